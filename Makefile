@@ -1,0 +1,68 @@
+# One intent a target; `make help` lists them. Everything is set up in .venv, from locked requirements.
+SHELL := /bin/sh
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 50051
+MODEL_PATH ?= models/iris
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve predict test check format protos lock image-test clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.python requirements.txt pyproject.toml client/pyproject.toml
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e . -e ./client
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.dev ## prepare .venv, with what tests need
+
+models/iris: | $(VENV)/.runtime
+	$(BIN)/python models/train_iris.py
+
+serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ## serve the example model on 127.0.0.1:50051
+	@echo "Once the server is ready, in a second terminal: make predict"
+	@MODEL_PATH="$(MODEL_PATH)" PORT="$(PORT)" exec $(BIN)/python server.py
+
+predict: $(VENV)/.runtime ## call the served example model
+	@$(BIN)/mlflow-grpc-predict --address 127.0.0.1:$(PORT) @models/iris/serving_input_example.json
+
+test: $(VENV)/.dev ## run the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## lint, format, types, generated files, locks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/generate_protos.py --check
+
+format: $(VENV)/.dev ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(VENV)/.dev ## make the descriptor sets from mlflow.proto
+	$(BIN)/python scripts/generate_protos.py
+
+lock: $(VENV)/.dev ## resolve the requirements anew
+	$(BIN)/uv pip compile pyproject.toml --group examples -q --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --group examples --group dev -c requirements.txt -q --universal \
+		--python-version 3.11 --generate-hashes --custom-compile-command "make lock" -o requirements-dev.txt
+
+image-test: $(VENV)/.dev ## build the container, run it, call predict from outside
+	$(BIN)/python -m pytest -m image
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) models/iris .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,35 @@
+"""Calls MLflow models that are served over gRPC.
+
+    from mlflow_grpc_client import Client
+
+    with Client("localhost:50051") as client:
+        client.predict({"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2.5]]}})
+
+`AsyncClient` is the same for asyncio. Errors are `PredictError`s that carry the server's details.
+"""
+
+from mlflow_grpc_client.asyncio import AsyncClient
+from mlflow_grpc_client.client import Client
+from mlflow_grpc_client.errors import (
+    DeadlineExceeded,
+    FieldViolation,
+    InvalidInput,
+    ModelError,
+    PredictError,
+    Unavailable,
+)
+from mlflow_grpc_client.options import TLS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TLS",
+    "AsyncClient",
+    "Client",
+    "DeadlineExceeded",
+    "FieldViolation",
+    "InvalidInput",
+    "ModelError",
+    "PredictError",
+    "Unavailable",
+]

@@ -1,0 +1,88 @@
+"""What a call can fail with, with everything that the server said about it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from mlflow_grpc_client import wire
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One column, tensor or param that is at fault."""
+
+    field: str
+    """The name in the model's signature; `params.<name>` for a param."""
+    description: str
+
+
+class PredictError(Exception):
+    """A call failed. The subclass says what to do about it, the attributes say more."""
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str = "",
+        request_id: str = "",
+        error_class: str = "",
+        violations: tuple[FieldViolation, ...] = (),
+    ) -> None:
+        """Args:
+        code: The gRPC status code.
+        message: What the server said.
+        reason: MLflow's error code, such as INVALID_PARAMETER_VALUE; empty if the server gave none.
+        request_id: The id under which the server's log has the call; empty if the server gave none.
+        error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED.
+        violations: The fields at fault, as far as the server named them.
+        """
+        super().__init__(f"{code.name}: {message}" + (f" (request id {request_id})" if request_id else ""))
+        self.code = code
+        self.message = message
+        self.reason = reason
+        self.request_id = request_id
+        self.error_class = error_class
+        self.violations = violations
+
+
+class InvalidInput(PredictError):
+    """INVALID_ARGUMENT: the payload, its columns or its params are not what the model takes. Change them."""
+
+
+class ModelError(PredictError):
+    """INTERNAL: the model raised, or its answer cannot be written. The server's log has more."""
+
+
+class Unavailable(PredictError):
+    """UNAVAILABLE: no server answers, or it is loading or shutting down. It has been tried again already."""
+
+
+class DeadlineExceeded(PredictError):
+    """DEADLINE_EXCEEDED: neither the server nor the network was quick enough."""
+
+
+_BY_CODE: dict[grpc.StatusCode, type[PredictError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.INTERNAL: ModelError,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+}
+
+
+def from_rpc_error(error: Any) -> PredictError:
+    """The PredictError for what grpcio raised, of the synchronous or the asyncio stack."""
+    code = error.code()
+    trailers = {key: value for key, value in error.trailing_metadata() or ()}
+    reason, metadata, violations = "", {}, []
+    if details := trailers.get(wire.DETAILS_KEY):
+        reason, metadata, violations = wire.status_details(details)
+    return _BY_CODE.get(code, PredictError)(
+        code,
+        error.details() or "",
+        reason=reason,
+        request_id=metadata.get("request_id", ""),
+        error_class=metadata.get("error_class", ""),
+        violations=tuple(FieldViolation(*violation) for violation in violations),
+    )

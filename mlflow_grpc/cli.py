@@ -1,0 +1,101 @@
+"""The command line: turns flags into settings, and outcomes into lines and exit codes.
+
+Rule of this module: it decides nothing about serving. Exit codes: 0 stopped by a signal, 1 the address is
+not to be had, 2 the settings or the model are no good, 128 + n ended by a second signal n.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+from typing import Any, NoReturn
+
+import click
+from pydantic.fields import FieldInfo
+
+from mlflow_grpc import __version__, logs, settings
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.settings import EnvManager, Settings
+
+SHUTDOWN_LIMIT_S = 3.0
+"""How long exit handlers and threads of the model may take once the server has stopped, in seconds."""
+
+
+@click.group(context_settings={"help_option_names": ["--help"]})
+@click.version_option(__version__, prog_name="mlflow-grpc")
+def main() -> None:
+    """Serves MLflow models over gRPC, with the answers of `mlflow models serve`."""
+
+
+def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
+    given = {name: value for name, value in flags.items() if value is not None}
+    if no_conda:
+        given["env_manager"] = EnvManager.LOCAL
+    try:
+        loaded = Settings.load(given)
+        logs.configure(loaded.log_format, loaded.log_level)
+        code = _run(loaded)
+    except StartError as error:
+        click.echo(f"Error: {logs.escape(str(error))}", err=True)
+        code = error.exit_code
+    _exit(code)
+
+
+def _run(loaded: Settings) -> int:
+    settings.quiet_grpc_core()
+    # Imported late: grpc reads its environment when it is imported.
+    from mlflow_grpc.lifecycle import Server, serve
+
+    def announce(server: Server) -> None:
+        logs.announce(server.ready_line, loaded.log_format)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(loaded, on_ready=announce))
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # Not made for this platform.
+        return None
+    return uvloop.new_event_loop
+
+
+def _exit(code: int) -> NoReturn:
+    """Ends the process in bounded time: a model may have left threads that never end."""
+    deadline = threading.Timer(SHUTDOWN_LIMIT_S, os._exit, (code,))
+    deadline.daemon = True
+    deadline.start()
+    sys.exit(code)
+
+
+def _option(name: str, info: FieldInfo) -> click.Option:
+    """The flag of a setting; its words come from the setting's declaration."""
+    flag, legal = settings.flag(info), settings.choices(info)
+    default = settings.default_text(info)
+    note = "required" if info.is_required() else f"default: {default}" if default else "no default"
+    return click.Option(
+        [name, *([f"{flag.names[0]}/{flag.off}"] if flag.off else flag.names)],
+        default=None,
+        metavar=flag.metavar or (f"[{'|'.join(legal)}]" if legal else None),
+        help=f"{info.description}  [env: {', '.join(settings.env_names(info))}; {note}]",
+    )
+
+
+main.add_command(
+    click.Command(
+        "serve",
+        callback=_serve,
+        help="Serves one model until SIGTERM or SIGINT.",
+        context_settings={"help_option_names": ["--help"]},
+        params=[
+            *(_option(name, info) for name, info in settings.fields()),
+            click.Option(["--no-conda"], is_flag=True, help="As for MLflow: the same as --env-manager local."),
+            click.Option(
+                ["--install-mlflow"],
+                is_flag=True,
+                help="Taken because MLflow takes it; of no effect with --env-manager local, there and here.",
+            ),
+        ],
+    )
+)

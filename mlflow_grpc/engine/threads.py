@@ -1,0 +1,183 @@
+"""Threads that run the model, off the event loop, each call until its deadline.
+
+Rule of this module: it knows nothing of models and gRPC; it runs functions.
+
+Why not `concurrent.futures`: a model call cannot be interrupted, so a call that hangs keeps its thread.
+In a pool of fixed size as many hung calls as threads stop everything, and the interpreter waits for
+them at exit. Here a call that nobody waits for any more gives up its place: another thread takes over,
+up to a limit, and the threads are daemons.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+from mlflow_grpc.errors import NotReady
+
+T = TypeVar("T")
+
+REPLACEMENTS_PER_THREAD = 4
+"""How many threads may take over from each of the pool's, before hung calls do stop it.
+
+Bounded, because a model that is merely slow would otherwise be run ever more often at a time.
+"""
+
+
+class _State(Enum):
+    WAITING = auto()
+    RUNNING = auto()
+    LEFT = auto()  # The caller has gone; if it is running, its outcome is for nobody.
+
+
+class _Job:
+    __slots__ = ("deadline", "function", "future", "loop", "state")
+
+    def __init__(self, function: Callable[[], Any], deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.deadline = deadline
+        self.loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.state = _State.WAITING
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        """Hands the outcome to the caller; runs in the event loop."""
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+
+class ModelThreads:
+    """A pool of threads; `run` is called from the event loop, everything else is internal."""
+
+    def __init__(self, size: int) -> None:
+        """Args:
+        size: How many functions may run at once.
+        """
+        self.size = size
+        self._limit = size * (1 + REPLACEMENTS_PER_THREAD)
+        self._lock = threading.Lock()
+        self._work_or_close = threading.Condition(self._lock)
+        self._jobs: deque[_Job] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._left = 0  # Threads that run a job whose caller has gone.
+        self._closed = False
+
+    async def run(self, function: Callable[[], T], *, deadline: float) -> T:
+        """Runs `function` in a thread and gives its result, or raises what it raises.
+
+        A function whose turn comes after its deadline, or after its caller was cancelled, is not run.
+
+        Args:
+            function: What to run.
+            deadline: On the clock of `time.monotonic`, in seconds.
+
+        Raises:
+            TimeoutError: The deadline passed first; the function may still be running.
+            NotReady: The pool is closed.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(function, deadline, loop)
+        self._submit(job)
+        timer = loop.call_later(max(0.0, deadline - time.monotonic()), job.settle, None, TimeoutError())
+        try:
+            result: T = await job.future
+            return result
+        finally:
+            timer.cancel()
+            self._leave(job)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether calls without a caller hold every thread that there may be, so that none can run."""
+        with self._lock:
+            return self._left >= self._limit
+
+    def close(self) -> None:
+        """Ends idle threads and lets the others end with what they run; waits for none."""
+        with self._lock:
+            self._closed = True
+            waiting = list(self._jobs)
+            self._jobs.clear()
+            self._work_or_close.notify_all()
+        for job in waiting:
+            _tell(job, None, NotReady("The server has shut down."))
+
+    def _submit(self, job: _Job) -> None:
+        with self._lock:
+            if self._closed:
+                raise NotReady("The server has shut down.")
+            self._jobs.append(job)
+            # A thread that was notified counts as idle until it runs, so one job each is reckoned.
+            if len(self._jobs) <= self._idle:
+                self._work_or_close.notify()
+            else:
+                self._start_thread_if_allowed()
+
+    def _leave(self, job: _Job) -> None:
+        with self._lock:
+            if job.state is _State.RUNNING:
+                self._left += 1
+                if self._jobs and not self._idle:
+                    self._start_thread_if_allowed()
+            job.state = _State.LEFT
+
+    def _start_thread_if_allowed(self) -> None:
+        if self._threads - self._left < self.size and self._threads < self._limit:
+            self._threads += 1
+            threading.Thread(target=self._work, name=f"model-{self._threads}", daemon=True).start()
+
+    def _next(self) -> _Job | None:
+        with self._lock:
+            while True:
+                if self._closed or self._threads - self._left > self.size:
+                    self._threads -= 1
+                    return None
+                while self._jobs:
+                    job = self._jobs.popleft()
+                    if job.state is _State.WAITING and time.monotonic() < job.deadline:
+                        job.state = _State.RUNNING
+                        return job
+                self._idle += 1
+                self._work_or_close.wait()
+                self._idle -= 1
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            result, error = None, None
+            try:
+                result = job.function()
+            except BaseException as raised:
+                error = _carriable(raised)
+            with self._lock:
+                if job.state is _State.LEFT:
+                    self._left -= 1
+                job.state = _State.LEFT
+            _tell(job, result, error)
+            # A thread that waits for work must not keep the last call's data alive.
+            del job, result, error
+
+
+def _carriable(error: BaseException) -> Exception:
+    """What a future can carry: asyncio lets SystemExit and its like end the event loop, takes CancelledError
+    for a cancellation of the caller, and refuses StopIteration.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    carried = RuntimeError(f"{type(error).__name__} was raised")
+    carried.__cause__ = error
+    return carried
+
+
+def _tell(job: _Job, result: Any, error: BaseException | None) -> None:
+    # A closed loop means that the server has gone, and the caller with it.
+    with contextlib.suppress(RuntimeError):
+        job.loop.call_soon_threadsafe(job.settle, result, error)

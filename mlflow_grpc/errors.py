@@ -1,0 +1,145 @@
+"""The one family of errors that a call or a start can end in.
+
+Rule of this module: an error knows who is at fault, its gRPC status by name, a stable reason and a
+text that is safe to show to any caller. The text holds no payload, no file path and nothing that a
+model said; what an operator needs besides stands in `__cause__` and goes to the log. How an error
+becomes a gRPC answer is decided in `mlflow_grpc.services.status` alone.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """The gRPC status codes that this server answers with, by their names in the gRPC specification.
+
+    UNKNOWN is left out on purpose: it means "nobody thought about this case".
+    """
+
+    CANCELLED = "CANCELLED"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    ABORTED = "ABORTED"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    INTERNAL = "INTERNAL"
+    UNAVAILABLE = "UNAVAILABLE"
+    DATA_LOSS = "DATA_LOSS"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+
+
+class Fault(StrEnum):
+    """Who has to act for the same call to succeed."""
+
+    CALLER = "caller"
+    MODEL = "model"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One column, tensor or param that is at fault; becomes an entry of google.rpc.BadRequest."""
+
+    field: str
+    """The name in the model's signature, `params.<name>` for a param, the position if it has none."""
+    description: str
+
+
+class ServingError(Exception):
+    """A call that is answered with an error status. Raise one of its subclasses."""
+
+    status = Status.INTERNAL
+    fault = Fault.SERVER
+    reason = "INTERNAL_ERROR"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: Status | None = None,
+        reason: str | None = None,
+        error_class: str | None = None,
+        violations: tuple[FieldViolation, ...] = (),
+    ) -> None:
+        """Args:
+        message: What is wrong and what to do, safe to show to the caller.
+        status: Overrides the class's gRPC status.
+        reason: Overrides the class's reason: one of MLflow's error codes, where MLflow has one.
+        error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED.
+        violations: The columns or params at fault, where they are known.
+        """
+        super().__init__(message)
+        self.message = message
+        self.status = status or self.status
+        self.reason = reason or self.reason
+        self.error_class = error_class
+        self.violations = violations
+
+
+class InvalidPayload(ServingError):
+    """The payload, its columns or its params are not what the model takes; MLflow answers 400."""
+
+    status = Status.INVALID_ARGUMENT
+    fault = Fault.CALLER
+    reason = "BAD_REQUEST"
+
+
+class InvalidMessage(ServingError):
+    """The bytes of the request are no valid protobuf message of the method's type."""
+
+    status = Status.INVALID_ARGUMENT
+    fault = Fault.CALLER
+    reason = "MALFORMED_REQUEST"
+
+
+class UnsupportedContentType(ServingError):
+    """The metadata key `mlflow-content-type` has a value that MLflow answers 415 to."""
+
+    status = Status.INVALID_ARGUMENT
+    fault = Fault.CALLER
+    reason = "UNSUPPORTED_CONTENT_TYPE"
+
+
+class ModelFailed(ServingError):
+    """The model's own code raised; the exception is the `__cause__` and is for the log only.
+
+    For an `MlflowException` status and reason are those of its error code, otherwise INTERNAL.
+    """
+
+    fault = Fault.MODEL
+
+
+class UnwritableAnswer(ServingError):
+    """The model returned something that cannot be written as the answer; MLflow answers 500."""
+
+    fault = Fault.MODEL
+
+
+class TimeLimitExceeded(ServingError):
+    """The call took longer than the server's time limit or than the caller's deadline allows."""
+
+    status = Status.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+
+class NotReady(ServingError):
+    """The model is not loaded yet, or the server is draining; another server may well answer."""
+
+    status = Status.UNAVAILABLE
+    reason = "TEMPORARILY_UNAVAILABLE"
+
+
+class StartError(Exception):
+    """The server cannot start as it was told to: one line that says what is wrong and what to do."""
+
+    exit_code = 2
+
+
+class AddressUnavailable(StartError):
+    """The address cannot be listened on: taken, not this machine's, or not permitted."""
+
+    exit_code = 1

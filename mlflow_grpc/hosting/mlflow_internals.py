@@ -1,0 +1,144 @@
+"""The only module that names what MLflow does not promise to keep.
+
+Everything here is private to MLflow or undocumented, and used because parity with
+`mlflow models serve` means running MLflow's own code. `tests/unit/test_mlflow_internals.py` holds
+each name and shape, so that an MLflow that moved one fails there, in words.
+"""
+
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.models import Model
+from mlflow.pyfunc import FLAVOR_NAME, _validate_prediction_input
+from mlflow.pyfunc.scoring_server import (
+    SUPPORTED_FORMATS,
+    _parse_json_data,
+    invocations,
+    parse_csv_input,
+    parse_parquet_input,
+    predictions_to_json,
+    unwrapped_predictions_to_json,
+)
+from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
+from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
+
+__all__ = [
+    "CHATTY_LOGGERS",
+    "FLAVOR_NAME",
+    "INPUT_CHECKS",
+    "SUPPORTED_FORMATS",
+    "check_requirement",
+    "enforce_schema",
+    "enter_serving_environment",
+    "input_was_refused",
+    "is_signature_from_type_hint",
+    "is_unified_llm_input",
+    "parse_csv_input",
+    "parse_json",
+    "parse_parquet_input",
+    "parse_requirements",
+    "predictions_to_json",
+    "refuses_content_type",
+    "unwrapped_predictions_to_json",
+]
+
+parse_json = _parse_json_data
+parse_requirements = _parse_requirements
+check_requirement = _check_requirement_satisfied
+
+INPUT_CHECKS = frozenset(
+    {
+        "_validate_prediction_input",
+        "_enforce_params_schema",
+        "_convert_dataframe_to_example_format",
+        "_convert_input",
+        "_validate_model_input",
+    }
+)
+"""The functions of MLflow between `PyFuncModel.predict` and the model's own code that judge the input."""
+
+CHATTY_LOGGERS = ("mlflow.models.utils", "mlflow.pyfunc.scoring_server", "mlflow.pyfunc.model")
+"""MLflow's loggers that write names and values of a payload at level WARNING, once a call."""
+
+
+def enter_serving_environment() -> None:
+    """Does what MLflow's server does once the model is loaded.
+
+    Without it models with type hints do not parse base64 and ISO strings. Source:
+    `mlflow.pyfunc.scoring_server.init`.
+    """
+    _MLFLOW_IS_IN_SERVING_ENVIRONMENT.set("true")
+
+
+def is_signature_from_type_hint(metadata: Model) -> bool:
+    """Whether the payload's `inputs` go to the model as they are, to be checked against its type hint."""
+    return bool(metadata._is_signature_from_type_hint())
+
+
+def enforce_schema(data: Any, input_schema: Any, flavor: str | None) -> None:
+    """Raises MlflowException if parsed data does not fit an input schema."""
+    _validate_prediction_input(data, None, input_schema, None, flavor)
+
+
+class _Reached(Exception):
+    """MLflow accepted the content type and went on to the model."""
+
+
+class _Unreachable:
+    """Stands in for a model where only the content type is judged."""
+
+    @property
+    def metadata(self) -> Any:
+        raise _Reached
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        raise _Reached
+
+
+@lru_cache(maxsize=256)
+def refuses_content_type(content_type: str) -> bool:
+    """Whether MLflow's server answers 415 to a request with this Content-Type.
+
+    The cache is bounded because callers choose the values.
+    """
+    try:
+        return bool(invocations(b"a\n1\n", content_type, _Unreachable(), None).status == 415)
+    except Exception:  # Whatever it raises comes after the content type was accepted.
+        return False
+
+
+def input_was_refused(error: BaseException) -> bool:
+    """Whether an exception out of `PyFuncModel.predict` says that the input is at fault.
+
+    MLflow checks and converts the input on the way to the model's own code, and reports what it finds
+    with the same exception types and codes as a model may. What tells them apart is where the
+    exception comes from: it passed through one of INPUT_CHECKS before it reached code that is not
+    MLflow's. A check that MLflow translates (`raise MlflowException` in an `except` block) is found
+    behind the exception's `__context__`.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        verdict = _first_judge(current.__traceback__)
+        if verdict is not None:
+            return verdict
+        current = current.__context__
+    return False
+
+
+def _first_judge(trace: TracebackType | None) -> bool | None:
+    """True: an input check comes first. False: code outside of MLflow does. None: neither is there."""
+    entered = False
+    while trace is not None:
+        frame = trace.tb_frame
+        ours = str(frame.f_globals.get("__name__", "")).startswith("mlflow.")
+        if ours and frame.f_code.co_name in INPUT_CHECKS:
+            return True
+        if entered and not ours:
+            return False
+        entered = entered or ours
+        trace = trace.tb_next
+    return None

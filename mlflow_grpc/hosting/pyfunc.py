@@ -1,0 +1,186 @@
+"""Loads an MLflow model and runs it as `mlflow models serve` does.
+
+Rule of this module: every way in which a model cannot be loaded becomes a StartError of one line, and
+every way in which a call to it ends becomes one of the three outcomes of `HostedModel.predict`.
+"""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
+from mlflow.models import Model
+from mlflow.pyfunc import PyFuncModel
+
+from mlflow_grpc.errors import ModelFailed, StartError, Status
+from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.hosting.requirements import unmet_requirements
+from mlflow_grpc.settings import Requirements
+
+logger = logging.getLogger(__name__)
+
+WHAT_A_MODEL_IS = "an MLflow model is a directory with an MLmodel file, or a URI such as models:/name/1"
+
+# MLflow's error codes that have a natural gRPC status, where the HTTP status says less.
+_STATUS_BY_ERROR_CODE = {
+    "ABORTED": Status.ABORTED,
+    "ALREADY_EXISTS": Status.ALREADY_EXISTS,
+    "CANCELLED": Status.CANCELLED,
+    "DATA_LOSS": Status.DATA_LOSS,
+    "DEADLINE_EXCEEDED": Status.DEADLINE_EXCEEDED,
+    "FEATURE_DISABLED": Status.FAILED_PRECONDITION,
+    "INVALID_STATE": Status.FAILED_PRECONDITION,
+    "INVALID_STATE_TRANSITION": Status.FAILED_PRECONDITION,
+    "MALFORMED_REQUEST": Status.INVALID_ARGUMENT,
+    "QUOTA_EXCEEDED": Status.RESOURCE_EXHAUSTED,
+    "RESOURCE_ALREADY_EXISTS": Status.ALREADY_EXISTS,
+    "RESOURCE_LIMIT_EXCEEDED": Status.RESOURCE_EXHAUSTED,
+    "SERVICE_UNDER_MAINTENANCE": Status.UNAVAILABLE,
+    "WORKSPACE_TEMPORARILY_UNAVAILABLE": Status.UNAVAILABLE,
+}
+_STATUS_BY_HTTP = {
+    400: Status.INVALID_ARGUMENT,
+    401: Status.UNAUTHENTICATED,
+    403: Status.PERMISSION_DENIED,
+    404: Status.NOT_FOUND,
+    409: Status.ABORTED,
+    429: Status.RESOURCE_EXHAUSTED,
+    499: Status.CANCELLED,
+    501: Status.UNIMPLEMENTED,
+    503: Status.UNAVAILABLE,
+    504: Status.DEADLINE_EXCEEDED,
+}
+
+
+def status_of_error_code(error_code: str) -> Status:
+    """The gRPC status that an MLflow error code such as RESOURCE_DOES_NOT_EXIST naturally has.
+
+    Codes without an entry of their own go by MLflow's HTTP status for them
+    (`mlflow.exceptions.ERROR_CODE_TO_HTTP_STATUS`); those that MLflow answers 500 to are INTERNAL.
+    """
+    by_http = _STATUS_BY_HTTP.get(ERROR_CODE_TO_HTTP_STATUS.get(error_code, 500), Status.INTERNAL)
+    return _STATUS_BY_ERROR_CODE.get(error_code, by_http)
+
+
+class PyfuncModel:
+    """An MLflow model of any flavor, loaded by `mlflow.pyfunc.load_model`."""
+
+    def __init__(self, name: str, model: PyFuncModel) -> None:
+        self.name = name
+        self._model = model
+        self.metadata: Model = model.metadata
+        self.loader_module: str | None = model.loader_module
+        flavors = [flavor for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
+        self.description = ", ".join(flavors) or str(self.loader_module)
+
+    def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
+        """Runs `PyFuncModel.predict`: MLflow enforces the schema, then the model runs.
+
+        Raises:
+            InputRefused: MLflow's checks refused data or params.
+            ModelFailed: The model raised, whatever it raised; SystemExit and its like included, since a
+                model must not be able to end the server.
+        """
+        try:
+            return self._model.predict(data, params=params)
+        except BaseException as error:
+            if internals.input_was_refused(error):
+                raise InputRefused from error
+            if isinstance(error, MlflowException):
+                raise ModelFailed(
+                    f"The model answered {error.error_code}. Its message is in the server's log, "
+                    "under the request id of this answer.",
+                    status=status_of_error_code(error.error_code),
+                    reason=error.error_code,
+                    error_class=error.error_class,
+                ) from error
+            raise ModelFailed(
+                "The model raised an exception. It is in the server's log, under the request id of "
+                "this answer. Check that the payload has the columns and types the model was trained on."
+            ) from error
+
+
+def load(
+    uri: str,
+    *,
+    name: str | None = None,
+    config: dict[str, Any] | None = None,
+    requirements: Requirements = Requirements.CHECK,
+) -> PyfuncModel:
+    """Loads an MLflow model.
+
+    Args:
+        uri: A directory, or any URI that `mlflow.pyfunc.load_model` takes.
+        name: The model's name; made from the URI if not given.
+        config: MLflow's `model_config`.
+        requirements: Whether unmet requirements of the model refuse it.
+
+    Raises:
+        StartError: The model is missing, broken, no MLflow model, or its requirements are not met.
+    """
+    directory = _fetch(uri)
+    _check_flavor(directory, uri)
+    missing = unmet_requirements(directory)
+    if missing and requirements is Requirements.CHECK:
+        listed = ", ".join(str(item) for item in missing)
+        raise StartError(
+            f"the model's requirements are not met by this environment: {listed}. Install them with "
+            f"`pip install -r {directory / 'requirements.txt'}`, or serve it all the same with --requirements warn"
+        )
+    for item in missing:
+        logger.warning("requirement of the model not met: %s", item)
+    try:
+        # MLflow's own warnings repeat what has just been checked.
+        model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=not missing, model_config=config)
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"the model needs the Python module {error.name!r}, which is not installed here. Install the model's "
+            f"requirements with `pip install -r {directory / 'requirements.txt'}`"
+        ) from error
+    except BaseException as error:
+        raise StartError(f"the model at {uri} cannot be loaded: {_one_line(error)}") from error
+    internals.enter_serving_environment()
+    return PyfuncModel(name or name_from_uri(uri), model)
+
+
+def name_from_uri(uri: str) -> str:
+    """The name of a model that was given none: `models:/iris/1` and `/srv/iris` are both iris."""
+    if uri.startswith("models:/"):
+        label = uri.removeprefix("models:/").strip("/").split("/")[0].split("@")[0]
+    else:
+        label = Path(uri).resolve().name if "://" not in uri else uri.rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-")[:128] or "model"
+
+
+def _fetch(uri: str) -> Path:
+    local = Path(uri)
+    if local.exists():
+        return local
+    if not re.match(r"^[A-Za-z][A-Za-z0-9+.-]*:", uri):
+        raise StartError(f"no model at {uri}: there is no such directory ({WHAT_A_MODEL_IS})")
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except BaseException as error:
+        raise StartError(f"cannot fetch the model {uri}: {_one_line(error)}") from error
+
+
+def _check_flavor(directory: Path, uri: str) -> None:
+    if not (directory / "MLmodel").is_file():
+        raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file ({WHAT_A_MODEL_IS})")
+    try:
+        flavors = Model.load(str(directory)).flavors
+    except Exception as error:
+        raise StartError(f"the MLmodel file of {uri} is broken: {_one_line(error)}") from error
+    if internals.FLAVOR_NAME not in flavors:
+        raise StartError(
+            f"{uri} has no {internals.FLAVOR_NAME} flavor, only {', '.join(flavors) or 'none at all'}: "
+            "log it with a flavor that Python can serve"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

@@ -1,0 +1,53 @@
+"""Whether this environment has what a model says it needs.
+
+Rule of this module: MLflow parses the model's requirements and judges each one; what is decided here
+is only which of its verdicts count.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting import mlflow_internals as internals
+
+# MLflow loads models that other versions of it have logged, and every model pins the one it was
+# logged with: taken by the letter, each release of MLflow would strand every model.
+_MLFLOW_ITSELF = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
+
+
+@dataclass(frozen=True, slots=True)
+class UnmetRequirement:
+    """A requirement of the model that is missing here, or here in a version that it rules out."""
+
+    requirement: str
+    installed: str | None
+
+    def __str__(self) -> str:
+        return f"{self.requirement} ({f'{self.installed} is installed' if self.installed else 'not installed'})"
+
+
+def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
+    """What the model's requirements.txt asks for and this environment does not have.
+
+    Constraints rule out versions but ask for nothing. Requirements that name no package (a path, an
+    option) cannot be judged and count as met, as in MLflow.
+
+    Raises:
+        StartError: The file cannot be read.
+    """
+    file = directory / "requirements.txt"
+    if not file.is_file():
+        return []
+    try:
+        wanted = list(internals.parse_requirements(str(file), is_constraint=False))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"cannot read the model's requirements in {file}: {error}") from error
+    unmet = []
+    for requirement in wanted:
+        mismatch = internals.check_requirement(requirement.req_str)
+        if mismatch is None or mismatch.package_name.partition("[")[0].lower() in _MLFLOW_ITSELF:
+            continue
+        if requirement.is_constraint and mismatch.installed_version is None:
+            continue
+        unmet.append(UnmetRequirement(requirement.req_str, mismatch.installed_version))
+    return unmet

@@ -1,0 +1,207 @@
+"""One server from start to end: listen, load, serve, drain, stop.
+
+Rule of this module: it puts the parts together and holds the order of things; each part does its own
+work. Nothing happens at import.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+
+from mlflow_grpc import logs
+from mlflow_grpc.engine.admission import Admission, Stage
+from mlflow_grpc.engine.execution import Engine
+from mlflow_grpc.engine.threads import ModelThreads
+from mlflow_grpc.hosting.model import HostedModel
+from mlflow_grpc.payload.codec import Codec, TextCodec
+from mlflow_grpc.services import health, listener, reflection, text
+from mlflow_grpc.services.calls import Calls
+from mlflow_grpc.settings import Payload, Settings
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 2.0
+"""How long gRPC may take to send the last answers once no call is left, in seconds."""
+
+HEALTH_INTERVAL_S = 1.0
+"""How often the server looks whether hung calls hold all of its threads, in seconds."""
+
+
+class Server:
+    """A server for one model. Used once: start, serve, stop."""
+
+    def __init__(self, settings: Settings, *, share_port: bool = False) -> None:
+        self._settings = settings
+        self._threads = ModelThreads(settings.threads)
+        self._admission = Admission()
+        self._engine = Engine(self._threads, self._admission, timeout_s=settings.timeout_s)
+        self._calls = Calls()
+        self.services: tuple[str, ...] = (text.NAME, health.NAME)
+        self._health = health.HealthServicer(self.services)
+        handlers = [text.handlers(self._calls, self._engine), health.handlers(self._calls, self._health)]
+        if settings.reflection:
+            handlers += reflection.handlers(self._calls, self.services)
+            self.services = (*self.services, reflection.NAME_V1, reflection.NAME)
+        self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listens. Health answers NOT_SERVING and predict UNAVAILABLE until a model is loaded.
+
+        Raises:
+            StartError: The address is taken, or the TLS files are no good.
+        """
+        await self._health.set_serving(False)
+        self.port = listener.listen(self._grpc, self._settings)
+        await self._grpc.start()
+
+    async def load(self) -> None:
+        """Loads the model in a thread of its own and opens the server for calls.
+
+        Raises:
+            StartError: The model cannot be served.
+        """
+        model, codec = await _in_daemon_thread(lambda: load_model(self._settings))
+        await self.host(model, codec)
+
+    async def host(self, model: HostedModel, codec: Codec) -> None:
+        """Opens the server for calls to a loaded model."""
+        self._engine.host(model, codec)
+        if self._admission.stage is Stage.LOADING:
+            self._admission.stage = Stage.OPEN
+            await self._health.set_serving(True)
+
+    @property
+    def ready_line(self) -> str:
+        """Says in one line what is served where."""
+        model = self._engine.describe()
+        return f"ready: model {model} on {self.address}, services {', '.join(self.services)}"
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, as a client writes it."""
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        return f"{host}:{self.port}"
+
+    async def watch_threads(self) -> None:
+        """Says NOT_SERVING while hung calls hold every thread, so that an orchestrator can act; for ever."""
+        was_stuck = False
+        while True:
+            await asyncio.sleep(HEALTH_INTERVAL_S)
+            stuck = self._threads.stuck
+            if stuck != was_stuck and self._admission.stage is Stage.OPEN:
+                was_stuck = stuck
+                await self._health.set_serving(not stuck)
+                if stuck:
+                    logger.error("every thread is held by a call that does not end: not serving, restart the server")
+                else:
+                    logger.info("threads are free again: serving")
+
+    async def drain(self) -> int:
+        """Refuses new calls, says NOT_SERVING, and waits for those in flight, up to the drain timeout.
+
+        Returns:
+            How many calls had not ended by then.
+        """
+        self._admission.stage = Stage.DRAINING
+        await self._health.set_serving(False)
+        logger.info("draining: %d calls in flight", self._admission.in_flight)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._admission.wait_until_empty(), self._settings.drain_timeout_s)
+        return self._admission.in_flight
+
+    async def stop(self) -> None:
+        """Closes the port and every connection; calls that are still in flight end with UNAVAILABLE."""
+        self._threads.close()
+        self._calls.end_all()
+        await self._grpc.stop(FLUSH_S)
+
+
+async def serve(settings: Settings, *, share_port: bool = False, on_ready: Callable[[Server], None]) -> int:
+    """Runs a server until a signal ends it.
+
+    The first SIGTERM or SIGINT drains it; a second one ends the wait.
+
+    Returns:
+        The process's exit code: 0, or 128 + signal if a second signal came.
+
+    Raises:
+        StartError: The server could not start; nothing is left running but, it may be, a thread that loads.
+    """
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    server = Server(settings, share_port=share_port)
+    await server.start()
+    first = asyncio.create_task(signals.get())
+    try:
+        loading = asyncio.create_task(server.load())
+        await asyncio.wait({loading, first}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            await loading
+            on_ready(server)
+            watching = asyncio.create_task(server.watch_threads())
+            await first
+            watching.cancel()
+        else:
+            loading.cancel()
+        draining = asyncio.create_task(server.drain())
+        second = asyncio.create_task(signals.get())
+        await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
+        if second.done():
+            logger.warning("second signal: ending at once")
+            return 128 + second.result()
+        second.cancel()
+        if lost := await draining:
+            logger.warning("drain timeout of %g s: %d calls had not ended", settings.drain_timeout_s, lost)
+        return 0
+    finally:
+        await server.stop()
+        logger.info("stopped")
+
+
+def load_model(settings: Settings) -> tuple[HostedModel, Codec]:
+    """The model that the settings name, with the codec for its payloads.
+
+    MLflow is imported here: it takes seconds, in which the server can already answer health checks.
+
+    Raises:
+        StartError: The model cannot be served.
+    """
+    from mlflow_grpc.hosting import mlflow_internals, pyfunc
+    from mlflow_grpc.payload.scoring import ScoringCodec
+
+    logs.adopt()
+    logs.quiet(mlflow_internals.CHATTY_LOGGERS)
+    model = pyfunc.load(
+        settings.model_uri,
+        name=settings.model_name,
+        config=settings.pyfunc_config,
+        requirements=settings.requirements,
+    )
+    logs.adopt()
+    if settings.payload is Payload.TEXT:
+        return model, TextCodec()
+    return model, ScoringCodec(model.metadata, model.loader_module)
+
+
+async def _in_daemon_thread(function: Callable[[], Any]) -> Any:
+    """Runs a function in a thread that cannot hold up the exit, as the threads of an executor do."""
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="load-model", daemon=True).start()
+    return await asyncio.wrap_future(outcome)

@@ -1,0 +1,81 @@
+"""MLflow's scoring contract: the formats of `mlflow models serve`, parsed and written by MLflow itself.
+
+Rule of this module: whether a payload is right is MLflow's decision, made by MLflow's functions. Only
+the words for a refusal are found here (`mlflow_grpc.payload.explain`), since MLflow's repeat the payload.
+"""
+
+from io import BytesIO, StringIO
+from typing import Any
+
+from mlflow.models import Model
+from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPE_PARQUET, CONTENT_TYPES
+
+from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
+from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.payload.codec import ModelInput
+from mlflow_grpc.payload.explain import Explainer
+
+
+class ScoringCodec:
+    """The formats of POST /invocations for one MLflow model.
+
+    Source: `mlflow.pyfunc.scoring_server.invocations`, taken apart at its seams, so that an error
+    of the payload, of the model and of the answer can be told apart.
+    """
+
+    def __init__(self, metadata: Model, loader_module: str | None) -> None:
+        self._metadata = metadata
+        self._input_schema = metadata.get_input_schema()
+        self._explainer = Explainer(metadata, loader_module)
+
+    def decode(self, text: str, content_type: str | None) -> ModelInput:
+        """Parses a payload and casts it stage by stage as MLflow's server does.
+
+        JSON goes in as bytes: MLflow's parser then takes a byte order mark and NUL-padded text (which
+        it reads as UTF-16) as it does over HTTP.
+        """
+        mime = _mime(content_type)
+        try:
+            if mime == CONTENT_TYPE_CSV:
+                return ModelInput(internals.parse_csv_input(StringIO(text), schema=self._input_schema))
+            if mime == CONTENT_TYPE_PARQUET:
+                return ModelInput(internals.parse_parquet_input(BytesIO(text.encode())))
+            parsed = internals.parse_json(text.encode(), self._metadata, self._input_schema)
+            return ModelInput(parsed.data, parsed.params, bare_answer=parsed.is_unified_llm_input)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # MLflow answers 400 to what it foresaw. What it did not foresee crashes it (500): nesting
+            # too deep, integers of 5,000 digits, a dict as column name. The payload is at fault in both.
+            raise InputRefused from error
+
+    def encode(self, predictions: Any, request: ModelInput) -> str:
+        """Writes the answer as MLflow does: ASCII JSON with bare NaN and Infinity."""
+        answer = StringIO()
+        write = internals.unwrapped_predictions_to_json if request.bare_answer else internals.predictions_to_json
+        try:
+            write(predictions, answer)
+        except Exception as error:
+            raise UnwritableAnswer(
+                "The model returned something that has no JSON form. Let it return a DataFrame, an array, or "
+                "lists and dicts of numbers, strings, booleans and None."
+            ) from error
+        return answer.getvalue()
+
+    def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
+        """Finds the words for a refusal; parses the payload once more, so only errors pay for it."""
+        if _mime(content_type) == CONTENT_TYPE_JSON:
+            return self._explainer.explain_json(text, cause)
+        return self._explainer.explain_table(text, _mime(content_type), cause)
+
+
+def _mime(content_type: str | None) -> str:
+    if content_type is None:
+        return CONTENT_TYPE_JSON
+    if internals.refuses_content_type(content_type):
+        raise UnsupportedContentType(
+            f"The metadata key mlflow-content-type must be one of {', '.join(CONTENT_TYPES)} (the default is "
+            f"{CONTENT_TYPE_JSON}), with no parameter but charset=utf-8."
+        )
+    return content_type.split(";")[0].strip()

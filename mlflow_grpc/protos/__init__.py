@@ -1,0 +1,45 @@
+"""The wire contract as descriptors, in a pool of their own.
+
+Rule of this package: no message of ours is registered in protobuf's default pool, since a hosted
+model may bring its own `mlflow.proto`, `Input` or `Output` (`scripts/generate_protos.py` says more).
+"""
+
+from importlib import resources
+
+from google.protobuf import descriptor_pb2, message_factory
+from google.protobuf.descriptor import Descriptor, FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+
+POOL = DescriptorPool()
+"""Every service that the server offers, for dispatch and for reflection."""
+
+
+def _load(name: str) -> None:
+    data = resources.files(__package__).joinpath(name).read_bytes()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
+        POOL.Add(file)
+
+
+def adopt(file: FileDescriptor) -> None:
+    """Copies a file that a library has registered in the default pool, and what it imports, into POOL."""
+    for dependency in file.dependencies:
+        adopt(dependency)
+    proto = descriptor_pb2.FileDescriptorProto()
+    file.CopyToProto(proto)
+    POOL.Add(proto)
+
+
+def service(full_name: str) -> ServiceDescriptor:
+    """The descriptor of a service in POOL, such as `MLflow` or `grpc.health.v1.Health`."""
+    return POOL.FindServiceByName(full_name)
+
+
+def message_class(descriptor: Descriptor) -> type[Message]:
+    """The Python class of a message type."""
+    return message_factory.GetMessageClass(descriptor)
+
+
+_load("mlflow.binpb")
+Input = message_class(POOL.FindMessageTypeByName("Input"))
+Output = message_class(POOL.FindMessageTypeByName("Output"))

@@ -1,0 +1,1 @@
+"""The faces of the server: one thin servicer a protocol, and what all of them share."""

@@ -1,0 +1,215 @@
+"""What every RPC of this server has in common: parsing, error answers, request ids and the log line.
+
+Rule of this module: gRPC never answers by itself. `grpc.aio` answers UNKNOWN, with the exception's
+text, to a message that does not parse, to any exception that leaves a handler and to a response that
+does not serialise. So handlers are registered without serialisers; bytes are parsed and every exception
+is translated here.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from mlflow_grpc.errors import Fault, InvalidMessage, NotReady, ServingError, Status
+from mlflow_grpc.protos import message_class
+from mlflow_grpc.services import status
+
+logger = logging.getLogger("mlflow_grpc.call")
+
+if TYPE_CHECKING:  # Generic in the type stubs only.
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Handlers = grpc.GenericRpcHandler
+
+SHUTDOWN = "The server is shutting down."
+
+
+class Call:
+    """One RPC as a servicer sees it.
+
+    `write` and `abort` are as in a gRPC context, so that a library's servicer can be given a Call for one.
+    """
+
+    __slots__ = ("_metadata", "context", "method", "model", "request_id", "started")
+
+    def __init__(self, method: str, context: "Context") -> None:
+        self.method = method
+        self.context = context
+        self.model = ""  # The name of the model that is called, for log and errors; set by the servicer.
+        self.started = time.perf_counter()
+        self._metadata = dict(context.invocation_metadata() or ())
+        self.request_id = _request_id(self._metadata.get(status.REQUEST_ID_KEY))
+
+    def metadata(self, key: str) -> str | None:
+        """The value that the caller sent under `key`, the last one if there are several."""
+        value = self._metadata.get(key)
+        return value if isinstance(value, str) else None
+
+    async def write(self, message: Message) -> None:
+        """Sends one message of a stream; waits while the peer takes none."""
+        await self.context.write(message.SerializeToString())
+
+    async def abort(self, code: grpc.StatusCode, details: str = "") -> NoReturn:
+        """Ends the call with an error status."""
+        raise ServingError(details or f"{self.method} answered {code.name}.", status=Status(code.name), reason=code.name)
+
+
+def _request_id(given: str | bytes | None) -> str:
+    if isinstance(given, str) and 0 < len(given) <= 128 and given.isascii() and given.isprintable():
+        return given
+    return os.urandom(8).hex()
+
+
+Unary = Callable[[Any, Call], Awaitable[Message]]
+Streaming = Callable[[Any, Call], Awaitable[None]]
+
+
+class Calls:
+    """Makes gRPC handlers out of servicers, and knows the calls that are open."""
+
+    def __init__(self) -> None:
+        self._open: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    def handlers(
+        self, service: ServiceDescriptor, servicer: Any, *, path: str | None = None, level: int = logging.DEBUG
+    ) -> "Handlers":
+        """Handlers for a service.
+
+        Args:
+            service: Its descriptor, with messages as they are on the wire.
+            servicer: Has a coroutine function a method, of the method's name: `f(request, call)` returns the
+                answer, or if the answer is a stream, writes to the call; requests come as an iterator if
+                they are a stream.
+            path: The service's full name on the wire, if not the descriptor's.
+            level: The level of the log line of a call that went well.
+        """
+        name = path or service.full_name
+        return grpc.method_handlers_generic_handler(
+            name,
+            {
+                method.name: self._handler(f"/{name}/{method.name}", method, getattr(servicer, method.name), level)
+                for method in service.methods
+            },
+        )
+
+    def end_all(self) -> None:
+        """Ends every call that is still open with UNAVAILABLE: watchers of health, which would never end by
+        themselves and hold up `Server.stop`, and calls to the model that the drain did not wait for.
+        """
+        self._closing = True
+        for task in self._open:
+            task.cancel()
+
+    def _handler(self, path: str, method: MethodDescriptor, behaviour: Any, level: int) -> "Handler":
+        request_class = message_class(method.input_type)
+        if not method.server_streaming:
+            assert not method.client_streaming, "no service here takes a stream and answers once"
+            return grpc.unary_unary_rpc_method_handler(self._unary(path, request_class, behaviour, level))
+        stream = self._stream(path, request_class, behaviour, level, requests_stream=method.client_streaming)
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream)
+        return grpc.unary_stream_rpc_method_handler(stream)
+
+    def _unary(
+        self, path: str, request_class: type[Message], behaviour: Unary, level: int
+    ) -> Callable[[bytes, "Context"], Awaitable[bytes]]:
+        async def handle(data: bytes, context: "Context") -> bytes:
+            call = Call(path, context)
+            try:
+                with self._opened():
+                    answer = (await behaviour(_parse(request_class, data), call)).SerializeToString()
+            except BaseException as error:
+                await self._fail(call, error)
+            context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id),))
+            _log(level, call, "OK", request_bytes=len(data), response_bytes=len(answer))
+            return answer
+
+        return handle
+
+    def _stream(
+        self, path: str, request_class: type[Message], behaviour: Streaming, level: int, *, requests_stream: bool
+    ) -> Callable[[Any, "Context"], Awaitable[None]]:
+        async def parsed(chunks: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+            async for chunk in chunks:
+                yield _parse(request_class, chunk)
+
+        async def handle(data: Any, context: "Context") -> None:
+            call = Call(path, context)
+            try:
+                with self._opened():
+                    await behaviour(parsed(data) if requests_stream else _parse(request_class, data), call)
+            except BaseException as error:
+                await self._fail(call, error)
+            _log(level, call, "OK")
+
+        return handle
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            yield
+        finally:
+            self._open.discard(task)
+
+    async def _fail(self, call: Call, error: BaseException) -> NoReturn:
+        """Answers with an error status; every error of a call ends here."""
+        context = call.context
+        if isinstance(error, asyncio.CancelledError):
+            if not self._closing:
+                remaining = context.time_remaining()
+                _log(logging.INFO, call, "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED")
+                raise error
+            error = NotReady(SHUTDOWN)
+        if not isinstance(error, ServingError):
+            unforeseen = error
+            error = ServingError(
+                "The server failed to answer. What happened is in its log, under the request id of this answer."
+            )
+            error.__cause__ = unforeseen
+        _log(
+            logging.INFO if error.fault is Fault.CALLER else logging.ERROR if error.__cause__ else logging.WARNING,
+            call,
+            error.status.value,
+            cause=error.__cause__,
+            reason=error.reason,
+            error=error.message,
+        )
+        code, message, trailers = status.of_error(error, request_id=call.request_id, model=call.model)
+        await context.abort(code, message, trailers)
+
+
+def _parse(request_class: type[Message], data: bytes) -> Message:
+    try:
+        return request_class.FromString(data)
+    except DecodeError:
+        raise InvalidMessage(
+            f"The request is no valid protobuf message of type {request_class.DESCRIPTOR.full_name}, whose strings "
+            "must be UTF-8. Make it with code generated from the server's .proto file."
+        ) from None
+
+
+def _log(level: int, call: Call, code: str, *, cause: BaseException | None = None, **more: Any) -> None:
+    """Writes the one log line of a call."""
+    if not logger.isEnabledFor(level):
+        return
+    fields = {
+        "request_id": call.request_id,
+        "method": call.method,
+        "model": call.model,
+        "status": code,
+        "duration_ms": round((time.perf_counter() - call.started) * 1000, 3),
+        **more,
+    }
+    logger.log(level, "call", exc_info=cause, extra={"fields": fields})

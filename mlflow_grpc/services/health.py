@@ -1,0 +1,55 @@
+"""Service grpc.health.v1.Health: NOT_SERVING until the model is loaded and while the server drains.
+
+Source: the gRPC health checking protocol. The statuses are kept by grpcio-health-checking.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2
+
+from mlflow_grpc import protos
+from mlflow_grpc.services.calls import Call, Calls
+
+if TYPE_CHECKING:
+    from mlflow_grpc.services.calls import Handlers
+
+NAME = health.SERVICE_NAME
+
+protos.adopt(health_pb2.DESCRIPTOR)
+
+
+class HealthServicer:
+    """The health of the server as a whole (the empty name) and of each service by its name."""
+
+    def __init__(self, services: tuple[str, ...]) -> None:
+        self._library = health.aio.HealthServicer()
+        self._names = ("", *services)
+
+    async def Check(self, request: Any, call: Call) -> Message:
+        """The status of one service; NOT_FOUND if there is no such service."""
+        answer: Message = await self._library.Check(request, call)
+        return answer
+
+    async def List(self, request: Any, call: Call) -> Message:
+        """The statuses of all services."""
+        answer = health_pb2.HealthListResponse()
+        for name in self._names:
+            status = await self._library.Check(health_pb2.HealthCheckRequest(service=name), call)
+            answer.statuses[name].CopyFrom(status)
+        return answer
+
+    async def Watch(self, request: Any, call: Call) -> None:
+        """The status of one service now and whenever it changes."""
+        await self._library.Watch(request, call)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Sets the status of every service."""
+        serving_status = health_pb2.HealthCheckResponse
+        for name in self._names:
+            await self._library.set(name, serving_status.SERVING if serving else serving_status.NOT_SERVING)
+
+
+def handlers(calls: Calls, servicer: HealthServicer) -> "Handlers":
+    """The handlers of service grpc.health.v1.Health."""
+    return calls.handlers(protos.service(NAME), servicer)

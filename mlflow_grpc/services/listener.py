@@ -1,0 +1,103 @@
+"""The gRPC server itself: its options, its address, its TLS.
+
+Rule of this module: a limit or an option of gRPC is set here and nowhere else.
+"""
+
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from mlflow_grpc.errors import AddressUnavailable, StartError
+from mlflow_grpc.settings import Settings, spelling
+
+if TYPE_CHECKING:
+    from mlflow_grpc.services.calls import Handlers
+
+
+def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_port: bool) -> grpc.aio.Server:
+    """A server that is not yet started and has no port.
+
+    Args:
+        settings: The limits.
+        handlers: The services.
+        share_port: Whether other processes listen on the same port (SO_REUSEPORT). gRPC's default is yes,
+            which lets a second server take half of the calls without a word (grpc#10755).
+    """
+    options = [
+        ("grpc.so_reuseport", int(share_port)),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Clients behind a proxy that closes idle connections ping each 30 s or so; gRPC's default takes
+        # more than one ping in 5 min without a call for an attack.
+        ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers(tuple(handlers))
+    return server
+
+
+def listen(server: grpc.aio.Server, settings: Settings) -> int:
+    """Binds the address and returns the port.
+
+    A name with several addresses (localhost: 127.0.0.1 and ::1) is bound on all of them or not at all;
+    gRPC by itself is content with one.
+
+    Raises:
+        AddressUnavailable: The address is taken, not ours, or not permitted.
+        StartError: The TLS files are no good, or the host name is unknown.
+    """
+    credentials = _credentials(settings)
+    port = settings.port
+    for address in _addresses(settings.host):
+        target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        try:
+            port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
+        except RuntimeError as error:
+            raise AddressUnavailable(_why_not(address, port, tls=credentials is not None)) from error
+    return port
+
+
+def _addresses(host: str) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartError(f"{spelling('host')} {host}: no such host ({error.strerror})") from error
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+def _why_not(address: str, port: int, *, tls: bool) -> str:
+    """Asks the kernel what gRPC does not tell: why an address cannot be bound."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    advice = f"choose another with {spelling('port')} or PORT"
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, port))
+            probe.listen()
+    except OSError as error:
+        return f"cannot listen on {address} port {port}: {error.strerror}; {advice}"
+    if tls:
+        return f"cannot listen on {address} port {port} with these TLS files: certificate and key do not match"
+    return f"cannot listen on {address} port {port}; {advice}"
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return grpc.ssl_server_credentials(
+        [(_pem(settings.tls_key, "tls_key", "PRIVATE KEY"), _pem(settings.tls_cert, "tls_cert", "CERTIFICATE"))],
+        root_certificates=_pem(settings.tls_client_ca, "tls_client_ca", "CERTIFICATE")
+        if settings.tls_client_ca
+        else None,
+        require_client_auth=settings.tls_client_ca is not None,
+    )
+
+
+def _pem(file: Path, field: str, kind: str) -> bytes:
+    data = file.read_bytes()
+    if f"{kind}-----".encode() not in data:
+        raise StartError(f"{spelling(field)} {file}: holds no {kind.lower()} in PEM format")
+    return data

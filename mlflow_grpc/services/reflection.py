@@ -1,0 +1,40 @@
+"""Server reflection, so that grpcurl, buf curl and their like can list, describe and call the services.
+
+grpcio-reflection speaks v1alpha; v1 is the same protocol under another name, and what newer clients ask
+for first. Both are answered.
+"""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from mlflow_grpc import protos
+from mlflow_grpc.services.calls import Call, Calls
+
+if TYPE_CHECKING:
+    from mlflow_grpc.services.calls import Handlers
+
+NAME = reflection.SERVICE_NAME
+NAME_V1 = "grpc.reflection.v1.ServerReflection"
+
+protos.adopt(reflection_pb2.DESCRIPTOR)
+
+
+class ReflectionServicer:
+    """Answers from the server's own descriptor pool."""
+
+    def __init__(self, services: tuple[str, ...]) -> None:
+        self._library = reflection.aio.ReflectionServicer((*services, NAME), pool=protos.POOL)
+
+    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: Call) -> None:
+        """Answers each request of the stream in turn."""
+        async for answer in self._library.ServerReflectionInfo(requests, call):
+            await call.write(answer)
+
+
+def handlers(calls: Calls, services: tuple[str, ...]) -> "tuple[Handlers, Handlers]":
+    """The handlers of both names of the reflection service, which tell of `services` and of itself."""
+    servicer = ReflectionServicer(services)
+    descriptor = protos.service(NAME)
+    return calls.handlers(descriptor, servicer), calls.handlers(descriptor, servicer, path=NAME_V1)

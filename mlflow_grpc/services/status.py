@@ -1,0 +1,72 @@
+"""How an error becomes a gRPC status: the one place.
+
+Rule of this module: what it returns fits into one frame of trailers. Past 16 KB of metadata a client
+sees RESOURCE_EXHAUSTED instead of the code (grpc#37852), and proxies allow less; the limit here is
+3 KB for all trailers of an answer, kept by cutting text and leaving out the last violations.
+"""
+
+from urllib.parse import quote
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status.rpc_status import GRPC_DETAILS_METADATA_KEY
+
+from mlflow_grpc.errors import ServingError
+
+DOMAIN = "mlflow.org"
+"""The domain of ErrorInfo: reasons are MLflow's error codes."""
+
+REQUEST_ID_KEY = "x-request-id"
+
+MOST_MESSAGE_BYTES = 700  # As percent-encoded in the grpc-message trailer.
+MOST_DETAILS_BYTES = 1300  # Before base64, which adds a third.
+
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.StatusCode, str, Trailers]:
+    """The status code, message and trailers of a failed call.
+
+    The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, MLflow's error class, model)
+    and, where fields are at fault, BadRequest.
+    """
+    message = _cut(error.message, MOST_MESSAGE_BYTES)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"request_id": request_id})
+    if error.error_class:
+        info.metadata["error_class"] = error.error_class[:64]
+    if model:
+        info.metadata["model"] = model
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.status.value), message=message, details=[_packed(info)])
+    bad_request = error_details_pb2.BadRequest()
+    for violation in error.violations:
+        bad_request.field_violations.add(field=_cut(violation.field, 256), description=_cut(violation.description, 256))
+        if status.ByteSize() + bad_request.ByteSize() > MOST_DETAILS_BYTES:
+            del bad_request.field_violations[-1]
+            break
+    if bad_request.field_violations:
+        status.details.append(_packed(bad_request))
+    trailers = ((REQUEST_ID_KEY, request_id), (GRPC_DETAILS_METADATA_KEY, status.SerializeToString()))
+    return grpc.StatusCode[error.status.value], message, trailers
+
+
+def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Shortens text to a size on the wire, where a character outside of ASCII takes up to 12 bytes.
+
+    Lone surrogates, which JSON can spell and UTF-8 cannot, become question marks.
+    """
+    text = text.encode(errors="replace").decode()
+    if len(quote(text, safe="")) <= most_bytes:
+        return text
+    size = 0
+    for position, character in enumerate(text):
+        size += len(quote(character, safe=" "))
+        if size > most_bytes - 9:
+            return f"{text[:position]}…"
+    return text

@@ -1,0 +1,338 @@
+"""Every knob of the server, in one frozen and validated class.
+
+Rule of this module: it is the only reader of the environment. A setting is declared once, as a field:
+its flags, its environment names in order of precedence, its default, unit, legal range and its words.
+The command line (`mlflow_grpc.cli`) and the table in the README are made from these declarations.
+
+Precedence: flag over environment over default.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from mlflow_grpc.errors import StartError
+
+
+@dataclass(frozen=True)
+class Flag:
+    """The command line spellings of a setting; a switch has a spelling that turns it off too."""
+
+    names: tuple[str, ...]
+    off: str | None = None
+    metavar: str | None = None
+
+
+def setting(default: Any, *env: str, text: str, **limits: Any) -> Any:
+    """Declares a setting by its default, environment names, help text and pydantic's limits."""
+    return Field(default, validation_alias=AliasChoices(*env), description=text, **limits)
+
+
+class EnvManager(StrEnum):
+    """MLflow's environment managers; this server runs where it is installed, which is `local`."""
+
+    LOCAL = "local"
+    VIRTUALENV = "virtualenv"
+    UV = "uv"
+    CONDA = "conda"
+
+
+class Payload(StrEnum):
+    """What `Input.value` holds."""
+
+    MLFLOW = "mlflow"
+    TEXT = "text"
+
+
+class Requirements(StrEnum):
+    """What happens when the environment does not meet the model's requirements."""
+
+    CHECK = "check"
+    WARN = "warn"
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def default_threads() -> int:
+    """As many threads as MLflow's server has: asyncio's default executor, min(32, cores + 4)."""
+    return min(32, (os.cpu_count() or 1) + 4)
+
+
+class Settings(BaseSettings):
+    """How one server is to run. Inert: making one opens nothing and loads nothing."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        case_sensitive=True,
+        populate_by_name=True,
+        env_ignore_empty=True,
+        extra="forbid",
+        protected_namespaces=(),
+        arbitrary_types_allowed=True,
+    )
+
+    model_uri: Annotated[str, Flag(("-m", "--model-uri"), metavar="URI")] = setting(
+        ...,
+        "MODEL_PATH",
+        text="The MLflow model: a directory or any MLflow model URI (models:/name/1, runs:/..., s3://...).",
+        min_length=1,
+    )
+    model_name: Annotated[str | None, Flag(("--model-name",), metavar="NAME")] = setting(
+        None,
+        "MLFLOW_GRPC_MODEL_NAME",
+        text="The model's name in logs, answers and health; made from the URI if not given.",
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+    )
+    host: Annotated[str, Flag(("-h", "--host"), metavar="HOST")] = setting(
+        "127.0.0.1",
+        "HOST",
+        "MLFLOW_HOST",
+        text="The address to listen on; 0.0.0.0 for all of IPv4, :: for all.",
+        min_length=1,
+    )
+    port: Annotated[int, Flag(("-p", "--port"), metavar="PORT")] = setting(
+        50051,
+        "PORT",
+        "MLFLOW_PORT",
+        text="The port to listen on; 0 takes a free one, which the ready line names.",
+        ge=0,
+        le=65535,
+    )
+    workers: Annotated[int, Flag(("-w", "--workers"), metavar="N")] = setting(
+        1,
+        "MLFLOW_MODELS_WORKERS",
+        text="The number of processes that share the port, each with the model loaded.",
+        ge=1,
+        le=1024,
+    )
+    timeout_s: Annotated[float, Flag(("-t", "--timeout"), metavar="SECONDS")] = setting(
+        60.0,
+        "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT",
+        text="The time limit of a call in seconds, waiting included; past it DEADLINE_EXCEEDED.",
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+    )
+    env_manager: Annotated[EnvManager, Flag(("--env-manager",))] = setting(
+        EnvManager.LOCAL,
+        "MLFLOW_GRPC_ENV_MANAGER",
+        text="Only local: the server runs in the environment that it is installed in.",
+    )
+    pyfunc_config: Annotated[
+        dict[str, Any] | None, NoDecode, Flag(("--model-config",), metavar="JSON")
+    ] = setting(
+        None,
+        "SERVING_MODEL_CONFIG",
+        text="MLflow's model_config for the model, a JSON object.",
+    )
+    payload: Annotated[Payload, Flag(("--payload",))] = setting(
+        Payload.MLFLOW,
+        "MLFLOW_GRPC_PAYLOAD",
+        text="mlflow: the formats of `mlflow models serve`. text: the string goes to the model as it is "
+        "and str(answer) comes back.",
+    )
+    requirements: Annotated[Requirements, Flag(("--requirements",))] = setting(
+        Requirements.CHECK,
+        "MLFLOW_GRPC_REQUIREMENTS",
+        text="check: a model whose requirements this environment does not meet is refused, with the list. "
+        "warn: it is served, as MLflow does.",
+    )
+    threads: Annotated[int, Flag(("--threads",), metavar="N")] = Field(
+        default_factory=default_threads,
+        validation_alias=AliasChoices("MLFLOW_GRPC_THREADS"),
+        description="The number of threads that run the model; by default as many as MLflow's server has.",
+        ge=1,
+        le=1024,
+    )
+    max_message_bytes: Annotated[int, Flag(("--max-message-bytes",), metavar="BYTES")] = setting(
+        100 * 1024 * 1024,
+        "MLFLOW_GRPC_MAX_MESSAGE_BYTES",
+        text="The largest request in bytes, after decompression; a larger one is RESOURCE_EXHAUSTED.",
+        ge=1024,
+        le=2**31 - 1,
+    )
+    reflection: Annotated[bool, Flag(("--reflection",), off="--no-reflection")] = setting(
+        True,
+        "MLFLOW_GRPC_REFLECTION",
+        text="Server reflection, so that grpcurl and buf curl can list, describe and call the services.",
+    )
+    tls_cert: Annotated[Path | None, Flag(("--tls-cert",), metavar="FILE")] = setting(
+        None, "MLFLOW_GRPC_TLS_CERT", text="The server's certificate chain (PEM); with --tls-key turns TLS on."
+    )
+    tls_key: Annotated[Path | None, Flag(("--tls-key",), metavar="FILE")] = setting(
+        None, "MLFLOW_GRPC_TLS_KEY", text="The private key of --tls-cert (PEM)."
+    )
+    tls_client_ca: Annotated[Path | None, Flag(("--tls-client-ca",), metavar="FILE")] = setting(
+        None,
+        "MLFLOW_GRPC_TLS_CLIENT_CA",
+        text="The authorities (PEM) that must have signed a client's certificate: mutual TLS.",
+    )
+    drain_timeout_s: Annotated[float, Flag(("--drain-timeout",), metavar="SECONDS")] = setting(
+        30.0,
+        "MLFLOW_GRPC_DRAIN_TIMEOUT",
+        text="How long calls in flight may take to finish after SIGTERM or SIGINT, in seconds.",
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+    )
+    log_format: Annotated[LogFormat, Flag(("--log-format",))] = setting(
+        LogFormat.AUTO,
+        "MLFLOW_GRPC_LOG_FORMAT",
+        text="text for people, json for collectors; auto is text on a terminal and json otherwise.",
+    )
+    log_level: Annotated[LogLevel, Flag(("--log-level",))] = setting(
+        LogLevel.INFO, "MLFLOW_GRPC_LOG_LEVEL", text="The least severe level that is logged."
+    )
+
+    @field_validator("pyfunc_config", mode="before")
+    @classmethod
+    def _json_object(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            decoded = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"must be a JSON object; {error}") from None
+        if not isinstance(decoded, dict):
+            raise ValueError(f"must be a JSON object, is a JSON {type(decoded).__name__}")
+        return decoded
+
+    @field_validator("env_manager")
+    @classmethod
+    def _only_local(cls, value: EnvManager) -> EnvManager:
+        if value is not EnvManager.LOCAL:
+            raise ValueError(
+                f"{value.value} is not supported: the server runs in the environment that it is installed in. "
+                "Install it into the model's environment (pip install mlflow-grpc -r MODEL/requirements.txt) "
+                "and start it there with --env-manager local"
+            )
+        return value
+
+    @field_validator("tls_cert", "tls_key", "tls_client_ca")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                value.read_bytes()
+            except OSError as error:
+                raise ValueError(f"cannot read {value}: {error.strerror}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
+            raise ValueError(f"{spelling(given)} needs {spelling(missing)} too")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError(f"{spelling('tls_client_ca')} needs {spelling('tls_cert')} and {spelling('tls_key')}")
+        return self
+
+    @classmethod
+    def load(cls, flags: dict[str, Any]) -> Self:
+        """The settings from `flags` (by field name, only those given), the environment and the defaults.
+
+        Raises:
+            StartError: A value is missing or not legal; one line that names flag and environment name.
+        """
+        try:
+            return cls(**flags)
+        except ValidationError as error:
+            raise StartError("; ".join(_explain(dict(problem), flags) for problem in error.errors())) from None
+
+
+def _explain(problem: dict[str, Any], flags: dict[str, Any]) -> str:
+    where = str(problem["loc"][0]) if problem["loc"] else ""
+    field = next((name for name, info in fields() if where == name or where in env_names(info)), None)
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if field is None:
+        return text
+    info = Settings.model_fields[field]
+    if problem["type"] == "missing" or (field == "model_uri" and problem["type"] == "string_too_short"):
+        return (
+            f"no model given: set {env_names(info)[0]} or {' / '.join(flag(info).names)} to an MLflow model "
+            "(a directory with an MLmodel file, or a URI such as models:/name/1)"
+        )
+    source = flag(info).names[-1]
+    if field not in flags:
+        source = next((name for name in env_names(info) if os.environ.get(name)), source)
+    hint = ""
+    if str(problem["input"]).startswith("tcp://"):
+        # Kubernetes sets NAME_PORT=tcp://... in every pod for each Service of the namespace.
+        hint = " (a Kubernetes service link? set PORT, or enableServiceLinks: false on the pod)"
+    shown = f" {problem['input']!r}" if isinstance(problem["input"], str) and field != "pyfunc_config" else ""
+    return f"{source}{shown}: {text[:1].lower()}{text[1:]}{hint}"
+
+
+def fields() -> Iterator[tuple[str, FieldInfo]]:
+    """The settings in the order in which they are declared: name and declaration."""
+    yield from Settings.model_fields.items()
+
+
+def flag(info: FieldInfo) -> Flag:
+    """The command line spellings of a setting."""
+    return next(item for item in info.metadata if isinstance(item, Flag))
+
+
+def env_names(info: FieldInfo) -> list[str]:
+    """The environment names of a setting, the one that wins first."""
+    assert isinstance(info.validation_alias, AliasChoices)
+    return [str(choice) for choice in info.validation_alias.choices]
+
+
+def spelling(field: str) -> str:
+    """The long flag of the setting that is called `field` in the class."""
+    return flag(Settings.model_fields[field]).names[-1]
+
+
+def choices(info: FieldInfo) -> list[str] | None:
+    """The legal values of a setting that is one of a few words, else None."""
+    kind = info.annotation
+    return [item.value for item in kind] if isinstance(kind, type) and issubclass(kind, StrEnum) else None
+
+
+def default_text(info: FieldInfo) -> str:
+    """A setting's default as a person would write it."""
+    if info.is_required():
+        return "required"
+    value = info.default
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if info.default_factory is default_threads:
+        return "min(32, cores + 4)"
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def quiet_grpc_core() -> None:
+    """Keeps gRPC's C core from writing its own lines to stderr, unless the operator asked for them.
+
+    To be called before `grpc` is imported: the core reads the variable once. What the core would say
+    (a port that is taken, a peer that hung up) reaches the operator as a line of this server's log.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

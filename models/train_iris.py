@@ -1,0 +1,46 @@
+"""Makes the example model: an iris classifier as an MLflow model in models/iris/ (`make models/iris`).
+
+scikit-learn ships the data, so nothing is downloaded. The model is trained on this machine instead of
+being kept in the repository, because a pickled model loads on the versions that wrote it.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import mlflow
+from mlflow.models import infer_signature
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+def main(target: Path) -> None:
+    """Trains the model and saves it at `target`, which it replaces as a whole."""
+    iris = load_iris(as_frame=True)
+    species = iris.target.map(dict(enumerate(iris.target_names)))
+    features = iris.data.rename(columns=lambda name: name.removesuffix(" (cm)").replace(" ", "_") + "_cm")
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, species)
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    mlflow.sklearn.save_model(
+        model,
+        unfinished,
+        serialization_format="skops",
+        signature=infer_signature(features, model.predict(features)),
+        input_example=features.head(2),
+        pip_requirements=[f"{name}=={version}" for name, version in _versions()],
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
+
+
+def _versions() -> list[tuple[str, str]]:
+    import sklearn
+
+    return [("mlflow", mlflow.__version__), ("scikit-learn", sklearn.__version__)]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "iris")

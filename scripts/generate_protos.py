@@ -1,0 +1,68 @@
+"""Makes the descriptor sets that server and client read their messages from (`make protos`).
+
+A descriptor set, loaded into a pool of its own, is used instead of generated modules: those register
+in the process-wide pool, where `Input` and `Output`, which stand in no package, would clash with the
+messages of a hosted model or with stubs that a user made from mlflow.proto.
+"""
+
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
+from google.protobuf.descriptor import FileDescriptor
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVER = ROOT / "mlflow_grpc" / "protos" / "mlflow.binpb"
+CLIENT = ROOT / "client" / "mlflow_grpc_client" / "mlflow.binpb"
+
+
+def compile_contract() -> descriptor_pb2.FileDescriptorProto:
+    """mlflow.proto as protoc sees it, without comments."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "set.binpb"
+        include = resources.files("grpc_tools") / "_proto"
+        code = protoc.main(["protoc", f"-I{ROOT}", f"-I{include}", f"--descriptor_set_out={out}", "mlflow.proto"])
+        if code != 0:
+            raise SystemExit(f"protoc failed with exit code {code}")
+        return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
+
+
+def proto_of(descriptor: FileDescriptor) -> descriptor_pb2.FileDescriptorProto:
+    """The description of a file that an installed package has registered."""
+    proto = descriptor_pb2.FileDescriptorProto()
+    descriptor.CopyToProto(proto)
+    return proto
+
+
+def contents() -> dict[Path, bytes]:
+    """What each file that this script makes has to hold."""
+    contract = compile_contract()
+    for_client = [
+        *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2)),
+        *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2)),
+        contract,
+    ]
+    return {
+        path: descriptor_pb2.FileDescriptorSet(file=files).SerializeToString(deterministic=True)
+        for path, files in ((SERVER, [contract]), (CLIENT, for_client))
+    }
+
+
+def main() -> None:
+    """Writes the files, or with --check says which are stale and exits with 1."""
+    stale = [path for path, data in contents().items() if not path.exists() or path.read_bytes() != data]
+    if "--check" in sys.argv:
+        if stale:
+            raise SystemExit(f"stale, run `make protos`: {', '.join(str(path.relative_to(ROOT)) for path in stale)}")
+        return
+    for path, data in contents().items():
+        path.write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
