@@ -1,0 +1,66 @@
+"""Models of every kind, MLflow's own answer to any payload, and ours over real gRPC."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.scoring_server import invocations
+
+from mlflow_grpc.hosting import mlflow_internals, pyfunc
+from mlflow_grpc.payload.scoring import ScoringCodec
+from tests.support import zoo
+from tests.support.servers import Caller, serving
+
+Oracle = Callable[[str, str], tuple[int, str]]
+
+
+@pytest.fixture(scope="session")
+def zoo_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Where the zoo's model of a name is saved."""
+    folder = tmp_path_factory.mktemp("zoo")
+
+    def path(name: str) -> Path:
+        if not (folder / name).exists():
+            zoo.save(name, folder / name)
+        return folder / name
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Oracle, Caller, pyfunc.PyfuncModel]]]:
+    """MLflow's answer and our server for a model; each is loaded once and apart from the other."""
+    with ExitStack() as stack:
+        made: dict[str, tuple[Oracle, Caller, pyfunc.PyfuncModel]] = {}
+
+        def make(name: str) -> tuple[Oracle, Caller, pyfunc.PyfuncModel]:
+            if name not in made:
+                path = zoo_path(name)
+                model = pyfunc.load(str(path), name=name)
+                codec = ScoringCodec(model.metadata, model.loader_module)
+                server = stack.enter_context(serving(model, codec))
+                made[name] = (_oracle(path), stack.enter_context(Caller(server.address)), model)
+            return made[name]
+
+        yield make
+
+
+def _oracle(path: Path) -> Oracle:
+    """The core of MLflow's server, in process: what `invocations` returns, and what becomes of what it raises."""
+    model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
+    mlflow_internals.enter_serving_environment()
+    schema = model.metadata.get_input_schema()
+
+    def ask(text: str, content_type: str) -> tuple[int, str]:
+        try:
+            answer = invocations(text.encode(), content_type, model, schema)
+        except MlflowException as error:
+            return error.get_http_status_code(), error.serialize_as_json()
+        except Exception:
+            return 500, "Internal Server Error"
+        return answer.status, answer.response
+
+    return ask

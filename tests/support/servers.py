@@ -1,0 +1,215 @@
+"""Starts servers for tests: ours in this process or in its own, MLflow's in its own. No fixed ports, no sleeps."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import requests
+
+from mlflow_grpc import protos
+from mlflow_grpc.hosting.model import HostedModel
+from mlflow_grpc.lifecycle import Server
+from mlflow_grpc.payload.codec import Codec
+from mlflow_grpc.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+START_LIMIT_S = 60.0
+
+
+class Process:
+    """A child process whose output is collected line by line."""
+
+    def __init__(self, command: list[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+        clean = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MLFLOW_", "MODEL_PATH")) and key not in ("HOST", "PORT")
+        }
+        self.popen = subprocess.Popen(
+            command,
+            env={**clean, "PYTHONWARNINGS": "ignore", **(env or {})},
+            cwd=cwd or ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self._news = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((self.popen.stdout, self.stdout), (self.popen.stderr, self.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: Any, lines: list[str]) -> None:
+        for line in stream:
+            with self._news:
+                lines.append(line.decode(errors="replace").rstrip("\n"))
+                self._news.notify_all()
+        stream.close()
+        with self._news:
+            self._news.notify_all()
+
+    def wait_for(self, pattern: str, *, timeout_s: float = START_LIMIT_S) -> re.Match[str]:
+        """Waits for a line on stdout or stderr that matches."""
+        deadline = time.monotonic() + timeout_s
+        with self._news:
+            while True:
+                for line in (*self.stdout, *self.stderr):
+                    if match := re.search(pattern, line):
+                        return match
+                ended = not any(reader.is_alive() for reader in self._readers)
+                if ended or not self._news.wait(deadline - time.monotonic()):
+                    raise AssertionError(f"no line matches {pattern!r}:\n{self.output}")
+
+    @property
+    def output(self) -> str:
+        return "\n".join((*self.stdout, *self.stderr))
+
+    def signal(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """The exit code, once the process has ended and all of its output is read."""
+        code = self.popen.wait(timeout_s)
+        for reader in self._readers:
+            reader.join(timeout_s)
+        return code
+
+    def stop(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def start_server(*flags: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Process:
+    """Starts `python server.py` on a free port; does not wait."""
+    command = [sys.executable, str(ROOT / "server.py"), "--port", "0", *flags]
+    return Process(command, env, cwd)
+
+
+def ready_address(process: Process) -> str:
+    """Waits for the ready line and gives the address in it."""
+    return process.wait_for(r"ready: model .* on (\S+:\d+),")[1]
+
+
+def start_mlflow_server(model: Path) -> tuple[Process, str]:
+    """Starts `mlflow models serve` and waits until it answers; gives the URL of its invocations."""
+    port = free_port()
+    process = Process(
+        [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", str(model), "-p", str(port)]
+        + ["--env-manager", "local"]
+    )
+    process.wait_for(r"Uvicorn running on")
+    return process, f"http://127.0.0.1:{port}/invocations"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(model: HostedModel, codec: Codec, **settings: Any) -> Iterator["InProcess"]:
+    """Runs the server in this process, in a thread of its own, with a model that is loaded already."""
+    running = InProcess(Settings(model_uri="(in process)", port=0, **settings))
+    running.start(model, codec)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+class InProcess:
+    """A server in a thread of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.server: Server
+
+    def run(self, make: Callable[[], Any]) -> Any:
+        """Runs a coroutine in the server's event loop and waits for its result."""
+        return asyncio.run_coroutine_threadsafe(make(), self._loop).result(30)
+
+    def start(self, model: HostedModel | None, codec: Codec | None) -> None:
+        self._thread.start()
+
+        async def start() -> None:
+            self.server = Server(self._settings)
+            await self.server.start()
+            if model is not None and codec is not None:
+                await self.server.host(model, codec)
+
+        self.run(start)
+
+    @property
+    def address(self) -> str:
+        return self.server.address
+
+    def stop(self) -> None:
+        self.run(self.server.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+class Caller:
+    """Calls /MLflow/predict with nothing between the test and the wire."""
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self.channel = (
+            grpc.secure_channel(address, credentials, options)
+            if credentials
+            else grpc.insecure_channel(address, options)
+        )
+        self.raw = self.channel.unary_unary("/MLflow/predict")
+
+    def __call__(self, text: str, *, timeout: float = 30.0, **metadata: str) -> str:
+        """The answer's text; raises grpc.RpcError."""
+        pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
+        data = self.raw(protos.Input(value=text).SerializeToString(), timeout=timeout, metadata=pairs)
+        return str(protos.Output.FromString(data).value)
+
+    def outcome(self, text: str, **more: Any) -> tuple[str, str]:
+        """The status and, if it is OK, the answer's text, else the message."""
+        try:
+            return "OK", self(text, **more)
+        except grpc.RpcError as error:
+            return error.code().name, error.details()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.channel.close()
+
+
+def post(url: str, text: str, content_type: str = "application/json") -> tuple[int, str]:
+    """What MLflow's server answers: HTTP status and body."""
+    answer = requests.post(url, data=text.encode(), headers={"Content-Type": content_type}, timeout=60)
+    return answer.status_code, answer.text
+
+

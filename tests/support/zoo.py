@@ -1,0 +1,211 @@
+"""One model for each kind of signature that MLflow knows, all of which tell what they were given.
+
+The models never raise and always answer with JSON, so whatever is refused, MLflow has refused.
+"""
+
+import datetime
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import mlflow
+import numpy as np
+import pandas as pd
+import pydantic
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def tell(value: Any) -> Any:
+    """A JSON value that tells type, dtype, shape and every cell of what a model was given."""
+    if isinstance(value, pd.DataFrame):
+        return {
+            "type": "DataFrame",
+            "columns": [[repr(name), str(value.dtypes.iloc[place])] for place, name in enumerate(value.columns)],
+            "index": [repr(label) for label in value.index],
+            "cells": [[tell(cell) for cell in value.iloc[:, place].tolist()] for place in range(value.shape[1])],
+        }
+    if isinstance(value, np.ndarray):
+        cells = [tell(cell) for cell in value.ravel().tolist()]
+        return {"type": "ndarray", "dtype": str(value.dtype), "shape": list(value.shape), "cells": cells}
+    if isinstance(value, dict):
+        return {"type": "dict", "items": [[repr(key), tell(item)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"type": type(value).__name__, "items": [tell(item) for item in value]}
+    if isinstance(value, pydantic.BaseModel):
+        return {"type": type(value).__name__, "fields": tell(value.model_dump())}
+    return f"{type(value).__name__} {value!r}"
+
+
+class Echo(PythonModel):
+    """Tells what it was given."""
+
+    def predict(self, context, model_input, params=None):
+        return {"input": tell(model_input), "params": tell(params)}
+
+
+class EchoWithoutParams(PythonModel):
+    """Tells what it was given, and takes no params."""
+
+    def predict(self, context, model_input):
+        return tell(model_input)
+
+
+class Address(pydantic.BaseModel):
+    street: str
+    number: int | None = None
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    age: int
+    score: float = 0.5
+    addresses: list[Address] = []
+
+
+class HintStr(PythonModel):
+    def predict(self, model_input: list[str], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintInt(PythonModel):
+    def predict(self, model_input: list[int], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintFloat(PythonModel):
+    def predict(self, model_input: list[float], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintBytes(PythonModel):
+    def predict(self, model_input: list[bytes], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintDatetime(PythonModel):
+    def predict(self, model_input: list[datetime.datetime], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintDict(PythonModel):
+    def predict(self, model_input: list[dict[str, int]], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintPerson(PythonModel):
+    def predict(self, model_input: list[Person], params=None):
+        return [tell(item) for item in model_input]
+
+
+COLUMNS = [
+    ("boolean", DataType.boolean),
+    ("integer", DataType.integer),
+    ("long", DataType.long),
+    ("float", DataType.float),
+    ("double", DataType.double),
+    ("string", DataType.string),
+    ("binary", DataType.binary),
+    ("datetime", DataType.datetime),
+]
+PARAMS = ParamSchema(
+    [
+        ParamSpec("temperature", DataType.double, 0.5),
+        ParamSpec("top_k", DataType.integer, 3),
+        ParamSpec("big", DataType.long, 1),
+        ParamSpec("flag", DataType.boolean, False),
+        ParamSpec("label", DataType.string, "x"),
+        ParamSpec("since", DataType.datetime, datetime.datetime(2020, 1, 1)),
+        ParamSpec("stops", DataType.string, ["a"], (-1,)),
+        ParamSpec("weights", DataType.double, [0.5, 1.0], (-1,)),
+    ]
+)
+PERSON = Object([Property("name", DataType.string), Property("age", DataType.long, required=False)])
+
+
+def _columns(*specs: ColSpec) -> ModelSignature:
+    return ModelSignature(inputs=Schema(list(specs)))
+
+
+def _signatures() -> dict[str, ModelSignature | None]:
+    every = [ColSpec(kind, name) for name, kind in COLUMNS]
+    return {
+        "no_signature": None,
+        "numbers": _columns(ColSpec(DataType.long, "a"), ColSpec(DataType.double, "b")),
+        "every_column": _columns(*every),
+        "optional": _columns(
+            ColSpec(DataType.double, "need"),
+            *(ColSpec(kind, f"may_{name}", required=False) for name, kind in COLUMNS),
+        ),
+        "one_string": _columns(ColSpec(DataType.string, "q")),
+        "one_boolean": _columns(ColSpec(DataType.boolean, "flag")),
+        "unnamed": _columns(ColSpec(DataType.long), ColSpec(DataType.double)),
+        "unnamed_one": _columns(ColSpec(DataType.double)),
+        "structures": _columns(
+            ColSpec(Array(DataType.double), "numbers"),
+            ColSpec(PERSON, "person"),
+            ColSpec(Map(DataType.long), "counts"),
+            ColSpec(AnyType(), "anything", required=False),
+        ),
+        "nested": _columns(
+            ColSpec(Array(Array(DataType.string)), "words"), ColSpec(Array(PERSON), "people", required=False)
+        ),
+        "tensor": ModelSignature(inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 2))])),
+        "tensor_ints": ModelSignature(inputs=Schema([TensorSpec(np.dtype("uint8"), (-1,))])),
+        "tensors": ModelSignature(
+            inputs=Schema(
+                [TensorSpec(np.dtype("float64"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1,), "mask")]
+            )
+        ),
+        "tensor_named": ModelSignature(inputs=Schema([TensorSpec(np.dtype("object"), (-1,), "text")])),
+        "params": ModelSignature(inputs=Schema([ColSpec(DataType.double, "a")]), params=PARAMS),
+        "params_only": ModelSignature(params=PARAMS),
+        "chat": ModelSignature(
+            inputs=Schema(
+                [
+                    ColSpec(
+                        Array(Object([Property("role", DataType.string), Property("content", DataType.string)])),
+                        "messages",
+                    ),
+                    ColSpec(DataType.double, "temperature", required=False),
+                ]
+            ),
+            params=ParamSchema([ParamSpec("top_k", DataType.integer, 3)]),
+        ),
+        "prompt": _columns(ColSpec(DataType.string, "prompt"), ColSpec(DataType.double, "temperature", required=False)),
+    }
+
+
+HINTED: dict[str, type[PythonModel]] = {
+    "hint_str": HintStr,
+    "hint_int": HintInt,
+    "hint_float": HintFloat,
+    "hint_bytes": HintBytes,
+    "hint_datetime": HintDatetime,
+    "hint_dict": HintDict,
+    "hint_person": HintPerson,
+}
+
+NAMES = [*_signatures(), "without_params", *HINTED]
+
+
+def save(name: str, path: Path) -> None:
+    """Saves the model of this name as an MLflow model."""
+    signatures = _signatures()
+    model: PythonModel = Echo()
+    if name == "without_params":
+        model, signatures = EchoWithoutParams(), {name: signatures["params"]}
+    elif name in HINTED:
+        model = HINTED[name]()
+    signature = signatures.get(name)
+    kwargs: dict[str, Any] = {"signature": signature} if signature is not None else {}
+    mlflow.pyfunc.save_model(path, python_model=model, pip_requirements=["mlflow"], **kwargs)
+
+
+Saver = Callable[[str, Path], None]
