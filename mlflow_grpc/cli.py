@@ -4,21 +4,15 @@ Rule of this module: it decides nothing about serving. Exit codes: 0 stopped by 
 not to be had, 2 the settings or the model are no good, 128 + n ended by a second signal n.
 """
 
-import asyncio
-import os
-import sys
-import threading
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from pydantic.fields import FieldInfo
 
 from mlflow_grpc import __version__, logs, settings
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.process import end_process
 from mlflow_grpc.settings import EnvManager, Settings
-
-SHUTDOWN_LIMIT_S = 3.0
-"""How long exit handlers and threads of the model may take once the server has stopped, in seconds."""
 
 
 @click.group(context_settings={"help_option_names": ["--help"]})
@@ -38,35 +32,22 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
     except StartError as error:
         click.echo(f"Error: {logs.escape(str(error))}", err=True)
         code = error.exit_code
-    _exit(code)
+    end_process(code)
 
 
 def _run(loaded: Settings) -> int:
     settings.quiet_grpc_core()
-    # Imported late: grpc reads its environment when it is imported.
-    from mlflow_grpc.lifecycle import Server, serve
+    if loaded.workers > 1:
+        from mlflow_grpc import workers
 
-    def announce(server: Server) -> None:
+        return workers.supervise(loaded)
+    # Imported late: grpc reads its environment when it is imported, and a supervisor must not import it.
+    from mlflow_grpc import lifecycle
+
+    async def announce(server: lifecycle.Server) -> None:
         logs.announce(server.ready_line, loaded.log_format)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(loaded, on_ready=announce))
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop
-    except ImportError:  # Not made for this platform.
-        return None
-    return uvloop.new_event_loop
-
-
-def _exit(code: int) -> NoReturn:
-    """Ends the process in bounded time: a model may have left threads that never end."""
-    deadline = threading.Timer(SHUTDOWN_LIMIT_S, os._exit, (code,))
-    deadline.daemon = True
-    deadline.start()
-    sys.exit(code)
+    return lifecycle.run(lifecycle.serve(loaded, when_loaded=announce))
 
 
 def _option(name: str, info: FieldInfo) -> click.Option:

@@ -9,8 +9,9 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -57,23 +58,27 @@ class Server:
 
         Raises:
             StartError: The address is taken, or the TLS files are no good.
+
         """
         await self._health.set_serving(False)
         self.port = listener.listen(self._grpc, self._settings)
         await self._grpc.start()
 
     async def load(self) -> None:
-        """Loads the model in a thread of its own and opens the server for calls.
+        """Loads the model, in a thread of its own.
 
         Raises:
             StartError: The model cannot be served.
-        """
-        model, codec = await _in_daemon_thread(lambda: load_model(self._settings))
-        await self.host(model, codec)
 
-    async def host(self, model: HostedModel, codec: Codec) -> None:
-        """Opens the server for calls to a loaded model."""
+        """
+        self.host(*await in_daemon_thread(lambda: load_model(self._settings)))
+
+    def host(self, model: HostedModel, codec: Codec) -> None:
+        """Gives the server a loaded model."""
         self._engine.host(model, codec)
+
+    async def open(self) -> None:
+        """Takes calls from now on, unless the server is draining already."""
         if self._admission.stage is Stage.LOADING:
             self._admission.stage = Stage.OPEN
             await self._health.set_serving(True)
@@ -109,6 +114,7 @@ class Server:
 
         Returns:
             How many calls had not ended by then.
+
         """
         self._admission.stage = Stage.DRAINING
         await self._health.set_serving(False)
@@ -124,35 +130,63 @@ class Server:
         await self._grpc.stop(FLUSH_S)
 
 
-async def serve(settings: Settings, *, share_port: bool = False, on_ready: Callable[[Server], None]) -> int:
-    """Runs a server until a signal ends it.
+@dataclass(frozen=True)
+class Role:
+    """What sets one process of a server apart; the defaults are those of a server of one process."""
 
-    The first SIGTERM or SIGINT drains it; a second one ends the wait.
+    share_port: bool = False
+    """Other processes listen on the same port."""
+    load_first: bool = False
+    """Listen once the model is loaded, because others answer meanwhile; else at once, to answer health checks."""
+    signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+    """The signals that drain the server."""
+
+
+def run(serving: Coroutine[Any, Any, int]) -> int:
+    """Runs `serve` in an event loop of its own: uvloop's, where there is one."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):  # uvloop is not made for every platform.
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(serving)
+
+
+async def serve(
+    settings: Settings, *, role: Role | None = None, when_loaded: Callable[[Server], Awaitable[None]]
+) -> int:
+    """Runs a server until a signal ends it: the first drains it, a second one ends the wait.
+
+    Args:
+        settings: How to run it.
+        role: For one process of several.
+        when_loaded: Awaited between loading the model and opening for calls.
 
     Returns:
         The process's exit code: 0, or 128 + signal if a second signal came.
 
     Raises:
         StartError: The server could not start; nothing is left running but, it may be, a thread that loads.
+
     """
+    role = role or Role()
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in role.signals:
         loop.add_signal_handler(number, signals.put_nowait, number)
-    server = Server(settings, share_port=share_port)
-    await server.start()
+    server = Server(settings, share_port=role.share_port)
     first = asyncio.create_task(signals.get())
+    opening = asyncio.create_task(_open(server, role, when_loaded))
     try:
-        loading = asyncio.create_task(server.load())
-        await asyncio.wait({loading, first}, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done():
-            await loading
-            on_ready(server)
+        await asyncio.wait({opening, first}, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            await opening
             watching = asyncio.create_task(server.watch_threads())
             await first
             watching.cancel()
         else:
-            loading.cancel()
+            opening.cancel()
         draining = asyncio.create_task(server.drain())
         second = asyncio.create_task(signals.get())
         await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -165,7 +199,17 @@ async def serve(settings: Settings, *, share_port: bool = False, on_ready: Calla
         return 0
     finally:
         await server.stop()
-        logger.info("stopped")
+
+
+async def _open(server: Server, role: Role, when_loaded: Callable[[Server], Awaitable[None]]) -> None:
+    if role.load_first:
+        await server.load()
+        await server.start()
+    else:
+        await server.start()
+        await server.load()
+    await when_loaded(server)
+    await server.open()
 
 
 def load_model(settings: Settings) -> tuple[HostedModel, Codec]:
@@ -175,6 +219,7 @@ def load_model(settings: Settings) -> tuple[HostedModel, Codec]:
 
     Raises:
         StartError: The model cannot be served.
+
     """
     from mlflow_grpc.hosting import mlflow_internals, pyfunc
     from mlflow_grpc.payload.scoring import ScoringCodec
@@ -193,14 +238,14 @@ def load_model(settings: Settings) -> tuple[HostedModel, Codec]:
     return model, ScoringCodec(model.metadata, model.loader_module)
 
 
-async def _in_daemon_thread(function: Callable[[], Any]) -> Any:
+async def in_daemon_thread(function: Callable[[], Any]) -> Any:
     """Runs a function in a thread that cannot hold up the exit, as the threads of an executor do."""
     outcome: Future[Any] = Future()
 
     def run() -> None:
         try:
             outcome.set_result(function())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is handed to the waiter
             outcome.set_exception(error)
 
     threading.Thread(target=run, name="load-model", daemon=True).start()

@@ -6,13 +6,12 @@ for people it follows indented.
 """
 
 import contextlib
+import json
 import logging
 import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
-
-import orjson
 
 from mlflow_grpc.settings import LogFormat, LogLevel
 
@@ -34,6 +33,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (RFC 3339, UTC), level, logger, message, the record's fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as a line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -43,17 +43,14 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        try:
-            return orjson.dumps(line, default=repr).decode()
-        except TypeError:  # A lone surrogate, which has no form in UTF-8.
-            safe = {key: escape(value) if isinstance(value, str) else value for key, value in line.items()}
-            return orjson.dumps(safe, default=repr).decode()
+        return json.dumps(line, default=repr)  # ASCII: whatever is no plain character is escaped.
 
 
 class TextFormatter(logging.Formatter):
     """`time LEVEL message key=value ...`, in local time."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as a line, and the lines of its traceback."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = getattr(record, "fields", {})
         pairs = "".join(f" {key}={_quoted(value)}" for key, value in fields.items() if value != "")
@@ -69,14 +66,35 @@ def _quoted(value: Any) -> str:
     return f'"{text}"' if " " in text else text
 
 
+class _Worker(logging.Filter):
+    """Adds the worker's number to each record."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.fields = {"worker": self._worker, **getattr(record, "fields", {})}
+        return True
+
+
 def uses_json(log_format: LogFormat) -> bool:
     """Whether lines are JSON: as told, or if not, when nobody sits at a terminal."""
     return log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not sys.stderr.isatty())
 
 
-def configure(log_format: LogFormat, level: LogLevel) -> None:
-    """Sends every log record of the process, warnings included, to stderr in one format."""
+def configure(log_format: LogFormat, level: LogLevel, *, worker: int | None = None) -> None:
+    """Sends every log record of the process, warnings included, to stderr in one format.
+
+    Args:
+        log_format: For people or for collectors.
+        level: The least severe level that is written.
+        worker: The number of this process among several; each line then tells it.
+
+    """
     handler = logging.StreamHandler(sys.stderr)
+    if worker is not None:
+        handler.addFilter(_Worker(worker))
     handler.setFormatter(JsonFormatter() if uses_json(log_format) else TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.value.upper(), force=True)
     logging.captureWarnings(True)

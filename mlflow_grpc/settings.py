@@ -141,9 +141,7 @@ class Settings(BaseSettings):
         "MLFLOW_GRPC_ENV_MANAGER",
         text="Only local: the server runs in the environment that it is installed in.",
     )
-    pyfunc_config: Annotated[
-        dict[str, Any] | None, NoDecode, Flag(("--model-config",), metavar="JSON")
-    ] = setting(
+    pyfunc_config: Annotated[dict[str, Any] | None, NoDecode, Flag(("--model-config",), metavar="JSON")] = setting(
         None,
         "SERVING_MODEL_CONFIG",
         text="MLflow's model_config for the model, a JSON object.",
@@ -173,6 +171,15 @@ class Settings(BaseSettings):
         text="The largest request in bytes, after decompression; a larger one is RESOURCE_EXHAUSTED.",
         ge=1024,
         le=2**31 - 1,
+    )
+    max_connection_age_s: Annotated[float | None, Flag(("--max-connection-age",), metavar="SECONDS")] = setting(
+        None,
+        "MLFLOW_GRPC_MAX_CONNECTION_AGE",
+        text="After how many seconds a connection is closed, once its calls have ended, so that the client connects "
+        "anew and maybe to another worker; 0 is never. Not given: 300 with several workers, never with one.",
+        ge=0,
+        le=31_536_000,
+        allow_inf_nan=False,
     )
     reflection: Annotated[bool, Flag(("--reflection",), off="--no-reflection")] = setting(
         True,
@@ -217,7 +224,7 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"must be a JSON object; {error}") from None
         if not isinstance(decoded, dict):
-            raise ValueError(f"must be a JSON object, is a JSON {type(decoded).__name__}")
+            raise ValueError(f"must be a JSON object, is a JSON {type(decoded).__name__}")  # noqa: TRY004 - pydantic's protocol
         return decoded
 
     @field_validator("env_manager")
@@ -256,6 +263,7 @@ class Settings(BaseSettings):
 
         Raises:
             StartError: A value is missing or not legal; one line that names flag and environment name.
+
         """
         try:
             return cls(**flags)
@@ -298,8 +306,8 @@ def flag(info: FieldInfo) -> Flag:
 
 def env_names(info: FieldInfo) -> list[str]:
     """The environment names of a setting, the one that wins first."""
-    assert isinstance(info.validation_alias, AliasChoices)
-    return [str(choice) for choice in info.validation_alias.choices]
+    alias = info.validation_alias
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
 
 
 def spelling(field: str) -> str:

@@ -8,7 +8,7 @@
 `AsyncClient` is the same for asyncio. Errors are `PredictError`s that carry the server's details.
 """
 
-from mlflow_grpc_client.asyncio import AsyncClient
+from mlflow_grpc_client.aio import AsyncClient
 from mlflow_grpc_client.client import Client
 from mlflow_grpc_client.errors import (
     DeadlineExceeded,
@@ -18,13 +18,14 @@ from mlflow_grpc_client.errors import (
     PredictError,
     Unavailable,
 )
-from mlflow_grpc_client.options import TLS
+from mlflow_grpc_client.options import TLS, CallOptions
 
 __version__ = "0.1.0"
 
 __all__ = [
     "TLS",
     "AsyncClient",
+    "CallOptions",
     "Client",
     "DeadlineExceeded",
     "FieldViolation",

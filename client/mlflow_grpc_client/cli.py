@@ -67,10 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlflow-grpc-predict", description="Calls a model served by mlflow-grpc.")
     parser.add_argument("payload", nargs="?", help="the payload; @FILE reads a file, - or nothing reads stdin")
     parser.add_argument("-a", "--address", default="localhost:50051", help="host:port of the server (%(default)s)")
-    parser.add_argument("-t", "--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="deadline in seconds (%(default)g)")
+    parser.add_argument(
+        "-t", "--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="deadline in seconds (%(default)g)"
+    )
     parser.add_argument("--content-type", help="format of the payload: application/json (the default) or text/csv")
     parser.add_argument("--request-id", help="the id under which the server logs the call")
-    parser.add_argument("--health", nargs="?", const="", metavar="SERVICE", help="print the health instead of predicting")
+    parser.add_argument(
+        "--health", nargs="?", const="", metavar="SERVICE", help="print the health instead of predicting"
+    )
     parser.add_argument("--tls", action="store_true", help="encrypt, trusting the system's authorities")
     parser.add_argument("--tls-ca", metavar="FILE", help="encrypt, trusting these authorities (PEM)")
     parser.add_argument("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")

@@ -47,6 +47,7 @@ class TLS:
         Raises:
             ValueError: A certificate without a key, or the other way round.
             OSError: A file cannot be read.
+
         """
         if (self.cert is None) != (self.key is None):
             raise ValueError("TLS: cert and key go together")

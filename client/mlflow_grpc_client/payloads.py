@@ -24,6 +24,7 @@ def to_json(data: Any, params: dict[str, Any] | None = None) -> str:
 
     Raises:
         TypeError: Something in it has no JSON form, or params are given beside a text.
+
     """
     if isinstance(data, str):
         if params is not None:

@@ -44,6 +44,7 @@ def input_bytes(value: str) -> bytes:
 
     Raises:
         UnicodeEncodeError: The text has a lone surrogate, which UTF-8 cannot carry.
+
     """
     value.encode()
     data: bytes = _Input(value=value).SerializeToString()

@@ -50,6 +50,7 @@ class Engine:
 
         Raises:
             ServingError: The call failed; which one says how, and who is at fault.
+
         """
         with self._admission:
             if self._hosted is None:

@@ -83,6 +83,7 @@ class ModelThreads:
         Raises:
             TimeoutError: The deadline passed first; the function may still be running.
             NotReady: The pool is closed.
+
         """
         loop = asyncio.get_running_loop()
         job = _Job(function, deadline, loop)
@@ -155,7 +156,7 @@ class ModelThreads:
             result, error = None, None
             try:
                 result = job.function()
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: BLE001 - it is handed to the caller
                 error = _carriable(raised)
             with self._lock:
                 if job.state is _State.LEFT:

@@ -6,21 +6,14 @@ each name and shape, so that an MLflow that moved one fails there, in words.
 """
 
 from functools import lru_cache
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.models import Model
-from mlflow.pyfunc import FLAVOR_NAME, _validate_prediction_input
-from mlflow.pyfunc.scoring_server import (
-    SUPPORTED_FORMATS,
-    _parse_json_data,
-    invocations,
-    parse_csv_input,
-    parse_parquet_input,
-    predictions_to_json,
-    unwrapped_predictions_to_json,
-)
+from mlflow.pyfunc import FLAVOR_NAME, _validate_prediction_input, scoring_server
+from mlflow.pyfunc.scoring_server import SUPPORTED_FORMATS, _parse_json_data, invocations
 from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
 
@@ -44,8 +37,13 @@ __all__ = [
     "unwrapped_predictions_to_json",
 ]
 
-parse_json = _parse_json_data
-parse_requirements = _parse_requirements
+# MLflow gives these no types.
+parse_json: Any = _parse_json_data
+parse_csv_input: Any = scoring_server.parse_csv_input
+parse_parquet_input: Any = scoring_server.parse_parquet_input
+predictions_to_json: Any = scoring_server.predictions_to_json
+unwrapped_predictions_to_json: Any = scoring_server.unwrapped_predictions_to_json
+parse_requirements: Any = _parse_requirements
 check_requirement = _check_requirement_satisfied
 
 INPUT_CHECKS = frozenset(
@@ -104,8 +102,10 @@ def refuses_content_type(content_type: str) -> bool:
     The cache is bounded because callers choose the values.
     """
     try:
-        return bool(invocations(b"a\n1\n", content_type, _Unreachable(), None).status == 415)
-    except Exception:  # Whatever it raises comes after the content type was accepted.
+        return bool(
+            invocations(b"a\n1\n", content_type, _Unreachable(), None).status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        )
+    except Exception:  # noqa: BLE001 - raised after the content type was accepted
         return False
 
 

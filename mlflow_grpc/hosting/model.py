@@ -34,5 +34,6 @@ class HostedModel(Protocol):
         Raises:
             InputRefused: The data or params do not fit.
             ModelFailed: The model's own code raised.
+
         """
         ...

@@ -83,6 +83,7 @@ class PyfuncModel:
             InputRefused: MLflow's checks refused data or params.
             ModelFailed: The model raised, whatever it raised; SystemExit and its like included, since a
                 model must not be able to end the server.
+
         """
         try:
             return self._model.predict(data, params=params)
@@ -120,6 +121,7 @@ def load(
 
     Raises:
         StartError: The model is missing, broken, no MLflow model, or its requirements are not met.
+
     """
     directory = _fetch(uri)
     _check_flavor(directory, uri)

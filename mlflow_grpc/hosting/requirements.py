@@ -34,6 +34,7 @@ def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
 
     Raises:
         StartError: The file cannot be read.
+
     """
     file = directory / "requirements.txt"
     if not file.is_file():

@@ -30,6 +30,7 @@ class Codec(Protocol):
         Raises:
             UnsupportedContentType: No such format.
             InputRefused: The text does not parse or does not fit; `explain` says why.
+
         """
         ...
 
@@ -38,6 +39,7 @@ class Codec(Protocol):
 
         Raises:
             UnwritableAnswer: The predictions have no form in this format.
+
         """
         ...
 
@@ -50,6 +52,7 @@ class TextCodec:
     """Plain text: the string goes to the model as it is, and `str(answer)` comes back."""
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
+        """Takes the text as it is."""
         if content_type not in (None, "text/plain"):
             raise UnsupportedContentType(
                 "This server hands plain text to the model (--payload text): leave the metadata key "
@@ -58,6 +61,7 @@ class TextCodec:
         return ModelInput(text)
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
+        """Writes `str(predictions)`."""
         try:
             answer = str(predictions)
             answer.encode()
@@ -66,9 +70,9 @@ class TextCodec:
         return answer
 
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
+        """Says the one thing that can be wrong with plain text."""
         return InvalidPayload(
-            "The model's signature does not take one plain string. Serve it without --payload text and "
-            "send JSON.",
+            "The model's signature does not take one plain string. Serve it without --payload text and send JSON.",
             reason="INVALID_PARAMETER_VALUE",
         )
 

@@ -23,8 +23,7 @@ from mlflow_grpc.errors import FieldViolation, InvalidPayload, Status
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.pyfunc import status_of_error_code
 
-FORMATS = ("dataframe_split", "dataframe_records", "inputs", "instances")
-assert set(FORMATS) == set(internals.SUPPORTED_FORMATS)
+FORMATS = sorted(internals.SUPPORTED_FORMATS)
 
 MOST_VIOLATIONS = 16
 MOST_PROBES = 64  # Bounds the work for one refused payload: each probe parses a part of it again.
@@ -64,7 +63,7 @@ class Explainer:
             return self._refusal("The payload holds an integer with too many digits to be parsed.", cause)
         try:
             return self._explain_document(payload, cause)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # Whatever odd payload trips the search for a reason: that it was refused still stands.
             return self._refusal("The payload was refused.", cause)
 
@@ -76,7 +75,7 @@ class Explainer:
             return self._refusal(f"The payload is not {mime}, which text cannot carry; send JSON or CSV.", cause)
         try:
             frame = pd.read_csv(StringIO(text))
-        except Exception:
+        except Exception:  # noqa: BLE001 - MLflow takes any of pandas's for a refusal, too
             return self._refusal("The payload is not CSV that pandas.read_csv can read.", cause)
         schema = self._schema
         if schema is None:
@@ -155,7 +154,7 @@ class Explainer:
     def _explain_unnamed(self, key: str, value: Any, schema: Schema, cause: BaseException | None) -> InvalidPayload:
         specs = schema.inputs
         if schema.has_input_names() and len(specs) > 1:
-            names = ", ".join(schema.input_names()[:MOST_VIOLATIONS])
+            names = ", ".join(str(spec.name) for spec in specs[:MOST_VIOLATIONS])
             return self._refusal(
                 f"The model's inputs have names ({names}): send {key} as an object of name to values, or "
                 "dataframe_split with columns.",
@@ -174,16 +173,17 @@ class Explainer:
         values: Callable[[str], list[Any]],
         cause: BaseException | None,
     ) -> InvalidPayload:
-        assert self._schema is not None
-        specs = {str(spec.name): spec for spec in self._schema.inputs}
+        specs = {str(spec.name): spec for spec in self._schema.inputs} if self._schema else {}
         violations = [
             FieldViolation(name, f"missing; must be {_expected(spec)}")
             for name, spec in specs.items()
             if spec.required and name not in present
         ]
         suspects = [name for name in specs if name in present]
-        for name in _bisect(suspects, probe):
-            violations.append(FieldViolation(name, f"must be {_expected(specs[name])}{_got(values(name))}"))
+        violations += [
+            FieldViolation(name, f"must be {_expected(specs[name])}{_got(values(name))}")
+            for name in _bisect(suspects, probe)
+        ]
         return self._refusal("The payload does not fit the model's signature.", cause, violations)
 
     def _param_violations(self, given: Any) -> Iterator[FieldViolation]:
@@ -196,7 +196,7 @@ class Explainer:
             if spec.name in given:
                 try:
                     ParamSpec.validate_param_spec(given[spec.name], spec)
-                except Exception:
+                except Exception:  # noqa: BLE001 - MLflow's server refuses params whatever the check raises
                     kind = f"an array of {spec.dtype.name}" if spec.shape else spec.dtype.name
                     yield FieldViolation(f"params.{spec.name}", f"must be {kind}{_got([given[spec.name]])}")
 
@@ -303,7 +303,7 @@ def _bisect(names: list[str], probe: Probe) -> Iterator[str]:
         probes += 1
         try:
             probe(part)
-        except Exception:
+        except Exception:  # noqa: BLE001 - as above: a refusal, whatever is raised
             if len(part) == 1:
                 found += 1
                 yield part[0]
@@ -355,7 +355,7 @@ def _from_pydantic(cause: BaseException | None) -> list[FieldViolation]:
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         return []
-    found = {}
+    found: dict[str, str] = {}
     for problem in cause.errors(include_url=False, include_context=False, include_input=False):
         field = str(problem["loc"][0]) if problem["loc"] else ""
         own_words = problem["type"] in ("value_error", "assertion_error", "extra_forbidden")

@@ -5,9 +5,10 @@ model may bring its own `mlflow.proto`, `Input` or `Output` (`scripts/generate_p
 """
 
 from importlib import resources
+from typing import Any
 
 from google.protobuf import descriptor_pb2, message_factory
-from google.protobuf.descriptor import Descriptor, FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
@@ -21,7 +22,7 @@ def _load(name: str) -> None:
         POOL.Add(file)
 
 
-def adopt(file: FileDescriptor) -> None:
+def adopt(file: Any) -> None:
     """Copies a file that a library has registered in the default pool, and what it imports, into POOL."""
     for dependency in file.dependencies:
         adopt(dependency)

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 NAME = health.SERVICE_NAME
 
 protos.adopt(health_pb2.DESCRIPTOR)
+_messages: Any = health_pb2  # Newer than its type stubs.
 
 
 class HealthServicer:
     """The health of the server as a whole (the empty name) and of each service by its name."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        self._library = health.aio.HealthServicer()
+        # A Call stands in for the gRPC context.
+        self._library: Any = health.aio.HealthServicer()
         self._names = ("", *services)
 
     async def Check(self, request: Any, call: Call) -> Message:
@@ -33,11 +35,12 @@ class HealthServicer:
 
     async def List(self, request: Any, call: Call) -> Message:
         """The statuses of all services."""
-        answer = health_pb2.HealthListResponse()
+        answer: Any = _messages.HealthListResponse()
         for name in self._names:
-            status = await self._library.Check(health_pb2.HealthCheckRequest(service=name), call)
+            status = await self._library.Check(_messages.HealthCheckRequest(service=name), call)
             answer.statuses[name].CopyFrom(status)
-        return answer
+        response: Message = answer
+        return response
 
     async def Watch(self, request: Any, call: Call) -> None:
         """The status of one service now and whenever it changes."""

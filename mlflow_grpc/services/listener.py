@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from mlflow_grpc.services.calls import Handlers
 
 
+REBALANCE_S = 300.0
+"""The age of a connection with several workers: the kernel deals out connections, not calls, and a client
+that stays connected stays with one worker."""
+
+
 def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_port: bool) -> grpc.aio.Server:
     """A server that is not yet started and has no port.
 
@@ -25,6 +30,7 @@ def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_por
         handlers: The services.
         share_port: Whether other processes listen on the same port (SO_REUSEPORT). gRPC's default is yes,
             which lets a second server take half of the calls without a word (grpc#10755).
+
     """
     options = [
         ("grpc.so_reuseport", int(share_port)),
@@ -35,6 +41,10 @@ def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_por
         ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
+    if age_s := _connection_age_s(settings):
+        # gRPC adds up to 10 % at random, so that clients do not all come back at once (gRFC A9).
+        options.append(("grpc.max_connection_age_ms", round(age_s * 1000)))
+        options.append(("grpc.max_connection_age_grace_ms", round(settings.timeout_s * 1000)))
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers(tuple(handlers))
     return server
@@ -49,6 +59,7 @@ def listen(server: grpc.aio.Server, settings: Settings) -> int:
     Raises:
         AddressUnavailable: The address is taken, not ours, or not permitted.
         StartError: The TLS files are no good, or the host name is unknown.
+
     """
     credentials = _credentials(settings)
     port = settings.port
@@ -59,6 +70,12 @@ def listen(server: grpc.aio.Server, settings: Settings) -> int:
         except RuntimeError as error:
             raise AddressUnavailable(_why_not(address, port, tls=credentials is not None)) from error
     return port
+
+
+def _connection_age_s(settings: Settings) -> float:
+    if settings.max_connection_age_s is not None:
+        return settings.max_connection_age_s
+    return REBALANCE_S if settings.workers > 1 else 0.0
 
 
 def _addresses(host: str) -> list[str]:

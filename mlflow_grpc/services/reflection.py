@@ -25,7 +25,7 @@ class ReflectionServicer:
     """Answers from the server's own descriptor pool."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        self._library = reflection.aio.ReflectionServicer((*services, NAME), pool=protos.POOL)
+        self._library: Any = reflection.aio.ReflectionServicer((*services, NAME), pool=protos.POOL)
 
     async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: Call) -> None:
         """Answers each request of the stream in turn."""

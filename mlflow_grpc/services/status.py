@@ -10,13 +10,14 @@ from urllib.parse import quote
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status.rpc_status import GRPC_DETAILS_METADATA_KEY
+from grpc_status import rpc_status
 
 from mlflow_grpc.errors import ServingError
 
 DOMAIN = "mlflow.org"
 """The domain of ErrorInfo: reasons are MLflow's error codes."""
 
+DETAILS_KEY: str = rpc_status.GRPC_DETAILS_METADATA_KEY  # type: ignore[attr-defined]  # not in its stubs
 REQUEST_ID_KEY = "x-request-id"
 
 MOST_MESSAGE_BYTES = 700  # As percent-encoded in the grpc-message trailer.
@@ -46,7 +47,7 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
             break
     if bad_request.field_violations:
         status.details.append(_packed(bad_request))
-    trailers = ((REQUEST_ID_KEY, request_id), (GRPC_DETAILS_METADATA_KEY, status.SerializeToString()))
+    trailers = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status.SerializeToString()))
     return grpc.StatusCode[error.status.value], message, trailers
 
 

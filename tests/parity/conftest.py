@@ -42,13 +42,13 @@ def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Orac
                 model = pyfunc.load(str(path), name=name)
                 codec = ScoringCodec(model.metadata, model.loader_module)
                 server = stack.enter_context(serving(model, codec))
-                made[name] = (_oracle(path), stack.enter_context(Caller(server.address)), model)
+                made[name] = (oracle_of(path), stack.enter_context(Caller(server.address)), model)
             return made[name]
 
         yield make
 
 
-def _oracle(path: Path) -> Oracle:
+def oracle_of(path: Path) -> Oracle:
     """The core of MLflow's server, in process: what `invocations` returns, and what becomes of what it raises."""
     model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
     mlflow_internals.enter_serving_environment()

@@ -4,7 +4,9 @@ crashes ours is INVALID_ARGUMENT. The models of the zoo never fail, so nothing e
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,15 +24,31 @@ def judged(outcome):
     return outcome if outcome[0] == "OK" else (outcome[0], None)
 
 
-def cells(names):
-    """Each odd scalar in each column, in each format."""
+FORMATS = ["dataframe_split", "dataframe_records", "inputs", "instances"]
+
+PLAIN_BY_TYPE = {"string": "s", "binary": "AQID", "datetime": "2021-01-01", "boolean": True, "integer": 1, "long": 2}
+PLAIN_BY_NAME = {"numbers": [1.5, 2.5], "person": {"name": "n"}, "counts": {"k": 1}, "x": [1.5, 2.5], "mask": 1}
+
+
+def cells(schema, formats=FORMATS):
+    """Each odd scalar in each column in turn, among plain values, in each format."""
+    names = schema.input_names()
+    plain = {
+        spec.name: PLAIN_BY_NAME.get(spec.name, PLAIN_BY_TYPE.get(getattr(spec.type, "name", ""), 1.5))
+        for spec in schema.inputs
+        if spec.required
+    }
     for value in SCALARS:
         for name in names:
-            row = {other: value if other == name else 1 for other in names}
-            yield json.dumps({"dataframe_split": {"columns": names, "data": [list(row.values())]}})
-            yield json.dumps({"dataframe_records": [row, row]})
-            yield json.dumps({"inputs": {key: [item] for key, item in row.items()}})
-            yield json.dumps({"instances": [row]})
+            row = {**plain, name: value}
+            documents = {
+                "dataframe_split": {"columns": list(row), "data": [list(row.values())]},
+                "dataframe_records": [row, {**row, **plain}],
+                "inputs": {key: [item] for key, item in row.items()},
+                "instances": [row],
+            }
+            for key in formats:
+                yield json.dumps({key: documents[key]})
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
@@ -50,12 +68,25 @@ def test_csv(pair, name):
         assert judged(outcome) == expected(oracle, text, "text/csv"), text
 
 
-@pytest.mark.parametrize("name", ["every_column", "optional", "one_boolean", "structures", "numbers", "tensors"])
-def test_every_scalar_in_every_column(pair, name):
+@pytest.mark.parametrize(
+    ("name", "formats"),
+    [
+        ("every_column", ["dataframe_split", "instances"]),
+        ("optional", ["dataframe_records", "inputs"]),
+        ("one_boolean", FORMATS),
+        ("structures", ["dataframe_split", "inputs"]),
+        ("tensors", FORMATS),
+    ],
+)
+def test_every_scalar_in_every_column(pair, name, formats):
     """Any JSON value in a column of any type, in any format, is cast, passed or refused as MLflow does."""
     oracle, call, model = pair(name)
-    for text in cells(model.metadata.get_input_schema().input_names()):
-        assert judged(call.outcome(text)) == expected(oracle, text), text
+    seen = set()
+    for text in cells(model.metadata.get_input_schema(), formats):
+        outcome = judged(call.outcome(text))
+        assert outcome == expected(oracle, text), text
+        seen.add(outcome[0])
+    assert seen == {"OK", "INVALID_ARGUMENT"}
 
 
 @pytest.mark.parametrize("content_type", CONTENT_TYPES)
@@ -72,7 +103,7 @@ def test_generated_payloads(pair, name):
     """Whatever hypothesis makes of a model's signature gets MLflow's answer."""
     oracle, call, model = pair(name)
 
-    @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def check(data):
         text = data.draw(payloads(model.metadata.get_input_schema()))
@@ -84,7 +115,7 @@ def test_generated_payloads(pair, name):
 def test_thirty_two_at_a_time(pair):
     """Calls in flight together get the answers that they get alone."""
     oracle, call, model = pair("every_column")
-    texts = [*TEXTS, *cells(model.metadata.get_input_schema().input_names())][:1500]
+    texts = [text for text in (*TEXTS, *cells(model.metadata.get_input_schema())) if len(text) < 10_000][:600]
     with ThreadPoolExecutor(32) as pool:
         outcomes = list(pool.map(call.outcome, texts))
     for text, outcome in zip(texts, outcomes, strict=True):
@@ -93,8 +124,6 @@ def test_thirty_two_at_a_time(pair):
 
 def test_refusals_repeat_nothing_of_the_payload(pair):
     """Neither message nor trailers hold a value or a name that the caller made up."""
-    import grpc
-
     secret = "hunter2secret"
     for name in zoo.NAMES:
         _, call, model = pair(name)
@@ -103,16 +132,17 @@ def test_refusals_repeat_nothing_of_the_payload(pair):
         for text in (
             secret,
             json.dumps({secret: 1}),
-            json.dumps({"inputs": {column: secret for column in columns} | {secret: secret}}),
+            json.dumps({"inputs": dict.fromkeys(columns, secret) | {secret: secret}}),
             json.dumps({"inputs": [{column: {secret: [secret]}} for column in columns]}),
             json.dumps({"dataframe_split": {"columns": [*columns, secret], "data": [[secret] * (len(columns) + 1)]}}),
-            json.dumps({"dataframe_records": [{column: secret for column in columns}], "params": {"top_k": secret}}),
+            json.dumps({"dataframe_records": [dict.fromkeys(columns, secret)], "params": {"top_k": secret}}),
             json.dumps({"dataframe_split": {"columns": [secret], "data": secret, secret: 1}}),
             json.dumps({"messages": secret, "top_k": secret, secret: secret}),
         ):
+            refused: Any = None
             try:
                 call(text)
             except grpc.RpcError as error:
-                assert secret not in error.details()
-                for key, value in error.trailing_metadata():
-                    assert secret.encode() not in (value if isinstance(value, bytes) else value.encode()), key
+                refused = error
+            told = [refused.details(), *refused.trailing_metadata()] if refused else []
+            assert secret not in repr(told)

@@ -114,10 +114,10 @@ def ready_address(process: Process) -> str:
 
 def start_mlflow_server(model: Path) -> tuple[Process, str]:
     """Starts `mlflow models serve` and waits until it answers; gives the URL of its invocations."""
-    port = free_port()
+    port, scripts = free_port(), Path(sys.executable).parent
     process = Process(
-        [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", str(model), "-p", str(port)]
-        + ["--env-manager", "local"]
+        [str(scripts / "mlflow"), "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"],
+        env={"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},  # It starts uvicorn by name.
     )
     process.wait_for(r"Uvicorn running on")
     return process, f"http://127.0.0.1:{port}/invocations"
@@ -160,7 +160,8 @@ class InProcess:
             self.server = Server(self._settings)
             await self.server.start()
             if model is not None and codec is not None:
-                await self.server.host(model, codec)
+                self.server.host(model, codec)
+                await self.server.open()
 
         self.run(start)
 
@@ -185,15 +186,16 @@ class Caller:
             if credentials
             else grpc.insecure_channel(address, options)
         )
-        self.raw = self.channel.unary_unary("/MLflow/predict")
+        self.raw: Any = self.channel.unary_unary("/MLflow/predict")
 
     def __call__(self, text: str, *, timeout: float = 30.0, **metadata: str) -> str:
         """The answer's text; raises grpc.RpcError."""
         pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
         data = self.raw(protos.Input(value=text).SerializeToString(), timeout=timeout, metadata=pairs)
-        return str(protos.Output.FromString(data).value)
+        answer: Any = protos.Output.FromString(data)
+        return str(answer.value)
 
-    def outcome(self, text: str, **more: Any) -> tuple[str, str]:
+    def outcome(self, text: str, **more: Any) -> tuple[str, str | None]:
         """The status and, if it is OK, the answer's text, else the message."""
         try:
             return "OK", self(text, **more)
@@ -211,5 +213,3 @@ def post(url: str, text: str, content_type: str = "application/json") -> tuple[i
     """What MLflow's server answers: HTTP status and body."""
     answer = requests.post(url, data=text.encode(), headers={"Content-Type": content_type}, timeout=60)
     return answer.status_code, answer.text
-
-

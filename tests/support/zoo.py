@@ -159,9 +159,7 @@ def _signatures() -> dict[str, ModelSignature | None]:
         "tensor": ModelSignature(inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 2))])),
         "tensor_ints": ModelSignature(inputs=Schema([TensorSpec(np.dtype("uint8"), (-1,))])),
         "tensors": ModelSignature(
-            inputs=Schema(
-                [TensorSpec(np.dtype("float64"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1,), "mask")]
-            )
+            inputs=Schema([TensorSpec(np.dtype("float64"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1,), "mask")])
         ),
         "tensor_named": ModelSignature(inputs=Schema([TensorSpec(np.dtype("object"), (-1,), "text")])),
         "params": ModelSignature(inputs=Schema([ColSpec(DataType.double, "a")]), params=PARAMS),

@@ -1,0 +1,69 @@
+# The server as an image. With a model inside:
+#   docker build -t iris --build-arg MODEL_DIR=models/iris .     (MODEL_DIR: a directory in the build context)
+#   docker run -p 50051:50051 iris
+# Without one, a model is mounted; its requirements must then be met by the image, or it is refused:
+#   docker build -t mlflow-grpc .
+#   docker run -p 50051:50051 -v "$PWD/models/iris:/opt/ml/model:ro" mlflow-grpc
+
+# For a base that never changes, give its digest: PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+# First of all, so that a wrong MODEL_DIR is told of in seconds.
+FROM ${PYTHON_IMAGE} AS model
+ARG MODEL_DIR=
+WORKDIR /opt/ml/model
+# COPY has no "if there is one": without MODEL_DIR it is given a file that is always there, which goes away again.
+COPY ${MODEL_DIR:-LICENSE} ./
+# The files may be readable by their owner alone, and the server runs as somebody else.
+RUN if [ -z "$MODEL_DIR" ]; then rm LICENSE; \
+    elif [ ! -f MLmodel ]; then echo "MODEL_DIR=$MODEL_DIR is no MLflow model: it has no MLmodel file" >&2; exit 1; \
+    fi && chmod -R a+rX .
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/venv
+
+# The locked packages come before the code: they take the longest and change the least.
+WORKDIR /src
+COPY requirements.txt ./
+RUN pip install --require-hashes -r requirements.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY mlflow_grpc ./mlflow_grpc
+COPY client ./client
+RUN pip wheel --no-deps --wheel-dir /wheels . ./client && pip install --no-deps /wheels/*.whl && pip check
+
+# Paths in a model's requirements are relative to the model.
+WORKDIR /opt/ml/model
+COPY --from=model /opt/ml/model ./
+# The server's wheels are resolved together with the model's requirements: what suits both is installed, which is
+# what the lock has installed unless the model rules it out. If nothing does (the model pins an MLflow that the
+# server does not work with), the build ends with pip's words on who wants what.
+RUN if [ -f requirements.txt ]; then pip install -r requirements.txt /wheels/*.whl && pip check; fi
+
+FROM ${PYTHON_IMAGE}
+# Any other uid does as well: nothing needs this one's name, and no file is its own.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin --no-log-init mlflow
+COPY --from=build /opt/venv /opt/venv
+COPY --from=model /opt/ml /opt/ml
+
+# The root filesystem can be read-only but for /tmp: that is HOME, for the caches of the model's libraries, and the
+# working directory, for what MLflow puts there. Without PYTHONDONTWRITEBYTECODE a mounted model would be written to;
+# without PYTHONUNBUFFERED the last words that a model prints would be lost when it is killed.
+ENV PATH=/opt/venv/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MODEL_PATH=/opt/ml/model \
+    HOST=0.0.0.0 \
+    PORT=50051
+WORKDIR /tmp
+USER 10001:10001
+EXPOSE 50051
+
+# In the shell's form for the sake of PORT. A server with TLS needs a check of its own: docker run --health-cmd.
+HEALTHCHECK --start-period=5m --interval=10s --timeout=10s --retries=3 \
+    CMD mlflow-grpc-predict --health --address "localhost:$PORT" --timeout 5
+
+# In the exec form, so that SIGTERM reaches the server, which drains for up to 30 s: docker stop --time 35.
+ENTRYPOINT ["mlflow-grpc"]
+CMD ["serve"]

@@ -1,0 +1,109 @@
+"""What the synchronous and the asyncio client share: everything but the waiting.
+
+Rule of this module: it says what to send and what an outcome means. It opens no connection of its own
+accord and makes no call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from mlflow_grpc_client import options, payloads, wire
+from mlflow_grpc_client.errors import PredictError, from_rpc_error, with_code
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One RPC that is ready to go."""
+
+    method: str
+    request: bytes
+    read: Callable[[bytes], str]
+    timeout_s: float
+    metadata: options.Metadata
+
+
+class BaseClient:
+    """A connection to one server; see `Client` and `AsyncClient`."""
+
+    def __init__(
+        self,
+        address: str = "localhost:50051",
+        *,
+        timeout_s: float = options.DEFAULT_TIMEOUT_S,
+        tls: options.TLS | None = None,
+        max_message_bytes: int = 100 * 1024 * 1024,
+    ) -> None:
+        """Args:
+            address: `host:port`, or any target that gRPC knows, such as dns:///models.example:50051.
+            timeout_s: The deadline of a call that is given none, in seconds.
+            tls: Files for an encrypted connection; None for a plain one.
+            max_message_bytes: The largest payload and the largest answer in bytes.
+
+        Raises:
+            ValueError: The address or the timeout is none, or the TLS files are no good.
+            OSError: A TLS file cannot be read.
+        """
+        self._address = options.checked_address(address)
+        self._timeout_s = options.checked_timeout(timeout_s)
+        self._credentials = tls.credentials() if tls else None
+        self._channel_options = options.channel_options(max_message_bytes, tls)
+        self._closed = False
+
+    def _dial(self, stack: ModuleType) -> Any:
+        """A channel made by `grpc` or `grpc.aio`, whose functions have the same names. Connects at the first call."""
+        if self._credentials is None:
+            return stack.insecure_channel(self._address, self._channel_options)
+        return stack.secure_channel(self._address, self._credentials, self._channel_options)
+
+    def _predict_call(
+        self,
+        text: str,
+        content_type: str | None,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        metadata: options.MoreMetadata | None = None,
+    ) -> Call:
+        return Call(
+            wire.PREDICT,
+            wire.input_bytes(text),
+            wire.output_text,
+            self._timeout_s if timeout_s is None else options.checked_timeout(timeout_s),
+            options.call_metadata(content_type, request_id, metadata),
+        )
+
+    def _health_call(self, service: str, timeout_s: float) -> Call:
+        request = wire.health_request_bytes(service)
+        return Call(wire.HEALTH_CHECK, request, wire.health_status, options.checked_timeout(timeout_s), ())
+
+    def _read(self, call: Call, data: bytes) -> str:
+        try:
+            return call.read(data)
+        except DecodeError:
+            raise with_code(
+                grpc.StatusCode.INTERNAL, f"What was answered is no message of {call.method}."
+            ) from None
+
+    def _predictions(self, data: Any, answer: str) -> Any:
+        try:
+            return payloads.from_json(answer, bare=payloads.is_bare(data))
+        except ValueError:
+            raise with_code(
+                grpc.StatusCode.INTERNAL, "The answer is not JSON; predict_text gives it as it is."
+            ) from None
+
+    def _failure(self, call: Call, error: grpc.RpcError) -> PredictError:
+        failure = from_rpc_error(error)
+        if self._closed and failure.code is grpc.StatusCode.CANCELLED:
+            return self._was_closed()
+        if failure.message == "Deadline Exceeded":  # gRPC's own words, where the server has not said anything.
+            return with_code(failure.code, f"No answer came within {call.timeout_s:g} s.")
+        return failure
+
+    def _was_closed(self) -> PredictError:
+        return with_code(grpc.StatusCode.CANCELLED, "The client is closed.")

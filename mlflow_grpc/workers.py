@@ -1,0 +1,259 @@
+"""N processes that share one port, and the process that looks after them.
+
+Rule of this module: the supervisor serves nothing and imports neither grpc (a server does not survive a
+fork, and its threads would be in the way) nor MLflow. Each worker is spawned, loads the model and
+listens on the same port by SO_REUSEPORT; the kernel deals out the connections.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from mlflow_grpc import logs
+from mlflow_grpc.errors import AddressUnavailable, StartError
+from mlflow_grpc.process import end_process
+from mlflow_grpc.settings import Settings, spelling
+
+logger = logging.getLogger(__name__)
+
+KILL_AFTER_S = 5.0
+"""How long after the drain timeout a worker may still be alive, in seconds, before it is killed."""
+
+STABLE_S = 10.0
+"""A worker that lived this long is replaced at once; one that did not waits, ever longer, in seconds."""
+
+LONGEST_PAUSE_S = 30.0
+
+LOADED, OPEN, FAILED = "loaded", "open", "failed"
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: BaseProcess
+    pipe: Connection
+    started: float = field(default_factory=time.monotonic)
+    loaded: bool = False
+    silent: bool = False  # It has closed its end of the pipe.
+    reason: str = ""
+    exit_code: int = 0
+
+
+def supervise(settings: Settings) -> int:
+    """Runs `settings.workers` workers until a signal ends them.
+
+    Returns:
+        The exit code: 0, or 128 + signal if a second signal came.
+
+    Raises:
+        StartError: A worker could not start; the others are stopped.
+
+    """
+    return _Supervisor(settings).run()
+
+
+class _Supervisor:
+    """Watches pipes and processes in one loop; each turn handles one event."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._count = settings.workers
+        self._reserved, port = _reserve(settings)
+        self._settings = settings.model_copy(update={"port": port})
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: dict[int, _Worker] = {}
+        self._pauses: dict[int, float] = {}
+        self._due: dict[int, float] = {}
+        self._opened = False
+        self._wakeup, self._signalled = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._signalled.setblocking(False)
+
+    def run(self) -> int:
+        previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
+        try:
+            for number in range(self._count):
+                self._start(number)
+            while self._turn() is None:
+                pass
+            second = self._end_all()
+            return 128 + second if second else 0
+        except StartError:
+            self._end_all()
+            raise
+        finally:
+            self._kill_all()
+            signal.set_wakeup_fd(previous_fd)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self._reserved.close()
+
+    def _start(self, number: int) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_work,
+            args=(self._settings, number, theirs, self._opened),
+            name=f"worker-{number}",
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        self._workers[number] = _Worker(number, process, ours)
+        logger.info("worker %d started, pid %d", number, process.pid)
+
+    def _turn(self) -> int | None:
+        """Waits for something to happen and handles it; gives the number of a signal if one came."""
+        timeout_s = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+        pipes = [worker.pipe for worker in self._workers.values() if not worker.silent]
+        sentinels = [worker.process.sentinel for worker in self._workers.values()]
+        ready = wait([self._wakeup, *pipes, *sentinels], timeout_s)
+        if self._wakeup in ready:
+            return self._wakeup.recv(1)[0]
+        for worker in list(self._workers.values()):
+            if worker.pipe in ready or worker.process.sentinel in ready:
+                self._hear(worker)
+            if worker.process.sentinel in ready:
+                self._bury(worker)
+        for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
+            del self._due[number]
+            self._start(number)
+        return None
+
+    def _hear(self, worker: _Worker) -> None:
+        """Takes what a worker has said: that it is loaded, or why it cannot be."""
+        try:
+            while worker.pipe.poll():
+                kind, text, worker.exit_code = worker.pipe.recv()
+                if kind == FAILED:
+                    worker.reason = text
+                else:
+                    self._open(worker, text)
+        except (EOFError, OSError):
+            worker.silent = True
+
+    def _open(self, worker: _Worker, ready_line: str) -> None:
+        """Lets a loaded worker take calls: at once if others do, else when all are loaded."""
+        worker.loaded = True
+        if self._opened:
+            worker.pipe.send(OPEN)
+        elif len(self._workers) == self._count and all(other.loaded for other in self._workers.values()):
+            self._opened = True
+            for other in self._workers.values():
+                with suppress(OSError):  # It has died since; its sentinel says so.
+                    other.pipe.send(OPEN)
+            logs.announce(f"{ready_line}, {self._count} workers", self._settings.log_format)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Sees to a worker that has ended by itself: the end of all while they start, else replaced."""
+        worker.process.join()
+        worker.pipe.close()
+        del self._workers[worker.number]
+        code = worker.process.exitcode
+        if not self._opened:
+            error = StartError(
+                f"worker {worker.number} cannot start: {worker.reason or f'it ended with code {code} while loading'}"
+            )
+            error.exit_code = worker.exit_code or 2
+            raise error
+        pause_s = 0.0 if time.monotonic() - worker.started > STABLE_S else self._pauses.get(worker.number, 0.0)
+        self._pauses[worker.number] = min(LONGEST_PAUSE_S, max(1.0, pause_s * 2))
+        self._due[worker.number] = time.monotonic() + pause_s
+        logger.error(
+            "worker %d (pid %d) ended with code %s%s; a new one starts in %g s",
+            worker.number,
+            worker.process.pid,
+            code,
+            f" ({worker.reason})" if worker.reason else "",
+            pause_s,
+        )
+
+    def _end_all(self) -> int | None:
+        """Drains the workers; gives the number of a second signal, which ends the wait."""
+        logger.info("draining %d workers", len(self._workers))
+        for worker in self._workers.values():
+            worker.process.terminate()
+        deadline = time.monotonic() + self._settings.drain_timeout_s + KILL_AFTER_S
+        while self._workers and time.monotonic() < deadline:
+            sentinels = [worker.process.sentinel for worker in self._workers.values()]
+            ready = wait([self._wakeup, *sentinels], deadline - time.monotonic())
+            if self._wakeup in ready:
+                return self._wakeup.recv(1)[0]
+            for worker in list(self._workers.values()):
+                if worker.process.sentinel in ready:
+                    worker.process.join()
+                    del self._workers[worker.number]
+        return None
+
+    def _kill_all(self) -> None:
+        for worker in self._workers.values():
+            logger.warning("worker %d did not end and is killed", worker.number)
+            worker.process.kill()
+        for worker in self._workers.values():
+            worker.process.join()
+
+
+def _reserve(settings: Settings) -> tuple[socket.socket, int]:
+    """Holds the port for the workers, whoever of them is alive, and finds out whether it is free.
+
+    The first socket asks without SO_REUSEPORT: with it, a stranger's server on the port would share it.
+    """
+    family, kind, _, _, address = _address(settings)
+    try:
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+            port: int = probe.getsockname()[1]
+        reserved = socket.socket(family, kind)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((address[0], port, *address[2:]))
+    except OSError as error:
+        raise AddressUnavailable(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; choose another with "
+            f"{spelling('port')} or PORT"
+        ) from error
+    return reserved, port
+
+
+def _address(settings: Settings) -> Any:
+    try:
+        return socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise StartError(f"{spelling('host')} {settings.host}: no such host ({error.strerror})") from error
+
+
+def _work(settings: Settings, number: int, pipe: Connection, replaces: bool) -> None:
+    """The life of one worker, in a process of its own."""
+    # The terminal sends Ctrl-C to the whole group; the supervisor passes on what is meant for the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logs.configure(settings.log_format, settings.log_level, worker=number)
+    # Imported here: the supervisor, which imports this module, must not import grpc.
+    from mlflow_grpc import lifecycle
+
+    def orphaned() -> None:
+        asyncio.get_running_loop().remove_reader(pipe)
+        logger.error("the supervisor has gone")
+        signal.raise_signal(signal.SIGTERM)
+
+    async def when_loaded(server: lifecycle.Server) -> None:
+        pipe.send((LOADED, server.ready_line, 0))
+        await lifecycle.in_daemon_thread(pipe.recv)
+        asyncio.get_running_loop().add_reader(pipe, orphaned)
+
+    role = lifecycle.Role(share_port=True, load_first=replaces, signals=(signal.SIGTERM,))
+    try:
+        code = lifecycle.run(lifecycle.serve(settings, role=role, when_loaded=when_loaded))
+    except StartError as error:
+        pipe.send((FAILED, str(error), error.exit_code))
+        code = error.exit_code
+    except (EOFError, BrokenPipeError):
+        code = 1  # The supervisor went while this worker was starting.
+    end_process(code)

@@ -1,0 +1,54 @@
+"""The same calls to a real `mlflow models serve` and to a real server process of ours."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support import zoo
+from tests.support.payloads import CONTENT_TYPES, CSV, TEXTS
+from tests.support.servers import Caller, post, ready_address, start_mlflow_server, start_server
+
+
+@pytest.fixture(scope="module", params=["every_column", "tensor", "no_signature"])
+def both(request, zoo_path):
+    """A model served by both, each in a process of its own."""
+    path = zoo_path(request.param)
+    with start_server("-m", str(path)) as ours:
+        theirs, url = start_mlflow_server(path)
+        with theirs, Caller(ready_address(ours)) as call:
+            yield url, call
+
+
+def agree(url, call, text, content_type):
+    status, body = post(url, text, content_type.strip())
+    outcome = call.outcome(text, mlflow_content_type=content_type)
+    if status == 200:
+        assert outcome == ("OK", body), text[:300]
+    else:
+        assert outcome[0] == "INVALID_ARGUMENT", (status, body[:300], outcome, text[:300])
+
+
+def test_json(both):
+    """Every payload of the table gets the body of MLflow's server, or INVALID_ARGUMENT where it fails."""
+    url, call = both
+    rows = [{**{name: 1 for name, _ in zoo.COLUMNS}, "binary": "AQID", "datetime": "2021-01-01"}]
+    for text in [*TEXTS, json.dumps({"dataframe_records": rows}), json.dumps({"inputs": [[1, 2.5]]})]:
+        agree(url, call, text, "application/json")
+
+
+def test_csv_and_content_types(both):
+    """CSV and every content type likewise."""
+    url, call = both
+    for text in CSV:
+        agree(url, call, text, "text/csv")
+    for content_type in CONTENT_TYPES:
+        agree(url, call, CSV[0], content_type)
+
+
+def test_many_at_a_time(both):
+    """With 32 calls in flight to each, too."""
+    url, call = both
+    texts = [text for text in TEXTS if len(text) < 1000]
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda text: agree(url, call, text, "application/json"), texts))

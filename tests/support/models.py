@@ -1,0 +1,65 @@
+"""Models and a codec in a few lines each, for tests of what stands around a model."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mlflow_grpc.errors import InvalidPayload
+from mlflow_grpc.payload.codec import ModelInput
+
+
+class PlainCodec:
+    """The text is the input, and str() of the predictions the answer."""
+
+    def decode(self, text: str, content_type: str | None) -> ModelInput:
+        return ModelInput(text)
+
+    def encode(self, predictions: Any, request: ModelInput) -> str:
+        return str(predictions)
+
+    def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
+        return InvalidPayload("refused")
+
+
+class FunctionModel:
+    """A model that is one function."""
+
+    name = "function"
+    description = "test"
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
+        return self._function(data)
+
+
+class GatedModel:
+    """A model that says when a call has come in and holds it until the test lets it go.
+
+    Calls whose text does not start with "hold" pass at once.
+    """
+
+    name = "gated"
+    description = "test"
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.calls: list[str] = []
+        self._open = threading.Event()
+
+    def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
+        self.calls.append(data)
+        if str(data).startswith("hold"):
+            self.entered.release()
+            assert self._open.wait(60)
+        return f"<{data}>"
+
+    def wait_until_entered(self, calls: int = 1) -> None:
+        """Returns once so many more calls are held."""
+        for _ in range(calls):
+            assert self.entered.acquire(timeout=30)
+
+    def let_go(self) -> None:
+        """Lets all go that are held, and all that come."""
+        self._open.set()

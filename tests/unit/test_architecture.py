@@ -1,0 +1,79 @@
+"""The rules of the house that a test can hold: who may import what, and who reads the environment."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import ROOT
+
+PACKAGE = ROOT / "mlflow_grpc"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+# From the bottom to the top; what stands beside the way may be used by all.
+LAYERS = ["hosting", "payload", "engine", "services", "lifecycle", "workers", "cli", "__main__"]
+BESIDE = {"errors", "settings", "logs", "protos", "process", "__init__"}
+
+
+def imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    """A room knows only the rooms below it and what stands beside the way."""
+    here = room(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "mlflow_grpc" or len(parts) == 1:
+            continue
+        there = parts[1] if parts[1] in (*LAYERS, *BESIDE) else "__init__"
+        if here in BESIDE:
+            assert there in BESIDE, name
+        elif there not in BESIDE:
+            assert LAYERS.index(there) <= LAYERS.index(here), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_rooms(path):
+    """grpc is known in services and lifecycle only, MLflow in hosting and payload only, its private names in one."""
+    used = {name.split(".")[0] for name in imports(path)}
+    assert not used & {"grpc", "grpc_health", "grpc_reflection", "grpc_status"} or room(path) in (
+        "services",
+        "lifecycle",
+    )
+    assert "mlflow" not in used or room(path) in ("hosting", "payload")
+    if path.name != "mlflow_internals.py":
+        private = [name for name in imports(path) if name.startswith("mlflow.") and "._" in name]
+        assert not private
+
+
+def test_only_settings_read_the_environment():
+    """os.environ and os.getenv are named in settings.py alone."""
+    readers = {path.name for path in MODULES if "os.environ" in (text := path.read_text()) or "getenv" in text}
+    assert readers == {"settings.py"}
+
+
+@pytest.mark.parametrize("module", ["mlflow_grpc.workers", "mlflow_grpc.cli"])
+def test_a_supervisor_imports_neither_grpc_nor_mlflow(module):
+    """What runs before workers are spawned has made no gRPC object and has not taken MLflow's seconds."""
+    code = f"import sys, {module}; print([name for name in ('grpc', 'mlflow', 'pandas') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_modules_are_small_or_say_why():
+    """A module has at most 400 lines."""
+    assert not {path.name: lines for path in MODULES if (lines := len(path.read_text().splitlines())) > 400}

@@ -1,0 +1,82 @@
+"""What MLflow does not promise and this server uses: fails here, in words, when a new MLflow moves it."""
+
+import inspect
+
+import mlflow.models.utils
+import mlflow.pyfunc
+import mlflow.pyfunc.model
+import pytest
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.models import Model
+from mlflow.pyfunc import scoring_server
+from mlflow.pyfunc.loaders import chat_agent, chat_model, responses_agent
+from mlflow.pyfunc.utils import data_validation
+
+from mlflow_grpc.hosting import mlflow_internals as internals
+
+PARAMETERS = {
+    scoring_server._parse_json_data: ["data", "metadata", "input_schema"],
+    scoring_server.parse_csv_input: ["csv_input", "schema"],
+    scoring_server.parse_parquet_input: ["parquet_input"],
+    scoring_server.predictions_to_json: ["raw_predictions", "output", "metadata"],
+    scoring_server.unwrapped_predictions_to_json: ["raw_predictions", "output"],
+    scoring_server.invocations: ["data", "content_type", "model", "input_schema"],
+    mlflow.pyfunc._validate_prediction_input: ["data", "params", "input_schema", "params_schema", "flavor"],
+    mlflow.pyfunc.PyFuncModel.predict: ["self", "data", "params"],
+}
+
+
+@pytest.mark.parametrize("function", PARAMETERS, ids=lambda function: function.__qualname__)
+def test_parameters(function):
+    """MLflow's functions still take what they are given."""
+    assert list(inspect.signature(function).parameters) == PARAMETERS[function], (
+        f"{function.__module__}.{function.__qualname__} has changed: look at mlflow_grpc/hosting/mlflow_internals.py "
+        "and at how mlflow.pyfunc.scoring_server.invocations uses it now"
+    )
+
+
+def test_what_the_parser_gives():
+    """A parsed payload still has data, params and the mark of LLM input."""
+    assert scoring_server.ParsedJsonInput._fields == ("data", "params", "is_unified_llm_input")
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (mlflow.pyfunc, "_validate_prediction_input"),
+        (mlflow.models.utils, "_enforce_params_schema"),
+        (mlflow.pyfunc, "_convert_dataframe_to_example_format"),
+        (mlflow.pyfunc.model._PythonModelPyfuncWrapper, "_convert_input"),
+        (chat_model._ChatModelPyfuncWrapper, "_convert_input"),
+        (chat_agent._ChatAgentPyfuncWrapper, "_convert_input"),
+        (responses_agent._ResponsesAgentPyfuncWrapper, "_convert_input"),
+        (data_validation, "_validate_model_input"),
+    ],
+    ids=str,
+)
+def test_input_checks_have_their_names(place, name):
+    """The functions by which a refused input is told from a failing model are still called so."""
+    assert name in internals.INPUT_CHECKS
+    function = getattr(place, name, None)
+    assert function is not None, f"{place.__name__}.{name} has gone: find out where MLflow checks input now"
+    assert inspect.unwrap(function).__code__.co_name == name
+    assert function.__module__.startswith("mlflow.")
+
+
+def test_serving_environment():
+    """MLflow still has the switch that its server sets, and setting it works."""
+    internals.enter_serving_environment()
+    assert _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get() is True
+    assert "_MLFLOW_IS_IN_SERVING_ENVIRONMENT" in inspect.getsource(scoring_server.init)
+
+
+def test_type_hint_signatures_are_told():
+    """The mark of a signature from a type hint is still there."""
+    assert internals.is_signature_from_type_hint(Model()) is False
+
+
+def test_chatty_loggers_exist():
+    """The loggers that are made quiet are those that MLflow's modules use."""
+    for name in internals.CHATTY_LOGGERS:
+        module = inspect.importlib.import_module(name)  # type: ignore[attr-defined]
+        assert module._logger.name == name

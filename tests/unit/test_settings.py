@@ -1,0 +1,141 @@
+"""Settings: flag over environment over default, clear refusals, and a README that tells the same."""
+
+import os
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from mlflow_grpc import cli, settings
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.settings import Settings
+from tests.support.servers import ROOT
+
+NAMES = [name for name, _ in settings.fields()]
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    for _, info in settings.fields():
+        for name in settings.env_names(info):
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MODEL_PATH", "m")
+
+
+def test_defaults_are_those_of_mlflow():
+    """Where MLflow has a setting, its default is ours, but for the port and the environment manager."""
+    loaded = Settings.load({})
+    assert (loaded.host, loaded.workers, loaded.timeout_s) == ("127.0.0.1", 1, 60.0)
+    assert loaded.threads == min(32, (os.cpu_count() or 1) + 4)
+    assert (loaded.port, loaded.max_message_bytes, loaded.drain_timeout_s) == (50051, 100 * 1024 * 1024, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("names", "field", "values"),
+    [
+        (("PORT", "MLFLOW_PORT"), "port", ("1001", "1002")),
+        (("HOST", "MLFLOW_HOST"), "host", ("a", "b")),
+        (("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT",), "timeout_s", ("7",)),
+        (("MLFLOW_MODELS_WORKERS",), "workers", ("3",)),
+        (("SERVING_MODEL_CONFIG",), "pyfunc_config", ('{"a": 1}',)),
+    ],
+)
+def test_precedence(monkeypatch, names, field, values):
+    """A flag wins over the environment, the first environment name over the second, any of them over the default."""
+    for name, value in zip(reversed(names), reversed(values), strict=True):
+        monkeypatch.setenv(name, value)
+        loaded = getattr(Settings.load({}), field)
+        assert str(loaded).replace("'", '"').removesuffix(".0") == value
+    flag = {"port": "9", "host": "z", "timeout_s": "9", "workers": "9", "pyfunc_config": '{"z": 9}'}[field]
+    assert str(getattr(Settings.load({field: flag}), field)).replace("'", '"').removesuffix(".0") == flag
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "words"),
+    [
+        ({}, {"MODEL_PATH": ""}, "no model given: set MODEL_PATH or -m / --model-uri"),
+        ({"port": "x"}, {}, "--port 'x': input should be a valid integer"),
+        ({"port": "70000"}, {}, "--port '70000': input should be less than or equal to 65535"),
+        ({}, {"PORT": "-1"}, "PORT '-1': input should be greater than or equal to 0"),
+        ({}, {"MLFLOW_PORT": "tcp://10.0.0.1:80"}, "a Kubernetes service link?"),
+        ({"timeout_s": "0"}, {}, "--timeout '0': input should be greater than 0"),
+        ({"timeout_s": "nan"}, {}, "--timeout 'nan'"),
+        ({"workers": "0"}, {}, "--workers '0'"),
+        ({"env_manager": "virtualenv"}, {}, "pip install mlflow-grpc -r MODEL/requirements.txt"),
+        ({"env_manager": "poetry"}, {}, "--env-manager 'poetry': input should be 'local'"),
+        ({"payload": "xml"}, {}, "--payload 'xml': input should be 'mlflow' or 'text'"),
+        ({"pyfunc_config": "[1]"}, {}, "--model-config: must be a JSON object"),
+        ({}, {"SERVING_MODEL_CONFIG": "{"}, "SERVING_MODEL_CONFIG: must be a JSON object"),
+        ({"tls_cert": "/nowhere"}, {}, "--tls-cert '/nowhere': cannot read /nowhere: No such file"),
+        ({"model_name": "a/b"}, {}, "--model-name 'a/b'"),
+        ({"reflection": "maybe"}, {}, "--reflection 'maybe'"),
+    ],
+)
+def test_refusals_name_the_source(monkeypatch, flags, env, words):
+    """A bad value gets one line that names the flag or the environment name it came from."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StartError) as caught:
+        Settings.load(flags)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_tls_settings_go_together(tmp_path):
+    """A certificate without a key, or client authorities without both, are refused."""
+    file = tmp_path / "x.pem"
+    file.write_text("")
+    for flags, words in (
+        ({"tls_cert": file}, "--tls-cert needs --tls-key"),
+        ({"tls_key": file}, "--tls-key needs --tls-cert"),
+        ({"tls_client_ca": file}, "--tls-client-ca needs --tls-cert and --tls-key"),
+    ):
+        with pytest.raises(StartError, match=words):
+            Settings.load(flags)
+
+
+def test_settings_are_frozen():
+    """Nobody changes a setting once the server runs."""
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.load({}).port = 1
+
+
+def test_every_setting_has_flag_environment_name_and_words():
+    """The command line has a flag for each setting, its help says the environment names and the default."""
+    help_text = " ".join(CliRunner().invoke(cli.main, ["serve", "--help"]).output.split())
+    for _, info in settings.fields():
+        flag = settings.flag(info)
+        for spelling in (*flag.names, *([flag.off] if flag.off else [])):
+            assert spelling in help_text
+        assert f"[env: {', '.join(settings.env_names(info))};" in help_text
+        assert info.description
+
+
+def test_the_flags_of_mlflow_models_serve_are_taken():
+    """Every option of MLflow's own command is an option of ours."""
+    from mlflow.models.cli import serve
+
+    theirs = {spelling for option in serve.params for spelling in option.opts}
+    ours = {spelling for option in cli.main.commands["serve"].params for spelling in option.opts}
+    assert theirs <= ours
+
+
+def test_the_readme_s_table_is_the_settings():
+    """Each setting has a row in the README with its flags, environment names and default, and no row is left over."""
+    rows = re.findall(r"^\| `(-.*?)` \| (.*?) \| (.*?) \| .* \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    expected = []
+    for _, info in settings.fields():
+        flag = settings.flag(info)
+        spellings = "`, `".join((*flag.names, *([flag.off] if flag.off else [])))
+        default = settings.default_text(info)
+        expected.append(
+            (spellings, ", ".join(f"`{name}`" for name in settings.env_names(info)), f"`{default}`" if default else "")
+        )
+    assert rows == expected
+
+
+def test_environment_is_read_at_load_only(monkeypatch):
+    """Importing the settings reads nothing: what is set later counts."""
+    monkeypatch.setenv("PORT", "7")
+    assert Settings.load({}).port == 7

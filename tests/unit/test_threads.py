@@ -1,0 +1,262 @@
+"""engine/threads.py, with gates in place of luck."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from mlflow_grpc.engine.threads import REPLACEMENTS_PER_THREAD, ModelThreads
+from mlflow_grpc.errors import NotReady
+
+
+class Gate:
+    """A function that says that it runs and waits to be let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go = threading.Event()
+        self.left = threading.Event()
+
+    def __call__(self) -> str:
+        self.entered.set()
+        assert self.go.wait(30)
+        self.left.set()
+        return "done"
+
+    async def until_entered(self) -> None:
+        assert await asyncio.to_thread(self.entered.wait, 30)
+
+
+def soon(seconds: float = 30.0) -> float:
+    return time.monotonic() + seconds
+
+
+async def until(condition) -> None:
+    """Lets the event loop turn until a condition holds."""
+    deadline = soon()
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0)
+
+
+def test_it_gives_results_and_raises_errors():
+    """What a function returns or raises reaches its caller."""
+
+    async def check():
+        threads = ModelThreads(2)
+        assert await threads.run(lambda: 3, deadline=soon()) == 3
+        with pytest.raises(KeyError, match="x"):
+            await threads.run(lambda: {}["x"], deadline=soon())
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, asyncio.CancelledError])
+def test_exceptions_that_asyncio_would_misread_are_carried(kind):
+    """An exception that means something to the event loop does not act on it."""
+
+    def raises():
+        raise kind
+
+    async def check():
+        threads = ModelThreads(1)
+        with pytest.raises(RuntimeError) as caught:
+            await threads.run(raises, deadline=soon())
+        assert isinstance(caught.value.__cause__, kind)
+        assert await threads.run(lambda: 1, deadline=soon()) == 1
+
+    asyncio.run(check())
+
+
+def test_no_more_than_size_run_at_once_and_the_rest_wait():
+    """Two threads run two functions; a third waits for one of them."""
+
+    async def check():
+        threads, gates = ModelThreads(2), [Gate(), Gate(), Gate()]
+        tasks = [asyncio.create_task(threads.run(gate, deadline=soon())) for gate in gates]
+        await gates[0].until_entered()
+        await gates[1].until_entered()
+        assert not gates[2].entered.is_set()
+        gates[0].go.set()
+        await gates[2].until_entered()
+        for gate in gates:
+            gate.go.set()
+        assert await asyncio.gather(*tasks) == ["done"] * 3
+
+    asyncio.run(check())
+
+
+def test_a_burst_after_idleness_uses_every_thread():
+    """Jobs that come at once, while a thread is idle, do not queue behind that one thread."""
+
+    async def check():
+        threads = ModelThreads(3)
+        await threads.run(int, deadline=soon())
+        gates = [Gate(), Gate(), Gate()]
+        tasks = [asyncio.create_task(threads.run(gate, deadline=soon())) for gate in gates]
+        for gate in gates:
+            await gate.until_entered()
+        for gate in gates:
+            gate.go.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(check())
+
+
+def test_a_function_past_its_deadline_is_not_run():
+    """Waiting counts: when its turn comes after the deadline, a function is dropped and its caller told."""
+
+    async def check():
+        threads, gate, ran = ModelThreads(1), Gate(), []
+        first = asyncio.create_task(threads.run(gate, deadline=soon()))
+        await gate.until_entered()
+        with pytest.raises(TimeoutError):
+            await threads.run(lambda: ran.append(1), deadline=time.monotonic())
+        gate.go.set()
+        assert await first == "done"
+        assert await threads.run(lambda: 2, deadline=soon()) == 2
+        assert ran == []
+
+    asyncio.run(check())
+
+
+def test_a_cancelled_caller_s_waiting_function_is_not_run():
+    """A caller that leaves the queue takes its function with it, and the others get theirs."""
+
+    async def check():
+        threads, gate, ran = ModelThreads(1), Gate(), []
+        first = asyncio.create_task(threads.run(gate, deadline=soon()))
+        await gate.until_entered()
+        leaver = asyncio.create_task(threads.run(lambda: ran.append("leaver"), deadline=soon()))
+        stayer = asyncio.create_task(threads.run(lambda: ran.append("stayer"), deadline=soon()))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaver
+        gate.go.set()
+        await asyncio.gather(first, stayer)
+        assert ran == ["stayer"]
+
+    asyncio.run(check())
+
+
+def test_hung_functions_give_up_their_places():
+    """More hung calls than threads, and the next one still runs; when they end, the pool shrinks back."""
+
+    async def check():
+        threads, gates = ModelThreads(2), [Gate() for _ in range(4)]
+        for gate in gates:
+            task = asyncio.create_task(threads.run(gate, deadline=soon()))
+            await gate.until_entered()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert await threads.run(lambda: "free", deadline=soon()) == "free"
+        for gate in gates:
+            gate.go.set()
+        await until(lambda: threads._left == 0)
+        await asyncio.gather(*(threads.run(int, deadline=soon()) for _ in range(20)))
+        await until(lambda: threads._threads <= threads.size)
+
+    asyncio.run(check())
+
+
+def test_hung_functions_have_a_limit_and_it_shows():
+    """When every replacement hangs too, the pool says that it is stuck, and recovers with the first that ends."""
+
+    async def check():
+        threads = ModelThreads(1)
+        gates = [Gate() for _ in range(1 + REPLACEMENTS_PER_THREAD)]
+        for gate in gates:
+            assert not threads.stuck
+            task = asyncio.create_task(threads.run(gate, deadline=soon()))
+            await gate.until_entered()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert threads.stuck
+        waiting = asyncio.create_task(threads.run(lambda: "at last", deadline=soon()))
+        await asyncio.sleep(0)
+        gates[0].go.set()
+        assert await waiting == "at last"
+        assert not threads.stuck
+        for gate in gates:
+            gate.go.set()
+
+    asyncio.run(check())
+
+
+def test_a_late_outcome_is_for_nobody():
+    """A function that ends after its caller has gone disturbs nothing, whether it returns or raises."""
+
+    async def check():
+        threads, gate = ModelThreads(1), Gate()
+        task = asyncio.create_task(threads.run(gate, deadline=time.monotonic() + 0.01))
+        await gate.until_entered()
+        with pytest.raises(TimeoutError):
+            await task
+        gate.go.set()
+        assert await asyncio.to_thread(gate.left.wait, 30)
+        assert await threads.run(lambda: 1, deadline=soon()) == 1
+
+    asyncio.run(check())
+
+
+def test_close_ends_idle_threads_and_tells_those_who_wait():
+    """After close nothing is taken, callers in the queue are told, and idle threads end."""
+
+    async def check():
+        threads, gate = ModelThreads(1), Gate()
+        running = asyncio.create_task(threads.run(gate, deadline=soon()))
+        await gate.until_entered()
+        waiting = asyncio.create_task(threads.run(int, deadline=soon()))
+        await asyncio.sleep(0)
+        threads.close()
+        with pytest.raises(NotReady):
+            await waiting
+        with pytest.raises(NotReady):
+            await threads.run(int, deadline=soon())
+        gate.go.set()
+        assert await running == "done"
+        await until(lambda: threads._threads == 0)
+
+    asyncio.run(check())
+
+
+def test_results_are_not_kept_alive_by_idle_threads():
+    """A thread that waits for work holds nothing of the last call."""
+    import weakref
+
+    class Big:
+        pass
+
+    async def check():
+        threads = ModelThreads(1)
+        big = await threads.run(Big, deadline=soon())
+        reference = weakref.ref(big)
+        del big
+        await until(lambda: threads._idle == 1)
+        await until(lambda: reference() is None)
+
+    asyncio.run(check())
+
+
+def test_each_caller_gets_its_own_result_under_load():
+    """10,000 calls on 4 threads, some of which give up: none lost, none swapped."""
+
+    async def check():
+        threads = ModelThreads(4)
+
+        async def one(number):
+            if number % 7 == 0:
+                task = asyncio.create_task(threads.run(lambda: number, deadline=soon()))
+                await asyncio.sleep(0)
+                task.cancel()
+                outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+                assert outcome == number or isinstance(outcome, asyncio.CancelledError)
+            else:
+                assert await threads.run(lambda: number, deadline=soon()) == number
+
+        await asyncio.gather(*(one(number) for number in range(10_000)))
+
+    asyncio.run(check())
