@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from mlflow_grpc import __version__, logs, settings
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.process import end_process
+from mlflow_grpc.process import end_process, occupy_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
 
 
@@ -22,6 +22,7 @@ def main() -> None:
 
 
 def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
+    occupy_standard_streams()
     given = {name: value for name, value in flags.items() if value is not None}
     if no_conda:
         given["env_manager"] = EnvManager.LOCAL

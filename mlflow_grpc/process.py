@@ -1,4 +1,4 @@
-"""How a process of ours ends."""
+"""How a process of ours begins and ends."""
 
 import os
 import sys
@@ -7,6 +7,19 @@ from typing import NoReturn
 
 SHUTDOWN_LIMIT_S = 3.0
 """How long exit handlers and threads that a model has left may take, in seconds."""
+
+
+def occupy_standard_streams() -> None:
+    """Opens the null device as stdin, stdout or stderr where it is closed.
+
+    A daemon tool may close them; the next file that is opened then takes the number, and what is meant for
+    a terminal goes into a socket. libuv aborts when it is to close such a one.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # POSIX: the lowest free number, which is this one.
 
 
 def end_process(code: int) -> NoReturn:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc.errors import Fault, InvalidMessage, NotReady, ServingError, Status
@@ -84,12 +84,12 @@ class Calls:
         self._closing = False
 
     def handlers(
-        self, service: ServiceDescriptor, servicer: Any, *, path: str | None = None, level: int = logging.DEBUG
+        self, service: Any, servicer: Any, *, path: str | None = None, level: int = logging.DEBUG
     ) -> "Handlers":
         """Handlers for a service.
 
         Args:
-            service: Its descriptor, with messages as they are on the wire.
+            service: Its descriptor; requests come in the classes of its pool.
             servicer: Has a coroutine function a method, of the method's name: `f(request, call)` returns the
                 answer, or if the answer is a stream, writes to the call; requests come as an iterator if
                 they are a stream.

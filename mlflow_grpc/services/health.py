@@ -55,4 +55,4 @@ class HealthServicer:
 
 def handlers(calls: Calls, servicer: HealthServicer) -> "Handlers":
     """The handlers of service grpc.health.v1.Health."""
-    return calls.handlers(protos.service(NAME), servicer)
+    return calls.handlers(health_pb2.DESCRIPTOR.services_by_name["Health"], servicer)

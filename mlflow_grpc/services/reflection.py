@@ -36,5 +36,6 @@ class ReflectionServicer:
 def handlers(calls: Calls, services: tuple[str, ...]) -> "tuple[Handlers, Handlers]":
     """The handlers of both names of the reflection service, which tell of `services` and of itself."""
     servicer = ReflectionServicer(services)
-    descriptor = protos.service(NAME)
+    # The library takes and gives messages of its own classes, not of those in our pool.
+    descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
     return calls.handlers(descriptor, servicer), calls.handlers(descriptor, servicer, path=NAME_V1)

@@ -180,7 +180,12 @@ class Caller:
     """Calls /MLflow/predict with nothing between the test and the wire."""
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            # Channels of one process share a connection otherwise.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         self.channel = (
             grpc.secure_channel(address, credentials, options)
             if credentials

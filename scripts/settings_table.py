@@ -1,0 +1,19 @@
+"""Prints the README's table of settings, made from their declarations (`python scripts/settings_table.py`)."""
+
+from mlflow_grpc import settings
+
+
+def rows() -> list[str]:
+    """A Markdown row a setting."""
+    made = []
+    for _, info in settings.fields():
+        flag = settings.flag(info)
+        spellings = ", ".join(f"`{name}`" for name in (*flag.names, *([flag.off] if flag.off else [])))
+        names = ", ".join(f"`{name}`" for name in settings.env_names(info))
+        default = settings.default_text(info)
+        made.append(f"| {spellings} | {names} | {f'`{default}`' if default else ''} | {info.description} |")
+    return made
+
+
+if __name__ == "__main__":
+    print("\n".join(rows()))

@@ -1,0 +1,70 @@
+"""The log of a real server: one line a call, no payload, nothing forged."""
+
+import json
+import signal
+
+from tests.process.conftest import payload
+
+
+def lines_of(process):
+    """The JSON lines of the log, once the server has ended."""
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    return [json.loads(line) for line in process.stderr]
+
+
+def test_one_json_line_a_call(start, connect):
+    """Off a terminal each line is JSON; a call has exactly one with id, model, status and duration."""
+    process = start()
+    call = connect(process)
+    call(payload("secret payload"), x_request_id="first")
+    call.outcome("not json: secret payload", x_request_id="second")
+    calls = [line for line in lines_of(process) if line["message"] == "call"]
+    assert [(line["request_id"], line["model"], line["status"]) for line in calls] == [
+        ("first", "model", "OK"),
+        ("second", "model", "INVALID_ARGUMENT"),
+    ]
+    assert all(line["duration_ms"] > 0 for line in calls)
+    assert "secret payload" not in process.output
+
+
+def test_what_the_model_raised_is_in_the_log_under_the_request_id(start, connect):
+    """The exception that the wire does not tell stands in the log, on one line, whatever is in its text."""
+    process = start()
+    call = connect(process)
+    status, message = call.outcome(payload("raise", "detail\nFAKE LINE\x1b[31m"), x_request_id="the-id")
+    assert status == "INTERNAL"
+    assert "detail" not in str(message)
+    (line,) = [line for line in lines_of(process) if line.get("request_id") == "the-id"]
+    assert "ValueError: detail" in line["exception"]
+    assert not [raw for raw in process.stderr if raw.startswith("FAKE")]
+
+
+def test_text_lines_escape_control_characters(start, connect):
+    """For people the same, with control characters escaped, tracebacks indented."""
+    process = start("--log-format", "text")
+    call = connect(process)
+    call.outcome(payload("raise", "detail\nFAKE LINE\x1b[31m"), x_request_id="the-id")
+    process.signal(signal.SIGTERM)
+    process.wait()
+    assert not [raw for raw in process.stderr if raw.startswith("FAKE") or "\x1b" in raw]
+    assert [raw for raw in process.stderr if "request_id=the-id" in raw and "status=INTERNAL" in raw]
+
+
+def test_extra_columns_are_not_logged(start, connect, tmp_path):
+    """MLflow warns of extra columns by the names that the caller chose; the log does not repeat them."""
+    from tests.support import zoo
+
+    zoo.save("numbers", tmp_path / "numbers")
+    process = start("-m", str(tmp_path / "numbers"))
+    call = connect(process)
+    call('{"dataframe_records": [{"a": 1, "b": 2.0, "secret column": 1}], "params": {"secret column": 1}}')
+    lines_of(process)
+    assert "secret column" not in process.output
+
+
+def test_log_level(start, connect):
+    """Below the level nothing is written: at warning, good calls and the end of the server leave no line."""
+    process = start("--log-level", "warning")
+    connect(process)(payload("x"))
+    assert not [line for line in lines_of(process) if line["logger"].startswith("mlflow_grpc")]

@@ -1,0 +1,96 @@
+"""The README's commands and examples do what it says."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import ROOT, Process, free_port, ready_address
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SCRIPTS = Path(sys.executable).parent
+
+
+def blocks(language):
+    return [text for name, text in BLOCKS if name == language]
+
+
+@pytest.fixture(scope="module")
+def served():
+    """`make serve`, on a port of its own."""
+    port = free_port()
+    with Process(["make", "serve", f"PORT={port}"], env={"PATH": os.environ["PATH"]}) as process:
+        assert ready_address(process) == f"127.0.0.1:{port}"
+        yield port, process
+        process.signal(signal.SIGTERM)
+        process.wait()
+
+
+def sh(command, **env):
+    environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}", **env}
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_two_commands(served):
+    """`make serve` says that `make predict` is next, and that answers as the README shows."""
+    port, process = served
+    assert [line for line in process.stdout if line.endswith("make predict")]
+    shown = [line for line in README.splitlines() if line.startswith('{"predictions"')]
+    assert sh(f"make predict PORT={port}").splitlines()[-1:] == shown
+
+
+def test_python_blocks_run(served):
+    """Each Python block runs as it stands, but for the port."""
+    port, _ = served
+    assert blocks("python")
+    for text in blocks("python"):
+        exec(compile(text.replace("50051", str(port)), "README.md", "exec"), {})  # noqa: S102
+
+
+def test_the_shell_example_runs(served):
+    """The command line of the client answers."""
+    port, _ = served
+    (command,) = [text for text in blocks("sh") if "mlflow-grpc-predict" in text]
+    assert sh(command.replace("50051", str(port))) == '{"predictions": ["setosa", "setosa"]}\n'
+
+
+def test_the_serve_examples_start(tmp_path):
+    """Each `mlflow-grpc serve` of the README starts with files and a model of the names that it uses."""
+    import trustme
+
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "server.key"))
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(str(tmp_path / "server.pem"), append=True)
+    authority.cert_pem.write_to_path(str(tmp_path / "clients-ca.pem"))
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    commands = [line for text in blocks("sh") for line in text.splitlines() if line.startswith("mlflow-grpc serve")]
+    assert len(commands) == 2
+    for command in commands:
+        words = command.split()
+        with Process([str(SCRIPTS / words[0]), *words[1:], "-p", "0"], cwd=tmp_path) as process:
+            ready_address(process)
+
+
+def test_flags_in_the_text_exist():
+    """Every flag that the README names is one of the server's, of the client's or of docker's."""
+    from mlflow_grpc_client.cli import _parser
+
+    from mlflow_grpc.cli import main
+
+    known = {
+        spelling for option in main.commands["serve"].params for spelling in (*option.opts, *option.secondary_opts)
+    }
+    known |= {spelling for action in _parser()._actions for spelling in action.option_strings}
+    known |= {"--build-arg", "--stop-timeout"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known

@@ -1,0 +1,124 @@
+"""Ending: drain, timeouts, second signals, and what a caller sees of it."""
+
+import signal
+import time
+
+import grpc
+import pytest
+
+from tests.process.conftest import Held, payload
+from tests.support.servers import Caller, ready_address
+
+CHECK = "/grpc.health.v1.Health/Check"
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_server_ends_at_once(start, number):
+    """Exit code 0, no traceback."""
+    process = start()
+    ready_address(process)
+    process.signal(number)
+    assert process.wait(10) == 0
+    assert "Traceback" not in process.output
+
+
+def test_calls_in_flight_finish(start, connect, tmp_path):
+    """SIGTERM: NOT_SERVING, new calls UNAVAILABLE, those in flight are answered, then exit 0."""
+    process = start()
+    call = connect(process)
+    held = [Held(call, tmp_path, f"call{number}") for number in range(5)]
+    check = call.channel.unary_unary(CHECK)
+    assert check(b"") == SERVING
+    process.signal(signal.SIGTERM)
+    process.wait_for("draining: 5 calls in flight")
+    assert check(b"") == NOT_SERVING
+    assert call.outcome(payload("new"))[0] == "UNAVAILABLE"
+    for one in held:
+        one.let_go()
+    for one in held:
+        assert one.result()[0] == "OK"
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize("verb", ["hang", "hang_spinning"])
+def test_a_hung_model_cannot_hold_the_exit(start, connect, verb):
+    """When the drain timeout is over the process ends, and the callers are told."""
+    process = start("--drain-timeout", "1")
+    call = connect(process)
+    hung = [call.raw.future(_message(verb), timeout=60) for _ in range(3)]
+    assert call(payload("x"), timeout=30)
+    began = time.monotonic()
+    process.signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert time.monotonic() - began < 1 + 2 + 4
+    assert {one.exception().code() for one in hung} == {grpc.StatusCode.UNAVAILABLE}
+    assert "3 calls had not ended" in process.output
+
+
+def _message(verb: str) -> bytes:
+    from mlflow_grpc import protos
+
+    return protos.Input(value=payload(verb)).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)],
+)
+def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second):
+    """However long the drain may still take; the exit code is 128 + the signal."""
+    process = start("--drain-timeout", "600")
+    held = Held(connect(process), tmp_path)
+    process.signal(first)
+    process.wait_for("draining")
+    process.signal(second)
+    assert process.wait(10) == 128 + second
+    assert held.result()[0] == "UNAVAILABLE"
+
+
+def test_a_signal_while_loading(start, model, tmp_path):
+    """SIGTERM before the model is loaded ends the server with exit code 0 and no traceback."""
+    import os
+    import shutil
+
+    slow = shutil.copytree(model, tmp_path / "slow")
+    fifo = tmp_path / "never"
+    os.mkfifo(fifo)
+    (slow / "stepper.py").write_text(f"print('loading now', flush=True)\nopen({str(fifo)!r}).read()\n")
+    process = start("-m", str(slow))
+    process.wait_for("loading now")
+    process.signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert "Traceback" not in process.output
+
+
+def test_health_answers_while_loading(start, model, tmp_path):
+    """Until the model is loaded the port is open, health is NOT_SERVING, and predict UNAVAILABLE."""
+    import os
+    import shutil
+
+    from tests.support.servers import free_port
+
+    slow, port, fifo = shutil.copytree(model, tmp_path / "slow"), free_port(), tmp_path / "gate"
+    os.mkfifo(fifo)
+    code = (slow / "stepper.py").read_text()
+    (slow / "stepper.py").write_text(f"print('loading now', flush=True)\nopen({str(fifo)!r}).read()\n{code}")
+    process = start("-m", str(slow), "-p", str(port))
+    process.wait_for("loading now")
+    with Caller(f"127.0.0.1:{port}") as call:
+        check = call.channel.unary_unary(CHECK)
+        assert check(b"", timeout=10) == NOT_SERVING
+        assert call.outcome(payload("x"))[0] == "UNAVAILABLE"
+        fifo.write_text("go")
+        ready_address(process)
+        assert check(b"", timeout=10) == SERVING
+        assert call(payload("x")) == '{"predictions": ["x"]}'
+
+
+def test_the_time_limit_of_the_server(start, connect):
+    """--timeout: a call over it is DEADLINE_EXCEEDED, as MLflow's server answers 504, and others go on."""
+    process = start("--timeout", "0.3")
+    call = connect(process)
+    assert call.outcome(payload("hang"))[0] == "DEADLINE_EXCEEDED"
+    assert call(payload("x")) == '{"predictions": ["x"]}'

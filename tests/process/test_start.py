@@ -1,0 +1,200 @@
+"""Starting: what cannot be served gets one line that says what to do, and an exit code."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.process.conftest import payload
+from tests.support.servers import ROOT, free_port, ready_address
+
+
+def refused(process):
+    """Exit code and the one line of a server that did not start."""
+    code = process.wait()
+    lines = [line for line in process.stderr if line.startswith("Error: ")]
+    assert len(lines) == 1, process.output
+    assert "Traceback" not in process.output
+    assert process.stdout == []
+    return code, lines[0]
+
+
+@pytest.fixture
+def broken(model, tmp_path):
+    """A copy of the model to break."""
+    return shutil.copytree(model, tmp_path / "model")
+
+
+def test_ready_line(start, connect):
+    """One line on stdout names model, address and services; MODEL_PATH alone is enough."""
+    process = start()
+    call = connect(process)
+    assert call(payload("hello")) == '{"predictions": ["hello"]}'
+    assert len(process.stdout) == 1
+    for word in ("model", ready_address(process), "MLflow", "grpc.health.v1.Health"):
+        assert word in process.stdout[0]
+
+
+def test_environment_alone(model, start_bare):
+    """`MODEL_PATH=... python server.py` with HOST and PORT in the environment."""
+    port = free_port()
+    process = start_bare({"MODEL_PATH": str(model), "PORT": str(port), "HOST": "127.0.0.1"})
+    assert ready_address(process) == f"127.0.0.1:{port}"
+
+
+@pytest.fixture
+def start_bare():
+    from contextlib import ExitStack
+
+    from tests.support.servers import Process
+
+    with ExitStack() as stack:
+        yield lambda env: stack.enter_context(Process([sys.executable, str(ROOT / "server.py")], env))
+
+
+def test_no_model(start_bare):
+    """Without a model: exit code 2 and the variable to set."""
+    code, line = refused(start_bare({}))
+    assert code == 2
+    assert "MODEL_PATH" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["-p", "x"], "--port"),
+        (["--env-manager", "conda"], "--env-manager local"),
+        (["--tls-cert", "/nowhere"], "cannot read"),
+        (["-h", "no-such-host.invalid"], "no such host"),
+        (["-h", "192.0.2.1"], "cannot listen on 192.0.2.1"),
+    ],
+)
+def test_bad_flags(start, flags, words):
+    """A bad flag: exit code 2, or 1 where the address is not to be had."""
+    code, line = refused(start(*flags))
+    assert code == (1 if "listen" in words else 2)
+    assert words in line
+
+
+def test_an_unknown_flag(start):
+    """An unknown flag is refused with exit code 2."""
+    process = start("--prot", "1")
+    assert process.wait() == 2
+    assert "--prot" in process.output
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: shutil.rmtree(path), "no such directory"),
+        (lambda path: (path / "MLmodel").unlink(), "has no MLmodel file"),
+        (lambda path: (path / "MLmodel").write_text("{nope: ["), "MLmodel file"),
+        (lambda path: (path / "MLmodel").write_text("flavors: {crate: {version: 1}}\n"), "python_function"),
+        (lambda path: (path / "stepper.py").write_text("raise RuntimeError('boom\\nFAKE')\n"), "boom FAKE"),
+        (lambda path: (path / "stepper.py").write_text("import no_such_module_x\n"), "'no_such_module_x'"),
+        (lambda path: (path / "stepper.py").write_text("raise SystemExit(0)\n"), "SystemExit"),
+        (
+            lambda path: (path / "requirements.txt").write_text("no-such-package==1.0\nnumpy<1\n"),
+            "no-such-package==1.0",
+        ),
+        (lambda path: (path / "requirements.txt").write_bytes(b"\xff\xfe"), "requirements"),
+    ],
+    ids=["missing", "no_mlmodel", "broken_mlmodel", "no_flavor", "raises", "no_module", "exits", "unmet", "binary"],
+)
+def test_models_that_cannot_be_served(start, broken, spoil, words):
+    """Missing, broken, foreign or unmet: exit code 2 and one line that says which and what to do."""
+    spoil(broken)
+    code, line = refused(start("-m", str(broken)))
+    assert code == 2
+    assert words in line
+    if "no-such-package" in words:
+        assert "numpy<1 (" in line
+        assert "pip install -r" in line
+
+
+@pytest.mark.parametrize("uri", ["models:/nothing/1", "runs:/0123456789abcdef0123456789abcdef/model", "nope://x/y"])
+def test_uris_that_lead_nowhere(start, uri, tmp_path):
+    """A URI that MLflow cannot resolve: exit code 2 and one line."""
+    code, line = refused(start("-m", uri, env={"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}))
+    assert code == 2
+    assert uri in line
+
+
+def test_unmet_requirements_can_be_served_all_the_same(start, broken, connect):
+    """With --requirements warn the model is served and the log says what is missing."""
+    (broken / "requirements.txt").write_text("no-such-package==1.0\n")
+    process = start("-m", str(broken), "--requirements", "warn")
+    assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
+    assert "no-such-package==1.0" in process.output
+
+
+def test_a_requirement_on_another_mlflow_is_no_obstacle(start, broken, connect):
+    """Every model pins the MLflow that logged it; another one loads it, as in MLflow."""
+    (broken / "requirements.txt").write_text("mlflow==2.9.0\n")
+    assert connect(start("-m", str(broken)))(payload("x")) == '{"predictions": ["x"]}'
+
+
+def test_a_taken_port(start):
+    """A port that another server listens on is an error, never a silent share."""
+    first = start()
+    port = ready_address(first).rsplit(":", 1)[1]
+    code, line = refused(start("-p", port))
+    assert code == 1
+    assert f"port {port}" in line
+    assert "Address already in use" in line
+
+
+def test_a_port_taken_on_one_address_of_a_name(start):
+    """localhost is more than one address: if one of them is taken, the server does not take the rest."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, _ = refused(start("-h", "localhost", "-p", str(taken.getsockname()[1])))
+    assert code == 1
+
+
+def test_file_uris_and_relative_paths(start, connect, model):
+    """A model may be named by file: URI."""
+    assert connect(start("-m", f"file://{model}"))(payload("x")) == '{"predictions": ["x"]}'
+
+
+def test_registered_models(start, connect, model, tmp_path):
+    """A model of a registry is fetched by its URI and named after it."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    code = (
+        "import mlflow, sys\n"
+        f"mlflow.set_tracking_uri({uri!r})\n"
+        f"mlflow.create_experiment('e', artifact_location={(tmp_path / 'art').as_uri()!r}); mlflow.set_experiment('e')\n"
+        "from tests.support import stepper\n"
+        "mlflow.pyfunc.log_model(name='m', python_model=stepper.__file__, pip_requirements=['mlflow'], "
+        "registered_model_name='steps')\n"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True, env=os.environ
+    )
+    process = start("-m", "models:/steps/1", env={"MLFLOW_TRACKING_URI": uri})
+    assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
+    assert "model steps" in process.stdout[0]
+
+
+def test_a_closed_stdout_harms_nothing(model):
+    """A server whose stdout is gone still answers and ends cleanly."""
+    port = free_port()
+    command = f"exec {sys.executable} {ROOT / 'server.py'} -m {model} -p {port} >&-"
+    child = subprocess.Popen(["/bin/sh", "-c", command], stderr=subprocess.DEVNULL)
+    try:
+        import grpc
+
+        channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        health = channel.unary_unary("/grpc.health.v1.Health/Check")
+        while health(b"", wait_for_ready=True, timeout=60) != b"\x08\x01":
+            pass
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 0
+    finally:
+        child.kill()
+        child.wait()

@@ -1,0 +1,143 @@
+"""Several processes on one port, and the one that looks after them."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.process.conftest import Held, payload
+from tests.support.servers import Caller, ready_address
+
+
+def pids(process):
+    """The workers' process ids, in the order in which they were started."""
+    found = [re.search(r"worker (\d+) started, pid (\d+)", line) for line in list(process.stderr)]
+    return [int(match[2]) for match in found if match]
+
+
+def fresh(address):
+    """A connection of its own, which the kernel may give to any worker."""
+    return Caller(address)
+
+
+def seen_by(address, calls=40):
+    """The process ids that answer on fresh connections."""
+    found = set()
+    for _ in range(calls):
+        with fresh(address) as call:
+            found.add(json.loads(call(payload("pid")))["predictions"])
+    return found
+
+
+def alive(pid):
+    """Whether a process runs; an orphan that has ended may stay a zombie where nobody reaps it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_workers_share_the_port(start):
+    """Connections reach both; one ready line for all; SIGTERM drains both and the exit code is 0."""
+    process = start("-w", "2")
+    address = ready_address(process)
+    assert "2 workers" in process.stdout[0]
+    assert len(process.stdout) == 1
+    assert seen_by(address) == set(pids(process))
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert not [pid for pid in pids(process) if alive(pid)]
+
+
+def test_a_worker_that_dies_is_replaced(start):
+    """The replacement starts within 2 s, listens only once it is loaded, and the other worker notices nothing."""
+    process = start("-w", "2")
+    address = ready_address(process)
+    victim, other = pids(process)
+    stays = Caller(address)
+    while json.loads(stays(payload("pid")))["predictions"] != other:
+        stays = Caller(address)
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    process.wait_for(rf"worker \d+ \(pid {victim}\) ended with code -9")
+    while len(pids(process)) < 3:
+        stays(payload("x"))
+    assert time.monotonic() - began < 2
+    replacement = pids(process)[2]
+    while replacement not in seen_by(address, 5):
+        assert json.loads(stays(payload("pid")))["predictions"] == other
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
+def test_calls_of_the_dead_worker_only_fail(start, tmp_path):
+    """A call in the worker that dies is UNAVAILABLE, one in the other worker is answered."""
+    process = start("-w", "2")
+    address = ready_address(process)
+    victim, other = pids(process)
+    callers = {}
+    while len(callers) < 2:
+        call = fresh(address)
+        callers.setdefault(json.loads(call(payload("pid")))["predictions"], call)
+    held = Held(callers[other], tmp_path, "held")
+    dying = callers[victim].raw.future(_message("exit"), timeout=30)
+    assert dying.exception().code() is grpc.StatusCode.UNAVAILABLE
+    held.let_go()
+    assert held.result()[0] == "OK"
+
+
+def _message(verb):
+    from mlflow_grpc import protos
+
+    return protos.Input(value=payload(verb)).SerializeToString()
+
+
+def test_one_worker_that_cannot_load_stops_the_lot(start, model, tmp_path):
+    """Exit code 2, its reason in one line, and no worker left."""
+    broken = shutil.copytree(model, tmp_path / "model")
+    (broken / "stepper.py").write_text("raise RuntimeError('boom')\n")
+    process = start("-w", "2", "-m", str(broken))
+    assert process.wait() == 2
+    lines = [line for line in process.stderr if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert "boom" in lines[0]
+    assert process.stdout == []
+    assert not [pid for pid in pids(process) if alive(pid)]
+
+
+def test_a_port_that_another_shares_is_taken(start):
+    """Two servers of several workers do not share a port, although both would use SO_REUSEPORT."""
+    first = start("-w", "2")
+    port = ready_address(first).rsplit(":", 1)[1]
+    second = start("-w", "2", "-p", port)
+    assert second.wait() == 1
+    assert "Address already in use" in second.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_them_all(start, number, tmp_path):
+    """However long the drain may still take."""
+    process = start("-w", "2", "--drain-timeout", "600")
+    address = ready_address(process)
+    with fresh(address) as call:
+        Held(call, tmp_path)
+        process.signal(signal.SIGTERM)
+        process.wait_for("draining 2 workers")
+        process.signal(number)
+        assert process.wait(20) == 128 + number
+    assert not [pid for pid in pids(process) if alive(pid)]
+
+
+def test_workers_do_not_outlive_their_supervisor(start):
+    """When the supervisor is killed, the workers drain and end."""
+    process = start("-w", "2")
+    ready_address(process)
+    process.signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert not [pid for pid in pids(process) if alive(pid)]

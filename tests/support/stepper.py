@@ -1,0 +1,49 @@
+"""An MLflow model whose calls the test steps through from another process, by named pipes.
+
+`{"inputs": ["step", ENTERED, LEAVE]}` opens ENTERED for writing, which the test's reading end answers, then
+opens LEAVE for reading, which lasts until the test writes. `["hang"]` never ends, and `["hang_spinning"]`
+burns its core meanwhile. `["exit"]` kills the process. `["print", TEXT]` prints. Anything else comes back.
+"""
+
+import os
+import signal
+import threading
+from typing import Any
+
+import mlflow
+from mlflow.pyfunc.model import PythonModel
+
+
+class Stepper(PythonModel):
+    """Sees `inputs` as an array."""
+
+    def predict(self, context, model_input, params=None):
+        verb, *rest = [str(item) for item in model_input]
+        if verb == "step":
+            entered, leave = rest
+            with open(entered, "w") as pipe:
+                pipe.write("entered")
+            with open(leave) as pipe:
+                pipe.read()
+        elif verb == "hang":
+            threading.Event().wait()
+        elif verb == "hang_spinning":
+            while True:
+                pass
+        elif verb == "exit":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif verb == "pid":
+            return os.getpid()
+        elif verb == "raise":
+            raise ValueError(rest[0])
+        elif verb == "print":
+            print(rest[0])
+        return [verb, *rest]
+
+
+def save(path: Any) -> None:
+    """Saves the model, without a signature."""
+    mlflow.pyfunc.save_model(path, python_model=__file__, pip_requirements=["mlflow"])
+
+
+mlflow.models.set_model(Stepper())

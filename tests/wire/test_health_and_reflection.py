@@ -1,0 +1,179 @@
+"""Health and reflection as their own clients see them."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from mlflow_grpc.settings import Settings
+from tests.support.models import FunctionModel, GatedModel, PlainCodec
+from tests.support.servers import Caller, InProcess, serving
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+pb: Any = health_pb2
+
+
+@pytest.fixture
+def served():
+    with serving(FunctionModel(str), PlainCodec()) as server, grpc.insecure_channel(server.address) as channel:
+        yield server, channel
+
+
+def request(service=""):
+    return health_pb2.HealthCheckRequest(service=service)
+
+
+@pytest.mark.parametrize("service", ["", "MLflow", "grpc.health.v1.Health"])
+def test_check(served, service):
+    """The server and each of its services are SERVING."""
+    _, channel = served
+    assert health_pb2_grpc.HealthStub(channel).Check(request(service)).status == SERVING
+
+
+def test_list(served):
+    """List tells all of them at once."""
+    _, channel = served
+    statuses = channel.unary_unary(
+        "/grpc.health.v1.Health/List",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=pb.HealthListResponse.FromString,
+    )(pb.HealthListRequest()).statuses
+    assert {name: status.status for name, status in statuses.items()} == dict.fromkeys(
+        ["", "MLflow", "grpc.health.v1.Health"], SERVING
+    )
+
+
+def test_an_unknown_service_is_not_found(served):
+    """As the protocol asks for."""
+    _, channel = served
+    with pytest.raises(grpc.RpcError) as caught:
+        health_pb2_grpc.HealthStub(channel).Check(request("nope"))
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_not_serving_and_unavailable_until_loaded():
+    """A server that listens and has no model yet says NOT_SERVING, and UNAVAILABLE to a call."""
+    running = InProcess(Settings(model_uri="m", port=0))
+    running.start(None, None)
+    try:
+        with grpc.insecure_channel(running.address) as channel, Caller(running.address) as call:
+            stub = health_pb2_grpc.HealthStub(channel)
+            watch = stub.Watch(request())
+            assert next(watch).status == NOT_SERVING
+            assert stub.Check(request("MLflow")).status == NOT_SERVING
+            assert call.outcome("x")[0] == "UNAVAILABLE"
+            running.server.host(FunctionModel(str), PlainCodec())
+            running.run(running.server.open)
+            assert next(watch).status == SERVING
+            assert call("x") == "x"
+    finally:
+        running.stop()
+
+
+def test_draining():
+    """While a call is in flight after the signal: NOT_SERVING to check and watch, UNAVAILABLE to new calls, and the
+    call in flight is answered.
+    """
+    model = GatedModel()
+    with (
+        serving(model, PlainCodec()) as server,
+        grpc.insecure_channel(server.address) as channel,
+        Caller(server.address) as call,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(request())
+        assert next(watch).status == SERVING
+        held = call.raw.future(b"\n\x04hold", timeout=30)
+        model.wait_until_entered()
+        import asyncio
+
+        draining = asyncio.run_coroutine_threadsafe(server.server.drain(), server._loop)
+        assert next(watch).status == NOT_SERVING
+        assert stub.Check(request()).status == NOT_SERVING
+        assert call.outcome("new")[0] == "UNAVAILABLE"
+        assert not draining.done()
+        model.let_go()
+        assert held.result() == b"\n\x06<hold>"
+        assert draining.result(30) == 0
+
+
+def test_stop_ends_watchers():
+    """Watchers, which would wait for ever, are told that the server goes, and do not hold it up."""
+    with serving(FunctionModel(str), PlainCodec()) as server, grpc.insecure_channel(server.address) as channel:
+        watches = [health_pb2_grpc.HealthStub(channel).Watch(request()) for _ in range(50)]
+        for watch in watches:
+            assert next(watch).status == SERVING
+        server.run(server.server.stop)
+        for watch in watches:
+            with pytest.raises(grpc.RpcError) as caught:
+                next(watch)
+            error: Any = caught.value
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_two_hundred_watchers_disturb_nobody(served):
+    """Predict and health are answered with 200 watchers open."""
+    server, channel = served
+    with Caller(server.address) as call:
+        stub = health_pb2_grpc.HealthStub(channel)
+        calls = [channel.unary_stream("/grpc.health.v1.Health/Watch", request_serializer=None)(b"") for _ in range(200)]
+        assert call("x") == "x"
+        assert stub.Check(request()).status == SERVING
+        for one in calls:
+            one.cancel()
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection(served, version):
+    """Both versions of the protocol list the services and describe the contract."""
+    from grpc_reflection.v1alpha import reflection_pb2
+
+    _, channel = served
+    method = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="MLflow"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="no.such.thing"),
+    ]
+    listed, described, missing = method(iter(asked), timeout=10)
+    assert {"MLflow", "grpc.health.v1.Health"} <= {item.name for item in listed.list_services_response.service}
+    assert b"predict" in described.file_descriptor_response.file_descriptor_proto[0]
+    assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+def test_a_reflection_client_can_call(served):
+    """A client that has no .proto learns the contract and calls it."""
+    from google.protobuf import message_factory
+
+    _, channel = served
+    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+    method = pool.FindServiceByName("MLflow").FindMethodByName("predict")
+    input_class = message_factory.GetMessageClass(method.input_type)
+    output_class: Any = message_factory.GetMessageClass(method.output_type)
+    call = channel.unary_unary(
+        "/MLflow/predict",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=output_class.FromString,
+    )
+    assert call(input_class(value="x"), timeout=10).value == "x"
+
+
+def test_reflection_can_be_turned_off():
+    """With --no-reflection the service is not there."""
+    with (
+        serving(FunctionModel(str), PlainCodec(), reflection=False) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        method = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.RpcError) as caught:
+            next(method(iter([b""]), timeout=10))
+        error: Any = caught.value
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
