@@ -42,5 +42,6 @@ def message_class(descriptor: Descriptor) -> type[Message]:
 
 
 _load("mlflow.binpb")
-Input = message_class(POOL.FindMessageTypeByName("Input"))
-Output = message_class(POOL.FindMessageTypeByName("Output"))
+# Classes made at run time, with fields that no type checker sees.
+Input: Any = message_class(POOL.FindMessageTypeByName("Input"))
+Output: Any = message_class(POOL.FindMessageTypeByName("Output"))

@@ -40,12 +40,22 @@ class Call:
     `write` and `abort` are as in a gRPC context, so that a library's servicer can be given a Call for one.
     """
 
-    __slots__ = ("_metadata", "context", "method", "model", "request_id", "started")
+    __slots__ = (
+        "_metadata",
+        "context",
+        "method",
+        "model",
+        "request_bytes",
+        "request_id",
+        "response_bytes",
+        "started",
+    )
 
     def __init__(self, method: str, context: "Context") -> None:
         self.method = method
         self.context = context
         self.model = ""  # The name of the model that is called, for log and errors; set by the servicer.
+        self.request_bytes = self.response_bytes = 0
         self.started = time.perf_counter()
         self._metadata = dict(context.invocation_metadata() or ())
         self.request_id = _request_id(self._metadata.get(status.REQUEST_ID_KEY))
@@ -57,7 +67,13 @@ class Call:
 
     async def write(self, message: Message) -> None:
         """Sends one message of a stream; waits while the peer takes none."""
-        await self.context.write(message.SerializeToString())
+        await self.context.write(self.serialized(message))
+
+    def serialized(self, message: Message) -> bytes:
+        """An answer as bytes, counted."""
+        data = message.SerializeToString()
+        self.response_bytes += len(data)
+        return data
 
     async def abort(self, code: grpc.StatusCode, details: str = "") -> NoReturn:
         """Ends the call with an error status."""
@@ -72,8 +88,8 @@ def _request_id(given: str | bytes | None) -> str:
     return os.urandom(8).hex()
 
 
-Unary = Callable[[Any, Call], Awaitable[Message]]
-Streaming = Callable[[Any, Call], Awaitable[None]]
+Behaviour = Callable[[Any, Call], Awaitable[Message | None]]
+"""Takes the request, or an iterator of them, and the call; gives the answer, or None if it wrote a stream."""
 
 
 class Calls:
@@ -114,48 +130,31 @@ class Calls:
         for task in filter(None, self._open):
             task.cancel()
 
-    def _handler(self, path: str, method: MethodDescriptor, behaviour: Any, level: int) -> "Handler":
+    def _handler(self, path: str, method: MethodDescriptor, behaviour: Behaviour, level: int) -> "Handler":
         request_class = message_class(method.input_type)
-        if not method.server_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(path, request_class, behaviour, level))
-        stream = self._stream(path, request_class, behaviour, level, requests_stream=method.client_streaming)
-        if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(stream)
-        return grpc.unary_stream_rpc_method_handler(stream)
 
-    def _unary(
-        self, path: str, request_class: type[Message], behaviour: Unary, level: int
-    ) -> Callable[[bytes, "Context"], Awaitable[bytes]]:
-        async def handle(data: bytes, context: "Context") -> bytes:
+        async def handle(chunks: AsyncIterator[bytes], context: "Context") -> bytes | None:
             call = Call(path, context)
+            answer = None
             try:
                 with self._opened():
-                    answer = (await behaviour(_parse(request_class, data), call)).SerializeToString()
+                    if method.client_streaming:
+                        request: Any = _each(request_class, chunks, call)
+                    else:
+                        request = _parse(request_class, await context.read(), call)
+                    message = await behaviour(request, call)
+                    answer = None if message is None else call.serialized(message)
             except BaseException as error:  # noqa: BLE001 - every end of a call is told there
                 await self._fail(call, error)
             context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id),))
-            _log(level, call, "OK", request_bytes=len(data), response_bytes=len(answer))
+            _log(level, call, "OK", request_bytes=call.request_bytes, response_bytes=call.response_bytes)
             return answer
 
-        return handle
-
-    def _stream(
-        self, path: str, request_class: type[Message], behaviour: Streaming, level: int, *, requests_stream: bool
-    ) -> Callable[[Any, "Context"], Awaitable[None]]:
-        async def parsed(chunks: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-            async for chunk in chunks:
-                yield _parse(request_class, chunk)
-
-        async def handle(data: Any, context: "Context") -> None:
-            call = Call(path, context)
-            try:
-                with self._opened():
-                    await behaviour(parsed(data) if requests_stream else _parse(request_class, data), call)
-            except BaseException as error:  # noqa: BLE001 - every end of a call is told there
-                await self._fail(call, error)
-            _log(level, call, "OK")
-
-        return handle
+        # Registered as if every method took a stream, which on the wire is the same: where `grpc.aio`
+        # expects exactly one message it never answers a call that ends without any.
+        if method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
@@ -195,7 +194,17 @@ class Calls:
         await context.abort(code, message, trailers)
 
 
-def _parse(request_class: type[Message], data: bytes) -> Message:
+async def _each(request_class: type[Message], chunks: AsyncIterator[bytes], call: Call) -> AsyncIterator[Message]:
+    async for chunk in chunks:
+        yield _parse(request_class, chunk, call)
+
+
+def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
+    if data is grpc.aio.EOF:
+        raise InvalidMessage(
+            f"The call carries no whole message; send one of type {request_class.DESCRIPTOR.full_name}."
+        )
+    call.request_bytes += len(data)
     try:
         return request_class.FromString(data)
     except DecodeError:

@@ -3,6 +3,7 @@
 Rule of this module: a limit or an option of gRPC is set here and nowhere else.
 """
 
+import logging
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,9 @@ from mlflow_grpc.settings import Settings, spelling
 if TYPE_CHECKING:
     from mlflow_grpc.services.calls import Handlers
 
+
+# grpc logs metadata that is no UTF-8, which any caller can send, with its bytes and a traceback.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not record.msg.startswith("Invalid encoding"))
 
 REBALANCE_S = 300.0
 """The age of a connection with several workers: the kernel deals out connections, not calls, and a client

@@ -30,7 +30,8 @@ class TextServicer:
             content_type=call.metadata(CONTENT_TYPE_KEY),
             time_remaining_s=call.context.time_remaining(),
         )
-        return protos.Output(value=answer)
+        output: Message = protos.Output(value=answer)
+        return output
 
 
 def handlers(calls: Calls, engine: Engine) -> "Handlers":

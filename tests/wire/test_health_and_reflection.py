@@ -14,6 +14,7 @@ from tests.support.servers import Caller, InProcess, serving
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 pb: Any = health_pb2
+HealthStub: Any = health_pb2_grpc.HealthStub
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def request(service=""):
 def test_check(served, service):
     """The server and each of its services are SERVING."""
     _, channel = served
-    assert health_pb2_grpc.HealthStub(channel).Check(request(service)).status == SERVING
+    assert HealthStub(channel).Check(request(service)).status == SERVING
 
 
 def test_list(served):
@@ -50,7 +51,7 @@ def test_an_unknown_service_is_not_found(served):
     """As the protocol asks for."""
     _, channel = served
     with pytest.raises(grpc.RpcError) as caught:
-        health_pb2_grpc.HealthStub(channel).Check(request("nope"))
+        HealthStub(channel).Check(request("nope"))
     error: Any = caught.value
     assert error.code() is grpc.StatusCode.NOT_FOUND
 
@@ -61,7 +62,7 @@ def test_not_serving_and_unavailable_until_loaded():
     running.start(None, None)
     try:
         with grpc.insecure_channel(running.address) as channel, Caller(running.address) as call:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub = HealthStub(channel)
             watch = stub.Watch(request())
             assert next(watch).status == NOT_SERVING
             assert stub.Check(request("MLflow")).status == NOT_SERVING
@@ -84,7 +85,7 @@ def test_draining():
         grpc.insecure_channel(server.address) as channel,
         Caller(server.address) as call,
     ):
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub = HealthStub(channel)
         watch = stub.Watch(request())
         assert next(watch).status == SERVING
         held = call.raw.future(b"\n\x04hold", timeout=30)
@@ -104,7 +105,7 @@ def test_draining():
 def test_stop_ends_watchers():
     """Watchers, which would wait for ever, are told that the server goes, and do not hold it up."""
     with serving(FunctionModel(str), PlainCodec()) as server, grpc.insecure_channel(server.address) as channel:
-        watches = [health_pb2_grpc.HealthStub(channel).Watch(request()) for _ in range(50)]
+        watches = [HealthStub(channel).Watch(request()) for _ in range(50)]
         for watch in watches:
             assert next(watch).status == SERVING
         server.run(server.server.stop)
@@ -119,7 +120,7 @@ def test_two_hundred_watchers_disturb_nobody(served):
     """Predict and health are answered with 200 watchers open."""
     server, channel = served
     with Caller(server.address) as call:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub = HealthStub(channel)
         calls = [channel.unary_stream("/grpc.health.v1.Health/Watch", request_serializer=None)(b"") for _ in range(200)]
         assert call("x") == "x"
         assert stub.Check(request()).status == SERVING
@@ -172,7 +173,7 @@ def test_reflection_can_be_turned_off():
         serving(FunctionModel(str), PlainCodec(), reflection=False) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
-        method = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        method: Any = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
         with pytest.raises(grpc.RpcError) as caught:
             next(method(iter([b""]), timeout=10))
         error: Any = caught.value

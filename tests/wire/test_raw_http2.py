@@ -1,0 +1,106 @@
+"""Peers that speak HTTP/2 and not quite gRPC: each gets an answer, and the server goes on."""
+
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import http2
+from tests.support.http2 import PREDICT, exchange, frame
+from tests.support.models import FunctionModel, PlainCodec
+from tests.support.servers import Caller, ready_address, serving, start_server
+
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = "3", "8", "12", "13"
+MESSAGE = b"\n\x05hello"
+
+
+@pytest.fixture(scope="module")
+def address():
+    with serving(FunctionModel(str), PlainCodec()) as server:
+        yield server.address
+        with Caller(server.address) as call:
+            assert call("alive") == "alive"
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"])
+@pytest.mark.parametrize("body", [None, b"", b"\0\0\0", frame(MESSAGE)[:-2]], ids=["none", "empty", "prefix", "half"])
+def test_a_call_without_a_whole_message_is_answered(address, path, body):
+    """INVALID_ARGUMENT; by itself grpc.aio leaves such a caller waiting for ever."""
+    assert exchange(address, body, path=path)["grpc-status"] == INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("body", [frame(MESSAGE), frame(MESSAGE) * 2])
+@pytest.mark.parametrize("end", [True, False])
+def test_the_first_message_is_the_request(address, body, end):
+    """Whether more follows, or the caller never closes its side, the answer is to the first message."""
+    assert exchange(address, body, end=end)["grpc-status"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("body", "more"),
+    [
+        (frame(MESSAGE, compressed=True), ()),
+        (frame(MESSAGE, compressed=True), (("grpc-encoding", b"zstd"),)),
+        (frame(b"not gzip", compressed=True), (("grpc-encoding", b"gzip"),)),
+        (frame(MESSAGE), (("grpc-timeout", b"xyz"),)),
+        (frame(MESSAGE), (("x-bin", b"!!!"),)),
+    ],
+)
+def test_broken_framing(address, body, more):
+    """What gRPC's core refuses by itself is INTERNAL, never UNKNOWN."""
+    assert exchange(address, body, more=more)["grpc-status"] == INTERNAL
+
+
+def test_metadata_that_is_no_utf_8(address, caplog):
+    """An odd request id is replaced, and neither its bytes nor a traceback reach the log."""
+    answer = exchange(address, frame(MESSAGE), more=(("x-request-id", b"\xff\xfe"),))
+    assert answer["grpc-status"] == "0"
+    assert re.fullmatch(r"[0-9a-f]{16}", answer["x-request-id"])
+    assert "Invalid encoding" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{":method": "GET"}, {":method": "POST", "content-type": "application/json"}, {":method": "PUT", "te": "trailers"}],
+)
+def test_requests_that_are_not_grpc(address, headers):
+    """Plain HTTP requests end at once."""
+    assert exchange(address, frame(MESSAGE), headers=dict(headers))["end"] in ("StreamReset", "StreamEnded", "closed")
+
+
+def test_many_method_names(address):
+    """Unknown methods are UNIMPLEMENTED, however many names a caller makes up."""
+    with Caller(address) as call:
+        for number in range(1000):
+            error: Any = call.channel.unary_unary(f"/x{number}/y").future(b"", timeout=60).exception()
+            assert error.code().name == "UNIMPLEMENTED"
+
+
+def rss_bytes(pid):
+    """The resident memory of a process now, and the most that it was."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return [int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) * 1024 for key in ("VmRSS", "VmHWM")]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_compressed_bomb_costs_no_memory(tmp_path, encoding):
+    """1 MB that inflates to 1 GB is refused, and the server's memory grows by less than twice the limit."""
+    from tests.support import stepper
+
+    stepper.save(tmp_path / "model")
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
+    block = bytes(1 << 20)
+    bomb = b"".join(packer.compress(block) for _ in range(1024)) + packer.flush()
+    limit = 32 << 20
+    with start_server("-m", str(tmp_path / "model"), "--max-message-bytes", str(limit)) as process:
+        address = ready_address(process)
+        with Caller(address) as call:
+            call('{"inputs": ["x"]}')
+            before, _ = rss_bytes(process.popen.pid)
+            body = http2.frame(bomb, compressed=True)
+            answer = exchange(address, body, more=(("grpc-encoding", encoding.encode()),))
+            assert answer["grpc-status"] == RESOURCE_EXHAUSTED
+            assert rss_bytes(process.popen.pid)[1] - before < 2 * limit
+            assert call('{"inputs": ["x"]}') == '{"predictions": ["x"]}'
