@@ -2,6 +2,7 @@
 
 import signal
 import time
+from typing import Any
 
 import grpc
 import pytest
@@ -28,7 +29,7 @@ def test_calls_in_flight_finish(start, connect, tmp_path):
     process = start()
     call = connect(process)
     held = [Held(call, tmp_path, f"call{number}") for number in range(5)]
-    check = call.channel.unary_unary(CHECK)
+    check: Any = call.channel.unary_unary(CHECK)
     assert check(b"") == SERVING
     process.signal(signal.SIGTERM)
     process.wait_for("draining: 5 calls in flight")
@@ -56,7 +57,7 @@ def test_a_hung_model_cannot_hold_the_exit(start, connect, verb):
     assert "3 calls had not ended" in process.output
 
 
-def _message(verb: str) -> bytes:
+def _message(verb):
     from mlflow_grpc import protos
 
     return protos.Input(value=payload(verb)).SerializeToString()
@@ -107,7 +108,7 @@ def test_health_answers_while_loading(start, model, tmp_path):
     process = start("-m", str(slow), "-p", str(port))
     process.wait_for("loading now")
     with Caller(f"127.0.0.1:{port}") as call:
-        check = call.channel.unary_unary(CHECK)
+        check: Any = call.channel.unary_unary(CHECK)
         assert check(b"", timeout=10) == NOT_SERVING
         assert call.outcome(payload("x"))[0] == "UNAVAILABLE"
         fifo.write_text("go")

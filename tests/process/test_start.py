@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -190,7 +191,7 @@ def test_a_closed_stdout_harms_nothing(model):
         import grpc
 
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        health = channel.unary_unary("/grpc.health.v1.Health/Check")
+        health: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         while health(b"", wait_for_ready=True, timeout=60) != b"\x08\x01":
             pass
         child.send_signal(signal.SIGTERM)

@@ -81,7 +81,7 @@ def test_calls_of_the_dead_worker_only_fail(start, tmp_path):
     process = start("-w", "2")
     address = ready_address(process)
     victim, other = pids(process)
-    callers = {}
+    callers: dict[int, Caller] = {}
     while len(callers) < 2:
         call = fresh(address)
         callers.setdefault(json.loads(call(payload("pid")))["predictions"], call)

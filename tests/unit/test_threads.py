@@ -47,7 +47,7 @@ def test_it_gives_results_and_raises_errors():
         threads = ModelThreads(2)
         assert await threads.run(lambda: 3, deadline=soon()) == 3
         with pytest.raises(KeyError, match="x"):
-            await threads.run(lambda: {}["x"], deadline=soon())
+            await threads.run(lambda: {"y": 1}["x"], deadline=soon())
 
     asyncio.run(check())
 
