@@ -1,7 +1,6 @@
 """What the synchronous and the asyncio client share: everything but the waiting.
 
-Rule of this module: it says what to send and what an outcome means. It opens no connection of its own
-accord and makes no call.
+Rule of this module: it says what to send and what an outcome means; it makes no call.
 """
 
 from collections.abc import Callable
@@ -13,22 +12,22 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client import options, payloads, wire
-from mlflow_grpc_client.errors import PredictError, from_rpc_error, with_code
+from mlflow_grpc_client.errors import PredictError, failure, from_rpc_error
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One RPC that is ready to go."""
+    """One RPC, ready to be made."""
 
     method: str
     request: bytes
     read: Callable[[bytes], str]
     timeout_s: float
-    metadata: options.Metadata
+    metadata: options.Metadata = ()
 
 
 class BaseClient:
-    """A connection to one server; see `Client` and `AsyncClient`."""
+    """A connection to one server. Used as `Client` or `AsyncClient`."""
 
     def __init__(
         self,
@@ -45,17 +44,22 @@ class BaseClient:
             max_message_bytes: The largest payload and the largest answer in bytes.
 
         Raises:
-            ValueError: The address or the timeout is none, or the TLS files are no good.
+            ValueError: The address or the timeout cannot be one, or the TLS files are no good.
             OSError: A TLS file cannot be read.
+
         """
         self._address = options.checked_address(address)
         self._timeout_s = options.checked_timeout(timeout_s)
         self._credentials = tls.credentials() if tls else None
         self._channel_options = options.channel_options(max_message_bytes, tls)
         self._closed = False
+        self._set_up()
 
-    def _dial(self, stack: ModuleType) -> Any:
-        """A channel made by `grpc` or `grpc.aio`, whose functions have the same names. Connects at the first call."""
+    def _set_up(self) -> None:
+        """For what a client needs besides, once its arguments are known to be right."""
+
+    def _new_channel(self, stack: ModuleType) -> Any:
+        """A channel of `grpc` or `grpc.aio`, whose functions have the same names; it connects at its first call."""
         if self._credentials is None:
             return stack.insecure_channel(self._address, self._channel_options)
         return stack.secure_channel(self._address, self._credentials, self._channel_options)
@@ -79,31 +83,29 @@ class BaseClient:
 
     def _health_call(self, service: str, timeout_s: float) -> Call:
         request = wire.health_request_bytes(service)
-        return Call(wire.HEALTH_CHECK, request, wire.health_status, options.checked_timeout(timeout_s), ())
+        return Call(wire.HEALTH_CHECK, request, wire.health_status, options.checked_timeout(timeout_s))
 
-    def _read(self, call: Call, data: bytes) -> str:
+    def _text(self, call: Call, answer: bytes) -> str:
         try:
-            return call.read(data)
+            return call.read(answer)
         except DecodeError:
-            raise with_code(
-                grpc.StatusCode.INTERNAL, f"What was answered is no message of {call.method}."
+            raise failure(
+                grpc.StatusCode.INTERNAL, f"The bytes of the answer are no answer of {call.method}."
             ) from None
 
     def _predictions(self, data: Any, answer: str) -> Any:
         try:
             return payloads.from_json(answer, bare=payloads.is_bare(data))
-        except ValueError:
-            raise with_code(
-                grpc.StatusCode.INTERNAL, "The answer is not JSON; predict_text gives it as it is."
-            ) from None
+        except (ValueError, RecursionError):
+            raise failure(grpc.StatusCode.INTERNAL, "The answer is not JSON; predict_text gives it as it is.") from None
 
     def _failure(self, call: Call, error: grpc.RpcError) -> PredictError:
-        failure = from_rpc_error(error)
-        if self._closed and failure.code is grpc.StatusCode.CANCELLED:
-            return self._was_closed()
-        if failure.message == "Deadline Exceeded":  # gRPC's own words, where the server has not said anything.
-            return with_code(failure.code, f"No answer came within {call.timeout_s:g} s.")
-        return failure
+        found = from_rpc_error(error)
+        if self._closed and found.code is grpc.StatusCode.CANCELLED:
+            return self._closed_failure()
+        if found.message == "Deadline Exceeded":  # gRPC's own words: the server has not answered at all.
+            return failure(found.code, f"No answer came within {call.timeout_s:g} s.")
+        return found
 
-    def _was_closed(self) -> PredictError:
-        return with_code(grpc.StatusCode.CANCELLED, "The client is closed.")
+    def _closed_failure(self) -> PredictError:
+        return failure(grpc.StatusCode.CANCELLED, "The client is closed.")

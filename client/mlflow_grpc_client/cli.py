@@ -1,84 +1,144 @@
 """`mlflow-grpc-predict`: sends a payload, prints the answer.
 
-Exit codes: 0 answered, 1 the model or the server failed, 2 used wrongly, 3 the payload was refused,
-4 no server answers or it is not serving, 5 the deadline passed.
+Exit codes: 0 answered, 1 the call failed or its answer cannot be written, 2 used wrongly, 3 the payload was
+refused, 4 no server answers or it is not serving, 5 the deadline passed, 130 interrupted.
 """
 
 import argparse
+import contextlib
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from mlflow_grpc_client import TLS, Client, DeadlineExceeded, InvalidInput, PredictError, Unavailable, __version__
-from mlflow_grpc_client.options import DEFAULT_TIMEOUT_S
+from mlflow_grpc_client.options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
 
 EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 1, 2, 3, 4, 5
+EXIT_INTERRUPTED = 130
+
+_EXIT_CODES: dict[type[PredictError], int] = {
+    InvalidInput: EXIT_REFUSED,
+    Unavailable: EXIT_UNAVAILABLE,
+    DeadlineExceeded: EXIT_DEADLINE,
+}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and exits."""
-    sys.exit(run(_parser(), arguments))
-
-
-def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
-    """Runs the command and returns its exit code."""
-    given = parser.parse_args(arguments)
     try:
-        payload = "" if given.health is not None else _payload(given.payload)
-        tls = TLS(given.tls_ca, given.tls_cert, given.tls_key, given.tls_server_name)
-        client = Client(given.address, timeout_s=given.timeout, tls=tls if given.tls or tls != TLS() else None)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    with client:
-        try:
+        given = _parser().parse_args(arguments)
+        _silence_grpc()
+        code = run(given)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Makes the call, prints the answer or the error, and returns the exit code."""
+    try:
+        with _client(given) as client:
             if given.health is not None:
-                status = client.health(given.health, timeout_s=given.timeout)
-                print(status)
-                return 0 if status == "SERVING" else EXIT_UNAVAILABLE
-            print(client.predict_text(payload, content_type=given.content_type, request_id=given.request_id))
-        except PredictError as error:
-            return _report(error)
-        except UnicodeEncodeError:
-            print("error: the payload is not UTF-8", file=sys.stderr)
-            return EXIT_USAGE
-    return 0
+                status = client.health(
+                    given.health, timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout
+                )
+                return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
+            text = _payload(given.payload)
+            return _write(client.predict_text(text, content_type=given.content_type, request_id=given.request_id))
+    except PredictError as error:
+        _complain(str(error))
+        return _EXIT_CODES.get(type(error), EXIT_FAILED)
+    except UnicodeError:
+        _complain("the payload is not UTF-8")
+    except OSError as error:
+        _complain(f"cannot read {error.filename or 'the payload'}: {error.strerror or error}")
+    except ValueError as error:
+        _complain(str(error))
+    return EXIT_USAGE
 
 
-def _report(error: PredictError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    for violation in error.violations:
-        print(f"  {violation.field}: {violation.description}", file=sys.stderr)
-    if isinstance(error, InvalidInput):
-        return EXIT_REFUSED
-    if isinstance(error, Unavailable):
-        return EXIT_UNAVAILABLE
-    return EXIT_DEADLINE if isinstance(error, DeadlineExceeded) else EXIT_FAILED
+def _client(given: argparse.Namespace) -> Client:
+    tls = TLS(given.tls_ca, given.tls_cert, given.tls_key, given.tls_server_name)
+    return Client(
+        given.address,
+        timeout_s=DEFAULT_TIMEOUT_S if given.timeout is None else given.timeout,
+        tls=tls if given.tls or tls != TLS() else None,
+    )
 
 
 def _payload(argument: str | None) -> str:
     if argument is None or argument == "-":
+        if sys.stdin is None:
+            raise ValueError("no payload is given and stdin is closed")
         return sys.stdin.buffer.read().decode()
     if argument.startswith("@"):
         return Path(argument[1:]).read_bytes().decode()
     return argument
 
 
+def _write(text: str) -> int:
+    """Prints to stdout; 0, or the exit code if that fails."""
+    if sys.stdout is None:
+        _complain("cannot write the answer: stdout is closed")
+        return EXIT_FAILED
+    try:
+        sys.stdout.buffer.write(text.encode() + b"\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # Python flushes once more at exit, and would complain a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # Whoever closed the pipe has seen enough.
+            _complain(f"cannot write the answer: {error.strerror}")
+        return EXIT_FAILED
+    return 0
+
+
+def _complain(text: str) -> None:
+    """Prints one line to stderr, whatever a server has put into the text."""
+    line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    with contextlib.suppress(OSError, ValueError):
+        print(f"error: {line}", file=sys.stderr)
+
+
+def _silence_grpc() -> None:
+    """Keeps what gRPC's C core logs off stderr, unless GRPC_VERBOSITY asks for it: the error line says it better.
+
+    The core writes to file descriptor 2 and reads GRPC_VERBOSITY when it is imported, which is before
+    any line of this module: so stderr moves to another descriptor.
+    """
+    if "GRPC_VERBOSITY" in os.environ or sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):
+        own = os.dup(2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(own, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mlflow-grpc-predict", description="Calls a model served by mlflow-grpc.")
-    parser.add_argument("payload", nargs="?", help="the payload; @FILE reads a file, - or nothing reads stdin")
-    parser.add_argument("-a", "--address", default="localhost:50051", help="host:port of the server (%(default)s)")
-    parser.add_argument(
-        "-t", "--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="deadline in seconds (%(default)g)"
+    parser = argparse.ArgumentParser(
+        prog="mlflow-grpc-predict",
+        description="Calls a model served by mlflow-grpc and prints its answer.",
+        epilog="Exit codes: 0 answered, 1 the call failed or its answer cannot be written, 2 used wrongly, 3 the "
+        "payload was refused, 4 no server answers or it is not serving, 5 the deadline passed, 130 interrupted.",
     )
-    parser.add_argument("--content-type", help="format of the payload: application/json (the default) or text/csv")
-    parser.add_argument("--request-id", help="the id under which the server logs the call")
-    parser.add_argument(
-        "--health", nargs="?", const="", metavar="SERVICE", help="print the health instead of predicting"
+    add = parser.add_argument
+    add("payload", nargs="?", help="the payload; @FILE reads a file, - or nothing reads stdin")
+    add("-a", "--address", default="localhost:50051", help="host:port of the server (%(default)s)")
+    add(
+        "-t",
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"the deadline ({DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health)",
     )
-    parser.add_argument("--tls", action="store_true", help="encrypt, trusting the system's authorities")
-    parser.add_argument("--tls-ca", metavar="FILE", help="encrypt, trusting these authorities (PEM)")
-    parser.add_argument("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
-    parser.add_argument("--tls-key", metavar="FILE", help="the key of --tls-cert (PEM)")
-    parser.add_argument("--tls-server-name", metavar="NAME", help="the name in the server's certificate")
+    add("--content-type", metavar="TYPE", help="format of the payload: application/json (the default) or text/csv")
+    add("--request-id", metavar="ID", help="the id under which the server logs the call")
+    add("--health", nargs="?", const="", metavar="SERVICE", help="print the health instead of predicting")
+    add("--tls", action="store_true", help="encrypt, trusting the system's authorities")
+    add("--tls-ca", metavar="FILE", help="encrypt, trusting these authorities (PEM)")
+    add("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
+    add("--tls-key", metavar="FILE", help="the key of --tls-cert (PEM)")
+    add("--tls-server-name", metavar="NAME", help="the name in the server's certificate")
     parser.add_argument("--version", action="version", version=__version__)
     return parser

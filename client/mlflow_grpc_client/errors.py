@@ -24,7 +24,6 @@ class PredictError(Exception):
         self,
         code: grpc.StatusCode,
         message: str,
-        *,
         reason: str = "",
         request_id: str = "",
         error_class: str = "",
@@ -38,7 +37,8 @@ class PredictError(Exception):
         error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED.
         violations: The fields at fault, as far as the server named them.
         """
-        super().__init__(f"{code.name}: {message}" + (f" (request id {request_id})" if request_id else ""))
+        # All of them, so that the error can be pickled on its way out of a process pool.
+        super().__init__(code, message, reason, request_id, error_class, violations)
         self.code = code
         self.message = message
         self.reason = reason
@@ -46,17 +46,20 @@ class PredictError(Exception):
         self.error_class = error_class
         self.violations = violations
 
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.message}" + (f" (request id {self.request_id})" if self.request_id else "")
+
 
 class InvalidInput(PredictError):
     """INVALID_ARGUMENT: the payload, its columns or its params are not what the model takes. Change them."""
 
 
 class ModelError(PredictError):
-    """INTERNAL: the model raised, or its answer cannot be written. The server's log has more."""
+    """INTERNAL: the model raised, or its answer cannot be written or read. The server's log has more."""
 
 
 class Unavailable(PredictError):
-    """UNAVAILABLE: no server answers, or it is loading or shutting down. It has been tried again already."""
+    """UNAVAILABLE: no server answers, or it is loading or shutting down. `predict` has tried again already."""
 
 
 class DeadlineExceeded(PredictError):
@@ -71,18 +74,20 @@ _BY_CODE: dict[grpc.StatusCode, type[PredictError]] = {
 }
 
 
+def failure(code: grpc.StatusCode, message: str, **details: Any) -> PredictError:
+    """The PredictError for a status code; `details` are the other arguments of PredictError."""
+    return _BY_CODE.get(code, PredictError)(code, message, **details)
+
+
 def from_rpc_error(error: Any) -> PredictError:
     """The PredictError for what grpcio raised, of the synchronous or the asyncio stack."""
-    code = error.code()
-    trailers = {key: value for key, value in error.trailing_metadata() or ()}
-    reason, metadata, violations = "", {}, []
-    if details := trailers.get(wire.DETAILS_KEY):
-        reason, metadata, violations = wire.status_details(details)
-    return _BY_CODE.get(code, PredictError)(
-        code,
+    trailers = dict(error.trailing_metadata() or ())
+    status = wire.status_details(trailers.get(wire.DETAILS_KEY) or b"")
+    return failure(
+        error.code(),
         error.details() or "",
-        reason=reason,
-        request_id=metadata.get("request_id", ""),
-        error_class=metadata.get("error_class", ""),
-        violations=tuple(FieldViolation(*violation) for violation in violations),
+        reason=status.reason,
+        request_id=status.metadata.get("request_id") or trailers.get(wire.REQUEST_ID_KEY) or "",
+        error_class=status.metadata.get("error_class", ""),
+        violations=tuple(FieldViolation(*violation) for violation in status.violations),
     )

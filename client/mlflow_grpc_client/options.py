@@ -1,13 +1,37 @@
-"""How the channel to a server is made: TLS, limits, retries."""
+"""How the channel to a server is made and what goes with a call: TLS, limits, retries, metadata.
+
+Rule of this module: what gRPC would take for something else, or refuse in words of its own, is refused
+here with a ValueError or TypeError before anything is sent.
+"""
 
 import json
+import re
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import grpc
 
+from mlflow_grpc_client.wire import CONTENT_TYPE_KEY, REQUEST_ID_KEY
+
 DEFAULT_TIMEOUT_S = 60.0
 """The deadline of a call that is given none, in seconds; the time limit of `mlflow models serve`."""
+
+HEALTH_TIMEOUT_S = 5.0
+"""The deadline of a health check that is given none, in seconds."""
+
+MOST_TIMEOUT_S = 365 * 86_400.0
+"""The longest deadline in seconds. gRPC counts in nanoseconds and takes what overflows for a deadline long past."""
+
+KEEPALIVE_TIME_S = 30.0
+KEEPALIVE_TIMEOUT_S = 20.0
+"""When a connection on which a call waits counts as dead; within the default deadline, so that a retry can follow.
+
+Without it a connection that died silently (a NAT that forgot it, a host that lost power) would fail every
+call until TCP gives up after some 15 minutes. The server permits pings each 20 s.
+"""
 
 _SERVICE_CONFIG = json.dumps(
     {
@@ -23,43 +47,108 @@ _SERVICE_CONFIG = json.dumps(
                 },
             }
         ],
-        # While most calls fail, no retries: they would only add to the load (gRFC A6).
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+        # While more than a third of all attempts fail, no retries: they would only add to the load (gRFC A6).
+        # The first ten calls that fail are still tried again in full.
+        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
     }
 )
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+MoreMetadata = Mapping[str, str | bytes]
+
+
+class CallOptions(TypedDict, total=False):
+    """What may be given with a call, by keyword."""
+
+    timeout_s: float | None
+    """The deadline of this call in seconds; the client's if left out."""
+    request_id: str | None
+    """The id under which the server logs the call; the server makes one if left out."""
+    metadata: MoreMetadata | None
+    """Further metadata; the values of keys that end in `-bin` are bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """Files (PEM) for an encrypted channel. With none, the system's authorities are trusted."""
+    """Files (PEM) for an encrypted connection. With none, the system's authorities are trusted."""
 
     ca: Path | str | None = None
     """The authorities to trust instead of the system's."""
     cert: Path | str | None = None
     """The client's certificate chain, for mutual TLS; needs `key`."""
     key: Path | str | None = None
+    """The key of `cert`, without a passphrase."""
     server_name: str | None = None
     """The name that the server's certificate must have, if not the one that is connected to."""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Reads the files.
+        """Reads and checks the files; gRPC itself would only say that no connection can be made.
 
         Raises:
-            ValueError: A certificate without a key, or the other way round.
+            ValueError: A file does not hold what it should, or one of `cert` and `key` is missing.
             OSError: A file cannot be read.
 
         """
         if (self.cert is None) != (self.key is None):
             raise ValueError("TLS: cert and key go together")
-        ca, key, cert = (Path(file).read_bytes() if file else None for file in (self.ca, self.key, self.cert))
+        ca, key, cert = (
+            Path(file).read_bytes() if file is not None else None for file in (self.ca, self.key, self.cert)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca is not None:
+            try:
+                context.load_verify_locations(self.ca)
+            except ssl.SSLError:
+                raise ValueError(f"TLS: {self.ca} does not hold certificates in PEM format") from None
+        if self.cert is not None:
+            try:
+                # A password, even a wrong one, keeps OpenSSL from asking for it on the terminal.
+                context.load_cert_chain(self.cert, self.key, password="")
+            except ssl.SSLError:
+                raise ValueError(
+                    f"TLS: {self.cert} and {self.key} are not a certificate and its key, "
+                    "in PEM format and without a passphrase"
+                ) from None
         return grpc.ssl_channel_credentials(ca, key, cert)
 
 
+def checked_address(address: str) -> str:
+    """The address, if it can be one.
+
+    Raises:
+        ValueError: It is empty, a URL of HTTP, has control characters, or a port past 65535, which gRPC
+            would wrap around to another port.
+
+    """
+    port = re.fullmatch(r"[^/]*:(\d+)", address)
+    if re.match("https?://", address):
+        raise ValueError(f"the address is host:port, without http://; not {address!r}")
+    if not address or not address.isprintable() or (port and int(port[1]) > 65535):  # noqa: PLR2004
+        raise ValueError(f"the address is host:port, or a target that gRPC knows; not {address!r}")
+    return address
+
+
+def checked_timeout(timeout_s: float) -> float:
+    """The timeout, if a call can have it.
+
+    Raises:
+        ValueError: It is not above 0, not a number, or longer than a year. grpc.aio takes 0 for no deadline.
+
+    """
+    if not 0 < timeout_s <= MOST_TIMEOUT_S:
+        raise ValueError(f"the timeout is a number of seconds above 0 and up to a year; not {timeout_s!r}")
+    return timeout_s
+
+
 def channel_options(max_message_bytes: int, tls: TLS | None) -> list[tuple[str, str | int]]:
-    """Options for grpcio's channel: messages up to a size, and retries on UNAVAILABLE."""
+    """Options for grpcio's channel: message size, keepalive, and retries on UNAVAILABLE."""
     options: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_TIME_S * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+        # gRPC also pings to measure the bandwidth, and sends no keepalive while such a ping is unanswered.
+        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
         ("grpc.service_config", _SERVICE_CONFIG),
     ]
     if tls and tls.server_name:
@@ -67,9 +156,23 @@ def channel_options(max_message_bytes: int, tls: TLS | None) -> list[tuple[str, 
     return options
 
 
-def call_metadata(
-    content_type: str | None, request_id: str | None, more: dict[str, str] | None
-) -> tuple[tuple[str, str], ...]:
-    """Metadata of a call."""
-    named = {"mlflow-content-type": content_type, "x-request-id": request_id, **(more or {})}
-    return tuple((key, value) for key, value in named.items() if value is not None)
+def call_metadata(content_type: str | None, request_id: str | None, more: MoreMetadata | None) -> Metadata:
+    """Metadata of a call.
+
+    Raises:
+        ValueError: A key or a text is not one that gRPC can carry.
+        TypeError: A value is not of the type that its key asks for.
+
+    """
+    named = {**(more or {}), CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id}
+    pairs = tuple((key, value) for key, value in named.items() if value is not None)
+    for key, value in pairs:
+        if not re.fullmatch("[0-9a-z_.-]+", key):
+            raise ValueError(f"a metadata key has lower case letters, digits and _ . - only; not {key!r}")
+        if not isinstance(value, bytes if key.endswith("-bin") else str):
+            raise TypeError(
+                f"metadata {key!r}: keys that end in -bin have bytes, others str; not {type(value).__name__}"
+            )
+        if isinstance(value, str) and not re.fullmatch("[ -~]*", value):
+            raise ValueError(f"metadata {key!r} has characters other than printable ASCII")
+    return pairs

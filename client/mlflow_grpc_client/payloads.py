@@ -1,29 +1,35 @@
 """Python objects to JSON payloads, and answers to Python objects.
 
-Rule of this module: pandas and numpy are used where the caller has them, and never imported: an object of
+Rule of this module: pandas and numpy are used where the program has them, and never imported: an object of
 theirs can only come from a program that has imported them already.
+
+What MLflow's own client can send (`mlflow.utils.proto_json_utils.dump_input_data`) is sent here with the same
+values. What it cannot send (bytes, numpy scalars, pd.NA in a list) or sends in a form that the server
+refuses or mistakes (columns and arrays of datetime64) is sent in one that the server reads. Where there is
+none, a TypeError says so.
 """
 
 import base64
-import datetime
+import datetime as dt
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
-_LLM_KEYS = ("messages", "prompt", "input")
+_LLM_KEYS = frozenset({"messages", "prompt", "input"})
+_KEYS = frozenset({"dataframe_split", "dataframe_records", "inputs", "instances"}) | _LLM_KEYS
 
 
 def to_json(data: Any, params: dict[str, Any] | None = None) -> str:
     """The payload for `data`.
 
     Args:
-        data: A JSON text, which is sent as it is; a dict in one of MLflow's formats; a pandas DataFrame
-            (sent as dataframe_split) or Series; a numpy array, a list or a dict of arrays (sent as inputs).
-        params: Added to the payload as `params`.
+        data: A JSON text, which is sent as it is; a dict in one of MLflow's formats; a pandas DataFrame (sent
+            as dataframe_split) or Series (as one column, as MLflow's pyfunc takes it); a list, a numpy array
+            or a dict of arrays (sent as inputs).
+        params: Params of the model: added as `params`, or to an LLM payload as keys of its own.
 
     Raises:
-        TypeError: Something in it has no JSON form, or params are given beside a text.
+        TypeError: Something in it has no JSON form, or params are given twice or beside a text.
 
     """
     if isinstance(data, str):
@@ -32,12 +38,20 @@ def to_json(data: Any, params: dict[str, Any] | None = None) -> str:
         return data
     payload = _document(data)
     if params is not None:
-        payload = {**payload, "params": params}
+        added = params if is_bare(payload) else {"params": params}
+        if twice := sorted(map(str, payload.keys() & added.keys())):
+            raise TypeError(f"{', '.join(twice)}: given both in the payload and in params")
+        payload = {**payload, **added}
     return json.dumps(payload, default=_jsonable)
 
 
 def from_json(text: str, *, bare: bool = False) -> Any:
-    """What stands under `predictions` in an answer, or all of it if nothing else does or `bare` is set."""
+    """What stands under `predictions` in an answer, or all of it if nothing else does or `bare` is set.
+
+    Raises:
+        ValueError: It is not JSON.
+
+    """
     answer = json.loads(text)
     if not bare and isinstance(answer, dict) and answer.keys() == {"predictions"}:
         return answer["predictions"]
@@ -46,54 +60,99 @@ def from_json(text: str, *, bare: bool = False) -> Any:
 
 def is_bare(data: Any) -> bool:
     """Whether the answer comes without `predictions` around it: MLflow's unified LLM payloads."""
-    return isinstance(data, dict) and any(key in data for key in _LLM_KEYS)
+    if isinstance(data, str):
+        # Parsed only where it may matter: a text may be large.
+        if not any(f'"{key}"' in data for key in _LLM_KEYS):
+            return False
+        try:
+            data = json.loads(data)
+        except ValueError:
+            return False
+    return isinstance(data, dict) and not _LLM_KEYS.isdisjoint(data)
+
+
+def _library(module: str, name: str) -> Any:
+    """A class or object of a library that the program has imported; else (), which nothing is an instance of.
+
+    The same while another thread is half-way through importing it.
+    """
+    return getattr(sys.modules.get(module), name, ())
 
 
 def _document(data: Any) -> dict[str, Any]:
-    pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
-    if pandas and isinstance(data, pandas.Series):
+    array = _library("numpy", "ndarray")
+    if isinstance(data, _library("pandas", "Series")):
         data = data.to_frame()
-    if pandas and isinstance(data, pandas.DataFrame):
-        split = data.to_dict(orient="split")
-        if isinstance(data.index, pandas.RangeIndex) and data.index.start == 0 and data.index.step == 1:
-            del split["index"]
-        return {"dataframe_split": split}
-    if numpy and isinstance(data, numpy.ndarray):
-        return {"inputs": data}
+    if isinstance(data, _library("pandas", "DataFrame")):
+        return {"dataframe_split": _split(data)}
     if isinstance(data, dict):
-        arrays = bool(numpy) and bool(data) and all(isinstance(value, numpy.ndarray) for value in data.values())
-        return {"inputs": data} if arrays else data
-    if isinstance(data, list):
+        arrays = bool(data) and all(isinstance(value, array) for value in data.values())
+        return {"inputs": data} if arrays and _KEYS.isdisjoint(data) else data
+    if isinstance(data, (list, tuple, array)):
         return {"inputs": data}
-    raise TypeError(f"cannot send {type(data).__name__}: give a JSON text, a dict, a list, a DataFrame or an array")
+    raise TypeError(f"cannot send {_kind(data)}: give a dict, a DataFrame, an array, a list or a JSON text")
+
+
+def _split(frame: Any) -> dict[str, Any]:
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise TypeError(f"the DataFrame has several columns of the name {twice!r}")
+    split: dict[str, Any] = _with_dates_as_text(frame).to_dict(orient="split")
+    if isinstance(frame.index, _library("pandas", "RangeIndex")) and frame.index.start == 0 and frame.index.step == 1:
+        del split["index"]  # What the server makes without one.
+    for key in ("columns", "index"):
+        if any(isinstance(label, tuple) for label in split.get(key, ())):
+            raise TypeError(
+                f"the DataFrame's {key} has tuples for labels (a MultiIndex), which MLflow would read as "
+                "something else: flatten it, for an index with reset_index()"
+            )
+    return split
+
+
+def _with_dates_as_text(frame: Any) -> Any:
+    # isoformat() leaves out a fraction of zero, and MLflow's server (pandas.to_datetime) takes the first value's
+    # form for that of the column: one whole second among others would make it refuse them all.
+    places = [place for place, dtype in enumerate(frame.dtypes) if dtype.kind == "M"]
+    if places:
+        frame = frame.copy(deep=False)
+    for place in places:
+        stamps = frame.iloc[:, place].tolist()
+        precision = next((f"{part}s" for part in ("nanosecond", "microsecond") if _any_has(stamps, part)), "seconds")
+        frame.isetitem(place, [stamp.isoformat(timespec=precision) for stamp in stamps])
+    return frame
+
+
+def _any_has(stamps: list[Any], part: str) -> bool:
+    return any(getattr(stamp, part) > 0 for stamp in stamps)  # NaT has NaN for each part.
 
 
 def _jsonable(value: Any) -> Any:
-    for module, convert in _CONVERTERS:
-        if (library := sys.modules.get(module)) is not None:
-            converted = convert(library, value)
-            if converted is not value:
-                return converted
-    if isinstance(value, datetime.date | datetime.time):
+    if value is _library("pandas", "NA"):
+        return None
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()  # MLflow decodes it in DataFrames' columns of type binary.
+    if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
-    if isinstance(value, bytes | bytearray):
-        # MLflow decodes base64 in the columns of type binary of a DataFrame.
-        return base64.b64encode(value).decode()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    if isinstance(value, (_library("numpy", "ndarray"), _library("numpy", "generic"))):
+        return _array_values(value)
+    if isinstance(value, (_library("pandas", "Series"), _library("pandas", "Index"))):
+        return value.tolist()
+    hint = ": send a number, such as its total_seconds()" if isinstance(value, dt.timedelta) else ""
+    raise TypeError(f"{_kind(value)} has no JSON form{hint}")
 
 
-def _numpy_value(numpy: Any, value: Any) -> Any:
-    if isinstance(value, numpy.datetime64):
-        return None if numpy.isnat(value) else str(value)
-    if isinstance(value, numpy.ndarray):
-        if value.dtype.kind == "S":
-            raise TypeError("bytes cannot be sent as an array (MLflow does not decode them): send a DataFrame")
-        return value.astype(str).tolist() if value.dtype.kind == "M" else value.tolist()
-    return value.item() if isinstance(value, numpy.generic) else value
+def _array_values(array: Any) -> Any:
+    """The values of an array or a scalar of numpy's."""
+    kind = array.dtype.kind
+    if kind == "M":
+        return array.astype(str).tolist()  # Nanoseconds would become bare integers.
+    if array.dtype.char == "g":
+        array = array.astype(float)
+    if kind not in "biufUTO":
+        hint = "; make it a DataFrame or a list, MLflow has no bytes in arrays" if kind == "S" else ""
+        raise TypeError(f"numpy values of type {array.dtype} have no JSON form{hint}")
+    return array.tolist()
 
 
-def _pandas_value(pandas: Any, value: Any) -> Any:
-    return None if value is pandas.NaT or value is pandas.NA else value
-
-
-_CONVERTERS: tuple[tuple[str, Callable[[Any, Any], Any]], ...] = (("pandas", _pandas_value), ("numpy", _numpy_value))
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__.removeprefix('builtins')}.{type(value).__qualname__}".removeprefix(".")

@@ -4,11 +4,13 @@ Rule of this module: nothing is registered in protobuf's default pool, so that a
 client beside stubs of its own for mlflow.proto, google.rpc or grpc.health.v1.
 """
 
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
 
 PREDICT = "/MLflow/predict"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -52,7 +54,12 @@ def input_bytes(value: str) -> bytes:
 
 
 def output_text(data: bytes) -> str:
-    """The value of an Output message."""
+    """The value of an Output message.
+
+    Raises:
+        DecodeError: It is none.
+
+    """
     value: str = _Output.FromString(data).value
     return value
 
@@ -64,17 +71,36 @@ def health_request_bytes(service: str) -> bytes:
 
 
 def health_status(data: bytes) -> str:
-    """The status in a HealthCheckResponse by its name, such as SERVING."""
-    name: str = _HealthResponse.ServingStatus.Name(_HealthResponse.FromString(data).status)
+    """The status in a HealthCheckResponse by its name, such as SERVING.
+
+    Raises:
+        DecodeError: It is none.
+
+    """
+    status = _HealthResponse.FromString(data).status
+    known = _HealthResponse.ServingStatus.values()
+    name: str = _HealthResponse.ServingStatus.Name(status) if status in known else str(status)
     return name
 
 
-def status_details(data: bytes) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
-    """Reason, metadata and field violations in a serialised google.rpc.Status."""
+@dataclass(frozen=True, slots=True)
+class StatusDetails:
+    """What this client reads of a google.rpc.Status."""
+
+    reason: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    violations: tuple[tuple[str, str], ...] = ()
+
+
+def status_details(data: bytes) -> StatusDetails:
+    """The details in a serialised google.rpc.Status; none, if something on the way has made it unreadable."""
     info, bad_request = _ErrorInfo(), _BadRequest()
-    for detail in _Status.FromString(data).details:
-        for message in (info, bad_request):
-            if detail.type_url.endswith(f"/{message.DESCRIPTOR.full_name}"):
-                message.ParseFromString(detail.value)
-    violations = [(violation.field, violation.description) for violation in bad_request.field_violations]
-    return info.reason, dict(info.metadata), violations
+    try:
+        for detail in _Status.FromString(data).details:
+            for message in (info, bad_request):
+                if detail.type_url.endswith(f"/{message.DESCRIPTOR.full_name}"):
+                    message.ParseFromString(detail.value)
+    except DecodeError:
+        return StatusDetails()
+    violations = tuple((violation.field, violation.description) for violation in bad_request.field_violations)
+    return StatusDetails(info.reason, dict(info.metadata), violations)

@@ -1,0 +1,208 @@
+"""Both clients behind one face, servers that answer by the book and servers that do not, and certificates."""
+
+import asyncio
+import contextlib
+import logging
+import runpy
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import pytest
+import trustme
+from mlflow_grpc_client import AsyncClient, Client, options
+
+from mlflow_grpc.hosting import pyfunc
+from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.settings import Settings
+from tests.support.servers import ROOT, InProcess, serving
+
+
+class Blocking:
+    """An AsyncClient that is called as a Client is, in an event loop of its own thread."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        try:
+            self.client = AsyncClient(*args, **more)
+        except BaseException:
+            self._end()
+            raise
+
+    def run(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+
+    def predict(self, *args: Any, **more: Any) -> Any:
+        return self.run(self.client.predict(*args, **more))
+
+    def predict_text(self, *args: Any, **more: Any) -> Any:
+        return self.run(self.client.predict_text(*args, **more))
+
+    def health(self, *args: Any, **more: Any) -> Any:
+        return self.run(self.client.health(*args, **more))
+
+    def close(self) -> None:
+        self.run(self.client.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+        self._end()
+
+    def _end(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+
+@pytest.fixture(params=[Client, Blocking], ids=["sync", "asyncio"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    """The class of the clients, one after the other."""
+    return request.param
+
+
+@pytest.fixture
+def make(kind: Any) -> Iterator[Callable[..., Any]]:
+    """Makes a client of each kind; all are closed after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **more: stack.enter_context(kind(*args, **more))
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of this test wait a tenth as long between attempts, where it is not the waiting that is tested."""
+    monkeypatch.setattr(options, "_SERVICE_CONFIG", options._SERVICE_CONFIG.replace('"0.1s"', '"0.01s"'))
+
+
+class Attempts(logging.Handler):
+    """The log lines of the server's calls, as they come: every attempt of a client is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: list[dict[str, Any]] = []
+        self.then: Callable[[int], None] = lambda number: None
+        """Called in the server's event loop with the number of calls so far."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.fields.append(record.fields)  # type: ignore[attr-defined]
+        self.then(len(self.fields))
+
+    @property
+    def statuses(self) -> list[str]:
+        return [fields["status"] for fields in self.fields]
+
+
+@pytest.fixture
+def attempts() -> Iterator[Attempts]:
+    """What the server logs of each call while the test runs."""
+    logger, handler = logging.getLogger("mlflow_grpc.call"), Attempts()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def loading() -> Iterator[InProcess]:
+    """A server that has no model yet."""
+    server = InProcess(Settings(model_uri="(in process)", port=0))
+    server.start(None, None)
+    yield server
+    server.stop()
+
+
+@dataclass
+class Iris:
+    """The example model: as Python has it, and where it is served."""
+
+    model: Any
+    address: str
+
+
+@pytest.fixture(scope="session")
+def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iris]:
+    """The example model, trained by models/train_iris.py and served."""
+    path = tmp_path_factory.mktemp("iris") / "iris"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's and MLflow's, about each other.
+        runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](path)
+    model = pyfunc.load(str(path), name="iris")
+    with serving(model, ScoringCodec(model.metadata, model.loader_module)) as server:
+        yield Iris(model, server.address)
+
+
+@dataclass
+class Bare:
+    """A gRPC server that does what a test tells it to, on any method."""
+
+    address: str
+    behaviour: Callable[[bytes, grpc.ServicerContext], bytes]
+    calls: list[grpc.ServicerContext]
+
+
+@pytest.fixture
+def bare() -> Iterator[Bare]:
+    """A server of grpcio with nothing of ours in it, for answers that ours never gives."""
+
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, call: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(self.answer)
+
+        def answer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+            made.calls.append(context)
+            return made.behaviour(data, context)
+
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[Handlers()])
+    made = Bare(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", lambda data, context: data, [])
+    server.start()
+    yield made
+    server.stop(0).wait(10)
+
+
+@dataclass
+class Certificates:
+    """PEM files: authorities, and certificates with their keys in the order (cert, key)."""
+
+    ca: Path
+    other_ca: Path
+    server: tuple[Path, Path]
+    server_elsewhere: tuple[Path, Path]
+    client: tuple[Path, Path]
+    stranger: tuple[Path, Path]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, a server and a client that it vouches for, and a client that another one does."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca, other = trustme.CA(), trustme.CA()
+
+    def authority(name: str, made: trustme.CA) -> Path:
+        made.cert_pem.write_to_path(folder / name)
+        return folder / name
+
+    def pair(name: str, made: trustme.LeafCert) -> tuple[Path, Path]:
+        cert, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
+        cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
+        made.private_key_pem.write_to_path(key)
+        return cert, key
+
+    return Certificates(
+        ca=authority("ca.pem", ca),
+        other_ca=authority("other-ca.pem", other),
+        server=pair("server", ca.issue_cert("localhost", "127.0.0.1")),
+        server_elsewhere=pair("elsewhere", ca.issue_cert("models.example")),
+        client=pair("client", ca.issue_cert("client.example")),
+        stranger=pair("stranger", other.issue_cert("client.example")),
+    )

@@ -1,0 +1,263 @@
+"""The command as a process: what it prints, where, and its exit code."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from mlflow_grpc_client import __version__
+
+from mlflow_grpc.errors import InvalidPayload, ServingError
+from tests.support.models import FunctionModel, GatedModel, PlainCodec
+from tests.support.servers import free_port, serving
+
+COMMAND = [sys.executable, "-m", "mlflow_grpc_client"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(("GRPC_", "PYTHON"))} | more
+
+
+def run(*arguments, stdin: bytes | int = b"", **more):
+    """Exit code, stdout and stderr of the command."""
+    streams = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    options: dict[str, Any] = {"capture_output": True, "env": environment(), "timeout": 60} | streams | more
+    done = subprocess.run([*COMMAND, *arguments], check=False, **options)
+    return done.returncode, (done.stdout or b"").decode(), (done.stderr or b"").decode()
+
+
+def answer(text):
+    """What the test's model does: repeats the text, or fails as the text says."""
+    if text == "refuse":
+        raise InvalidPayload("The payload\nis \x1b[31mno good.")
+    if text == "fail":
+        raise ServingError("The model failed.")
+    return text
+
+
+@pytest.fixture(scope="module")
+def address():
+    with serving(FunctionModel(answer), PlainCodec()) as server:
+        yield server.address
+
+
+@pytest.fixture
+def blackhole():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_payload_on_the_command_line(address):
+    """The answer goes to stdout as it is, nothing to stderr, exit code 0."""
+    assert run("-a", address, '{"inputs": "é"}') == (0, '{"inputs": "é"}\n', "")
+
+
+def test_a_payload_in_a_file(address, tmp_path):
+    """@FILE, with whatever line ends and marks the file has."""
+    (tmp_path / "payload.json").write_bytes("\ufeff{}\r\n".encode())
+    assert run("-a", address, f"@{tmp_path / 'payload.json'}") == (0, "\ufeff{}\r\n\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_a_payload_on_stdin(address, arguments):
+    """With - or with no payload at all; large ones too."""
+    payload = "é" * 1_000_000
+    assert run("-a", address, *arguments, stdin=payload.encode()) == (0, payload + "\n", "")
+
+
+def test_answers_are_utf_8_whatever_the_locale(address):
+    """A program that reads them can rely on it."""
+    env = environment(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert run("-a", address, stdin="é".encode(), env=env) == (0, "é\n", "")
+
+
+def test_refused(address):
+    """3, and one line on stderr in which nothing moves the cursor."""
+    code, out, error = run("-a", address, "refuse", "--request-id", "mine")
+    assert (code, out) == (3, "")
+    assert error == "error: INVALID_ARGUMENT: The payload\\nis \\x1b[31mno good. (request id mine)\n"
+
+
+def test_failed(address):
+    """1."""
+    code, out, error = run("-a", address, "fail")
+    assert (code, out) == (1, "")
+    assert error.startswith("error: INTERNAL: The model failed. (request id ")
+
+
+def test_the_content_type(address):
+    """It is sent: the server refuses one that it does not know."""
+    from mlflow_grpc.payload.codec import TextCodec
+
+    with serving(FunctionModel(lambda text: text), TextCodec()) as server:
+        assert run("-a", server.address, "x", "--content-type", "text/plain") == (0, "x\n", "")
+        assert run("-a", server.address, "x", "--content-type", "text/csv")[0] == 3
+
+
+def test_no_server():
+    """4, and the address."""
+    port = free_port()
+    code, out, error = run("-a", f"127.0.0.1:{port}", "x")
+    assert (code, out, error.count("\n")) == (4, "", 1)
+    assert str(port) in error
+
+
+def test_a_name_that_does_not_resolve():
+    """4, one line with the name."""
+    code, out, error = run("-a", "no-such-host.invalid:1", "-t", "20", "x")
+    assert (code, out, error.count("\n")) == (4, "", 1)
+    assert "no-such-host.invalid" in error
+
+
+def test_the_deadline(blackhole):
+    """5, after --timeout."""
+    assert run("-a", blackhole, "-t", "0.2", "x") == (5, "", "error: DEADLINE_EXCEEDED: No answer came within 0.2 s.\n")
+
+
+def test_health(loading, blackhole):
+    """4 and NOT_SERVING, then 0 and SERVING; 1 for a service that there is not; 5 for no answer in time."""
+    assert run("-a", loading.address, "--health") == (4, "NOT_SERVING\n", "")
+    loading.run(loading.server.open)
+    assert run("-a", loading.address, "--health") == (0, "SERVING\n", "")
+    assert run("-a", loading.address, "--health", "MLflow") == (0, "SERVING\n", "")
+    assert run("-a", loading.address, "--health", "nonsense")[:2] == (1, "")
+    assert run("-a", blackhole, "--health", "-t", "0.2")[:2] == (5, "")
+
+
+def test_tls(certificates):
+    """The files of the flags are used; what is wrong with TLS is one line and 4, a file that is no good 2."""
+    (cert, key), (client_cert, client_key) = certificates.server, certificates.client
+    files = ["--tls-ca", certificates.ca, "--tls-cert", client_cert, "--tls-key", client_key]
+    with serving(
+        FunctionModel(lambda text: text), PlainCodec(), tls_cert=cert, tls_key=key, tls_client_ca=certificates.ca
+    ) as server:
+        assert run("-a", server.address, "x", *files) == (0, "x\n", "")
+        code, out, error = run("-a", server.address, "x", *files, "--tls-server-name", "other.example")
+        assert (code, out, error.count("\n")) == (4, "", 1)
+        assert "Hostname Verification" in error
+        code, out, error = run("-a", server.address, "x", "--tls")
+        assert (code, out, error.count("\n")) == (4, "", 1)
+        assert "CERTIFICATE_VERIFY_FAILED" in error
+    assert run("x", "--tls-ca", client_key) == (
+        2,
+        "",
+        f"error: TLS: {client_key} does not hold certificates in PEM format\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["@missing.json"], "error: cannot read missing.json: No such file or directory\n"),
+        (["@."], "error: cannot read .: Is a directory\n"),
+        (["x", "--tls-ca", "missing.pem"], "error: cannot read missing.pem: No such file or directory\n"),
+        (["x", "--tls-cert", "missing.pem"], "error: TLS: cert and key go together\n"),
+        (["x", "-t", "0"], "error: the timeout is a number of seconds above 0 and up to a year; not 0.0\n"),
+        (["--health", "-t", "nan"], "error: the timeout is a number of seconds above 0 and up to a year; not nan\n"),
+        (["x", "-a", "http://localhost:1"], "error: the address is host:port, without http://; not 'http://localhost:1'\n"),
+        (["x", "--request-id", "é"], "error: metadata 'x-request-id' has characters other than printable ASCII\n"),
+        ([b"\xff"], "error: the payload is not UTF-8\n"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_used_wrongly(tmp_path, arguments, line):
+    """2, and one line that says how."""
+    assert run(*arguments, cwd=tmp_path) == (2, "", line)
+
+
+def test_input_that_is_not_utf_8(tmp_path):
+    """2, on stdin and in a file, before anything is sent."""
+    (tmp_path / "payload").write_bytes(b"a\xff")
+    assert run(stdin=b"a\xff") == (2, "", "error: the payload is not UTF-8\n")
+    assert run(f"@{tmp_path / 'payload'}") == (2, "", "error: the payload is not UTF-8\n")
+
+
+def test_unknown_flags():
+    """2, with the usage."""
+    code, out, error = run("--nonsense", "x")
+    assert (code, out) == (2, "")
+    assert error.startswith("usage: mlflow-grpc-predict")
+
+
+def test_help_and_version():
+    """They print to stdout; the help names every exit code."""
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(f" {number} " in " ".join(out.split()) for number in (0, 1, 2, 3, 4, 5, 130))
+    assert run("--version") == (0, f"{__version__}\n", "")
+
+
+def test_ctrl_c_during_a_call():
+    """130 and no traceback."""
+    model = GatedModel()
+    with serving(model, PlainCodec()) as server:
+        process = subprocess.Popen(
+            [*COMMAND, "-a", server.address, "hold"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
+        model.wait_until_entered()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == (b"", b"")
+        assert process.returncode == 130
+        model.let_go()
+
+
+def test_a_pipe_that_nobody_reads(address):
+    """1 and no traceback when the reader has gone, as with `| head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams: dict[str, Any] = {"capture_output": False, "stdout": writer, "stderr": subprocess.PIPE}
+    try:
+        assert run("-a", address, stdin=b"x" * 200_000, **streams) == (1, "", "")
+    finally:
+        os.close(writer)
+
+
+def test_a_full_disk(address):
+    """1, and one line that says so."""
+    with open("/dev/full", "wb") as full:
+        code, _, error = run("-a", address, "x", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert (code, error) == (1, "error: cannot write the answer: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code", "line"),
+    [
+        ("<&-", [], 2, "error: no payload is given and stdin is closed\n"),
+        (">&-", ["x"], 1, "error: cannot write the answer: stdout is closed\n"),
+        ("2>&-", ["refuse"], 3, ""),
+    ],
+)
+def test_streams_that_are_closed(address, closed, arguments, code, line):
+    """Each is told of or done without; the exit code holds."""
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "-a", address, *arguments]
+    done = subprocess.run(shell, capture_output=True, env=environment(), timeout=60, check=False)
+    assert (done.returncode, done.stderr.decode()) == (code, line)
+
+
+def test_grpc_s_own_log_can_be_had():
+    """GRPC_VERBOSITY in the environment is obeyed."""
+    _, _, error = run("-a", f"127.0.0.1:{free_port()}", "-t", "0.1", "x", env=environment(GRPC_VERBOSITY="DEBUG"))
+    assert error.count("\n") > 1
+
+
+def test_the_installed_command(address):
+    """mlflow-grpc-predict is the same."""
+    script = os.path.join(os.path.dirname(sys.executable), "mlflow-grpc-predict")  # noqa: PTH118, PTH120
+    done = subprocess.run(
+        [script, "-a", address, '{"a": 1}'], capture_output=True, check=True, env=environment(), timeout=60
+    )
+    assert json.loads(done.stdout) == {"a": 1}
+
+
+def test_main_in_process(address, capsys):
+    """main takes its arguments as a list and ends in SystemExit."""
+    from mlflow_grpc_client.cli import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{__version__}\n"

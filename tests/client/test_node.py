@@ -1,0 +1,97 @@
+"""The Node example, installed from its lock file and run for real."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.support.servers import ROOT, free_port
+
+EXAMPLE = ROOT / "client" / "examples" / "node"
+FLOWERS = pd.DataFrame(
+    [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]],
+    columns=["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"],
+)
+
+
+def tool(name: str) -> str:
+    path = shutil.which(name)
+    assert path, f"{name} is not on the PATH: install Node.js 18 or later, the Node example is tested with it"
+    return path
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the example with its dependencies, beside a copy of mlflow.proto as in the repository."""
+    root = tmp_path_factory.mktemp("node")
+    copy = root / EXAMPLE.relative_to(ROOT)
+    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("node_modules"))
+    shutil.copy(ROOT / "mlflow.proto", root)
+    command = [tool("npm"), "ci", "--prefer-offline", "--no-audit", "--no-fund", "--no-update-notifier"]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return copy
+
+
+def predict(example: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of predict.mjs, started from somewhere else."""
+    command = [tool("node"), str(example / "predict.mjs"), *arguments]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def payload(frame: pd.DataFrame) -> str:
+    return json.dumps({"dataframe_split": frame.to_dict(orient="split", index=False)})
+
+
+def test_it_prints_the_model_s_prediction(example, iris):
+    """What the model predicts in Python."""
+    code, out, error = predict(example, "--address", iris.address, payload(FLOWERS))
+    assert (code, error) == (0, "")
+    assert json.loads(out) == {"predictions": iris.model.predict(FLOWERS, None).tolist()}
+
+
+def test_it_takes_another_proto(example, iris, tmp_path):
+    """A path to mlflow.proto, wherever it is."""
+    shutil.copy(ROOT / "mlflow.proto", tmp_path)
+    code, out, _ = predict(
+        example, "--address", iris.address, "--proto", str(tmp_path / "mlflow.proto"), payload(FLOWERS)
+    )
+    assert code == 0
+    assert json.loads(out)["predictions"]
+
+
+def test_it_shows_what_is_wrong_with_a_payload(example, iris):
+    """Code, message, reason, request id and the columns at fault."""
+    code, out, error = predict(example, "--address", iris.address, payload(FLOWERS.drop(columns="petal_width_cm")))
+    first, second, third = error.splitlines()
+    assert (code, out) == (1, "")
+    assert first.startswith("INVALID_ARGUMENT: The payload does not fit")
+    assert re.fullmatch(r"  reason: [A-Z_]+, request id: \w+", second)
+    assert third.startswith("  petal_width_cm: missing")
+
+
+def test_it_shows_that_there_is_no_server(example):
+    """Code and message."""
+    code, out, error = predict(example, "--address", f"127.0.0.1:{free_port()}", "{}")
+    assert (code, out) == (1, "")
+    assert error.startswith("UNAVAILABLE: ")
+
+
+def test_used_wrongly(example):
+    """2 and how to use it."""
+    code, out, error = predict(example)
+    assert (code, out) == (2, "")
+    assert error.startswith("usage: node predict.mjs")
+
+
+def test_the_lock_file_names_no_registry():
+    """So that it works behind any mirror."""
+    lock = json.loads((EXAMPLE / "package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert packages
+    assert all("integrity" in package and "resolved" not in package for package in packages)

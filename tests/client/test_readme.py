@@ -1,0 +1,76 @@
+"""client/README.md: its Python runs and prints what it says, its tables and commands are true."""
+
+import contextlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+
+import mlflow_grpc_client
+import pytest
+from mlflow_grpc_client import cli, errors
+
+from mlflow_grpc.payload.scoring import ScoringCodec
+from tests.support.servers import ROOT, serving
+
+README = (ROOT / "client" / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.splitlines()[0])
+def test_python_blocks(iris, certificates, code, tmp_path, monkeypatch):
+    """Each block runs against the example model and prints what the comments beside its prints say."""
+    for name, file in zip(
+        ("ca.pem", "client.pem", "client-key.pem"), (certificates.ca, *certificates.client), strict=True
+    ):
+        shutil.copy(file, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    expected = [line.rpartition("  # ")[2] for line in code.splitlines() if "print(" in line]
+    cert, key = certificates.server
+    model = iris.model
+    with contextlib.ExitStack() as stack:
+        code = code.replace("localhost:50051", iris.address)
+        if "models.example:443" in code:
+            tls = {"tls_cert": cert, "tls_key": key, "tls_client_ca": certificates.ca}
+            server = stack.enter_context(serving(model, ScoringCodec(model.metadata, model.loader_module), **tls))
+            code = code.replace("models.example:443", server.address)
+        printed = stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102
+    assert printed.getvalue().splitlines() == expected
+
+
+def test_there_are_blocks():
+    """The expression that finds them does; most print something."""
+    assert len(BLOCKS) >= 6
+    assert sum("print(" in block for block in BLOCKS) >= 6
+
+
+def test_the_table_of_errors():
+    """It has each class with its code."""
+    for code, kind in errors._BY_CODE.items():
+        assert f"| `{kind.__name__}` | `{code.name}` |" in README
+        assert kind.__name__ in mlflow_grpc_client.__all__
+
+
+def test_the_table_of_exit_codes():
+    """It has each of the command's."""
+    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")} | {0}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} == codes
+
+
+def test_flags_of_the_command():
+    """Each flag that is named is there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow_grpc_client", "-h"], capture_output=True, text=True, check=True
+    )
+    commands = [line for line in README.splitlines() if "mlflow-grpc-predict" in line]
+    flags = {flag for line in commands for flag in re.findall(r"--[a-z-]+", line)}
+    assert len(flags) >= 5
+    assert all(flag in done.stdout for flag in flags)
+
+
+def test_links():
+    """Files that are linked are there."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / "client" / target).exists(), target
