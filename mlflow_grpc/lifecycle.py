@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ import grpc
 
 from mlflow_grpc import logs
 from mlflow_grpc.engine.admission import Admission, Stage
-from mlflow_grpc.engine.execution import Engine
+from mlflow_grpc.engine.execution import Engine, Plain
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, TextCodec
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_S = 2.0
 """How long gRPC may take to send the last answers once no call is left, in seconds."""
+
+SWITCH_INTERVAL_S = 0.0005
 
 HEALTH_INTERVAL_S = 1.0
 """How often the server looks whether hung calls hold all of its threads, in seconds."""
@@ -73,9 +76,9 @@ class Server:
         """
         self.host(*await in_daemon_thread(lambda: load_model(self._settings)))
 
-    def host(self, model: HostedModel, codec: Codec) -> None:
+    def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
         """Gives the server a loaded model."""
-        self._engine.host(model, codec)
+        self._engine.host(model, codec, plain)
 
     async def open(self) -> None:
         """Takes calls from now on, unless the server is draining already."""
@@ -149,6 +152,9 @@ def run(serving: Coroutine[Any, Any, int]) -> int:
         import uvloop
 
         loop_factory = uvloop.new_event_loop
+    # The event loop and the thread that runs the model take turns at the interpreter; by default each may keep it
+    # for 5 ms, which is several times what a call takes.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(serving)
 
@@ -212,8 +218,8 @@ async def _open(server: Server, role: Role, when_loaded: Callable[[Server], Awai
     await server.open()
 
 
-def load_model(settings: Settings) -> tuple[HostedModel, Codec]:
-    """The model that the settings name, with the codec for its payloads.
+def load_model(settings: Settings) -> tuple[HostedModel, Codec, Plain | None]:
+    """The model that the settings name, with the codec for its payloads and its fast way, if it has one.
 
     MLflow is imported here: it takes seconds, in which the server can already answer health checks.
 
@@ -221,7 +227,9 @@ def load_model(settings: Settings) -> tuple[HostedModel, Codec]:
         StartError: The model cannot be served.
 
     """
+    from mlflow_grpc.engine import rows
     from mlflow_grpc.hosting import mlflow_internals, pyfunc
+    from mlflow_grpc.payload.plain import PlainDecoder
     from mlflow_grpc.payload.scoring import ScoringCodec
 
     logs.adopt()
@@ -234,8 +242,21 @@ def load_model(settings: Settings) -> tuple[HostedModel, Codec]:
     )
     logs.adopt()
     if settings.payload is Payload.TEXT:
-        return model, TextCodec()
-    return model, ScoringCodec(model.metadata, model.loader_module)
+        return model, TextCodec(), None
+    codec = ScoringCodec(model.metadata, model.loader_module)
+    decoder = PlainDecoder.of_model(model.metadata)
+    if decoder is None:
+        logger.info("batching off: the signature is not one of plain columns")
+        return model, codec, None
+    runner = rows.RowRunner(model, decoder, codec)
+    samples = decoder.samples(model.example)
+    if samples and model.try_arrays(decoder.frame(samples)):
+        logger.info("scikit-learn is given arrays: it answers as it does to frames")
+    batched, reason = rows.decide(settings.batching, model, runner, samples)
+    logger.info("batching %s: %s", "on" if batched else "off", reason)
+    if not batched and not model.rows_are_independent:
+        return model, codec, None
+    return model, codec, Plain(decoder, runner, settings.batch_rows if batched else 1, settings.batch_wait_s)
 
 
 async def in_daemon_thread(function: Callable[[], Any]) -> Any:

@@ -9,9 +9,13 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import time
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, TextIO
+
+import orjson
 
 from mlflow_grpc.settings import LogFormat, LogLevel
 
@@ -22,6 +26,13 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
     0x2028: "\\u2028",
     0x2029: "\\u2029",
 }
+
+
+FLUSH_INTERVAL_S = 0.2
+"""How long a line may wait to be written, in seconds."""
+
+MOST_LINES = 256
+"""How many lines wait at the most."""
 
 
 def escape(text: str) -> str:
@@ -35,7 +46,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": f"{_utc_second(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -43,7 +54,23 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=repr)  # ASCII: whatever is no plain character is escaped.
+        try:
+            return _non_ascii_escaped(orjson.dumps(line, default=repr).decode())
+        except TypeError:  # A lone surrogate, an integer past 64 bits.
+            return _encode(line)
+
+
+def _non_ascii_escaped(line: str) -> str:
+    return line if line.isascii() and "\x7f" not in line else _encode(orjson.loads(line))
+
+
+# ASCII: whatever is no plain character is escaped.
+_encode = json.JSONEncoder(default=repr, check_circular=False, separators=(",", ":")).encode
+
+
+@lru_cache(maxsize=2)
+def _utc_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class TextFormatter(logging.Formatter):
@@ -66,6 +93,36 @@ def _quoted(value: Any) -> str:
     return f'"{text}"' if " " in text else text
 
 
+class BufferedHandler(logging.StreamHandler[TextIO]):
+    """Writes lines of level INFO and below in groups, some times a second, and others at once.
+
+    A write for each call costs as much as all the rest of its log line. Lines keep their order; a process that is
+    killed loses those of the last moment.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes a record; called with the handler's lock held."""
+        try:
+            self._lines.append(self.format(record))
+        except Exception:  # noqa: BLE001 - logging's own way with a record that cannot be written
+            self.handleError(record)
+        if record.levelno > logging.INFO or len(self._lines) >= MOST_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is waiting."""
+        with self.lock or contextlib.nullcontext():
+            lines, self._lines = self._lines, []
+            if lines:
+                with contextlib.suppress(OSError, ValueError):  # A full disk or a closed pipe must not cost an answer.
+                    self.stream.write("\n".join(lines) + "\n")
+                    self.stream.flush()
+
+
 class _Worker(logging.Filter):
     """Adds the worker's number to each record."""
 
@@ -83,6 +140,12 @@ def uses_json(log_format: LogFormat) -> bool:
     return log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not sys.stderr.isatty())
 
 
+def _flush_for_ever(handler: BufferedHandler) -> None:
+    pause = threading.Event()
+    while not pause.wait(FLUSH_INTERVAL_S):
+        handler.flush()
+
+
 def configure(log_format: LogFormat, level: LogLevel, *, worker: int | None = None) -> None:
     """Sends every log record of the process, warnings included, to stderr in one format.
 
@@ -92,13 +155,15 @@ def configure(log_format: LogFormat, level: LogLevel, *, worker: int | None = No
         worker: The number of this process among several; each line then tells it.
 
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = BufferedHandler(sys.stderr)
+    threading.Thread(target=_flush_for_ever, args=(handler,), name="flush-log", daemon=True).start()
     if worker is not None:
         handler.addFilter(_Worker(worker))
     handler.setFormatter(JsonFormatter() if uses_json(log_format) else TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.value.upper(), force=True)
     logging.captureWarnings(True)
-    logging.raiseExceptions = False  # A full disk or a closed pipe must not cost an answer.
+    # Our lines do not show them, and to find them out takes system calls for each record.
+    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
 
 
 def announce(message: str, log_format: LogFormat) -> None:

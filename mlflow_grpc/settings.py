@@ -52,6 +52,14 @@ class Payload(StrEnum):
     TEXT = "text"
 
 
+class Batching(StrEnum):
+    """Whether calls that wait at the same time are put together."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Requirements(StrEnum):
     """What happens when the environment does not meet the model's requirements."""
 
@@ -157,6 +165,28 @@ class Settings(BaseSettings):
         "MLFLOW_GRPC_REQUIREMENTS",
         text="check: a model whose requirements this environment does not meet is refused, with the list. "
         "warn: it is served, as MLflow does.",
+    )
+    batching: Annotated[Batching, Flag(("--batching",))] = setting(
+        Batching.OFF,
+        "MLFLOW_GRPC_BATCHING",
+        text="off: each call is predicted by itself. auto: calls that wait at the same time are predicted together "
+        "if the model's flavor is known to treat rows independently and a check at load agrees. on: the owner says "
+        "that it does.",
+    )
+    batch_rows: Annotated[int, Flag(("--batch-rows",), metavar="N")] = setting(
+        128,
+        "MLFLOW_GRPC_BATCH_ROWS",
+        text="The most rows that are predicted together.",
+        ge=1,
+        le=1_000_000,
+    )
+    batch_wait_s: Annotated[float, Flag(("--batch-wait",), metavar="SECONDS")] = setting(
+        0.05,
+        "MLFLOW_GRPC_BATCH_WAIT",
+        text="How long a call waits for a running batch before its own is started beside it, in seconds.",
+        ge=0,
+        le=60,
+        allow_inf_nan=False,
     )
     threads: Annotated[int, Flag(("--threads",), metavar="N")] = Field(
         default_factory=default_threads,

@@ -5,12 +5,33 @@ only waits; a call that takes long, or for ever, holds up no other.
 """
 
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlflow_grpc.engine.admission import Admission
+from mlflow_grpc.engine.batching import Batcher
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import NotReady, TimeLimitExceeded
 from mlflow_grpc.hosting.model import HostedModel, InputRefused
 from mlflow_grpc.payload.codec import Codec
+
+if TYPE_CHECKING:  # They import MLflow, which takes seconds and is not needed to answer health checks.
+    from mlflow_grpc.engine.rows import RowRunner
+    from mlflow_grpc.payload.plain import PlainDecoder
+
+MOST_PLAIN_CHARACTERS = 16_384
+"""The longest payload that is decoded in the event loop; it takes well under a millisecond."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The fast way of a model: how its plain rows are decoded, run, and put together."""
+
+    decoder: "PlainDecoder"
+    runner: "RowRunner"
+    most_rows: int
+    """The most rows in a batch; 1 if calls are not to be put together."""
+    longest_wait_s: float
 
 
 class Engine:
@@ -26,10 +47,23 @@ class Engine:
         self._admission = admission
         self._timeout_s = timeout_s
         self._hosted: tuple[HostedModel, Codec] | None = None
+        self._plain: tuple[PlainDecoder, Batcher] | None = None
 
-    def host(self, model: HostedModel, codec: Codec) -> None:
-        """Gives the engine its model."""
+    def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
+        """Gives the engine its model.
+
+        Args:
+            model: The model.
+            codec: The formats of its payloads.
+            plain: How plain rows are run, if there is a fast way for this model.
+
+        """
         self._hosted = (model, codec)
+        if plain is not None:
+            batcher = Batcher(
+                self._threads, plain.runner, most_rows=plain.most_rows, longest_wait_s=plain.longest_wait_s
+            )
+            self._plain = (plain.decoder, batcher)
 
     @property
     def model_name(self) -> str:
@@ -57,10 +91,17 @@ class Engine:
                 raise NotReady("The model is still being loaded.")
             model, codec = self._hosted
             limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
+            deadline = time.monotonic() + limit_s
+
+            def alone() -> str:
+                return _answer(model, codec, text, content_type)
+
             try:
-                return await self._threads.run(
-                    lambda: _answer(model, codec, text, content_type), deadline=time.monotonic() + limit_s
-                )
+                if self._plain is not None and content_type is None and len(text) <= MOST_PLAIN_CHARACTERS:
+                    decoder, batcher = self._plain
+                    if rows := decoder.decode(text):
+                        return await batcher.run(rows, rows.count, alone, deadline=deadline)
+                return await self._threads.run(alone, deadline=deadline)
             except TimeoutError:
                 raise TimeLimitExceeded(
                     f"The call was not answered within the server's time limit of {self._timeout_s:g} s."

@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from mlflow_grpc.errors import NotReady
@@ -63,11 +63,12 @@ class ModelThreads:
         """
         self.size = size
         self._limit = size * (1 + REPLACEMENTS_PER_THREAD)
-        self._lock = threading.Lock()
-        self._work_or_close = threading.Condition(self._lock)
-        self._jobs: deque[_Job] = deque()
+        self._lock = threading.Lock()  # Of the counts below; held for a few instructions, never while waiting.
+        # Written in C: a thread that waits for it is woken once, where a Condition wakes it to wait for a lock.
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = 0
-        self._idle = 0
+        self._busy = 0
+        self._pending = 0  # Jobs that no thread has taken yet.
         self._left = 0  # Threads that run a job whose caller has gone.
         self._closed = False
 
@@ -106,28 +107,29 @@ class ModelThreads:
         """Ends idle threads and lets the others end with what they run; waits for none."""
         with self._lock:
             self._closed = True
-            waiting = list(self._jobs)
-            self._jobs.clear()
-            self._work_or_close.notify_all()
-        for job in waiting:
-            _tell(job, None, NotReady("The server has shut down."))
+            threads = self._threads
+        with contextlib.suppress(Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    _tell(job, None, NotReady("The server has shut down."))
+        for _ in range(threads):
+            self._jobs.put(None)
 
     def _submit(self, job: _Job) -> None:
         with self._lock:
             if self._closed:
                 raise NotReady("The server has shut down.")
-            self._jobs.append(job)
-            # A thread that was notified counts as idle until it runs, so one job each is reckoned.
-            if len(self._jobs) <= self._idle:
-                self._work_or_close.notify()
-            else:
+            if self._pending >= self._threads - self._busy:
                 self._start_thread_if_allowed()
+            self._pending += 1
+            self._jobs.put(job)
 
     def _leave(self, job: _Job) -> None:
         with self._lock:
             if job.state is _State.RUNNING:
                 self._left += 1
-                if self._jobs and not self._idle:
+                if self._pending:
                     self._start_thread_if_allowed()
             job.state = _State.LEFT
 
@@ -137,19 +139,21 @@ class ModelThreads:
             threading.Thread(target=self._work, name=f"model-{self._threads}", daemon=True).start()
 
     def _next(self) -> _Job | None:
-        with self._lock:
-            while True:
+        """The next job to run; None if the thread is to end."""
+        while True:
+            with self._lock:
                 if self._closed or self._threads - self._left > self.size:
                     self._threads -= 1
                     return None
-                while self._jobs:
-                    job = self._jobs.popleft()
-                    if job.state is _State.WAITING and time.monotonic() < job.deadline:
-                        job.state = _State.RUNNING
-                        return job
-                self._idle += 1
-                self._work_or_close.wait()
-                self._idle -= 1
+            job = self._jobs.get()
+            if job is None:
+                continue
+            with self._lock:
+                self._pending -= 1
+                if job.state is _State.WAITING and time.monotonic() < job.deadline:
+                    job.state = _State.RUNNING
+                    self._busy += 1
+                    return job
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -159,6 +163,7 @@ class ModelThreads:
             except BaseException as raised:  # noqa: BLE001 - it is handed to the caller
                 error = _carriable(raised)
             with self._lock:
+                self._busy -= 1
                 if job.state is _State.LEFT:
                     self._left -= 1
                 job.state = _State.LEFT

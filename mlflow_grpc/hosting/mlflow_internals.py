@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.models import Model
-from mlflow.pyfunc import FLAVOR_NAME, _validate_prediction_input, scoring_server
+from mlflow.pyfunc import FLAVOR_NAME, PyFuncModel, _validate_prediction_input, scoring_server
 from mlflow.pyfunc.scoring_server import SUPPORTED_FORMATS, _parse_json_data, invocations
 from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
@@ -32,6 +32,7 @@ __all__ = [
     "parse_json",
     "parse_parquet_input",
     "parse_requirements",
+    "predict_function",
     "predictions_to_json",
     "refuses_content_type",
     "unwrapped_predictions_to_json",
@@ -78,6 +79,14 @@ def is_signature_from_type_hint(metadata: Model) -> bool:
 def enforce_schema(data: Any, input_schema: Any, flavor: str | None) -> None:
     """Raises MlflowException if parsed data does not fit an input schema."""
     _validate_prediction_input(data, None, input_schema, None, flavor)
+
+
+def predict_function(model: PyFuncModel) -> Any:
+    """The function that `PyFuncModel.predict` calls after its checks, with the data as its one argument.
+
+    Params are not handed on: it is for models without a params schema, which MLflow gives None.
+    """
+    return model._predict_fn
 
 
 class _Reached(Exception):

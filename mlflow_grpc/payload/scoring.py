@@ -4,9 +4,12 @@ Rule of this module: whether a payload is right is MLflow's decision, made by ML
 the words for a refusal are found here (`mlflow_grpc.payload.explain`), since MLflow's repeat the payload.
 """
 
+import contextlib
+import json
 from io import BytesIO, StringIO
 from typing import Any
 
+import numpy as np
 from mlflow.models import Model
 from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPE_PARQUET, CONTENT_TYPES
 
@@ -52,6 +55,11 @@ class ScoringCodec:
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
         """Writes the answer as MLflow does: ASCII JSON with bare NaN and Infinity."""
+        plain = predictions.tolist() if isinstance(predictions, np.ndarray) else predictions
+        if isinstance(plain, list) and not request.bare_answer:
+            # MLflow's encoder differs from the standard one only where that one gives up.
+            with contextlib.suppress(TypeError, ValueError, RecursionError):
+                return json.dumps({"predictions": plain})
         answer = StringIO()
         write = internals.unwrapped_predictions_to_json if request.bare_answer else internals.predictions_to_json
         try:

@@ -44,7 +44,8 @@ def exchange(
 
 
 def _converse(connection: Any, peer: socket.socket, body: bytes | None, *, end: bool) -> dict[str, Any]:
-    rest, found = body or b"", {}
+    rest = body or b""
+    found: dict[str, Any] = {}
     pending = body is not None
     while True:
         while pending and (window := min(connection.local_flow_control_window(1), connection.max_outbound_frame_size)):

@@ -235,7 +235,7 @@ def test_results_are_not_kept_alive_by_idle_threads():
         big = await threads.run(Big, deadline=soon())
         reference = weakref.ref(big)
         del big
-        await until(lambda: threads._idle == 1)
+        await until(lambda: threads._busy == 0)
         await until(lambda: reference() is None)
 
     asyncio.run(check())

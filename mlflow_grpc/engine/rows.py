@@ -1,0 +1,119 @@
+"""Runs the rows of several calls in one call of the model, and finds out whether that is right for a model.
+
+Rule of this module: a model is trusted to treat rows independently only if its flavor is known for it, or its
+owner says so, and if a check on real rows agrees.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from mlflow_grpc.payload.codec import Codec, ModelInput
+from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
+from mlflow_grpc.settings import Batching
+
+PLAIN_INPUT = ModelInput(None)
+
+TOLERANCE = 1e-9
+"""How far, relatively, a float of a batch may be from the one predicted alone: sums over more rows are taken
+in another order by the libraries below."""
+
+
+class RowModel(Protocol):
+    """A model that takes frames which need no further check."""
+
+    @property
+    def rows_are_independent(self) -> bool:
+        """Whether the model's flavor is known to predict each row by itself."""
+        ...
+
+    def predict_frame(self, frame: pd.DataFrame) -> Any:
+        """The predictions for a frame that has the columns and types of the signature."""
+        ...
+
+
+class RowRunner:
+    """Runs plain rows for one model."""
+
+    def __init__(self, model: RowModel, decoder: PlainDecoder, codec: Codec) -> None:
+        self._model = model
+        self._decoder = decoder
+        self._codec = codec
+
+    def run(self, members: Sequence[PlainRows]) -> list[str]:
+        """The answers for the rows of several calls, in their order.
+
+        Raises:
+            ValueError: The predictions do not stand for rows.
+            Exception: Whatever the model raises.
+
+        """
+        predictions = self._model.predict_frame(self._decoder.frame(members))
+        if len(members) == 1:
+            return [self._codec.encode(predictions, PLAIN_INPUT)]
+        counts = [rows.count for rows in members]
+        return [self._codec.encode(part, PLAIN_INPUT) for part in split(predictions, counts)]
+
+
+def split(predictions: Any, counts: list[int]) -> list[Any]:
+    """Cuts predictions for rows into parts of so many rows each.
+
+    Raises:
+        ValueError: They are nothing that has rows, or another number of them.
+
+    """
+    if isinstance(predictions, np.ndarray) and predictions.ndim:
+        predictions = predictions.tolist()
+    elif isinstance(predictions, pd.DataFrame | pd.Series):
+        predictions = predictions.iloc
+    elif not isinstance(predictions, list):
+        raise ValueError("the predictions are nothing that has a row for each row")
+    bounds = list(accumulate(counts, initial=0))
+    total = len(predictions.obj) if hasattr(predictions, "obj") else len(predictions)
+    if total != bounds[-1]:
+        raise ValueError("there are more or less predictions than rows")
+    return [predictions[start:end] for start, end in pairwise(bounds)]
+
+
+def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: list[PlainRows]) -> tuple[bool, str]:
+    """Whether to batch a model, and why.
+
+    Args:
+        mode: What the owner says.
+        model: The model.
+        runner: Runs rows for it.
+        samples: Single rows to check it with.
+
+    """
+    if mode is not Batching.AUTO:
+        return mode is Batching.ON, f"its owner says {mode.value}"
+    if not model.rows_are_independent:
+        return False, "its flavor is not known to predict each row by itself"
+    if not samples:
+        return False, "it has no input example to check it with"
+    try:
+        together = [json.loads(answer)["predictions"] for answer in runner.run(samples)]
+        alone = [json.loads(runner.run([sample])[0])["predictions"] for sample in samples]
+    except Exception as error:  # noqa: BLE001 - a model of any kind
+        return False, f"the check failed with {type(error).__name__}"
+    if _same(together, alone):
+        return True, f"{len(samples)} rows predicted together and one by one are the same"
+    return False, "rows predicted together and one by one differ"
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        both_nan = math.isnan(one) and math.isnan(other)
+        return both_nan or one == other or math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=0.0)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    return bool(one == other)

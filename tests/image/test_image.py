@@ -1,0 +1,384 @@
+"""The Dockerfile, built and run for real: by docker, or without it by the scripts in CONTAINER_TOOLS."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import mlflow
+import pytest
+from mlflow_grpc_client import Client
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from sklearn.datasets import load_iris
+
+from tests.support.servers import ROOT, Process, free_port
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
+
+INSIDE = "/opt/ml/model"
+NOT_LOCKED = "toolz==1.0.0"
+"""Something that a model may require and the server's lock does not have."""
+
+STOP_LIMIT_S = 30.0
+
+
+class Engine(Protocol):
+    """What builds images, runs them in the foreground, and runs commands beside the server in a container."""
+
+    def build(self, tag: str, context: Path, **arguments: str) -> list[str]: ...
+
+    def run(self, name: str, tag: str, env: dict[str, str], volumes: dict[Path, str]) -> list[str]: ...
+
+    def inside(self, container: "Container", command: str, env: dict[str, str]) -> list[str]: ...
+
+    def identity(self, container: "Container") -> str: ...
+
+    def remove(self, tag: str) -> list[str]: ...
+
+
+class Docker:
+    """The docker on the PATH. Containers have no filesystem to write to but /tmp."""
+
+    def build(self, tag: str, context: Path, **arguments: str) -> list[str]:
+        given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        return ["docker", "build", "--tag", tag, *given, str(context)]
+
+    def run(self, name: str, tag: str, env: dict[str, str], volumes: dict[Path, str]) -> list[str]:
+        flags = ["--rm", "--network=host", "--read-only", "--tmpfs=/tmp", f"--name={name}"]
+        flags += [f"--env={key}={value}" for key, value in env.items()]
+        flags += [f"--volume={outside}:{inside}:ro" for outside, inside in volumes.items()]
+        return ["docker", "run", *flags, tag]
+
+    def inside(self, container: "Container", command: str, env: dict[str, str]) -> list[str]:
+        flags = [f"--env={key}={value}" for key, value in env.items()]
+        return ["docker", "exec", *flags, container.name, "/bin/sh", "-c", command]
+
+    def identity(self, container: "Container") -> str:
+        return output_of(self.inside(container, "cat /proc/1/status", {}))
+
+    def remove(self, tag: str) -> list[str]:
+        return ["docker", "rmi", tag]
+
+
+class Scripts:
+    """The scripts `build` and `run` of a machine that has no container engine, only buildah."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def build(self, tag: str, context: Path, **arguments: str) -> list[str]:
+        given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        return [str(self._directory / "build"), tag, str(context), *given]
+
+    def run(self, name: str, tag: str, env: dict[str, str], volumes: dict[Path, str]) -> list[str]:
+        flags = [part for key, value in env.items() for part in ("-e", f"{key}={value}")]
+        flags += [part for outside, inside in volumes.items() for part in ("-v", f"{outside}:{inside}")]
+        return [str(self._directory / "run"), tag, *flags]
+
+    def inside(self, container: "Container", command: str, env: dict[str, str]) -> list[str]:
+        server = self._server(container)
+        has = (server / "environ").read_text().rstrip("\0").split("\0")
+        user, group = (ids(self.identity(container), kind) for kind in ("Uid", "Gid"))
+        given = [f"{key}={value}" for key, value in env.items()]
+        identity = [f"--userspec={user}:{group}", "--groups="]
+        return ["chroot", *identity, str(server / "root"), "/usr/bin/env", "-i", *has, *given, "/bin/sh", "-c", command]
+
+    def identity(self, container: "Container") -> str:
+        return (self._server(container) / "status").read_text()
+
+    def remove(self, tag: str) -> list[str]:
+        return ["env", "STORAGE_DRIVER=vfs", "buildah", "rmi", tag]
+
+    def _server(self, container: "Container") -> Path:
+        script = container.popen.pid
+        (server,) = Path(f"/proc/{script}/task/{script}/children").read_text().split()
+        return Path("/proc") / server
+
+
+class Container(Process):
+    """A container that runs the image's own command on a free port of this machine."""
+
+    def __init__(self, engine: Engine, tag: str, *, model: Path | None = None) -> None:
+        self._engine = engine
+        self.name = f"mlflow-grpc-test-{uuid.uuid4().hex[:8]}"
+        self.address = f"127.0.0.1:{(port := free_port())}"
+        super().__init__(engine.run(self.name, tag, {"PORT": str(port)}, {model: INSIDE} if model else {}))
+
+    def wait_until_ready(self) -> None:
+        self.wait_for(r"ready: model \S+ \(.*\) on ")
+
+    def inside(self, command: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command of the shell in the container, as the server's user and in its environment."""
+        return subprocess.run(
+            self._engine.inside(self, command, env), capture_output=True, text=True, check=False, timeout=60
+        )
+
+    def identity(self) -> str:
+        """The server's /proc/PID/status."""
+        return self._engine.identity(self)
+
+    def stop(self) -> None:
+        # A signal that the runner cannot pass on would leave the container behind.
+        for _ in range(2):  # The second one ends a drain.
+            if self.popen.poll() is None:
+                self.signal(signal.SIGTERM)
+                try:
+                    self.popen.wait(STOP_LIMIT_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        super().stop()
+
+
+def output_of(command: list[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def ids(status: str, kind: str) -> int:
+    """The effective Uid or Gid in a /proc/PID/status."""
+    match = re.search(rf"^{kind}:\t\d+\t(\d+)", status, re.MULTILINE)
+    assert match, status
+    return int(match[1])
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    if shutil.which("docker") and not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return Docker()
+    scripts = ROOT / os.environ.get("CONTAINER_TOOLS", "../shared/container")
+    if not all((scripts / name).is_file() for name in ("build", "run")):
+        pytest.fail(
+            "building images needs docker with a running daemon (`docker info`), or the scripts build and run in "
+            f"the directory that CONTAINER_TOOLS names; there are none in {scripts}"
+        )
+    return Scripts(scripts)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build context: a copy of the checkout with the example model, as `make models/iris` puts it there."""
+    copy = tmp_path_factory.mktemp("context") / "checkout"
+    skipped = shutil.ignore_patterns(".?*", "__pycache__", "node_modules", "mlruns", "mlartifacts", "iris")
+    shutil.copytree(ROOT, copy, ignore=skipped)
+    shutil.copy(ROOT / ".dockerignore", copy)
+    output_of([sys.executable, str(copy / "models" / "train_iris.py")])
+    return copy
+
+
+@pytest.fixture(scope="module")
+def iris(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example model, outside of the build context."""
+    return shutil.copytree(context / "models" / "iris", tmp_path_factory.mktemp("models") / "iris")
+
+
+def build(engine: Engine, tag: str, context: Path, **arguments: str) -> Iterator[str]:
+    output_of(engine.build(tag, context, **arguments))
+    yield tag
+    output_of(engine.remove(tag))
+
+
+@pytest.fixture(scope="module")
+def baked(engine: Engine, context: Path, iris: Path) -> Iterator[str]:
+    """An image with the example model in it, which requires something more than the server does."""
+    model = shutil.copytree(iris, context / "models" / "baked")
+    add_requirement(model, NOT_LOCKED)
+    yield from build(engine, "mlflow-grpc-test:baked", context, MODEL_DIR="models/baked")
+
+
+@pytest.fixture(scope="module")
+def plain(engine: Engine, context: Path) -> Iterator[str]:
+    """An image without a model."""
+    yield from build(engine, "mlflow-grpc-test:plain", context)
+
+
+@pytest.fixture(scope="module")
+def running(engine: Engine, baked: str) -> Iterator[Container]:
+    """A container with the example model in it, that is ready."""
+    with Container(engine, baked) as container:
+        container.wait_until_ready()
+        yield container
+
+
+def add_requirement(model: Path, requirement: str) -> None:
+    with (model / "requirements.txt").open("a") as file:
+        file.write(f"\n{requirement}\n")
+
+
+def assert_answers_like(address: str, model: Path) -> None:
+    """Asserts that the server at `address` predicts what the model predicts in this process."""
+    loaded = mlflow.pyfunc.load_model(str(model))
+    flowers = load_iris(as_frame=True).data.iloc[[0, 60, 120]]
+    flowers.columns = loaded.metadata.get_input_schema().input_names()
+    with Client(address) as client:
+        answer = client.predict(flowers)
+    assert answer == loaded.predict(flowers).tolist()
+    assert len(set(answer)) == 3
+
+
+def test_baked_model_answers(running: Container, iris: Path) -> None:
+    """A client outside of the container gets from a baked model what MLflow gets from it."""
+    assert_answers_like(running.address, iris)
+
+
+def test_baked_requirements_are_installed(running: Container) -> None:
+    """A baked model's requirements are in the image, also those that the server does not have."""
+    assert NOT_LOCKED in running.inside("pip freeze").stdout.splitlines()
+
+
+def test_server_is_not_root(running: Container) -> None:
+    """The server runs as the numeric user that the Dockerfile names, which is not root."""
+    user = re.search(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert user
+    assert (ids(running.identity(), "Uid"), ids(running.identity(), "Gid")) == (int(user[1]), int(user[2]))
+    assert int(user[1]) != 0
+
+
+def test_nothing_is_written_outside_of_tmp(running: Container, iris: Path) -> None:
+    """A server that has answered has made no file outside of /tmp, and could change none of the image's own."""
+    assert_answers_like(running.address, iris)
+    user = ids(running.identity(), "Uid")
+    skipped = r"\( -path /proc -o -path /sys -o -path /dev \) -prune"
+    made = running.inside(f"touch /tmp/here; find / {skipped} -o -user {user} -print").stdout.splitlines()
+    assert "/tmp/here" in made  # noqa: S108
+    assert [path for path in made if not path.startswith("/tmp/")] == []  # noqa: S108
+    writable = running.inside("find /opt -writable ! -type l")
+    assert (writable.returncode, writable.stdout) == (0, "")
+
+
+def test_healthcheck(running: Container) -> None:
+    """The Dockerfile's HEALTHCHECK is content with a server that is ready, and with nothing else."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    check = re.search(r"^HEALTHCHECK\s.*?\sCMD\s+(.+)$", text, re.MULTILINE)
+    assert check
+    healthy = running.inside(check[1])
+    assert (healthy.returncode, healthy.stdout) == (0, "SERVING\n"), healthy.stderr
+    assert running.inside(check[1], PORT=str(free_port())).returncode != 0
+
+
+def test_any_user_serves(engine: Engine, baked: str, iris: Path, tmp_path: Path) -> None:
+    """The image also serves as a user that it does not know, as OpenShift and others run it."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {baked}\nUSER 54321:0\n")
+    for tag in build(engine, "mlflow-grpc-test:user", tmp_path):
+        with Container(engine, tag) as container:
+            container.wait_until_ready()
+            assert ids(container.identity(), "Uid") == 54321
+            assert_answers_like(container.address, iris)
+
+
+def test_mounted_model_answers(engine: Engine, plain: str, iris: Path) -> None:
+    """A client outside of the container gets from a mounted model what MLflow gets from it."""
+    with Container(engine, plain, model=iris) as container:
+        container.wait_until_ready()
+        assert_answers_like(container.address, iris)
+
+
+def test_image_holds_the_lock(engine: Engine, plain: str, iris: Path) -> None:
+    """The image has the packages of requirements.txt in just these versions, ours, and pip; no compiler."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    wanted = [Requirement(line.rstrip("\\")) for line in lines if line and not line.startswith(("#", " "))]
+    locked = {
+        f"{canonicalize_name(one.name)}{one.specifier}" for one in wanted if not one.marker or one.marker.evaluate()
+    }
+    with Container(engine, plain, model=iris) as container:
+        container.wait_until_ready()
+        listed = container.inside("pip list --format=freeze").stdout.split()
+        tools = container.inside("for tool in pip cc gcc g++ clang; do command -v $tool; done")
+    installed = {
+        f"{canonicalize_name(name)}=={number}" for name, _, number in (line.partition("==") for line in listed)
+    }
+    ours = {f"{name}=={version(name)}" for name in ("mlflow-grpc", "mlflow-grpc-client")}
+    assert locked | ours <= installed
+    assert {line.partition("==")[0] for line in installed - locked - ours} <= {"pip", "setuptools", "wheel"}
+    assert tools.stdout == "/opt/venv/bin/pip\n"
+
+
+GATE = f'''
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class Gate(PythonModel):
+    """Answers with what comes through a pipe beside the model, once it comes."""
+
+    def predict(self, context, model_input, params=None):
+        with open("{INSIDE}/gate") as gate:
+            return gate.read()
+
+
+mlflow.models.set_model(Gate())
+'''
+
+
+def test_sigterm_drains(engine: Engine, plain: str, tmp_path: Path) -> None:
+    """A call that is in flight when SIGTERM comes is answered, then the container ends with 0."""
+    (tmp_path / "gate.py").write_text(GATE)
+    mlflow.pyfunc.save_model(tmp_path / "model", python_model=tmp_path / "gate.py", pip_requirements=["mlflow"])
+    gate = tmp_path / "model" / "gate"
+    os.mkfifo(gate)
+    gate.chmod(0o666)
+    with (
+        Container(engine, plain, model=tmp_path / "model") as container,
+        Client(container.address) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        container.wait_until_ready()
+        call = pool.submit(client.predict, {"inputs": [1]})
+        with gate.open("w") as answer:  # Opens once the model has opened its end.
+            container.signal(signal.SIGTERM)
+            container.wait_for("draining: 1 calls in flight")
+            answer.write("let through")
+        assert call.result(STOP_LIMIT_S) == "let through"
+        assert container.wait() == 0, container.output
+
+
+def test_unmet_requirement_is_named(engine: Engine, plain: str, iris: Path, tmp_path: Path) -> None:
+    """A mounted model that the image does not meet ends the container with 2 and the list of what is unmet."""
+    model = shutil.copytree(iris, tmp_path / "iris")
+    add_requirement(model, "no-such-package==1.0")
+    add_requirement(model, "orjson<3")
+    with Container(engine, plain, model=model) as container:
+        assert container.wait(60) == 2, container.output
+        (error,) = container.stderr
+        assert "no-such-package==1.0 (not installed)" in error
+        assert re.search(r"orjson<3 \(\S+ is installed\)", error)
+
+
+def test_missing_model_is_said(engine: Engine, plain: str) -> None:
+    """Without a model the container ends with 2 and one line that says where the model should be."""
+    with Container(engine, plain) as container:
+        assert container.wait(60) == 2, container.output
+        (error,) = container.stderr
+        assert f"{INSIDE} is not an MLflow model: it has no MLmodel file" in error
+
+
+def test_conflicting_mlflow_fails_the_build(engine: Engine, context: Path, iris: Path) -> None:
+    """A model that pins an MLflow which the server does not work with ends the build with pip's words on it."""
+    model = shutil.copytree(iris, context / "models" / "conflicting")
+    (model / "requirements.txt").write_text("mlflow==2.22.0\n")
+    tag = "mlflow-grpc-test:conflicting"
+    done = subprocess.run(
+        engine.build(tag, context, MODEL_DIR="models/conflicting"), capture_output=True, text=True, check=False
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode != 0, output
+    assert re.search(r"Cannot install .*mlflow==2\.22\.0 .*conflicting dependencies", output), output
+    assert re.search(r"mlflow-grpc \S+ depends on mlflow<4 and >=3", output), output
+
+
+def test_model_dir_without_a_model_fails_the_build(engine: Engine, context: Path) -> None:
+    """A MODEL_DIR that holds no model ends the build, with words that say so."""
+    done = subprocess.run(
+        engine.build("mlflow-grpc-test:wrong", context, MODEL_DIR="models"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "MODEL_DIR=models is no MLflow model: it has no MLmodel file" in done.stdout + done.stderr

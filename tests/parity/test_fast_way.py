@@ -1,0 +1,85 @@
+"""Models that take the fast way (plain columns, scikit-learn), against a real `mlflow models serve`."""
+
+import json
+import math
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import mlflow
+import pytest
+from mlflow.models import infer_signature
+
+from tests.support.payloads import TEXTS
+from tests.support.servers import Caller, post, ready_address, start_mlflow_server, start_server
+
+COLUMNS = ["sepal length", "sepal_width", "größe", "d"]
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """Probabilities of a logistic regression: floats whose last bits depend on how they are summed."""
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    data, target = load_iris(return_X_y=True, as_frame=True)
+    data.columns = COLUMNS
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(data, target)
+    path = tmp_path_factory.mktemp("flowers") / "flowers"
+    mlflow.sklearn.save_model(
+        model,
+        path,
+        serialization_format="skops",
+        signature=infer_signature(data, model.predict_proba(data)),
+        input_example=data.head(3),
+        pyfunc_predict_fn="predict_proba",
+        pip_requirements=["mlflow", "scikit-learn"],
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def oracle(flowers):
+    process, url = start_mlflow_server(flowers)
+    with process:
+        yield url
+
+
+def texts(count):
+    """Payloads of one to three rows in every format."""
+    dice = random.Random(2)
+    for number in range(count):
+        rows = [[round(dice.uniform(0, 8), dice.randrange(12)) for _ in COLUMNS] for _ in range(dice.randrange(1, 4))]
+        yield json.dumps(
+            [
+                {"dataframe_split": {"columns": COLUMNS, "data": rows}},
+                {"dataframe_records": [dict(zip(COLUMNS, row, strict=True)) for row in rows]},
+                {"inputs": {name: [row[place] for row in rows] for place, name in enumerate(COLUMNS)}},
+                {"instances": [dict(zip(COLUMNS, row, strict=True)) for row in rows]},
+            ][number % 4]
+        )
+
+
+def close(ours, theirs):
+    """The same JSON, floats within 1e-9."""
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(close, ours, theirs))
+    return math.isclose(ours, theirs, rel_tol=1e-9) if isinstance(ours, float) else ours == theirs
+
+
+@pytest.mark.parametrize("batching", ["off", "auto"])
+def test_answers(flowers, oracle, batching):
+    """One by one each answer is MLflow's to the letter; 32 at a time too, but for the last bits if they are batched."""
+    asked = [*texts(200), *(text for text in TEXTS if len(text) < 1000)]
+    expected = [post(oracle, text) for text in asked]
+    with start_server("-m", str(flowers), "--batching", batching, "--log-level", "info") as process:
+        with Caller(ready_address(process)) as call, ThreadPoolExecutor(32) as pool:
+            for outcomes in (map(call.outcome, asked), pool.map(call.outcome, asked * 3)):
+                for (status, body), outcome in zip(expected * 3, outcomes, strict=False):
+                    assert (outcome[0] == "OK") == (status == 200)
+                    if status == 200 and batching == "off":
+                        assert outcome[1] == body
+                    elif status == 200:
+                        assert close(json.loads(outcome[1] or "")["predictions"], json.loads(body)["predictions"])
+        process.wait_for(f"batching {'on' if batching == 'auto' else 'off'}: ")

@@ -1,0 +1,281 @@
+"""engine/batching.py: batching never shows, whatever strikes when. Gates, not luck."""
+
+import asyncio
+import random
+import threading
+import time
+
+import pytest
+
+from mlflow_grpc.engine.batching import Batcher
+from mlflow_grpc.engine.threads import ModelThreads
+
+
+class Work:
+    """Answers `<row>` for each row; can be held at its gate, and fails on rows of the word `poison`."""
+
+    def __init__(self):
+        self.batches = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.wrong_count = False
+
+    def hold_next(self):
+        """Gives the batches from now on a gate of their own; those that run keep theirs."""
+        self.gate = threading.Event()
+        return self.gate
+
+    def run(self, rows):
+        gate = self.gate
+        self.batches.append(list(rows))
+        self.entered.release()
+        assert gate.wait(30)
+        if any("poison" in str(row) for row in rows):
+            raise ValueError("poison")
+        answers = [f"<{row}>" for row in rows]
+        return answers[:-1] if self.wrong_count and len(rows) > 1 else answers
+
+
+def soon(seconds=30.0):
+    return time.monotonic() + seconds
+
+
+def alone(row):
+    """What a call by itself comes to."""
+
+    def run():
+        if "poison" in str(row):
+            raise KeyError(row)
+        return f"<{row}>"
+
+    return run
+
+
+class Bench:
+    """A batcher with its work, inside a running loop."""
+
+    def __init__(self, *, threads=2, most_rows=64, longest_wait_s=30.0):
+        self.work = Work()
+        self.batcher = Batcher(ModelThreads(threads), self.work, most_rows=most_rows, longest_wait_s=longest_wait_s)
+
+    def call(self, row, *, count=1, deadline=None):
+        return asyncio.create_task(self.batcher.run(row, count, alone(row), deadline=deadline or soon()))
+
+    async def hold(self, row="first"):
+        """Starts a call that stays in the model until the gate opens."""
+        self.work.gate.clear()
+        task = self.call(row)
+        assert await asyncio.to_thread(self.work.entered.acquire, timeout=30)
+        return task
+
+
+def run(check):
+    asyncio.run(asyncio.wait_for(check(), 60))
+
+
+async def turn(times=3):
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+def test_a_lone_call_starts_at_once():
+    """Nothing is waited for when nothing else is there."""
+
+    async def check():
+        bench = Bench()
+        assert await bench.call("a") == "<a>"
+        assert bench.work.batches == [["a"]]
+
+    run(check)
+
+
+def test_what_comes_while_a_batch_runs_makes_up_the_next():
+    """One batch for all that waited, each with its own answer."""
+
+    async def check():
+        bench = Bench()
+        first = await bench.hold()
+        rest = [bench.call(f"r{number}") for number in range(10)]
+        await turn()
+        assert len(bench.work.batches) == 1
+        bench.work.gate.set()
+        assert await first == "<first>"
+        assert await asyncio.gather(*rest) == [f"<r{number}>" for number in range(10)]
+        assert len(bench.work.batches) == 2
+
+    run(check)
+
+
+def test_a_batch_has_no_more_rows_than_allowed():
+    """Rows are counted, not calls; a call that is larger by itself still runs."""
+
+    async def check():
+        bench = Bench(most_rows=4)
+        first = await bench.hold()
+        sizes = [3, 1, 1, 9, 2, 2]
+        rest = [bench.call(f"r{place}", count=size) for place, size in enumerate(sizes)]
+        await turn()
+        bench.work.gate.set()
+        await asyncio.gather(first, *rest)
+        assert bench.work.batches[1:] == [["r0", "r1"], ["r2"], ["r3"], ["r4", "r5"]]
+
+    run(check)
+
+
+def test_a_slow_batch_does_not_hold_up_the_next_for_ever():
+    """After the longest wait, what waits is started beside it."""
+
+    async def check():
+        bench = Bench(longest_wait_s=0.05)
+        slow = await bench.hold()
+        waiting = bench.call("b")
+        assert await asyncio.to_thread(bench.work.entered.acquire, timeout=30)
+        bench.work.gate.set()
+        assert await waiting == "<b>"
+        assert await slow == "<first>"
+
+    run(check)
+
+
+@pytest.mark.parametrize("fault", ["poison", "count"])
+def test_a_failing_batch_is_run_again_one_by_one(fault):
+    """A bad row, or a wrong number of predictions, hurts its sender only."""
+
+    async def check():
+        bench = Bench()
+        first = await bench.hold()
+        bench.work.wrong_count = fault == "count"
+        rows = [f"r{number}" for number in range(8)] + (["poison"] if fault == "poison" else [])
+        rest = [bench.call(row) for row in rows]
+        await turn()
+        bench.work.gate.set()
+        assert await first == "<first>"
+        outcomes = await asyncio.gather(*rest, return_exceptions=True)
+        assert outcomes[:8] == [f"<{row}>" for row in rows[:8]]
+        if fault == "poison":
+            assert isinstance(outcomes[8], KeyError)
+        assert await bench.call("after") == "<after>"
+
+    run(check)
+
+
+def test_one_that_is_cancelled_before_the_batch_is_not_in_it():
+    """It leaves, the others are answered, and its row is never run."""
+
+    async def check():
+        bench = Bench()
+        first = await bench.hold()
+        rest = [bench.call(f"r{number}") for number in range(5)]
+        await turn()
+        rest[2].cancel()
+        await turn()
+        bench.work.gate.set()
+        outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
+        assert [str(outcome) for outcome in outcomes if isinstance(outcome, str)] == [
+            "<first>", "<r0>", "<r1>", "<r3>", "<r4>",
+        ]  # fmt: skip
+        assert bench.work.batches[1] == ["r0", "r1", "r3", "r4"]
+
+    run(check)
+
+
+@pytest.mark.parametrize("leaver", [0, 2, 4])
+def test_one_that_is_cancelled_during_the_batch_leaves_the_rest(leaver):
+    """The others of its batch are answered; MLServer's batcher leaves the later ones hanging."""
+
+    async def check():
+        bench = Bench()
+        first = await bench.hold()
+        rest = [bench.call(f"r{number}") for number in range(5)]
+        await turn()
+        opened = bench.work.gate
+        second = bench.work.hold_next()
+        opened.set()
+        assert await first == "<first>"
+        assert await asyncio.to_thread(bench.work.entered.acquire, timeout=30)
+        rest[leaver].cancel()
+        await turn()
+        second.set()
+        outcomes: list[object] = list(await asyncio.gather(*rest, return_exceptions=True))
+        assert isinstance(outcomes[leaver], asyncio.CancelledError)
+        del outcomes[leaver]
+        assert outcomes == [f"<r{number}>" for number in range(5) if number != leaver]
+        assert await bench.call("after") == "<after>"
+
+    run(check)
+
+
+def test_when_all_leave_the_next_batch_does_not_wait_for_the_hung_one():
+    """A batch that hangs and that nobody waits for any more holds up nobody."""
+
+    async def check():
+        bench = Bench()
+        hung = await bench.hold()
+        hung.cancel()
+        await asyncio.gather(hung, return_exceptions=True)
+        bench.work.gate.set()
+        assert await bench.call("after") == "<after>"
+
+    run(check)
+
+
+def test_an_expired_member_is_told_and_not_run():
+    """Its deadline counts while it waits; the others are answered."""
+
+    async def check():
+        bench = Bench()
+        first = await bench.hold()
+        late = bench.call("late", deadline=time.monotonic() + 0.02)
+        fine = bench.call("fine")
+        with pytest.raises(TimeoutError):
+            await late
+        bench.work.gate.set()
+        assert list(await asyncio.gather(first, fine)) == ["<first>", "<fine>"]
+        assert ["fine"] in bench.work.batches
+        assert not any("late" in batch for batch in bench.work.batches)
+
+    run(check)
+
+
+def test_a_closed_pool_is_told_to_all():
+    """Nobody is left waiting when the server stops."""
+
+    async def check():
+        bench = Bench()
+        bench.batcher._threads.close()
+        outcomes = await asyncio.gather(*(bench.call(f"r{n}") for n in range(3)), return_exceptions=True)
+        assert all(isinstance(outcome, Exception) for outcome in outcomes)
+
+    run(check)
+
+
+def test_ten_thousand_distinct_inputs():
+    """Random sizes, some cancelled, some poisoned: none lost, none swapped, none twice."""
+
+    async def check():
+        dice = random.Random(1)
+        bench = Bench(threads=4, most_rows=16)
+        outcomes = {}
+
+        async def one(number):
+            row = f"poison {number}" if number % 501 == 0 else f"row {number}"
+            task = bench.call(row, count=dice.randrange(1, 6))
+            if number % 13 == 0:
+                for _ in range(dice.randrange(4)):
+                    await asyncio.sleep(0)
+                task.cancel()
+            outcomes[number] = (await asyncio.gather(task, return_exceptions=True))[0]
+
+        await asyncio.gather(*(one(number) for number in range(10_000)))
+        for number, outcome in outcomes.items():
+            if isinstance(outcome, asyncio.CancelledError):
+                assert number % 13 == 0
+            elif number % 501 == 0:
+                assert isinstance(outcome, KeyError)
+            else:
+                assert outcome == f"<row {number}>"
+        assert len(outcomes) == 10_000
+        assert len(bench.work.batches) < 10_000
+
+    run(check)
