@@ -33,6 +33,7 @@ FLUSH_S = 2.0
 """How long gRPC may take to send the last answers once no call is left, in seconds."""
 
 SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep the interpreter while another waits for it, in seconds; Python's default is 0.005."""
 
 HEALTH_INTERVAL_S = 1.0
 """How often the server looks whether hung calls hold all of its threads, in seconds."""

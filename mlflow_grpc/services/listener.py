@@ -5,8 +5,8 @@ Rule of this module: a limit or an option of gRPC is set here and nowhere else.
 
 import logging
 import socket
+import ssl
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -72,7 +72,7 @@ def listen(server: grpc.aio.Server, settings: Settings) -> int:
         try:
             port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
         except RuntimeError as error:
-            raise AddressUnavailable(_why_not(address, port, tls=credentials is not None)) from error
+            raise AddressUnavailable(_why_not(address, port)) from error
     return port
 
 
@@ -90,35 +90,48 @@ def _addresses(host: str) -> list[str]:
     return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
-def _why_not(address: str, port: int, *, tls: bool) -> str:
+def _why_not(address: str, port: int) -> str:
     """Asks the kernel what gRPC does not tell: why an address cannot be bound."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    advice = f"choose another with {spelling('port')} or PORT"
+    reason = ""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.bind((address, port))
             probe.listen()
     except OSError as error:
-        return f"cannot listen on {address} port {port}: {error.strerror}; {advice}"
-    if tls:
-        return f"cannot listen on {address} port {port} with these TLS files: certificate and key do not match"
-    return f"cannot listen on {address} port {port}; {advice}"
+        reason = f": {error.strerror}"
+    return f"cannot listen on {address} port {port}{reason}; choose another with {spelling('port')} or PORT"
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert is None or settings.tls_key is None:
+    cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+    if cert is None or key is None:
         return None
+    # gRPC takes any bytes and then fails to bind without a reason; OpenSSL says what is wrong with a file.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        names = f"{spelling('tls_cert')} {cert} and {spelling('tls_key')} {key}"
+        raise StartError(f"{names} do not go together: {_reason(error)}") from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except (OSError, ValueError) as error:
+            raise StartError(f"{spelling('tls_client_ca')} {client_ca}: {_reason(error)}") from error
     return grpc.ssl_server_credentials(
-        [(_pem(settings.tls_key, "tls_key", "PRIVATE KEY"), _pem(settings.tls_cert, "tls_cert", "CERTIFICATE"))],
-        root_certificates=_pem(settings.tls_client_ca, "tls_client_ca", "CERTIFICATE")
-        if settings.tls_client_ca
-        else None,
-        require_client_auth=settings.tls_client_ca is not None,
+        [(key.read_bytes(), cert.read_bytes())],
+        root_certificates=client_ca.read_bytes() if client_ca else None,
+        require_client_auth=client_ca is not None,
     )
 
 
-def _pem(file: Path, field: str, kind: str) -> bytes:
-    data = file.read_bytes()
-    if f"{kind}-----".encode() not in data:
-        raise StartError(f"{spelling(field)} {file}: holds no {kind.lower()} in PEM format")
-    return data
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; give one without a password")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        words = (error.reason or "not PEM").lower().replace("_", " ")
+        return f"OpenSSL says {words} (files have to be PEM, and the key that of the certificate)"
+    return str(error)

@@ -81,6 +81,44 @@ def test_bad_flags(start, flags, words):
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("cert", "key", "authorities"),
+    [("a.pem", "b.key", None), ("junk", "a.key", None), ("a.pem", "junk", None), ("a.pem", "a.key", "junk")],
+)
+def test_tls_files_that_are_no_good(start, tmp_path, cert, key, authorities):
+    """A key of another certificate, or a file that is no PEM: exit code 2, and the flags at fault."""
+    import trustme
+
+    for name in "ab":
+        made = trustme.CA().issue_cert("localhost")
+        made.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+        made.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.pem"))
+    (tmp_path / "junk").write_text("-----BEGIN CERTIFICATE-----\njunk\n-----END CERTIFICATE-----\n")
+    flags = ["--tls-cert", str(tmp_path / cert), "--tls-key", str(tmp_path / key)]
+    flags += ["--tls-client-ca", str(tmp_path / authorities)] if authorities else []
+    code, line = refused(start(*flags))
+    assert code == 2
+    assert ("--tls-client-ca" if authorities else "--tls-cert") in line
+
+
+def test_model_config_reaches_the_model(start, model, tmp_path, connect):
+    """SERVING_MODEL_CONFIG overrides the configuration that the model was logged with, as in MLflow."""
+    from mlflow.pyfunc.model import PythonModel
+
+    class Configured(PythonModel):
+        def predict(self, context, model_input, params=None):
+            return dict(context.model_config)
+
+    import mlflow
+
+    path = tmp_path / "configured"
+    mlflow.pyfunc.save_model(
+        path, python_model=Configured(), model_config={"a": 1, "b": 2}, pip_requirements=["mlflow"]
+    )
+    call = connect(start("-m", str(path), env={"SERVING_MODEL_CONFIG": '{"b": 3}'}))
+    assert call('{"inputs": [1]}') == '{"predictions": {"a": 1, "b": 3}}'
+
+
 def test_an_unknown_flag(start):
     """An unknown flag is refused with exit code 2."""
     process = start("--prot", "1")
