@@ -196,7 +196,12 @@ def test_ctrl_c_during_a_call():
     model = GatedModel()
     with serving(model, PlainCodec()) as server:
         process = subprocess.Popen(
-            [*COMMAND, "-a", server.address, "hold"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+            [*COMMAND, "-a", server.address, "hold"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            # A shell starts what runs in its background with SIGINT ignored, and so do the tests inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         model.wait_until_entered()
         process.send_signal(signal.SIGINT)

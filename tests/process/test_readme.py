@@ -45,7 +45,7 @@ def test_the_two_commands(served):
     port, process = served
     assert [line for line in process.stdout if line.endswith("make predict")]
     shown = [line for line in README.splitlines() if line.startswith('{"predictions"')]
-    assert sh(f"make predict PORT={port}").splitlines()[-1:] == shown
+    assert sh(f"make --no-print-directory predict PORT={port}").splitlines()[-1:] == shown
 
 
 def test_python_blocks_run(served):

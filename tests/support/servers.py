@@ -63,14 +63,14 @@ class Process:
         with self._news:
             self._news.notify_all()
 
-    def wait_for(self, pattern: str, *, timeout_s: float = START_LIMIT_S) -> re.Match[str]:
-        """Waits for a line on stdout or stderr that matches."""
+    def wait_for(self, pattern: str, *, times: int = 1, timeout_s: float = START_LIMIT_S) -> re.Match[str]:
+        """Waits for a line on stdout or stderr that matches, or for so many of them; gives the last."""
         deadline = time.monotonic() + timeout_s
         with self._news:
             while True:
-                for line in (*self.stdout, *self.stderr):
-                    if match := re.search(pattern, line):
-                        return match
+                found = [match for line in (*self.stdout, *self.stderr) if (match := re.search(pattern, line))]
+                if len(found) >= times:
+                    return found[times - 1]
                 ended = not any(reader.is_alive() for reader in self._readers)
                 if ended or not self._news.wait(deadline - time.monotonic()):
                     raise AssertionError(f"no line matches {pattern!r}:\n{self.output}")

@@ -26,8 +26,10 @@ class Stepper(PythonModel):
             with open(leave) as pipe:
                 pipe.read()
         elif verb == "hang":
+            print("hangs", flush=True)
             threading.Event().wait()
         elif verb == "hang_spinning":
+            print("hangs", flush=True)
             while True:
                 pass
         elif verb == "exit":
