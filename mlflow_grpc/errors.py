@@ -133,6 +133,21 @@ class NotReady(ServingError):
     reason = "TEMPORARILY_UNAVAILABLE"
 
 
+class Overloaded(ServingError):
+    """There is no room for another call; the same call may well be answered a little later."""
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = "REQUEST_LIMIT_EXCEEDED"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        """Args:
+        message: What is wrong and what to do, safe to show to the caller.
+        retry_after_s: How long the caller should wait before it tries again, in seconds.
+        """
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class StartError(Exception):
     """The server cannot start as it was told to: one line that says what is wrong and what to do."""
 

@@ -6,6 +6,7 @@ work. Nothing happens at import.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -45,7 +46,7 @@ class Server:
     def __init__(self, settings: Settings, *, share_port: bool = False) -> None:
         self._settings = settings
         self._threads = ModelThreads(settings.threads)
-        self._admission = Admission()
+        self._admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
         self._engine = Engine(self._threads, self._admission, timeout_s=settings.timeout_s)
         self._calls = Calls()
         self.services: tuple[str, ...] = (text.NAME, health.NAME)
@@ -80,6 +81,10 @@ class Server:
     def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
         """Gives the server a loaded model."""
         self._engine.host(model, codec, plain)
+        # What is there now stays: a full collection that goes through all of MLflow's modules takes 0.1 s, in which
+        # no call is answered.
+        gc.collect()
+        gc.freeze()
 
     async def open(self) -> None:
         """Takes calls from now on, unless the server is draining already."""
@@ -230,7 +235,7 @@ def load_model(settings: Settings) -> tuple[HostedModel, Codec, Plain | None]:
     """
     from mlflow_grpc.engine import rows
     from mlflow_grpc.hosting import mlflow_internals, pyfunc
-    from mlflow_grpc.payload.plain import PlainDecoder
+    from mlflow_grpc.payload.plain import decoder_for
     from mlflow_grpc.payload.scoring import ScoringCodec
 
     logs.adopt()
@@ -245,18 +250,18 @@ def load_model(settings: Settings) -> tuple[HostedModel, Codec, Plain | None]:
     if settings.payload is Payload.TEXT:
         return model, TextCodec(), None
     codec = ScoringCodec(model.metadata, model.loader_module)
-    decoder = PlainDecoder.of_model(model.metadata)
+    decoder = decoder_for(model.metadata)
     if decoder is None:
-        logger.info("batching off: the signature is not one of plain columns")
+        logger.info("batching off: the signature is not one of plain columns or a plain tensor")
         return model, codec, None
-    runner = rows.RowRunner(model, decoder, codec)
     samples = decoder.samples(model.example)
-    if samples and model.try_arrays(decoder.frame(samples)):
+    if samples and model.try_arrays(decoder.table(samples)):
         logger.info("scikit-learn is given arrays: it answers as it does to frames")
+    runner = rows.RowRunner(model, decoder, codec)
     batched, reason = rows.decide(settings.batching, model, runner, samples)
     logger.info("batching %s: %s", "on" if batched else "off", reason)
     if not batched and not model.rows_are_independent:
-        return model, codec, None
+        return model, codec, Plain(decoder)
     return model, codec, Plain(decoder, runner, settings.batch_rows if batched else 1, settings.batch_wait_s)
 
 

@@ -40,6 +40,37 @@ def escape(text: str) -> str:
     return text.encode(errors="backslashreplace").decode().translate(_ESCAPES)
 
 
+_NOT_ASKED_FOR = vars(logging.makeLogRecord({}))
+
+
+class FieldsRecord(logging.LogRecord):
+    """A record that is made of fields, one for each call of the server.
+
+    It leaves out what LogRecord finds out and nobody asks for: the line of code, the process and the thread. That
+    costs several times what all the rest of the record does.
+    """
+
+    def __init__(
+        self, name: str, level: int, message: str, fields: dict[str, Any], cause: BaseException | None = None
+    ) -> None:
+        """Args:
+        name: The logger's name.
+        level: Its level.
+        message: What stands before the fields.
+        fields: Names and values.
+        cause: The exception whose traceback goes along.
+        """
+        self.__dict__.update(_NOT_ASKED_FOR)
+        self.name = name
+        self.levelno = level
+        self.levelname = logging.getLevelName(level)
+        self.msg = message
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+        self.exc_info = (type(cause), cause, cause.__traceback__) if cause is not None else None
+        self.fields = fields
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (RFC 3339, UTC), level, logger, message, the record's fields, exception."""
 
@@ -94,7 +125,7 @@ def _quoted(value: Any) -> str:
 
 
 class BufferedHandler(logging.StreamHandler[TextIO]):
-    """Writes lines of level INFO and below in groups, some times a second, and others at once.
+    """Writes the lines of calls in groups, some times a second, and errors and all other lines at once.
 
     A write for each call costs as much as all the rest of its log line. Lines keep their order; a process that is
     killed loses those of the last moment.
@@ -110,7 +141,8 @@ class BufferedHandler(logging.StreamHandler[TextIO]):
             self._lines.append(self.format(record))
         except Exception:  # noqa: BLE001 - logging's own way with a record that cannot be written
             self.handleError(record)
-        if record.levelno > logging.INFO or len(self._lines) >= MOST_LINES:
+        can_wait = isinstance(record, FieldsRecord) and record.levelno <= logging.WARNING
+        if not can_wait or len(self._lines) >= MOST_LINES:
             self.flush()
 
     def flush(self) -> None:

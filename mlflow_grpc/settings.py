@@ -167,11 +167,11 @@ class Settings(BaseSettings):
         "warn: it is served, as MLflow does.",
     )
     batching: Annotated[Batching, Flag(("--batching",))] = setting(
-        Batching.OFF,
+        Batching.AUTO,
         "MLFLOW_GRPC_BATCHING",
-        text="off: each call is predicted by itself. auto: calls that wait at the same time are predicted together "
-        "if the model's flavor is known to treat rows independently and a check at load agrees. on: the owner says "
-        "that it does.",
+        text="auto: calls that wait at the same time are predicted together if the model's flavor is known to treat "
+        "rows independently and a check at load agrees. on: the owner says that it does. off: each call is predicted "
+        "by itself.",
     )
     batch_rows: Annotated[int, Flag(("--batch-rows",), metavar="N")] = setting(
         128,
@@ -187,6 +187,20 @@ class Settings(BaseSettings):
         ge=0,
         le=60,
         allow_inf_nan=False,
+    )
+    queue_calls: Annotated[int, Flag(("--queue-calls",), metavar="N")] = setting(
+        1024,
+        "MLFLOW_GRPC_QUEUE_CALLS",
+        text="The most calls that a model has at a time, waiting or running; one more is RESOURCE_EXHAUSTED at once.",
+        ge=1,
+        le=1_000_000,
+    )
+    queue_bytes: Annotated[int, Flag(("--queue-bytes",), metavar="BYTES")] = setting(
+        512 * 1024 * 1024,
+        "MLFLOW_GRPC_QUEUE_BYTES",
+        text="The most bytes that their payloads come to; one call that is alone may be larger.",
+        ge=1024,
+        le=2**40,
     )
     threads: Annotated[int, Flag(("--threads",), metavar="N")] = Field(
         default_factory=default_threads,

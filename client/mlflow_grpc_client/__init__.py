@@ -16,6 +16,7 @@ from mlflow_grpc_client.errors import (
     InvalidInput,
     ModelError,
     PredictError,
+    ResourceExhausted,
     Unavailable,
 )
 from mlflow_grpc_client.options import TLS, CallOptions
@@ -32,5 +33,6 @@ __all__ = [
     "InvalidInput",
     "ModelError",
     "PredictError",
+    "ResourceExhausted",
     "Unavailable",
 ]

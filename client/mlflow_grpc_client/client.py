@@ -14,7 +14,7 @@ class Client(BaseClient):
     """A connection to one server, for any number of calls from any number of threads.
 
     Connects at the first call. Predictions that end in UNAVAILABLE are tried again up to four times, with
-    growing pauses, within their deadline.
+    growing pauses, within their deadline; so are those that an overloaded server refuses, with its pauses.
     """
 
     def _set_up(self) -> None:

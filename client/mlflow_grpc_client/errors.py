@@ -62,6 +62,12 @@ class Unavailable(PredictError):
     """UNAVAILABLE: no server answers, or it is loading or shutting down. `predict` has tried again already."""
 
 
+class ResourceExhausted(PredictError):
+    """RESOURCE_EXHAUSTED: the server has too many calls (reason REQUEST_LIMIT_EXCEEDED; `predict` has tried again
+    already), or the payload or the answer is over a limit.
+    """
+
+
 class DeadlineExceeded(PredictError):
     """DEADLINE_EXCEEDED: neither the server nor the network was quick enough."""
 
@@ -70,6 +76,7 @@ _BY_CODE: dict[grpc.StatusCode, type[PredictError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
     grpc.StatusCode.INTERNAL: ModelError,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
 }
 

@@ -43,7 +43,9 @@ _SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.1s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    # RESOURCE_EXHAUSTED is an overloaded server, which says in its trailers after which pause to
+                    # try again; where it means that something is too large, the server says not to.
+                    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
                 },
             }
         ],
@@ -141,7 +143,7 @@ def checked_timeout(timeout_s: float) -> float:
 
 
 def channel_options(max_message_bytes: int, tls: TLS | None) -> list[tuple[str, str | int]]:
-    """Options for grpcio's channel: message size, keepalive, and retries on UNAVAILABLE."""
+    """Options for grpcio's channel: message size, keepalive, and retries."""
     options: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),

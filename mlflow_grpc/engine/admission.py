@@ -1,13 +1,15 @@
 """Which calls may come in, and how many are in.
 
-Rule of this module: it is used from the event loop only, so a look and the step after it are one.
+Rule of this module: it is used from the event loop only, so a look and the step after it are one. A refusal
+costs next to nothing, because under overload there are more refusals than answers.
 """
 
 import asyncio
+import random
+import time
 from enum import Enum
-from types import TracebackType
 
-from mlflow_grpc.errors import NotReady
+from mlflow_grpc.errors import NotReady, Overloaded
 
 
 class Stage(Enum):
@@ -18,34 +20,86 @@ class Stage(Enum):
     DRAINING = "The server is shutting down. Try again: another server may take the call."
 
 
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.01, 5.0
+"""Within which a caller that is refused is asked to come again, in seconds."""
+
+LEARN = 0.05
+"""The weight of the last call in the time that lies between two calls that leave."""
+
+
 class Admission:
-    """Lets calls in while the stage is OPEN, counts them, and tells when the last one has left.
+    """Lets calls in while the stage is OPEN and there is room, and tells when the last one has left."""
 
-    Use it as a context manager around a call.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, *, most_calls: int, most_bytes: int) -> None:
+        """Args:
+        most_calls: The most calls that are in at a time, waiting or running.
+        most_bytes: The most that their payloads may come to; one call may be larger if it is alone.
+        """
         self.stage = Stage.LOADING
         self.in_flight = 0
+        self._bytes = 0
+        self._most_calls = most_calls
+        self._most_bytes = most_bytes
+        self._interval_s = 0.0  # Between two calls that leave, lately, while there are others.
+        self._last_left = 0.0
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def __enter__(self) -> None:
-        """Raises:
-        NotReady: The model is loading, or the server is draining.
+    def check(self) -> None:
+        """Refuses a call of which nothing has been read, if there is no room for another one.
+
+        Raises:
+            NotReady: The model is loading, or the server is draining.
+            Overloaded: There are as many calls as there may be.
+
         """
         if self.stage is not Stage.OPEN:
             raise NotReady(self.stage.value)
-        self.in_flight += 1
-        self._empty.clear()
+        if self.in_flight >= self._most_calls:
+            raise Overloaded(
+                "The server has as many calls waiting as it takes. Try again later, or more slowly.",
+                retry_after_s=self._pause_s(),
+            )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def enter(self, size: int) -> None:
+        """Lets a call in, which has to `leave` again.
+
+        Args:
+            size: The size of its payload, in bytes or characters.
+
+        Raises:
+            NotReady: The model is loading, or the server is draining.
+            Overloaded: There is no room for it.
+
+        """
+        self.check()
+        if self.in_flight and self._bytes + size > self._most_bytes:
+            raise Overloaded(
+                "The payloads that wait in the server are as large as it takes. Try again later, or more slowly.",
+                retry_after_s=self._pause_s(),
+            )
+        if not self.in_flight:
+            self._last_left = time.monotonic()
+            self._empty.clear()
+        self.in_flight += 1
+        self._bytes += size
+
+    def leave(self, size: int) -> None:
+        """A call that was let in has ended; `size` as it was then."""
+        now = time.monotonic()
+        self._interval_s += LEARN * (now - self._last_left - self._interval_s)
+        self._last_left = now
+        self._bytes -= size
         self.in_flight -= 1
-        if self.in_flight == 0:
+        if not self.in_flight:
             self._empty.set()
 
     async def wait_until_empty(self) -> None:
         """Returns once no admitted call is left; at once if there is none."""
         await self._empty.wait()
+
+    def _pause_s(self) -> float:
+        """After how long half of the calls will have left; spread, so that not all come again at once."""
+        interval_s = max(self._interval_s, (time.monotonic() - self._last_left) / self.in_flight)
+        half_s = min(max(self.in_flight / 2 * interval_s, LEAST_PAUSE_S), MOST_PAUSE_S)
+        return half_s * random.uniform(0.75, 1.25)  # noqa: S311 - nothing secret

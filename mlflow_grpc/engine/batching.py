@@ -1,23 +1,26 @@
 """Puts the rows of calls that wait at the same time into one call of the model.
 
 Rule of this module: batching never shows. Each caller gets its own rows, or the error that it would have got
-alone: where a batch fails, or gives another number of predictions than rows, its members are run one by one,
-the ordinary way. A caller that leaves takes only itself along.
+alone: a batch that fails, or gives another number of predictions than rows, is halved until those at fault
+are found, and they are run the ordinary way. A caller that leaves takes only itself along.
 
-It adapts. A call that is alone starts at once. What comes while a batch runs waits for its end and makes up
-the next; only when a batch takes long is another one started beside it. Where many calls came at a time
-lately, a batch is not started as long as each turn of the event loop brings more.
+It adapts. A call that is alone starts at once. Where several are in the server at a time, a batch is not
+started before as many wait as were there lately, unless no more come for a moment. What comes while a batch
+runs makes up the next one; only when a batch takes long is another one started beside it.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from mlflow_grpc.engine.threads import ModelThreads
 
-MOST_PATIENCE_S = 0.005
+QUIET_S = 0.001
+"""How long no call must have come, in seconds, for a batch to start with less than were expected."""
+
+MOST_PATIENCE_S = 0.02
 """The longest that a call is held back, while nothing runs, in seconds."""
 
 
@@ -32,21 +35,25 @@ class Batchable(Protocol):
 class Member:
     """One call that waits for its answer."""
 
-    __slots__ = ("alone", "count", "deadline", "future", "rows", "since")
+    __slots__ = ("alone", "batch", "count", "deadline", "future", "rows", "since")
 
-    def __init__(self, rows: Any, count: int, alone: Callable[[], str], deadline: float) -> None:
+    def __init__(
+        self, rows: Any, count: int, alone: Callable[[], str], deadline: float, future: "asyncio.Future[str]"
+    ) -> None:
         """Args:
         rows: What was decoded.
         count: How many rows that is.
         alone: Runs this call by itself, the ordinary way.
         deadline: On the clock of `time.monotonic`, in seconds.
+        future: Gets the outcome.
         """
         self.rows = rows
         self.count = count
         self.alone = alone
         self.deadline = deadline
         self.since = time.monotonic()
-        self.future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.future = future
+        self.batch: _Batch | None = None
 
     def settle(self, answer: str | None, error: Exception | None) -> None:
         """Gives the caller its outcome, unless it has one or has gone."""
@@ -56,6 +63,25 @@ class Member:
             self.future.set_exception(error or TimeoutError())
         else:
             self.future.set_result(answer)
+
+
+class _Batch:
+    """Members that run together."""
+
+    __slots__ = ("members", "open", "task")
+
+    def __init__(self, members: list[Member]) -> None:
+        self.members = members
+        self.open = len(members)
+        self.task: asyncio.Task[None] | None = None
+        for member in members:
+            member.batch = self
+
+    def leave(self) -> None:
+        """When the last caller has left, so has the reason to wait for the thread."""
+        self.open -= 1
+        if not self.open and self.task is not None:
+            self.task.cancel()
 
 
 class Batcher:
@@ -74,10 +100,15 @@ class Batcher:
         self._most_rows = most_rows
         self._longest_wait_s = longest_wait_s
         self._waiting: deque[Member] = deque()
+        self._waiting_rows = 0
+        self._inside: set[Member] = set()  # Calls that wait or run.
+        self._expires = float("inf")  # When the first of them does, at the latest.
+        self._expiry: asyncio.TimerHandle | None = None
+        self._most_inside = 0  # Since the last batch started.
+        self._expected = 1.0  # Calls at a time, as seen lately.
+        self._last_came = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled: asyncio.Handle | None = None
-        self._expected = 1.0  # Calls at a time, as seen lately.
-        self._seen = 0  # Calls that waited when last looked at.
 
     async def run(self, rows: Any, count: int, alone: Callable[[], str], *, deadline: float) -> str:
         """The answer for the rows of one call.
@@ -88,99 +119,119 @@ class Batcher:
 
         """
         loop = asyncio.get_running_loop()
-        member = Member(rows, count, alone, deadline)
-        timer = loop.call_later(max(0.0, deadline - member.since), member.settle, None, TimeoutError())
+        member = Member(rows, count, alone, deadline, loop.create_future())
+        self._last_came = member.since
+        if deadline < self._expires:
+            self._expire_at(deadline)
         self._waiting.append(member)
-        if self._scheduled is None or len(self._waiting) == int(self._expected):
-            self._dispatch_soon(loop)
+        self._waiting_rows += count
+        self._inside.add(member)
+        self._most_inside = max(self._most_inside, len(self._inside))
+        if self._scheduled is None or self._are_enough():
+            self._look_soon(loop)
         try:
             return await member.future
         finally:
-            timer.cancel()
+            self._inside.discard(member)
+            if member.batch is not None:
+                member.batch.leave()
 
-    def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _expire_at(self, deadline: float) -> None:
+        """One timer for all members: most are answered long before it would ring."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expires = deadline
+        wait_s = max(0.0, deadline - time.monotonic())
+        self._expiry = asyncio.get_running_loop().call_later(wait_s, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry, self._expires = None, float("inf")
+        now = time.monotonic()
+        deadlines = []
+        for member in self._inside:
+            if member.deadline <= now:
+                member.settle(None, TimeoutError())
+            else:
+                deadlines.append(member.deadline)
+        if deadlines:
+            self._expire_at(min(deadlines))
+
+    def _are_enough(self) -> bool:
+        return self._waiting_rows >= self._most_rows or len(self._waiting) >= int(self._expected)
+
+    def _look_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Calls that arrive in the same turn of the event loop are taken together."""
         if self._scheduled is not None:
             self._scheduled.cancel()
-        self._scheduled = loop.call_soon(self._dispatch)
+        self._scheduled = loop.call_soon(self._look)
 
-    def _dispatch(self) -> None:
+    def _look(self) -> None:
         """Starts what may be started now, and sees to it that it is called again in time."""
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
         loop = asyncio.get_running_loop()
-        while batch := self._due(loop):
-            task = loop.create_task(self._run_batch(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-            open_members = len(batch)
+        while self._waiting and len(self._tasks) < self._threads.size:
+            now = time.monotonic()
+            if (wait_s := self._wait_s(now)) > 0:
+                self._scheduled = loop.call_later(wait_s, self._look)
+                return
+            if members := self._take(now):
+                batch = _Batch(members)
+                batch.task = self._start(self._run_batch(batch))
 
-            def one_less(_: object, task: asyncio.Task[None] = task) -> None:
-                # When the last of them has left, so has the reason to wait for the thread.
-                nonlocal open_members
-                open_members -= 1
-                if not open_members:
-                    task.cancel()
-
-            for member in batch:
-                member.future.add_done_callback(one_less)
-
-    def _due(self, loop: asyncio.AbstractEventLoop) -> list[Member]:
-        """The next batch, or none if it has to wait for a running one."""
-        while self._waiting and self._waiting[0].future.done():
-            self._waiting.popleft()
-        if not self._waiting or len(self._tasks) >= self._threads.size:
-            return []
-        wait_s = self._waiting[0].since - time.monotonic()
+    def _wait_s(self, now: float) -> float:
+        """How long the next batch has to wait, in seconds."""
+        waited = now - self._waiting[0].since
         if self._tasks:
-            wait_s += self._longest_wait_s
-        elif self._seen < len(self._waiting) < int(self._expected) and wait_s + MOST_PATIENCE_S > 0:
-            # More are on their way: they came in this turn of the event loop, and more were at a time lately.
-            self._seen = len(self._waiting)
-            self._scheduled = loop.call_soon(self._dispatch)
-            return []
-        if wait_s > 0:
-            self._scheduled = loop.call_later(wait_s, self._dispatch)
-            return []
-        self._learn(len(self._waiting))
-        batch: list[Member] = []
-        room = self._most_rows
-        while self._waiting and (not batch or self._waiting[0].count <= room):
-            member = self._waiting.popleft()
-            if not member.future.done():
-                batch.append(member)
-                room -= member.count
-        return batch
+            return self._longest_wait_s - waited
+        if self._are_enough():
+            return 0.0
+        return min(QUIET_S - (now - self._last_came), MOST_PATIENCE_S - waited)
 
-    def _learn(self, waiting: int) -> None:
-        """Takes note of how many calls there are at a time: at once if more, slowly if fewer than lately."""
-        self._seen = 0
-        self._expected = max(float(waiting), 0.8 * self._expected + 0.2 * waiting)
+    def _take(self, now: float) -> list[Member]:
+        """The members of the next batch; none if all of those that waited have left."""
+        self._expected = max(float(self._most_inside), 0.8 * self._expected + 0.2 * self._most_inside)
+        self._most_inside = len(self._inside)
+        # Where more wait than go into a batch, those that will hardly be answered in time make room.
+        hopeless = now + (self._threads.hopeless_s if self._waiting_rows > self._most_rows else 0.0)
+        members: list[Member] = []
+        room = self._most_rows
+        while self._waiting and (not members or self._waiting[0].count <= room):
+            member = self._waiting.popleft()
+            self._waiting_rows -= member.count
+            if member.deadline <= hopeless:
+                member.settle(None, TimeoutError())
+            if not member.future.done():
+                members.append(member)
+                room -= member.count
+        return members
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._dispatch()
+        self._look()
 
-    async def _run_batch(self, batch: list[Member]) -> None:
-        last = max(member.deadline for member in batch)
+    async def _run_batch(self, batch: _Batch) -> None:
+        last = max(member.deadline for member in batch.members)
         try:
-            outcomes = await self._threads.run(lambda: _attempt(self._work, batch), deadline=last)
+            outcomes = await self._threads.run(lambda: _attempt(self._work, batch.members), deadline=last)
         except TimeoutError:
-            return  # Each member has a timer of its own.
+            return  # The members' own deadlines have passed too.
         except Exception as error:  # noqa: BLE001 - the pool is closed, say: all are told
-            for member in batch:
+            for member in batch.members:
                 member.settle(None, error)
             return
-        if outcomes is not None:
-            for member, answer in outcomes:
+        for member, answer in outcomes:
+            if answer is not None:
                 member.settle(answer, None)
-            return
-        for member in batch:
-            if not member.future.done():
-                task = asyncio.get_running_loop().create_task(self._run_alone(member))
-                self._tasks.add(task)
-                task.add_done_callback(self._ended)
+            elif not member.future.done():
+                self._start(self._run_alone(member))
 
     async def _run_alone(self, member: Member) -> None:
         run = asyncio.ensure_future(self._threads.run(member.alone, deadline=member.deadline))
@@ -193,14 +244,19 @@ class Batcher:
             member.settle(None, error)
 
 
-def _attempt(work: Batchable, batch: list[Member]) -> list[tuple[Member, str]] | None:
-    """Runs a batch in a thread; None if its members have to be run one by one."""
+def _attempt(work: Batchable, members: list[Member]) -> list[tuple[Member, str | None]]:
+    """Runs members together, in a thread; those that have to be run the ordinary way have no answer."""
     now = time.monotonic()
-    members = [member for member in batch if not member.future.done() and now < member.deadline]
+    members = [member for member in members if not member.future.done() and now < member.deadline]
     if not members:
         return []
     try:
         answers = work.run([member.rows for member in members])
-    except BaseException:  # noqa: BLE001 - what it was shows again when each is run alone
-        return None
-    return list(zip(members, answers, strict=True)) if len(answers) == len(members) else None
+    except BaseException:  # noqa: BLE001 - what it was shows again when those at fault are run alone
+        answers = []
+    if len(answers) == len(members):
+        return list(zip(members, answers, strict=True))
+    if len(members) == 1:
+        return [(members[0], None)]
+    half = len(members) // 2
+    return _attempt(work, members[:half]) + _attempt(work, members[half:])

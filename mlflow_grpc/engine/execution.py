@@ -6,6 +6,7 @@ only waits; a call that takes long, or for ever, holds up no other.
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlflow_grpc.engine.admission import Admission
@@ -13,25 +14,29 @@ from mlflow_grpc.engine.batching import Batcher
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import NotReady, TimeLimitExceeded
 from mlflow_grpc.hosting.model import HostedModel, InputRefused
-from mlflow_grpc.payload.codec import Codec
+from mlflow_grpc.payload.codec import Codec, ModelInput
 
 if TYPE_CHECKING:  # They import MLflow, which takes seconds and is not needed to answer health checks.
     from mlflow_grpc.engine.rows import RowRunner
-    from mlflow_grpc.payload.plain import PlainDecoder
+    from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
 
-MOST_PLAIN_CHARACTERS = 16_384
+MOST_LOOP_CHARACTERS = 16_384
 """The longest payload that is decoded in the event loop; it takes well under a millisecond."""
+
+JSON_TYPES = (None, "application/json")
+"""The values of `mlflow-content-type` that a plain payload comes with."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """The fast way of a model: how its plain rows are decoded, run, and put together."""
+    """The fast way of a model: how its plain rows are decoded, and how they are run and put together."""
 
     decoder: "PlainDecoder"
-    runner: "RowRunner"
-    most_rows: int
+    runner: "RowRunner | None" = None
+    """Runs rows past MLflow's checks; None if only the decoder is to be used."""
+    most_rows: int = 1
     """The most rows in a batch; 1 if calls are not to be put together."""
-    longest_wait_s: float
+    longest_wait_s: float = 0.0
 
 
 class Engine:
@@ -44,10 +49,10 @@ class Engine:
         timeout_s: The time limit of a call in seconds, waiting for a thread included.
         """
         self._threads = threads
-        self._admission = admission
+        self.admission = admission
         self._timeout_s = timeout_s
-        self._hosted: tuple[HostedModel, Codec] | None = None
-        self._plain: tuple[PlainDecoder, Batcher] | None = None
+        self._hosted: _Hosted | None = None
+        self._batcher: Batcher | None = None
 
     def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
         """Gives the engine its model.
@@ -58,21 +63,20 @@ class Engine:
             plain: How plain rows are run, if there is a fast way for this model.
 
         """
-        self._hosted = (model, codec)
-        if plain is not None:
-            batcher = Batcher(
+        self._hosted = _Hosted(model, codec, plain)
+        if plain is not None and plain.runner is not None:
+            self._batcher = Batcher(
                 self._threads, plain.runner, most_rows=plain.most_rows, longest_wait_s=plain.longest_wait_s
             )
-            self._plain = (plain.decoder, batcher)
 
     @property
     def model_name(self) -> str:
         """The name of the model for logs; empty while none is loaded."""
-        return self._hosted[0].name if self._hosted else ""
+        return self._hosted.model.name if self._hosted else ""
 
     def describe(self) -> str:
         """The model's name, and in brackets what kind it is."""
-        return f"{self._hosted[0].name} ({self._hosted[0].description})" if self._hosted else "(none)"
+        return f"{self._hosted.model.name} ({self._hosted.model.description})" if self._hosted else "(none)"
 
     async def predict(self, text: str, *, content_type: str | None, time_remaining_s: float | None) -> str:
         """Answers one payload.
@@ -86,34 +90,72 @@ class Engine:
             ServingError: The call failed; which one says how, and who is at fault.
 
         """
-        with self._admission:
-            if self._hosted is None:
-                raise NotReady("The model is still being loaded.")
-            model, codec = self._hosted
-            limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
-            deadline = time.monotonic() + limit_s
+        self.admission.enter(len(text))
+        try:
+            return await self._predict(text, content_type, time_remaining_s)
+        finally:
+            self.admission.leave(len(text))
 
-            def alone() -> str:
-                return _answer(model, codec, text, content_type)
+    async def _predict(self, text: str, content_type: str | None, time_remaining_s: float | None) -> str:
+        hosted = self._hosted
+        if hosted is None:
+            raise NotReady("The model is still being loaded.")
+        limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
+        deadline = time.monotonic() + limit_s
+        try:
+            batcher = self._batcher if len(text) <= MOST_LOOP_CHARACTERS else None
+            if batcher is not None and (rows := hosted.plain_rows(text, content_type)):
+                alone = partial(hosted.answer_checked, text, content_type)
+                return await batcher.run(rows, rows.count, alone, deadline=deadline)
+            return await self._threads.run(partial(hosted.answer, text, content_type), deadline=deadline)
+        except TimeoutError:
+            raise TimeLimitExceeded(
+                f"The call was not answered within the server's time limit of {self._timeout_s:g} s."
+                if limit_s == self._timeout_s
+                else "The call was not answered before the caller's deadline."
+            ) from None
 
-            try:
-                if self._plain is not None and content_type is None and len(text) <= MOST_PLAIN_CHARACTERS:
-                    decoder, batcher = self._plain
-                    if rows := decoder.decode(text):
-                        return await batcher.run(rows, rows.count, alone, deadline=deadline)
-                return await self._threads.run(alone, deadline=deadline)
-            except TimeoutError:
-                raise TimeLimitExceeded(
-                    f"The call was not answered within the server's time limit of {self._timeout_s:g} s."
-                    if limit_s == self._timeout_s
-                    else "The call was not answered before the caller's deadline."
-                ) from None
 
+@dataclass(frozen=True, slots=True)
+class _Hosted:
+    """A model and the ways to run it; the methods run in a thread, but for `plain_rows`, which runs anywhere."""
 
-def _answer(model: HostedModel, codec: Codec, text: str, content_type: str | None) -> str:
-    try:
-        request = codec.decode(text, content_type)
-        predictions = model.predict(request.data, request.params)
-    except InputRefused as refusal:
-        raise codec.explain(text, content_type, refusal.__cause__) from None
-    return codec.encode(predictions, request)
+    model: HostedModel
+    codec: Codec
+    plain: Plain | None
+
+    def plain_rows(self, text: str, content_type: str | None) -> "PlainRows | None":
+        """The rows of a payload, if it is a plain one and there is a fast way for those."""
+        return self.plain.decoder.decode(text) if self.plain is not None and content_type in JSON_TYPES else None
+
+    def answer(self, text: str, content_type: str | None) -> str:
+        """Answers a payload by itself, the fast way if there is one.
+
+        Raises:
+            ServingError: There is no answer.
+
+        """
+        rows = self.plain_rows(text, content_type)
+        if rows is None or self.plain is None:
+            return self.answer_checked(text, content_type)
+        if self.plain.runner is None:
+            table = ModelInput(self.plain.decoder.table([rows]))
+            return self.codec.encode(self.model.predict(table.data, None), table)
+        try:
+            return self.plain.runner.run([rows])[0]
+        except BaseException:  # noqa: BLE001 - what it was shows again, in MLflow's words, when its checks are run
+            return self.answer_checked(text, content_type)
+
+    def answer_checked(self, text: str, content_type: str | None) -> str:
+        """Answers a payload by itself, with all of MLflow's checks.
+
+        Raises:
+            ServingError: There is no answer.
+
+        """
+        try:
+            request = self.codec.decode(text, content_type)
+            predictions = self.model.predict(request.data, request.params)
+        except InputRefused as refusal:
+            raise self.codec.explain(text, content_type, refusal.__cause__) from None
+        return self.codec.encode(predictions, request)

@@ -28,6 +28,17 @@ Bounded, because a model that is merely slow would otherwise be run ever more of
 """
 
 
+HOPELESS_FACTOR = 2.0
+"""A call that has less time left than this many times what calls take, when others wait, is not begun."""
+
+
+LEARN = 0.1
+"""The weight of the last call in how long calls usually take."""
+
+FORGET_ON_REFUSAL = 0.98
+"""What becomes of that figure with each call that is not begun for its sake: a wrong one does not last."""
+
+
 class _State(Enum):
     WAITING = auto()
     RUNNING = auto()
@@ -70,12 +81,14 @@ class ModelThreads:
         self._busy = 0
         self._pending = 0  # Jobs that no thread has taken yet.
         self._left = 0  # Threads that run a job whose caller has gone.
+        self._usual_s = 0.0  # How long jobs took lately.
         self._closed = False
 
     async def run(self, function: Callable[[], T], *, deadline: float) -> T:
         """Runs `function` in a thread and gives its result, or raises what it raises.
 
-        A function whose turn comes after its deadline, or after its caller was cancelled, is not run.
+        A function whose turn comes after its deadline, or after its caller was cancelled, is not run; nor is one
+        that has less than `hopeless_s` left while others wait.
 
         Args:
             function: What to run.
@@ -102,6 +115,15 @@ class ModelThreads:
         """Whether calls without a caller hold every thread that there may be, so that none can run."""
         with self._lock:
             return self._left >= self._limit
+
+    @property
+    def hopeless_s(self) -> float:
+        """With less time left than this, in seconds, a call is unlikely to be answered before its deadline.
+
+        Where calls wait in the order in which they came and time out as they do, those at the head have hardly
+        any time left. To begin them would keep the threads busy with answers that nobody gets.
+        """
+        return HOPELESS_FACTOR * self._usual_s
 
     def close(self) -> None:
         """Ends idle threads and lets the others end with what they run; waits for none."""
@@ -150,19 +172,26 @@ class ModelThreads:
                 continue
             with self._lock:
                 self._pending -= 1
-                if job.state is _State.WAITING and time.monotonic() < job.deadline:
+                if job.state is not _State.WAITING:
+                    continue
+                if time.monotonic() + (self.hopeless_s if self._pending else 0.0) < job.deadline:
                     job.state = _State.RUNNING
                     self._busy += 1
                     return job
+                self._usual_s *= FORGET_ON_REFUSAL
+            _tell(job, None, TimeoutError())
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
             result, error = None, None
+            started = time.monotonic()
             try:
                 result = job.function()
             except BaseException as raised:  # noqa: BLE001 - it is handed to the caller
                 error = _carriable(raised)
+            took_s = time.monotonic() - started
             with self._lock:
+                self._usual_s += LEARN * (took_s - self._usual_s)
                 self._busy -= 1
                 if job.state is _State.LEFT:
                     self._left -= 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
 from mlflow.models import Model
@@ -92,35 +93,42 @@ class PyfuncModel:
 
     @property
     def example(self) -> str | None:
-        """The model's input example as a payload, if it is a table."""
+        """The model's input example as a payload, if it is a table or an array."""
         example = self._model.input_example
+        if isinstance(example, np.ndarray):
+            return json.dumps({"inputs": example.tolist()}, default=str)
         if not isinstance(example, pd.DataFrame):
             return None
         split = example.to_dict(orient="split")
         return json.dumps({"dataframe_split": {"columns": split["columns"], "data": split["data"]}}, default=str)
 
-    def try_arrays(self, frame: pd.DataFrame) -> bool:
+    def try_arrays(self, table: pd.DataFrame | np.ndarray[Any, Any]) -> bool:
         """Finds out on a sample whether the model gives the same for the bare array in a frame, and if so uses it.
 
         scikit-learn takes a frame apart at every call, which costs more than many an estimator. It is tried only
         for estimators that are scikit-learn's own through and through and do not choose columns by name.
         """
         function = arrays.predict_function(self._model)
-        if function is not None and arrays.agrees(function, self._direct, frame):
+        if function is not None and isinstance(table, pd.DataFrame) and arrays.agrees(function, self._direct, table):
             self._direct_on_array = function
+        return self.takes_arrays
+
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether `predict_table` is to be given arrays in place of frames."""
         return self._direct_on_array is not None
 
-    def predict_frame(self, frame: pd.DataFrame) -> Any:
-        """Runs the model on a frame that MLflow's checks would hand on as it is.
+    def predict_table(self, table: Any) -> Any:
+        """Runs the model on a table that MLflow's checks would hand on as it is.
 
         For the flavors of ROW_WISE_LOADERS the checks, the tracing context and the look for params, which have
         nothing to find, are passed by: they cost more than many a model. Raises whatever the model raises.
         """
         if self._direct_on_array is not None:
-            return self._direct_on_array(frame.to_numpy())
+            return self._direct_on_array(table)
         if self.rows_are_independent:
-            return self._direct(frame)
-        return self._model.predict(frame)
+            return self._direct(table)
+        return self._model.predict(table)
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
         """Runs `PyFuncModel.predict`: MLflow enforces the schema, then the model runs.

@@ -1,209 +1,325 @@
 """The plain case, decoded without MLflow and with its result to the bit.
 
-Rule of this module: it knows one kind of payload (JSON, rows of scalar columns that a signature names, every
-cell of the column's own type) and gives None at the first sign of anything else: that payload goes the way of
-`mlflow_grpc.payload.scoring`, and MLflow judges. It never refuses.
+Rule of this module: it knows one kind of payload (JSON, rows of scalar columns that a signature names or of a
+numeric tensor, every cell of its column's own type) and gives None at the first sign of anything else: that
+payload goes the way of `mlflow_grpc.payload.scoring`, and MLflow judges. It never refuses.
 
-What makes it fast: orjson, no DataFrame before the rows of several calls stand together, and no cast and no
-check for a column whose cells have been seen to be of its type. What makes it equal: for cells of these
-types MLflow's casts are exact (`mlflow.utils.proto_json_utils`, `mlflow.models.utils._enforce_schema`).
+What makes it fast: orjson, one array in place of a DataFrame for each call, and no cast and no check for cells
+that have been seen to be of their column's type. What makes it equal: for cells of these types MLflow's casts
+are exact (`mlflow.utils.proto_json_utils`, `mlflow.models.utils._enforce_schema`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pandas as pd
 from mlflow.models import Model
-from mlflow.types import ColSpec, DataType
+from mlflow.types import ColSpec, DataType, TensorSpec
 
 from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.payload import bulk, cells
 
-_INT32, _INT64, _EXACT = 2**31, 2**63, 2**53
-
-Column = Sequence[Any]
+Table = pd.DataFrame | npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class PlainRows:
-    """Rows of one payload: a list of cells for each column, in the order of the signature."""
+    """Rows of one payload, in a form that their decoder knows."""
 
-    columns: list[Column]
+    cells: Any
     count: int
 
 
-class PlainDecoder:
+class PlainDecoder(Protocol):
     """Decodes the plain payloads of one model."""
-
-    def __init__(self, names: list[str], kinds: list[DataType]) -> None:
-        """Args:
-        names: The columns of the signature, all of them required.
-        kinds: Their types.
-        """
-        self._names = names
-        self._index = pd.Index(names)
-        self._dtypes = [kind.to_numpy() for kind in kinds]
-        self._checks = [_CHECKS[kind] for kind in kinds]
-        self._uniform = self._dtypes[0] if len(set(kinds)) == 1 and kinds[0] is not DataType.string else None
-        self._places = lru_cache(maxsize=64)(self._find_places)
-
-    @classmethod
-    def of_model(cls, metadata: Model) -> "PlainDecoder | None":
-        """The decoder for a model, or None if its signature is none of the plain kind."""
-        schema = metadata.get_input_schema()
-        if schema is None or schema.is_tensor_spec() or not schema.has_input_names() or not schema.inputs:
-            return None
-        if metadata.get_params_schema() is not None or internals.is_signature_from_type_hint(metadata):
-            return None
-        specs: list[ColSpec] = schema.inputs
-        names = [str(spec.name) for spec in specs]
-        kinds = [spec.type for spec in specs if isinstance(spec.type, DataType) and spec.type in _CHECKS]
-        if len(set(names)) < len(names) or internals.is_unified_llm_input(dict.fromkeys(names)):
-            return None
-        if len(kinds) < len(specs) or not all(spec.required for spec in specs):
-            return None
-        return cls(names, kinds)
 
     def decode(self, text: str) -> PlainRows | None:
         """The rows of a payload, or None if it is not plain."""
-        try:
-            payload = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            return None
-        if type(payload) is not dict or len(payload) != 1:
-            return None
-        ((key, value),) = payload.items()
-        read = self._READERS.get(key)
-        columns = read(self, value) if read else None
-        if not columns:
-            return None
-        count = len(columns[0])
-        if not count:
-            return None
-        for column, check in zip(columns, self._checks, strict=True):
-            if len(column) != count or not check(column):
-                return None
-        return PlainRows(columns, count)
+        ...
 
-    def frame(self, members: Sequence[PlainRows]) -> pd.DataFrame:
+    def table(self, members: Sequence[PlainRows]) -> Table:
         """The rows of all members, one below the other, as MLflow's checks would hand them to the model."""
-        merged: Sequence[Column]
-        if len(members) == 1:
-            merged = members[0].columns
-        else:
-            merged = [
-                list(chain.from_iterable(parts)) for parts in zip(*(rows.columns for rows in members), strict=True)
-            ]
-        if self._uniform is not None:
-            # The layout in memory is that of a frame made of columns: sums over it come out the same.
-            return pd.DataFrame(np.array(merged, dtype=self._uniform).T, columns=self._index, copy=False)
-        return pd.DataFrame(
-            {
-                name: column if dtype.kind == "U" else np.array(column, dtype=dtype)
-                for name, column, dtype in zip(self._names, merged, self._dtypes, strict=True)
-            }
-        )
+        ...
+
+    def array(self, members: Sequence[PlainRows]) -> npt.NDArray[Any]:
+        """The same as a bare array, with the layout that it has in the table."""
+        ...
 
     def samples(self, example: str | None, most: int = 32) -> list[PlainRows]:
         """Single rows to try a model with: those of an example payload and mixtures of them, or if there is no
         example and no column holds strings, made up ones; none if neither is to be had.
         """
-        rows = self.decode(example) if example else None
-        columns = rows.columns if rows else self._made_up()
-        if not columns:
-            return []
-        count = len(columns[0])
-        # Each column turns at a speed of its own, so that rows differ although the example may have but two.
-        return [
-            PlainRows([[column[(turn + turn * place // 2) % count]] for place, column in enumerate(columns)], 1)
-            for turn in range(min(most, max(8, count)))
-        ]
+        ...
 
-    def _made_up(self) -> list[Column]:
-        if any(dtype.kind == "U" for dtype in self._dtypes):
-            return []
-        dice = np.random.default_rng(0)
-        made = {"f": dice.normal(1, 3, 16), "i": dice.integers(0, 9, 16), "b": dice.integers(0, 2, 16).astype(bool)}
-        return [dice.permutation(made[dtype.kind]).tolist() for dtype in self._dtypes]
+
+def decoder_for(metadata: Model) -> PlainDecoder | None:
+    """The decoder for a model, or None if its signature is none of the plain kind."""
+    schema = metadata.get_input_schema()
+    if schema is None or metadata.get_params_schema() is not None or internals.is_signature_from_type_hint(metadata):
+        return None
+    if schema.is_tensor_spec():
+        return TensorDecoder.of_spec(schema.inputs[0]) if not schema.has_input_names() else None
+    specs: list[ColSpec] = schema.inputs
+    kinds = [spec.type for spec in specs if isinstance(spec.type, DataType) and spec.type in cells.OF_COLUMN]
+    if not schema.has_input_names() or len(kinds) < len(specs) or not all(spec.required for spec in specs):
+        return None
+    names = [str(spec.name) for spec in specs]
+    if not names or len(set(names)) < len(names) or internals.is_unified_llm_input(dict.fromkeys(names)):
+        return None
+    if len(set(kinds)) == 1 and kinds[0] is not DataType.string:
+        return MatrixDecoder(names, kinds[0])
+    return ColumnDecoder(names, kinds)
+
+
+class _NamedDecoder:
+    """What the decoders for named columns share: finding the columns' cells in a payload."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+        self._width = len(names)
+        self._places = lru_cache(maxsize=64)(self._find_places)
+        self._read: dict[str, Callable[[Any], PlainRows | None]] = {
+            "dataframe_split": self._split,
+            "dataframe_records": self._records,
+            "inputs": self._columns,
+            "instances": self._records,
+        }
+
+    def decode(self, text: str) -> PlainRows | None:
+        """The rows of a payload, or None if it is not plain."""
+        entry = _only_entry(text)
+        if entry is None or entry[0] not in self._read:
+            return None
+        return self._read[entry[0]](entry[1])
 
     def _find_places(self, names: tuple[str, ...]) -> list[int] | None:
         """Where each column of the signature stands among a payload's, if they are the same ones."""
-        if len(names) != len(self._names) or set(names) != set(self._names):
+        if len(names) != self._width or set(names) != set(self._names):
             return None
         return [names.index(name) for name in self._names]
 
-    def _split(self, value: Any) -> list[Column] | None:
+    def _split(self, value: Any) -> PlainRows | None:
         if type(value) is not dict or value.keys() != _SPLIT_KEYS:
             return None
         names, rows = value["columns"], value["data"]
         if type(names) is not list or type(rows) is not list or set(map(type, names)) != {str}:
             return None
         places = self._places(tuple(names))
-        if places is None or set(map(type, rows)) != {list} or set(map(len, rows)) != {len(names)}:
+        if places is None or not _is_rectangle(rows, self._width):
             return None
-        columns = list(zip(*rows, strict=True))
-        return [columns[place] for place in places]
+        return self._of_rows(_flat(rows), places)
 
-    def _records(self, value: Any) -> list[Column] | None:
-        if type(value) is not list or set(map(type, value)) != {dict} or set(map(len, value)) != {len(self._names)}:
+    def _records(self, value: Any) -> PlainRows | None:
+        if type(value) is not list or set(map(type, value)) != {dict} or set(map(len, value)) != {self._width}:
             return None
         try:
-            return [[record[name] for record in value] for name in self._names]
+            found = [record[name] for record in value for name in self._names]
         except KeyError:
             return None
+        return self._of_rows(found, list(range(self._width)))
 
-    def _inputs(self, value: Any) -> list[Column] | None:
-        if type(value) is not dict or len(value) != len(self._names) or set(map(type, value.values())) != {list}:
+    def _columns(self, value: Any) -> PlainRows | None:
+        if type(value) is not dict or len(value) != self._width or set(map(type, value.values())) != {list}:
+            return None
+        if len(set(map(len, value.values()))) != 1:
             return None
         try:
-            return [value[name] for name in self._names]
+            found = [value[name] for name in self._names]
         except KeyError:
             return None
+        return self._of_columns(found) if found[0] else None
 
-    _READERS: dict[str, Callable[["PlainDecoder", Any], list[Column] | None]] = {  # noqa: RUF012 - never changed
-        "dataframe_split": _split,
-        "dataframe_records": _records,
-        "inputs": _inputs,
-        "instances": _records,
-    }
+    def _of_rows(self, flat: list[Any], places: list[int]) -> PlainRows | None:
+        """Takes cells row by row; `places` tells where in a row each column of the signature stands."""
+        raise NotImplementedError
+
+    def _of_columns(self, columns: list[list[Any]]) -> PlainRows | None:
+        """Takes cells column by column."""
+        raise NotImplementedError
+
+
+class ColumnDecoder(_NamedDecoder):
+    """For columns of several types, or of strings; keeps an array or a list for each column."""
+
+    def __init__(self, names: list[str], kinds: list[DataType]) -> None:
+        super().__init__(names)
+        self._kinds = kinds
+
+    def table(self, members: Sequence[PlainRows]) -> pd.DataFrame:
+        """The rows of all members as a frame."""
+        merged = [_joined(parts) for parts in zip(*(rows.cells for rows in members), strict=True)]
+        return pd.DataFrame(dict(zip(self._names, merged, strict=True)))
+
+    def array(self, members: Sequence[PlainRows]) -> npt.NDArray[Any]:
+        """The rows of all members as an array of objects."""
+        return self.table(members).to_numpy()
+
+    def samples(self, example: str | None, most: int = 32) -> list[PlainRows]:
+        """Single rows to try a model with."""
+        rows = self.decode(example) if example else None
+        if rows is None and DataType.string in self._kinds:
+            return []
+        columns = rows.cells if rows else [_made_up(kind.to_numpy()) for kind in self._kinds]
+        return [
+            PlainRows([column[place : place + 1] for column, place in zip(columns, places, strict=True)], 1)
+            for places in _mixtures(len(columns[0]), self._width, most)
+        ]
+
+    def _of_rows(self, flat: list[Any], places: list[int]) -> PlainRows | None:
+        return self._of_columns([flat[place :: self._width] for place in places])
+
+    def _of_columns(self, columns: list[list[Any]]) -> PlainRows | None:
+        arrays = [cells.OF_COLUMN[kind](column) for column, kind in zip(columns, self._kinds, strict=True)]
+        return None if any(array is None for array in arrays) else PlainRows(arrays, len(columns[0]))
+
+
+class MatrixDecoder(_NamedDecoder):
+    """For columns of one type that is not string; keeps an array of two dimensions."""
+
+    def __init__(self, names: list[str], kind: DataType) -> None:
+        super().__init__(names)
+        self._index = pd.Index(names)
+        self._array_of = cells.OF_COLUMN[kind]
+        self._dtype = kind.to_numpy()
+        self._in_order = list(range(self._width))
+
+    def decode(self, text: str) -> PlainRows | None:
+        """The rows of a payload, or None if it is not plain."""
+        if self._dtype == np.float64 and (found := bulk.split(text)):
+            names, matrix = found
+            if (places := self._places(tuple(names))) and matrix.shape[1] == self._width:
+                return self._ordered(matrix, places)
+        return super().decode(text)
+
+    def table(self, members: Sequence[PlainRows]) -> pd.DataFrame:
+        """The rows of all members as a frame."""
+        # A copy of the index: a model may give it a name, which must not be there at the next call.
+        return pd.DataFrame(self.array(members), columns=self._index.copy(), copy=False)
+
+    def array(self, members: Sequence[PlainRows]) -> npt.NDArray[Any]:
+        """The rows of all members. The layout in memory is that of a frame made of columns, so that sums over it
+        come out the same.
+        """
+        return np.asfortranarray(_joined([rows.cells for rows in members]))
+
+    def samples(self, example: str | None, most: int = 32) -> list[PlainRows]:
+        """Single rows to try a model with."""
+        rows = self.decode(example) if example else None
+        matrix = rows.cells if rows else np.stack([_made_up(self._dtype) for _ in range(self._width)], axis=1)
+        across = np.arange(self._width)
+        return [PlainRows(matrix[[places], across], 1) for places in _mixtures(len(matrix), self._width, most)]
+
+    def _of_rows(self, flat: list[Any], places: list[int]) -> PlainRows | None:
+        array = self._array_of(flat)
+        return None if array is None else self._ordered(array.reshape(-1, self._width), places)
+
+    def _ordered(self, matrix: npt.NDArray[Any], places: list[int]) -> PlainRows:
+        return PlainRows(matrix if places == self._in_order else matrix[:, places], len(matrix))
+
+    def _of_columns(self, columns: list[list[Any]]) -> PlainRows | None:
+        array = self._array_of(_flat(columns))
+        return None if array is None else PlainRows(array.reshape(self._width, -1).T, len(columns[0]))
+
+
+class TensorDecoder:
+    """For one unnamed tensor of numbers, with rows of a fixed shape; cells are an array."""
+
+    def __init__(self, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
+        self._dtype = dtype
+        self._row_shape = row_shape
+
+    @classmethod
+    def of_spec(cls, spec: TensorSpec) -> "TensorDecoder | None":
+        """The decoder for a tensor, or None if it is none of the plain kind."""
+        first, *row_shape = spec.shape
+        if first != -1 or any(size < 1 for size in row_shape) or spec.type not in cells.OF_TENSOR:
+            return None
+        return cls(spec.type, tuple(row_shape))
+
+    def decode(self, text: str) -> PlainRows | None:
+        """The rows of a payload, or None if it is not plain."""
+        if len(self._row_shape) == 1 and self._dtype == np.float64 and (matrix := bulk.rows(text)) is not None:
+            return PlainRows(matrix, len(matrix)) if matrix.shape[1:] == self._row_shape else None
+        key, value = _only_entry(text) or ("", None)
+        if key not in ("inputs", "instances") or type(value) is not list or not value:
+            return None
+        level = value
+        for size in self._row_shape:
+            if not _is_rectangle(level, size):
+                return None
+            level = _flat(level)
+        array = cells.OF_TENSOR[self._dtype](level)
+        return None if array is None else PlainRows(array.reshape(-1, *self._row_shape), len(value))
+
+    def table(self, members: Sequence[PlainRows]) -> npt.NDArray[Any]:
+        """The rows of all members."""
+        return np.concatenate([rows.cells for rows in members])
+
+    def array(self, members: Sequence[PlainRows]) -> npt.NDArray[Any]:
+        """The rows of all members."""
+        return self.table(members)
+
+    def samples(self, example: str | None, most: int = 32) -> list[PlainRows]:
+        """Single rows to try a model with."""
+        rows = self.decode(example) if example else None
+        if rows is None:
+            dice = np.random.default_rng(0)
+            whole = np.issubdtype(self._dtype, np.integer)
+            made = dice.integers(0, 9, (16, *self._row_shape)) if whole else dice.normal(1, 3, (16, *self._row_shape))
+            rows = PlainRows(made.astype(self._dtype), 16)
+        flat = rows.cells.reshape(rows.count, -1)
+        across = np.arange(flat.shape[1])
+        return [
+            PlainRows(flat[[places], across].reshape(1, *self._row_shape), 1)
+            for places in _mixtures(rows.count, flat.shape[1], most)
+        ]
 
 
 _SPLIT_KEYS = {"columns", "data"}
 
 
-def _booleans(column: Column) -> bool:
-    return set(map(type, column)) == {bool}
+def _only_entry(text: str) -> tuple[str, Any] | None:
+    """Key and value of a JSON object that has but one."""
+    try:
+        payload = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    if type(payload) is not dict or len(payload) != 1:
+        return None
+    (entry,) = payload.items()
+    return entry
 
 
-def _strings(column: Column) -> bool:
-    # numpy, which MLflow goes through in two formats, drops NULs at the end of a text.
-    return set(map(type, column)) == {str} and not any("\0" in text for text in column)
+def _is_rectangle(rows: list[Any], width: int) -> bool:
+    return set(map(type, rows)) == {list} and set(map(len, rows)) == {width}
 
 
-def _integers(limit: int) -> Callable[[Column], bool]:
-    def check(column: Column) -> bool:
-        return set(map(type, column)) == {int} and -limit <= min(column) and max(column) < limit
-
-    return check
+def _flat(rows: list[list[Any]]) -> list[Any]:
+    return rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
 
 
-def _floats(column: Column) -> bool:
-    # orjson makes a float of an integer past 64 bits, which MLflow sees as the integer it is; and integers
-    # past 2**53 have no exact float.
-    kinds = set(map(type, column))
-    if kinds == {float}:
-        return bool(min(column) > -_INT64 and max(column) < _INT64)
-    return bool(kinds <= {float, int} and min(column) > -_EXACT and max(column) < _EXACT)
+def _joined(parts: Sequence[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else list(chain.from_iterable(parts))
 
 
-_CHECKS: dict[DataType, Callable[[Column], bool]] = {
-    DataType.boolean: _booleans,
-    DataType.integer: _integers(_INT32),
-    DataType.long: _integers(_INT64),
-    DataType.double: _floats,
-    DataType.string: _strings,
-}
+def _mixtures(count: int, width: int, most: int) -> list[list[int]]:
+    """For each sample the row that each of its cells is taken from.
+
+    Each column turns at a speed of its own, so that samples differ although the example may have but two rows.
+    """
+    return [[(turn + turn * place // 2) % count for place in range(width)] for turn in range(min(most, max(8, count)))]
+
+
+def _made_up(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    dice = np.random.default_rng(0)
+    if dtype.kind == "f":
+        return dice.normal(1, 3, 16)
+    return dice.integers(0, 2 if dtype.kind == "b" else 9, 16).astype(dtype)

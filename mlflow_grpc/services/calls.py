@@ -7,11 +7,10 @@ is translated here.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -19,6 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc.errors import Fault, InvalidMessage, NotReady, ServingError, Status
+from mlflow_grpc.logs import FieldsRecord
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 
@@ -100,7 +100,13 @@ class Calls:
         self._closing = False
 
     def handlers(
-        self, service: Any, servicer: Any, *, path: str | None = None, level: int = logging.DEBUG
+        self,
+        service: Any,
+        servicer: Any,
+        *,
+        path: str | None = None,
+        admit: Callable[[Call], None] | None = None,
+        level: int = logging.DEBUG,
     ) -> "Handlers":
         """Handlers for a service.
 
@@ -110,6 +116,7 @@ class Calls:
                 answer, or if the answer is a stream, writes to the call; requests come as an iterator if
                 they are a stream.
             path: The service's full name on the wire, if not the descriptor's.
+            admit: Called before anything of a call's request is read; raises a ServingError to refuse it.
             level: The level of the log line of a call that went well.
 
         """
@@ -117,7 +124,9 @@ class Calls:
         return grpc.method_handlers_generic_handler(
             name,
             {
-                method.name: self._handler(f"/{name}/{method.name}", method, getattr(servicer, method.name), level)
+                method.name: self._handler(
+                    f"/{name}/{method.name}", method, getattr(servicer, method.name), admit, level
+                )
                 for method in service.methods
             },
         )
@@ -130,20 +139,34 @@ class Calls:
         for task in filter(None, self._open):
             task.cancel()
 
-    def _handler(self, path: str, method: MethodDescriptor, behaviour: Behaviour, level: int) -> "Handler":
+    def _handler(
+        self,
+        path: str,
+        method: MethodDescriptor,
+        behaviour: Behaviour,
+        admit: Callable[[Call], None] | None,
+        level: int,
+    ) -> "Handler":
         request_class = message_class(method.input_type)
+        client_streaming = method.client_streaming
 
         async def handle(chunks: AsyncIterator[bytes], context: "Context") -> bytes | None:
             call = Call(path, context)
             answer = None
+            task = asyncio.current_task()
+            self._open.add(task)
             try:
-                with self._opened():
-                    if method.client_streaming:
+                try:
+                    if admit is not None:
+                        admit(call)
+                    if client_streaming:
                         request: Any = _each(request_class, chunks, call)
                     else:
                         request = _parse(request_class, await context.read(), call)
                     message = await behaviour(request, call)
                     answer = None if message is None else call.serialized(message)
+                finally:
+                    self._open.discard(task)
             except BaseException as error:  # noqa: BLE001 - every end of a call is told there
                 await self._fail(call, error)
             context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id),))
@@ -155,15 +178,6 @@ class Calls:
         if method.server_streaming:
             return grpc.stream_stream_rpc_method_handler(handle)
         return grpc.stream_unary_rpc_method_handler(handle)
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[None]:
-        task = asyncio.current_task()
-        self._open.add(task)
-        try:
-            yield
-        finally:
-            self._open.discard(task)
 
     async def _fail(self, call: Call, error: BaseException) -> NoReturn:
         """Answers with an error status; every error of a call ends here."""
@@ -226,9 +240,4 @@ def _log(level: int, call: Call, code: str, *, cause: BaseException | None = Non
         "duration_ms": round((time.perf_counter() - call.started) * 1000, 3),
         **more,
     }
-    # What Logger.log does, less the search for the caller's line, which costs most of it.
-    record = logging.LogRecord(logger.name, level, "", 0, "call", (), None)
-    if cause is not None:
-        record.exc_info = (type(cause), cause, cause.__traceback__)
-    record.fields = fields
-    logger.handle(record)
+    logger.handle(FieldsRecord(logger.name, level, "call", fields, cause))

@@ -12,13 +12,15 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from mlflow_grpc.errors import ServingError
+from mlflow_grpc.errors import Overloaded, ServingError, Status
 
 DOMAIN = "mlflow.org"
 """The domain of ErrorInfo: reasons are MLflow's error codes."""
 
 DETAILS_KEY: str = rpc_status.GRPC_DETAILS_METADATA_KEY  # type: ignore[attr-defined]  # not in its stubs
 REQUEST_ID_KEY = "x-request-id"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Tells a gRPC client when to try again, or with -1 not to (gRFC A6)."""
 
 MOST_MESSAGE_BYTES = 700  # As percent-encoded in the grpc-message trailer.
 MOST_DETAILS_BYTES = 1300  # Before base64, which adds a third.
@@ -30,7 +32,7 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
     """The status code, message and trailers of a failed call.
 
     The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, MLflow's error class, model)
-    and, where fields are at fault, BadRequest.
+    and, where fields are at fault, BadRequest. RESOURCE_EXHAUSTED says besides whether to try again.
     """
     message = _cut(error.message, MOST_MESSAGE_BYTES)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"request_id": request_id})
@@ -47,7 +49,10 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
             break
     if bad_request.field_violations:
         status.details.append(_packed(bad_request))
-    trailers = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status.SerializeToString()))
+    trailers: Trailers = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status.SerializeToString()))
+    if error.status is Status.RESOURCE_EXHAUSTED:
+        pause_s = error.retry_after_s if isinstance(error, Overloaded) else None
+        trailers += ((PUSHBACK_KEY, "-1" if pause_s is None else str(round(pause_s * 1000))),)
     return grpc.StatusCode[error.status.value], message, trailers
 
 

@@ -22,9 +22,13 @@ class TextServicer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def admit(self, call: Call) -> None:
+        """Refuses a call of which nothing has been read, if there is no room for it."""
+        call.model = self._engine.model_name
+        self._engine.admission.check()
+
     async def predict(self, request: Any, call: Call) -> Message:
         """Answers one payload; see `Engine.predict` for the errors."""
-        call.model = self._engine.model_name
         answer = await self._engine.predict(
             request.value,
             content_type=call.metadata(CONTENT_TYPE_KEY),
@@ -36,4 +40,5 @@ class TextServicer:
 
 def handlers(calls: Calls, engine: Engine) -> "Handlers":
     """The handlers of service MLflow."""
-    return calls.handlers(protos.service(NAME), TextServicer(engine), level=logging.INFO)
+    servicer = TextServicer(engine)
+    return calls.handlers(protos.service(NAME), servicer, admit=servicer.admit, level=logging.INFO)

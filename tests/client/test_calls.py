@@ -19,17 +19,24 @@ from mlflow_grpc_client import (
     InvalidInput,
     ModelError,
     PredictError,
+    ResourceExhausted,
     Unavailable,
     wire,
 )
 
+from mlflow_grpc import protos
 from mlflow_grpc.errors import FieldViolation as ServerViolation
 from mlflow_grpc.errors import InvalidPayload, ServingError, Status
 from mlflow_grpc.settings import Settings
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
-from tests.support.servers import InProcess, free_port, serving
+from tests.support.servers import Caller, InProcess, free_port, serving
 
-CLASSES = {"INVALID_ARGUMENT": InvalidInput, "INTERNAL": ModelError, "DEADLINE_EXCEEDED": DeadlineExceeded}
+CLASSES = {
+    "INVALID_ARGUMENT": InvalidInput,
+    "INTERNAL": ModelError,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "RESOURCE_EXHAUSTED": ResourceExhausted,
+}
 
 
 def raising(error):
@@ -137,6 +144,20 @@ def test_only_unavailable_is_tried_again(make, attempts, status):
     assert caught.value.code is grpc.StatusCode[status.value]
     assert type(caught.value) is CLASSES.get(status.value, PredictError)
     assert attempts.statuses == [status.value]
+
+
+def test_an_overloaded_server_is_tried_again_when_it_says(make, attempts):
+    """The pause is the server's, not the client's own, and the call is answered once there is room."""
+    model = GatedModel()
+    with serving(model, PlainCodec(), queue_calls=1) as server, Caller(server.address) as call:
+        first = call.raw.future(protos.Input(value="hold").SerializeToString(), timeout=30)
+        model.wait_until_entered()
+        attempts.then = lambda number: model.let_go()
+        assert make(server.address).predict_text("second") == "<second>"
+        first.result()
+    refused = [fields for fields in attempts.fields if fields["status"] == "RESOURCE_EXHAUSTED"]
+    assert refused
+    assert refused[0]["reason"] == "REQUEST_LIMIT_EXCEEDED"
 
 
 def test_a_server_that_is_loading_is_tried_again(make, attempts, loading):

@@ -3,15 +3,17 @@
 import json
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.payload.plain import PlainDecoder
+from mlflow_grpc.payload import bulk
+from mlflow_grpc.payload.plain import decoder_for
 from tests.support.payloads import SCALARS, TEXTS, payloads
 
 SCHEMAS = {
@@ -54,7 +56,11 @@ def agree(decoder, meta, text):
     assert expected is not None, text
     frame, params, llm = expected
     assert (params, llm) == (None, False)
-    ours = decoder.frame([rows])
+    ours = decoder.table([rows])
+    if isinstance(frame, np.ndarray):
+        assert (ours.dtype, ours.shape, ours.tobytes()) == (frame.dtype, frame.shape, frame.tobytes())
+        assert ours.flags.c_contiguous == frame.flags.c_contiguous
+        return True
     pd.testing.assert_frame_equal(ours, frame, check_exact=True, check_column_type=True, check_index_type=True)
     assert type(ours.index) is type(frame.index)
     if ours.dtypes.nunique() == 1:
@@ -63,10 +69,16 @@ def agree(decoder, meta, text):
     return True
 
 
+@pytest.fixture
+def bulk_always(monkeypatch):
+    """Reads even small payloads the way that is meant for large ones."""
+    monkeypatch.setattr(bulk, "LEAST_CHARACTERS", 0)
+
+
 @pytest.fixture(params=SCHEMAS)
 def decoder(request):
     meta = metadata(SCHEMAS[request.param])
-    made = PlainDecoder.of_model(meta)
+    made = decoder_for(meta)
     assert made is not None
     return made, meta
 
@@ -111,11 +123,24 @@ def test_odd_texts_agree_or_are_left_to_mlflow(decoder):
         agree(made, meta, text)
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
-def test_generated_payloads_agree_or_are_left_to_mlflow(name):
+@pytest.mark.usefixtures("bulk_always")
+def test_odd_texts_agree_or_are_left_to_mlflow_by_simdjson():
+    """Every odd document."""
+    for schema in (SCHEMAS["doubles"], Schema([TensorSpec(np.dtype("float64"), (-1, 3))])):
+        meta = metadata(schema)
+        made = decoder_for(meta)
+        assert made is not None
+        for text in TEXTS:
+            agree(made, meta, text)
+
+
+@pytest.mark.parametrize(("name", "least"), [*((name, None) for name in SCHEMAS), ("doubles", 0)])
+def test_generated_payloads_agree_or_are_left_to_mlflow(name, least, monkeypatch):
     """Whatever hypothesis makes of the signature."""
+    if least is not None:
+        monkeypatch.setattr(bulk, "LEAST_CHARACTERS", least)
     meta = metadata(SCHEMAS[name])
-    made = PlainDecoder.of_model(meta)
+    made = decoder_for(meta)
     assert made is not None
     taken = []
 
@@ -130,14 +155,134 @@ def test_generated_payloads_agree_or_are_left_to_mlflow(name):
     assert taken
 
 
+TENSORS = {
+    "float64 x 4": TensorSpec(np.dtype("float64"), (-1, 4)),
+    "float32 x 2 x 3": TensorSpec(np.dtype("float32"), (-1, 2, 3)),
+    "float64": TensorSpec(np.dtype("float64"), (-1,)),
+    "int64 x 2": TensorSpec(np.dtype("int64"), (-1, 2)),
+    "uint8 x 2": TensorSpec(np.dtype("uint8"), (-1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_agree_or_are_left_to_mlflow(name):
+    """Every odd scalar in a tensor, tensors of other shapes, and nested where numbers should be."""
+    spec = TENSORS[name]
+    meta = metadata(Schema([spec]))
+    made = decoder_for(meta)
+    assert made is not None
+    plain = (np.arange(np.prod(spec.shape[1:]) * 3).reshape(3, *spec.shape[1:]) + (0.1 if "f" in name else 0)).tolist()
+    for key in ("inputs", "instances"):
+        assert agree(made, meta, json.dumps({key: plain}))
+        assert agree(made, meta, json.dumps({key: np.asarray(plain, dtype=int).tolist()}))
+        for value in (*SCALARS, 127, 128, 255, 256, 2**24 + 1, 2**53, 2**53 + 1, 3.5e38, 1e-46, 0.1, -0.0):
+            for places in ([1], range(np.size(plain))):
+                mixed = np.array(plain, dtype=object)
+                for place in places:
+                    mixed[np.unravel_index(place, mixed.shape)] = value
+                agree(made, meta, json.dumps({key: mixed.tolist()}))
+        odds: list[object] = [
+            [],
+            [[]],
+            [plain],
+            plain[0],
+            [plain[0], []],
+            [*plain, 1],
+            {"a": plain},
+            None,
+            [None],
+            [{"a": 1}],
+        ]
+        for odd in odds:
+            agree(made, meta, json.dumps({key: odd}))
+
+
+def test_tensors_that_are_not_plain():
+    """Names, other types and rows of no fixed shape have no fast way."""
+    for spec in (
+        TensorSpec(np.dtype("float64"), (-1, -1)),
+        TensorSpec(np.dtype("float64"), (2, 2)),
+        TensorSpec(np.dtype("float64"), (-1, 2), "named"),
+        TensorSpec(np.dtype("bool"), (-1, 2)),
+        TensorSpec(np.dtype("object"), (-1,)),
+    ):
+        assert decoder_for(metadata(Schema([spec]))) is None
+
+
+ODD_ROWS: list[object] = [
+    [True, 1.0, 2.0], [None, 1.0, 2.0], ["1", 1.0, 2.0], [2**53 - 1, 1, 2], [2**53 + 1, 1, 2], [-(2**63), 1, 2],
+    [2**64, 1, 2], [1e300, 1, 2], [-0.0, 0, 2], [[1.0], 1.0, 2.0], [[], [1.0, 2.0], 3.0], [1.0, 2.0], [1.0] * 4, [],
+    1.0, "abc", "[", {"a": 1.0, "b": 2.0, "c": 3.0}, [{}, 1.0, 2.0], None,
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("bulk_always")
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_large_tables_agree_or_are_left_to_mlflow(place):
+    """Every odd row among others, every order of columns, and names with brackets."""
+    rows = np.random.default_rng(0).normal(size=(4, 3)).tolist()
+    for names in ("abc", "a[c", "a{c", "ab\u005d"):
+        meta = metadata(Schema([ColSpec(DataType.double, name) for name in names]))
+        made = decoder_for(meta)
+        assert made is not None
+        for order in (names, names[::-1]):
+            assert agree(made, meta, json.dumps({"dataframe_split": {"data": rows, "columns": list(order)}}))
+        columns = list(names)
+        for odd in ODD_ROWS:
+            data = [*rows[:place], odd, *rows[place:]]
+            for outer in (
+                {"dataframe_split": {"columns": columns, "data": data}},
+                {"dataframe_split": {"columns": columns, "data": data, "index": list(range(5))}},
+                {"dataframe_split": {"columns": columns, "data": data}, "params": {}},
+                {"dataframe_split": {"columns": columns[1:], "data": data}},
+                {"dataframe_split": {"columns": [*columns, "d"], "data": data}},
+                {"dataframe_split": {"columns": [columns], "data": data}},
+                {"dataframe_split": data},
+                {"dataframe_split": {"columns": data, "data": columns}},
+                [data],
+                data,
+            ):
+                agree(made, meta, json.dumps(outer))
+                agree(made, meta, json.dumps(outer).replace("[", "\\u005b", 1))
+    agree(made, meta, "\ufeff" + json.dumps({"dataframe_split": {"data": rows, "columns": columns}}))
+
+
+@pytest.mark.usefixtures("bulk_always")
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_large_tensors_agree_or_are_left_to_mlflow(place):
+    """Every odd row among others."""
+    rows = np.random.default_rng(0).normal(size=(4, 3)).tolist()
+    meta = metadata(Schema([TensorSpec(np.dtype("float64"), (-1, 3))]))
+    made = decoder_for(meta)
+    assert made is not None
+    for key in ("inputs", "instances"):
+        assert agree(made, meta, json.dumps({key: rows}))
+        for odd in ODD_ROWS:
+            agree(made, meta, json.dumps({key: [*rows[:place], odd, *rows[place:]]}))
+        agree(made, meta, json.dumps({key: [rows]}))
+
+
+@pytest.mark.parametrize("simdjson", [True, False])
+def test_large_payloads_are_taken_with_and_without_simdjson(monkeypatch, simdjson):
+    """It is an optional speed-up, which gives the same."""
+    if not simdjson:
+        monkeypatch.setattr(bulk, "simdjson", None)
+    meta = metadata(SCHEMAS["doubles"])
+    made = decoder_for(meta)
+    assert made is not None
+    text = json.dumps({"dataframe_split": {"columns": list("cab"), "data": [[1, 0.5, 1e-300]] * 2000}})
+    assert (bulk.split(text) is not None) == simdjson
+    assert agree(made, meta, text)
+
+
 def test_several_payloads_make_one_frame(decoder):
     """Rows of several calls, in different formats, stand one below the other."""
     made, meta = decoder
     row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
     parts = [made.decode(json.dumps({"dataframe_records": [row] * count})) for count in (1, 2, 3)]
     parts += [made.decode(json.dumps({"inputs": {name: [value] for name, value in row.items()}}))]
-    frame = made.frame([part for part in parts if part])
-    pd.testing.assert_frame_equal(frame, made.frame([made.decode(json.dumps({"dataframe_records": [row] * 7}))]))
+    frame = made.table([part for part in parts if part])
+    pd.testing.assert_frame_equal(frame, made.table([made.decode(json.dumps({"dataframe_records": [row] * 7}))]))
 
 
 def test_signatures_that_are_not_plain():
@@ -150,5 +295,5 @@ def test_signatures_that_are_not_plain():
         Schema([ColSpec(DataType.double)]),
         Schema([ColSpec(DataType.string, "prompt")]),
     ):
-        assert PlainDecoder.of_model(metadata(schema)) is None
-    assert PlainDecoder.of_model(Model()) is None
+        assert decoder_for(metadata(schema)) is None
+    assert decoder_for(Model()) is None

@@ -1,0 +1,87 @@
+"""Real gRPC: a server that has more to do than it can."""
+
+import threading
+from typing import Any
+
+import grpc
+import pytest
+
+from mlflow_grpc import protos
+from mlflow_grpc.errors import ServingError, Status
+from tests.support.models import FunctionModel, GatedModel, PlainCodec
+from tests.support.servers import Caller, serving
+
+PUSHBACK = "grpc-retry-pushback-ms"
+
+
+def start(call, text, **more: Any):
+    """Begins a call and does not wait for it."""
+    return call.raw.future(protos.Input(value=text).SerializeToString(), **{"timeout": 30, **more})
+
+
+def outcome(future):
+    error = future.exception()
+    return error.code() if error else grpc.StatusCode.OK
+
+
+def test_past_the_bound_calls_are_refused_at_once():
+    """RESOURCE_EXHAUSTED with a pause, before the payload is looked at; those inside are answered all the same."""
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=2, queue_calls=5) as server, Caller(server.address) as call:
+        inside = [start(call, "hold") for _ in range(2)]
+        model.wait_until_entered(2)
+        inside += [start(call, f"waits {number}") for number in range(3)]
+        refused: list[Any] = []
+        while len(refused) < 20:  # The first ones may come in before those that wait.
+            attempt = start(call, "late", timeout=0.5)
+            error = attempt.exception()
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                refused.append(error)
+        for error in refused:
+            assert 5 <= int(dict(error.trailing_metadata())[PUSHBACK]) <= 6300
+        # Not even a message that is none is parsed.
+        with pytest.raises(grpc.RpcError) as caught:
+            call.raw(b"\xff", timeout=10)
+        problem: Any = caught.value
+        assert problem.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        health: Any = call.channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert health(b"", timeout=1) == b"\x08\x01"
+        model.let_go()
+        assert [outcome(future) for future in inside] == [grpc.StatusCode.OK] * 5
+        assert call("after") == "<after>"
+
+
+def test_what_is_exhausted_for_good_is_not_to_be_tried_again():
+    """A model that says RESOURCE_EXHAUSTED means no matter of moments."""
+
+    def function(text):
+        raise ServingError("quota", status=Status.RESOURCE_EXHAUSTED)
+
+    with serving(FunctionModel(function), PlainCodec()) as server, Caller(server.address) as call:
+        with pytest.raises(grpc.RpcError) as caught:
+            call("x")
+        problem: Any = caught.value
+        assert dict(problem.trailing_metadata())[PUSHBACK] == "-1"
+
+
+def test_expired_work_does_not_starve_fresh_calls():
+    """Ten times as many calls as can be answered before their deadline: most of the model's time goes into answers
+    that somebody gets, although calls wait in the order in which they came and so reach their turn nearly expired.
+    """
+    takes_s, deadline_s, calls = 0.02, 0.25, 250
+    runs = []
+    pause = threading.Event()
+
+    def function(text):
+        runs.append(text)
+        pause.wait(takes_s)
+        return text
+
+    with serving(FunctionModel(function), PlainCodec(), threads=2) as server, Caller(server.address) as call:
+        futures = [start(call, str(number), timeout=deadline_s) for number in range(calls)]
+        outcomes = [outcome(future) for future in futures]
+        assert set(outcomes) <= {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}
+        answered = outcomes.count(grpc.StatusCode.OK)
+        assert len(runs) < calls / 2
+        assert answered >= 0.6 * len(runs)
+        assert call("after") == "after"
