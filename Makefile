@@ -8,7 +8,7 @@ MODEL_PATH ?= models/iris
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test check format protos lock image-test clean
+.PHONY: help install serve predict test stress bench check format protos lock image-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ predict: $(VENV)/.runtime ## call the served example model
 
 test: $(VENV)/.dev ## run the whole test suite
 	$(BIN)/python -m pytest
+
+stress: $(VENV)/.dev ## long runs under load and faults, some minutes
+	$(BIN)/python -m pytest -m stress
+
+bench: $(VENV)/.dev ## time the server beside `mlflow models serve`; needs h2load
+	$(BIN)/python -m benchmarks
 
 check: $(VENV)/.dev ## lint, format, types, generated files, locks
 	$(BIN)/ruff check .

@@ -36,7 +36,10 @@ class Admission:
         most_bytes: The most that their payloads may come to; one call may be larger if it is alone.
         """
         self.stage = Stage.LOADING
+        self.present = 0
+        """Calls that have arrived, of which some may still be on the way in."""
         self.in_flight = 0
+        """Calls that have been let in."""
         self._bytes = 0
         self._most_calls = most_calls
         self._most_bytes = most_bytes
@@ -45,8 +48,23 @@ class Admission:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    def arrive(self) -> None:
+        """Takes note of a call of which nothing has been read, which has to `depart` again.
+
+        Raises:
+            NotReady: The model is loading, or the server is draining.
+            Overloaded: There are as many calls as there may be.
+
+        """
+        self.check()
+        self.present += 1
+
+    def depart(self) -> None:
+        """A call that arrived has ended."""
+        self.present -= 1
+
     def check(self) -> None:
-        """Refuses a call of which nothing has been read, if there is no room for another one.
+        """Refuses a call if there is no room for another one.
 
         Raises:
             NotReady: The model is loading, or the server is draining.

@@ -87,14 +87,25 @@ class _Batch:
 class Batcher:
     """Collects calls to one model and runs them in batches; used from the event loop only."""
 
-    def __init__(self, threads: ModelThreads, work: Batchable, *, most_rows: int, longest_wait_s: float) -> None:
+    def __init__(
+        self,
+        threads: ModelThreads,
+        work: Batchable,
+        *,
+        most_rows: int,
+        longest_wait_s: float,
+        present: Callable[[], int] | None = None,
+    ) -> None:
         """Args:
         threads: Where batches run.
         work: How they are run.
         most_rows: The most rows in a batch; 1 runs each call by itself.
         longest_wait_s: How long a call may wait for a running batch, in seconds, before its own is started
             beside it.
+        present: How many calls to the model are in the server, those included that have not got here yet; if not
+            given, those that have.
         """
+        self._present = present or self._here
         self._threads = threads
         self._work = work
         self._most_rows = most_rows
@@ -104,11 +115,12 @@ class Batcher:
         self._inside: set[Member] = set()  # Calls that wait or run.
         self._expires = float("inf")  # When the first of them does, at the latest.
         self._expiry: asyncio.TimerHandle | None = None
-        self._most_inside = 0  # Since the last batch started.
+        self._most_present = 0  # Since the last batch started.
         self._expected = 1.0  # Calls at a time, as seen lately.
         self._last_came = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled: asyncio.Handle | None = None
+        self._due = float("inf")  # When it is to look again.
 
     async def run(self, rows: Any, count: int, alone: Callable[[], str], *, deadline: float) -> str:
         """The answer for the rows of one call.
@@ -126,7 +138,7 @@ class Batcher:
         self._waiting.append(member)
         self._waiting_rows += count
         self._inside.add(member)
-        self._most_inside = max(self._most_inside, len(self._inside))
+        self._most_present = max(self._most_present, self._present())
         if self._scheduled is None or self._are_enough():
             self._look_soon(loop)
         try:
@@ -156,6 +168,9 @@ class Batcher:
         if deadlines:
             self._expire_at(min(deadlines))
 
+    def _here(self) -> int:
+        return len(self._inside)
+
     def _are_enough(self) -> bool:
         return self._waiting_rows >= self._most_rows or len(self._waiting) >= int(self._expected)
 
@@ -163,7 +178,7 @@ class Batcher:
         """Calls that arrive in the same turn of the event loop are taken together."""
         if self._scheduled is not None:
             self._scheduled.cancel()
-        self._scheduled = loop.call_soon(self._look)
+        self._scheduled, self._due = loop.call_soon(self._look), float("inf")
 
     def _look(self) -> None:
         """Starts what may be started now, and sees to it that it is called again in time."""
@@ -171,10 +186,15 @@ class Batcher:
             self._scheduled.cancel()
             self._scheduled = None
         loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        if now - self._due > QUIET_S:
+            # The event loop was busy all the while: calls that came have not got here yet.
+            self._last_came = now
+        self._due = float("inf")
         while self._waiting and len(self._tasks) < self._threads.size:
-            now = time.monotonic()
             if (wait_s := self._wait_s(now)) > 0:
                 self._scheduled = loop.call_later(wait_s, self._look)
+                self._due = now + wait_s
                 return
             if members := self._take(now):
                 batch = _Batch(members)
@@ -191,8 +211,8 @@ class Batcher:
 
     def _take(self, now: float) -> list[Member]:
         """The members of the next batch; none if all of those that waited have left."""
-        self._expected = max(float(self._most_inside), 0.8 * self._expected + 0.2 * self._most_inside)
-        self._most_inside = len(self._inside)
+        self._expected = max(float(self._most_present), 0.8 * self._expected + 0.2 * self._most_present)
+        self._most_present = self._present()
         # Where more wait than go into a batch, those that will hardly be answered in time make room.
         hopeless = now + (self._threads.hopeless_s if self._waiting_rows > self._most_rows else 0.0)
         members: list[Member] = []

@@ -66,7 +66,11 @@ class Engine:
         self._hosted = _Hosted(model, codec, plain)
         if plain is not None and plain.runner is not None:
             self._batcher = Batcher(
-                self._threads, plain.runner, most_rows=plain.most_rows, longest_wait_s=plain.longest_wait_s
+                self._threads,
+                plain.runner,
+                most_rows=plain.most_rows,
+                longest_wait_s=plain.longest_wait_s,
+                present=lambda: self.admission.present,
             )
 
     @property

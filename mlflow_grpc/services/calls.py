@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -92,6 +92,18 @@ Behaviour = Callable[[Any, Call], Awaitable[Message | None]]
 """Takes the request, or an iterator of them, and the call; gives the answer, or None if it wrote a stream."""
 
 
+class Door(Protocol):
+    """Where the calls of a service come in and go out."""
+
+    def arrive(self, call: Call) -> None:
+        """A call is there, and nothing of its request has been read; raises a ServingError to refuse it."""
+        ...
+
+    def depart(self, call: Call) -> None:
+        """A call that was not refused has ended, one way or the other."""
+        ...
+
+
 class Calls:
     """Makes gRPC handlers out of servicers, and knows the calls that are open."""
 
@@ -105,7 +117,7 @@ class Calls:
         servicer: Any,
         *,
         path: str | None = None,
-        admit: Callable[[Call], None] | None = None,
+        door: Door | None = None,
         level: int = logging.DEBUG,
     ) -> "Handlers":
         """Handlers for a service.
@@ -116,7 +128,7 @@ class Calls:
                 answer, or if the answer is a stream, writes to the call; requests come as an iterator if
                 they are a stream.
             path: The service's full name on the wire, if not the descriptor's.
-            admit: Called before anything of a call's request is read; raises a ServingError to refuse it.
+            door: Where calls arrive before anything of their request is read.
             level: The level of the log line of a call that went well.
 
         """
@@ -125,7 +137,7 @@ class Calls:
             name,
             {
                 method.name: self._handler(
-                    f"/{name}/{method.name}", method, getattr(servicer, method.name), admit, level
+                    f"/{name}/{method.name}", method, getattr(servicer, method.name), door, level
                 )
                 for method in service.methods
             },
@@ -144,7 +156,7 @@ class Calls:
         path: str,
         method: MethodDescriptor,
         behaviour: Behaviour,
-        admit: Callable[[Call], None] | None,
+        door: Door | None,
         level: int,
     ) -> "Handler":
         request_class = message_class(method.input_type)
@@ -155,10 +167,12 @@ class Calls:
             answer = None
             task = asyncio.current_task()
             self._open.add(task)
+            arrived = False
             try:
                 try:
-                    if admit is not None:
-                        admit(call)
+                    if door is not None:
+                        door.arrive(call)
+                        arrived = True
                     if client_streaming:
                         request: Any = _each(request_class, chunks, call)
                     else:
@@ -167,6 +181,8 @@ class Calls:
                     answer = None if message is None else call.serialized(message)
                 finally:
                     self._open.discard(task)
+                    if arrived and door is not None:
+                        door.depart(call)
             except BaseException as error:  # noqa: BLE001 - every end of a call is told there
                 await self._fail(call, error)
             context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id),))

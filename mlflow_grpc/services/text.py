@@ -22,10 +22,14 @@ class TextServicer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def admit(self, call: Call) -> None:
-        """Refuses a call of which nothing has been read, if there is no room for it."""
+    def arrive(self, call: Call) -> None:
+        """Takes note of a call of which nothing has been read, or refuses it."""
         call.model = self._engine.model_name
-        self._engine.admission.check()
+        self._engine.admission.arrive()
+
+    def depart(self, call: Call) -> None:
+        """A call that arrived has ended."""
+        self._engine.admission.depart()
 
     async def predict(self, request: Any, call: Call) -> Message:
         """Answers one payload; see `Engine.predict` for the errors."""
@@ -41,4 +45,4 @@ class TextServicer:
 def handlers(calls: Calls, engine: Engine) -> "Handlers":
     """The handlers of service MLflow."""
     servicer = TextServicer(engine)
-    return calls.handlers(protos.service(NAME), servicer, admit=servicer.admit, level=logging.INFO)
+    return calls.handlers(protos.service(NAME), servicer, door=servicer, level=logging.INFO)

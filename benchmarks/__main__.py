@@ -1,0 +1,138 @@
+"""Runs the comparison: `python -m benchmarks`, or `make bench`."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import load, report
+from benchmarks.contenders import CONTENDERS, Contender, Echo, Ours
+from benchmarks.workloads import WORKLOADS, Workload
+
+RESULTS = Path(__file__).parent / "results"
+CHECKED_PAYLOADS = 50
+BUSY_IN_FLIGHT = 32
+
+
+@click.command()
+@click.option("--rounds", default=3, show_default=True, help="How many times each figure is taken, in turn.")
+@click.option("--seconds", default=5.0, show_default=True, help="For how long each time.")
+@click.option("--only", default="", help="Only workloads whose name has this in it.")
+@click.option("--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="Where results go.")
+def main(rounds: int, seconds: float, only: str, out: Path) -> None:
+    """Compares this server, `mlflow models serve` and a bare echo, one after the other in each round."""
+    try:
+        version = load.check_installed()
+        with tempfile.TemporaryDirectory() as directory:
+            workloads = [workload for workload in WORKLOADS if only in workload.name]
+            figures: report.Figures = {
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                "machine": f"{os.cpu_count()} cores, {_processor()}",
+                "versions": ", ".join([*_versions(), version]),
+                "rounds": rounds,
+                "seconds": seconds,
+                "workloads": [_compare(workload, Path(directory), rounds, seconds) for workload in workloads],
+            }
+    except (load.LoadError, RuntimeError) as error:
+        sys.exit(str(error))
+    click.echo(report.write(figures, out))
+    click.echo(f"written to {out}")
+
+
+def _compare(workload: Workload, directory: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    model = directory / f"model-{len(list(directory.iterdir()))}"
+    workload.save(model)
+    with _started(model, directory) as servers:
+        text, answers = _check_answers(workload, servers)
+        throughput: dict[str, dict[str, list[dict[str, float]]]] = {}
+        half_of_peak: list[dict[str, float]] = []
+        for _ in range(rounds):
+            for in_flight in workload.in_flight:
+                for server in servers:
+                    measured = load.run(
+                        server, text, answers[server.name], in_flight=in_flight, seconds=seconds, scratch=directory
+                    )
+                    click.echo(f"{workload.name}, {in_flight} in flight, {server.name}: {measured.per_second:,.0f}/s")
+                    throughput.setdefault(str(in_flight), {}).setdefault(server.name, []).append(vars(measured))
+                if in_flight == BUSY_IN_FLIGHT:
+                    (ours,) = (server for server in servers if isinstance(server, Ours))
+                    peak = throughput[str(in_flight)][ours.name][-1]["per_second"]
+                    calm = load.run(
+                        ours,
+                        text,
+                        answers[ours.name],
+                        in_flight=in_flight,
+                        seconds=seconds,
+                        scratch=directory,
+                        rate=peak / 2,
+                    )
+                    half_of_peak.append(vars(calm))
+        return {
+            "name": workload.name,
+            "floors": {str(in_flight): floor for in_flight, floor in workload.floors.items()},
+            "throughput": throughput,
+            "half_of_peak": half_of_peak,
+            "process": {
+                server.name: {"start_s": server.start_s, "memory_mb": server.memory_mb()} for server in servers
+            },
+        }
+
+
+@contextmanager
+def _started(model: Path, directory: Path) -> Iterator[list[Contender]]:
+    """The contenders, started one after the other, so that none is in the other's way."""
+    with ExitStack() as stack:
+        servers = []
+        for contender in CONTENDERS:
+            server = contender(model, directory / f"{contender.__name__}.log")
+            stack.callback(server.end)
+            servers.append(server)
+        yield servers
+
+
+def _check_answers(workload: Workload, servers: list[Contender]) -> tuple[str, dict[str, str]]:
+    """Compares what the servers answer, before anything is timed.
+
+    Returns:
+        A payload and, by server, the answer to it.
+
+    Raises:
+        LoadError: They differ.
+
+    """
+    texts = workload.payloads(CHECKED_PAYLOADS if workload.rows == 1 else 3)
+    for text in texts:
+        answers = {server.name: server.ask(text) for server in servers}
+        predictions = {
+            json.dumps(json.loads(answers[server.name])) for server in servers if not isinstance(server, Echo)
+        }
+        if len(predictions) != 1:
+            raise load.LoadError(f"the servers do not answer the same to {text[:200]}: {answers}")
+    return texts[-1], answers
+
+
+def _versions() -> list[str]:
+    names = ("mlflow-grpc", "mlflow", "grpcio", "scikit-learn", "uvloop", "orjson", "uvicorn")
+    return [f"Python {platform.python_version()}", *(f"{name} {importlib.metadata.version(name)}" for name in names)]
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""h2load: a real load generator, for gRPC (HTTP/2) and for MLflow's server (HTTP/1.1)."""
+
+import re
+import shutil
+import statistics
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.contenders import Contender
+
+MISSING = (
+    "h2load is not installed. It comes with nghttp2: `apt-get install nghttp2-client` on Debian and Ubuntu, "
+    "`brew install nghttp2` on macOS"
+)
+MOST_CONNECTIONS = 8
+TOLERANCE = 0.05
+"""By which share the bytes of the answers may be off: the first and the last of a run are counted in part."""
+
+WARM_UP_S = 1
+_ANSWERS = re.compile(r"requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
+_DATA = re.compile(r"traffic: .*\((\d+)\) data")
+
+
+class LoadError(Exception):
+    """What was measured is not what was meant."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of the load generator."""
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+def check_installed() -> str:
+    """h2load's version.
+
+    Raises:
+        LoadError: It is not there.
+
+    """
+    if shutil.which("h2load") is None:
+        raise LoadError(MISSING)
+    return subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run(
+    server: Contender,
+    text: str,
+    answer: str,
+    *,
+    in_flight: int,
+    seconds: float,
+    scratch: Path,
+    rate: float | None = None,
+) -> Measured:
+    """Sends one payload for some seconds, with so many calls in flight, or at a rate.
+
+    Args:
+        server: Where to.
+        text: The payload.
+        answer: What comes back for it; a run with other answers does not count.
+        in_flight: How many calls are open at a time.
+        seconds: For how long, after a second of warming up.
+        scratch: A directory for files.
+        rate: Calls a second; None for as many as it takes.
+
+    Raises:
+        LoadError: Calls failed.
+
+    """
+    body, log = scratch / "body.bin", scratch / "requests.tsv"
+    body.write_bytes(server.body(text))
+    connections = min(in_flight, MOST_CONNECTIONS) if server.http2 else in_flight
+    command = ["h2load", "-c", str(connections)]
+    command += ["-m", str(in_flight // connections), "-d", str(body), f"--log-file={log}"]
+    if rate is not None:
+        command.append(f"--rps={max(1, round(rate / connections))}")
+    if server.http2:
+        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    else:
+        command += ["--h1", "-H", "content-type: application/json"]
+    log.unlink(missing_ok=True)
+    command += [f"-D{seconds:g}", server.url]
+    if server.http2:
+        # Warmed up in a run of its own, because h2load's option counts the bytes of both together. They are needed: a
+        # gRPC error is an HTTP success without data, and only the bytes tell how many answers there were.
+        subprocess.run([*command, f"-D{WARM_UP_S}"], capture_output=True, check=True)
+    else:
+        command.append(f"--warm-up-time={WARM_UP_S}")
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    succeeded, *lost = map(int, _found(_ANSWERS, output))
+    (data,) = map(int, _found(_DATA, output))
+    enough = succeeded * len(server.body(answer)) * (1 - TOLERANCE)
+    if sum(lost) or not succeeded or (server.http2 and data < enough):
+        raise LoadError(f"{server.name}: not every call was answered\n{output}")
+    # What h2load gave up at its end is still in the server; the answer to one more call comes after it.
+    server.ask(text)
+    took_ms = sorted(int(line.split()[2]) / 1000 for line in log.read_text(encoding="ascii").splitlines())
+    quantiles = statistics.quantiles(took_ms, n=100)
+    return Measured(succeeded / seconds, quantiles[49], quantiles[98])
+
+
+def _found(pattern: re.Pattern[str], output: str) -> tuple[str, ...]:
+    match = pattern.search(output)
+    if match is None:
+        raise LoadError(f"h2load's output is not as expected:\n{output}")
+    return match.groups()

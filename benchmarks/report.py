@@ -1,0 +1,115 @@
+"""What came out: a table in Markdown, the raw figures as JSON, a plot."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+Figures = dict[str, Any]
+
+
+def median(rows: list[Figures], what: str) -> float:
+    """The median over the rounds."""
+    return float(statistics.median(row[what] for row in rows))
+
+
+def ratios(figures: Figures) -> list[Figures]:
+    """For each workload and number of calls in flight, how this server compares to the others."""
+    found = []
+    for workload in figures["workloads"]:
+        for in_flight, by_server in workload["throughput"].items():
+            ours, mlflow, echo = (by_server[name] for name in ("mlflow-grpc", "mlflow models serve", "bare echo"))
+            # A ratio within each round, because a machine may slow down between rounds.
+            times = [one["per_second"] / other["per_second"] for one, other in zip(ours, mlflow, strict=True)]
+            of_echo = [one["per_second"] / other["per_second"] for one, other in zip(ours, echo, strict=True)]
+            found.append(
+                {
+                    "workload": workload["name"],
+                    "in_flight": int(in_flight),
+                    "ours": median(ours, "per_second"),
+                    "mlflow": median(mlflow, "per_second"),
+                    "echo": median(echo, "per_second"),
+                    "times_mlflow": statistics.median(times),
+                    "of_echo": statistics.median(of_echo),
+                    "floor": workload["floors"][in_flight],
+                    "p50_ms": median(ours, "p50_ms"),
+                    "p99_ms": median(ours, "p99_ms"),
+                    "mlflow_p50_ms": median(mlflow, "p50_ms"),
+                    "mlflow_p99_ms": median(mlflow, "p99_ms"),
+                }
+            )
+    return found
+
+
+def markdown(figures: Figures) -> str:
+    """The report."""
+    lines = [
+        f"# {figures['date']}, {figures['machine']}",
+        "",
+        f"{figures['versions']}. Medians of {figures['rounds']} interleaved rounds of {figures['seconds']:g} s.",
+        "",
+        "| workload | in flight | mlflow-grpc | mlflow models serve | bare echo | times MLflow | of the echo "
+        "| p50 / p99 | MLflow's |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['workload']} | {row['in_flight']} | {row['ours']:,.0f}/s | {row['mlflow']:,.0f}/s "
+        f"| {row['echo']:,.0f}/s | **{row['times_mlflow']:.1f}** (floor {row['floor']:g}) | {row['of_echo']:.2f} "
+        f"| {row['p50_ms']:.1f} / {row['p99_ms']:.1f} ms | {row['mlflow_p50_ms']:.1f} / {row['mlflow_p99_ms']:.1f} ms |"
+        for row in ratios(figures)
+    ]
+    lines += [
+        "",
+        "| workload | start, mlflow-grpc | start, MLflow | memory, mlflow-grpc | memory, MLflow "
+        "| at half of the peak: p50 / p99 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for workload in figures["workloads"]:
+        ours, mlflow = workload["process"]["mlflow-grpc"], workload["process"]["mlflow models serve"]
+        half = workload["half_of_peak"]
+        shown = f"{median(half, 'p50_ms'):.1f} / {median(half, 'p99_ms'):.1f} ms" if half else ""
+        lines.append(
+            f"| {workload['name']} | {ours['start_s']:.1f} s | {mlflow['start_s']:.1f} s | {ours['memory_mb']:.0f} MB "
+            f"| {mlflow['memory_mb']:.0f} MB | {shown} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(figures: Figures, path: Path) -> None:
+    """Throughput, and p50 and p99, against calls in flight."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [workload for workload in figures["workloads"] if len(workload["throughput"]) > 1]
+    figure, axes = plt.subplots(2, len(shown), figsize=(5.5 * len(shown), 7), squeeze=False, layout="constrained")
+    for workload, (top, bottom) in zip(shown, axes.T, strict=True):
+        for name in ("mlflow-grpc", "mlflow models serve", "bare echo"):
+            counts = [int(count) for count in workload["throughput"]]
+            rows = [by_server[name] for by_server in workload["throughput"].values()]
+            (line,) = top.plot(counts, [median(row, "per_second") for row in rows], marker="o", label=name)
+            for what, style in (("p50_ms", "-"), ("p99_ms", ":")):
+                label = f"{name}, {what.removesuffix('_ms')}"
+                values = [median(row, what) for row in rows]
+                bottom.plot(counts, values, style, marker="o", color=line.get_color(), label=label)
+        top.set(title=workload["name"], ylabel="calls a second", xscale="log", yscale="log", xticks=counts)
+        bottom.set(ylabel="ms", xlabel="calls in flight", xscale="log", yscale="log", xticks=counts)
+        for axis in (top, bottom):
+            axis.set_xticks(counts, [str(count) for count in counts])
+            axis.minorticks_off()
+            axis.grid(visible=True, alpha=0.3)
+            axis.legend(fontsize=8)
+    figure.suptitle(f"{figures['date']}, {figures['machine']}", fontsize=9)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write(figures: Figures, directory: Path) -> str:
+    """Writes report.md, figures.json and plot.png, and returns the report."""
+    directory.mkdir(parents=True, exist_ok=True)
+    report = markdown(figures)
+    (directory / "report.md").write_text(report, encoding="utf-8")
+    (directory / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    plot(figures, directory / "plot.png")
+    return report
