@@ -77,14 +77,14 @@ class Server:
 
         """
         self.host(*await in_daemon_thread(lambda: load_model(self._settings)))
-
-    def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
-        """Gives the server a loaded model."""
-        self._engine.host(model, codec, plain)
         # What is there now stays: a full collection that goes through all of MLflow's modules takes 0.1 s, in which
         # no call is answered.
         gc.collect()
         gc.freeze()
+
+    def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
+        """Gives the server a loaded model."""
+        self._engine.host(model, codec, plain)
 
     async def open(self) -> None:
         """Takes calls from now on, unless the server is draining already."""

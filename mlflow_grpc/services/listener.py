@@ -26,6 +26,17 @@ REBALANCE_S = 300.0
 that stays connected stays with one worker."""
 
 
+MOST_PENDING_CALLS = 50_000
+"""From how many calls on that this server has not looked at yet gRPC cancels some, without a reason.
+
+Its default is 1,000, which a burst of calls reaches; those past the bounds of `mlflow_grpc.engine.admission` are to be
+told so.
+"""
+
+HANDSHAKE_S = 10.0
+"""How long a new connection may take until it speaks TLS and HTTP/2; gRPC's default is 120 s."""
+
+
 def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_port: bool) -> grpc.aio.Server:
     """A server that is not yet started and has no port.
 
@@ -44,6 +55,9 @@ def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_por
         # more than one ping in 5 min without a call for an attack.
         ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_S * 1000)),
+        ("grpc.server.max_pending_requests", MOST_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MOST_PENDING_CALLS),
     ]
     if age_s := _connection_age_s(settings):
         # gRPC adds up to 10 % at random, so that clients do not all come back at once (gRFC A9).

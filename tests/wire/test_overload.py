@@ -51,6 +51,14 @@ def test_past_the_bound_calls_are_refused_at_once():
         assert call("after") == "<after>"
 
 
+def test_a_burst_is_refused_and_not_cancelled():
+    """More calls at once than gRPC's core by itself lets wait: each is told RESOURCE_EXHAUSTED, and none CANCELLED."""
+    with serving(FunctionModel(str), PlainCodec(), queue_calls=50) as server, Caller(server.address) as call:
+        outcomes = {outcome(future) for future in [start(call, str(number)) for number in range(4000)]}
+        assert outcomes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert call("after") == "after"
+
+
 def test_what_is_exhausted_for_good_is_not_to_be_tried_again():
     """A model that says RESOURCE_EXHAUSTED means no matter of moments."""
 

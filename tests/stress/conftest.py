@@ -1,0 +1,46 @@
+"""Models for load, and what a server's process has in use."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.neighbors import KNeighborsRegressor
+
+ROWS = 10_000
+
+SLOW = """
+import time
+import mlflow
+from mlflow.pyfunc.model import PythonModel
+
+class Slow(PythonModel):
+    def predict(self, context, model_input, params=None):
+        time.sleep(0.02)
+        return model_input
+
+mlflow.models.set_model(Slow())
+"""
+
+
+@pytest.fixture(scope="session")
+def identity(tmp_path_factory):
+    """A scikit-learn model that is batched and answers `id * 3` for the row of this id."""
+    path = tmp_path_factory.mktemp("identity") / "model"
+    ids = pd.DataFrame({"id": np.arange(ROWS, dtype=float), "other": 0.0})
+    model = KNeighborsRegressor(1).fit(ids, ids["id"] * 3)
+    signature = mlflow.models.infer_signature(ids, model.predict(ids[:2]))
+    mlflow.sklearn.save_model(
+        model, path, signature=signature, input_example=ids[:4], pip_requirements=[], serialization_format="pickle"
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory):
+    """A model that takes 20 ms."""
+    directory: Path = tmp_path_factory.mktemp("slow")
+    (directory / "code.py").write_text(SLOW)
+    mlflow.pyfunc.save_model(directory / "model", python_model=directory / "code.py", pip_requirements=[])
+    return directory / "model"

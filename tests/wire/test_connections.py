@@ -1,0 +1,98 @@
+"""Connections that misbehave: mute, half open, flooding. They disturb nobody and are closed."""
+
+import contextlib
+import select
+import socket
+import time
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+import trustme
+
+from mlflow_grpc.services import listener
+from tests.support.models import FunctionModel, PlainCodec
+from tests.support.servers import Caller, serving
+
+CONNECTIONS = 500
+
+
+def echo(**settings):
+    return serving(FunctionModel(lambda text: text), PlainCodec(), **settings)
+
+
+def connected(address):
+    host, port = address.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def until_closed(peers, limit_s):
+    """Returns how many of the peers the server has closed by then; those it speaks to are read."""
+    deadline, left = time.monotonic() + limit_s, set(peers)
+    while left and time.monotonic() < deadline:
+        for peer in select.select(list(left), [], [], 0.2)[0]:
+            with contextlib.suppress(OSError):
+                if peer.recv(65536):
+                    continue
+            left.discard(peer)
+    return len(peers) - len(left)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A server that gives a new connection a second."""
+    monkeypatch.setattr(listener, "HANDSHAKE_S", 1.0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_mute_and_slow_connections_are_closed(said):
+    """Five hundred that never say what HTTP/2 begins with: others are answered meanwhile, and they are closed."""
+    with echo() as server, contextlib.ExitStack() as stack, Caller(server.address) as call:
+        peers = [stack.enter_context(connected(server.address)) for _ in range(CONNECTIONS)]
+        for peer in peers:
+            peer.sendall(said)
+        assert call("fresh", timeout=5) == "fresh"
+        assert until_closed(peers, 30) == CONNECTIONS
+
+
+@pytest.mark.usefixtures("impatient")
+def test_half_open_tls_is_closed(tmp_path):
+    """Connections that never finish their handshake."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued.private_key_pem.write_to_path(key)
+    cert.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    import grpc
+
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    with (
+        echo(tls_cert=cert, tls_key=key) as server,
+        contextlib.ExitStack() as stack,
+        Caller(server.address, credentials) as call,
+    ):
+        peers = [stack.enter_context(connected(server.address)) for _ in range(100)]
+        for peer in peers:
+            peer.sendall(b"\x16\x03\x01")  # The beginning of a ClientHello.
+        assert call("fresh", timeout=5) == "fresh"
+        assert until_closed(peers, 30) == len(peers)
+
+
+def test_a_flood_of_pings_ends_its_own_connection():
+    """GOAWAY for the peer that floods; another one is answered."""
+    with echo() as server, connected(server.address) as peer, Caller(server.address) as call:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        connection.initiate_connection()
+        for number in range(50):
+            connection.ping(number.to_bytes(8, "big"))
+        peer.sendall(connection.data_to_send())
+        events: list[object] = []
+        while not any(isinstance(event, h2.events.ConnectionTerminated) for event in events):
+            data = peer.recv(65536)
+            assert data, "closed without a word"
+            events += connection.receive_data(data)
+        (goodbye,) = (event for event in events if isinstance(event, h2.events.ConnectionTerminated))
+        assert b"too_many_pings" in (goodbye.additional_data or b"")
+        assert call("fresh") == "fresh"
