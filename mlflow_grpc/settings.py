@@ -183,7 +183,8 @@ class Settings(BaseSettings):
     batch_wait_s: Annotated[float, Flag(("--batch-wait",), metavar="SECONDS")] = setting(
         0.05,
         "MLFLOW_GRPC_BATCH_WAIT",
-        text="How long a call waits for a running batch before its own is started beside it, in seconds.",
+        text="The longest that a call waits for others, or for a batch that runs, before its own batch is started, in "
+        "seconds. A call that is alone does not wait.",
         ge=0,
         le=60,
         allow_inf_nan=False,

@@ -17,11 +17,13 @@ from typing import Any, Protocol
 
 from mlflow_grpc.engine.threads import ModelThreads
 
-QUIET_S = 0.001
-"""How long no call must have come, in seconds, for a batch to start with less than were expected."""
+QUIET_S, QUIET_SHARE = 0.001, 0.25
+"""How long no call must have come for a batch to start with less than were expected: in seconds, and as a share of what
+batches take. The longer they take, the more is gained by waiting for one more call.
+"""
 
-MOST_PATIENCE_S = 0.02
-"""The longest that a call is held back, while nothing runs, in seconds."""
+PATIENCE_S, PATIENCE_TIMES = 0.02, 2.0
+"""The longest that a call is held back while nothing runs: in seconds, and in times of what batches take."""
 
 
 class Batchable(Protocol):
@@ -29,6 +31,20 @@ class Batchable(Protocol):
 
     def run(self, rows: Sequence[Any]) -> list[str]:
         """The answers for the rows of several calls, in their order; raises if they cannot be told apart."""
+        ...
+
+
+class Crowd(Protocol):
+    """The calls to the model that are in the server."""
+
+    @property
+    def present(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """How many of them have been read."""
         ...
 
 
@@ -94,18 +110,17 @@ class Batcher:
         *,
         most_rows: int,
         longest_wait_s: float,
-        present: Callable[[], int] | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         """Args:
         threads: Where batches run.
         work: How they are run.
         most_rows: The most rows in a batch; 1 runs each call by itself.
-        longest_wait_s: How long a call may wait for a running batch, in seconds, before its own is started
-            beside it.
-        present: How many calls to the model are in the server, those included that have not got here yet; if not
-            given, those that have.
+        longest_wait_s: How long a call may wait for others or for a running batch, in seconds, before its own is
+            started.
+        crowd: The calls that are in the server; if not given, those that have got here.
         """
-        self._present = present or self._here
+        self._crowd = crowd or self
         self._threads = threads
         self._work = work
         self._most_rows = most_rows
@@ -117,6 +132,7 @@ class Batcher:
         self._expiry: asyncio.TimerHandle | None = None
         self._most_present = 0  # Since the last batch started.
         self._expected = 1.0  # Calls at a time, as seen lately.
+        self._stuck = 0  # Calls that were on their way when waiting for them came to its end.
         self._last_came = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled: asyncio.Handle | None = None
@@ -138,7 +154,7 @@ class Batcher:
         self._waiting.append(member)
         self._waiting_rows += count
         self._inside.add(member)
-        self._most_present = max(self._most_present, self._present())
+        self._most_present = max(self._most_present, self._crowd.present)
         if self._scheduled is None or self._are_enough():
             self._look_soon(loop)
         try:
@@ -168,8 +184,18 @@ class Batcher:
         if deadlines:
             self._expire_at(min(deadlines))
 
-    def _here(self) -> int:
+    @property
+    def present(self) -> int:
+        """How many calls wait or run."""
         return len(self._inside)
+
+    in_flight = present
+
+    def _coming(self) -> int:
+        """How many calls are on their way from the wire to here, but for those that are stuck there."""
+        coming = self._crowd.present - self._crowd.in_flight
+        self._stuck = min(self._stuck, coming)
+        return coming - self._stuck
 
     def _are_enough(self) -> bool:
         return self._waiting_rows >= self._most_rows or len(self._waiting) >= int(self._expected)
@@ -207,12 +233,20 @@ class Batcher:
             return self._longest_wait_s - waited
         if self._are_enough():
             return 0.0
-        return min(QUIET_S - (now - self._last_came), MOST_PATIENCE_S - waited)
+        usual_s = self._threads.usual_s
+        quiet_s = max(QUIET_S, QUIET_SHARE * usual_s)
+        patience_s = min(max(PATIENCE_S, PATIENCE_TIMES * usual_s), self._longest_wait_s)
+        if waited >= patience_s:
+            self._stuck = self._crowd.present - self._crowd.in_flight
+            return 0.0
+        if self._coming():
+            return min(quiet_s, patience_s - waited)
+        return min(quiet_s - (now - self._last_came), patience_s - waited)
 
     def _take(self, now: float) -> list[Member]:
         """The members of the next batch; none if all of those that waited have left."""
         self._expected = max(float(self._most_present), 0.8 * self._expected + 0.2 * self._most_present)
-        self._most_present = self._present()
+        self._most_present = self._crowd.present
         # Where more wait than go into a batch, those that will hardly be answered in time make room.
         hopeless = now + (self._threads.hopeless_s if self._waiting_rows > self._most_rows else 0.0)
         members: list[Member] = []

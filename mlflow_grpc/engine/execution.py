@@ -70,7 +70,7 @@ class Engine:
                 plain.runner,
                 most_rows=plain.most_rows,
                 longest_wait_s=plain.longest_wait_s,
-                present=lambda: self.admission.present,
+                crowd=self.admission,
             )
 
     @property

@@ -117,6 +117,11 @@ class ModelThreads:
             return self._left >= self._limit
 
     @property
+    def usual_s(self) -> float:
+        """How long calls took lately, in seconds."""
+        return self._usual_s
+
+    @property
     def hopeless_s(self) -> float:
         """With less time left than this, in seconds, a call is unlikely to be answered before its deadline.
 
