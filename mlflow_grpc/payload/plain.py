@@ -28,7 +28,7 @@ from mlflow_grpc.payload import bulk, cells
 Table = pd.DataFrame | npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlainRows:
     """Rows of one payload, in a form that their decoder knows."""
 

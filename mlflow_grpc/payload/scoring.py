@@ -6,6 +6,7 @@ the words for a refusal are found here (`mlflow_grpc.payload.explain`), since ML
 
 import contextlib
 import json
+import math
 from io import BytesIO, StringIO
 from typing import Any
 
@@ -58,8 +59,8 @@ class ScoringCodec:
         plain = predictions.tolist() if isinstance(predictions, np.ndarray) else predictions
         if isinstance(plain, list) and not request.bare_answer:
             # MLflow's encoder differs from the standard one only where that one gives up.
-            with contextlib.suppress(TypeError, ValueError, RecursionError):
-                return json.dumps({"predictions": plain})
+            with contextlib.suppress(TypeError, ValueError, OverflowError, RecursionError):
+                return f'{{"predictions": {plain}}}' if _reads_as_json(plain) else json.dumps({"predictions": plain})
         answer = StringIO()
         write = internals.unwrapped_predictions_to_json if request.bare_answer else internals.predictions_to_json
         try:
@@ -76,6 +77,12 @@ class ScoringCodec:
         if _mime(content_type) == CONTENT_TYPE_JSON:
             return self._explainer.explain_json(text, cause)
         return self._explainer.explain_table(text, _mime(content_type), cause)
+
+
+def _reads_as_json(values: list[Any]) -> bool:
+    """Whether Python writes a list as JSON does: numbers, but for NaN and Infinity."""
+    kinds = set(map(type, values))
+    return kinds == {int} or (kinds <= {int, float} and all(map(math.isfinite, values)))
 
 
 def _mime(content_type: str | None) -> str:

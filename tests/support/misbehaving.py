@@ -77,6 +77,10 @@ OUTPUTS: dict[str, Any] = {
     "circular": lambda: _circular(),
     "deep": lambda: _deep(100_000),
     "big_integer": lambda: 10**4000,
+    "big_integers_and_floats": lambda: [10**400, 1.0],
+    "huge_integers": lambda: [10**5000, 1],
+    "numbers": lambda: [1, 2.5, -0.0, 1e-7, 1e22, 5e-324, 2**70],
+    "numbers_and_booleans": lambda: [1, True, 2.5],
     "huge_integer": lambda: 10**5000,
 }
 

@@ -55,9 +55,11 @@ def alone(row):
 class Bench:
     """A batcher with its work, inside a running loop."""
 
-    def __init__(self, *, threads=2, most_rows=64, longest_wait_s=30.0):
+    def __init__(self, *, threads=2, most_rows=64, longest_wait_s=30.0, crowd=None):
         self.work = Work()
-        self.batcher = Batcher(ModelThreads(threads), self.work, most_rows=most_rows, longest_wait_s=longest_wait_s)
+        self.batcher = Batcher(
+            ModelThreads(threads), self.work, most_rows=most_rows, longest_wait_s=longest_wait_s, crowd=crowd
+        )
 
     def call(self, row, *, count=1, deadline=None):
         return asyncio.create_task(self.batcher.run(row, count, alone(row), deadline=deadline or soon()))
@@ -103,6 +105,63 @@ def test_what_comes_while_a_batch_runs_makes_up_the_next():
         assert await first == "<first>"
         assert await asyncio.gather(*rest) == [f"<r{number}>" for number in range(10)]
         assert len(bench.work.batches) == 2
+
+    run(check)
+
+
+class Crowd:
+    """Calls that are in the server, set by the test."""
+
+    def __init__(self, present, in_flight):
+        self.present = present
+        self.in_flight = in_flight
+
+
+def test_a_batch_waits_for_calls_that_are_on_their_way():
+    """It starts when they have come."""
+
+    async def check():
+        crowd = Crowd(present=3, in_flight=0)
+        bench = Bench(crowd=crowd)
+        assert await bench.call("seen lately") == "<seen lately>"
+        calls = []
+        for name in "abc":
+            calls.append(bench.call(name))
+            crowd.in_flight += 1
+            await turn()
+        assert await asyncio.gather(*calls) == ["<a>", "<b>", "<c>"]
+        assert bench.work.batches[1:] == [["a", "b", "c"]]
+
+    run(check)
+
+
+def test_calls_that_never_come_are_waited_for_once():
+    """A peer that begins calls and sends nothing must not slow down the others for as long as it likes."""
+
+    async def check():
+        bench = Bench(crowd=Crowd(present=7, in_flight=0))
+        for name in "abc":
+            assert await bench.call(name) == f"<{name}>"
+        assert bench.batcher._coming() == 0
+
+    run(check)
+
+
+def test_where_more_wait_than_go_into_a_batch_the_hopeless_make_room():
+    """Those whose deadline comes before an answer could are told so, and the model is kept for the others."""
+
+    async def check():
+        bench = Bench(most_rows=2)
+        first = await bench.hold()
+        bench.batcher._threads._usual_s = 5.0
+        late = [bench.call(f"late {number}", deadline=soon(3)) for number in range(2)]
+        fine = [bench.call(f"r{number}") for number in range(2)]
+        await turn()
+        bench.work.gate.set()
+        assert await asyncio.gather(first, *fine) == ["<first>", "<r0>", "<r1>"]
+        outcomes = await asyncio.gather(*late, return_exceptions=True)
+        assert all(isinstance(outcome, TimeoutError) for outcome in outcomes)
+        assert not any("late" in str(batch) for batch in bench.work.batches)
 
     run(check)
 
