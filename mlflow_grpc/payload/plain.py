@@ -51,7 +51,7 @@ class PlainDecoder(Protocol):
         """The same as a bare array, with the layout that it has in the table."""
         ...
 
-    def samples(self, example: str | None, most: int = 32) -> list[PlainRows]:
+    def samples(self, example: str | None, most: int = 64) -> list[PlainRows]:
         """Single rows to try a model with: those of an example payload and mixtures of them, or if there is no
         example and no column holds strings, made up ones; none if neither is to be had.
         """
@@ -160,7 +160,7 @@ class ColumnDecoder(_NamedDecoder):
         """The rows of all members as an array of objects."""
         return self.table(members).to_numpy()
 
-    def samples(self, example: str | None, most: int = 32) -> list[PlainRows]:
+    def samples(self, example: str | None, most: int = 64) -> list[PlainRows]:
         """Single rows to try a model with."""
         rows = self.decode(example) if example else None
         if rows is None and DataType.string in self._kinds:
@@ -208,7 +208,7 @@ class MatrixDecoder(_NamedDecoder):
         """
         return np.asfortranarray(_joined([rows.cells for rows in members]))
 
-    def samples(self, example: str | None, most: int = 32) -> list[PlainRows]:
+    def samples(self, example: str | None, most: int = 64) -> list[PlainRows]:
         """Single rows to try a model with."""
         rows = self.decode(example) if example else None
         matrix = rows.cells if rows else np.stack([_made_up(self._dtype) for _ in range(self._width)], axis=1)
@@ -265,7 +265,7 @@ class TensorDecoder:
         """The rows of all members."""
         return self.table(members)
 
-    def samples(self, example: str | None, most: int = 32) -> list[PlainRows]:
+    def samples(self, example: str | None, most: int = 64) -> list[PlainRows]:
         """Single rows to try a model with."""
         rows = self.decode(example) if example else None
         if rows is None:
@@ -315,7 +315,7 @@ def _mixtures(count: int, width: int, most: int) -> list[list[int]]:
 
     Each column turns at a speed of its own, so that samples differ although the example may have but two rows.
     """
-    return [[(turn + turn * place // 2) % count for place in range(width)] for turn in range(min(most, max(8, count)))]
+    return [[(turn + turn * place // 2) % count for place in range(width)] for turn in range(most)]
 
 
 def _made_up(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
