@@ -9,6 +9,7 @@ that have been seen to be of their column's type. What makes it equal: for cells
 are exact (`mlflow.utils.proto_json_utils`, `mlflow.models.utils._enforce_schema`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -77,7 +78,7 @@ def decoder_for(metadata: Model) -> PlainDecoder | None:
     return ColumnDecoder(names, kinds)
 
 
-class _NamedDecoder:
+class _NamedDecoder(ABC):
     """What the decoders for named columns share: finding the columns' cells in a payload."""
 
     def __init__(self, names: list[str]) -> None:
@@ -135,13 +136,13 @@ class _NamedDecoder:
             return None
         return self._of_columns(found) if found[0] else None
 
+    @abstractmethod
     def _of_rows(self, flat: list[Any], places: list[int]) -> PlainRows | None:
         """Takes cells row by row; `places` tells where in a row each column of the signature stands."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _of_columns(self, columns: list[list[Any]]) -> PlainRows | None:
         """Takes cells column by column."""
-        raise NotImplementedError
 
 
 class ColumnDecoder(_NamedDecoder):
