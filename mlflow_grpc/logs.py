@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TextIO
@@ -34,6 +35,9 @@ FLUSH_INTERVAL_S = 0.2
 MOST_LINES = 256
 """How many lines wait at the most."""
 
+MOST_NOTES = 64
+"""How many calls wait at the most until lines are made of them."""
+
 
 def escape(text: str) -> str:
     """Text without control characters, line separators and lone surrogates."""
@@ -51,10 +55,11 @@ class FieldsRecord(logging.LogRecord):
     """
 
     def __init__(
-        self, name: str, level: int, message: str, fields: dict[str, Any], cause: BaseException | None = None
+        self, name: str, created: float, level: int, message: str, fields: dict[str, Any], cause: BaseException | None
     ) -> None:
         """Args:
         name: The logger's name.
+        created: When, in seconds since 1970.
         level: Its level.
         message: What stands before the fields.
         fields: Names and values.
@@ -65,10 +70,49 @@ class FieldsRecord(logging.LogRecord):
         self.levelno = level
         self.levelname = logging.getLevelName(level)
         self.msg = message
-        self.created = time.time()
-        self.msecs = self.created % 1 * 1000
+        self.created = created
+        self.msecs = created % 1 * 1000
         self.exc_info = (type(cause), cause, cause.__traceback__) if cause is not None else None
         self.fields = fields
+
+
+class CallLog:
+    """The log of calls: takes a note when a call ends, and makes records of notes later, many at a time.
+
+    Done for each call when it ends, between all the other things that are done then, the same takes several times as
+    long. Every record of another logger comes after the notes that were taken before it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+        self._notes: deque[tuple[float, int, str, dict[str, Any], BaseException | None]] = deque()
+
+    def takes(self, level: int) -> bool:
+        """Whether notes of this level are asked for."""
+        return self._logger.isEnabledFor(level)
+
+    def write(self, level: int, message: str, fields: dict[str, Any], cause: BaseException | None = None) -> None:
+        """Takes a note.
+
+        Args:
+            level: Its level; errors are written at once.
+            message: What stands before the fields.
+            fields: Names and values.
+            cause: The exception whose traceback goes along.
+
+        """
+        self._notes.append((time.time(), level, message, fields, cause))
+        if level > logging.WARNING or len(self._notes) >= MOST_NOTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Makes records of the notes."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._logger.handle(FieldsRecord(self._logger.name, *self._notes.popleft()))
+
+
+calls = CallLog("mlflow_grpc.call")
 
 
 class JsonFormatter(logging.Formatter):
@@ -137,16 +181,19 @@ class BufferedHandler(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Takes a record; called with the handler's lock held."""
+        can_wait = isinstance(record, FieldsRecord) and record.levelno <= logging.WARNING
+        if not isinstance(record, FieldsRecord):
+            calls.flush()
         try:
             self._lines.append(self.format(record))
         except Exception:  # noqa: BLE001 - logging's own way with a record that cannot be written
             self.handleError(record)
-        can_wait = isinstance(record, FieldsRecord) and record.levelno <= logging.WARNING
         if not can_wait or len(self._lines) >= MOST_LINES:
             self.flush()
 
     def flush(self) -> None:
         """Writes what is waiting."""
+        calls.flush()
         with self.lock or contextlib.nullcontext():
             lines, self._lines = self._lines, []
             if lines:

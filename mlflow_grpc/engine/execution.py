@@ -5,6 +5,7 @@ only waits; a call that takes long, or for ever, holds up no other.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ if TYPE_CHECKING:  # They import MLflow, which takes seconds and is not needed t
     from mlflow_grpc.engine.rows import RowRunner
     from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
 
-MOST_LOOP_CHARACTERS = 16_384
-"""The longest payload that is decoded in the event loop; it takes well under a millisecond."""
+MOST_BATCHED_CHARACTERS = 16_384
+"""The longest payload that is put together with others: decoding it takes well under a millisecond, for which they
+wait.
+"""
 
 JSON_TYPES = (None, "application/json")
 """The values of `mlflow-content-type` that a plain payload comes with."""
@@ -39,6 +42,14 @@ class Plain:
     longest_wait_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One payload and its content type."""
+
+    text: str
+    content_type: str | None
+
+
 class Engine:
     """Runs the calls to one model, once it is given one."""
 
@@ -52,7 +63,7 @@ class Engine:
         self.admission = admission
         self._timeout_s = timeout_s
         self._hosted: _Hosted | None = None
-        self._batcher: Batcher | None = None
+        self._batcher: Batcher[Request] | None = None
 
     def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
         """Gives the engine its model.
@@ -67,7 +78,7 @@ class Engine:
         if plain is not None and plain.runner is not None:
             self._batcher = Batcher(
                 self._threads,
-                plain.runner,
+                _Together(self._hosted, plain.runner),
                 most_rows=plain.most_rows,
                 longest_wait_s=plain.longest_wait_s,
                 crowd=self.admission,
@@ -107,11 +118,10 @@ class Engine:
         limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
         deadline = time.monotonic() + limit_s
         try:
-            batcher = self._batcher if len(text) <= MOST_LOOP_CHARACTERS else None
-            if batcher is not None and (rows := hosted.plain_rows(text, content_type)):
-                alone = partial(hosted.answer_checked, text, content_type)
-                return await batcher.run(rows, rows.count, alone, deadline=deadline)
-            return await self._threads.run(partial(hosted.answer, text, content_type), deadline=deadline)
+            request = Request(text, content_type)
+            if self._batcher is not None and len(text) <= MOST_BATCHED_CHARACTERS:
+                return await self._batcher.run(request, deadline=deadline)
+            return await self._threads.run(partial(hosted.answer, request), deadline=deadline)
         except TimeoutError:
             raise TimeLimitExceeded(
                 f"The call was not answered within the server's time limit of {self._timeout_s:g} s."
@@ -122,35 +132,38 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class _Hosted:
-    """A model and the ways to run it; the methods run in a thread, but for `plain_rows`, which runs anywhere."""
+    """A model and the ways to run it; the methods run in a thread."""
 
     model: HostedModel
     codec: Codec
     plain: Plain | None
 
-    def plain_rows(self, text: str, content_type: str | None) -> "PlainRows | None":
+    def rows(self, request: Request) -> "PlainRows | None":
         """The rows of a payload, if it is a plain one and there is a fast way for those."""
-        return self.plain.decoder.decode(text) if self.plain is not None and content_type in JSON_TYPES else None
+        plain = self.plain
+        if plain is None or request.content_type not in JSON_TYPES:
+            return None
+        return plain.decoder.decode(request.text)
 
-    def answer(self, text: str, content_type: str | None) -> str:
+    def answer(self, request: Request) -> str:
         """Answers a payload by itself, the fast way if there is one.
 
         Raises:
             ServingError: There is no answer.
 
         """
-        rows = self.plain_rows(text, content_type)
+        rows = self.rows(request)
         if rows is None or self.plain is None:
-            return self.answer_checked(text, content_type)
+            return self.answer_checked(request)
         if self.plain.runner is None:
             table = ModelInput(self.plain.decoder.table([rows]))
             return self.codec.encode(self.model.predict(table.data, None), table)
         try:
             return self.plain.runner.run([rows])[0]
         except BaseException:  # noqa: BLE001 - what it was shows again, in MLflow's words, when its checks are run
-            return self.answer_checked(text, content_type)
+            return self.answer_checked(request)
 
-    def answer_checked(self, text: str, content_type: str | None) -> str:
+    def answer_checked(self, request: Request) -> str:
         """Answers a payload by itself, with all of MLflow's checks.
 
         Raises:
@@ -158,8 +171,32 @@ class _Hosted:
 
         """
         try:
-            request = self.codec.decode(text, content_type)
-            predictions = self.model.predict(request.data, request.params)
+            parsed = self.codec.decode(request.text, request.content_type)
+            predictions = self.model.predict(parsed.data, parsed.params)
         except InputRefused as refusal:
-            raise self.codec.explain(text, content_type, refusal.__cause__) from None
-        return self.codec.encode(predictions, request)
+            raise self.codec.explain(request.text, request.content_type, refusal.__cause__) from None
+        return self.codec.encode(predictions, parsed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """How requests to a model are answered together."""
+
+    hosted: _Hosted
+    runner: "RowRunner"
+
+    def rows(self, request: Request) -> "PlainRows | None":
+        """The rows of a plain payload."""
+        return self.hosted.rows(request)
+
+    def answer_rows(self, members: "Sequence[PlainRows]") -> list[str]:
+        """The answers for the rows of several payloads, past MLflow's checks."""
+        return self.runner.run(members)
+
+    def answer(self, request: Request) -> str:
+        """Answers a payload by itself."""
+        return self.hosted.answer(request)
+
+    def answer_checked(self, request: Request) -> str:
+        """Answers a payload by itself, with all of MLflow's checks."""
+        return self.hosted.answer_checked(request)

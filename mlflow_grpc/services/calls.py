@@ -17,12 +17,10 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from mlflow_grpc import logs
 from mlflow_grpc.errors import Fault, InvalidMessage, NotReady, ServingError, Status
-from mlflow_grpc.logs import FieldsRecord
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
-
-logger = logging.getLogger("mlflow_grpc.call")
 
 if TYPE_CHECKING:  # Generic in the type stubs only.
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -246,7 +244,7 @@ def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
 
 def _log(level: int, call: Call, code: str, *, cause: BaseException | None = None, **more: Any) -> None:
     """Writes the one log line of a call."""
-    if not logger.isEnabledFor(level):
+    if not logs.calls.takes(level):
         return
     fields = {
         "request_id": call.request_id,
@@ -256,4 +254,4 @@ def _log(level: int, call: Call, code: str, *, cause: BaseException | None = Non
         "duration_ms": round((time.perf_counter() - call.started) * 1000, 3),
         **more,
     }
-    logger.handle(FieldsRecord(logger.name, level, "call", fields, cause))
+    logs.calls.write(level, "call", fields, cause)

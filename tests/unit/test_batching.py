@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -11,11 +12,22 @@ from mlflow_grpc.engine.batching import Batcher
 from mlflow_grpc.engine.threads import ModelThreads
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request, and its rows as well."""
+
+    row: str
+    count: int = 1
+
+
 class Work:
-    """Answers `<row>` for each row; can be held at its gate, and fails on rows of the word `poison`."""
+    """Answers `<row>` for each request; can be held at its gate, fails on rows of the word `poison`, and does not
+    take those of the word `odd` for rows.
+    """
 
     def __init__(self):
         self.batches = []
+        self.by_themselves = []
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
@@ -26,30 +38,37 @@ class Work:
         self.gate = threading.Event()
         return self.gate
 
-    def run(self, rows):
+    def rows(self, request):
+        if "broken" in request.row:
+            raise ValueError(request.row)
+        return None if "odd" in request.row else request
+
+    def answer_rows(self, members):
         gate = self.gate
-        self.batches.append(list(rows))
+        rows = [member.row for member in members]
+        self.batches.append(rows)
         self.entered.release()
         assert gate.wait(30)
-        if any("poison" in str(row) for row in rows):
+        if any("poison" in row for row in rows):
             raise ValueError("poison")
         answers = [f"<{row}>" for row in rows]
         return answers[:-1] if self.wrong_count and len(rows) > 1 else answers
 
+    def answer(self, request):
+        try:
+            return self.answer_rows([request])[0] if self.rows(request) else self.answer_checked(request)
+        except ValueError:
+            return self.answer_checked(request)
+
+    def answer_checked(self, request):
+        self.by_themselves.append(request.row)
+        if "poison" in request.row:
+            raise KeyError(request.row)
+        return f"<{request.row}>"
+
 
 def soon(seconds=30.0):
     return time.monotonic() + seconds
-
-
-def alone(row):
-    """What a call by itself comes to."""
-
-    def run():
-        if "poison" in str(row):
-            raise KeyError(row)
-        return f"<{row}>"
-
-    return run
 
 
 class Bench:
@@ -57,12 +76,12 @@ class Bench:
 
     def __init__(self, *, threads=2, most_rows=64, longest_wait_s=30.0, crowd=None):
         self.work = Work()
-        self.batcher = Batcher(
+        self.batcher: Batcher[Asked] = Batcher(
             ModelThreads(threads), self.work, most_rows=most_rows, longest_wait_s=longest_wait_s, crowd=crowd
         )
 
     def call(self, row, *, count=1, deadline=None):
-        return asyncio.create_task(self.batcher.run(row, count, alone(row), deadline=deadline or soon()))
+        return asyncio.create_task(self.batcher.run(Asked(row, count), deadline=deadline or soon()))
 
     async def hold(self, row="first"):
         """Starts a call that stays in the model until the gate opens."""
@@ -193,6 +212,22 @@ def test_a_slow_batch_does_not_hold_up_the_next_for_ever():
         bench.work.gate.set()
         assert await waiting == "<b>"
         assert await slow == "<first>"
+
+    run(check)
+
+
+def test_what_is_no_rows_is_answered_by_itself():
+    """Also if to find out fails; the rest of the batch is run together."""
+
+    async def check():
+        bench = Bench()
+        first = await bench.hold()
+        rest = [bench.call(row) for row in ("a", "odd", "b", "broken")]
+        await turn()
+        bench.work.gate.set()
+        assert await asyncio.gather(first, *rest) == ["<first>", "<a>", "<odd>", "<b>", "<broken>"]
+        assert bench.work.batches[1:] == [["a", "b"]]
+        assert sorted(bench.work.by_themselves) == ["broken", "odd"]
 
     run(check)
 
