@@ -17,6 +17,7 @@ import pytest
 import trustme
 from mlflow_grpc_client import AsyncClient, Client, options
 
+from mlflow_grpc import logs
 from mlflow_grpc.hosting import pyfunc
 from mlflow_grpc.payload.scoring import ScoringCodec
 from mlflow_grpc.settings import Settings
@@ -102,8 +103,9 @@ class Attempts(logging.Handler):
 
 
 @pytest.fixture
-def attempts() -> Iterator[Attempts]:
-    """What the server logs of each call while the test runs."""
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempts]:
+    """What the server logs of each call while the test runs, at once."""
+    monkeypatch.setattr(logs, "MOST_NOTES", 1)
     logger, handler = logging.getLogger("mlflow_grpc.call"), Attempts()
     level = logger.level
     logger.addHandler(handler)
