@@ -4,12 +4,13 @@ Rule of this module: it decides nothing about serving. Exit codes: 0 stopped by 
 not to be had, 2 the settings or the model are no good, 128 + n ended by a second signal n.
 """
 
+from enum import StrEnum
 from typing import Any
 
 import click
 from pydantic.fields import FieldInfo
 
-from mlflow_grpc import __version__, logs, settings
+from mlflow_grpc import __version__, config, logs, settings
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.process import end_process, occupy_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
@@ -28,33 +29,56 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
         given["env_manager"] = EnvManager.LOCAL
     try:
         loaded = Settings.load(given)
-        logs.configure(loaded.log_format, loaded.log_level)
-        code = _run(loaded)
+        configuration = config.load(loaded)
+        logs.configure(loaded.log_format, loaded.log_level, extra=configuration.logging)
+        code = _run(loaded, configuration)
     except StartError as error:
         click.echo(f"Error: {logs.escape(str(error))}", err=True)
         code = error.exit_code
     end_process(code)
 
 
-def _run(loaded: Settings) -> int:
+def _run(loaded: Settings, configuration: config.Configuration) -> int:
     settings.quiet_grpc_core()
     if loaded.workers > 1:
         from mlflow_grpc import workers
 
-        return workers.supervise(loaded)
+        return workers.supervise(loaded, configuration)
     # Imported late: grpc reads its environment when it is imported, and a supervisor must not import it.
     from mlflow_grpc import lifecycle
 
     async def announce(server: lifecycle.Server) -> None:
         logs.announce(server.ready_line, loaded.log_format)
 
-    return lifecycle.run(lifecycle.serve(loaded, when_loaded=announce))
+    return lifecycle.run(lifecycle.serve(loaded, configuration, when_loaded=announce))
+
+
+def choices(info: FieldInfo) -> list[str] | None:
+    """The legal values of a setting that is one of a few words, else None."""
+    kind = info.annotation
+    return [item.value for item in kind] if isinstance(kind, type) and issubclass(kind, StrEnum) else None
+
+
+def default_text(info: FieldInfo) -> str:
+    """A setting's default as a person would write it."""
+    if info.is_required():
+        return "required"
+    value = info.default
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if info.default_factory is settings.default_threads:
+        return "min(32, cores + 4)"
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _option(name: str, info: FieldInfo) -> click.Option:
     """The flag of a setting; its words come from the setting's declaration."""
-    flag, legal = settings.flag(info), settings.choices(info)
-    default = settings.default_text(info)
+    flag, legal = settings.flag(info), choices(info)
+    default = default_text(info)
     note = "required" if info.is_required() else f"default: {default}" if default else "no default"
     return click.Option(
         [name, *([f"{flag.names[0]}/{flag.off}"] if flag.off else flag.names)],
@@ -68,7 +92,7 @@ main.add_command(
     click.Command(
         "serve",
         callback=_serve,
-        help="Serves one model until SIGTERM or SIGINT.",
+        help="Serves one model, or those of a configuration file, until SIGTERM or SIGINT.",
         context_settings={"help_option_names": ["--help"]},
         params=[
             *(_option(name, info) for name, info in settings.fields()),

@@ -148,6 +148,29 @@ class Overloaded(ServingError):
         self.retry_after_s = retry_after_s
 
 
+class UnknownModel(ServingError):
+    """The call names a model that is not here."""
+
+    status = Status.NOT_FOUND
+    fault = Fault.CALLER
+    reason = "RESOURCE_DOES_NOT_EXIST"
+
+
+class ModelNotNamed(ServingError):
+    """There are several models, none of them is the default, and the call names none."""
+
+    status = Status.INVALID_ARGUMENT
+    fault = Fault.CALLER
+    reason = "INVALID_PARAMETER_VALUE"
+
+
+class ModelNotLoaded(ServingError):
+    """The model could not be loaded when the server started, and will not be until it starts anew."""
+
+    status = Status.FAILED_PRECONDITION
+    reason = "INVALID_STATE"
+
+
 class StartError(Exception):
     """The server cannot start as it was told to: one line that says what is wrong and what to do."""
 

@@ -18,15 +18,17 @@ from typing import Any
 
 import grpc
 
-from mlflow_grpc import logs
+from mlflow_grpc.config import Configuration
+from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.admission import Admission, Stage
-from mlflow_grpc.engine.execution import Engine, Plain
+from mlflow_grpc.engine.catalog import Catalog, Entry, State
+from mlflow_grpc.engine.execution import Engine
+from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.engine.threads import ModelThreads
-from mlflow_grpc.hosting.model import HostedModel
-from mlflow_grpc.payload.codec import Codec, TextCodec
-from mlflow_grpc.services import health, listener, reflection, text
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.services import health, listener, models, reflection, text
 from mlflow_grpc.services.calls import Calls
-from mlflow_grpc.settings import Payload, Settings
+from mlflow_grpc.settings import OnError, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -36,27 +38,39 @@ FLUSH_S = 2.0
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter while another waits for it, in seconds; Python's default is 0.005."""
 
+MOST_LOADING = 8
+"""How many models are loaded at a time."""
+
 HEALTH_INTERVAL_S = 1.0
 """How often the server looks whether hung calls hold all of its threads, in seconds."""
 
 
 class Server:
-    """A server for one model. Used once: start, serve, stop."""
+    """A server for the models of a configuration. Used once: start, serve, stop."""
 
-    def __init__(self, settings: Settings, *, share_port: bool = False) -> None:
+    def __init__(self, settings: Settings, configuration: Configuration, *, share_port: bool = False) -> None:
         self._settings = settings
-        self._threads = ModelThreads(settings.threads)
-        self._admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
-        self._engine = Engine(self._threads, self._admission, timeout_s=settings.timeout_s)
+        self._stage = Stage.LOADING
         self._calls = Calls()
-        self.services: tuple[str, ...] = (text.NAME, health.NAME)
+        self.services: tuple[str, ...] = (text.NAME, models.NAME, health.NAME)
+        self.catalog = Catalog(configuration.models, self._make_engine, reserved=self.services)
         self._health = health.HealthServicer(self.services)
-        handlers = [text.handlers(self._calls, self._engine), health.handlers(self._calls, self._health)]
+        handlers = [
+            text.handlers(self._calls, self.catalog),
+            models.handlers(self._calls, self.catalog),
+            health.handlers(self._calls, self._health),
+        ]
         if settings.reflection:
             handlers += reflection.handlers(self._calls, self.services)
             self.services = (*self.services, reflection.NAME_V1, reflection.NAME)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
         self.port = 0
+
+    def _make_engine(self) -> Engine:
+        """What runs one model: threads and bounds of its own, so that none can take another's."""
+        settings = self._settings
+        admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
+        return Engine(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)
 
     async def start(self) -> None:
         """Listens. Health answers NOT_SERVING and predict UNAVAILABLE until a model is loaded.
@@ -65,38 +79,77 @@ class Server:
             StartError: The address is taken, or the TLS files are no good.
 
         """
-        await self._health.set_serving(False)
+        await self._health.set_serving(False, *self._health_names())
         self.port = listener.listen(self._grpc, self._settings)
         await self._grpc.start()
 
     async def load(self) -> None:
-        """Loads the model, in a thread of its own.
+        """Loads the models, several at a time, in threads of their own.
 
         Raises:
-            StartError: The model cannot be served.
+            StartError: One cannot be served and is not to be skipped, or none can.
 
         """
-        self.host(*await in_daemon_thread(lambda: load_model(self._settings)))
+        entries = self.catalog.entries
+        await in_daemon_thread(lambda: loading.import_libraries(tuple(entry.config for entry in entries)))
+        places = asyncio.Semaphore(MOST_LOADING)
+        await asyncio.gather(*(self._load(entry, places) for entry in entries))
+        if all(entry.state is State.FAILED for entry in entries):
+            raise StartError("none of the models could be loaded")
         # What is there now stays: a full collection that goes through all of MLflow's modules takes 0.1 s, in which
         # no call is answered.
         gc.collect()
         gc.freeze()
 
-    def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
-        """Gives the server a loaded model."""
-        self._engine.host(model, codec, plain)
+    async def _load(self, entry: Entry, places: asyncio.Semaphore) -> None:
+        several = len(self.catalog.entries) > 1
+        try:
+            async with places:
+                loaded = await in_daemon_thread(lambda: loading.load(entry.config, self._settings))
+            await self.host(entry, loaded)
+        except StartError as error:
+            if (entry.config.on_error or OnError.STOP) is OnError.STOP:
+                if several:
+                    raise StartError(f"{entry.config.source}: {error}") from error
+                raise
+            logger.error("model %s is left out: %s", entry.config.source, error)  # noqa: TRY400 - a line, no traceback
+            self.catalog.give_up(entry, str(error))
+
+    async def host(self, entry: Entry, loaded: Loaded) -> None:
+        """Gives the server a loaded model.
+
+        Raises:
+            StartError: There is another one of its name and version.
+
+        """
+        self.catalog.place(entry, loaded)
+        await self._health.set_serving(False, *_names(entry))
 
     async def open(self) -> None:
         """Takes calls from now on, unless the server is draining already."""
-        if self._admission.stage is Stage.LOADING:
-            self._admission.stage = Stage.OPEN
-            await self._health.set_serving(True)
+        if self._stage is Stage.LOADING:
+            self._set_stage(Stage.OPEN)
+            await self._health.set_serving(True, *self._health_names(State.READY))
+
+    def _set_stage(self, stage: Stage) -> None:
+        self._stage = stage
+        for entry in self.catalog.entries:
+            entry.engine.admission.stage = stage
+
+    def _health_names(self, *states: State) -> list[str]:
+        """The server as a whole, and the models that are so far; all if none is named."""
+        entries = [entry for entry in self.catalog.entries if not states or entry.state in states]
+        return [*self._health.services, *(name for entry in entries for name in _names(entry))]
 
     @property
     def ready_line(self) -> str:
         """Says in one line what is served where."""
-        model = self._engine.describe()
-        return f"ready: model {model} on {self.address}, services {', '.join(self.services)}"
+        ready = [entry for entry in self.catalog.entries if entry.loaded is not None]
+        listed = ", ".join(f"{entry.label} ({entry.loaded.model.description})" for entry in ready if entry.loaded)
+        return (
+            f"ready: model{'s' if len(ready) > 1 else ''} {listed} on {self.address}, "
+            f"services {', '.join(self.services)}"
+        )
 
     @property
     def address(self) -> str:
@@ -105,18 +158,28 @@ class Server:
         return f"{host}:{self.port}"
 
     async def watch_threads(self) -> None:
-        """Says NOT_SERVING while hung calls hold every thread, so that an orchestrator can act; for ever."""
-        was_stuck = False
+        """Says NOT_SERVING of models whose threads are all held by hung calls, and of the server when that is so for
+        all of its models, so that an orchestrator can act; for ever.
+        """
+        stuck: dict[int, bool] = {}
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
-            stuck = self._threads.stuck
-            if stuck != was_stuck and self._admission.stage is Stage.OPEN:
-                was_stuck = stuck
-                await self._health.set_serving(not stuck)
-                if stuck:
-                    logger.error("every thread is held by a call that does not end: not serving, restart the server")
+            entries = [entry for entry in self.catalog.entries if entry.state is State.READY]
+            for entry in entries:
+                was, now = stuck.get(id(entry), False), entry.engine.threads.stuck
+                if now == was or self._stage is not Stage.OPEN:
+                    continue
+                stuck[id(entry)] = now
+                all_stuck = all(stuck.get(id(each), False) for each in entries)
+                await self._health.set_serving(not now, *_names(entry))
+                await self._health.set_serving(not all_stuck, *self._health.services)
+                if now:
+                    logger.error(
+                        "%s: every thread is held by a call that does not end: not serving, restart the server",
+                        entry.label,
+                    )
                 else:
-                    logger.info("threads are free again: serving")
+                    logger.info("%s: threads are free again: serving", entry.label)
 
     async def drain(self) -> int:
         """Refuses new calls, says NOT_SERVING, and waits for those in flight, up to the drain timeout.
@@ -125,16 +188,21 @@ class Server:
             How many calls had not ended by then.
 
         """
-        self._admission.stage = Stage.DRAINING
-        await self._health.set_serving(False)
-        logger.info("draining: %d calls in flight", self._admission.in_flight)
+        self._set_stage(Stage.DRAINING)
+        await self._health.set_serving(False, *self._health_names())
+        admissions = [entry.engine.admission for entry in self.catalog.entries]
+        logger.info("draining: %d calls in flight", sum(admission.in_flight for admission in admissions))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._admission.wait_until_empty(), self._settings.drain_timeout_s)
-        return self._admission.in_flight
+            await asyncio.wait_for(
+                asyncio.gather(*(admission.wait_until_empty() for admission in admissions)),
+                self._settings.drain_timeout_s,
+            )
+        return sum(admission.in_flight for admission in admissions)
 
     async def stop(self) -> None:
         """Closes the port and every connection; calls that are still in flight end with UNAVAILABLE."""
-        self._threads.close()
+        for entry in self.catalog.entries:
+            entry.engine.threads.close()
         self._calls.end_all()
         await self._grpc.stop(FLUSH_S)
 
@@ -166,12 +234,17 @@ def run(serving: Coroutine[Any, Any, int]) -> int:
 
 
 async def serve(
-    settings: Settings, *, role: Role | None = None, when_loaded: Callable[[Server], Awaitable[None]]
+    settings: Settings,
+    configuration: Configuration,
+    *,
+    role: Role | None = None,
+    when_loaded: Callable[[Server], Awaitable[None]],
 ) -> int:
     """Runs a server until a signal ends it: the first drains it, a second one ends the wait.
 
     Args:
         settings: How to run it.
+        configuration: What it hosts.
         role: For one process of several.
         when_loaded: Awaited between loading the model and opening for calls.
 
@@ -187,7 +260,7 @@ async def serve(
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in role.signals:
         loop.add_signal_handler(number, signals.put_nowait, number)
-    server = Server(settings, share_port=role.share_port)
+    server = Server(settings, configuration, share_port=role.share_port)
     first = asyncio.create_task(signals.get())
     opening = asyncio.create_task(_open(server, role, when_loaded))
     try:
@@ -224,45 +297,9 @@ async def _open(server: Server, role: Role, when_loaded: Callable[[Server], Awai
     await server.open()
 
 
-def load_model(settings: Settings) -> tuple[HostedModel, Codec, Plain | None]:
-    """The model that the settings name, with the codec for its payloads and its fast way, if it has one.
-
-    MLflow is imported here: it takes seconds, in which the server can already answer health checks.
-
-    Raises:
-        StartError: The model cannot be served.
-
-    """
-    from mlflow_grpc.engine import rows
-    from mlflow_grpc.hosting import mlflow_internals, pyfunc
-    from mlflow_grpc.payload.plain import decoder_for
-    from mlflow_grpc.payload.scoring import ScoringCodec
-
-    logs.adopt()
-    logs.quiet(mlflow_internals.CHATTY_LOGGERS)
-    model = pyfunc.load(
-        settings.model_uri,
-        name=settings.model_name,
-        config=settings.pyfunc_config,
-        requirements=settings.requirements,
-    )
-    logs.adopt()
-    if settings.payload is Payload.TEXT:
-        return model, TextCodec(), None
-    codec = ScoringCodec(model.metadata, model.loader_module)
-    decoder = decoder_for(model.metadata)
-    if decoder is None:
-        logger.info("batching off: the signature is not one of plain columns or a plain tensor")
-        return model, codec, None
-    samples = decoder.samples(model.example)
-    if samples and model.try_arrays(decoder.table(samples)):
-        logger.info("scikit-learn is given arrays: it answers as it does to frames")
-    runner = rows.RowRunner(model, decoder, codec)
-    batched, reason = rows.decide(settings.batching, model, runner, samples)
-    logger.info("batching %s: %s", "on" if batched else "off", reason)
-    if not batched and not model.rows_are_independent:
-        return model, codec, Plain(decoder)
-    return model, codec, Plain(decoder, runner, settings.batch_rows if batched else 1, settings.batch_wait_s)
+def _names(entry: Entry) -> tuple[str, ...]:
+    """What health checks call a model: by its name, and by its version if it has one."""
+    return tuple(dict.fromkeys((entry.name, entry.label))) if entry.name else ()
 
 
 async def in_daemon_thread(function: Callable[[], Any]) -> Any:

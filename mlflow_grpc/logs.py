@@ -8,6 +8,7 @@ for people it follows indented.
 import contextlib
 import json
 import logging
+import logging.config
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import Any, TextIO
 
 import orjson
 
+from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import LogFormat, LogLevel
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
@@ -225,13 +227,19 @@ def _flush_for_ever(handler: BufferedHandler) -> None:
         handler.flush()
 
 
-def configure(log_format: LogFormat, level: LogLevel, *, worker: int | None = None) -> None:
+def configure(
+    log_format: LogFormat, level: LogLevel, *, worker: int | None = None, extra: dict[str, Any] | None = None
+) -> None:
     """Sends every log record of the process, warnings included, to stderr in one format.
 
     Args:
         log_format: For people or for collectors.
         level: The least severe level that is written.
         worker: The number of this process among several; each line then tells it.
+        extra: What the owner wants besides, for `logging.config.dictConfig`.
+
+    Raises:
+        StartError: `extra` is no such thing.
 
     """
     handler = BufferedHandler(sys.stderr)
@@ -243,6 +251,12 @@ def configure(log_format: LogFormat, level: LogLevel, *, worker: int | None = No
     logging.captureWarnings(True)
     # Our lines do not show them, and to find them out takes system calls for each record.
     logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
+    if extra is not None:
+        try:
+            # Loggers that it does not name stay as they are; by default dictConfig silences them.
+            logging.config.dictConfig({"disable_existing_loggers": False, **extra})
+        except (ValueError, TypeError, AttributeError, ImportError) as error:
+            raise StartError(f"logging in the configuration file: {' '.join(str(error).split())}") from error
 
 
 def announce(message: str, log_format: LogFormat) -> None:

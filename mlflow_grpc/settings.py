@@ -67,6 +67,13 @@ class Requirements(StrEnum):
     WARN = "warn"
 
 
+class OnError(StrEnum):
+    """What happens when one of several models cannot be loaded."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
 class LogFormat(StrEnum):
     """How log lines are written."""
 
@@ -102,16 +109,21 @@ class Settings(BaseSettings):
         arbitrary_types_allowed=True,
     )
 
-    model_uri: Annotated[str, Flag(("-m", "--model-uri"), metavar="URI")] = setting(
-        ...,
+    model_uri: Annotated[str | None, Flag(("-m", "--model-uri"), metavar="URI")] = setting(
+        None,
         "MODEL_PATH",
-        text="The MLflow model: a directory or any MLflow model URI (models:/name/1, runs:/..., s3://...).",
-        min_length=1,
+        text="The model: a directory or any MLflow model URI (models:/name/1, runs:/..., s3://...), or an MLModel "
+        "class (mlmodel:package.module.Class).",
+    )
+    config: Annotated[Path | None, Flag(("--config",), metavar="FILE")] = setting(
+        None,
+        "MLFLOW_GRPC_CONFIG",
+        text="A YAML file that lists the models to serve; in place of MODEL_PATH.",
     )
     model_name: Annotated[str | None, Flag(("--model-name",), metavar="NAME")] = setting(
         None,
         "MLFLOW_GRPC_MODEL_NAME",
-        text="The model's name in logs, answers and health; made from the URI if not given.",
+        text="The model's name for callers, in logs, answers and health; made from the URI if not given.",
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
     )
     host: Annotated[str, Flag(("-h", "--host"), metavar="HOST")] = setting(
@@ -294,6 +306,15 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _names_models(self) -> Self:
+        if self.config is None and not self.model_uri:
+            raise ValueError(
+                "no model given: set MODEL_PATH or -m / --model-uri to an MLflow model (a directory with an MLmodel "
+                "file, or a URI such as models:/name/1), or MLFLOW_GRPC_CONFIG or --config to a file that lists models"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
@@ -310,6 +331,13 @@ class Settings(BaseSettings):
             StartError: A value is missing or not legal; one line that names flag and environment name.
 
         """
+        if flags.get("config") is not None:
+            # A file beats MODEL_PATH, which an image may have set; two flags contradict each other.
+            for field in ("model_uri", "model_name", "pyfunc_config"):
+                if field in flags:
+                    raise StartError(
+                        f"{spelling(field)} is for one model; with {spelling('config')} it goes into the file"
+                    )
         try:
             return cls(**flags)
         except ValidationError as error:
@@ -323,11 +351,6 @@ def _explain(problem: dict[str, Any], flags: dict[str, Any]) -> str:
     if field is None:
         return text
     info = Settings.model_fields[field]
-    if problem["type"] == "missing" or (field == "model_uri" and problem["type"] == "string_too_short"):
-        return (
-            f"no model given: set {env_names(info)[0]} or {' / '.join(flag(info).names)} to an MLflow model "
-            "(a directory with an MLmodel file, or a URI such as models:/name/1)"
-        )
     source = flag(info).names[-1]
     if field not in flags:
         source = next((name for name in env_names(info) if os.environ.get(name)), source)
@@ -358,28 +381,6 @@ def env_names(info: FieldInfo) -> list[str]:
 def spelling(field: str) -> str:
     """The long flag of the setting that is called `field` in the class."""
     return flag(Settings.model_fields[field]).names[-1]
-
-
-def choices(info: FieldInfo) -> list[str] | None:
-    """The legal values of a setting that is one of a few words, else None."""
-    kind = info.annotation
-    return [item.value for item in kind] if isinstance(kind, type) and issubclass(kind, StrEnum) else None
-
-
-def default_text(info: FieldInfo) -> str:
-    """A setting's default as a person would write it."""
-    if info.is_required():
-        return "required"
-    value = info.default
-    if isinstance(value, StrEnum):
-        return value.value
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if info.default_factory is default_threads:
-        return "min(32, cores + 4)"
-    if value is None:
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def quiet_grpc_core() -> None:

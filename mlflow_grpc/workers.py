@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from mlflow_grpc import logs
+from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.process import end_process
 from mlflow_grpc.settings import Settings, spelling
@@ -47,7 +48,7 @@ class _Worker:
     exit_code: int = 0
 
 
-def supervise(settings: Settings) -> int:
+def supervise(settings: Settings, configuration: Configuration) -> int:
     """Runs `settings.workers` workers until a signal ends them.
 
     Returns:
@@ -57,13 +58,14 @@ def supervise(settings: Settings) -> int:
         StartError: A worker could not start; the others are stopped.
 
     """
-    return _Supervisor(settings).run()
+    return _Supervisor(settings, configuration).run()
 
 
 class _Supervisor:
     """Watches pipes and processes in one loop; each turn handles one event."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+        self._configuration = configuration
         self._count = settings.workers
         self._reserved, port = _reserve(settings)
         self._settings = settings.model_copy(update={"port": port})
@@ -100,7 +102,7 @@ class _Supervisor:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_work,
-            args=(self._settings, number, theirs, self._opened),
+            args=(self._settings, self._configuration, number, theirs, self._opened),
             name=f"worker-{number}",
             daemon=True,
         )
@@ -230,11 +232,11 @@ def _address(settings: Settings) -> Any:
         raise StartError(f"{spelling('host')} {settings.host}: no such host ({error.strerror})") from error
 
 
-def _work(settings: Settings, number: int, pipe: Connection, replaces: bool) -> None:
+def _work(settings: Settings, configuration: Configuration, number: int, pipe: Connection, replaces: bool) -> None:
     """The life of one worker, in a process of its own."""
     # The terminal sends Ctrl-C to the whole group; the supervisor passes on what is meant for the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logs.configure(settings.log_format, settings.log_level, worker=number)
+    logs.configure(settings.log_format, settings.log_level, worker=number, extra=configuration.logging)
     # Imported here: the supervisor, which imports this module, must not import grpc.
     from mlflow_grpc import lifecycle
 
@@ -250,7 +252,7 @@ def _work(settings: Settings, number: int, pipe: Connection, replaces: bool) -> 
 
     role = lifecycle.Role(share_port=True, load_first=replaces, signals=(signal.SIGTERM,))
     try:
-        code = lifecycle.run(lifecycle.serve(settings, role=role, when_loaded=when_loaded))
+        code = lifecycle.run(lifecycle.serve(settings, configuration, role=role, when_loaded=when_loaded))
     except StartError as error:
         pipe.send((FAILED, str(error), error.exit_code))
         code = error.exit_code

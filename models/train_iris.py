@@ -1,4 +1,5 @@
-"""Makes the example model: an iris classifier as an MLflow model in models/iris/ (`make models/iris`).
+"""Makes the example models: an iris classifier as an MLflow model in models/iris/ and, the same one, in the MLModel
+package models/iris_model/ (`make models/iris`).
 
 scikit-learn ships the data, so nothing is downloaded. The model is trained on this machine instead of
 being kept in the repository, because a pickled model loads on the versions that wrote it.
@@ -9,15 +10,25 @@ import sys
 from pathlib import Path
 
 import mlflow
+import skops.io
 from mlflow.models import infer_signature
+from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+MODELS = Path(__file__).parent
 
-def main(target: Path) -> None:
-    """Trains the model and saves it at `target`, which it replaces as a whole."""
+
+def main(target: Path, package: Path | None = None) -> None:
+    """Trains the model and saves it.
+
+    Args:
+        target: The directory of the MLflow model, which is replaced as a whole.
+        package: A directory that gets the model as a file model.skops: that of the MLModel package.
+
+    """
     iris = load_iris(as_frame=True)
     species = iris.target.map(dict(enumerate(iris.target_names)))
     features = iris.data.rename(columns=lambda name: name.removesuffix(" (cm)").replace(" ", "_") + "_cm")
@@ -34,6 +45,10 @@ def main(target: Path) -> None:
     )
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
+    if package is not None:
+        # The package takes measures without names.
+        skops.io.dump(clone(model).fit(features.to_numpy(), species), package / "model.skops.unfinished")
+        (package / "model.skops.unfinished").rename(package / "model.skops")
 
 
 def _versions() -> list[tuple[str, str]]:
@@ -43,4 +58,4 @@ def _versions() -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "iris")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else MODELS / "iris", MODELS / "iris_model" / "iris_model")

@@ -21,15 +21,21 @@ SERVER = ROOT / "mlflow_grpc" / "protos" / "mlflow.binpb"
 CLIENT = ROOT / "client" / "mlflow_grpc_client" / "mlflow.binpb"
 
 
-def compile_contract() -> descriptor_pb2.FileDescriptorProto:
-    """mlflow.proto as protoc sees it, without comments."""
+PACKAGED = ROOT / "mlflow_grpc" / "protos"
+SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto")
+
+
+def compile_contract() -> list[descriptor_pb2.FileDescriptorProto]:
+    """The server's own .proto files as protoc sees them, without comments."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set.binpb"
         include = resources.files("grpc_tools") / "_proto"
-        code = protoc.main(["protoc", f"-I{ROOT}", f"-I{include}", f"--descriptor_set_out={out}", "mlflow.proto"])
+        code = protoc.main(
+            ["protoc", f"-I{ROOT}", f"-I{PACKAGED}", f"-I{include}", f"--descriptor_set_out={out}", *SOURCES]
+        )
         if code != 0:
             raise SystemExit(f"protoc failed with exit code {code}")
-        return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
+        return list(descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file)
 
 
 def proto_of(descriptor: FileDescriptor) -> descriptor_pb2.FileDescriptorProto:
@@ -45,11 +51,11 @@ def contents() -> dict[Path, bytes]:
     for_client = [
         *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2)),
         *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2)),
-        contract,
+        *contract,
     ]
     return {
         path: descriptor_pb2.FileDescriptorSet(file=files).SerializeToString(deterministic=True)
-        for path, files in ((SERVER, [contract]), (CLIENT, for_client))
+        for path, files in ((SERVER, contract), (CLIENT, for_client))
     }
 
 

@@ -1,6 +1,6 @@
 """Prints the README's table of settings, made from their declarations (`python scripts/settings_table.py`)."""
 
-from mlflow_grpc import settings
+from mlflow_grpc import cli, settings
 
 
 def rows() -> list[str]:
@@ -10,7 +10,7 @@ def rows() -> list[str]:
         flag = settings.flag(info)
         spellings = ", ".join(f"`{name}`" for name in (*flag.names, *([flag.off] if flag.off else [])))
         names = ", ".join(f"`{name}`" for name in settings.env_names(info))
-        default = settings.default_text(info)
+        default = cli.default_text(info)
         made.append(f"| {spellings} | {names} | {f'`{default}`' if default else ''} | {info.description} |")
     return made
 

@@ -59,7 +59,7 @@ class Engine:
         admission: Which calls may come in.
         timeout_s: The time limit of a call in seconds, waiting for a thread included.
         """
-        self._threads = threads
+        self.threads = threads
         self.admission = admission
         self._timeout_s = timeout_s
         self._hosted: _Hosted | None = None
@@ -77,21 +77,12 @@ class Engine:
         self._hosted = _Hosted(model, codec, plain)
         if plain is not None and plain.runner is not None:
             self._batcher = Batcher(
-                self._threads,
+                self.threads,
                 _Together(self._hosted, plain.runner),
                 most_rows=plain.most_rows,
                 longest_wait_s=plain.longest_wait_s,
                 crowd=self.admission,
             )
-
-    @property
-    def model_name(self) -> str:
-        """The name of the model for logs; empty while none is loaded."""
-        return self._hosted.model.name if self._hosted else ""
-
-    def describe(self) -> str:
-        """The model's name, and in brackets what kind it is."""
-        return f"{self._hosted.model.name} ({self._hosted.model.description})" if self._hosted else "(none)"
 
     async def predict(self, text: str, *, content_type: str | None, time_remaining_s: float | None) -> str:
         """Answers one payload.
@@ -121,7 +112,7 @@ class Engine:
             request = Request(text, content_type)
             if self._batcher is not None and len(text) <= MOST_BATCHED_CHARACTERS:
                 return await self._batcher.run(request, deadline=deadline)
-            return await self._threads.run(partial(hosted.answer, request), deadline=deadline)
+            return await self.threads.run(partial(hosted.answer, request), deadline=deadline)
         except TimeoutError:
             raise TimeLimitExceeded(
                 f"The call was not answered within the server's time limit of {self._timeout_s:g} s."

@@ -1,10 +1,13 @@
 """What every hosted model can do, wherever it comes from.
 
 Rule of this module: words only. It imports neither MLflow nor gRPC, so that the rooms above can be
-tested with a model written in three lines.
+tested with a model written in a few lines.
 """
 
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from mlflow_grpc.contract.types import Contract
 
 
 class InputRefused(Exception):
@@ -13,6 +16,34 @@ class InputRefused(Exception):
     The `__cause__` is what the check raised. Its text may repeat the payload: it is neither shown nor
     logged, `mlflow_grpc.payload` finds words of its own.
     """
+
+
+@dataclass(frozen=True)
+class SchemaTexts:
+    """A schema in the languages that people and programs read; empty if there is none."""
+
+    mlflow_json: str = ""
+    """As MLflow writes it."""
+    json_schema: str = ""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a model says of itself to those who ask; what it does not say is empty."""
+
+    display_name: str = ""
+    description: str = ""
+    flavors: tuple[str, ...] = ()
+    run_id: str = ""
+    model_id: str = ""
+    contract: Contract = field(default_factory=Contract)
+    input: SchemaTexts = SchemaTexts()
+    output: SchemaTexts = SchemaTexts()
+    params: SchemaTexts = SchemaTexts()
+    deterministic: bool | None = None
+    """Whether the same input always gets the same output."""
+    example: str = ""
+    """A payload that it takes."""
 
 
 class HostedModel(Protocol):
@@ -24,8 +55,18 @@ class HostedModel(Protocol):
         ...
 
     @property
+    def version(self) -> str:
+        """The version in the catalog: the same letters; empty if the model has none."""
+        ...
+
+    @property
     def description(self) -> str:
         """A few words for the ready line: what kind of model this is."""
+        ...
+
+    @property
+    def about(self) -> About:
+        """What it says of itself."""
         ...
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> Any:

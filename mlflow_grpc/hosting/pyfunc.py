@@ -7,6 +7,8 @@ every way in which a call to it ends becomes one of the three outcomes of `Hoste
 import json
 import logging
 import re
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,17 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
 from mlflow.models import Model
+from mlflow.models.utils import SERVING_INPUT_FILENAME
 from mlflow.pyfunc import PyFuncModel
 
+from mlflow_grpc.contract import json_schema, mlflow_schema
+from mlflow_grpc.contract.examples import example_of
+from mlflow_grpc.contract.types import Record, Tensor
 from mlflow_grpc.errors import ModelFailed, StartError, Status
 from mlflow_grpc.hosting import arrays
 from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.model import About, InputRefused, SchemaTexts
 from mlflow_grpc.hosting.requirements import unmet_requirements
 from mlflow_grpc.settings import Requirements
 
@@ -76,8 +83,15 @@ ROW_WISE_LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightg
 class PyfuncModel:
     """An MLflow model of any flavor, loaded by `mlflow.pyfunc.load_model`."""
 
-    def __init__(self, name: str, model: PyFuncModel) -> None:
+    def __init__(self, name: str, model: PyFuncModel, *, version: str = "", payload: str = "") -> None:
+        """Args:
+        name: What to call it.
+        model: What MLflow loaded.
+        version: Its version in the registry.
+        payload: The example payload that was logged with it.
+        """
         self.name = name
+        self.version = version
         self._model = model
         self.metadata: Model = model.metadata
         self.loader_module: str | None = model.loader_module
@@ -85,6 +99,7 @@ class PyfuncModel:
         self._direct = internals.predict_function(model)
         flavors = [flavor for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)
+        self.about = _about(self.metadata, tuple(flavors), payload)
 
     @property
     def rows_are_independent(self) -> bool:
@@ -154,8 +169,13 @@ class PyfuncModel:
                 ) from error
             raise ModelFailed(
                 "The model raised an exception. It is in the server's log, under the request id of "
-                "this answer. Check that the payload has the columns and types the model was trained on."
+                "this answer. Check that the payload has the columns and types the model was trained on.",
+                error_class=type(error).__name__,
             ) from error
+
+
+_bringing_code = threading.Lock()
+"""MLflow puts the code that models bring along into one `sys.path`: two that do so at a time could get each other's."""
 
 
 def load(
@@ -165,7 +185,7 @@ def load(
     config: dict[str, Any] | None = None,
     requirements: Requirements = Requirements.CHECK,
 ) -> PyfuncModel:
-    """Loads an MLflow model.
+    """Loads an MLflow model; several may be loaded at a time.
 
     Args:
         uri: A directory, or any URI that `mlflow.pyfunc.load_model` takes.
@@ -178,7 +198,7 @@ def load(
 
     """
     directory = _fetch(uri)
-    _check_flavor(directory, uri)
+    metadata = _metadata(directory, uri)
     missing = unmet_requirements(directory)
     if missing and requirements is Requirements.CHECK:
         listed = ", ".join(str(item) for item in missing)
@@ -188,18 +208,59 @@ def load(
         )
     for item in missing:
         logger.warning("requirement of the model not met: %s", item)
+    brings_code = metadata.flavors[internals.FLAVOR_NAME].get("code")
     try:
-        # MLflow's own warnings repeat what has just been checked.
-        model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=not missing, model_config=config)
+        with _bringing_code if brings_code else nullcontext():
+            # MLflow's own warnings repeat what has just been checked.
+            model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=not missing, model_config=config)
     except ModuleNotFoundError as error:
         raise StartError(
             f"the model needs the Python module {error.name!r}, which is not installed here. Install the model's "
             f"requirements with `pip install -r {directory / 'requirements.txt'}`"
         ) from error
     except BaseException as error:
-        raise StartError(f"the model at {uri} cannot be loaded: {_one_line(error)}") from error
+        raise StartError(f"the model at {uri} cannot be loaded: {one_line(error)}") from error
     internals.enter_serving_environment()
-    return PyfuncModel(name or name_from_uri(uri), model)
+    payload = directory / SERVING_INPUT_FILENAME
+    return PyfuncModel(
+        name or name_from_uri(uri),
+        model,
+        version=_version(uri),
+        payload=payload.read_text(encoding="utf-8") if payload.is_file() else "",
+    )
+
+
+def _about(metadata: Model, flavors: tuple[str, ...], payload: str) -> About:
+    signature = metadata.signature.to_dict() if metadata.signature is not None else {}
+    contract = mlflow_schema.contract_of(signature)
+    deterministic = (metadata.metadata or {}).get("deterministic")
+    return About(
+        flavors=flavors,
+        run_id=metadata.run_id or "",
+        model_id=metadata.model_id or "",
+        contract=contract,
+        input=_texts(signature.get("inputs"), contract.inputs),
+        output=_texts(signature.get("outputs"), contract.outputs),
+        params=_texts(signature.get("params"), contract.params),
+        deterministic=deterministic if isinstance(deterministic, bool) else None,
+        example=payload or _made_up(contract.inputs),
+    )
+
+
+def _texts(mlflow_json: str | None, part: Record | Tensor | None) -> SchemaTexts:
+    return SchemaTexts(mlflow_json or "", json.dumps(json_schema.schema_of(part)) if part is not None else "")
+
+
+def _made_up(inputs: Record | Tensor | None) -> str:
+    if inputs is None:
+        return ""
+    example = example_of(json_schema.schema_of(inputs))
+    if isinstance(inputs, Tensor) or any(isinstance(each.type, Tensor) for each in inputs.fields):
+        return json.dumps({"inputs": example})
+    if all(each.name for each in inputs.fields):
+        return json.dumps({"dataframe_records": [example]})
+    values = list(example.values())
+    return json.dumps({"inputs": values} if len(values) == 1 else {"dataframe_split": {"data": [values]}})
 
 
 def name_from_uri(uri: str) -> str:
@@ -220,23 +281,33 @@ def _fetch(uri: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     except BaseException as error:
-        raise StartError(f"cannot fetch the model {uri}: {_one_line(error)}") from error
+        raise StartError(f"cannot fetch the model {uri}: {one_line(error)}") from error
 
 
-def _check_flavor(directory: Path, uri: str) -> None:
+def _metadata(directory: Path, uri: str) -> Model:
     if not (directory / "MLmodel").is_file():
         raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file ({WHAT_A_MODEL_IS})")
     try:
-        flavors = Model.load(str(directory)).flavors
+        metadata = Model.load(str(directory))
     except Exception as error:
-        raise StartError(f"the MLmodel file of {uri} is broken: {_one_line(error)}") from error
-    if internals.FLAVOR_NAME not in flavors:
+        raise StartError(f"the MLmodel file of {uri} is broken: {one_line(error)}") from error
+    if internals.FLAVOR_NAME not in metadata.flavors:
         raise StartError(
-            f"{uri} has no {internals.FLAVOR_NAME} flavor, only {', '.join(flavors) or 'none at all'}: "
+            f"{uri} has no {internals.FLAVOR_NAME} flavor, only {', '.join(metadata.flavors) or 'none at all'}: "
             "log it with a flavor that Python can serve"
         )
+    return metadata
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
+def _version(uri: str) -> str:
+    """The version in the registry that a URI means; empty if it means none."""
+    match = re.match(r"^models:/+([^/@]+)(?:/(\d+)|@(.+))$", uri)
+    if match is None:
+        return ""
+    name, version, alias = match.groups()
+    if version:
+        return version
+    try:
+        return str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        raise StartError(f"cannot find out which version {uri} is: {one_line(error)}") from error

@@ -41,7 +41,11 @@ def message_class(descriptor: Descriptor) -> type[Message]:
     return message_factory.GetMessageClass(descriptor)
 
 
+def message_named(full_name: str) -> Any:
+    """The Python class of a message type in POOL, with fields that no type checker sees."""
+    return message_class(POOL.FindMessageTypeByName(full_name))
+
+
 _load("mlflow.binpb")
-# Classes made at run time, with fields that no type checker sees.
-Input: Any = message_class(POOL.FindMessageTypeByName("Input"))
-Output: Any = message_class(POOL.FindMessageTypeByName("Output"))
+Input = message_named("Input")
+Output = message_named("Output")

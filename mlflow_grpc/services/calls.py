@@ -41,6 +41,7 @@ class Call:
     __slots__ = (
         "_metadata",
         "context",
+        "engine",
         "method",
         "model",
         "request_bytes",
@@ -53,15 +54,19 @@ class Call:
         self.method = method
         self.context = context
         self.model = ""  # The name of the model that is called, for log and errors; set by the servicer.
+        self.engine: Any = None  # What runs that model; set by the servicer too.
         self.request_bytes = self.response_bytes = 0
         self.started = time.perf_counter()
-        self._metadata = dict(context.invocation_metadata() or ())
-        self.request_id = _request_id(self._metadata.get(status.REQUEST_ID_KEY))
+        self._metadata = context.invocation_metadata() or ()
+        self.request_id = _request_id(self.metadata(status.REQUEST_ID_KEY))
 
     def metadata(self, key: str) -> str | None:
         """The value that the caller sent under `key`, the last one if there are several."""
-        value = self._metadata.get(key)
-        return value if isinstance(value, str) else None
+        found = None
+        for name, value in self._metadata:
+            if name == key and isinstance(value, str):
+                found = value
+        return found
 
     async def write(self, message: Message) -> None:
         """Sends one message of a stream; waits while the peer takes none."""
@@ -80,8 +85,8 @@ class Call:
         )
 
 
-def _request_id(given: str | bytes | None) -> str:
-    if isinstance(given, str) and 0 < len(given) <= LONGEST_REQUEST_ID and given.isascii() and given.isprintable():
+def _request_id(given: str | None) -> str:
+    if given is not None and 0 < len(given) <= LONGEST_REQUEST_ID and given.isascii() and given.isprintable():
         return given
     return f"{random.getrandbits(64):016x}"
 

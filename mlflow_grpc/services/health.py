@@ -1,4 +1,4 @@
-"""Service grpc.health.v1.Health: NOT_SERVING until the model is loaded and while the server drains.
+"""Service grpc.health.v1.Health: NOT_SERVING until the models are loaded and while the server drains.
 
 Source: the gRPC health checking protocol. The statuses are kept by grpcio-health-checking.
 """
@@ -21,12 +21,14 @@ _messages: Any = health_pb2  # Newer than its type stubs.
 
 
 class HealthServicer:
-    """The health of the server as a whole (the empty name) and of each service by its name."""
+    """The health of the server as a whole (the empty name), of each service and each model by its name."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
         # A Call stands in for the gRPC context.
         self._library: Any = health.aio.HealthServicer()
-        self._names = ("", *services)
+        self.services = ("", *services)
+        """The server as a whole, and its services."""
+        self._names = list(self.services)
 
     async def Check(self, request: Any, call: Call) -> Message:
         """The status of one service; NOT_FOUND if there is no such service."""
@@ -46,10 +48,12 @@ class HealthServicer:
         """The status of one service now and whenever it changes."""
         await self._library.Watch(request, call)
 
-    async def set_serving(self, serving: bool) -> None:
-        """Sets the status of every service."""
+    async def set_serving(self, serving: bool, *names: str) -> None:
+        """Sets the status of services and models, which from then on are known."""
         serving_status = health_pb2.HealthCheckResponse
-        for name in self._names:
+        for name in names:
+            if name not in self._names:
+                self._names.append(name)
             await self._library.set(name, serving_status.SERVING if serving else serving_status.NOT_SERVING)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
-from mlflow_grpc.engine.execution import Engine
+from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog
 from mlflow_grpc.services.calls import Call, Calls
 
 if TYPE_CHECKING:
@@ -19,21 +19,22 @@ NAME = "MLflow"
 class TextServicer:
     """`rpc predict(Input) returns (Output)` of mlflow.proto."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
     def arrive(self, call: Call) -> None:
-        """Takes note of a call of which nothing has been read, or refuses it."""
-        call.model = self._engine.model_name
-        self._engine.admission.arrive()
+        """Finds the model that a call is for, of which nothing has been read, and takes note of it or refuses it."""
+        entry = self._catalog.find(call.metadata(MODEL_KEY))
+        call.model, call.engine = entry.name, entry.engine
+        entry.engine.admission.arrive()
 
     def depart(self, call: Call) -> None:
         """A call that arrived has ended."""
-        self._engine.admission.depart()
+        call.engine.admission.depart()
 
     async def predict(self, request: Any, call: Call) -> Message:
         """Answers one payload; see `Engine.predict` for the errors."""
-        answer = await self._engine.predict(
+        answer = await call.engine.predict(
             request.value,
             content_type=call.metadata(CONTENT_TYPE_KEY),
             time_remaining_s=call.context.time_remaining(),
@@ -42,7 +43,7 @@ class TextServicer:
         return output
 
 
-def handlers(calls: Calls, engine: Engine) -> "Handlers":
+def handlers(calls: Calls, catalog: Catalog) -> "Handlers":
     """The handlers of service MLflow."""
-    servicer = TextServicer(engine)
+    servicer = TextServicer(catalog)
     return calls.handlers(protos.service(NAME), servicer, door=servicer, level=logging.INFO)

@@ -163,13 +163,9 @@ def test_an_overloaded_server_is_tried_again_when_it_says(make, attempts):
 def test_a_server_that_is_loading_is_tried_again(make, attempts, loading):
     """A call that comes while the model is loaded is answered once it is."""
 
-    async def host():
-        loading.server.host(FunctionModel(lambda text: text), PlainCodec())
-        await loading.server.open()
-
     def third_time(number):
         if number == 3:
-            asyncio.get_running_loop().create_task(host())
+            asyncio.get_running_loop().create_task(loading.host(FunctionModel(lambda text: text), PlainCodec()))
 
     attempts.then = third_time
     assert make(loading.address).predict_text("late") == "late"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlflow_grpc.errors import InvalidPayload
+from mlflow_grpc.hosting.model import About
 from mlflow_grpc.payload.codec import ModelInput
 
 
@@ -25,7 +26,9 @@ class FunctionModel:
     """A model that is one function."""
 
     name = "function"
+    version = ""
     description = "test"
+    about = About()
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self._function = function
@@ -41,7 +44,9 @@ class GatedModel:
     """
 
     name = "gated"
+    version = ""
     description = "test"
+    about = About()
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)

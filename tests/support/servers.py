@@ -17,7 +17,8 @@ from typing import Any, Self
 import grpc
 import requests
 
-from mlflow_grpc import protos
+from mlflow_grpc import config, protos
+from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.payload.codec import Codec
@@ -109,7 +110,7 @@ def start_server(*flags: str, env: dict[str, str] | None = None, cwd: Path | Non
 
 def ready_address(process: Process) -> str:
     """Waits for the ready line and gives the address in it."""
-    return process.wait_for(r"ready: model .* on (\S+:\d+),")[1]
+    return process.wait_for(r"ready: models? .* on (\S+:\d+),")[1]
 
 
 def start_mlflow_server(model: Path) -> tuple[Process, str]:
@@ -143,8 +144,9 @@ def serving(model: HostedModel, codec: Codec, **settings: Any) -> Iterator["InPr
 class InProcess:
     """A server in a thread of this process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, configuration: config.Configuration | None = None) -> None:
         self._settings = settings
+        self._configuration = configuration or config.load(settings)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.server: Server
@@ -157,13 +159,18 @@ class InProcess:
         self._thread.start()
 
         async def start() -> None:
-            self.server = Server(self._settings)
+            self.server = Server(self._settings, self._configuration)
             await self.server.start()
             if model is not None and codec is not None:
-                self.server.host(model, codec)
-                await self.server.open()
+                await self.host(model, codec)
 
         self.run(start)
+
+    async def host(self, model: HostedModel, codec: Codec) -> None:
+        """Gives the server its model, and has it take calls; runs in the server's event loop."""
+        (entry,) = self.server.catalog.entries
+        await self.server.host(entry, Loaded(model, codec))
+        await self.server.open()
 
     @property
     def address(self) -> str:

@@ -13,8 +13,8 @@ PACKAGE = ROOT / "mlflow_grpc"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # From the bottom to the top; what stands beside the way may be used by all.
-LAYERS = ["hosting", "payload", "engine", "services", "lifecycle", "workers", "cli", "__main__"]
-BESIDE = {"errors", "settings", "logs", "protos", "process", "__init__"}
+LAYERS = ["contract", "hosting", "payload", "engine", "services", "lifecycle", "workers", "cli", "__main__"]
+BESIDE = {"config", "errors", "settings", "logs", "protos", "process", "__init__"}
 
 
 def imports(path: Path) -> list[str]:

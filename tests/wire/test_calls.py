@@ -118,7 +118,8 @@ def until_in_flight(server: InProcess, calls: int) -> None:
     import asyncio
 
     async def turn() -> None:
-        while server.server._admission.in_flight != calls:
+        (entry,) = server.server.catalog.entries
+        while entry.engine.admission.in_flight != calls:
             await asyncio.sleep(0)
 
     server.run(lambda: asyncio.wait_for(turn(), 30))

@@ -27,7 +27,7 @@ def request(service=""):
     return health_pb2.HealthCheckRequest(service=service)
 
 
-@pytest.mark.parametrize("service", ["", "MLflow", "grpc.health.v1.Health"])
+@pytest.mark.parametrize("service", ["", "MLflow", "grpc.health.v1.Health", "function"])
 def test_check(served, service):
     """The server and each of its services are SERVING."""
     _, channel = served
@@ -43,7 +43,7 @@ def test_list(served):
         response_deserializer=pb.HealthListResponse.FromString,
     )(pb.HealthListRequest()).statuses
     assert {name: status.status for name, status in statuses.items()} == dict.fromkeys(
-        ["", "MLflow", "grpc.health.v1.Health"], SERVING
+        ["", "MLflow", "mlflow_grpc.v1.Models", "grpc.health.v1.Health", "function"], SERVING
     )
 
 
@@ -67,8 +67,7 @@ def test_not_serving_and_unavailable_until_loaded():
             assert next(watch).status == NOT_SERVING
             assert stub.Check(request("MLflow")).status == NOT_SERVING
             assert call.outcome("x")[0] == "UNAVAILABLE"
-            running.server.host(FunctionModel(str), PlainCodec())
-            running.run(running.server.open)
+            running.run(lambda: running.host(FunctionModel(str), PlainCodec()))
             assert next(watch).status == SERVING
             assert call("x") == "x"
     finally:

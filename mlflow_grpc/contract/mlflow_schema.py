@@ -1,0 +1,125 @@
+"""Contracts out of MLflow signatures, and MLflow schemas out of contracts.
+
+Source: the JSON of `mlflow.models.ModelSignature.to_dict` (`mlflow.types.schema`).
+"""
+
+import json
+from typing import Any
+
+from mlflow_grpc.contract.types import (
+    AnyValue,
+    Contract,
+    Enumeration,
+    Field,
+    Kind,
+    ListOf,
+    MapOf,
+    Record,
+    Scalar,
+    Tensor,
+    Type,
+    Union,
+)
+
+
+def contract_of(signature: dict[str, Any] | None) -> Contract:
+    """The contract of a signature.
+
+    Args:
+        signature: As `ModelSignature.to_dict` gives it: JSON texts under inputs, outputs and params, or None.
+
+    """
+    parts = {key: json.loads(text) for key, text in (signature or {}).items() if text}
+    params = parts.get("params")
+    return Contract(
+        inputs=_schema(parts.get("inputs"), "input"),
+        outputs=_schema(parts.get("outputs"), "output"),
+        params=Record("params", [_param(param) for param in params]) if params else None,
+    )
+
+
+def _schema(specs: list[dict[str, Any]] | None, name: str) -> Record | Tensor | None:
+    if specs is None:
+        return None
+    if len(specs) == 1 and specs[0]["type"] == "tensor" and not specs[0].get("name"):
+        return _tensor(specs[0])
+    return Record(name, [_field(spec) for spec in specs])
+
+
+def _field(spec: dict[str, Any]) -> Field:
+    required = spec.get("required", True)
+    name = str(spec.get("name") or "")
+    return Field(name, _type(spec, name), required=required, nullable=not required)
+
+
+def _type(spec: dict[str, Any], name: str) -> Type:
+    match spec["type"]:
+        case "tensor":
+            return _tensor(spec)
+        case "array":
+            return ListOf(_type(spec["items"], name))
+        case "map":
+            return MapOf(_type(spec["values"], name))
+        case "object":
+            return Record(name, [_field({**each, "name": key}) for key, each in spec["properties"].items()])
+        case "any":
+            return AnyValue()
+        case kind:
+            return Scalar(Kind(kind))
+
+
+def _tensor(spec: dict[str, Any]) -> Tensor:
+    tensor = spec["tensor-spec"]
+    return Tensor(tensor["dtype"], tuple(tensor["shape"]))
+
+
+def _param(spec: dict[str, Any]) -> Field:
+    if spec["type"] == "object":
+        properties = [{**each, "name": key} for key, each in spec["properties"].items()]
+        kind: Type = Record(spec["name"], [_field(each) for each in properties])
+    else:
+        kind = Scalar(Kind(spec["type"]))
+    if spec.get("shape"):
+        kind = ListOf(kind)
+    return Field(spec["name"], kind, required=False, nullable=spec.get("default") is None, default=spec.get("default"))
+
+
+def schema_of(record: Record) -> list[dict[str, Any]]:
+    """A record as an MLflow schema of columns, which `mlflow.types.Schema.from_json` takes as JSON.
+
+    Where MLflow's types say less, the column says less: an enumeration is a string, a union anything.
+    """
+    return [{**_spec(each.type), "name": each.name, "required": _is_required(each)} for each in record.fields]
+
+
+def _is_required(each: Field) -> bool:
+    return each.required and not each.nullable
+
+
+def _spec(kind: Type, within: tuple[Record, ...] = ()) -> dict[str, Any]:
+    match kind:
+        case Scalar():
+            return {"type": kind.kind.value}
+        case Enumeration():
+            return {"type": Kind.STRING.value}
+        case ListOf() if not kind.nullable and _is_known(kind.items, within):
+            return {"type": "array", "items": _spec(kind.items, within)}
+        case MapOf() if not kind.nullable and _is_known(kind.values, within):
+            return {"type": "map", "values": _spec(kind.values, within)}
+        case Record() if kind.fields and kind not in within:
+            properties = {
+                each.name: {**_spec(each.type, (*within, kind)), "required": _is_required(each)} for each in kind.fields
+            }
+            return {"type": "object", "properties": properties}
+        case Tensor():
+            return {"type": "tensor", "tensor-spec": {"dtype": kind.dtype, "shape": list(kind.shape)}}
+        case ListOf():
+            return {"type": "array", "items": {"type": "any"}}
+        case MapOf():
+            return {"type": "map", "values": {"type": "any"}}
+        case AnyValue() | Union() | Record():
+            return {"type": "any"}
+
+
+def _is_known(kind: Type, within: tuple[Record, ...]) -> bool:
+    return _spec(kind, within) != {"type": "any"}

@@ -1,0 +1,119 @@
+"""The types that columns, fields and params can have.
+
+Rule of this module: a type says everything that a message, a JSON Schema or an MLflow schema can be made from, and
+nothing of how they look.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """Scalar types, by MLflow's names (`mlflow.types.DataType`)."""
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    """32 bits."""
+    LONG = "long"
+    """64 bits."""
+    FLOAT = "float"
+    """32 bits."""
+    DOUBLE = "double"
+    """64 bits."""
+    STRING = "string"
+    BINARY = "binary"
+    DATETIME = "datetime"
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One value."""
+
+    kind: Kind
+    format: str = ""
+    """What a string holds, by JSON Schema's names: date, time, uuid."""
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """One of some words."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """Any number of values of one type."""
+
+    items: "Type"
+    nullable: bool = False
+    """Whether there may be nulls among them."""
+
+
+@dataclass(frozen=True)
+class MapOf:
+    """Values of one type under any words."""
+
+    values: "Type"
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Union:
+    """One of several types."""
+
+    alternatives: tuple["Type", ...]
+
+
+@dataclass(frozen=True)
+class AnyValue:
+    """Whatever JSON can say."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An array of numbers or words."""
+
+    dtype: str
+    """numpy's name."""
+    shape: tuple[int, ...]
+    """-1 where any size will do."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column, a field of a record or a param."""
+
+    name: str
+    """Empty for a column without a name."""
+    type: "Type"
+    required: bool = True
+    nullable: bool = False
+    """Whether null may stand for it."""
+    description: str = ""
+    default: Any = None
+    """What stands for it if it is left out, as JSON; of no meaning if it is required."""
+
+
+@dataclass(eq=False)
+class Record:
+    """Fields by their names. Compared by identity, since a record may hold itself."""
+
+    name: str
+    fields: list[Field] = field(default_factory=list)
+    description: str = ""
+
+
+Type = Scalar | Enumeration | ListOf | MapOf | Union | AnyValue | Tensor | Record
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model takes and gives: for one row where it takes rows, as a whole where it takes a tensor."""
+
+    inputs: Record | Tensor | None = None
+    """None if nothing is known."""
+    outputs: Record | Tensor | None = None
+    params: Record | None = None

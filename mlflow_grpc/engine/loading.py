@@ -1,0 +1,98 @@
+"""Makes a model that is ready to be run out of what the configuration says of it.
+
+Rule of this module: MLflow is imported in its functions. It takes seconds, in which the server can already answer
+health checks; and a server of MLModel packages alone does without it.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from mlflow_grpc import logs
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine.execution import Plain
+from mlflow_grpc.hosting.model import HostedModel
+from mlflow_grpc.payload.codec import Codec, TextCodec
+from mlflow_grpc.settings import Payload, Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with all that is needed to answer calls to it."""
+
+    model: HostedModel
+    codec: Codec
+    plain: Plain | None = None
+    """How its plain rows are run, if there is a fast way for this model."""
+    batched: bool = False
+    """Whether rows of calls that wait at the same time are predicted together."""
+    batching_reason: str = ""
+    """Why, or why not."""
+
+
+def import_libraries(models: tuple[ModelConfig, ...]) -> None:
+    """Imports what loading the models needs; done once before several are loaded at a time."""
+    if any(model.uri for model in models):
+        from mlflow_grpc.hosting import mlflow_internals, pyfunc  # noqa: F401
+        from mlflow_grpc.payload import plain, scoring  # noqa: F401
+
+        logs.adopt()
+        logs.quiet(mlflow_internals.CHATTY_LOGGERS)
+
+
+def load(model: ModelConfig, settings: Settings) -> Loaded:
+    """Loads one model.
+
+    Args:
+        model: What it is.
+        settings: What holds for all models that do not say otherwise.
+
+    Raises:
+        StartError: The model cannot be served.
+
+    """
+    return _load_class(model) if model.class_path else _load_mlflow(model, settings)
+
+
+def _load_class(config: ModelConfig) -> Loaded:
+    from mlflow_grpc.hosting import mlmodel
+    from mlflow_grpc.payload.records import RecordsCodec
+
+    model = mlmodel.load(
+        config.class_path or "",
+        name=config.name,
+        configuration=config.configuration,
+        decorators=config.decorators,
+    )
+    return Loaded(model, RecordsCodec(model.schema), batching_reason="its interface takes one record at a time")
+
+
+def _load_mlflow(config: ModelConfig, settings: Settings) -> Loaded:
+    from mlflow_grpc.engine import rows
+    from mlflow_grpc.hosting import pyfunc
+    from mlflow_grpc.payload.plain import decoder_for
+    from mlflow_grpc.payload.scoring import ScoringCodec
+
+    model = pyfunc.load(
+        config.uri or "", name=config.name, config=config.configuration, requirements=settings.requirements
+    )
+    logs.adopt()
+    if (config.payload or settings.payload) is Payload.TEXT:
+        return Loaded(model, TextCodec(), batching_reason="its payload is text")
+    codec = ScoringCodec(model.metadata, model.loader_module)
+    decoder = decoder_for(model.metadata)
+    if decoder is None:
+        reason = "the signature is not one of plain columns or a plain tensor"
+        logger.info("%s: batching off: %s", model.name, reason)
+        return Loaded(model, codec, batching_reason=reason)
+    samples = decoder.samples(model.example)
+    if samples and model.try_arrays(decoder.table(samples)):
+        logger.info("%s: scikit-learn is given arrays: it answers as it does to frames", model.name)
+    runner = rows.RowRunner(model, decoder, codec)
+    batched, reason = rows.decide(config.batching or settings.batching, model, runner, samples)
+    logger.info("%s: batching %s: %s", model.name, "on" if batched else "off", reason)
+    plain = Plain(decoder)
+    if batched or model.rows_are_independent:
+        plain = Plain(decoder, runner, settings.batch_rows if batched else 1, settings.batch_wait_s)
+    return Loaded(model, codec, plain, batched, reason)

@@ -1,0 +1,68 @@
+"""Finds and makes objects of classes that a configuration names by their path.
+
+Rule of this module: nothing is instantiated that is not known to be what the caller asked for, and every way in which
+it can fail is a StartError that names the path.
+"""
+
+import importlib
+import inspect
+from typing import Any
+
+from mlflow_grpc.errors import StartError
+
+
+def find(path: str) -> type:
+    """Imports the class at a path such as `package.module.Class`.
+
+    Raises:
+        StartError: There is no such module or class, or importing it raised.
+
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        ours = module_name == missing or module_name.startswith(f"{missing}.")
+        what = f"there is no module {missing!r}" if ours else f"it needs the module {missing!r}, which is not there"
+        raise StartError(f"{path}: {what}; install the package that it is in") from error
+    except BaseException as error:
+        raise StartError(f"{path}: importing {module_name} raised {one_line(error)}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise StartError(f"{path}: the module {module_name} has no {name}")
+    if not isinstance(found, type):
+        raise StartError(f"{path} is no class, but of type {type(found).__name__}")
+    return found
+
+
+def derives_from(cls: type, package: str, base: str) -> bool:
+    """Whether a class derives from one that is called `base` in the package; it need not be imported for that."""
+    return any(each.__name__ == base and each.__module__.split(".")[0] == package for each in cls.__mro__)
+
+
+def make(path: str, cls: type, configuration: dict[str, Any] | None) -> Any:
+    """Makes an object of a class.
+
+    Args:
+        path: Its path, for words.
+        cls: The class.
+        configuration: Keyword arguments.
+
+    Raises:
+        StartError: The class is abstract, does not take the arguments, or its constructor raised.
+
+    """
+    if inspect.isabstract(cls):
+        lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise StartError(f"{path} is abstract: it does not define {lacking}")
+    try:
+        return cls(**(configuration or {}))
+    except BaseException as error:
+        raise StartError(f"{path} cannot be made: its constructor raised {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as its type and the first 500 characters of its text, on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

@@ -1,0 +1,174 @@
+"""Hosts Python packages that implement the MLModel interface, of either generation, unchanged.
+
+ml_base (PyPI: ml-base): schemas are pydantic classes of version 1 or 2, `predict` takes and returns instances.
+ml_model_abc, its predecessor: schemas are objects of the package `schema`, `predict` takes and returns dictionaries.
+
+Rule of this module: neither is imported. What derives from their classes has imported them, and tells by its bases.
+"""
+
+import json
+import re
+from typing import Any
+
+from mlflow_grpc.config import Decorator
+from mlflow_grpc.contract import json_schema, mlflow_schema
+from mlflow_grpc.contract.examples import example_of
+from mlflow_grpc.contract.types import Contract, Record, Tensor
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError
+from mlflow_grpc.hosting import classes, records
+from mlflow_grpc.hosting.model import About, SchemaTexts
+from mlflow_grpc.hosting.records import RecordRefused, RecordSchema
+
+NEWER, OLDER = "ml_base", "ml_model_abc"
+INTERFACE, DECORATOR, REFUSAL = "MLModel", "MLModelDecorator", "MLModelSchemaValidationException"
+
+
+class MLModel:
+    """A model that takes one record at a time and gives one for it."""
+
+    def __init__(self, model: Any, generation: str, *, name: str | None = None) -> None:
+        """Args:
+        model: An instance of a class of the interface.
+        generation: `ml_base` or `ml_model_abc`.
+        name: What to call it; its qualified name if not given.
+
+        Raises:
+            StartError: One of its properties raised or is not what the interface says.
+
+        """
+        path = type(model).__qualname__
+        self._model = model
+        self.qualified_name = _text(path, model, "qualified_name")
+        self.version = _version(path, model, generation)
+        self.name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", self.qualified_name).strip("-")[:128] or "model"
+        self.description = f"MLModel, {generation}"
+        self.schema: RecordSchema = records.schema_of(
+            _property(path, model, "input_schema"), _property(path, model, "output_schema")
+        )
+        self.about = self._about(path, generation)
+
+    def _about(self, path: str, generation: str) -> About:
+        try:
+            inputs, outputs = self.schema.json_schemas()
+            contract = Contract(json_schema.record_of(inputs, "input"), json_schema.record_of(outputs, "output"))
+        except Exception as error:
+            raise StartError(f"{path}: its schemas have no form as JSON Schema: {classes.one_line(error)}") from error
+        deterministic = getattr(self._model, "deterministic", None)
+        return About(
+            display_name=_text(path, self._model, "display_name"),
+            description=_text(path, self._model, "description"),
+            flavors=(INTERFACE, generation),
+            contract=contract,
+            input=SchemaTexts(_mlflow_json(contract.inputs), json.dumps(inputs)),
+            output=SchemaTexts(_mlflow_json(contract.outputs), json.dumps(outputs)),
+            deterministic=deterministic if isinstance(deterministic, bool) else None,
+            example=self._example(inputs),
+        )
+
+    def _example(self, schema: dict[str, Any]) -> str:
+        """A record that the schema takes, if the one that is made of it does."""
+        record = example_of(schema)
+        try:
+            self.schema.parse(record)
+        except RecordRefused:
+            return ""
+        return json.dumps(record)
+
+    def predict(self, data: Any, params: dict[str, Any] | None) -> list[Any]:
+        """Runs the model on one record after the other.
+
+        Args:
+            data: Records as `schema.parse` gives them.
+            params: None; the interface knows no params.
+
+        Raises:
+            InvalidPayload: The model says that a record does not fit its schema.
+            ModelFailed: The model raised anything else.
+
+        """
+        return [self._predict(record, f"[{place}]" if len(data) > 1 else "") for place, record in enumerate(data)]
+
+    def _predict(self, record: Any, place: str) -> Any:
+        try:
+            return self._model.predict(data=record)
+        except BaseException as error:
+            if any(classes.derives_from(type(error), package, REFUSAL) for package in (NEWER, OLDER)):
+                refused = RecordRefused(str(error), records.violations_behind(error))
+                raise InvalidPayload(**refused.words(place)) from None
+            raise ModelFailed(
+                "The model raised an exception. It is in the server's log, under the request id of this answer.",
+                error_class=type(error).__name__,
+            ) from error
+
+
+def load(
+    class_path: str,
+    *,
+    name: str | None = None,
+    configuration: dict[str, Any] | None = None,
+    decorators: tuple[Decorator, ...] = (),
+) -> MLModel:
+    """Makes an instance of a class that implements the interface, with its decorators around it.
+
+    Args:
+        class_path: `package.module.Class`.
+        name: What to call it; its qualified name if not given.
+        configuration: Keyword arguments of the class.
+        decorators: From the innermost to the outermost.
+
+    Raises:
+        StartError: There is no such class, it does not implement the interface, or it cannot be made.
+
+    """
+    found = classes.find(class_path)
+    generation = next((each for each in (NEWER, OLDER) if classes.derives_from(found, each, INTERFACE)), None)
+    if generation is None:
+        raise StartError(f"{class_path} does not derive from {NEWER}.{INTERFACE} or {OLDER}.{INTERFACE}")
+    model = classes.make(class_path, found, configuration)
+    return MLModel(decorate(model, decorators), generation, name=name)
+
+
+def decorate(model: Any, decorators: tuple[Decorator, ...]) -> Any:
+    """Puts decorators around an `ml_base.MLModel`.
+
+    Raises:
+        StartError: One of them is no decorator, cannot be made, or does not take the model.
+
+    """
+    for decorator in decorators:
+        path = decorator.class_path
+        found = classes.find(path)
+        if not classes.derives_from(found, NEWER, DECORATOR):
+            raise StartError(f"{path} does not derive from {NEWER}.decorator.{DECORATOR}")
+        around = classes.make(path, found, decorator.configuration)
+        try:
+            model = around.set_model(model)
+        except BaseException as error:
+            raise StartError(
+                f"{path} cannot be put around {type(model).__name__}: {classes.one_line(error)}"
+            ) from error
+    return model
+
+
+def _mlflow_json(part: Record | Tensor | None) -> str:
+    return json.dumps(mlflow_schema.schema_of(part)) if isinstance(part, Record) else ""
+
+
+def _property(path: str, model: Any, name: str) -> Any:
+    try:
+        return getattr(model, name)
+    except BaseException as error:
+        raise StartError(f"{path}: its {name} raised {classes.one_line(error)}") from error
+
+
+def _text(path: str, model: Any, name: str) -> str:
+    value = _property(path, model, name)
+    if not isinstance(value, str):
+        raise StartError(f"{path}: its {name} is no text, but of type {type(value).__name__}")
+    return value
+
+
+def _version(path: str, model: Any, generation: str) -> str:
+    if generation == NEWER:
+        return _text(path, model, "version")
+    return ".".join(str(_property(path, model, part)) for part in ("major_version", "minor_version"))

@@ -1,0 +1,104 @@
+"""Service mlflow_grpc.v1.Models: which models the server hosts, and how each is called.
+
+Rule of this module: it tells what the catalog knows, and touches no model.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
+
+from mlflow_grpc import protos
+from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog, Entry, State
+from mlflow_grpc.errors import FieldViolation, InvalidPayload
+from mlflow_grpc.hosting.model import SchemaTexts
+from mlflow_grpc.services import text
+from mlflow_grpc.services.calls import Call, Calls
+
+if TYPE_CHECKING:
+    from mlflow_grpc.services.calls import Handlers
+
+NAME = "mlflow_grpc.v1.Models"
+
+_Model = protos.message_named("mlflow_grpc.v1.Model")
+_Schema = protos.message_named("mlflow_grpc.v1.Schema")
+_Page = protos.message_named("mlflow_grpc.v1.ListModelsResponse")
+_STATES = {State.LOADING: _Model.LOADING, State.READY: _Model.READY, State.FAILED: _Model.FAILED}
+
+
+class ModelsServicer:
+    """Describes the models of a catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def ListModels(self, request: Any, call: Call) -> Message:
+        """All models, or a page of them."""
+        if request.page_size < 0:
+            raise _refused("page_size", "must not be negative")
+        start = int(request.page_token or 0) if request.page_token.isdecimal() or not request.page_token else -1
+        entries = self._catalog.entries
+        if not 0 <= start <= len(entries):
+            raise _refused("page_token", "must be a next_page_token of an answer before")
+        end = start + (request.page_size or len(entries))
+        page: Message = _Page(
+            models=[self._describe(entry) for entry in entries[start:end]],
+            next_page_token=str(end) if end < len(entries) else "",
+        )
+        return page
+
+    async def GetModel(self, request: Any, call: Call) -> Message:
+        """One model."""
+        return self._describe(self._catalog.get(request.name, request.version))
+
+    def _describe(self, entry: Entry) -> Message:
+        message = _Model(
+            name=entry.name,
+            version=entry.version,
+            state=_STATES[entry.state],
+            error=entry.error,
+            uri=entry.config.source,
+        )
+        loaded = entry.loaded
+        if loaded is not None:
+            about = loaded.model.about
+            message.display_name, message.description = about.display_name, about.description
+            message.flavors.extend(about.flavors)
+            message.run_id, message.model_id = about.run_id, about.model_id
+            for part in ("input", "output", "params"):
+                _copy(getattr(about, part), message, part)
+            message.batched, message.batching_reason = loaded.batched, loaded.batching_reason
+            if about.deterministic is not None:
+                message.deterministic = about.deterministic
+            message.example = about.example
+            if entry.config.endpoint:
+                self._add_rpcs(message.rpcs, entry)
+        described: Message = message
+        return described
+
+    def _add_rpcs(self, rpcs: Any, entry: Entry) -> None:
+        metadata = {} if self._catalog.is_reached_without_name(entry) else {MODEL_KEY: entry.label}
+        for method in protos.service(text.NAME).methods:
+            rpcs.add(
+                path=f"/{text.NAME}/{method.name}",
+                request_type=method.input_type.full_name,
+                response_type=method.output_type.full_name,
+                client_streaming=method.client_streaming,
+                server_streaming=method.server_streaming,
+                metadata=metadata,
+            )
+
+
+def _copy(schema: SchemaTexts, message: Any, field: str) -> None:
+    if schema != SchemaTexts():
+        getattr(message, field).MergeFrom(_Schema(mlflow_json=schema.mlflow_json, json_schema=schema.json_schema))
+
+
+def _refused(field: str, what: str) -> InvalidPayload:
+    return InvalidPayload(
+        f"{field} {what}.", reason="INVALID_PARAMETER_VALUE", violations=(FieldViolation(field, what),)
+    )
+
+
+def handlers(calls: Calls, catalog: Catalog) -> "Handlers":
+    """The handlers of service mlflow_grpc.v1.Models."""
+    return calls.handlers(protos.service(NAME), ModelsServicer(catalog))

@@ -1,0 +1,1 @@
+"""An iris classifier with the MLModel interface."""

@@ -1,0 +1,19 @@
+"""The example payload that a model is described with is one that it takes."""
+
+import json
+
+import pytest
+
+from tests.support import zoo
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_examples_are_answered(pair, name):
+    """By MLflow and by this server; without a signature there is none."""
+    oracle, call, model = pair(name)
+    example = model.about.example
+    assert bool(example) == (model.about.contract.inputs is not None)
+    if example:
+        status, _ = oracle(example, "application/json")
+        assert status == 200, example
+        assert json.loads(call(example))

@@ -1,0 +1,185 @@
+"""A server process with a configuration file: models of both worlds, and what happens when one is no good."""
+
+import json
+import os
+import runpy
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+
+from tests.process.conftest import payload
+from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
+
+NEWER = "tests.support.newer_models."
+RECORD = {"name": "a", "born": "2020-02-29", "size": "large"}
+FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Has the example model as an MLflow directory, iris, and as an MLModel package, iris_model."""
+    path = tmp_path_factory.mktemp("models")
+    shutil.copytree(ROOT / "models" / "iris_model" / "iris_model", path / "iris_model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's and MLflow's, about each other.
+        runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](path / "iris", path / "iris_model")
+    return path
+
+
+@pytest.fixture(scope="module")
+def classes(folder: Path) -> dict[str, str]:
+    """An environment in which the packages can be imported."""
+    return {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests/support/older", folder)))}
+
+
+@pytest.fixture
+def serve(tmp_path: Path, classes: dict[str, str]) -> Iterator[Callable[..., Process]]:
+    """Starts a server with a configuration."""
+    with ExitStack() as stack:
+
+        def launch(configuration: dict[str, Any], *flags: str) -> Process:
+            path = tmp_path / "models.yaml"
+            path.write_text(yaml.safe_dump(configuration))
+            return stack.enter_context(start_server("--config", str(path), *flags, env=classes))
+
+        yield launch
+
+
+def test_five_models_of_mixed_kinds(serve, model, folder):
+    """Each is called by its name and answers as it does by itself."""
+    iris = folder / "iris"
+    process = serve(
+        {
+            "models": [
+                {"uri": str(iris), "name": "iris", "version": "3"},
+                {"uri": str(model), "name": "stepper", "default": True, "batching": "off"},
+                {"class_path": "iris_model.iris_predict.IrisModel"},
+                {"class_path": "older_models.Iris", "configuration": {"seen": "then"}},
+                {
+                    "class_path": f"{NEWER}Echo",
+                    "name": "decorated",
+                    "configuration": {"suffix": "!"},
+                    "decorators": [
+                        {"class_path": f"{NEWER}Suffix", "configuration": {"suffix": "?"}},
+                        {"class_path": f"{NEWER}Gate"},
+                    ],
+                },
+            ]
+        }
+    )
+    with Caller(ready_address(process)) as call:
+
+        def ask(name: str, content: Any) -> Any:
+            return json.loads(call(json.dumps(content), mlflow_model=name))
+
+        rows = pd.read_json(iris / "input_example.json", orient="split")
+        table = {"dataframe_split": rows.to_dict(orient="split")}
+        expected = mlflow.pyfunc.load_model(str(iris)).predict(rows)
+        assert ask("iris", table) == {"predictions": expected.tolist()}
+        assert json.loads(call(payload("hello"))) == {"predictions": ["hello"]}
+        assert ask("iris_model", FLOWER) == {"species": "setosa"}
+        assert ask("iris_model", {"instances": [FLOWER] * 2}) == {"predictions": [{"species": "setosa"}] * 2}
+        assert ask("older_iris", {"sepal_length": 5.1, "petal": {"length": 1.4}}) == {
+            "species": "setosa",
+            "seen": "then",
+        }
+        assert ask("decorated", RECORD)["name"] == "a!?"
+        assert call.outcome(json.dumps({**RECORD, "size": "small"}), mlflow_model="decorated") == (
+            "INVALID_ARGUMENT", "The record does not fit the model's schema: Too small.",
+        )  # fmt: skip
+        names = "iris/3, stepper, iris_model/1.0.0, older_iris/0.1, decorated/1.2.0"
+        assert (call.outcome("x", mlflow_model="nope")[1] or "").endswith(f"There are: {names}.")
+    line = process.wait_for("ready: models")[0]
+    assert line
+
+
+def test_the_file_of_rest_model_service(serve):
+    """A rest_config.yaml is served as it is: a model without an endpoint is loaded and cannot be called, and logging
+    is set up as it says.
+    """
+    process = serve(
+        {
+            "service_title": "Iris Service",
+            "version": "0.1.0",
+            "models": [
+                {"class_path": "iris_model.iris_predict.IrisModel", "create_endpoint": True},
+                {"class_path": f"{NEWER}Echo", "create_endpoint": False, "configuration": None, "decorators": None},
+            ],
+            "logging": {
+                "version": 1,
+                "formatters": {"plain": {"format": "LOGGED %(name)s %(message)s"}},
+                "handlers": {
+                    "out": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stdout"}
+                },
+                "loggers": {"mlflow_grpc.call": {"handlers": ["out"], "level": "INFO"}},
+            },
+        }
+    )
+    with Caller(ready_address(process)) as call:
+        assert call(json.dumps(FLOWER)) == '{"species": "setosa"}'
+        assert call.outcome(json.dumps(RECORD), mlflow_model="echo")[0] == "NOT_FOUND"
+    process.wait_for("LOGGED mlflow_grpc.call")
+
+
+def test_models_are_loaded_at_the_same_time(serve):
+    """Two that wait for each other are both made."""
+    meets = {"class_path": f"{NEWER}Meets"}
+    process = serve({"models": [{**meets, "name": "one"}, {**meets, "name": "other"}]})
+    assert ready_address(process)
+
+
+def test_one_that_fails_stops_the_start(serve):
+    """With a line that says which one, and why."""
+    process = serve({"models": [{"class_path": f"{NEWER}Echo"}, {"class_path": f"{NEWER}Breaks"}]})
+    assert process.wait() == 2
+    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    assert f"mlmodel:{NEWER}Breaks" in line
+    assert "its constructor raised RuntimeError: no weights at all" in line
+    assert "Traceback" not in process.output
+
+
+def test_one_that_fails_can_be_skipped(serve, tmp_path):
+    """The others are served; if none is left, nothing is."""
+    broken = {"class_path": f"{NEWER}Breaks", "name": "broken", "on_error": "skip"}
+    process = serve({"models": [{"class_path": f"{NEWER}Echo"}, broken]})
+    with Caller(ready_address(process)) as call:
+        assert json.loads(call(json.dumps(RECORD), mlflow_model="echo"))["name"] == "a"
+        assert call.outcome("{}", mlflow_model="broken")[0] == "FAILED_PRECONDITION"
+    process.wait_for("broken.* is left out|is left out.*constructor raised")
+    process = serve({"models": [broken]})
+    assert process.wait() == 2
+    assert "none of the models could be loaded" in process.output
+
+
+def test_a_configuration_that_is_wrong(serve):
+    """One line with the place in the file, before anything is loaded."""
+    process = serve({"models": [{"uri": "a", "batching": "maybe"}]})
+    assert process.wait() == 2
+    assert "models[0].batching: input should be 'auto', 'on' or 'off'" in process.output
+
+
+def test_an_mlmodel_class_at_model_path(classes):
+    """One class needs no file."""
+    environment = {**classes, "MODEL_PATH": "mlmodel:iris_model.iris_predict.IrisModel"}
+    with start_server(env=environment) as process, Caller(ready_address(process)) as call:
+        assert call(json.dumps(FLOWER)) == '{"species": "setosa"}'
+    with start_server("-m", f"mlmodel:{NEWER}NoModel", env=classes) as process:
+        assert process.wait() == 2
+        assert f"Error: {NEWER}NoModel does not derive from ml_base.MLModel" in process.output
+
+
+def test_workers_with_a_configuration(serve, model):
+    """Each worker has all of the models."""
+    process = serve({"models": [{"uri": str(model), "name": "a"}, {"uri": str(model), "name": "b"}]}, "-w", "2")
+    address = ready_address(process)
+    for name in "ab":
+        with Caller(address) as call:
+            assert call(payload("x"), mlflow_model=name) == '{"predictions": ["x"]}'

@@ -1,0 +1,160 @@
+"""Models of the ml_base interface that do what published ones do, and some that go wrong."""
+
+import threading
+from datetime import date, datetime
+from enum import Enum
+from typing import Any, ClassVar
+
+import numpy as np
+import pydantic.v1
+from ml_base import MLModel
+from ml_base.decorator import MLModelDecorator
+from ml_base.ml_model import MLModelSchemaValidationException
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+class Part(BaseModel):
+    weight: float = Field(gt=0)
+    tags: list[str] = []
+
+
+class Everything(BaseModel):
+    """A bit of all that schemas are made of."""
+
+    name: str
+    size: Size = Size.SMALL
+    born: date
+    seen: datetime | None = None
+    parts: list[Part] = []
+    extra: dict[str, int] = {}
+    count: int = 0
+    flag: bool = False
+    inputs: float | None = None
+    kind: str = Field("plain", alias="type")
+
+
+class Echo(MLModel):
+    """Gives back what it gets."""
+
+    display_name = "Echo"
+    qualified_name = "echo"
+    description = "Gives back what it gets."
+    version = "1.2.0"
+    input_schema = Everything
+    output_schema = Everything
+
+    def __init__(self, suffix: str = "") -> None:
+        self._suffix = suffix
+
+    def predict(self, data: Everything) -> Everything:
+        if data.name == "raise":
+            raise ValueError("a secret")
+        if data.name == "exit":
+            raise SystemExit(3)
+        if data.name == "refuse":
+            raise MLModelSchemaValidationException("No such thing is known.")
+        return data.model_copy(update={"name": data.name + self._suffix})
+
+
+class StrictInput(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    day: date
+    ratio: float
+
+
+class StrictOutput(BaseModel):
+    value: float
+    array: Any = None
+
+
+class Strict(Echo):
+    """A strict schema, and an output that holds what numpy made."""
+
+    qualified_name = "strict model"
+    version = "2"
+    input_schema = StrictInput  # type: ignore[assignment]
+    output_schema = StrictOutput  # type: ignore[assignment]
+
+    def predict(self, data: Any) -> Any:
+        return {"value": np.float64(data.ratio), "array": np.arange(2), "day": data.day}
+
+
+class OldInput(pydantic.v1.BaseModel):
+    number: pydantic.v1.conint(gt=0)  # type: ignore[valid-type]
+    size: Size = Size.SMALL
+
+
+class OldOutput(pydantic.v1.BaseModel):
+    number: int
+    size: Size
+    at: datetime
+
+
+class OldStyle(Echo):
+    """Schemas of pydantic 1."""
+
+    qualified_name = "old_style"
+    input_schema = OldInput  # type: ignore[assignment]
+    output_schema = OldOutput  # type: ignore[assignment]
+
+    def predict(self, data: Any) -> Any:
+        return OldOutput(number=data.number, size=data.size, at=datetime(2020, 2, 29, 12))
+
+
+class Suffix(MLModelDecorator):
+    """Puts something behind the name, on the way out."""
+
+    def predict(self, data: Any) -> Any:
+        answer = self._model.predict(data=data)
+        return answer.model_copy(update={"name": answer.name + self._configuration["suffix"]})
+
+
+class Gate(MLModelDecorator):
+    """Business logic before the model: refuses what is too small."""
+
+    def predict(self, data: Any) -> Any:
+        if data.size is Size.SMALL:
+            raise MLModelSchemaValidationException("Too small.")
+        return self._model.predict(data=data)
+
+
+class Breaks(Echo):
+    def __init__(self) -> None:
+        raise RuntimeError("no weights\nat all")
+
+
+class Meets(Echo):
+    """Is made when another one is being made, and not before."""
+
+    meeting: ClassVar = threading.Barrier(2, timeout=30)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting.wait()
+
+
+class Odd(Echo):
+    version = 3  # type: ignore[assignment]
+
+
+class NoSchema(Echo):
+    input_schema = int  # type: ignore[assignment]
+
+
+class Half(MLModel):
+    """Lacks what the interface asks for."""
+
+    display_name = "half"
+
+
+class NoModel:
+    """Derives from nothing."""
+
+
+not_a_class = 3

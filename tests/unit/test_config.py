@@ -1,0 +1,146 @@
+"""The configuration file: what it may say, and what is said of one that is wrong."""
+
+import re
+
+import pytest
+
+from mlflow_grpc import config
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.settings import Batching, OnError, Payload, Settings
+from tests.support.servers import ROOT
+
+
+def read(tmp_path, text):
+    path = tmp_path / "models.yaml"
+    path.write_text(text)
+    return config.read(path)
+
+
+def test_a_whole_file(tmp_path):
+    """Every key is read."""
+    text = """
+models:
+  - uri: models:/iris/1
+    name: iris
+    version: "1"
+    configuration: {threshold: 0.5}
+    batching: "on"
+    payload: text
+    default: true
+    on_error: skip
+  - class_path: package.module.Class
+    configuration: {depth: 3}
+    decorators:
+      - class_path: package.Inner
+      - class_path: package.Outer
+        configuration: {level: 2}
+    endpoint: false
+"""
+    first, second = read(tmp_path, text).models
+    assert (first.uri, first.name, first.version, first.default) == ("models:/iris/1", "iris", "1", True)
+    assert (first.batching, first.payload, first.on_error) == (Batching.ON, Payload.TEXT, OnError.SKIP)
+    assert first.configuration == {"threshold": 0.5}
+    assert first.endpoint
+    assert (second.class_path, second.configuration, second.endpoint) == ("package.module.Class", {"depth": 3}, False)
+    assert [(each.class_path, each.configuration) for each in second.decorators] == [
+        ("package.Inner", None), ("package.Outer", {"level": 2}),
+    ]  # fmt: skip
+
+
+def test_the_file_of_rest_model_service(tmp_path):
+    """A rest_config.yaml is taken as it is."""
+    text = """
+service_title: Iris Service
+version: 0.3.0
+description: "Service for iris."
+models:
+  - class_path: iris_model.iris_predict.IrisModel
+    create_endpoint: true
+    configuration:
+    decorators:
+      - class_path: logging_decorator.LoggingDecorator
+        configuration:
+          fields: [a, b]
+  - class_path: iris_model.Hidden
+    create_endpoint: false
+logging:
+  version: 1
+  disable_existing_loggers: false
+  root: {level: INFO}
+metrics:
+  enabled: true
+"""
+    loaded = read(tmp_path, text)
+    first, second = loaded.models
+    assert (first.endpoint, first.configuration, second.endpoint) == (True, None, False)
+    assert first.decorators[0].configuration == {"fields": ["a", "b"]}
+    assert loaded.logging == {"version": 1, "disable_existing_loggers": False, "root": {"level": "INFO"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("models: []", "models: tuple should have at least 1 item"),
+        ("{}", "models: field required"),
+        ("- a", "lists no models: it has to be a mapping"),
+        ("", "lists no models: it has to be a mapping"),
+        ("models: [{uri: a", "is not YAML: while parsing"),
+        ("models: [{name: a}]", r"models\[0\]: give either uri .* or class_path"),
+        ("models: [{uri: a, class_path: b.C}]", r"models\[0\]: give either uri"),
+        ("models: [{uri: ''}]", r"models\[0\].uri: string should have at least 1 character"),
+        ("models: [{class_path: Class}]", r"models\[0\].class_path: string should match pattern"),
+        ("models: [{uri: a, nmae: b}]", r"models\[0\].nmae: extra inputs are not permitted"),
+        ("models: [{uri: a, name: 'b/c'}]", r"models\[0\].name: string should match pattern"),
+        ("models: [{uri: a, batching: maybe}]", r"models\[0\].batching: input should be 'auto', 'on' or 'off'"),
+        ("models: [{class_path: b.C, payload: text}]", r"payload: text is for MLflow models"),
+        ("models: [{uri: a, name: m}, {uri: b, name: m}]", "more than one model is called m;"),
+        ("models: [{uri: a, name: m, version: '1'}, {uri: b, name: m, version: '1'}]", "more than one .* called m/1;"),
+        ("models: [{uri: a, version: 1}]", r"models\[0\].version: input should be a valid string"),
+    ],
+)
+def test_a_file_that_is_wrong(tmp_path, text, words):
+    """One line with the file and the place in it."""
+    with pytest.raises(StartError, match=words) as caught:
+        read(tmp_path, text)
+    assert str(tmp_path / "models.yaml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    """Missing, a directory, or no text."""
+    with pytest.raises(StartError, match="No such file"):
+        config.read(tmp_path / "none.yaml")
+    with pytest.raises(StartError, match="Is a directory"):
+        config.read(tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StartError, match="not UTF-8"):
+        config.read(tmp_path / "binary")
+
+
+def test_one_model_from_the_settings():
+    """MODEL_PATH is an MLflow URI, or an MLModel class behind its scheme."""
+    (model,) = config.load(Settings(model_uri="models:/iris/1", model_name="flower", pyfunc_config={"a": 1})).models
+    assert (model.uri, model.name, model.configuration) == ("models:/iris/1", "flower", {"a": 1})
+    (model,) = config.load(Settings(model_uri="mlmodel:iris_model.iris_predict.IrisModel")).models
+    assert (model.uri, model.class_path) == (None, "iris_model.iris_predict.IrisModel")
+    with pytest.raises(StartError, match="mlmodel:nothing: class_path: string should match"):
+        config.load(Settings(model_uri="mlmodel:nothing"))
+
+
+def test_a_file_beats_model_path_and_no_flag(tmp_path, monkeypatch):
+    """An image may have set MODEL_PATH; a flag for one model contradicts a file."""
+    path = tmp_path / "models.yaml"
+    path.write_text("models: [{uri: a}, {uri: b}]")
+    monkeypatch.setenv("MODEL_PATH", "/opt/ml/model")
+    monkeypatch.setenv("MLFLOW_GRPC_CONFIG", str(path))
+    assert [model.uri for model in config.load(Settings.load({})).models] == ["a", "b"]
+    with pytest.raises(StartError, match="--model-uri is for one model; with --config"):
+        Settings.load({"config": str(path), "model_uri": "a"})
+
+
+def test_the_readme_s_file(tmp_path):
+    """What the README shows is a configuration file."""
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert [model.source for model in read(tmp_path, text).models] == [
+        "models/iris", "mlmodel:iris_model.iris_predict.IrisModel",
+    ]  # fmt: skip

@@ -1,0 +1,240 @@
+"""contract/: signatures and schemas in, schemas and examples out, held against the libraries that wrote them."""
+
+import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
+from typing import Any, Literal
+from uuid import UUID
+
+import pydantic.v1
+import pytest
+from mlflow.types import Schema as MlflowSchema
+from pydantic import BaseModel, Field
+from schema import And, Optional, Or, Schema
+
+from mlflow_grpc.contract import json_schema, mlflow_schema, types
+from mlflow_grpc.contract.examples import example_of
+from mlflow_grpc.contract.types import AnyValue, Enumeration, Kind, ListOf, MapOf, Record, Scalar, Tensor, Union
+from tests.support import zoo
+
+LONG, DOUBLE, STRING = Scalar(Kind.LONG), Scalar(Kind.DOUBLE), Scalar(Kind.STRING)
+SIGNATURES = {name: made for name, made in zoo._signatures().items() if made is not None}
+
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Part(BaseModel):
+    """A part."""
+
+    weight: float = Field(gt=0, description="In kg.")
+
+
+class Tree(BaseModel):
+    name: str
+    children: list["Tree"] = []
+
+
+class Whole(BaseModel):
+    integer: int
+    number: float
+    flag: bool
+    text: str
+    data: bytes
+    moment: datetime
+    day: date
+    clock: time
+    pause: timedelta
+    uuid: UUID
+    decimal: Decimal
+    color: Color
+    level: Level
+    literal: Literal["a", "b"]
+    part: Part
+    parts: list[Part]
+    numbers: list[float | None]
+    counts: dict[str, int]
+    free: dict[str, Any]
+    anything: Any
+    pair: tuple[int, int]
+    mixed: tuple[int, str]
+    either: int | str
+    maybe: float | None = None
+    defaulted: int = Field(7, ge=5, le=9)
+    tree: Tree
+    labels: set[str]
+
+
+class OldPart(pydantic.v1.BaseModel):
+    weight: float = pydantic.v1.Field(..., gt=0, description="In kg.")
+
+
+class OldWhole(pydantic.v1.BaseModel):
+    part: OldPart = pydantic.v1.Field(..., description="A part.")
+    color: Color = Color.RED
+    maybe: float | None = None
+    pair: tuple[int, int]
+    counts: dict[str, int]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_signature_comes_back_as_it_was(name):
+    """What is made of a signature says all that it says: MLflow's schema can be made of it again."""
+    signature = SIGNATURES[name].to_dict()
+    contract = mlflow_schema.contract_of(signature)
+    if isinstance(contract.inputs, Record):
+        back = MlflowSchema.from_json(json.dumps(mlflow_schema.schema_of(contract.inputs)))
+        expected = MlflowSchema.from_json(signature["inputs"])
+        assert [column.type for column in back.inputs] == [column.type for column in expected.inputs]
+        assert [column.name or None for column in back.inputs] == [column.name for column in expected.inputs]
+        assert [column.required for column in back.inputs] == [column.required for column in expected.inputs]
+    else:
+        assert (contract.inputs is None) == (signature["inputs"] is None)
+    params = json.loads(signature["params"]) if signature["params"] else []
+    assert [each.name for each in (contract.params.fields if contract.params else [])] == [
+        each["name"] for each in params
+    ]
+    assert [each.default for each in (contract.params.fields if contract.params else [])] == [
+        each["default"] for each in params
+    ]
+
+
+def test_tensors():
+    """One without a name is the whole input."""
+    assert mlflow_schema.contract_of(SIGNATURES["tensor"].to_dict()).inputs == Tensor("float32", (-1, 2))
+    named = mlflow_schema.contract_of(SIGNATURES["tensors"].to_dict()).inputs
+    assert isinstance(named, Record)
+    assert {each.name: each.type for each in named.fields} == {
+        "x": Tensor("float64", (-1, 2)), "mask": Tensor("int64", (-1,)),
+    }  # fmt: skip
+
+
+def test_no_signature():
+    """Nothing is known."""
+    assert mlflow_schema.contract_of(None) == types.Contract()
+
+
+def fields(schema):
+    return {each.name: each for each in json_schema.record_of(schema, "input").fields}
+
+
+def test_pydantic():
+    """Every kind of field has its type."""
+    found = fields(Whole.model_json_schema())
+    part = found["part"].type
+    assert isinstance(part, Record)
+    assert [(each.name, each.type, each.description) for each in part.fields] == [("weight", DOUBLE, "In kg.")]
+    assert part.description == "A part."
+    assert {name: each.type for name, each in found.items()} == {
+        "integer": LONG,
+        "number": DOUBLE,
+        "flag": Scalar(Kind.BOOLEAN),
+        "text": STRING,
+        "data": Scalar(Kind.BINARY),
+        "moment": Scalar(Kind.DATETIME),
+        "day": Scalar(Kind.STRING, "date"),
+        "clock": Scalar(Kind.STRING, "time"),
+        "pause": Scalar(Kind.STRING, "duration"),
+        "uuid": Scalar(Kind.STRING, "uuid"),
+        "decimal": Union((DOUBLE, STRING)),
+        "color": Enumeration("Color", ("red", "blue")),
+        "level": LONG,
+        "literal": Enumeration("Literal", ("a", "b")),
+        "part": part,
+        "parts": ListOf(part),
+        "numbers": ListOf(DOUBLE, nullable=True),
+        "counts": MapOf(LONG),
+        "free": MapOf(AnyValue()),
+        "anything": AnyValue(),
+        "pair": ListOf(LONG),
+        "mixed": ListOf(AnyValue()),
+        "either": Union((LONG, STRING)),
+        "maybe": DOUBLE,
+        "defaulted": LONG,
+        "tree": found["tree"].type,
+        "labels": ListOf(STRING),
+    }
+    assert (found["maybe"].required, found["maybe"].nullable, found["maybe"].default) == (False, True, None)
+    assert (found["defaulted"].required, found["defaulted"].nullable, found["defaulted"].default) == (False, False, 7)
+    tree = found["tree"].type
+    assert isinstance(tree, Record)
+    assert tree.fields[1].type == ListOf(tree)
+
+
+def test_pydantic_1():
+    """A reference that is wrapped for its description, a tuple, a definition under its older name."""
+    found = fields(OldWhole.schema())
+    part = found["part"].type
+    assert isinstance(part, Record)
+    assert [(each.name, each.type) for each in part.fields] == [("weight", DOUBLE)]
+    assert found["part"].description == "A part."
+    assert found["color"].type == Enumeration("Color", ("red", "blue"))
+    assert (found["color"].required, found["color"].default) == (False, "red")
+    assert (found["maybe"].type, found["pair"].type, found["counts"].type) == (DOUBLE, ListOf(LONG), MapOf(LONG))
+
+
+def test_the_package_schema():
+    """What its objects say of themselves."""
+    made = Schema(
+        {"a": float, Optional("b", default=3): And(int, lambda b: b > 0), "c": Or("x", "y"), "d": [{"e": str}]}
+    )
+    found = fields(made.json_schema("input"))
+    assert (found["a"].type, found["b"].type, found["b"].required, found["b"].default) == (DOUBLE, LONG, False, 3)
+    inner = found["d"].type
+    assert isinstance(inner, ListOf)
+    assert isinstance(inner.items, Record)
+    assert [each.type for each in inner.items.fields] == [STRING]
+    assert found["c"].type == Enumeration("c", ("x", "y"))
+
+
+def test_records_as_mlflow_schemas():
+    """MLflow takes what is made of a pydantic class; a record that holds itself ends as any value."""
+    made = MlflowSchema.from_json(
+        json.dumps(mlflow_schema.schema_of(json_schema.record_of(Whole.model_json_schema(), "")))
+    )
+    kinds = {column.name: json.loads(json.dumps(column.to_dict())) for column in made.inputs}
+    assert kinds["integer"]["type"] == "long"
+    assert kinds["moment"]["type"] == "datetime"
+    assert kinds["color"]["type"] == "string"
+    assert kinds["parts"]["items"]["properties"]["weight"]["type"] == "double"
+    assert kinds["either"]["type"] == "any"
+    assert kinds["maybe"]["required"] is False
+    assert kinds["tree"]["properties"]["children"] == {"type": "array", "items": {"type": "any"}, "required": False}
+
+
+@pytest.mark.parametrize("model", [Whole, Part, Tree])
+def test_examples_fit(model):
+    """An example that is made of a schema is one that pydantic takes."""
+    model.model_validate_json(json.dumps(example_of(model.model_json_schema())))
+
+
+def test_examples_of_pydantic_1_and_bounds():
+    """Bounds are kept, on either side."""
+    OldWhole.parse_obj(example_of(OldWhole.schema()))
+    for low, high in ((5, 9), (None, -3), (8, None), (0.25, 0.5)):
+        bounds = {"exclusiveMinimum": low, "exclusiveMaximum": high}
+        found = example_of({"type": "number", **{key: value for key, value in bounds.items() if value is not None}})
+        assert low is None or found > low
+        assert high is None or found < high
+
+
+def test_the_json_schema_of_a_signature():
+    """Rows are objects with a type for each column; null stands for what is not required."""
+    contract = mlflow_schema.contract_of(SIGNATURES["structures"].to_dict())
+    assert isinstance(contract.inputs, Record)
+    made = json_schema.schema_of(contract.inputs)
+    assert made["required"] == ["numbers", "person", "counts"]
+    assert made["properties"]["numbers"] == {"type": "array", "items": {"type": "number"}}
+    assert made["properties"]["person"]["required"] == ["name"]
+    assert made["properties"]["person"]["properties"]["age"]["anyOf"][1] == {"type": "null"}
+    assert json_schema.schema_of(Tensor("float32", (-1, 2)))["items"] == {
+        "type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2,
+    }  # fmt: skip

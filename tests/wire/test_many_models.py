@@ -1,0 +1,136 @@
+"""Several models in one server: which one a call is for, and that none is in the other's way."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from mlflow_grpc.config import Configuration, ModelConfig
+from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.settings import Settings
+from tests.support.models import FunctionModel, GatedModel, PlainCodec
+from tests.support.servers import Caller, InProcess
+
+HealthStub: Any = health_pb2_grpc.HealthStub
+
+
+@contextmanager
+def serving_all(models: dict[str, Any], **settings: Any) -> Iterator[tuple[InProcess, Caller]]:
+    """Serves models under names such as `iris/1`; those that are None could not be loaded."""
+    configs = []
+    for label in models:
+        name, _, version = label.partition("/")
+        configs.append(ModelConfig(uri="(in process)", name=name, version=version or None, endpoint=True))
+    running = InProcess(Settings(model_uri="m", port=0, **settings), Configuration(models=tuple(configs)))
+    running.start(None, None)
+
+    async def load() -> None:
+        for entry, model in zip(running.server.catalog.entries, models.values(), strict=True):
+            if model is None:
+                running.server.catalog.give_up(entry, "it is broken")
+            else:
+                await running.server.host(entry, Loaded(model, PlainCodec()))
+        await running.server.open()
+
+    try:
+        running.run(load)
+        with Caller(running.address) as call:
+            yield running, call
+    finally:
+        running.stop()
+
+
+def says(word: str) -> FunctionModel:
+    return FunctionModel(lambda text: f"{word} {text}")
+
+
+@pytest.fixture
+def gated() -> Iterator[GatedModel]:
+    model = GatedModel()
+    yield model
+    model.let_go()
+
+
+def test_a_call_names_its_model():
+    """By its name, or name and version; without a version it is the highest."""
+    with serving_all({"a": says("a"), "b/1": says("b1"), "b/2": says("b2")}) as (_, call):
+        assert call("x", mlflow_model="a") == "a x"
+        assert call("x", mlflow_model="b") == "b2 x"
+        assert call("x", mlflow_model="b/1") == "b1 x"
+        assert call.outcome("x", mlflow_model="c") == (
+            "NOT_FOUND",
+            "There is no such model here; name one in the call's metadata, mlflow-model: name or name/version. "
+            "There are: a, b/1, b/2.",
+        )
+        status, message = call.outcome("x")
+        assert status == "INVALID_ARGUMENT"
+        assert message is not None
+        assert message.endswith("There are: a, b/1, b/2.")
+
+
+def test_errors_name_the_model_that_was_called():
+    """In ErrorInfo, with MLflow's code for what is not there; an unknown name is not repeated."""
+    with serving_all({"a": says("a")}) as (_, call):
+        with pytest.raises(grpc.RpcError) as caught:
+            call("x", mlflow_model="../../etc/passwd")
+        status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+        info = error_details_pb2.ErrorInfo()
+        status.details[0].Unpack(info)
+        assert info.reason == "RESOURCE_DOES_NOT_EXIST"
+        assert "model" not in info.metadata
+        assert "passwd" not in status.message
+
+
+def test_hung_calls_to_one_model_leave_the_others_alone(gated):
+    """Its threads and its queue are its own: it refuses calls while the others answer."""
+    with (
+        serving_all({"slow": gated, "b": says("b")}, threads=1, queue_calls=3) as (_, call),
+        ThreadPoolExecutor() as pool,
+    ):
+        held = [pool.submit(call, f"hold {number}", mlflow_model="slow") for number in range(3)]
+        gated.wait_until_entered()
+        while call.outcome("late", mlflow_model="slow", timeout=0.2)[0] != "RESOURCE_EXHAUSTED":
+            pass
+        assert [call("x", mlflow_model="b") for _ in range(20)] == ["b x"] * 20
+        gated.let_go()
+        assert [each.result() for each in held] == [f"<hold {number}>" for number in range(3)]
+
+
+def test_health_of_each_model():
+    """By name and by name and version; one that could not be loaded is not serving and says so to calls."""
+    with serving_all({"a": says("a"), "b/1": says("b1"), "broken": None}) as (running, call):
+        stub = HealthStub(call.channel)
+
+        def health(service: str) -> str:
+            status = stub.Check(health_pb2.HealthCheckRequest(service=service)).status
+            return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+
+        assert {name: health(name) for name in ("", "MLflow", "a", "b", "b/1", "broken")} == {
+            "": "SERVING", "MLflow": "SERVING", "a": "SERVING", "b": "SERVING", "b/1": "SERVING", "broken": "NOT_SERVING",
+        }  # fmt: skip
+        status, message = call.outcome("x", mlflow_model="broken")
+        assert (status, message) == (
+            "FAILED_PRECONDITION", "The model broken could not be loaded. The server's log says why.",
+        )  # fmt: skip
+        running.run(running.server.drain)
+        assert {health(name) for name in ("", "MLflow", "a", "b", "b/1", "broken")} == {"NOT_SERVING"}
+
+
+def test_the_drain_waits_for_all_models(gated):
+    """A call in flight at any of them is answered, and new ones are refused at all of them."""
+    with serving_all({"slow": gated, "b": says("b")}) as (running, call), ThreadPoolExecutor() as pool:
+        held = pool.submit(call, "hold", mlflow_model="slow")
+        gated.wait_until_entered()
+        draining = pool.submit(running.run, running.server.drain)
+        while call.outcome("x", mlflow_model="b")[0] != "UNAVAILABLE":
+            pass
+        assert not draining.done()
+        gated.let_go()
+        assert held.result() == "<hold>"
+        assert draining.result() == 0
