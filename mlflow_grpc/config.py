@@ -65,8 +65,8 @@ class ModelConfig(_Strict):
     def _is_one_thing(self) -> Self:
         if (self.uri is None) == (self.class_path is None):
             raise ValueError("give either uri (an MLflow model) or class_path (an MLModel class)")
-        if self.class_path is not None and self.payload is Payload.TEXT:
-            raise ValueError("payload: text is for MLflow models; an MLModel class takes records")
+        if (self.class_path is not None or self.decorators) and self.payload is Payload.TEXT:
+            raise ValueError("payload: text is for MLflow models; MLModel classes and decorators take records")
         return self
 
     @property

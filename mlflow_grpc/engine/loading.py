@@ -5,14 +5,19 @@ health checks; and a server of MLModel packages alone does without it.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.execution import Plain
+from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, TextCodec
 from mlflow_grpc.settings import Payload, Settings
+
+if TYPE_CHECKING:
+    from mlflow_grpc.hosting.pyfunc import PyfuncModel
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +83,8 @@ def _load_mlflow(config: ModelConfig, settings: Settings) -> Loaded:
         config.uri or "", name=config.name, config=config.configuration, requirements=settings.requirements
     )
     logs.adopt()
+    if config.decorators:
+        return _decorated(model, config)
     if (config.payload or settings.payload) is Payload.TEXT:
         return Loaded(model, TextCodec(), batching_reason="its payload is text")
     codec = ScoringCodec(model.metadata, model.loader_module)
@@ -96,3 +103,22 @@ def _load_mlflow(config: ModelConfig, settings: Settings) -> Loaded:
     if batched or model.rows_are_independent:
         plain = Plain(decoder, runner, settings.batch_rows if batched else 1, settings.batch_wait_s)
     return Loaded(model, codec, plain, batched, reason)
+
+
+def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:
+    """An MLflow model with decorators around it, which see one row at a time."""
+    from mlflow_grpc.hosting import mlmodel
+    from mlflow_grpc.payload.records import RecordsCodec
+
+    try:
+        from mlflow_grpc.hosting.mlflow_as_mlmodel import MlflowModel
+    except ModuleNotFoundError as error:
+        raise StartError("decorators need the package ml-base: pip install ml-base") from error
+    shown = mlmodel.decorate(
+        MlflowModel(loaded=model.loaded, qualified_name=model.name, version=model.version), config.decorators
+    )
+    around = mlmodel.MLModel(shown, mlmodel.NEWER, name=model.name)
+    around.about = replace(
+        around.about, flavors=model.about.flavors, run_id=model.about.run_id, model_id=model.about.model_id
+    )
+    return Loaded(around, RecordsCodec(around.schema), batching_reason="its decorators take one row at a time")

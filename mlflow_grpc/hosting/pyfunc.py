@@ -92,7 +92,7 @@ class PyfuncModel:
         """
         self.name = name
         self.version = version
-        self._model = model
+        self.loaded = self._model = model
         self.metadata: Model = model.metadata
         self.loader_module: str | None = model.loader_module
         self._direct_on_array: Any = None
