@@ -5,6 +5,7 @@ cursor: control characters are escaped. A traceback is part of its record; in JS
 for people it follows indented.
 """
 
+import atexit
 import contextlib
 import json
 import logging
@@ -87,6 +88,7 @@ class CallLog:
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
+        self._turn = threading.RLock()
         self._notes: deque[tuple[float, int, str, dict[str, Any], BaseException | None]] = deque()
 
     def takes(self, level: int) -> bool:
@@ -108,11 +110,24 @@ class CallLog:
             self.flush()
 
     def flush(self) -> None:
-        """Makes records of the notes."""
-        with contextlib.suppress(IndexError):
-            while True:
-                self._logger.handle(FieldsRecord(self._logger.name, *self._notes.popleft()))
+        """Makes records of the notes, unless another thread is at it.
 
+        It never waits for a lock of its own: it may be called by a handler that holds another one.
+        """
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            while self._notes:
+                record = FieldsRecord(self._logger.name, *self._notes.popleft())
+                try:
+                    self._logger.handle(record)
+                except Exception:  # noqa: BLE001 - of a handler that the owner has set up; it must not end a call
+                    _fallback.handleError(record)
+        finally:
+            self._turn.release()
+
+
+_fallback = logging.Handler()  # Tells on stderr, as logging does, that a handler failed.
 
 calls = CallLog("mlflow_grpc.call")
 
@@ -181,21 +196,28 @@ class BufferedHandler(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self._lines: list[str] = []
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Takes a record, and before it what is noted of calls: without the handler's lock, since others are needed."""
+        if not isinstance(record, FieldsRecord):
+            calls.flush()
+        return bool(super().handle(record))
+
     def emit(self, record: logging.LogRecord) -> None:
         """Takes a record; called with the handler's lock held."""
         can_wait = isinstance(record, FieldsRecord) and record.levelno <= logging.WARNING
-        if not isinstance(record, FieldsRecord):
-            calls.flush()
         try:
             self._lines.append(self.format(record))
         except Exception:  # noqa: BLE001 - logging's own way with a record that cannot be written
             self.handleError(record)
         if not can_wait or len(self._lines) >= MOST_LINES:
-            self.flush()
+            self._write()
 
     def flush(self) -> None:
         """Writes what is waiting."""
         calls.flush()
+        self._write()
+
+    def _write(self) -> None:
         with self.lock or contextlib.nullcontext():
             lines, self._lines = self._lines, []
             if lines:
@@ -243,6 +265,8 @@ def configure(
 
     """
     handler = BufferedHandler(sys.stderr)
+    # logging does so itself, but forgets the handlers that it knows when it is given another configuration.
+    atexit.register(handler.flush)
     threading.Thread(target=_flush_for_ever, args=(handler,), name="flush-log", daemon=True).start()
     if worker is not None:
         handler.addFilter(_Worker(worker))

@@ -35,6 +35,9 @@ HOPELESS_FACTOR = 2.0
 LEARN = 0.1
 """The weight of the last call in how long calls usually take."""
 
+MOST_ABANDONED = 256
+"""How many jobs without a caller may wait in line before they are taken out."""
+
 FORGET_ON_REFUSAL = 0.98
 """What becomes of that figure with each call that is not begun for its sake: a wrong one does not last."""
 
@@ -46,10 +49,11 @@ class _State(Enum):
 
 
 class _Job:
-    __slots__ = ("deadline", "function", "future", "loop", "state")
+    __slots__ = ("deadline", "function", "future", "left_at", "loop", "state")
 
     def __init__(self, function: Callable[[], Any], deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.function = function
+        self.function: Callable[[], Any] | None = function
+        self.left_at = float("inf")  # When its caller went while it ran.
         self.deadline = deadline
         self.loop = loop
         self.future: asyncio.Future[Any] = loop.create_future()
@@ -80,6 +84,7 @@ class ModelThreads:
         self._threads = 0
         self._busy = 0
         self._pending = 0  # Jobs that no thread has taken yet.
+        self._abandoned = 0  # Pending jobs whose callers have gone.
         self._left = 0  # Threads that run a job whose caller has gone.
         self._usual_s = 0.0  # How long jobs took lately.
         self._closed = False
@@ -109,6 +114,9 @@ class ModelThreads:
         finally:
             timer.cancel()
             self._leave(job)
+            # An error's traceback leads here, and from the job to the error: a circle that would keep the call's data
+            # until the collector comes by.
+            del job, function
 
     @property
     def stuck(self) -> bool:
@@ -155,10 +163,31 @@ class ModelThreads:
     def _leave(self, job: _Job) -> None:
         with self._lock:
             if job.state is _State.RUNNING:
+                job.left_at = time.monotonic()
                 self._left += 1
                 if self._pending:
                     self._start_thread_if_allowed()
+            elif job.state is _State.WAITING:
+                # It is passed over when its turn comes; until then it must not keep the call's data.
+                job.function = None
+                self._abandoned += 1
             job.state = _State.LEFT
+            if self._abandoned > max(MOST_ABANDONED, self._pending // 2):
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Takes out the jobs whose callers have gone, which no thread may ever come to; with the lock held."""
+        kept = []
+        with contextlib.suppress(Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None and job.state is _State.LEFT:
+                    self._pending -= 1
+                else:
+                    kept.append(job)
+        for job in kept:
+            self._jobs.put(job)
+        self._abandoned = 0
 
     def _start_thread_if_allowed(self) -> None:
         if self._threads - self._left < self.size and self._threads < self._limit:
@@ -178,6 +207,7 @@ class ModelThreads:
             with self._lock:
                 self._pending -= 1
                 if job.state is not _State.WAITING:
+                    self._abandoned -= 1
                     continue
                 if time.monotonic() + (self.hopeless_s if self._pending else 0.0) < job.deadline:
                     job.state = _State.RUNNING
@@ -191,10 +221,11 @@ class ModelThreads:
             result, error = None, None
             started = time.monotonic()
             try:
-                result = job.function()
+                result = job.function() if job.function is not None else None
             except BaseException as raised:  # noqa: BLE001 - it is handed to the caller
                 error = _carriable(raised)
-            took_s = time.monotonic() - started
+            # Once nobody waits for it a call tells nothing of how long those take that are waited for.
+            took_s = min(time.monotonic(), job.left_at) - started
             with self._lock:
                 self._usual_s += LEARN * (took_s - self._usual_s)
                 self._busy -= 1

@@ -1,12 +1,14 @@
 """engine/threads.py, with gates in place of luck."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
-from mlflow_grpc.engine.threads import REPLACEMENTS_PER_THREAD, ModelThreads
+from mlflow_grpc.engine.threads import MOST_ABANDONED, REPLACEMENTS_PER_THREAD, ModelThreads
 from mlflow_grpc.errors import NotReady
 
 
@@ -258,5 +260,88 @@ def test_each_caller_gets_its_own_result_under_load():
                 assert await threads.run(lambda: number, deadline=soon()) == number
 
         await asyncio.gather(*(one(number) for number in range(10_000)))
+
+    asyncio.run(check())
+
+
+def test_calls_that_have_gone_are_not_kept():
+    """Behind a function that hangs, what has left neither keeps its data alive nor its place in line for ever."""
+
+    async def check():
+        pool = ModelThreads(1)
+        gate = threading.Event()
+        held = [asyncio.create_task(pool.run(gate.wait, deadline=soon())) for _ in range(1 + REPLACEMENTS_PER_THREAD)]
+        for busy, task in enumerate(held, start=1):
+            await until(lambda busy=busy: pool._busy == busy)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert pool.stuck
+
+        class Data:
+            pass
+
+        alive = []
+        for _ in range(3 * MOST_ABANDONED):
+            data = Data()
+            alive.append(weakref.ref(data))
+            task = asyncio.create_task(pool.run(lambda data=data: data, deadline=soon()))  # type: ignore[misc]
+            del data
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            del task
+        gc.collect()
+        assert sum(ref() is not None for ref in alive) <= 1
+        assert pool._jobs.qsize() <= MOST_ABANDONED + 1
+        gate.set()
+        assert await pool.run(lambda: "after", deadline=soon()) == "after"
+
+    asyncio.run(check())
+
+
+def test_an_error_keeps_no_data_alive():
+    """Not even until the collector comes by."""
+
+    async def check():
+        pool = ModelThreads(1)
+
+        class Data:
+            pass
+
+        data = Data()
+        alive = weakref.ref(data)
+
+        def fails(data=data):
+            raise ValueError
+
+        del data
+        gc.disable()
+        try:
+            try:
+                await pool.run(fails, deadline=soon())
+            except ValueError:
+                del fails
+            await until(lambda: alive() is None)
+        finally:
+            gc.enable()
+
+    asyncio.run(check())
+
+
+def test_a_call_that_was_left_does_not_count_for_how_long_calls_take():
+    """It tells how long its caller waited, not how long it went on."""
+
+    async def check():
+        pool = ModelThreads(1)
+        gate = threading.Event()
+        task = asyncio.create_task(pool.run(gate.wait, deadline=soon()))
+        await until(lambda: pool._busy)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        left = time.monotonic()
+        await until(lambda: time.monotonic() > left + 0.2)
+        gate.set()
+        await until(lambda: not pool._busy)
+        assert pool.usual_s < 0.1 * 0.2
 
     asyncio.run(check())
