@@ -26,7 +26,7 @@ from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.services import health, listener, models, reflection, text
+from mlflow_grpc.services import health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
 from mlflow_grpc.settings import OnError, Settings
 
@@ -55,14 +55,17 @@ class Server:
         self.services: tuple[str, ...] = (text.NAME, models.NAME, health.NAME)
         self.catalog = Catalog(configuration.models, self._make_engine, reserved=self.services)
         self._health = health.HealthServicer(self.services)
+        self._typed = typed.TypedService(self._calls, self.catalog)
+        self._reflection = reflection.ReflectionServicer()
         handlers = [
             text.handlers(self._calls, self.catalog),
-            models.handlers(self._calls, self.catalog),
+            models.handlers(self._calls, self.catalog, self._typed),
             health.handlers(self._calls, self._health),
+            self._typed,
         ]
         if settings.reflection:
-            handlers += reflection.handlers(self._calls, self.services)
-            self.services = (*self.services, reflection.NAME_V1, reflection.NAME)
+            handlers += reflection.handlers(self._calls, self._reflection)
+            self._reflection.offer(self.services, self._typed.pool)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
         self.port = 0
 
@@ -128,8 +131,16 @@ class Server:
     async def open(self) -> None:
         """Takes calls from now on, unless the server is draining already."""
         if self._stage is Stage.LOADING:
+            self._offer_typed()
             self._set_stage(Stage.OPEN)
             await self._health.set_serving(True, *self._health_names(State.READY))
+
+    def _offer_typed(self) -> None:
+        """Makes the RPCs that take messages of the models' own types, now that all models are known."""
+        if self._typed.make():
+            self.services = (self.services[0], typed.NAME, *self.services[1:])
+            self._health.services = ("", *self.services)
+            self._reflection.offer(self.services, self._typed.pool)
 
     def _set_stage(self, stage: Stage) -> None:
         self._stage = stage
@@ -146,10 +157,8 @@ class Server:
         """Says in one line what is served where."""
         ready = [entry for entry in self.catalog.entries if entry.loaded is not None]
         listed = ", ".join(f"{entry.label} ({entry.loaded.model.description})" for entry in ready if entry.loaded)
-        return (
-            f"ready: model{'s' if len(ready) > 1 else ''} {listed} on {self.address}, "
-            f"services {', '.join(self.services)}"
-        )
+        services = [*self.services, *([reflection.NAME_V1, reflection.NAME] if self._settings.reflection else [])]
+        return f"ready: model{'s' if len(ready) > 1 else ''} {listed} on {self.address}, services {', '.join(services)}"
 
     @property
     def address(self) -> str:

@@ -16,12 +16,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from mlflow_grpc.engine.threads import ModelThreads
-
-R = TypeVar("R")
-R_contra = TypeVar("R_contra", contravariant=True)
 
 QUIET_S, QUIET_SHARE = 0.001, 0.25
 """How long no call must have come for a batch to start with less than were expected: in seconds, and as a share of what
@@ -30,6 +27,10 @@ batches take. The longer they take, the more is gained by waiting for one more c
 
 PATIENCE_S, PATIENCE_TIMES = 0.02, 2.0
 """The longest that a call is held back while nothing runs: in seconds, and in times of what batches take."""
+
+
+MOST_DEPARTED = 256
+"""How many calls that have gone may be kept in line."""
 
 
 class Rows(Protocol):
@@ -41,23 +42,33 @@ class Rows(Protocol):
         ...
 
 
-class Batchable(Protocol[R_contra]):
-    """How requests are answered together; every method runs in a thread and may raise anything."""
+class Request(Protocol):
+    """One call, and how it is answered; every method runs in a thread and may raise anything."""
 
-    def rows(self, request: R_contra) -> Rows | None:
-        """What a request comes to as rows; None if it has to be answered by itself."""
+    def rows(self) -> Rows | None:
+        """What it comes to as rows; None if it has to be answered by itself."""
         ...
 
-    def answer_rows(self, members: Sequence[Any]) -> list[str]:
-        """The answers for the rows of several requests, in their order; raises if they cannot be told apart."""
+    def encode(self, predictions: Any) -> Any:
+        """The answer that predictions for its rows are."""
         ...
 
-    def answer(self, request: R_contra) -> str:
-        """The answer to one request by itself."""
+    def answer(self) -> Any:
+        """Its answer by itself."""
         ...
 
-    def answer_checked(self, request: R_contra) -> str:
-        """The same for one of which it is known that it is not answered as rows."""
+    def answer_checked(self) -> Any:
+        """The same, if it is known that it is not answered as rows."""
+        ...
+
+
+class Batchable(Protocol):
+    """How rows are predicted together."""
+
+    def predict(self, members: Sequence[Any]) -> list[Any]:
+        """The predictions for the rows of several requests, in their order; runs in a thread, and raises anything if
+        they cannot be told apart.
+        """
         ...
 
 
@@ -75,12 +86,12 @@ class Crowd(Protocol):
         ...
 
 
-class Member(Generic[R]):
+class Member:
     """One call that waits for its answer."""
 
     __slots__ = ("batch", "deadline", "future", "request", "since")
 
-    def __init__(self, request: R, deadline: float, future: "asyncio.Future[str]") -> None:
+    def __init__(self, request: Request, deadline: float, future: "asyncio.Future[Any]") -> None:
         """Args:
         request: What is asked.
         deadline: On the clock of `time.monotonic`, in seconds.
@@ -90,9 +101,9 @@ class Member(Generic[R]):
         self.deadline = deadline
         self.since = time.monotonic()
         self.future = future
-        self.batch: _Batch[R] | None = None
+        self.batch: _Batch | None = None
 
-    def settle(self, answer: str | None, error: Exception | None) -> None:
+    def settle(self, answer: Any, error: Exception | None) -> None:
         """Gives the caller its outcome, unless it has one or has gone."""
         if self.future.done():
             return
@@ -102,12 +113,12 @@ class Member(Generic[R]):
             self.future.set_result(answer)
 
 
-class _Batch(Generic[R]):
+class _Batch:
     """Members that run together."""
 
     __slots__ = ("members", "open", "task")
 
-    def __init__(self, members: list[Member[R]]) -> None:
+    def __init__(self, members: list[Member]) -> None:
         self.members = members
         self.open = len(members)
         self.task: asyncio.Task[None] | None = None
@@ -121,13 +132,13 @@ class _Batch(Generic[R]):
             self.task.cancel()
 
 
-class Batcher(Generic[R]):
+class Batcher:
     """Collects calls to one model and runs them in batches; used from the event loop only."""
 
     def __init__(
         self,
         threads: ModelThreads,
-        work: Batchable[R],
+        work: Batchable,
         *,
         most_rows: int,
         longest_wait_s: float,
@@ -135,7 +146,7 @@ class Batcher(Generic[R]):
     ) -> None:
         """Args:
         threads: Where batches run.
-        work: How they are answered.
+        work: Predicts their rows.
         most_rows: The most rows in a batch; 1 runs each call by itself.
         longest_wait_s: How long a call may wait for others or for a running batch, in seconds, before its own is
             started.
@@ -146,8 +157,8 @@ class Batcher(Generic[R]):
         self._work = work
         self._most_rows = most_rows
         self._longest_wait_s = longest_wait_s
-        self._waiting: deque[Member[R]] = deque()
-        self._inside: set[Member[R]] = set()  # Calls that wait or run.
+        self._waiting: deque[Member] = deque()
+        self._inside: set[Member] = set()  # Calls that wait or run.
         self._expires = float("inf")  # When the first of them does, at the latest.
         self._expiry: asyncio.TimerHandle | None = None
         self._most_present = 0  # Since the last batch started.
@@ -158,7 +169,7 @@ class Batcher(Generic[R]):
         self._scheduled: asyncio.Handle | None = None
         self._due = float("inf")  # When it is to look again.
 
-    async def run(self, request: R, *, deadline: float) -> str:
+    async def run(self, request: Request, *, deadline: float) -> Any:
         """The answer to one call.
 
         Args:
@@ -186,6 +197,12 @@ class Batcher(Generic[R]):
             self._inside.discard(member)
             if member.batch is not None:
                 member.batch.leave()
+            elif not self._inside:
+                self._waiting.clear()
+            elif len(self._waiting) > max(MOST_DEPARTED, 2 * len(self._inside)):
+                # Behind a batch that hangs, calls that have gone must not be kept with their data.
+                self._waiting = deque(each for each in self._waiting if each in self._inside)
+            del member  # An error's traceback leads here, and from the member to the error.
 
     def _expire_at(self, deadline: float) -> None:
         """One timer for all members: most are answered long before it would ring."""
@@ -266,13 +283,13 @@ class Batcher(Generic[R]):
             return min(quiet_s, patience_s - waited)
         return min(quiet_s - (now - self._last_came), patience_s - waited)
 
-    def _take(self, now: float) -> list[Member[R]]:
+    def _take(self, now: float) -> list[Member]:
         """The members of the next batch; none if all of those that waited have left."""
         self._expected = max(float(self._most_present), 0.8 * self._expected + 0.2 * self._most_present)
         self._most_present = self._crowd.present
         # Where more wait than go into a batch, those that will hardly be answered in time make room.
         hopeless = now + (self._threads.hopeless_s if len(self._waiting) > self._most_rows else 0.0)
-        members: list[Member[R]] = []
+        members: list[Member] = []
         while self._waiting and len(members) < self._most_rows:
             member = self._waiting.popleft()
             if member.deadline <= hopeless:
@@ -291,17 +308,15 @@ class Batcher(Generic[R]):
         self._tasks.discard(task)
         self._look()
 
-    async def _run_batch(self, batch: _Batch[R]) -> None:
+    async def _run_batch(self, batch: _Batch) -> None:
         members = batch.members
         if len(members) == 1:
-            await self._run_alone(members[0], self._work.answer)
+            await self._run_alone(members[0], members[0].request.answer)
             return
         last = max(member.deadline for member in members)
         try:
             outcomes = await self._threads.run(lambda: self._attempt(members), deadline=last)
-        except TimeoutError:
-            return  # The members' own deadlines have passed too.
-        except Exception as error:  # noqa: BLE001 - the pool is closed, say: all are told
+        except Exception as error:  # noqa: BLE001 - there is no time left, or the pool is closed: all are told
             for member in members:
                 member.settle(None, error)
             return
@@ -309,10 +324,10 @@ class Batcher(Generic[R]):
             if answer is not None:
                 member.settle(answer, None)
             elif not member.future.done():
-                self._start(self._run_alone(member, self._work.answer_checked))
+                self._start(self._run_alone(member, member.request.answer_checked))
 
-    async def _run_alone(self, member: Member[R], answer: Callable[[R], str]) -> None:
-        run = asyncio.ensure_future(self._threads.run(lambda: answer(member.request), deadline=member.deadline))
+    async def _run_alone(self, member: Member, answer: Callable[[], Any]) -> None:
+        run = asyncio.ensure_future(self._threads.run(answer, deadline=member.deadline))
         member.future.add_done_callback(lambda _: run.cancel())
         try:
             member.settle(await run, None)
@@ -321,9 +336,9 @@ class Batcher(Generic[R]):
         except Exception as error:  # noqa: BLE001 - it is the caller's
             member.settle(None, error)
 
-    def _attempt(self, members: list[Member[R]]) -> list[tuple[Member[R], str | None]]:
+    def _attempt(self, members: list[Member]) -> list[tuple[Member, Any]]:
         """Runs members together, in a thread; those that have to be run by themselves have no answer."""
-        outcomes: list[tuple[Member[R], str | None]] = []
+        outcomes: list[tuple[Member, Any]] = []
         decoded = []
         for member in members:
             if member.future.done():
@@ -337,20 +352,21 @@ class Batcher(Generic[R]):
             outcomes += self._attempt_rows(group)
         return outcomes
 
-    def _rows(self, member: Member[R]) -> Rows | None:
+    def _rows(self, member: Member) -> Rows | None:
         try:
-            return self._work.rows(member.request)
+            return member.request.rows()
         except Exception:  # noqa: BLE001 - what it was shows again when the call is run by itself
             return None
 
-    def _attempt_rows(self, group: list[tuple[Member[R], Rows]]) -> list[tuple[Member[R], str | None]]:
+    def _attempt_rows(self, group: list[tuple[Member, Rows]]) -> list[tuple[Member, Any]]:
         """Runs rows together; where that fails, each half by itself."""
         now = time.monotonic()
         group = [(member, rows) for member, rows in group if not member.future.done() and now < member.deadline]
         if not group:
             return []
         try:
-            answers = self._work.answer_rows([rows for _, rows in group])
+            parts = self._work.predict([rows for _, rows in group])
+            answers = [member.request.encode(part) for (member, _), part in zip(group, parts, strict=True)]
         except BaseException:  # noqa: BLE001 - what it was shows again when those at fault are run alone
             answers = []
         if len(answers) == len(group):
@@ -361,9 +377,9 @@ class Batcher(Generic[R]):
         return self._attempt_rows(group[:half]) + self._attempt_rows(group[half:])
 
 
-def _groups(decoded: list[tuple[Member[R], Rows]], most_rows: int) -> Iterator[list[tuple[Member[R], Rows]]]:
+def _groups(decoded: list[tuple[Member, Rows]], most_rows: int) -> Iterator[list[tuple[Member, Rows]]]:
     """Groups of no more than so many rows; a call that has more by itself makes up one."""
-    group: list[tuple[Member[R], Rows]] = []
+    group: list[tuple[Member, Rows]] = []
     room = most_rows
     for member, rows in decoded:
         if group and rows.count > room:

@@ -5,21 +5,20 @@ only waits; a call that takes long, or for ever, holds up no other.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_grpc.engine.admission import Admission
-from mlflow_grpc.engine.batching import Batcher
+from mlflow_grpc.engine.batching import Batcher, Request
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import NotReady, TimeLimitExceeded
 from mlflow_grpc.hosting.model import HostedModel, InputRefused
-from mlflow_grpc.payload.codec import Codec, ModelInput
+from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec
 
 if TYPE_CHECKING:  # They import MLflow, which takes seconds and is not needed to answer health checks.
     from mlflow_grpc.engine.rows import RowRunner
     from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
+    from mlflow_grpc.payload.typed import TypedCodec
 
 MOST_BATCHED_CHARACTERS = 16_384
 """The longest payload that is put together with others: decoding it takes well under a millisecond, for which they
@@ -42,14 +41,6 @@ class Plain:
     longest_wait_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One payload and its content type."""
-
-    text: str
-    content_type: str | None
-
-
 class Engine:
     """Runs the calls to one model, once it is given one."""
 
@@ -63,7 +54,7 @@ class Engine:
         self.admission = admission
         self._timeout_s = timeout_s
         self._hosted: _Hosted | None = None
-        self._batcher: Batcher[Request] | None = None
+        self._batcher: Batcher | None = None
 
     def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
         """Gives the engine its model.
@@ -78,7 +69,7 @@ class Engine:
         if plain is not None and plain.runner is not None:
             self._batcher = Batcher(
                 self.threads,
-                _Together(self._hosted, plain.runner),
+                plain.runner,
                 most_rows=plain.most_rows,
                 longest_wait_s=plain.longest_wait_s,
                 crowd=self.admission,
@@ -96,23 +87,48 @@ class Engine:
             ServingError: The call failed; which one says how, and who is at fault.
 
         """
-        self.admission.enter(len(text))
+        size = len(text)
+        self.admission.enter(size)
         try:
-            return await self._predict(text, content_type, time_remaining_s)
+            request = _TextRequest(self._loaded(), text, content_type)
+            batched = size <= MOST_BATCHED_CHARACTERS
+            answer: str = await self._answer(request, time_remaining_s, batched=batched)
+            return answer
         finally:
-            self.admission.leave(len(text))
+            self.admission.leave(size)
 
-    async def _predict(self, text: str, content_type: str | None, time_remaining_s: float | None) -> str:
-        hosted = self._hosted
-        if hosted is None:
+    async def predict_record(self, message: Any, typed: "TypedCodec", *, time_remaining_s: float | None) -> Any:
+        """Answers one record that came as a message of the model's own type.
+
+        Args:
+            message: The message.
+            typed: Reads it, and makes the answer's.
+            time_remaining_s: How long the caller will wait, in seconds; None if for ever.
+
+        Raises:
+            ServingError: The call failed; which one says how, and who is at fault.
+
+        """
+        size = message.ByteSize()
+        self.admission.enter(size)
+        try:
+            request = _TypedRequest(self._loaded(), typed, message)
+            return await self._answer(request, time_remaining_s, batched=size <= MOST_BATCHED_CHARACTERS)
+        finally:
+            self.admission.leave(size)
+
+    def _loaded(self) -> "_Hosted":
+        if self._hosted is None:
             raise NotReady("The model is still being loaded.")
+        return self._hosted
+
+    async def _answer(self, request: Request, time_remaining_s: float | None, *, batched: bool) -> Any:
         limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
         deadline = time.monotonic() + limit_s
         try:
-            request = Request(text, content_type)
-            if self._batcher is not None and len(text) <= MOST_BATCHED_CHARACTERS:
+            if self._batcher is not None and batched:
                 return await self._batcher.run(request, deadline=deadline)
-            return await self.threads.run(partial(hosted.answer, request), deadline=deadline)
+            return await self.threads.run(request.answer, deadline=deadline)
         except TimeoutError:
             raise TimeLimitExceeded(
                 f"The call was not answered within the server's time limit of {self._timeout_s:g} s."
@@ -123,71 +139,110 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class _Hosted:
-    """A model and the ways to run it; the methods run in a thread."""
+    """A model, its codec and its fast way."""
 
     model: HostedModel
     codec: Codec
     plain: Plain | None
 
-    def rows(self, request: Request) -> "PlainRows | None":
-        """The rows of a payload, if it is a plain one and there is a fast way for those."""
-        plain = self.plain
-        if plain is None or request.content_type not in JSON_TYPES:
+
+@dataclass(frozen=True, slots=True)
+class _TextRequest:
+    """A payload of text; the methods run in a thread."""
+
+    hosted: _Hosted
+    text: str
+    content_type: str | None
+
+    def rows(self) -> "PlainRows | None":
+        """The rows of the payload, if it is a plain one and there is a fast way for those."""
+        plain = self.hosted.plain
+        if plain is None or self.content_type not in JSON_TYPES:
             return None
-        return plain.decoder.decode(request.text)
+        return plain.decoder.decode(self.text)
 
-    def answer(self, request: Request) -> str:
-        """Answers a payload by itself, the fast way if there is one.
+    def encode(self, predictions: Any) -> str:
+        """The answer for plain rows."""
+        return self.hosted.codec.encode(predictions, PLAIN_INPUT)
+
+    def answer(self) -> str:
+        """Answers by itself, the fast way if there is one.
 
         Raises:
             ServingError: There is no answer.
 
         """
-        rows = self.rows(request)
-        if rows is None or self.plain is None:
-            return self.answer_checked(request)
-        if self.plain.runner is None:
-            table = ModelInput(self.plain.decoder.table([rows]))
-            return self.codec.encode(self.model.predict(table.data, None), table)
+        rows, plain = self.rows(), self.hosted.plain
+        if rows is None or plain is None:
+            return self.answer_checked()
+        if plain.runner is None:
+            return self.encode(self.hosted.model.predict(plain.decoder.table([rows]), None))
         try:
-            return self.plain.runner.run([rows])[0]
+            return self.encode(plain.runner.predict([rows])[0])
         except BaseException:  # noqa: BLE001 - what it was shows again, in MLflow's words, when its checks are run
-            return self.answer_checked(request)
+            return self.answer_checked()
 
-    def answer_checked(self, request: Request) -> str:
-        """Answers a payload by itself, with all of MLflow's checks.
+    def answer_checked(self) -> str:
+        """Answers by itself, with all of MLflow's checks.
 
         Raises:
             ServingError: There is no answer.
 
         """
+        codec = self.hosted.codec
         try:
-            parsed = self.codec.decode(request.text, request.content_type)
-            predictions = self.model.predict(parsed.data, parsed.params)
+            parsed = codec.decode(self.text, self.content_type)
+            predictions = self.hosted.model.predict(parsed.data, parsed.params)
         except InputRefused as refusal:
-            raise self.codec.explain(request.text, request.content_type, refusal.__cause__) from None
-        return self.codec.encode(predictions, parsed)
+            raise codec.explain(self.text, self.content_type, refusal.__cause__) from None
+        return codec.encode(predictions, parsed)
 
 
 @dataclass(frozen=True, slots=True)
-class _Together:
-    """How requests to a model are answered together."""
+class _TypedRequest:
+    """A record in a message; the methods run in a thread."""
 
     hosted: _Hosted
-    runner: "RowRunner"
+    typed: "TypedCodec"
+    message: Any
 
-    def rows(self, request: Request) -> "PlainRows | None":
-        """The rows of a plain payload."""
-        return self.hosted.rows(request)
+    def rows(self) -> "PlainRows | None":
+        """The record as a plain row, if it is one and there is a fast way for those."""
+        plain = self.hosted.plain
+        if plain is None or plain.runner is None:
+            return None
+        values = self.typed.plain_values(self.message)
+        return plain.decoder.row(values) if values is not None else None
 
-    def answer_rows(self, members: "Sequence[PlainRows]") -> list[str]:
-        """The answers for the rows of several payloads, past MLflow's checks."""
-        return self.runner.run(members)
+    def encode(self, predictions: Any) -> Any:
+        """The answer for a plain row."""
+        return self.typed.encode(predictions)
 
-    def answer(self, request: Request) -> str:
-        """Answers a payload by itself."""
-        return self.hosted.answer(request)
+    def answer(self) -> Any:
+        """Answers by itself, the fast way if there is one.
 
-    def answer_checked(self, request: Request) -> str:
-        """Answers a payload by itself, with all of MLflow's checks."""
-        return self.hosted.answer_checked(request)
+        Raises:
+            ServingError: There is no answer.
+
+        """
+        rows, plain = self.rows(), self.hosted.plain
+        if rows is None or plain is None or plain.runner is None:
+            return self.answer_checked()
+        try:
+            return self.encode(plain.runner.predict([rows])[0])
+        except BaseException:  # noqa: BLE001 - what it was shows again when the model's checks are run
+            return self.answer_checked()
+
+    def answer_checked(self) -> Any:
+        """Answers by itself, with all of the model's checks.
+
+        Raises:
+            ServingError: There is no answer.
+
+        """
+        try:
+            parsed = self.typed.decode(self.message)
+            predictions = self.hosted.model.predict(parsed.data, parsed.params)
+        except InputRefused as refusal:
+            raise self.typed.explain(self.message, refusal.__cause__) from None
+        return self.typed.encode(predictions)

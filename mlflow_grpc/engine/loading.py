@@ -13,11 +13,12 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.execution import Plain
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.model import HostedModel
-from mlflow_grpc.payload.codec import Codec, TextCodec
+from mlflow_grpc.payload.codec import Codec, RecordCodec, TextCodec
 from mlflow_grpc.settings import Payload, Settings
 
 if TYPE_CHECKING:
     from mlflow_grpc.hosting.pyfunc import PyfuncModel
+    from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,12 @@ class Loaded:
     """Whether rows of calls that wait at the same time are predicted together."""
     batching_reason: str = ""
     """Why, or why not."""
+
+    @property
+    def record_codec(self) -> RecordCodec | None:
+        """Its codec, if it takes records and it is known of what."""
+        is_known = self.model.about.contract.inputs is not None
+        return self.codec if is_known and isinstance(self.codec, RecordCodec) else None
 
 
 def import_libraries(models: tuple[ModelConfig, ...]) -> None:
@@ -93,7 +100,7 @@ def _load_mlflow(config: ModelConfig, settings: Settings) -> Loaded:
         reason = "the signature is not one of plain columns or a plain tensor"
         logger.info("%s: batching off: %s", model.name, reason)
         return Loaded(model, codec, batching_reason=reason)
-    samples = decoder.samples(model.example)
+    samples = _samples(model, decoder)
     if samples and model.try_arrays(decoder.table(samples)):
         logger.info("%s: scikit-learn is given arrays: it answers as it does to frames", model.name)
     runner = rows.RowRunner(model, decoder, codec)
@@ -103,6 +110,18 @@ def _load_mlflow(config: ModelConfig, settings: Settings) -> Loaded:
     if batched or model.rows_are_independent:
         plain = Plain(decoder, runner, settings.batch_rows if batched else 1, settings.batch_wait_s)
     return Loaded(model, codec, plain, batched, reason)
+
+
+def _samples(model: "PyfuncModel", decoder: "PlainDecoder") -> "list[PlainRows]":
+    """Single rows to try a model with: of as many values as can be, if the model takes them."""
+    varied = decoder.samples(model.example, varied=True)
+    if not varied:
+        return []
+    try:
+        model.predict_table(decoder.table(varied))
+    except Exception:  # noqa: BLE001 - a code of a category, say, that it has not been trained on
+        return decoder.samples(model.example)
+    return varied
 
 
 def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:

@@ -14,11 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from mlflow_grpc.payload.codec import Codec, ModelInput
+from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec
 from mlflow_grpc.payload.plain import PlainDecoder, PlainRows, Table
 from mlflow_grpc.settings import Batching
-
-PLAIN_INPUT = ModelInput(None)
 
 TOLERANCE = 1e-9
 """How far, relatively, a float of a batch may be from the one predicted alone: sums over more rows are taken
@@ -54,7 +52,15 @@ class RowRunner:
         """Whether the rows of several calls are predicted at once; else one call after the other."""
 
     def run(self, members: Sequence[PlainRows]) -> list[str]:
-        """The answers for the rows of several calls, in their order.
+        """The answers for the rows of several calls, in their order; raises what `predict` raises."""
+        return [self.encode(part) for part in self.predict(members)]
+
+    def encode(self, predictions: Any) -> str:
+        """The predictions for the rows of one call as an answer."""
+        return self._codec.encode(predictions, PLAIN_INPUT)
+
+    def predict(self, members: Sequence[PlainRows]) -> list[Any]:
+        """The predictions for the rows of several calls, in their order.
 
         Raises:
             ValueError: The predictions do not stand for rows.
@@ -62,12 +68,9 @@ class RowRunner:
 
         """
         if len(members) > 1 and not self.together:
-            return [self.run([member])[0] for member in members]
+            return [self.predict([member])[0] for member in members]
         predictions = self._model.predict_table(self._table(members))
-        if len(members) == 1:
-            return [self._codec.encode(predictions, PLAIN_INPUT)]
-        counts = [rows.count for rows in members]
-        return [self._codec.encode(part, PLAIN_INPUT) for part in split(predictions, counts)]
+        return [predictions] if len(members) == 1 else split(predictions, [rows.count for rows in members])
 
 
 def split(predictions: Any, counts: list[int]) -> list[Any]:

@@ -57,6 +57,10 @@ class RecordSchema(Protocol):
         """What `predict` gave, as JSON values."""
         ...
 
+    def values(self, output: Any) -> Any:
+        """What `predict` gave, as dictionaries, lists and Python's values."""
+        ...
+
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The JSON Schemas of input and output."""
         ...
@@ -92,13 +96,19 @@ class _Pydantic:
     def parse(self, record: dict[str, Any]) -> pydantic.BaseModel:
         """Validates a record in JSON mode, where texts stand for dates and enums also in strict models."""
         try:
-            return self._inputs.model_validate_json(json.dumps(record))
+            # JSON has no bytes; with some in it, a record is taken as Python has it.
+            text = json.dumps(record) if not _holds_bytes(record) else None
+            return self._inputs.model_validate(record) if text is None else self._inputs.model_validate_json(text)
         except pydantic.ValidationError as error:
             raise _refused(error.errors(include_url=False, include_input=False, include_context=False)) from None
 
     def dump(self, output: Any) -> Any:
         """An instance as JSON values."""
         return _plain(output)
+
+    def values(self, output: Any) -> Any:
+        """The same as Python's values."""
+        return _values(output)
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As `model_json_schema` makes them."""
@@ -123,6 +133,10 @@ class _Pydantic1:
     def dump(self, output: Any) -> Any:
         """An instance as JSON values."""
         return _plain(output)
+
+    def values(self, output: Any) -> Any:
+        """The same as Python's values."""
+        return _values(output)
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As `schema` makes them."""
@@ -149,6 +163,10 @@ class _Schema:
     def dump(self, output: Any) -> Any:
         """A dictionary as JSON values."""
         return _plain(output)
+
+    def values(self, output: Any) -> Any:
+        """The same as Python's values."""
+        return _values(output)
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As `json_schema` makes them."""
@@ -202,6 +220,18 @@ def _plain(output: Any) -> Any:
     if isinstance(output, pydantic.v1.BaseModel):
         return json.loads(output.json(by_alias=True))
     return pydantic_core.to_jsonable_python(output, by_alias=True, fallback=_of_numpy)
+
+
+def _values(output: Any) -> Any:
+    if isinstance(output, pydantic.BaseModel):
+        return output.model_dump(by_alias=True)
+    return output.dict(by_alias=True) if isinstance(output, pydantic.v1.BaseModel) else output
+
+
+def _holds_bytes(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_bytes, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bytes)
 
 
 def _of_numpy(value: Any) -> Any:

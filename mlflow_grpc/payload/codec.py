@@ -5,7 +5,7 @@ threads at once. `Any` stands for what MLflow makes of a payload and goes no fur
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting.model import InputRefused
@@ -19,6 +19,10 @@ class ModelInput:
     params: dict[str, Any] | None = None
     bare_answer: bool = False
     """Whether the predictions stand alone in the answer, without a `predictions` key around them."""
+
+
+PLAIN_INPUT = ModelInput(None)
+"""Of an answer to plain rows, for which only `bare_answer` counts."""
 
 
 class Codec(Protocol):
@@ -45,6 +49,41 @@ class Codec(Protocol):
 
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Finds the words for a refusal, whether of `decode` or of the model's own checks."""
+        ...
+
+
+@runtime_checkable
+class RecordCodec(Codec, Protocol):
+    """The formats of a model that takes records of typed values too."""
+
+    moments_have_zone: bool
+    """Whether a point in time ends with Z in a record; else it is UTC and says nothing."""
+
+    def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
+        """Takes one record, or the array that the whole input is.
+
+        Args:
+            record: A dictionary of the fields that are there, or an array; points in time as ISO 8601.
+            params: The params that are there; None if the model has none.
+
+        Raises:
+            InvalidPayload: It does not fit.
+            InputRefused: It does not fit; `explain_record` says why.
+
+        """
+        ...
+
+    def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
+        """Finds the words for a refusal of `decode_record` or of the model's own checks."""
+        ...
+
+    def value(self, predictions: Any) -> Any:
+        """What was predicted for one record: a dictionary, a value or an array.
+
+        Raises:
+            UnwritableAnswer: The predictions are for none or for several.
+
+        """
         ...
 
 
@@ -77,4 +116,4 @@ class TextCodec:
         )
 
 
-__all__ = ["Codec", "InputRefused", "ModelInput", "TextCodec"]
+__all__ = ["PLAIN_INPUT", "Codec", "InputRefused", "ModelInput", "RecordCodec", "TextCodec"]

@@ -9,6 +9,7 @@ that have been seen to be of their column's type. What makes it equal: for cells
 are exact (`mlflow.utils.proto_json_utils`, `mlflow.models.utils._enforce_schema`).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ class PlainDecoder(Protocol):
         """The rows of a payload, or None if it is not plain."""
         ...
 
+    def row(self, values: list[Any]) -> PlainRows | None:
+        """One row of values: a value for each column, or the elements of a row of a tensor; None if it is not plain."""
+        ...
+
     def table(self, members: Sequence[PlainRows]) -> Table:
         """The rows of all members, one below the other, as MLflow's checks would hand them to the model."""
         ...
@@ -52,9 +57,11 @@ class PlainDecoder(Protocol):
         """The same as a bare array, with the layout that it has in the table."""
         ...
 
-    def samples(self, example: str | None, most: int = 64) -> list[PlainRows]:
+    def samples(self, example: str | None, most: int = 64, *, varied: bool = False) -> list[PlainRows]:
         """Single rows to try a model with: those of an example payload and mixtures of them, or if there is no
         example and no column holds strings, made up ones; none if neither is to be had.
+
+        Varied, their numbers are made different, so that no two rows are the same.
         """
         ...
 
@@ -70,8 +77,13 @@ def decoder_for(metadata: Model) -> PlainDecoder | None:
     kinds = [spec.type for spec in specs if isinstance(spec.type, DataType) and spec.type in cells.OF_COLUMN]
     if not schema.has_input_names() or len(kinds) < len(specs) or not all(spec.required for spec in specs):
         return None
-    names = [str(spec.name) for spec in specs]
-    if not names or len(set(names)) < len(names) or internals.is_unified_llm_input(dict.fromkeys(names)):
+    names = [spec.name for spec in specs if isinstance(spec.name, str)]  # A frame may have integers for names.
+    if (
+        len(names) < len(specs)
+        or not names
+        or len(set(names)) < len(names)
+        or internals.is_unified_llm_input(dict.fromkeys(names))
+    ):
         return None
     if len(set(kinds)) == 1 and kinds[0] is not DataType.string:
         return MatrixDecoder(names, kinds[0])
@@ -98,6 +110,10 @@ class _NamedDecoder(ABC):
         if entry is None or entry[0] not in self._read:
             return None
         return self._read[entry[0]](entry[1])
+
+    def row(self, values: list[Any]) -> PlainRows | None:
+        """One row of a value for each column."""
+        return self._of_columns([[value] for value in values]) if len(values) == self._width else None
 
     def _find_places(self, names: tuple[str, ...]) -> list[int] | None:
         """Where each column of the signature stands among a payload's, if they are the same ones."""
@@ -161,14 +177,15 @@ class ColumnDecoder(_NamedDecoder):
         """The rows of all members as an array of objects."""
         return self.table(members).to_numpy()
 
-    def samples(self, example: str | None, most: int = 64) -> list[PlainRows]:
+    def samples(self, example: str | None, most: int = 64, *, varied: bool = False) -> list[PlainRows]:
         """Single rows to try a model with."""
         rows = self.decode(example) if example else None
         if rows is None and DataType.string in self._kinds:
             return []
         columns = rows.cells if rows else [_made_up(kind.to_numpy()) for kind in self._kinds]
+        vary = _Variation() if varied else None
         return [
-            PlainRows([column[place : place + 1] for column, place in zip(columns, places, strict=True)], 1)
+            PlainRows([_varied(column[at : at + 1], vary) for column, at in zip(columns, places, strict=True)], 1)
             for places in _mixtures(len(columns[0]), self._width, most)
         ]
 
@@ -209,12 +226,13 @@ class MatrixDecoder(_NamedDecoder):
         """
         return np.asfortranarray(_joined([rows.cells for rows in members]))
 
-    def samples(self, example: str | None, most: int = 64) -> list[PlainRows]:
+    def samples(self, example: str | None, most: int = 64, *, varied: bool = False) -> list[PlainRows]:
         """Single rows to try a model with."""
         rows = self.decode(example) if example else None
         matrix = rows.cells if rows else np.stack([_made_up(self._dtype) for _ in range(self._width)], axis=1)
-        across = np.arange(self._width)
-        return [PlainRows(matrix[[places], across], 1) for places in _mixtures(len(matrix), self._width, most)]
+        across, vary = np.arange(self._width), _Variation() if varied else None
+        mixtures = _mixtures(len(matrix), self._width, most)
+        return [PlainRows(_varied(matrix[[places], across], vary), 1) for places in mixtures]
 
     def _of_rows(self, flat: list[Any], places: list[int]) -> PlainRows | None:
         array = self._array_of(flat)
@@ -258,6 +276,11 @@ class TensorDecoder:
         array = cells.OF_TENSOR[self._dtype](level)
         return None if array is None else PlainRows(array.reshape(-1, *self._row_shape), len(value))
 
+    def row(self, values: list[Any]) -> PlainRows | None:
+        """One row of so many elements as its shape has."""
+        array = cells.OF_TENSOR[self._dtype](values) if len(values) == math.prod(self._row_shape) else None
+        return None if array is None else PlainRows(array.reshape(1, *self._row_shape), 1)
+
     def table(self, members: Sequence[PlainRows]) -> npt.NDArray[Any]:
         """The rows of all members."""
         return np.concatenate([rows.cells for rows in members])
@@ -266,7 +289,7 @@ class TensorDecoder:
         """The rows of all members."""
         return self.table(members)
 
-    def samples(self, example: str | None, most: int = 64) -> list[PlainRows]:
+    def samples(self, example: str | None, most: int = 64, *, varied: bool = False) -> list[PlainRows]:
         """Single rows to try a model with."""
         rows = self.decode(example) if example else None
         if rows is None:
@@ -275,9 +298,9 @@ class TensorDecoder:
             made = dice.integers(0, 9, (16, *self._row_shape)) if whole else dice.normal(1, 3, (16, *self._row_shape))
             rows = PlainRows(made.astype(self._dtype), 16)
         flat = rows.cells.reshape(rows.count, -1)
-        across = np.arange(flat.shape[1])
+        across, vary = np.arange(flat.shape[1]), _Variation() if varied else None
         return [
-            PlainRows(flat[[places], across].reshape(1, *self._row_shape), 1)
+            PlainRows(_varied(flat[[places], across], vary).reshape(1, *self._row_shape), 1)
             for places in _mixtures(rows.count, flat.shape[1], most)
         ]
 
@@ -317,6 +340,26 @@ def _mixtures(count: int, width: int, most: int) -> list[list[int]]:
     Each column turns at a speed of its own, so that samples differ although the example may have but two rows.
     """
     return [[(turn + turn * place // 2) % count for place in range(width)] for turn in range(most)]
+
+
+class _Variation:
+    """Makes numbers a little different each time, always the same way."""
+
+    def __init__(self) -> None:
+        self._dice = np.random.default_rng(1)
+
+    def of(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Floats within a fifth; integers by two at the most, where their type allows it."""
+        if cells.dtype.kind == "f":
+            return (cells * self._dice.uniform(0.8, 1.2, cells.shape)).astype(cells.dtype)
+        limits = np.iinfo(cells.dtype)
+        moved = cells.astype(object) + self._dice.integers(-2, 3, cells.shape)
+        return np.clip(moved, limits.min, limits.max).astype(cells.dtype)
+
+
+def _varied(cells: Any, vary: _Variation | None) -> Any:
+    has_numbers = isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu"
+    return vary.of(cells) if vary is not None and has_numbers else cells
 
 
 def _made_up(dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -27,7 +27,9 @@ SHAPES = {
 
 
 class RecordsCodec:
-    """The text format of one MLModel package."""
+    """The formats of one MLModel package."""
+
+    moments_have_zone = True
 
     def __init__(self, schema: RecordSchema) -> None:
         self._schema = schema
@@ -76,6 +78,21 @@ class RecordsCodec:
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Says that a payload was refused; `decode` has said why."""
         return InvalidPayload("The payload does not fit the model.")
+
+    def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
+        """Checks one record."""
+        try:
+            return ModelInput([self._schema.parse(record)])
+        except RecordRefused as refused:
+            raise InvalidPayload(**refused.words()) from None
+
+    def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
+        """Says that a record was refused; `decode_record` has said why."""
+        return InvalidPayload("The record does not fit the model.")
+
+    def value(self, predictions: Any) -> Any:
+        """The output for the one record, in Python's types."""
+        return self._schema.values(predictions[0])
 
     def _records(self, payload: Any) -> tuple[list[dict[str, Any]], bool]:
         """The records of a payload, and whether it is one bare record."""

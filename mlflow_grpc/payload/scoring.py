@@ -4,6 +4,7 @@ Rule of this module: whether a payload is right is MLflow's decision, made by ML
 the words for a refusal are found here (`mlflow_grpc.payload.explain`), since MLflow's repeat the payload.
 """
 
+import base64
 import contextlib
 import json
 import math
@@ -11,6 +12,7 @@ from io import BytesIO, StringIO
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from mlflow.models import Model
 from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPE_PARQUET, CONTENT_TYPES
 
@@ -27,6 +29,8 @@ class ScoringCodec:
     Source: `mlflow.pyfunc.scoring_server.invocations`, taken apart at its seams, so that an error
     of the payload, of the model and of the answer can be told apart.
     """
+
+    moments_have_zone = False
 
     def __init__(self, metadata: Model, loader_module: str | None) -> None:
         self._metadata = metadata
@@ -77,6 +81,48 @@ class ScoringCodec:
         if _mime(content_type) == CONTENT_TYPE_JSON:
             return self._explainer.explain_json(text, cause)
         return self._explainer.explain_table(text, _mime(content_type), cause)
+
+    def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
+        """Takes a record the way that the same record as JSON goes, so that it comes to the same."""
+        return self.decode(self._as_json(record, params), None)
+
+    def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
+        """Finds the words for a refusal."""
+        return self.explain(self._as_json(record, params), None, cause)
+
+    def value(self, predictions: Any) -> Any:
+        """What was predicted for the one row; the whole of what has no rows."""
+        if isinstance(predictions, dict):
+            if predictions and all(isinstance(part, np.ndarray) for part in predictions.values()):
+                return {name: _only(part) for name, part in predictions.items()}
+            return predictions
+        if isinstance(predictions, pd.DataFrame):
+            predictions = predictions.to_dict("records")
+        elif isinstance(predictions, pd.Series):
+            predictions = predictions.to_list()
+        return _only(predictions) if isinstance(predictions, list | np.ndarray) else predictions
+
+    def _as_json(self, record: Any, params: dict[str, Any] | None) -> str:
+        payload: dict[str, Any]
+        names = [spec.name for spec in self._input_schema] if self._input_schema is not None else []
+        if not isinstance(record, dict) or (self._input_schema is not None and self._input_schema.is_tensor_spec()):
+            payload = {"inputs": record}
+        elif all(names):
+            payload = {"dataframe_records": [record]}
+        else:
+            values = list(record.values())
+            payload = {"inputs": values} if len(values) == 1 else {"dataframe_split": {"data": [values]}}
+        return json.dumps({**payload, "params": params} if params else payload, default=_as_mlflow_reads_it)
+
+
+def _only(rows: Any) -> Any:
+    if len(rows) != 1:
+        raise UnwritableAnswer(f"The model predicted {len(rows)} rows for one.")
+    return rows[0]
+
+
+def _as_mlflow_reads_it(value: Any) -> Any:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value.tolist()
 
 
 def _reads_as_json(values: list[Any]) -> bool:

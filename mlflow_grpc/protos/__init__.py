@@ -7,19 +7,37 @@ model may bring its own `mlflow.proto`, `Input` or `Output` (`scripts/generate_p
 from importlib import resources
 from typing import Any
 
-from google.protobuf import descriptor_pb2, message_factory
+from google.protobuf import descriptor_pb2, message_factory, struct_pb2, timestamp_pb2
 from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 POOL = DescriptorPool()
-"""Every service that the server offers, for dispatch and for reflection."""
+"""Every service whose messages are the same on every server, for dispatch and for reflection."""
+
+_FILES: list[descriptor_pb2.FileDescriptorProto] = []
+
+
+def _add(file: descriptor_pb2.FileDescriptorProto) -> None:
+    if not any(each.name == file.name for each in _FILES):
+        _FILES.append(file)
+        POOL.Add(file)
 
 
 def _load(name: str) -> None:
     data = resources.files(__package__).joinpath(name).read_bytes()
     for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
-        POOL.Add(file)
+        _add(file)
+
+
+def pool_with(file: descriptor_pb2.FileDescriptorProto) -> DescriptorPool:
+    """A new pool of all that is in POOL, and one more file, which may import google.protobuf's Timestamp and Value."""
+    for module in (timestamp_pb2, struct_pb2):
+        adopt(module.DESCRIPTOR)
+    pool = DescriptorPool()
+    for each in (*_FILES, file):
+        pool.Add(each)
+    return pool
 
 
 def adopt(file: Any) -> None:
@@ -28,7 +46,7 @@ def adopt(file: Any) -> None:
         adopt(dependency)
     proto = descriptor_pb2.FileDescriptorProto()
     file.CopyToProto(proto)
-    POOL.Add(proto)
+    _add(proto)
 
 
 def service(full_name: str) -> ServiceDescriptor:

@@ -139,8 +139,8 @@ class Calls:
         return grpc.method_handlers_generic_handler(
             name,
             {
-                method.name: self._handler(
-                    f"/{name}/{method.name}", method, getattr(servicer, method.name), door, level
+                method.name: self.handler(
+                    f"/{name}/{method.name}", method, getattr(servicer, method.name), door=door, level=level
                 )
                 for method in service.methods
             },
@@ -154,14 +154,25 @@ class Calls:
         for task in filter(None, self._open):
             task.cancel()
 
-    def _handler(
+    def handler(
         self,
         path: str,
         method: MethodDescriptor,
         behaviour: Behaviour,
-        door: Door | None,
-        level: int,
+        *,
+        door: Door | None = None,
+        level: int = logging.DEBUG,
     ) -> "Handler":
+        """The handler of one method; see `handlers`.
+
+        Args:
+            path: The method's path on the wire.
+            method: Its descriptor.
+            behaviour: What answers it.
+            door: Where its calls arrive.
+            level: The level of the log line of a call that went well.
+
+        """
         request_class = message_class(method.input_type)
         client_streaming = method.client_streaming
 

@@ -5,6 +5,7 @@ Rule of this module: it tells what the catalog knows, and touches no model.
 
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
@@ -13,6 +14,8 @@ from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting.model import SchemaTexts
 from mlflow_grpc.services import text
 from mlflow_grpc.services.calls import Call, Calls
+from mlflow_grpc.services.typed import NAME as NAME_OF_TYPED
+from mlflow_grpc.services.typed import TypedService
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.calls import Handlers
@@ -28,8 +31,9 @@ _STATES = {State.LOADING: _Model.LOADING, State.READY: _Model.READY, State.FAILE
 class ModelsServicer:
     """Describes the models of a catalog."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, typed: TypedService) -> None:
         self._catalog = catalog
+        self._typed = typed
 
     async def ListModels(self, request: Any, call: Call) -> Message:
         """All models, or a page of them."""
@@ -78,14 +82,20 @@ class ModelsServicer:
     def _add_rpcs(self, rpcs: Any, entry: Entry) -> None:
         metadata = {} if self._catalog.is_reached_without_name(entry) else {MODEL_KEY: entry.label}
         for method in protos.service(text.NAME).methods:
-            rpcs.add(
-                path=f"/{text.NAME}/{method.name}",
-                request_type=method.input_type.full_name,
-                response_type=method.output_type.full_name,
-                client_streaming=method.client_streaming,
-                server_streaming=method.server_streaming,
-                metadata=metadata,
-            )
+            _add_rpc(rpcs, text.NAME, method, metadata)
+        for method in self._typed.methods_of(entry):
+            _add_rpc(rpcs, NAME_OF_TYPED, method, {})
+
+
+def _add_rpc(rpcs: Any, service: str, method: MethodDescriptor, metadata: dict[str, str]) -> None:
+    rpcs.add(
+        path=f"/{service}/{method.name}",
+        request_type=method.input_type.full_name,
+        response_type=method.output_type.full_name,
+        client_streaming=method.client_streaming,
+        server_streaming=method.server_streaming,
+        metadata=metadata,
+    )
 
 
 def _copy(schema: SchemaTexts, message: Any, field: str) -> None:
@@ -99,6 +109,6 @@ def _refused(field: str, what: str) -> InvalidPayload:
     )
 
 
-def handlers(calls: Calls, catalog: Catalog) -> "Handlers":
+def handlers(calls: Calls, catalog: Catalog, typed: TypedService) -> "Handlers":
     """The handlers of service mlflow_grpc.v1.Models."""
-    return calls.handlers(protos.service(NAME), ModelsServicer(catalog))
+    return calls.handlers(protos.service(NAME), ModelsServicer(catalog, typed))

@@ -7,6 +7,7 @@ for first. Both are answered.
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mlflow_grpc import protos
@@ -22,10 +23,14 @@ protos.adopt(reflection_pb2.DESCRIPTOR)
 
 
 class ReflectionServicer:
-    """Answers from the server's own descriptor pool."""
+    """Answers from a descriptor pool of the server's own."""
 
-    def __init__(self, services: tuple[str, ...]) -> None:
-        self._library: Any = reflection.aio.ReflectionServicer((*services, NAME), pool=protos.POOL)
+    def __init__(self) -> None:
+        self._library: Any = None
+
+    def offer(self, services: tuple[str, ...], pool: DescriptorPool) -> None:
+        """Says which services there are, besides itself, and where their messages stand."""
+        self._library = reflection.aio.ReflectionServicer((*services, NAME), pool=pool)
 
     async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: Call) -> None:
         """Answers each request of the stream in turn."""
@@ -33,9 +38,8 @@ class ReflectionServicer:
             await call.write(answer)
 
 
-def handlers(calls: Calls, services: tuple[str, ...]) -> "tuple[Handlers, Handlers]":
-    """The handlers of both names of the reflection service, which tell of `services` and of itself."""
-    servicer = ReflectionServicer(services)
+def handlers(calls: Calls, servicer: ReflectionServicer) -> "tuple[Handlers, Handlers]":
+    """The handlers of both names of the reflection service."""
     # The library takes and gives messages of its own classes, not of those in our pool.
     descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
     return calls.handlers(descriptor, servicer), calls.handlers(descriptor, servicer, path=NAME_V1)

@@ -297,3 +297,27 @@ def test_signatures_that_are_not_plain():
     ):
         assert decoder_for(metadata(schema)) is None
     assert decoder_for(Model()) is None
+
+
+def test_names_that_are_no_texts_go_the_other_way():
+    """A frame without names of its own has integers, which MLflow takes for no JSON key."""
+    assert decoder_for(metadata(Schema([ColSpec(DataType.double, name) for name in (0, 1)]))) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        Schema([ColSpec(DataType.double, name) for name in "ab"]),
+        Schema([ColSpec(DataType.long, "a"), ColSpec(DataType.double, "b"), ColSpec(DataType.boolean, "c")]),
+        Schema([TensorSpec(np.dtype("float32"), (-1, 3))]),
+    ],
+)
+def test_samples_are_all_different(schema):
+    """However few rows an example has: batching is judged by them."""
+    made = decoder_for(metadata(schema))
+    assert made is not None
+    row = {"a": 1, "b": 2.5, "c": True} if len(schema.inputs) == 3 else {"a": 1.5, "b": 2.5}
+    example = json.dumps({"inputs": [[1.0, 2.0, 3.0]]} if schema.is_tensor_spec() else {"dataframe_records": [row]})
+    tables = {np.asarray(made.table([sample])).astype(str).tobytes() for sample in made.samples(example, varied=True)}
+    assert len(tables) == 64
+    assert len({np.asarray(made.table([sample])).astype(str).tobytes() for sample in made.samples(example)}) == 1

@@ -2,8 +2,10 @@
 
 import threading
 from datetime import date, datetime
-from enum import Enum
-from typing import Any, ClassVar
+from decimal import Decimal
+from enum import Enum, IntEnum
+from typing import Any, ClassVar, Literal
+from uuid import UUID
 
 import numpy as np
 import pydantic.v1
@@ -59,6 +61,83 @@ class Echo(MLModel):
         if data.name == "refuse":
             raise MLModelSchemaValidationException("No such thing is known.")
         return data.model_copy(update={"name": data.name + self._suffix})
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Branch(BaseModel):
+    name: str
+    children: list["Branch"] = []
+
+
+class Whole(BaseModel):
+    """Every kind of field."""
+
+    integer: int
+    number: float
+    flag: bool
+    text: str
+    data: bytes
+    moment: datetime
+    day: date
+    uuid: UUID
+    decimal: Decimal
+    size: Size
+    level: Level
+    literal: Literal["a", "b-c", "B c"]
+    part: Part
+    parts: list[Part]
+    numbers: list[float | None]
+    counts: dict[str, int]
+    groups: dict[str, list[int]]
+    anything: Any
+    mixed: tuple[int, str]
+    either: int | str | Part
+    branch: Branch
+    labels: set[str]
+    maybe: float | None = None
+    defaulted: int = Field(7, ge=5)
+    maybe_list: list[int] | None = None
+    strange_name: int = Field(0, alias="strange name!")
+
+
+class Mirror(Echo):
+    """Gives back whatever it gets."""
+
+    qualified_name = "mirror"
+    input_schema = Whole  # type: ignore[assignment]
+    output_schema = Whole  # type: ignore[assignment]
+
+    def predict(self, data: Any) -> Any:
+        return data
+
+
+class Few(BaseModel):
+    count: int
+    ratio: float
+    word: str = ""
+
+
+class Liar(Echo):
+    """Gives what its output schema does not say, as the word asks for."""
+
+    qualified_name = "liar"
+    input_schema = Few  # type: ignore[assignment]
+    output_schema = Few  # type: ignore[assignment]
+
+    def predict(self, data: Any) -> Any:
+        return {
+            "text for a number": {"count": "3"},
+            "too large": {"count": 2**63},
+            "not whole": {"count": 1.5},
+            "more": {"count": 1, "secret": 2},
+            "nothing": None,
+            "whole float": {"count": 3.0, "ratio": 2},
+            "inexact": {"ratio": 2**53 + 1},
+        }[data.word]
 
 
 class StrictInput(BaseModel):

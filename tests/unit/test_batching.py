@@ -8,22 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from mlflow_grpc.engine.batching import Batcher
+from mlflow_grpc.engine.batching import MOST_DEPARTED, Batcher
 from mlflow_grpc.engine.threads import ModelThreads
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A request, and its rows as well."""
-
-    row: str
-    count: int = 1
-
-
 class Work:
-    """Answers `<row>` for each request; can be held at its gate, fails on rows of the word `poison`, and does not
-    take those of the word `odd` for rows.
-    """
+    """Predicts `<row>` for each row; can be held at its gate, and fails on rows of the word `poison`."""
 
     def __init__(self):
         self.batches = []
@@ -38,12 +28,7 @@ class Work:
         self.gate = threading.Event()
         return self.gate
 
-    def rows(self, request):
-        if "broken" in request.row:
-            raise ValueError(request.row)
-        return None if "odd" in request.row else request
-
-    def answer_rows(self, members):
+    def predict(self, members):
         gate = self.gate
         rows = [member.row for member in members]
         self.batches.append(rows)
@@ -51,20 +36,39 @@ class Work:
         assert gate.wait(30)
         if any("poison" in row for row in rows):
             raise ValueError("poison")
-        answers = [f"<{row}>" for row in rows]
-        return answers[:-1] if self.wrong_count and len(rows) > 1 else answers
+        predictions = [f"<{row}" for row in rows]
+        return predictions[:-1] if self.wrong_count and len(rows) > 1 else predictions
 
-    def answer(self, request):
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and its rows as well; that of the word `odd` is none, and `unwritable` has no answer as one of them."""
+
+    work: Work
+    row: str
+    count: int = 1
+
+    def rows(self):
+        if "broken" in self.row:
+            raise ValueError(self.row)
+        return None if "odd" in self.row else self
+
+    def encode(self, predictions):
+        if "unwritable" in self.row:
+            raise ValueError(self.row)
+        return f"{predictions}>"
+
+    def answer(self):
         try:
-            return self.answer_rows([request])[0] if self.rows(request) else self.answer_checked(request)
+            return self.encode(self.work.predict([self])[0]) if self.rows() else self.answer_checked()
         except ValueError:
-            return self.answer_checked(request)
+            return self.answer_checked()
 
-    def answer_checked(self, request):
-        self.by_themselves.append(request.row)
-        if "poison" in request.row:
-            raise KeyError(request.row)
-        return f"<{request.row}>"
+    def answer_checked(self):
+        self.work.by_themselves.append(self.row)
+        if "poison" in self.row:
+            raise KeyError(self.row)
+        return f"<{self.row}>"
 
 
 def soon(seconds=30.0):
@@ -76,12 +80,12 @@ class Bench:
 
     def __init__(self, *, threads=2, most_rows=64, longest_wait_s=30.0, crowd=None):
         self.work = Work()
-        self.batcher: Batcher[Asked] = Batcher(
+        self.batcher = Batcher(
             ModelThreads(threads), self.work, most_rows=most_rows, longest_wait_s=longest_wait_s, crowd=crowd
         )
 
     def call(self, row, *, count=1, deadline=None):
-        return asyncio.create_task(self.batcher.run(Asked(row, count), deadline=deadline or soon()))
+        return asyncio.create_task(self.batcher.run(Asked(self.work, row, count), deadline=deadline or soon()))
 
     async def hold(self, row="first"):
         """Starts a call that stays in the model until the gate opens."""
@@ -222,12 +226,12 @@ def test_what_is_no_rows_is_answered_by_itself():
     async def check():
         bench = Bench()
         first = await bench.hold()
-        rest = [bench.call(row) for row in ("a", "odd", "b", "broken")]
+        rest = [bench.call(row) for row in ("a", "odd", "b", "broken", "unwritable")]
         await turn()
         bench.work.gate.set()
-        assert await asyncio.gather(first, *rest) == ["<first>", "<a>", "<odd>", "<b>", "<broken>"]
-        assert bench.work.batches[1:] == [["a", "b"]]
-        assert sorted(bench.work.by_themselves) == ["broken", "odd"]
+        assert await asyncio.gather(first, *rest) == ["<first>", "<a>", "<odd>", "<b>", "<broken>", "<unwritable>"]
+        assert bench.work.batches[1] == ["a", "b", "unwritable"]
+        assert sorted(bench.work.by_themselves) == ["broken", "odd", "unwritable"]
 
     run(check)
 
@@ -328,6 +332,44 @@ def test_an_expired_member_is_told_and_not_run():
         assert list(await asyncio.gather(first, fine)) == ["<first>", "<fine>"]
         assert ["fine"] in bench.work.batches
         assert not any("late" in batch for batch in bench.work.batches)
+
+    run(check)
+
+
+def test_when_there_is_no_time_left_for_a_batch_its_members_are_told():
+    """The pool may give up before the deadline; nobody then waits for it in vain."""
+
+    async def check():
+        bench = Bench(threads=1)
+
+        async def no_time(function, *, deadline):
+            raise TimeoutError
+
+        bench.batcher._expected = 2.0
+        bench.batcher._threads.run = no_time  # type: ignore[method-assign]
+        outcomes = await asyncio.gather(bench.call("a"), bench.call("b"), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [TimeoutError, TimeoutError]
+
+    run(check)
+
+
+def test_calls_that_have_gone_are_not_kept():
+    """Behind a batch that hangs, those that have left do not pile up."""
+
+    async def check():
+        bench = Bench()
+        hung = await bench.hold()
+        for _ in range(3):
+            gone = [bench.call(f"r{number}") for number in range(MOST_DEPARTED)]
+            await turn()
+            for task in gone:
+                task.cancel()
+            await asyncio.gather(*gone, return_exceptions=True)
+        stays = bench.call("stays")
+        await turn()
+        assert len(bench.batcher._waiting) <= MOST_DEPARTED + 2
+        bench.work.gate.set()
+        assert list(await asyncio.gather(hung, stays)) == ["<first>", "<stays>"]
 
     run(check)
 

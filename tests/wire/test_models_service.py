@@ -65,7 +65,9 @@ def test_a_list_of_all(described):
         ("params", "2", "READY"), ("echo", "1.2.0", "READY"), ("older_iris", "0.1", "READY"), ("broken", "", "FAILED"),
     ]  # fmt: skip
     assert listed[3].error == "no weights"
-    assert [len(model.rpcs) for model in listed] == [1, 1, 0, 0]
+    assert [[rpc.path.rpartition("/")[2] for rpc in model.rpcs] for model in listed] == [
+        ["predict", "params_predict"], ["predict", "echo_predict"], [], [],
+    ]  # fmt: skip
 
 
 def test_pages(described):
@@ -100,7 +102,10 @@ def test_an_mlflow_model(described):
     assert not model.HasField("deterministic")
     assert not model.batched
     assert model.batching_reason
-    (rpc,) = model.rpcs
+    rpc, typed = model.rpcs
+    assert (typed.path, typed.request_type) == (
+        "/model_grpc_service.ModelgRPCService/params_predict", "model_grpc_service.params_input",
+    )  # fmt: skip
     assert (rpc.path, dict(rpc.metadata)) == ("/MLflow/predict", {"mlflow-model": "params/2"})
     assert json.loads(call(model.example, mlflow_model=rpc.metadata["mlflow-model"]))["predictions"]
 

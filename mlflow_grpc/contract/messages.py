@@ -1,0 +1,321 @@
+"""Protobuf messages out of contracts: one file of messages for all models of a server, and how values stand in them.
+
+Rule of this module: everything that a message looks like is decided here, once. Descriptors are made for protobuf and
+shapes beside them for those who fill messages and read them (`mlflow_grpc.payload.typed`).
+
+Choices: a single value has presence (`optional`), so that what is left out is not zero and a required field that is
+missing is found out. A list or map has none where leaving it out means the same as an empty one; where it does not, it
+is wrapped in a message. Lists of lists and values that may be null are wrapped too.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
+
+from mlflow_grpc.contract.names import Scope
+from mlflow_grpc.contract.shapes import (
+    Array,
+    Boxed,
+    Message,
+    ModelMessages,
+    OneOf,
+    Plain,
+    Shape,
+    Slot,
+    Timestamp,
+    Value,
+    Words,
+)
+from mlflow_grpc.contract.types import (
+    AnyValue,
+    Contract,
+    Enumeration,
+    Field,
+    Kind,
+    ListOf,
+    MapOf,
+    Record,
+    Scalar,
+    Tensor,
+    Type,
+    Union,
+)
+
+PACKAGE = "model_grpc_service"
+FILE = "model_service.proto"
+SERVICE = "ModelgRPCService"
+
+PARAMS_NUMBER = 1000
+"""Of the field that holds a model's params: far from the columns, whose numbers grow."""
+
+Proto = FieldDescriptorProto
+
+_SCALARS: dict[Kind, "Proto.Type.ValueType"] = {
+    Kind.BOOLEAN: Proto.TYPE_BOOL,
+    Kind.INTEGER: Proto.TYPE_INT32,
+    Kind.LONG: Proto.TYPE_INT64,
+    Kind.FLOAT: Proto.TYPE_FLOAT,
+    Kind.DOUBLE: Proto.TYPE_DOUBLE,
+    Kind.STRING: Proto.TYPE_STRING,
+    Kind.BINARY: Proto.TYPE_BYTES,
+}
+_TENSORS: dict[str, tuple[str, "Proto.Type.ValueType"]] = {
+    "float64": ("double", Proto.TYPE_DOUBLE),
+    "float32": ("float", Proto.TYPE_FLOAT),
+    "float16": ("float", Proto.TYPE_FLOAT),
+    "int64": ("int64", Proto.TYPE_INT64),
+    **dict.fromkeys(("int32", "int16", "int8"), ("int32", Proto.TYPE_INT32)),
+    "uint64": ("uint64", Proto.TYPE_UINT64),
+    **dict.fromkeys(("uint32", "uint16", "uint8"), ("uint32", Proto.TYPE_UINT32)),
+    "bool": ("bool", Proto.TYPE_BOOL),
+}
+_WORDS = ("string", Proto.TYPE_STRING)  # Of every other dtype: str, object.
+_BYTES = ("bytes", Proto.TYPE_BYTES)
+
+
+class FileMaker:
+    """Makes the messages of models, one after the other, in one file."""
+
+    def __init__(self) -> None:
+        self.file = FileDescriptorProto(name=FILE, package=PACKAGE, syntax="proto3")
+        self.file.dependency.extend([timestamp_pb2.DESCRIPTOR.name, struct_pb2.DESCRIPTOR.name])
+        self._bases = Scope("empty", "model", "model_collection")
+        self._taken = Scope("empty", "model", "model_collection", SERVICE)
+        self._base = ""
+        self._known: dict[Any, Any] = {}
+
+    def add(self, name: str, contract: Contract) -> ModelMessages:
+        """Makes the messages of a model whose inputs are known.
+
+        Args:
+            name: What it is called.
+            contract: What it takes and gives.
+
+        """
+        self._base, self._known = self._bases.name(name, "model"), {}
+        inputs = self._root("input", contract.inputs, "value")
+        params = self._message(contract.params, "params") if contract.params is not None else None
+        params_field = ""
+        if params is not None:
+            descriptor = next(each for each in self.file.message_type if each.name == inputs.name)
+            params_field = Scope(*(slot.name for slot in inputs.slots)).name("params", "params")
+            _add_field(descriptor, params_field, PARAMS_NUMBER, params, "one")
+        outputs = self._root("output", contract.outputs, "prediction")
+        return ModelMessages(self._base, inputs, outputs, params, params_field)
+
+    def _root(self, role: str, part: Record | Tensor | None, only: str) -> Message:
+        """The message for a whole input or output of one row."""
+        if isinstance(part, Record):
+            rows = [replace(each, type=row_of(each.type)) for each in part.fields]
+            return self._message(Record(part.name, rows, part.description), role, only)
+        kind = AnyValue() if part is None else row_of(part)
+        return self._message(Record(role, [Field(only, kind)]), role)
+
+    def _message(self, record: Record, role: str, only: str = "") -> Message:
+        if record in self._known:
+            found: Message = self._known[record]
+            return found
+        message = Message(self._taken.name(f"{self._base}_{role}", role))
+        self._known[record] = message
+        descriptor = self.file.message_type.add(name=message.name)
+        scope = Scope()
+        single = only if len(record.fields) == 1 else ""
+        for number, each in enumerate(record.fields, start=1):
+            name = scope.name(each.name or single or f"column_{number - 1}", f"field_{number}")
+            shape, form = self._placed(each, name)
+            message.slots.append(Slot(name, each, shape, form, number))
+            _add_field(descriptor, name, number, shape, form)
+        return message
+
+    def _placed(self, each: Field, name: str) -> tuple[Shape, str]:
+        """How a field holds its value; a list or map without which means something else than an empty one is boxed."""
+        shape, form = self._formed(each.type, name)
+        if form != "one" and (each.nullable or not (each.required or each.default in ([], {}))):
+            return self._boxed(each.type, name), "one"
+        return shape, form
+
+    def _formed(self, kind: Type, name: str) -> tuple[Shape, str]:
+        if isinstance(kind, ListOf):
+            return self._item(kind.items, kind.nullable, name), "list"
+        if isinstance(kind, MapOf):
+            return self._item(kind.values, kind.nullable, name), "map"
+        return self._shape(kind, name), "one"
+
+    def _item(self, kind: Type, nullable: bool, name: str) -> Shape:
+        """A value of a list or map, which can be neither a list nor absent."""
+        if nullable and not isinstance(kind, AnyValue):
+            return self._boxed(kind, name, null=True)
+        return self._boxed(kind, name) if isinstance(kind, ListOf | MapOf) else self._shape(kind, name)
+
+    def _boxed(self, kind: Type, name: str, *, null: bool = False) -> Boxed:
+        key = ("boxed", kind, null)
+        if key not in self._known:
+            is_one = null or not isinstance(kind, ListOf | MapOf)
+            message = self._taken.name(f"{self._base}_{name}_{'value' if is_one else 'values'}", "values")
+            descriptor = self.file.message_type.add(name=message)
+            # Reserved before what it holds is made, which may come back to it.
+            source = Field("value" if is_one else "values", kind, required=False)
+            if null:
+                shape, form = self._item(kind, False, name), "one"
+            else:
+                shape, form = self._formed(kind, name)
+            _add_field(descriptor, source.name, 1, shape, form)
+            self._known[key] = Boxed(message, Slot(source.name, source, shape, form, 1))
+        found: Boxed = self._known[key]
+        return found
+
+    def _shape(self, kind: Type, name: str) -> Shape:
+        match kind:
+            case Scalar(kind=Kind.DATETIME):
+                return Timestamp()
+            case Scalar():
+                return Plain(_SCALARS[kind.kind], kind.kind, kind.format)
+            case Enumeration():
+                return self._enum(kind)
+            case Record() if kind.fields:
+                return self._message(kind, kind.name or name)
+            case Tensor():
+                return self._array(kind)
+            case Union():
+                return self._union(kind, name)
+            case ListOf() | MapOf():
+                return self._boxed(kind, name)
+            case AnyValue() | Record():
+                return Value()
+
+    def _enum(self, kind: Enumeration) -> Words:
+        if kind not in self._known:
+            name = self._taken.name(f"{self._base}_{kind.name}", "enum")
+            enum = EnumDescriptorProto(name=name)
+            scope = Scope()  # Values stand in the scope of the package, so each has the enum's name before it.
+            for number, word in enumerate(("unspecified", *kind.values)):
+                enum.value.add(name=f"{name}_{scope.name(word, 'value')}".upper(), number=number)
+            self.file.enum_type.append(enum)
+            self._known[kind] = Words(name, kind.values)
+        found: Words = self._known[kind]
+        return found
+
+    def _array(self, tensor: Tensor) -> Shape:
+        word, kind = _element(tensor.dtype)
+        if not tensor.shape:
+            return Plain(kind)
+        key = ("array", word)
+        if key not in self._known:
+            name = self._taken.name(f"{self._base}_{word}_tensor", "tensor")
+            descriptor = self.file.message_type.add(name=name)
+            _add_field(descriptor, "data", 1, Plain(kind), "list")
+            _add_field(descriptor, "shape", 2, Plain(Proto.TYPE_INT64), "list")
+            self._known[key] = name
+        return Array(self._known[key], tensor.dtype, tensor.shape)
+
+    def _union(self, union: Union, name: str) -> OneOf:
+        if union not in self._known:
+            message = self._taken.name(f"{self._base}_{name}_union", "union")
+            descriptor = self.file.message_type.add(name=message)
+            descriptor.oneof_decl.add(name="value")
+            scope, alternatives = Scope("value"), []
+            for number, kind in enumerate(union.alternatives, start=1):
+                shape = self._shape(kind, f"{name}_{number}")
+                field_name = scope.name(f"{_word(kind)}_value", "value")
+                _add_field(descriptor, field_name, number, shape, "one", oneof=0)
+                alternatives.append((field_name, shape))
+            self._known[union] = OneOf(message, tuple(alternatives))
+        found: OneOf = self._known[union]
+        return found
+
+
+def row_of(kind: Type) -> Type:
+    """What one row of a column is: a tensor without the size of its batch, anything else itself."""
+    return Tensor(kind.dtype, kind.shape[1:]) if isinstance(kind, Tensor) and kind.shape[:1] == (-1,) else kind
+
+
+def _element(dtype: str) -> tuple[str, "Proto.Type.ValueType"]:
+    return _BYTES if dtype.startswith(("bytes", "|S", "S")) else _TENSORS.get(dtype, _WORDS)
+
+
+def _word(kind: Type) -> str:
+    match kind:
+        case Scalar():
+            return kind.format or kind.kind.value
+        case Enumeration() | Record():
+            return kind.name
+        case _:
+            return type(kind).__name__.lower().removesuffix("of")
+
+
+def _add_field(
+    descriptor: DescriptorProto, name: str, number: int, shape: Shape, form: str, *, oneof: int | None = None
+) -> None:
+    made = descriptor.field.add(name=name, number=number, label=Proto.LABEL_OPTIONAL)
+    if form == "map":
+        entry = descriptor.nested_type.add(
+            name=f"{''.join(part[:1].upper() + part[1:] for part in name.split('_'))}Entry"
+        )
+        entry.options.map_entry = True
+        entry.field.add(name="key", number=1, label=Proto.LABEL_OPTIONAL, type=Proto.TYPE_STRING)
+        _set_type(entry.field.add(name="value", number=2, label=Proto.LABEL_OPTIONAL), shape)
+        made.label, made.type = Proto.LABEL_REPEATED, Proto.TYPE_MESSAGE
+        made.type_name = f".{PACKAGE}.{descriptor.name}.{entry.name}"
+        return
+    _set_type(made, shape)
+    if form == "list":
+        made.label = Proto.LABEL_REPEATED
+    elif oneof is not None:
+        made.oneof_index = oneof
+    elif made.type != Proto.TYPE_MESSAGE:
+        # What `optional` is in a descriptor: a oneof of its own (protobuf's docs/implementing_proto3_presence.md).
+        made.proto3_optional = True
+        made.oneof_index = len(descriptor.oneof_decl)
+        descriptor.oneof_decl.add(name=f"_{name}")
+
+
+def _set_type(made: FieldDescriptorProto, shape: Shape) -> None:
+    match shape:
+        case Plain():
+            made.type = shape.type
+        case Words():
+            made.type, made.type_name = Proto.TYPE_ENUM, f".{PACKAGE}.{shape.enum}"
+        case Timestamp():
+            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{timestamp_pb2.Timestamp.DESCRIPTOR.full_name}"
+        case Value():
+            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{struct_pb2.Value.DESCRIPTOR.full_name}"
+        case Message():
+            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{shape.name}"
+        case Array() | OneOf() | Boxed():
+            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{shape.message}"
+
+
+_MODEL_FIELDS = ("qualified_name", "display_name", "description", "major_version", "minor_version", "input_type")
+
+
+def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> None:
+    """Adds the service, its `get_models`, and an RPC for each model, all named as this family of services has them."""
+    file.message_type.add(name="empty")
+    model = file.message_type.add(name="model")
+    for number, name in enumerate((*_MODEL_FIELDS, "output_type", "predict_operation"), start=1):
+        kind = Proto.TYPE_SINT32 if name.endswith("_version") else Proto.TYPE_STRING
+        model.field.add(name=name, number=number, label=Proto.LABEL_OPTIONAL, type=kind)
+    collection = file.message_type.add(name="model_collection")
+    collection.field.add(
+        name="models",
+        number=1,
+        label=Proto.LABEL_REPEATED,
+        type=Proto.TYPE_MESSAGE,
+        type_name=f".{PACKAGE}.model",
+    )
+    service = file.service.add(name=SERVICE)
+    service.method.add(name="get_models", input_type=f".{PACKAGE}.empty", output_type=f".{PACKAGE}.model_collection")
+    for each in models:
+        service.method.add(
+            name=f"{each.base}_predict",
+            input_type=f".{PACKAGE}.{each.input.name}",
+            output_type=f".{PACKAGE}.{each.output.name}",
+        )

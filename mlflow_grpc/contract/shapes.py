@@ -1,0 +1,103 @@
+"""How values stand in messages: what those who fill messages and read them go by.
+
+Rule of this module: shapes are made beside the descriptors, by `mlflow_grpc.contract.messages`, and say the same.
+"""
+
+from dataclasses import dataclass, field
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+
+from mlflow_grpc.contract.types import Field, Kind
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A scalar."""
+
+    type: "Proto.Type.ValueType"
+    kind: Kind | None = None
+    """Which kind of column it is; None of an element of a tensor."""
+    format: str = ""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A value of an enum; the number of a word is its place here, and 0 is none of them."""
+
+    enum: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Timestamp:
+    """google.protobuf.Timestamp."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """google.protobuf.Value."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """A message of packed data and shape."""
+
+    message: str
+    dtype: str
+    shape: tuple[int, ...]
+    """Of one row: without the first size of a batch."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A message of one value in one of several fields, by name."""
+
+    message: str
+    alternatives: tuple[tuple[str, "Shape"], ...]
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """A message around a list (field values), a map (field values) or a value that may be null (field value)."""
+
+    message: str
+    content: "Slot"
+
+
+@dataclass(eq=False)
+class Message:
+    """A message for a record."""
+
+    name: str
+    slots: list["Slot"] = field(default_factory=list)
+
+
+Shape = Plain | Words | Timestamp | Value | Array | OneOf | Boxed | Message
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A field of a message and what stands in it."""
+
+    name: str
+    """The field's name."""
+    source: Field
+    """The column, record field or param that it is for."""
+    shape: Shape
+    """Of the value, or of each value of a list or map."""
+    form: str = "one"
+    """one, list or map."""
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class ModelMessages:
+    """The messages of one model."""
+
+    base: str
+    """What its messages and RPCs begin with."""
+    input: Message
+    output: Message
+    params: Message | None = None
+    """What the field for params holds; its name is `params_field`."""
+    params_field: str = ""

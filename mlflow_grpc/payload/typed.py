@@ -1,0 +1,114 @@
+"""Messages of a model's own types into records, and predictions into messages of its output.
+
+Rule of this module: it knows which part of a call is which; what single values become is decided in the modules beside
+it, and what the messages look like in `mlflow_grpc.contract.messages`.
+"""
+
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import Message as ProtoMessage
+
+from mlflow_grpc.contract.messages import row_of
+from mlflow_grpc.contract.shapes import Array, ModelMessages, Plain, Slot
+from mlflow_grpc.contract.types import Contract, Tensor
+from mlflow_grpc.errors import FieldViolation, InvalidPayload
+from mlflow_grpc.payload.codec import ModelInput, RecordCodec
+from mlflow_grpc.payload.typed_reader import Reader
+from mlflow_grpc.payload.typed_writer import fill, unwritable
+
+
+class TypedCodec:
+    """Reads the input messages of one model and writes those of its output."""
+
+    def __init__(
+        self, codec: RecordCodec, contract: Contract, messages: ModelMessages, output_class: type[ProtoMessage]
+    ) -> None:
+        """Args:
+        codec: Takes records.
+        contract: What the model takes and gives.
+        messages: Its messages.
+        output_class: Of its output message.
+        """
+        self._codec = codec
+        self._messages = messages
+        self._output_class = output_class
+        self._is_array = isinstance(contract.inputs, Tensor)
+        self._tensors = _batched_tensors(contract)
+        self._reader = Reader(with_zone=codec.moments_have_zone)
+        self._is_bare = not self._has_named_output(contract)
+        slots = messages.input.slots
+        self._plain_count = len(slots) if all(_is_plain(slot) for slot in slots) and messages.params is None else -1
+
+    @staticmethod
+    def _has_named_output(contract: Contract) -> bool:
+        outputs = contract.outputs
+        return outputs is not None and not isinstance(outputs, Tensor) and all(each.name for each in outputs.fields)
+
+    def plain_values(self, message: Any) -> list[Any] | None:
+        """The values of a message that has nothing but scalars, or the elements of an array, if all are there."""
+        if self._is_array:
+            slot = self._messages.input.slots[0]
+            if not isinstance(slot.shape, Array):
+                return [message.value] if message.HasField("value") else None
+            found = message.value
+            return list(found.data) if not found.shape or tuple(found.shape) == slot.shape.shape else None
+        fields = message.ListFields()
+        return [value for _, value in fields] if len(fields) == self._plain_count else None
+
+    def decode(self, message: Any) -> ModelInput:
+        """What the model is to be given for a message.
+
+        Raises:
+            InvalidPayload: The record does not fit, or holds what its type does not allow.
+            InputRefused: It does not fit; `explain` says why.
+
+        """
+        return self._codec.decode_record(*self._record(message))
+
+    def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
+        """Finds the words for a refusal."""
+        return self._codec.explain_record(*self._record(message), cause)
+
+    def encode(self, predictions: Any) -> ProtoMessage:
+        """The output message for the predictions for one record.
+
+        Raises:
+            UnwritableAnswer: They are not what the model's output says, or not for one record.
+
+        """
+        value = self._codec.value(predictions)
+        output = self._output_class()
+        shape = self._messages.output
+        if self._is_bare and not (isinstance(value, dict) and len(shape.slots) > 1):
+            value = [value] if len(shape.slots) == 1 else list(value)
+            if len(value) != len(shape.slots):
+                unwritable("output", f"{len(value)} values for {len(shape.slots)}")
+            value = {slot.source.name or slot.name: each for slot, each in zip(shape.slots, value, strict=True)}
+        elif not isinstance(value, dict) and isinstance(value, list | tuple | np.ndarray):
+            value = dict(zip((slot.source.name for slot in shape.slots), value, strict=False))
+        fill(output, shape, value, "")
+        return output
+
+    def _record(self, message: Any) -> tuple[Any, dict[str, Any] | None]:
+        params = None
+        if self._messages.params is not None and message.HasField(self._messages.params_field):
+            params = self._reader.record(getattr(message, self._messages.params_field), self._messages.params, "params")
+        record = self._reader.record(message, self._messages.input, "")
+        if self._is_array and "value" not in record:
+            raise InvalidPayload("The field value is missing.", violations=(FieldViolation("value", "is missing"),))
+        for name in self._tensors & record.keys():
+            record[name] = np.asarray(record[name])[np.newaxis]
+        return (np.asarray(record["value"]) if self._is_array else record), params
+
+
+def _batched_tensors(contract: Contract) -> set[str]:
+    """The fields whose tensors have a size for the rows before those of one row."""
+    if isinstance(contract.inputs, Tensor):
+        return {"value"} if row_of(contract.inputs) != contract.inputs else set()
+    fields = contract.inputs.fields if contract.inputs is not None else []
+    return {each.name for each in fields if isinstance(each.type, Tensor) and row_of(each.type) != each.type}
+
+
+def _is_plain(slot: Slot) -> bool:
+    return slot.form == "one" and isinstance(slot.shape, Plain)

@@ -1,0 +1,119 @@
+"""Messages of a model's own types into records.
+
+Rule of this module: no value is changed on the way. What a message may hold and a record may not is refused.
+"""
+
+import math
+from typing import Any, NoReturn
+
+import numpy as np
+
+from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
+from mlflow_grpc.errors import FieldViolation, InvalidPayload
+
+EXACT = 2**53
+"""Integers up to here are the same as a float."""
+
+
+class Reader:
+    """Reads messages into records."""
+
+    def __init__(self, *, with_zone: bool) -> None:
+        self._with_zone = with_zone
+
+    def record(self, message: Any, shape: Message, path: str) -> dict[str, Any]:
+        """The fields that are there, by the names of their columns."""
+        record = {}
+        for place, slot in enumerate(shape.slots):
+            where = f"{path}.{slot.source.name or place}".lstrip(".")
+            name = slot.source.name or slot.name
+            if slot.form == "one":
+                if message.HasField(slot.name) and not self._is_unspecified(message, slot):
+                    record[name] = self._value(getattr(message, slot.name), slot.shape, where)
+            elif (found := getattr(message, slot.name)) or slot.source.required:
+                record[name] = self._many(found, slot, where)
+        return record
+
+    @staticmethod
+    def _is_unspecified(message: Any, slot: Slot) -> bool:
+        return isinstance(slot.shape, Words) and getattr(message, slot.name) == 0
+
+    def _many(self, found: Any, slot: Slot, where: str) -> Any:
+        if slot.form == "map":
+            return {key: self._value(found[key], slot.shape, f"{where}.{key}") for key in found}
+        if isinstance(slot.shape, Plain):
+            return list(found)
+        return [self._value(each, slot.shape, f"{where}[{place}]") for place, each in enumerate(found)]
+
+    def _value(self, value: Any, shape: Shape, where: str) -> Any:
+        match shape:
+            case Plain():
+                return value
+            case Words():
+                if not 1 <= value <= len(shape.values):
+                    _refuse(where, f"has no value of number {value}")
+                return shape.values[value - 1]
+            case Timestamp():
+                return self._moment(value, where)
+            case Value():
+                return _json_of(value)
+            case Array():
+                return _array_of(value, shape, where)
+            case OneOf():
+                return self._alternative(value, shape, where)
+            case Boxed():
+                return self._content(value, shape.content, where)
+            case Message():
+                return self.record(value, shape, where)
+
+    def _content(self, value: Any, slot: Slot, where: str) -> Any:
+        if slot.form != "one":
+            return self._many(getattr(value, slot.name), slot, where)
+        return self._value(getattr(value, slot.name), slot.shape, where) if value.HasField(slot.name) else None
+
+    def _alternative(self, value: Any, shape: OneOf, where: str) -> Any:
+        chosen = value.WhichOneof("value")
+        if chosen is None:
+            _refuse(where, "has no value in it")
+        return self._value(getattr(value, chosen), dict(shape.alternatives)[chosen], where)
+
+    def _moment(self, value: Any, where: str) -> str:
+        try:
+            text: str = value.ToJsonString()
+        except ValueError:
+            _refuse(where, "is no point in time between the years 1 and 9999")
+        return text if self._with_zone else text.removesuffix("Z")
+
+
+def _json_of(value: Any) -> Any:
+    """What JSON has for a google.protobuf.Value; a whole number is an integer, since JSON knows one kind of number."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() and abs(number) <= EXACT else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [_json_of(each) for each in value.list_value.values]
+        case "struct_value":
+            return {key: _json_of(each) for key, each in value.struct_value.fields.items()}
+        case _:
+            return None
+
+
+def _array_of(value: Any, shape: Array, where: str) -> Any:
+    sizes = tuple(value.shape) or shape.shape
+    fits = len(sizes) == len(shape.shape) and all(
+        want in (-1, got) for want, got in zip(shape.shape, sizes, strict=True)
+    )
+    if not fits or any(size < 0 for size in sizes) or math.prod(sizes) != len(value.data):
+        _refuse(where, f"must have the shape {list(shape.shape)} (-1 is any size) and as many elements in data")
+    return np.array(value.data).reshape(sizes)
+
+
+def _refuse(where: str, what: str) -> NoReturn:
+    raise InvalidPayload(
+        f"{where} {what}.", reason="INVALID_PARAMETER_VALUE", violations=(FieldViolation(where, what),)
+    )

@@ -1,0 +1,232 @@
+"""Records into messages of a model's own types.
+
+Rule of this module: no value is changed on the way. What a message cannot say exactly is an error, not another value.
+"""
+
+import datetime
+import math
+from enum import Enum
+from typing import Any, NoReturn
+
+import numpy as np
+import pydantic_core
+from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+
+from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
+from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.payload.typed_reader import EXACT
+
+_INTEGERS: dict[int, tuple[int, int]] = {
+    Proto.TYPE_INT32: (-(2**31), 2**31 - 1),
+    Proto.TYPE_UINT32: (0, 2**32 - 1),
+    Proto.TYPE_INT64: (-(2**63), 2**63 - 1),
+    Proto.TYPE_UINT64: (0, 2**64 - 1),
+}
+
+
+def unwritable(where: str, what: str) -> NoReturn:
+    """Says that the model's output has something, at a place, that its messages cannot hold."""
+    raise UnwritableAnswer(
+        f"The model's output is not what its schema says: {where} has {what}. The plain predict of service MLflow "
+        "gives whatever the model returns."
+    )
+
+
+def fill(message: Any, shape: Message, value: Any, path: str) -> None:
+    """Writes a record into a message; what is None is left out."""
+    if not isinstance(value, dict):
+        unwritable(path or "it", f"a value of type {type(value).__name__}")
+    rest = dict(value)
+    for slot in shape.slots:
+        each = rest.pop(slot.source.name or slot.name, None)
+        if each is not None:
+            _put(message, slot, each, f"{path}.{slot.source.name or slot.name}".lstrip("."))
+    if rest:
+        unwritable(path or "it", "fields that the schema does not have")
+
+
+def _put(message: Any, slot: Slot, value: Any, where: str) -> None:
+    if slot.form == "one":
+        _put_one(message, slot.name, slot.shape, value, where)
+    elif slot.form == "list":
+        field = getattr(message, slot.name)
+        items = value.tolist() if isinstance(value, np.ndarray) else value
+        if not isinstance(items, list | tuple | set | frozenset):
+            unwritable(where, f"a value of type {type(value).__name__}")
+        if isinstance(slot.shape, Plain | Words):
+            field.extend(_scalar(each, slot.shape, f"{where}[{place}]") for place, each in enumerate(items))
+        else:
+            for place, each in enumerate(items):
+                _write(field.add(), slot.shape, each, f"{where}[{place}]")
+    else:
+        if not isinstance(value, dict):
+            unwritable(where, f"a value of type {type(value).__name__}")
+        field = getattr(message, slot.name)
+        for key, each in value.items():
+            if isinstance(slot.shape, Plain | Words):
+                field[str(key)] = _scalar(each, slot.shape, f"{where}.{key}")
+            else:
+                _write(field[str(key)], slot.shape, each, f"{where}.{key}")
+
+
+def _put_one(message: Any, name: str, shape: Shape, value: Any, where: str) -> None:
+    if isinstance(shape, Plain | Words):
+        setattr(message, name, _scalar(value, shape, where))
+        return
+    part = getattr(message, name)
+    part.SetInParent()
+    _write(part, shape, value, where)
+
+
+def _write(message: Any, shape: Shape, value: Any, where: str) -> None:
+    """Writes a value into a message that stands for it."""
+    match shape:
+        case Timestamp():
+            _write_moment(message, value, where)
+        case Value():
+            _write_json(message, value, where)
+        case Array():
+            array = np.asarray(value)
+            message.shape.extend(array.shape)
+            message.data.extend(_elements(array, where))
+        case OneOf():
+            _write_alternative(message, shape, value, where)
+        case Boxed():
+            if value is not None:
+                _put(message, shape.content, value, where)
+        case Message():
+            fill(message, shape, value, where)
+        case _:
+            unwritable(where, f"a value of type {type(value).__name__}")
+
+
+def _elements(array: Any, where: str) -> list[Any]:
+    if array.dtype.kind in "biuf":
+        return list(array.ravel().tolist())
+    return [_scalar(each, Plain(Proto.TYPE_STRING), where) for each in array.ravel().tolist()]
+
+
+def _write_alternative(message: Any, shape: OneOf, value: Any, where: str) -> None:
+    for name, alternative in shape.alternatives:
+        if not _suits(value, alternative):
+            continue
+        _put_one(message, name, alternative, value, where)
+        return
+    unwritable(where, f"a value of type {type(value).__name__}, which is none of its types")
+
+
+def _suits(value: Any, shape: Shape) -> bool:
+    """Whether a value is of the type that a shape is for, before anything is converted."""
+    match shape:
+        case Plain(type=Proto.TYPE_BOOL):
+            return isinstance(value, bool | np.bool_)
+        case Plain(type=Proto.TYPE_DOUBLE | Proto.TYPE_FLOAT):
+            return isinstance(value, float | np.floating)
+        case Plain(type=Proto.TYPE_BYTES):
+            return isinstance(value, bytes)
+        case Plain(type=Proto.TYPE_STRING):
+            return not isinstance(value, bool | int | float | dict | list | bytes | np.generic)
+        case Plain():
+            return isinstance(value, int | np.integer) and not isinstance(value, bool)
+        case Words():
+            return (value.value if isinstance(value, Enum) else value) in shape.values
+        case Timestamp():
+            return isinstance(value, datetime.datetime | np.datetime64)
+        case Message():
+            return isinstance(value, dict) and set(value) <= {slot.source.name for slot in shape.slots}
+        case Boxed():
+            return isinstance(value, dict if shape.content.form == "map" else list)
+        case _:
+            return True
+
+
+def _scalar(value: Any, shape: Plain | Words, where: str) -> Any:
+    """A value as protobuf takes it, if it is exactly that."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(shape, Words):
+        if value not in shape.values:
+            unwritable(where, "a word that is none of its values")
+        return shape.values.index(value) + 1
+    exact = _exactly(value, shape.type)
+    if exact is None:
+        unwritable(where, f"a value of type {type(value).__name__}, or one that is not exact in its own type")
+    return exact
+
+
+def _exactly(value: Any, kind: int) -> Any:
+    """The value in a protobuf type; None if it is not that value any more."""
+    if kind == Proto.TYPE_BOOL:
+        return value if isinstance(value, bool) else None
+    if kind == Proto.TYPE_STRING:
+        return _text(value)
+    if kind == Proto.TYPE_BYTES:
+        return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if kind in _INTEGERS:
+        low, high = _INTEGERS[kind]
+        whole = int(value) if isinstance(value, int) or (math.isfinite(value) and value.is_integer()) else None
+        return whole if whole is not None and low <= whole <= high else None
+    if isinstance(value, int):
+        return float(value) if abs(value) <= EXACT else None
+    if kind == Proto.TYPE_FLOAT and math.isfinite(value):
+        with np.errstate(over="ignore"):
+            return value if float(np.float32(value)) == value else None
+    return value
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float | bytes | dict | list):
+        return None
+    try:
+        plain = pydantic_core.to_jsonable_python(value)  # Dates, UUIDs, decimals: what JSON has text for.
+    except pydantic_core.PydanticSerializationError:
+        return None
+    return plain if isinstance(plain, str) else None
+
+
+def _write_moment(message: timestamp_pb2.Timestamp, value: Any, where: str) -> None:
+    """Without a zone it is UTC."""
+    nanos = getattr(value, "nanosecond", 0)
+    if isinstance(value, np.datetime64):
+        whole = int(value.astype("datetime64[ns]").astype(np.int64))
+        message.seconds, message.nanos = divmod(whole, 10**9)
+        return
+    if isinstance(value, str):
+        try:
+            value = datetime.datetime.fromisoformat(value)
+        except ValueError:
+            unwritable(where, "a text that is no point in time")
+    if not isinstance(value, datetime.datetime):
+        unwritable(where, f"a value of type {type(value).__name__}")
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=datetime.UTC)
+    whole_s, rest = divmod(value - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(seconds=1))
+    message.seconds, message.nanos = whole_s, rest.microseconds * 1000 + nanos
+
+
+def _write_json(message: struct_pb2.Value, value: Any, where: str) -> None:
+    """Whatever JSON can say."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, dict):
+        message.struct_value.SetInParent()
+        for key, each in value.items():
+            _write_json(message.struct_value.fields[str(key)], each, f"{where}.{key}")
+    elif isinstance(value, list | tuple | set | frozenset):
+        message.list_value.SetInParent()
+        for place, each in enumerate(value):
+            _write_json(message.list_value.values.add(), each, f"{where}[{place}]")
+    elif value is None:
+        message.null_value = struct_pb2.NULL_VALUE
+    elif isinstance(value, bool):
+        message.bool_value = value
+    elif isinstance(value, int | float):
+        message.number_value = _scalar(value, Plain(Proto.TYPE_DOUBLE), where)
+    else:
+        message.string_value = _scalar(value, Plain(Proto.TYPE_STRING), where)

@@ -1,0 +1,227 @@
+"""Typed RPCs of MLModel packages and of models with an output signature, over real gRPC."""
+
+import base64
+import json
+from typing import Any
+
+import grpc
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import Array, DataType
+
+from mlflow_grpc.config import Configuration, ModelConfig
+from mlflow_grpc.engine.loading import load
+from mlflow_grpc.settings import Settings
+from tests.support.servers import Caller, InProcess
+from tests.support.typed import TypedCaller, plain
+
+NEWER = "tests.support.newer_models."
+RECORD = {
+    "integer": 2**63 - 1, "number": 0.0, "flag": False, "text": "", "data": "\u00e9", "moment": "2020-02-29T12:00:00.000001Z",
+    "day": "2020-02-29", "uuid": "00000000-0000-4000-8000-000000000001", "decimal": "0.10", "size": "large", "level": 2,
+    "literal": "B c", "part": {"weight": 1.5, "tags": ["x"]}, "parts": [], "numbers": [1.0, None], "counts": {"k": 0},
+    "groups": {"g": [1, 2]}, "anything": {"a": [1, "x", None, False]}, "mixed": [1, "y"], "either": "word",
+    "branch": {"name": "root", "children": [{"name": "leaf", "children": []}]}, "labels": ["one"],
+}  # fmt: skip
+FIELDS = {
+    **RECORD,
+    "data": base64.b64encode("\u00e9".encode()).decode(),
+    "decimal": {"string_value": "0.10"},
+    "size": "MIRROR_SIZE_LARGE",
+    "literal": "MIRROR_LITERAL_B_C_2",
+    "numbers": [{"value": 1.0}, {}],
+    "groups": {"g": {"values": [1, 2]}},
+    "either": {"string_value": "word"},
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Models of both worlds in one server."""
+    folder = tmp_path_factory.mktemp("models")
+    frame = pd.DataFrame({"x": [1.0, 2.0], "y": [0.5, -1.0]})
+
+    class Outputs(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+        def predict(self, context, model_input, params=None):
+            return pd.DataFrame(
+                {
+                    "long": np.array([2**60] * len(model_input)),
+                    "maybe": [None] * len(model_input),
+                    "when": [pd.Timestamp("2020-02-29T12:00:00.123456789")] * len(model_input),
+                    "list": [[1.5, -0.0]] * len(model_input),
+                    "data": [b"\x00\xff"] * len(model_input),
+                    "a b": model_input["x"].to_numpy(),
+                }
+            )
+
+    outputs = Schema(
+        [
+            ColSpec(DataType.long, "long"),
+            ColSpec(DataType.string, "maybe", required=False),
+            ColSpec(DataType.datetime, "when"),
+            ColSpec(Array(DataType.double), "list"),
+            ColSpec(DataType.binary, "data"),
+            ColSpec(DataType.double, "a b"),
+        ]
+    )
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    classifier = LogisticRegression().fit(frame, [7, 9])
+    regressor = LinearRegression().fit(frame, np.array([[1.0, 2.0], [3.0, 4.0]]))
+    for name, estimator in (("classifier", classifier), ("regressor", regressor)):
+        signature = infer_signature(frame, estimator.predict(frame))
+        mlflow.sklearn.save_model(estimator, folder / name, signature=signature, pip_requirements=["scikit-learn"])
+    signature = ModelSignature(inputs=infer_signature(frame).inputs, outputs=outputs)
+    mlflow.pyfunc.save_model(
+        folder / "outputs", python_model=Outputs(), signature=signature, pip_requirements=["mlflow"]
+    )
+    models = [
+        *(
+            ModelConfig(uri=str(folder / name), name=name, endpoint=True)
+            for name in ("classifier", "regressor", "outputs")
+        ),
+        *(ModelConfig(class_path=f"{NEWER}{name}", endpoint=True) for name in ("Mirror", "Echo", "Liar", "OldStyle")),
+        ModelConfig(class_path="older_models.Iris", name="older.iris", endpoint=True),
+        ModelConfig(class_path=f"{NEWER}Echo", name="echo", version="1.0", endpoint=True),
+    ]
+    running = InProcess(Settings(model_uri="m", port=0), Configuration(models=tuple(models)))
+    running.start(None, None)
+
+    async def place() -> None:
+        for entry in running.server.catalog.entries:
+            await running.server.host(entry, load(entry.config, Settings(model_uri="m")))
+        await running.server.open()
+
+    running.run(place)
+    with Caller(running.address) as call:
+        yield folder, call, TypedCaller(call.channel)
+    running.stop()
+
+
+def test_every_kind_of_field_there_and_back(served):
+    """A record in a message is the record that the same as JSON is, and the output arrives as it was."""
+    _, call, typed = served
+    answer = json.loads(call(json.dumps(RECORD), mlflow_model="mirror"))
+    got = typed("mirror_predict", FIELDS)
+    told = plain(got)
+    assert told.pop("moment") == {"seconds": 1582977600, "nanos": 1000}
+    assert told.pop("data").decode() == answer["data"]
+    assert told.pop("size") == 2
+    assert told.pop("literal") == 3
+    assert told.pop("numbers") == [{"value": 1.0}, {}]
+    assert told.pop("decimal") == answer["decimal"]
+    assert told.pop("either") == {"string_value": "word"}
+    assert {key: got.groups[key].values[:] for key in got.groups} == {"g": [1, 2]}
+    assert dict(got.counts) == {"k": 0}
+    for name in ("integer", "number", "flag", "text", "day", "uuid", "level", "part", "anything", "mixed", "labels"):
+        assert told[name] == answer[name], name
+    assert told["branch"] == {"name": "root", "children": [{"name": "leaf"}]}
+    assert (told["defaulted"], told["strange_name"]) == (7, 0)
+    assert not got.HasField("maybe")
+    assert not got.HasField("maybe_list")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "value"),
+    [
+        ({"maybe": 0.0}, "maybe", 0.0),
+        ({"maybe_list": {}}, "maybe_list", {}),
+        ({"maybe_list": {"values": [0]}}, "maybe_list", {"values": [0]}),
+        ({"either": {"long_value": 0}}, "either", {"long_value": 0}),
+        ({"either": {"Part_value": {"weight": 2.0}}}, "either", {"Part_value": {"weight": 2.0}}),
+        ({"defaulted": 9}, "defaulted", 9),
+        ({"data": base64.b64encode(b"\xff\x00").decode()}, "data", b"\xff\x00"),
+    ],
+)
+def test_what_is_there_and_what_is_not(served, fields, field, value):
+    """Zero, empty and absent are three things; bytes need not be text."""
+    _, _, typed = served
+    assert plain(typed("mirror_predict", {**FIELDS, **fields}))[field] == value
+
+
+@pytest.mark.parametrize(
+    ("fields", "violations"),
+    [
+        ({"part": {"weight": -1.0}}, {"part.weight": "Input should be greater than 0"}),
+        ({"integer": None, "defaulted": 1}, {"integer": "Field required", "defaulted": "Input should be greater than or equal to 5"}),
+        ({"size": 9}, {"size": "has no value of number 9"}),
+        ({"either": {}}, {"either": "has no value in it"}),
+        ({"moment": None}, {"moment": "Field required"}),
+    ],
+)  # fmt: skip
+def test_records_that_do_not_fit(served, fields, violations):
+    """INVALID_ARGUMENT with an entry for each field, in the words of the schema's library."""
+    _, _, typed = served
+    with pytest.raises(grpc.RpcError) as caught:
+        typed("mirror_predict", {name: value for name, value in {**FIELDS, **fields}.items() if value is not None})
+    status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details)
+    assert {each.field: each.description for each in bad.field_violations} == violations
+
+
+def test_outputs_of_mlflow_models(served):
+    """Columns by name, nanoseconds and 64 bits kept; arrays without names as prediction, as the JSON way tells them."""
+    folder, call, typed = served
+    row = {"x": 1.0, "y": 0.5}
+    got = typed("outputs_predict", row)
+    assert (got.long, got.when.seconds, got.when.nanos) == (2**60, 1582977600, 123456789)
+    assert (list(got.list), got.data, got.a_b) == ([1.5, -0.0], b"\x00\xff", 1.0)
+    assert not got.HasField("maybe")
+    for name in ("classifier", "regressor"):
+        (expected,) = json.loads(call(json.dumps({"dataframe_records": [row]}), mlflow_model=name))["predictions"]
+        prediction = typed(f"{name}_predict", row).prediction
+        assert (prediction if name == "classifier" else list(prediction.data)) == expected
+        by_mlflow = mlflow.pyfunc.load_model(str(folder / name)).predict(pd.DataFrame([row]))[0]
+        assert np.array_equal(prediction if name == "classifier" else prediction.data, by_mlflow)
+
+
+@pytest.mark.parametrize("word", ["text for a number", "too large", "not whole", "more", "nothing", "inexact"])
+def test_outputs_that_are_not_what_the_schema_says(served, word):
+    """No value is changed to fit: the model is at fault. What fits exactly is written."""
+    _, _, typed = served
+    status, details = typed.outcome("liar_predict", {"count": 1, "ratio": 1.0, "word": word})
+    assert status == "INTERNAL"
+    assert "is not what its schema says" in details
+    assert plain(typed("liar_predict", {"count": 1, "ratio": 1.0, "word": "whole float"})) == {"count": 3, "ratio": 2.0}
+
+
+def test_packages_of_all_kinds(served):
+    """pydantic 1, the older interface, names that are no identifiers, two versions of one model."""
+    _, _, typed = served
+    assert plain(typed("old_style_predict", {"number": 3}))["number"] == 3
+    older = typed("older_iris_predict", {"sepal_length": 5.1, "petal": {"length": 1.4}})
+    assert older.species == 1
+    assert older.DESCRIPTOR.fields_by_name["species"].enum_type.values_by_number[1].name == "OLDER_IRIS_SPECIES_SETOSA"
+    names = [method.name for method in typed.service.methods]
+    assert names == [
+        "get_models", "classifier_predict", "regressor_predict", "outputs_predict", "mirror_predict", "echo_predict",
+        "liar_predict", "old_style_predict", "older_iris_predict", "echo_1_0_predict",
+    ]  # fmt: skip
+    versions = {
+        model.predict_operation: (model.major_version, model.minor_version) for model in typed("get_models", {}).models
+    }
+    assert versions["echo_predict"] == (1, 2)
+    assert versions["echo_1_0_predict"] == (1, 0)
+    assert versions["older_iris_predict"] == (0, 1)
+
+
+def test_many_callers_at_once_get_their_own(served):
+    """Typed calls and JSON calls to one model are put into the same batches."""
+    _, call, typed = served
+    from concurrent.futures import ThreadPoolExecutor
+
+    rows = [{"x": number / 7, "y": -number / 3} for number in range(200)]
+    with ThreadPoolExecutor(16) as pool:
+        by_type = list(pool.map(lambda row: list(typed("regressor_predict", row).prediction.data), rows))
+        payloads = [json.dumps({"dataframe_records": [row]}) for row in rows]
+        by_text = list(
+            pool.map(lambda text: json.loads(call(text, mlflow_model="regressor"))["predictions"][0], payloads)
+        )
+    assert by_type == by_text
