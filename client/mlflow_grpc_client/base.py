@@ -71,6 +71,7 @@ class BaseClient:
         *,
         timeout_s: float | None = None,
         request_id: str | None = None,
+        model: str | None = None,
         metadata: options.MoreMetadata | None = None,
     ) -> Call:
         return Call(
@@ -78,7 +79,7 @@ class BaseClient:
             wire.input_bytes(text),
             wire.output_text,
             self._timeout_s if timeout_s is None else options.checked_timeout(timeout_s),
-            options.call_metadata(content_type, request_id, metadata),
+            options.call_metadata(content_type, request_id, model, metadata),
         )
 
     def _health_call(self, service: str, timeout_s: float) -> Call:

@@ -44,8 +44,13 @@ def run(given: argparse.Namespace) -> int:
                     given.health, timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout
                 )
                 return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
-            text = _payload(given.payload)
-            return _write(client.predict_text(text, content_type=given.content_type, request_id=given.request_id))
+            answer = client.predict_text(
+                _payload(given.payload),
+                content_type=given.content_type,
+                request_id=given.request_id,
+                model=given.model,
+            )
+            return _write(answer)
     except PredictError as error:
         _complain(str(error))
         return _EXIT_CODES.get(type(error), EXIT_FAILED)
@@ -125,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("payload", nargs="?", help="the payload; @FILE reads a file, - or nothing reads stdin")
     add("-a", "--address", default="localhost:50051", help="host:port of the server (%(default)s)")
+    add("-m", "--model", metavar="NAME", help="which of several models: its name, or name/version")
     add(
         "-t",
         "--timeout",

@@ -34,7 +34,8 @@ class PredictError(Exception):
         message: What the server said.
         reason: MLflow's error code, such as INVALID_PARAMETER_VALUE; empty if the server gave none.
         request_id: The id under which the server's log has the call; empty if the server gave none.
-        error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED.
+        error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED, or the type of the exception that
+            the model raised, such as ValueError.
         violations: The fields at fault, as far as the server named them.
         """
         # All of them, so that the error can be pickled on its way out of a process pool.

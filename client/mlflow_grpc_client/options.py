@@ -14,7 +14,7 @@ from typing import TypedDict
 
 import grpc
 
-from mlflow_grpc_client.wire import CONTENT_TYPE_KEY, REQUEST_ID_KEY
+from mlflow_grpc_client.wire import CONTENT_TYPE_KEY, MODEL_KEY, REQUEST_ID_KEY
 
 DEFAULT_TIMEOUT_S = 60.0
 """The deadline of a call that is given none, in seconds; the time limit of `mlflow models serve`."""
@@ -66,6 +66,8 @@ class CallOptions(TypedDict, total=False):
     """The deadline of this call in seconds; the client's if left out."""
     request_id: str | None
     """The id under which the server logs the call; the server makes one if left out."""
+    model: str | None
+    """Which of several models: its name, or `name/version`. Not needed with one model or a default one."""
     metadata: MoreMetadata | None
     """Further metadata; the values of keys that end in `-bin` are bytes."""
 
@@ -158,7 +160,9 @@ def channel_options(max_message_bytes: int, tls: TLS | None) -> list[tuple[str, 
     return options
 
 
-def call_metadata(content_type: str | None, request_id: str | None, more: MoreMetadata | None) -> Metadata:
+def call_metadata(
+    content_type: str | None, request_id: str | None, model: str | None, more: MoreMetadata | None
+) -> Metadata:
     """Metadata of a call.
 
     Raises:
@@ -166,7 +170,7 @@ def call_metadata(content_type: str | None, request_id: str | None, more: MoreMe
         TypeError: A value is not of the type that its key asks for.
 
     """
-    named = {**(more or {}), CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id}
+    named = {**(more or {}), CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id, MODEL_KEY: model}
     pairs = tuple((key, value) for key, value in named.items() if value is not None)
     for key, value in pairs:
         if not re.fullmatch("[0-9a-z_.-]+", key):

@@ -17,6 +17,7 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 DETAILS_KEY = "grpc-status-details-bin"
 CONTENT_TYPE_KEY = "mlflow-content-type"
 REQUEST_ID_KEY = "x-request-id"
+MODEL_KEY = "mlflow-model"
 
 _pool = DescriptorPool()
 for _file in descriptor_pb2.FileDescriptorSet.FromString(
