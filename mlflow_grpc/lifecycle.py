@@ -314,6 +314,7 @@ def _names(entry: Entry) -> tuple[str, ...]:
 async def in_daemon_thread(function: Callable[[], Any]) -> Any:
     """Runs a function in a thread that cannot hold up the exit, as the threads of an executor do."""
     outcome: Future[Any] = Future()
+    outcome.set_running_or_notify_cancel()  # It cannot be cancelled: nothing can stop the thread.
 
     def run() -> None:
         try:
