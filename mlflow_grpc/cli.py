@@ -105,3 +105,43 @@ main.add_command(
         ],
     )
 )
+
+
+def _proto(output: str, descriptor_set: bool, **flags: Any) -> None:
+    given = {name: value for name, value in flags.items() if value is not None}
+    code = 0
+    try:
+        loaded = Settings.load(given)
+        configuration = config.load(loaded)
+        logs.configure(loaded.log_format, loaded.log_level)
+        settings.quiet_grpc_core()
+        from mlflow_grpc import lifecycle
+
+        text, data = lifecycle.typed_contract(loaded, configuration)
+        with click.open_file(output, "wb") as file:
+            file.write(data if descriptor_set else text.encode())
+    except OSError as error:
+        click.echo(f"Error: cannot write {output}: {error.strerror}", err=True)
+        code = 1
+    except StartError as error:
+        click.echo(f"Error: {logs.escape(str(error))}", err=True)
+        code = error.exit_code
+    end_process(code)
+
+
+_OF_PROTO = ("model_uri", "config", "model_name", "requirements")
+
+main.add_command(
+    click.Command(
+        "proto",
+        callback=_proto,
+        help="Writes the typed RPCs that a server makes for its models as a .proto file, for clients that compile it.",
+        params=[
+            *(_option(name, info) for name, info in settings.fields() if name in _OF_PROTO),
+            click.Option(
+                ["-o", "--output"], default="-", metavar="FILE", help="Where to; - is stdout.", show_default=True
+            ),
+            click.Option(["--descriptor-set"], is_flag=True, help="A serialised FileDescriptorSet in place of text."),
+        ],
+    )
+)

@@ -18,7 +18,9 @@ from typing import Any
 
 import grpc
 
+from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration
+from mlflow_grpc.contract import proto_text
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.admission import Admission, Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
@@ -53,7 +55,8 @@ class Server:
         self._stage = Stage.LOADING
         self._calls = Calls()
         self.services: tuple[str, ...] = (text.NAME, models.NAME, health.NAME)
-        self.catalog = Catalog(configuration.models, self._make_engine, reserved=self.services)
+        # Each has threads and bounds of its own, so that none can take another's.
+        self.catalog = Catalog(configuration.models, lambda: _engine(settings), reserved=self.services)
         self._health = health.HealthServicer(self.services)
         self._typed = typed.TypedService(self._calls, self.catalog)
         self._reflection = reflection.ReflectionServicer()
@@ -68,12 +71,6 @@ class Server:
             self._reflection.offer(self.services, self._typed.pool)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
         self.port = 0
-
-    def _make_engine(self) -> Engine:
-        """What runs one model: threads and bounds of its own, so that none can take another's."""
-        settings = self._settings
-        admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
-        return Engine(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)
 
     async def start(self) -> None:
         """Listens. Health answers NOT_SERVING and predict UNAVAILABLE until a model is loaded.
@@ -309,6 +306,30 @@ async def _open(server: Server, role: Role, when_loaded: Callable[[Server], Awai
 def _names(entry: Entry) -> tuple[str, ...]:
     """What health checks call a model: by its name, and by its version if it has one."""
     return tuple(dict.fromkeys((entry.name, entry.label))) if entry.name else ()
+
+
+def typed_contract(settings: Settings, configuration: Configuration) -> tuple[str, bytes]:
+    """The messages and RPCs that a server makes for its models, without one.
+
+    Returns:
+        The text of a .proto file, and the same as a serialised FileDescriptorSet with what it imports.
+
+    Raises:
+        StartError: A model cannot be loaded, or none says what it takes.
+
+    """
+    catalog = Catalog(configuration.models, lambda: _engine(settings))
+    for entry in catalog.entries:
+        catalog.place(entry, loading.load(entry.config, settings))
+    maker, made = typed.plan(catalog)
+    if not made:
+        raise StartError("none of the models has a signature or schemas, so there are no typed RPCs")
+    return proto_text.text_of(maker.file, maker.comments), protos.set_of(maker.file)
+
+
+def _engine(settings: Settings) -> Engine:
+    admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
+    return Engine(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)
 
 
 async def in_daemon_thread(function: Callable[[], Any]) -> Any:

@@ -8,6 +8,7 @@ missing is found out. A list or map has none where leaving it out means the same
 is wrapped in a message. Lists of lists and values that may be null are wrapped too.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -53,6 +54,8 @@ PACKAGE = "model_grpc_service"
 FILE = "model_service.proto"
 SERVICE = "ModelgRPCService"
 
+HEADER = "The typed RPCs of the models of a server, made by `mlflow-grpc proto` from their signatures and schemas."
+
 PARAMS_NUMBER = 1000
 """Of the field that holds a model's params: far from the columns, whose numbers grow."""
 
@@ -86,9 +89,10 @@ class FileMaker:
 
     def __init__(self) -> None:
         self.file = FileDescriptorProto(name=FILE, package=PACKAGE, syntax="proto3")
-        self.file.dependency.extend([timestamp_pb2.DESCRIPTOR.name, struct_pb2.DESCRIPTOR.name])
         self._bases = Scope("empty", "model", "model_collection")
         self._taken = Scope("empty", "model", "model_collection", SERVICE)
+        self.comments: dict[tuple[str, str], str] = {("", ""): HEADER}
+        """What is said of messages and their fields; see `mlflow_grpc.contract.proto_text`."""
         self._base = ""
         self._known: dict[Any, Any] = {}
 
@@ -108,6 +112,7 @@ class FileMaker:
             descriptor = next(each for each in self.file.message_type if each.name == inputs.name)
             params_field = Scope(*(slot.name for slot in inputs.slots)).name("params", "params")
             _add_field(descriptor, params_field, PARAMS_NUMBER, params, "one")
+            self.comments[inputs.name, params_field] = "Params of the model; what is left out has its default."
         outputs = self._root("output", contract.outputs, "prediction")
         return ModelMessages(self._base, inputs, outputs, params, params_field)
 
@@ -126,6 +131,7 @@ class FileMaker:
         message = Message(self._taken.name(f"{self._base}_{role}", role))
         self._known[record] = message
         descriptor = self.file.message_type.add(name=message.name)
+        self.comments[message.name, ""] = record.description
         scope = Scope()
         single = only if len(record.fields) == 1 else ""
         for number, each in enumerate(record.fields, start=1):
@@ -133,6 +139,7 @@ class FileMaker:
             shape, form = self._placed(each, name)
             message.slots.append(Slot(name, each, shape, form, number))
             _add_field(descriptor, name, number, shape, form)
+            self.comments[message.name, name] = _words(each, name, shape)
         return message
 
     def _placed(self, each: Field, name: str) -> tuple[Shape, str]:
@@ -197,7 +204,9 @@ class FileMaker:
             enum = EnumDescriptorProto(name=name)
             scope = Scope()  # Values stand in the scope of the package, so each has the enum's name before it.
             for number, word in enumerate(("unspecified", *kind.values)):
-                enum.value.add(name=f"{name}_{scope.name(word, 'value')}".upper(), number=number)
+                value = f"{name}_{scope.name(word, 'value')}".upper()
+                enum.value.add(name=value, number=number)
+                self.comments[name, value] = json.dumps(word, ensure_ascii=False) if number else "None of them."
             self.file.enum_type.append(enum)
             self._known[kind] = Words(name, kind.values)
         found: Words = self._known[kind]
@@ -230,6 +239,23 @@ class FileMaker:
             self._known[union] = OneOf(message, tuple(alternatives))
         found: OneOf = self._known[union]
         return found
+
+
+def _words(each: Field, name: str, shape: Shape) -> str:
+    """What a comment says of a field."""
+    said = [each.description]
+    if each.name != name:
+        said.append(f"In the model: {json.dumps(each.name, ensure_ascii=False)}." if each.name else "")
+    said.append("Required." if each.required and not each.nullable else "")
+    if not each.required and each.default is not None:
+        said.append(f"Default: {json.dumps(each.default, ensure_ascii=False)}.")
+    if isinstance(shape, Timestamp):
+        said.append("A point in time, in UTC.")
+    elif isinstance(shape, Plain) and shape.format:
+        said.append(f"Format: {shape.format}.")
+    elif isinstance(shape, Array):
+        said.append(f"{shape.dtype}, of the shape {list(shape.shape)}; -1 is any size.")
+    return " ".join(filter(None, said))
 
 
 def row_of(kind: Type) -> Type:
@@ -311,6 +337,9 @@ def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> N
         type=Proto.TYPE_MESSAGE,
         type_name=f".{PACKAGE}.model",
     )
+    for needed in (timestamp_pb2.Timestamp.DESCRIPTOR, struct_pb2.Value.DESCRIPTOR):
+        if f".{needed.full_name}" in _types(file):
+            file.dependency.append(needed.file.name)
     service = file.service.add(name=SERVICE)
     service.method.add(name="get_models", input_type=f".{PACKAGE}.empty", output_type=f".{PACKAGE}.model_collection")
     for each in models:
@@ -319,3 +348,9 @@ def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> N
             input_type=f".{PACKAGE}.{each.input.name}",
             output_type=f".{PACKAGE}.{each.output.name}",
         )
+
+
+def _types(file: FileDescriptorProto) -> set[str]:
+    """The types of all fields that have a named one, those of maps included."""
+    parts = [part for message in file.message_type for part in (message, *message.nested_type)]
+    return {field.type_name for part in parts for field in part.field}

@@ -21,6 +21,8 @@ class Scope:
         made = re.sub(r"\W+", "_", words, flags=re.ASCII).strip("_") if not is_identifier(words) else words
         if not made[:1].isalpha():
             made = f"{otherwise}_{made}" if made else otherwise
+        if keyword.iskeyword(made):
+            made = f"{made}_field"
         candidate, number = made, 2
         while _key(candidate) in self._taken:
             candidate, number = f"{made}_{number}", number + 1

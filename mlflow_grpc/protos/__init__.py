@@ -59,6 +59,16 @@ def message_class(descriptor: Descriptor) -> type[Message]:
     return message_factory.GetMessageClass(descriptor)
 
 
+def set_of(file: descriptor_pb2.FileDescriptorProto) -> bytes:
+    """A file and what it imports of google.protobuf as a serialised FileDescriptorSet."""
+    needed = descriptor_pb2.FileDescriptorSet()
+    for module in (timestamp_pb2, struct_pb2):
+        if module.DESCRIPTOR.name in file.dependency:
+            module.DESCRIPTOR.CopyToProto(needed.file.add())
+    needed.file.append(file)
+    return needed.SerializeToString(deterministic=True)
+
+
 def message_named(full_name: str) -> Any:
     """The Python class of a message type in POOL, with fields that no type checker sees."""
     return message_class(POOL.FindMessageTypeByName(full_name))

@@ -28,6 +28,27 @@ if TYPE_CHECKING:
 NAME = f"{messages.PACKAGE}.{messages.SERVICE}"
 
 
+def plan(catalog: Catalog) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
+    """Makes the messages and the service for the models that are loaded and say what they take.
+
+    Returns:
+        The file with its comments, and for each of those models its messages.
+
+    """
+    maker = FileMaker()
+    made = [
+        (entry, entry.loaded, maker.add(_label(entry, catalog), entry.loaded.model.about.contract))
+        for entry in catalog.entries
+        if entry.config.endpoint and entry.loaded is not None and entry.loaded.record_codec
+    ]
+    messages.add_service(maker.file, [each for _, _, each in made])
+    for entry, loaded, each in made:
+        about = loaded.model.about
+        said = [about.display_name or entry.label, about.description]
+        maker.comments[messages.SERVICE, f"{each.base}_predict"] = ": ".join(filter(None, said))
+    return maker, made
+
+
 class TypedService(grpc.GenericRpcHandler):
     """The service, once it is made: until then it has no method."""
 
@@ -55,15 +76,9 @@ class TypedService(grpc.GenericRpcHandler):
             Whether there are any.
 
         """
-        maker = FileMaker()
-        made = [
-            (entry, entry.loaded, maker.add(_label(entry, self._catalog), entry.loaded.model.about.contract))
-            for entry in self._catalog.entries
-            if entry.config.endpoint and entry.loaded is not None and entry.loaded.record_codec
-        ]
+        maker, made = plan(self._catalog)
         if not made:
             return False
-        messages.add_service(maker.file, [each for _, _, each in made])
         self.pool = protos.pool_with(maker.file)
         self._made = [(entry, each) for entry, _, each in made]
         collection = self._class("model_collection")(models=[_described(*each) for each in made])

@@ -130,6 +130,7 @@ class Iris:
 
     model: Any
     address: str
+    path: Path
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +142,7 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iris]:
         runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](path)
     model = pyfunc.load(str(path), name="iris")
     with serving(model, ScoringCodec(model.metadata, model.loader_module)) as server:
-        yield Iris(model, server.address)
+        yield Iris(model, server.address, path)
 
 
 @dataclass

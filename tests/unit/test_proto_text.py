@@ -1,0 +1,98 @@
+"""contract/proto_text.py: protoc makes of the text the descriptors that the server has."""
+
+import keyword
+import subprocess
+import sys
+
+import pytest
+from google.protobuf import descriptor_pb2
+
+from mlflow_grpc.contract import messages, mlflow_schema, proto_text
+from mlflow_grpc.contract.json_schema import record_of
+from mlflow_grpc.contract.types import Contract, Field, Kind, Record, Scalar
+from tests.support import newer_models, zoo
+
+
+def file_of(**contracts):
+    maker = messages.FileMaker()
+    messages.add_service(maker.file, [maker.add(name, contract) for name, contract in contracts.items()])
+    return maker
+
+
+def compiled(text, tmp_path):
+    """What protoc makes of a text; the JSON names that it adds are those that it makes itself."""
+    (tmp_path / messages.FILE).write_text(text)
+    out = tmp_path / "set.binpb"
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"--descriptor_set_out={out}", messages.FILE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (file,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
+    for message in file.message_type:
+        for part in (message, *message.nested_type):
+            for field in part.field:
+                field.ClearField("json_name")
+    return file
+
+
+def in_order(file):
+    """A file without the order of its enums among its messages, which a text keeps apart."""
+    for message in file.message_type:
+        # protoc lists the oneofs of `optional` fields after all others.
+        message.ClearField("oneof_decl")
+        for field in message.field:
+            field.ClearField("oneof_index")
+    return file
+
+
+CONTRACTS = {
+    **{name: mlflow_schema.contract_of(made.to_dict()) for name, made in zoo._signatures().items() if made is not None},
+    "whole": Contract(
+        record_of(newer_models.Whole.model_json_schema(), "input"),
+        record_of(newer_models.Whole.model_json_schema(), "output"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_text_and_descriptors_are_the_same(name, tmp_path):
+    """For signatures of every kind, and for a schema of every kind of field."""
+    maker = file_of(**{name: CONTRACTS[name]})
+    expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
+    assert in_order(compiled(proto_text.text_of(maker.file, maker.comments), tmp_path)) == expected
+
+
+def test_all_in_one_file(tmp_path):
+    """No name is given twice, whatever the models are."""
+    maker = file_of(**CONTRACTS)
+    assert len(compiled(proto_text.text_of(maker.file, maker.comments), tmp_path).message_type) > 50
+
+
+def test_names_that_are_none():
+    """They become identifiers, each of its own; the comment has the name that the model knows."""
+    names = ["a b", "a_b", "aB", "1st", "", "class", "é", "message", "a*/b\n// c", "_"]
+    record = Record("input", [Field(name, Scalar(Kind.DOUBLE)) for name in names])
+    maker = file_of(odd=Contract(record, record))
+    (message,) = (each for each in maker.file.message_type if each.name == "odd_input")
+    made = [field.name for field in message.field]
+    assert made[:4] == ["a_b", "a_b_2", "aB_3", "field_4_1st"]
+    assert len(set(made)) == len(names)
+    assert all(name.isidentifier() and not keyword.iskeyword(name) for name in made)
+    text = proto_text.text_of(maker.file, maker.comments)
+    assert '// In the model: "a b".' in text
+    assert '// In the model: "a*/b\\n// c".' in text
+
+
+def test_comments(tmp_path):
+    """Descriptions, defaults and shapes are told where the fields are."""
+    maker = file_of(params=CONTRACTS["params"], whole=CONTRACTS["whole"], tensor=CONTRACTS["tensor"])
+    text = proto_text.text_of(maker.file, maker.comments)
+    for words in (
+        "Default: 0.5.",
+        "Default: 7.",
+        "float32, of the shape [2]",
+        '"B c"',
+        "Every kind of field.",
+        "Format: uuid.",
+    ):
+        assert words in text, words
+    assert all(len(line) <= 120 for line in text.splitlines())
