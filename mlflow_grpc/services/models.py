@@ -70,6 +70,7 @@ class ModelsServicer:
             message.run_id, message.model_id = about.run_id, about.model_id
             for part in ("input", "output", "params"):
                 _copy(getattr(about, part), message, part)
+            self._add_field_names(message, entry)
             message.batched, message.batching_reason = loaded.batched, loaded.batching_reason
             if about.deterministic is not None:
                 message.deterministic = about.deterministic
@@ -78,6 +79,14 @@ class ModelsServicer:
                 self._add_rpcs(message.rpcs, entry)
         described: Message = message
         return described
+
+    def _add_field_names(self, message: Any, entry: Entry) -> None:
+        made = self._typed.messages_of(entry)
+        for part in ("input", "output", "params") if made is not None else ():
+            typed = getattr(made, part)
+            for slot in typed.slots if typed is not None else ():
+                if slot.source.name and slot.name != slot.source.name:
+                    getattr(message, part).field_names[slot.name] = slot.source.name
 
     def _add_rpcs(self, rpcs: Any, entry: Entry) -> None:
         metadata = {} if self._catalog.is_reached_without_name(entry) else {MODEL_KEY: entry.label}

@@ -63,11 +63,15 @@ class TypedService(grpc.GenericRpcHandler):
         """The handler of a method."""
         return self._handlers.get(handler_call_details.method)
 
+    def messages_of(self, entry: Entry) -> ModelMessages | None:
+        """The messages of a model, if it has some."""
+        return next((each for made, each in self._made if made is entry), None)
+
     def methods_of(self, entry: Entry) -> list[MethodDescriptor]:
         """The RPCs that call a model."""
-        bases = [each.base for made, each in self._made if made is entry]
-        methods = self.pool.FindServiceByName(NAME).methods if bases else ()
-        return [method for method in methods for base in bases if method.name == f"{base}_predict"]
+        found = self.messages_of(entry)
+        methods = self.pool.FindServiceByName(NAME).methods if found else ()
+        return [method for method in methods if found and method.name == f"{found.base}_predict"]
 
     def make(self) -> bool:
         """Makes messages and RPCs for the models that are loaded and say what they take.

@@ -15,6 +15,7 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Array, DataType
 
+from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration, ModelConfig
 from mlflow_grpc.engine.loading import load
 from mlflow_grpc.settings import Settings
@@ -210,6 +211,18 @@ def test_packages_of_all_kinds(served):
     assert versions["echo_predict"] == (1, 2)
     assert versions["echo_1_0_predict"] == (1, 0)
     assert versions["older_iris_predict"] == (0, 1)
+
+
+def test_names_that_are_mapped_are_told(served):
+    """GetModel says which field stands for which name of the model."""
+    _, call, _ = served
+    rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
+    request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
+    found = model.FromString(rpc(request(name="outputs").SerializeToString(), timeout=30))
+    assert dict(found.output.field_names) == {"a_b": "a b"}
+    assert not found.input.field_names
+    found = model.FromString(rpc(request(name="mirror").SerializeToString(), timeout=30))
+    assert dict(found.input.field_names) == {"strange_name": "strange name!"}
 
 
 def test_many_callers_at_once_get_their_own(served):
