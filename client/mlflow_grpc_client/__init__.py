@@ -20,6 +20,7 @@ from mlflow_grpc_client.errors import (
     Unavailable,
 )
 from mlflow_grpc_client.options import TLS, CallOptions
+from mlflow_grpc_client.wire import Model
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "DeadlineExceeded",
     "FieldViolation",
     "InvalidInput",
+    "Model",
     "ModelError",
     "PredictError",
     "ResourceExhausted",

@@ -9,6 +9,7 @@ import grpc
 from mlflow_grpc_client.base import BaseClient, Call
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions
 from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.wire import Model
 
 
 class AsyncClient(BaseClient):
@@ -27,13 +28,20 @@ class AsyncClient(BaseClient):
 
     async def predict_text(self, text: str, *, content_type: str | None = None, **options: Unpack[CallOptions]) -> str:
         """As `Client.predict_text`."""
-        return await self._make(self._predict_call(text, content_type, **options))
+        answer: str = await self._make(self._predict_call(text, content_type, **options))
+        return answer
 
     async def health(self, service: str = "", *, timeout_s: float = HEALTH_TIMEOUT_S) -> str:
         """As `Client.health`."""
-        return await self._make(self._health_call(service, timeout_s))
+        status: str = await self._make(self._health_call(service, timeout_s))
+        return status
 
-    async def _make(self, call: Call) -> str:
+    async def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> list[Model]:
+        """As `Client.models`."""
+        found: list[Model] = await self._make(self._models_call(timeout_s))
+        return found
+
+    async def _make(self, call: Call) -> Any:
         if self._closed:
             raise self._closed_failure()
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel_of_this_loop().unary_unary(call.method)
@@ -47,7 +55,7 @@ class AsyncClient(BaseClient):
             if self._closed and task is not None and not task.cancelling():
                 raise self._closed_failure() from None
             raise
-        return self._text(call, answer)
+        return self._read(call, answer)
 
     def _channel_of_this_loop(self) -> grpc.aio.Channel:
         # Not made with the client: grpcio ties a channel to the loop that is there at that moment.

@@ -21,7 +21,7 @@ class Call:
 
     method: str
     request: bytes
-    read: Callable[[bytes], str]
+    read: Callable[[bytes], Any]
     timeout_s: float
     metadata: options.Metadata = ()
 
@@ -86,7 +86,10 @@ class BaseClient:
         request = wire.health_request_bytes(service)
         return Call(wire.HEALTH_CHECK, request, wire.health_status, options.checked_timeout(timeout_s))
 
-    def _text(self, call: Call, answer: bytes) -> str:
+    def _models_call(self, timeout_s: float) -> Call:
+        return Call(wire.LIST_MODELS, wire.list_models_bytes(), wire.models, options.checked_timeout(timeout_s))
+
+    def _read(self, call: Call, answer: bytes) -> Any:
         try:
             return call.read(answer)
         except DecodeError:

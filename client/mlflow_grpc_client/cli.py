@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlflow_grpc_client import TLS, Client, DeadlineExceeded, InvalidInput, PredictError, Unavailable, __version__
+from mlflow_grpc_client.describe import describe
 from mlflow_grpc_client.options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
+from mlflow_grpc_client.wire import Model
 
 EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 1, 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
@@ -44,6 +46,8 @@ def run(given: argparse.Namespace) -> int:
                     given.health, timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout
                 )
                 return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
+            if given.list or given.describe is not None:
+                return _write("\n".join(_about_models(client, given)))
             answer = client.predict_text(
                 _payload(given.payload),
                 content_type=given.content_type,
@@ -61,6 +65,31 @@ def run(given: argparse.Namespace) -> int:
     except ValueError as error:
         _complain(str(error))
     return EXIT_USAGE
+
+
+def _about_models(client: Client, given: argparse.Namespace) -> list[str]:
+    """The lines for --list or --describe.
+
+    Raises:
+        ValueError: There is no such model.
+
+    """
+    models = client.models(timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout)
+    if given.list:
+        return [_printable("  ".join(_summary(model))) for model in models]
+    for model in models:
+        if given.describe in (model.name, model.label):
+            return [_printable(line) for line in describe(model, given.address)]
+    raise ValueError(f"there is no model {given.describe}; there are: {', '.join(model.label for model in models)}")
+
+
+def _printable(line: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+
+
+def _summary(model: Model) -> list[str]:
+    said = [model.label, model.state, ", ".join(model.flavors), model.error or model.description]
+    return [part for part in said if part]
 
 
 def _client(given: argparse.Namespace) -> Client:
@@ -101,7 +130,7 @@ def _write(text: str) -> int:
 
 def _complain(text: str) -> None:
     """Prints one line to stderr, whatever a server has put into the text."""
-    line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    line = _printable(text)
     with contextlib.suppress(OSError, ValueError):
         print(f"error: {line}", file=sys.stderr)
 
@@ -140,7 +169,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--content-type", metavar="TYPE", help="format of the payload: application/json (the default) or text/csv")
     add("--request-id", metavar="ID", help="the id under which the server logs the call")
-    add("--health", nargs="?", const="", metavar="SERVICE", help="print the health instead of predicting")
+    add("--list", action="store_true", help="print the models of the server instead of predicting")
+    add("--describe", metavar="NAME", help="print what a model takes and gives, and a call to paste")
+    add(
+        "--health",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="print the health of the server, a service or a model instead of predicting",
+    )
     add("--tls", action="store_true", help="encrypt, trusting the system's authorities")
     add("--tls-ca", metavar="FILE", help="encrypt, trusting these authorities (PEM)")
     add("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")

@@ -8,6 +8,7 @@ import grpc
 from mlflow_grpc_client.base import BaseClient, Call
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions
 from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.wire import Model
 
 
 class Client(BaseClient):
@@ -50,18 +51,30 @@ class Client(BaseClient):
             ValueError: An option cannot be sent, or the text has lone surrogates.
 
         """
-        return self._make(self._predict_call(text, content_type, **options))
+        answer: str = self._make(self._predict_call(text, content_type, **options))
+        return answer
 
     def health(self, service: str = "", *, timeout_s: float = HEALTH_TIMEOUT_S) -> str:
-        """The health of the server, or of one of its services: SERVING or NOT_SERVING. Not tried again.
+        """The health of the server, or of one of its services or models: SERVING or NOT_SERVING. Not tried again.
 
         Raises:
             PredictError: No server answers, or it has no such service.
 
         """
-        return self._make(self._health_call(service, timeout_s))
+        status: str = self._make(self._health_call(service, timeout_s))
+        return status
 
-    def _make(self, call: Call) -> str:
+    def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> list[Model]:
+        """The models of the server, whatever became of them. Not tried again.
+
+        Raises:
+            PredictError: No server answers, or it does not tell its models (UNIMPLEMENTED).
+
+        """
+        found: list[Model] = self._make(self._models_call(timeout_s))
+        return found
+
+    def _make(self, call: Call) -> Any:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.method)
         try:
             answer = method(call.request, timeout=call.timeout_s, metadata=call.metadata)
@@ -71,7 +84,7 @@ class Client(BaseClient):
             if not self._closed:
                 raise
             raise self._closed_failure() from None
-        return self._text(call, answer)
+        return self._read(call, answer)
 
     def close(self) -> None:
         """Closes the connection; calls that are under way, and later ones, end in a PredictError."""

@@ -4,6 +4,7 @@ Rule of this module: nothing is registered in protobuf's default pool, so that a
 client beside stubs of its own for mlflow.proto, google.rpc or grpc.health.v1.
 """
 
+import json
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -14,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 PREDICT = "/MLflow/predict"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+LIST_MODELS = "/mlflow_grpc.v1.Models/ListModels"
 DETAILS_KEY = "grpc-status-details-bin"
 CONTENT_TYPE_KEY = "mlflow-content-type"
 REQUEST_ID_KEY = "x-request-id"
@@ -39,6 +41,10 @@ _Status, _ErrorInfo, _BadRequest = (
 _HealthRequest, _HealthResponse = (
     _message("grpc.health.v1.HealthCheckRequest"),
     _message("grpc.health.v1.HealthCheckResponse"),
+)
+_ListRequest, _ListResponse = (
+    _message("mlflow_grpc.v1.ListModelsRequest"),
+    _message("mlflow_grpc.v1.ListModelsResponse"),
 )
 
 
@@ -82,6 +88,78 @@ def health_status(data: bytes) -> str:
     known = _HealthResponse.ServingStatus.values()
     name: str = _HealthResponse.ServingStatus.Name(status) if status in known else str(status)
     return name
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of a server. What is not known of it is empty."""
+
+    name: str
+    version: str
+    state: str
+    """READY, LOADING, or FAILED if it could not be loaded; `error` then says why."""
+    error: str
+    display_name: str
+    description: str
+    flavors: tuple[str, ...]
+    uri: str
+    run_id: str
+    model_id: str
+    input_schema: dict[str, Any]
+    """JSON Schema of one row, or of the whole where the model takes a tensor."""
+    output_schema: dict[str, Any]
+    params_schema: dict[str, Any]
+    batched: bool
+    batching_reason: str
+    deterministic: bool | None
+    """None if the model does not say."""
+    rpcs: tuple[str, ...]
+    """The paths of the RPCs that call it."""
+    example: str
+    """A payload that it takes."""
+
+    @property
+    def label(self) -> str:
+        """What a call names it by: `name`, or `name/version`."""
+        return f"{self.name}/{self.version}" if self.version else self.name
+
+
+def list_models_bytes() -> bytes:
+    """A ListModelsRequest for all models."""
+    data: bytes = _ListRequest().SerializeToString()
+    return data
+
+
+def models(data: bytes) -> list[Model]:
+    """The models in a ListModelsResponse.
+
+    Raises:
+        DecodeError: It is none.
+
+    """
+    return [_model(message) for message in _ListResponse.FromString(data).models]
+
+
+def _model(message: Any) -> Model:
+    plain = ("name", "version", "error", "display_name", "description", "uri", "run_id", "model_id")
+    return Model(
+        **{name: getattr(message, name) for name in (*plain, "batched", "batching_reason", "example")},
+        state=message.State.Name(message.state) if message.state in message.State.values() else str(message.state),
+        flavors=tuple(message.flavors),
+        input_schema=_schema(message.input.json_schema),
+        output_schema=_schema(message.output.json_schema),
+        params_schema=_schema(message.params.json_schema),
+        deterministic=message.deterministic if message.HasField("deterministic") else None,
+        rpcs=tuple(rpc.path for rpc in message.rpcs),
+    )
+
+
+def _schema(text: str) -> dict[str, Any]:
+    try:
+        schema = json.loads(text or "{}")
+    except ValueError:
+        raise DecodeError("a schema is not JSON") from None
+    return schema if isinstance(schema, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)

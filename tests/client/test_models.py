@@ -1,14 +1,20 @@
 """A client of a server with several models."""
 
+import asyncio
+import json
+import shlex
+import subprocess
+import sys
+
 import grpc
 import pytest
-from mlflow_grpc_client import Client, ModelError, PredictError
-from mlflow_grpc_client import cli as command
+from mlflow_grpc_client import AsyncClient, Client, Model, ModelError, PredictError
 
 from mlflow_grpc.config import Configuration, ModelConfig
-from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.engine.loading import Loaded, load
 from mlflow_grpc.errors import ModelFailed
 from mlflow_grpc.settings import Settings
+from tests.support import zoo
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import InProcess
 
@@ -55,10 +61,86 @@ def test_errors_say_what_was_wrong(address):
         assert failed.value.error_class == "ValueError"
 
 
-def test_the_command_names_a_model(address, capfd):
+def run_command(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of mlflow-grpc-predict."""
+    whole = [sys.executable, "-m", "mlflow_grpc_client", *arguments]
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_names_a_model(address):
     """With -m."""
     for arguments, expected in ((["-m", "b"], "b x\n"), (["--model", "a/1"], "a x\n")):
-        with pytest.raises(SystemExit) as ended:
-            command.main(["--address", address, *arguments, "x"])
-        assert ended.value.code == 0
-        assert capfd.readouterr().out == expected
+        assert run_command("--address", address, *arguments, "x") == (0, expected, "")
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """A server of an MLflow model with params and an MLModel package."""
+    folder = tmp_path_factory.mktemp("models")
+    zoo.save("params", folder / "params")
+    models = (
+        ModelConfig(uri=str(folder / "params"), name="params", version="2", endpoint=True),
+        ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True),
+    )
+    running = InProcess(Settings(model_uri="m", port=0), Configuration(models=models))
+    running.start(None, None)
+
+    async def place() -> None:
+        for entry in running.server.catalog.entries:
+            await running.server.host(entry, load(entry.config, Settings(model_uri="m")))
+        await running.server.open()
+
+    running.run(place)
+    yield running.address
+    running.stop()
+
+
+def test_models_describe_themselves(described):
+    """Synchronously and with asyncio; the example is a payload that the model takes."""
+    with Client(described) as client:
+        found = client.models()
+        assert [(model.label, model.state) for model in found] == [("params/2", "READY"), ("echo/1.2.0", "READY")]
+        params, echo = found
+        assert params.input_schema["properties"] == {"a": {"type": "number"}}
+        assert params.params_schema["properties"]["top_k"]["default"] == 3
+        assert (params.output_schema, params.deterministic, params.batched) == ({}, None, False)
+        assert echo.flavors == ("MLModel", "ml_base")
+        assert echo.rpcs == ("/MLflow/predict", "/model_grpc_service.ModelgRPCService/echo_predict")
+        for model in found:
+            assert client.predict_text(model.example, model=model.label)
+
+    async def same() -> list[Model]:
+        async with AsyncClient(described) as client:
+            return await client.models()
+
+    assert asyncio.run(same()) == found
+
+
+def test_the_command_lists_and_describes(described):
+    """A line for each model; fields with types, defaults and words; a call that can be pasted."""
+    code, out, _ = run_command("-a", described, "--list")
+    assert (code, out.splitlines()) == (
+        0, ["params/2  READY", "echo/1.2.0  READY  MLModel, ml_base  Gives back what it gets."],
+    )  # fmt: skip
+    code, out, _ = run_command("-a", described, "--describe", "params")
+    lines = out.splitlines()
+    assert "  a: number" in lines
+    assert '  label: string, default "x"' in lines
+    code, out, _ = run_command("-a", described, "--describe", "echo/1.2.0")
+    lines = out.splitlines()
+    assert '  size: "small" | "large", default "small"' in lines
+    assert "  parts: list of Part, default []" in lines
+    assert "  seen: date-time or null, optional" in lines
+    (pasted,) = (shlex.split(line.removeprefix("example: ")) for line in lines if line.startswith("example: "))
+    code, out, _ = run_command(*pasted[1:])
+    assert (code, json.loads(out)["name"]) == (0, "text")
+    code, _, error = run_command("-a", described, "--describe", "nope")
+    assert (code, error) == (2, "error: there is no model nope; there are: params/2, echo/1.2.0\n")
+
+
+def test_a_server_that_tells_no_models(bare):
+    """UNIMPLEMENTED, and an answer that is none."""
+    bare.behaviour = lambda data, context: b"\xff"
+    with Client(bare.address) as client, pytest.raises(ModelError, match="are no answer of /mlflow_grpc"):
+        client.models()
