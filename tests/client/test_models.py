@@ -10,13 +10,12 @@ import grpc
 import pytest
 from mlflow_grpc_client import AsyncClient, Client, Model, ModelError, PredictError
 
-from mlflow_grpc.config import Configuration, ModelConfig
-from mlflow_grpc.engine.loading import Loaded, load
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.errors import ModelFailed
-from mlflow_grpc.settings import Settings
 from tests.support import zoo
 from tests.support.models import FunctionModel, PlainCodec
-from tests.support.servers import InProcess
+from tests.support.servers import serving_models
 
 
 def fails(text):
@@ -27,18 +26,15 @@ def fails(text):
 def address():
     """A server of three models, none of them the default."""
     models = {"a": lambda text: f"a {text}", "b": lambda text: f"b {text}", "fails": fails}
-    configs = tuple(ModelConfig(uri="(in process)", name=name, version="1", endpoint=True) for name in models)
-    running = InProcess(Settings(model_uri="m", port=0), Configuration(models=configs))
-    running.start(None, None)
-
-    async def load() -> None:
-        for entry, function in zip(running.server.catalog.entries, models.values(), strict=True):
-            await running.server.host(entry, Loaded(FunctionModel(function), PlainCodec()))
-        await running.server.open()
-
-    running.run(load)
-    yield running.address
-    running.stop()
+    placed = [
+        (
+            ModelConfig(uri="(in process)", name=name, version="1", endpoint=True),
+            Loaded(FunctionModel(each), PlainCodec()),
+        )
+        for name, each in models.items()
+    ]
+    with serving_models(placed) as running:
+        yield running.address
 
 
 def test_a_call_names_its_model(address):
@@ -83,17 +79,8 @@ def described(tmp_path_factory):
         ModelConfig(uri=str(folder / "params"), name="params", version="2", endpoint=True),
         ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True),
     )
-    running = InProcess(Settings(model_uri="m", port=0), Configuration(models=models))
-    running.start(None, None)
-
-    async def place() -> None:
-        for entry in running.server.catalog.entries:
-            await running.server.host(entry, load(entry.config, Settings(model_uri="m")))
-        await running.server.open()
-
-    running.run(place)
-    yield running.address
-    running.stop()
+    with serving_models([(each, None) for each in models]) as running:
+        yield running.address
 
 
 def test_models_describe_themselves(described):

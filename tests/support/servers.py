@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ import grpc
 import requests
 
 from mlflow_grpc import config, protos
-from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.engine.loading import Loaded, load
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.payload.codec import Codec
@@ -136,6 +136,32 @@ def serving(model: HostedModel, codec: Codec, **settings: Any) -> Iterator["InPr
     running = InProcess(Settings(model_uri="(in process)", port=0, **settings))
     running.start(model, codec)
     try:
+        yield running
+    finally:
+        running.stop()
+
+
+@contextlib.contextmanager
+def serving_models(
+    models: Sequence[tuple[config.ModelConfig, Loaded | str | None]], **settings: Any
+) -> Iterator["InProcess"]:
+    """Runs the server in this process with several models: those that are loaded already, those that cannot be, for the
+    reason that stands in their place, and those that are loaded as their configuration says.
+    """
+    known = Settings(model_uri="(in process)", port=0, **settings)
+    running = InProcess(known, config.Configuration(models=tuple(each for each, _ in models)))
+    running.start(None, None)
+
+    async def place() -> None:
+        for entry, (each, loaded) in zip(running.server.catalog.entries, models, strict=True):
+            if isinstance(loaded, str):
+                running.server.catalog.give_up(entry, loaded)
+            else:
+                await running.server.host(entry, loaded or load(each, known))
+        await running.server.open()
+
+    try:
+        running.run(place)
         yield running
     finally:
         running.stop()

@@ -11,11 +11,10 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from mlflow_grpc.config import Configuration, ModelConfig
+from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.loading import Loaded
-from mlflow_grpc.settings import Settings
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
-from tests.support.servers import Caller, InProcess
+from tests.support.servers import Caller, InProcess, serving_models
 
 HealthStub: Any = health_pb2_grpc.HealthStub
 
@@ -23,27 +22,13 @@ HealthStub: Any = health_pb2_grpc.HealthStub
 @contextmanager
 def serving_all(models: dict[str, Any], **settings: Any) -> Iterator[tuple[InProcess, Caller]]:
     """Serves models under names such as `iris/1`; those that are None could not be loaded."""
-    configs = []
-    for label in models:
+    placed: list[tuple[ModelConfig, Loaded | str | None]] = []
+    for label, model in models.items():
         name, _, version = label.partition("/")
-        configs.append(ModelConfig(uri="(in process)", name=name, version=version or None, endpoint=True))
-    running = InProcess(Settings(model_uri="m", port=0, **settings), Configuration(models=tuple(configs)))
-    running.start(None, None)
-
-    async def load() -> None:
-        for entry, model in zip(running.server.catalog.entries, models.values(), strict=True):
-            if model is None:
-                running.server.catalog.give_up(entry, "it is broken")
-            else:
-                await running.server.host(entry, Loaded(model, PlainCodec()))
-        await running.server.open()
-
-    try:
-        running.run(load)
-        with Caller(running.address) as call:
-            yield running, call
-    finally:
-        running.stop()
+        known = ModelConfig(uri="(in process)", name=name, version=version or None, endpoint=True)
+        placed.append((known, "it is broken" if model is None else Loaded(model, PlainCodec())))
+    with serving_models(placed, **settings) as running, Caller(running.address) as call:
+        yield running, call
 
 
 def says(word: str) -> FunctionModel:

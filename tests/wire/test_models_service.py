@@ -8,10 +8,8 @@ import grpc
 import pytest
 
 from mlflow_grpc import config, protos
-from mlflow_grpc.engine.loading import load
-from mlflow_grpc.settings import Settings
 from tests.support import zoo
-from tests.support.servers import Caller, InProcess
+from tests.support.servers import Caller, serving_models
 
 Model = protos.message_named("mlflow_grpc.v1.Model")
 Page = protos.message_named("mlflow_grpc.v1.ListModelsResponse")
@@ -31,20 +29,10 @@ models:
   - {{class_path: older_models.Iris, endpoint: false}}
   - {{class_path: {NEWER}Breaks, name: broken, on_error: skip}}
 """)
-    configuration = config.read(file)
-    running = InProcess(Settings(config=file, port=0), configuration)
-    running.start(None, None)
-
-    async def place() -> None:
-        for entry in running.server.catalog.entries[:-1]:
-            await running.server.host(entry, load(entry.config, Settings(config=file)))
-        running.server.catalog.give_up(running.server.catalog.entries[-1], "no weights")
-        await running.server.open()
-
-    running.run(place)
-    with Caller(running.address) as call:
+    *whole, broken = config.read(file).models
+    placed = [*((each, None) for each in whole), (broken, "no weights")]
+    with serving_models(placed) as running, Caller(running.address) as call:
         yield folder, call
-    running.stop()
 
 
 def ask(call: Caller, method: str, answer: Any, **fields: Any) -> Any:

@@ -16,10 +16,8 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Array, DataType
 
 from mlflow_grpc import protos
-from mlflow_grpc.config import Configuration, ModelConfig
-from mlflow_grpc.engine.loading import load
-from mlflow_grpc.settings import Settings
-from tests.support.servers import Caller, InProcess
+from mlflow_grpc.config import ModelConfig
+from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller, plain
 
 NEWER = "tests.support.newer_models."
@@ -91,18 +89,8 @@ def served(tmp_path_factory):
         ModelConfig(class_path="older_models.Iris", name="older.iris", endpoint=True),
         ModelConfig(class_path=f"{NEWER}Echo", name="echo", version="1.0", endpoint=True),
     ]
-    running = InProcess(Settings(model_uri="m", port=0), Configuration(models=tuple(models)))
-    running.start(None, None)
-
-    async def place() -> None:
-        for entry in running.server.catalog.entries:
-            await running.server.host(entry, load(entry.config, Settings(model_uri="m")))
-        await running.server.open()
-
-    running.run(place)
-    with Caller(running.address) as call:
+    with serving_models([(each, None) for each in models]) as running, Caller(running.address) as call:
         yield folder, call, TypedCaller(call.channel)
-    running.stop()
 
 
 def test_every_kind_of_field_there_and_back(served):
