@@ -7,42 +7,34 @@ from typing import Any
 class MLModel(ABC):
     @property
     @abstractmethod
-    def display_name(self) -> str:
-        raise NotImplementedError
+    def display_name(self) -> str: ...
 
     @property
     @abstractmethod
-    def qualified_name(self) -> str:
-        raise NotImplementedError
+    def qualified_name(self) -> str: ...
 
     @property
     @abstractmethod
-    def description(self) -> str:
-        raise NotImplementedError
+    def description(self) -> str: ...
 
     @property
     @abstractmethod
-    def major_version(self) -> int:
-        raise NotImplementedError
+    def major_version(self) -> int: ...
 
     @property
     @abstractmethod
-    def minor_version(self) -> int:
-        raise NotImplementedError
+    def minor_version(self) -> int: ...
 
     @property
     @abstractmethod
-    def input_schema(self) -> Any:
-        raise NotImplementedError
+    def input_schema(self) -> Any: ...
 
     @property
     @abstractmethod
-    def output_schema(self) -> Any:
-        raise NotImplementedError
+    def output_schema(self) -> Any: ...
 
     @abstractmethod
-    def __init__(self) -> None:
-        raise NotImplementedError
+    def __init__(self) -> None: ...
 
     @abstractmethod
     def predict(self, data: Any) -> Any:
