@@ -96,6 +96,7 @@ class Server:
         await asyncio.gather(*(self._load(entry, places) for entry in entries))
         if all(entry.state is State.FAILED for entry in entries):
             raise StartError("none of the models could be loaded")
+        self._offer_typed()
         # What is there now stays: a full collection that goes through all of MLflow's modules takes 0.1 s, in which
         # no call is answered.
         gc.collect()
@@ -133,8 +134,8 @@ class Server:
             await self._health.set_serving(True, *self._health_names(State.READY))
 
     def _offer_typed(self) -> None:
-        """Makes the RPCs that take messages of the models' own types, now that all models are known."""
-        if self._typed.make():
+        """Makes the RPCs that take messages of the models' own types, once, now that all models are known."""
+        if typed.NAME not in self.services and self._typed.make():
             self.services = (self.services[0], typed.NAME, *self.services[1:])
             self._health.services = ("", *self.services)
             self._reflection.offer(self.services, self._typed.pool)
