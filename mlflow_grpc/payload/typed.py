@@ -77,18 +77,22 @@ class TypedCodec:
             UnwritableAnswer: They are not what the model's output says, or not for one record.
 
         """
-        value = self._codec.value(predictions)
         output = self._output_class()
-        shape = self._messages.output
-        if self._is_bare and not (isinstance(value, dict) and len(shape.slots) > 1):
-            value = [value] if len(shape.slots) == 1 else list(value)
-            if len(value) != len(shape.slots):
-                unwritable("output", f"{len(value)} values for {len(shape.slots)}")
-            value = {slot.source.name or slot.name: each for slot, each in zip(shape.slots, value, strict=True)}
-        elif not isinstance(value, dict) and isinstance(value, list | tuple | np.ndarray):
-            value = dict(zip((slot.source.name for slot in shape.slots), value, strict=False))
-        fill(output, shape, value, "")
+        fill(output, self._messages.output, self._as_record(self._codec.value(predictions)), "")
         return output
+
+    def _as_record(self, value: Any) -> Any:
+        """What was predicted, by the names of the output: a bare value for the only one, a list of one for each."""
+        slots = self._messages.output.slots
+        if self._is_bare and len(slots) == 1:
+            values = [value]
+        elif isinstance(value, list | tuple | np.ndarray):
+            values = list(value)
+        else:
+            return value
+        if len(values) != len(slots):
+            unwritable("output", f"{len(values)} values for {len(slots)} fields")
+        return {slot.source.name or slot.name: each for slot, each in zip(slots, values, strict=True)}
 
     def _record(self, message: Any) -> tuple[Any, dict[str, Any] | None]:
         params = None

@@ -134,6 +134,8 @@ class Liar(Echo):
             "too large": {"count": 2**63},
             "not whole": {"count": 1.5},
             "more": {"count": 1, "secret": 2},
+            "too few": [1],
+            "too many": [1, 0.5, "", 4],
             "nothing": None,
             "whole float": {"count": 3.0, "ratio": 2},
             "inexact": {"ratio": 2**53 + 1},

@@ -171,7 +171,9 @@ def test_outputs_of_mlflow_models(served):
         assert np.array_equal(prediction if name == "classifier" else prediction.data, by_mlflow)
 
 
-@pytest.mark.parametrize("word", ["text for a number", "too large", "not whole", "more", "nothing", "inexact"])
+@pytest.mark.parametrize(
+    "word", ["text for a number", "too large", "not whole", "more", "nothing", "inexact", "too few", "too many"]
+)
 def test_outputs_that_are_not_what_the_schema_says(served, word):
     """No value is changed to fit: the model is at fault. What fits exactly is written."""
     _, _, typed = served
