@@ -148,6 +148,14 @@ class Overloaded(ServingError):
         self.retry_after_s = retry_after_s
 
 
+class Unsupported(ServingError):
+    """The model cannot do what the call asks for."""
+
+    status = Status.UNIMPLEMENTED
+    fault = Fault.CALLER
+    reason = "NOT_IMPLEMENTED"
+
+
 class UnknownModel(ServingError):
     """The call names a model that is not here."""
 

@@ -54,14 +54,14 @@ class Server:
         self._settings = settings
         self._stage = Stage.LOADING
         self._calls = Calls()
-        self.services: tuple[str, ...] = (text.NAME, models.NAME, health.NAME)
+        self.services: tuple[str, ...] = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
         # Each has threads and bounds of its own, so that none can take another's.
         self.catalog = Catalog(configuration.models, lambda: _engine(settings), reserved=self.services)
         self._health = health.HealthServicer(self.services)
         self._typed = typed.TypedService(self._calls, self.catalog)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
-            text.handlers(self._calls, self.catalog),
+            *text.handlers(self._calls, self.catalog),
             models.handlers(self._calls, self.catalog, self._typed),
             health.handlers(self._calls, self._health),
             self._typed,
@@ -136,7 +136,7 @@ class Server:
     def _offer_typed(self) -> None:
         """Makes the RPCs that take messages of the models' own types, once, now that all models are known."""
         if typed.NAME not in self.services and self._typed.make():
-            self.services = (self.services[0], typed.NAME, *self.services[1:])
+            self.services = (*self.services[:2], typed.NAME, *self.services[2:])
             self._health.services = ("", *self.services)
             self._reflection.offer(self.services, self._typed.pool)
 
@@ -201,7 +201,7 @@ class Server:
         logger.info("draining: %d calls in flight", sum(admission.in_flight for admission in admissions))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(
-                asyncio.gather(*(admission.wait_until_empty() for admission in admissions)),
+                asyncio.gather(self._calls.end_streams(), *(admission.wait_until_empty() for admission in admissions)),
                 self._settings.drain_timeout_s,
             )
         return sum(admission.in_flight for admission in admissions)

@@ -9,7 +9,6 @@ is wrapped in a message. Lists of lists and values that may be null are wrapped 
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -24,11 +23,14 @@ from google.protobuf.descriptor_pb2 import (
 from mlflow_grpc.contract.names import Scope
 from mlflow_grpc.contract.shapes import (
     Array,
+    Batch,
     Boxed,
+    Column,
     Message,
     ModelMessages,
     OneOf,
     Plain,
+    Rows,
     Shape,
     Slot,
     Timestamp,
@@ -56,8 +58,17 @@ SERVICE = "ModelgRPCService"
 
 HEADER = "The typed RPCs of the models of a server, made by `mlflow-grpc proto` from their signatures and schemas."
 
+OWN_MESSAGES = ("empty", "model", "model_collection", "error", "field_violation")
+"""Names of the messages that belong to no model (`mlflow_grpc.contract.service`)."""
+
 PARAMS_NUMBER = 1000
 """Of the field that holds a model's params: far from the columns, whose numbers grow."""
+
+ERROR_NUMBER = 1001
+"""Of the field that, in a stream, holds why there is no answer."""
+
+NULLS_NUMBER = 100_000
+"""What is added to the number of a column for that of the field with its nulls."""
 
 Proto = FieldDescriptorProto
 
@@ -89,32 +100,70 @@ class FileMaker:
 
     def __init__(self) -> None:
         self.file = FileDescriptorProto(name=FILE, package=PACKAGE, syntax="proto3")
-        self._bases = Scope("empty", "model", "model_collection")
-        self._taken = Scope("empty", "model", "model_collection", SERVICE)
+        self._bases = Scope(*OWN_MESSAGES)
+        self._taken = Scope(*OWN_MESSAGES, SERVICE)
         self.comments: dict[tuple[str, str], str] = {("", ""): HEADER}
         """What is said of messages and their fields; see `mlflow_grpc.contract.proto_text`."""
         self._base = ""
         self._known: dict[Any, Any] = {}
 
-    def add(self, name: str, contract: Contract) -> ModelMessages:
+    def add(self, name: str, contract: Contract, *, streams: bool = False) -> ModelMessages:
         """Makes the messages of a model whose inputs are known.
 
         Args:
             name: What it is called.
             contract: What it takes and gives.
+            streams: Whether it gives answers part by part.
 
         """
         self._base, self._known = self._bases.name(name, "model"), {}
         inputs = self._root("input", contract.inputs, "value")
         params = self._message(contract.params, "params") if contract.params is not None else None
+        outputs = self._root("output", contract.outputs, "prediction")
+        rows = self._rows("inputs", contract.inputs, inputs)
+        answers = self._rows("outputs", contract.outputs, outputs) if rows is not None else None
         params_field = ""
         if params is not None:
-            descriptor = next(each for each in self.file.message_type if each.name == inputs.name)
             params_field = Scope(*(slot.name for slot in inputs.slots)).name("params", "params")
-            _add_field(descriptor, params_field, PARAMS_NUMBER, params, "one")
-            self.comments[inputs.name, params_field] = "Params of the model; what is left out has its default."
-        outputs = self._root("output", contract.outputs, "prediction")
-        return ModelMessages(self._base, inputs, outputs, params, params_field)
+            for message in (inputs.name, *([rows.name] if rows is not None else [])):
+                _add_field(self._descriptor(message), params_field, PARAMS_NUMBER, params, "one")
+                self.comments[message, params_field] = "Params of the model; what is left out has its default."
+        error_field = Scope(*(slot.name for slot in outputs.slots)).name("error", "error")
+        _add_field(self._descriptor(outputs.name), error_field, ERROR_NUMBER, Message("error"), "one")
+        self.comments[outputs.name, error_field] = (
+            f"Set in a stream only, by {self._base}_predict_many, in the place of a record that failed."
+        )
+        batch = Batch(rows, answers) if rows is not None and answers is not None else None
+        return ModelMessages(self._base, inputs, outputs, params, params_field, error_field, batch, streams)
+
+    def _descriptor(self, name: str) -> DescriptorProto:
+        return next(each for each in self.file.message_type if each.name == name)
+
+    def _rows(self, role: str, part: Record | Tensor | None, row: Message) -> Rows | None:
+        """The message for any number of rows, in columns; None for what has no rows."""
+        kinds = [each.type for each in part.fields] if isinstance(part, Record) else [part]
+        if not row.slots or any(isinstance(kind, Tensor) and kind == row_of(kind) for kind in kinds):
+            return None
+        rows = Rows(self._taken.name(f"{self._base}_{role}", role))
+        descriptor = self.file.message_type.add(name=rows.name)
+        self.comments[rows.name, ""] = "Rows, in columns: each field has an entry for each row."
+        scope = Scope(*(slot.name for slot in row.slots))
+        for slot in row.slots:
+            whole = isinstance(slot.shape, Array)
+            kind = slot.source.type
+            shape = self._boxed(kind, slot.name) if isinstance(kind, ListOf | MapOf) else slot.shape
+            column = replace(slot, shape=shape, form="one" if whole else "list")
+            _add_field(descriptor, slot.name, slot.number, shape, column.form)
+            self.comments[rows.name, slot.name] = self.comments[row.name, slot.name]
+            nulls = ""
+            if not whole and (slot.source.nullable or not slot.source.required):
+                nulls = scope.name(f"{slot.name}_nulls", "nulls")
+                _add_field(descriptor, nulls, NULLS_NUMBER + slot.number, Plain(Proto.TYPE_UINT64), "list")
+                self.comments[rows.name, nulls] = (
+                    f"The rows, counted from 0, that have no {slot.name}: what stands there is of no meaning."
+                )
+            rows.columns.append(Column(column, nulls))
+        return rows
 
     def _root(self, role: str, part: Record | Tensor | None, only: str) -> Message:
         """The message for a whole input or output of one row."""
@@ -223,7 +272,7 @@ class FileMaker:
             _add_field(descriptor, "data", 1, Plain(kind), "list")
             _add_field(descriptor, "shape", 2, Plain(Proto.TYPE_INT64), "list")
             self._known[key] = name
-        return Array(self._known[key], tensor.dtype, tensor.shape)
+        return Array(self._known[key], tensor.dtype, tensor.shape, kind)
 
     def _union(self, union: Union, name: str) -> OneOf:
         if union not in self._known:
@@ -317,40 +366,3 @@ def _set_type(made: FieldDescriptorProto, shape: Shape) -> None:
             made.type, made.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{shape.name}"
         case Array() | OneOf() | Boxed():
             made.type, made.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{shape.message}"
-
-
-_MODEL_FIELDS = ("qualified_name", "display_name", "description", "major_version", "minor_version", "input_type")
-
-
-def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> None:
-    """Adds the service, its `get_models`, and an RPC for each model, all named as this family of services has them."""
-    file.message_type.add(name="empty")
-    model = file.message_type.add(name="model")
-    for number, name in enumerate((*_MODEL_FIELDS, "output_type", "predict_operation"), start=1):
-        kind = Proto.TYPE_SINT32 if name.endswith("_version") else Proto.TYPE_STRING
-        model.field.add(name=name, number=number, label=Proto.LABEL_OPTIONAL, type=kind)
-    collection = file.message_type.add(name="model_collection")
-    collection.field.add(
-        name="models",
-        number=1,
-        label=Proto.LABEL_REPEATED,
-        type=Proto.TYPE_MESSAGE,
-        type_name=f".{PACKAGE}.model",
-    )
-    for needed in (timestamp_pb2.Timestamp.DESCRIPTOR, struct_pb2.Value.DESCRIPTOR):
-        if f".{needed.full_name}" in _types(file):
-            file.dependency.append(needed.file.name)
-    service = file.service.add(name=SERVICE)
-    service.method.add(name="get_models", input_type=f".{PACKAGE}.empty", output_type=f".{PACKAGE}.model_collection")
-    for each in models:
-        service.method.add(
-            name=f"{each.base}_predict",
-            input_type=f".{PACKAGE}.{each.input.name}",
-            output_type=f".{PACKAGE}.{each.output.name}",
-        )
-
-
-def _types(file: FileDescriptorProto) -> set[str]:
-    """The types of all fields that have a named one, those of maps included."""
-    parts = [part for message in file.message_type for part in (message, *message.nested_type)]
-    return {field.type_name for part in parts for field in part.field}

@@ -46,6 +46,8 @@ class Array:
     dtype: str
     shape: tuple[int, ...]
     """Of one row: without the first size of a batch."""
+    element: "Proto.Type.ValueType"
+    """The type of its data."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,32 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A field of a message for any number of rows."""
+
+    slot: Slot
+    """What stands in it: a list of a value for each row, or one tensor of all rows."""
+    nulls: str = ""
+    """The field with the places of the rows that have no value; empty if each row has one."""
+
+
+@dataclass(eq=False)
+class Rows:
+    """A message for any number of rows."""
+
+    name: str
+    columns: list[Column] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The messages for any number of rows of a model."""
+
+    inputs: Rows
+    outputs: Rows
+
+
+@dataclass(frozen=True)
 class ModelMessages:
     """The messages of one model."""
 
@@ -101,3 +129,9 @@ class ModelMessages:
     params: Message | None = None
     """What the field for params holds; its name is `params_field`."""
     params_field: str = ""
+    error_field: str = ""
+    """The field of the output that says why there is none."""
+    batch: Batch | None = None
+    """None if what the model takes or gives has no rows."""
+    streams: bool = False
+    """Whether the model gives answers part by part."""

@@ -7,6 +7,7 @@ costs next to nothing, because under overload there are more refusals than answe
 import asyncio
 import random
 import time
+from collections import deque
 from enum import Enum
 
 from mlflow_grpc.errors import NotReady, Overloaded
@@ -22,6 +23,9 @@ class Stage(Enum):
 
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.01, 5.0
 """Within which a caller that is refused is asked to come again, in seconds."""
+
+STREAMS_SHARE = 0.5
+"""How much of the room streams may take up: what they send waits for its turn, and calls still come in."""
 
 LEARN = 0.05
 """The weight of the last call in the time that lies between two calls that leave."""
@@ -45,6 +49,7 @@ class Admission:
         self._most_bytes = most_bytes
         self._interval_s = 0.0  # Between two calls that leave, lately, while there are others.
         self._last_left = 0.0
+        self._in_line: deque[asyncio.Future[None]] = deque()  # Of streams, for room.
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -109,8 +114,46 @@ class Admission:
         self._last_left = now
         self._bytes -= size
         self.in_flight -= 1
+        if self._in_line:
+            self._next_in_line()
         if not self.in_flight:
             self._empty.set()
+
+    async def enter_in_turn(self, size: int) -> None:
+        """Lets a message of a stream in as soon as there is room, and takes note of it; it has to `leave_in_turn`.
+
+        Args:
+            size: Its size, in bytes or characters.
+
+        Raises:
+            NotReady: The model is loading, or the server is draining.
+
+        """
+        while self.in_flight and (
+            self.in_flight >= self._most_calls * STREAMS_SHARE or self._bytes + size > self._most_bytes * STREAMS_SHARE
+        ):
+            turn = asyncio.get_running_loop().create_future()
+            self._in_line.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._next_in_line()
+                raise
+        self.enter(size)
+        self.present += 1
+
+    def leave_in_turn(self, size: int) -> None:
+        """A message of a stream has been answered; `size` as it was then."""
+        self.present -= 1
+        self.leave(size)
+
+    def _next_in_line(self) -> None:
+        while self._in_line:
+            turn = self._in_line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     async def wait_until_empty(self) -> None:
         """Returns once no admitted call is left; at once if there is none."""

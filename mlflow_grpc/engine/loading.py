@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.engine.execution import Plain
+from mlflow_grpc.engine.requests import Plain
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, RecordCodec, TextCodec

@@ -35,6 +35,7 @@ __all__ = [
     "predict_function",
     "predictions_to_json",
     "refuses_content_type",
+    "streams",
     "unwrapped_predictions_to_json",
 ]
 
@@ -87,6 +88,11 @@ def predict_function(model: PyFuncModel) -> Any:
     Params are not handed on: it is for models without a params schema, which MLflow gives None.
     """
     return model._predict_fn
+
+
+def streams(model: PyFuncModel) -> bool:
+    """Whether a model has a `predict_stream`."""
+    return model._predict_stream_fn is not None
 
 
 class _Reached(Exception):

@@ -8,6 +8,8 @@ Rule of this module: neither is imported. What derives from their classes has im
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mlflow_grpc.config import Decorator
@@ -89,16 +91,46 @@ class MLModel:
         return [self._predict(record, f"[{place}]" if len(data) > 1 else "") for place, record in enumerate(data)]
 
     def _predict(self, record: Any, place: str) -> Any:
-        try:
+        with _errors_told(place):
             return self._model.predict(data=record)
-        except BaseException as error:
-            if any(classes.derives_from(type(error), package, REFUSAL) for package in (NEWER, OLDER)):
-                refused = RecordRefused(str(error), records.violations_behind(error))
-                raise InvalidPayload(**refused.words(place)) from None
-            raise ModelFailed(
-                "The model raised an exception. It is in the server's log, under the request id of this answer.",
-                error_class=type(error).__name__,
-            ) from error
+
+    @property
+    def streams(self) -> bool:
+        """Whether its class has a `predict_stream`; one behind a decorator that has none does not count, since calls
+        would pass the decorator by.
+        """
+        return callable(getattr(type(self._model), "predict_stream", None))
+
+    def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
+        """Runs the model's `predict_stream` on the one record that there is; each part is as an answer of `predict`.
+
+        Raises:
+            InvalidPayload: There are several records, or the model says that it does not fit its schema.
+            ModelFailed: The model raised anything else.
+
+        """
+        if len(data) != 1:
+            raise InvalidPayload(f"predict_stream takes one record, and these are {len(data)}.")
+        with _errors_told(""):
+            for part in self._model.predict_stream(data=data[0]):
+                yield [part]
+
+
+@contextmanager
+def _errors_told(place: str) -> Iterator[None]:
+    """Turns whatever the model raises, for the record at a place, into InvalidPayload or ModelFailed."""
+    try:
+        yield
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if any(classes.derives_from(type(error), package, REFUSAL) for package in (NEWER, OLDER)):
+            refused = RecordRefused(str(error), records.violations_behind(error))
+            raise InvalidPayload(**refused.words(place)) from None
+        raise ModelFailed(
+            "The model raised an exception. It is in the server's log, under the request id of this answer.",
+            error_class=type(error).__name__,
+        ) from error
 
 
 def load(

@@ -4,6 +4,7 @@ Rule of this module: words only. It imports neither MLflow nor gRPC, so that the
 tested with a model written in a few lines.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -67,6 +68,17 @@ class HostedModel(Protocol):
     @property
     def about(self) -> About:
         """What it says of itself."""
+        ...
+
+    @property
+    def streams(self) -> bool:
+        """Whether it has a `predict_stream`."""
+        ...
+
+    def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
+        """The parts of an answer, each in whatever type the model gives; raises what `predict` raises while they are
+        made, and nothing before. Only for a model that `streams`.
+        """
         ...
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> Any:

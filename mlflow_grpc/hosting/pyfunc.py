@@ -8,7 +8,8 @@ import json
 import logging
 import re
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow_grpc.contract import json_schema, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Record, Tensor
-from mlflow_grpc.errors import ModelFailed, StartError, Status
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
 from mlflow_grpc.hosting import arrays
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
@@ -154,24 +155,52 @@ class PyfuncModel:
                 model must not be able to end the server.
 
         """
-        try:
+        with _errors_told():
             return self._model.predict(data, params=params)
-        except BaseException as error:
-            if internals.input_was_refused(error):
-                raise InputRefused from error
-            if isinstance(error, MlflowException):
-                raise ModelFailed(
-                    f"The model answered {error.error_code}. Its message is in the server's log, "
-                    "under the request id of this answer.",
-                    status=status_of_error_code(error.error_code),
-                    reason=error.error_code,
-                    error_class=error.error_class,
-                ) from error
+
+    @property
+    def streams(self) -> bool:
+        """Whether it was logged as a model that streams."""
+        return internals.streams(self._model)
+
+    def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
+        """Runs `PyFuncModel.predict_stream`, which enforces the schema before the first part.
+
+        Raises:
+            InvalidPayload: There are several rows.
+            InputRefused: MLflow's checks refused data or params.
+            ModelFailed: The model raised.
+
+        """
+        if isinstance(data, pd.DataFrame | pd.Series | np.ndarray | list) and len(data) != 1:
+            raise InvalidPayload(f"predict_stream takes one row, and these are {len(data)}.")
+        with _errors_told():
+            yield from self._model.predict_stream(data, params=params)
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Turns whatever comes out of MLflow and the model into InputRefused or ModelFailed."""
+    try:
+        yield
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if internals.input_was_refused(error):
+            raise InputRefused from error
+        if isinstance(error, MlflowException):
             raise ModelFailed(
-                "The model raised an exception. It is in the server's log, under the request id of "
-                "this answer. Check that the payload has the columns and types the model was trained on.",
-                error_class=type(error).__name__,
+                f"The model answered {error.error_code}. Its message is in the server's log, "
+                "under the request id of this answer.",
+                status=status_of_error_code(error.error_code),
+                reason=error.error_code,
+                error_class=error.error_class,
             ) from error
+        raise ModelFailed(
+            "The model raised an exception. It is in the server's log, under the request id of "
+            "this answer. Check that the payload has the columns and types the model was trained on.",
+            error_class=type(error).__name__,
+        ) from error
 
 
 _bringing_code = threading.Lock()

@@ -4,6 +4,7 @@ Rule of this module: a codec belongs to one model, keeps nothing of a call and m
 threads at once. `Any` stands for what MLflow makes of a payload and goes no further than here.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +24,28 @@ class ModelInput:
 
 PLAIN_INPUT = ModelInput(None)
 """Of an answer to plain rows, for which only `bare_answer` counts."""
+
+
+class Absent:
+    """Of one value, ABSENT."""
+
+
+ABSENT = Absent()
+"""Stands in a column for a row that has no value there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records in columns."""
+
+    columns: dict[str, Any]
+    """By their names, a value for each record, or one array with a row for each."""
+    count: int
+
+    def each(self) -> Iterator[dict[str, Any]]:
+        """One record after the other, without what is absent."""
+        for place in range(self.count):
+            yield {name: column[place] for name, column in self.columns.items() if column[place] is not ABSENT}
 
 
 class Codec(Protocol):
@@ -77,6 +100,25 @@ class RecordCodec(Codec, Protocol):
         """Finds the words for a refusal of `decode_record` or of the model's own checks."""
         ...
 
+    def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
+        """Takes any number of records; raises what `decode_record` raises."""
+        ...
+
+    def explain_records(
+        self, records: Records, params: dict[str, Any] | None, cause: BaseException | None
+    ) -> InvalidPayload:
+        """Finds the words for a refusal of `decode_records` or of the model's own checks."""
+        ...
+
+    def rows(self, predictions: Any) -> list[Any]:
+        """What was predicted, for each row as `value` gives it for one.
+
+        Raises:
+            UnwritableAnswer: It has no rows.
+
+        """
+        ...
+
     def value(self, predictions: Any) -> Any:
         """What was predicted for one record: a dictionary, a value or an array.
 
@@ -116,4 +158,4 @@ class TextCodec:
         )
 
 
-__all__ = ["PLAIN_INPUT", "Codec", "InputRefused", "ModelInput", "RecordCodec", "TextCodec"]
+__all__ = ["ABSENT", "PLAIN_INPUT", "Codec", "InputRefused", "ModelInput", "RecordCodec", "Records", "TextCodec"]

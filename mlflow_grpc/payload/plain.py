@@ -49,6 +49,12 @@ class PlainDecoder(Protocol):
         """One row of values: a value for each column, or the elements of a row of a tensor; None if it is not plain."""
         ...
 
+    def columns(self, values: list[Any]) -> PlainRows | None:
+        """Rows of binary values: for each column an array of its own type, or a list of texts, or one array for a
+        tensor; None if they are not plain.
+        """
+        ...
+
     def table(self, members: Sequence[PlainRows]) -> Table:
         """The rows of all members, one below the other, as MLflow's checks would hand them to the model."""
         ...
@@ -189,6 +195,12 @@ class ColumnDecoder(_NamedDecoder):
             for places in _mixtures(len(columns[0]), self._width, most)
         ]
 
+    def columns(self, values: list[Any]) -> PlainRows | None:
+        """Rows of binary values."""
+        kinds = zip(values, self._kinds, strict=True)
+        checked = [cells.OF_COLUMN[kind](column) if kind is DataType.string else column for column, kind in kinds]
+        return None if any(column is None for column in checked) else PlainRows(checked, len(values[0]))
+
     def _of_rows(self, flat: list[Any], places: list[int]) -> PlainRows | None:
         return self._of_columns([flat[place :: self._width] for place in places])
 
@@ -214,6 +226,10 @@ class MatrixDecoder(_NamedDecoder):
             if (places := self._places(tuple(names))) and matrix.shape[1] == self._width:
                 return self._ordered(matrix, places)
         return super().decode(text)
+
+    def columns(self, values: list[Any]) -> PlainRows | None:
+        """Rows of binary values."""
+        return PlainRows(np.array(values).T, len(values[0]))
 
     def table(self, members: Sequence[PlainRows]) -> pd.DataFrame:
         """The rows of all members as a frame."""
@@ -280,6 +296,13 @@ class TensorDecoder:
         """One row of so many elements as its shape has."""
         array = cells.OF_TENSOR[self._dtype](values) if len(values) == math.prod(self._row_shape) else None
         return None if array is None else PlainRows(array.reshape(1, *self._row_shape), 1)
+
+    def columns(self, values: list[Any]) -> PlainRows | None:
+        """Rows of binary values."""
+        (array,) = values
+        own = array.astype(self._dtype, copy=False)
+        fits = array.shape[1:] == self._row_shape and (own is array or np.array_equal(own, array))
+        return PlainRows(own, len(own)) if fits else None
 
     def table(self, members: Sequence[PlainRows]) -> npt.NDArray[Any]:
         """The rows of all members."""

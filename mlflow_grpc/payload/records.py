@@ -8,12 +8,13 @@ Rule of this module: what is a record's fault is said by the model's own schema.
 
 import csv
 import json
+from collections.abc import Iterable
 from io import StringIO
 from typing import Any, NoReturn
 
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting.records import RecordRefused, RecordSchema
-from mlflow_grpc.payload.codec import ModelInput
+from mlflow_grpc.payload.codec import ModelInput, Records
 
 JSON, CSV = "application/json", "text/csv"
 
@@ -52,13 +53,16 @@ class RecordsCodec:
             found, bare = _rows(text), False
         else:
             found, bare = self._records(_parsed(text))
-        records = []
-        for place, record in enumerate(found):
+        return ModelInput(self._checked(found, bare=bare), bare_answer=bare)
+
+    def _checked(self, records: Iterable[dict[str, Any]], *, bare: bool) -> list[Any]:
+        checked = []
+        for place, record in enumerate(records):
             try:
-                records.append(self._schema.parse(record))
+                checked.append(self._schema.parse(record))
             except RecordRefused as refused:
                 raise InvalidPayload(**refused.words("" if bare else f"[{place}]")) from None
-        return ModelInput(records, bare_answer=bare)
+        return checked
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
         """Writes the outputs as JSON.
@@ -89,6 +93,20 @@ class RecordsCodec:
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
         """Says that a record was refused; `decode_record` has said why."""
         return InvalidPayload("The record does not fit the model.")
+
+    def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
+        """Checks one record after the other."""
+        return ModelInput(self._checked(records.each(), bare=False))
+
+    def explain_records(
+        self, records: Records, params: dict[str, Any] | None, cause: BaseException | None
+    ) -> InvalidPayload:
+        """Says that a record was refused; `decode_records` has said why."""
+        return InvalidPayload("The records do not fit the model.")
+
+    def rows(self, predictions: Any) -> list[Any]:
+        """The outputs, in Python's types."""
+        return [self._schema.values(prediction) for prediction in predictions]
 
     def value(self, predictions: Any) -> Any:
         """The output for the one record, in Python's types."""

@@ -19,7 +19,7 @@ from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CO
 from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.model import InputRefused
-from mlflow_grpc.payload.codec import ModelInput
+from mlflow_grpc.payload.codec import ABSENT, ModelInput, Records
 from mlflow_grpc.payload.explain import Explainer
 
 
@@ -90,6 +90,33 @@ class ScoringCodec:
         """Finds the words for a refusal."""
         return self.explain(self._as_json(record, params), None, cause)
 
+    def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
+        """Takes records the way that the same ones as JSON go, so that they come to the same."""
+        return self.decode(self._rows_as_json(records, params), None)
+
+    def explain_records(
+        self, records: Records, params: dict[str, Any] | None, cause: BaseException | None
+    ) -> InvalidPayload:
+        """Finds the words for a refusal."""
+        return self.explain(self._rows_as_json(records, params), None, cause)
+
+    def rows(self, predictions: Any) -> list[Any]:
+        """What was predicted for each row."""
+        if isinstance(predictions, dict) and predictions:
+            parts = list(predictions.values())
+            if all(isinstance(part, np.ndarray) and part.ndim for part in parts) and len(set(map(len, parts))) == 1:
+                return [dict(zip(predictions, row, strict=True)) for row in zip(*parts, strict=True)]
+        if isinstance(predictions, pd.DataFrame):
+            return list(predictions.to_dict("records"))
+        if isinstance(predictions, pd.Series):
+            return list(predictions.to_list())
+        if isinstance(predictions, list) or (isinstance(predictions, np.ndarray) and predictions.ndim):
+            return list(predictions)
+        raise UnwritableAnswer(
+            "The model returned something that has no row for each row. The plain predict of service MLflow gives "
+            "whatever the model returns."
+        )
+
     def value(self, predictions: Any) -> Any:
         """What was predicted for the one row; the whole of what has no rows."""
         if isinstance(predictions, dict):
@@ -112,7 +139,21 @@ class ScoringCodec:
         else:
             values = list(record.values())
             payload = {"inputs": values} if len(values) == 1 else {"dataframe_split": {"data": [values]}}
-        return json.dumps({**payload, "params": params} if params else payload, default=_as_mlflow_reads_it)
+        return _with_params(payload, params)
+
+    def _rows_as_json(self, records: Records, params: dict[str, Any] | None) -> str:
+        payload: dict[str, Any]
+        columns = records.columns
+        if self._input_schema is not None and self._input_schema.is_tensor_spec():
+            payload = {"inputs": columns if self._input_schema.has_input_names() else next(iter(columns.values()))}
+        elif self._input_schema is not None and self._input_schema.has_input_names():
+            rows = list(zip(*columns.values(), strict=True))
+            payload = {"dataframe_split": {"columns": list(columns), "data": rows}}
+        elif len(columns) == 1:
+            payload = {"inputs": next(iter(columns.values()))}
+        else:
+            payload = {"dataframe_split": {"data": list(zip(*columns.values(), strict=True))}}
+        return _with_params(payload, params)
 
 
 def _only(rows: Any) -> Any:
@@ -121,7 +162,13 @@ def _only(rows: Any) -> Any:
     return rows[0]
 
 
+def _with_params(payload: dict[str, Any], params: dict[str, Any] | None) -> str:
+    return json.dumps({**payload, "params": params} if params else payload, default=_as_mlflow_reads_it)
+
+
 def _as_mlflow_reads_it(value: Any) -> Any:
+    if value is ABSENT:
+        return None
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value.tolist()
 
 

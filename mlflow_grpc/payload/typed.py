@@ -78,10 +78,14 @@ class TypedCodec:
 
         """
         output = self._output_class()
-        fill(output, self._messages.output, self._as_record(self._codec.value(predictions)), "")
+        fill(output, self._messages.output, self.as_record(self._codec.value(predictions)), "")
         return output
 
-    def _as_record(self, value: Any) -> Any:
+    def failed(self, error: ProtoMessage) -> ProtoMessage:
+        """The output message that has nothing but an error."""
+        return self._output_class(**{self._messages.error_field: error})
+
+    def as_record(self, value: Any) -> Any:
         """What was predicted, by the names of the output: a bare value for the only one, a list of one for each."""
         slots = self._messages.output.slots
         if self._is_bare and len(slots) == 1:
@@ -94,10 +98,14 @@ class TypedCodec:
             unwritable("output", f"{len(values)} values for {len(slots)} fields")
         return {slot.source.name or slot.name: each for slot, each in zip(slots, values, strict=True)}
 
+    def params(self, message: Any) -> dict[str, Any] | None:
+        """The params that are there; None if there are none."""
+        if self._messages.params is None or not message.HasField(self._messages.params_field):
+            return None
+        return self._reader.record(getattr(message, self._messages.params_field), self._messages.params, "params")
+
     def _record(self, message: Any) -> tuple[Any, dict[str, Any] | None]:
-        params = None
-        if self._messages.params is not None and message.HasField(self._messages.params_field):
-            params = self._reader.record(getattr(message, self._messages.params_field), self._messages.params, "params")
+        params = self.params(message)
         record = self._reader.record(message, self._messages.input, "")
         if self._is_array and "value" not in record:
             raise InvalidPayload("The field value is missing.", violations=(FieldViolation("value", "is missing"),))

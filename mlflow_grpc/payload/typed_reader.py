@@ -4,12 +4,15 @@ Rule of this module: no value is changed on the way. What a message may hold and
 """
 
 import math
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
+from mlflow_grpc.payload.codec import ABSENT
 
 EXACT = 2**53
 """Integers up to here are the same as a float."""
@@ -37,6 +40,19 @@ class Reader:
     @staticmethod
     def _is_unspecified(message: Any, slot: Slot) -> bool:
         return isinstance(slot.shape, Words) and getattr(message, slot.name) == 0
+
+    def column(self, found: Any, slot: Slot, nulls: set[int], where: str) -> list[Any]:
+        """The values of a column, with ABSENT in the rows that have none."""
+        if isinstance(slot.shape, Plain) and not nulls:
+            return list(found)
+        return [
+            ABSENT if place in nulls else self._value(each, slot.shape, f"{where}[{place}]")
+            for place, each in enumerate(found)
+        ]
+
+    def tensor(self, found: Any, shape: Array, count: int, where: str) -> Any:
+        """One tensor of so many rows, for each of which there is a shape."""
+        return _array_of(found, replace(shape, shape=(count, *shape.shape)), where)
 
     def _many(self, found: Any, slot: Slot, where: str) -> Any:
         if slot.form == "map":
@@ -110,7 +126,9 @@ def _array_of(value: Any, shape: Array, where: str) -> Any:
     )
     if not fits or any(size < 0 for size in sizes) or math.prod(sizes) != len(value.data):
         _refuse(where, f"must have the shape {list(shape.shape)} (-1 is any size) and as many elements in data")
-    return np.array(value.data).reshape(sizes)
+    # Of texts and bytes as numpy's own types, those at the end would lose their NULs.
+    kind = object if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) else None
+    return np.array(value.data, dtype=kind).reshape(sizes)
 
 
 def _refuse(where: str, what: str) -> NoReturn:

@@ -5,6 +5,7 @@ Rule of this module: no value is changed on the way. What a message cannot say e
 
 import datetime
 import math
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -41,12 +42,13 @@ def fill(message: Any, shape: Message, value: Any, path: str) -> None:
     for slot in shape.slots:
         each = rest.pop(slot.source.name or slot.name, None)
         if each is not None:
-            _put(message, slot, each, f"{path}.{slot.source.name or slot.name}".lstrip("."))
+            put(message, slot, each, f"{path}.{slot.source.name or slot.name}".lstrip("."))
     if rest:
         unwritable(path or "it", "fields that the schema does not have")
 
 
-def _put(message: Any, slot: Slot, value: Any, where: str) -> None:
+def put(message: Any, slot: Slot, value: Any, where: str) -> None:
+    """Writes a value into the field that a slot says."""
     if slot.form == "one":
         _put_one(message, slot.name, slot.shape, value, where)
     elif slot.form == "list":
@@ -54,11 +56,7 @@ def _put(message: Any, slot: Slot, value: Any, where: str) -> None:
         items = value.tolist() if isinstance(value, np.ndarray) else value
         if not isinstance(items, list | tuple | set | frozenset):
             unwritable(where, f"a value of type {type(value).__name__}")
-        if isinstance(slot.shape, Plain | Words):
-            field.extend(_scalar(each, slot.shape, f"{where}[{place}]") for place, each in enumerate(items))
-        else:
-            for place, each in enumerate(items):
-                _write(field.add(), slot.shape, each, f"{where}[{place}]")
+        extend(field, slot.shape, items, where)
     else:
         if not isinstance(value, dict):
             unwritable(where, f"a value of type {type(value).__name__}")
@@ -68,6 +66,20 @@ def _put(message: Any, slot: Slot, value: Any, where: str) -> None:
                 field[str(key)] = _scalar(each, slot.shape, f"{where}.{key}")
             else:
                 _write(field[str(key)], slot.shape, each, f"{where}.{key}")
+
+
+def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, filler: Any = None) -> None:
+    """Writes values into a repeated field; `filler` stands there where a value is None, if there may be such."""
+    if isinstance(shape, Plain | Words):
+        field.extend(
+            filler if each is None and filler is not None else _scalar(each, shape, f"{where}[{place}]")
+            for place, each in enumerate(values)
+        )
+        return
+    for place, each in enumerate(values):
+        made = field.add()
+        if each is not None or filler is None:
+            _write(made, shape, each, f"{where}[{place}]")
 
 
 def _put_one(message: Any, name: str, shape: Shape, value: Any, where: str) -> None:
@@ -87,24 +99,35 @@ def _write(message: Any, shape: Shape, value: Any, where: str) -> None:
         case Value():
             _write_json(message, value, where)
         case Array():
-            array = np.asarray(value)
+            array = _array(value, where)
             message.shape.extend(array.shape)
-            message.data.extend(_elements(array, where))
+            message.data.extend(_elements(array, shape, where))
         case OneOf():
             _write_alternative(message, shape, value, where)
         case Boxed():
             if value is not None:
-                _put(message, shape.content, value, where)
+                put(message, shape.content, value, where)
         case Message():
             fill(message, shape, value, where)
         case _:
             unwritable(where, f"a value of type {type(value).__name__}")
 
 
-def _elements(array: Any, where: str) -> list[Any]:
-    if array.dtype.kind in "biuf":
-        return list(array.ravel().tolist())
-    return [_scalar(each, Plain(Proto.TYPE_STRING), where) for each in array.ravel().tolist()]
+def _array(value: Any, where: str) -> Any:
+    try:
+        return np.asarray(value)
+    except ValueError:  # Rows of different shapes.
+        unwritable(where, "rows of different shapes")
+
+
+def _elements(array: Any, shape: Array, where: str) -> list[Any]:
+    if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) or array.dtype.kind not in "biuf":
+        return [_scalar(each, Plain(shape.element), where) for each in array.ravel().tolist()]
+    with np.errstate(all="ignore"):
+        own = array.astype(shape.dtype)
+    if not np.array_equal(own, array, equal_nan=array.dtype.kind == "f"):
+        unwritable(where, f"numbers that are not exact as {shape.dtype}")
+    return list(own.ravel().tolist())
 
 
 def _write_alternative(message: Any, shape: OneOf, value: Any, where: str) -> None:

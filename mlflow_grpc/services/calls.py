@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import grpc
@@ -41,6 +41,7 @@ class Call:
     __slots__ = (
         "_metadata",
         "context",
+        "end_reading",
         "engine",
         "method",
         "model",
@@ -55,6 +56,7 @@ class Call:
         self.context = context
         self.model = ""  # The name of the model that is called, for log and errors; set by the servicer.
         self.engine: Any = None  # What runs that model; set by the servicer too.
+        self.end_reading: Callable[[], object] | None = None  # Of a stream; set by the servicer if it has a use for it.
         self.request_bytes = self.response_bytes = 0
         self.started = time.perf_counter()
         self._metadata = context.invocation_metadata() or ()
@@ -92,7 +94,9 @@ def _request_id(given: str | None) -> str:
 
 
 Behaviour = Callable[[Any, Call], Awaitable[Message | None]]
-"""Takes the request, or an iterator of them, and the call; gives the answer, or None if it wrote a stream."""
+"""Takes the request, or an iterator of them, and the call; gives the answer, or None if it wrote a stream. The iterator
+raises InvalidMessage in the place of a message that does not parse, and goes on after it.
+"""
 
 
 class Door(Protocol):
@@ -111,7 +115,7 @@ class Calls:
     """Makes gRPC handlers out of servicers, and knows the calls that are open."""
 
     def __init__(self) -> None:
-        self._open: set[asyncio.Task[Any] | None] = set()
+        self._open: dict[asyncio.Task[Any] | None, Call] = {}
         self._closing = False
 
     def handlers(
@@ -120,7 +124,7 @@ class Calls:
         servicer: Any,
         *,
         path: str | None = None,
-        door: Door | None = None,
+        door: Door | Mapping[str, Door] | None = None,
         level: int = logging.DEBUG,
     ) -> "Handlers":
         """Handlers for a service.
@@ -131,7 +135,7 @@ class Calls:
                 answer, or if the answer is a stream, writes to the call; requests come as an iterator if
                 they are a stream.
             path: The service's full name on the wire, if not the descriptor's.
-            door: Where calls arrive before anything of their request is read.
+            door: Where calls arrive before anything of their request is read; or that of each method by its name.
             level: The level of the log line of a call that went well.
 
         """
@@ -140,11 +144,25 @@ class Calls:
             name,
             {
                 method.name: self.handler(
-                    f"/{name}/{method.name}", method, getattr(servicer, method.name), door=door, level=level
+                    f"/{name}/{method.name}",
+                    method,
+                    getattr(servicer, method.name),
+                    door=door[method.name] if isinstance(door, Mapping) else door,
+                    level=level,
                 )
                 for method in service.methods
             },
         )
+
+    async def end_streams(self) -> None:
+        """Has nothing more read from streams that would go on for ever, and waits until what was read is answered."""
+        ending = []
+        for task, call in self._open.items():
+            if call.end_reading is not None and task is not None:
+                call.end_reading()
+                ending.append(task)
+        if ending:
+            await asyncio.wait(ending)
 
     def end_all(self) -> None:
         """Ends every call that is still open with UNAVAILABLE: watchers of health, which would never end by
@@ -180,7 +198,7 @@ class Calls:
             call = Call(path, context)
             answer = None
             task = asyncio.current_task()
-            self._open.add(task)
+            self._open[task] = call
             arrived = False
             try:
                 try:
@@ -188,13 +206,13 @@ class Calls:
                         door.arrive(call)
                         arrived = True
                     if client_streaming:
-                        request: Any = _each(request_class, chunks, call)
+                        request: Any = _Requests(request_class, chunks, call)
                     else:
                         request = _parse(request_class, await context.read(), call)
                     message = await behaviour(request, call)
                     answer = None if message is None else call.serialized(message)
                 finally:
-                    self._open.discard(task)
+                    self._open.pop(task, None)
                     if arrived and door is not None:
                         door.depart(call)
             except BaseException as error:  # noqa: BLE001 - every end of a call is told there
@@ -220,27 +238,46 @@ class Calls:
                 )
                 raise error
             error = NotReady(SHUTDOWN)
-        if not isinstance(error, ServingError):
-            unforeseen = error
-            error = ServingError(
-                "The server failed to answer. What happened is in its log, under the request id of this answer."
-            )
-            error.__cause__ = unforeseen
-        _log(
-            logging.INFO if error.fault is Fault.CALLER else logging.ERROR if error.__cause__ else logging.WARNING,
-            call,
-            error.status.value,
-            cause=error.__cause__,
-            reason=error.reason,
-            error=error.message,
-        )
+        error = as_serving_error(error)
+        log_failure(call, error)
         code, message, trailers = status.of_error(error, request_id=call.request_id, model=call.model)
         await context.abort(code, message, trailers)
 
 
-async def _each(request_class: type[Message], chunks: AsyncIterator[bytes], call: Call) -> AsyncIterator[Message]:
-    async for chunk in chunks:
-        yield _parse(request_class, chunk, call)
+class _Requests(AsyncIterator[Message]):
+    """The messages of a stream."""
+
+    def __init__(self, request_class: type[Message], chunks: AsyncIterator[bytes], call: Call) -> None:
+        self._request_class = request_class
+        self._chunks = aiter(chunks)
+        self._call = call
+
+    async def __anext__(self) -> Message:
+        return _parse(self._request_class, await anext(self._chunks), self._call)
+
+
+def as_serving_error(error: BaseException) -> ServingError:
+    """The error itself if it is foreseen, else one that says nothing of it but keeps it for the log."""
+    if isinstance(error, ServingError):
+        return error
+    told = ServingError(
+        "The server failed to answer. What happened is in its log, under the request id of this answer."
+    )
+    told.__cause__ = error
+    return told
+
+
+def log_failure(call: Call, error: ServingError, **more: Any) -> None:
+    """Writes the log line of a call that failed, or of one message of a stream."""
+    _log(
+        logging.INFO if error.fault is Fault.CALLER else logging.ERROR if error.__cause__ else logging.WARNING,
+        call,
+        error.status.value,
+        cause=error.__cause__,
+        reason=error.reason,
+        error=error.message,
+        **more,
+    )
 
 
 def _parse(request_class: type[Message], data: Any, call: Call) -> Message:

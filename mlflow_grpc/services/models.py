@@ -76,7 +76,7 @@ class ModelsServicer:
                 message.deterministic = about.deterministic
             message.example = about.example
             if entry.config.endpoint:
-                self._add_rpcs(message.rpcs, entry)
+                self._add_rpcs(message.rpcs, entry, streams=loaded.model.streams)
         described: Message = message
         return described
 
@@ -88,10 +88,12 @@ class ModelsServicer:
                 if slot.source.name and slot.name != slot.source.name:
                     getattr(message, part).field_names[slot.name] = slot.source.name
 
-    def _add_rpcs(self, rpcs: Any, entry: Entry) -> None:
+    def _add_rpcs(self, rpcs: Any, entry: Entry, *, streams: bool) -> None:
         metadata = {} if self._catalog.is_reached_without_name(entry) else {MODEL_KEY: entry.label}
-        for method in protos.service(text.NAME).methods:
-            _add_rpc(rpcs, text.NAME, method, metadata)
+        for service in (text.NAME, text.STREAM_NAME):
+            for method in protos.service(service).methods:
+                if streams or method.name != "predict_stream":
+                    _add_rpc(rpcs, service, method, metadata)
         for method in self._typed.methods_of(entry):
             _add_rpc(rpcs, NAME_OF_TYPED, method, {})
 

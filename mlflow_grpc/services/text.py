@@ -1,49 +1,81 @@
-"""Service MLflow: a string in, a string out."""
+"""Services MLflow and MLflowStream: a string in, a string out."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
-from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog
+from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.errors import ServingError
+from mlflow_grpc.services import doors
 from mlflow_grpc.services.calls import Call, Calls
+from mlflow_grpc.services.streams import answer_each, error_message
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.calls import Handlers
 
 CONTENT_TYPE_KEY = "mlflow-content-type"
 NAME = "MLflow"
+STREAM_NAME = "MLflowStream"
 
 
 class TextServicer:
     """`rpc predict(Input) returns (Output)` of mlflow.proto."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def arrive(self, call: Call) -> None:
-        """Finds the model that a call is for, of which nothing has been read, and takes note of it or refuses it."""
-        entry = self._catalog.find(call.metadata(MODEL_KEY))
-        call.model, call.engine = entry.name, entry.engine
-        entry.engine.admission.arrive()
-
-    def depart(self, call: Call) -> None:
-        """A call that arrived has ended."""
-        call.engine.admission.depart()
-
     async def predict(self, request: Any, call: Call) -> Message:
         """Answers one payload; see `Engine.predict` for the errors."""
-        answer = await call.engine.predict(
-            request.value,
-            content_type=call.metadata(CONTENT_TYPE_KEY),
-            time_remaining_s=call.context.time_remaining(),
-        )
-        output: Message = protos.Output(value=answer)
-        return output
+        asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY))
+        return _output(await call.engine.predict(asked, time_remaining_s=call.context.time_remaining()))
 
 
-def handlers(calls: Calls, catalog: Catalog) -> "Handlers":
-    """The handlers of service MLflow."""
-    servicer = TextServicer(catalog)
-    return calls.handlers(protos.service(NAME), servicer, door=servicer, level=logging.INFO)
+class StreamServicer:
+    """The RPCs of service MLflowStream."""
+
+    async def predict_many(self, requests: AsyncIterator[Any], call: Call) -> None:
+        """Answers each payload of a stream, in their order."""
+        content_type = call.metadata(CONTENT_TYPE_KEY)
+
+        async def answer(request: Any) -> Message:
+            asked = call.engine.text(request.value, content_type)
+            return _output(await call.engine.predict_in_turn(asked, time_remaining_s=call.context.time_remaining()))
+
+        await answer_each(requests, call, answer, _failed)
+
+    async def predict_stream(self, request: Any, call: Call) -> None:
+        """Gives the parts of one answer; see `Engine.predict_stream` for the errors."""
+        asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY))
+        async with aclosing(call.engine.predict_stream(asked, time_remaining_s=call.context.time_remaining())) as parts:
+            async for text in parts:
+                await call.write(_output(text))
+
+
+_Error = protos.message_named("Output.Error")
+
+
+def _output(text: str) -> Message:
+    output: Message = protos.Output(value=text)
+    return output
+
+
+def _failed(error: ServingError) -> Message:
+    output: Message = protos.Output(error=error_message(_Error, error))
+    return output
+
+
+def handlers(calls: Calls, catalog: Catalog) -> "tuple[Handlers, Handlers]":
+    """The handlers of both services."""
+    find = doors.named(catalog)
+    one, many = doors.CallDoor(find), doors.StreamDoor(find)
+    servicer = StreamServicer()
+    return (
+        calls.handlers(protos.service(NAME), TextServicer(), door=one, level=logging.INFO),
+        calls.handlers(
+            protos.service(STREAM_NAME),
+            servicer,
+            door={"predict_many": many, "predict_stream": one},
+            level=logging.INFO,
+        ),
+    )

@@ -5,6 +5,8 @@ server in the process can clash with them.
 """
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,12 +16,20 @@ from google.protobuf.message import Message
 from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc import protos
-from mlflow_grpc.contract import messages
+from mlflow_grpc.contract import messages, service
 from mlflow_grpc.contract.messages import FileMaker
+from mlflow_grpc.contract.service import Kind
 from mlflow_grpc.contract.shapes import ModelMessages
+from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.catalog import Catalog, Entry
+from mlflow_grpc.errors import ServingError
+from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.typed import TypedCodec
-from mlflow_grpc.services.calls import Call, Calls
+from mlflow_grpc.payload.typed_rows import RowsCodec
+from mlflow_grpc.services import doors
+from mlflow_grpc.services.calls import Call, Calls, Door
+from mlflow_grpc.services.doors import CallDoor, StreamDoor
+from mlflow_grpc.services.streams import answer_each, error_message
 
 if TYPE_CHECKING:
     from mlflow_grpc.engine.loading import Loaded
@@ -37,15 +47,20 @@ def plan(catalog: Catalog) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelM
     """
     maker = FileMaker()
     made = [
-        (entry, entry.loaded, maker.add(_label(entry, catalog), entry.loaded.model.about.contract))
+        (
+            entry,
+            entry.loaded,
+            maker.add(_label(entry, catalog), entry.loaded.model.about.contract, streams=entry.loaded.model.streams),
+        )
         for entry in catalog.entries
         if entry.config.endpoint and entry.loaded is not None and entry.loaded.record_codec
     ]
-    messages.add_service(maker.file, [each for _, _, each in made])
+    service.add_service(maker.file, [each for _, _, each in made])
     for entry, loaded, each in made:
         about = loaded.model.about
         said = [about.display_name or entry.label, about.description]
-        maker.comments[messages.SERVICE, f"{each.base}_predict"] = ": ".join(filter(None, said))
+        for rpc in service.rpcs_of(each):
+            maker.comments[messages.SERVICE, rpc.name] = service.WORDS.get(rpc.kind, ": ".join(filter(None, said)))
     return maker, made
 
 
@@ -70,8 +85,8 @@ class TypedService(grpc.GenericRpcHandler):
     def methods_of(self, entry: Entry) -> list[MethodDescriptor]:
         """The RPCs that call a model."""
         found = self.messages_of(entry)
-        methods = self.pool.FindServiceByName(NAME).methods if found else ()
-        return [method for method in methods if found and method.name == f"{found.base}_predict"]
+        names = {rpc.name for rpc in service.rpcs_of(found)} if found is not None else set()
+        return [method for method in self.pool.FindServiceByName(NAME).methods if method.name in names] if names else []
 
     def make(self) -> bool:
         """Makes messages and RPCs for the models that are loaded and say what they take.
@@ -86,46 +101,106 @@ class TypedService(grpc.GenericRpcHandler):
         self.pool = protos.pool_with(maker.file)
         self._made = [(entry, each) for entry, _, each in made]
         collection = self._class("model_collection")(models=[_described(*each) for each in made])
-        servicers: dict[str, Any] = {"get_models": _Collection(collection)}
+        methods = self.pool.FindServiceByName(NAME).methods_by_name
+        path = f"/{NAME}/get_models"
+        self._handlers[path] = self._calls.handler(path, methods["get_models"], _Collection(collection).call)
         for entry, loaded, each in made:
             if (codec := loaded.record_codec) is not None:
-                output_class = self._class(each.output.name)
-                typed_codec = TypedCodec(codec, loaded.model.about.contract, each, output_class)
-                servicers[f"{each.base}_predict"] = _Predict(entry, typed_codec)
-        for method in self.pool.FindServiceByName(NAME).methods:
-            servicer = servicers[method.name]
-            door = servicer if isinstance(servicer, _Predict) else None
-            level = logging.INFO if door is not None else logging.DEBUG
-            path = f"/{NAME}/{method.name}"
-            self._handlers[path] = self._calls.handler(path, method, servicer.call, door=door, level=level)
+                rpcs = self._rpcs(entry, codec, loaded.model.about.contract, each)
+                for rpc in service.rpcs_of(each):
+                    path = f"/{NAME}/{rpc.name}"
+                    answering = rpcs[rpc.kind]
+                    self._handlers[path] = self._calls.handler(
+                        path, methods[rpc.name], answering.call, door=answering.door, level=logging.INFO
+                    )
         return True
+
+    def _rpcs(self, entry: Entry, codec: RecordCodec, contract: Contract, each: ModelMessages) -> dict[Kind, Any]:
+        """What answers the RPCs of a model."""
+        one = TypedCodec(codec, contract, each, self._class(each.output.name))
+        rpcs = {
+            Kind.ONE: _One(entry, one),
+            Kind.MANY: _Many(entry, one, self._class("error")),
+            Kind.STREAM: _Stream(entry, one),
+        }
+        if each.batch is not None:
+            output_class = self._class(each.batch.outputs.name)
+            rpcs[Kind.BATCH] = _Batch(entry, RowsCodec(one, codec, each.batch, output_class))
+        return rpcs
 
     def _class(self, name: str) -> Any:
         return protos.message_class(self.pool.FindMessageTypeByName(f"{messages.PACKAGE}.{name}"))
 
 
-class _Predict:
+class _One:
     """One model's RPC for one record."""
 
     def __init__(self, entry: Entry, codec: TypedCodec) -> None:
-        self._entry = entry
+        self.door: Door = CallDoor(doors.only(entry))
+        self._engine = entry.engine
         self._codec = codec
 
-    def arrive(self, call: Call) -> None:
-        """Takes note of a call of which nothing has been read, or refuses it."""
-        call.model, call.engine = self._entry.name, self._entry.engine
-        self._entry.engine.admission.arrive()
+    async def call(self, request: Any, call: Call) -> Message:
+        """Answers it; see `Engine.predict` for the errors."""
+        asked = self._engine.record(request, self._codec)
+        answer: Message = await self._engine.predict(asked, time_remaining_s=call.context.time_remaining())
+        return answer
 
-    def depart(self, call: Call) -> None:
-        """A call that arrived has ended."""
-        self._entry.engine.admission.depart()
+
+class _Batch:
+    """One model's RPC for rows in columns."""
+
+    def __init__(self, entry: Entry, codec: RowsCodec) -> None:
+        self.door: Door = CallDoor(doors.only(entry))
+        self._engine = entry.engine
+        self._codec = codec
 
     async def call(self, request: Any, call: Call) -> Message:
-        """Answers one record; see `Engine.predict_record` for the errors."""
-        answer: Message = await self._entry.engine.predict_record(
-            request, self._codec, time_remaining_s=call.context.time_remaining()
-        )
+        """Answers them; see `Engine.predict` for the errors."""
+        asked = self._engine.rows(request, self._codec)
+        answer: Message = await self._engine.predict(asked, time_remaining_s=call.context.time_remaining())
         return answer
+
+
+class _Many:
+    """One model's RPC for a stream of records."""
+
+    def __init__(self, entry: Entry, codec: TypedCodec, error_class: Any) -> None:
+        self.door: Door = StreamDoor(doors.only(entry))
+        self._engine = entry.engine
+        self._codec = codec
+        self._error_class = error_class
+
+    async def call(self, requests: AsyncIterator[Any], call: Call) -> None:
+        """Answers each record, in their order; what fails has its error in its place."""
+
+        async def answer(request: Any) -> Message:
+            asked = self._engine.record(request, self._codec)
+            answer: Message = await self._engine.predict_in_turn(asked, time_remaining_s=call.context.time_remaining())
+            return answer
+
+        await answer_each(requests, call, answer, self._failed)
+
+    def _failed(self, error: ServingError) -> Message:
+        return self._codec.failed(error_message(self._error_class, error))
+
+
+class _Stream:
+    """One model's RPC for an answer in parts."""
+
+    def __init__(self, entry: Entry, codec: TypedCodec) -> None:
+        self.door: Door = CallDoor(doors.only(entry))
+        self._engine = entry.engine
+        self._codec = codec
+
+    async def call(self, request: Any, call: Call) -> None:
+        """Gives the parts; see `Engine.predict_stream` for the errors."""
+        asked = self._engine.record(request, self._codec)
+        async with aclosing(
+            self._engine.predict_stream(asked, time_remaining_s=call.context.time_remaining())
+        ) as parts:
+            async for message in parts:
+                await call.write(message)
 
 
 class _Collection:

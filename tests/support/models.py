@@ -1,7 +1,7 @@
 """Models and a codec in a few lines each, for tests of what stands around a model."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlflow_grpc.errors import InvalidPayload
@@ -22,7 +22,16 @@ class PlainCodec:
         return InvalidPayload("refused")
 
 
-class FunctionModel:
+class _WholeModel:
+    """A model that gives whole answers."""
+
+    streams = False
+
+    def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
+        raise AssertionError("it does not stream")
+
+
+class FunctionModel(_WholeModel):
     """A model that is one function."""
 
     name = "function"
@@ -37,7 +46,7 @@ class FunctionModel:
         return self._function(data)
 
 
-class GatedModel:
+class GatedModel(_WholeModel):
     """A model that says when a call has come in and holds it until the test lets it go.
 
     Calls whose text does not start with "hold" pass at once.

@@ -57,6 +57,14 @@ class EchoWithoutParams(PythonModel):
         return tell(model_input)
 
 
+class EchoRows(PythonModel):
+    """Tells for each row what it was given in all."""
+
+    def predict(self, context, model_input, params=None):
+        parts = list(model_input.values()) if isinstance(model_input, dict) else [model_input]
+        return [{"input": tell(model_input), "params": tell(params)}] * len(parts[0])
+
+
 class Address(pydantic.BaseModel):
     street: str
     number: int | None = None
@@ -194,9 +202,10 @@ NAMES = [*_signatures(), "without_params", *HINTED]
 
 
 def save(name: str, path: Path) -> None:
-    """Saves the model of this name as an MLflow model."""
+    """Saves the model of this name as an MLflow model; with `rows_` before it, one that answers row by row."""
     signatures = _signatures()
-    model: PythonModel = Echo()
+    model: PythonModel = EchoRows() if name.startswith("rows_") else Echo()
+    name = name.removeprefix("rows_")
     if name == "without_params":
         model, signatures = EchoWithoutParams(), {name: signatures["params"]}
     elif name in HINTED:

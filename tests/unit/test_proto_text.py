@@ -7,7 +7,7 @@ import sys
 import pytest
 from google.protobuf import descriptor_pb2
 
-from mlflow_grpc.contract import messages, mlflow_schema, proto_text
+from mlflow_grpc.contract import messages, mlflow_schema, proto_text, service
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.types import Contract, Field, Kind, Record, Scalar
 from tests.support import newer_models, zoo
@@ -15,7 +15,7 @@ from tests.support import newer_models, zoo
 
 def file_of(**contracts):
     maker = messages.FileMaker()
-    messages.add_service(maker.file, [maker.add(name, contract) for name, contract in contracts.items()])
+    service.add_service(maker.file, [maker.add(name, contract) for name, contract in contracts.items()])
     return maker
 
 

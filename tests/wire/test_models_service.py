@@ -54,7 +54,9 @@ def test_a_list_of_all(described):
     ]  # fmt: skip
     assert listed[3].error == "no weights"
     assert [[rpc.path.rpartition("/")[2] for rpc in model.rpcs] for model in listed] == [
-        ["predict", "params_predict"], ["predict", "echo_predict"], [], [],
+        ["predict", "predict_many", "params_predict", "params_predict_batch", "params_predict_many"],
+        ["predict", "predict_many", "echo_predict", "echo_predict_batch", "echo_predict_many"],
+        [], [],
     ]  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def test_an_mlflow_model(described):
     assert not model.HasField("deterministic")
     assert not model.batched
     assert model.batching_reason
-    rpc, typed = model.rpcs
+    rpc, _, typed, *_ = model.rpcs
     assert (typed.path, typed.request_type) == (
         "/model_grpc_service.ModelgRPCService/params_predict", "model_grpc_service.params_input",
     )  # fmt: skip

@@ -191,7 +191,7 @@ def test_packages_of_all_kinds(served):
     assert older.species == 1
     assert older.DESCRIPTOR.fields_by_name["species"].enum_type.values_by_number[1].name == "OLDER_IRIS_SPECIES_SETOSA"
     names = [method.name for method in typed.service.methods]
-    assert names == [
+    assert [name for name in names if name.endswith(("get_models", "_predict"))] == [
         "get_models", "classifier_predict", "regressor_predict", "outputs_predict", "mirror_predict", "echo_predict",
         "liar_predict", "old_style_predict", "older_iris_predict", "echo_1_0_predict",
     ]  # fmt: skip

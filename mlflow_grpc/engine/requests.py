@@ -1,0 +1,206 @@
+"""What is asked of a model in one call, and how it is answered: as text, as one record, as rows in columns.
+
+Rule of this module: everything here runs in a thread of the model. A request may be answered together with others, as
+rows, where it is plain; by itself it is answered the fast way first, and with all of the model's checks if that fails.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlflow_grpc.hosting.model import HostedModel, InputRefused
+from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec, ModelInput
+
+if TYPE_CHECKING:  # They import MLflow, which takes seconds and is not needed to answer health checks.
+    from mlflow_grpc.engine.rows import RowRunner
+    from mlflow_grpc.errors import InvalidPayload
+    from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
+    from mlflow_grpc.payload.typed import TypedCodec
+    from mlflow_grpc.payload.typed_rows import RowsCodec
+
+JSON_TYPES = (None, "application/json")
+"""The values of `mlflow-content-type` that a plain payload comes with."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The fast way of a model: how its plain rows are decoded, and how they are run and put together."""
+
+    decoder: "PlainDecoder"
+    runner: "RowRunner | None" = None
+    """Runs rows past MLflow's checks; None if only the decoder is to be used."""
+    most_rows: int = 1
+    """The most rows in a batch; 1 if calls are not to be put together."""
+    longest_wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A model, its codec and its fast way."""
+
+    model: HostedModel
+    codec: Codec
+    plain: Plain | None
+
+
+class _Request(ABC):
+    """One call to a model. What it raises when it is answered are `ServingError`s."""
+
+    __slots__ = ()
+    hosted: Hosted
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """In bytes or characters."""
+
+    @abstractmethod
+    def rows(self) -> "PlainRows | None":
+        """What it comes to as plain rows, if there is a fast way for those."""
+
+    @abstractmethod
+    def encode(self, predictions: Any) -> Any:
+        """The answer for plain rows."""
+
+    @abstractmethod
+    def _decode(self) -> ModelInput: ...
+
+    @abstractmethod
+    def _explain(self, cause: BaseException | None) -> "InvalidPayload": ...
+
+    @abstractmethod
+    def _encode_decoded(self, predictions: Any, decoded: ModelInput) -> Any: ...
+
+    def answer(self) -> Any:
+        """Answers by itself, the fast way if there is one."""
+        rows, plain = self.rows(), self.hosted.plain
+        if rows is None or plain is None:
+            return self.answer_checked()
+        if plain.runner is None:
+            return self.encode(self.hosted.model.predict(plain.decoder.table([rows]), None))
+        try:
+            return self.encode(plain.runner.predict([rows])[0])
+        except BaseException:  # noqa: BLE001 - what it was shows again, in MLflow's words, when its checks are run
+            return self.answer_checked()
+
+    def answer_checked(self) -> Any:
+        """Answers by itself, with all of the model's checks."""
+        try:
+            decoded = self._decode()
+            predictions = self.hosted.model.predict(decoded.data, decoded.params)
+        except InputRefused as refusal:
+            raise self._explain(refusal.__cause__) from None
+        return self._encode_decoded(predictions, decoded)
+
+    def parts(self) -> Generator[Any]:
+        """The parts of the answer of a model that streams."""
+        try:
+            decoded = self._decode()
+            for part in self.hosted.model.predict_stream(decoded.data, decoded.params):
+                yield self._encode_decoded(part, decoded)
+        except InputRefused as refusal:
+            raise self._explain(refusal.__cause__) from None
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest(_Request):
+    """A payload of text."""
+
+    hosted: Hosted
+    text: str
+    content_type: str | None
+
+    @property
+    def size(self) -> int:
+        """In characters."""
+        return len(self.text)
+
+    def rows(self) -> "PlainRows | None":
+        """The rows of the payload, if it is a plain one and there is a fast way for those."""
+        plain = self.hosted.plain
+        if plain is None or self.content_type not in JSON_TYPES:
+            return None
+        return plain.decoder.decode(self.text)
+
+    def encode(self, predictions: Any) -> str:
+        """The answer for plain rows."""
+        return self.hosted.codec.encode(predictions, PLAIN_INPUT)
+
+    def _decode(self) -> ModelInput:
+        return self.hosted.codec.decode(self.text, self.content_type)
+
+    def _explain(self, cause: BaseException | None) -> "InvalidPayload":
+        return self.hosted.codec.explain(self.text, self.content_type, cause)
+
+    def _encode_decoded(self, predictions: Any, decoded: ModelInput) -> str:
+        return self.hosted.codec.encode(predictions, decoded)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRequest(_Request):
+    """A record in a message of the model's own type."""
+
+    hosted: Hosted
+    typed: "TypedCodec"
+    message: Any
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        size: int = self.message.ByteSize()
+        return size
+
+    def rows(self) -> "PlainRows | None":
+        """The record as a plain row, if it is one and there is a fast way for those."""
+        plain = self.hosted.plain
+        if plain is None:
+            return None
+        values = self.typed.plain_values(self.message)
+        return plain.decoder.row(values) if values is not None else None
+
+    def encode(self, predictions: Any) -> Any:
+        """The answer for a plain row."""
+        return self.typed.encode(predictions)
+
+    def _decode(self) -> ModelInput:
+        return self.typed.decode(self.message)
+
+    def _explain(self, cause: BaseException | None) -> "InvalidPayload":
+        return self.typed.explain(self.message, cause)
+
+    def _encode_decoded(self, predictions: Any, decoded: ModelInput) -> Any:
+        return self.typed.encode(predictions)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsRequest(_Request):
+    """Any number of rows, in a message of columns."""
+
+    hosted: Hosted
+    codec: "RowsCodec"
+    message: Any
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        size: int = self.message.ByteSize()
+        return size
+
+    def rows(self) -> "PlainRows | None":
+        """The rows as they are, if they are plain and there is a fast way for those."""
+        plain = self.hosted.plain
+        return self.codec.plain_rows(self.message, plain.decoder) if plain is not None else None
+
+    def encode(self, predictions: Any) -> Any:
+        """The answer."""
+        return self.codec.encode(predictions, self.codec.count(self.message))
+
+    def _decode(self) -> ModelInput:
+        return self.codec.decode(self.message)
+
+    def _explain(self, cause: BaseException | None) -> "InvalidPayload":
+        return self.codec.explain(self.message, cause)
+
+    def _encode_decoded(self, predictions: Any, decoded: ModelInput) -> Any:
+        return self.encode(predictions)

@@ -1,0 +1,227 @@
+"""Messages of any number of rows, in columns, into a model's input, and its predictions into such messages.
+
+Rule of this module: numbers go from message to array and back without a Python object for each, where that changes
+nothing; whatever is not certain goes value by value, as in messages of one row.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+from google.protobuf.message import Message
+
+from mlflow_grpc.contract.shapes import Array, Batch, Column, Plain, Shape, Value
+from mlflow_grpc.contract.types import Kind
+from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnwritableAnswer
+from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
+from mlflow_grpc.payload.typed import TypedCodec
+from mlflow_grpc.payload.typed_reader import Reader
+from mlflow_grpc.payload.typed_writer import extend, put, unwritable
+
+if TYPE_CHECKING:
+    from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
+
+_SAME: dict[int, tuple[str, ...]] = {
+    Proto.TYPE_DOUBLE: ("float64", "float32"),
+    Proto.TYPE_FLOAT: ("float32",),
+    Proto.TYPE_BOOL: ("bool",),
+    Proto.TYPE_INT32: ("int32", "int16", "int8"),
+    Proto.TYPE_INT64: ("int64", "int32", "int16", "int8"),
+}
+"""The arrays whose numbers all stand in a field as they are."""
+
+_TEXT = Plain(Proto.TYPE_STRING, Kind.STRING)
+
+_NUMBERS = {name for names in _SAME.values() for name in names}
+
+
+class RowsCodec:
+    """Reads the messages of many rows of one model and writes those of its output."""
+
+    def __init__(self, one: TypedCodec, codec: RecordCodec, batch: Batch, output_class: type[Message]) -> None:
+        """Args:
+        one: Does the same for one row.
+        codec: Takes records.
+        batch: The messages.
+        output_class: Of the output message.
+        """
+        self._one = one
+        self._codec = codec
+        self._columns = batch.inputs.columns
+        self._outputs = batch.outputs.columns
+        self._output_class = output_class
+        self._reader = Reader(with_zone=codec.moments_have_zone)
+        self._is_plain = not any(column.nulls for column in self._columns) and all(
+            isinstance(column.slot.shape, Plain | Array) for column in self._columns
+        )
+
+    def plain_rows(self, message: Any, decoder: "PlainDecoder") -> "PlainRows | None":
+        """The rows of a message that has nothing but scalars or one tensor; None if they are not plain.
+
+        Raises:
+            InvalidPayload: The columns do not make up rows.
+
+        """
+        if not self._is_plain:
+            return None
+        count = self.count(message)
+        columns = []
+        for column in self._columns:
+            found = getattr(message, column.slot.name)
+            if isinstance(column.slot.shape, Array):
+                columns.append(self._reader.tensor(found, column.slot.shape, count, column.slot.name))
+            elif column.slot.shape == _TEXT:
+                columns.append(list(found))
+            else:
+                columns.append(np.array(found))
+        return decoder.columns(columns)
+
+    def decode(self, message: Any) -> ModelInput:
+        """What the model is to be given for a message.
+
+        Raises:
+            InvalidPayload: The columns do not make up rows, or hold what their types do not allow.
+            InputRefused: A row does not fit; `explain` says why.
+
+        """
+        return self._codec.decode_records(self._records(message), self._one.params(message))
+
+    def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
+        """Finds the words for a refusal."""
+        return self._codec.explain_records(self._records(message), self._one.params(message), cause)
+
+    def count(self, message: Any) -> int:
+        """How many rows a message has.
+
+        Raises:
+            InvalidPayload: It has none, or columns of different lengths.
+
+        """
+        counts = {column.slot.name: self._count(message, column) for column in self._columns}
+        most = max(counts.values())
+        if not most:
+            _refuse(
+                {column.slot.name: "has no rows" for column in self._columns if not column.nulls}, "there are no rows"
+            )
+        wrong = {
+            column.slot.name: f"has {counts[column.slot.name]} rows"
+            for column in self._columns
+            if counts[column.slot.name] != most and (counts[column.slot.name] or column.slot.source.required)
+        }
+        if wrong:
+            _refuse(wrong, f"each column must have an entry for each of {most} rows")
+        return most
+
+    def _count(self, message: Any, column: Column) -> int:
+        found = getattr(message, column.slot.name)
+        if not isinstance(column.slot.shape, Array) or column.slot.form == "list":
+            return len(found)
+        if found.shape:
+            return int(found.shape[0])
+        size = math.prod(column.slot.shape.shape)
+        return len(found.data) // size if size > 0 else 0
+
+    def _records(self, message: Any) -> Records:
+        count = self.count(message)
+        columns: dict[str, Any] = {}
+        for place, column in enumerate(self._columns):
+            slot = column.slot
+            found = getattr(message, slot.name)
+            where = slot.source.name or str(place)
+            if isinstance(slot.shape, Array) and slot.form == "one":
+                if message.HasField(slot.name):
+                    columns[slot.source.name or slot.name] = self._reader.tensor(found, slot.shape, count, where)
+                continue
+            if not found:
+                continue
+            nulls = set(getattr(message, column.nulls)) if column.nulls else set()
+            if nulls and max(nulls) >= count:
+                _refuse({column.nulls: f"names row {max(nulls)}"}, f"there are {count} rows, counted from 0")
+            columns[slot.source.name or slot.name] = self._reader.column(found, slot, nulls, where)
+        return Records(columns, count)
+
+    def encode(self, predictions: Any, count: int) -> Message:
+        """The output message for the predictions for so many rows.
+
+        Raises:
+            UnwritableAnswer: They are not what the model's output says, or not for so many rows.
+
+        """
+        output = self._output_class()
+        # A Series; pandas need not be there for a model that gives none.
+        is_series = hasattr(predictions, "to_numpy") and predictions.ndim == 1
+        whole = predictions.to_numpy() if is_series else predictions
+        if isinstance(whole, np.ndarray) and whole.ndim and len(whole) == count and self._put_array(output, whole):
+            return output
+        rows = self._codec.rows(predictions)
+        if len(rows) != count:
+            raise UnwritableAnswer(f"The model predicted {len(rows)} rows for {count}.")
+        records = [self._as_record(row) for row in rows]
+        names = [column.slot.source.name or column.slot.name for column in self._outputs]
+        for column, name in zip(self._outputs, names, strict=True):
+            self._put(output, column, [record.pop(name, None) for record in records], name)
+        if rest := next(filter(None, records), None):
+            unwritable("the output", f"the fields {', '.join(map(str, rest))}, which the schema does not have")
+        return output
+
+    def _as_record(self, row: Any) -> dict[str, Any]:
+        record = self._one.as_record(row)
+        if not isinstance(record, dict):
+            unwritable("a row", f"a value of type {type(record).__name__}")
+        return dict(record)
+
+    def _put_array(self, output: Any, array: Any) -> bool:
+        """Writes an array as it is, if its numbers are those of the fields; whether they are."""
+        if len(self._outputs) == 1 and (array.ndim == 1 or self._outputs[0].slot.form == "one"):
+            columns = [array]
+        elif array.shape[1:] == (len(self._outputs),):
+            columns = list(array.T)
+        else:
+            return False
+        pairs = list(zip(self._outputs, columns, strict=True))
+        if not all(_stands_as_it_is(values, column.slot.shape) for column, values in pairs):
+            return False
+        for column, values in pairs:
+            if isinstance(column.slot.shape, Array):
+                put(output, column.slot, values, column.slot.source.name)
+            else:
+                getattr(output, column.slot.name).extend(values.tolist())
+        return True
+
+    def _put(self, output: Any, column: Column, values: Sequence[Any], where: str) -> None:
+        slot = column.slot
+        if slot.form == "one":
+            put(output, slot, values, where)
+            return
+        nulls = [place for place, value in enumerate(values) if value is None]
+        if nulls and not column.nulls and not isinstance(slot.shape, Value):
+            unwritable(f"{where}[{nulls[0]}]", "no value")
+        if column.nulls:
+            getattr(output, column.nulls).extend(nulls)
+            extend(getattr(output, slot.name), slot.shape, values, where, filler=_filler(slot.shape))
+        else:
+            extend(getattr(output, slot.name), slot.shape, values, where)
+
+
+def _stands_as_it_is(values: Any, shape: Shape) -> bool:
+    """Whether an array can be written without a look at each value."""
+    if isinstance(shape, Array):
+        return bool(values.dtype.name == shape.dtype and shape.dtype in _NUMBERS)
+    return isinstance(shape, Plain) and values.dtype.name in _SAME.get(shape.type, ())
+
+
+def _filler(shape: Shape) -> Any:
+    """What stands in a column where there is no value; anything but None for what is a message."""
+    if isinstance(shape, Plain) and shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
+        return "" if shape.type == Proto.TYPE_STRING else b""
+    return 0
+
+
+def _refuse(wrong: dict[str, str], what: str) -> NoReturn:
+    raise InvalidPayload(
+        f"The columns do not make up rows: {what}.",
+        reason="INVALID_PARAMETER_VALUE",
+        violations=tuple(FieldViolation(name, words) for name, words in wrong.items()),
+    )

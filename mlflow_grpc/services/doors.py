@@ -1,0 +1,61 @@
+"""Where calls to models come in and go out, before anything of them is read.
+
+Rule of this module: a call is counted by the model that it is for from the moment that it is there; what comes in a
+stream is counted one by one, when it comes (`Engine.predict_in_turn`).
+"""
+
+from collections.abc import Callable
+
+from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog, Entry
+from mlflow_grpc.engine.execution import Engine
+from mlflow_grpc.services.calls import Call
+
+Find = Callable[[Call], Engine]
+"""Finds the engine for a call and tells it to the call; raises a ServingError if there is none."""
+
+
+def named(catalog: Catalog) -> Find:
+    """Finds the model that the metadata of a call name.
+
+    What it gives raises UnknownModel, ModelNotNamed or ModelNotLoaded.
+    """
+    return lambda call: _found(call, catalog.find(call.metadata(MODEL_KEY)))
+
+
+def only(entry: Entry) -> Find:
+    """Finds one model, whatever the metadata."""
+    return lambda call: _found(call, entry)
+
+
+def _found(call: Call, entry: Entry) -> Engine:
+    call.model, call.engine = entry.name, entry.engine
+    return entry.engine
+
+
+class CallDoor:
+    """For calls of one request."""
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+
+    def arrive(self, call: Call) -> None:
+        """Finds the model that a call is for and takes note of it, or refuses it."""
+        self._find(call).admission.arrive()
+
+    def depart(self, call: Call) -> None:
+        """A call that arrived has ended."""
+        call.engine.admission.depart()
+
+
+class StreamDoor:
+    """For streams of requests."""
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+
+    def arrive(self, call: Call) -> None:
+        """Finds the model that a stream is for, or refuses it."""
+        self._find(call).admission.check()
+
+    def depart(self, call: Call) -> None:
+        """A stream has ended; there is nothing that it held."""

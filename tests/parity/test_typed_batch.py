@@ -1,0 +1,220 @@
+"""Rows in columns against the same rows as JSON: the model is given the same to the bit."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.settings import Batching
+from tests.parity.conftest import Oracle, oracle_of
+from tests.parity.test_typed import in_any_order
+from tests.support.servers import Caller, serving_models
+from tests.support.typed import TypedCaller, plain
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+FLOATS = st.floats()
+MOMENTS = st.integers(-(2**33), 2**33)
+
+
+Served = Callable[[str], tuple[TypedCaller, Oracle]]
+
+
+@pytest.fixture(scope="module", params=list(Batching))
+def typed(request, zoo_path) -> Iterator[Served]:
+    """The typed RPCs of a model of the zoo that answers row by row, and MLflow's own answer for it."""
+    with ExitStack() as stack:
+        made: dict[str, tuple[TypedCaller, Oracle]] = {}
+
+        def get(name: str) -> tuple[TypedCaller, Oracle]:
+            if name not in made:
+                path = zoo_path(f"rows_{name}")
+                model = ModelConfig(uri=str(path), name=f"rows_{name}", batching=request.param)
+                call = stack.enter_context(Caller(stack.enter_context(serving_models([(model, None)])).address))
+                made[name] = (TypedCaller(call.channel), oracle_of(path))
+            return made[name]
+
+        yield get
+
+
+def told(oracle: Oracle, payload: dict[str, Any]) -> list[Any]:
+    """What the model says, through MLflow, that it was given."""
+    status, answer = oracle(json.dumps(payload), "application/json")
+    assert status == 200, answer
+    predictions: list[Any] = json.loads(answer)["predictions"]
+    return predictions
+
+
+def same(typed: Any, name: str, payload: dict[str, Any], columns: dict[str, Any]) -> None:
+    """The model tells, for each row, all that it was given; both ways have to be the same."""
+    caller, oracle = typed(name)
+    method = f"rows_{name}_predict_batch"
+    kind: Any = caller.input(method, {})
+    for field, values in columns.items():
+        if field.endswith("datetime"):
+            for value in values:
+                getattr(kind, field).add(seconds=value)
+        elif isinstance(values, dict):
+            tensor = getattr(kind, field)
+            tensor.data.extend(values["data"])
+            tensor.shape.extend(values.get("shape", []))
+        else:
+            getattr(kind, field).extend(values)
+    answer = plain(caller(method, kind))["prediction"]
+    assert [in_any_order(each) for each in answer] == [in_any_order(each) for each in told(oracle, payload)]
+
+
+def split(rows: dict[str, list[Any]]) -> dict[str, Any]:
+    return {"dataframe_split": {"columns": list(rows), "data": list(zip(*rows.values(), strict=True))}}
+
+
+def moment(seconds: int | None) -> str | None:
+    return None if seconds is None else str(np.datetime64(seconds, "s"))
+
+
+def as_json(name: str, values: list[Any]) -> list[Any]:
+    if name.endswith("binary"):
+        return [None if value is None else base64.b64encode(value).decode() for value in values]
+    return [moment(value) for value in values] if name.endswith("datetime") else values
+
+
+COLUMNS: dict[str, st.SearchStrategy[Any]] = {
+    "boolean": st.booleans(), "integer": st.integers(-(2**31), 2**31 - 1), "long": INT64,
+    "float": st.floats(width=32), "double": FLOATS, "string": TEXT, "binary": st.binary(max_size=3),
+    "datetime": MOMENTS,
+}  # fmt: skip
+
+several = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def rows_of(columns: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, list[Any]]]:
+    return st.integers(1, 4).flatmap(
+        lambda count: st.fixed_dictionaries(
+            {name: st.lists(kind, min_size=count, max_size=count) for name, kind in columns.items()}
+        )
+    )
+
+
+@several
+@given(rows_of({"a": INT64, "b": FLOATS}))
+def test_numbers(typed, rows):
+    """Columns that go to the model as arrays: to the last bit, with NaN, infinities and -0.0."""
+    same(typed, "numbers", split(rows), rows)
+
+
+@several
+@given(rows_of(COLUMNS))
+def test_every_column(typed, rows):
+    """Every scalar type."""
+    same(typed, "every_column", split({name: as_json(name, values) for name, values in rows.items()}), rows)
+
+
+@several
+@given(
+    rows_of(
+        {f"may_{name}": st.none() | kind for name, kind in COLUMNS.items() if name in ("double", "string", "datetime")}
+    )
+)
+def test_rows_without_a_value(typed, rows):
+    """A row that is named among the nulls of a column is null in JSON; what stands in the column there is nothing."""
+    payload = split({"need": [0.5] * len(rows["may_double"]), **{k: as_json(k, v) for k, v in rows.items()}})
+    filler: dict[str, Any] = {"may_double": 7.5, "may_string": "filler", "may_datetime": 1}
+    columns: dict[str, Any] = {"need": [0.5] * len(rows["may_double"])}
+    for name, values in rows.items():
+        columns[name] = [filler[name] if value is None else value for value in values]
+        columns[f"{name}_nulls"] = [place for place, value in enumerate(values) if value is None]
+    same(typed, "optional", payload, columns)
+
+
+def test_an_optional_column_may_be_left_out(typed):
+    """As in JSON."""
+    same(typed, "optional", split({"need": [1.0, 2.0]}), {"need": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "columns"),
+    [
+        ("one_string", split({"q": ["", "a\0", "é"]}), {"q": ["", "a\0", "é"]}),
+        ("one_boolean", split({"flag": [True, False]}), {"flag": [True, False]}),
+        ("unnamed", {"dataframe_split": {"data": [[1, 0.5], [-2, math.inf]]}}, {"column_0": [1, -2], "column_1": [0.5, math.inf]}),
+        ("unnamed_one", {"inputs": [1.5, 2.0]}, {"value": [1.5, 2.0]}),
+        ("tensor", {"inputs": [[1.5, 2], [3, 4], [5, 6]]}, {"value": {"data": [1.5, 2, 3, 4, 5, 6], "shape": [3, 2]}}),
+        ("tensor", {"inputs": [[1.5, 2], [3, 4]]}, {"value": {"data": [1.5, 2, 3, 4]}}),
+        ("tensor_ints", {"inputs": [0, 255]}, {"value": [0, 255]}),
+        (
+            "tensors",
+            {"inputs": {"x": [[1, 2], [3, math.nan]], "mask": [0, 2**60]}},
+            {"x": {"data": [1, 2, 3, math.nan]}, "mask": [0, 2**60]},
+        ),
+        ("tensor_named", {"inputs": {"text": ["a", ""]}}, {"text": ["a", ""]}),
+    ],
+)  # fmt: skip
+def test_other_signatures(typed, name, payload, columns):
+    """Texts, columns without names, tensors with and without a shape."""
+    same(typed, name, payload, columns)
+
+
+def test_structures(typed):
+    """Lists, objects, maps and anything, row by row."""
+    caller, oracle = typed("structures")
+    payload = split(
+        {
+            "numbers": [[1.5], []],
+            "person": [{"name": "a", "age": 2**60}, {"name": ""}],
+            "counts": [{"x": 1}, {"y": 2, "z": 3}],
+            "anything": [{"deep": [1, None]}, "word"],
+        }
+    )
+    fields = {
+        "numbers": [{"values": [1.5]}, {}],
+        "person": [{"name": "a", "age": str(2**60)}, {"name": ""}],
+        "counts": [{"values": {"x": "1"}}, {"values": {"y": "2", "z": "3"}}],
+        "anything": [{"deep": [1, None]}, "word"],
+    }
+    answer = plain(caller("rows_structures_predict_batch", fields))["prediction"]
+    assert [in_any_order(each) for each in answer] == [in_any_order(each) for each in told(oracle, payload)]
+
+
+def test_params(typed):
+    """Once for all rows; what is left out has its default."""
+    caller, oracle = typed("params")
+    params = {"temperature": 0.0, "label": "", "stops": {"values": []}}
+    answer = plain(caller("rows_params_predict_batch", {"a": [1.0, 2.0], "params": params}))["prediction"]
+    payload = {**split({"a": [1.0, 2.0]}), "params": {**params, "stops": []}}
+    assert [in_any_order(each) for each in answer] == [in_any_order(each) for each in told(oracle, payload)]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "field", "words"),
+    [
+        ("numbers", {}, "a", "no rows"),
+        ("numbers", {"a": [1], "b": [1.0, 2.0]}, "a", "each of 2 rows"),
+        ("numbers", {"a": [1]}, "b", "each of 1 rows"),
+        ("optional", {"need": [1.0], "mayDouble": [1.0, 2.0]}, "need", "each of 2 rows"),
+        ("optional", {"need": [1.0], "mayDouble": [1.0], "mayDoubleNulls": ["1"]}, "may_double_nulls", "1 rows"),
+        ("tensor", {"value": {"data": [1, 2, 3], "shape": ["2", "2"]}}, "value", "shape [2, 2]"),
+        ("tensor", {"value": {"data": [1, 2, 3]}}, "value", "shape"),
+    ],
+)
+def test_columns_that_make_up_no_rows(typed, name, fields, field, words):
+    """INVALID_ARGUMENT, which names the column and what is wrong."""
+    caller, _ = typed(name)
+    with pytest.raises(grpc.RpcError) as caught:
+        caller(f"rows_{name}_predict_batch", fields)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in caught.value.details()
+    status: Any = rpc_status.from_call(caught.value)
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details)
+    assert field in [violation.field for violation in bad.field_violations]
