@@ -126,6 +126,10 @@ class TimeLimitExceeded(ServingError):
     reason = "DEADLINE_EXCEEDED"
 
 
+class CallerGaveUp(TimeLimitExceeded):
+    """It was the caller's deadline that passed, so nobody waits for the rest of the call either."""
+
+
 class NotReady(ServingError):
     """The model is not loaded yet, or the server is draining; another server may well answer."""
 

@@ -14,7 +14,7 @@ from mlflow_grpc.engine.batching import Batcher
 from mlflow_grpc.engine.parts import Parts
 from mlflow_grpc.engine.requests import Hosted, Plain, RecordRequest, RowsRequest, TextRequest
 from mlflow_grpc.engine.threads import ModelThreads
-from mlflow_grpc.errors import NotReady, TimeLimitExceeded, Unsupported
+from mlflow_grpc.errors import CallerGaveUp, NotReady, TimeLimitExceeded, Unsupported
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec
 
@@ -168,8 +168,6 @@ class Engine:
         return self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
 
     def _too_late(self, limit_s: float) -> TimeLimitExceeded:
-        return TimeLimitExceeded(
-            f"The call was not answered within the server's time limit of {self._timeout_s:g} s."
-            if limit_s == self._timeout_s
-            else "The call was not answered before the caller's deadline."
-        )
+        if limit_s < self._timeout_s:
+            return CallerGaveUp("The call was not answered before the caller's deadline.")
+        return TimeLimitExceeded(f"The call was not answered within the server's time limit of {self._timeout_s:g} s.")

@@ -239,7 +239,7 @@ class Calls:
                 raise error
             error = NotReady(SHUTDOWN)
         error = as_serving_error(error)
-        log_failure(call, error)
+        _log(_level_of(error), call, error.status.value, cause=error.__cause__, **_said(error))
         code, message, trailers = status.of_error(error, request_id=call.request_id, model=call.model)
         await context.abort(code, message, trailers)
 
@@ -267,17 +267,19 @@ def as_serving_error(error: BaseException) -> ServingError:
     return told
 
 
-def log_failure(call: Call, error: ServingError, **more: Any) -> None:
-    """Writes the log line of a call that failed, or of one message of a stream."""
-    _log(
-        logging.INFO if error.fault is Fault.CALLER else logging.ERROR if error.__cause__ else logging.WARNING,
-        call,
-        error.status.value,
-        cause=error.__cause__,
-        reason=error.reason,
-        error=error.message,
-        **more,
-    )
+def log_failed_request(call: Call, error: ServingError, place: int) -> None:
+    """Writes the log line of one request of a stream that failed; the places are counted from 0."""
+    _write(_level_of(error), "request", call, error.status.value, error.__cause__, place=place, **_said(error))
+
+
+def _level_of(error: ServingError) -> int:
+    if error.fault is Fault.CALLER:
+        return logging.INFO
+    return logging.ERROR if error.__cause__ else logging.WARNING
+
+
+def _said(error: ServingError) -> dict[str, str]:
+    return {"reason": error.reason, "error": error.message}
 
 
 def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
@@ -297,14 +299,13 @@ def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
 
 def _log(level: int, call: Call, code: str, *, cause: BaseException | None = None, **more: Any) -> None:
     """Writes the one log line of a call."""
+    if logs.calls.takes(level):
+        duration_ms = round((time.perf_counter() - call.started) * 1000, 3)
+        _write(level, "call", call, code, cause, duration_ms=duration_ms, **more)
+
+
+def _write(level: int, what: str, call: Call, code: str, cause: BaseException | None, **more: Any) -> None:
     if not logs.calls.takes(level):
         return
-    fields = {
-        "request_id": call.request_id,
-        "method": call.method,
-        "model": call.model,
-        "status": code,
-        "duration_ms": round((time.perf_counter() - call.started) * 1000, 3),
-        **more,
-    }
-    logs.calls.write(level, "call", fields, cause)
+    fields = {"request_id": call.request_id, "method": call.method, "model": call.model, "status": code, **more}
+    logs.calls.write(level, what, fields, cause)

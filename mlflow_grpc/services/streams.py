@@ -11,8 +11,8 @@ from typing import Any
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
-from mlflow_grpc.errors import NotReady, ServingError
-from mlflow_grpc.services.calls import SHUTDOWN, Call, as_serving_error, log_failure
+from mlflow_grpc.errors import CallerGaveUp, NotReady, ServingError
+from mlflow_grpc.services.calls import SHUTDOWN, Call, as_serving_error, log_failed_request
 
 READ_AHEAD = 128
 """How many requests of a stream may be in the server at a time: two batches of the usual size."""
@@ -36,6 +36,7 @@ async def answer_each(
 
     Raises:
         NotReady: The server is draining: what came before has been answered.
+        CallerGaveUp: The deadline of the stream passed.
 
     """
     room = asyncio.Semaphore(READ_AHEAD)
@@ -47,11 +48,11 @@ async def answer_each(
         while (answered := await line.get()) is not _END:
             try:
                 message = await answered
-            except NotReady:
+            except (NotReady, CallerGaveUp):
                 raise
             except Exception as error:  # noqa: BLE001 - it stands in its place
                 told = as_serving_error(error)
-                log_failure(call, told, place=place)
+                log_failed_request(call, told, place)
                 message = in_place(told)
             await call.write(message)
             room.release()

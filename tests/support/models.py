@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mlflow_grpc.errors import InvalidPayload
+from mlflow_grpc.errors import InvalidPayload, ModelFailed
 from mlflow_grpc.hosting.model import About
 from mlflow_grpc.payload.codec import ModelInput
 
@@ -77,3 +77,37 @@ class GatedModel(_WholeModel):
     def let_go(self) -> None:
         """Lets all go that are held, and all that come."""
         self._open.set()
+
+
+class PartsModel:
+    """A model that answers in parts: each word of a text; "hold" is held until the test lets it go, "raise" raises."""
+
+    name = "parts"
+    version = ""
+    description = "test"
+    about = About()
+    streams = True
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.held = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self.closed = threading.Event()
+        self.closed_in = ""
+
+    def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
+        return data
+
+    def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
+        try:
+            for word in str(data).split():
+                if word == "hold":
+                    self.held.release()
+                    assert self.gate.acquire(timeout=60)
+                if word == "raise":
+                    raise ModelFailed("The model raised an exception.", error_class="ValueError")
+                self.made.append(word)
+                yield word
+        finally:
+            self.closed_in = threading.current_thread().name
+            self.closed.set()

@@ -1,0 +1,390 @@
+"""Streams over real gRPC: order, errors in their places, back-pressure, cancellation, draining; answers in parts."""
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from mlflow_grpc import protos
+from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed
+from mlflow_grpc.services.streams import READ_AHEAD
+from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
+from tests.support.servers import Caller, serving
+
+END = None
+
+
+class Stream:
+    """A call of predict_many whose requests the test sends when it likes."""
+
+    def __init__(self, call: Caller, **more: Any) -> None:
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.taken = threading.Semaphore(0)
+        rpc: Any = call.channel.stream_stream("/MLflowStream/predict_many")
+        self.call = rpc(self._each(), timeout=60, **more)
+
+    def _each(self) -> Iterator[bytes]:
+        while (data := self._requests.get()) is not END:
+            yield data
+            self.taken.release()
+
+    def send(self, *texts: str | bytes) -> None:
+        for text in texts:
+            self._requests.put(text if isinstance(text, bytes) else data_of(text))
+
+    def end(self) -> None:
+        self._requests.put(END)
+
+    def next(self) -> Any:
+        return protos.Output.FromString(next(self.call))
+
+    def rest(self) -> list[Any]:
+        return [protos.Output.FromString(data) for data in self.call]
+
+
+def data_of(text: str) -> bytes:
+    data: bytes = protos.Input(value=text).SerializeToString()
+    return data
+
+
+def many(call: Caller, *texts: str | bytes, **more: Any) -> list[Any]:
+    """The answers to a stream of these."""
+    rpc: Any = call.channel.stream_stream("/MLflowStream/predict_many")
+    requests = (text if isinstance(text, bytes) else data_of(text) for text in texts)
+    return [protos.Output.FromString(data) for data in rpc(requests, timeout=60, **more)]
+
+
+@pytest.fixture
+def gated():
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=4) as server, Caller(server.address) as call:
+        yield model, server, call
+        model.let_go()
+
+
+def admission_of(server: Any) -> Any:
+    (entry,) = server.server.catalog.entries
+    return entry.engine.admission
+
+
+def waits_until(server: Any, condition: Any) -> None:
+    """Returns once a condition holds in the server's event loop."""
+
+    async def turn() -> None:
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    server.run(lambda: asyncio.wait_for(turn(), 20))
+
+
+def test_answers_come_in_order():
+    """However long each takes, and whichever of the threads runs it."""
+
+    def slow(text: str) -> str:
+        time.sleep(random.uniform(0, 0.002))
+        return text
+
+    with serving(FunctionModel(slow), PlainCodec(), threads=8) as server, Caller(server.address) as call:
+        assert [each.value for each in many(call, *map(str, range(500)))] == list(map(str, range(500)))
+
+
+def test_an_empty_stream_has_no_answers(gated):
+    """And ends with OK."""
+    _, _, call = gated
+    assert many(call) == []
+
+
+def test_each_is_answered_when_it_is_there(gated):
+    """An answer does not wait for the stream to end, nor for requests after it."""
+    _, _, call = gated
+    stream = Stream(call)
+    stream.send("a")
+    assert stream.next().value == "<a>"
+    stream.send("b")
+    assert stream.next().value == "<b>"
+    stream.end()
+    assert stream.rest() == []
+
+
+def test_a_request_that_fails_has_its_error_in_its_place(caplog):
+    """Refused, raised, unforeseen, not even a message: the others are answered all the same."""
+
+    def picky(text: str) -> str:
+        if text == "refused":
+            raise InvalidPayload("It does not fit.", violations=(FieldViolation("a", "is missing"),))
+        if text == "raised":
+            raise ModelFailed("The model raised an exception.", error_class="ZeroDivisionError")
+        if text == "unforeseen":
+            raise LookupError("a secret")
+        return text
+
+    with serving(FunctionModel(picky), PlainCodec()) as server, Caller(server.address) as call:
+        answers = many(
+            call, "a", "refused", "raised", b"\xff\xff", "unforeseen", "b", metadata=(("x-request-id", "id-7"),)
+        )
+    errors = [(each.error.code, each.error.reason, each.error.error_class) for each in answers]
+    invalid, internal = grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.INTERNAL.value[0]
+    assert [each.value for each in answers] == ["a", "", "", "", "", "b"]
+    assert [each.HasField("error") for each in answers] == [False, True, True, True, True, False]
+    assert errors == [
+        (0, "", ""), (invalid, "BAD_REQUEST", ""), (internal, "INTERNAL_ERROR", "ZeroDivisionError"),
+        (invalid, "MALFORMED_REQUEST", ""), (internal, "INTERNAL_ERROR", ""), (0, "", ""),
+    ]  # fmt: skip
+    violation = answers[1].error.field_violations[0]
+    assert (violation.field, violation.description) == ("a", "is missing")
+    assert "secret" not in answers[4].error.message
+    lines: list[Any] = [record for record in caplog.records if record.message == "request"]
+    told = [(line.fields["place"], line.fields["request_id"], line.fields["status"]) for line in lines]
+    assert told == [(2, "id-7", "INTERNAL"), (4, "id-7", "INTERNAL")]
+    assert "a secret" in caplog.text
+
+
+def test_no_more_is_read_than_can_be_answered(gated):
+    """While nothing is answered, only so many requests reach the model's queue."""
+    model, server, call = gated
+    stream = Stream(call)
+    stream.send(*(f"hold {number}" for number in range(10 * READ_AHEAD)))
+    model.wait_until_entered(4)
+    admission = admission_of(server)
+    waits_until(server, lambda: admission.in_flight == READ_AHEAD)
+    model.let_go()
+    stream.end()
+    assert len(stream.rest()) == 10 * READ_AHEAD
+    waits_until(server, lambda: (admission.in_flight, admission.present) == (0, 0))
+
+
+def test_a_reader_that_reads_nothing_holds_up_only_itself(gated):
+    """Answers that nobody reads fill the connection's window; then nothing more is read from that caller."""
+    model, server, call = gated
+    model.let_go()
+    text = "x" * 10_000
+    stream = Stream(call)
+    stream.send(*[text] * 5_000)
+    with Caller(server.address) as other:
+        for _ in range(50):
+            assert other("y") == "<y>"
+        waits_until(server, lambda: admission_of(server).in_flight == 0)
+        assert len(model.calls) < 2_000
+    stream.end()
+    assert len(stream.rest()) == 5_000
+
+
+def test_a_stream_that_is_cancelled_leaves_nothing_behind(gated):
+    """What has not begun is not run."""
+    model, server, call = gated
+    stream = Stream(call)
+    stream.send(*(f"hold {number}" for number in range(50)))
+    model.wait_until_entered(4)
+    admission = admission_of(server)
+    waits_until(server, lambda: admission.in_flight == 50)
+    stream.call.cancel()
+    waits_until(server, lambda: (admission.in_flight, admission.present) == (0, 0))
+    model.let_go()
+    assert call("after") == "<after>"
+    assert len(model.calls) <= 4 + 4 * 4 + 1  # Threads that take over from those whose callers have gone.
+    assert call("again") == "<again>"
+
+
+def test_the_deadline_of_a_stream_ends_it(gated):
+    """With DEADLINE_EXCEEDED, after what was answered before."""
+    _, server, call = gated
+    rpc: Any = call.channel.stream_stream("/MLflowStream/predict_many")
+    answers = rpc(iter([data_of("a"), data_of("hold")]), timeout=1)
+    assert protos.Output.FromString(next(answers)).value == "<a>"
+    with pytest.raises(grpc.RpcError) as caught:
+        next(answers)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    waits_until(server, lambda: admission_of(server).in_flight == 0)
+
+
+def test_one_request_that_takes_too_long_has_its_error_in_its_place():
+    """The server's time limit is that of each request; the stream goes on."""
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=2, timeout_s=0.3) as server, Caller(server.address) as call:
+        late, fine = many(call, "hold", "b")
+        assert late.error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+        assert fine.value == "<b>"
+        model.let_go()
+
+
+def test_streams_wait_for_room_and_leave_some_for_calls():
+    """A stream is never refused for lack of room, and takes up half of it at the most."""
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=1, queue_calls=10) as server, Caller(server.address) as call:
+        streams = [Stream(call) for _ in range(3)]
+        for stream in streams:
+            stream.send(*(f"hold {number}" for number in range(20)))
+            stream.end()
+        model.wait_until_entered()
+        admission = admission_of(server)
+        waits_until(server, lambda: admission.in_flight == 5)
+        alone = call.raw.future(data_of("alone"), timeout=30)
+        waits_until(server, lambda: admission.in_flight == 6)
+        model.let_go()
+        assert protos.Output.FromString(alone.result()).value == "<alone>"
+        for stream in streams:
+            assert [each.value for each in stream.rest()] == [f"<hold {number}>" for number in range(20)]
+
+
+def test_a_cancelled_stream_gives_its_turn_to_the_next():
+    """A stream that is let in the moment that it goes does not take the turn along."""
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=1, queue_calls=2) as server, Caller(server.address) as call:
+        first, second, third = (Stream(call) for _ in range(3))
+        first.send("hold")
+        model.wait_until_entered()
+        admission = admission_of(server)
+        for place, stream in enumerate((second, third), start=1):
+            stream.send("x")
+            waits_until(server, lambda place=place: len(admission._in_line) == place)
+        second.call.cancel()
+        model.let_go()
+        third.end()
+        assert [each.value for each in third.rest()] == ["<x>"]
+        first.end()
+        assert [each.value for each in first.rest()] == ["<hold>"]
+
+
+def test_a_server_that_drains_answers_what_it_has_read(gated):
+    """Then the stream ends with UNAVAILABLE, also one that is quiet."""
+    model, server, call = gated
+    quiet, busy = Stream(call), Stream(call)
+    quiet.send("a")
+    assert quiet.next().value == "<a>"
+    busy.send("hold 1", "hold 2")
+    model.wait_until_entered(2)
+    draining = threading.Thread(target=lambda: server.run(server.server.drain))
+    draining.start()
+    with pytest.raises(grpc.RpcError) as ended:
+        quiet.next()
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert draining.is_alive()
+    model.let_go()
+    assert [busy.next().value, busy.next().value] == ["<hold 1>", "<hold 2>"]
+    with pytest.raises(grpc.RpcError) as ended:
+        busy.next()
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    draining.join(10)
+    assert not draining.is_alive()
+
+
+def test_ten_thousand_requests_in_four_streams(gated):
+    """None lost, swapped or twice."""
+    model, _, call = gated
+    model.let_go()
+    found: dict[int, list[str]] = {}
+
+    def run(stream: int) -> None:
+        found[stream] = [each.value for each in many(call, *(f"{stream} {number}" for number in range(2_500)))]
+
+    threads = [threading.Thread(target=run, args=(stream,)) for stream in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {stream: [f"<{stream} {number}>" for number in range(2_500)] for stream in range(4)}
+
+
+@pytest.fixture
+def parts():
+    model = PartsModel()
+    with serving(model, PlainCodec(), threads=1, timeout_s=5) as server, Caller(server.address) as call:
+        yield model, server, call
+
+
+def stream_of(call: Caller, text: str, **more: Any) -> Any:
+    rpc: Any = call.channel.unary_stream("/MLflowStream/predict_stream")
+    return rpc(data_of(text), **{"timeout": 60, **more})
+
+
+def words(data: Any) -> str:
+    return str(protos.Output.FromString(data).value)
+
+
+def test_each_part_is_given_when_it_is_there(parts):
+    """The first arrives while the second is not made yet."""
+    model, _, call = parts
+    answers = stream_of(call, "one hold two")
+    assert words(next(answers)) == "one"
+    assert model.held.acquire(timeout=30)
+    assert model.made == ["one"]
+    model.gate.release()
+    assert list(map(words, answers)) == ["hold", "two"]
+    assert model.closed.wait(10)
+
+
+def test_a_caller_that_leaves_closes_the_model_s_iterator(parts):
+    """In a thread of the model, after the part that is being made; the thread is free for others then."""
+    model, server, call = parts
+    answers = stream_of(call, "one hold two")
+    assert words(next(answers)) == "one"
+    assert model.held.acquire(timeout=30)
+    answers.cancel()
+    waits_until(server, lambda: admission_of(server).in_flight == 0)
+    assert not model.closed.is_set()
+    model.gate.release()
+    assert model.closed.wait(10)
+    assert model.closed_in.startswith("model-")
+    assert model.made == ["one", "hold"]
+    assert call("x") == "x"
+
+
+def test_an_iterator_that_is_left_between_two_parts_is_closed(parts):
+    """A reader that takes no more, and goes."""
+    model, server, call = parts
+    answers = stream_of(call, " ".join(["x" * 60_000] * 50))
+    next(answers)
+    waits_until(server, lambda: len(model.made) > 1)
+    answers.cancel()
+    assert model.closed.wait(10)
+    assert model.closed_in.startswith("model-")
+    assert len(model.made) < 50
+
+
+def test_a_reader_that_is_slow_holds_no_thread(parts):
+    """With one thread, another call is answered while an answer in parts is half read."""
+    model, server, call = parts
+    answers = stream_of(call, " ".join(["x" * 60_000] * 50))
+    next(answers)
+    waits_until(server, lambda: len(model.made) > 1)
+    with Caller(server.address) as other:
+        assert other("y") == "y"
+    assert len(model.made) < 50
+    assert len(list(answers)) == 49
+
+
+def test_an_error_comes_after_the_parts_before_it(parts):
+    """As the status of the call."""
+    _, _, call = parts
+    answers = stream_of(call, "one raise")
+    assert words(next(answers)) == "one"
+    with pytest.raises(grpc.RpcError) as caught:
+        next(answers)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+
+
+def test_a_part_that_takes_too_long_ends_the_call():
+    """The server's time limit is that of each part."""
+    model = PartsModel()
+    with serving(model, PlainCodec(), threads=1, timeout_s=0.3) as server, Caller(server.address) as call:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream_of(call, "one hold two"))
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "0.3 s" in (caught.value.details() or "")
+        model.gate.release()
+        assert model.closed.wait(10)
+
+
+def test_a_model_that_gives_whole_answers_has_no_parts(gated):
+    """UNIMPLEMENTED, which says what to call."""
+    _, _, call = gated
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream_of(call, "x"))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "predict" in (caught.value.details() or "")
