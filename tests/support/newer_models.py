@@ -1,6 +1,7 @@
 """Models of the ml_base interface that do what published ones do, and some that go wrong."""
 
 import threading
+from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -203,6 +204,27 @@ class Gate(MLModelDecorator):
         if data.size is Size.SMALL:
             raise MLModelSchemaValidationException("Too small.")
         return self._model.predict(data=data)
+
+
+class Text(BaseModel):
+    text: str
+
+
+class Words(Echo):
+    """Answers in parts: one word after the other."""
+
+    qualified_name = "words"
+    input_schema = Text  # type: ignore[assignment]
+    output_schema = Text  # type: ignore[assignment]
+
+    def predict(self, data: Any) -> Any:
+        return data
+
+    def predict_stream(self, data: Any) -> Iterator[Any]:
+        for word in data.text.split():
+            if word == "raise":
+                raise ValueError("a secret")
+            yield Text(text=word)
 
 
 class Breaks(Echo):

@@ -34,6 +34,13 @@ class TypedCaller:
         answer: Any = message_factory.GetMessageClass(self.method(name).output_type)
         return answer.FromString(rpc(message.SerializeToString(), timeout=timeout))
 
+    def many(self, name: str, messages: list[Any], *, timeout: float = 30.0) -> list[Any]:
+        """The answers to a stream of messages."""
+        rpc: Any = self._channel.stream_stream(f"/{SERVICE}/{name}")
+        answer: Any = message_factory.GetMessageClass(self.method(name).output_type)
+        requests = (message.SerializeToString() for message in messages)
+        return [answer.FromString(data) for data in rpc(requests, timeout=timeout)]
+
     def outcome(self, name: str, message: Any) -> tuple[str, Any]:
         """The status, and the answer or the error's details."""
         try:
@@ -58,3 +65,76 @@ def plain(message: Any) -> Any:
         else:
             found[field.name] = plain(value)
     return found
+
+
+def batch_of(caller: TypedCaller, base: str, records: list[Any]) -> Any:
+    """The message of rows for messages of one row each."""
+    batch: Any = message_factory.GetMessageClass(caller.method(f"{base}_predict_batch").input_type)()
+    for field in records[0].DESCRIPTOR.fields:
+        column = getattr(batch, field.name)
+        if field.name == "params":
+            column.CopyFrom(records[0].params)
+        elif not batch.DESCRIPTOR.fields_by_name[field.name].is_repeated:
+            column.shape.extend([len(records), *getattr(records[0], field.name).shape])
+            for record in records:
+                column.data.extend(getattr(record, field.name).data)
+        else:
+            for place, record in enumerate(records):
+                if not field.is_repeated and not record.HasField(field.name):
+                    getattr(batch, f"{field.name}_nulls").append(place)
+                _append(column, field, getattr(record, field.name))
+    return batch
+
+
+def rows_of(batch: Any, kind: Any) -> list[Any]:
+    """The messages of one row each for a message of rows."""
+    columns = [field for field in batch.DESCRIPTOR.fields if field.number < 1000]
+    tensors = [field for field in columns if not field.is_repeated]
+    count = len(getattr(batch, columns[0].name)) if not tensors else getattr(batch, tensors[0].name).shape[0]
+    rows = [kind() for _ in range(count)]
+    for field in columns:
+        column = getattr(batch, field.name)
+        for place, row in enumerate(rows):
+            if not field.is_repeated:
+                size = len(column.data) // count
+                getattr(row, field.name).shape.extend(column.shape[1:])
+                getattr(row, field.name).data.extend(column.data[place * size : (place + 1) * size])
+            elif place not in getattr(batch, f"{field.name}_nulls", ()):
+                _set(row, row.DESCRIPTOR.fields_by_name[field.name], column[place])
+    return rows
+
+
+def _append(column: Any, field: Any, value: Any) -> None:
+    if not field.is_repeated and field.message_type is None:
+        column.append(value)
+        return
+    item = column.add()
+    if not field.is_repeated:
+        item.CopyFrom(value)
+    elif _is_map(field):
+        _fill_map(item.values, value, field)
+    else:
+        item.values.extend(value)
+
+
+def _set(row: Any, field: Any, value: Any) -> None:
+    if not field.is_repeated and field.message_type is None:
+        setattr(row, field.name, value)
+    elif not field.is_repeated:
+        getattr(row, field.name).CopyFrom(value)
+    elif _is_map(field):
+        _fill_map(getattr(row, field.name), value.values, field)
+    else:
+        getattr(row, field.name).extend(value.values)
+
+
+def _is_map(field: Any) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def _fill_map(target: Any, source: Any, field: Any) -> None:
+    for key in source:
+        if field.message_type.fields_by_name["value"].message_type is None:
+            target[key] = source[key]
+        else:
+            target[key].CopyFrom(source[key])

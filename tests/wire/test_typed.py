@@ -18,7 +18,7 @@ from mlflow.types.schema import Array, DataType
 from mlflow_grpc import protos
 from mlflow_grpc.config import ModelConfig
 from tests.support.servers import Caller, serving_models
-from tests.support.typed import TypedCaller, plain
+from tests.support.typed import TypedCaller, batch_of, plain, rows_of
 
 NEWER = "tests.support.newer_models."
 RECORD = {
@@ -228,3 +228,72 @@ def test_many_callers_at_once_get_their_own(served):
             pool.map(lambda text: json.loads(call(text, mlflow_model="regressor"))["predictions"][0], payloads)
         )
     assert by_type == by_text
+
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "classifier": [{"x": 1.0, "y": 0.5}, {"x": 2.0, "y": -1.0}, {"x": -3.0, "y": 0.0}],
+    "regressor": [{"x": 1.0, "y": 0.5}, {"x": 2.0, "y": -1.0}],
+    "outputs": [{"x": 1.0, "y": 0.5}, {"x": 2.0, "y": -1.0}],
+    "mirror": [
+        FIELDS,
+        {**FIELDS, "maybe": 0.0, "maybe_list": {"values": [0]}, "counts": {}, "labels": [], "text": "other"},
+        {**FIELDS, "maybe_list": {}, "either": {"long_value": 0}, "groups": {}, "defaulted": 9},
+    ],
+    "old_style": [{"number": 3}, {"number": 1}],
+    "older_iris": [{"sepal_length": 5.1, "petal": {"length": 1.4}}],
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_answered_as_each_by_itself(served, name):
+    """In columns in and out: scalars, enums, unions, structures, tensors, and what is absent."""
+    _, _, typed = served
+    records = [typed.input(f"{name}_predict", fields) for fields in ROWS[name]]
+    alone = [typed(f"{name}_predict", record) for record in records]
+    together = typed(f"{name}_predict_batch", batch_of(typed, name, records))
+    assert rows_of(together, type(alone[0])) == alone
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_stream_is_answered_as_each_by_itself(served, name):
+    """In their order, with the error of one that does not fit in its place."""
+    _, _, typed = served
+    records = [typed.input(f"{name}_predict", fields) for fields in ROWS[name]]
+    alone = [typed(f"{name}_predict", record) for record in records]
+    bad = type(records[0])()
+    answers = typed.many(f"{name}_predict_many", [*records, bad, *records])
+    assert answers[: len(records)] == answers[len(records) + 1 :] == alone
+    with pytest.raises(grpc.RpcError) as caught:
+        typed(f"{name}_predict", bad)
+    status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    error = answers[len(records)].error
+    violations = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(violations) for detail in status.details)
+    assert (error.code, error.message) == (status.code, status.message)
+    assert [(each.field, each.description) for each in error.field_violations] == [
+        (each.field, each.description) for each in violations.field_violations
+    ]
+    assert error.field_violations
+
+
+def test_a_row_that_does_not_fit(served):
+    """The whole call is refused, and the row is named."""
+    _, _, typed = served
+    records = [typed.input("mirror_predict", fields) for fields in (FIELDS, {**FIELDS, "part": {"weight": -1.0}})]
+    with pytest.raises(grpc.RpcError) as caught:
+        typed("mirror_predict_batch", batch_of(typed, "mirror", records))
+    status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details)
+    assert [each.field for each in bad.field_violations] == ["[1].part.weight"]
+    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+@pytest.mark.parametrize("word", ["text for a number", "too large", "not whole", "inexact"])
+def test_rows_of_output_that_are_not_what_the_schema_says(served, word):
+    """The model is at fault, and the row is named."""
+    _, _, typed = served
+    rows = {"count": [1, 1], "ratio": [1.0, 1.0], "word": ["whole float", word]}
+    status, details = typed.outcome("liar_predict_batch", rows)
+    assert status == "INTERNAL"
+    assert "[1] has" in details
