@@ -64,7 +64,7 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: float) -
                     click.echo(f"{workload.name}, {in_flight} in flight, {server.name}: {measured.per_second:,.0f}/s")
                     throughput.setdefault(str(in_flight), {}).setdefault(server.name, []).append(vars(measured))
                 if in_flight == BUSY_IN_FLIGHT:
-                    (ours,) = (server for server in servers if isinstance(server, Ours))
+                    (ours,) = (server for server in servers if type(server) is Ours)
                     peak = throughput[str(in_flight)][ours.name][-1]["per_second"]
                     calm = load.run(
                         ours,
@@ -78,6 +78,7 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: float) -
                     half_of_peak.append(vars(calm))
         return {
             "name": workload.name,
+            "typed_floor": workload.typed_floor,
             "floors": {str(in_flight): floor for in_flight, floor in workload.floors.items()},
             "throughput": throughput,
             "half_of_peak": half_of_peak,

@@ -1,6 +1,7 @@
 """The servers that are compared: started, asked, measured and ended."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,9 @@ from typing import Any
 
 import grpc
 import requests
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from mlflow_grpc import protos
 
@@ -20,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
 START_LIMIT_S = 120.0
 GRPC_HEADER_BYTES = 5
+TYPED_SERVICE = "model_grpc_service.ModelgRPCService"
+ONE, BATCH = "bench_predict", "bench_predict_batch"
 ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -75,6 +81,10 @@ class Contender(ABC):
     @abstractmethod
     def body(self, text: str) -> bytes:
         """A payload as the body of a request."""
+
+    def answer_bytes(self, answer: str) -> int:
+        """How long an answer that `ask` gave is on the wire."""
+        return len(self.body(answer))
 
     def memory_mb(self) -> float:
         """What the process and its children have in memory, in MB (proportional set size)."""
@@ -137,9 +147,9 @@ class _Grpc(Contender):
         return f"http://127.0.0.1:{self.port}/MLflow/predict"
 
     def body(self, text: str) -> bytes:
-        """One gRPC message: not compressed, its length, its bytes."""
+        """One gRPC message."""
         message: bytes = protos.Input(value=text).SerializeToString()
-        return b"\0" + len(message).to_bytes(GRPC_HEADER_BYTES - 1, "big") + message
+        return _framed(message)
 
 
 class Ours(_Grpc):
@@ -149,7 +159,59 @@ class Ours(_Grpc):
 
     def command(self, model: Path) -> list[str]:
         """The server as a user starts it."""
-        return [sys.executable, "server.py", "-m", str(model), "-p", str(self.port)]
+        return [sys.executable, "server.py", "-m", str(model), "-p", str(self.port), "--model-name", "bench"]
+
+
+class Typed(Ours):
+    """The same server, called by the RPCs that it makes from the model's signature."""
+
+    name = "mlflow-grpc, typed"
+
+    def __init__(self, model: Path, log: Path) -> None:
+        """Starts it, and gets its messages by reflection."""
+        super().__init__(model, log)
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", ANY_SIZE)
+        self._service: Any = DescriptorPool(ProtoReflectionDescriptorDatabase(self._channel)).FindServiceByName(
+            TYPED_SERVICE
+        )
+        self._answer_bytes: dict[str, int] = {}
+        self._method = ""
+
+    def ask(self, text: str) -> str:
+        """Calls the typed RPC, once it is known, and tells the answer as MLflow would."""
+        if not hasattr(self, "_service"):
+            return super().ask(text)
+        data = self.body(text)[GRPC_HEADER_BYTES:]
+        rpc: Any = self._channel.unary_unary(f"/{TYPED_SERVICE}/{self._method}")
+        raw = rpc(data, timeout=60)
+        answer: Any = GetMessageClass(self._service.FindMethodByName(self._method).output_type).FromString(raw)
+        found = answer.prediction if self._method == ONE else list(answer.prediction)
+        told = json.dumps({"predictions": [found] if self._method == ONE else found})
+        self._answer_bytes[told] = len(_framed(raw))
+        return told
+
+    def answer_bytes(self, answer: str) -> int:
+        """As it came."""
+        return self._answer_bytes[answer]
+
+    @property
+    def url(self) -> str:
+        """The path of the method for the last payload."""
+        return f"http://127.0.0.1:{self.port}/{TYPED_SERVICE}/{self._method}"
+
+    def body(self, text: str) -> bytes:
+        """One message of a row, or of rows in columns."""
+        table = json.loads(text)["dataframe_split"]
+        rows = table["data"]
+        self._method = ONE if len(rows) == 1 else BATCH
+        message: Any = GetMessageClass(self._service.FindMethodByName(self._method).input_type)()
+        # The fields stand in the order of the columns, by names that protobuf takes.
+        for place, field in enumerate(message.DESCRIPTOR.fields[: len(table["columns"])]):
+            if self._method == ONE:
+                setattr(message, field.name, rows[0][place])
+            else:
+                getattr(message, field.name).extend(row[place] for row in rows)
+        return _framed(message.SerializeToString())
 
 
 class Echo(_Grpc):
@@ -189,7 +251,12 @@ class Mlflow(Contender):
         return text.encode()
 
 
-CONTENDERS: tuple[type[Contender], ...] = (Ours, Mlflow, Echo)
+CONTENDERS: tuple[type[Contender], ...] = (Ours, Typed, Mlflow, Echo)
+
+
+def _framed(message: bytes) -> bytes:
+    """A message as gRPC sends it: not compressed, its length, its bytes."""
+    return b"\0" + len(message).to_bytes(GRPC_HEADER_BYTES - 1, "big") + message
 
 
 def _family(pid: int) -> list[int]:

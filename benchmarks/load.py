@@ -94,7 +94,7 @@ def run(
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     succeeded, *lost = map(int, _found(_ANSWERS, output))
     (data,) = map(int, _found(_DATA, output))
-    enough = succeeded * len(server.body(answer)) * (1 - TOLERANCE)
+    enough = succeeded * server.answer_bytes(answer) * (1 - TOLERANCE)
     if sum(lost) or not succeeded or (server.http2 and data < enough):
         raise LoadError(f"{server.name}: not every call was answered\n{output}")
     # What h2load gave up at its end is still in the server; the answer to one more call comes after it.

@@ -7,6 +7,8 @@ from typing import Any
 
 Figures = dict[str, Any]
 
+OURS, TYPED, MLFLOW, ECHO = "mlflow-grpc", "mlflow-grpc, typed", "mlflow models serve", "bare echo"
+
 
 def median(rows: list[Figures], what: str) -> float:
     """The median over the rounds."""
@@ -18,10 +20,8 @@ def ratios(figures: Figures) -> list[Figures]:
     found = []
     for workload in figures["workloads"]:
         for in_flight, by_server in workload["throughput"].items():
-            ours, mlflow, echo = (by_server[name] for name in ("mlflow-grpc", "mlflow models serve", "bare echo"))
-            # A ratio within each round, because a machine may slow down between rounds.
-            times = [one["per_second"] / other["per_second"] for one, other in zip(ours, mlflow, strict=True)]
-            of_echo = [one["per_second"] / other["per_second"] for one, other in zip(ours, echo, strict=True)]
+            ours, mlflow, echo = (by_server[name] for name in (OURS, MLFLOW, ECHO))
+            typed = by_server[TYPED]
             found.append(
                 {
                     "workload": workload["name"],
@@ -29,9 +29,13 @@ def ratios(figures: Figures) -> list[Figures]:
                     "ours": median(ours, "per_second"),
                     "mlflow": median(mlflow, "per_second"),
                     "echo": median(echo, "per_second"),
-                    "times_mlflow": statistics.median(times),
-                    "of_echo": statistics.median(of_echo),
+                    "typed": median(typed, "per_second"),
+                    "times_mlflow": _ratio(ours, mlflow),
+                    "of_echo": _ratio(ours, echo),
+                    "typed_times_mlflow": _ratio(typed, mlflow),
+                    "typed_times_json": _ratio(typed, ours),
                     "floor": workload["floors"][in_flight],
+                    "typed_floor": workload["typed_floor"],
                     "p50_ms": median(ours, "p50_ms"),
                     "p99_ms": median(ours, "p99_ms"),
                     "mlflow_p50_ms": median(mlflow, "p50_ms"),
@@ -39,6 +43,11 @@ def ratios(figures: Figures) -> list[Figures]:
                 }
             )
     return found
+
+
+def _ratio(one: list[Figures], other: list[Figures]) -> float:
+    """The median of the ratios of each round, because a machine may slow down between rounds."""
+    return float(statistics.median(a["per_second"] / b["per_second"] for a, b in zip(one, other, strict=True)))
 
 
 def markdown(figures: Figures) -> str:
@@ -60,12 +69,22 @@ def markdown(figures: Figures) -> str:
     ]
     lines += [
         "",
+        "| workload | in flight | typed | times JSON | times MLflow | floor |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row['workload']} | {row['in_flight']} | {row['typed']:,.0f}/s | **{row['typed_times_json']:.2f}** "
+            f"| **{row['typed_times_mlflow']:.1f}** | {row['typed_floor']} |"
+            for row in ratios(figures)
+        ),
+    ]
+    lines += [
+        "",
         "| workload | start, mlflow-grpc | start, MLflow | memory, mlflow-grpc | memory, MLflow "
         "| at half of the peak: p50 / p99 |",
         "|---|---|---|---|---|---|",
     ]
     for workload in figures["workloads"]:
-        ours, mlflow = workload["process"]["mlflow-grpc"], workload["process"]["mlflow models serve"]
+        ours, mlflow = workload["process"][OURS], workload["process"][MLFLOW]
         half = workload["half_of_peak"]
         shown = f"{median(half, 'p50_ms'):.1f} / {median(half, 'p99_ms'):.1f} ms" if half else ""
         lines.append(
@@ -85,7 +104,7 @@ def plot(figures: Figures, path: Path) -> None:
     shown = [workload for workload in figures["workloads"] if len(workload["throughput"]) > 1]
     figure, axes = plt.subplots(2, len(shown), figsize=(5.5 * len(shown), 7), squeeze=False, layout="constrained")
     for workload, (top, bottom) in zip(shown, axes.T, strict=True):
-        for name in ("mlflow-grpc", "mlflow models serve", "bare echo"):
+        for name in (OURS, TYPED, MLFLOW, ECHO):
             counts = [int(count) for count in workload["throughput"]]
             rows = [by_server[name] for by_server in workload["throughput"].values()]
             (line,) = top.plot(counts, [median(row, "per_second") for row in rows], marker="o", label=name)

@@ -13,6 +13,8 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+AS_JSON = "as fast as JSON"
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -27,6 +29,8 @@ class Workload:
     """How many calls are in flight at a time."""
     floors: dict[int, float]
     """How many times as many calls a second as MLflow's server there are to be, by calls in flight."""
+    typed_floor: str
+    """The same of typed calls, in words."""
 
     def save(self, path: Path) -> None:
         """Trains the model and saves it with signature and input example."""
@@ -69,6 +73,7 @@ WORKLOADS = (
         rows=1,
         in_flight=(1, 32, 256),
         floors={1: 2.0, 32: 18.0, 256: 20.0},
+        typed_floor=AS_JSON,
     ),
     Workload(
         "RandomForest(100), 1 row",
@@ -77,6 +82,7 @@ WORKLOADS = (
         rows=1,
         in_flight=(1, 32, 256),
         floors={1: 1.1, 32: 22.0, 256: 22.0},
+        typed_floor=AS_JSON,
     ),
     Workload(
         "LogisticRegression, 10,000 rows of 20",
@@ -85,5 +91,6 @@ WORKLOADS = (
         rows=10_000,
         in_flight=(1,),
         floors={1: 5.0},
+        typed_floor="15 times MLflow",
     ),
 )

@@ -61,10 +61,10 @@ class Server:
         self._typed = typed.TypedService(self._calls, self.catalog)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
+            self._typed,  # gRPC asks them in this order, with each call.
             *text.handlers(self._calls, self.catalog),
             models.handlers(self._calls, self.catalog, self._typed),
             health.handlers(self._calls, self._health),
-            self._typed,
         ]
         if settings.reflection:
             handlers += reflection.handlers(self._calls, self._reflection)

@@ -4,9 +4,11 @@ Rule of this module: it knows which part of a call is which; what single values 
 it, and what the messages look like in `mlflow_grpc.contract.messages`.
 """
 
+import contextlib
 from typing import Any
 
 import numpy as np
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message as ProtoMessage
 
 from mlflow_grpc.contract.messages import row_of
@@ -37,6 +39,7 @@ class TypedCodec:
         self._tensors = _batched_tensors(contract)
         self._reader = Reader(with_zone=codec.moments_have_zone)
         self._is_bare = not self._has_named_output(contract)
+        self._only = _only_plain(messages.output.slots) if self._is_bare else None
         slots = messages.input.slots
         self._plain_count = len(slots) if all(_is_plain(slot) for slot in slots) and messages.params is None else -1
 
@@ -78,6 +81,13 @@ class TypedCodec:
 
         """
         output = self._output_class()
+        if self._only is not None and isinstance(predictions, list | np.ndarray) and len(predictions) == 1:
+            name, kind = self._only
+            value = predictions[0].item() if isinstance(predictions[0], np.generic) else predictions[0]
+            if type(value) is kind:
+                with contextlib.suppress(ValueError):  # Past 64 bits, or a lone surrogate: told below.
+                    setattr(output, name, value)
+                    return output
         fill(output, self._messages.output, self.as_record(self._codec.value(predictions)), "")
         return output
 
@@ -120,6 +130,23 @@ def _batched_tensors(contract: Contract) -> set[str]:
         return {"value"} if row_of(contract.inputs) != contract.inputs else set()
     fields = contract.inputs.fields if contract.inputs is not None else []
     return {each.name for each in fields if isinstance(each.type, Tensor) and row_of(each.type) != each.type}
+
+
+_SAME = {
+    Proto.TYPE_BOOL: bool,
+    Proto.TYPE_INT64: int,
+    Proto.TYPE_DOUBLE: float,
+    Proto.TYPE_STRING: str,
+}
+"""The Python type all of whose values a field takes as they are, or refuses."""
+
+
+def _only_plain(slots: list[Slot]) -> tuple[str, type] | None:
+    """The name of the only field, and the type of values that stand in it without a further look."""
+    if len(slots) != 1 or not _is_plain(slots[0]) or not isinstance(slots[0].shape, Plain):
+        return None
+    kind = _SAME.get(slots[0].shape.type)
+    return None if kind is None else (slots[0].name, kind)
 
 
 def _is_plain(slot: Slot) -> bool:

@@ -40,7 +40,7 @@ def typed(request, zoo_path) -> Iterator[Served]:
         def get(name: str) -> tuple[TypedCaller, Oracle]:
             if name not in made:
                 path = zoo_path(f"rows_{name}")
-                model = ModelConfig(uri=str(path), name=f"rows_{name}", batching=request.param)
+                model = ModelConfig(uri=str(path), name=f"rows_{name}", batching=request.param, endpoint=True)
                 call = stack.enter_context(Caller(stack.enter_context(serving_models([(model, None)])).address))
                 made[name] = (TypedCaller(call.channel), oracle_of(path))
             return made[name]
@@ -213,8 +213,8 @@ def test_columns_that_make_up_no_rows(typed, name, fields, field, words):
     with pytest.raises(grpc.RpcError) as caught:
         caller(f"rows_{name}_predict_batch", fields)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert words in caught.value.details()
-    status: Any = rpc_status.from_call(caught.value)
+    assert words in (caught.value.details() or "")
+    status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status.details)
     assert field in [violation.field for violation in bad.field_violations]

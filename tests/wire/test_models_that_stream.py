@@ -49,12 +49,13 @@ def served(tmp_path_factory):
     for name, given in (("words", signature), ("any", None)):
         mlflow.pyfunc.save_model(folder / name, python_model=Words(), signature=given, pip_requirements=["mlflow"])
     models = [
-        *(ModelConfig(uri=str(folder / name), name=name) for name in ("words", "any")),
-        ModelConfig(class_path=f"{NEWER}Words", name="package"),
-        ModelConfig(class_path=f"{NEWER}Echo", name="echo"),
+        *(ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in ("words", "any")),
+        ModelConfig(class_path=f"{NEWER}Words", name="package", endpoint=True),
+        ModelConfig(class_path=f"{NEWER}Echo", name="echo", endpoint=True),
         ModelConfig(
             class_path=f"{NEWER}Words",
             name="decorated",
+            endpoint=True,
             decorators=(Decorator(class_path=f"{NEWER}Suffix", configuration={"suffix": "!"}),),
         ),
     ]
@@ -127,8 +128,9 @@ def test_errors(served, model, payload, code, words):
     with pytest.raises(grpc.RpcError) as caught:
         parts(call, model, payload)
     assert caught.value.code().name == code
-    assert words in caught.value.details()
-    assert "secret" not in caught.value.details()
+    details = caught.value.details() or ""
+    assert words in details
+    assert "secret" not in details
 
 
 def test_only_models_that_stream_have_the_typed_rpc(served):
