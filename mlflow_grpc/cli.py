@@ -1,19 +1,24 @@
 """The command line: turns flags into settings, and outcomes into lines and exit codes.
 
 Rule of this module: it decides nothing about serving. Exit codes: 0 stopped by a signal, 1 the address is
-not to be had, 2 the settings or the model are no good, 128 + n ended by a second signal n.
+not to be had, 2 the settings or the model are no good, 128 + n ended by a second signal n. Of `proto`: 0 done, or
+compatible, 1 not written, or incompatible, 2 the settings, a model or a lock are no good.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic.fields import FieldInfo
 
 from mlflow_grpc import __version__, config, logs, settings
+from mlflow_grpc.contract import lock
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.process import end_process, occupy_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
+
+if TYPE_CHECKING:
+    from mlflow_grpc.services.locks import Verdict
 
 
 @click.group(context_settings={"help_option_names": ["--help"]})
@@ -107,7 +112,7 @@ main.add_command(
 )
 
 
-def _proto(output: str, descriptor_set: bool, **flags: Any) -> None:
+def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None:
     given = {name: value for name, value in flags.items() if value is not None}
     code = 0
     try:
@@ -117,11 +122,19 @@ def _proto(output: str, descriptor_set: bool, **flags: Any) -> None:
         settings.quiet_grpc_core()
         from mlflow_grpc import lifecycle
 
-        text, data = lifecycle.typed_contract(loaded, configuration)
-        with click.open_file(output, "wb") as file:
-            file.write(data if descriptor_set else text.encode())
+        made = lifecycle.typed_contract(loaded, configuration, make_lock=not check)
+        if check:
+            code = _checked(made.verdicts, has_file=loaded.lock is not None)
+        else:
+            for line in [f"{each.label}: {change}" for each in made.verdicts for change in each.breaking]:
+                click.echo(f"Warning: breaks old clients: {logs.escape(line)}", err=True)
+            if loaded.lock is not None:
+                # Before the contract is written: no client can then have a number that the lock does not know.
+                lock.write(loaded.lock, made.lock)
+            with click.open_file(output, "wb") as file:
+                file.write(made.data if descriptor_set else made.text.encode())
     except OSError as error:
-        click.echo(f"Error: cannot write {output}: {error.strerror}", err=True)
+        click.echo(f"Error: cannot write {error.filename or output}: {error.strerror}", err=True)
         code = 1
     except StartError as error:
         click.echo(f"Error: {logs.escape(str(error))}", err=True)
@@ -129,7 +142,19 @@ def _proto(output: str, descriptor_set: bool, **flags: Any) -> None:
     end_process(code)
 
 
-_OF_PROTO = ("model_uri", "config", "model_name", "requirements")
+def _checked(verdicts: "list[Verdict]", *, has_file: bool) -> int:
+    """Says how the models differ from what is locked of them; gives the exit code."""
+    if not has_file and not any(verdict.source for verdict in verdicts):
+        raise StartError(
+            "there is no lock to check against: make one with `mlflow-grpc proto --lock "
+            f"{lock.FILE_NAME} -o model_service.proto` from the version that clients have"
+        )
+    for verdict in verdicts:
+        click.echo("\n".join(logs.escape(line) for line in str(verdict).split("\n")))
+    return 1 if any(verdict.breaking for verdict in verdicts) else 0
+
+
+_OF_PROTO = ("model_uri", "config", "model_name", "requirements", "lock")
 
 main.add_command(
     click.Command(
@@ -142,6 +167,12 @@ main.add_command(
                 ["-o", "--output"], default="-", metavar="FILE", help="Where to; - is stdout.", show_default=True
             ),
             click.Option(["--descriptor-set"], is_flag=True, help="A serialised FileDescriptorSet in place of text."),
+            click.Option(
+                ["--check"],
+                is_flag=True,
+                help="Says what has changed since the lock was written, and whether calls of old clients are still "
+                "taken and their answers read; writes nothing. Exit code 0 if they are, else 1.",
+            ),
         ],
     )
 )

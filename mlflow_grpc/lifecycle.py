@@ -20,7 +20,7 @@ import grpc
 
 from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.contract import proto_text
+from mlflow_grpc.contract import lock, proto_text
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.admission import Admission, Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
@@ -30,6 +30,7 @@ from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.services import health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
+from mlflow_grpc.services.locks import Locks, Verdict
 from mlflow_grpc.settings import OnError, Settings
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Server:
         # Each has threads and bounds of its own, so that none can take another's.
         self.catalog = Catalog(configuration.models, lambda: _engine(settings), reserved=self.services)
         self._health = health.HealthServicer(self.services)
-        self._typed = typed.TypedService(self._calls, self.catalog)
+        self._locks = Locks.of_settings(settings)
+        self._typed = typed.TypedService(self._calls, self.catalog, self._locks)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
             self._typed,  # gRPC asks them in this order, with each call.
@@ -94,27 +96,30 @@ class Server:
         await in_daemon_thread(lambda: loading.import_libraries(tuple(entry.config for entry in entries)))
         places = asyncio.Semaphore(MOST_LOADING)
         await asyncio.gather(*(self._load(entry, places) for entry in entries))
+        self._offer_typed()
         if all(entry.state is State.FAILED for entry in entries):
             raise StartError("none of the models could be loaded")
-        self._offer_typed()
         # What is there now stays: a full collection that goes through all of MLflow's modules takes 0.1 s, in which
         # no call is answered.
         gc.collect()
         gc.freeze()
 
     async def _load(self, entry: Entry, places: asyncio.Semaphore) -> None:
-        several = len(self.catalog.entries) > 1
         try:
             async with places:
                 loaded = await in_daemon_thread(lambda: loading.load(entry.config, self._settings))
             await self.host(entry, loaded)
         except StartError as error:
-            if (entry.config.on_error or OnError.STOP) is OnError.STOP:
-                if several:
-                    raise StartError(f"{entry.config.source}: {error}") from error
-                raise
-            logger.error("model %s is left out: %s", entry.config.source, error)  # noqa: TRY400 - a line, no traceback
-            self.catalog.give_up(entry, str(error))
+            self._leave_out(entry, error)
+
+    def _leave_out(self, entry: Entry, error: StartError) -> None:
+        """Does without a model that cannot be served, if that is how it is to be; else raises the error."""
+        if (entry.config.on_error or OnError.STOP) is OnError.STOP:
+            if len(self.catalog.entries) > 1:
+                raise StartError(f"{entry.config.source}: {error}") from error
+            raise error
+        logger.error("model %s is left out: %s", entry.config.source, error)
+        self.catalog.give_up(entry, str(error))
 
     async def host(self, entry: Entry, loaded: Loaded) -> None:
         """Gives the server a loaded model.
@@ -134,8 +139,24 @@ class Server:
             await self._health.set_serving(True, *self._health_names(State.READY))
 
     def _offer_typed(self) -> None:
-        """Makes the RPCs that take messages of the models' own types, once, now that all models are known."""
-        if typed.NAME not in self.services and self._typed.make():
+        """Makes the RPCs that take messages of the models' own types, once, now that all models are known.
+
+        Raises:
+            StartError: A model breaks old clients, going by its lock, and is not to be skipped.
+
+        """
+        if typed.NAME in self.services:
+            return
+        for entry in self.catalog.entries:
+            try:
+                verdict = typed.verdict(entry, self.catalog, self._locks)
+                if verdict is not None and verdict.breaking:
+                    if not self._settings.allow_incompatible:
+                        raise StartError(verdict.refusal)  # noqa: TRY301
+                    logger.warning("%s breaks old clients: %s", verdict.label, "; ".join(map(str, verdict.breaking)))
+            except StartError as error:
+                self._leave_out(entry, error)
+        if self._typed.make():
             self.services = (*self.services[:2], typed.NAME, *self.services[2:])
             self._health.services = ("", *self.services)
             self._reflection.offer(self.services, self._typed.pool)
@@ -309,23 +330,43 @@ def _names(entry: Entry) -> tuple[str, ...]:
     return tuple(dict.fromkeys((entry.name, entry.label))) if entry.name else ()
 
 
-def typed_contract(settings: Settings, configuration: Configuration) -> tuple[str, bytes]:
-    """The messages and RPCs that a server makes for its models, without one.
+@dataclass(frozen=True)
+class TypedContract:
+    """The messages and RPCs that a server makes for its models."""
 
-    Returns:
-        The text of a .proto file, and the same as a serialised FileDescriptorSet with what it imports.
+    text: str
+    """Of a .proto file."""
+    data: bytes
+    """The same as a serialised FileDescriptorSet, with what it imports."""
+    lock: lock.Lock
+    """The names and numbers that are in it, and those that were before."""
+    verdicts: list[Verdict]
+    """How each model differs from what was locked of it."""
+
+
+def typed_contract(settings: Settings, configuration: Configuration, *, make_lock: bool) -> TypedContract:
+    """What a server makes for its models, without one.
+
+    Args:
+        settings: What holds for all models.
+        configuration: The models.
+        make_lock: Whether the lock that the settings name need not be there yet.
 
     Raises:
-        StartError: A model cannot be loaded, or none says what it takes.
+        StartError: A model cannot be loaded, none says what it takes, or a lock is no good.
 
     """
+    locks = Locks.of_settings(settings, may_be_missing=make_lock)
     catalog = Catalog(configuration.models, lambda: _engine(settings))
     for entry in catalog.entries:
         catalog.place(entry, loading.load(entry.config, settings))
-    maker, made = typed.plan(catalog)
+    maker, made = typed.plan(catalog, locks)
     if not made:
         raise StartError("none of the models has a signature or schemas, so there are no typed RPCs")
-    return proto_text.text_of(maker.file, maker.comments), protos.set_of(maker.file)
+    verdicts = [found for entry in catalog.entries if (found := typed.verdict(entry, catalog, locks)) is not None]
+    verdicts += locks.missing({each.label for each in verdicts})
+    text = proto_text.text_of(maker.file, maker.comments)
+    return TypedContract(text, protos.set_of(maker.file), locks.updated(maker.locks), verdicts)
 
 
 def _engine(settings: Settings) -> Engine:

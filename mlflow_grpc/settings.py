@@ -126,6 +126,14 @@ class Settings(BaseSettings):
         text="The model's name for callers, in logs, answers and health; made from the URI if not given.",
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
     )
+    lock: Annotated[Path | None, Flag(("--lock",), metavar="FILE")] = setting(
+        None,
+        "MLFLOW_GRPC_LOCK",
+        text="A file with the field numbers of typed messages, which `mlflow-grpc proto` writes.",
+    )
+    allow_incompatible: Annotated[bool, Flag(("--allow-incompatible",), off="--no-allow-incompatible")] = setting(
+        False, "MLFLOW_GRPC_ALLOW_INCOMPATIBLE", text="Serves a model too that its lock says breaks old clients."
+    )
     host: Annotated[str, Flag(("-h", "--host"), metavar="HOST")] = setting(
         "127.0.0.1",
         "HOST",

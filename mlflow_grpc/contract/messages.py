@@ -9,6 +9,7 @@ is wrapped in a message. Lists of lists and values that may be null are wrapped 
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,10 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
 )
 
+from mlflow_grpc.contract.comments import words_of
+from mlflow_grpc.contract.lock import ModelLock
 from mlflow_grpc.contract.names import Scope
+from mlflow_grpc.contract.numbering import PARAMS, Book, distinct, keys_of, keys_of_types, word_name, word_of
 from mlflow_grpc.contract.shapes import (
     Array,
     Batch,
@@ -62,13 +66,16 @@ OWN_MESSAGES = ("empty", "model", "model_collection", "error", "field_violation"
 """Names of the messages that belong to no model (`mlflow_grpc.contract.service`)."""
 
 PARAMS_NUMBER = 1000
-"""Of the field that holds a model's params: far from the columns, whose numbers grow."""
+"""Of the field that holds a model's params: columns pass over the numbers from 1000 to 1099."""
 
 ERROR_NUMBER = 1001
 """Of the field that, in a stream, holds why there is no answer."""
 
 NULLS_NUMBER = 100_000
 """What is added to the number of a column for that of the field with its nulls."""
+
+MOST_FIELDS = 4_000
+"""Columns of a message: protobuf has 64 KB for the fields of one that holds messages too, and a text takes 16 bytes."""
 
 Proto = FieldDescriptorProto
 
@@ -98,56 +105,82 @@ _BYTES = ("bytes", Proto.TYPE_BYTES)
 class FileMaker:
     """Makes the messages of models, one after the other, in one file."""
 
-    def __init__(self) -> None:
+    def __init__(self, bases: Iterable[str] = ()) -> None:
+        """Args:
+        bases: What the messages of models begin with that have locks; nobody else's do.
+        """
         self.file = FileDescriptorProto(name=FILE, package=PACKAGE, syntax="proto3")
-        self._bases = Scope(*OWN_MESSAGES)
+        self._kept = {base for base in bases if base}
+        self._bases = Scope(*OWN_MESSAGES, *self._kept)
         self._taken = Scope(*OWN_MESSAGES, SERVICE)
         self.comments: dict[tuple[str, str], str] = {("", ""): HEADER}
         """What is said of messages and their fields; see `mlflow_grpc.contract.proto_text`."""
-        self._base = ""
+        self.locks: dict[str, ModelLock] = {}
+        """What is to be locked of each model."""
         self._known: dict[Any, Any] = {}
+        self._book: Book
 
-    def add(self, name: str, contract: Contract, *, streams: bool = False) -> ModelMessages:
+    def add(
+        self, name: str, contract: Contract, locked: ModelLock | None = None, *, streams: bool = False
+    ) -> ModelMessages:
         """Makes the messages of a model whose inputs are known.
 
         Args:
             name: What it is called.
             contract: What it takes and gives.
+            locked: The numbers and names that it has had.
             streams: Whether it gives answers part by part.
 
         """
-        self._base, self._known = self._bases.name(name, "model"), {}
+        base = locked.name if locked is not None and locked.name in self._kept else self._bases.name(name, "model")
+        self._kept.discard(base)
+        self._book, self._known = Book(base, self._taken, locked), {}
+        self._book.expect(self._book.locked.input)
         inputs = self._root("input", contract.inputs, "value")
-        params = self._message(contract.params, "params") if contract.params is not None else None
+        params, params_field = None, ""
+        if contract.params is not None:
+            params_field = self._book.numbers(inputs.name).name(PARAMS, "params", "params")
+            params = self._message(contract.params, "params")
+            field = Slot(params_field, Field("", AnyValue(), False), params, "one", PARAMS_NUMBER)
+            self._add(self._descriptor(inputs.name), PARAMS, field)
+            self.comments[inputs.name, params_field] = "Params of the model; what is left out has its default."
+        self._book.expect(self._book.locked.output)
         outputs = self._root("output", contract.outputs, "prediction")
-        rows = self._rows("inputs", contract.inputs, inputs)
-        answers = self._rows("outputs", contract.outputs, outputs) if rows is not None else None
-        params_field = ""
-        if params is not None:
-            params_field = Scope(*(slot.name for slot in inputs.slots)).name("params", "params")
-            for message in (inputs.name, *([rows.name] if rows is not None else [])):
-                _add_field(self._descriptor(message), params_field, PARAMS_NUMBER, params, "one")
-                self.comments[message, params_field] = "Params of the model; what is left out has its default."
-        error_field = Scope(*(slot.name for slot in outputs.slots)).name("error", "error")
+        self.locks[name] = self._book.close(self.file, inputs.name, outputs.name)
+        error_field = self._scope_of(outputs).name("error", "error")
         _add_field(self._descriptor(outputs.name), error_field, ERROR_NUMBER, Message("error"), "one")
         self.comments[outputs.name, error_field] = (
-            f"Set in a stream only, by {self._base}_predict_many, in the place of a record that failed."
+            f"Set in a stream only, by {base}_predict_many, in the place of a record that failed."
         )
+        # What is in columns has the names and numbers of the fields above, and needs no lock of its own.
+        rows = self._rows("inputs", contract.inputs, inputs)
+        answers = self._rows("outputs", contract.outputs, outputs) if rows is not None else None
+        if rows is not None and params is not None:
+            _add_field(self._descriptor(rows.name), params_field, PARAMS_NUMBER, params, "one")
+            self.comments[rows.name, params_field] = self.comments[inputs.name, params_field]
         batch = Batch(rows, answers) if rows is not None and answers is not None else None
-        return ModelMessages(self._base, inputs, outputs, params, params_field, error_field, batch, streams)
+        return ModelMessages(base, inputs, outputs, params, params_field, error_field, batch, streams)
 
     def _descriptor(self, name: str) -> DescriptorProto:
         return next(each for each in self.file.message_type if each.name == name)
 
+    def _scope_of(self, message: Message) -> Scope:
+        """The names that a message has or has had."""
+        return Scope(*(slot.name for slot in message.slots), *self._descriptor(message.name).reserved_name)
+
     def _rows(self, role: str, part: Record | Tensor | None, row: Message) -> Rows | None:
         """The message for any number of rows, in columns; None for what has no rows."""
         kinds = [each.type for each in part.fields] if isinstance(part, Record) else [part]
-        if not row.slots or any(isinstance(kind, Tensor) and kind == row_of(kind) for kind in kinds):
+        if not 0 < len(row.slots) <= MOST_FIELDS // 2 or any(
+            isinstance(kind, Tensor) and kind == row_of(kind) for kind in kinds
+        ):
             return None
-        rows = Rows(self._taken.name(f"{self._base}_{role}", role))
+        rows = Rows(self._taken.name(f"{self._book.base}_{role}", role))
         descriptor = self.file.message_type.add(name=rows.name)
+        descriptor.reserved_name.extend(self._descriptor(row.name).reserved_name)
+        descriptor.reserved_range.extend(self._descriptor(row.name).reserved_range)
         self.comments[rows.name, ""] = "Rows, in columns: each field has an entry for each row."
-        scope = Scope(*(slot.name for slot in row.slots))
+        scope = self._scope_of(row)
         for slot in row.slots:
             whole = isinstance(slot.shape, Array)
             kind = slot.source.type
@@ -163,6 +196,7 @@ class FileMaker:
                     f"The rows, counted from 0, that have no {slot.name}: what stands there is of no meaning."
                 )
             rows.columns.append(Column(column, nulls))
+        descriptor.field.sort(key=lambda each: each.number)
         return rows
 
     def _root(self, role: str, part: Record | Tensor | None, only: str) -> Message:
@@ -174,29 +208,38 @@ class FileMaker:
         return self._message(Record(role, [Field(only, kind)]), role)
 
     def _message(self, record: Record, role: str, only: str = "") -> Message:
-        if record in self._known:
-            found: Message = self._known[record]
+        key = self._book.key("record", record)
+        if key in self._known:
+            found: Message = self._known[key]
             return found
-        message = Message(self._taken.name(f"{self._base}_{role}", role))
-        self._known[record] = message
+        message = Message(self._book.name(key, role, "message"))
+        self._known[key] = message
         descriptor = self.file.message_type.add(name=message.name)
         self.comments[message.name, ""] = record.description
-        scope = Scope()
+        numbers, keys = self._book.numbers(message.name), keys_of(record.fields, only)
         single = only if len(record.fields) == 1 else ""
-        for number, each in enumerate(record.fields, start=1):
-            name = scope.name(each.name or single or f"column_{number - 1}", f"field_{number}")
-            shape, form = self._placed(each, name)
-            message.slots.append(Slot(name, each, shape, form, number))
-            _add_field(descriptor, name, number, shape, form)
-            self.comments[message.name, name] = _words(each, name, shape)
+        slots = {}
+        for place in numbers.in_order(keys):
+            each = record.fields[place]
+            name = numbers.name(keys[place], each.name or single or f"column_{place}", f"field_{place + 1}")
+            slots[place] = self._add(descriptor, keys[place], Slot(name, each, *self._placed(each, name)))
+            self.comments[message.name, name] = words_of(each, name, slots[place].shape)
+        message.slots.extend(slots[place] for place in range(len(keys)))
         return message
+
+    def _add(self, descriptor: DescriptorProto, key: str, slot: Slot, *, oneof: int | None = None) -> Slot:
+        """Adds a field that has its name and its shape, and gets its number here."""
+        text = self._book.type_text(slot.shape, slot.form, presence=oneof is None)
+        slot = replace(slot, number=self._book.numbers(descriptor.name).number(key, slot, text))
+        _add_field(descriptor, slot.name, slot.number, slot.shape, slot.form, oneof=oneof)
+        return slot
 
     def _placed(self, each: Field, name: str) -> tuple[Shape, str]:
         """How a field holds its value; a list or map without which means something else than an empty one is boxed."""
-        shape, form = self._formed(each.type, name)
-        if form != "one" and (each.nullable or not (each.required or each.default in ([], {}))):
+        is_many = isinstance(each.type, ListOf | MapOf)
+        if is_many and (each.nullable or not (each.required or each.default in ([], {}))):
             return self._boxed(each.type, name), "one"
-        return shape, form
+        return self._formed(each.type, name)
 
     def _formed(self, kind: Type, name: str) -> tuple[Shape, str]:
         if isinstance(kind, ListOf):
@@ -212,19 +255,20 @@ class FileMaker:
         return self._boxed(kind, name) if isinstance(kind, ListOf | MapOf) else self._shape(kind, name)
 
     def _boxed(self, kind: Type, name: str, *, null: bool = False) -> Boxed:
-        key = ("boxed", kind, null)
+        key = self._book.key("wrapper", (kind, null))
         if key not in self._known:
             is_one = null or not isinstance(kind, ListOf | MapOf)
-            message = self._taken.name(f"{self._base}_{name}_{'value' if is_one else 'values'}", "values")
+            message = self._book.name(key, f"{name}_{'value' if is_one else 'values'}", "values")
             descriptor = self.file.message_type.add(name=message)
             # Reserved before what it holds is made, which may come back to it.
             source = Field("value" if is_one else "values", kind, required=False)
+            inner = self._book.numbers(message).name(source.name, source.name, "value")
             if null:
                 shape, form = self._item(kind, False, name), "one"
             else:
                 shape, form = self._formed(kind, name)
-            _add_field(descriptor, source.name, 1, shape, form)
-            self._known[key] = Boxed(message, Slot(source.name, source, shape, form, 1))
+            slot = self._add(descriptor, source.name, Slot(inner, source, shape, form))
+            self._known[key] = Boxed(message, slot)
         found: Boxed = self._known[key]
         return found
 
@@ -248,17 +292,21 @@ class FileMaker:
                 return Value()
 
     def _enum(self, kind: Enumeration) -> Words:
-        if kind not in self._known:
-            name = self._taken.name(f"{self._base}_{kind.name}", "enum")
+        key = self._book.key("enum", kind)
+        if key not in self._known:
+            name = self._book.name(key, kind.name, "enum")
             enum = EnumDescriptorProto(name=name)
-            scope = Scope()  # Values stand in the scope of the package, so each has the enum's name before it.
-            for number, word in enumerate(("unspecified", *kind.values)):
-                value = f"{name}_{scope.name(word, 'value')}".upper()
-                enum.value.add(name=value, number=number)
-                self.comments[name, value] = json.dumps(word, ensure_ascii=False) if number else "None of them."
+            enum.value.add(name=word_name(name, "unspecified"), number=0)
+            self.comments[name, enum.value[0].name] = "None of them."
+            numbers = self._book.numbers(name)
+            for word_key, word in zip(distinct(kind.values), kind.values, strict=True):
+                short = numbers.name(word_key, word, "value")
+                value = enum.value.add(name=word_name(name, short), number=numbers.number_of_word(word_key, short))
+                self.comments[name, value.name] = json.dumps(word, ensure_ascii=False)
+            words = Words(name, kind.values, tuple(each.number for each in enum.value[1:]))
             self.file.enum_type.append(enum)
-            self._known[kind] = Words(name, kind.values)
-        found: Words = self._known[kind]
+            self._known[key] = words
+        found: Words = self._known[key]
         return found
 
     def _array(self, tensor: Tensor) -> Shape:
@@ -267,7 +315,7 @@ class FileMaker:
             return Plain(kind)
         key = ("array", word)
         if key not in self._known:
-            name = self._taken.name(f"{self._base}_{word}_tensor", "tensor")
+            name = self._taken.name(f"{self._book.base}_{word}_tensor", "tensor")
             descriptor = self.file.message_type.add(name=name)
             _add_field(descriptor, "data", 1, Plain(kind), "list")
             _add_field(descriptor, "shape", 2, Plain(Proto.TYPE_INT64), "list")
@@ -275,36 +323,28 @@ class FileMaker:
         return Array(self._known[key], tensor.dtype, tensor.shape, kind)
 
     def _union(self, union: Union, name: str) -> OneOf:
-        if union not in self._known:
-            message = self._taken.name(f"{self._base}_{name}_union", "union")
+        key = self._book.key("union", union)
+        if key not in self._known:
+            message = self._book.name(key, f"{name}_union", "union")
             descriptor = self.file.message_type.add(name=message)
             descriptor.oneof_decl.add(name="value")
-            scope, alternatives = Scope("value"), []
-            for number, kind in enumerate(union.alternatives, start=1):
+            alternatives = []
+            for number, (each, kind) in enumerate(
+                zip(keys_of_types(union.alternatives), union.alternatives, strict=True), start=1
+            ):
+                field_name = self._book.numbers(message).name(each, f"{word_of(kind)}_value", "value")
                 shape = self._shape(kind, f"{name}_{number}")
-                field_name = scope.name(f"{_word(kind)}_value", "value")
-                _add_field(descriptor, field_name, number, shape, "one", oneof=0)
+                self._add(descriptor, each, Slot(field_name, Field(each, kind, required=False), shape), oneof=0)
                 alternatives.append((field_name, shape))
-            self._known[union] = OneOf(message, tuple(alternatives))
-        found: OneOf = self._known[union]
+            self._known[key] = OneOf(message, tuple(alternatives))
+        found: OneOf = self._known[key]
         return found
 
 
-def _words(each: Field, name: str, shape: Shape) -> str:
-    """What a comment says of a field."""
-    said = [each.description]
-    if each.name != name:
-        said.append(f"In the model: {json.dumps(each.name, ensure_ascii=False)}." if each.name else "")
-    said.append("Required." if each.required and not each.nullable else "")
-    if not each.required and each.default is not None:
-        said.append(f"Default: {json.dumps(each.default, ensure_ascii=False)}.")
-    if isinstance(shape, Timestamp):
-        said.append("A point in time, in UTC.")
-    elif isinstance(shape, Plain) and shape.format:
-        said.append(f"Format: {shape.format}.")
-    elif isinstance(shape, Array):
-        said.append(f"{shape.dtype}, of the shape {list(shape.shape)}; -1 is any size.")
-    return " ".join(filter(None, said))
+def is_too_wide(contract: Contract) -> bool:
+    """Whether there are more columns than a message can have."""
+    parts = (contract.inputs, contract.outputs, contract.params)
+    return any(isinstance(part, Record) and len(part.fields) > MOST_FIELDS for part in parts)
 
 
 def row_of(kind: Type) -> Type:
@@ -314,16 +354,6 @@ def row_of(kind: Type) -> Type:
 
 def _element(dtype: str) -> tuple[str, "Proto.Type.ValueType"]:
     return _BYTES if dtype.startswith(("bytes", "|S", "S")) else _TENSORS.get(dtype, _WORDS)
-
-
-def _word(kind: Type) -> str:
-    match kind:
-        case Scalar():
-            return kind.format or kind.kind.value
-        case Enumeration() | Record():
-            return kind.name
-        case _:
-            return type(kind).__name__.lower().removesuffix("of")
 
 
 def _add_field(

@@ -3,6 +3,7 @@
 Rule of this module: the text says what the descriptor says, and protoc makes the same descriptor of it.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 
 from google.protobuf.descriptor_pb2 import (
@@ -60,10 +61,11 @@ class _Writer:
     def _message(self, message: DescriptorProto) -> Iterator[str]:
         yield ""
         yield from self._comment(message.name, "", "")
-        if not message.field:
+        if not message.field and not message.reserved_range:
             yield f"message {message.name} {{}}"
             return
         yield f"message {message.name} {{"
+        yield from _reserved(message)
         inside = ""
         for field in message.field:
             oneof = self._oneof(message, field)
@@ -83,6 +85,7 @@ class _Writer:
         yield ""
         yield from self._comment(enum.name, "", "")
         yield f"enum {enum.name} {{"
+        yield from _reserved(enum)
         for value in enum.value:
             yield from self._comment(enum.name, value.name, "  ")
             yield f"  {value.name} = {value.number};"
@@ -122,3 +125,11 @@ class _Writer:
                     words = []
                 words.append(word)
             yield f"{indent}// {' '.join(words)}".rstrip()
+
+
+def _reserved(part: DescriptorProto | EnumDescriptorProto) -> Iterator[str]:
+    """The numbers, each by itself, and the names that nothing new may have."""
+    if part.reserved_range:
+        yield f"  reserved {', '.join(str(each.start) for each in part.reserved_range)};"
+    if part.reserved_name:
+        yield f"  reserved {', '.join(json.dumps(name) for name in part.reserved_name)};"

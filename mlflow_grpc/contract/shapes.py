@@ -22,10 +22,12 @@ class Plain:
 
 @dataclass(frozen=True)
 class Words:
-    """A value of an enum; the number of a word is its place here, and 0 is none of them."""
+    """A value of an enum; the number 0 is none of them."""
 
     enum: str
     values: tuple[str, ...]
+    numbers: tuple[int, ...]
+    """Of the values, in their order."""
 
 
 @dataclass(frozen=True)

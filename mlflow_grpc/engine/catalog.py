@@ -88,9 +88,9 @@ class Catalog:
         entry.engine.host(loaded.model, loaded.codec, loaded.plain)
 
     def give_up(self, entry: Entry, error: str) -> None:
-        """Lists a model as one that cannot be loaded."""
+        """Lists a model as one that cannot be loaded, or is not to be served as it is."""
         entry.name = entry.name or entry.config.source
-        entry.error, entry.state = error, State.FAILED
+        entry.error, entry.state, entry.loaded = error, State.FAILED, None
         self._found.clear()
 
     def find(self, wanted: str | None) -> Entry:

@@ -138,6 +138,10 @@ def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:
     )
     around = mlmodel.MLModel(shown, mlmodel.NEWER, name=model.name)
     around.about = replace(
-        around.about, flavors=model.about.flavors, run_id=model.about.run_id, model_id=model.about.model_id
+        around.about,
+        flavors=model.about.flavors,
+        run_id=model.about.run_id,
+        model_id=model.about.model_id,
+        lock=model.about.lock,
     )
     return Loaded(around, RecordsCodec(around.schema), batching_reason="its decorators take one row at a time")

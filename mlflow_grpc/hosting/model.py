@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mlflow_grpc.contract.lock import Lock
 from mlflow_grpc.contract.types import Contract
 
 
@@ -38,6 +39,8 @@ class About:
     run_id: str = ""
     model_id: str = ""
     contract: Contract = field(default_factory=Contract)
+    lock: Lock | None = None
+    """Which names and numbers its messages have, if that lies in its directory."""
     input: SchemaTexts = SchemaTexts()
     output: SchemaTexts = SchemaTexts()
     params: SchemaTexts = SchemaTexts()

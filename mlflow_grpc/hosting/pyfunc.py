@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mlflow.models import Model
 from mlflow.models.utils import SERVING_INPUT_FILENAME
 from mlflow.pyfunc import PyFuncModel
 
-from mlflow_grpc.contract import json_schema, mlflow_schema
+from mlflow_grpc.contract import json_schema, lock, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Record, Tensor
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
@@ -223,7 +224,7 @@ def load(
         requirements: Whether unmet requirements of the model refuse it.
 
     Raises:
-        StartError: The model is missing, broken, no MLflow model, or its requirements are not met.
+        StartError: The model is missing, broken, no MLflow model, its requirements are not met, or its lock is none.
 
     """
     directory = _fetch(uri)
@@ -251,12 +252,15 @@ def load(
         raise StartError(f"the model at {uri} cannot be loaded: {one_line(error)}") from error
     internals.enter_serving_environment()
     payload = directory / SERVING_INPUT_FILENAME
-    return PyfuncModel(
+    hosted = PyfuncModel(
         name or name_from_uri(uri),
         model,
         version=_version(uri),
         payload=payload.read_text(encoding="utf-8") if payload.is_file() else "",
     )
+    if (directory / lock.FILE_NAME).is_file():
+        hosted.about = replace(hosted.about, lock=lock.read(directory / lock.FILE_NAME))
+    return hosted
 
 
 def _about(metadata: Model, flavors: tuple[str, ...], payload: str) -> About:

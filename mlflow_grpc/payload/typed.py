@@ -42,6 +42,10 @@ class TypedCodec:
         self._only = _only_plain(messages.output.slots) if self._is_bare else None
         slots = messages.input.slots
         self._plain_count = len(slots) if all(_is_plain(slot) for slot in slots) and messages.params is None else -1
+        # Fields come in the order of their numbers, which a lock keeps when the columns are in another one.
+        in_message = sorted(slot.number for slot in slots)
+        order = [in_message.index(slot.number) for slot in slots] if self._plain_count > 0 else []
+        self._order = order if order != sorted(order) else None
 
     @staticmethod
     def _has_named_output(contract: Contract) -> bool:
@@ -53,11 +57,14 @@ class TypedCodec:
         if self._is_array:
             slot = self._messages.input.slots[0]
             if not isinstance(slot.shape, Array):
-                return [message.value] if message.HasField("value") else None
-            found = message.value
+                return [getattr(message, slot.name)] if message.HasField(slot.name) else None
+            found = getattr(message, slot.name)
             return list(found.data) if not found.shape or tuple(found.shape) == slot.shape.shape else None
         fields = message.ListFields()
-        return [value for _, value in fields] if len(fields) == self._plain_count else None
+        if len(fields) != self._plain_count:
+            return None
+        values = [value for _, value in fields]
+        return [values[place] for place in self._order] if self._order else values
 
     def decode(self, message: Any) -> ModelInput:
         """What the model is to be given for a message.

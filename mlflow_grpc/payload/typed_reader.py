@@ -66,9 +66,9 @@ class Reader:
             case Plain():
                 return value
             case Words():
-                if not 1 <= value <= len(shape.values):
+                if value not in shape.numbers:
                     _refuse(where, f"has no value of number {value}")
-                return shape.values[value - 1]
+                return shape.values[shape.numbers.index(value)]
             case Timestamp():
                 return self._moment(value, where)
             case Value():

@@ -173,7 +173,7 @@ def _scalar(value: Any, shape: Plain | Words, where: str) -> Any:
     if isinstance(shape, Words):
         if value not in shape.values:
             unwritable(where, "a word that is none of its values")
-        return shape.values.index(value) + 1
+        return shape.numbers[shape.values.index(value)]
     exact = _exactly(value, shape.type)
     if exact is None:
         unwritable(where, f"a value of type {type(value).__name__}, or one that is not exact in its own type")

@@ -29,31 +29,62 @@ from mlflow_grpc.payload.typed_rows import RowsCodec
 from mlflow_grpc.services import doors
 from mlflow_grpc.services.calls import Call, Calls, Door
 from mlflow_grpc.services.doors import CallDoor, StreamDoor
+from mlflow_grpc.services.locks import Locks, Verdict
 from mlflow_grpc.services.streams import answer_each, error_message
 
 if TYPE_CHECKING:
     from mlflow_grpc.engine.loading import Loaded
     from mlflow_grpc.services.calls import Handler
 
+logger = logging.getLogger(__name__)
+
 NAME = f"{messages.PACKAGE}.{messages.SERVICE}"
 
 
-def plan(catalog: Catalog) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
+def verdict(entry: Entry, catalog: Catalog, locks: Locks) -> Verdict | None:
+    """How a model differs from what is locked of it; None if it is not loaded, or not to be called.
+
+    Raises:
+        StartError: Its lock is not one for it.
+
+    """
+    if entry.loaded is None or not entry.config.endpoint:
+        return None
+    about = entry.loaded.model.about
+    return locks.verdict(_label(entry, catalog), about.lock, about.contract if _is_typed(entry.loaded) else None)
+
+
+def _is_typed(loaded: "Loaded") -> bool:
+    """Whether messages can be made for a model."""
+    return loaded.record_codec is not None and not messages.is_too_wide(loaded.model.about.contract)
+
+
+def plan(
+    catalog: Catalog,
+    locks: Locks = Locks(),  # noqa: B008 - frozen
+) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
     """Makes the messages and the service for the models that are loaded and say what they take.
 
     Returns:
         The file with its comments, and for each of those models its messages.
 
+    Raises:
+        StartError: A lock is not for the model that it lies with.
+
     """
-    maker = FileMaker()
+    planned = []
+    for entry in catalog.entries:
+        if not entry.config.endpoint or entry.loaded is None:
+            continue
+        if messages.is_too_wide(entry.loaded.model.about.contract):
+            logger.warning("%s: no typed RPCs: it has more than %d columns", entry.label, messages.MOST_FIELDS)
+        if _is_typed(entry.loaded):
+            about, label = entry.loaded.model.about, _label(entry, catalog)
+            planned.append((entry, entry.loaded, label, about.contract, locks.of(label, about.lock)))
+    maker = FileMaker([*locks.names, *(locked.name for *_, locked in planned if locked is not None)])
     made = [
-        (
-            entry,
-            entry.loaded,
-            maker.add(_label(entry, catalog), entry.loaded.model.about.contract, streams=entry.loaded.model.streams),
-        )
-        for entry in catalog.entries
-        if entry.config.endpoint and entry.loaded is not None and entry.loaded.record_codec
+        (entry, loaded, maker.add(label, contract, locked, streams=loaded.model.streams))
+        for entry, loaded, label, contract, locked in planned
     ]
     service.add_service(maker.file, [each for _, _, each in made])
     for entry, loaded, each in made:
@@ -67,9 +98,10 @@ def plan(catalog: Catalog) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelM
 class TypedService(grpc.GenericRpcHandler):
     """The service, once it is made: until then it has no method."""
 
-    def __init__(self, calls: Calls, catalog: Catalog) -> None:
+    def __init__(self, calls: Calls, catalog: Catalog, locks: Locks = Locks()) -> None:  # noqa: B008 - frozen
         self._calls = calls
         self._catalog = catalog
+        self._locks = locks
         self._handlers: dict[str, Handler] = {}
         self.pool: DescriptorPool = protos.POOL
         self._made: list[tuple[Entry, ModelMessages]] = []
@@ -95,7 +127,7 @@ class TypedService(grpc.GenericRpcHandler):
             Whether there are any.
 
         """
-        maker, made = plan(self._catalog)
+        maker, made = plan(self._catalog, self._locks)
         if not made:
             return False
         self.pool = protos.pool_with(maker.file)

@@ -83,14 +83,13 @@ def test_the_serve_examples_start(tmp_path):
 
 
 def test_flags_in_the_text_exist():
-    """Every flag that the README names is one of the server's, of the client's, of docker's or of buf's."""
+    """Every flag that the README names is one of our commands', of the client's, of docker's or of buf's."""
     from mlflow_grpc_client.cli import _parser
 
     from mlflow_grpc.cli import main
 
-    known = {
-        spelling for option in main.commands["serve"].params for spelling in (*option.opts, *option.secondary_opts)
-    }
+    options = [option for command in ("serve", "proto") for option in main.commands[command].params]
+    known = {spelling for option in options for spelling in (*option.opts, *option.secondary_opts)}
     known |= {spelling for action in _parser()._actions for spelling in action.option_strings}
     known |= {"--build-arg", "--stop-timeout", "--protocol", "--http2-prior-knowledge"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README)) <= known

@@ -12,7 +12,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from mlflow.models import ModelSignature, infer_signature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, DataType
 
 from mlflow_grpc import protos
@@ -297,3 +297,36 @@ def test_rows_of_output_that_are_not_what_the_schema_says(served, word):
     status, details = typed.outcome("liar_predict_batch", rows)
     assert status == "INTERNAL"
     assert "[1] has" in details
+
+
+@pytest.mark.parametrize(("columns", "methods"), [(2_000, 3), (2_001, 2), (4_000, 2), (4_001, 0)])
+def test_many_columns(columns, methods, tmp_path):
+    """Thousands of texts, in and out, with params; what is too wide for protobuf is served by the plain predict alone."""
+    names = [f"c{place}" for place in range(columns)]
+
+    class Mirror(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+        def predict(self, context, model_input, params=None):
+            return model_input
+
+    schema = Schema([ColSpec(DataType.string, name, required=False) for name in names])
+    params = ParamSchema([ParamSpec("p", DataType.string, "x")])
+    mlflow.pyfunc.save_model(
+        tmp_path / "wide",
+        python_model=Mirror(),
+        signature=ModelSignature(schema, schema, params),
+        pip_requirements=["mlflow"],
+    )
+    model = ModelConfig(uri=str(tmp_path / "wide"), name="wide", endpoint=True)
+    with serving_models([(model, None)]) as running, Caller(running.address) as call:
+        record = dict.fromkeys(names, "x")
+        payload = json.dumps({"dataframe_records": [record]})
+        assert json.loads(call(payload)) == {"predictions": [record]}
+        rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
+        told = protos.message_named("mlflow_grpc.v1.Model").FromString(rpc(b"", timeout=30))
+        assert len([each for each in told.rpcs if "ModelgRPCService" in each.path]) == methods
+        if methods:
+            typed = TypedCaller(call.channel)
+            assert plain(typed("wide_predict", record)) == record
+        if methods == 3:
+            rows = {name: ["x", "y"] for name in names}
+            assert plain(typed("wide_predict_batch", rows)) == rows

@@ -1,0 +1,292 @@
+"""`mlflow-grpc proto` with a lock, and servers whose models have one."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+import mlflow
+import pytest
+import yaml
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+
+from mlflow_grpc import protos
+from mlflow_grpc.contract import lock
+from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
+from tests.support.typed import TypedCaller
+
+MODEL = '''
+import mlflow
+
+
+class Names(mlflow.pyfunc.PythonModel):
+    """Tells the columns in the order in which it was given them, with their values."""
+
+    def predict(self, context, model_input, params=None):
+        return [str([(name, model_input[name].tolist()[0]) for name in model_input])]
+
+
+mlflow.models.set_model(Names())
+'''
+
+
+@pytest.fixture(scope="module")
+def save(tmp_path_factory):
+    """Saves a version of a model with these columns: required ones, and optional ones with a question mark."""
+    folder = tmp_path_factory.mktemp("versions")
+    (folder / "names.py").write_text(MODEL)
+
+    def save(name, *columns):
+        specs: list[Any] = [
+            ColSpec(kind, column.rstrip("?"), required=not column.endswith("?")) for column, kind in columns
+        ]
+        signature = ModelSignature(Schema(specs), Schema([ColSpec("string")]))
+        path = folder / name
+        if not path.exists():
+            mlflow.pyfunc.save_model(
+                path, python_model=str(folder / "names.py"), signature=signature, pip_requirements=["mlflow"]
+            )
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="module")
+def first(save):
+    return save("first", ("a", "double"), ("b", "double"))
+
+
+@pytest.fixture(scope="module")
+def more(save):
+    """Takes calls of old clients."""
+    return save("more", ("c?", "double"), ("b", "double"), ("a", "double"))
+
+
+@pytest.fixture(scope="module")
+def turned(save):
+    """Takes them too: plain rows, whose columns have changed their places."""
+    return save("turned", ("b", "double"), ("a", "double"))
+
+
+@pytest.fixture(scope="module")
+def other(save):
+    """Takes them not."""
+    return save("other", ("a", "long"), ("c", "double"))
+
+
+@pytest.fixture
+def start():
+    with ExitStack() as stack:
+
+        def launch(*flags, env=None):
+            return stack.enter_context(start_server("--model-name", "m", *flags, env=env))
+
+        yield launch
+
+
+def proto(*arguments):
+    """Exit code and output of `mlflow-grpc proto`, and what it says itself on stderr."""
+    command = [sys.executable, "-W", "ignore", "-m", "mlflow_grpc", "proto", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT)
+    said = [
+        line for line in done.stderr.splitlines() if line.startswith(("Error: ", "Warning: ")) or "Traceback" in line
+    ]
+    return done.returncode, done.stdout, "\n".join(said)
+
+
+def wrote(path, *arguments):
+    """The text that the command wrote."""
+    code, _, errors = proto(*arguments, "-o", path)
+    assert code == 0, errors
+    return path.read_text(), errors
+
+
+@pytest.fixture(scope="module")
+def locked(first, tmp_path_factory):
+    """The lock of the first version."""
+    path = tmp_path_factory.mktemp("lock") / lock.FILE_NAME
+    wrote(path.with_name("model_service.proto"), "-m", first, "--model-name", "m", "--lock", path)
+    return path
+
+
+def test_a_lock_through_three_versions(first, more, other, locked, tmp_path):
+    """It is made where there is none, kept up, and checked against without being written."""
+    path = tmp_path / lock.FILE_NAME
+    text, errors = wrote(tmp_path / "one.proto", "-m", first, "--model-name", "m", "--lock", path)
+    assert (errors, path.read_text()) == ("", locked.read_text())
+    assert "optional double b = 2;" in text
+    common = ("--model-name", "m", "--lock", path)
+    code, said, _ = proto("-m", more, *common, "--check", "-o", tmp_path / "no.proto")
+    assert (code, said.splitlines()) == (
+        0,
+        [
+            "m: compatible: calls of old clients are taken, their answers are read",
+            "  fine: input.c: added: old clients leave it out",
+        ],
+    )
+    code, said, _ = proto("-m", other, *common, "--check")
+    lost = "what old clients send there would be lost"
+    assert (code, said.splitlines()) == (
+        1,
+        [
+            "m: incompatible: calls of old clients are not taken, their answers are read",
+            f"  breaks: input.a: was optional double, is optional int64: another number, and {lost}",
+            f"  breaks: input.b: removed, and it was required: {lost}",
+            "  breaks: input.c: added and required: old clients do not send it",
+        ],
+    )
+    assert path.read_text() == locked.read_text()
+    assert not (tmp_path / "no.proto").exists()
+    text, errors = wrote(tmp_path / "two.proto", "-m", more, *common)
+    assert errors == ""
+    assert "optional double c = 3;" in text
+    text, errors = wrote(tmp_path / "three.proto", "-m", other, *common)
+    assert errors.splitlines()[1] == f"Warning: breaks old clients: m: input.b: removed, and it was required: {lost}"
+    for line in ("reserved 1, 2;", 'reserved "b";', "optional int64 a = 4;", "optional double c = 3;"):
+        assert line in text
+    code, said, _ = proto("-m", other, *common, "--check")
+    assert (code, said.splitlines()) == (0, ["m: compatible: calls of old clients are taken, their answers are read"])
+
+
+def test_checks_that_cannot_be_made(first, tmp_path):
+    """Exit code 2, and one line that says what to do."""
+    code, said, errors = proto("-m", first, "--check")
+    assert (code, said) == (2, "")
+    assert errors.startswith("Error: there is no lock to check against: make one with `mlflow-grpc proto --lock ")
+    code, said, errors = proto("-m", first, "--check", "--lock", tmp_path / "nope.json")
+    assert (code, said) == (2, "")
+    assert errors.startswith(f"Error: cannot read the lock {tmp_path}/nope.json: No such file")
+    code, _, errors = proto("-m", first, "--lock", tmp_path / "no" / "dir.json", "-o", tmp_path / "x.proto")
+    assert code == 1
+    assert "cannot write" in errors
+    assert not (tmp_path / "x.proto").exists()
+
+
+def test_a_model_that_is_gone(first, locked, tmp_path):
+    """A check says so; a lock that is written keeps what the model had, and asks for it no more."""
+    path = shutil.copy(locked, tmp_path)
+    arguments = ("-m", first, "--model-name", "n", "--lock", path)
+    code, said, _ = proto(*arguments, "--check")
+    assert (code, said.splitlines()) == (
+        1,
+        [
+            "n: new: no lock knows it",
+            "m: incompatible: calls of old clients are not taken, their answers are read",
+            "  breaks: m: the model is not there any more",
+        ],
+    )
+    wrote(tmp_path / "x.proto", *arguments)
+    assert proto(*arguments, "--check")[0] == 0
+    models = json.loads(locked.read_text())["models"]
+    assert json.loads((tmp_path / lock.FILE_NAME).read_text())["models"]["m"] == {
+        "name": "m",
+        "removed": True,
+        **models["m"],
+    }
+
+
+@pytest.mark.parametrize("where", ["file", "environment", "directory"])
+def test_old_clients_of_a_compatible_model(where, start, first, more, turned, locked, tmp_path):
+    """Bytes of an old client are what they were, wherever the columns stand now, and whichever way rows are decoded."""
+    with grpc.insecure_channel(ready_address(start("-m", str(first)))) as channel:
+        sent = TypedCaller(channel).input("m_predict", {"a": 1.5, "b": -2.0})
+    for model in (more, turned):
+        path = shutil.copytree(model, tmp_path / model.name)
+        flags, env = [], {}
+        if where == "file":
+            flags = ["--lock", str(locked)]
+        elif where == "environment":
+            env = {"MLFLOW_GRPC_LOCK": str(locked)}
+        else:
+            shutil.copy(locked, path)
+        process = start("-m", str(path), *flags, env=env)
+        with grpc.insecure_channel(ready_address(process)) as channel:
+            answer = TypedCaller(channel)("m_predict", sent).prediction
+        assert answer == "[('b', -2.0), ('a', 1.5)]"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_refuses_what_breaks_old_clients(start, other, locked, workers, tmp_path):
+    """One line names the columns and what to do, with workers too; --allow-incompatible serves it with a warning."""
+    process = start("-m", str(other), "--lock", str(locked), "-w", workers)
+    assert process.wait() == 2
+    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    for words in (
+        f"m is incompatible with old clients, going by the lock {locked}: input.a: was",
+        "input.b: removed",
+        "--allow-incompatible",
+    ):
+        assert words in line
+    assert "Traceback" not in process.output
+    path = shutil.copytree(other, tmp_path / "model")
+    shutil.copy(locked, path)
+    process = start("-m", str(path))
+    assert process.wait() == 2
+    assert "going by the lock model_service.lock.json in the model's directory" in process.output
+    process = start("-m", str(other), "--lock", str(locked), "--allow-incompatible", "-w", workers)
+    with grpc.insecure_channel(ready_address(process)) as channel:
+        caller = TypedCaller(channel)
+        message = caller.input("m_predict", {"a": 1, "c": 0.5})
+        assert {field.name: field.number for field in message.DESCRIPTOR.fields} == {"a": 3, "c": 4}
+        assert "('a', 1)" in caller("m_predict", message).prediction
+    process.wait_for("m breaks old clients: input.a: was")
+
+
+def test_one_that_breaks_old_clients_can_be_skipped(first, other, locked, tmp_path):
+    """The others are served, and the log says why this one is not."""
+    models = [
+        {"uri": str(first), "name": "good"},
+        {"uri": str(other), "name": "m", "on_error": "skip"},
+    ]
+    path = tmp_path / "models.yaml"
+    path.write_text(yaml.safe_dump({"models": models}))
+    with start_server("--config", str(path), "--lock", str(locked)) as process:
+        address = ready_address(process)
+        process.wait_for("is left out: m is incompatible with old clients")
+        assert "other" not in process.stdout[0]
+        with Caller(address) as call:
+            record = json.dumps({"dataframe_records": [{"a": 1.0, "b": 2.0}]})
+            assert call.outcome(record, mlflow_model="good")[0] == "OK"
+            assert call.outcome(record, mlflow_model="m")[0] == "FAILED_PRECONDITION"
+            names = [each.name for each in TypedCaller(call.channel).service.methods]
+            assert names[:2] == ["get_models", "good_predict"]
+            assert not [name for name in names if name.startswith("m_")]
+            request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
+            rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
+            found = model.FromString(rpc(request(name="m").SerializeToString(), timeout=30))
+            assert found.state == model.FAILED
+            assert "input.b: removed" in found.error
+    path.write_text(yaml.safe_dump({"models": models[1:]}))
+    with Process(
+        [sys.executable, str(ROOT / "server.py"), "-p", "0", "--config", str(path), "--lock", str(locked)]
+    ) as process:
+        assert process.wait() == 2
+        assert "none of the models could be loaded" in process.output
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read the lock"),
+        ("{", "is no lock: it is not JSON"),
+        ('{"format": 9}', "is a lock of format 9"),
+    ],
+)
+def test_locks_that_are_no_good(start, first, content, words, tmp_path):
+    """Exit code 2 and one line, wherever the lock lies."""
+    path = tmp_path / lock.FILE_NAME
+    if content is not None:
+        path.write_text(content)
+        model = shutil.copytree(first, tmp_path / "model")
+        shutil.copy(path, model)
+        process = start("-m", str(model))
+        assert process.wait() == 2
+        assert words in process.output
+    process = start("-m", str(first), "--lock", str(path))
+    assert process.wait() == 2
+    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    assert words in line

@@ -1,0 +1,626 @@
+"""The lock: numbers and names that stay for ever, and a verdict on each change, proved on real bytes."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from mlflow_grpc import protos
+from mlflow_grpc.contract import lock, messages, mlflow_schema, proto_text, service
+from mlflow_grpc.contract.compatibility import Side, changes
+from mlflow_grpc.contract.json_schema import record_of
+from mlflow_grpc.contract.lock import Lock, ModelLock
+from mlflow_grpc.contract.types import (
+    AnyValue,
+    Contract,
+    Enumeration,
+    Field,
+    Kind,
+    ListOf,
+    MapOf,
+    Record,
+    Scalar,
+    Tensor,
+    Union,
+)
+from mlflow_grpc.errors import InvalidPayload, StartError, UnwritableAnswer
+from mlflow_grpc.payload.typed_reader import Reader
+from mlflow_grpc.payload.typed_writer import fill
+from mlflow_grpc.services.locks import Locks
+from tests.support import newer_models, zoo
+from tests.unit.test_proto_text import compiled, in_order
+
+LONG, DOUBLE, TEXT, MOMENT = (Scalar(kind) for kind in (Kind.LONG, Kind.DOUBLE, Kind.STRING, Kind.DATETIME))
+COLOR = Enumeration("Color", ("red", "blue"))
+MORE_COLORS = Enumeration("Color", ("green", "blue", "red"))
+KEEP = Field("keep", DOUBLE)
+
+
+def part(*fields):
+    """A nested record, of a class that is the same in no two versions."""
+    return Record("Part", list(fields))
+
+
+class Version:
+    """One version of a model: its messages, as classes, and the lock after it."""
+
+    def __init__(self, contract, before=None, name="m"):
+        self.maker = messages.FileMaker([before.name] if before else [])
+        made = self.maker.add(name, contract, before)
+        service.add_service(self.maker.file, [made])
+        self.messages, self.lock = made, self.maker.locks[name]
+        self.pool = protos.pool_with(self.maker.file)
+
+    def message(self, shape):
+        return protos.message_class(self.pool.FindMessageTypeByName(f"{messages.PACKAGE}.{shape.name}"))()
+
+    def fields(self, role="input"):
+        return {key: (each.name, each.number) for key, each in self.lock.messages[role].fields.items()}
+
+    @property
+    def text(self):
+        return proto_text.text_of(self.maker.file, self.maker.comments)
+
+
+def versions(old, new, *, side=Side.CALLS):
+    """Two versions that follow each other, whose calls or answers have these fields."""
+    made, before = [], None
+    for fields in (old, new):
+        record = Record("part", fields)
+        rest = Record("rest", [KEEP])
+        contract = Contract(record, rest) if side is Side.CALLS else Contract(rest, record)
+        made.append(Version(contract, before))
+        before = made[-1].lock
+    return made
+
+
+def written(version, shape, record):
+    message = version.message(shape)
+    fill(message, shape, record, "")
+    return message.SerializeToString()
+
+
+def read(version, shape, data):
+    message = version.message(shape)
+    message.ParseFromString(data)
+    return Reader(with_zone=True).record(message, shape, "")
+
+
+# What changes, the fields before and after, a record that an old client sends (or that a new server answers), and
+# whether calls (or answers) are the same afterwards.
+MAYBE: dict[str, Any] = {"required": False, "nullable": True}
+LIST, LISTS = ListOf(DOUBLE), ListOf(ListOf(DOUBLE))
+CALLS = {
+    "nothing": ([KEEP], [KEEP], {"keep": 1.0}, True),
+    "added_optional": ([KEEP], [KEEP, Field("x", LONG, **MAYBE)], {"keep": 1.0}, True),
+    "added_optional_first": ([KEEP], [Field("x", LONG, **MAYBE), KEEP], {"keep": 1.0}, True),
+    "added_default": ([KEEP], [KEEP, Field("x", LONG, required=False, default=7)], {"keep": 1.0}, True),
+    "added_default_list": ([KEEP], [KEEP, Field("x", LIST, required=False, default=[])], {"keep": 1.0}, True),
+    "added_required": ([KEEP], [KEEP, Field("x", LONG)], {"keep": 1.0}, False),
+    "added_required_list": ([KEEP], [KEEP, Field("x", LIST)], {"keep": 1.0}, False),
+    "removed_required": ([KEEP, Field("x", LONG)], [KEEP], {"keep": 1.0, "x": 3}, False),
+    "removed_optional": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP], {"keep": 1.0, "x": 3}, False),
+    "renamed": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP, Field("y", LONG, **MAYBE)], {"keep": 1.0, "x": 3}, False),
+    "reordered": (
+        [KEEP, Field("x", LONG), Field("y", TEXT)], [Field("y", TEXT), KEEP, Field("x", LONG)],
+        {"keep": 1.0, "x": 3, "y": "a"}, True,
+    ),
+    "reordered_lists": (
+        [Field("x", LISTS), Field("y", LISTS)], [Field("n", LISTS, **MAYBE), Field("y", LISTS), Field("x", LISTS)],
+        {"x": [[1.0]], "y": [[2.0], []]}, True,
+    ),
+    "type_of_scalar": ([KEEP, Field("x", LONG)], [KEEP, Field("x", DOUBLE)], {"keep": 1.0, "x": 3}, False),
+    "type_to_list": ([KEEP, Field("x", DOUBLE)], [KEEP, Field("x", LIST)], {"keep": 1.0, "x": 3.0}, False),
+    "type_of_list": ([KEEP, Field("x", LISTS)], [KEEP, Field("x", ListOf(ListOf(TEXT)))], {"keep": 1.0, "x": [[1.0]]}, False),
+    "nulls_in_list": ([Field("x", LIST)], [Field("x", ListOf(DOUBLE, nullable=True))], {"x": [1.0]}, False),
+    "list_to_map": ([Field("x", LIST)], [Field("x", MapOf(DOUBLE))], {"x": [1.0]}, False),
+    "required_to_optional": ([Field("x", LONG)], [Field("x", LONG, **MAYBE)], {"x": 0}, True),
+    "required_to_default": ([Field("x", LONG)], [Field("x", LONG, required=False, default=1)], {"x": 0}, True),
+    "required_list_to_optional": ([Field("x", LIST)], [Field("x", LIST, **MAYBE)], {"x": [1.0]}, False),
+    "required_list_to_default": ([Field("x", LIST)], [Field("x", LIST, required=False, default=[])], {"x": [1.0]}, True),
+    "default_list_to_required": ([Field("x", LIST, required=False, default=[])], [Field("x", LIST)], {"x": [1.0]}, True),
+    "optional_to_required": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP, Field("x", LONG)], {"keep": 1.0}, False),
+    "word_added": ([Field("x", COLOR)], [Field("x", MORE_COLORS)], {"x": "blue"}, True),
+    "word_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "green"}, False),
+    "enum_to_text": ([Field("x", COLOR)], [Field("x", TEXT)], {"x": "red"}, False),
+    "nested_added_optional": (
+        [Field("x", part(KEEP))], [Field("x", part(Field("n", LONG, **MAYBE), KEEP))], {"x": {"keep": 1.0}}, True,
+    ),
+    "nested_added_required": ([Field("x", part(KEEP))], [Field("x", part(KEEP, Field("n", LONG)))], {"x": {"keep": 1.0}}, False),
+    "nested_removed": ([Field("x", part(KEEP, Field("n", LONG)))], [Field("x", part(KEEP))], {"x": {"keep": 1.0, "n": 2}}, False),
+    "nested_renamed": ([Field("x", part(KEEP))], [Field("x", Record("Piece", [KEEP]))], {"x": {"keep": 1.0}}, True),
+    "another_of_the_same_class": (
+        [Field("x", part(KEEP))], [Field("n", part(Field("z", LONG)), **MAYBE), Field("x", part(KEEP))],
+        {"x": {"keep": 1.0}}, True,
+    ),
+    "union_added": ([Field("x", Union((LONG, TEXT)))], [Field("x", Union((DOUBLE, TEXT, LONG)))], {"x": "a"}, True),
+    "union_removed": ([Field("x", Union((LONG, TEXT, DOUBLE)))], [Field("x", Union((LONG, TEXT)))], {"x": 1.5}, False),
+    "union_of_lists": (
+        [Field("x", Union((ListOf(LONG), TEXT)))], [Field("x", Union((TEXT, ListOf(DOUBLE), ListOf(LONG))))], {"x": [1]}, True,
+    ),
+    "map_values": ([Field("x", MapOf(LONG))], [Field("x", MapOf(DOUBLE))], {"x": {"a": 1}}, False),
+    "format": ([Field("x", TEXT)], [Field("x", Scalar(Kind.STRING, "date"))], {"x": "2020-02-29"}, False),
+    "no_format": ([Field("x", Scalar(Kind.STRING, "date"))], [Field("x", TEXT)], {"x": "2020-02-29"}, True),
+    "unnamed_more": ([Field("", LONG), Field("", TEXT)], [Field("", LONG), Field("", TEXT), Field("", LONG)], None, False),
+}  # fmt: skip
+ANSWERS = {
+    "added": ([KEEP], [Field("x", LONG), KEEP], {"keep": 1.0, "x": 2}, True),
+    "removed": ([KEEP, Field("x", LONG)], [KEEP], {"keep": 1.0}, False),
+    "reordered": ([KEEP, Field("x", LONG)], [Field("x", LONG), KEEP], {"keep": 1.0, "x": 2}, True),
+    "type": ([Field("x", LONG)], [Field("x", DOUBLE)], {"x": 2.0}, False),
+    "may_be_absent": ([Field("x", LONG)], [Field("x", LONG, **MAYBE)], {}, False),
+    "always_there": ([Field("x", LONG, **MAYBE)], [Field("x", LONG)], {"x": 0}, True),
+    "has_default": ([Field("x", LONG)], [Field("x", LONG, required=False, default=1)], {"x": 0}, True),
+    "word_added": ([Field("x", COLOR)], [Field("x", MORE_COLORS)], {"x": "green"}, False),
+    "word_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "red"}, True),
+    "union_added": ([Field("x", Union((LONG, TEXT)))], [Field("x", Union((LONG, TEXT, DOUBLE)))], {"x": 1.5}, False),
+    "union_removed": ([Field("x", Union((LONG, TEXT, DOUBLE)))], [Field("x", Union((DOUBLE, TEXT)))], {"x": 1.5}, True),
+    "nested_added": ([Field("x", part(KEEP))], [Field("x", part(Field("n", LONG), KEEP))], {"x": {"keep": 1.0, "n": 2}}, True),
+    "format": ([Field("x", TEXT)], [Field("x", Scalar(Kind.STRING, "date"))], {"x": "2020-02-29"}, True),
+    "no_format": ([Field("x", Scalar(Kind.STRING, "date"))], [Field("x", TEXT)], {"x": "any"}, False),
+}  # fmt: skip
+
+
+def known_part(record, old):
+    """What an old client can know of an answer."""
+    keys = {each.name for each in old}
+    return {
+        key: known_part(value, next(each.type.fields for each in old if each.name == key)) if isinstance(value, dict) else value
+        for key, value in record.items()
+        if key in keys
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_calls_of_old_clients(case):
+    """A change that is called compatible leaves each value of an old client's bytes as it was; one that is not does not."""
+    old_fields, new_fields, record, same = CALLS[case]
+    old, new = versions(old_fields, new_fields)
+    found = changes(old.lock, new.lock)
+    assert any(change.breaks for change in found) != same, found
+    assert {change.side for change in found} <= {Side.CALLS}
+    if record is None:
+        return
+    data = written(old, old.messages.input, record)
+    if same:
+        assert read(new, new.messages.input, data) == record
+    elif case not in ("added_required", "optional_to_required", "nested_added_required", "format"):
+        # What the model misses, it says itself; all others would lose or make up something here.
+        try:
+            assert read(new, new.messages.input, data) != record
+        except InvalidPayload:
+            assert case in ("word_removed", "union_removed")
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_answers_for_old_clients(case):
+    """A change that is called compatible leaves what an old client knows of an answer as it is."""
+    old_fields, new_fields, record, same = ANSWERS[case]
+    old, new = versions(old_fields, new_fields, side=Side.ANSWERS)
+    found = changes(old.lock, new.lock)
+    assert any(change.breaks for change in found) != same, found
+    assert {change.side for change in found} <= {Side.ANSWERS}
+    data = written(new, new.messages.output, record)
+    if same:
+        assert read(old, old.messages.output, data) == known_part(record, old_fields)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fits"),
+    [
+        ("float32 [-1, 2]", "float32 [-1, 2]", (True, True)),
+        ("float32 [3]", "float32 [-1]", (True, False)),
+        ("float32 [-1]", "float32 [3]", (False, True)),
+        ("float32 [3]", "float32 [4]", (False, False)),
+        ("float32 [3]", "float32 [3, 1]", (False, False)),
+        ("float16 [3]", "float32 [3]", (True, False)),
+        ("int8 [3]", "int32 [3]", (True, False)),
+        ("int32 [3]", "int16 [3]", (False, True)),
+        ("object [-1]", "str [-1]", (True, True)),
+    ],
+)
+def test_tensors(old, new, fits):
+    """What may be sent must still be taken, what is answered must be of what was answered before."""
+
+    def field(words):
+        dtype, _, shape = words.partition(" ")
+        return [Field("x", Tensor(dtype, (7, *json.loads(shape))))]
+
+    for side, good in zip((Side.CALLS, Side.ANSWERS), fits, strict=True):
+        before, after = versions(field(old), field(new), side=side)
+        assert [change.breaks for change in changes(before.lock, after.lock)] == ([] if old == new else [not good])
+
+
+def test_numbers_and_names_are_for_ever():
+    """A removed column is reserved, and gets its own back; a changed type has a new number and keeps the name; what is
+    new goes on after the highest; nothing takes a name that another one has or had.
+    """
+    first = Version(Contract(Record("", [Field("a b", LONG), Field("x", LONG), KEEP])))
+    assert first.fields() == {"a b": ("a_b", 1), "x": ("x", 2), "keep": ("keep", 3)}
+    second = Version(Contract(Record("", [Field("a_b", LONG), Field("a b", LONG), Field("x", TEXT)])), first.lock)
+    assert second.fields() == {"a_b": ("a_b_2", 5), "a b": ("a_b", 1), "x": ("x", 4)}
+    assert [each.name for each in second.messages.input.slots] == ["a_b_2", "a_b", "x"]
+    for line in ("reserved 2, 3;", 'reserved "keep";', "optional string x = 4;"):
+        assert line in second.text
+    third = Version(Contract(Record("", [KEEP, Field("Keep", LONG), Field("x", LONG)])), second.lock)
+    assert third.fields() == {"keep": ("keep", 3), "Keep": ("Keep_2", 7), "x": ("x", 6)}
+    assert 'reserved "a_b", "a_b_2";' in third.text
+
+
+def test_words_are_for_ever():
+    """A word of an enum keeps its number wherever it stands, and one that is gone is reserved."""
+    _, new = versions([Field("x", Enumeration("C", ("a", "b", "c")))], [Field("x", Enumeration("C", ("d", "c", "a")))])
+    (enum,) = new.maker.file.enum_type
+    assert [(each.name, each.number) for each in enum.value] == [
+        ("M_C_UNSPECIFIED", 0), ("M_C_A", 1), ("M_C_C", 3), ("M_C_D", 4),
+    ]  # fmt: skip
+    assert (list(enum.reserved_name), [(each.start, each.end) for each in enum.reserved_range]) == (["M_C_B"], [(2, 2)])
+
+
+@pytest.mark.parametrize("start", [998, 18_999])
+def test_numbers_that_columns_pass_over(start):
+    """1000 to 1099 are those of fields that are no columns, 19000 to 19999 are protobuf's."""
+    fields = [Field(f"c{number}", Scalar(Kind.BOOLEAN), **MAYBE) for number in range(1, start + 4)]
+    params = Record("params", [Field("c1001", LONG, required=False, default=1)])
+    made = Version(Contract(Record("", fields), None, params))
+    numbers = [each.number for each in made.messages.input.slots]
+    assert len(set(numbers)) == len(fields)
+    assert not {*range(1000, 1100), *range(19_000, 20_000)} & set(numbers)
+    assert numbers == sorted(numbers)
+    descriptor = made.message(made.messages.input).DESCRIPTOR
+    assert descriptor.fields_by_number[1000].name == made.messages.params_field == "params"
+    # A lock of 998 columns goes on there too.
+    before = Version(Contract(Record("", fields[:start])))
+    after = Version(Contract(Record("", fields), None, params), before.lock)
+    assert [each.number for each in after.messages.input.slots] == numbers
+
+
+def test_params_keep_their_field():
+    """A column that is called params does not take its name; a param that goes is reserved."""
+    params = Record(
+        "params", [Field("a", LONG, required=False, default=1), Field("b", LONG, required=False, default=1)]
+    )
+    old = Version(Contract(Record("", [KEEP]), None, params))
+    fewer = Record("params", params.fields[1:])
+    columns = Record("", [Field("params", part(KEEP), **MAYBE), KEEP])
+    new = Version(Contract(columns, None, fewer), old.lock)
+    assert (new.messages.params_field, new.fields()["params"]) == ("params", ("params_2", 2))
+    assert new.fields("params") == {"b": ("b", 2)}
+    assert [str(each) for each in changes(old.lock, new.lock) if each.breaks] == [
+        "input.(params).a: removed: what old clients send there would be lost"
+    ]
+    gone = Version(Contract(columns), new.lock)
+    assert "reserved 1000;" in gone.text
+    back = Version(Contract(columns, None, fewer), gone.lock)
+    assert back.fields("params") == {"b": ("b", 2)}
+
+
+def test_models_keep_their_names():
+    """Two whose names come to the same identifier keep it, in whatever order they are served."""
+    contract = Contract(Record("", [KEEP]))
+    maker = messages.FileMaker()
+    bases = {name: maker.add(name, contract).base for name in ("a.b", "a-b")}
+    assert bases == {"a.b": "a_b", "a-b": "a_b_2"}
+    again = messages.FileMaker(each.name for each in maker.locks.values())
+    assert {name: again.add(name, contract, maker.locks.get(name)).base for name in ("a_b", "a-b", "a.b")} == {
+        **bases, "a_b": "a_b_3",
+    }  # fmt: skip
+
+
+def test_unnamed_columns_go_by_their_places():
+    """And a model whose output gets a signature keeps the name of its only field."""
+    old = Version(Contract(Tensor("float64", (-1,)), None))
+    new = Version(Contract(Record("", [Field("", LONG), Field("", TEXT)]), Record("", [Field("", LONG)])), old.lock)
+    assert new.fields() == {"0": ("column_0", 2), "1": ("column_1", 3)}
+    assert new.fields("output") == {"prediction": ("prediction", 2)}
+
+
+CONTRACTS = {
+    **{name: mlflow_schema.contract_of(made.to_dict()) for name, made in zoo._signatures().items() if made is not None},
+    "whole": Contract(
+        record_of(newer_models.Whole.model_json_schema(), "input"),
+        record_of(newer_models.Whole.model_json_schema(), "output"),
+    ),
+}
+
+
+def turned(record):
+    return Record(record.name, record.fields[::-1], record.description) if isinstance(record, Record) else record
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_the_order_of_columns_is_nothing(name):
+    """With a lock the same model in another order has the same messages, and the lock the same text."""
+    contract = CONTRACTS[name]
+    if isinstance(contract.inputs, Record) and not all(each.name for each in contract.inputs.fields):
+        pytest.skip("columns without names go by their order")
+    first = Version(contract)
+    text = lock.text_of(Lock(models={"m": first.lock}))
+    read_back = lock.parse(text, "a lock").models["m"]
+    assert read_back == first.lock
+    turned_contract = Contract(turned(contract.inputs), turned(contract.outputs), turned(contract.params))
+    second = Version(turned_contract, read_back)
+    assert by_name(second.maker.file) == by_name(first.maker.file)
+    assert lock.text_of(Lock(models={"m": second.lock})) == text
+    assert changes(first.lock, second.lock) == []
+
+
+def by_name(file):
+    """A file with its messages in the order of their names, and without its oneofs, which go by the order of making."""
+    file = in_order(type(file).FromString(file.SerializeToString()))
+    file.message_type.sort(key=lambda each: each.name)
+    file.enum_type.sort(key=lambda each: each.name)
+    return file
+
+
+def test_protoc_takes_what_is_reserved(tmp_path):
+    """The text of a second version, with numbers and names reserved, is what the descriptors are."""
+    colors, fewer = Field("c", MORE_COLORS), Field("c", COLOR)
+    gone = Contract(Record("", [Field("x", LONG), Field("y", LONG), colors]), Record("", [KEEP]))
+    old = Version(gone)
+    new = Version(Contract(Record("", [Field("x", TEXT), fewer]), Record("", [])), old.lock)
+    assert in_order(compiled(new.text, tmp_path)) == in_order(
+        type(new.maker.file).FromString(new.maker.file.SerializeToString())
+    )
+
+
+TYPES: st.SearchStrategy[Any] = st.recursive(
+    st.sampled_from([LONG, DOUBLE, TEXT, MOMENT, AnyValue(), COLOR, MORE_COLORS]),
+    lambda kinds: st.one_of(
+        st.builds(ListOf, kinds, st.booleans()),
+        st.builds(MapOf, kinds, st.booleans()),
+        st.builds(lambda pair: Union(tuple(dict.fromkeys(pair))), st.tuples(st.just(LONG), kinds)),
+        st.builds(lambda made: Record("Part", made), st.deferred(lambda: FIELDS)),
+    ),
+    max_leaves=4,
+)
+FIELDS: st.SearchStrategy[Any] = st.lists(
+    st.builds(
+        lambda name, kind, how: Field(name, kind, **how),
+        st.sampled_from("abcd"),
+        TYPES,
+        st.sampled_from([{}, MAYBE, {"required": False, "default": []}]),
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda each: each.name,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(FIELDS, min_size=2, max_size=4))
+def test_no_number_ever_means_two_things(history):
+    """Whatever becomes of a model, and however often: in each message a number is of one field of one type, for ever."""
+    meaning: dict[tuple[str, int], tuple[str, str]] = {}
+    names: dict[tuple[str, str], str] = {}
+    before = ModelLock()
+    for fields in history:
+        made = Version(Contract(Record("in", fields), Record("out", fields[::-1])), before if before.name else None)
+        for role, members in made.lock.messages.items():
+            for key, each in members.fields.items():
+                assert meaning.setdefault((role, each.number), (key, each.type)) == (key, each.type)
+                assert names.setdefault((role, each.name), key) == key
+        assert lock.parse(lock.text_of(Lock(models={"m": made.lock})), "").models["m"] == made.lock
+        same = Version(Contract(Record("in", fields[::-1]), Record("out", fields)), made.lock)
+        assert changes(made.lock, same.lock) == []
+        before = made.lock
+
+
+def values(kind):
+    """Values of a type, as a writer takes them."""
+    match kind:
+        case Enumeration():
+            return st.sampled_from(kind.values)
+        case ListOf():
+            return st.lists(values(kind.items) | (st.none() if kind.nullable else st.nothing()), max_size=3)
+        case MapOf():
+            inner = values(kind.values) | (st.none() if kind.nullable else st.nothing())
+            return st.dictionaries(st.sampled_from("xyz"), inner, max_size=2)
+        case Union():
+            return st.one_of(*map(values, kind.alternatives))
+        case Record():
+            return st.fixed_dictionaries({each.name: values(each.type) for each in kind.fields})
+        case _:
+            return {
+                AnyValue(): st.sampled_from([1, "a", {"b": [None]}, [0.5]]),
+                LONG: st.integers(-(2**63), 2**63 - 1),
+                DOUBLE: st.floats(allow_nan=False),
+                TEXT: st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+                MOMENT: st.datetimes(),
+            }[kind]
+
+
+@settings(max_examples=150, deadline=None)
+@given(FIELDS, FIELDS, st.data())
+def test_columns_may_move_and_optional_ones_be_added(fields, more, data):
+    """Whatever the types: each value of an old client's bytes is read as it was."""
+    added = [Field(f"new_{each.name}", each.type, **MAYBE) for each in more]
+    old, new = versions(fields, data.draw(st.permutations([*fields, *added])))
+    assert not any(change.breaks for change in changes(old.lock, new.lock))
+    record = data.draw(values(Record("", fields)))
+    try:
+        sent = written(old, old.messages.input, record)
+    except UnwritableAnswer:
+        reject()  # A value that is of several types of a union.
+    assert read(new, new.messages.input, sent) == read(old, old.messages.input, sent)
+
+
+def valid():
+    return json.loads(lock.text_of(Lock(models={"m": Version(Contract(Record("", [KEEP, Field("x", COLOR)]))).lock})))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda made: made.update(format=2), "is a lock of format 2, and this mlflow-grpc knows 1: update"),
+        (lambda made: made.update(format="1"), "has no format"),
+        (lambda made: made.update(format=True), "has no format"),
+        (lambda made: made.update(format=0), "is no lock: format"),
+        (lambda made: made.update(models=[]), "is no lock: models"),
+        (lambda made: made.update(more=1), "more: Extra inputs"),
+        (lambda made: fields(made)["x"].update(number=1), "number 1 is given twice: 'keep', 'x'"),
+        (lambda made: fields(made)["x"].update(number=0), "greater than or equal to 1"),
+        (lambda made: fields(made)["x"].update(number="2"), "valid integer"),
+        (lambda made: fields(made)["x"].update(number=19_500), "number 19500 is none that a field can have"),
+        (lambda made: fields(made)["x"].update(number=2**29), "is none that a field can have"),
+        (lambda made: fields(made)["x"].update(number=1000), "number 1000 of 'x' is none that a column can have"),
+        (lambda made: fields(made)["x"].update(name="Keep"), "the name Keep is given twice"),
+        (lambda made: fields(made)["x"].update(name="a b"), "models.m.messages.input.fields.x.name"),
+        (lambda made: fields(made)["x"].update(type="optional enum Nope"), "messages.input.x: there is no enum Nope"),
+        (lambda made: fields(made)["x"].update(type="message Color"), "there is no message Color"),
+        (lambda made: made["models"]["m"].update(input="nope"), "there is no message nope"),
+        (lambda made: made["models"].update(n=made["models"]["m"]), "two models have the name m"),
+        (lambda made: made["models"]["m"]["messages"]["Color"]["fields"]["red"].update(name="Unspecified"), "no name that protobuf"),
+        (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[2]), "number 2 is given twice"),
+        (lambda made: made["models"]["m"]["messages"]["input"].update(removed={"x": fields(made)["x"]}), "'x' is there and removed"),
+    ],
+)  # fmt: skip
+def test_locks_that_are_none(spoil, words):
+    """One line that says which file, where in it, and what is wrong."""
+    made = valid()
+    spoil(made)
+    with pytest.raises(StartError) as caught:
+        lock.parse(json.dumps(made), "some.json")
+    assert str(caught.value).startswith("some.json ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_merge_leaves_behind():
+    """A column that is there twice is an error, and not the last one of the two."""
+    text = json.dumps(valid()).replace('"fields": {"keep"', '"fields": {"keep": {}, "keep"', 1)
+    with pytest.raises(StartError, match="the key 'keep' is there twice in one object"):
+        lock.parse(text, "some.json")
+    with pytest.raises(StartError, match="is no lock"):
+        lock.parse("[" * 100_000, "some.json")
+
+
+def fields(made):
+    return made["models"]["m"]["messages"]["input"]["fields"]
+
+
+def test_files(tmp_path):
+    """What is written is read again, a link stays one, nothing is left beside; what cannot be read is an error."""
+    made = Lock(models={"m": Version(CONTRACTS["whole"]).lock})
+    path, link = tmp_path / "there.json", tmp_path / "link.json"
+    link.symlink_to(path)
+    lock.write(link, made)
+    assert (lock.read(link), link.is_symlink(), {each.name for each in tmp_path.iterdir()}) == (
+        made,
+        True,
+        {"link.json", "there.json"},
+    )
+    text = path.read_text()
+    assert text.endswith("}\n")
+    assert '        "input": {\n          "fields": {\n            "integer": {"name": "integer", "number": 1,' in text
+    for name, data, words in (
+        ("binary", b"\xff", "not UTF-8"),
+        ("text", b"x", "not JSON"),
+        ("nope", None, "--lock makes"),
+    ):
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(StartError, match=words):
+            lock.read(tmp_path / name)
+
+
+def test_numbers_end():
+    """A lock that has given out the last number has none for a new column, and says so."""
+    before = Version(Contract(Record("", [KEEP]))).lock
+    last = before.messages["input"].fields["keep"].model_copy(update={"number": 2**29 - 1})
+    full = before.messages["input"].model_copy(update={"fields": {"keep": last}})
+    before = before.model_copy(update={"messages": {**before.messages, "input": full}})
+    with pytest.raises(StartError, match="no number left for 'x'"):
+        Version(Contract(Record("", [KEEP, Field("x", LONG)])), before)
+
+
+def test_records_that_hold_themselves():
+    """In wrappers that are met again before they are whole: the same messages with a lock as without, for ever."""
+
+    def contract(*first):
+        tree = Record("Tree", [])
+        tree.fields += [*first, Field("children", ListOf(ListOf(tree)), **MAYBE), Field("next", tree, **MAYBE)]
+        return Contract(Record("", [Field("trees", ListOf(ListOf(tree)))]), Record("", [Field("tree", tree)]))
+
+    first = Version(contract())
+    second = Version(contract(Field("more", ListOf(ListOf(LONG)), **MAYBE)), first.lock)
+    third = Version(contract(), second.lock)
+    assert [str(each) for each in changes(first.lock, second.lock)] == [
+        "input.trees.more: added: old clients leave it out",
+        "output.tree.more: added: old clients do not see it",
+    ]
+    record: dict[str, Any] = {"trees": [[{"children": [[{}]], "next": {}}], []]}
+    data = written(first, first.messages.input, record)
+    assert read(second, second.messages.input, data) == read(third, third.messages.input, data) == record
+
+
+def test_whose_lock_it_is():
+    """The file's, else the directory's: under the model's name, or the only one, whatever that is called here."""
+    one = Version(Contract(Record("", [KEEP])), name="one").lock
+    two = Version(Contract(Record("", [Field("x", LONG), KEEP])), name="two").lock
+    locks = Locks(Lock(models={"a": one}), "a file")
+    own = Lock(models={"b": two})
+    assert locks.of("a", own) == one
+    assert locks.of("b", own) == two
+    assert locks.of("c", own) == two.model_copy(update={"name": ""})
+    assert locks.of("b", Lock(models={"b": one})) == one.model_copy(update={"name": ""})
+    assert locks.of("c", None) is locks.of("c", Lock()) is None
+    with pytest.raises(StartError, match="has no c, but a, b: keep only the model's own"):
+        locks.of("c", Lock(models={"a": one, "b": two}))
+    assert not locks.verdict("c", None, None).breaking
+    assert "it has no typed RPCs any more" in locks.verdict("a", None, None).refusal
+    written_anew = locks.updated({"b": two})
+    assert (written_anew.models["a"].removed, written_anew.models["a"].messages) == (True, one.messages)
+    assert [verdict.label for verdict in locks.missing({"b"})] == ["a"]
+    assert not Locks(written_anew).missing({"b"})
+    assert not Locks(written_anew).verdict("a", None, None).breaking
+
+
+def test_columns_of_one_name():
+    """MLflow lets two columns have the same; each has a number of its own."""
+    twins = [Field("x", LONG), Field("x", LONG)]
+    old, new = versions(twins, [*twins, Field("y", LONG, **MAYBE)])
+    assert new.fields() == {"x": ("x", 1), "x (2)": ("x_2", 2), "y": ("y", 3)}
+    assert dataclasses.asdict(changes(old.lock, new.lock)[0])["place"] == "input.y"
+
+
+def test_rows_in_columns_follow_from_one_row():
+    """Names, numbers and what is reserved are those of one row, and the lock has nothing besides."""
+    old, new = versions(
+        [Field("a", LONG), Field("gone", TEXT, **MAYBE), Field("list", LIST)],
+        [Field("new", TEXT, **MAYBE), Field("list", LIST), Field("a", LONG, **MAYBE)],
+    )
+    for version in (old, new):
+        row, rows = (
+            version.message(each).DESCRIPTOR for each in (version.messages.input, version.messages.batch.inputs)
+        )
+        columns = {field.name: field.number for field in rows.fields if field.number < messages.NULLS_NUMBER}
+        assert columns == {field.name: field.number for field in row.fields}
+        nulls = {field.name: field.number for field in rows.fields if field.number >= messages.NULLS_NUMBER}
+        assert nulls == {
+            f"{slot.name}_nulls": messages.NULLS_NUMBER + slot.number
+            for slot in version.messages.input.slots
+            if slot.source.nullable
+        }
+    assert version.text.count('reserved "gone";') == 2
+    data = old.message(old.messages.batch.inputs)
+    data.a.extend([1, 2])
+    data.list.add().values.append(0.5)
+    read_by_new = new.message(new.messages.batch.inputs)
+    read_by_new.ParseFromString(data.SerializeToString())
+    assert (list(read_by_new.a), list(read_by_new.list[0].values)) == ([1, 2], [0.5])
+    assert not any("inputs" in role for role in new.lock.messages)
+
+
+def test_an_error_is_not_taken_for_a_column():
+    """An output called error has its own name and number, before and after it is gone."""
+    output = Record("out", [KEEP, Field("error", TEXT, **MAYBE)])
+    old = Version(Contract(Record("in", [KEEP]), output))
+    assert (old.messages.error_field, old.fields("output")["error"]) == ("error_2", ("error", 2))
+    new = Version(Contract(Record("in", [KEEP]), Record("out", [KEEP])), old.lock)
+    assert new.messages.error_field == "error_2"
+    descriptor = new.message(new.messages.output).DESCRIPTOR
+    assert descriptor.fields_by_number[messages.ERROR_NUMBER].name == "error_2"
