@@ -14,6 +14,7 @@ from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +51,7 @@ def contents() -> dict[Path, bytes]:
     contract = compile_contract()
     for_client = [
         *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2)),
-        *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2)),
+        *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2, reflection_pb2)),
         *contract,
     ]
     return {

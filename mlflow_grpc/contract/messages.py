@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -22,6 +21,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from mlflow_grpc.contract.comments import words_of
+from mlflow_grpc.contract.fields import PACKAGE, add_field
 from mlflow_grpc.contract.lock import ModelLock
 from mlflow_grpc.contract.names import Scope
 from mlflow_grpc.contract.numbering import PARAMS, Book, distinct, keys_of, keys_of_types, word_name, word_of
@@ -32,6 +32,7 @@ from mlflow_grpc.contract.shapes import (
     Column,
     Message,
     ModelMessages,
+    ModelWords,
     OneOf,
     Plain,
     Rows,
@@ -56,7 +57,6 @@ from mlflow_grpc.contract.types import (
     Union,
 )
 
-PACKAGE = "model_grpc_service"
 FILE = "model_service.proto"
 SERVICE = "ModelgRPCService"
 
@@ -119,6 +119,7 @@ class FileMaker:
         """What is to be locked of each model."""
         self._known: dict[Any, Any] = {}
         self._book: Book
+        self._words = ModelWords()
 
     def add(
         self, name: str, contract: Contract, locked: ModelLock | None = None, *, streams: bool = False
@@ -134,7 +135,7 @@ class FileMaker:
         """
         base = locked.name if locked is not None and locked.name in self._kept else self._bases.name(name, "model")
         self._kept.discard(base)
-        self._book, self._known = Book(base, self._taken, locked), {}
+        self._book, self._known, self._words = Book(base, self._taken, locked), {}, ModelWords()
         self._book.expect(self._book.locked.input)
         inputs = self._root("input", contract.inputs, "value")
         params, params_field = None, ""
@@ -148,7 +149,7 @@ class FileMaker:
         outputs = self._root("output", contract.outputs, "prediction")
         self.locks[name] = self._book.close(self.file, inputs.name, outputs.name)
         error_field = self._scope_of(outputs).name("error", "error")
-        _add_field(self._descriptor(outputs.name), error_field, ERROR_NUMBER, Message("error"), "one")
+        add_field(self._descriptor(outputs.name), error_field, ERROR_NUMBER, Message("error"), "one")
         self.comments[outputs.name, error_field] = (
             f"Set in a stream only, by {base}_predict_many, in the place of a record that failed."
         )
@@ -156,10 +157,10 @@ class FileMaker:
         rows = self._rows("inputs", contract.inputs, inputs)
         answers = self._rows("outputs", contract.outputs, outputs) if rows is not None else None
         if rows is not None and params is not None:
-            _add_field(self._descriptor(rows.name), params_field, PARAMS_NUMBER, params, "one")
+            add_field(self._descriptor(rows.name), params_field, PARAMS_NUMBER, params, "one")
             self.comments[rows.name, params_field] = self.comments[inputs.name, params_field]
         batch = Batch(rows, answers) if rows is not None and answers is not None else None
-        return ModelMessages(base, inputs, outputs, params, params_field, error_field, batch, streams)
+        return ModelMessages(base, inputs, outputs, params, params_field, error_field, batch, streams, self._words)
 
     def _descriptor(self, name: str) -> DescriptorProto:
         return next(each for each in self.file.message_type if each.name == name)
@@ -186,12 +187,12 @@ class FileMaker:
             kind = slot.source.type
             shape = self._boxed(kind, slot.name) if isinstance(kind, ListOf | MapOf) else slot.shape
             column = replace(slot, shape=shape, form="one" if whole else "list")
-            _add_field(descriptor, slot.name, slot.number, shape, column.form)
+            add_field(descriptor, slot.name, slot.number, shape, column.form)
             self.comments[rows.name, slot.name] = self.comments[row.name, slot.name]
             nulls = ""
             if not whole and (slot.source.nullable or not slot.source.required):
                 nulls = scope.name(f"{slot.name}_nulls", "nulls")
-                _add_field(descriptor, nulls, NULLS_NUMBER + slot.number, Plain(Proto.TYPE_UINT64), "list")
+                add_field(descriptor, nulls, NULLS_NUMBER + slot.number, Plain(Proto.TYPE_UINT64), "list")
                 self.comments[rows.name, nulls] = (
                     f"The rows, counted from 0, that have no {slot.name}: what stands there is of no meaning."
                 )
@@ -205,7 +206,9 @@ class FileMaker:
             rows = [replace(each, type=row_of(each.type)) for each in part.fields]
             return self._message(Record(part.name, rows, part.description), role, only)
         kind = AnyValue() if part is None else row_of(part)
-        return self._message(Record(role, [Field(only, kind)]), role)
+        message = self._message(Record(role, [Field(only, kind)]), role)
+        self._words.names[f"{PACKAGE}.{message.name}.{message.slots[0].name}"] = ""
+        return message
 
     def _message(self, record: Record, role: str, only: str = "") -> Message:
         key = self._book.key("record", record)
@@ -223,6 +226,8 @@ class FileMaker:
             each = record.fields[place]
             name = numbers.name(keys[place], each.name or single or f"column_{place}", f"field_{place + 1}")
             slots[place] = self._add(descriptor, keys[place], Slot(name, each, *self._placed(each, name)))
+            if each.name != name:
+                self._words.names[f"{PACKAGE}.{message.name}.{name}"] = each.name
             self.comments[message.name, name] = words_of(each, name, slots[place].shape)
         message.slots.extend(slots[place] for place in range(len(keys)))
         return message
@@ -231,7 +236,7 @@ class FileMaker:
         """Adds a field that has its name and its shape, and gets its number here."""
         text = self._book.type_text(slot.shape, slot.form, presence=oneof is None)
         slot = replace(slot, number=self._book.numbers(descriptor.name).number(key, slot, text))
-        _add_field(descriptor, slot.name, slot.number, slot.shape, slot.form, oneof=oneof)
+        add_field(descriptor, slot.name, slot.number, slot.shape, slot.form, oneof=oneof)
         return slot
 
     def _placed(self, each: Field, name: str) -> tuple[Shape, str]:
@@ -260,6 +265,7 @@ class FileMaker:
             is_one = null or not isinstance(kind, ListOf | MapOf)
             message = self._book.name(key, f"{name}_{'value' if is_one else 'values'}", "values")
             descriptor = self.file.message_type.add(name=message)
+            self._words.wrappers.append(f"{PACKAGE}.{message}")
             # Reserved before what it holds is made, which may come back to it.
             source = Field("value" if is_one else "values", kind, required=False)
             inner = self._book.numbers(message).name(source.name, source.name, "value")
@@ -302,6 +308,7 @@ class FileMaker:
             for word_key, word in zip(distinct(kind.values), kind.values, strict=True):
                 short = numbers.name(word_key, word, "value")
                 value = enum.value.add(name=word_name(name, short), number=numbers.number_of_word(word_key, short))
+                self._words.names[f"{PACKAGE}.{value.name}"] = word
                 self.comments[name, value.name] = json.dumps(word, ensure_ascii=False)
             words = Words(name, kind.values, tuple(each.number for each in enum.value[1:]))
             self.file.enum_type.append(enum)
@@ -317,8 +324,9 @@ class FileMaker:
         if key not in self._known:
             name = self._taken.name(f"{self._book.base}_{word}_tensor", "tensor")
             descriptor = self.file.message_type.add(name=name)
-            _add_field(descriptor, "data", 1, Plain(kind), "list")
-            _add_field(descriptor, "shape", 2, Plain(Proto.TYPE_INT64), "list")
+            self._words.wrappers.append(f"{PACKAGE}.{name}")
+            add_field(descriptor, "data", 1, Plain(kind), "list")
+            add_field(descriptor, "shape", 2, Plain(Proto.TYPE_INT64), "list")
             self._known[key] = name
         return Array(self._known[key], tensor.dtype, tensor.shape, kind)
 
@@ -354,45 +362,3 @@ def row_of(kind: Type) -> Type:
 
 def _element(dtype: str) -> tuple[str, "Proto.Type.ValueType"]:
     return _BYTES if dtype.startswith(("bytes", "|S", "S")) else _TENSORS.get(dtype, _WORDS)
-
-
-def _add_field(
-    descriptor: DescriptorProto, name: str, number: int, shape: Shape, form: str, *, oneof: int | None = None
-) -> None:
-    made = descriptor.field.add(name=name, number=number, label=Proto.LABEL_OPTIONAL)
-    if form == "map":
-        entry = descriptor.nested_type.add(
-            name=f"{''.join(part[:1].upper() + part[1:] for part in name.split('_'))}Entry"
-        )
-        entry.options.map_entry = True
-        entry.field.add(name="key", number=1, label=Proto.LABEL_OPTIONAL, type=Proto.TYPE_STRING)
-        _set_type(entry.field.add(name="value", number=2, label=Proto.LABEL_OPTIONAL), shape)
-        made.label, made.type = Proto.LABEL_REPEATED, Proto.TYPE_MESSAGE
-        made.type_name = f".{PACKAGE}.{descriptor.name}.{entry.name}"
-        return
-    _set_type(made, shape)
-    if form == "list":
-        made.label = Proto.LABEL_REPEATED
-    elif oneof is not None:
-        made.oneof_index = oneof
-    elif made.type != Proto.TYPE_MESSAGE:
-        # What `optional` is in a descriptor: a oneof of its own (protobuf's docs/implementing_proto3_presence.md).
-        made.proto3_optional = True
-        made.oneof_index = len(descriptor.oneof_decl)
-        descriptor.oneof_decl.add(name=f"_{name}")
-
-
-def _set_type(made: FieldDescriptorProto, shape: Shape) -> None:
-    match shape:
-        case Plain():
-            made.type = shape.type
-        case Words():
-            made.type, made.type_name = Proto.TYPE_ENUM, f".{PACKAGE}.{shape.enum}"
-        case Timestamp():
-            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{timestamp_pb2.Timestamp.DESCRIPTOR.full_name}"
-        case Value():
-            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{struct_pb2.Value.DESCRIPTOR.full_name}"
-        case Message():
-            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{shape.name}"
-        case Array() | OneOf() | Boxed():
-            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{shape.message}"

@@ -11,7 +11,8 @@ from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
 from mlflow_grpc import protos
-from mlflow_grpc.contract.messages import PACKAGE, SERVICE
+from mlflow_grpc.contract.fields import PACKAGE
+from mlflow_grpc.contract.messages import SERVICE
 from mlflow_grpc.contract.shapes import ModelMessages
 
 Proto = FieldDescriptorProto

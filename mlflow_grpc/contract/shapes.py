@@ -121,6 +121,16 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class ModelWords:
+    """What the descriptors of a model's messages do not say, for clients that know nothing else."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    """Full names of fields and of enum values, and the word in the model where it is another one; empty for none."""
+    wrappers: list[str] = field(default_factory=list)
+    """Full names of the messages that are no record of the model's: boxes and tensors."""
+
+
+@dataclass(frozen=True)
 class ModelMessages:
     """The messages of one model."""
 
@@ -137,3 +147,4 @@ class ModelMessages:
     """None if what the model takes or gives has no rows."""
     streams: bool = False
     """Whether the model gives answers part by part."""
+    words: ModelWords = field(default_factory=ModelWords)

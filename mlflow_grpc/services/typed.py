@@ -17,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages, service
+from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.service import Kind
 from mlflow_grpc.contract.shapes import ModelMessages
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAME = f"{messages.PACKAGE}.{messages.SERVICE}"
+NAME = f"{PACKAGE}.{messages.SERVICE}"
 
 
 def verdict(entry: Entry, catalog: Catalog, locks: Locks) -> Verdict | None:
@@ -161,7 +162,7 @@ class TypedService(grpc.GenericRpcHandler):
         return rpcs
 
     def _class(self, name: str) -> Any:
-        return protos.message_class(self.pool.FindMessageTypeByName(f"{messages.PACKAGE}.{name}"))
+        return protos.message_class(self.pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
 class _One:

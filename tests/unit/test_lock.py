@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mlflow_grpc import protos
 from mlflow_grpc.contract import lock, messages, mlflow_schema, proto_text, service
 from mlflow_grpc.contract.compatibility import Side, changes
+from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.lock import Lock, ModelLock
 from mlflow_grpc.contract.types import (
@@ -55,7 +56,7 @@ class Version:
         self.pool = protos.pool_with(self.maker.file)
 
     def message(self, shape):
-        return protos.message_class(self.pool.FindMessageTypeByName(f"{messages.PACKAGE}.{shape.name}"))()
+        return protos.message_class(self.pool.FindMessageTypeByName(f"{PACKAGE}.{shape.name}"))()
 
     def fields(self, role="input"):
         return {key: (each.name, each.number) for key, each in self.lock.messages[role].fields.items()}

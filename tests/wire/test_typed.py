@@ -204,8 +204,8 @@ def test_packages_of_all_kinds(served):
 
 
 def test_names_that_are_mapped_are_told(served):
-    """GetModel says which field stands for which name of the model."""
-    _, call, _ = served
+    """GetModel says which field or enum value stands for which word of the model, and which message is no record."""
+    _, call, typed = served
     rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
     request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
     found = model.FromString(rpc(request(name="outputs").SerializeToString(), timeout=30))
@@ -213,6 +213,21 @@ def test_names_that_are_mapped_are_told(served):
     assert not found.input.field_names
     found = model.FromString(rpc(request(name="mirror").SerializeToString(), timeout=30))
     assert dict(found.input.field_names) == {"strange_name": "strange name!"}
+    words = {name.rpartition(".")[2]: word for name, word in found.names.items()}
+    assert (
+        words.items()
+        >= {"strange_name": "strange name!", "MIRROR_SIZE_LARGE": "large", "MIRROR_LITERAL_B_C_2": "B c"}.items()
+    )
+    assert not any(name.endswith("UNSPECIFIED") for name in found.names)
+    messages = {
+        field.message_type.full_name for field in typed.method("mirror_predict").input_type.fields if field.message_type
+    }
+    boxes = {name.rpartition("_")[2] for name in messages & set(found.wrappers)}
+    assert boxes == {"value", "values"}
+    assert not any(name.endswith(("_Part", "_Branch", "_union")) for name in found.wrappers)
+    found = model.FromString(rpc(request(name="regressor").SerializeToString(), timeout=30))
+    assert found.names["model_grpc_service.regressor_output.prediction"] == ""
+    assert list(found.wrappers) == [typed.method("regressor_predict").output_type.fields[0].message_type.full_name]
 
 
 def test_many_callers_at_once_get_their_own(served):

@@ -1,0 +1,66 @@
+"""Fields of messages as descriptors.
+
+Rule of this module: it writes what a shape says, and decides nothing.
+"""
+
+from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
+
+from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Timestamp, Value, Words
+
+PACKAGE = "model_grpc_service"
+
+Proto = FieldDescriptorProto
+
+
+def add_field(
+    descriptor: DescriptorProto, name: str, number: int, shape: Shape, form: str, *, oneof: int | None = None
+) -> None:
+    """Adds a field to a message.
+
+    Args:
+        descriptor: The message.
+        name: The field's name.
+        number: And its number.
+        shape: What stands in it.
+        form: Whether it is `one`, a `list` or a `map` of those.
+        oneof: The place of the oneof that it is in; None if it is in none.
+
+    """
+    made = descriptor.field.add(name=name, number=number, label=Proto.LABEL_OPTIONAL)
+    if form == "map":
+        entry = descriptor.nested_type.add(
+            name=f"{''.join(part[:1].upper() + part[1:] for part in name.split('_'))}Entry"
+        )
+        entry.options.map_entry = True
+        entry.field.add(name="key", number=1, label=Proto.LABEL_OPTIONAL, type=Proto.TYPE_STRING)
+        _set_type(entry.field.add(name="value", number=2, label=Proto.LABEL_OPTIONAL), shape)
+        made.label, made.type = Proto.LABEL_REPEATED, Proto.TYPE_MESSAGE
+        made.type_name = f".{PACKAGE}.{descriptor.name}.{entry.name}"
+        return
+    _set_type(made, shape)
+    if form == "list":
+        made.label = Proto.LABEL_REPEATED
+    elif oneof is not None:
+        made.oneof_index = oneof
+    elif made.type != Proto.TYPE_MESSAGE:
+        # What `optional` is in a descriptor: a oneof of its own (protobuf's docs/implementing_proto3_presence.md).
+        made.proto3_optional = True
+        made.oneof_index = len(descriptor.oneof_decl)
+        descriptor.oneof_decl.add(name=f"_{name}")
+
+
+def _set_type(made: FieldDescriptorProto, shape: Shape) -> None:
+    match shape:
+        case Plain():
+            made.type = shape.type
+        case Words():
+            made.type, made.type_name = Proto.TYPE_ENUM, f".{PACKAGE}.{shape.enum}"
+        case Timestamp():
+            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{timestamp_pb2.Timestamp.DESCRIPTOR.full_name}"
+        case Value():
+            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{struct_pb2.Value.DESCRIPTOR.full_name}"
+        case Message():
+            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{shape.name}"
+        case Array() | OneOf() | Boxed():
+            made.type, made.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{shape.message}"
