@@ -20,13 +20,18 @@ from mlflow_grpc_client.errors import (
     Unavailable,
 )
 from mlflow_grpc_client.options import TLS, CallOptions
+from mlflow_grpc_client.streams import Answers, AsyncAnswers
+from mlflow_grpc_client.typed import AsyncTypedModel, TypedModel
 from mlflow_grpc_client.wire import Model
 
 __version__ = "0.1.0"
 
 __all__ = [
     "TLS",
+    "Answers",
+    "AsyncAnswers",
     "AsyncClient",
+    "AsyncTypedModel",
     "CallOptions",
     "Client",
     "DeadlineExceeded",
@@ -36,5 +41,6 @@ __all__ = [
     "ModelError",
     "PredictError",
     "ResourceExhausted",
+    "TypedModel",
     "Unavailable",
 ]

@@ -1,14 +1,20 @@
 """The client for asyncio."""
 
 import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
-from mlflow_grpc_client.base import BaseClient, Call
-from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions
+from mlflow_grpc_client.base import BaseClient
+from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
+from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client.errors import PredictError
+from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.streams import AsyncAnswers, AsyncRequests, Outcomes
+from mlflow_grpc_client.typed import AsyncTypedModel, Steps
 from mlflow_grpc_client.wire import Model
 
 
@@ -21,6 +27,7 @@ class AsyncClient(BaseClient):
     def _set_up(self) -> None:
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
 
     async def predict(self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]) -> Any:
         """As `Client.predict`."""
@@ -40,6 +47,93 @@ class AsyncClient(BaseClient):
         """As `Client.models`."""
         found: list[Model] = await self._make(self._models_call(timeout_s))
         return found
+
+    def model(
+        self,
+        name: str = "",
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        metadata: MoreMetadata | None = None,
+    ) -> AsyncTypedModel:
+        """As `Client.model`."""
+        return AsyncTypedModel(
+            self._run,
+            self._start,
+            name=name,
+            timeout_s=timeout_s,
+            default_timeout_s=self._timeout_s,
+            request_id=request_id,
+            metadata=metadata,
+        )
+
+    def stream(
+        self,
+        payloads: Iterable[Any] | AsyncIterable[Any],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[CallOptions],
+    ) -> AsyncAnswers:
+        """As `Client.stream`, with an asynchronous iterator, and of an iterable of either kind.
+
+        One that is not asynchronous is drawn in the event loop.
+        """
+        return self._start(_ready(self._payload_stream(payloads, on_error, options)))
+
+    def stream_text(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        *,
+        content_type: str | None = None,
+        on_error: OnError = "raise",
+        **options: Unpack[CallOptions],
+    ) -> AsyncAnswers:
+        """As `Client.stream_text`, with an asynchronous iterator."""
+        return self._start(_ready(self._text_stream(texts, on_error, content_type, str, str, options)))
+
+    def predict_stream(
+        self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]
+    ) -> AsyncAnswers:
+        """As `Client.predict_stream`, with an asynchronous iterator."""
+        return self._start(_ready(self._parts_stream(data, params, options)))
+
+    async def _run(self, steps: Steps) -> Any:
+        """Does what the steps say, one after the other, and gives what comes of them."""
+        outcome: Any = None
+        failed: PredictError | None = None
+        try:
+            while True:
+                step = steps.send(outcome) if failed is None else steps.throw(failed)
+                outcome, failed = None, None
+                try:
+                    outcome = await (self._learn(step) if isinstance(step, Learn) else self._make(step))
+                except PredictError as error:
+                    failed = error
+        except StopIteration as end:
+            return end.value
+
+    async def _learn(self, wanted: Learn) -> Contract:
+        known = self._contracts.get(wanted.label)
+        if known is not None and known is not wanted.stale:
+            return known
+        async with self._lock:  # One task asks, for all that want to know.
+            contract: Contract = await self._run(self._learning(wanted))
+        return contract
+
+    def _start(self, ready: Callable[[], Awaitable[Stream]]) -> AsyncAnswers:
+        async def start() -> tuple[Any, Outcomes]:
+            if self._closed:
+                raise self._closed_failure()
+            stream = await ready()
+            channel = self._channel_of_this_loop()
+            requests = None if isinstance(stream.requests, bytes) else AsyncRequests(stream.requests, stream.encode)
+            method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
+            call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
+            if requests is not None:
+                call._cython_call = _KeepsStatus(call._cython_call)  # noqa: SLF001 - see there
+            return call, self._outcomes(stream, requests)
+
+        return AsyncAnswers(start, lambda: self._closed)
 
     async def _make(self, call: Call) -> Any:
         if self._closed:
@@ -79,3 +173,33 @@ class AsyncClient(BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+class _KeepsStatus:
+    """The core of a call, whose status is the one that the server has sent.
+
+    When a server ends a stream to which grpc.aio is writing, the write fails, and grpc.aio puts INTERNAL, "Internal
+    error from Core", in the place of the status that has come or comes a moment later (grpc#36066). That is left to
+    the case that there is none (grpc#34148).
+    """
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def set_internal_error(self, text: str) -> None:
+        """Sets the status, if there is none within a second."""
+        asyncio.get_running_loop().call_later(1, self._give_up, text)
+
+    def _give_up(self, text: str) -> None:
+        if not self._core.done():
+            self._core.set_internal_error(text)
+
+
+def _ready(stream: Stream) -> Callable[[], Awaitable[Stream]]:
+    async def ready() -> Stream:
+        return stream
+
+    return ready

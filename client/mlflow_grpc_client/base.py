@@ -3,8 +3,9 @@
 Rule of this module: it says what to send and what an outcome means; it makes no call.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -12,18 +13,11 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client import options, payloads, wire
-from mlflow_grpc_client.errors import PredictError, failure, from_rpc_error
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One RPC, ready to be made."""
-
-    method: str
-    request: bytes
-    read: Callable[[bytes], Any]
-    timeout_s: float
-    metadata: options.Metadata = ()
+from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
+from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
+from mlflow_grpc_client.learning import learn
+from mlflow_grpc_client.streams import Outcomes, Requests
 
 
 class BaseClient:
@@ -53,6 +47,7 @@ class BaseClient:
         self._credentials = tls.credentials() if tls else None
         self._channel_options = options.channel_options(max_message_bytes, tls)
         self._closed = False
+        self._contracts: dict[str, Contract] = {}
         self._set_up()
 
     def _set_up(self) -> None:
@@ -89,7 +84,66 @@ class BaseClient:
     def _models_call(self, timeout_s: float) -> Call:
         return Call(wire.LIST_MODELS, wire.list_models_bytes(), wire.models, options.checked_timeout(timeout_s))
 
-    def _read(self, call: Call, answer: bytes) -> Any:
+    def _text_stream(
+        self,
+        texts: Any,
+        on_error: OnError,
+        content_type: str | None,
+        encode: Any,
+        read: Any,
+        given: options.CallOptions,
+    ) -> Stream:
+        """A stream of payloads.
+
+        Args:
+            texts: What `encode` takes.
+            on_error: Of the caller.
+            content_type: Of the payloads.
+            encode: Makes a payload of each.
+            read: Makes an answer of the text that came.
+            given: The options of the call.
+
+        """
+        request_id = given.get("request_id") or ""
+
+        def answer(data: bytes) -> Any:
+            text, error = wire.output_parts(data)
+            return read(text) if error is None else from_error_message(error, request_id)
+
+        timeout_s = given.get("timeout_s")
+        return Stream(
+            wire.PREDICT_MANY,
+            texts,
+            lambda each: wire.input_bytes(encode(each)),
+            answer,
+            None if timeout_s is None else options.checked_timeout(timeout_s),
+            options.call_metadata(content_type, request_id or None, given.get("model"), given.get("metadata")),
+            on_error,
+        )
+
+    def _payload_stream(self, payloads_given: Any, on_error: OnError, given: options.CallOptions) -> Stream:
+        waiting: deque[bool] = deque()  # Whether the answers to what is under way are bare, in order.
+
+        def encode(data: Any) -> str:
+            text = payloads.to_json(data)
+            waiting.append(payloads.is_bare(data))
+            return text
+
+        stream = self._text_stream(payloads_given, on_error, None, encode, str, given)
+
+        def read(data: bytes) -> Any:
+            answer, is_bare = stream.read(data), bool(waiting) and waiting.popleft()
+            return answer if isinstance(answer, PredictError) else self._from_json(answer, is_bare)
+
+        return replace(stream, read=read)
+
+    def _parts_stream(self, data: Any, params: dict[str, Any] | None, given: options.CallOptions) -> Stream:
+        text = payloads.to_json(data, params)
+        is_bare = payloads.is_bare(data)
+        stream = self._text_stream((), "raise", None, str, lambda part: self._from_json(part, is_bare), given)
+        return replace(stream, method=wire.PREDICT_STREAM, requests=wire.input_bytes(text))
+
+    def _read(self, call: Call | Stream, answer: bytes) -> Any:
         try:
             return call.read(answer)
         except DecodeError:
@@ -98,17 +152,39 @@ class BaseClient:
             ) from None
 
     def _predictions(self, data: Any, answer: str) -> Any:
+        return self._from_json(answer, payloads.is_bare(data))
+
+    @staticmethod
+    def _from_json(answer: str, is_bare: bool) -> Any:
         try:
-            return payloads.from_json(answer, bare=payloads.is_bare(data))
+            return payloads.from_json(answer, bare=is_bare)
         except (ValueError, RecursionError):
             raise failure(grpc.StatusCode.INTERNAL, "The answer is not JSON; predict_text gives it as it is.") from None
 
-    def _failure(self, call: Call, error: grpc.RpcError) -> PredictError:
+    def _failure(self, call: Call | Stream, error: grpc.RpcError) -> PredictError:
         found = from_rpc_error(error)
         if self._closed and found.code is grpc.StatusCode.CANCELLED:
             return self._closed_failure()
-        if found.message == "Deadline Exceeded":  # gRPC's own words: the server has not answered at all.
+        if (
+            found.message == "Deadline Exceeded" and call.timeout_s is not None
+        ):  # gRPC's own words: the server has not answered at all.
             return failure(found.code, f"No answer came within {call.timeout_s:g} s.")
+        return found
+
+    def _outcomes(self, stream: Stream, requests: Requests | None) -> Outcomes:
+        return Outcomes(
+            lambda data: self._read(stream, data),
+            lambda error: self._failure(stream, error),
+            requests,
+            returns_errors=stream.on_error == "return",
+        )
+
+    def _learning(self, wanted: Learn) -> Generator[Call, Any, Contract]:
+        """Gets the contract of a model, unless it is known by now."""
+        found = self._contracts.get(wanted.label)
+        if found is None or found is wanted.stale:
+            found = yield from learn(wanted)
+            self._contracts[wanted.label] = found
         return found
 
     def _closed_failure(self) -> PredictError:

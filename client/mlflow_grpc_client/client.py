@@ -1,13 +1,20 @@
 """The synchronous client."""
 
+import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
-from mlflow_grpc_client.base import BaseClient, Call
-from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions
+from mlflow_grpc_client.base import BaseClient
+from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
+from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client.errors import PredictError
+from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.streams import Answers, Requests
+from mlflow_grpc_client.typed import Steps, TypedModel
 from mlflow_grpc_client.wire import Model
 
 
@@ -20,6 +27,7 @@ class Client(BaseClient):
 
     def _set_up(self) -> None:
         self._channel: grpc.Channel = self._new_channel(grpc)
+        self._lock = threading.Lock()
 
     def predict(self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]) -> Any:
         """The model's predictions: what stands under `predictions`, or the bare answer to an LLM payload.
@@ -73,6 +81,110 @@ class Client(BaseClient):
         """
         found: list[Model] = self._make(self._models_call(timeout_s))
         return found
+
+    def model(
+        self,
+        name: str = "",
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        metadata: MoreMetadata | None = None,
+    ) -> TypedModel:
+        """One model, to be called in its own types. Asks the server nothing yet; what it told once, the client keeps.
+
+        Args:
+            name: `name` or `name/version`; empty for the one that calls reach which name none.
+            timeout_s: The deadline of each of its calls in seconds; if left out, the client's, and none for streams.
+            request_id: The id under which the server logs its calls.
+            metadata: Further metadata of its calls.
+
+        Raises:
+            ValueError: An option cannot be sent.
+            TypeError: Metadata has a value of another type than its key asks for.
+
+        """
+        return TypedModel(
+            self._run,
+            self._start,
+            name=name,
+            timeout_s=timeout_s,
+            default_timeout_s=self._timeout_s,
+            request_id=request_id,
+            metadata=metadata,
+        )
+
+    def stream(
+        self, payloads: Iterable[Any], *, on_error: OnError = "raise", **options: Unpack[CallOptions]
+    ) -> Answers:
+        """The predictions for any number of payloads, in their order, over one call.
+
+        Payloads are drawn as the connection takes them, in a thread of gRPC's.
+
+        Args:
+            payloads: Each as `predict` takes it.
+            on_error: Whether the PredictError of a payload is raised in its place, or returned.
+            options: See `CallOptions`; without `timeout_s` the stream has no deadline.
+
+        Raises:
+            TypeError: `payloads` is no iterable.
+            ValueError: An option cannot be sent.
+
+        """
+        return self._start(self._payload_stream(payloads, on_error, options))
+
+    def stream_text(
+        self,
+        texts: Iterable[str],
+        *,
+        content_type: str | None = None,
+        on_error: OnError = "raise",
+        **options: Unpack[CallOptions],
+    ) -> Answers:
+        """As `stream`, with texts that are sent as they are, and the server's texts as they are."""
+        return self._start(self._text_stream(texts, on_error, content_type, str, str, options))
+
+    def predict_stream(
+        self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]
+    ) -> Answers:
+        """The parts of the predictions for one payload, each when it is there, from a model with `predict_stream`.
+
+        Arguments and errors as of `predict`; without `timeout_s` there is no deadline.
+        """
+        return self._start(self._parts_stream(data, params, options))
+
+    def _run(self, steps: Steps) -> Any:
+        """Does what the steps say, one after the other, and gives what comes of them."""
+        outcome: Any = None
+        failed: PredictError | None = None
+        try:
+            while True:
+                step = steps.send(outcome) if failed is None else steps.throw(failed)
+                outcome, failed = None, None
+                try:
+                    outcome = self._learn(step) if isinstance(step, Learn) else self._make(step)
+                except PredictError as error:
+                    failed = error
+        except StopIteration as end:
+            return end.value
+
+    def _learn(self, wanted: Learn) -> Contract:
+        known = self._contracts.get(wanted.label)
+        if known is not None and known is not wanted.stale:
+            return known
+        with self._lock:  # One thread asks, for all that want to know.
+            contract: Contract = self._run(self._learning(wanted))
+        return contract
+
+    def _start(self, stream: Stream) -> Answers:
+        requests = None if isinstance(stream.requests, bytes) else Requests(stream.requests, stream.encode)
+        method: Any = (self._channel.unary_stream if requests is None else self._channel.stream_stream)(stream.method)
+        try:
+            call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
+        except ValueError:
+            if not self._closed:
+                raise
+            raise self._closed_failure() from None
+        return Answers(call, self._outcomes(stream, requests))
 
     def _make(self, call: Call) -> Any:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.method)

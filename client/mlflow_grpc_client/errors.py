@@ -48,7 +48,14 @@ class PredictError(Exception):
         self.violations = violations
 
     def __str__(self) -> str:
-        return f"{self.code.name}: {self.message}" + (f" (request id {self.request_id})" if self.request_id else "")
+        """The code and the message, and what that does not name: the fields at fault, the error's class, the id."""
+        said = f"{self.code.name}: {self.message}"
+        violations = [f"{each.field}: {each.description}" for each in self.violations]
+        if unsaid := [each for each in violations if each not in self.message]:
+            said += f" [{'; '.join(unsaid)}]"
+        beside = [self.error_class] if self.error_class and self.error_class not in self.message else []
+        beside += [f"request id {self.request_id}"] if self.request_id else []
+        return said + (f" ({', '.join(beside)})" if beside else "")
 
 
 class InvalidInput(PredictError):
@@ -72,6 +79,8 @@ class ResourceExhausted(PredictError):
 class DeadlineExceeded(PredictError):
     """DEADLINE_EXCEEDED: neither the server nor the network was quick enough."""
 
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 _BY_CODE: dict[grpc.StatusCode, type[PredictError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
@@ -98,4 +107,16 @@ def from_rpc_error(error: Any) -> PredictError:
         request_id=status.metadata.get("request_id") or trailers.get(wire.REQUEST_ID_KEY) or "",
         error_class=status.metadata.get("error_class", ""),
         violations=tuple(FieldViolation(*violation) for violation in status.violations),
+    )
+
+
+def from_error_message(error: Any, request_id: str = "") -> PredictError:
+    """The PredictError for an error in the place of an answer of a stream: Output.Error, or that of a typed output."""
+    return failure(
+        _CODES.get(error.code, grpc.StatusCode.UNKNOWN),
+        error.message,
+        reason=error.reason,
+        request_id=request_id,
+        error_class=error.error_class,
+        violations=tuple(FieldViolation(each.field, each.description) for each in error.field_violations),
     )

@@ -37,7 +37,14 @@ _SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
             {
-                "name": [{"service": "MLflow"}],
+                "name": [
+                    {"service": "MLflow"},
+                    {"service": "model_grpc_service.ModelgRPCService"},
+                    # What typed calls ask before the first one.
+                    {"service": "mlflow_grpc.v1.Models", "method": "GetModel"},
+                    {"service": "grpc.reflection.v1.ServerReflection"},
+                    {"service": "grpc.reflection.v1alpha.ServerReflection"},
+                ],
                 "retryPolicy": {
                     "maxAttempts": 5,
                     "initialBackoff": "0.1s",

@@ -42,7 +42,7 @@ def to_json(data: Any, params: dict[str, Any] | None = None) -> str:
         if twice := sorted(map(str, payload.keys() & added.keys())):
             raise TypeError(f"{', '.join(twice)}: given both in the payload and in params")
         payload = {**payload, **added}
-    return json.dumps(payload, default=_jsonable)
+    return json.dumps(payload, default=jsonable)
 
 
 def from_json(text: str, *, bare: bool = False) -> Any:
@@ -71,7 +71,7 @@ def is_bare(data: Any) -> bool:
     return isinstance(data, dict) and not _LLM_KEYS.isdisjoint(data)
 
 
-def _library(module: str, name: str) -> Any:
+def library(module: str, name: str) -> Any:
     """A class or object of a library that the program has imported; else (), which nothing is an instance of.
 
     The same while another thread is half-way through importing it.
@@ -80,17 +80,17 @@ def _library(module: str, name: str) -> Any:
 
 
 def _document(data: Any) -> dict[str, Any]:
-    array = _library("numpy", "ndarray")
-    if isinstance(data, _library("pandas", "Series")):
+    array = library("numpy", "ndarray")
+    if isinstance(data, library("pandas", "Series")):
         data = data.to_frame()
-    if isinstance(data, _library("pandas", "DataFrame")):
+    if isinstance(data, library("pandas", "DataFrame")):
         return {"dataframe_split": _split(data)}
     if isinstance(data, dict):
         arrays = bool(data) and all(isinstance(value, array) for value in data.values())
         return {"inputs": data} if arrays and _KEYS.isdisjoint(data) else data
     if isinstance(data, (list, tuple, array)):
         return {"inputs": data}
-    raise TypeError(f"cannot send {_kind(data)}: give a dict, a DataFrame, an array, a list or a JSON text")
+    raise TypeError(f"cannot send {kind_of(data)}: give a dict, a DataFrame, an array, a list or a JSON text")
 
 
 def _split(frame: Any) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _split(frame: Any) -> dict[str, Any]:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise TypeError(f"the DataFrame has several columns of the name {twice!r}")
     split: dict[str, Any] = _with_dates_as_text(frame).to_dict(orient="split")
-    if isinstance(frame.index, _library("pandas", "RangeIndex")) and frame.index.start == 0 and frame.index.step == 1:
+    if isinstance(frame.index, library("pandas", "RangeIndex")) and frame.index.start == 0 and frame.index.step == 1:
         del split["index"]  # What the server makes without one.
     for key in ("columns", "index"):
         if any(isinstance(label, tuple) for label in split.get(key, ())):
@@ -126,19 +126,25 @@ def _any_has(stamps: list[Any], part: str) -> bool:
     return any(getattr(stamp, part) > 0 for stamp in stamps)  # NaT has NaN for each part.
 
 
-def _jsonable(value: Any) -> Any:
-    if value is _library("pandas", "NA"):
+def jsonable(value: Any) -> Any:
+    """What stands for a value that JSON does not know; see the rules above.
+
+    Raises:
+        TypeError: It has no JSON form.
+
+    """
+    if value is library("pandas", "NA"):
         return None
     if isinstance(value, (bytes, bytearray)):
         return base64.b64encode(value).decode()  # MLflow decodes it in DataFrames' columns of type binary.
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
-    if isinstance(value, (_library("numpy", "ndarray"), _library("numpy", "generic"))):
+    if isinstance(value, (library("numpy", "ndarray"), library("numpy", "generic"))):
         return _array_values(value)
-    if isinstance(value, (_library("pandas", "Series"), _library("pandas", "Index"))):
+    if isinstance(value, (library("pandas", "Series"), library("pandas", "Index"))):
         return value.tolist()
     hint = ": send a number, such as its total_seconds()" if isinstance(value, dt.timedelta) else ""
-    raise TypeError(f"{_kind(value)} has no JSON form{hint}")
+    raise TypeError(f"{kind_of(value)} has no JSON form{hint}")
 
 
 def _array_values(array: Any) -> Any:
@@ -154,5 +160,6 @@ def _array_values(array: Any) -> Any:
     return array.tolist()
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """The type of a value, for people."""
     return f"{type(value).__module__.removeprefix('builtins')}.{type(value).__qualname__}".removeprefix(".")

@@ -16,6 +16,9 @@ from google.protobuf.message import DecodeError
 PREDICT = "/MLflow/predict"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 LIST_MODELS = "/mlflow_grpc.v1.Models/ListModels"
+GET_MODEL = "/mlflow_grpc.v1.Models/GetModel"
+PREDICT_MANY = "/MLflowStream/predict_many"
+PREDICT_STREAM = "/MLflowStream/predict_stream"
 DETAILS_KEY = "grpc-status-details-bin"
 CONTENT_TYPE_KEY = "mlflow-content-type"
 REQUEST_ID_KEY = "x-request-id"
@@ -28,24 +31,26 @@ for _file in descriptor_pb2.FileDescriptorSet.FromString(
     _pool.Add(_file)
 
 
-def _message(name: str) -> Any:
+def message_class(name: str) -> Any:
+    """The class of a message of the contract, by its full name."""
     return message_factory.GetMessageClass(_pool.FindMessageTypeByName(name))
 
 
-_Input, _Output = _message("Input"), _message("Output")
+_Input, _Output = message_class("Input"), message_class("Output")
 _Status, _ErrorInfo, _BadRequest = (
-    _message("google.rpc.Status"),
-    _message("google.rpc.ErrorInfo"),
-    _message("google.rpc.BadRequest"),
+    message_class("google.rpc.Status"),
+    message_class("google.rpc.ErrorInfo"),
+    message_class("google.rpc.BadRequest"),
 )
 _HealthRequest, _HealthResponse = (
-    _message("grpc.health.v1.HealthCheckRequest"),
-    _message("grpc.health.v1.HealthCheckResponse"),
+    message_class("grpc.health.v1.HealthCheckRequest"),
+    message_class("grpc.health.v1.HealthCheckResponse"),
 )
 _ListRequest, _ListResponse = (
-    _message("mlflow_grpc.v1.ListModelsRequest"),
-    _message("mlflow_grpc.v1.ListModelsResponse"),
+    message_class("mlflow_grpc.v1.ListModelsRequest"),
+    message_class("mlflow_grpc.v1.ListModelsResponse"),
 )
+_GetRequest, _Model = message_class("mlflow_grpc.v1.GetModelRequest"), message_class("mlflow_grpc.v1.Model")
 
 
 def input_bytes(value: str) -> bytes:
@@ -69,6 +74,17 @@ def output_text(data: bytes) -> str:
     """
     value: str = _Output.FromString(data).value
     return value
+
+
+def output_parts(data: bytes) -> tuple[str, Any]:
+    """The value of an Output message of a stream, and its error or None.
+
+    Raises:
+        DecodeError: It is none.
+
+    """
+    output = _Output.FromString(data)
+    return output.value, output.error if output.HasField("error") else None
 
 
 def health_request_bytes(service: str) -> bytes:
@@ -128,6 +144,23 @@ def list_models_bytes() -> bytes:
     """A ListModelsRequest for all models."""
     data: bytes = _ListRequest().SerializeToString()
     return data
+
+
+def get_model_bytes(label: str) -> bytes:
+    """A GetModelRequest for `name` or `name/version`."""
+    name, _, version = label.partition("/")
+    data: bytes = _GetRequest(name=name, version=version).SerializeToString()
+    return data
+
+
+def model_message(data: bytes) -> Any:
+    """A message mlflow_grpc.v1.Model.
+
+    Raises:
+        DecodeError: It is none.
+
+    """
+    return _Model.FromString(data)
 
 
 def models(data: bytes) -> list[Model]:

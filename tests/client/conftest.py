@@ -24,6 +24,49 @@ from mlflow_grpc.settings import Settings
 from tests.support.servers import ROOT, InProcess, serving
 
 
+class BlockingAnswers:
+    """The answers of an AsyncClient, taken as those of a Client are."""
+
+    def __init__(self, run: Callable[[Any], Any], answers: Any) -> None:
+        self._run = run
+        self._answers = answers
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._run(anext(self._answers))
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        self._run(self._answers.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class BlockingModel:
+    """A model of an AsyncClient, called as that of a Client is."""
+
+    def __init__(self, run: Callable[[Any], Any], model: Any) -> None:
+        self._run = run
+        self._model = model
+
+    def predict(self, *args: Any, **more: Any) -> Any:
+        return self._run(self._model.predict(*args, **more))
+
+    def predict_many(self, *args: Any, **more: Any) -> Any:
+        return BlockingAnswers(self._run, self._model.predict_many(*args, **more))
+
+    def predict_stream(self, *args: Any, **more: Any) -> Any:
+        return BlockingAnswers(self._run, self._model.predict_stream(*args, **more))
+
+
 class Blocking:
     """An AsyncClient that is called as a Client is, in an event loop of its own thread."""
 
@@ -38,7 +81,22 @@ class Blocking:
             raise
 
     def run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+        async def wait() -> Any:
+            return await coroutine
+
+        return asyncio.run_coroutine_threadsafe(wait(), self.loop).result(60)
+
+    def model(self, *args: Any, **more: Any) -> BlockingModel:
+        return BlockingModel(self.run, self.client.model(*args, **more))
+
+    def stream(self, *args: Any, **more: Any) -> BlockingAnswers:
+        return BlockingAnswers(self.run, self.client.stream(*args, **more))
+
+    def stream_text(self, *args: Any, **more: Any) -> BlockingAnswers:
+        return BlockingAnswers(self.run, self.client.stream_text(*args, **more))
+
+    def predict_stream(self, *args: Any, **more: Any) -> BlockingAnswers:
+        return BlockingAnswers(self.run, self.client.predict_stream(*args, **more))
 
     def predict(self, *args: Any, **more: Any) -> Any:
         return self.run(self.client.predict(*args, **more))

@@ -125,7 +125,10 @@ def test_errors_carry_what_the_server_said(make, attempts):
     assert caught.value.error_class == "SCHEMA_ENFORCEMENT_FAILED"
     assert caught.value.violations == (FieldViolation("a", "must be long"), FieldViolation("params.é", "missing"))
     assert caught.value.request_id == "my id"
-    assert str(caught.value) == "INVALID_ARGUMENT: The payload does not fit. (request id my id)"
+    assert str(caught.value) == (
+        "INVALID_ARGUMENT: The payload does not fit. [a: must be long; params.é: missing] "
+        "(SCHEMA_ENFORCEMENT_FAILED, request id my id)"
+    )
     assert [fields["request_id"] for fields in attempts.fields] == ["my id"]
 
 

@@ -148,7 +148,7 @@ def serving_models(
     """Runs the server in this process with several models: those that are loaded already, those that cannot be, for the
     reason that stands in their place, and those that are loaded as their configuration says.
     """
-    known = Settings(model_uri="(in process)", port=0, **settings)
+    known = Settings(**{"model_uri": "(in process)", "port": 0, **settings})
     running = InProcess(known, config.Configuration(models=tuple(each for each, _ in models)))
     running.start(None, None)
 

@@ -1,0 +1,252 @@
+"""Rows into the columns of a batch, and columns of answers into rows.
+
+Rule of this module: as of single values; the cells of numpy's and pandas' columns of numbers do not become Python
+objects one by one where their bytes are what is sent.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from mlflow_grpc_client import tensors, typed_reader, typed_writer
+from mlflow_grpc_client.contract import NULLS_NUMBER, Field, Form, Kind, Record
+from mlflow_grpc_client.payloads import kind_of, library
+from mlflow_grpc_client.typed_writer import is_missing, known_field
+
+_NUMBERS = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE})
+
+_ALWAYS_THERE = {bool, int, float, str, bytes}
+"""Types of which no value means that there is none."""
+
+Columns = dict[str, Any]
+"""By the names of fields in protobuf: a list, an array or a Series with a value for each row."""
+
+
+def is_batch(given: Any) -> bool:
+    """Whether something is rows, and not one record."""
+    if isinstance(given, library("numpy", "ndarray")):
+        return bool(given.ndim)
+    return isinstance(given, (list, tuple, library("pandas", "DataFrame"), library("pandas", "Series")))
+
+
+def columns_of(rows: Any, record: Record) -> tuple[int, Columns]:
+    """How many rows there are, and their columns.
+
+    Args:
+        rows: A list of dicts, a DataFrame, or an array or nested list for a tensor or for columns without names.
+        record: What one row may have.
+
+    Raises:
+        TypeError: They are no rows of such records.
+        ValueError: They have another number of columns than the model, which has no names for them.
+
+    """
+    if isinstance(rows, library("pandas", "Series")):
+        rows = rows.to_frame()
+    if isinstance(rows, library("pandas", "DataFrame")):
+        return len(rows), _of_frame(rows, record)
+    if len(rows) and all(isinstance(row, Mapping) for row in rows):
+        return len(rows), _of_records(rows, record)
+    only = record.only_nameless
+    if only is not None:
+        return len(rows), {only.name: _unnested(rows, only)}
+    if any(each.word for each in record.fields.values()):
+        raise TypeError(
+            f"the model's columns have names, {kind_of(rows)} has none: give dicts or a DataFrame; "
+            f"there are: {', '.join(each.label for each in record.fields.values())}"
+        )
+    return len(rows), _of_nameless(rows, record)
+
+
+def _of_frame(frame: Any, record: Record) -> Columns:
+    names, found = list(frame.columns), {}
+    if names == list(range(len(names))) and not any(each.word for each in record.fields.values()):
+        names = list(record.fields)
+        _check_width(len(frame.columns), record)
+    for place, name in enumerate(names):
+        each = known_field(record, name)
+        if each.name in found:
+            raise TypeError(f"the DataFrame has several columns for {each.label!r}")
+        found[each.name] = frame.iloc[:, place]
+    return found
+
+
+def _of_records(rows: Any, record: Record) -> Columns:
+    found: Columns = {}
+    by_name: Columns = {}
+    for place, row in enumerate(rows):
+        for name, value in row.items():
+            column = by_name.get(name)
+            if column is None:
+                each = known_field(record, name, f"[{place}]")
+                column = by_name[name] = found.setdefault(each.name, [None] * len(rows))
+            column[place] = value
+    if len(by_name) > len(found):  # A field has been called by two names: by one in each row, it is hoped.
+        for place, row in enumerate(rows):
+            given = [record.spellings[name].name for name in row]
+            if twice := [name for name in set(given) if given.count(name) > 1]:
+                raise TypeError(f"[{place}].{twice[0]}: given twice, by its name in the model and by that in protobuf")
+    return found
+
+
+def _of_nameless(rows: Any, record: Record) -> Columns:
+    if isinstance(rows, library("numpy", "ndarray")) and rows.ndim == 2:  # noqa: PLR2004
+        _check_width(rows.shape[1], record)
+        return {name: rows[:, place] for place, name in enumerate(record.fields)}
+    for row in rows:
+        if not isinstance(row, (list, tuple, library("numpy", "ndarray"))):
+            raise TypeError(f"{kind_of(row)} is no row: give dicts, a DataFrame or lists of values")
+        _check_width(len(row), record)
+    return {name: [row[place] for row in rows] for place, name in enumerate(record.fields)}
+
+
+def _check_width(width: int, record: Record) -> None:
+    if width != len(record.fields):
+        raise ValueError(f"a row has {width} values, the model takes {len(record.fields)}")
+
+
+def _unnested(rows: Any, only: Field) -> Any:
+    """The values for the only column: rows of one value each may be given as such."""
+    if only.form is not Form.ONE or only.type.kind in (Kind.TENSOR, Kind.BOX, Kind.JSON):
+        return rows
+    if isinstance(rows, library("numpy", "ndarray")):
+        return rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows  # noqa: PLR2004
+    return [row[0] if isinstance(row, list | tuple) and len(row) == 1 else row for row in rows]
+
+
+def fill(message: Any, record: Record, count: int, columns: Columns) -> None:
+    """Writes columns into the message of a batch.
+
+    Args:
+        message: An empty message.
+        record: What it holds.
+        count: How many rows there are.
+        columns: Of `columns_of`.
+
+    Raises:
+        TypeError: A value is of another type than its column.
+        ValueError: A column cannot hold a value, or has none for a row and needs one.
+
+    """
+    is_told = False
+    for name, values in columns.items():
+        is_told = _put(message, record.fields[name], values, count) or is_told
+    if not is_told:
+        # The number of rows is that of the entries of a column: one that may be absent can tell it.
+        for each in record.fields.values():
+            if each.name not in columns and _nulls_name(message, each) is not None:
+                _put(message, each, [None] * count, count)
+                return
+
+
+def _nulls_name(message: Any, each: Field) -> str | None:
+    found = message.DESCRIPTOR.fields_by_number.get(NULLS_NUMBER + each.number)
+    return None if found is None else found.name
+
+
+def _put(message: Any, each: Field, values: Any, count: int) -> bool:
+    """Writes a column; whether it is there then. One that has no value at all is left out, for the server to judge."""
+    nulls = _nulls_name(message, each)
+    if each.form is Form.ONE:  # A tensor for all rows.
+        values = values.tolist() if isinstance(values, library("pandas", "Series")) else values
+        typed_writer.put(message, each, values, each.label)
+        return True
+    is_series = isinstance(values, library("pandas", "Series"))
+    if is_series:
+        values = _array_of(values)
+    is_numbers = isinstance(values, library("numpy", "ndarray")) and values.dtype.kind in "biuf" and values.ndim == 1
+    if is_numbers and each.type.kind in _NUMBERS:
+        _put_array(message, each, values, nulls if is_series else None)
+        return True
+    nan_is_none = is_series and nulls is not None and each.type.kind is not Kind.JSON
+    missing = _missing(values, nan_is_none=nan_is_none)
+    if each.type.kind is Kind.JSON and nulls is None:
+        missing = []  # They are null.
+    if missing and nulls is None:
+        if len(missing) == count:
+            return False
+        raise ValueError(f"{each.label}[{missing[0]}]: there is no value for this row, and the model needs one")
+    if missing:
+        getattr(message, nulls or "").extend(missing)
+        _put_around(getattr(message, each.name), each, values, frozenset(missing))
+    else:
+        typed_writer.extend(getattr(message, each.name), each.type, values, each.label)
+    return True
+
+
+def _array_of(series: Any) -> Any:
+    """The values of a Series: its array if it has one of numpy's numbers, else a list."""
+    return series.to_numpy() if getattr(series.dtype, "str", "")[1:2] in tuple("biuf") else series.tolist()
+
+
+def _missing(values: Any, *, nan_is_none: bool) -> list[int]:
+    """The places of the rows that have no value; NaN is how pandas says so in columns that may have none."""
+    if set(map(type, values)) <= _ALWAYS_THERE:
+        return [place for place, value in enumerate(values) if value != value] if nan_is_none else []  # noqa: PLR0124
+    return [
+        place
+        for place, value in enumerate(values)
+        if is_missing(value) or (nan_is_none and isinstance(value, float) and math.isnan(value))
+    ]
+
+
+def _put_array(message: Any, each: Field, array: Any, nulls: str | None) -> None:
+    if nulls is not None and array.dtype.kind == "f":
+        absent = array != array  # noqa: PLR0124 - NaN
+        if absent.any():
+            getattr(message, nulls).extend(absent.nonzero()[0].tolist())
+            array = array.copy()
+            array[absent] = 0
+    if array.dtype.kind == "f" and each.type.kind is Kind.INTEGER:
+        array = array.astype(object)  # pandas keeps whole numbers as floats where some are absent.
+    tensors.extend(message, each.name, each.type, array, each.label, typed_writer.scalar)
+
+
+_FILLERS = {Kind.BOOLEAN: False, Kind.FLOAT: 0.0, Kind.DOUBLE: 0.0, Kind.TEXT: "", Kind.BYTES: b""}
+
+
+def _put_around(field: Any, each: Field, values: Any, missing: frozenset[int]) -> None:
+    """Writes values, with fillers for those that are missing."""
+    kind, is_message = each.type, each.type.record is not None or each.type.kind in (Kind.MOMENT, Kind.JSON)
+    for place, value in enumerate(values):
+        where = f"{each.label}[{place}]"
+        if not is_message:
+            filler = _FILLERS.get(kind.kind, 0)
+            field.append(filler if place in missing else typed_writer.scalar(value, kind, where))
+        elif place in missing:
+            field.add()
+        else:
+            typed_writer.write(field.add(), kind, value, where)
+
+
+def rows_of(message: Any, record: Record, count: int) -> list[Any]:
+    """The answers for the rows of a batch: dicts, or bare values if the only column has no name.
+
+    Raises:
+        DecodeError: A column has not one value for each row.
+
+    """
+    columns = {each.label: _read(message, each, count) for each in record.fields.values()}
+    if record.only_nameless is not None:
+        (column,) = columns.values()
+        return column
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _read(message: Any, each: Field, count: int) -> list[Any]:
+    nulls = _nulls_name(message, each)
+    if each.form is Form.ONE:
+        values = typed_reader.read(message, each)
+        values = values if isinstance(values, list) else []
+    else:
+        values = typed_reader.read_values(getattr(message, each.name), each.type)
+    if not values:
+        return [None] * count
+    if len(values) != count:
+        raise DecodeError(f"the column {each.label} has {len(values)} values for {count} rows")
+    for place in getattr(message, nulls) if nulls is not None else ():
+        if place < count:
+            values[place] = None
+    return values

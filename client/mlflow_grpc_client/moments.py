@@ -1,0 +1,73 @@
+"""Points in time: google.protobuf.Timestamp and Python's datetimes.
+
+Rule of this module: what has no zone is in UTC, as the server reads it.
+"""
+
+import datetime as dt
+import re
+from typing import Any
+
+from google.protobuf import timestamp_pb2
+from google.protobuf.message import DecodeError
+
+from mlflow_grpc_client.payloads import kind_of, library
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_SECOND = dt.timedelta(seconds=1)
+_TEXT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d)?)?")
+
+
+def seconds_and_nanos(value: Any, where: str) -> tuple[int, int]:
+    """A point in time, counted from 1970.
+
+    Args:
+        value: A datetime, a date (its midnight), numpy's datetime64, pandas' Timestamp or a text in ISO 8601.
+        where: What it is called in errors.
+
+    Raises:
+        TypeError: It is of another type.
+        ValueError: A text is no point in time.
+
+    """
+    if isinstance(value, library("numpy", "datetime64")):
+        whole = value.astype("datetime64[s]")
+        return int(whole.astype("int64")), int((value - whole).astype("timedelta64[ns]").astype("int64"))
+    if isinstance(value, str):
+        return _of_text(value, where)
+    nanos = 0
+    if isinstance(value, library("pandas", "Timestamp")):
+        nanos, value = value.nanosecond, value.to_pydatetime(warn=False)
+    elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+    if not isinstance(value, dt.datetime):
+        raise TypeError(f"{where}: {kind_of(value)} is not a datetime")
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=dt.UTC)
+    seconds, rest = divmod(value - _EPOCH, _SECOND)
+    return seconds, rest.microseconds * 1000 + nanos
+
+
+def _of_text(text: str, where: str) -> tuple[int, int]:
+    found = _TEXT.fullmatch(text)
+    if not found:
+        raise ValueError(f"{where}: {text!r} is no point in time such as 2020-02-29T12:00:00Z")
+    day, time, zone = found.groups()
+    moment = timestamp_pb2.Timestamp()
+    try:
+        moment.FromJsonString(f"{day}T{time or '00:00:00'}{zone or 'Z'}")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return moment.seconds, moment.nanos
+
+
+def datetime_of(message: Any) -> dt.datetime:
+    """The datetime of a Timestamp, in UTC. A datetime has microseconds; what is finer is cut off.
+
+    Raises:
+        DecodeError: It is not between the years 1 and 9999.
+
+    """
+    try:
+        return _EPOCH + dt.timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+    except OverflowError:
+        raise DecodeError("a point in time is not between the years 1 and 9999") from None

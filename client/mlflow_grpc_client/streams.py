@@ -1,0 +1,208 @@
+"""Records of a stream going out, and its answers coming in.
+
+Rule of this module: what goes wrong with a caller's records is told to the caller, and never by way of gRPC: it ends
+the records, and is raised behind the answers to those before.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from mlflow_grpc_client.errors import PredictError, failure
+
+Read = Callable[[bytes], Any]
+Fail = Callable[[grpc.RpcError], PredictError]
+
+
+class Requests:
+    """Records as the bytes of requests, drawn one by one. Ends at the first that fails, and keeps what happened."""
+
+    def __init__(self, records: Any, encode: Callable[[Any], bytes]) -> None:
+        self._records = aiter(records) if hasattr(records, "__aiter__") else iter(records)
+        self._encode = encode
+        self.failure: BaseException | None = None
+        self.count = 0
+        self.are_drawn = False
+        """Whether there are no more."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            data = self._encode(next(self._records))
+        except StopIteration:
+            self.are_drawn = True
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised again where the answers are taken
+            self.failure = error
+            raise StopIteration from None
+        self.count += 1
+        return data
+
+
+class AsyncRequests(Requests):
+    """The same for asyncio, of an iterable of either kind."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            is_async = hasattr(self._records, "__anext__")
+            data = self._encode(await anext(self._records) if is_async else next(self._records))
+        except (StopIteration, StopAsyncIteration):
+            self.are_drawn = True
+            raise StopAsyncIteration from None
+        except Exception as error:  # noqa: BLE001 - raised again where the answers are taken
+            self.failure = error
+            raise StopAsyncIteration from None
+        self.count += 1
+        return data
+
+
+class Outcomes:
+    """What the answers of a stream and its end mean, for either kind of waiting."""
+
+    def __init__(self, read: Read, fail: Fail, requests: Requests | None, *, returns_errors: bool) -> None:
+        self._read = read
+        self._fail = fail
+        self._requests = requests
+        self._returns_errors = returns_errors
+        self._count = 0
+        self.is_over = False
+
+    def answer(self, data: bytes) -> Any:
+        """An answer; raises the error that stands in its place, unless errors are returned."""
+        self._count += 1
+        answer = self._read(data)
+        if isinstance(answer, PredictError) and not self._returns_errors:
+            raise answer
+        return answer
+
+    def ended(self) -> None:
+        """The server has answered all; raises what ended the records before their time."""
+        self.is_over = True
+        if self._requests is None:
+            return
+        if self._requests.failure is not None:
+            raise self._requests.failure
+        if not self._requests.are_drawn or self._requests.count != self._count:
+            said = f"The server ended the stream of records before it had answered them all, after {self._count}."
+            raise failure(grpc.StatusCode.INTERNAL, said)
+
+    def broken(self, error: grpc.RpcError) -> BaseException:
+        """What to raise for a status that ended the stream."""
+        self.is_over = True
+        found = self._fail(error)
+        if self._requests is not None and self._requests.failure is not None:
+            return self._requests.failure
+        return found
+
+
+class Answers:
+    """The answers of a stream, in order: an iterator.
+
+    An error that stands in the place of one answer is raised there; `next` goes on with the answer after it. A status
+    that ends the stream is raised as a PredictError, and so is what the caller's own records raise, behind the answers
+    to those before; then the iterator is at its end. Closing it cancels the call.
+    """
+
+    def __init__(self, call: Any, outcomes: Outcomes) -> None:
+        self._call = call
+        self._outcomes = outcomes
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        outcomes = self._outcomes
+        if outcomes.is_over:
+            raise StopIteration
+        try:
+            data = next(self._call)
+        except StopIteration:
+            outcomes.ended()
+            raise
+        except grpc.RpcError as error:
+            if outcomes.is_over:  # Closed while it waited, in another thread.
+                raise StopIteration from None
+            raise outcomes.broken(error) from None
+        return outcomes.answer(data)
+
+    def close(self) -> None:
+        """Cancels the call, if it has not ended; there are no more answers."""
+        self._outcomes.is_over = True
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncAnswers:
+    """`Answers` for asyncio: an asynchronous iterator. The call is made when the first answer is asked for."""
+
+    def __init__(self, open_call: Callable[[], Awaitable[tuple[Any, Outcomes]]], is_closed: Callable[[], bool]) -> None:
+        self._open_call = open_call
+        self._is_closed = is_closed
+        self._call: Any = None
+        self._outcomes: Outcomes | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._is_over or (self._outcomes is not None and self._outcomes.is_over):
+            raise StopAsyncIteration
+        if self._outcomes is None:
+            try:
+                self._call, self._outcomes = await self._open_call()
+            except BaseException:
+                self._is_over = True
+                raise
+        data = await self._next(self._outcomes)
+        if data is grpc.aio.EOF:
+            self._outcomes.ended()
+            raise StopAsyncIteration
+        return self._outcomes.answer(data)
+
+    async def _next(self, outcomes: Outcomes) -> Any:
+        try:
+            return await self._call.read()
+        except grpc.RpcError as error:
+            if self._is_over:
+                raise StopAsyncIteration from None
+            raise outcomes.broken(error) from None
+        except asyncio.CancelledError:
+            outcomes.is_over = True
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            if self._is_over:
+                raise StopAsyncIteration from None
+            if self._is_closed():
+                raise failure(grpc.StatusCode.CANCELLED, "The client is closed.") from None
+            raise
+
+    async def close(self) -> None:
+        """As `Answers.close`."""
+        self._is_over = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,143 @@
+"""Arrays and nested lists into messages of data and shape, and out of them.
+
+Rule of this module: the numbers of an array do not become Python objects where bytes will do. numpy is not imported.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from mlflow_grpc_client.contract import Kind, Type
+from mlflow_grpc_client.payloads import library
+
+MOST_FLOAT = (2 - 2**-23) * 2.0**127
+"""The largest float of 32 bits."""
+
+Scalar = Callable[[Any, Type, str], Any]
+
+_AS_BYTES = {Kind.DOUBLE: ("f8", "<f8"), Kind.FLOAT: ("f4", "<f4"), Kind.BOOLEAN: ("b1", "u1")}
+"""The arrays whose bytes are the packed field, and as which type."""
+
+_FLOATS = {Kind.DOUBLE: "f8", Kind.FLOAT: "f4"}
+_EXACT_IN = {
+    Kind.DOUBLE: ("f4", "f2", "i4", "i2", "i1", "u4", "u2", "u1"),
+    Kind.FLOAT: ("f2", "i2", "i1", "u2", "u1"),
+}
+"""The arrays whose numbers are all floats, too."""
+
+_ROOMS = {Kind.DOUBLE: "iuf", Kind.FLOAT: "iuf", Kind.INTEGER: "iu", Kind.BOOLEAN: "b"}
+"""The kinds of arrays that may hold what a field takes, before single values are looked at."""
+
+
+def write(message: Any, kind: Type, value: Any, where: str, scalar: Scalar) -> None:
+    """Writes an array, a nested list or a single value into an empty message of `data` and `shape`.
+
+    Args:
+        message: The message.
+        kind: What the elements are.
+        value: The array.
+        where: What it is called in errors.
+        scalar: Makes one value fit, or refuses it.
+
+    Raises:
+        TypeError: The elements are of another type.
+        ValueError: A nested list is no array, or an element does not fit.
+
+    """
+    shape, elements = flatten(value, where)
+    message.shape.extend(shape)
+    extend(message, "data", kind, elements, where, scalar)
+
+
+def flatten(value: Any, where: str) -> tuple[tuple[int, ...], Any]:
+    """The shape and the elements in order: a flat array, or a list.
+
+    Raises:
+        ValueError: A nested list has lists of several sizes.
+
+    """
+    if isinstance(value, library("numpy", "ndarray")):
+        return value.shape, value.reshape(-1)
+    nested = (list, tuple, library("numpy", "ndarray"))
+    elements, shape = [value], []
+    while elements and isinstance(elements[0], nested):
+        size = len(elements[0])
+        if not all(isinstance(each, nested) and len(each) == size for each in elements):
+            raise ValueError(f"{where}: the lists within are not all of one size")
+        shape.append(size)
+        elements = [item for each in elements for item in each]
+    return tuple(shape), elements
+
+
+def extend(message: Any, name: str, kind: Type, elements: Any, where: str, scalar: Scalar) -> None:
+    """Adds elements, as of `flatten`, to a repeated field of scalars; see `write` for the errors."""
+    if not isinstance(elements, library("numpy", "ndarray")):
+        getattr(message, name).extend([scalar(each, kind, where) for each in elements])
+        return
+    own, packed = _AS_BYTES.get(kind.kind, ("", ""))
+    if kind.kind is Kind.FLOAT and elements.dtype.str[1:] == "f8":
+        _check_floats(elements, where)
+        elements = elements.astype("f4")
+    elif kind.kind in _FLOATS and elements.dtype.str[1:] in _EXACT_IN[kind.kind]:
+        elements = elements.astype(_FLOATS[kind.kind])
+    if own and elements.dtype.str[1:] == own:
+        number = message.DESCRIPTOR.fields_by_name[name].number
+        if elements.size:
+            message.MergeFromString(_packed(number, elements.astype(packed).tobytes()))
+        return
+    if kind.kind in _ROOMS and elements.dtype.kind not in f"{_ROOMS[kind.kind]}O":
+        raise TypeError(f"{where}: an array of {elements.dtype} does not fit, the model takes {kind.kind.name.lower()}")
+    if kind.kind is Kind.INTEGER and elements.dtype.kind in "iu":
+        _check_bounds(elements, kind.bounds, where)
+        getattr(message, name).extend(elements.tolist())
+        return
+    getattr(message, name).extend([scalar(each, kind, where) for each in elements.tolist()])
+
+
+def _check_bounds(elements: Any, bounds: tuple[int, int], where: str) -> None:
+    for end in (elements.min(), elements.max()) if elements.size else ():
+        if not bounds[0] <= int(end) <= bounds[1]:
+            raise ValueError(f"{where}: {end} is not within {bounds[0]} and {bounds[1]}")
+
+
+def _check_floats(elements: Any, where: str) -> None:
+    sizes = abs(elements)
+    for each in elements[(sizes > MOST_FLOAT) & (sizes != math.inf)][:1].tolist():
+        raise ValueError(f"{where}: {each!r} is too large for a float of 32 bits")
+
+
+def _packed(number: int, data: bytes) -> bytes:
+    """A field of length-delimited bytes on the wire."""
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    made = bytearray()
+    while value > 0x7F:  # noqa: PLR2004
+        made.append(value & 0x7F | 0x80)
+        value >>= 7
+    made.append(value)
+    return bytes(made)
+
+
+def read(message: Any) -> Any:
+    """The nested lists of a message of data and shape; the bare value where it has no sizes.
+
+    Raises:
+        DecodeError: It has another number of elements than its shape says.
+
+    """
+    shape, values = list(message.shape), list(message.data)
+    if math.prod(shape) != len(values):
+        raise DecodeError(f"a tensor of the shape {shape} has {len(values)} elements")
+    if not shape:
+        return values[0]
+    for size in reversed(shape[1:]):
+        values = [values[start : start + size] for start in range(0, len(values), size)] if size else []
+    return values if math.prod(shape) else _empty(shape)
+
+
+def _empty(shape: list[int]) -> list[Any]:
+    return [_empty(shape[1:]) for _ in range(shape[0])] if shape else []

@@ -1,0 +1,245 @@
+"""Calls of one model in its own types: `client.model("iris").predict(sepal_length=5.1, ...)`.
+
+Rule of this module: `BaseTypedModel` says what to send and what an outcome means; its two kinds only wait differently.
+"""
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from mlflow_grpc_client import columns, options, typed_reader, typed_writer
+from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
+from mlflow_grpc_client.contract import Contract, Rpc
+from mlflow_grpc_client.errors import PredictError, from_error_message
+from mlflow_grpc_client.payloads import kind_of
+
+if TYPE_CHECKING:
+    from mlflow_grpc_client.streams import Answers, AsyncAnswers
+
+Params = Mapping[str, Any] | None
+
+Steps = Generator[Call | Learn, Any, Any]
+"""What to do, one after the other; the outcome of each is sent or thrown back."""
+
+_BY_A_STALE_CONTRACT = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT)
+"""How a call fails whose messages a restarted server does not know any more."""
+
+_GONE = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
+"""What is said of a model that a server does not have any more, or not with types."""
+
+
+class BaseTypedModel:
+    """One model of a server. Made by `model()` of a client; what holds for all its calls is given there."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        timeout_s: float | None,
+        default_timeout_s: float,
+        request_id: str | None,
+        metadata: options.MoreMetadata | None,
+    ) -> None:
+        self.name = name
+        """As it was given to `model()`."""
+        self._stream_timeout_s = None if timeout_s is None else options.checked_timeout(timeout_s)
+        self._timeout_s = default_timeout_s if timeout_s is None else timeout_s
+        self._request_id = request_id or ""
+        self._metadata = options.call_metadata(None, request_id, None, metadata)
+
+    def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
+        return Call(method, request, read, self._timeout_s, self._metadata)
+
+    def _contract_now(self) -> Steps:
+        """The contract for a stream, which cannot be begun again: so it is asked whether it still holds."""
+        contract = yield Learn(self.name, self._call)
+        return (yield Learn(self.name, self._call, stale=contract))
+
+    def _predicting(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
+        given = _given(rows, fields)
+        contract: Contract = yield Learn(self.name, self._call)
+        if columns.is_batch(given) and not len(given):
+            return []
+        try:
+            return (yield self._predict_call(contract, given, params))
+        except typed_writer.UnknownField as error:
+            failed: PredictError | TypeError = error
+        except PredictError as error:
+            if error.code not in _BY_A_STALE_CONTRACT:
+                raise
+            failed = error
+        try:
+            newer: Contract = yield Learn(self.name, self._call, stale=contract)
+        except PredictError as error:
+            # What became of the model explains more than its call that failed; that nobody answers does not.
+            raise (error if error.code in _GONE else failed) from None
+        if newer is contract:
+            raise failed
+        return (yield self._predict_call(newer, given, params))
+
+    def _predict_call(self, contract: Contract, given: Any, params: Params) -> Call:
+        if not columns.is_batch(given):
+            rpc = contract.rpc("predict")
+            return self._call(rpc.path, _record_bytes(contract, rpc, given, params), lambda data: _answer(rpc, data))
+        count, found = columns.columns_of(given, contract.rpc("predict").request)
+        rpc = contract.rpc("predict_batch")
+        message = rpc.request_class()
+        columns.fill(message, rpc.request, count, found)
+        _put_params(contract, message, params)
+
+        def read(data: bytes) -> list[Any]:
+            return columns.rows_of(rpc.response_class.FromString(data), rpc.response, count)
+
+        return self._call(rpc.path, message.SerializeToString(), read)
+
+    def _many(self, contract: Contract, records: Any, params: Params, on_error: OnError) -> Stream:
+        rpc = contract.rpc("predict_many")
+        return Stream(
+            rpc.path,
+            records,
+            lambda record: _record_bytes(contract, rpc, record, params),
+            lambda data: _answer(rpc, data, self._request_id),
+            self._stream_timeout_s,
+            self._metadata,
+            on_error,
+        )
+
+    def _parts(self, contract: Contract, record: Any, params: Params, fields: dict[str, Any]) -> Stream:
+        rpc = contract.rpc("predict_stream")
+        request = _record_bytes(contract, rpc, _given(record, fields), params)
+        return Stream(rpc.path, request, bytes, lambda data: _answer(rpc, data), self._stream_timeout_s, self._metadata)
+
+
+def _given(rows: Any, fields: dict[str, Any]) -> Any:
+    if rows is None:
+        return fields
+    if fields:
+        raise TypeError("give fields by keyword, or a record or rows, not both")
+    if not columns.is_batch(rows) and not isinstance(rows, Mapping):
+        raise TypeError(f"{kind_of(rows)} is no record: give fields by keyword, a dict, a list of dicts or a DataFrame")
+    return rows
+
+
+def _record_bytes(contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
+    message = rpc.request_class()
+    if not isinstance(record, Mapping):
+        only = rpc.request.only_nameless
+        if only is None:
+            raise TypeError(f"{kind_of(record)} is no record: give a dict")
+        record = {only.name: record}
+    typed_writer.fill(message, rpc.request, record)
+    _put_params(contract, message, params)
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _put_params(contract: Contract, message: Any, params: Params) -> None:
+    if params is None:
+        return
+    if contract.params is None:
+        raise TypeError(f"the model {contract.label} takes no params")
+    typed_writer.put(message, contract.params, params, "params")
+
+
+def _answer(rpc: Rpc, data: bytes, request_id: str = "") -> Any:
+    """The answer in a message; a PredictError if that stands in its place."""
+    message = rpc.response_class.FromString(data)
+    if rpc.error and message.HasField(rpc.error):
+        return from_error_message(getattr(message, rpc.error), request_id)
+    only = rpc.response.only_nameless
+    return typed_reader.read_record(message, rpc.response) if only is None else typed_reader.read(message, only)
+
+
+class TypedModel(BaseTypedModel):
+    """One model of a server, called in its own types, which the server tells by reflection at the first call.
+
+    Made by `Client.model`. A field is named as in the model, or as in the server's .proto file. Any number of threads
+    may use it.
+    """
+
+    def __init__(self, run: Callable[[Steps], Any], start: Callable[[Stream], "Answers"], **given: Any) -> None:
+        super().__init__(**given)
+        self._run = run
+        self._start = start
+
+    def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
+        """The model's answer to one record, or the list of its answers to rows.
+
+        Args:
+            rows: A dict is one record. Rows are a list of dicts, a pandas DataFrame, and where the model takes a tensor
+                or columns without names, an array or a list of lists.
+            params: Params of the model. A column of that name is given in a dict.
+            fields: The fields of one record, instead of `rows`.
+
+        Returns:
+            For a record a dict of all fields of the output by their names in the model, None where there is no value;
+            the bare value, if the output is one without a name. For rows a list of those.
+
+        Raises:
+            TypeError: There is no such field, or a value is of another type than its field.
+            ValueError: A field cannot hold its value.
+            PredictError: The call failed; UNIMPLEMENTED where the model has no types, or takes no batches of rows.
+
+        """
+        return self._run(self._predicting(rows, params, fields))
+
+    def predict_many(self, records: Iterable[Any], *, params: Params = None, on_error: OnError = "raise") -> "Answers":
+        """The answers to any number of records, in their order, over one call.
+
+        Records are drawn as the connection takes them, in a thread of gRPC's.
+
+        Args:
+            records: Dicts; where the model's only input has no name, values for it.
+            params: Params of the model, for each of them.
+            on_error: Whether the PredictError of a record is raised in its place, or returned.
+
+        Raises:
+            TypeError: `records` is no iterable.
+            PredictError: The model has no such RPC, or no server answers.
+
+        """
+        return self._start(self._many(self._run(self._contract_now()), records, params, on_error))
+
+    def predict_stream(self, record: Any = None, /, *, params: Params = None, **fields: Any) -> "Answers":
+        """The parts of the answer to one record, each when it is there; arguments and errors as of `predict`."""
+        return self._start(self._parts(self._run(self._contract_now()), record, params, fields))
+
+
+class AsyncTypedModel(BaseTypedModel):
+    """`TypedModel` with `await`. Made by `AsyncClient.model`."""
+
+    def __init__(
+        self,
+        run: Callable[[Steps], Awaitable[Any]],
+        start: Callable[[Callable[[], Awaitable[Stream]]], "AsyncAnswers"],
+        **given: Any,
+    ) -> None:
+        super().__init__(**given)
+        self._run = run
+        self._start = start
+
+    async def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
+        """As `TypedModel.predict`."""
+        return await self._run(self._predicting(rows, params, fields))
+
+    def predict_many(
+        self, records: Iterable[Any] | AsyncIterable[Any], *, params: Params = None, on_error: OnError = "raise"
+    ) -> "AsyncAnswers":
+        """As `TypedModel.predict_many`, with an asynchronous iterator, and of an iterable of either kind.
+
+        One that is not asynchronous is drawn in the event loop.
+        """
+
+        async def stream() -> Stream:
+            return self._many(await self._run(self._contract_now()), records, params, on_error)
+
+        return self._start(stream)
+
+    def predict_stream(self, record: Any = None, /, *, params: Params = None, **fields: Any) -> "AsyncAnswers":
+        """As `TypedModel.predict_stream`, with an asynchronous iterator."""
+
+        async def stream() -> Stream:
+            return self._parts(await self._run(self._contract_now()), record, params, fields)
+
+        return self._start(stream)

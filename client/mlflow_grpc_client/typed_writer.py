@@ -1,0 +1,309 @@
+"""Python's values into messages of a model's own types.
+
+Rule of this module: no value is changed on the way. What a field cannot hold exactly is refused with the field's name;
+only a 32-bit float is rounded to what that type has, as it would be anywhere. numpy's and pandas' values are known
+when they come, and neither is imported.
+"""
+
+import datetime as dt
+import difflib
+import math
+import uuid
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NoReturn
+
+from google.protobuf import struct_pb2
+
+from mlflow_grpc_client import moments, tensors
+from mlflow_grpc_client.contract import Field, Form, Kind, Record, Type
+from mlflow_grpc_client.payloads import jsonable, kind_of, library
+
+_READY = {Kind.DOUBLE: float, Kind.BOOLEAN: bool, Kind.INTEGER: int}
+"""Types of which every value is what a field takes: lists of them need no look at each."""
+_IN_PLACE = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE, Kind.TEXT, Kind.BYTES, Kind.WORD})
+
+
+class UnknownField(TypeError):
+    """There is no field of a name, as far as is known."""
+
+
+def fill(message: Any, record: Record, values: Mapping[str, Any], where: str = "") -> None:
+    """Writes a record into a message. None is left out, but where any JSON value may stand: there it is null.
+
+    Args:
+        message: An empty message.
+        record: What it holds.
+        values: By the names in the model, or by those in protobuf.
+        where: What the record is called in errors.
+
+    Raises:
+        TypeError: There is no such field, or a value is of another type than its field.
+        ValueError: A value is of the right type, and its field cannot hold it.
+
+    """
+    given = set()
+    for name, value in values.items():
+        each = known_field(record, name, where)
+        if each.name in given:
+            raise TypeError(f"{_within(where, name)}: given twice, by its name in the model and by that in protobuf")
+        given.add(each.name)
+        if not is_missing(value) or _takes_null(each):
+            put(message, each, value, _within(where, name))
+
+
+def known_field(record: Record, name: Any, where: str = "") -> Field:
+    """The field of a name.
+
+    Raises:
+        UnknownField: There is none.
+
+    """
+    found = record.spellings.get(name) if isinstance(name, str) else None
+    if found is not None:
+        return found
+    labels = [each.label for each in record.fields.values()]
+    close = difflib.get_close_matches(str(name), labels, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    there = ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else "")  # noqa: PLR2004
+    raise UnknownField(f"{_within(where, str(name))}: there is no such field; {hint}there are: {there or 'none'}")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is none: None, pandas' NA or a NaT. NaN is a number here; see `columns` for DataFrames."""
+    if value is None:
+        return True
+    if isinstance(value, (dt.datetime, library("numpy", "datetime64"))):
+        return bool(value != value)  # noqa: PLR0124 - a NaT
+    none = library("pandas", "NA")
+    return not isinstance(none, tuple) and value is none
+
+
+def _takes_null(each: Field) -> bool:
+    return each.type.kind is Kind.JSON and each.form is Form.ONE
+
+
+def put(message: Any, each: Field, value: Any, where: str) -> None:
+    """Writes a value into a field; see `fill` for the errors."""
+    if each.form is Form.ONE:
+        if each.type.kind in _IN_PLACE:
+            setattr(message, each.name, scalar(value, each.type, where))
+        else:
+            part = getattr(message, each.name)
+            part.SetInParent()
+            write(part, each.type, value, where)
+    elif each.form is Form.LIST:
+        extend(getattr(message, each.name), each.type, _items(value, where), where)
+    else:
+        if not isinstance(value, Mapping):
+            _unfit(where, value, "a dict")
+        entries = getattr(message, each.name)
+        for key, item in value.items():
+            if not isinstance(key, str):
+                _unfit(f"{where}: the key {key!r}", key, "a text")
+            if each.type.kind in _IN_PLACE:
+                entries[key] = scalar(item, each.type, f"{where}.{key}")
+            else:
+                write(entries[key], each.type, item, f"{where}.{key}")
+
+
+def extend(field: Any, kind: Type, items: Any, where: str) -> None:
+    """Writes values into a repeated field."""
+    types = set(map(type, items))
+    if kind.kind in _READY and types <= {_READY[kind.kind]} and not _is_beyond(items, kind):
+        field.extend(items)
+    elif kind.kind in _IN_PLACE:
+        field.extend([scalar(item, kind, f"{where}[{place}]") for place, item in enumerate(items)])
+    else:
+        for place, item in enumerate(items):
+            write(field.add(), kind, item, f"{where}[{place}]")
+
+
+def _is_beyond(items: Any, kind: Type) -> bool:
+    low, high = kind.bounds
+    return kind.kind is Kind.INTEGER and len(items) > 0 and (min(items) < low or max(items) > high)
+
+
+def write(message: Any, kind: Type, value: Any, where: str) -> None:
+    """Writes a value into a message that stands for it."""
+    match kind.kind:
+        case Kind.MOMENT:
+            message.seconds, message.nanos = moments.seconds_and_nanos(value, where)
+        case Kind.JSON:
+            _write_json(message, value, where)
+        case Kind.TENSOR:
+            tensors.write(message, kind.message.fields["data"].type, value, where, scalar)
+        case Kind.UNION:
+            _write_alternative(message, kind.message, value, where)
+        case Kind.BOX:
+            if not (is_missing(value) and kind.content.form is Form.ONE):
+                put(message, kind.content, value, where)
+        case _:
+            if not isinstance(value, Mapping):
+                _unfit(where, value, "a dict")
+            fill(message, kind.message, value, where)
+
+
+def scalar(value: Any, kind: Type, where: str) -> Any:
+    """A value as protobuf takes it, if it is exactly that."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, library("numpy", "generic")):
+        value = value.item()
+    match kind.kind:
+        case Kind.BOOLEAN:
+            return value if isinstance(value, bool) else _unfit(where, value, "a bool")
+        case Kind.INTEGER:
+            return _whole(value, kind.bounds, where)
+        case Kind.FLOAT | Kind.DOUBLE:
+            return _float(value, kind.kind, where)
+        case Kind.TEXT:
+            return _text(value, where)
+        case Kind.BYTES:
+            is_bytes = isinstance(value, bytes | bytearray | memoryview)
+            return bytes(value) if is_bytes else _unfit(where, value, "bytes")
+        case _:
+            number = kind.numbers.get(value) if isinstance(value, str) else None
+            return number or _refuse(where, f"{value!r} is none of {', '.join(map(repr, kind.numbers))}")
+
+
+def _whole(value: Any, bounds: tuple[int, int], where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _unfit(where, value, "a whole number")
+    if isinstance(value, float) and not value.is_integer():
+        _refuse(where, f"{value!r} is no whole number")
+    low, high = bounds
+    if not low <= value <= high:
+        _refuse(where, f"{value!r} is not within {low} and {high}")
+    return int(value)
+
+
+def _float(value: Any, kind: Kind, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _unfit(where, value, "a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if number != value and not math.isnan(number):
+        _refuse(where, f"{value} is no float: whole numbers are up to 2^53, and some beyond")
+    if kind is Kind.FLOAT and math.isfinite(number) and abs(number) > tensors.MOST_FLOAT:
+        _refuse(where, f"{value!r} is too large for a float of 32 bits")
+    return number
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, dt.date | dt.time) and not isinstance(value, dt.datetime):
+        value = value.isoformat()
+    elif isinstance(value, uuid.UUID):
+        value = str(value)
+    if not isinstance(value, str):
+        _unfit(where, value, "a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        _refuse(where, "the text has a lone surrogate, which UTF-8 cannot carry")
+    return str(value)
+
+
+def _write_json(message: Any, value: Any, where: str) -> None:
+    if isinstance(value, Enum):
+        value = value.value
+    if is_missing(value):
+        message.null_value = struct_pb2.NULL_VALUE
+    elif isinstance(value, bool):
+        message.bool_value = value
+    elif isinstance(value, int | float):
+        message.number_value = _float(value, Kind.DOUBLE, where)
+    elif isinstance(value, str):
+        message.string_value = _text(value, where)
+    elif isinstance(value, Mapping):
+        message.struct_value.SetInParent()
+        for key, each in value.items():
+            if not isinstance(key, str):
+                _unfit(f"{where}: the key {key!r}", key, "a text")
+            _write_json(message.struct_value.fields[key], each, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        message.list_value.SetInParent()
+        for place, each in enumerate(value):
+            _write_json(message.list_value.values.add(), each, f"{where}[{place}]")
+    else:
+        try:
+            plain = jsonable(value)
+        except TypeError as error:
+            raise TypeError(f"{where}: {error}") from None
+        _write_json(message, plain, where)
+
+
+def _write_alternative(message: Any, union: Record, value: Any, where: str) -> None:
+    """Writes into the first alternative whose own type the value has, or else into the first that can hold it."""
+    alternatives = list(union.fields.values())
+    for each in alternatives:
+        if _is_of(value, each.type):
+            put(message, each, value, where)
+            return
+    for each in alternatives:
+        trial = type(message)()
+        try:
+            put(trial, each, value, where)
+        except (TypeError, ValueError):
+            continue  # What none of them can hold is refused below.
+        message.CopyFrom(trial)
+        return
+    _refuse(where, f"{kind_of(value)} is none of {', '.join(_name(each.type) for each in alternatives)}")
+
+
+def _is_of(value: Any, kind: Type) -> bool:
+    """Whether a value has a type, before anything is converted."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, library("numpy", "generic")) and not isinstance(value, library("numpy", "datetime64")):
+        value = value.item()
+    match kind.kind:
+        case Kind.BOOLEAN:
+            return isinstance(value, bool)
+        case Kind.INTEGER:
+            low, high = kind.bounds
+            return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        case Kind.FLOAT | Kind.DOUBLE:
+            return isinstance(value, float)
+        case Kind.WORD:
+            return isinstance(value, str) and value in kind.numbers
+        case Kind.TEXT:
+            return isinstance(value, str)
+        case Kind.BYTES:
+            return isinstance(value, bytes | bytearray)
+        case Kind.MOMENT:
+            return isinstance(value, (dt.datetime, library("numpy", "datetime64")))
+        case Kind.RECORD:
+            return isinstance(value, Mapping) and value.keys() <= kind.message.spellings.keys()
+        case Kind.BOX:
+            return isinstance(value, Mapping if kind.content.form is Form.MAP else list | tuple)
+        case _:
+            return False
+
+
+def _items(value: Any, where: str) -> Any:
+    if isinstance(value, library("numpy", "ndarray")):
+        return list(value) if value.ndim else _unfit(where, value, "a list")
+    if isinstance(value, library("pandas", "Series")):
+        return value.tolist()
+    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
+        _unfit(where, value, "a list")
+    return list(value)
+
+
+def _name(kind: Type) -> str:
+    return kind.record.name.rpartition(".")[2] if kind.record is not None else kind.kind.name.lower()
+
+
+def _within(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _unfit(where: str, value: Any, wanted: str) -> NoReturn:
+    raise TypeError(f"{where}: {kind_of(value)} is not {wanted}")
+
+
+def _refuse(where: str, what: str) -> NoReturn:
+    raise ValueError(f"{where}: {what}")

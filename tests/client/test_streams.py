@@ -1,0 +1,430 @@
+"""Streams against a real server: answers in order, errors in their places, ends of every kind."""
+
+import asyncio
+import gc
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from mlflow_grpc_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelError,
+    PredictError,
+    ResourceExhausted,
+)
+
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.errors import ModelFailed
+from mlflow_grpc.services.streams import READ_AHEAD
+from tests.parity.test_typed import in_any_order
+from tests.support import zoo
+from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
+from tests.support.servers import serving, serving_models
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A server of a model with rows, one that gives its answer in parts, and one that answers with the text."""
+    folder = tmp_path_factory.mktemp("models")
+    zoo.save("rows_numbers", folder / "numbers")
+    zoo.save("rows_params", folder / "params")
+    zoo.save("tensor", folder / "tensor")
+    models = [
+        (ModelConfig(uri=str(folder / "numbers"), name="numbers", endpoint=True), None),
+        (ModelConfig(uri=str(folder / "params"), name="params", endpoint=True), None),
+        (ModelConfig(uri=str(folder / "tensor"), name="tensor", endpoint=True), None),
+        (ModelConfig(class_path="tests.support.newer_models.Words", endpoint=True), None),
+        (
+            ModelConfig(uri="(in process)", name="text", endpoint=True),
+            Loaded(FunctionModel(lambda text: text), PlainCodec()),
+        ),
+    ]
+    with serving_models(models) as running:
+        yield running.address
+
+
+@pytest.fixture
+def client(make, address):
+    return make(address)
+
+
+@pytest.fixture
+def gated():
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=2) as server:
+        yield server, model
+        model.let_go()
+
+
+def outcomes(answers):
+    """All that a stream gives, errors in their places."""
+    found = []
+    while True:
+        try:
+            found.append(next(answers))
+        except PredictError as error:
+            found.append(error)
+        except StopIteration:
+            return found
+
+
+RECORDS = [{"a": 1, "b": 0.5}, {"b": 0.5}, {"a": 3, "b": 0.5}]
+
+
+def test_errors_stand_in_their_places(client):
+    """A record that fails raises what a call of its own would, and the stream goes on behind it."""
+    model = client.model("numbers", request_id="mine")
+    first, failed, last = outcomes(model.predict_many(RECORDS))
+    assert [first, last] == [model.predict(RECORDS[0]), model.predict(RECORDS[2])]
+    with pytest.raises(InvalidInput) as alone:
+        model.predict(RECORDS[1])
+    assert (type(failed), failed.__dict__) == (InvalidInput, alone.value.__dict__)
+    assert "a: missing" in str(failed)
+
+
+def test_errors_can_be_returned(client):
+    """For plain loops."""
+    found = list(client.model("numbers").predict_many(RECORDS, on_error="return"))
+    assert [type(each) for each in found] == [dict, InvalidInput, dict]
+    with pytest.raises(ValueError, match="on_error is 'raise' or 'return'; not 'ignore'"):
+        list(client.model("numbers").predict_many(RECORDS, on_error="ignore"))
+
+
+def test_what_the_model_raises_is_named(make):
+    """By its type, in the place of the record."""
+
+    def answer(text):
+        if text == "raise":
+            raise ModelFailed("The model raised an exception.", error_class="LookupError")
+        return text
+
+    with serving(FunctionModel(answer), PlainCodec()) as server:
+        answers = make(server.address).stream_text(["a", "raise", "b"])
+        assert next(answers) == "a"
+        with pytest.raises(ModelError, match=r"INTERNAL: The model raised an exception\. \(LookupError\)") as caught:
+            next(answers)
+        assert caught.value.error_class == "LookupError"
+        assert next(answers) == "b"
+
+
+def test_params_are_for_all_records(client):
+    """Each is answered as if it came with them alone."""
+    model, params = client.model("params"), {"top_k": 7}
+    expected = [in_any_order(model.predict(a=place, params=params)) for place in range(3)]
+    answers = model.predict_many(({"a": place} for place in range(3)), params=params)
+    assert [in_any_order(each) for each in answers] == expected
+
+
+def test_rows_of_a_tensor(client):
+    """Records without a name are values of the only field."""
+    rows = [[1.5, 2.0], [3.0, 4.0]]
+    model = client.model("tensor")
+    assert list(model.predict_many(rows)) == [model.predict(value=row) for row in rows]
+
+
+def test_payloads_are_answered_as_by_predict(client):
+    """JSON of any form, and DataFrames; those that fail have the error of a call of their own."""
+    payloads = [{"dataframe_records": [{"a": 1, "b": 0.5}]}, {"dataframe_records": [{"b": 1}]}, "nonsense"]
+    first, *failed = outcomes(client.stream(payloads, model="numbers", request_id="mine"))
+    assert first == client.predict(payloads[0], model="numbers")
+    for payload, error in zip(payloads[1:], failed, strict=True):
+        with pytest.raises(InvalidInput) as alone:
+            client.predict(payload, model="numbers", request_id="mine")
+        assert (type(error), error.__dict__) == (InvalidInput, alone.value.__dict__)
+    assert list(client.stream_text(["a", "b"], model="text")) == ["a", "b"]
+
+
+def test_answers_to_llm_payloads_come_bare(client):
+    """Each as its own payload asks for."""
+    payloads = ['{"prompt": "x"}', '{"inputs": [1]}']
+    answers = ['{"predictions": [1]}', '{"predictions": [2]}']
+    with (
+        serving(FunctionModel(lambda text: answers[payloads.index(text)]), PlainCodec()) as server,
+        Client(server.address) as other,
+    ):
+        assert list(other.stream(payloads)) == [{"predictions": [1]}, [2]]
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        ({"a": 1.5, "b": 1}, ValueError, "a: 1.5"),
+        ({"c": 1}, TypeError, "c: there is no such field"),
+        (5, TypeError, "int is no record"),
+    ],
+)
+def test_a_record_that_cannot_be_sent(client, bad, error, words):
+    """Ends the stream with what is wrong with it, behind the answers to those before."""
+    answers = client.model("numbers").predict_many([RECORDS[0], bad, RECORDS[2]])
+    assert next(answers) == client.model("numbers").predict(RECORDS[0])
+    with pytest.raises(error, match=words):
+        next(answers)
+    assert list(answers) == []
+
+
+def test_what_the_caller_s_records_raise(client):
+    """Surfaces as it is, behind the answers to the records before."""
+
+    def records():
+        yield RECORDS[0]
+        raise LookupError("mine")
+
+    answers = client.model("numbers").predict_many(records())
+    next(answers)
+    with pytest.raises(LookupError, match="mine"):
+        next(answers)
+    assert list(answers) == []
+    with pytest.raises(TypeError, match="not iterable"):
+        next(client.model("numbers").predict_many(5))
+
+
+def test_no_records(client):
+    """No answers."""
+    assert list(client.model("numbers").predict_many([])) == []
+
+
+def test_records_are_drawn_as_they_are_answered(client):
+    """Not more than the server reads ahead and the connection holds; an endless iterable is fine."""
+    drawn = itertools.count()
+    large = "x" * 100_000
+
+    def texts():
+        while True:
+            next(drawn)
+            yield large
+
+    with client.stream_text(texts(), model="text") as answers:
+        assert next(answers) == large
+        for _ in range(300):
+            next(answers)
+    # What a connection holds on the way is up to gRPC: its window grows to some megabytes.
+    assert next(drawn) < 301 + READ_AHEAD + 200
+    assert list(answers) == []
+
+
+def test_closing_cancels(make):
+    """The server is told: the model's own stream ends."""
+    model = PartsModel()
+    with serving(model, PlainCodec()) as server:
+        with make(server.address).predict_stream("1 " * 1_000_000) as answers:
+            assert next(answers) == 1
+        assert model.closed.wait(30)
+        assert len(model.made) < 1_000_000
+        assert list(answers) == []
+
+
+def test_parts(client):
+    """Each when it is there, typed and as JSON; what the model raises ends them."""
+    expected = [{"text": "a"}, {"text": "b"}]
+    model = client.model("words")
+    assert list(model.predict_stream(text="a b")) == expected
+    assert list(model.predict_stream({"text": "a b"})) == expected
+    assert list(client.predict_stream({"text": "a b"}, model="words")) == expected
+    for answers in (model.predict_stream(text="a raise"), client.predict_stream({"text": "a raise"}, model="words")):
+        assert next(answers) == expected[0]
+        with pytest.raises(ModelError, match="ValueError"):
+            next(answers)
+        assert list(answers) == []
+
+
+def test_a_model_without_parts(client):
+    """UNIMPLEMENTED, in both ways."""
+    for call in (
+        lambda: next(client.model("numbers").predict_stream(a=1, b=1.0)),
+        lambda: next(client.predict_stream({"dataframe_records": [RECORDS[0]]}, model="numbers")),
+    ):
+        with pytest.raises(PredictError) as caught:
+            call()
+        assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_deadline_is_for_the_whole_stream(make, gated):
+    """Where one is given; answers that came before it stay."""
+    server, _ = gated
+    answers = make(server.address, timeout_s=0.001).stream_text(iter(["a", "hold"]), timeout_s=2)
+    assert next(answers) == "<a>"
+    with pytest.raises(DeadlineExceeded):
+        next(answers)
+    assert list(answers) == []
+
+
+def test_a_client_that_is_closed(make, gated):
+    """Ends its streams; new ones cannot be opened."""
+    server, model = gated
+    client = make(server.address)
+    answers = client.stream_text(["a", "hold"])
+    assert next(answers) == "<a>"
+    model.wait_until_entered()
+    closing = threading.Timer(0, client.close)
+    closing.start()
+    with pytest.raises(PredictError, match="The client is closed"):
+        next(answers)
+    closing.join()
+    with pytest.raises(PredictError, match="The client is closed"):
+        next(client.stream_text(["a"]))
+
+
+def test_no_server(make, hasty):
+    """UNAVAILABLE, by way of next."""
+    with pytest.raises(PredictError) as caught:
+        list(make("127.0.0.1:1").stream_text(["a"]))
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.fixture
+def ending():
+    """A server of grpcio alone whose streams end after one answer: with a status if it is given one."""
+    status: list[grpc.StatusCode] = []
+
+    def answer(requests, context):
+        yield next(requests)
+        if status:
+            context.abort(status[0], "the end")
+
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, call):
+            return grpc.stream_stream_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[Handlers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}", status
+    server.stop(0).wait(10)
+
+
+def test_a_server_that_leaves_answers_out(make, ending):
+    """That is an error, not an end."""
+    address, _ = ending
+    answers = make(address).stream_text(itertools.repeat("a"))
+    assert next(answers) == "a"
+    with pytest.raises(ModelError, match="before it had answered them all, after 1"):
+        next(answers)
+    assert list(answers) == []
+
+
+def test_a_status_that_ends_the_stream(make, ending):
+    """Is raised as the server has sent it, also where records are still being sent; then there are no more answers."""
+    address, status = ending
+    status.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    client = make(address)
+    for _ in range(20):
+        answers = client.stream_text(itertools.repeat("a" * 1000))
+        assert next(answers) == "a" * 1000
+        with pytest.raises(ResourceExhausted, match="the end"):
+            next(answers)
+        assert list(answers) == []
+
+
+def test_asynchronous_records(address):
+    """An asynchronous iterable is drawn as a plain one is; what it raises surfaces, and tasks can be cancelled."""
+
+    async def texts():
+        yield "a"
+        yield "b"
+        raise LookupError("mine")
+
+    async def forever():
+        yield "a"
+        await asyncio.Event().wait()
+
+    async def main():
+        async with AsyncClient(address) as client:
+            answers = client.stream_text(texts(), model="text")
+            assert [await anext(answers), await anext(answers)] == ["a", "b"]
+            with pytest.raises(LookupError, match="mine"):
+                await anext(answers)
+            assert [each async for each in answers] == []
+            async with client.stream_text(forever(), model="text") as answers:
+                assert await anext(answers) == "a"
+                waiting = asyncio.create_task(anext(answers))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            assert [each async for each in answers] == []
+            answers = client.stream_text(forever(), model="text")
+            assert await anext(answers) == "a"
+            waiting = asyncio.create_task(anext(answers, "over"))
+            await asyncio.sleep(0)
+            await answers.close()
+            assert await waiting == "over"
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_is_dropped_is_gone(address):
+    """Nothing keeps the answers, the call or the records of a stream that nobody holds any more."""
+
+    class Texts:
+        def __iter__(self):
+            return itertools.repeat("x")
+
+    with Client(address) as client:
+        texts = Texts()
+        answers = client.stream_text(texts, model="text")
+        next(answers)
+        gone = weakref.ref(answers)
+        del answers
+        gc.collect()
+        assert gone() is None
+        assert client.predict_text("x", model="text") == "x"
+
+
+def run_command(*arguments, lines):
+    whole = [sys.executable, "-m", "mlflow_grpc_client", *arguments]
+    done = subprocess.run(whole, input=lines, capture_output=True, timeout=60, check=False)
+    return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
+
+
+def test_the_command(address):
+    """A line for each line that has something in it, errors in their places; the exit code tells of them."""
+    arguments = ("-a", address, "-m", "numbers", "--stream")
+    good, bad = b'{"dataframe_records": [{"a": 1, "b": 0.5}]}', b'{"dataframe_records": [{"b": 0.5}]}'
+    code, out, error = run_command(*arguments, lines=b"\n".join([good, b"", bad, good]))
+    assert (code, error, len(out)) == (1, "", 3)
+    with Client(address) as client:
+        expected = client.predict_text(good.decode(), model="numbers")
+        with pytest.raises(InvalidInput) as caught:
+            client.predict_text(bad.decode(), model="numbers")
+    assert (out[0], out[2]) == (expected, expected)
+    (violation,) = caught.value.violations
+    assert json.loads(out[1]) == {
+        "error": {
+            "code": "INVALID_ARGUMENT",
+            "message": caught.value.message,
+            "reason": caught.value.reason,
+            "error_class": caught.value.error_class,
+            "violations": [{"field": violation.field, "description": violation.description}],
+        }
+    }
+    assert run_command(*arguments, lines=good) == (0, [expected], "")
+    assert run_command(*arguments, lines=b"") == (0, [], "")
+    assert run_command(*arguments, lines=good + b"\n\xff\n") == (2, [expected], "error: the payload is not UTF-8\n")
+    code, out, error = run_command(*arguments, "payload", lines=b"")
+    assert (code, out, error) == (2, [], "error: --stream reads its payloads from stdin: give none\n")
+
+
+def test_the_command_answers_as_lines_come(address):
+    """Each line before the next is there, and an interrupt ends it while it waits for one."""
+    whole = [sys.executable, "-m", "mlflow_grpc_client", "-a", address, "-m", "text", "--stream"]
+    with subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdin
+        assert running.stdout
+        assert running.stderr
+        for line in (b"one\n", b"two\n"):
+            running.stdin.write(line)
+            running.stdin.flush()
+            assert running.stdout.readline().strip() == line.strip()
+        running.send_signal(signal.SIGINT)
+        assert (running.wait(30), running.stderr.read()) == (130, b"")

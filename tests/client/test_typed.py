@@ -1,0 +1,358 @@
+"""Calls in a model's own types against a real server: the answers are those of the JSON way."""
+
+import asyncio
+import datetime as dt
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import grpc
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow_grpc_client import AsyncClient, Client, InvalidInput, ModelError, PredictError, Unavailable
+
+from mlflow_grpc.config import ModelConfig
+from tests.parity.test_typed import in_any_order
+from tests.support import zoo
+from tests.support.newer_models import Level, Size
+from tests.support.servers import free_port, serving_models
+
+NEWER = "tests.support.newer_models."
+ZOO = (
+    "numbers", "every_column", "optional", "unnamed", "unnamed_one", "structures", "nested", "tensor", "tensor_ints",
+    "tensors", "params", "no_signature",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for name in ZOO:
+        zoo.save(f"rows_{name}", folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder, iris):
+    """A server of models of both worlds."""
+    models = [
+        ModelConfig(uri=str(iris.path), name="iris", endpoint=True),
+        *(ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in ZOO),
+        *(ModelConfig(class_path=NEWER + name, endpoint=True) for name in ("Echo", "Mirror", "Liar")),
+        ModelConfig(class_path=f"{NEWER}Echo", name="Quiet", endpoint=False),
+        ModelConfig(class_path=f"{NEWER}Breaks", name="broken", endpoint=True),
+    ]
+    with serving_models([(each, "no weights" if each.name == "broken" else None) for each in models]) as running:
+        yield running.address
+
+
+@pytest.fixture
+def client(make, address):
+    return make(address)
+
+
+FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [6.0, 2.7, 5.1, 1.6]]
+COLUMNS = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
+
+
+def test_iris(client):
+    """One flower by keywords or in a dict, several in a DataFrame or in dicts: what `predict` says of them."""
+    frame = pd.DataFrame(FLOWERS, columns=COLUMNS)
+    records = [dict(zip(COLUMNS, flower, strict=True)) for flower in FLOWERS]
+    expected = client.predict(frame, model="iris")
+    iris = client.model("iris")
+    assert [iris.predict(**record) for record in records] == expected
+    assert [iris.predict(record) for record in records] == expected
+    assert iris.predict(records) == expected
+    assert iris.predict(frame) == expected
+    assert iris.predict(frame.astype("float32")) == client.predict(frame.astype("float32"), model="iris")
+    assert iris.predict(frame[::-1]) == expected[::-1]
+    assert iris.predict([]) == []
+
+
+WHOLE = {
+    "integer": 2**63 - 1, "number": 0.0, "flag": False, "text": "", "data": "é".encode(), "day": dt.date(2020, 2, 29),
+    "moment": dt.datetime(2020, 2, 29, 12, 0, 0, 1, tzinfo=dt.UTC), "uuid": UUID(int=1), "decimal": "0.10",
+    "size": Size.LARGE, "level": Level.HIGH, "literal": "B c", "part": {"weight": 1.5, "tags": ["x"]}, "parts": [],
+    "numbers": [1.0, None], "counts": {"k": 0}, "groups": {"g": [1, 2]}, "anything": {"a": [1, "x", None, False]},
+    "mixed": [1, "y"], "either": "word", "labels": ["one"], "strange name!": 7,
+    "branch": {"name": "root", "children": [{"name": "leaf", "children": []}]},
+}  # fmt: skip
+AS_JSON = {
+    **WHOLE, "data": "é", "day": "2020-02-29", "moment": "2020-02-29T12:00:00.000001Z", "uuid": str(UUID(int=1)),
+    "size": "large", "level": 2,
+}  # fmt: skip
+
+
+def test_every_kind_of_field(client):
+    """As in the JSON way; bytes and points in time are values of their own, and what is not there is None."""
+    expected = client.predict(AS_JSON, model="mirror")
+    answer = client.model("mirror").predict(WHOLE)
+    moment = dt.datetime.fromisoformat(expected["moment"])
+    assert answer == {**expected, "data": expected["data"].encode(), "moment": moment}
+    assert answer["maybe"] is None
+    assert client.model("mirror").predict(answer) == answer
+    more = {"maybe": 1.5, "maybe_list": [3]}
+    assert client.model("mirror").predict([WHOLE, {**WHOLE, **more}]) == [answer, {**answer, **more}]
+
+
+def same(client, name, rows, payload):
+    """The model tells all that it was given."""
+    assert client.model(name).predict(rows) == client.predict(payload, model=name)
+
+
+WHEN = ["2020-02-29T12:00:00.123456789", "2021-01-01T00:00:00.000000001"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "payload"),
+    [
+        ("numbers", [{"a": 1, "b": 2.5}, {"a": 2**63 - 1, "b": -0.0}], [{"a": 1, "b": 2.5}, {"a": 2**63 - 1, "b": -0.0}]),
+        ("numbers", pd.DataFrame({"b": [0.5, np.nan], "a": [1, 2]}), pd.DataFrame({"b": [0.5, np.nan], "a": [1, 2]})),
+        (
+            "every_column",
+            pd.DataFrame(
+                {"boolean": [True, False], "integer": np.array([1, 2], "i4"), "long": [1, 2], "float": np.array([0.5, 1], "f4"),
+                 "double": [0.1, 2], "string": ["a", ""], "binary": [b"\xff", b""], "datetime": pd.to_datetime(WHEN)}
+            ),
+            [
+                {"boolean": True, "integer": 1, "long": 1, "float": 0.5, "double": 0.1, "string": "a", "binary": "/w==", "datetime": WHEN[0]},
+                {"boolean": False, "integer": 2, "long": 2, "float": 1, "double": 2, "string": "", "binary": "", "datetime": WHEN[1]},
+            ],
+        ),
+        (
+            "optional",
+            pd.DataFrame({"need": [1.0, 2.0], "may_string": ["x", None], "may_double": [None, 0.5]}),
+            [{"need": 1.0, "may_string": "x", "may_double": None}, {"need": 2.0, "may_string": None, "may_double": 0.5}],
+        ),
+        ("nested", [{"words": [["a"], []]}, {"words": [], "people": [{"name": "x"}]}], [{"words": [["a"], []], "people": None}, {"words": [], "people": [{"name": "x"}]}]),
+    ],
+)  # fmt: skip
+def test_rows_with_names(client, name, rows, payload):
+    """DataFrames and dicts, with the values that there are none of."""
+    same(client, name, rows, payload if isinstance(payload, pd.DataFrame) else {"dataframe_records": payload})
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "payload"),
+    [
+        ("unnamed", [[1, 2.5], [2, 3.5]], {"dataframe_split": {"data": [[1, 2.5], [2, 3.5]]}}),
+        ("unnamed", pd.DataFrame([[1, 2.5]]), {"dataframe_split": {"data": [[1, 2.5]]}}),
+        ("unnamed_one", [1.5, 2.5], {"inputs": [1.5, 2.5]}),
+        ("unnamed_one", np.array([[1.5], [2.5]]), {"inputs": [1.5, 2.5]}),
+        ("tensor", np.array([[1.5, 2], [3, 4]]), {"inputs": [[1.5, 2], [3, 4]]}),
+        ("tensor", [[1.5, 2], [3, 4]], {"inputs": [[1.5, 2], [3, 4]]}),
+        ("tensor_ints", np.array([1, 255], "uint8"), {"inputs": [1, 255]}),
+        (
+            "tensors",
+            [{"x": [1.0, 2.0], "mask": 3}, {"x": np.ones(2), "mask": 4}],
+            {"inputs": {"x": [[1.0, 2.0], [1.0, 1.0]], "mask": [3, 4]}},
+        ),
+    ],
+)
+def test_rows_without_names(client, name, rows, payload):
+    """Arrays and nested lists for tensors, and for columns that have no names."""
+    same(client, name, rows, payload)
+
+
+def test_one_row_of_a_tensor(client):
+    """By the name that its field has."""
+    (expected,) = client.predict({"inputs": [[1.5, 2]]}, model="tensor")
+    assert client.model("tensor").predict(value=[1.5, 2]) == expected
+    assert client.model("tensor").predict({"value": np.array([1.5, 2])}) == expected
+
+
+def test_params(client):
+    """They stand beside the fields, of one record and of rows."""
+    params = {"top_k": 5, "stops": ["x", "y"], "since": dt.datetime(2021, 1, 1)}
+    expected = client.predict(
+        {"dataframe_records": [{"a": 1.0}]}, {**params, "since": "2021-01-01T00:00:00"}, model="params"
+    )
+    model = client.model("params")
+    assert [in_any_order(each) for each in model.predict([{"a": 1}], params=params)] == [in_any_order(expected[0])]
+    assert in_any_order(model.predict(a=1, params=params)) == in_any_order(expected[0])
+    with pytest.raises(TypeError, match=r"params\.top: there is no such field; did you mean 'top_k'\?"):
+        model.predict(a=1, params={"top": 1})
+    with pytest.raises(TypeError, match="the model numbers takes no params"):
+        client.model("numbers").predict(a=1, b=1, params={})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda model: model.predict(a=1.5, b=2), ValueError, "a: 1.5 is no whole number"),
+        (lambda model: model.predict(a=1, bb=2), TypeError, "bb: there is no such field; did you mean 'b'"),
+        (lambda model: model.predict({"a": 1}, b=2), TypeError, "not both"),
+        (lambda model: model.predict("a"), TypeError, "str is no record"),
+        (lambda model: model.predict([[1, 2.5]]), TypeError, "the model's columns have names"),
+        (lambda model: model.predict([{"a": 1, "b": 1.0}, {"a": "x", "b": 1.0}]), TypeError, r"a\[1\]: str"),
+    ],
+)
+def test_what_cannot_be_sent(client, call, error, words):
+    """A TypeError or ValueError that names the field."""
+    with pytest.raises(error, match=words):
+        call(client.model("numbers"))
+
+
+def test_errors_name_the_field_and_the_error_s_class(client):
+    """What is missing is said by the server; what the model raised is named by its type."""
+    with pytest.raises(InvalidInput) as refused:
+        client.model("numbers").predict(b=1.0)
+    assert [violation.field for violation in refused.value.violations] == ["a"]
+    assert refused.value.error_class == "SCHEMA_ENFORCEMENT_FAILED"
+    assert "a: missing" in str(refused.value)
+    assert "SCHEMA_ENFORCEMENT_FAILED" in str(refused.value)
+    with pytest.raises(ModelError) as failed:
+        client.model("echo").predict(name="raise", born="2020-02-29")
+    assert failed.value.error_class == "ValueError"
+    assert "ValueError" in str(failed.value)
+    with pytest.raises(InvalidInput, match=r"INVALID_ARGUMENT: .*parts.*weight.*request id mine"):
+        client.model("echo", request_id="mine").predict(name="x", born="2020-02-29", parts=[{"weight": -1}])
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("nope", "NOT_FOUND", r"There is no model nope\. There are: iris, numbers, "),
+        (
+            "no_signature",
+            "UNIMPLEMENTED",
+            r"has no signature, so no types: use client\.predict\(data, model='no_signature'\)",
+        ),
+        ("Quiet", "UNIMPLEMENTED", r"The model Quiet/1\.2\.0 has no endpoint"),
+        ("broken", "UNAVAILABLE", "The model broken is not ready: FAILED: no weights"),
+        ("", "INVALID_ARGUMENT", "name"),
+    ],
+)
+def test_models_that_cannot_be_called(client, name, code, words):
+    """The error says why, and what can be done."""
+    with pytest.raises(PredictError, match=words) as caught:
+        client.model(name).predict(a=1)
+    assert caught.value.code.name == code
+
+
+def test_a_model_by_its_version(client):
+    """The same model."""
+    answers = [client.model(name).predict(name="x", born="2020-02-29") for name in ("echo", "echo/1.2.0")]
+    assert answers[0] == answers[1]
+
+
+def test_options_hold_for_all_calls(make, bare):
+    """Deadline, request id and metadata go with what is asked first, too; what cannot be sent is refused at once."""
+    client = make(bare.address)
+    bare.behaviour = lambda data, context: context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+    with pytest.raises(PredictError, match="no"):
+        client.model("a", request_id="mine", metadata={"authorization": "x"}).predict(a=1)
+    sent = dict(bare.calls[0].invocation_metadata())
+    assert (sent["x-request-id"], sent["authorization"]) == ("mine", "x")
+    with pytest.raises(ValueError, match="the timeout"):
+        client.model("a", timeout_s=0)
+    with pytest.raises(ValueError, match="metadata key"):
+        client.model("a", metadata={"A": "x"})
+
+
+def test_the_types_are_asked_for_once(address):
+    """By many threads or tasks at the same time: a model and the descriptors, and then predictions only."""
+    asked = []
+
+    class Counting(Client):
+        def _make(self, call):
+            asked.append(call.method.rpartition("/")[2])
+            return super()._make(call)
+
+    class AsyncCounting(AsyncClient):
+        async def _make(self, call):
+            asked.append(call.method.rpartition("/")[2])
+            return await super()._make(call)
+
+    with Counting(address) as client, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda place: client.model("numbers").predict(a=place, b=1.0), range(20)))
+
+    async def many():
+        async with AsyncCounting(address) as client:
+            await asyncio.gather(*(client.model("numbers").predict(a=place, b=1.0) for place in range(20)))
+
+    assert sorted(asked) == sorted(["GetModel", "ServerReflectionInfo", *["numbers_predict"] * 20])
+    asked.clear()
+    asyncio.run(many())
+    assert sorted(asked) == sorted(["GetModel", "ServerReflectionInfo", *["numbers_predict"] * 20])
+
+
+def at(address, folder, name):
+    """A server at an address, of a model called m."""
+    return serving_models(
+        [(ModelConfig(uri=str(folder / name), name="m", endpoint=True), None)], port=int(address.rpartition(":")[2])
+    )
+
+
+def test_a_server_with_another_contract(make, folder):
+    """The types are asked for anew when a call fails that was made by those of before; the caller's own errors stay."""
+    address = f"127.0.0.1:{free_port()}"
+    model = make(address).model("m")
+    with at(address, folder, "numbers"):
+        assert model.predict(a=1, b=2.5)["input"]["columns"] == [["'a'", "int64"], ["'b'", "float64"]]
+        with pytest.raises(InvalidInput):
+            model.predict(a=1)
+    with at(address, folder, "tensors"):
+        with pytest.raises(TypeError, match="a: there is no such field; there are: x, mask"):
+            model.predict(a=1, b=2.5)
+        assert model.predict(x=[1.0, 2.0], mask=3)["input"]["type"] == "dict"
+    with at(address, folder, "every_column"), pytest.raises(InvalidInput, match="long: missing"):
+        model.predict(boolean=True)
+    with at(address, folder, "numbers"):
+        assert next(model.predict_many([{"a": 1, "b": 2.5}]))["input"]["type"] == "DataFrame"
+    with at(address, folder, "no_signature"), pytest.raises(PredictError, match="has no signature"):
+        model.predict(x=[1.0, 2.0], mask=3)
+
+
+def test_a_server_without_reflection(make, folder):
+    """The error says so."""
+    models = [(ModelConfig(uri=str(folder / "numbers"), name="numbers", endpoint=True), None)]
+    with serving_models(models, reflection=False) as server:
+        with pytest.raises(PredictError, match="offers no reflection") as caught:
+            make(server.address).model("numbers").predict(a=1, b=1)
+        assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_no_server(make, hasty):
+    """Unavailable, as of any call."""
+    with pytest.raises(Unavailable):
+        make("127.0.0.1:1").model("iris").predict(a=1)
+
+
+def test_unavailable_is_tried_again(make, hasty, bare):
+    """What is asked before the first prediction, too: four times, as predictions are."""
+    client = make(bare.address)
+    bare.behaviour = lambda data, context: context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+    with pytest.raises(Unavailable):
+        client.model("a").predict(a=1)
+    assert len(bare.calls) == 5
+
+
+def test_a_closed_client(make, address):
+    """CANCELLED."""
+    client = make(address)
+    assert client.model("numbers").predict(a=1, b=1.0)
+    client.close()
+    with pytest.raises(PredictError, match="The client is closed"):
+        client.model("numbers").predict(a=1, b=1.0)
+
+
+def test_it_imports_no_heavy_library(address):
+    """Typed calls and streams need grpcio and protobuf alone."""
+    code = """
+import sys
+from mlflow_grpc_client import Client
+with Client(sys.argv[1]) as client:
+    numbers, tensor = client.model("numbers"), client.model("tensor")
+    assert numbers.predict(a=1, b=2.5) == next(numbers.predict_many([{"a": 1, "b": 2.5}]))
+    assert len(numbers.predict([{"a": 1, "b": 2.5}] * 3)) == 3
+    assert tensor.predict([[1.5, 2.0]]) == [tensor.predict(value=(1.5, 2.0))]
+print([name for name in ("mlflow", "mlflow_grpc", "pandas", "numpy") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, address], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

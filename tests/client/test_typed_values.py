@@ -1,0 +1,432 @@
+"""Values into a model's messages and out of them, against the server's own reader and writer of the same messages."""
+
+import datetime as dt
+import math
+from enum import Enum
+from typing import Any, Literal
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow_grpc_client import columns, tensors, typed_reader, typed_writer, wire
+from mlflow_grpc_client.contract import SERVICE, contract_of
+from pydantic import BaseModel, Field
+
+from mlflow_grpc import protos
+from mlflow_grpc.contract import service
+from mlflow_grpc.contract.json_schema import record_of
+from mlflow_grpc.contract.messages import FileMaker
+from mlflow_grpc.contract.types import Contract, Kind, Record, Scalar, Tensor
+from mlflow_grpc.contract.types import Field as Column
+from mlflow_grpc.payload.typed_reader import Reader
+from mlflow_grpc.payload.typed_writer import fill as fill_as_server
+
+
+class Known:
+    """A model's messages, as the server makes them and as the client learns them."""
+
+    def __init__(self, contract: Contract) -> None:
+        maker = FileMaker()
+        self.shapes = maker.add("m", contract)
+        service.add_service(maker.file, [self.shapes])
+        about = wire.model_message(b"")
+        about.names.update(self.shapes.words.names)
+        about.wrappers.extend(self.shapes.words.wrappers)
+        for rpc in service.rpcs_of(self.shapes):
+            types = {
+                "request_type": f"model_grpc_service.{rpc.input}",
+                "response_type": f"model_grpc_service.{rpc.output}",
+            }
+            about.rpcs.add(path=f"/{SERVICE}/{rpc.name}", **types)
+        self.contract = contract_of(about, protos.pool_with(maker.file))
+        self.one, self.many = (self.contract.rpc(kind) for kind in ("predict", "predict_batch"))
+
+    def message(self, record: dict[str, Any]) -> Any:
+        """A record as the client writes it."""
+        message = self.one.request_class()
+        typed_writer.fill(message, self.one.request, record)
+        return message
+
+    def read_by_server(self, record: dict[str, Any]) -> Any:
+        """A record as the server reads what the client has written."""
+        return Reader(with_zone=True).record(self.message(record), self.shapes.input, "")
+
+    def read_by_client(self, record: dict[str, Any]) -> Any:
+        """A record as the client reads what the server has written."""
+        message = self.one.response_class()
+        fill_as_server(message, self.shapes.output, record, "")
+        return typed_reader.read_record(message, self.one.response)
+
+    def batch(self, rows: Any) -> Any:
+        """Rows as the client writes them."""
+        message = self.many.request_class()
+        columns.fill(message, self.many.request, *columns.columns_of(rows, self.one.request))
+        return message
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large one"
+
+
+class Part(BaseModel):
+    weight: float
+    values: list[float] = []
+    data: list[float] = []
+    shape: list[int] = []
+
+
+class Whole(BaseModel):
+    integer: int = 0
+    number: float | None = None
+    flag: bool | None = None
+    text: str | None = None
+    blob: bytes | None = None
+    moment: dt.datetime | None = None
+    day: dt.date | None = None
+    uuid: UUID | None = None
+    size: Size | None = None
+    literal: Literal["a", "b-c", "B c"] | None = None
+    part: Part | None = None
+    parts: list[Part] | None = None
+    holes: list[float | None] | None = None
+    counts: dict[str, int] | None = None
+    groups: dict[str, list[int]] | None = None
+    table: list[list[str]] | None = None
+    anything: Any = None
+    either: int | str | float | Part | None = None
+    odd: int | None = Field(None, alias="odd name (cm)")
+
+
+@pytest.fixture(scope="module")
+def whole():
+    record = record_of(Whole.model_json_schema(), "input")
+    return Known(Contract(record, record))
+
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+FLOATS = st.floats(allow_nan=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+PARTS = st.fixed_dictionaries(
+    {"weight": FLOATS, "values": st.lists(FLOATS, max_size=2), "data": st.lists(FLOATS, max_size=2),
+     "shape": st.lists(INTEGERS, max_size=2)}
+)  # fmt: skip
+RECORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "integer": INTEGERS,
+        "number": FLOATS,
+        "flag": st.booleans(),
+        "text": TEXT,
+        "blob": st.binary(max_size=5),
+        "moment": st.datetimes(timezones=st.just(dt.UTC)).map(lambda moment: moment.replace(fold=0)),
+        "size": st.sampled_from(["small", "large one"]),
+        "literal": st.sampled_from(["a", "b-c", "B c"]),
+        "part": PARTS,
+        "parts": st.lists(PARTS, max_size=2),
+        "holes": st.lists(FLOATS | st.none(), max_size=3),
+        "counts": st.dictionaries(TEXT, INTEGERS, max_size=2),
+        "groups": st.dictionaries(TEXT, st.lists(INTEGERS, max_size=2), max_size=2),
+        "table": st.lists(st.lists(TEXT, max_size=2), max_size=2),
+        "anything": JSON.filter(lambda value: value is not None),
+        "either": INTEGERS | TEXT | FLOATS | PARTS,
+        "odd name (cm)": INTEGERS,
+    },
+)
+
+
+def as_the_server_reads(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of the server's: points in time are texts, and lists that are empty by default are left out."""
+    found = dict(record)
+    if "moment" in found:
+        stamp = Timestamp()
+        stamp.FromDatetime(found["moment"])
+        found["moment"] = stamp.ToJsonString()
+    if "anything" in found:
+        found["anything"] = as_json_knows(found["anything"])
+    for name in found.keys() & {"part", "either"}:
+        found[name] = without_empty(found[name])
+    if "parts" in found:
+        found["parts"] = [without_empty(part) for part in found["parts"]]
+    return found
+
+
+def without_empty(part: Any) -> Any:
+    return {key: value for key, value in part.items() if value != []} if isinstance(part, dict) else part
+
+
+def exact(value: Any) -> Any:
+    """A value with its types, and with the sign of zeros."""
+    if isinstance(value, dict):
+        return {key: exact(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [exact(item) for item in value]
+    return (type(value), repr(value))
+
+
+def as_json_knows(value: Any) -> Any:
+    """A JSON value as google.protobuf.Value has it: whole numbers are integers."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        return int(value)
+    if isinstance(value, list):
+        return [as_json_knows(item) for item in value]
+    return {key: as_json_knows(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+@settings(max_examples=200, deadline=None)
+@given(record=RECORDS)
+def test_the_server_reads_what_the_client_writes(whole, record):
+    """Every kind of value, to the bit and with its type; what is left out is not there."""
+    assert exact(whole.read_by_server(record)) == exact(as_the_server_reads(record))
+
+
+@settings(max_examples=200, deadline=None)
+@given(record=RECORDS)
+def test_the_client_reads_what_the_server_writes(whole, record):
+    """The same back: points in time as datetimes in UTC, words for enums, None for all that is not there."""
+    expected = {each.label: None for each in whole.one.response.fields.values()} | record
+    if "anything" in record:
+        expected["anything"] = as_json_knows(record["anything"])
+    assert exact(whole.read_by_client(record)) == exact(expected)
+
+
+@pytest.mark.parametrize(
+    ("record", "error", "words"),
+    [
+        ({"integer": 1.5}, ValueError, r"integer: 1\.5 is no whole number"),
+        ({"integer": True}, TypeError, "integer: bool is not a whole number"),
+        ({"integer": "1"}, TypeError, "integer: str is not a whole number"),
+        ({"integer": 2**63}, ValueError, "integer: 9223372036854775808 is not within"),
+        ({"integer": math.nan}, ValueError, "integer: nan is no whole number"),
+        ({"number": 2**53 + 1}, ValueError, "number: 9007199254740993 is no float"),
+        ({"number": 10**400}, ValueError, "number: 1000.* is no float"),
+        ({"number": False}, TypeError, "number: bool is not a number"),
+        ({"flag": 1}, TypeError, "flag: int is not a bool"),
+        ({"text": 1}, TypeError, "text: int is not a text"),
+        ({"text": "\ud800"}, ValueError, "text: the text has a lone surrogate"),
+        ({"blob": "x"}, TypeError, "blob: str is not bytes"),
+        ({"moment": 5}, TypeError, "moment: int is not a datetime"),
+        ({"moment": "soon"}, ValueError, "moment: 'soon' is no point in time"),
+        ({"moment": "2020-02-30"}, ValueError, "moment: "),
+        ({"size": "huge"}, ValueError, "size: 'huge' is none of 'small', 'large one'"),
+        ({"part": 1}, TypeError, "part: int is not a dict"),
+        ({"part": {"weight": "x"}}, TypeError, r"part\.weight: str is not a number"),
+        ({"part": {"wait": 1.0}}, TypeError, r"part\.wait: there is no such field; did you mean 'weight'\?"),
+        ({"parts": [{"weight": 1.0}, {"weight": True}]}, TypeError, r"parts\[1\]\.weight: bool"),
+        ({"parts": "ab"}, TypeError, "parts: str is not a list"),
+        ({"table": [["a", 1]]}, TypeError, r"table\[0\]\[1\]: int is not a text"),
+        ({"counts": {1: 2}}, TypeError, "counts: the key 1: int is not a text"),
+        ({"counts": {"a": 1.5}}, ValueError, r"counts\.a: 1\.5"),
+        ({"counts": [1]}, TypeError, "counts: list is not a dict"),
+        ({"holes": [1.0, "x"]}, TypeError, r"holes\[1\]: str is not a number"),
+        ({"anything": {"a": [object()]}}, TypeError, r"anything\.a\[0\]: object has no JSON form"),
+        ({"anything": 2**53 + 1}, ValueError, "anything: 9007199254740993 is no float"),
+        ({"either": True}, ValueError, "either: bool is none of integer, text, double, m_Part"),
+        ({"nope": 1}, TypeError, "nope: there is no such field; there are: integer, number"),
+        ({"odd name (cm)": 1, "odd_name_cm": 1}, TypeError, "odd_name_cm: given twice"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_field(whole, record, error, words):
+    """What a field cannot hold as it is, is refused with its name before anything is sent."""
+    with pytest.raises(error, match=words):
+        whole.message(record)
+
+
+@pytest.mark.parametrize(
+    ("given", "same_as"),
+    [
+        ({"integer": np.int16(5), "flag": np.bool_(True), "number": np.float32(0.5)}, {"integer": 5, "flag": True, "number": 0.5}),
+        ({"integer": 3.0, "number": 3}, {"integer": 3, "number": 3.0}),
+        ({"text": np.str_("x"), "blob": bytearray(b"x")}, {"text": "x", "blob": b"x"}),
+        ({"size": Size.LARGE, "text": Size.SMALL}, {"size": "large one", "text": "small"}),
+        ({"day": dt.date(2020, 2, 29), "uuid": UUID(int=1)}, {"day": "2020-02-29", "uuid": str(UUID(int=1))}),
+        ({"odd_name_cm": 1}, {"odd name (cm)": 1}),
+        ({"holes": np.array([1.0, 2.0]), "table": np.array([["a"]])}, {"holes": [1.0, 2.0], "table": [["a"]]}),
+        ({"holes": pd.Series([1.0]), "parts": ()}, {"holes": [1.0], "parts": []}),
+        ({"number": None, "moment": pd.NaT, "text": pd.NA}, {}),
+        ({"anything": {"a": np.arange(2), "b": np.float64(0.5), "c": dt.date(2020, 1, 1)}}, {"anything": {"a": [0, 1], "b": 0.5, "c": "2020-01-01"}}),
+        ({"either": np.int64(3)}, {"either": 3}),
+        ({"either": {"weight": 1}}, {"either": {"weight": 1.0}}),
+    ],
+)  # fmt: skip
+def test_what_stands_for_the_same(whole, given, same_as):
+    """Values of numpy and pandas, enum members, dates for texts, whole floats, both names of a field."""
+    assert whole.message(given) == whole.message(same_as)
+
+
+@pytest.mark.parametrize("value", [0, 1.0, "1", {"weight": 1.0}])
+def test_a_union_keeps_the_type(whole, value):
+    """An int goes to the int, a float that is whole to the float, a text to the text."""
+    found = whole.read_by_server({"either": value})["either"]
+    assert (type(found), found if not isinstance(found, dict) else found["weight"]) == (
+        type(value), value if not isinstance(value, dict) else 1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (dt.datetime(2020, 2, 29, 12, 0, 0, 1), "2020-02-29T12:00:00.000001Z"),
+        (dt.datetime(2020, 2, 29, 12, tzinfo=dt.timezone(dt.timedelta(hours=2))), "2020-02-29T10:00:00Z"),
+        (dt.date(1, 1, 1), "0001-01-01T00:00:00Z"),
+        (pd.Timestamp("2020-02-29T12:00:00.123456789"), "2020-02-29T12:00:00.123456789Z"),
+        (pd.Timestamp("2020-02-29T12:00", tz="Europe/Berlin"), "2020-02-29T11:00:00Z"),
+        (np.datetime64("1969-12-31T23:59:59.5"), "1969-12-31T23:59:59.500Z"),
+        (np.datetime64("0001-01-01", "D"), "0001-01-01T00:00:00Z"),
+        ("2020-02-29T12:00:00.123456789", "2020-02-29T12:00:00.123456789Z"),
+        ("2020-02-29 12:00:00+02:00", "2020-02-29T10:00:00Z"),
+        ("2020-02-29", "2020-02-29T00:00:00Z"),
+    ],
+)
+def test_points_in_time(whole, value, expected):
+    """To the nanosecond; what has no zone is in UTC."""
+    assert whole.read_by_server({"moment": value})["moment"] == expected
+
+
+def test_nanoseconds_come_back_as_microseconds(whole):
+    """A datetime has no more: what is finer is cut off."""
+    answer = whole.read_by_client({"moment": np.datetime64("2020-02-29T12:00:00.123456789")})
+    assert answer["moment"] == dt.datetime(2020, 2, 29, 12, 0, 0, 123456, tzinfo=dt.UTC)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """A model of tensors of several types, with an optional column beside."""
+    fields = [
+        Column("double", Tensor("float64", (-1, 2))),
+        Column("single", Tensor("float32", (-1, 2))),
+        Column("small", Tensor("int32", (-1, 2))),
+        Column("flags", Tensor("bool", (-1, 2))),
+        Column("words", Tensor("object", (-1, 2))),
+        Column("x", Scalar(Kind.DOUBLE), required=False),
+        Column("n", Scalar(Kind.LONG), required=False),
+        Column("s", Scalar(Kind.STRING), required=False),
+        Column("f", Scalar(Kind.FLOAT), required=False),
+    ]
+    return Known(Contract(Record("input", fields), Record("output", fields)))
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("double", np.array([[1.5, -0.0], [math.inf, 5e-324]])),
+        ("double", np.array([[1.5, -0.0], [2.5, 5e-324]], ">f8")),
+        ("double", np.asfortranarray([[1.5, 2.5], [3.5, 4.5]])),
+        ("double", np.array([[1, 2], [3, 2**53]])),
+        ("double", np.array([[1, 2], [3, 255]], "u1")),
+        ("double", np.array([[0.1, 2]], "f4")),
+        ("single", np.array([[0.1, -math.inf]])),
+        ("single", np.array([[0.1, 1.0]], "f4")),
+        ("single", np.array([[1, 2]])),
+        ("small", np.array([[2**31 - 1, -(2**31)]])),
+        ("small", np.zeros((0, 2), "i8")),
+        ("flags", np.array([[True, False]])),
+        ("words", np.array([["a", "é"]])),
+        ("words", np.array([["a", "é"]], object)),
+    ],
+)
+def test_an_array_is_as_its_nested_list(arrays, name, array):
+    """Whatever its type, order and layout; the shape is kept."""
+    message = arrays.message({name: array})
+    assert message == arrays.message({name: array.tolist()}) or not array.size
+    found = getattr(message, name)
+    expected = array.astype("f4") if name == "single" else array
+    assert (list(found.shape), list(found.data)) == (list(array.shape), expected.ravel().tolist())
+    assert tensors.read(found) == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "words"),
+    [
+        ("double", [[1.0], [1.0, 2.0]], ValueError, "double: the lists within are not all of one size"),
+        ("double", [[1.0, 2.0], 3.0], ValueError, "double: the lists within are not all of one size"),
+        ("double", np.array([["a", "b"]]), TypeError, "double: an array of <U1 does not fit"),
+        ("double", np.array([[1, 2**53 + 1]]), ValueError, "double: 9007199254740993 is no float"),
+        ("single", np.array([[1e39, 0]]), ValueError, r"single: 1e\+39 is too large"),
+        ("small", np.array([[0.5, 1]]), TypeError, "small: an array of float64 does not fit"),
+        ("small", np.array([[2**31, 1]]), ValueError, "small: 2147483648 is not within"),
+        ("flags", np.array([[0, 1]]), TypeError, "flags: an array of int64 does not fit"),
+        ("words", [["a", 1]], TypeError, "words: int is not a text"),
+    ],
+)
+def test_arrays_that_do_not_fit(arrays, name, value, error, words):
+    """They are refused with the name of the field."""
+    with pytest.raises(error, match=words):
+        arrays.message({name: value})
+
+
+def test_columns_of_a_frame_are_those_of_its_records(arrays):
+    """However pandas holds them; NaN in an optional column is null, as None and NaT are."""
+    frame = pd.DataFrame(
+        {
+            "x": [1.5, math.nan, 0.0],
+            "n": [1.0, math.nan, 3.0],
+            "s": ["a", None, ""],
+            "f": np.array([0.5, 1, math.nan], "f4"),
+        }
+    )
+    records = [{"x": 1.5, "n": 1, "s": "a", "f": 0.5}, {"f": 1.0}, {"x": 0.0, "n": 3, "s": ""}]
+    expected = arrays.batch(records)
+    assert list(expected.x_nulls) == [1]
+    for each in (frame, frame.astype({"n": "Int64", "s": "string"}), frame.astype(object)):
+        assert arrays.batch(each) == expected
+    assert list(arrays.batch([{"x": math.nan}]).x_nulls) == []
+
+
+def test_rows_without_any_value(arrays):
+    """They are counted all the same."""
+    message = arrays.batch([{}, {}])
+    assert (list(message.x), list(message.x_nulls)) == ([0.0, 0.0], [0, 1])
+
+
+def test_tensors_of_rows_are_one_tensor(arrays):
+    """A row each in dicts, arrays or lists, is the tensor of all."""
+    rows = np.arange(6.0).reshape(3, 2)
+    message = arrays.batch([{"double": row} for row in rows])
+    assert (list(message.double.shape), list(message.double.data)) == ([3, 2], rows.ravel().tolist())
+    assert arrays.batch([{"double": row.tolist()} for row in rows]) == message
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "words"),
+    [
+        ([{"x": 1.0}, {"x": "a"}], TypeError, r"x\[1\]: str is not a number"),
+        ([{"x": 1.0}, {"y": 1.0}], TypeError, r"\[1\]\.y: there is no such field"),
+        ([{"double": [1.0, 2.0]}, {"x": 1.0}], ValueError, "double: the lists within"),
+        ([[1.0, 2.0]], TypeError, "the model's columns have names, list has none"),
+        (pd.DataFrame([[1.0, 2.0]], columns=["x", "x"]), TypeError, "several columns for 'x'"),
+        (pd.DataFrame({"z": [1.0]}), TypeError, "z: there is no such field"),
+    ],
+)
+def test_rows_that_do_not_fit(arrays, rows, error, words):
+    """They are refused with the name of the column and the place of the row."""
+    with pytest.raises(error, match=words):
+        arrays.batch(rows)
+
+
+def test_a_required_column_has_a_value_in_each_row(whole):
+    """There is no way to leave one out, so that the client says which row lacks it."""
+    record = Record("input", [Column("a", Scalar(Kind.LONG)), Column("b", Scalar(Kind.LONG))])
+    known = Known(Contract(record, record))
+    with pytest.raises(ValueError, match=r"b\[1\]: there is no value for this row"):
+        known.batch([{"a": 1, "b": 1}, {"a": 2}])
+    assert not known.batch([{"a": 1}, {"a": 2}]).b
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(RECORDS, min_size=1, max_size=4))
+def test_a_batch_answers_what_its_rows_would(whole, rows):
+    """Rows in columns hold the same values as messages of their own: read back, they are equal."""
+    message = whole.batch(rows)
+    found = columns.rows_of(message, whole.many.request, len(rows))
+    expected = [typed_reader.read_record(whole.message(row), whole.one.request) for row in rows]
+    assert exact(found) == exact(expected)
