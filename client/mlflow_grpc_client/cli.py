@@ -1,13 +1,15 @@
 """`mlflow-grpc-predict`: sends a payload, prints the answer.
 
-Exit codes: 0 answered, 1 the call failed or its answer cannot be written, 2 used wrongly, 3 the payload was
-refused, 4 no server answers or it is not serving, 5 the deadline passed, 130 interrupted.
+Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, 2 used wrongly,
+3 the payload was refused, 4 no server answers or it is not serving, 5 the deadline passed, 130 interrupted.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -48,6 +50,8 @@ def run(given: argparse.Namespace) -> int:
                 return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
             if given.list or given.describe is not None:
                 return _write("\n".join(_about_models(client, given)))
+            if given.stream:
+                return _stream(client, given)
             answer = client.predict_text(
                 _payload(given.payload),
                 content_type=given.content_type,
@@ -81,6 +85,46 @@ def _about_models(client: Client, given: argparse.Namespace) -> list[str]:
         if given.describe in (model.name, model.label):
             return [_printable(line) for line in describe(model, given.address)]
     raise ValueError(f"there is no model {given.describe}; there are: {', '.join(model.label for model in models)}")
+
+
+def _stream(client: Client, given: argparse.Namespace) -> int:
+    """Sends a payload a line and writes an answer a line, in the same order; errors stand in their places.
+
+    Raises:
+        ValueError: A payload is given beside.
+
+    """
+    if given.payload not in (None, "-"):
+        raise ValueError("--stream reads its payloads from stdin: give none")
+    failed = False
+    answers = client.stream_text(
+        _lines(),
+        content_type=given.content_type,
+        on_error="return",
+        timeout_s=given.timeout,
+        request_id=given.request_id,
+        model=given.model,
+    )
+    with answers:
+        for answer in answers:
+            failed = failed or isinstance(answer, PredictError)
+            if code := _write(_error_line(answer) if isinstance(answer, PredictError) else answer):
+                return code
+    return EXIT_FAILED if failed else 0
+
+
+def _lines() -> Iterator[str]:
+    """The lines of stdin that have something in them, each when it is there."""
+    # A file of its own: the interpreter closes sys.stdin at exit, and cannot while gRPC's thread waits for a line.
+    with os.fdopen(os.dup(0), "rb") as stdin:
+        yield from (line.decode().rstrip("\r\n") for line in stdin if line.strip())
+
+
+def _error_line(error: PredictError) -> str:
+    """An error as a line of JSON."""
+    violations = [{"field": each.field, "description": each.description} for each in error.violations]
+    said = {"code": error.code.name, "message": error.message, "reason": error.reason, "error_class": error.error_class}
+    return json.dumps({"error": {**{key: value for key, value in said.items() if value}, "violations": violations}})
 
 
 def _printable(line: str) -> str:
@@ -153,8 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlflow-grpc-predict",
         description="Calls a model served by mlflow-grpc and prints its answer.",
-        epilog="Exit codes: 0 answered, 1 the call failed or its answer cannot be written, 2 used wrongly, 3 the "
-        "payload was refused, 4 no server answers or it is not serving, 5 the deadline passed, 130 interrupted.",
+        epilog="Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, 2 "
+        "used wrongly, 3 the payload was refused, 4 no server answers or it is not serving, 5 the deadline passed, "
+        "130 interrupted.",
     )
     add = parser.add_argument
     add("payload", nargs="?", help="the payload; @FILE reads a file, - or nothing reads stdin")
@@ -167,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"the deadline ({DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health)",
     )
+    add("--stream", action="store_true", help="send a payload for each line of stdin and print an answer for each")
     add("--content-type", metavar="TYPE", help="format of the payload: application/json (the default) or text/csv")
     add("--request-id", metavar="ID", help="the id under which the server logs the call")
     add("--list", action="store_true", help="print the models of the server instead of predicting")

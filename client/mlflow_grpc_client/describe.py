@@ -3,11 +3,14 @@
 Rule of this module: it reads JSON Schemas for people. It leaves out what does not fit on a line.
 """
 
+import base64
 import json
+import keyword
 import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from mlflow_grpc_client.contract import SERVICE
 from mlflow_grpc_client.wire import Model
 
 
@@ -32,6 +35,54 @@ def describe(model: Model, address: str) -> Iterator[str]:
     if model.example:
         command = ["mlflow-grpc-predict", "-a", address, "-m", model.label, model.example]
         yield f"example: {shlex.join(command)}"
+        typed = _typed_call(model)
+        if typed:
+            yield f"in Python: {typed}"
+
+
+def _typed_call(model: Model) -> str:
+    """The example as a call of the model in its own types; empty if it has none, or the example is no such record."""
+    if not any(path.startswith(f"/{SERVICE}/") for path in model.rpcs):
+        return ""
+    try:
+        record = _record(json.loads(model.example), model.input_schema)
+    except ValueError:  # A payload need not be JSON.
+        record = None
+    if record is None:
+        return ""
+    arguments = [f"{name}={value!r}" for name, value in record.items()]
+    if any(not name.isidentifier() or keyword.iskeyword(name) or name == "params" for name in record):
+        arguments = [repr(record)]
+    return f"client.model({model.label!r}).predict({', '.join(arguments)})"
+
+
+def _record(payload: Any, schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The first record of a payload; None if it has none."""
+    fields: dict[str, Any] = schema.get("properties", {})
+    record: Any
+    match payload:
+        case {"dataframe_split": {"columns": columns, "data": [[*values], *_]}}:
+            record = dict(zip(columns, values, strict=True))
+        case {"dataframe_split": {"data": [[value], *_]}} | {"inputs": [value, *_]} if len(fields) <= 1:
+            record = {"value": value}
+        case {"dataframe_split": {"data": [[*values], *_]}}:
+            record = {f"column_{place}": value for place, value in enumerate(values)}
+        case {"dataframe_records": [dict(found), *_]}:
+            record = found
+        case {"inputs": dict(found)} if fields:
+            record = {name: values[0] for name, values in found.items() if isinstance(values, list) and values}
+        case dict(found) if found.keys() <= fields.keys():
+            record = found
+        case _:
+            return None
+    return {name: _value(value, fields.get(name, {})) for name, value in record.items()}
+
+
+def _value(value: Any, schema: dict[str, Any]) -> Any:
+    """A value with bytes where JSON has a text for them."""
+    if isinstance(value, str) and "base64" in (schema.get("contentEncoding"), schema.get("format")):
+        return base64.b64decode(value)
+    return value.encode() if isinstance(value, str) and schema.get("format") == "binary" else value
 
 
 def _fields(schema: dict[str, Any]) -> Iterator[str]:

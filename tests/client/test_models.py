@@ -5,10 +5,12 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import grpc
 import pytest
 from mlflow_grpc_client import AsyncClient, Client, Model, ModelError, PredictError
+from mlflow_grpc_client.describe import describe
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.loading import Loaded
@@ -93,7 +95,10 @@ def test_models_describe_themselves(described):
         assert params.params_schema["properties"]["top_k"]["default"] == 3
         assert (params.output_schema, params.deterministic, params.batched) == ({}, None, False)
         assert echo.flavors == ("MLModel", "ml_base")
-        assert echo.rpcs == ("/MLflow/predict", "/model_grpc_service.ModelgRPCService/echo_predict")
+        typed = "/model_grpc_service.ModelgRPCService/echo_"
+        assert echo.rpcs == (
+            "/MLflow/predict", "/MLflowStream/predict_many", *(f"{typed}{kind}" for kind in ("predict", "predict_batch", "predict_many"))
+        )  # fmt: skip
         for model in found:
             assert client.predict_text(model.example, model=model.label)
 
@@ -114,11 +119,13 @@ def test_the_command_lists_and_describes(described):
     lines = out.splitlines()
     assert "  a: number" in lines
     assert '  label: string, default "x"' in lines
+    assert "in Python: client.model('params/2').predict(a=1.0)" in lines
     code, out, _ = run_command("-a", described, "--describe", "echo/1.2.0")
     lines = out.splitlines()
     assert '  size: "small" | "large", default "small"' in lines
     assert "  parts: list of Part, default []" in lines
     assert "  seen: date-time or null, optional" in lines
+    assert "in Python: client.model('echo/1.2.0').predict(name='text', born='2020-02-29')" in lines
     (pasted,) = (shlex.split(line.removeprefix("example: ")) for line in lines if line.startswith("example: "))
     code, out, _ = run_command(*pasted[1:])
     assert (code, json.loads(out)["name"]) == (0, "text")
@@ -131,3 +138,45 @@ def test_a_server_that_tells_no_models(bare):
     bare.behaviour = lambda data, context: b"\xff"
     with Client(bare.address) as client, pytest.raises(ModelError, match="are no answer of /mlflow_grpc"):
         client.models()
+
+
+def test_the_typed_example_can_be_pasted(tmp_path):
+    """For every kind of model it is a call that the model takes, also where names are no identifiers."""
+    names = [
+        "every_column",
+        "unnamed",
+        "unnamed_one",
+        "structures",
+        "nested",
+        "tensor",
+        "tensor_ints",
+        "tensors",
+        "chat",
+    ]
+    for name in names:
+        zoo.save(name, tmp_path / name)
+    classes = [f"tests.support.newer_models.{name}" for name in ("Mirror", "Echo", "OldStyle")]
+    models = [
+        *(ModelConfig(uri=str(tmp_path / name), name=name, endpoint=True) for name in names),
+        *(ModelConfig(class_path=each, endpoint=True) for each in classes),
+    ]
+    with serving_models([(each, None) for each in models]) as running, Client(running.address) as client:
+        for model in client.models():
+            (line,) = (line for line in describe(model, running.address) if line.startswith("in Python: "))
+            assert eval(line.removeprefix("in Python: "), {"client": client}), model.name  # noqa: S307
+
+
+def test_a_typed_example_with_names_that_are_no_identifiers():
+    """Is a dict; one that has no typed call, or whose payload is no record, has none."""
+    echo = ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True)
+    with serving_models([(echo, None)]) as running, Client(running.address) as client:
+        (model,) = client.models()
+    lines = [
+        [line for line in describe(replace(model, **changes), "") if line.startswith("in Python")]
+        for changes in (
+            {"example": '{"dataframe_split": {"columns": ["a (cm)", "class"], "data": [[1.5, "x"]]}}'},
+            {"example": "a,b\n1,2\n"},
+            {"example": "[1]", "rpcs": ("/MLflow/predict",)},
+        )
+    ]
+    assert lines == [["in Python: client.model('echo/1.2.0').predict({'a (cm)': 1.5, 'class': 'x'})"], [], []]
