@@ -160,6 +160,14 @@ class Unsupported(ServingError):
     reason = "NOT_IMPLEMENTED"
 
 
+class ContractChanged(ServingError):
+    """The call was written for other messages than the model has now."""
+
+    status = Status.FAILED_PRECONDITION
+    fault = Fault.CALLER
+    reason = "CONTRACT_CHANGED"
+
+
 class UnknownModel(ServingError):
     """The call names a model that is not here."""
 

@@ -167,6 +167,8 @@ class Contract:
     """By what their names end in: predict, predict_batch, predict_many, predict_stream."""
     params: Field | None
     """The field for params of its input messages."""
+    fingerprint: str = ""
+    """What the server calls these messages; empty if it does not say."""
 
     def rpc(self, kind: str) -> Rpc:
         """One of its RPCs.
@@ -190,7 +192,9 @@ _KINDS_OF_RPC = ("predict", "predict_batch", "predict_many", "predict_stream")
 
 def about(model: Any) -> bytes:
     """What of a message mlflow_grpc.v1.Model says how its messages look: equal if and only if they look the same."""
-    kept = type(model)(input=model.input, output=model.output, params=model.params, rpcs=model.rpcs)
+    kept = type(model)(
+        input=model.input, output=model.output, params=model.params, rpcs=model.rpcs, contract=model.contract
+    )
     kept.names.update(model.names)
     kept.wrappers.extend(model.wrappers)
     data: bytes = kept.SerializeToString(deterministic=True)
@@ -246,7 +250,7 @@ def contract_of(model: Any, pool: DescriptorPool) -> Contract:
                 reader.record(response),
                 next((each.name for each in response.fields if _is_error(each)), ""),
             )
-    return Contract(label_of(model), about(model), found, reader.params)
+    return Contract(label_of(model), about(model), found, reader.params, model.contract)
 
 
 def _is_typed(path: str) -> bool:

@@ -13,6 +13,7 @@ from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
 from mlflow_grpc_client.contract import Contract, Rpc
 from mlflow_grpc_client.errors import PredictError, from_error_message
 from mlflow_grpc_client.payloads import kind_of
+from mlflow_grpc_client.wire import CONTRACT_KEY
 
 if TYPE_CHECKING:
     from mlflow_grpc_client.streams import Answers, AsyncAnswers
@@ -22,7 +23,11 @@ Params = Mapping[str, Any] | None
 Steps = Generator[Call | Learn, Any, Any]
 """What to do, one after the other; the outcome of each is sent or thrown back."""
 
-_BY_A_STALE_CONTRACT = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT)
+_BY_A_STALE_CONTRACT = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+)
 """How a call fails whose messages a restarted server does not know any more."""
 
 _GONE = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
@@ -50,6 +55,11 @@ class BaseTypedModel:
 
     def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
         return Call(method, request, read, self._timeout_s, self._metadata)
+
+    def _metadata_for(self, contract: Contract) -> options.Metadata:
+        """With what the messages are, so that a server that has others now does not take one for another."""
+        known = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
+        return (*self._metadata, *known)
 
     def _contract_now(self) -> Steps:
         """The contract for a stream, which cannot be begun again: so it is asked whether it still holds."""
@@ -81,7 +91,9 @@ class BaseTypedModel:
     def _predict_call(self, contract: Contract, given: Any, params: Params) -> Call:
         if not columns.is_batch(given):
             rpc = contract.rpc("predict")
-            return self._call(rpc.path, _record_bytes(contract, rpc, given, params), lambda data: _answer(rpc, data))
+            return self._typed_call(
+                contract, rpc, _record_bytes(contract, rpc, given, params), lambda data: _answer(rpc, data)
+            )
         count, found = columns.columns_of(given, contract.rpc("predict").request)
         rpc = contract.rpc("predict_batch")
         message = rpc.request_class()
@@ -91,7 +103,10 @@ class BaseTypedModel:
         def read(data: bytes) -> list[Any]:
             return columns.rows_of(rpc.response_class.FromString(data), rpc.response, count)
 
-        return self._call(rpc.path, message.SerializeToString(), read)
+        return self._typed_call(contract, rpc, message.SerializeToString(), read)
+
+    def _typed_call(self, contract: Contract, rpc: Rpc, request: bytes, read: Callable[[bytes], Any]) -> Call:
+        return Call(rpc.path, request, read, self._timeout_s, self._metadata_for(contract))
 
     def _many(self, contract: Contract, records: Any, params: Params, on_error: OnError) -> Stream:
         rpc = contract.rpc("predict_many")
@@ -101,14 +116,15 @@ class BaseTypedModel:
             lambda record: _record_bytes(contract, rpc, record, params),
             lambda data: _answer(rpc, data, self._request_id),
             self._stream_timeout_s,
-            self._metadata,
+            self._metadata_for(contract),
             on_error,
         )
 
     def _parts(self, contract: Contract, record: Any, params: Params, fields: dict[str, Any]) -> Stream:
         rpc = contract.rpc("predict_stream")
         request = _record_bytes(contract, rpc, _given(record, fields), params)
-        return Stream(rpc.path, request, bytes, lambda data: _answer(rpc, data), self._stream_timeout_s, self._metadata)
+        metadata = self._metadata_for(contract)
+        return Stream(rpc.path, request, bytes, lambda data: _answer(rpc, data), self._stream_timeout_s, metadata)
 
 
 def _given(rows: Any, fields: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 CONTENT_TYPE_KEY = "mlflow-content-type"
 REQUEST_ID_KEY = "x-request-id"
 MODEL_KEY = "mlflow-model"
+CONTRACT_KEY = "mlflow-contract"
 
 _pool = DescriptorPool()
 for _file in descriptor_pb2.FileDescriptorSet.FromString(

@@ -8,6 +8,7 @@ missing is found out. A list or map has none where leaving it out means the same
 is wrapped in a message. Lists of lists and values that may be null are wrapped too.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -135,6 +136,7 @@ class FileMaker:
         """
         base = locked.name if locked is not None and locked.name in self._kept else self._bases.name(name, "model")
         self._kept.discard(base)
+        first_message, first_enum = len(self.file.message_type), len(self.file.enum_type)
         self._book, self._known, self._words = Book(base, self._taken, locked), {}, ModelWords()
         self._book.expect(self._book.locked.input)
         inputs = self._root("input", contract.inputs, "value")
@@ -160,7 +162,11 @@ class FileMaker:
             add_field(self._descriptor(rows.name), params_field, PARAMS_NUMBER, params, "one")
             self.comments[rows.name, params_field] = self.comments[inputs.name, params_field]
         batch = Batch(rows, answers) if rows is not None and answers is not None else None
-        return ModelMessages(base, inputs, outputs, params, params_field, error_field, batch, streams, self._words)
+        made = [*self.file.message_type[first_message:], *self.file.enum_type[first_enum:]]
+        digest = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in made)).hexdigest()[:16]
+        return ModelMessages(
+            base, inputs, outputs, params, params_field, error_field, batch, streams, self._words, digest
+        )
 
     def _descriptor(self, name: str) -> DescriptorProto:
         return next(each for each in self.file.message_type if each.name == name)

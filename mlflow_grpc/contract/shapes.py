@@ -148,3 +148,5 @@ class ModelMessages:
     streams: bool = False
     """Whether the model gives answers part by part."""
     words: ModelWords = field(default_factory=ModelWords)
+    fingerprint: str = ""
+    """Another one whenever a descriptor of these messages is another one."""

@@ -45,10 +45,11 @@ class Reader:
         """The values of a column, with ABSENT in the rows that have none."""
         if isinstance(slot.shape, Plain) and not nulls:
             return list(found)
-        return [
+        values = [
             ABSENT if place in nulls else self._value(each, slot.shape, f"{where}[{place}]")
             for place, each in enumerate(found)
         ]
+        return _of_one_length(values) if isinstance(slot.shape, Timestamp) and not self._with_zone else values
 
     def tensor(self, found: Any, shape: Array, count: int, where: str) -> Any:
         """One tensor of so many rows, for each of which there is a shape."""
@@ -99,6 +100,16 @@ class Reader:
         except ValueError:
             _refuse(where, "is no point in time between the years 1 and 9999")
         return text if self._with_zone else text.removesuffix("Z")
+
+
+def _of_one_length(moments: list[Any]) -> list[Any]:
+    """Points in time with as many digits each: pandas takes the form of the first for that of the column."""
+    digits = max((len(each.partition(".")[2]) for each in moments if each is not ABSENT), default=0)
+    if not digits:
+        return moments
+    return [
+        each if each is ABSENT else f"{each.partition('.')[0]}.{each.partition('.')[2]:0<{digits}}" for each in moments
+    ]
 
 
 def _json_of(value: Any) -> Any:

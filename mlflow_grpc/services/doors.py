@@ -8,7 +8,10 @@ from collections.abc import Callable
 
 from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog, Entry
 from mlflow_grpc.engine.execution import Engine
+from mlflow_grpc.errors import ContractChanged
 from mlflow_grpc.services.calls import Call
+
+CONTRACT_KEY = "mlflow-contract"
 
 Find = Callable[[Call], Engine]
 """Finds the engine for a call and tells it to the call; raises a ServingError if there is none."""
@@ -22,9 +25,21 @@ def named(catalog: Catalog) -> Find:
     return lambda call: _found(call, catalog.find(call.metadata(MODEL_KEY)))
 
 
-def only(entry: Entry) -> Find:
-    """Finds one model, whatever the metadata."""
-    return lambda call: _found(call, entry)
+def only(entry: Entry, fingerprint: str) -> Find:
+    """Finds one model, for calls in its own messages.
+
+    What it gives raises ContractChanged for a call that was written for others than those of the fingerprint.
+    """
+
+    def find(call: Call) -> Engine:
+        if call.metadata(CONTRACT_KEY) not in (None, fingerprint):
+            raise ContractChanged(
+                f"The typed messages of the model {entry.name} are not those that this call was written for. Ask the "
+                "server's reflection for them again."
+            )
+        return _found(call, entry)
+
+    return find
 
 
 def _found(call: Call, entry: Entry) -> Engine:

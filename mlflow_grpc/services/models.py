@@ -83,6 +83,7 @@ class ModelsServicer:
     def _add_field_names(self, message: Any, entry: Entry) -> None:
         made = self._typed.messages_of(entry)
         if made is not None:
+            message.contract = made.fingerprint
             message.names.update(made.words.names)
             message.wrappers.extend(made.words.wrappers)
         for part in ("input", "output", "params") if made is not None else ():

@@ -29,7 +29,7 @@ from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_rows import RowsCodec
 from mlflow_grpc.services import doors
 from mlflow_grpc.services.calls import Call, Calls, Door
-from mlflow_grpc.services.doors import CallDoor, StreamDoor
+from mlflow_grpc.services.doors import CallDoor, Find, StreamDoor
 from mlflow_grpc.services.locks import Locks, Verdict
 from mlflow_grpc.services.streams import answer_each, error_message
 
@@ -150,15 +150,16 @@ class TypedService(grpc.GenericRpcHandler):
 
     def _rpcs(self, entry: Entry, codec: RecordCodec, contract: Contract, each: ModelMessages) -> dict[Kind, Any]:
         """What answers the RPCs of a model."""
+        find = doors.only(entry, each.fingerprint)
         one = TypedCodec(codec, contract, each, self._class(each.output.name))
         rpcs = {
-            Kind.ONE: _One(entry, one),
-            Kind.MANY: _Many(entry, one, self._class("error")),
-            Kind.STREAM: _Stream(entry, one),
+            Kind.ONE: _One(find, entry, one),
+            Kind.MANY: _Many(find, entry, one, self._class("error")),
+            Kind.STREAM: _Stream(find, entry, one),
         }
         if each.batch is not None:
             output_class = self._class(each.batch.outputs.name)
-            rpcs[Kind.BATCH] = _Batch(entry, RowsCodec(one, codec, each.batch, output_class))
+            rpcs[Kind.BATCH] = _Batch(find, entry, RowsCodec(one, codec, each.batch, output_class))
         return rpcs
 
     def _class(self, name: str) -> Any:
@@ -168,8 +169,8 @@ class TypedService(grpc.GenericRpcHandler):
 class _One:
     """One model's RPC for one record."""
 
-    def __init__(self, entry: Entry, codec: TypedCodec) -> None:
-        self.door: Door = CallDoor(doors.only(entry))
+    def __init__(self, find: Find, entry: Entry, codec: TypedCodec) -> None:
+        self.door: Door = CallDoor(find)
         self._engine = entry.engine
         self._codec = codec
 
@@ -183,8 +184,8 @@ class _One:
 class _Batch:
     """One model's RPC for rows in columns."""
 
-    def __init__(self, entry: Entry, codec: RowsCodec) -> None:
-        self.door: Door = CallDoor(doors.only(entry))
+    def __init__(self, find: Find, entry: Entry, codec: RowsCodec) -> None:
+        self.door: Door = CallDoor(find)
         self._engine = entry.engine
         self._codec = codec
 
@@ -198,8 +199,8 @@ class _Batch:
 class _Many:
     """One model's RPC for a stream of records."""
 
-    def __init__(self, entry: Entry, codec: TypedCodec, error_class: Any) -> None:
-        self.door: Door = StreamDoor(doors.only(entry))
+    def __init__(self, find: Find, entry: Entry, codec: TypedCodec, error_class: Any) -> None:
+        self.door: Door = StreamDoor(find)
         self._engine = entry.engine
         self._codec = codec
         self._error_class = error_class
@@ -221,8 +222,8 @@ class _Many:
 class _Stream:
     """One model's RPC for an answer in parts."""
 
-    def __init__(self, entry: Entry, codec: TypedCodec) -> None:
-        self.door: Door = CallDoor(doors.only(entry))
+    def __init__(self, find: Find, entry: Entry, codec: TypedCodec) -> None:
+        self.door: Door = CallDoor(find)
         self._engine = entry.engine
         self._codec = codec
 

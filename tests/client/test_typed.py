@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import grpc
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
 from mlflow_grpc_client import AsyncClient, Client, InvalidInput, ModelError, PredictError, Unavailable
 
 from mlflow_grpc.config import ModelConfig
@@ -305,6 +308,23 @@ def test_a_server_with_another_contract(make, folder):
         assert next(model.predict_many([{"a": 1, "b": 2.5}]))["input"]["type"] == "DataFrame"
     with at(address, folder, "no_signature"), pytest.raises(PredictError, match="has no signature"):
         model.predict(x=[1.0, 2.0], mask=3)
+
+
+def test_a_server_whose_columns_have_changed_places(make, tmp_path):
+    """Nothing is taken for another thing: the call is refused, and made again for the types as they are now."""
+    for name in ("xy", "yx"):
+        schema = Schema([ColSpec(DataType.double, column) for column in name])
+        mlflow.pyfunc.save_model(
+            tmp_path / name, python_model=zoo.EchoRows(), signature=ModelSignature(schema), pip_requirements=["mlflow"]
+        )
+    address = f"127.0.0.1:{free_port()}"
+    model = make(address).model("m")
+    rows = [{"y": 2.0, "x": 1.0}]
+    for name in ("xy", "yx"):
+        with at(address, tmp_path, name):
+            for told in (model.predict(x=1.0, y=2.0), model.predict(rows)[0]):
+                assert told["input"]["columns"] == [[f"'{column}'", "float64"] for column in name]
+                assert told["input"]["cells"] == [[f"float {1.0 if column == 'x' else 2.0}"] for column in name]
 
 
 def test_a_server_without_reflection(make, folder):

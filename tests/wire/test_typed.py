@@ -345,3 +345,17 @@ def test_many_columns(columns, methods, tmp_path):
         if methods == 3:
             rows = {name: ["x", "y"] for name in names}
             assert plain(typed("wide_predict_batch", rows)) == rows
+
+
+def test_a_call_for_other_messages_is_refused(served):
+    """With what GetModel says now it is answered; without, as well; with anything else it is not."""
+    _, call, typed = served
+    rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
+    request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
+    now = model.FromString(rpc(request(name="regressor").SerializeToString(), timeout=30)).contract
+    message = typed.input("regressor_predict", {"x": 1.0, "y": 0.5}).SerializeToString()
+    predict: Any = call.channel.unary_unary(f"/{typed.service.full_name}/regressor_predict")
+    assert predict(message, metadata=(("mlflow-contract", now),)) == predict(message)
+    with pytest.raises(grpc.RpcError) as caught:
+        predict(message, metadata=(("mlflow-contract", "0" * 16),))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
