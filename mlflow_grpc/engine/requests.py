@@ -138,11 +138,11 @@ class TextRequest(_Request):
 
 
 @dataclass(frozen=True, slots=True)
-class RecordRequest(_Request):
-    """A record in a message of the model's own type."""
+class _MessageRequest(_Request):
+    """A message of the model's own types."""
 
     hosted: Hosted
-    typed: "TypedCodec"
+    codec: Any
     message: Any
 
     @property
@@ -150,42 +150,43 @@ class RecordRequest(_Request):
         """In bytes."""
         size: int = self.message.ByteSize()
         return size
+
+    def _decode(self) -> ModelInput:
+        decoded: ModelInput = self.codec.decode(self.message)
+        return decoded
+
+    def _explain(self, cause: BaseException | None) -> "InvalidPayload":
+        words: InvalidPayload = self.codec.explain(self.message, cause)
+        return words
+
+    def _encode_decoded(self, predictions: Any, decoded: ModelInput) -> Any:
+        return self.encode(predictions)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRequest(_MessageRequest):
+    """One record."""
+
+    codec: "TypedCodec"
 
     def rows(self) -> "PlainRows | None":
         """The record as a plain row, if it is one and there is a fast way for those."""
         plain = self.hosted.plain
         if plain is None:
             return None
-        values = self.typed.plain_values(self.message)
+        values = self.codec.plain_values(self.message)
         return plain.decoder.row(values) if values is not None else None
 
     def encode(self, predictions: Any) -> Any:
-        """The answer for a plain row."""
-        return self.typed.encode(predictions)
-
-    def _decode(self) -> ModelInput:
-        return self.typed.decode(self.message)
-
-    def _explain(self, cause: BaseException | None) -> "InvalidPayload":
-        return self.typed.explain(self.message, cause)
-
-    def _encode_decoded(self, predictions: Any, decoded: ModelInput) -> Any:
-        return self.typed.encode(predictions)
+        """The answer."""
+        return self.codec.encode(predictions)
 
 
 @dataclass(frozen=True, slots=True)
-class RowsRequest(_Request):
-    """Any number of rows, in a message of columns."""
+class RowsRequest(_MessageRequest):
+    """Any number of rows, in columns."""
 
-    hosted: Hosted
     codec: "RowsCodec"
-    message: Any
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        size: int = self.message.ByteSize()
-        return size
 
     def rows(self) -> "PlainRows | None":
         """The rows as they are, if they are plain and there is a fast way for those."""
@@ -195,12 +196,3 @@ class RowsRequest(_Request):
     def encode(self, predictions: Any) -> Any:
         """The answer."""
         return self.codec.encode(predictions, self.codec.count(self.message))
-
-    def _decode(self) -> ModelInput:
-        return self.codec.decode(self.message)
-
-    def _explain(self, cause: BaseException | None) -> "InvalidPayload":
-        return self.codec.explain(self.message, cause)
-
-    def _encode_decoded(self, predictions: Any, decoded: ModelInput) -> Any:
-        return self.encode(predictions)
