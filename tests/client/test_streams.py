@@ -418,7 +418,14 @@ def test_the_command(address):
 def test_the_command_answers_as_lines_come(address):
     """Each line before the next is there, and an interrupt ends it while it waits for one."""
     whole = [sys.executable, "-m", "mlflow_grpc_client", "-a", address, "-m", "text", "--stream"]
-    with subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    with subprocess.Popen(
+        whole,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell starts what runs in its background with SIGINT ignored, and so do the tests inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as running:
         assert running.stdin
         assert running.stdout
         assert running.stderr
