@@ -140,7 +140,11 @@ class Admission:
                 if turn.done() and not turn.cancelled():
                     self._next_in_line()
                 raise
-        self.enter(size)
+        try:
+            self.enter(size)
+        except NotReady:
+            self._next_in_line()
+            raise
         self.present += 1
 
     def leave_in_turn(self, size: int) -> None:

@@ -274,6 +274,29 @@ def test_a_server_that_drains_answers_what_it_has_read(gated):
     assert not draining.is_alive()
 
 
+def test_streams_that_wait_for_room_end_when_the_server_drains():
+    """All of them, as soon as what is running has ended."""
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=1, queue_calls=2) as server, Caller(server.address) as call:
+        first, *others = (Stream(call) for _ in range(4))
+        first.send("hold")
+        model.wait_until_entered()
+        for place, stream in enumerate(others, start=1):
+            stream.send("x")
+            waits_until(server, lambda place=place: len(admission_of(server)._in_line) == place)
+        draining = threading.Thread(target=lambda: server.run(server.server.drain))
+        draining.start()
+        waits_until(server, lambda: admission_of(server).stage.name == "DRAINING")
+        model.let_go()
+        assert first.next().value == "<hold>"
+        for stream in (first, *others):
+            with pytest.raises(grpc.RpcError) as ended:
+                stream.next()
+            assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        draining.join(10)
+        assert not draining.is_alive()
+
+
 def test_ten_thousand_requests_in_four_streams(gated):
     """None lost, swapped or twice."""
     model, _, call = gated
