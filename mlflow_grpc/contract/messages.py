@@ -355,10 +355,15 @@ class FileMaker:
         return found
 
 
-def is_too_wide(contract: Contract) -> bool:
-    """Whether there are more columns than a message can have."""
-    parts = (contract.inputs, contract.outputs, contract.params)
-    return any(isinstance(part, Record) and len(part.fields) > MOST_FIELDS for part in parts)
+def obstacle(contract: Contract) -> str:
+    """Why no messages can be made for a model; empty if they can."""
+    for part in (contract.inputs, contract.outputs, contract.params):
+        names = [each.name for each in part.fields] if isinstance(part, Record) else []
+        if len(names) > MOST_FIELDS:
+            return f"it has more than {MOST_FIELDS} columns"
+        if len(set(filter(None, names))) < len(list(filter(None, names))):
+            return "two of its columns have the same name"
+    return ""
 
 
 def row_of(kind: Type) -> Type:

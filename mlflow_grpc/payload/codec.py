@@ -100,6 +100,13 @@ class RecordCodec(Codec, Protocol):
         """Finds the words for a refusal of `decode_record` or of the model's own checks."""
         ...
 
+    def decode_columns(self, columns: dict[str, Any]) -> ModelInput | None:
+        """Takes columns of scalars as they are: arrays of their own types, texts in lists, NaN where there is no value.
+
+        None if that would not be what `decode_records` makes of the same.
+        """
+        ...
+
     def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
         """Takes any number of records; raises what `decode_record` raises."""
         ...

@@ -94,6 +94,10 @@ class RecordsCodec:
         """Says that a record was refused; `decode_record` has said why."""
         return InvalidPayload("The record does not fit the model.")
 
+    def decode_columns(self, columns: dict[str, Any]) -> ModelInput | None:
+        """None: records are objects of the schema's."""
+        return None
+
     def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
         """Checks one record after the other."""
         return ModelInput(self._checked(records.each(), bare=False))

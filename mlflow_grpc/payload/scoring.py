@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import Model
 from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPE_PARQUET, CONTENT_TYPES
+from mlflow.types import DataType
 
 from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting import mlflow_internals as internals
@@ -36,6 +37,7 @@ class ScoringCodec:
         self._metadata = metadata
         self._input_schema = metadata.get_input_schema()
         self._explainer = Explainer(metadata, loader_module)
+        self._scalars = _scalars(metadata)
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses a payload and casts it stage by stage as MLflow's server does.
@@ -89,6 +91,14 @@ class ScoringCodec:
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
         """Finds the words for a refusal."""
         return self.explain(self._as_json(record, params), None, cause)
+
+    def decode_columns(self, columns: dict[str, Any]) -> ModelInput | None:
+        """A frame of them, where the columns have names and types that MLflow's parser would leave as they are."""
+        if columns.keys() - self._scalars.keys():
+            return None
+        if any(isinstance(each, np.ndarray) and each.dtype != self._scalars[name] for name, each in columns.items()):
+            return None
+        return ModelInput(pd.DataFrame(columns))
 
     def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
         """Takes records the way that the same ones as JSON go, so that they come to the same."""
@@ -154,6 +164,30 @@ class ScoringCodec:
         else:
             payload = {"dataframe_split": {"data": list(zip(*columns.values(), strict=True))}}
         return _with_params(payload, params)
+
+
+_TAKEN_AS_THEY_ARE = {
+    DataType.boolean,
+    DataType.integer,
+    DataType.long,
+    DataType.float,
+    DataType.double,
+    DataType.string,
+}
+
+
+def _scalars(metadata: Model) -> dict[str, Any]:
+    """The columns of scalars that are not cast when a payload is parsed, with numpy's types for them."""
+    schema = metadata.get_input_schema()
+    if schema is None or not schema.has_input_names() or schema.is_tensor_spec():
+        return {}
+    if internals.is_signature_from_type_hint(metadata):
+        return {}
+    return {
+        spec.name: spec.type.to_numpy()
+        for spec in schema
+        if isinstance(spec.name, str) and isinstance(spec.type, DataType) and spec.type in _TAKEN_AS_THEY_ARE
+    }
 
 
 def _only(rows: Any) -> Any:

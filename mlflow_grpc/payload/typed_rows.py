@@ -86,7 +86,31 @@ class RowsCodec:
             InputRefused: A row does not fit; `explain` says why.
 
         """
-        return self._codec.decode_records(self._records(message), self._one.params(message))
+        params = self._one.params(message)
+        columns = self._arrays(message) if params is None else None
+        decoded = self._codec.decode_columns(columns) if columns is not None else None
+        return decoded or self._codec.decode_records(self._records(message), params)
+
+    def _arrays(self, message: Any) -> dict[str, Any] | None:
+        """The columns by name, as arrays; None if one is none of scalars, or has nulls that NaN cannot stand for."""
+        count = self.count(message)
+        arrays: dict[str, Any] = {}
+        for column in self._columns:
+            slot = column.slot
+            found = getattr(message, slot.name)
+            if not slot.source.name or slot.form != "list" or not isinstance(slot.shape, Plain):
+                return None
+            if not found:
+                continue
+            if slot.shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
+                arrays[slot.source.name] = list(found)
+            else:
+                arrays[slot.source.name] = np.array(found)
+            if column.nulls and (nulls := list(getattr(message, column.nulls))):
+                if slot.shape.type != Proto.TYPE_DOUBLE or max(nulls) >= count:
+                    return None
+                arrays[slot.source.name][nulls] = np.nan
+        return arrays
 
     def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
         """Finds the words for a refusal."""

@@ -57,7 +57,7 @@ def verdict(entry: Entry, catalog: Catalog, locks: Locks) -> Verdict | None:
 
 def _is_typed(loaded: "Loaded") -> bool:
     """Whether messages can be made for a model."""
-    return loaded.record_codec is not None and not messages.is_too_wide(loaded.model.about.contract)
+    return loaded.record_codec is not None and not messages.obstacle(loaded.model.about.contract)
 
 
 def plan(
@@ -77,8 +77,8 @@ def plan(
     for entry in catalog.entries:
         if not entry.config.endpoint or entry.loaded is None:
             continue
-        if messages.is_too_wide(entry.loaded.model.about.contract):
-            logger.warning("%s: no typed RPCs: it has more than %d columns", entry.label, messages.MOST_FIELDS)
+        if obstacle := messages.obstacle(entry.loaded.model.about.contract):
+            logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
         if _is_typed(entry.loaded):
             about, label = entry.loaded.model.about, _label(entry, catalog)
             planned.append((entry, entry.loaded, label, about.contract, locks.of(label, about.lock)))

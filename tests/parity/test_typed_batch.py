@@ -138,6 +138,32 @@ def test_rows_without_a_value(typed, rows):
     same(typed, "optional", payload, columns)
 
 
+@several
+@given(rows_of({"may_double": st.none() | FLOATS, "may_long": INT64, "may_float": st.floats(width=32), "need": FLOATS}))
+def test_numbers_without_a_value(typed, rows):
+    """Optional columns of numbers go to the model as arrays; a double that is not there is NaN, as MLflow has it."""
+    columns = {**rows, "may_double": [0.0 if value is None else value for value in rows["may_double"]]}
+    columns["may_double_nulls"] = [place for place, value in enumerate(rows["may_double"]) if value is None]
+    in_order = {name: rows[name] for name in ("need", "may_long", "may_float", "may_double")}
+    same(typed, "optional", split(in_order), columns)
+
+
+@pytest.mark.parametrize("name", ["may_long", "may_boolean", "may_integer", "may_float", "may_string"])
+def test_nulls_of_other_columns(typed, name):
+    """What MLflow makes of null in them, or its refusal."""
+    caller, oracle = typed("optional")
+    value: Any = {"may_boolean": True, "may_string": "x"}.get(name, 1)
+    payload = split({"need": [1.0, 2.0], name: [value, None]})
+    status, answer = oracle(json.dumps(payload), "application/json")
+    fields = {"need": [1.0, 2.0], name: [value, value], f"{name}_nulls": [1]}
+    outcome, got = caller.outcome("rows_optional_predict_batch", fields)
+    assert (outcome == "OK") == (status == 200), (got, answer)
+    if status == 200:
+        assert list(map(in_any_order, plain(got)["prediction"])) == [
+            in_any_order(each) for each in json.loads(answer)["predictions"]
+        ]
+
+
 def test_an_optional_column_may_be_left_out(typed):
     """As in JSON."""
     same(typed, "optional", split({"need": [1.0, 2.0]}), {"need": [1.0, 2.0]})

@@ -359,3 +359,19 @@ def test_a_call_for_other_messages_is_refused(served):
     with pytest.raises(grpc.RpcError) as caught:
         predict(message, metadata=(("mlflow-contract", "0" * 16),))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_two_columns_of_one_name(tmp_path):
+    """A record could hold but one of them: the plain predict alone."""
+
+    class Rows(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+        def predict(self, context, model_input, params=None):
+            return model_input.to_numpy().tolist()
+
+    signature = ModelSignature(Schema([ColSpec(DataType.double, "a"), ColSpec(DataType.double, "a")]))
+    mlflow.pyfunc.save_model(tmp_path / "twins", python_model=Rows(), signature=signature, pip_requirements=["mlflow"])
+    model = ModelConfig(uri=str(tmp_path / "twins"), name="twins", endpoint=True)
+    with serving_models([(model, None)]) as running, Caller(running.address) as call:
+        rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
+        told = protos.message_named("mlflow_grpc.v1.Model").FromString(rpc(b"", timeout=30))
+        assert [each.path for each in told.rpcs] == ["/MLflow/predict", "/MLflowStream/predict_many"]
