@@ -25,7 +25,12 @@ import model_service_pb2 as pb, model_service_pb2_grpc as stubs
 with grpc.insecure_channel(sys.argv[1]) as channel:
     service = stubs.ModelgRPCServiceStub(channel)
     print(service.get_models(pb.empty()).models[0].predict_operation)
-    print(service.iris_predict(pb.iris_input(**json.loads(sys.argv[2]))).prediction)
+    record = pb.iris_input(**json.loads(sys.argv[2]))
+    print(service.iris_predict(record).prediction)
+    rows = pb.iris_inputs(**{name: [value] * 2 for name, value in json.loads(sys.argv[2]).items()})
+    print(*service.iris_predict_batch(rows).prediction)
+    for answer in service.iris_predict_many(iter([record, pb.iris_input(), record])):
+        print(answer.error.reason or answer.prediction)
 """
 
 NODE = """
@@ -34,10 +39,16 @@ import loader from "@grpc/proto-loader";
 const [file, address, record] = process.argv.slice(2);
 const { model_grpc_service } = grpc.loadPackageDefinition(loader.loadSync(file, { keepCase: true }));
 const client = new model_grpc_service.ModelgRPCService(address, grpc.credentials.createInsecure());
-client.iris_predict(JSON.parse(record), (error, answer) => {
-  console.log(error ? error.message : answer.prediction);
-  client.close();
-});
+const told = (call) => new Promise((done) => call((error, answer) => done(error ? error.message : answer.prediction)));
+const flower = JSON.parse(record);
+console.log(await told((done) => client.iris_predict(flower, done)));
+const rows = Object.fromEntries(Object.entries(flower).map(([name, value]) => [name, [value, value]]));
+console.log((await told((done) => client.iris_predict_batch(rows, done))).join(" "));
+const stream = client.iris_predict_many();
+for (const each of [flower, {}, flower]) stream.write(each);
+stream.end();
+for await (const answer of stream) console.log(answer.error?.reason ?? answer.prediction);
+client.close();
 """
 
 
@@ -64,7 +75,10 @@ def test_in_python(proto, iris, tmp_path):
     command = [sys.executable, str(tmp_path / "call.py"), iris.address, json.dumps(RECORD)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     (expected,) = iris.model.predict(pd.DataFrame([RECORD]), None)
-    assert done.stdout.split() == ["iris_predict", expected]
+    told = done.stdout.split()
+    assert told == ["iris_predict", *[expected] * 4, told[5], expected]
+    assert told[5] != expected
+    assert told[5].isupper()
 
 
 def test_in_node(proto, iris, example):  # noqa: F811 - a fixture
@@ -74,7 +88,10 @@ def test_in_node(proto, iris, example):  # noqa: F811 - a fixture
     command = [tool("node"), str(script), str(proto), iris.address, json.dumps(RECORD)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     (expected,) = iris.model.predict(pd.DataFrame([RECORD]), None)
-    assert (done.stdout.strip(), done.stderr) == (expected, "")
+    told = done.stdout.split()
+    assert (told, done.stderr) == ([*[expected] * 4, told[4], expected], "")
+    assert told[4] != expected
+    assert told[4].isupper()
 
 
 def test_the_descriptor_set_is_what_the_server_has(iris):
