@@ -49,7 +49,7 @@ class Admission:
         self._most_bytes = most_bytes
         self._interval_s = 0.0  # Between two calls that leave, lately, while there are others.
         self._last_left = 0.0
-        self._in_line: deque[asyncio.Future[None]] = deque()  # Of streams, for room.
+        self._in_line: deque[tuple[asyncio.Future[None], int]] = deque()  # Of streams, for room.
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -101,6 +101,9 @@ class Admission:
                 "The payloads that wait in the server are as large as it takes. Try again later, or more slowly.",
                 retry_after_s=self._pause_s(),
             )
+        self._let_in(size)
+
+    def _let_in(self, size: int) -> None:
         if not self.in_flight:
             self._last_left = time.monotonic()
             self._empty.clear()
@@ -115,12 +118,14 @@ class Admission:
         self._bytes -= size
         self.in_flight -= 1
         if self._in_line:
-            self._next_in_line()
+            self._let_in_those_in_line()
         if not self.in_flight:
             self._empty.set()
 
     async def enter_in_turn(self, size: int) -> None:
-        """Lets a message of a stream in as soon as there is room, and takes note of it; it has to `leave_in_turn`.
+        """Lets a message of a stream in, in its turn, and takes note of it; it has to `leave_in_turn`.
+
+        Nothing overtakes it, so a large one gets its room too. One that waits already is let in when the server drains.
 
         Args:
             size: Its size, in bytes or characters.
@@ -129,35 +134,42 @@ class Admission:
             NotReady: The model is loading, or the server is draining.
 
         """
-        while self.in_flight and (
-            self.in_flight >= self._most_calls * STREAMS_SHARE or self._bytes + size > self._most_bytes * STREAMS_SHARE
-        ):
-            turn = asyncio.get_running_loop().create_future()
-            self._in_line.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._next_in_line()
-                raise
+        if self.stage is not Stage.OPEN:
+            raise NotReady(self.stage.value)
+        if not self._in_line and self._has_room_for_streams(size):
+            self._let_in_turn(size)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_line.append((turn, size))
         try:
-            self.enter(size)
-        except NotReady:
-            self._next_in_line()
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave_in_turn(size)
+            else:
+                self._let_in_those_in_line()  # Those behind it, if it was the first; it is taken out there.
             raise
-        self.present += 1
 
     def leave_in_turn(self, size: int) -> None:
         """A message of a stream has been answered; `size` as it was then."""
         self.present -= 1
         self.leave(size)
 
-    def _next_in_line(self) -> None:
-        while self._in_line:
-            turn = self._in_line.popleft()
+    def _has_room_for_streams(self, size: int) -> bool:
+        return not self.in_flight or (
+            self.in_flight < self._most_calls * STREAMS_SHARE and self._bytes + size <= self._most_bytes * STREAMS_SHARE
+        )
+
+    def _let_in_turn(self, size: int) -> None:
+        self.present += 1
+        self._let_in(size)
+
+    def _let_in_those_in_line(self) -> None:
+        while self._in_line and (self._in_line[0][0].done() or self._has_room_for_streams(self._in_line[0][1])):
+            turn, size = self._in_line.popleft()
             if not turn.done():
+                self._let_in_turn(size)
                 turn.set_result(None)
-                return
 
     async def wait_until_empty(self) -> None:
         """Returns once no admitted call is left; at once if there is none."""

@@ -4,6 +4,7 @@ Rule of this module: every way in which a call can end is a `ServingError` or an
 only waits; a call that takes long, or for ever, holds up no other.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -105,18 +106,40 @@ class Engine:
         size = request.size
         self.admission.enter(size)
         try:
-            return await self._answer(request, size, time_remaining_s)
+            limit_s = self._limit_s(time_remaining_s)
+            return await self._answer(request, size, limit_s, time.monotonic() + limit_s)
         finally:
             self.admission.leave(size)
 
-    async def predict_in_turn(self, request: Request, *, time_remaining_s: float | None) -> Any:
-        """Answers one request of a stream, which waits outside while there is no room; else as `predict`."""
+    async def begin(self, request: Request, *, time_remaining_s: float | None) -> "asyncio.Future[Any]":
+        """Lets in one request of a stream, which waits outside while there is no room.
+
+        The server's time limit is for waiting and answering together.
+
+        Args:
+            request: What is asked.
+            time_remaining_s: How long the caller will wait for the stream, in seconds; None if for ever.
+
+        Returns:
+            Its answer, which may end as that of `predict`.
+
+        Raises:
+            NotReady: The server is draining.
+            TimeLimitExceeded: There was no room in time.
+
+        """
         size = request.size
-        await self.admission.enter_in_turn(size)
+        limit_s = self._limit_s(time_remaining_s)
+        deadline = time.monotonic() + limit_s
         try:
-            return await self._answer(request, size, time_remaining_s)
-        finally:
-            self.admission.leave_in_turn(size)
+            async with asyncio.timeout(limit_s):
+                await self.admission.enter_in_turn(size)
+        except TimeoutError:
+            raise self._too_late(limit_s) from None
+        answering = asyncio.ensure_future(self._answer(request, size, limit_s, deadline))
+        # Not in the coroutine: one that is cancelled before it begins does not come to its `finally`.
+        answering.add_done_callback(lambda _: self.admission.leave_in_turn(size))
+        return answering
 
     async def predict_stream(self, request: Request, *, time_remaining_s: float | None) -> AsyncGenerator[Any]:
         """Gives the parts of the answer of a model that streams, each when it is there.
@@ -154,9 +177,7 @@ class Engine:
         finally:
             self.admission.leave(size)
 
-    async def _answer(self, request: Request, size: int, time_remaining_s: float | None) -> Any:
-        limit_s = self._limit_s(time_remaining_s)
-        deadline = time.monotonic() + limit_s
+    async def _answer(self, request: Request, size: int, limit_s: float, deadline: float) -> Any:
         try:
             if self._batcher is not None and size <= MOST_BATCHED_CHARACTERS:
                 return await self._batcher.run(request, deadline=deadline)

@@ -4,6 +4,7 @@ Rule of this module: a thread is held only while a part is made, so that a calle
 model's iterator is closed in a thread too, once, and never while it runs.
 """
 
+import asyncio
 import contextvars
 import logging
 import threading
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 CLOSE_S = 30.0
 """How long an iterator that was left early may wait for a thread to be closed in, in seconds."""
 
+_closing: set[asyncio.Task[None]] = set()
+"""Tasks that nobody waits for; the event loop alone would forget them."""
+
 
 class Parts:
     """The parts of one answer; used from the event loop only."""
@@ -32,8 +36,9 @@ class Parts:
         self._threads = threads
         # MLflow keeps what belongs to a prediction in a context variable, which has to be there in each thread.
         self._context = contextvars.copy_context()
-        self._lock = threading.Lock()  # Of the three below.
+        self._lock = threading.Lock()  # Of what follows.
         self._running = False
+        self._begun = False
         self._left = False
         self._ended = False
 
@@ -54,7 +59,7 @@ class Parts:
         with self._lock:
             if self._left:
                 return None
-            self._running = True
+            self._running = self._begun = True
         try:
             part = self._context.run(next, self._iterator, None)
         except BaseException:
@@ -82,8 +87,14 @@ class Parts:
                 return
             self._left = True
             running = self._running
-        if not running:
-            try:
-                await self._threads.run(self._close, deadline=time.monotonic() + CLOSE_S)
-            except (TimeoutError, NotReady):
-                logger.warning("no thread was free to close a model's predict_stream, which its caller left")
+        if not running and self._begun:
+            # Nobody waits for that: the caller has gone, or is to be told what went wrong.
+            closing = asyncio.get_running_loop().create_task(self._close_in_thread())
+            _closing.add(closing)
+            closing.add_done_callback(_closing.discard)
+
+    async def _close_in_thread(self) -> None:
+        try:
+            await self._threads.run(self._close, deadline=time.monotonic() + CLOSE_S)
+        except (TimeoutError, NotReady):
+            logger.warning("no thread was free to close a model's predict_stream, which its caller left")

@@ -1,7 +1,7 @@
 """Streams of requests, answered in their order.
 
-Rule of this module: a stream takes no more than it can give back. So many requests are read ahead that batches fill; a
-caller that does not read its answers is not read from either.
+Rule of this module: a stream takes no more than it can give back. So many requests are read ahead that batches fill,
+but only once those before them have been let in; a caller that does not read its answers is not read from either.
 """
 
 import asyncio
@@ -15,15 +15,17 @@ from mlflow_grpc.errors import CallerGaveUp, NotReady, ServingError
 from mlflow_grpc.services.calls import SHUTDOWN, Call, as_serving_error, log_failed_request
 
 READ_AHEAD = 128
-"""How many requests of a stream may be in the server at a time: two batches of the usual size."""
+"""How many requests of a stream may be in the server at a time: a batch of the usual size."""
 
-_END = None
+Begin = Callable[[Any], Awaitable["asyncio.Future[Any]"]]
+"""Lets a request in, when there is room for it, and gives what will be its answer."""
 
 
 async def answer_each(
     requests: AsyncIterator[Any],
     call: Call,
-    answer: Callable[[Any], Awaitable[Message]],
+    begin: Begin,
+    message_of: Callable[[Any], Message],
     in_place: Callable[[ServingError], Message],
 ) -> None:
     """Writes an answer for each request, in their order.
@@ -31,23 +33,22 @@ async def answer_each(
     Args:
         requests: What is asked, as it comes.
         call: What they come with, and what the answers are written to.
-        answer: Answers one request; several are answered at a time.
+        begin: Begins to answer one request; several are under way at a time.
+        message_of: The message for an answer.
         in_place: What stands in the place of an answer that there is none of.
 
     Raises:
-        NotReady: The server is draining: what came before has been answered.
+        NotReady: The server is draining: what had been read has been answered.
         CallerGaveUp: The deadline of the stream passed.
 
     """
-    room = asyncio.Semaphore(READ_AHEAD)
-    line: asyncio.Queue[asyncio.Future[Message] | None] = asyncio.Queue()
-    reading = asyncio.create_task(_read(requests, answer, room, line))
-    call.end_reading = reading.cancel
+    line = _Line(requests, begin)
+    call.end_reading = line.end
     place = 0
     try:
-        while (answered := await line.get()) is not _END:
+        while (answered := await line.waiting.get()) is not None:
             try:
-                message = await answered
+                message = message_of(await answered)
             except (NotReady, CallerGaveUp):
                 raise
             except Exception as error:  # noqa: BLE001 - it stands in its place
@@ -55,44 +56,62 @@ async def answer_each(
                 log_failed_request(call, told, place)
                 message = in_place(told)
             await call.write(message)
-            room.release()
+            line.room.release()
             place += 1
-        await asyncio.wait({reading})
-        if reading.cancelled():
+        if line.is_ended:
             raise NotReady(SHUTDOWN)
-        reading.result()
+        await line.reading
     finally:
-        reading.cancel()
+        line.reading.cancel()
         left = []
-        while not line.empty():
-            if (waiting := line.get_nowait()) is not _END:
-                waiting.cancel()
-                left.append(waiting)
-        await asyncio.gather(reading, *left, return_exceptions=True)
+        while not line.waiting.empty():
+            if (answered := line.waiting.get_nowait()) is not None:
+                answered.cancel()
+                left.append(answered)
+        await asyncio.gather(line.reading, *left, return_exceptions=True)
 
 
-async def _read(
-    requests: AsyncIterator[Any],
-    answer: Callable[[Any], Awaitable[Message]],
-    room: asyncio.Semaphore,
-    line: "asyncio.Queue[asyncio.Future[Message] | None]",
-) -> None:
-    """Reads requests as long as there is room for their answers."""
-    try:
-        while True:
-            await room.acquire()
-            try:
-                request = await anext(requests)
-            except StopAsyncIteration:
-                return
-            except ServingError as error:
-                failed = asyncio.get_running_loop().create_future()
-                failed.set_exception(error)
-                line.put_nowait(failed)
-                continue
-            line.put_nowait(asyncio.ensure_future(answer(request)))
-    finally:
-        line.put_nowait(_END)
+class _Line:
+    """The answers of a stream that wait to be written, in their order."""
+
+    def __init__(self, requests: AsyncIterator[Any], begin: Begin) -> None:
+        self.room = asyncio.Semaphore(READ_AHEAD)
+        self.waiting: asyncio.Queue[asyncio.Future[Any] | None] = asyncio.Queue()
+        self.is_ended = False
+        self._requests = requests
+        self._begin = begin
+        self._holds_none = True  # Whether no request has been read that is not in the line yet.
+        self.reading = asyncio.create_task(self._read())
+
+    def end(self) -> None:
+        """Has nothing more read; what has been read is answered."""
+        self.is_ended = True
+        if self._holds_none:
+            self.reading.cancel()
+
+    async def _read(self) -> None:
+        """Reads requests, as long as there is room for their answers."""
+        try:
+            while not self.is_ended:
+                await self.room.acquire()
+                self.waiting.put_nowait(await self._next())
+        except StopAsyncIteration:
+            return
+        finally:
+            self.waiting.put_nowait(None)
+
+    async def _next(self) -> "asyncio.Future[Any]":
+        """The answer of the next request, once that has been let in."""
+        try:
+            request = await anext(self._requests)
+            self._holds_none = False
+            return await self._begin(request)
+        except ServingError as error:
+            failed = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
+        finally:
+            self._holds_none = True
 
 
 def error_message(kind: type[Message], error: ServingError) -> Message:

@@ -1,7 +1,8 @@
 """Services MLflow and MLflowStream: a string in, a string out."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,14 @@ class StreamServicer:
         """Answers each payload of a stream, in their order."""
         content_type = call.metadata(CONTENT_TYPE_KEY)
 
-        async def answer(request: Any) -> Message:
+        def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
             asked = call.engine.text(request.value, content_type)
-            return _output(await call.engine.predict_in_turn(asked, time_remaining_s=call.context.time_remaining()))
+            begun: Awaitable[asyncio.Future[Any]] = call.engine.begin(
+                asked, time_remaining_s=call.context.time_remaining()
+            )
+            return begun
 
-        await answer_each(requests, call, answer, _failed)
+        await answer_each(requests, call, begin, _output, _failed)
 
     async def predict_stream(self, request: Any, call: Call) -> None:
         """Gives the parts of one answer; see `Engine.predict_stream` for the errors."""

@@ -4,8 +4,9 @@ Rule of this module: its messages stand in a pool of the server's own, so that n
 server in the process can clash with them.
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -208,12 +209,11 @@ class _Many:
     async def call(self, requests: AsyncIterator[Any], call: Call) -> None:
         """Answers each record, in their order; what fails has its error in its place."""
 
-        async def answer(request: Any) -> Message:
+        def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
             asked = self._engine.record(request, self._codec)
-            answer: Message = await self._engine.predict_in_turn(asked, time_remaining_s=call.context.time_remaining())
-            return answer
+            return self._engine.begin(asked, time_remaining_s=call.context.time_remaining())
 
-        await answer_each(requests, call, answer, self._failed)
+        await answer_each(requests, call, begin, lambda answer: answer, self._failed)
 
     def _failed(self, error: ServingError) -> Message:
         return self._codec.failed(error_message(self._error_class, error))

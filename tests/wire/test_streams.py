@@ -232,6 +232,43 @@ def test_streams_wait_for_room_and_leave_some_for_calls():
             assert [each.value for each in stream.rest()] == [f"<hold {number}>" for number in range(20)]
 
 
+def test_a_large_request_is_not_overtaken_and_all_that_fit_are_let_in():
+    """It waits for its room, those behind it wait for it, and then they all come in at once."""
+    model = GatedModel()
+    bounds: dict[str, Any] = {"queue_calls": 100, "queue_bytes": 2_000}
+    with serving(model, PlainCodec(), threads=4, **bounds) as server, Caller(server.address) as call:
+        admission = admission_of(server)
+        held, large, small = (Stream(call) for _ in range(3))
+        held.send("hold 1", "hold 2")
+        model.wait_until_entered(2)
+        large.send("x" * 999)
+        waits_until(server, lambda: len(admission._in_line) == 1)
+        small.send("hold a", "hold b", "hold c")
+        waits_until(server, lambda: len(admission._in_line) == 2)
+        assert admission.in_flight == 2
+        model.let_go()
+        for stream, count in ((held, 2), (large, 1), (small, 3)):
+            stream.end()
+            assert len(stream.rest()) == count
+        assert model.calls.index("x" * 999) == 2
+        waits_until(server, lambda: (admission.in_flight, admission._bytes, len(admission._in_line)) == (0, 0, 0))
+
+
+def test_what_waits_for_room_is_not_read_ahead():
+    """Of a stream of large requests only those are in memory that have been let in, and one more."""
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=1, queue_bytes=4_000) as server, Caller(server.address) as call:
+        stream = Stream(call)
+        stream.send(*["hold" + "x" * 996] * 50)
+        model.wait_until_entered()
+        admission = admission_of(server)
+        waits_until(server, lambda: len(admission._in_line) == 1)
+        assert admission.in_flight == 2
+        model.let_go()
+        stream.end()
+        assert len(stream.rest()) == 50
+
+
 def test_a_cancelled_stream_gives_its_turn_to_the_next():
     """A stream that is let in the moment that it goes does not take the turn along."""
     model = GatedModel()
@@ -274,8 +311,8 @@ def test_a_server_that_drains_answers_what_it_has_read(gated):
     assert not draining.is_alive()
 
 
-def test_streams_that_wait_for_room_end_when_the_server_drains():
-    """All of them, as soon as what is running has ended."""
+def test_streams_that_wait_for_room_are_answered_when_the_server_drains():
+    """All that was read is, and nothing more is read."""
     model = GatedModel()
     with serving(model, PlainCodec(), threads=1, queue_calls=2) as server, Caller(server.address) as call:
         first, *others = (Stream(call) for _ in range(4))
@@ -288,8 +325,8 @@ def test_streams_that_wait_for_room_end_when_the_server_drains():
         draining.start()
         waits_until(server, lambda: admission_of(server).stage.name == "DRAINING")
         model.let_go()
-        assert first.next().value == "<hold>"
-        for stream in (first, *others):
+        for stream, expected in ((first, "<hold>"), *((stream, "<x>") for stream in others)):
+            assert stream.next().value == expected
             with pytest.raises(grpc.RpcError) as ended:
                 stream.next()
             assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -402,6 +439,22 @@ def test_a_part_that_takes_too_long_ends_the_call():
         assert "0.3 s" in (caught.value.details() or "")
         model.gate.release()
         assert model.closed.wait(10)
+
+
+def test_a_model_whose_threads_are_all_held_answers_in_time():
+    """What never began has nothing to be closed: the error comes at the time limit."""
+    model = PartsModel()
+    with serving(model, PlainCodec(), threads=1, timeout_s=0.3) as server, Caller(server.address) as call:
+        hung = [stream_of(call, "hold") for _ in range(6)]
+        began = time.monotonic()
+        for answers in hung:
+            with pytest.raises(grpc.RpcError) as caught:
+                list(answers)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - began < 10
+        waits_until(server, lambda: admission_of(server).in_flight == 0)
+        for _ in hung:
+            model.gate.release()
 
 
 def test_a_model_that_gives_whole_answers_has_no_parts(gated):
