@@ -9,7 +9,7 @@ Rule of this module: neither is imported. What derives from their classes has im
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from mlflow_grpc.config import Decorator
@@ -19,6 +19,7 @@ from mlflow_grpc.contract.types import Contract, Record, Tensor
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError
 from mlflow_grpc.hosting import classes, records
 from mlflow_grpc.hosting.model import About, SchemaTexts
+from mlflow_grpc.hosting.parts import each_part
 from mlflow_grpc.hosting.records import RecordRefused, RecordSchema
 
 NEWER, OLDER = "ml_base", "ml_model_abc"
@@ -111,8 +112,9 @@ class MLModel:
         """
         if len(data) != 1:
             raise InvalidPayload(f"predict_stream takes one record, and these are {len(data)}.")
-        with _errors_told(""):
-            for part in self._model.predict_stream(data=data[0]):
+        found = each_part(lambda: self._model.predict_stream(data=data[0]), lambda: _errors_told(""))
+        with closing(found) as parts:
+            for part in parts:
                 yield [part]
 
 
@@ -121,8 +123,6 @@ def _errors_told(place: str) -> Iterator[None]:
     """Turns whatever the model raises, for the record at a place, into InvalidPayload or ModelFailed."""
     try:
         yield
-    except GeneratorExit:
-        raise
     except BaseException as error:
         if any(classes.derives_from(type(error), package, REFUSAL) for package in (NEWER, OLDER)):
             refused = RecordRefused(str(error), records.violations_behind(error))

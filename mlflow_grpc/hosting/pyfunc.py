@@ -30,6 +30,7 @@ from mlflow_grpc.hosting import arrays
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import About, InputRefused, SchemaTexts
+from mlflow_grpc.hosting.parts import each_part
 from mlflow_grpc.hosting.requirements import unmet_requirements
 from mlflow_grpc.settings import Requirements
 
@@ -175,8 +176,7 @@ class PyfuncModel:
         """
         if isinstance(data, pd.DataFrame | pd.Series | np.ndarray | list) and len(data) != 1:
             raise InvalidPayload(f"predict_stream takes one row, and these are {len(data)}.")
-        with _errors_told():
-            yield from self._model.predict_stream(data, params=params)
+        yield from each_part(lambda: self._model.predict_stream(data, params=params), _errors_told)
 
 
 @contextmanager
@@ -184,8 +184,6 @@ def _errors_told() -> Iterator[None]:
     """Turns whatever comes out of MLflow and the model into InputRefused or ModelFailed."""
     try:
         yield
-    except GeneratorExit:
-        raise
     except BaseException as error:
         if internals.input_was_refused(error):
             raise InputRefused from error

@@ -12,7 +12,18 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message as ProtoMessage
 
 from mlflow_grpc.contract.messages import row_of
-from mlflow_grpc.contract.shapes import Array, ModelMessages, Plain, Slot
+from mlflow_grpc.contract.shapes import (
+    Array,
+    Boxed,
+    Message,
+    ModelMessages,
+    OneOf,
+    Plain,
+    Slot,
+    Timestamp,
+    Value,
+    Words,
+)
 from mlflow_grpc.contract.types import Contract, Tensor
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
@@ -105,15 +116,24 @@ class TypedCodec:
     def as_record(self, value: Any) -> Any:
         """What was predicted, by the names of the output: a bare value for the only one, a list of one for each."""
         slots = self._messages.output.slots
-        if self._is_bare and len(slots) == 1:
-            values = [value]
-        elif isinstance(value, list | tuple | np.ndarray):
+        if len(slots) == 1:
+            return self._as_only(slots[0], value)
+        if isinstance(value, list | tuple | np.ndarray):
             values = list(value)
         else:
             return value
         if len(values) != len(slots):
             unwritable("output", f"{len(values)} values for {len(slots)} fields")
         return {slot.source.name or slot.name: each for slot, each in zip(slots, values, strict=True)}
+
+    def _as_only(self, slot: Slot, value: Any) -> dict[str, Any]:
+        """What was predicted for the only output: as a record of it, bare, or as the only column of a table."""
+        name = slot.source.name or slot.name
+        if isinstance(value, dict) and not self._is_bare and (value.keys() <= {name} or not _takes_objects(slot)):
+            return value
+        if isinstance(value, list | tuple | np.ndarray) and len(value) == 1 and _is_single(slot):
+            return {name: value[0]}
+        return {name: value}
 
     def params(self, message: Any) -> dict[str, Any] | None:
         """The params that are there; None if there are none."""
@@ -154,6 +174,14 @@ def _only_plain(slots: list[Slot]) -> tuple[str, type] | None:
         return None
     kind = _SAME.get(slots[0].shape.type)
     return None if kind is None else (slots[0].name, kind)
+
+
+def _takes_objects(slot: Slot) -> bool:
+    return slot.form == "map" or isinstance(slot.shape, Message | Value | OneOf | Boxed)
+
+
+def _is_single(slot: Slot) -> bool:
+    return slot.form == "one" and isinstance(slot.shape, Plain | Words | Timestamp)
 
 
 def _is_plain(slot: Slot) -> bool:

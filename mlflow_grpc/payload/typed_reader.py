@@ -17,6 +17,9 @@ from mlflow_grpc.payload.codec import ABSENT
 EXACT = 2**53
 """Integers up to here are the same as a float."""
 
+MOST_EMPTY = 1_000
+"""Rows without elements, of which a shape of a few bytes could say that there are any number."""
+
 
 class Reader:
     """Reads messages into records."""
@@ -137,6 +140,8 @@ def _array_of(value: Any, shape: Array, where: str) -> Any:
     )
     if not fits or any(size < 0 for size in sizes) or math.prod(sizes) != len(value.data):
         _refuse(where, f"must have the shape {list(shape.shape)} (-1 is any size) and as many elements in data")
+    if 0 in sizes and math.prod(sizes[: sizes.index(0)]) > MOST_EMPTY:
+        _refuse(where, f"has more than {MOST_EMPTY} rows without elements")
     # Of texts and bytes as numpy's own types, those at the end would lose their NULs.
     kind = object if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) else None
     return np.array(value.data, dtype=kind).reshape(sizes)
