@@ -48,7 +48,7 @@ def _schema(specs: list[dict[str, Any]] | None, name: str) -> Record | Tensor | 
 
 def _field(spec: dict[str, Any]) -> Field:
     required = spec.get("required", True)
-    name = str(spec.get("name") or "")
+    name = "" if spec.get("name") is None else str(spec["name"])
     return Field(name, _type(spec, name), required=required, nullable=not required)
 
 

@@ -38,6 +38,7 @@ class ScoringCodec:
         self._input_schema = metadata.get_input_schema()
         self._explainer = Explainer(metadata, loader_module)
         self._scalars = _scalars(metadata)
+        self._labels = _labels(metadata)
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses a payload and casts it stage by stage as MLflow's server does.
@@ -117,7 +118,7 @@ class ScoringCodec:
             if all(isinstance(part, np.ndarray) and part.ndim for part in parts) and len(set(map(len, parts))) == 1:
                 return [dict(zip(predictions, row, strict=True)) for row in zip(*parts, strict=True)]
         if isinstance(predictions, pd.DataFrame):
-            return list(predictions.to_dict("records"))
+            return list(_with_text_names(predictions).to_dict("records"))
         if isinstance(predictions, pd.Series):
             return list(predictions.to_list())
         if isinstance(predictions, list) or (isinstance(predictions, np.ndarray) and predictions.ndim):
@@ -134,36 +135,57 @@ class ScoringCodec:
                 return {name: _only(part) for name, part in predictions.items()}
             return predictions
         if isinstance(predictions, pd.DataFrame):
-            predictions = predictions.to_dict("records")
+            predictions = _with_text_names(predictions).to_dict("records")
         elif isinstance(predictions, pd.Series):
             predictions = predictions.to_list()
         return _only(predictions) if isinstance(predictions, list | np.ndarray) else predictions
 
     def _as_json(self, record: Any, params: dict[str, Any] | None) -> str:
         payload: dict[str, Any]
-        names = [spec.name for spec in self._input_schema] if self._input_schema is not None else []
         if not isinstance(record, dict) or (self._input_schema is not None and self._input_schema.is_tensor_spec()):
             payload = {"inputs": record}
-        elif all(names):
+        elif self._labels and not all(isinstance(label, str) for label in self._labels.values()):
+            columns = [self._labels[name] for name in record]
+            payload = {"dataframe_split": {"columns": columns, "data": [list(record.values())]}}
+        elif self._labels:
             payload = {"dataframe_records": [record]}
         else:
             values = list(record.values())
             payload = {"inputs": values} if len(values) == 1 else {"dataframe_split": {"data": [values]}}
-        return _with_params(payload, params)
+        return self._dumped(payload, params)
+
+    def _dumped(self, payload: dict[str, Any], params: dict[str, Any] | None) -> str:
+        is_tensor = self._input_schema is not None and self._input_schema.is_tensor_spec()
+        default = _as_an_element if is_tensor else _as_mlflow_reads_it
+        return json.dumps({**payload, "params": params} if params else payload, default=default)
 
     def _rows_as_json(self, records: Records, params: dict[str, Any] | None) -> str:
         payload: dict[str, Any]
         columns = records.columns
         if self._input_schema is not None and self._input_schema.is_tensor_spec():
             payload = {"inputs": columns if self._input_schema.has_input_names() else next(iter(columns.values()))}
-        elif self._input_schema is not None and self._input_schema.has_input_names():
+        elif self._labels:
             rows = list(zip(*columns.values(), strict=True))
-            payload = {"dataframe_split": {"columns": list(columns), "data": rows}}
+            payload = {"dataframe_split": {"columns": [self._labels[name] for name in columns], "data": rows}}
         elif len(columns) == 1:
             payload = {"inputs": next(iter(columns.values()))}
         else:
             payload = {"dataframe_split": {"data": list(zip(*columns.values(), strict=True))}}
-        return _with_params(payload, params)
+        return self._dumped(payload, params)
+
+
+def _labels(metadata: Model) -> dict[str, Any]:
+    """The labels of the columns by their names as texts, since a frame may have integers for labels; none if there are
+    columns without.
+    """
+    schema = metadata.get_input_schema()
+    if schema is None or any(spec.name is None or spec.name == "" for spec in schema):
+        return {}
+    return {str(spec.name): spec.name for spec in schema}
+
+
+def _with_text_names(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame if all(isinstance(name, str) for name in frame.columns) else frame.rename(columns=str)
 
 
 _TAKEN_AS_THEY_ARE = {
@@ -196,14 +218,15 @@ def _only(rows: Any) -> Any:
     return rows[0]
 
 
-def _with_params(payload: dict[str, Any], params: dict[str, Any] | None) -> str:
-    return json.dumps({**payload, "params": params} if params else payload, default=_as_mlflow_reads_it)
-
-
 def _as_mlflow_reads_it(value: Any) -> Any:
     if value is ABSENT:
         return None
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value.tolist()
+    return value.tolist() if isinstance(value, np.ndarray) else base64.b64encode(value).decode()
+
+
+def _as_an_element(value: Any) -> Any:
+    """MLflow takes the elements of a tensor of bytes as texts, and refuses what is not ASCII."""
+    return value.tolist() if isinstance(value, np.ndarray) else value.decode("latin-1")
 
 
 def _reads_as_json(values: list[Any]) -> bool:

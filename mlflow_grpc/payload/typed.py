@@ -28,7 +28,7 @@ from mlflow_grpc.contract.types import Contract, Tensor
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_writer import fill, unwritable
+from mlflow_grpc.payload.typed_writer import as_unwritable, fill, unwritable
 
 
 class TypedCodec:
@@ -106,7 +106,8 @@ class TypedCodec:
                 with contextlib.suppress(ValueError):  # Past 64 bits, or a lone surrogate: told below.
                     setattr(output, name, value)
                     return output
-        fill(output, self._messages.output, self.as_record(self._codec.value(predictions)), "")
+        with as_unwritable():
+            fill(output, self._messages.output, self.as_record(self._codec.value(predictions)), "")
         return output
 
     def failed(self, error: ProtoMessage) -> ProtoMessage:

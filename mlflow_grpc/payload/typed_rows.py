@@ -18,7 +18,7 @@ from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnwritableAnswer
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_writer import extend, put, unwritable
+from mlflow_grpc.payload.typed_writer import as_unwritable, extend, is_nothing, put, unwritable
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
@@ -173,11 +173,15 @@ class RowsCodec:
             UnwritableAnswer: They are not what the model's output says, or not for so many rows.
 
         """
+        with as_unwritable():
+            return self._encoded(predictions, count)
+
+    def _encoded(self, predictions: Any, count: int) -> Message:
         output = self._output_class()
-        # A Series; pandas need not be there for a model that gives none.
-        is_series = hasattr(predictions, "to_numpy") and predictions.ndim == 1
+        # A Series of numpy's own types; pandas need not be there for a model that gives none.
+        is_series = isinstance(getattr(predictions, "dtype", None), np.dtype) and hasattr(predictions, "to_numpy")
         whole = predictions.to_numpy() if is_series else predictions
-        if isinstance(whole, np.ndarray) and whole.ndim and len(whole) == count and self._put_array(output, whole):
+        if type(whole) is np.ndarray and whole.ndim and len(whole) == count and self._put_array(output, whole):
             return output
         rows = self._codec.rows(predictions)
         if len(rows) != count:
@@ -219,7 +223,7 @@ class RowsCodec:
         if slot.form == "one":
             put(output, slot, values, where)
             return
-        nulls = [place for place, value in enumerate(values) if value is None]
+        nulls = [place for place, value in enumerate(values) if is_nothing(value)]
         if nulls and not column.nulls and not isinstance(slot.shape, Value):
             unwritable(f"{where}[{nulls[0]}]", "no value")
         if column.nulls:

@@ -4,8 +4,10 @@ Rule of this module: no value is changed on the way. What a message cannot say e
 """
 
 import datetime
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -16,6 +18,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.typed_reader import EXACT
 
 _INTEGERS: dict[int, tuple[int, int]] = {
@@ -26,11 +29,36 @@ _INTEGERS: dict[int, tuple[int, int]] = {
 }
 
 
+MOST_DEPTH = 30
+"""Of a google.protobuf.Value: each level takes up to three messages, and protobuf reads no more than a hundred."""
+
+
+@contextmanager
+def as_unwritable() -> Iterator[None]:
+    """Whatever protobuf or numpy does not take is the model's fault too."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnwritableAnswer(
+            "The model's output is not what its schema says, or cannot be written in its messages. The plain predict "
+            "of service MLflow gives whatever the model returns."
+        ) from error
+
+
 def unwritable(where: str, what: str) -> NoReturn:
     """Says that the model's output has something, at a place, that its messages cannot hold."""
     raise UnwritableAnswer(
         f"The model's output is not what its schema says: {where} has {what}. The plain predict of service MLflow "
         "gives whatever the model returns."
+    )
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a value stands for none: None, and what pandas and numpy have for that where NaN is not to be had."""
+    return (
+        value is None
+        or type(value).__name__ in ("NaTType", "NAType")
+        or (isinstance(value, np.datetime64) and bool(np.isnat(value)))
     )
 
 
@@ -41,7 +69,7 @@ def fill(message: Any, shape: Message, value: Any, path: str) -> None:
     rest = dict(value)
     for slot in shape.slots:
         each = rest.pop(slot.source.name or slot.name, None)
-        if each is not None:
+        if not is_nothing(each):
             put(message, slot, each, f"{path}.{slot.source.name or slot.name}".lstrip("."))
     if rest:
         unwritable(path or "it", "fields that the schema does not have")
@@ -61,24 +89,24 @@ def put(message: Any, slot: Slot, value: Any, where: str) -> None:
         if not isinstance(value, dict):
             unwritable(where, f"a value of type {type(value).__name__}")
         field = getattr(message, slot.name)
-        for key, each in value.items():
+        for key, each in _keyed(value, where):
             if isinstance(slot.shape, Plain | Words):
-                field[str(key)] = _scalar(each, slot.shape, f"{where}.{key}")
+                field[key] = _scalar(each, slot.shape, f"{where}.{key}")
             else:
-                _write(field[str(key)], slot.shape, each, f"{where}.{key}")
+                _write(field[key], slot.shape, each, f"{where}.{key}")
 
 
 def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, filler: Any = None) -> None:
     """Writes values into a repeated field; `filler` stands there where a value is None, if there may be such."""
     if isinstance(shape, Plain | Words):
         field.extend(
-            filler if each is None and filler is not None else _scalar(each, shape, f"{where}[{place}]")
+            filler if filler is not None and is_nothing(each) else _scalar(each, shape, f"{where}[{place}]")
             for place, each in enumerate(values)
         )
         return
     for place, each in enumerate(values):
         made = field.add()
-        if each is not None or filler is None:
+        if filler is None or not is_nothing(each):
             _write(made, shape, each, f"{where}[{place}]")
 
 
@@ -113,21 +141,56 @@ def _write(message: Any, shape: Shape, value: Any, where: str) -> None:
             unwritable(where, f"a value of type {type(value).__name__}")
 
 
+def _keyed(value: dict[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
+    """The entries of a dictionary with their keys as JSON writes them."""
+    seen = set()
+    for key, each in value.items():
+        text = json.dumps(key) if isinstance(key, bool | int | float) or key is None else key
+        if not isinstance(text, str) or text in seen:
+            unwritable(where, "a key that is no text, or is there twice as text")
+        seen.add(text)
+        yield text, each
+
+
 def _array(value: Any, where: str) -> Any:
+    """An array as it is; lists as an array of objects, which numpy would make one type of."""
+    if isinstance(value, np.ma.MaskedArray):
+        unwritable(where, "a mask")
+    if isinstance(value, np.ndarray):
+        return value
     try:
-        return np.asarray(value)
-    except ValueError:  # Rows of different shapes.
+        array = np.array(value, dtype=object)
+    except ValueError:
         unwritable(where, "rows of different shapes")
+    if any(isinstance(each, list | tuple | np.ndarray) for each in array.ravel()):
+        unwritable(where, "rows of different shapes")
+    return array
 
 
 def _elements(array: Any, shape: Array, where: str) -> list[Any]:
     if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) or array.dtype.kind not in "biuf":
         return [_scalar(each, Plain(shape.element), where) for each in array.ravel().tolist()]
-    with np.errstate(all="ignore"):
-        own = array.astype(shape.dtype)
-    if not np.array_equal(own, array, equal_nan=array.dtype.kind == "f"):
+    if not _is_exact(array, np.dtype(shape.dtype)):
         unwritable(where, f"numbers that are not exact as {shape.dtype}")
-    return list(own.ravel().tolist())
+    return list(array.astype(shape.dtype).ravel().tolist())
+
+
+def _is_exact(array: Any, dtype: Any) -> bool:
+    """Whether the numbers of an array are the same in another type; True and False are no numbers."""
+    if array.dtype == dtype or not array.size:
+        return True
+    if "b" in (array.dtype.kind, dtype.kind):
+        return False
+    if array.dtype.kind in "iu" and dtype.kind == "f":
+        most = 2 ** (np.finfo(dtype).nmant + 1)
+        return bool(-most <= int(array.min()) and int(array.max()) <= most)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        # As Python's integers: numpy would compare them as floats. The highest float below 2^64 is further off than 1.
+        if not np.isfinite(array).all() or int(array.min()) < limits.min or int(array.max()) > limits.max:
+            return False
+    with np.errstate(all="ignore"):
+        return bool(np.array_equal(array.astype(dtype), array, equal_nan=array.dtype.kind == "f"))
 
 
 def _write_alternative(message: Any, shape: OneOf, value: Any, where: str) -> None:
@@ -204,9 +267,11 @@ def _exactly(value: Any, kind: int) -> Any:
 
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
-        return value
-    if isinstance(value, bool | int | float | bytes | dict | list):
+        return value if value.isascii() or _is_utf_8(value) else None
+    if isinstance(value, bool | int | float | bytes | dict | list) or is_nothing(value):
         return None
+    if hasattr(value, "nanosecond"):  # pandas' points in time have more digits than Python's.
+        return str(value.isoformat())
     try:
         plain = pydantic_core.to_jsonable_python(value)  # Dates, UUIDs, decimals: what JSON has text for.
     except pydantic_core.PydanticSerializationError:
@@ -214,38 +279,37 @@ def _text(value: Any) -> str | None:
     return plain if isinstance(plain, str) else None
 
 
+def _is_utf_8(text: str) -> bool:
+    """Whether there are no lone surrogates in a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _write_moment(message: timestamp_pb2.Timestamp, value: Any, where: str) -> None:
     """Without a zone it is UTC."""
-    nanos = getattr(value, "nanosecond", 0)
-    if isinstance(value, np.datetime64):
-        whole = int(value.astype("datetime64[ns]").astype(np.int64))
-        message.seconds, message.nanos = divmod(whole, 10**9)
-        return
-    if isinstance(value, str):
-        try:
-            value = datetime.datetime.fromisoformat(value)
-        except ValueError:
-            unwritable(where, "a text that is no point in time")
-    if not isinstance(value, datetime.datetime):
-        unwritable(where, f"a value of type {type(value).__name__}")
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=datetime.UTC)
-    whole_s, rest = divmod(value - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(seconds=1))
-    message.seconds, message.nanos = whole_s, rest.microseconds * 1000 + nanos
+    try:
+        message.seconds, message.nanos = moments.seconds_and_nanos(value)
+    except (TypeError, ValueError) as error:
+        unwritable(where, str(error))
 
 
-def _write_json(message: struct_pb2.Value, value: Any, where: str) -> None:
+def _write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = 0) -> None:
     """Whatever JSON can say."""
+    if depth > MOST_DEPTH:
+        unwritable(where.partition("[")[0].partition(".")[0], f"lists and objects more than {MOST_DEPTH} deep")
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     if isinstance(value, dict):
         message.struct_value.SetInParent()
-        for key, each in value.items():
-            _write_json(message.struct_value.fields[str(key)], each, f"{where}.{key}")
+        for key, each in _keyed(value, where):
+            _write_json(message.struct_value.fields[key], each, f"{where}.{key}", depth + 1)
     elif isinstance(value, list | tuple | set | frozenset):
         message.list_value.SetInParent()
         for place, each in enumerate(value):
-            _write_json(message.list_value.values.add(), each, f"{where}[{place}]")
-    elif value is None:
+            _write_json(message.list_value.values.add(), each, f"{where}[{place}]", depth + 1)
+    elif is_nothing(value):
         message.null_value = struct_pb2.NULL_VALUE
     elif isinstance(value, bool):
         message.bool_value = value

@@ -185,6 +185,9 @@ def test_an_optional_column_may_be_left_out(typed):
             {"x": {"data": [1, 2, 3, math.nan]}, "mask": [0, 2**60]},
         ),
         ("tensor_named", {"inputs": {"text": ["a", ""]}}, {"text": ["a", ""]}),
+        ("tensor_bytes", {"inputs": {"one": ["a", "b"], "two": [["c", "d"], ["e", "f"]]}}, {
+            "one": [b"a", b"b"], "two": {"data": [b"c", b"d", b"e", b"f"], "shape": [2, 2]},
+        }),
     ],
 )  # fmt: skip
 def test_other_signatures(typed, name, payload, columns):

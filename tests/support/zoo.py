@@ -170,6 +170,9 @@ def _signatures() -> dict[str, ModelSignature | None]:
             inputs=Schema([TensorSpec(np.dtype("float64"), (-1, 2), "x"), TensorSpec(np.dtype("int64"), (-1,), "mask")])
         ),
         "tensor_named": ModelSignature(inputs=Schema([TensorSpec(np.dtype("object"), (-1,), "text")])),
+        "tensor_bytes": ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype("S"), (-1,), "one"), TensorSpec(np.dtype("S"), (-1, 2), "two")])
+        ),
         "params": ModelSignature(inputs=Schema([ColSpec(DataType.double, "a")]), params=PARAMS),
         "params_only": ModelSignature(params=PARAMS),
         "chat": ModelSignature(

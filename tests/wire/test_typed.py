@@ -375,3 +375,33 @@ def test_two_columns_of_one_name(tmp_path):
         rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
         told = protos.message_named("mlflow_grpc.v1.Model").FromString(rpc(b"", timeout=30))
         assert [each.path for each in told.rpcs] == ["/MLflow/predict", "/MLflowStream/predict_many"]
+
+
+def test_models_of_named_targets_and_columns_without_texts_for_names(tmp_path):
+    """What scikit-learn is fitted with: a Series or a frame with a name, columns that are called 0, 1, 2."""
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [0.5, -1.0, 2.0]})
+    words, numbers = pd.Series(["a", "b", "a"], name="word"), pd.DataFrame({"target": [1.0, 2.0, 4.0]})
+    bare = pd.DataFrame(frame.to_numpy())
+    fitted = {
+        "words": (LogisticRegression().fit(frame, words), frame, words),
+        "column": (LinearRegression().fit(frame, numbers), frame, numbers),
+        "integers": (LinearRegression().fit(bare, [1.0, 2.0, 4.0]), bare, np.array([1.0, 2.0, 4.0])),
+    }
+    for name, (model, data, target) in fitted.items():
+        mlflow.sklearn.save_model(
+            model, tmp_path / name, signature=infer_signature(data, target), pip_requirements=["scikit-learn"]
+        )
+    models = [ModelConfig(uri=str(tmp_path / name), name=name, endpoint=True) for name in fitted]
+    with serving_models([(each, None) for each in models]) as running, Caller(running.address) as call:
+        typed = TypedCaller(call.channel)
+        for name, (model, data, _) in fitted.items():
+            record: Any = typed.input(f"{name}_predict", {})
+            for field, value in zip(record.DESCRIPTOR.fields, data.iloc[0], strict=True):
+                setattr(record, field.name, value)
+            (output,) = [each for each in typed.method(f"{name}_predict").output_type.fields if each.number == 1]
+            expected = np.ravel(model.predict(data[:1])).tolist()
+            assert [getattr(typed(f"{name}_predict", record), output.name)] == expected
+            together = typed(f"{name}_predict_batch", batch_of(typed, name, [record, record]))
+            assert list(getattr(together, output.name)) == expected * 2

@@ -1,0 +1,97 @@
+"""payload/typed_writer.py: no value becomes another one on its way into a message."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlflow_grpc import protos
+from mlflow_grpc.contract import service
+from mlflow_grpc.contract.fields import PACKAGE
+from mlflow_grpc.contract.messages import FileMaker
+from mlflow_grpc.contract.types import AnyValue, Contract, Field, Kind, MapOf, Record, Scalar, Tensor, Type
+from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.payload.typed_writer import fill
+from tests.support.typed import plain
+
+
+def written(kind: Type, value: Any) -> Any:
+    """What stands in a field of this type for a value."""
+    maker = FileMaker()
+    record = Record("out", [Field("x", kind, required=isinstance(kind, MapOf))])
+    made = maker.add("m", Contract(Record("in", [Field("a", Scalar(Kind.LONG))]), record))
+    service.add_service(maker.file, [made])
+    pool = protos.pool_with(maker.file)
+    message: Any = protos.message_class(pool.FindMessageTypeByName(f"{PACKAGE}.{made.output.name}"))()
+    fill(message, made.output, {"x": value}, "")
+    assert message.SerializeToString() is not None
+    return plain(message).get("x")
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else {}
+
+
+FLOATS, WIDE, BYTES = Tensor("float64", (-1, -1)), Tensor("uint64", (-1, -1)), Tensor("bytes", (-1, -1))
+SMALL, WORDS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("bool", (-1, -1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (Scalar(Kind.STRING), pd.Timestamp("2020-01-01T00:00:00.123456789"), "2020-01-01T00:00:00.123456789"),
+        (Scalar(Kind.DATETIME), pd.NaT, None),
+        (Scalar(Kind.DATETIME), np.datetime64("NaT"), None),
+        (Scalar(Kind.LONG), pd.NA, None),
+        (MapOf(Scalar(Kind.LONG)), {1: 2, "a": 3}, {"1": 2, "a": 3}),
+        (MapOf(Scalar(Kind.LONG)), {True: 2, None: 3}, {"true": 2, "null": 3}),
+        (AnyValue(), {False: None}, {"false": None}),
+        (FLOATS, np.array([2**53, -(2**53)]), [2.0**53, -(2.0**53)]),
+        (FLOATS, [1, 2.5], [1.0, 2.5]),
+        (WIDE, np.array([2**64 - 1], dtype=np.uint64), [2**64 - 1]),
+        (WIDE, np.array([1.0, 2.0]), [1, 2]),
+        (SMALL, np.array([-128, 127]), [-128, 127]),
+        (WORDS, ["a\0", "b"], ["a\0", "b"]),
+        (BYTES, [b"a\0", b"\xff"], [b"a\0", b"\xff"]),
+        (BITS, [True, False], [True, False]),
+    ],
+)
+def test_what_is_exact_is_written(kind, value, expected):
+    """As it is, or as JSON would have it; nothing where there is nothing."""
+    found = written(kind, value)
+    assert (found["data"] if isinstance(kind, Tensor) else found) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (FLOATS, np.array([2**53 + 1])),
+        (FLOATS, np.array([2**64 - 1], dtype=np.uint64)),
+        (FLOATS, [2**53 + 1, 1.0]),
+        (FLOATS, [True, False]),
+        (FLOATS, np.array([True])),
+        (FLOATS, np.ma.array([1.0, 2.0], mask=[True, False])),
+        (FLOATS, [[1.0], [1.0, 2.0]]),
+        (Tensor("float32", (-1, -1)), np.array([0.1])),
+        (WIDE, np.array([2.0**64])),
+        (WIDE, np.array([-1])),
+        (WIDE, np.array([np.nan])),
+        (SMALL, np.array([128])),
+        (BITS, [1.0, 0.0]),
+        (BITS, np.array([1, 0])),
+        (WORDS, [1, "a"]),
+        (WORDS, np.array([1, 2])),
+        (Scalar(Kind.STRING), "\ud800"),
+        (Scalar(Kind.DATETIME), "2020-01-01T00:00:00.1234567891"),
+        (Scalar(Kind.DATETIME), np.datetime64("10000-01-01")),
+        (MapOf(Scalar(Kind.LONG)), {1: 2, "1": 3}),
+        (AnyValue(), {True: 2, "true": 3}),
+        (AnyValue(), {(1, 2): 3}),
+        (AnyValue(), nested(40)),
+    ],
+)
+def test_what_is_not_is_refused(kind, value):
+    """It is the model's fault, and said so."""
+    with pytest.raises(UnwritableAnswer):
+        written(kind, value)
