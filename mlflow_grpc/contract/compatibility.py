@@ -38,9 +38,20 @@ def changes(old: ModelLock, new: ModelLock) -> list[Change]:
     """What differs for clients between two versions of a model; the new one has its numbers from the old one's lock."""
     comparison = _Comparison(old, new)
     return [
+        *_rpcs(old, new),
         *comparison.message(old.input, new.input, "input", Side.CALLS),
         *comparison.message(old.output, new.output, "output", Side.ANSWERS),
     ]
+
+
+def _rpcs(old: ModelLock, new: ModelLock) -> Iterator[Change]:
+    """RPCs that are not there any more, or not yet; nothing is known of those of a lock that does not tell."""
+    for kind in old.rpcs:
+        if kind not in new.rpcs:
+            yield Change(Side.CALLS, kind, "the model has this RPC no more", True)
+    for kind in new.rpcs if old.rpcs else ():
+        if kind not in old.rpcs:
+            yield Change(Side.CALLS, kind, "added: old clients do not call it", False)
 
 
 class _Comparison:
@@ -48,6 +59,8 @@ class _Comparison:
 
     def __init__(self, old: ModelLock, new: ModelLock) -> None:
         self._old, self._new = old.messages, new.messages
+        # The columns of rows: a lock that does not tell of RPCs may have been of a model that takes them.
+        self._columns = old.input if not old.rpcs or "predict_batch" in old.rpcs else None
         self._seen: set[tuple[str, str, Side]] = set()
 
     def message(self, old_role: str, new_role: str, place: str, side: Side) -> Iterator[Change]:
@@ -66,7 +79,10 @@ class _Comparison:
                     side, where, f"was {before.type}, is {after.type}: another number, and {_LOST[side]}", True
                 )
             else:
-                yield from (Change(side, where, *each) for each in _differences(before, after, side))
+                is_column = side is Side.CALLS and old_role == self._columns
+                yield from (
+                    Change(side, where, *each) for each in _differences(before, after, side, is_column=is_column)
+                )
                 yield from self.message(named(before.type)[1], named(after.type)[1], where, side)
         for key, after in new.fields.items():
             if key not in old.fields:
@@ -97,16 +113,17 @@ def _added(message: Members, member: Member, where: str, side: Side) -> Change:
     return Change(side, where, "added: old clients do not see it", False)
 
 
-def _differences(old: Member, new: Member, side: Side) -> Iterator[tuple[str, bool]]:
-    """How a field of the same type differs, and whether that breaks."""
-    # A list or map that is left out is an empty one, required or not.
+def _differences(old: Member, new: Member, side: Side, *, is_column: bool) -> Iterator[tuple[str, bool]]:
+    """How a field of the same type differs, and whether that breaks; `is_column` if rows have it too."""
+    # A list or map that is left out is an empty one, required or not. In rows, though, one that is not required may be
+    # named among its column's nulls, which a required one has not: what stands in its place would be taken for it.
     has_presence = not new.type.startswith(("repeated ", "map<"))
-    if side is Side.CALLS and old.required != new.required and has_presence:
+    if side is Side.CALLS and old.required != new.required and (has_presence or is_column):
         if new.required:
             yield "required now: old clients may leave it out", True
         else:
             yield "may be left out now", False
-    if side is Side.ANSWERS and old.nullable != new.nullable and has_presence:
+    if side is Side.ANSWERS and old.nullable != new.nullable:
         if new.nullable:
             yield "may be absent now: old clients would read zero, or nothing", True
         else:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError, model_validator
 
-from mlflow_grpc.contract.names import Scope
+from mlflow_grpc.contract.names import UNSPECIFIED, Scope, is_identifier
 from mlflow_grpc.errors import StartError
 
 FILE_NAME = "model_service.lock.json"
@@ -20,8 +20,11 @@ FILE_NAME = "model_service.lock.json"
 FORMAT = 1
 """Of the file. A reader that meets a higher one does not know what it says."""
 
-MOST = 2**29 - 1
-"""The highest number that a field can have."""
+MOST = 99_999
+"""The highest number that a column can have: 100,000 more is that of the field with its nulls."""
+
+MOST_OF_WORDS = 2**31 - 1
+"""And a word of an enum."""
 
 OF_PROTOBUF = range(19_000, 20_000)
 """Numbers that protobuf keeps for itself."""
@@ -29,13 +32,19 @@ OF_PROTOBUF = range(19_000, 20_000)
 OF_THE_CONTRACT = range(1_000, 1_100)
 """Numbers of the fields that are no columns: the params, say."""
 
+PARAMS = "(params)"
+"""What stands in the lock for the field of the params."""
+
+PARAMS_NUMBER = OF_THE_CONTRACT.start
+"""Of that field."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Role = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
 """The name of a message or enum without that of its model."""
 Kind = Literal["record", "wrapper", "union", "enum"]
-TAKEN: dict[Kind, tuple[str, ...]] = {"union": ("value",), "enum": ("unspecified",)}
+TAKEN: dict[Kind, tuple[str, ...]] = {"union": ("value",), "enum": (UNSPECIFIED,)}
 """Names within a message or enum that nothing of the model's can have."""
-Number = Annotated[StrictInt, Field(ge=1, le=2**31 - 1)]
+Number = Annotated[StrictInt, Field(ge=1, le=MOST_OF_WORDS)]
 
 
 class _Part(BaseModel):
@@ -80,21 +89,31 @@ class Members(_Part):
             raise ValueError(f"number {twice} is given twice: {', '.join(owners) or 'reserved'}")
         scope = Scope(*TAKEN.get(self.kind, ()))
         for each in both.values():
-            if scope.name(each.name, "field") != each.name:
+            if not (is_identifier(each.name) and each.name[0].isalpha() and scope.is_free(each.name)):
                 raise ValueError(f"the name {each.name} is given twice, or no name that protobuf can have")
-        columns = {key: each for key, each in both.items() if not key.startswith("(")}
-        if own := [key for key, each in columns.items() if self.kind == "record" and each.number in OF_THE_CONTRACT]:
-            raise ValueError(f"number {both[own[0]].number} of {own[0]!r} is none that a column can have")
-        if self.kind != "enum" and (bad := [each for each in numbers if each > MOST or each in OF_PROTOBUF]):
-            raise ValueError(f"number {bad[0]} is none that a field can have (1 to {MOST}, without 19000 to 19999)")
+            scope.take(each.name)
+        if self.kind != "enum":
+            self._numbers_are_of_fields(both)
         return self
+
+    def _numbers_are_of_fields(self, both: dict[str, Member]) -> None:
+        if PARAMS in both and both[PARAMS].number != PARAMS_NUMBER:
+            raise ValueError(f"number {both[PARAMS].number} of {PARAMS!r} is none that it can have ({PARAMS_NUMBER})")
+        columns = {key: each.number for key, each in both.items() if key != PARAMS}
+        for key, number in (*columns.items(), *(("reserved", number) for number in self.reserved)):
+            if number in OF_THE_CONTRACT:
+                raise ValueError(f"number {number} of {key!r} is none that a column can have")
+            if number > MOST or number in OF_PROTOBUF:
+                raise ValueError(f"number {number} is none that a field can have (1 to {MOST}, without 19000 to 19999)")
 
 
 class ModelLock(_Part):
     """What is locked of one model."""
 
-    name: str = ""
+    name: Name | Literal[""] = ""
     """What its RPCs and messages begin with; empty if it is not known."""
+    rpcs: tuple[Name, ...] = ()
+    """The last parts of the names of its RPCs; empty if they are not known."""
     input: str = ""
     output: str = ""
     """The messages of calls and answers, by their names without that of the model, as all names here."""
@@ -113,6 +132,8 @@ class ModelLock(_Part):
         for role in filter(None, (self.input, self.output)):
             if role not in self.messages:
                 raise ValueError(f"there is no message {role}")
+        if self.input and self.input == self.output:
+            raise ValueError(f"{self.input} is of calls and of answers")
         return self
 
 
@@ -160,9 +181,14 @@ def parse(text: str, source: str) -> Lock:
     try:
         return Lock.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        words = str(problem["msg"]).removeprefix("Value error, ")
-        raise StartError(f"{source} is no lock: {'.'.join(map(str, problem['loc']))}: {words}") from None
+        raise StartError(f"{source} is no lock: {problem_of(error)}") from None
+
+
+def problem_of(error: ValidationError) -> str:
+    """What is wrong, in one line, with the place where there is one."""
+    problem = error.errors()[0]
+    words = str(problem["msg"]).removeprefix("Value error, ")
+    return ": ".join(filter(None, (".".join(map(str, problem["loc"])), words)))
 
 
 def read(path: Path) -> Lock:

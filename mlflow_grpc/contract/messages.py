@@ -23,9 +23,10 @@ from google.protobuf.descriptor_pb2 import (
 
 from mlflow_grpc.contract.comments import words_of
 from mlflow_grpc.contract.fields import PACKAGE, add_field
-from mlflow_grpc.contract.lock import ModelLock
-from mlflow_grpc.contract.names import Scope
-from mlflow_grpc.contract.numbering import PARAMS, Book, distinct, keys_of, keys_of_types, word_name, word_of
+from mlflow_grpc.contract.lock import MOST, PARAMS, PARAMS_NUMBER, ModelLock
+from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, Scope, word_name
+from mlflow_grpc.contract.numbering import Book, Reserved, distinct, keys_of, keys_of_types, word_of
+from mlflow_grpc.contract.scalars import SCALARS, element
 from mlflow_grpc.contract.shapes import (
     Array,
     Batch,
@@ -66,13 +67,10 @@ HEADER = "The typed RPCs of the models of a server, made by `mlflow-grpc proto` 
 OWN_MESSAGES = ("empty", "model", "model_collection", "error", "field_violation")
 """Names of the messages that belong to no model (`mlflow_grpc.contract.service`)."""
 
-PARAMS_NUMBER = 1000
-"""Of the field that holds a model's params: columns pass over the numbers from 1000 to 1099."""
+ERROR_NUMBER = PARAMS_NUMBER + 1
+"""Of the field that, in a stream, holds why there is no answer: columns pass over the numbers from 1000 to 1099."""
 
-ERROR_NUMBER = 1001
-"""Of the field that, in a stream, holds why there is no answer."""
-
-NULLS_NUMBER = 100_000
+NULLS_NUMBER = MOST + 1
 """What is added to the number of a column for that of the field with its nulls."""
 
 MOST_FIELDS = 4_000
@@ -80,40 +78,22 @@ MOST_FIELDS = 4_000
 
 Proto = FieldDescriptorProto
 
-_SCALARS: dict[Kind, "Proto.Type.ValueType"] = {
-    Kind.BOOLEAN: Proto.TYPE_BOOL,
-    Kind.INTEGER: Proto.TYPE_INT32,
-    Kind.LONG: Proto.TYPE_INT64,
-    Kind.FLOAT: Proto.TYPE_FLOAT,
-    Kind.DOUBLE: Proto.TYPE_DOUBLE,
-    Kind.STRING: Proto.TYPE_STRING,
-    Kind.BINARY: Proto.TYPE_BYTES,
-}
-_TENSORS: dict[str, tuple[str, "Proto.Type.ValueType"]] = {
-    "float64": ("double", Proto.TYPE_DOUBLE),
-    "float32": ("float", Proto.TYPE_FLOAT),
-    "float16": ("float", Proto.TYPE_FLOAT),
-    "int64": ("int64", Proto.TYPE_INT64),
-    **dict.fromkeys(("int32", "int16", "int8"), ("int32", Proto.TYPE_INT32)),
-    "uint64": ("uint64", Proto.TYPE_UINT64),
-    **dict.fromkeys(("uint32", "uint16", "uint8"), ("uint32", Proto.TYPE_UINT32)),
-    "bool": ("bool", Proto.TYPE_BOOL),
-}
-_WORDS = ("string", Proto.TYPE_STRING)  # Of every other dtype: str, object.
-_BYTES = ("bytes", Proto.TYPE_BYTES)
-
 
 class FileMaker:
     """Makes the messages of models, one after the other, in one file."""
 
-    def __init__(self, bases: Iterable[str] = ()) -> None:
+    def __init__(self, locks: Iterable[ModelLock] = ()) -> None:
         """Args:
-        bases: What the messages of models begin with that have locks; nobody else's do.
+        locks: What is locked of models, here or not: no other model's messages get the names of theirs.
         """
         self.file = FileDescriptorProto(name=FILE, package=PACKAGE, syntax="proto3")
-        self._kept = {base for base in bases if base}
-        self._bases = Scope(*OWN_MESSAGES, *self._kept)
-        self._taken = Scope(*OWN_MESSAGES, SERVICE)
+        self._taken = FileScope(*OWN_MESSAGES, SERVICE)
+        self._reserved: dict[str, Reserved] = {}
+        for each in locks:
+            if each.name and each.name not in self._reserved:
+                self._reserved[each.name] = Reserved(each.name, self._taken, each)
+        self._bases = Scope(*OWN_MESSAGES, *self._reserved)
+        self._given: set[str] = set()
         self.comments: dict[tuple[str, str], str] = {("", ""): HEADER}
         """What is said of messages and their fields; see `mlflow_grpc.contract.proto_text`."""
         self.locks: dict[str, ModelLock] = {}
@@ -134,10 +114,13 @@ class FileMaker:
             streams: Whether it gives answers part by part.
 
         """
-        base = locked.name if locked is not None and locked.name in self._kept else self._bases.name(name, "model")
-        self._kept.discard(base)
+        reserved = self._reserved.get(locked.name) if locked is not None else None
+        if reserved is None or reserved.locked != locked or locked.name in self._given:
+            reserved = Reserved(self._bases.name(name, "model"), self._taken, locked or ModelLock())
+        base = reserved.base
+        self._given.add(base)
         first_message, first_enum = len(self.file.message_type), len(self.file.enum_type)
-        self._book, self._known, self._words = Book(base, self._taken, locked), {}, ModelWords()
+        self._book, self._known, self._words = Book(reserved, self._taken), {}, ModelWords()
         self._book.expect(self._book.locked.input)
         inputs = self._root("input", contract.inputs, "value")
         params, params_field = None, ""
@@ -150,7 +133,7 @@ class FileMaker:
         self._book.expect(self._book.locked.output)
         outputs = self._root("output", contract.outputs, "prediction")
         self.locks[name] = self._book.close(self.file, inputs.name, outputs.name)
-        error_field = self._scope_of(outputs).name("error", "error")
+        error_field = self._book.numbers(outputs.name).error_field()
         add_field(self._descriptor(outputs.name), error_field, ERROR_NUMBER, Message("error"), "one")
         self.comments[outputs.name, error_field] = (
             f"Set in a stream only, by {base}_predict_many, in the place of a record that failed."
@@ -164,16 +147,14 @@ class FileMaker:
         batch = Batch(rows, answers) if rows is not None and answers is not None else None
         made = [*self.file.message_type[first_message:], *self.file.enum_type[first_enum:]]
         digest = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in made)).hexdigest()[:16]
-        return ModelMessages(
+        made_of_model = ModelMessages(
             base, inputs, outputs, params, params_field, error_field, batch, streams, self._words, digest
         )
+        self.locks[name] = self.locks[name].model_copy(update={"rpcs": tuple(map(str, made_of_model.rpcs))})
+        return made_of_model
 
     def _descriptor(self, name: str) -> DescriptorProto:
         return next(each for each in self.file.message_type if each.name == name)
-
-    def _scope_of(self, message: Message) -> Scope:
-        """The names that a message has or has had."""
-        return Scope(*(slot.name for slot in message.slots), *self._descriptor(message.name).reserved_name)
 
     def _rows(self, role: str, part: Record | Tensor | None, row: Message) -> Rows | None:
         """The message for any number of rows, in columns; None for what has no rows."""
@@ -182,12 +163,12 @@ class FileMaker:
             isinstance(kind, Tensor) and kind == row_of(kind) for kind in kinds
         ):
             return None
-        rows = Rows(self._taken.name(f"{self._book.base}_{role}", role))
+        rows = Rows(self._book.derived[role])
         descriptor = self.file.message_type.add(name=rows.name)
         descriptor.reserved_name.extend(self._descriptor(row.name).reserved_name)
         descriptor.reserved_range.extend(self._descriptor(row.name).reserved_range)
         self.comments[rows.name, ""] = "Rows, in columns: each field has an entry for each row."
-        scope = self._scope_of(row)
+        numbers = self._book.numbers(row.name)
         for slot in row.slots:
             whole = isinstance(slot.shape, Array)
             kind = slot.source.type
@@ -196,8 +177,9 @@ class FileMaker:
             add_field(descriptor, slot.name, slot.number, shape, column.form)
             self.comments[rows.name, slot.name] = self.comments[row.name, slot.name]
             nulls = ""
-            if not whole and (slot.source.nullable or not slot.source.required):
-                nulls = scope.name(f"{slot.name}_nulls", "nulls")
+            # Models predict None for columns too that their output schema requires: one row's answer leaves it out.
+            if not whole and (role == "outputs" or slot.source.nullable or not slot.source.required):
+                nulls = numbers.nulls_of(slot.name)
                 add_field(descriptor, nulls, NULLS_NUMBER + slot.number, Plain(Proto.TYPE_UINT64), "list")
                 self.comments[rows.name, nulls] = (
                     f"The rows, counted from 0, that have no {slot.name}: what stands there is of no meaning."
@@ -289,7 +271,7 @@ class FileMaker:
             case Scalar(kind=Kind.DATETIME):
                 return Timestamp()
             case Scalar():
-                return Plain(_SCALARS[kind.kind], kind.kind, kind.format)
+                return Plain(SCALARS[kind.kind], kind.kind, kind.format)
             case Enumeration():
                 return self._enum(kind)
             case Record() if kind.fields:
@@ -308,7 +290,7 @@ class FileMaker:
         if key not in self._known:
             name = self._book.name(key, kind.name, "enum")
             enum = EnumDescriptorProto(name=name)
-            enum.value.add(name=word_name(name, "unspecified"), number=0)
+            enum.value.add(name=word_name(name, UNSPECIFIED), number=0)
             self.comments[name, enum.value[0].name] = "None of them."
             numbers = self._book.numbers(name)
             for word_key, word in zip(distinct(kind.values), kind.values, strict=True):
@@ -323,12 +305,12 @@ class FileMaker:
         return found
 
     def _array(self, tensor: Tensor) -> Shape:
-        word, kind = _element(tensor.dtype)
+        word, kind = element(tensor.dtype)
         if not tensor.shape:
             return Plain(kind)
         key = ("array", word)
         if key not in self._known:
-            name = self._taken.name(f"{self._book.base}_{word}_tensor", "tensor")
+            name = self._book.derived[f"{word}_tensor"]
             descriptor = self.file.message_type.add(name=name)
             self._words.wrappers.append(f"{PACKAGE}.{name}")
             add_field(descriptor, "data", 1, Plain(kind), "list")
@@ -369,7 +351,3 @@ def obstacle(contract: Contract) -> str:
 def row_of(kind: Type) -> Type:
     """What one row of a column is: a tensor without the size of its batch, anything else itself."""
     return Tensor(kind.dtype, kind.shape[1:]) if isinstance(kind, Tensor) and kind.shape[:1] == (-1,) else kind
-
-
-def _element(dtype: str) -> tuple[str, "Proto.Type.ValueType"]:
-    return _BYTES if dtype.startswith(("bytes", "|S", "S")) else _TENSORS.get(dtype, _WORDS)

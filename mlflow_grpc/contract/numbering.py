@@ -17,16 +17,15 @@ from google.protobuf.descriptor_pb2 import (
     FieldDescriptorProto,
     FileDescriptorProto,
 )
+from pydantic import ValidationError
 
 from mlflow_grpc.contract import lock
-from mlflow_grpc.contract.lock import Kind, Member, Members, ModelLock
-from mlflow_grpc.contract.names import Scope
+from mlflow_grpc.contract.lock import PARAMS, Kind, Member, Members, ModelLock
+from mlflow_grpc.contract.names import UNSPECIFIED, FieldScope, FileScope, Scope, WordScope, word_name
+from mlflow_grpc.contract.scalars import ELEMENTS
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 from mlflow_grpc.contract.types import Enumeration, Field, ListOf, MapOf, Record, Scalar, Type, Union
 from mlflow_grpc.errors import StartError
-
-PARAMS = "(params)"
-"""What stands in the lock for the field of the params."""
 
 Proto = FieldDescriptorProto
 Key = tuple[Kind, Hashable, str]
@@ -41,18 +40,41 @@ def fresh(last: int) -> int:
     return number
 
 
+DERIVED = ("inputs", "outputs", *(f"{word}_tensor" for word in ELEMENTS))
+"""Messages that follow from others and need no lock; what is new in a model does not take their names."""
+
+
+class Reserved:
+    """The names of one model's messages that are its own before any is made."""
+
+    def __init__(self, base: str, taken: FileScope, locked: ModelLock) -> None:
+        """Args:
+        base: What they begin with.
+        taken: The names in the file.
+        locked: What the lock has of the model.
+        """
+        self.locked = locked
+        self.base = base
+        self.full = {role: taken.name(f"{base}_{role}", role) for role in locked.messages}
+        self.derived = {role: taken.name(f"{base}_{role}", role) for role in DERIVED}
+        for role, members in locked.messages.items():
+            if members.kind == "enum":
+                names = [each.name for each in (*members.fields.values(), *members.removed.values())]
+                for name in (UNSPECIFIED, *names):
+                    taken.take_word(word_name(self.full[role], name))
+
+
 class Book:
     """Gives out and writes down the names and numbers of one model."""
 
-    def __init__(self, base: str, taken: Scope, locked: ModelLock | None) -> None:
+    def __init__(self, reserved: Reserved, taken: FileScope) -> None:
         """Args:
-        base: What the names of the model's messages begin with.
+        reserved: The names that are the model's, and its lock.
         taken: The names in the file.
-        locked: What the lock has of the model; None if there is none.
         """
-        self.locked = locked or ModelLock()
-        self.base, self._taken = base, taken
-        self._full = {role: taken.name(f"{base}_{role}", role) for role in self.locked.messages}
+        self.locked, self.base, self.taken = reserved.locked, reserved.base, taken
+        self.derived = reserved.derived
+        self._full = reserved.full
         self._roles = {full: role for role, full in self._full.items()}
         self._holders: dict[str, Hashable] = {}
         self._first: dict[tuple[Kind, Hashable], str] = {}
@@ -79,9 +101,12 @@ class Book:
             full = self._full[role]
         else:
             words = words if re.search(r"[A-Za-z0-9]", words) else otherwise
-            full = self._taken.name(f"{self.base}_{words}", otherwise)
+            give = self.taken.enum if kind == "enum" else self.taken.name
+            full = give(f"{self.base}_{words}", otherwise)
             role = self._roles[full] = full.removeprefix(f"{self.base}_")
-        self._made[role] = Numbers(self, kind, self.locked.messages.get(role))
+        self._made[role] = Numbers(self, kind, full, self.locked.messages.get(role))
+        if role in (self.locked.input, self.locked.output):
+            self._made[role].keep_beside(with_error=role == self.locked.output)
         return full
 
     def numbers(self, full: str) -> "Numbers":
@@ -113,7 +138,16 @@ class Book:
         Returns:
             What is to be locked of the model from now on.
 
+        Raises:
+            StartError: That would be no lock, since what it has had does not go together.
+
         """
+        try:
+            return self._close(file, input_name, output_name)
+        except ValidationError as error:
+            raise StartError(f"the lock of {self.base} does not go together: {lock.problem_of(error)}") from None
+
+    def _close(self, file: FileDescriptorProto, input_name: str, output_name: str) -> ModelLock:
         parts: list[DescriptorProto | EnumDescriptorProto] = [*file.message_type, *file.enum_type]
         for descriptor in parts:
             if (numbers := self._made.get(self._roles.get(descriptor.name, ""))) is not None:
@@ -129,16 +163,17 @@ class Book:
 class Numbers:
     """Gives out and writes down the names and numbers within one message or enum."""
 
-    def __init__(self, book: Book, kind: Kind, locked: Members | None) -> None:
+    def __init__(self, book: Book, kind: Kind, full: str, locked: Members | None) -> None:
         self._book = book
         self._kind = kind
         self._locked = locked or Members(kind=kind)
         self._known = {**self._locked.removed, **self._locked.fields}
         self._given: dict[str, Member] = {}
         self._reserved = set(self._locked.reserved)
-        self._scope = Scope(*lock.TAKEN.get(kind, ()))
+        self._scope: Scope = WordScope(full, book.taken) if kind == "enum" else FieldScope(*lock.TAKEN.get(kind, ()))
         for each in self._known.values():
-            self._scope.name(each.name, each.name)
+            self._scope.take(each.name)
+        self._beside: dict[str, str] = {}
         used = (*(each.number for each in self._known.values()), *self._reserved)
         self._last = max((each for each in used if kind == "enum" or each not in lock.OF_THE_CONTRACT), default=0)
 
@@ -151,6 +186,27 @@ class Numbers:
         known = self._known.get(key)
         self._book.expect(lock.named(known.type)[1] if known else "")
         return known.name if known else self._scope.name(words, otherwise)
+
+    def keep_beside(self, *, with_error: bool) -> None:
+        """Takes the names that go with what is locked, before anything new is called so."""
+        for key, each in self._known.items():
+            if key != PARAMS:
+                self.nulls_of(each.name)
+        if with_error:
+            self.error_field()
+
+    def nulls_of(self, name: str) -> str:
+        """The name of the field with the nulls of a column."""
+        return self._besides(f"{name}_nulls", "nulls")
+
+    def error_field(self) -> str:
+        """The name of the field that says why there is no answer."""
+        return self._besides("error", "error")
+
+    def _besides(self, words: str, otherwise: str) -> str:
+        if words not in self._beside:
+            self._beside[words] = self._scope.name(words, otherwise)
+        return self._beside[words]
 
     def number(self, key: str, slot: Slot, type_text: str) -> int:
         """The number of a field, once its type is known.
@@ -189,10 +245,10 @@ class Numbers:
         if known is not None and known.type == made.get("type", ""):
             number = known.number
         else:
-            if known is not None:
+            if known is not None and known.number != always:
                 self._reserved.add(known.number)
             number = always or (self._last + 1 if self._kind == "enum" else fresh(self._last))
-        if number > lock.MOST:
+        if number > (lock.MOST_OF_WORDS if self._kind == "enum" else lock.MOST):
             raise StartError(f"the lock has no number left for {key!r}: the highest that it has given is {self._last}")
         self._last = max(self._last, number) if not always else self._last
         self._given[key] = Member(number=number, **made)
@@ -220,11 +276,6 @@ class Numbers:
             # The end of a range is in it for an enum, and not for a message.
             end = number if isinstance(descriptor, EnumDescriptorProto) else number + 1
             descriptor.reserved_range.add(start=number, end=end)
-
-
-def word_name(enum: str, name: str) -> str:
-    """The name of an enum's value, which stands in the scope of the package."""
-    return f"{enum}_{name}".upper()
 
 
 def keys_of(fields: list[Field], only: str = "") -> list[str]:

@@ -5,33 +5,25 @@ Rule of this module: names and numbers are those that this family of services ha
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract.fields import PACKAGE
-from mlflow_grpc.contract.messages import SERVICE
-from mlflow_grpc.contract.shapes import ModelMessages
+from mlflow_grpc.contract.lock import ModelLock
+from mlflow_grpc.contract.messages import SERVICE, FileMaker
+from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
+from mlflow_grpc.contract.types import Contract
 
 Proto = FieldDescriptorProto
 
 
-class Kind(StrEnum):
-    """What an RPC does for a model; the value is the last part of its name."""
-
-    ONE = "predict"
-    BATCH = "predict_batch"
-    MANY = "predict_many"
-    STREAM = "predict_stream"
-
-
 WORDS = {
-    Kind.BATCH: "The same for any number of rows at once, in columns.",
-    Kind.MANY: "The same for a stream of records, answered in their order. In the place of a record that failed the "
+    RpcKind.BATCH: "The same for any number of rows at once, in columns.",
+    RpcKind.MANY: "The same for a stream of records, answered in their order. In the place of a record that failed the "
     "answer has nothing but the error.",
-    Kind.STREAM: "Gives the answer part by part, each when it is there.",
+    RpcKind.STREAM: "Gives the answer part by part, each when it is there.",
 }
 """What a comment says of an RPC, but for that of one record."""
 
@@ -41,7 +33,7 @@ class Rpc:
     """An RPC of a model."""
 
     name: str
-    kind: Kind
+    kind: RpcKind
     input: str
     """The name of a message."""
     output: str
@@ -49,13 +41,10 @@ class Rpc:
 
 def rpcs_of(model: ModelMessages) -> Iterator[Rpc]:
     """The RPCs of a model."""
-    one = (model.input.name, model.output.name)
-    yield Rpc(f"{model.base}_{Kind.ONE}", Kind.ONE, *one)
-    if model.batch is not None:
-        yield Rpc(f"{model.base}_{Kind.BATCH}", Kind.BATCH, model.batch.inputs.name, model.batch.outputs.name)
-    yield Rpc(f"{model.base}_{Kind.MANY}", Kind.MANY, *one)
-    if model.streams:
-        yield Rpc(f"{model.base}_{Kind.STREAM}", Kind.STREAM, *one)
+    for kind in model.rpcs:
+        of_rows = model.batch if kind is RpcKind.BATCH else None
+        takes, gives = (model.input, model.output) if of_rows is None else (of_rows.inputs, of_rows.outputs)
+        yield Rpc(f"{model.base}_{kind}", kind, takes.name, gives.name)
 
 
 _MODEL_FIELDS = ("qualified_name", "display_name", "description", "major_version", "minor_version", "input_type")
@@ -87,10 +76,25 @@ def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> N
             name=rpc.name, input_type=f".{PACKAGE}.{rpc.input}", output_type=f".{PACKAGE}.{rpc.output}"
         )
         # Set where it is true only, as protoc does.
-        if rpc.kind is Kind.MANY:
+        if rpc.kind is RpcKind.MANY:
             method.client_streaming = True
-        if rpc.kind in (Kind.MANY, Kind.STREAM):
+        if rpc.kind in (RpcKind.MANY, RpcKind.STREAM):
             method.server_streaming = True
+
+
+def file_of(label: str, contract: Contract, locked: ModelLock | None, *, streams: bool) -> FileMaker:
+    """The file of a server that has one model only.
+
+    Args:
+        label: What it is called.
+        contract: What it takes and gives.
+        locked: The numbers and names that it has had.
+        streams: Whether it gives answers part by part.
+
+    """
+    maker = FileMaker([locked] if locked is not None else [])
+    add_service(maker.file, [maker.add(label, contract, locked, streams=streams)])
+    return maker
 
 
 def _add_error(file: FileDescriptorProto) -> None:

@@ -3,7 +3,9 @@
 Rule of this module: shapes are made beside the descriptors, by `mlflow_grpc.contract.messages`, and say the same.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
@@ -130,6 +132,15 @@ class ModelWords:
     """Full names of the messages that are no record of the model's: boxes and tensors."""
 
 
+class RpcKind(StrEnum):
+    """What an RPC does for a model; the value is the last part of its name."""
+
+    ONE = "predict"
+    BATCH = "predict_batch"
+    MANY = "predict_many"
+    STREAM = "predict_stream"
+
+
 @dataclass(frozen=True)
 class ModelMessages:
     """The messages of one model."""
@@ -150,3 +161,13 @@ class ModelMessages:
     words: ModelWords = field(default_factory=ModelWords)
     fingerprint: str = ""
     """Another one whenever a descriptor of these messages is another one."""
+
+    @property
+    def rpcs(self) -> Iterator[RpcKind]:
+        """The RPCs that the model has."""
+        yield RpcKind.ONE
+        if self.batch is not None:
+            yield RpcKind.BATCH
+        yield RpcKind.MANY
+        if self.streams:
+            yield RpcKind.STREAM

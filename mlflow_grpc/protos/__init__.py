@@ -40,6 +40,15 @@ def pool_with(file: descriptor_pb2.FileDescriptorProto) -> DescriptorPool:
     return pool
 
 
+def refusal_of(file: descriptor_pb2.FileDescriptorProto) -> str:
+    """What protobuf has against a file; empty if it takes it."""
+    try:
+        pool_with(file)
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
 def adopt(file: Any) -> None:
     """Copies a file that a library has registered in the default pool, and what it imports, into POOL."""
     for dependency in file.dependencies:

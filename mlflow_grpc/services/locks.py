@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from mlflow_grpc.contract import lock
+from mlflow_grpc import protos
+from mlflow_grpc.contract import lock, service
 from mlflow_grpc.contract.compatibility import Change, Side, changes
 from mlflow_grpc.contract.lock import Lock, ModelLock
-from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
@@ -74,9 +74,9 @@ class Locks:
         return cls(Lock() if may_be_missing and not path.exists() else lock.read(path), str(path))
 
     @property
-    def names(self) -> list[str]:
-        """What the messages of the models in the file begin with."""
-        return [each.name for each in self.file.models.values()] if self.file is not None else []
+    def known(self) -> list[ModelLock]:
+        """What the file has locked, of models that are hosted here and of others."""
+        return list(self.file.models.values()) if self.file is not None else []
 
     def of(self, label: str, own: Lock | None) -> ModelLock | None:
         """What is locked of a model: by the file, or by the lock in its directory if the file does not know it.
@@ -98,18 +98,19 @@ class Locks:
             raise StartError(
                 f"{IN_THE_DIRECTORY} has no {label}, but {', '.join(own.models)}: keep only the model's own"
             )
-        if found is None or found.name in self.names:
+        if found is None or found.name in [each.name for each in self.known]:
             # It is called otherwise here, and so is its RPC; or another model of the file has the name.
             found = (found or next(iter(own.models.values()))).model_copy(update={"name": ""})
         return found
 
-    def verdict(self, label: str, own: Lock | None, contract: Contract | None) -> Verdict:
+    def verdict(self, label: str, own: Lock | None, contract: Contract | None, *, streams: bool = False) -> Verdict:
         """How a model differs from what is locked of it.
 
         Args:
             label: Its name, and its version where the name means another one.
             own: The lock in its directory.
             contract: What it takes and gives; None if it has no typed RPCs.
+            streams: Whether it gives answers part by part.
 
         Raises:
             StartError: Its lock is not one for it.
@@ -119,10 +120,9 @@ class Locks:
         if locked is None or (contract is None and locked.removed):
             return Verdict(label)
         source = self.source if self.file is not None and label in self.file.models else IN_THE_DIRECTORY
-        if contract is None:
+        maker = service.file_of(label, contract, locked, streams=streams) if contract is not None else None
+        if maker is None or protos.refusal_of(maker.file):
             return Verdict(label, (Change(Side.CALLS, label, "it has no typed RPCs any more", True),), source)
-        maker = FileMaker()
-        maker.add(label, contract, locked)
         return Verdict(label, tuple(changes(locked, maker.locks[label])), source)
 
     def missing(self, labels: Iterable[str]) -> list[Verdict]:

@@ -19,12 +19,12 @@ from packaging.version import InvalidVersion, Version
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages, service
 from mlflow_grpc.contract.fields import PACKAGE
+from mlflow_grpc.contract.lock import ModelLock
 from mlflow_grpc.contract.messages import FileMaker
-from mlflow_grpc.contract.service import Kind
-from mlflow_grpc.contract.shapes import ModelMessages
+from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.catalog import Catalog, Entry
-from mlflow_grpc.errors import ServingError
+from mlflow_grpc.errors import ServingError, StartError
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_rows import RowsCodec
@@ -37,6 +37,8 @@ from mlflow_grpc.services.streams import answer_each, error_message
 if TYPE_CHECKING:
     from mlflow_grpc.engine.loading import Loaded
     from mlflow_grpc.services.calls import Handler
+
+    _Planned = tuple[Entry, Loaded, str, Contract, ModelLock | None]
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +54,9 @@ def verdict(entry: Entry, catalog: Catalog, locks: Locks) -> Verdict | None:
     """
     if entry.loaded is None or not entry.config.endpoint:
         return None
-    about = entry.loaded.model.about
-    return locks.verdict(_label(entry, catalog), about.lock, about.contract if _is_typed(entry.loaded) else None)
+    about, streams = entry.loaded.model.about, entry.loaded.model.streams
+    contract = about.contract if _is_typed(entry.loaded) else None
+    return locks.verdict(_label(entry, catalog), about.lock, contract, streams=streams)
 
 
 def _is_typed(loaded: "Loaded") -> bool:
@@ -67,11 +70,13 @@ def plan(
 ) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
     """Makes the messages and the service for the models that are loaded and say what they take.
 
+    A model whose messages protobuf refuses has none, so that the others are served.
+
     Returns:
         The file with its comments, and for each of those models its messages.
 
     Raises:
-        StartError: A lock is not for the model that it lies with.
+        StartError: A lock is not for the model that it lies with, or protobuf refuses what the models are together.
 
     """
     planned = []
@@ -83,7 +88,25 @@ def plan(
         if _is_typed(entry.loaded):
             about, label = entry.loaded.model.about, _label(entry, catalog)
             planned.append((entry, entry.loaded, label, about.contract, locks.of(label, about.lock)))
-    maker = FileMaker([*locks.names, *(locked.name for *_, locked in planned if locked is not None)])
+    maker, made = _file_of(planned, locks)
+    if protos.refusal_of(maker.file):
+        kept = []
+        for each in planned:
+            entry, loaded, label, contract, locked = each
+            alone = service.file_of(label, contract, locked, streams=loaded.model.streams)
+            if refusal := protos.refusal_of(alone.file):
+                logger.warning("%s: no typed RPCs: protobuf refuses its messages: %s", entry.label, refusal)
+            else:
+                kept.append(each)
+        maker, made = _file_of(kept, locks)
+        if refusal := protos.refusal_of(maker.file):
+            raise StartError(f"protobuf refuses the messages of the models: {refusal}")
+    return maker, made
+
+
+def _file_of(planned: "list[_Planned]", locks: Locks) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
+    """The file of the models that are to have messages, and these."""
+    maker = FileMaker([*locks.known, *(locked for *_, locked in planned if locked is not None)])
     made = [
         (entry, loaded, maker.add(label, contract, locked, streams=loaded.model.streams))
         for entry, loaded, label, contract, locked in planned
@@ -149,18 +172,18 @@ class TypedService(grpc.GenericRpcHandler):
                     )
         return True
 
-    def _rpcs(self, entry: Entry, codec: RecordCodec, contract: Contract, each: ModelMessages) -> dict[Kind, Any]:
+    def _rpcs(self, entry: Entry, codec: RecordCodec, contract: Contract, each: ModelMessages) -> dict[RpcKind, Any]:
         """What answers the RPCs of a model."""
         find = doors.only(entry, each.fingerprint)
         one = TypedCodec(codec, contract, each, self._class(each.output.name))
         rpcs = {
-            Kind.ONE: _One(find, entry, one),
-            Kind.MANY: _Many(find, entry, one, self._class("error")),
-            Kind.STREAM: _Stream(find, entry, one),
+            RpcKind.ONE: _One(find, entry, one),
+            RpcKind.MANY: _Many(find, entry, one, self._class("error")),
+            RpcKind.STREAM: _Stream(find, entry, one),
         }
         if each.batch is not None:
             output_class = self._class(each.batch.outputs.name)
-            rpcs[Kind.BATCH] = _Batch(find, entry, RowsCodec(one, codec, each.batch, output_class))
+            rpcs[RpcKind.BATCH] = _Batch(find, entry, RowsCodec(one, codec, each.batch, output_class))
         return rpcs
 
     def _class(self, name: str) -> Any:

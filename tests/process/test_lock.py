@@ -1,6 +1,8 @@
 """`mlflow-grpc proto` with a lock, and servers whose models have one."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +34,59 @@ class Names(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(Names())
 '''
+
+
+OTHERS = """
+from typing import Literal
+
+from ml_base import MLModel
+from pydantic import BaseModel
+
+
+class Tags(BaseModel):
+    tags: list[str] = []
+
+
+class TagsRequired(BaseModel):
+    tags: list[str]
+
+
+class Modes(BaseModel):
+    mode: Literal["a_b", "c"]
+    mode_a: Literal["b", "d"]
+
+
+class First(MLModel):
+    display_name = qualified_name = description = "first"
+    version = "1.0.0"
+    input_schema = output_schema = Tags
+
+    def __init__(self):
+        pass
+
+    def predict(self, data):
+        return data
+
+    def predict_stream(self, data):
+        yield data
+
+
+class Second(First):
+    input_schema = TagsRequired
+    predict_stream = None
+
+
+class Third(First):
+    input_schema = Modes
+"""
+"""The last one has enums whose words have the same full name, M_MODE_A_B, if both are called as in the model."""
+
+
+@pytest.fixture
+def others(tmp_path):
+    """The directory of a Python module with models."""
+    (tmp_path / "other_models.py").write_text(OTHERS)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -88,19 +143,20 @@ def start():
         yield launch
 
 
-def proto(*arguments):
+def proto(*arguments, modules=None):
     """Exit code and output of `mlflow-grpc proto`, and what it says itself on stderr."""
     command = [sys.executable, "-W", "ignore", "-m", "mlflow_grpc", "proto", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT)
+    env = {**os.environ, **({"PYTHONPATH": str(modules)} if modules else {})}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT, env=env)
     said = [
         line for line in done.stderr.splitlines() if line.startswith(("Error: ", "Warning: ")) or "Traceback" in line
     ]
     return done.returncode, done.stdout, "\n".join(said)
 
 
-def wrote(path, *arguments):
+def wrote(path, *arguments, modules=None):
     """The text that the command wrote."""
-    code, _, errors = proto(*arguments, "-o", path)
+    code, _, errors = proto(*arguments, "-o", path, modules=modules)
     assert code == 0, errors
     return path.read_text(), errors
 
@@ -290,3 +346,43 @@ def test_locks_that_are_no_good(start, first, content, words, tmp_path):
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
     assert words in line
+
+
+def test_what_only_streams_and_rows_would_notice(others):
+    """A model that streams no more, and a list that rows may no longer be without, are incompatible."""
+    arguments = ("--model-name", "m", "--lock", others / lock.FILE_NAME)
+    wrote(others / "one.proto", "-m", "mlmodel:other_models.First", *arguments, modules=others)
+    assert proto("-m", "mlmodel:other_models.First", *arguments, "--check", modules=others)[0] == 0
+    code, said, _ = proto("-m", "mlmodel:other_models.Second", *arguments, "--check", modules=others)
+    assert (code, said.splitlines()[1:]) == (
+        1,
+        [
+            "  breaks: predict_stream: the model has this RPC no more",
+            "  breaks: input.tags: required now: old clients may leave it out",
+        ],
+    )
+
+
+def test_messages_that_protobuf_refuses(others):
+    """Such a model has no typed RPCs, the log says why, and the others have theirs. Only a lock can have it so."""
+    path, known = others / "models.yaml", others / lock.FILE_NAME
+    models = [{"class_path": f"other_models.{name}", "name": name.lower()} for name in ("First", "Third")]
+    path.write_text(yaml.safe_dump({"models": models}))
+    text, _ = wrote(others / "one.proto", "--config", path, "--lock", known, modules=others)
+    (renamed,) = {match for match in re.findall(r"THIRD_MODE_A_B\w*", text) if match != "THIRD_MODE_A_B"}
+    name = f'"name": "{renamed.removeprefix("THIRD_MODE_").removeprefix("A_").lower()}"'
+    assert known.read_text().count(name) == 1
+    known.write_text(known.read_text().replace(name, '"name": "b"'))
+    flags = ("--config", str(path), "--lock", str(known))
+    with start_server(*flags, "--allow-incompatible", env={"PYTHONPATH": str(others)}) as process:
+        address = ready_address(process)
+        process.wait_for(r"third/1\.0\.0: no typed RPCs: protobuf refuses its messages: .*THIRD_MODE_A_B")
+        assert "Traceback" not in process.output
+        with Caller(address) as call:
+            assert [each.name for each in TypedCaller(call.channel).service.methods] == [
+                "get_models", "first_predict", "first_predict_batch", "first_predict_many", "first_predict_stream",
+            ]  # fmt: skip
+            # The plain RPC takes it as ever.
+            assert call.outcome('{"mode": "c", "mode_a": "d"}', mlflow_model="third")[0] != "UNIMPLEMENTED"
+    code, said, _ = proto(*flags, "--check", modules=others)
+    assert (code, said.splitlines()[-1]) == (1, "  breaks: third: it has no typed RPCs any more")

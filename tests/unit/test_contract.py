@@ -13,8 +13,10 @@ from mlflow.types import Schema as MlflowSchema
 from pydantic import BaseModel, Field
 from schema import And, Optional, Or, Schema
 
+from mlflow_grpc import protos
 from mlflow_grpc.contract import json_schema, mlflow_schema, types
 from mlflow_grpc.contract.examples import example_of
+from mlflow_grpc.contract.names import MESSAGE_ATTRIBUTES
 from mlflow_grpc.contract.types import AnyValue, Enumeration, Kind, ListOf, MapOf, Record, Scalar, Tensor, Union
 from tests.support import zoo
 
@@ -238,3 +240,10 @@ def test_the_json_schema_of_a_signature():
     assert json_schema.schema_of(Tensor("float32", (-1, 2)))["items"] == {
         "type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2,
     }  # fmt: skip
+
+
+def test_names_that_messages_have():
+    """Every public attribute of a message that has no fields is one that no field is called."""
+    assert {
+        name for name in dir(protos.message_named("mlflow_grpc.v1.ListModelsRequest")) if not name.startswith("_")
+    } <= MESSAGE_ATTRIBUTES

@@ -49,10 +49,11 @@ class Version:
     """One version of a model: its messages, as classes, and the lock after it."""
 
     def __init__(self, contract, before=None, name="m"):
-        self.maker = messages.FileMaker([before.name] if before else [])
+        self.maker = messages.FileMaker([before] if before else [])
         made = self.maker.add(name, contract, before)
         service.add_service(self.maker.file, [made])
-        self.messages, self.lock = made, self.maker.locks[name]
+        self.messages: Any = made
+        self.lock = self.maker.locks[name]
         self.pool = protos.pool_with(self.maker.file)
 
     def message(self, shape):
@@ -122,7 +123,15 @@ CALLS = {
     "required_to_default": ([Field("x", LONG)], [Field("x", LONG, required=False, default=1)], {"x": 0}, True),
     "required_list_to_optional": ([Field("x", LIST)], [Field("x", LIST, **MAYBE)], {"x": [1.0]}, False),
     "required_list_to_default": ([Field("x", LIST)], [Field("x", LIST, required=False, default=[])], {"x": [1.0]}, True),
-    "default_list_to_required": ([Field("x", LIST, required=False, default=[])], [Field("x", LIST)], {"x": [1.0]}, True),
+    # In rows: see test_nulls_of_a_list_that_is_required_now.
+    "default_list_to_required": ([Field("x", LIST, required=False, default=[])], [Field("x", LIST)], None, False),
+    "default_map_to_required": (
+        [Field("x", MapOf(LONG), required=False, default={})], [Field("x", MapOf(LONG))], None, False,
+    ),
+    "nested_default_list_to_required": (
+        [Field("x", part(KEEP, Field("n", LIST, required=False, default=[])))], [Field("x", part(KEEP, Field("n", LIST)))],
+        {"x": {"keep": 1.0, "n": [1.0]}}, True,
+    ),
     "optional_to_required": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP, Field("x", LONG)], {"keep": 1.0}, False),
     "word_added": ([Field("x", COLOR)], [Field("x", MORE_COLORS)], {"x": "blue"}, True),
     "word_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "green"}, False),
@@ -305,7 +314,7 @@ def test_models_keep_their_names():
     maker = messages.FileMaker()
     bases = {name: maker.add(name, contract).base for name in ("a.b", "a-b")}
     assert bases == {"a.b": "a_b", "a-b": "a_b_2"}
-    again = messages.FileMaker(each.name for each in maker.locks.values())
+    again = messages.FileMaker(maker.locks.values())
     assert {name: again.add(name, contract, maker.locks.get(name)).base for name in ("a_b", "a-b", "a.b")} == {
         **bases, "a_b": "a_b_3",
     }  # fmt: skip
@@ -466,7 +475,14 @@ def valid():
         (lambda made: fields(made)["x"].update(number=0), "greater than or equal to 1"),
         (lambda made: fields(made)["x"].update(number="2"), "valid integer"),
         (lambda made: fields(made)["x"].update(number=19_500), "number 19500 is none that a field can have"),
+        (lambda made: fields(made)["x"].update(number=100_000), "number 100000 is none that a field can have (1 to 99999,"),
         (lambda made: fields(made)["x"].update(number=2**29), "is none that a field can have"),
+        (lambda made: fields(made).update({"(x)": {"name": "z", "number": 1000}}), "number 1000 of '(x)' is none that a column"),
+        (lambda made: fields(made).update({"(params)": {"name": "z", "number": 7}}), "number 7 of '(params)' is none"),
+        (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[1001]), "number 1001 of 'reserved' is none"),
+        (lambda made: made["models"]["m"].update(name="my words"), "is no lock: models.m.name"),
+        (lambda made: made["models"]["m"].update(rpcs=["a b"]), "is no lock: models.m.rpcs.0"),
+        (lambda made: made["models"]["m"].update(output="input"), "models.m: input is of calls and of answers"),
         (lambda made: fields(made)["x"].update(number=1000), "number 1000 of 'x' is none that a column can have"),
         (lambda made: fields(made)["x"].update(name="Keep"), "the name Keep is given twice"),
         (lambda made: fields(made)["x"].update(name="a b"), "models.m.messages.input.fields.x.name"),
@@ -531,7 +547,7 @@ def test_files(tmp_path):
 def test_numbers_end():
     """A lock that has given out the last number has none for a new column, and says so."""
     before = Version(Contract(Record("", [KEEP]))).lock
-    last = before.messages["input"].fields["keep"].model_copy(update={"number": 2**29 - 1})
+    last = before.messages["input"].fields["keep"].model_copy(update={"number": lock.MOST})
     full = before.messages["input"].model_copy(update={"fields": {"keep": last}})
     before = before.model_copy(update={"messages": {**before.messages, "input": full}})
     with pytest.raises(StartError, match="no number left for 'x'"):
@@ -625,3 +641,150 @@ def test_an_error_is_not_taken_for_a_column():
     assert new.messages.error_field == "error_2"
     descriptor = new.message(new.messages.output).DESCRIPTOR
     assert descriptor.fields_by_number[messages.ERROR_NUMBER].name == "error_2"
+
+
+def test_nulls_of_a_list_that_is_required_now():
+    """A filler that an old client names among the nulls would be a value to the new version: that is why it breaks."""
+    old, new = versions([KEEP, Field("x", LIST, required=False, default=[])], [KEEP, Field("x", LIST)])
+    sent = old.message(old.messages.batch.inputs)
+    sent.keep.append(1.0)
+    sent.x.add().values.append(7.0)
+    sent.x_nulls.append(0)
+    found = new.message(new.messages.batch.inputs)
+    found.ParseFromString(sent.SerializeToString())
+    assert "x_nulls" not in found.DESCRIPTOR.fields_by_name
+    assert list(found.x[0].values) == [7.0]
+    # Without rows there is nothing but an empty list.
+    alone = old.lock.model_copy(update={"rpcs": ("predict", "predict_many")})
+    assert not any(change.breaks for change in changes(alone, new.lock))
+
+
+def test_rpcs_that_are_gone():
+    """A model that streams no more, or has no rows any more, breaks old clients; a lock that does not tell is fine."""
+
+    def with_rpcs(contract, before=None, *, streams=False):
+        maker = messages.FileMaker([before] if before else [])
+        maker.add("m", contract, before, streams=streams)
+        return maker.locks["m"]
+
+    columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
+    old = with_rpcs(columns, streams=True)
+    assert old.rpcs == ("predict", "predict_batch", "predict_many", "predict_stream")
+    (gone,) = changes(old, with_rpcs(columns, old))
+    assert (str(gone), gone.breaks) == ("predict_stream: the model has this RPC no more", True)
+    (back,) = changes(with_rpcs(columns, old), with_rpcs(columns, old, streams=True))
+    assert (str(back), back.breaks) == ("predict_stream: added: old clients do not call it", False)
+    assert changes(old.model_copy(update={"rpcs": ()}), with_rpcs(columns, old)) == []
+    rows, fixed = (Tensor("float64", shape) for shape in ((-1, 5), (5,)))
+    most = [Field(f"c{number}", LONG, **MAYBE) for number in range(messages.MOST_FIELDS // 2 + 1)]
+    for before, after in (
+        (Contract(rows, rows), Contract(fixed, fixed)),
+        (Contract(Record("", most[:-1])), Contract(Record("", most))),
+    ):
+        old = with_rpcs(before)
+        assert [each.place for each in changes(old, with_rpcs(after, old)) if each.breaks] == ["predict_batch"]
+    verdict = Locks(Lock(models={"m": with_rpcs(columns, streams=True)}), "a file").verdict
+    assert verdict("m", None, columns).breaking
+    assert not verdict("m", None, columns, streams=True).breaking
+
+
+def clashing(*pairs):
+    """Columns whose enums are called like them, as those of a Literal are."""
+    return [Field(name, Enumeration(name, words)) for name, words in pairs]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        clashing(("mode", ("a_b", "c")), ("mode_a", ("b", "d"))),
+        clashing(("mode", ("a_unspecified", "c")), ("mode_a", ("b",))),
+        clashing(("mode_a", ("b",)), ("mode", ("a_unspecified", "c"))),
+        [*clashing(("MODE", ("a", "b"))), Field("x", Record("MODE_A", [KEEP]))],
+        [Field("x", Record("MODE_A", [KEEP])), *clashing(("MODE", ("a", "b")))],
+    ],
+)
+def test_words_of_several_enums(columns):
+    """They stand in one scope, with the messages: each has a name of its own there, and keeps it in a lock."""
+    contract = Contract(Record("", columns))
+    made = Version(contract, name="M")  # The pool takes it.
+    again = Version(Contract(Record("", [KEEP, *columns[::-1]])), made.lock, name="M")
+    first, then = (
+        {value.name: (each.name, value.number) for each in version.maker.file.enum_type for value in each.value}
+        for version in (made, again)
+    )
+    assert first == then
+
+
+def test_names_of_a_lock_are_nobody_elses():
+    """Those that follow from it neither, whatever comes before the model, and wherever it is hosted."""
+    columns = Contract(Record("", [Field("x", Tensor("float64", (-1, 2)))]))
+    before = Version(columns, name="a_b")
+    names = [each.name for each in before.maker.file.message_type if each.name.startswith("a_b_")]
+    assert set(names) == {"a_b_input", "a_b_output", "a_b_inputs", "a_b_outputs", "a_b_double_tensor"}
+    greedy = Contract(Record("", [Field(name, Record(name.removeprefix("a_"), [KEEP])) for name in names]))
+    maker = messages.FileMaker([before.lock])
+    others = {maker.add("a", greedy).base, *(each.name for each in maker.file.message_type)}
+    assert not others & set(names)
+    made: Any = maker.add("a_b", columns, before.lock)
+    assert [each.name for each in (made.input, made.output, made.batch.inputs, made.batch.outputs)] == [
+        "a_b_input", "a_b_output", "a_b_inputs", "a_b_outputs",
+    ]  # fmt: skip
+
+
+def test_fields_beside_columns_keep_their_names():
+    """A new column takes neither the name of an old one's nulls nor that of the error."""
+    error = Contract(Record("", [Field("x", LONG, **MAYBE), KEEP]), Record("", [KEEP]))
+    first = Version(error)
+    new = [Field("x_nulls", LONG, **MAYBE), Field("keep_nulls", LONG), Field("x", LONG, **MAYBE), KEEP]
+    second = Version(Contract(Record("", new), Record("", [Field("error", TEXT), KEEP])), first.lock)
+    third = Version(Contract(Record("", new[::-1]), Record("", [Field("error", TEXT), KEEP])), second.lock)
+
+    def names(version, shape):
+        return {field.number: field.name for field in version.message(shape).DESCRIPTOR.fields}
+
+    for version in (second, third):
+        for old, now in (
+            (first.messages.batch.inputs, version.messages.batch.inputs),
+            (first.messages.output, version.messages.output),
+            (first.messages.batch.outputs, version.messages.batch.outputs),
+        ):
+            assert names(first, old).items() <= names(version, now).items()
+        assert names(version, version.messages.batch.inputs) == {
+            1: "x", 2: "keep", 3: "x_nulls_2", 4: "keep_nulls_2", 100_001: "x_nulls", 100_003: "x_nulls_2_nulls",
+        }  # fmt: skip
+        assert version.messages.error_field == "error"
+
+
+def test_answers_in_columns_have_room_for_nulls():
+    """Required ones too, since models predict None there, and one row's answer leaves it out; a tensor has none."""
+    output = Record("", [KEEP, Field("l", LIST), Field("t", Tensor("float64", (-1, 2)))])
+    made = Version(Contract(Record("", [KEEP]), output))
+    assert [column.nulls for column in made.messages.batch.outputs.columns] == ["keep_nulls", "l_nulls", ""]
+    assert [column.nulls for column in made.messages.batch.inputs.columns] == [""]
+
+
+def test_columns_called_like_methods_of_messages():
+    """Generated Python code can read them; a lock that has them as they are keeps them."""
+    columns = Record("", [Field(name, LONG) for name in ("ByteSize", "DESCRIPTOR", "bytesize")])
+    made = Version(Contract(columns))
+    assert [each.name for each in made.messages.input.slots] == ["ByteSize_field", "DESCRIPTOR_field", "bytesize"]
+    text = lock.text_of(Lock(models={"m": made.lock})).replace("_field", "")
+    before = lock.parse(text.replace('"name": "bytesize"', '"name": "other"'), "a lock").models["m"]
+    kept = Version(Contract(columns), before)
+    assert [each.name for each in kept.messages.input.slots] == ["ByteSize", "DESCRIPTOR", "other"]
+
+
+def test_a_lock_that_does_not_go_together():
+    """One line, and no error of the library that checks it: params of another type keep their number."""
+    params = Record("params", [Field("a", LONG, required=False, default=1)])
+    contract = Contract(Record("", [KEEP]), None, params)
+    text = lock.text_of(Lock(models={"m": Version(contract).lock}))
+    before = lock.parse(text.replace('"type": "message params"', '"type": "string"'), "a lock").models["m"]
+    assert [str(each).partition(":")[0] for each in changes(before, Version(contract, before).lock) if each.breaks] == [
+        "input.(params)"
+    ]
+    twice = before.messages["input"].model_copy(update={"reserved": (1,)})
+    before = before.model_copy(update={"messages": {**before.messages, "input": twice}})
+    with pytest.raises(StartError, match=r"^the lock of m does not go together: .*number 1 is given twice") as caught:
+        Version(contract, before)
+    assert "\n" not in str(caught.value)
