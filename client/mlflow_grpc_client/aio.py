@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
 from mlflow_grpc_client.base import BaseClient
-from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
+from mlflow_grpc_client.calls import Call, Learn, OnError, Stream, left_s
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
@@ -27,7 +28,8 @@ class AsyncClient(BaseClient):
     def _set_up(self) -> None:
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()
+        self._flights: dict[str, asyncio.Future[Contract | PredictError]] = {}
+        """What comes of asking for a contract, by the model's label, while a task does."""
 
     async def predict(self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]) -> Any:
         """As `Client.predict`."""
@@ -97,8 +99,8 @@ class AsyncClient(BaseClient):
         """As `Client.predict_stream`, with an asynchronous iterator."""
         return self._start(_ready(self._parts_stream(data, params, options)))
 
-    async def _run(self, steps: Steps) -> Any:
-        """Does what the steps say, one after the other, and gives what comes of them."""
+    async def _run(self, steps: Steps, until: float) -> Any:
+        """Does what the steps say, one after the other and up to a deadline, and gives what comes of them."""
         outcome: Any = None
         failed: PredictError | None = None
         try:
@@ -106,18 +108,42 @@ class AsyncClient(BaseClient):
                 step = steps.send(outcome) if failed is None else steps.throw(failed)
                 outcome, failed = None, None
                 try:
-                    outcome = await (self._learn(step) if isinstance(step, Learn) else self._make(step))
+                    if isinstance(step, Learn):
+                        outcome = await self._learn(step, until)
+                    else:
+                        outcome = await self._make(replace(step, until=until))
                 except PredictError as error:
                     failed = error
         except StopIteration as end:
             return end.value
 
-    async def _learn(self, wanted: Learn) -> Contract:
-        known = self._contracts.get(wanted.label)
-        if known is not None and known is not wanted.stale:
-            return known
-        async with self._lock:  # One task asks, for all that want to know.
-            contract: Contract = await self._run(self._learning(wanted))
+    async def _learn(self, wanted: Learn, until: float) -> Contract:
+        """The contract that is known, or that the server tells: to one task, for all that wait for it."""
+        while True:
+            if known := self._known(wanted):
+                return known
+            flight = self._flights.get(wanted.label)
+            if flight is None:
+                return await self._ask(wanted, until)
+            try:
+                shared = self._shared(await asyncio.wait_for(asyncio.shield(flight), left_s(until)))
+            except TimeoutError:
+                raise self._too_late(wanted.timeout_s) from None
+            if shared is not None:
+                return shared
+
+    async def _ask(self, wanted: Learn, until: float) -> Contract:
+        flight = self._flights[wanted.label] = asyncio.get_running_loop().create_future()
+        outcome: Contract | PredictError = self._given_up()
+        try:
+            contract: Contract = await self._run(self._learning(wanted), until)
+            outcome = contract
+        except PredictError as error:
+            outcome = error
+            raise
+        finally:
+            del self._flights[wanted.label]
+            flight.set_result(outcome)
         return contract
 
     def _start(self, ready: Callable[[], Awaitable[Stream]]) -> AsyncAnswers:
@@ -140,7 +166,7 @@ class AsyncClient(BaseClient):
             raise self._closed_failure()
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel_of_this_loop().unary_unary(call.method)
         try:
-            answer = await method(call.request, timeout=call.timeout_s, metadata=call.metadata)
+            answer = await method(call.request, timeout=call.left_s, metadata=call.metadata)
         except grpc.RpcError as error:
             raise self._failure(call, error) from None
         except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 Rule of this module: it says what to send and what an outcome means; it makes no call.
 """
 
+import copy
 from collections import deque
 from collections.abc import Generator
 from dataclasses import replace
@@ -18,6 +19,14 @@ from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
 from mlflow_grpc_client.learning import learn
 from mlflow_grpc_client.streams import Outcomes, Requests
+
+_OF_ONE_CALLER = (
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
+"""How a call fails for what its own caller gave it: less time than others have, or other metadata."""
 
 
 class BaseClient:
@@ -168,7 +177,7 @@ class BaseClient:
         if (
             found.message == "Deadline Exceeded" and call.timeout_s is not None
         ):  # gRPC's own words: the server has not answered at all.
-            return failure(found.code, f"No answer came within {call.timeout_s:g} s.")
+            return self._too_late(call.timeout_s)
         return found
 
     def _outcomes(self, stream: Stream, requests: Requests | None) -> Outcomes:
@@ -180,12 +189,35 @@ class BaseClient:
         )
 
     def _learning(self, wanted: Learn) -> Generator[Call, Any, Contract]:
-        """Gets the contract of a model, unless it is known by now."""
-        found = self._contracts.get(wanted.label)
-        if found is None or found is wanted.stale:
-            found = yield from learn(wanted)
-            self._contracts[wanted.label] = found
+        """Gets the contract of a model, and keeps it."""
+        found = self._contracts[wanted.label] = yield from learn(wanted)
         return found
+
+    def _known(self, wanted: Learn) -> Contract | None:
+        known = self._contracts.get(wanted.label)
+        return None if known is wanted.stale else known
+
+    @staticmethod
+    def _shared(outcome: Contract | PredictError) -> Contract | None:
+        """What another caller has learnt of the model; None if only that one's call failed.
+
+        Raises:
+            PredictError: Everybody's would have.
+
+        """
+        if isinstance(outcome, Contract):
+            return outcome
+        if outcome.code in _OF_ONE_CALLER:
+            return None
+        raise copy.copy(outcome)
+
+    @staticmethod
+    def _given_up() -> PredictError:
+        return failure(grpc.StatusCode.CANCELLED, "The caller that asked for all has given up.")
+
+    @staticmethod
+    def _too_late(timeout_s: float) -> PredictError:
+        return failure(grpc.StatusCode.DEADLINE_EXCEEDED, f"No answer came within {timeout_s:g} s.")
 
     def _closed_failure(self) -> PredictError:
         return failure(grpc.StatusCode.CANCELLED, "The client is closed.")

@@ -3,6 +3,7 @@
 Rule of this module: plain values, which say what to send and how to read what comes.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -23,6 +24,18 @@ class Call:
     read: Callable[[bytes], Any]
     timeout_s: float
     metadata: Metadata = ()
+    until: float | None = None
+    """The deadline of what it is one of several steps of, on the monotonic clock."""
+
+    @property
+    def left_s(self) -> float:
+        """The time that it has, in seconds; never 0, which grpc.aio takes for no deadline."""
+        return self.timeout_s if self.until is None else min(self.timeout_s, left_s(self.until))
+
+
+def left_s(until: float) -> float:
+    """The time to a deadline on the monotonic clock; a millisecond if it is past."""
+    return max(until - time.monotonic(), 0.001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +66,7 @@ class Learn:
     """`name`, `name/version`, or empty for the model that calls reach which name none."""
     call: Callable[[str, bytes, Callable[[bytes], Any]], Call]
     """Makes a call of a method, a request and how to read the answer."""
+    timeout_s: float
+    """How long whoever wishes it waits."""
     stale: Contract | None = None
     """One that may not be true any more."""

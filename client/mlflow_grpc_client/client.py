@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
 from mlflow_grpc_client.base import BaseClient
-from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
+from mlflow_grpc_client.calls import Call, Learn, OnError, Stream, left_s
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
@@ -28,6 +30,8 @@ class Client(BaseClient):
     def _set_up(self) -> None:
         self._channel: grpc.Channel = self._new_channel(grpc)
         self._lock = threading.Lock()
+        self._flights: dict[str, Future[Contract | PredictError]] = {}
+        """What comes of asking for a contract, by the model's label, while somebody does."""
 
     def predict(self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]) -> Any:
         """The model's predictions: what stands under `predictions`, or the bare answer to an LLM payload.
@@ -152,8 +156,8 @@ class Client(BaseClient):
         """
         return self._start(self._parts_stream(data, params, options))
 
-    def _run(self, steps: Steps) -> Any:
-        """Does what the steps say, one after the other, and gives what comes of them."""
+    def _run(self, steps: Steps, until: float) -> Any:
+        """Does what the steps say, one after the other and up to a deadline, and gives what comes of them."""
         outcome: Any = None
         failed: PredictError | None = None
         try:
@@ -161,18 +165,45 @@ class Client(BaseClient):
                 step = steps.send(outcome) if failed is None else steps.throw(failed)
                 outcome, failed = None, None
                 try:
-                    outcome = self._learn(step) if isinstance(step, Learn) else self._make(step)
+                    if isinstance(step, Learn):
+                        outcome = self._learn(step, until)
+                    else:
+                        outcome = self._make(replace(step, until=until))
                 except PredictError as error:
                     failed = error
         except StopIteration as end:
             return end.value
 
-    def _learn(self, wanted: Learn) -> Contract:
-        known = self._contracts.get(wanted.label)
-        if known is not None and known is not wanted.stale:
-            return known
-        with self._lock:  # One thread asks, for all that want to know.
-            contract: Contract = self._run(self._learning(wanted))
+    def _learn(self, wanted: Learn, until: float) -> Contract:
+        """The contract that is known, or that the server tells: to one thread, for all that wait for it."""
+        while True:
+            with self._lock:
+                if known := self._known(wanted):
+                    return known
+                flight = self._flights.get(wanted.label)
+                if flight is None:
+                    own = self._flights[wanted.label] = Future()
+            if flight is None:
+                return self._ask(wanted, until, own)
+            try:
+                shared = self._shared(flight.result(left_s(until)))
+            except TimeoutError:
+                raise self._too_late(wanted.timeout_s) from None
+            if shared is not None:
+                return shared
+
+    def _ask(self, wanted: Learn, until: float, flight: "Future[Contract | PredictError]") -> Contract:
+        outcome: Contract | PredictError = self._given_up()
+        try:
+            contract: Contract = self._run(self._learning(wanted), until)
+            outcome = contract
+        except PredictError as error:
+            outcome = error
+            raise
+        finally:
+            with self._lock:
+                del self._flights[wanted.label]
+            flight.set_result(outcome)
         return contract
 
     def _start(self, stream: Stream) -> Answers:
@@ -189,7 +220,7 @@ class Client(BaseClient):
     def _make(self, call: Call) -> Any:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.method)
         try:
-            answer = method(call.request, timeout=call.timeout_s, metadata=call.metadata)
+            answer = method(call.request, timeout=call.left_s, metadata=call.metadata)
         except grpc.RpcError as error:
             raise self._failure(call, error) from None
         except ValueError:

@@ -3,6 +3,7 @@
 Rule of this module: `BaseTypedModel` says what to send and what an outcome means; its two kinds only wait differently.
 """
 
+import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,13 @@ class BaseTypedModel:
     def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
         return Call(method, request, read, self._timeout_s, self._metadata)
 
+    def _learn(self, stale: Contract | None = None) -> Learn:
+        return Learn(self.name, self._call, self._timeout_s, stale)
+
+    def _until(self) -> float:
+        """The deadline of all that a call of the caller's makes, on the monotonic clock."""
+        return time.monotonic() + self._timeout_s
+
     def _metadata_for(self, contract: Contract) -> options.Metadata:
         """With what the messages are, so that a server that has others now does not take one for another."""
         known = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
@@ -63,24 +71,24 @@ class BaseTypedModel:
 
     def _contract_now(self) -> Steps:
         """The contract for a stream, which cannot be begun again: so it is asked whether it still holds."""
-        contract = yield Learn(self.name, self._call)
-        return (yield Learn(self.name, self._call, stale=contract))
+        contract = yield self._learn()
+        return (yield self._learn(stale=contract))
 
     def _predicting(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
         given = _given(rows, fields)
-        contract: Contract = yield Learn(self.name, self._call)
+        contract: Contract = yield self._learn()
         if columns.is_batch(given) and not len(given):
             return []
         try:
             return (yield self._predict_call(contract, given, params))
-        except typed_writer.UnknownField as error:
-            failed: PredictError | TypeError = error
+        except (TypeError, ValueError) as error:  # Perhaps it is the types of before that do not fit.
+            failed: Exception = error
         except PredictError as error:
             if error.code not in _BY_A_STALE_CONTRACT:
                 raise
             failed = error
         try:
-            newer: Contract = yield Learn(self.name, self._call, stale=contract)
+            newer: Contract = yield self._learn(stale=contract)
         except PredictError as error:
             # What became of the model explains more than its call that failed; that nobody answers does not.
             raise (error if error.code in _GONE else failed) from None
@@ -174,7 +182,7 @@ class TypedModel(BaseTypedModel):
     may use it.
     """
 
-    def __init__(self, run: Callable[[Steps], Any], start: Callable[[Stream], "Answers"], **given: Any) -> None:
+    def __init__(self, run: Callable[[Steps, float], Any], start: Callable[[Stream], "Answers"], **given: Any) -> None:
         super().__init__(**given)
         self._run = run
         self._start = start
@@ -198,7 +206,7 @@ class TypedModel(BaseTypedModel):
             PredictError: The call failed; UNIMPLEMENTED where the model has no types, or takes no batches of rows.
 
         """
-        return self._run(self._predicting(rows, params, fields))
+        return self._run(self._predicting(rows, params, fields), self._until())
 
     def predict_many(self, records: Iterable[Any], *, params: Params = None, on_error: OnError = "raise") -> "Answers":
         """The answers to any number of records, in their order, over one call.
@@ -215,11 +223,13 @@ class TypedModel(BaseTypedModel):
             PredictError: The model has no such RPC, or no server answers.
 
         """
-        return self._start(self._many(self._run(self._contract_now()), records, params, on_error))
+        contract = self._run(self._contract_now(), self._until())
+        return self._start(self._many(contract, records, params, on_error))
 
     def predict_stream(self, record: Any = None, /, *, params: Params = None, **fields: Any) -> "Answers":
         """The parts of the answer to one record, each when it is there; arguments and errors as of `predict`."""
-        return self._start(self._parts(self._run(self._contract_now()), record, params, fields))
+        contract = self._run(self._contract_now(), self._until())
+        return self._start(self._parts(contract, record, params, fields))
 
 
 class AsyncTypedModel(BaseTypedModel):
@@ -227,7 +237,7 @@ class AsyncTypedModel(BaseTypedModel):
 
     def __init__(
         self,
-        run: Callable[[Steps], Awaitable[Any]],
+        run: Callable[[Steps, float], Awaitable[Any]],
         start: Callable[[Callable[[], Awaitable[Stream]]], "AsyncAnswers"],
         **given: Any,
     ) -> None:
@@ -237,7 +247,7 @@ class AsyncTypedModel(BaseTypedModel):
 
     async def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
         """As `TypedModel.predict`."""
-        return await self._run(self._predicting(rows, params, fields))
+        return await self._run(self._predicting(rows, params, fields), self._until())
 
     def predict_many(
         self, records: Iterable[Any] | AsyncIterable[Any], *, params: Params = None, on_error: OnError = "raise"
@@ -248,7 +258,8 @@ class AsyncTypedModel(BaseTypedModel):
         """
 
         async def stream() -> Stream:
-            return self._many(await self._run(self._contract_now()), records, params, on_error)
+            contract = await self._run(self._contract_now(), self._until())
+            return self._many(contract, records, params, on_error)
 
         return self._start(stream)
 
@@ -256,6 +267,7 @@ class AsyncTypedModel(BaseTypedModel):
         """As `TypedModel.predict_stream`, with an asynchronous iterator."""
 
         async def stream() -> Stream:
-            return self._parts(await self._run(self._contract_now()), record, params, fields)
+            contract = await self._run(self._contract_now(), self._until())
+            return self._parts(contract, record, params, fields)
 
         return self._start(stream)

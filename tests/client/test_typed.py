@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -14,7 +15,15 @@ import pandas as pd
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow_grpc_client import AsyncClient, Client, InvalidInput, ModelError, PredictError, Unavailable
+from mlflow_grpc_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelError,
+    PredictError,
+    Unavailable,
+)
 
 from mlflow_grpc.config import ModelConfig
 from tests.parity.test_typed import in_any_order
@@ -308,6 +317,89 @@ def test_a_server_with_another_contract(make, folder):
         assert next(model.predict_many([{"a": 1, "b": 2.5}]))["input"]["type"] == "DataFrame"
     with at(address, folder, "no_signature"), pytest.raises(PredictError, match="has no signature"):
         model.predict(x=[1.0, 2.0], mask=3)
+
+
+def test_a_server_with_other_types_of_the_same_names(make, tmp_path):
+    """A value that the types of before cannot hold asks for those of now; one that neither can hold is refused."""
+    for name, kind in (("whole", DataType.long), ("text", DataType.string)):
+        signature = ModelSignature(Schema([ColSpec(kind, "x")]))
+        mlflow.pyfunc.save_model(
+            tmp_path / name, python_model=zoo.EchoRows(), signature=signature, pip_requirements=["mlflow"]
+        )
+    address = f"127.0.0.1:{free_port()}"
+    model = make(address).model("m")
+    for name, value, words in (("whole", 1, "int 1"), ("text", "a", "str 'a'"), ("whole", 2, "int 2")):
+        with at(address, tmp_path, name):
+            for told in (model.predict(x=value), model.predict([{"x": value}])[0]):
+                assert told["input"]["cells"] == [[words]]
+            with pytest.raises(TypeError, match="x: list is not a"):
+                model.predict(x=[1])
+
+
+@pytest.fixture
+def held(bare):
+    """The bare server, whose answers wait to be let go, and then fail; what says that the first call is there."""
+    arrived, let_go = threading.Event(), threading.Event()
+
+    def behaviour(data, context):
+        arrived.set()
+        let_go.wait(30)
+        context.abort(grpc.StatusCode.INTERNAL, "no")
+
+    bare.behaviour = behaviour
+    yield arrived, let_go
+    let_go.set()
+
+
+def test_each_waits_no_longer_than_its_own_deadline(make, bare, held):
+    """Also for what another call has asked for already."""
+    arrived, let_go = held
+    client = make(bare.address)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.model("a", timeout_s=30).predict, a=1)
+        assert arrived.wait(30)
+        with pytest.raises(DeadlineExceeded, match=r"No answer came within 0\.2 s"):
+            client.model("a", timeout_s=0.2).predict(a=1)
+        assert not first.done()
+        let_go.set()
+        with pytest.raises(ModelError, match="no"):
+            first.result(30)
+    assert len(bare.calls) == 1
+
+
+def test_what_one_call_is_told_all_are_told(bare, held):
+    """An error too; but not that the one that asked has run out of time, or was cancelled."""
+    arrived, let_go = held
+
+    async def main():
+        async with AsyncClient(bare.address) as client:
+            calls = [asyncio.create_task(client.model("a").predict(a=1)) for _ in range(8)]
+            await asyncio.to_thread(arrived.wait, 30)
+            let_go.set()
+            assert [type(each) for each in await asyncio.gather(*calls, return_exceptions=True)] == [ModelError] * 8
+            assert len(bare.calls) == 1
+            arrived.clear()
+            let_go.clear()
+            hasty = asyncio.create_task(client.model("b", timeout_s=0.2).predict(a=1))
+            await asyncio.sleep(0)
+            patient = asyncio.create_task(client.model("b").predict(a=1))
+            with pytest.raises(DeadlineExceeded):
+                await hasty
+            let_go.set()
+            with pytest.raises(ModelError):
+                await patient
+            let_go.clear()
+            arrived.clear()
+            cancelled = asyncio.create_task(client.model("c").predict(a=1))
+            await asyncio.sleep(0)
+            other = asyncio.create_task(client.model("c").predict(a=1))
+            await asyncio.to_thread(arrived.wait, 30)
+            cancelled.cancel()
+            let_go.set()
+            with pytest.raises(ModelError):
+                await other
+
+    asyncio.run(main())
 
 
 def test_a_server_whose_columns_have_changed_places(make, tmp_path):
