@@ -5,6 +5,8 @@ the records, and is raised behind the answers to those before.
 """
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -108,18 +110,22 @@ class Answers:
 
     An error that stands in the place of one answer is raised there; `next` goes on with the answer after it. A status
     that ends the stream is raised as a PredictError, and so is what the caller's own records raise, behind the answers
-    to those before; then the iterator is at its end. Closing it cancels the call.
+    to those before; then the iterator is at its end. Closing it cancels the call. Threads that share it take turns.
     """
 
     def __init__(self, call: Any, outcomes: Outcomes) -> None:
         self._call = call
         self._outcomes = outcomes
+        self._lock = threading.Lock()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
-        outcomes = self._outcomes
+        with self._lock:  # gRPC's call is an iterator for one thread at a time.
+            return self._next(self._outcomes)
+
+    def _next(self, outcomes: Outcomes) -> Any:
         if outcomes.is_over:
             raise StopIteration
         try:
@@ -148,7 +154,10 @@ class Answers:
 
 
 class AsyncAnswers:
-    """`Answers` for asyncio: an asynchronous iterator. The call is made when the first answer is asked for."""
+    """`Answers` for asyncio: an asynchronous iterator. The call is made when the first answer is asked for.
+
+    Tasks that share it take turns. One that nobody holds any more is closed.
+    """
 
     def __init__(self, open_call: Callable[[], Awaitable[tuple[Any, Outcomes]]], is_closed: Callable[[], bool]) -> None:
         self._open_call = open_call
@@ -156,24 +165,50 @@ class AsyncAnswers:
         self._call: Any = None
         self._outcomes: Outcomes | None = None
         self._is_over = False
+        self._lock = asyncio.Lock()
+        self._opening: asyncio.Future[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        if self._is_over or (self._outcomes is not None and self._outcomes.is_over):
+        async with self._lock:
+            if self._is_over or (self._outcomes is not None and self._outcomes.is_over):
+                raise StopAsyncIteration
+            outcomes = self._outcomes or await self._open()
+            data = await self._next(outcomes)
+            if data is grpc.aio.EOF:
+                outcomes.ended()
+                raise StopAsyncIteration
+            return outcomes.answer(data)
+
+    async def _open(self) -> Outcomes:
+        """Makes the call, in a task of its own, so that `close` can end it without ending the caller's."""
+        self._loop = asyncio.get_running_loop()
+        self._opening = asyncio.ensure_future(self._open_call())
+        try:
+            self._call, self._outcomes = await self._opening
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._is_over and task is not None and not task.cancelling():
+                raise StopAsyncIteration from None
+            self._is_over = True
+            raise
+        except BaseException:
+            self._is_over = True
+            raise
+        finally:
+            self._opening = None
+        if self._is_over:  # Closed in the moment between.
+            self._call.cancel()
             raise StopAsyncIteration
-        if self._outcomes is None:
-            try:
-                self._call, self._outcomes = await self._open_call()
-            except BaseException:
-                self._is_over = True
-                raise
-        data = await self._next(self._outcomes)
-        if data is grpc.aio.EOF:
-            self._outcomes.ended()
-            raise StopAsyncIteration
-        return self._outcomes.answer(data)
+        return self._outcomes
+
+    def __del__(self) -> None:
+        if self._call is not None and self._loop is not None and not self._call.done():
+            with contextlib.suppress(RuntimeError):  # The loop is closed, and its calls with it.
+                self._loop.call_soon_threadsafe(self._call.cancel)
 
     async def _next(self, outcomes: Outcomes) -> Any:
         try:
@@ -196,6 +231,8 @@ class AsyncAnswers:
     async def close(self) -> None:
         """As `Answers.close`."""
         self._is_over = True
+        if self._opening is not None:
+            self._opening.cancel()
         if self._call is not None:
             self._call.cancel()
 

@@ -381,6 +381,75 @@ def test_a_stream_that_is_dropped_is_gone(address):
         assert client.predict_text("x", model="text") == "x"
 
 
+def test_an_asynchronous_stream_that_is_dropped_is_closed(address):
+    """Its records are drawn no more, and end; so are those of one that is closed while it is being opened."""
+
+    async def main():
+        drawn, ended = asyncio.Event(), asyncio.Event()
+
+        async def texts():
+            try:
+                while True:
+                    drawn.set()
+                    yield "x"
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        async with AsyncClient(address) as client:
+            answers = client.stream_text(texts(), model="text")
+            assert await anext(answers) == "x"
+            del answers
+            gc.collect()
+            await asyncio.wait_for(ended.wait(), 30)
+            drawn.clear()
+            for close_after in range(3):
+                answers = client.model("numbers").predict_many(texts())
+                waiting = asyncio.create_task(anext(answers, "over"))
+                for _ in range(close_after):
+                    await asyncio.sleep(0)
+                await answers.close()
+                assert await asyncio.wait_for(waiting, 30) == "over"
+            assert not drawn.is_set()
+            cancelled = asyncio.create_task(anext(client.model("numbers").predict_many(texts())))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+
+    asyncio.run(main())
+
+
+def test_a_stream_can_be_shared(address):
+    """By threads and by tasks, from its first answer on: each answer goes to one of them."""
+    texts = [str(number) for number in range(500)]
+    with Client(address) as client, ThreadPoolExecutor(4) as pool:
+        answers = client.stream_text(texts, model="text")
+        found = list(itertools.chain.from_iterable(pool.map(lambda _: list(answers), range(4))))
+    assert sorted(found) == sorted(texts)
+
+    async def main():
+        calls = []
+
+        def records():
+            calls.append(1)
+            return iter(texts)
+
+        class Texts:
+            __iter__ = staticmethod(records)
+
+        async def take(answers):
+            return [each async for each in answers]
+
+        async with AsyncClient(address) as client:
+            answers = client.stream_text(Texts(), model="text")
+            parts = await asyncio.gather(*(take(answers) for _ in range(4)))
+        assert len(calls) == 1
+        return [each for part in parts for each in part]
+
+    assert sorted(asyncio.run(main())) == sorted(texts)
+
+
 def run_command(*arguments, lines):
     whole = [sys.executable, "-m", "mlflow_grpc_client", *arguments]
     done = subprocess.run(whole, input=lines, capture_output=True, timeout=60, check=False)
