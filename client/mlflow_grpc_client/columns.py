@@ -6,19 +6,26 @@ objects one by one where their bytes are what is sent.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client import tensors, typed_reader, typed_writer
 from mlflow_grpc_client.contract import NULLS_NUMBER, Field, Form, Kind, Record
 from mlflow_grpc_client.payloads import kind_of, library
-from mlflow_grpc_client.typed_writer import is_missing, known_field
+from mlflow_grpc_client.typed_writer import MissingFields, is_missing, known_field
 
 _NUMBERS = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE})
 
 _ALWAYS_THERE = {bool, int, float, str, bytes}
 """Types of which no value means that there is none."""
+
+
+class _LeftOut:
+    """Stands in a column for a row that does not have it."""
+
+
+_LEFT_OUT = _LeftOut()
 
 Columns = dict[str, Any]
 """By the names of fields in protobuf: a list, an array or a Series with a value for each row."""
@@ -47,11 +54,16 @@ def columns_of(rows: Any, record: Record) -> tuple[int, Columns]:
         rows = rows.to_frame()
     if isinstance(rows, library("pandas", "DataFrame")):
         return len(rows), _of_frame(rows, record)
-    if len(rows) and all(isinstance(row, Mapping) for row in rows):
+    if not len(rows):
+        return 0, {}
+    if all(isinstance(row, Mapping) for row in rows):
         return len(rows), _of_records(rows, record)
     only = record.only_nameless
     if only is not None:
         return len(rows), {only.name: _unnested(rows, only)}
+    for place, row in enumerate(rows):
+        if not isinstance(row, (Mapping, list, tuple, library("numpy", "ndarray"), library("numpy", "generic"))):
+            raise TypeError(f"[{place}]: {kind_of(row)} is no row: give dicts, a DataFrame or lists of values")
     if any(each.word for each in record.fields.values()):
         raise TypeError(
             f"the model's columns have names, {kind_of(rows)} has none: give dicts or a DataFrame; "
@@ -81,7 +93,7 @@ def _of_records(rows: Any, record: Record) -> Columns:
             column = by_name.get(name)
             if column is None:
                 each = known_field(record, name, f"[{place}]")
-                column = by_name[name] = found.setdefault(each.name, [None] * len(rows))
+                column = by_name[name] = found.setdefault(each.name, [_LEFT_OUT] * len(rows))
             column[place] = value
     if len(by_name) > len(found):  # A field has been called by two names: by one in each row, it is hoped.
         for place, row in enumerate(rows):
@@ -128,16 +140,20 @@ def fill(message: Any, record: Record, count: int, columns: Columns) -> None:
     Raises:
         TypeError: A value is of another type than its column.
         ValueError: A column cannot hold a value, or has none for a row and needs one.
+        MissingFields: A column that the model needs is not there.
 
     """
-    is_told = False
+    told = set()
     for name, values in columns.items():
-        is_told = _put(message, record.fields[name], values, count) or is_told
-    if not is_told:
+        if _put(message, record.fields[name], values, count, has_default=name in record.defaulted):
+            told.add(name)
+    if record.required - told:
+        raise MissingFields([each.label for each in record.fields.values() if each.name in record.required - told])
+    if not told:
         # The number of rows is that of the entries of a column: one that may be absent can tell it.
         for each in record.fields.values():
             if each.name not in columns and _nulls_name(message, each) is not None:
-                _put(message, each, [None] * count, count)
+                _put(message, each, [_LEFT_OUT] * count, count)
                 return
 
 
@@ -146,34 +162,48 @@ def _nulls_name(message: Any, each: Field) -> str | None:
     return None if found is None else found.name
 
 
-def _put(message: Any, each: Field, values: Any, count: int) -> bool:
+def _put(message: Any, each: Field, values: Any, count: int, *, has_default: bool = False) -> bool:
     """Writes a column; whether it is there then. One that has no value at all is left out, for the server to judge."""
     nulls = _nulls_name(message, each)
-    if each.form is Form.ONE:  # A tensor for all rows.
-        values = values.tolist() if isinstance(values, library("pandas", "Series")) else values
-        typed_writer.put(message, each, values, each.label)
+    if isinstance(values, library("numpy", "ndarray")):
+        tensors.check_unmasked(values, each.label)
+    if each.form is Form.ONE:
+        _put_tensor(message, each, values)
         return True
     is_series = isinstance(values, library("pandas", "Series"))
     if is_series:
         values = _array_of(values)
+    nan_is_none = is_series and nulls is not None and each.type.kind is not Kind.JSON
     is_numbers = isinstance(values, library("numpy", "ndarray")) and values.dtype.kind in "biuf" and values.ndim == 1
-    if is_numbers and each.type.kind in _NUMBERS:
+    if is_numbers and each.type.kind in _NUMBERS and not (has_default and nan_is_none):
         _put_array(message, each, values, nulls if is_series else None)
         return True
-    nan_is_none = is_series and nulls is not None and each.type.kind is not Kind.JSON
     missing = _missing(values, nan_is_none=nan_is_none)
-    if each.type.kind is Kind.JSON and nulls is None:
-        missing = []  # They are null.
+    if each.type.kind is Kind.JSON:
+        missing = [place for place in missing if values[place] is _LEFT_OUT]  # The others are null.
+    if has_default:
+        for place in (place for place in missing if values[place] is not _LEFT_OUT):
+            typed_writer.refuse_null(f"{each.label}[{place}]")
     if missing and nulls is None:
-        if len(missing) == count:
-            return False
-        raise ValueError(f"{each.label}[{missing[0]}]: there is no value for this row, and the model needs one")
+        return False if len(missing) == count else _lacks(each, missing[0])
     if missing:
         getattr(message, nulls or "").extend(missing)
         _put_around(getattr(message, each.name), each, values, frozenset(missing))
     else:
         typed_writer.extend(getattr(message, each.name), each.type, values, each.label)
     return True
+
+
+def _put_tensor(message: Any, each: Field, values: Any) -> None:
+    """Writes the tensor of all rows."""
+    values = values.tolist() if isinstance(values, library("pandas", "Series")) else values
+    if isinstance(values, list) and (missing := _missing(values, nan_is_none=False)):
+        _lacks(each, missing[0])
+    typed_writer.put(message, each, values, each.label)
+
+
+def _lacks(each: Field, place: int) -> NoReturn:
+    raise ValueError(f"{each.label}[{place}]: there is no value for this row, and the model needs one")
 
 
 def _array_of(series: Any) -> Any:
@@ -188,7 +218,7 @@ def _missing(values: Any, *, nan_is_none: bool) -> list[int]:
     return [
         place
         for place, value in enumerate(values)
-        if is_missing(value) or (nan_is_none and isinstance(value, float) and math.isnan(value))
+        if value is _LEFT_OUT or is_missing(value) or (nan_is_none and isinstance(value, float) and math.isnan(value))
     ]
 
 

@@ -128,6 +128,10 @@ class Record:
     fields: dict[str, Field] = field(default_factory=dict)
     spellings: dict[str, Field] = field(default_factory=dict)
     """By their names in the model, and by those in protobuf where no other field has that name in the model."""
+    required: set[str] = field(default_factory=set)
+    """The names in protobuf of fields that have to be given, as far as a schema says so."""
+    defaulted: set[str] = field(default_factory=set)
+    """Those of fields that have a default other than null when they are left out."""
 
     def add(self, made: Field) -> None:
         """Adds a field under all its names."""

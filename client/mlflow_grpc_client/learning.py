@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from mlflow_grpc_client import contract, reflection, wire
+from mlflow_grpc_client import contract, reflection, schemas, wire
 from mlflow_grpc_client.calls import Call, Learn
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure
@@ -41,7 +41,9 @@ def learn(wanted: Learn) -> Generator[Call, Any, Contract]:
         return wanted.stale
     pool = yield from reflection.descriptors(contract.SERVICE, wanted.call)
     try:
-        return contract.contract_of(model, pool)
+        found = contract.contract_of(model, pool)
     except KeyError as error:
         said = f"The server's reflection lacks a message of the model {contract.label_of(model)}: {error.args[0]}"
         raise failure(grpc.StatusCode.INTERNAL, said) from None
+    schemas.mark_contract(found, model)
+    return found

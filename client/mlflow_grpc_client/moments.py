@@ -14,6 +14,8 @@ from mlflow_grpc_client.payloads import kind_of, library
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = dt.timedelta(seconds=1)
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799.999999
+"""The first and the last second of the years 1 to 9999, which a Timestamp has."""
 _TEXT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d)?)?")
 
 
@@ -29,13 +31,17 @@ def seconds_and_nanos(value: Any, where: str) -> tuple[int, int]:
         ValueError: A text is no point in time.
 
     """
-    if isinstance(value, library("numpy", "datetime64")):
-        whole = value.astype("datetime64[s]")
-        return int(whole.astype("int64")), int((value - whole).astype("timedelta64[ns]").astype("int64"))
     if isinstance(value, str):
         return _of_text(value, where)
+    if isinstance(value, (dt.date, library("numpy", "datetime64"))) and value != value:  # noqa: PLR0124 - a NaT
+        raise ValueError(f"{where}: NaT is no point in time")
+    if isinstance(value, library("numpy", "datetime64")):
+        whole = value.astype("datetime64[s]")
+        rest = (value - whole).astype("timedelta64[ns]")
+        return _within_years(int(whole.astype("int64")), where), int(rest.astype("int64"))
     nanos = 0
     if isinstance(value, library("pandas", "Timestamp")):
+        _within_years(value.timestamp(), where)
         nanos, value = value.nanosecond, value.to_pydatetime(warn=False)
     elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
@@ -44,7 +50,13 @@ def seconds_and_nanos(value: Any, where: str) -> tuple[int, int]:
     if value.tzinfo is None:
         value = value.replace(tzinfo=dt.UTC)
     seconds, rest = divmod(value - _EPOCH, _SECOND)
-    return seconds, rest.microseconds * 1000 + nanos
+    return _within_years(seconds, where), rest.microseconds * 1000 + nanos
+
+
+def _within_years(seconds: Any, where: str) -> Any:
+    if not _FIRST <= seconds <= _LAST:
+        raise ValueError(f"{where}: a point in time is between the years 1 and 9999")
+    return seconds
 
 
 def _of_text(text: str, where: str) -> tuple[int, int]:

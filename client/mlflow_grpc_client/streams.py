@@ -19,6 +19,10 @@ Read = Callable[[bytes], Any]
 Fail = Callable[[grpc.RpcError], PredictError]
 
 
+_PLACEHOLDER = b"\xff"
+"""Sent for a record that is refused here already: bytes that are no message get an error in their place."""
+
+
 class Requests:
     """Records as the bytes of requests, drawn one by one. Ends at the first that fails, and keeps what happened."""
 
@@ -26,6 +30,8 @@ class Requests:
         self._records = aiter(records) if hasattr(records, "__aiter__") else iter(records)
         self._encode = encode
         self.failure: BaseException | None = None
+        self.refused: dict[int, PredictError] = {}
+        """What is wrong with records that the server would refuse if it saw them, by their places."""
         self.count = 0
         self.are_drawn = False
         """Whether there are no more."""
@@ -35,7 +41,7 @@ class Requests:
 
     def __next__(self) -> bytes:
         try:
-            data = self._encode(next(self._records))
+            data = self._request(next(self._records))
         except StopIteration:
             self.are_drawn = True
             raise
@@ -44,6 +50,13 @@ class Requests:
             raise StopIteration from None
         self.count += 1
         return data
+
+    def _request(self, record: Any) -> bytes:
+        try:
+            return self._encode(record)
+        except PredictError as error:
+            self.refused[self.count] = error
+            return _PLACEHOLDER
 
 
 class AsyncRequests(Requests):
@@ -55,7 +68,7 @@ class AsyncRequests(Requests):
     async def __anext__(self) -> bytes:
         try:
             is_async = hasattr(self._records, "__anext__")
-            data = self._encode(await anext(self._records) if is_async else next(self._records))
+            data = self._request(await anext(self._records) if is_async else next(self._records))
         except (StopIteration, StopAsyncIteration):
             self.are_drawn = True
             raise StopAsyncIteration from None
@@ -79,8 +92,9 @@ class Outcomes:
 
     def answer(self, data: bytes) -> Any:
         """An answer; raises the error that stands in its place, unless errors are returned."""
+        refused = None if self._requests is None else self._requests.refused.pop(self._count, None)
         self._count += 1
-        answer = self._read(data)
+        answer = refused or self._read(data)
         if isinstance(answer, PredictError) and not self._returns_errors:
             raise answer
         return answer

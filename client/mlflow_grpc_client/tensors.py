@@ -4,6 +4,7 @@ Rule of this module: the numbers of an array do not become Python objects where 
 """
 
 import math
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,11 @@ from google.protobuf.message import DecodeError
 from mlflow_grpc_client.contract import Kind, Type
 from mlflow_grpc_client.payloads import library
 
-MOST_FLOAT = (2 - 2**-23) * 2.0**127
-"""The largest float of 32 bits."""
+_LEAST_TOO_LARGE = (2 - 2**-24) * 2.0**127
+"""What is rounded to infinity as a float of 32 bits; what is less is rounded to the largest at the most."""
+
+MOST_SIZES = 64
+"""How deep lists are nested at the most, as in numpy: one that contains itself has no end."""
 
 Scalar = Callable[[Any, Type, str], Any]
 
@@ -59,16 +63,48 @@ def flatten(value: Any, where: str) -> tuple[tuple[int, ...], Any]:
 
     """
     if isinstance(value, library("numpy", "ndarray")):
+        check_unmasked(value, where)
         return value.shape, value.reshape(-1)
-    nested = (list, tuple, library("numpy", "ndarray"))
-    elements, shape = [value], []
-    while elements and isinstance(elements[0], nested):
+    elements: list[Any] = [value]
+    shape: list[int] = []
+    while elements and _is_nested(elements[0]):
         size = len(elements[0])
-        if not all(isinstance(each, nested) and len(each) == size for each in elements):
+        if not all(_is_nested(each) and len(each) == size for each in elements):
             raise ValueError(f"{where}: the lists within are not all of one size")
+        if len(shape) == MOST_SIZES:
+            raise ValueError(f"{where}: it is nested too deeply, or contains itself")
         shape.append(size)
         elements = [item for each in elements for item in each]
     return tuple(shape), elements
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, library("numpy", "ndarray")) and value.ndim > 0)
+
+
+def check_unmasked(array: Any, where: str) -> None:
+    """Refuses an array with values that are masked: what is under the mask is not to be seen.
+
+    Raises:
+        ValueError: It has.
+
+    """
+    if isinstance(array, library("numpy.ma", "MaskedArray")) and array.mask.any():
+        raise ValueError(f"{where}: the array has masked values: fill them, such as with filled(nan)")
+
+
+def single(number: float, where: str) -> float:
+    """A number rounded to 32 bits.
+
+    Raises:
+        ValueError: It is too large.
+
+    """
+    try:
+        (rounded,) = struct.unpack("<f", struct.pack("<f", number))
+    except OverflowError:
+        raise ValueError(f"{where}: {number!r} is too large for a float of 32 bits") from None
+    return float(rounded)
 
 
 def extend(message: Any, name: str, kind: Type, elements: Any, where: str, scalar: Scalar) -> None:
@@ -104,7 +140,7 @@ def _check_bounds(elements: Any, bounds: tuple[int, int], where: str) -> None:
 
 def _check_floats(elements: Any, where: str) -> None:
     sizes = abs(elements)
-    for each in elements[(sizes > MOST_FLOAT) & (sizes != math.inf)][:1].tolist():
+    for each in elements[(sizes >= _LEAST_TOO_LARGE) & (sizes != math.inf)][:1].tolist():
         raise ValueError(f"{where}: {each!r} is too large for a float of 32 bits")
 
 

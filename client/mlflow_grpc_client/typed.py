@@ -3,8 +3,9 @@
 Rule of this module: `BaseTypedModel` says what to send and what an outcome means; its two kinds only wait differently.
 """
 
+import contextlib
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,7 +13,7 @@ import grpc
 from mlflow_grpc_client import columns, options, typed_reader, typed_writer
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
 from mlflow_grpc_client.contract import Contract, Rpc
-from mlflow_grpc_client.errors import PredictError, from_error_message
+from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
 from mlflow_grpc_client.payloads import kind_of
 from mlflow_grpc_client.wire import CONTRACT_KEY
 
@@ -77,10 +78,9 @@ class BaseTypedModel:
     def _predicting(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
         given = _given(rows, fields)
         contract: Contract = yield self._learn()
-        if columns.is_batch(given) and not len(given):
-            return []
         try:
-            return (yield self._predict_call(contract, given, params))
+            call = self._predict_call(contract, given, params)
+            return (yield call) if call else []
         except (TypeError, ValueError) as error:  # Perhaps it is the types of before that do not fit.
             failed: Exception = error
         except PredictError as error:
@@ -94,18 +94,23 @@ class BaseTypedModel:
             raise (error if error.code in _GONE else failed) from None
         if newer is contract:
             raise failed
-        return (yield self._predict_call(newer, given, params))
+        call = self._predict_call(newer, given, params)
+        return (yield call) if call else []
 
-    def _predict_call(self, contract: Contract, given: Any, params: Params) -> Call:
+    def _predict_call(self, contract: Contract, given: Any, params: Params) -> Call | None:
+        """The call to make; None if there are no rows."""
         if not columns.is_batch(given):
             rpc = contract.rpc("predict")
             return self._typed_call(
-                contract, rpc, _record_bytes(contract, rpc, given, params), lambda data: _answer(rpc, data)
+                contract, rpc, self._record_bytes(contract, rpc, given, params), lambda data: _answer(rpc, data)
             )
         count, found = columns.columns_of(given, contract.rpc("predict").request)
+        if not count:
+            return None
         rpc = contract.rpc("predict_batch")
         message = rpc.request_class()
-        columns.fill(message, rpc.request, count, found)
+        with self._telling_what_is_missing():
+            columns.fill(message, rpc.request, count, found)
         _put_params(contract, message, params)
 
         def read(data: bytes) -> list[Any]:
@@ -121,7 +126,7 @@ class BaseTypedModel:
         return Stream(
             rpc.path,
             records,
-            lambda record: _record_bytes(contract, rpc, record, params),
+            lambda record: self._record_bytes(contract, rpc, record, params),
             lambda data: _answer(rpc, data, self._request_id),
             self._stream_timeout_s,
             self._metadata_for(contract),
@@ -130,9 +135,37 @@ class BaseTypedModel:
 
     def _parts(self, contract: Contract, record: Any, params: Params, fields: dict[str, Any]) -> Stream:
         rpc = contract.rpc("predict_stream")
-        request = _record_bytes(contract, rpc, _given(record, fields), params)
+        request = self._record_bytes(contract, rpc, _given(record, fields), params)
         metadata = self._metadata_for(contract)
         return Stream(rpc.path, request, bytes, lambda data: _answer(rpc, data), self._stream_timeout_s, metadata)
+
+    def _record_bytes(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
+        message = rpc.request_class()
+        if not isinstance(record, Mapping):
+            only = rpc.request.only_nameless
+            if only is None:
+                raise TypeError(f"{kind_of(record)} is no record: give a dict")
+            record = {only.name: record}
+        with self._telling_what_is_missing():
+            typed_writer.fill(message, rpc.request, record)
+        _put_params(contract, message, params)
+        data: bytes = message.SerializeToString()
+        return data
+
+    @contextlib.contextmanager
+    def _telling_what_is_missing(self) -> Iterator[None]:
+        """Makes the error that the server would give, if it could know."""
+        try:
+            yield
+        except typed_writer.MissingFields as error:
+            raise failure(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"The record does not fit the model's schema: {error}",
+                reason="INVALID_PARAMETER_VALUE",
+                error_class="SCHEMA_ENFORCEMENT_FAILED",
+                request_id=self._request_id,
+                violations=tuple(FieldViolation(name, "missing, and the model needs it") for name in error.names),
+            ) from None
 
 
 def _given(rows: Any, fields: dict[str, Any]) -> Any:
@@ -143,19 +176,6 @@ def _given(rows: Any, fields: dict[str, Any]) -> Any:
     if not columns.is_batch(rows) and not isinstance(rows, Mapping):
         raise TypeError(f"{kind_of(rows)} is no record: give fields by keyword, a dict, a list of dicts or a DataFrame")
     return rows
-
-
-def _record_bytes(contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
-    message = rpc.request_class()
-    if not isinstance(record, Mapping):
-        only = rpc.request.only_nameless
-        if only is None:
-            raise TypeError(f"{kind_of(record)} is no record: give a dict")
-        record = {only.name: record}
-    typed_writer.fill(message, rpc.request, record)
-    _put_params(contract, message, params)
-    data: bytes = message.SerializeToString()
-    return data
 
 
 def _put_params(contract: Contract, message: Any, params: Params) -> None:

@@ -10,6 +10,7 @@ import difflib
 import math
 import uuid
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -28,6 +29,17 @@ class UnknownField(TypeError):
     """There is no field of a name, as far as is known."""
 
 
+class MissingFields(ValueError):
+    """Fields that the model needs are not given, and the message cannot tell the server so.
+
+    A list or map that is left out is an empty one on the wire.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__("; ".join(f"{name}: missing, and the model needs it" for name in names))
+        self.names = names
+
+
 def fill(message: Any, record: Record, values: Mapping[str, Any], where: str = "") -> None:
     """Writes a record into a message. None is left out, but where any JSON value may stand: there it is null.
 
@@ -39,10 +51,12 @@ def fill(message: Any, record: Record, values: Mapping[str, Any], where: str = "
 
     Raises:
         TypeError: There is no such field, or a value is of another type than its field.
-        ValueError: A value is of the right type, and its field cannot hold it.
+        ValueError: A value is of the right type, and its field cannot hold it; it is None, and its field has a default
+            that stands on the wire for the same.
+        MissingFields: A list or map is not given.
 
     """
-    given = set()
+    given, written = set(), set()
     for name, value in values.items():
         each = known_field(record, name, where)
         if each.name in given:
@@ -50,6 +64,17 @@ def fill(message: Any, record: Record, values: Mapping[str, Any], where: str = "
         given.add(each.name)
         if not is_missing(value) or _takes_null(each):
             put(message, each, value, _within(where, name))
+            written.add(each.name)
+        elif each.name in record.defaulted:
+            refuse_null(_within(where, name))
+    absent = record.required - written
+    if any(not record.fields[name].has_presence for name in absent):
+        raise MissingFields([_within(where, each.label) for each in record.fields.values() if each.name in absent])
+
+
+def refuse_null(where: str) -> NoReturn:
+    """Refuses a null that would be taken for a default."""
+    _refuse(where, "None would become the field's default: leave the field out for that")
 
 
 def known_field(record: Record, name: Any, where: str = "") -> Field:
@@ -130,7 +155,10 @@ def write(message: Any, kind: Type, value: Any, where: str) -> None:
         case Kind.MOMENT:
             message.seconds, message.nanos = moments.seconds_and_nanos(value, where)
         case Kind.JSON:
-            _write_json(message, value, where)
+            try:
+                _write_json(message, value, where)
+            except RecursionError:
+                raise ValueError(f"{where}: it is nested too deeply, or contains itself") from None
         case Kind.TENSOR:
             tensors.write(message, kind.message.fields["data"].type, value, where, scalar)
         case Kind.UNION:
@@ -146,10 +174,7 @@ def write(message: Any, kind: Type, value: Any, where: str) -> None:
 
 def scalar(value: Any, kind: Type, where: str) -> Any:
     """A value as protobuf takes it, if it is exactly that."""
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, library("numpy", "generic")):
-        value = value.item()
+    value = _plain(value)
     match kind.kind:
         case Kind.BOOLEAN:
             return value if isinstance(value, bool) else _unfit(where, value, "a bool")
@@ -165,6 +190,17 @@ def scalar(value: Any, kind: Type, where: str) -> Any:
         case _:
             number = kind.numbers.get(value) if isinstance(value, str) else None
             return number or _refuse(where, f"{value!r} is none of {', '.join(map(repr, kind.numbers))}")
+
+
+def _plain(value: Any) -> Any:
+    """What an Enum's member or a scalar of numpy's holds; numpy's times are no numbers, though some unpack to such."""
+    if isinstance(value, Enum):
+        value = value.value
+    if not isinstance(value, library("numpy", "generic")):
+        return value
+    times = (library("numpy", "datetime64"), library("numpy", "timedelta64"))
+    plain = value.item()
+    return value if isinstance(value, times) and not isinstance(plain, dt.date) else plain
 
 
 def _whole(value: Any, bounds: tuple[int, int], where: str) -> int:
@@ -187,9 +223,7 @@ def _float(value: Any, kind: Kind, where: str) -> float:
         number = math.inf
     if number != value and not math.isnan(number):
         _refuse(where, f"{value} is no float: whole numbers are up to 2^53, and some beyond")
-    if kind is Kind.FLOAT and math.isfinite(number) and abs(number) > tensors.MOST_FLOAT:
-        _refuse(where, f"{value!r} is too large for a float of 32 bits")
-    return number
+    return tensors.single(number, where) if kind is Kind.FLOAT else number
 
 
 def _text(value: Any, where: str) -> str:
@@ -236,29 +270,30 @@ def _write_json(message: Any, value: Any, where: str) -> None:
 
 
 def _write_alternative(message: Any, union: Record, value: Any, where: str) -> None:
-    """Writes into the first alternative whose own type the value has, or else into the first that can hold it."""
+    """Writes into the first alternative that can hold the value: of those whose own type it has, or else of all."""
     alternatives = list(union.fields.values())
-    for each in alternatives:
-        if _is_of(value, each.type):
-            put(message, each, value, where)
-            return
-    for each in alternatives:
+    own = [each for each in alternatives if _is_of(value, each.type)]
+    errors = []
+    for each in (*own, *(each for each in alternatives if each not in own)):
         trial = type(message)()
         try:
             put(trial, each, value, where)
-        except (TypeError, ValueError):
-            continue  # What none of them can hold is refused below.
+        except (TypeError, ValueError) as error:
+            errors.append(error)
+            continue
         message.CopyFrom(trial)
         return
-    _refuse(where, f"{kind_of(value)} is none of {', '.join(_name(each.type) for each in alternatives)}")
+    said = list(dict.fromkeys(map(str, errors[: len(own)])))
+    if len(said) == 1:
+        raise errors[0]
+    why = f": {'; '.join(said)}" if said else ""
+    _refuse(where, f"{kind_of(value)} is none of {', '.join(_name(each.type) for each in alternatives)}{why}")
 
 
 def _is_of(value: Any, kind: Type) -> bool:
     """Whether a value has a type, before anything is converted."""
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, library("numpy", "generic")) and not isinstance(value, library("numpy", "datetime64")):
-        value = value.item()
+    if not isinstance(value, library("numpy", "datetime64")):
+        value = _plain(value)
     match kind.kind:
         case Kind.BOOLEAN:
             return isinstance(value, bool)
@@ -285,10 +320,13 @@ def _is_of(value: Any, kind: Type) -> bool:
 
 def _items(value: Any, where: str) -> Any:
     if isinstance(value, library("numpy", "ndarray")):
+        tensors.check_unmasked(value, where)
         return list(value) if value.ndim else _unfit(where, value, "a list")
     if isinstance(value, library("pandas", "Series")):
         return value.tolist()
-    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
+    if isinstance(value, str | bytes | bytearray | memoryview | Mapping | AbstractSet) or not hasattr(
+        value, "__iter__"
+    ):
         _unfit(where, value, "a list")
     return list(value)
 

@@ -224,6 +224,56 @@ def test_errors_name_the_field_and_the_error_s_class(client):
         client.model("echo", request_id="mine").predict(name="x", born="2020-02-29", parts=[{"weight": -1}])
 
 
+STRUCTURES = {"numbers": [1.0], "person": {"name": "x"}, "counts": {"a": 1}}
+
+
+@pytest.mark.parametrize("left_out", [["numbers"], ["counts"], ["counts", "person"]])
+def test_lists_and_maps_that_are_left_out(client, left_out):
+    """InvalidInput that names them, as of any field that the model needs, in rows and in a stream's place too."""
+    model = client.model("structures", request_id="mine")
+    record = {name: value for name, value in STRUCTURES.items() if name not in left_out}
+    given = [record, {**record, **dict.fromkeys(left_out)}]
+    for rows in (*given, *([each] for each in given), pd.DataFrame([record])):
+        with pytest.raises(InvalidInput, match=f"{left_out[0]}: missing.*SCHEMA_ENFORCEMENT_FAILED.*mine") as caught:
+            model.predict(rows)
+        assert sorted(violation.field for violation in caught.value.violations) == left_out
+    answers = list(model.predict_many([STRUCTURES, record, STRUCTURES], on_error="return"))
+    assert [type(each) for each in answers] == [dict, InvalidInput, dict]
+    assert (answers[1].args[1], answers[1].request_id) == (caught.value.message, "mine")
+    assert model.predict({**STRUCTURES, "numbers": [], "counts": {}})
+
+
+def test_a_column_that_is_left_out_is_named(client):
+    """Also where that leaves no column to count the rows by."""
+    for rows in (pd.DataFrame({"a": [1, 2]}), [{"a": 1}], pd.DataFrame({"a": [1, 2], "b": [None, None]})):
+        with pytest.raises(InvalidInput, match="b: missing"):
+            client.model("numbers").predict(rows)
+    with pytest.raises(InvalidInput, match=r"a: missing.*b: missing"):
+        client.model("numbers").predict([{}])
+    with pytest.raises(TypeError, match="c: there is no such field"):
+        client.model("numbers").predict(pd.DataFrame({"a": [], "c": []}))
+    assert client.model("numbers").predict(pd.DataFrame({"a": [], "b": []})) == []
+
+
+def test_none_is_no_default(client):
+    """Where the wire has one word for both None is refused; null as any value is null, in rows as alone."""
+    mirror = client.model("mirror")
+    for call in (
+        lambda: mirror.predict({**WHOLE, "defaulted": None}),
+        lambda: mirror.predict([WHOLE, {**WHOLE, "defaulted": None}]),
+        lambda: mirror.predict(pd.DataFrame([WHOLE, {**WHOLE, "defaulted": 7}])),
+    ):
+        with pytest.raises(ValueError, match=r"defaulted(\[\d\])?: None would become the field's default"):
+            call()
+    assert mirror.predict({**WHOLE, "maybe": None})["defaulted"] == 7
+    assert [each["defaulted"] for each in mirror.predict([WHOLE, {**WHOLE, "defaulted": 8}])] == [7, 8]
+    with pytest.raises(ValueError, match=r"params\.top_k: None would become"):
+        client.model("params").predict(a=1, params={"top_k": None})
+    expected = client.predict({**AS_JSON, "anything": None}, model="mirror")["anything"]
+    assert (mirror.predict({**WHOLE, "anything": None})["anything"], expected) == (None, None)
+    assert mirror.predict([{**WHOLE, "anything": None}, WHOLE])[0]["anything"] is None
+
+
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [

@@ -80,6 +80,11 @@ class Part(BaseModel):
     shape: list[int] = []
 
 
+class Other(BaseModel):
+    weight: float
+    values: list[str] = []
+
+
 class Whole(BaseModel):
     integer: int = 0
     number: float | None = None
@@ -99,6 +104,8 @@ class Whole(BaseModel):
     table: list[list[str]] | None = None
     anything: Any = None
     either: int | str | float | Part | None = None
+    shapes: Part | Other | list[int] | list[str] | None = None
+    moments: list[dt.datetime] | None = None
     odd: int | None = Field(None, alias="odd name (cm)")
 
 
@@ -107,6 +114,9 @@ def whole():
     record = record_of(Whole.model_json_schema(), "input")
     return Known(Contract(record, record))
 
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -233,6 +243,25 @@ def test_the_client_reads_what_the_server_writes(whole, record):
         ({"either": True}, ValueError, "either: bool is none of integer, text, double, m_Part"),
         ({"nope": 1}, TypeError, "nope: there is no such field; there are: integer, number"),
         ({"odd name (cm)": 1, "odd_name_cm": 1}, TypeError, "odd_name_cm: given twice"),
+        ({"integer": np.datetime64("2020-01-01", "ns")}, TypeError, r"integer: numpy\.datetime64 is not a whole number"),
+        ({"number": np.timedelta64(5, "ns")}, TypeError, r"number: numpy\.timedelta64 is not a number"),
+        ({"number": np.timedelta64(5, "Y")}, TypeError, r"number: numpy\.timedelta64 is not a number"),
+        ({"text": np.datetime64(5, "ns")}, TypeError, r"text: numpy\.datetime64 is not a text"),
+        ({"holes": np.array([5, 6], "m8[ns]")}, TypeError, r"holes\[0\]: numpy\.timedelta64 is not a number"),
+        ({"number": np.ma.array(5.0, mask=True)}, TypeError, "number: .*Masked"),
+        ({"holes": np.ma.array([1.0, 5.0], mask=[False, True])}, ValueError, "holes: the array has masked values"),
+        ({"holes": list(np.ma.array([1.0, 5.0], mask=[False, True]))}, TypeError, r"holes\[1\]: .*Masked"),
+        ({"moments": [pd.NaT]}, ValueError, r"moments\[0\]: NaT is no point in time"),
+        ({"moments": [np.datetime64("NaT")]}, ValueError, r"moments\[0\]: NaT is no point in time"),
+        ({"moments": [pd.NA]}, TypeError, r"moments\[0\]: .* is not a datetime"),
+        ({"moment": np.datetime64("12000-01-01")}, ValueError, "moment: .* between the years 1 and 9999"),
+        ({"moment": pd.Timestamp(np.datetime64("12000-01-01", "s"))}, ValueError, "moment: .* 1 and 9999"),
+        ({"anything": ENDLESS}, ValueError, "anything: it is nested too deeply, or contains itself"),
+        ({"holes": bytearray(b"ab")}, TypeError, "holes: bytearray is not a list"),
+        ({"holes": {1.0, 2.0}}, TypeError, "holes: set is not a list"),
+        ({"shapes": {"weight": "x"}}, TypeError, r"shapes\.weight: str is not a number"),
+        ({"shapes": {"weight": "x", "values": []}}, TypeError, r"shapes\.weight: str is not a number"),
+        ({"shapes": [None]}, ValueError, r"shapes: list is none of .*: shapes\[0\]: .*; shapes\[0\]: "),
     ],
 )  # fmt: skip
 def test_refusals_name_the_field(whole, record, error, words):
@@ -316,6 +345,21 @@ def arrays():
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        {"weight": 1.5, "values": [0.5]},
+        {"weight": 1.5, "values": ["a"]},
+        [1, 2],
+        ["a", "b"],
+    ],
+)
+def test_of_several_records_or_lists_the_first_that_fits(whole, value):
+    """Where more than one looks like what is given."""
+    found = whole.read_by_server({"shapes": value})["shapes"]
+    assert found == value
+
+
+@pytest.mark.parametrize(
     ("name", "array"),
     [
         ("double", np.array([[1.5, -0.0], [math.inf, 5e-324]])),
@@ -325,6 +369,7 @@ def arrays():
         ("double", np.array([[1, 2], [3, 255]], "u1")),
         ("double", np.array([[0.1, 2]], "f4")),
         ("single", np.array([[0.1, -math.inf]])),
+        ("single", np.array([[3.4028235e38, -3.4028235677973362e38]])),
         ("single", np.array([[0.1, 1.0]], "f4")),
         ("single", np.array([[1, 2]])),
         ("small", np.array([[2**31 - 1, -(2**31)]])),
@@ -352,6 +397,12 @@ def test_an_array_is_as_its_nested_list(arrays, name, array):
         ("double", np.array([["a", "b"]]), TypeError, "double: an array of <U1 does not fit"),
         ("double", np.array([[1, 2**53 + 1]]), ValueError, "double: 9007199254740993 is no float"),
         ("single", np.array([[1e39, 0]]), ValueError, r"single: 1e\+39 is too large"),
+        ("single", [[1e39, 0.0]], ValueError, r"single: 1e\+39 is too large"),
+        ("single", np.array([[3.4028235677973366e38]]), ValueError, "single: .* is too large"),
+        ("double", np.ma.array([[1.0, 5.0]], mask=[[False, True]]), ValueError, "double: the array has masked values"),
+        ("double", [np.ma.array([1.0, 5.0], mask=[False, True])], TypeError, "double: .*Masked"),
+        ("double", np.array([[5]], "m8[ns]"), TypeError, "double: an array of timedelta64"),
+        ("double", ENDLESS, ValueError, "double: it is nested too deeply, or contains itself"),
         ("small", np.array([[0.5, 1]]), TypeError, "small: an array of float64 does not fit"),
         ("small", np.array([[2**31, 1]]), ValueError, "small: 2147483648 is not within"),
         ("flags", np.array([[0, 1]]), TypeError, "flags: an array of int64 does not fit"),
@@ -388,6 +439,14 @@ def test_rows_without_any_value(arrays):
     assert (list(message.x), list(message.x_nulls)) == ([0.0, 0.0], [0, 1])
 
 
+def test_null_as_any_value_is_one(whole):
+    """In rows as alone: only a row that leaves the field out has none."""
+    for rows in ([{"anything": None}, {}, {"anything": 1}], pd.DataFrame({"anything": [None, "x", 1]})):
+        message = whole.batch(rows)
+        assert message.anything[0].HasField("null_value")
+        assert list(message.anything_nulls) == ([1] if isinstance(rows, list) else [])
+
+
 def test_tensors_of_rows_are_one_tensor(arrays):
     """A row each in dicts, arrays or lists, is the tensor of all."""
     rows = np.arange(6.0).reshape(3, 2)
@@ -401,10 +460,16 @@ def test_tensors_of_rows_are_one_tensor(arrays):
     [
         ([{"x": 1.0}, {"x": "a"}], TypeError, r"x\[1\]: str is not a number"),
         ([{"x": 1.0}, {"y": 1.0}], TypeError, r"\[1\]\.y: there is no such field"),
-        ([{"double": [1.0, 2.0]}, {"x": 1.0}], ValueError, "double: the lists within"),
+        ([{"double": [1.0, 2.0]}, {"x": 1.0}], ValueError, r"double\[1\]: there is no value for this row"),
+        ([{"double": [1.0, 2.0]}, {"double": [1.0]}], ValueError, "double: the lists within"),
         ([[1.0, 2.0]], TypeError, "the model's columns have names, list has none"),
         (pd.DataFrame([[1.0, 2.0]], columns=["x", "x"]), TypeError, "several columns for 'x'"),
         (pd.DataFrame({"z": [1.0]}), TypeError, "z: there is no such field"),
+        (pd.DataFrame({"z": []}), TypeError, "z: there is no such field"),
+        ([None], TypeError, r"\[0\]: NoneType is no row"),
+        ([{"x": 1.0}, pd.Series({"x": 1.0})], TypeError, r"\[1\]: pandas.* is no row"),
+        ([{"x": np.timedelta64(5, "ns")}], TypeError, r"x\[0\]: numpy\.timedelta64"),
+        (pd.DataFrame({"x": pd.to_timedelta([5, 6])}), TypeError, r"x\[0\]: pandas.*Timedelta is not a number"),
     ],
 )
 def test_rows_that_do_not_fit(arrays, rows, error, words):
