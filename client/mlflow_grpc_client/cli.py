@@ -108,7 +108,7 @@ def _stream(client: Client, given: argparse.Namespace) -> int:
     with answers:
         for answer in answers:
             failed = failed or isinstance(answer, PredictError)
-            if code := _write(_error_line(answer) if isinstance(answer, PredictError) else answer):
+            if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _one_line(answer)):
                 return code
     return EXIT_FAILED if failed else 0
 
@@ -118,6 +118,11 @@ def _lines() -> Iterator[str]:
     # A file of its own: the interpreter closes sys.stdin at exit, and cannot while gRPC's thread waits for a line.
     with os.fdopen(os.dup(0), "rb") as stdin:
         yield from (line.decode().rstrip("\r\n") for line in stdin if line.strip())
+
+
+def _one_line(answer: str) -> str:
+    """An answer as a line: a text of several lines as a JSON string, the others as they are."""
+    return json.dumps(answer, ensure_ascii=False) if "\n" in answer or "\r" in answer else answer
 
 
 def _error_line(error: PredictError) -> str:
@@ -210,9 +215,14 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help=f"the deadline ({DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health)",
+        help=f"the deadline ({DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health, --list and --describe; "
+        "--stream has none unless it is given)",
     )
-    add("--stream", action="store_true", help="send a payload for each line of stdin and print an answer for each")
+    add(
+        "--stream",
+        action="store_true",
+        help="send a payload for each line of stdin that is not blank and print an answer for each",
+    )
     add("--content-type", metavar="TYPE", help="format of the payload: application/json (the default) or text/csv")
     add("--request-id", metavar="ID", help="the id under which the server logs the call")
     add("--list", action="store_true", help="print the models of the server instead of predicting")

@@ -33,11 +33,21 @@ def describe(model: Model, address: str) -> Iterator[str]:
     if model.rpcs:
         yield f"called by: {', '.join(model.rpcs)}"
     if model.example:
-        command = ["mlflow-grpc-predict", "-a", address, "-m", model.label, model.example]
+        command = ["mlflow-grpc-predict", "-a", address, "-m", model.label, _compact(model.example)]
         yield f"example: {shlex.join(command)}"
         typed = _typed_call(model)
         if typed:
             yield f"in Python: {typed}"
+
+
+def _compact(example: str) -> str:
+    """An example on one line, if it is JSON: what is not printable would not be pasted as it is."""
+    try:
+        payload = json.loads(example)
+    except ValueError:
+        return example
+    compact = json.dumps(payload, ensure_ascii=False)
+    return compact if compact.isprintable() else json.dumps(payload)
 
 
 def _typed_call(model: Model) -> str:

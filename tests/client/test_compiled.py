@@ -13,10 +13,11 @@ from google.protobuf import descriptor_pb2
 
 from mlflow_grpc.contract import messages
 from tests.client.test_node import example, tool  # noqa: F401 - a fixture
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, free_port
 from tests.support.typed import TypedCaller
 
 RECORD = {"sepal_length_cm": 6.7, "sepal_width_cm": 3.0, "petal_length_cm": 5.2, "petal_width_cm": 2.3}
+SETOSA = {"sepal_length_cm": 5.1, "sepal_width_cm": 3.5, "petal_length_cm": 1.4, "petal_width_cm": 0.2}
 
 PYTHON = """
 import json, sys
@@ -31,24 +32,6 @@ with grpc.insecure_channel(sys.argv[1]) as channel:
     print(*service.iris_predict_batch(rows).prediction)
     for answer in service.iris_predict_many(iter([record, pb.iris_input(), record])):
         print(answer.error.reason or answer.prediction)
-"""
-
-NODE = """
-import grpc from "@grpc/grpc-js";
-import loader from "@grpc/proto-loader";
-const [file, address, record] = process.argv.slice(2);
-const { model_grpc_service } = grpc.loadPackageDefinition(loader.loadSync(file, { keepCase: true }));
-const client = new model_grpc_service.ModelgRPCService(address, grpc.credentials.createInsecure());
-const told = (call) => new Promise((done) => call((error, answer) => done(error ? error.message : answer.prediction)));
-const flower = JSON.parse(record);
-console.log(await told((done) => client.iris_predict(flower, done)));
-const rows = Object.fromEntries(Object.entries(flower).map(([name, value]) => [name, [value, value]]));
-console.log((await told((done) => client.iris_predict_batch(rows, done))).join(" "));
-const stream = client.iris_predict_many();
-for (const each of [flower, {}, flower]) stream.write(each);
-stream.end();
-for await (const answer of stream) console.log(answer.error?.reason ?? answer.prediction);
-client.close();
 """
 
 
@@ -82,16 +65,26 @@ def test_in_python(proto, iris, tmp_path):
 
 
 def test_in_node(proto, iris, example):  # noqa: F811 - a fixture
-    """@grpc/proto-loader reads the text."""
-    script = example / "typed.mjs"
-    script.write_text(NODE)
-    command = [tool("node"), str(script), str(proto), iris.address, json.dumps(RECORD)]
+    """The example: @grpc/proto-loader reads the text, and the error of a record is in its place."""
+    command = [tool("node"), str(example / "typed.mjs"), "--address", iris.address, "--proto", str(proto)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    (expected,) = iris.model.predict(pd.DataFrame([RECORD]), None)
-    told = done.stdout.split()
-    assert (told, done.stderr) == ([*[expected] * 4, told[4], expected], "")
-    assert told[4] != expected
-    assert told[4].isupper()
+    setosa, virginica = iris.model.predict(pd.DataFrame([SETOSA, RECORD]), None)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        setosa,
+        f"{setosa} {virginica}",
+        setosa,
+        "INVALID_PARAMETER_VALUE: sepal_width_cm, petal_length_cm, petal_width_cm",
+        virginica,
+    ]
+
+
+def test_in_node_without_a_server(proto, example):  # noqa: F811 - a fixture
+    """Code and message."""
+    command = [tool("node"), str(example / "typed.mjs"), "--address", f"127.0.0.1:{free_port()}", "--proto", str(proto)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("UNAVAILABLE: ")
 
 
 def test_the_descriptor_set_is_what_the_server_has(iris):

@@ -166,6 +166,22 @@ def test_the_typed_example_can_be_pasted(tmp_path):
             assert eval(line.removeprefix("in Python: "), {"client": client}), model.name  # noqa: S307
 
 
+@pytest.mark.parametrize(
+    "example", ['{\n  "name": "é",\n\t"born": "2020-02-29"\n}', '{"name": "\u200b\x85 \'", "n": 1.0}']
+)
+def test_an_example_of_several_lines_can_be_pasted(example):
+    """It is JSON on one line, all of it printable, and a shell gives the command the same payload."""
+    model = Model(
+        *("m", "", "READY", "", "", "", (), "", "", "", {}, {}, {}), batched=False, batching_reason="",
+        deterministic=None, rpcs=(), example=example,
+    )  # fmt: skip
+    (line,) = (line for line in describe(model, "there:1") if line.startswith("example: "))
+    assert line.isprintable()
+    command = f"printf %s {line.removeprefix('example: mlflow-grpc-predict -a there:1 -m m ')}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    assert json.loads(done.stdout) == json.loads(example)
+
+
 def test_a_typed_example_with_names_that_are_no_identifiers():
     """Is a dict; one that has no typed call, or whose payload is no record, has none."""
     echo = ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True)

@@ -49,6 +49,10 @@ def address(tmp_path_factory):
             ModelConfig(uri="(in process)", name="text", endpoint=True),
             Loaded(FunctionModel(lambda text: text), PlainCodec()),
         ),
+        (
+            ModelConfig(uri="(in process)", name="lines", endpoint=True),
+            Loaded(FunctionModel(lambda text: text.replace(" ", "\n")), PlainCodec()),
+        ),
     ]
     with serving_models(models) as running:
         yield running.address
@@ -482,6 +486,12 @@ def test_the_command(address):
     assert run_command(*arguments, lines=good + b"\n\xff\n") == (2, [expected], "error: the payload is not UTF-8\n")
     code, out, error = run_command(*arguments, "payload", lines=b"")
     assert (code, out, error) == (2, [], "error: --stream reads its payloads from stdin: give none\n")
+
+
+def test_the_command_writes_a_line_an_answer(address):
+    """A text of several lines is a JSON string."""
+    code, out, _ = run_command("-a", address, "-m", "lines", "--stream", lines=b'one\n{"two": 2}\n')
+    assert (code, out) == (0, ["one", json.dumps('{"two":\n2}')])
 
 
 def test_the_command_answers_as_lines_come(address):

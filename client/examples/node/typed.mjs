@@ -1,0 +1,50 @@
+// Calls the example model in its own types: one flower, rows in columns, and a stream with an error in its place.
+//
+//   mlflow-grpc proto -m models/iris --model-name iris -o model_service.proto
+//   node typed.mjs [--address HOST:PORT] [--proto FILE]
+
+import { parseArgs } from "node:util";
+import grpc from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
+
+const { values: given } = parseArgs({
+  options: {
+    address: { type: "string", default: "localhost:50051" },
+    proto: { type: "string", default: "model_service.proto" },
+  },
+});
+
+// keepCase: otherwise sepal_length_cm would be called sepalLengthCm, and what is called otherwise is not sent.
+// longs: numbers of 64 bits as texts, since a number of JavaScript's does not hold them all.
+const { model_grpc_service } = grpc.loadPackageDefinition(loadSync(given.proto, { keepCase: true, longs: String }));
+const client = new model_grpc_service.ModelgRPCService(given.address, grpc.credentials.createInsecure());
+
+const call = (name, request) =>
+  new Promise((done, fail) => {
+    // Without a deadline a call to a server that hangs would wait for ever.
+    client[name](request, { deadline: Date.now() + 60_000 }, (error, answer) => (error ? fail(error) : done(answer)));
+  });
+
+const setosa = { sepal_length_cm: 5.1, sepal_width_cm: 3.5, petal_length_cm: 1.4, petal_width_cm: 0.2 };
+const virginica = { sepal_length_cm: 6.7, sepal_width_cm: 3.0, petal_length_cm: 5.2, petal_width_cm: 2.3 };
+
+try {
+  const { prediction } = await call("iris_predict", setosa);
+  console.log(prediction);
+
+  const columns = Object.fromEntries(Object.keys(setosa).map((name) => [name, [setosa[name], virginica[name]]]));
+  console.log((await call("iris_predict_batch", columns)).prediction.join(" "));
+
+  const stream = client.iris_predict_many();
+  for (const flower of [setosa, { sepal_length_cm: 5.1 }, virginica]) stream.write(flower);
+  stream.end();
+  for await (const answer of stream) {
+    const { error } = answer;
+    console.log(error ? `${error.reason}: ${error.field_violations.map(({ field }) => field).join(", ")}` : answer.prediction);
+  }
+} catch (error) {
+  console.error(`${grpc.status[error.code]}: ${error.details}`);
+  process.exitCode = 1;
+} finally {
+  client.close();
+}
