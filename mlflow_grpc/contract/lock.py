@@ -110,7 +110,7 @@ class Members(_Part):
 class ModelLock(_Part):
     """What is locked of one model."""
 
-    name: Name | Literal[""] = ""
+    name: Annotated[str, StringConstraints(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
     """What its RPCs and messages begin with; empty if it is not known."""
     rpcs: tuple[Name, ...] = ()
     """The last parts of the names of its RPCs; empty if they are not known."""

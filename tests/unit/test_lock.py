@@ -480,7 +480,7 @@ def valid():
         (lambda made: fields(made).update({"(x)": {"name": "z", "number": 1000}}), "number 1000 of '(x)' is none that a column"),
         (lambda made: fields(made).update({"(params)": {"name": "z", "number": 7}}), "number 7 of '(params)' is none"),
         (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[1001]), "number 1001 of 'reserved' is none"),
-        (lambda made: made["models"]["m"].update(name="my words"), "is no lock: models.m.name"),
+        (lambda made: made["models"]["m"].update(name="my words"), "is no lock: models.m.name: String should match"),
         (lambda made: made["models"]["m"].update(rpcs=["a b"]), "is no lock: models.m.rpcs.0"),
         (lambda made: made["models"]["m"].update(output="input"), "models.m: input is of calls and of answers"),
         (lambda made: fields(made)["x"].update(number=1000), "number 1000 of 'x' is none that a column can have"),
