@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message
 
-from mlflow_grpc.contract.shapes import Array, Batch, Column, Plain, Shape, Value
+from mlflow_grpc.contract.shapes import Array, Batch, Column, Plain, Shape
 from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnwritableAnswer
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
@@ -223,14 +223,8 @@ class RowsCodec:
         if slot.form == "one":
             put(output, slot, values, where)
             return
-        nulls = [place for place, value in enumerate(values) if is_nothing(value)]
-        if nulls and not column.nulls and not isinstance(slot.shape, Value):
-            unwritable(f"{where}[{nulls[0]}]", "no value")
-        if column.nulls:
-            getattr(output, column.nulls).extend(nulls)
-            extend(getattr(output, slot.name), slot.shape, values, where, filler=_filler(slot.shape))
-        else:
-            extend(getattr(output, slot.name), slot.shape, values, where)
+        getattr(output, column.nulls).extend(place for place, value in enumerate(values) if is_nothing(value))
+        extend(getattr(output, slot.name), slot.shape, values, where, filler=_filler(slot.shape))
 
 
 def _stands_as_it_is(values: Any, shape: Shape) -> bool:

@@ -405,3 +405,28 @@ def test_models_of_named_targets_and_columns_without_texts_for_names(tmp_path):
             assert [getattr(typed(f"{name}_predict", record), output.name)] == expected
             together = typed(f"{name}_predict_batch", batch_of(typed, name, [record, record]))
             assert list(getattr(together, output.name)) == expected * 2
+
+
+def test_rows_of_output_that_have_no_value(tmp_path):
+    """None in a required column, as a model may return it: absent for one row, named among the nulls for several."""
+
+    class Gaps(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+        def predict(self, context, model_input, params=None):
+            return [
+                {"word": None if x < 0 else "w", "when": pd.NaT if x < 0 else pd.Timestamp(0)} for x in model_input["x"]
+            ]
+
+    signature = ModelSignature(
+        Schema([ColSpec(DataType.double, "x")]),
+        Schema([ColSpec(DataType.string, "word"), ColSpec(DataType.datetime, "when")]),
+    )
+    mlflow.pyfunc.save_model(tmp_path / "gaps", python_model=Gaps(), signature=signature, pip_requirements=["mlflow"])
+    model = ModelConfig(uri=str(tmp_path / "gaps"), name="gaps", endpoint=True)
+    with serving_models([(model, None)]) as running, Caller(running.address) as call:
+        typed = TypedCaller(call.channel)
+        records = [typed.input("gaps_predict", {"x": x}) for x in (1.0, -1.0, 2.0)]
+        alone = [typed("gaps_predict", record) for record in records]
+        assert [plain(answer) for answer in alone][1] == {}
+        together = typed("gaps_predict_batch", batch_of(typed, "gaps", records))
+        assert (list(together.word), list(together.word_nulls)) == (["w", "", "w"], [1])
+        assert rows_of(together, type(alone[0])) == alone
