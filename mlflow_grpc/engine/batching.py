@@ -4,12 +4,13 @@ Rule of this module: batching never shows. Each caller gets its own rows, or the
 alone: a batch that fails, or gives another number of predictions than rows, is halved until those at fault
 are found, and they are run the ordinary way. A caller that leaves takes only itself along.
 
-Calls are decoded in the thread too, one after the other: code that runs many times in a row runs several times
-faster than code that runs once between two turns of the event loop.
+Calls are decoded there too, one after the other: code that runs many times in a row runs several times faster than code
+that runs once between two turns of the event loop. A batch that takes less than handing it to a thread and back is
+run by the event loop itself; what has no answer then is run in a thread.
 
-It adapts. A call that is alone starts at once. Where several are in the server at a time, a batch is not
-started before as many wait as were there lately, unless no more come for a moment. What comes while a batch
-runs makes up the next one; only when a batch takes long is another one started beside it.
+It adapts. A call that is alone starts at once. Where several are in the server at a time, a batch is not started before
+as many wait as were there lately, unless no more come for a moment. What comes while a batch runs makes up the next
+one; only when a batch takes long is another one started beside it.
 """
 
 import asyncio
@@ -21,13 +22,10 @@ from typing import Any, Protocol
 from mlflow_grpc.engine.threads import ModelThreads
 
 QUIET_S, QUIET_SHARE = 0.001, 0.25
-"""How long no call must have come for a batch to start with less than were expected: in seconds, and as a share of what
-batches take. The longer they take, the more is gained by waiting for one more call.
-"""
+"""How long no call must have come for a batch of less than were expected: in seconds, and as a share of its time."""
 
 PATIENCE_S, PATIENCE_TIMES = 0.02, 2.0
 """The longest that a call is held back while nothing runs: in seconds, and in times of what batches take."""
-
 
 MOST_DEPARTED = 256
 """How many calls that have gone may be kept in line."""
@@ -66,9 +64,7 @@ class Batchable(Protocol):
     """How rows are predicted together."""
 
     def predict(self, members: Sequence[Any]) -> list[Any]:
-        """The predictions for the rows of several requests, in their order; runs in a thread, and raises anything if
-        they cannot be told apart.
-        """
+        """The predictions for the rows of several requests, in order; raises anything if they cannot be told apart."""
         ...
 
 
@@ -142,6 +138,7 @@ class Batcher:
         *,
         most_rows: int,
         longest_wait_s: float,
+        inline: bool = False,
         crowd: Crowd | None = None,
     ) -> None:
         """Args:
@@ -150,6 +147,7 @@ class Batcher:
         most_rows: The most rows in a batch; 1 runs each call by itself.
         longest_wait_s: How long a call may wait for others or for a running batch, in seconds, before its own is
             started.
+        inline: Whether batches are so quick that the event loop runs them itself.
         crowd: The calls that are in the server; if not given, those that have got here.
         """
         self._crowd = crowd or self
@@ -157,6 +155,7 @@ class Batcher:
         self._work = work
         self._most_rows = most_rows
         self._longest_wait_s = longest_wait_s
+        self._inline = inline
         self._waiting: deque[Member] = deque()
         self._inside: set[Member] = set()  # Calls that wait or run.
         self._expires = float("inf")  # When the first of them does, at the latest.
@@ -262,14 +261,20 @@ class Batcher:
                 self._scheduled = loop.call_later(wait_s, self._look)
                 self._due = now + wait_s
                 return
-            if members := self._take(now):
+            members = self._take(now)
+            if self._inline:
+                self._settle(self._attempt(members))
+                if self._waiting:
+                    self._look_soon(loop)
+                return
+            if members:
                 batch = _Batch(members)
                 batch.task = self._start(self._run_batch(batch))
 
     def _wait_s(self, now: float) -> float:
         """How long the next batch has to wait, in seconds."""
         waited = now - self._waiting[0].since
-        if self._tasks:
+        if self._tasks and not self._inline:
             return self._longest_wait_s - waited
         if self._are_enough():
             return 0.0
@@ -320,6 +325,10 @@ class Batcher:
             for member in members:
                 member.settle(None, error)
             return
+        self._settle(outcomes)
+
+    def _settle(self, outcomes: "list[tuple[Member, Any]]") -> None:
+        """Hands out what a batch came to; those without an answer are run by themselves."""
         for member, answer in outcomes:
             if answer is not None:
                 member.settle(answer, None)
@@ -337,7 +346,7 @@ class Batcher:
             member.settle(None, error)
 
     def _attempt(self, members: list[Member]) -> list[tuple[Member, Any]]:
-        """Runs members together, in a thread; those that have to be run by themselves have no answer."""
+        """Runs members together; those that have to be run by themselves have no answer."""
         outcomes: list[tuple[Member, Any]] = []
         decoded = []
         for member in members:

@@ -62,6 +62,7 @@ class Engine:
                 plain.runner,
                 most_rows=plain.most_rows,
                 longest_wait_s=plain.longest_wait_s,
+                inline=plain.inline,
                 crowd=self.admission,
             )
 

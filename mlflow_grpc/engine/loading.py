@@ -108,7 +108,9 @@ def _load_mlflow(config: ModelConfig, settings: Settings) -> Loaded:
     logger.info("%s: batching %s: %s", model.name, "on" if batched else "off", reason)
     plain = Plain(decoder)
     if batched or model.rows_are_independent:
-        plain = Plain(decoder, runner, settings.batch_rows if batched else 1, settings.batch_wait_s)
+        most_rows = settings.batch_rows if batched else 1
+        inline = batched and rows.is_quick(model, runner, samples, most_rows)
+        plain = Plain(decoder, runner, most_rows, settings.batch_wait_s, inline)
     return Loaded(model, codec, plain, batched, reason)
 
 

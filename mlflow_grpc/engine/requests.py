@@ -33,6 +33,8 @@ class Plain:
     most_rows: int = 1
     """The most rows in a batch; 1 if calls are not to be put together."""
     longest_wait_s: float = 0.0
+    inline: bool = False
+    """Whether a whole batch is so quick that the event loop runs it itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ owner says so, and if a check on real rows agrees.
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from enum import Enum
 from itertools import accumulate, pairwise
@@ -23,6 +24,12 @@ TOLERANCE = 1e-9
 in another order by the libraries below."""
 
 
+QUICK_S = 0.003
+"""The longest that the largest batch may take, in seconds, for the event loop to run it itself; under load it waits
+longer for its turn at the interpreter while a thread runs the model.
+"""
+
+
 class RowModel(Protocol):
     """A model that takes tables which need no further check."""
 
@@ -34,6 +41,11 @@ class RowModel(Protocol):
     @property
     def takes_arrays(self) -> bool:
         """Whether it gives the same for the bare array in a frame."""
+        ...
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it is known that no row takes longer than others: no code of a stranger's, no processes."""
         ...
 
     def predict_table(self, table: Table) -> Any:
@@ -71,6 +83,22 @@ class RowRunner:
             return [self.predict([member])[0] for member in members]
         predictions = self._model.predict_table(self._table(members))
         return [predictions] if len(members) == 1 else split(predictions, [rows.count for rows in members])
+
+
+def is_quick(model: RowModel, runner: RowRunner, samples: list[PlainRows], most_rows: int) -> bool:
+    """Whether the largest batch is so quick that handing it to a thread would cost more than running it.
+
+    Only of a model that cannot wait for anything: no call may hold up the event loop.
+    """
+    if not model.is_bounded or not samples:
+        return False
+    batch = [samples[place % len(samples)] for place in range(most_rows)]
+    took_s = []
+    for _ in range(3):
+        began = time.perf_counter()
+        runner.predict(batch)
+        took_s.append(time.perf_counter() - began)
+    return min(took_s) <= QUICK_S
 
 
 def split(predictions: Any, counts: list[int]) -> list[Any]:

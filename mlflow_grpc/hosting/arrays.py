@@ -31,6 +31,20 @@ def predict_function(model: PyFuncModel) -> Function | None:
     return function
 
 
+def is_bounded(model: PyFuncModel) -> bool:
+    """Whether an estimator that `predict_function` takes runs nothing but scikit-learn in one thread: no function that
+    was given to it, a kernel or a metric say, and nothing of joblib's.
+    """
+    for part in _parts(model.get_raw_model()):
+        params = part.get_params(deep=False) if hasattr(part, "get_params") else {}
+        given = [item for value in params.values() for item in _flat(value)]
+        if params.get("n_jobs") not in (None, 1):
+            return False
+        if any(callable(item) and not hasattr(item, "get_params") for item in given):
+            return False
+    return True
+
+
 def agrees(on_array: Function, on_frame: Function, frame: pd.DataFrame) -> bool:
     """Whether both ways give the same to the bit, for all rows and for one."""
     if set(frame.dtypes) != {np.dtype("float64")}:

@@ -132,6 +132,11 @@ class PyfuncModel:
         return self.takes_arrays
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether it is scikit-learn's own code alone, given arrays, in one thread."""
+        return self.takes_arrays and arrays.is_bounded(self._model)
+
+    @property
     def takes_arrays(self) -> bool:
         """Whether `predict_table` is to be given arrays in place of frames."""
         return self._direct_on_array is not None

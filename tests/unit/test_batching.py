@@ -78,10 +78,16 @@ def soon(seconds=30.0):
 class Bench:
     """A batcher with its work, inside a running loop."""
 
-    def __init__(self, *, threads=2, most_rows=64, longest_wait_s=30.0, crowd=None):
+    def __init__(self, *, threads=2, most_rows=64, longest_wait_s=30.0, inline=False, crowd=None):
         self.work = Work()
+        self.threads = ModelThreads(threads)
         self.batcher = Batcher(
-            ModelThreads(threads), self.work, most_rows=most_rows, longest_wait_s=longest_wait_s, crowd=crowd
+            self.threads,
+            self.work,
+            most_rows=most_rows,
+            longest_wait_s=longest_wait_s,
+            inline=inline,
+            crowd=crowd,
         )
 
     def call(self, row, *, count=1, deadline=None):
@@ -130,6 +136,82 @@ def test_what_comes_while_a_batch_runs_makes_up_the_next():
         assert len(bench.work.batches) == 2
 
     run(check)
+
+
+def test_quick_batches_are_run_by_the_event_loop():
+    """One after the other, with a turn for everything else between two; no thread is started."""
+
+    async def check():
+        bench, turns = Bench(inline=True, most_rows=10), []
+
+        async def count():
+            while len(bench.work.batches) < 5:
+                turns.append(len(bench.work.batches))
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        answers = await asyncio.gather(*(bench.call(f"r{number}") for number in range(50)))
+        await counting
+        assert answers == [f"<r{number}>" for number in range(50)]
+        assert [len(batch) for batch in bench.work.batches] == [10] * 5
+        assert {1, 2, 3, 4} <= set(turns)
+        assert bench.threads._threads == 0
+
+    run(check)
+
+
+def test_what_a_quick_batch_does_not_answer_is_run_in_a_thread():
+    """Rows that fail, are none, cannot be decoded or written: each by itself, and the others are not touched."""
+
+    async def check():
+        bench = Bench(inline=True)
+        rows = ["a", "poison", "b", "odd", "broken", "c", "unwritable"]
+        outcomes = await asyncio.gather(*(bench.call(row) for row in rows), return_exceptions=True)
+        assert [outcomes[place] for place in (0, 2, 3, 4, 5, 6)] == [
+            "<a>", "<b>", "<odd>", "<broken>", "<c>", "<unwritable>",
+        ]  # fmt: skip
+        assert isinstance(outcomes[1], KeyError)
+        assert sorted(bench.work.by_themselves) == ["broken", "odd", "poison", "unwritable"]
+        assert await bench.call("d") == "<d>"
+
+    run(check)
+
+
+def test_quick_batches_do_not_wait_for_what_runs_by_itself():
+    """A call that hangs in a thread holds up nobody."""
+
+    async def check():
+        bench = Bench(inline=True)
+        gate = threading.Event()
+        hanging = asyncio.create_task(bench.batcher.run(Hanging(bench.work, "odd", gate), deadline=soon()))
+        await turn(10)
+        assert await bench.call("a") == "<a>"
+        gate.set()
+        assert await hanging == "<odd>"
+
+    run(check)
+
+
+@dataclass(frozen=True)
+class Hanging:
+    """A request that is answered by itself, once its gate is open."""
+
+    work: Work
+    row: str
+    gate: threading.Event
+
+    def rows(self):
+        return None
+
+    def encode(self, predictions):
+        return predictions
+
+    def answer(self):
+        return self.answer_checked()
+
+    def answer_checked(self):
+        assert self.gate.wait(30)
+        return f"<{self.row}>"
 
 
 class Crowd:

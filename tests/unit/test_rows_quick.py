@@ -1,0 +1,67 @@
+"""engine/rows.py and hosting/arrays.py: which models the event loop runs itself."""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine import loading
+from mlflow_grpc.settings import Settings
+
+FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, -1.0, 2.0, 0.0]})
+TARGET = [0, 1, 0, 1]
+
+
+def distance(one, other):
+    return float(np.abs(one - other).sum())
+
+
+@pytest.mark.parametrize(
+    ("model", "bounded"),
+    [
+        (make_pipeline(StandardScaler(), LogisticRegression()), True),
+        (KNeighborsClassifier(1), True),
+        (KNeighborsClassifier(1, metric=distance), False),
+        (KNeighborsClassifier(1, n_jobs=2), False),
+        (GaussianProcessRegressor(), True),
+    ],
+)
+def test_only_what_runs_nothing_but_scikit_learn(model, bounded, tmp_path):
+    """No function of a stranger's, no other processes: those could wait for anything, and the event loop with them."""
+    fitted = model.fit(FRAME, TARGET)
+    mlflow.sklearn.save_model(
+        fitted, tmp_path / "m", signature=infer_signature(FRAME, fitted.predict(FRAME)), input_example=FRAME,
+        pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
+    )  # fmt: skip
+    settings = Settings(model_uri=str(tmp_path / "m"), port=0)
+    loaded = loading.load(ModelConfig(uri=str(tmp_path / "m"), endpoint=True), settings)
+    model_of_mlflow: Any = loaded.model
+    assert model_of_mlflow.is_bounded is bounded
+    assert loaded.plain is not None
+    assert bounded or not loaded.plain.inline
+
+
+def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
+    """However well it is known: a thousand neighbours of ten thousand rows, a hundred and twenty-eight times."""
+    wide = pd.DataFrame(
+        np.random.default_rng(0).normal(size=(10_000, 30)), columns=[f"f{place}" for place in range(30)]
+    )
+    fitted = KNeighborsClassifier(1000, algorithm="brute").fit(wide, wide["f0"] > 0)
+    mlflow.sklearn.save_model(
+        fitted, tmp_path / "m", signature=infer_signature(wide, fitted.predict(wide[:2])), input_example=wide[:3],
+        pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
+    )  # fmt: skip
+    loaded = loading.load(
+        ModelConfig(uri=str(tmp_path / "m"), endpoint=True), Settings(model_uri=str(tmp_path / "m"), port=0)
+    )
+    assert loaded.plain is not None
+    assert not loaded.plain.inline
