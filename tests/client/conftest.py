@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import runpy
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -121,6 +122,15 @@ class Blocking:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
         self.loop.close()
+
+
+# A shell starts what runs in its background with SIGINT ignored, and so do the tests inherit it. Not undone between fork
+# and exec: gRPC's own threads, which start there again, write to the child's stderr when their files are closed.
+INTERRUPTIBLE = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import mlflow_grpc_client.__main__",
+]
 
 
 @pytest.fixture(params=[Client, Blocking], ids=["sync", "asyncio"])

@@ -12,6 +12,7 @@ import pytest
 from mlflow_grpc_client import __version__
 
 from mlflow_grpc.errors import InvalidPayload, ServingError
+from tests.client.conftest import INTERRUPTIBLE
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import free_port, serving
 
@@ -196,12 +197,10 @@ def test_ctrl_c_during_a_call():
     model = GatedModel()
     with serving(model, PlainCodec()) as server:
         process = subprocess.Popen(
-            [*COMMAND, "-a", server.address, "hold"],
+            [*INTERRUPTIBLE, "-a", server.address, "hold"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
-            # A shell starts what runs in its background with SIGINT ignored, and so do the tests inherit it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         model.wait_until_entered()
         process.send_signal(signal.SIGINT)

@@ -27,6 +27,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.errors import ModelFailed
 from mlflow_grpc.services.streams import READ_AHEAD
+from tests.client.conftest import INTERRUPTIBLE
 from tests.parity.test_typed import in_any_order
 from tests.support import zoo
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
@@ -496,14 +497,12 @@ def test_the_command_writes_a_line_an_answer(address):
 
 def test_the_command_answers_as_lines_come(address):
     """Each line before the next is there, and an interrupt ends it while it waits for one."""
-    whole = [sys.executable, "-m", "mlflow_grpc_client", "-a", address, "-m", "text", "--stream"]
+    whole = [*INTERRUPTIBLE, "-a", address, "-m", "text", "--stream"]
     with subprocess.Popen(
         whole,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A shell starts what runs in its background with SIGINT ignored, and so do the tests inherit it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as running:
         assert running.stdin
         assert running.stdout
