@@ -6,7 +6,7 @@ are found, and they are run the ordinary way. A caller that leaves takes only it
 
 Calls are decoded there too, one after the other: code that runs many times in a row runs several times faster than code
 that runs once between two turns of the event loop. A batch that takes less than handing it to a thread and back is
-run by the event loop itself; what has no answer then is run in a thread.
+run by the event loop itself: one of no more rows than were tried at load, once, and only as long as none took long.
 
 It adapts. A call that is alone starts at once. Where several are in the server at a time, a batch is not started before
 as many wait as were there lately, unless no more come for a moment. What comes while a batch runs makes up the next
@@ -16,9 +16,10 @@ one; only when a batch takes long is another one started beside it.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
+from mlflow_grpc.engine.members import Batch, Batchable, Crowd, Member, Request, Rows
 from mlflow_grpc.engine.threads import ModelThreads
 
 QUIET_S, QUIET_SHARE = 0.001, 0.25
@@ -27,105 +28,15 @@ QUIET_S, QUIET_SHARE = 0.001, 0.25
 PATIENCE_S, PATIENCE_TIMES = 0.02, 2.0
 """The longest that a call is held back while nothing runs: in seconds, and in times of what batches take."""
 
+MOST_SIZE_HERE = 65_536
+"""The most that the payloads of a batch that the event loop runs may come to: less than a millisecond of decoding."""
+
+LONGEST_HERE_S, PAUSE_HERE_S = 0.03, 60.0
+"""Once such a batch took longer than the one, of the event loop's own time, threads run them for the other: in seconds.
+"""
+
 MOST_DEPARTED = 256
 """How many calls that have gone may be kept in line."""
-
-
-class Rows(Protocol):
-    """What the request of one call was decoded to."""
-
-    @property
-    def count(self) -> int:
-        """How many rows that is."""
-        ...
-
-
-class Request(Protocol):
-    """One call, and how it is answered; every method runs in a thread and may raise anything."""
-
-    def rows(self) -> Rows | None:
-        """What it comes to as rows; None if it has to be answered by itself."""
-        ...
-
-    def encode(self, predictions: Any) -> Any:
-        """The answer that predictions for its rows are."""
-        ...
-
-    def answer(self) -> Any:
-        """Its answer by itself."""
-        ...
-
-    def answer_checked(self) -> Any:
-        """The same, if it is known that it is not answered as rows."""
-        ...
-
-
-class Batchable(Protocol):
-    """How rows are predicted together."""
-
-    def predict(self, members: Sequence[Any]) -> list[Any]:
-        """The predictions for the rows of several requests, in order; raises anything if they cannot be told apart."""
-        ...
-
-
-class Crowd(Protocol):
-    """The calls to the model that are in the server."""
-
-    @property
-    def present(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """How many of them have been read."""
-        ...
-
-
-class Member:
-    """One call that waits for its answer."""
-
-    __slots__ = ("batch", "deadline", "future", "request", "since")
-
-    def __init__(self, request: Request, deadline: float, future: "asyncio.Future[Any]") -> None:
-        """Args:
-        request: What is asked.
-        deadline: On the clock of `time.monotonic`, in seconds.
-        future: Gets the outcome.
-        """
-        self.request = request
-        self.deadline = deadline
-        self.since = time.monotonic()
-        self.future = future
-        self.batch: _Batch | None = None
-
-    def settle(self, answer: Any, error: Exception | None) -> None:
-        """Gives the caller its outcome, unless it has one or has gone."""
-        if self.future.done():
-            return
-        if error is not None or answer is None:
-            self.future.set_exception(error or TimeoutError())
-        else:
-            self.future.set_result(answer)
-
-
-class _Batch:
-    """Members that run together."""
-
-    __slots__ = ("members", "open", "task")
-
-    def __init__(self, members: list[Member]) -> None:
-        self.members = members
-        self.open = len(members)
-        self.task: asyncio.Task[None] | None = None
-        for member in members:
-            member.batch = self
-
-    def leave(self) -> None:
-        """When the last caller has left, so has the reason to wait for the thread."""
-        self.open -= 1
-        if not self.open and self.task is not None:
-            self.task.cancel()
 
 
 class Batcher:
@@ -155,7 +66,7 @@ class Batcher:
         self._work = work
         self._most_rows = most_rows
         self._longest_wait_s = longest_wait_s
-        self._inline = inline
+        self._here_from = 0.0 if inline else float("inf")  # When the event loop may run batches itself again.
         self._waiting: deque[Member] = deque()
         self._inside: set[Member] = set()  # Calls that wait or run.
         self._expires = float("inf")  # When the first of them does, at the latest.
@@ -262,19 +173,19 @@ class Batcher:
                 self._due = now + wait_s
                 return
             members = self._take(now)
-            if self._inline:
-                self._settle(self._attempt(members))
+            if now >= self._here_from and (outcomes := self._attempt_here(members)) is not None:
+                self._settle(outcomes)
                 if self._waiting:
                     self._look_soon(loop)
                 return
             if members:
-                batch = _Batch(members)
+                batch = Batch(members)
                 batch.task = self._start(self._run_batch(batch))
 
     def _wait_s(self, now: float) -> float:
         """How long the next batch has to wait, in seconds."""
         waited = now - self._waiting[0].since
-        if self._tasks and not self._inline:
+        if self._tasks and now < self._here_from:
             return self._longest_wait_s - waited
         if self._are_enough():
             return 0.0
@@ -313,7 +224,7 @@ class Batcher:
         self._tasks.discard(task)
         self._look()
 
-    async def _run_batch(self, batch: _Batch) -> None:
+    async def _run_batch(self, batch: Batch) -> None:
         members = batch.members
         if len(members) == 1:
             await self._run_alone(members[0], members[0].request.answer)
@@ -347,19 +258,37 @@ class Batcher:
 
     def _attempt(self, members: list[Member]) -> list[tuple[Member, Any]]:
         """Runs members together; those that have to be run by themselves have no answer."""
-        outcomes: list[tuple[Member, Any]] = []
-        decoded = []
+        decoded, outcomes = self._decode(members)
+        for group in _groups(decoded, self._most_rows):
+            outcomes += self._attempt_rows(group)
+        return outcomes
+
+    def _attempt_here(self, members: list[Member]) -> list[tuple[Member, Any]] | None:
+        """The same in the event loop; None if that has to be done in a thread after all."""
+        if sum(member.request.size for member in members) > MOST_SIZE_HERE:
+            return None
+        decoded, outcomes = self._decode(members)
+        if sum(rows.count for _, rows in decoded) > self._most_rows:
+            return None
+        began_s = time.thread_time()
+        answered = self._answer_rows(decoded) if decoded else []
+        if time.thread_time() - began_s > LONGEST_HERE_S:
+            self._here_from = time.monotonic() + PAUSE_HERE_S
+        return None if answered is None else outcomes + answered
+
+    def _decode(self, members: list[Member]) -> tuple[list[tuple[Member, Rows]], list[tuple[Member, Any]]]:
+        """Members and their rows, and those that are none."""
+        decoded: list[tuple[Member, Rows]] = []
+        others: list[tuple[Member, Any]] = []
         for member in members:
             if member.future.done():
                 continue
             rows = self._rows(member)
             if rows is None:
-                outcomes.append((member, None))
+                others.append((member, None))
             else:
                 decoded.append((member, rows))
-        for group in _groups(decoded, self._most_rows):
-            outcomes += self._attempt_rows(group)
-        return outcomes
+        return decoded, others
 
     def _rows(self, member: Member) -> Rows | None:
         try:
@@ -373,17 +302,20 @@ class Batcher:
         group = [(member, rows) for member, rows in group if not member.future.done() and now < member.deadline]
         if not group:
             return []
-        try:
-            parts = self._work.predict([rows for _, rows in group])
-            answers = [member.request.encode(part) for (member, _), part in zip(group, parts, strict=True)]
-        except BaseException:  # noqa: BLE001 - what it was shows again when those at fault are run alone
-            answers = []
-        if len(answers) == len(group):
-            return [(member, answer) for (member, _), answer in zip(group, answers, strict=True)]
+        if (answered := self._answer_rows(group)) is not None:
+            return answered
         if len(group) == 1:
             return [(group[0][0], None)]
         half = len(group) // 2
         return self._attempt_rows(group[:half]) + self._attempt_rows(group[half:])
+
+    def _answer_rows(self, group: list[tuple[Member, Rows]]) -> list[tuple[Member, Any]] | None:
+        """The answers of members whose rows are predicted at once; None if that fails."""
+        try:
+            parts = self._work.predict([rows for _, rows in group])
+            return [(member, member.request.encode(part)) for (member, _), part in zip(group, parts, strict=True)]
+        except BaseException:  # noqa: BLE001 - what it was shows again when those at fault are run alone
+            return None
 
 
 def _groups(decoded: list[tuple[Member, Rows]], most_rows: int) -> Iterator[list[tuple[Member, Rows]]]:

@@ -1,0 +1,109 @@
+"""engine/batching.py: batches that the event loop runs itself, and those that it leaves to threads."""
+
+import asyncio
+import threading
+
+import pytest
+
+from mlflow_grpc.engine import batching
+from tests.support.batches import Bench, Hanging, run, soon, turn
+
+
+def test_quick_batches_are_run_by_the_event_loop():
+    """One after the other, with a turn for everything else between two; no thread is started."""
+
+    async def check():
+        bench, turns = Bench(inline=True, most_rows=10), []
+
+        async def count():
+            while len(bench.work.batches) < 5:
+                turns.append(len(bench.work.batches))
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        answers = await asyncio.gather(*(bench.call(f"r{number}") for number in range(50)))
+        await counting
+        assert answers == [f"<r{number}>" for number in range(50)]
+        assert [len(batch) for batch in bench.work.batches] == [10] * 5
+        assert {1, 2, 3, 4} <= set(turns)
+        assert bench.threads._threads == 0
+
+    run(check)
+
+
+def test_what_a_quick_batch_does_not_answer_is_run_in_a_thread():
+    """Rows that fail, are none, cannot be decoded or written: each by itself, and the others are not touched."""
+
+    async def check():
+        bench = Bench(inline=True)
+        rows = ["a", "poison", "b", "odd", "broken", "c", "unwritable"]
+        outcomes = await asyncio.gather(*(bench.call(row) for row in rows), return_exceptions=True)
+        assert [outcomes[place] for place in (0, 2, 3, 4, 5, 6)] == [
+            "<a>", "<b>", "<odd>", "<broken>", "<c>", "<unwritable>",
+        ]  # fmt: skip
+        assert isinstance(outcomes[1], KeyError)
+        assert sorted(bench.work.by_themselves) == ["broken", "odd", "poison", "unwritable"]
+        assert await bench.call("d") == "<d>"
+
+    run(check)
+
+
+def test_quick_batches_do_not_wait_for_what_runs_by_itself():
+    """A call that hangs in a thread holds up nobody."""
+
+    async def check():
+        bench = Bench(inline=True)
+        gate = threading.Event()
+        hanging = asyncio.create_task(bench.batcher.run(Hanging(bench.work, "odd", gate), deadline=soon()))
+        await turn(10)
+        assert await bench.call("a") == "<a>"
+        gate.set()
+        assert await hanging == "<odd>"
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    "much", [{"count": 11}, {"count": 6}, {"size": batching.MOST_SIZE_HERE // 2 + 1}], ids=["one", "rows", "size"]
+)
+def test_what_is_more_than_was_tried_at_load_is_run_in_a_thread(much):
+    """A call of many rows, calls that have many together, or that are long: the event loop would stand still."""
+
+    async def check():
+        bench = Bench(inline=True, most_rows=10)
+        assert list(await asyncio.gather(bench.call("a", **much), bench.call("b", **much))) == ["<a>", "<b>"]
+        assert threading.get_ident() not in bench.work.threads
+        assert await bench.call("small") == "<small>"
+        assert bench.work.threads[-1] == threading.get_ident()
+
+    run(check)
+
+
+def test_a_quick_batch_that_fails_is_halved_in_a_thread():
+    """The event loop tries once."""
+
+    async def check():
+        bench = Bench(inline=True)
+        outcomes = await asyncio.gather(*(bench.call("poison") for _ in range(32)), return_exceptions=True)
+        assert all(isinstance(outcome, KeyError) for outcome in outcomes)
+        assert bench.work.threads.count(threading.get_ident()) == 1
+        assert len(bench.work.threads) > 32
+
+    run(check)
+
+
+@pytest.mark.parametrize("pause_s", [batching.PAUSE_HERE_S, 0.0])
+def test_batches_that_are_quick_no_more_are_run_in_threads(pause_s, monkeypatch):
+    """For a while: what is asked may be of a kind that takes longer than what was tried at load."""
+    monkeypatch.setattr(batching, "PAUSE_HERE_S", pause_s)
+
+    async def check():
+        bench = Bench(inline=True)
+        bench.work.takes_s = 2 * batching.LONGEST_HERE_S
+        assert await bench.call("a") == "<a>"
+        bench.work.takes_s = 0.0
+        assert await bench.call("b") == "<b>"
+        here = threading.get_ident()
+        assert [thread == here for thread in bench.work.threads] == [True, not pause_s]
+
+    run(check)
