@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.support import http2
+from tests.support import http2, stepper
 from tests.support.http2 import PREDICT, exchange, frame
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, ready_address, serving, start_server
 
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = "3", "8", "12", "13"
+LIMIT = 32 << 20
 MESSAGE = b"\n\x05hello"
 
 
@@ -84,23 +85,27 @@ def rss_bytes(pid):
     return [int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) * 1024 for key in ("VmRSS", "VmHWM")]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_compressed_bomb_costs_no_memory(tmp_path, encoding):
-    """1 MB that inflates to 1 GB is refused, and the server's memory grows by less than twice the limit."""
-    from tests.support import stepper
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory):
+    """A server process that takes messages of 32 MiB."""
+    path = tmp_path_factory.mktemp("stepper") / "model"
+    stepper.save(path)
+    with start_server("-m", str(path), "--max-message-bytes", str(LIMIT)) as process:
+        yield process, ready_address(process)
 
-    stepper.save(tmp_path / "model")
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_compressed_bomb_costs_no_memory(limited, encoding):
+    """1 MB that inflates to 1 GB is refused, and the server's memory grows by less than twice the limit."""
+    process, address = limited
     packer = zlib.compressobj(9, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
     block = bytes(1 << 20)
     bomb = b"".join(packer.compress(block) for _ in range(1024)) + packer.flush()
-    limit = 32 << 20
-    with start_server("-m", str(tmp_path / "model"), "--max-message-bytes", str(limit)) as process:
-        address = ready_address(process)
-        with Caller(address) as call:
-            call('{"inputs": ["x"]}')
-            before, _ = rss_bytes(process.popen.pid)
-            body = http2.frame(bomb, compressed=True)
-            answer = exchange(address, body, more=(("grpc-encoding", encoding.encode()),))
-            assert answer["grpc-status"] == RESOURCE_EXHAUSTED
-            assert rss_bytes(process.popen.pid)[1] - before < 2 * limit
-            assert call('{"inputs": ["x"]}') == '{"predictions": ["x"]}'
+    with Caller(address) as call:
+        call('{"inputs": ["x"]}')
+        before, _ = rss_bytes(process.popen.pid)
+        body = http2.frame(bomb, compressed=True)
+        answer = exchange(address, body, more=(("grpc-encoding", encoding.encode()),))
+        assert answer["grpc-status"] == RESOURCE_EXHAUSTED
+        assert rss_bytes(process.popen.pid)[1] - before < 2 * LIMIT
+        assert call('{"inputs": ["x"]}') == '{"predictions": ["x"]}'
