@@ -362,7 +362,7 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
         catalog.place(entry, loading.load(entry.config, settings))
     maker, made = typed.plan(catalog, locks)
     if not made:
-        raise StartError("none of the models has a signature or schemas, so there are no typed RPCs")
+        raise StartError("there are no typed RPCs: no model has a signature or schemas that messages can be made of")
     verdicts = [found for entry in catalog.entries if (found := typed.verdict(entry, catalog, locks)) is not None]
     verdicts += locks.missing({each.label for each in verdicts})
     text = proto_text.text_of(maker.file, maker.comments)

@@ -222,6 +222,16 @@ def test_checks_that_cannot_be_made(first, tmp_path):
     assert not (tmp_path / "x.proto").exists()
 
 
+def test_no_model_with_typed_rpcs(save, tmp_path):
+    """Nothing is written."""
+    code, said, errors = proto("-m", save("twice", ("a", "long"), ("a", "long")), "-o", tmp_path / "x.proto")
+    assert (code, said) == (2, "")
+    assert errors.splitlines()[-1].startswith(
+        "Error: there are no typed RPCs: no model has a signature or schemas that "
+    )
+    assert not (tmp_path / "x.proto").exists()
+
+
 def test_a_model_that_is_gone(first, locked, tmp_path):
     """A check says so; a lock that is written keeps what the model had, and asks for it no more."""
     path = shutil.copy(locked, tmp_path)
