@@ -7,6 +7,7 @@ owner says so, and if a check on real rows agrees.
 import json
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from enum import Enum
 from itertools import accumulate, pairwise
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from mlflow_grpc.hosting.rounding import Exactness
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec
 from mlflow_grpc.payload.plain import PlainDecoder, PlainRows, Table
 from mlflow_grpc.settings import Batching
@@ -48,6 +50,14 @@ class RowModel(Protocol):
         """Whether it is known that no row takes longer than others: no code of a stranger's, no processes."""
         ...
 
+    def examine(self, table: Table) -> Exactness:
+        """How the numbers that decide its answers compare for rows together and alone."""
+        ...
+
+    def in_doubt(self, table: Table) -> list[int]:
+        """The places of the rows whose answers may depend on what they are predicted with."""
+        ...
+
     def predict_table(self, table: Table) -> Any:
         """The predictions for a table that has the columns and types of the signature."""
         ...
@@ -62,6 +72,8 @@ class RowRunner:
         self._codec = codec
         self.together = True
         """Whether the rows of several calls are predicted at once; else one call after the other."""
+        self.doubts = False
+        """Whether calls with rows that are in doubt are predicted alone all the same."""
 
     def run(self, members: Sequence[PlainRows]) -> list[str]:
         """The answers for the rows of several calls, in their order; raises what `predict` raises."""
@@ -81,8 +93,21 @@ class RowRunner:
         """
         if len(members) > 1 and not self.together:
             return [self.predict([member])[0] for member in members]
-        predictions = self._model.predict_table(self._table(members))
-        return [predictions] if len(members) == 1 else split(predictions, [rows.count for rows in members])
+        table = self._table(members)
+        predictions = self._model.predict_table(table)
+        if len(members) == 1:
+            return [predictions]
+        counts = [rows.count for rows in members]
+        parts = split(predictions, counts)
+        if self.doubts and (places := self._model.in_doubt(table)):
+            ends = list(accumulate(counts))
+            for member in {bisect_right(ends, place) for place in places}:
+                parts[member] = self.predict([members[member]])[0]
+        return parts
+
+    def examine(self, samples: Sequence[PlainRows]) -> Exactness:
+        """How exact the model is for rows together, tried with these."""
+        return self._model.examine(self._table(samples))
 
 
 def is_quick(model: RowModel, runner: RowRunner, samples: list[PlainRows], most_rows: int) -> bool:
@@ -112,7 +137,7 @@ def split(predictions: Any, counts: list[int]) -> list[Any]:
         predictions = predictions.tolist()
     elif isinstance(predictions, pd.DataFrame | pd.Series):
         predictions = predictions.iloc
-    elif not isinstance(predictions, list):
+    elif not isinstance(predictions, list) or _is_list_of_outputs(predictions, sum(counts)):
         raise ValueError("the predictions are nothing that has a row for each row")
     bounds = list(accumulate(counts, initial=0))
     total = len(predictions.obj) if hasattr(predictions, "obj") else len(predictions)
@@ -124,8 +149,9 @@ def split(predictions: Any, counts: list[int]) -> list[Any]:
 def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: list[PlainRows]) -> tuple[bool, str]:
     """Whether to batch a model, and why; tells the runner how.
 
-    An answer should not depend on what else is in flight, to the bit. Where a model's answers do, in the last
-    digits, a batch still spares calls the way to a thread and back, but they are predicted one after the other.
+    An answer should not depend on what else is in flight, to the bit. Where a model's answers do, or the numbers that
+    decide them, in the last digits, a batch still spares calls the way to a thread and back, but they are predicted one
+    after the other.
 
     Args:
         mode: What the owner says.
@@ -144,14 +170,28 @@ def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: list[Pla
         agreement = _agreement(runner, samples)
     except Exception as error:  # noqa: BLE001 - a model of any kind
         return False, f"the check failed with {type(error).__name__}"
-    runner.together = agreement is Agreement.TO_THE_BIT
+    runner.together = agreement in (Agreement.TO_THE_BIT, Agreement.BUT_FOR_TIES)
+    runner.doubts = agreement is Agreement.BUT_FOR_TIES
     return agreement is not Agreement.NONE, f"of {len(samples)} sample rows, {agreement.value}"
+
+
+def _is_list_of_outputs(predictions: list[Any], rows: int) -> bool:
+    """Whether a list has an item for each output, as of `predict_proba` with several targets, and not one a row."""
+    return bool(predictions) and all(getattr(item, "shape", (None,))[:1] == (rows,) for item in predictions)
 
 
 class Agreement(Enum):
     """How rows predicted together compare to the same rows predicted one by one; the value says it in words."""
 
     TO_THE_BIT = "predicted together and one by one, the answers are the same"
+    BUT_FOR_TIES = (
+        "predicted together and one by one, the answers are the same: a row whose best scores are as good as tied is "
+        "predicted alone"
+    )
+    INSIDE = (
+        "predicted together and one by one, the answers are the same, but the numbers that decide them differ in their "
+        "last digits: the rows of a batch are predicted one by one (with --batching on, together)"
+    )
     CLOSE = (
         "predicted together and one by one, the answers differ in their last digits: the rows of a batch are "
         "predicted one by one (with --batching on, together)"
@@ -169,7 +209,14 @@ def _agreement(runner: RowRunner, samples: list[PlainRows]) -> Agreement:
             agreement = Agreement.CLOSE
         if not _close(list(map(json.loads, together)), list(map(json.loads, alone))):
             return Agreement.NONE
-    return agreement
+    return _BY_EXACTNESS[runner.examine(samples)] if agreement is Agreement.TO_THE_BIT else agreement
+
+
+_BY_EXACTNESS = {
+    Exactness.EXACT: Agreement.TO_THE_BIT,
+    Exactness.BUT_FOR_TIES: Agreement.BUT_FOR_TIES,
+    Exactness.UNKNOWN: Agreement.INSIDE,
+}
 
 
 def _close(one: Any, other: Any) -> bool:

@@ -14,6 +14,9 @@ from mlflow.pyfunc import FLAVOR_NAME, PyFuncModel
 
 Function = Callable[[Any], Any]
 
+_PLAIN = (str, bytes, int, float, complex, type(None), np.generic, np.ndarray)
+"""What a parameter may be that runs no code."""
+
 _CHOOSE_BY_NAME = ("ColumnTransformer", "FunctionTransformer")
 
 
@@ -22,9 +25,9 @@ def predict_function(model: PyFuncModel) -> Function | None:
     if model.loader_module != "mlflow.sklearn":
         return None
     estimator = model.get_raw_model()
-    if not all(type(part).__module__.startswith("sklearn.") for part in _parts(estimator)):
+    if not all(type(part).__module__.startswith("sklearn.") for part in parts_of(estimator)):
         return None
-    if any(type(part).__name__ in _CHOOSE_BY_NAME for part in _parts(estimator)):
+    if any(type(part).__name__ in _CHOOSE_BY_NAME for part in parts_of(estimator)):
         return None
     name = model.metadata.flavors[FLAVOR_NAME].get("predict_fn", "predict")
     function: Function | None = getattr(estimator, name, None)
@@ -32,15 +35,17 @@ def predict_function(model: PyFuncModel) -> Function | None:
 
 
 def is_bounded(model: PyFuncModel) -> bool:
-    """Whether an estimator that `predict_function` takes runs nothing but scikit-learn in one thread: no function that
-    was given to it, a kernel or a metric say, and nothing of joblib's.
+    """Whether an estimator that `predict_function` takes runs nothing but scikit-learn in one thread: nothing was given
+    to it that could be a stranger's code, a kernel or a metric say, no method was replaced, and nothing is joblib's.
     """
-    for part in _parts(model.get_raw_model()):
+    for part in parts_of(model.get_raw_model()):
         params = part.get_params(deep=False) if hasattr(part, "get_params") else {}
         given = [item for value in params.values() for item in _flat(value)]
-        if params.get("n_jobs") not in (None, 1):
+        if params.get("n_jobs") not in (None, 1) or params.get("metric") == "pyfunc":
             return False
-        if any(callable(item) and not hasattr(item, "get_params") for item in given):
+        if not all(isinstance(item, _PLAIN) or hasattr(item, "get_params") for item in given):
+            return False
+        if any(callable(getattr(type(part), name, None)) for name in vars(part)):
             return False
     return True
 
@@ -63,19 +68,31 @@ def _same(one: Any, other: Any) -> bool:
     return one.shape == other.shape and bool(one.tolist() == other.tolist())
 
 
-def _parts(estimator: Any) -> Iterator[Any]:
-    """An estimator and all that it is made of, as its parameters and fitted attributes tell."""
-    yield estimator
-    found = [*getattr(estimator, "get_params", dict)(deep=False).values(), *vars(estimator).values()]
-    for value in found:
-        for item in _flat(value):
-            if hasattr(item, "get_params") and item is not estimator:
-                yield from _parts(item)
+def parts_of(estimator: Any) -> Iterator[Any]:
+    """An estimator and all that it is made of, as its parameters and fitted attributes tell; each once."""
+    seen: dict[int, Any] = {}
+    waiting = [estimator]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen[id(part)] = part
+        yield part
+        params = part.get_params(deep=False) if hasattr(part, "get_params") else {}
+        found = [item for value in (*params.values(), *vars(part).values()) for item in _flat(value)]
+        waiting += [item for item in found if not isinstance(item, type) and _is_part(item)]
+
+
+def _is_part(item: Any) -> bool:
+    is_of_sklearn = type(item).__module__.startswith("sklearn.") and hasattr(item, "__dict__")
+    return hasattr(item, "get_params") or is_of_sklearn
 
 
 def _flat(value: Any) -> Iterator[Any]:
     if isinstance(value, np.ndarray) and value.dtype == object:
         value = value.ravel().tolist()
+    if isinstance(value, dict):
+        value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
             yield from _flat(item)

@@ -26,7 +26,7 @@ from mlflow_grpc.contract import json_schema, lock, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Record, Tensor
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
-from mlflow_grpc.hosting import arrays
+from mlflow_grpc.hosting import arrays, rounding
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import About, InputRefused, SchemaTexts
@@ -99,6 +99,7 @@ class PyfuncModel:
         self.metadata: Model = model.metadata
         self.loader_module: str | None = model.loader_module
         self._direct_on_array: Any = None
+        self._ties: rounding.Ties | None = None
         self._direct = internals.predict_function(model)
         flavors = [flavor for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)
@@ -130,6 +131,20 @@ class PyfuncModel:
         if function is not None and isinstance(table, pd.DataFrame) and arrays.agrees(function, self._direct, table):
             self._direct_on_array = function
         return self.takes_arrays
+
+    def examine(self, table: Any) -> rounding.Exactness:
+        """Finds out how exact the model is for rows together; from then on `in_doubt` knows of ties.
+
+        Args:
+            table: Sample rows.
+
+        """
+        exactness, self._ties = rounding.examine(self._model, table)
+        return exactness
+
+    def in_doubt(self, table: Any) -> list[int]:
+        """The places of the rows whose answers may depend on what they are predicted with; known after `examine`."""
+        return self._ties.among(table) if self._ties is not None else []
 
     @property
     def is_bounded(self) -> bool:

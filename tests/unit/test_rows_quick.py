@@ -1,5 +1,6 @@
 """engine/rows.py and hosting/arrays.py: which models the event loop runs itself."""
 
+import types
 from typing import Any
 
 import mlflow
@@ -9,12 +10,13 @@ import pytest
 from mlflow.models import infer_signature
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import DistanceMetric
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.engine import loading
+from mlflow_grpc.engine import loading, rows
 from mlflow_grpc.settings import Settings
 
 FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, -1.0, 2.0, 0.0]})
@@ -25,13 +27,21 @@ def distance(one, other):
     return float(np.abs(one - other).sum())
 
 
+def patched(estimator):
+    estimator.predict = types.MethodType(type(estimator).predict, estimator)
+    return estimator
+
+
 @pytest.mark.parametrize(
     ("model", "bounded"),
     [
         (make_pipeline(StandardScaler(), LogisticRegression()), True),
         (KNeighborsClassifier(1), True),
         (KNeighborsClassifier(1, metric=distance), False),
+        (KNeighborsClassifier(1, metric="pyfunc", metric_params={"func": distance}), False),
+        (KNeighborsClassifier(1, metric=DistanceMetric.get_metric("pyfunc", func=distance)), False),
         (KNeighborsClassifier(1, n_jobs=2), False),
+        (patched(LogisticRegression()), False),
         (GaussianProcessRegressor(), True),
     ],
 )
@@ -65,3 +75,12 @@ def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
     )
     assert loaded.plain is not None
     assert not loaded.plain.inline
+
+
+def test_a_list_of_outputs_is_not_cut_into_rows():
+    """As `predict_proba` gives it for two targets: as many as there are rows, and yet an array of all rows each."""
+    with pytest.raises(ValueError, match="nothing that has a row for each row"):
+        rows.split([np.zeros((2, 3)), np.ones((2, 3))], [1, 1])
+    assert rows.split(["a", "b", "c"], [1, 2]) == [["a"], ["b", "c"]]
+    (one, other) = rows.split([np.zeros(3), np.ones(3)], [1, 1])
+    assert (one[0].tolist(), other[0].tolist()) == ([0.0] * 3, [1.0] * 3)

@@ -1,0 +1,194 @@
+"""Whether rows come out of an estimator the same together as alone: not its answers, but the numbers that decide them.
+
+Rule of this module: it is certain or says no. Libraries for linear algebra take sums over several rows in another order
+than over one. What makes a label of such sums, or picks neighbours by them, still gives the same for most rows, and
+something else where two are as good as tied. Sample answers do not show that; the sums do.
+"""
+
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from mlflow.pyfunc import FLAVOR_NAME, PyFuncModel
+
+from mlflow_grpc.hosting.arrays import parts_of
+
+Function = Callable[[Any], Any]
+Numbers = list[npt.NDArray[Any]]
+
+_DECIDING = ("decision_function", "predict_proba", "transform", "kneighbors", "score_samples")
+"""The methods of estimators that give the numbers of which answers are made; where there is none it is `predict`."""
+
+_SCORES = {
+    "LinearClassifierMixin": "decision_function",
+    "QuadraticDiscriminantAnalysis": "decision_function",
+    "_BaseNB": "predict_joint_log_proba",
+    "MLPClassifier": "predict_proba",
+}
+"""Kinds of scikit-learn's classifiers whose label is that of the best score, and of nothing else: where the best is
+well above the next, no last digit changes the label.
+"""
+
+_BY_DISTANCE = ("sklearn.neighbors.", "sklearn.cluster.", "sklearn.semi_supervised.", "sklearn.impute._knn")
+"""Modules of estimators that pick the nearest by distances which they do not show; what they show is computed anew."""
+
+_TREES = ("kd_tree", "ball_tree")
+"""Ways to find neighbours that go by one row at a time."""
+
+_SIZES = ((2, np.asfortranarray), (7, np.ascontiguousarray), (128, np.asfortranarray), (128, np.ascontiguousarray))
+"""The sizes of the batches that are tried, and how their rows lie in memory."""
+
+_FEWEST_ROWS, _MOST_ROWS, _BUDGET_S = 16, 256, 0.05
+"""How many rows an estimator is tried with: as many as it takes alone in that time."""
+
+_ALIKE = 2
+"""How many parts of one kind and width are tried: the trees of a forest are all the same in this."""
+
+TIE = 1e-6
+"""Two scores that are no further apart are tied, as a share of the largest; the last digits are far below that."""
+
+
+class Exactness(Enum):
+    """How the numbers for rows together compare to those for the same rows alone."""
+
+    EXACT = auto()
+    BUT_FOR_TIES = auto()
+    """Not the same, but only where two labels are tied does that change an answer."""
+    UNKNOWN = auto()
+    """Not the same, and any answer may hang on it."""
+
+
+class Ties:
+    """Tells which rows of a batch are as good as tied."""
+
+    def __init__(self, scores: Function, table: Any) -> None:
+        """Args:
+        scores: Gives a score a row, or a row of scores.
+        table: Rows that show how large scores are.
+        """
+        self._scores = scores
+        self._usual = float(np.abs(np.asarray(scores(table))).max())
+
+    def among(self, table: Any) -> list[int]:
+        """The places of the rows whose labels may depend on what they are predicted with."""
+        scores = np.asarray(self._scores(table))
+        scores = scores.reshape(len(scores), -1)
+        if scores.shape[1] == 1:
+            margins = np.abs(scores[:, 0])
+        else:
+            best = np.partition(scores, -2, axis=1)[:, -2:]
+            margins = best[:, 1] - best[:, 0]
+        clear = margins > TIE * max(self._usual, float(np.abs(scores).max()))
+        return [] if clear.all() else np.flatnonzero(~clear).tolist()
+
+
+def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Ties | None]:
+    """Finds out how exact a model is, and what tells the ties if it is exact but for those.
+
+    Args:
+        model: One of the flavors whose rows are independent.
+        table: Sample rows, as the model is given them.
+
+    """
+    estimator = model.get_raw_model()
+    tried: list[tuple[type, int]] = []
+    inexact = []
+    for part in parts_of(estimator):
+        width = getattr(part, "n_features_in_", None)
+        if not isinstance(width, int) or _inner(part) is not None or tried.count((type(part), width)) >= _ALIKE:
+            continue
+        tried.append((type(part), width))
+        if not _is_exact(part, width):
+            inexact.append(part)
+    if not inexact:
+        return Exactness.EXACT, None
+    last = _last_of(estimator)
+    scores = _scores_of(last)
+    if (
+        scores is None
+        or any(part is not last for part in inexact)
+        or model.metadata.flavors[FLAVOR_NAME].get("predict_fn", "predict") != "predict"
+        or np.ndim(estimator.predict(table)) != 1
+    ):
+        return Exactness.UNKNOWN, None
+    return Exactness.BUT_FOR_TIES, Ties(getattr(estimator, scores), table)
+
+
+def _inner(estimator: Any) -> Any:
+    """The estimator in a pipeline or search that predicts; they compute nothing themselves. None if it is none."""
+    return estimator.steps[-1][1] if hasattr(estimator, "steps") else getattr(estimator, "best_estimator_", None)
+
+
+def _last_of(estimator: Any) -> Any:
+    """The estimator that predicts in the end."""
+    inner = _inner(estimator)
+    return estimator if inner is None else _last_of(inner)
+
+
+def _scores_of(estimator: Any) -> str | None:
+    """The name of the method whose best score decides; None if that is not known."""
+    if not type(estimator).__module__.startswith("sklearn."):
+        return None
+    return next((_SCORES[base.__name__] for base in type(estimator).__mro__ if base.__name__ in _SCORES), None)
+
+
+def _is_exact(part: Any, width: int) -> bool:
+    if type(part).__module__.startswith(_BY_DISTANCE) and getattr(part, "_fit_method", None) not in _TREES:
+        return False
+    rows = np.random.default_rng(0).normal(size=(_MOST_ROWS, width))
+    names = getattr(part, "feature_names_in_", None)
+    methods = [method for method in _DECIDING if hasattr(part, method)] or ["predict"]
+    for method in methods:
+        function = getattr(part, method, None)
+        if function is None:
+            continue
+        given: Function = function if names is None else _OnFrame(function, names)
+        try:
+            if not _same_together(given, rows):
+                return False
+        except Exception:  # noqa: BLE001 - it takes no such numbers
+            # An encoder of categories, or of words, adds nothing up.
+            if method != "transform":
+                return False
+    return True
+
+
+class _OnFrame:
+    """A function of a frame, for arrays."""
+
+    def __init__(self, function: Function, names: Any) -> None:
+        self._function = function
+        self._names = names
+
+    def __call__(self, rows: npt.NDArray[Any]) -> Any:
+        return self._function(pd.DataFrame(rows, columns=self._names, copy=False))
+
+
+def _same_together(function: Function, rows: npt.NDArray[Any]) -> bool:
+    began_s = time.perf_counter()
+    alone: list[Numbers] = []
+    for place in range(len(rows)):
+        alone.append(_numbers(function(rows[place : place + 1])))
+        if place >= _FEWEST_ROWS and time.perf_counter() - began_s > _BUDGET_S:
+            break
+    for size, layout in _SIZES:
+        for start in range(0, len(alone) - 1, size):
+            some = alone[start : start + size]
+            together = _numbers(function(layout(rows[start : start + len(some)])))
+            if not all(map(_same, together, map(np.concatenate, zip(*some, strict=True)))):
+                return False
+    return True
+
+
+def _numbers(value: Any) -> Numbers:
+    """What a method gave, as arrays with a row a row; of neighbours the distances."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [np.asarray(each.toarray() if hasattr(each, "toarray") else each) for each in values]
+
+
+def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    return one.shape == other.shape and one.tobytes() == other.tobytes()

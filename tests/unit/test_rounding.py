@@ -1,0 +1,141 @@
+"""hosting/rounding.py: rows together are what they are alone, also where the last digit of a sum decides."""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine import loading
+from mlflow_grpc.hosting import rounding
+from mlflow_grpc.hosting.rounding import Exactness
+from mlflow_grpc.payload.plain import PlainRows
+from mlflow_grpc.settings import Settings
+
+DICE = np.random.default_rng(0)
+COLUMNS = [f"f{place}" for place in range(20)]
+# Few values, so that ties are common.
+COARSE = pd.DataFrame(DICE.integers(0, 4, size=(400, 20)) / 10.0, columns=COLUMNS)
+THREE = np.array(["a", "b", "c"])[DICE.integers(0, 3, 400)]
+NUMBER = DICE.normal(size=400)
+
+
+def tying(estimator):
+    """Two of the labels score the same for rows that have the same values left and right, but for the rounding."""
+    estimator.coef_ = np.array([[1.0] * 10 + [0.0] * 10, [0.0] * 10 + [1.0] * 10, [-1.0] * 20])
+    estimator.intercept_ = np.zeros(3)
+    return estimator
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Saves a fitted estimator and loads it as the server does."""
+
+    def load(estimator) -> Any:
+        path = tmp_path / "model"
+        mlflow.sklearn.save_model(
+            estimator, path, signature=infer_signature(COARSE, estimator.predict(COARSE)), input_example=COARSE[:5],
+            pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
+        )  # fmt: skip
+        return loading.load(ModelConfig(uri=str(path), endpoint=True), Settings(model_uri=str(path), port=0))
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        KNeighborsRegressor(5).fit(COARSE, NUMBER),
+        KNeighborsClassifier(1).fit(COARSE, THREE),
+        NearestCentroid().fit(COARSE, THREE),
+        tying(LogisticRegression().fit(COARSE, THREE)),
+        make_pipeline(StandardScaler(), LogisticRegression()).fit(COARSE, THREE),
+        make_pipeline(PCA(5), KNeighborsClassifier(3)).fit(COARSE, THREE),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_rows_together_are_what_they_are_alone(estimator, load):
+    """Rows among which ties are common, in batches of thirty-two: scikit-learn's own answer for each of them alone."""
+    loaded = load(estimator)
+    assert loaded.batched
+    asked = DICE.integers(0, 4, size=(128, 20)) / 10.0
+    asked[::2, 10:] = asked[::2, 9::-1]
+    members = [PlainRows(asked[place : place + 1], 1) for place in range(len(asked))]
+    found = [
+        loaded.plain.runner.encode(part)
+        for start in range(0, len(members), 32)
+        for part in loaded.plain.runner.predict(members[start : start + 32])
+    ]
+    alone = [estimator.predict(pd.DataFrame(row[None], columns=COLUMNS)) for row in asked]
+    assert found == [loaded.plain.runner.encode(each) for each in alone]
+
+
+def exactness(estimator, rows=COARSE):
+    """What is found out about an estimator as an MLflow model."""
+
+    class Model:
+        metadata = mlflow.models.Model(flavors={"python_function": {"predict_fn": "predict"}})
+
+        def get_raw_model(self):
+            return estimator
+
+    model: Any = Model()
+    return rounding.examine(model, rows)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [
+        (RandomForestClassifier(10).fit(COARSE, THREE), Exactness.EXACT),
+        (SVC().fit(COARSE, THREE), Exactness.EXACT),
+        (KNeighborsRegressor(5, algorithm="kd_tree").fit(COARSE, NUMBER), Exactness.EXACT),
+        (make_pipeline(OneHotEncoder(), RandomForestClassifier(3)).fit(COARSE, THREE), Exactness.EXACT),
+        (LogisticRegression().fit(COARSE, THREE), Exactness.BUT_FOR_TIES),
+        (LogisticRegression().fit(COARSE, THREE == "a"), Exactness.BUT_FOR_TIES),
+        (MLPClassifier((5,), max_iter=300, tol=1e-2).fit(COARSE, THREE), Exactness.BUT_FOR_TIES),
+        (GaussianNB().fit(COARSE, THREE), Exactness.BUT_FOR_TIES),
+        (
+            GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {}, cv=2).fit(COARSE, THREE),
+            Exactness.BUT_FOR_TIES,
+        ),
+        (make_pipeline(PCA(5), LogisticRegression()).fit(COARSE, THREE), Exactness.UNKNOWN),
+        (CalibratedClassifierCV(LinearSVC(), cv=2).fit(COARSE, THREE), Exactness.UNKNOWN),
+        (KNeighborsClassifier(5).fit(COARSE, THREE), Exactness.UNKNOWN),
+        (
+            MLPClassifier((5,), max_iter=300, tol=1e-2).fit(COARSE, np.stack([NUMBER > 0, NUMBER > 1], axis=1)),
+            Exactness.UNKNOWN,
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_decides_an_answer(estimator, expected):
+    """Sums that come out otherwise together are safe where only the best of them counts, and nowhere else."""
+    assert exactness(estimator)[0] is expected
+
+
+def test_ties_are_in_doubt():
+    """A row whose two best scores are the same, one between two labels, and one of no number; and no other."""
+    columns = ["x", "y"]
+    rows = pd.DataFrame([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]] * 20, columns=columns)
+    for labels in (["a", "b", "c"] * 20, ["a", "b", "b"] * 20):
+        estimator = LogisticRegression().fit(rows, labels)
+        estimator.intercept_ = np.zeros_like(estimator.intercept_)
+        _, ties = exactness(estimator, rows)
+        assert ties is not None
+        asked = pd.DataFrame([[0.0, 0.0], [1.0, 0.0], [1e-12, -1e-12], [-0.2, 0.9]], columns=columns)
+        assert ties.among(asked) == [0, 2]
+        assert ties.among(asked[1:2]) == []
