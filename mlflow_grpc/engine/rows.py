@@ -54,8 +54,8 @@ class RowModel(Protocol):
         """How the numbers that decide its answers compare for rows together and alone."""
         ...
 
-    def in_doubt(self, table: Table) -> list[int]:
-        """The places of the rows whose answers may depend on what they are predicted with."""
+    def predict_by_scores(self, table: Table) -> tuple[Any, list[int]]:
+        """The predictions of a model that is exact but for ties, and the places of the rows that are tied."""
         ...
 
     def predict_table(self, table: Table) -> Any:
@@ -72,8 +72,8 @@ class RowRunner:
         self._codec = codec
         self.together = True
         """Whether the rows of several calls are predicted at once; else one call after the other."""
-        self.doubts = False
-        """Whether calls with rows that are in doubt are predicted alone all the same."""
+        self.by_scores = False
+        """Whether that is done by scores, and calls with rows that are tied are predicted alone all the same."""
 
     def run(self, members: Sequence[PlainRows]) -> list[str]:
         """The answers for the rows of several calls, in their order; raises what `predict` raises."""
@@ -94,15 +94,16 @@ class RowRunner:
         if len(members) > 1 and not self.together:
             return [self.predict([member])[0] for member in members]
         table = self._table(members)
-        predictions = self._model.predict_table(table)
         if len(members) == 1:
-            return [predictions]
+            return [self._model.predict_table(table)]
         counts = [rows.count for rows in members]
+        if not self.by_scores:
+            return split(self._model.predict_table(table), counts)
+        predictions, tied = self._model.predict_by_scores(table)
         parts = split(predictions, counts)
-        if self.doubts and (places := self._model.in_doubt(table)):
-            ends = list(accumulate(counts))
-            for member in {bisect_right(ends, place) for place in places}:
-                parts[member] = self.predict([members[member]])[0]
+        ends = list(accumulate(counts))
+        for member in {bisect_right(ends, place) for place in tied}:
+            parts[member] = self.predict([members[member]])[0]
         return parts
 
     def examine(self, samples: Sequence[PlainRows]) -> Exactness:
@@ -171,7 +172,6 @@ def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: list[Pla
     except Exception as error:  # noqa: BLE001 - a model of any kind
         return False, f"the check failed with {type(error).__name__}"
     runner.together = agreement in (Agreement.TO_THE_BIT, Agreement.BUT_FOR_TIES)
-    runner.doubts = agreement is Agreement.BUT_FOR_TIES
     return agreement is not Agreement.NONE, f"of {len(samples)} sample rows, {agreement.value}"
 
 
@@ -201,6 +201,19 @@ class Agreement(Enum):
 
 def _agreement(runner: RowRunner, samples: list[PlainRows]) -> Agreement:
     alone = [runner.run([sample])[0] for sample in samples]
+    agreement = _compared(runner, samples, alone)
+    if agreement is not Agreement.TO_THE_BIT:
+        return agreement
+    exactness = runner.examine(samples)
+    if exactness is Exactness.BUT_FOR_TIES:
+        runner.by_scores = True
+        if _compared(runner, samples, alone) is Agreement.TO_THE_BIT:
+            return Agreement.BUT_FOR_TIES
+        runner.by_scores = False
+    return Agreement.TO_THE_BIT if exactness is Exactness.EXACT else Agreement.INSIDE
+
+
+def _compared(runner: RowRunner, samples: list[PlainRows], alone: list[str]) -> Agreement:
     agreement = Agreement.TO_THE_BIT
     for size in (2, 5, len(samples)):
         groups = [samples[start : start + size] for start in range(0, len(samples), size)]
@@ -209,14 +222,7 @@ def _agreement(runner: RowRunner, samples: list[PlainRows]) -> Agreement:
             agreement = Agreement.CLOSE
         if not _close(list(map(json.loads, together)), list(map(json.loads, alone))):
             return Agreement.NONE
-    return _BY_EXACTNESS[runner.examine(samples)] if agreement is Agreement.TO_THE_BIT else agreement
-
-
-_BY_EXACTNESS = {
-    Exactness.EXACT: Agreement.TO_THE_BIT,
-    Exactness.BUT_FOR_TIES: Agreement.BUT_FOR_TIES,
-    Exactness.UNKNOWN: Agreement.INSIDE,
-}
+    return agreement
 
 
 def _close(one: Any, other: Any) -> bool:

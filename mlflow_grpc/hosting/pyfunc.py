@@ -99,7 +99,7 @@ class PyfuncModel:
         self.metadata: Model = model.metadata
         self.loader_module: str | None = model.loader_module
         self._direct_on_array: Any = None
-        self._ties: rounding.Ties | None = None
+        self._scores: rounding.Scores | None = None
         self._direct = internals.predict_function(model)
         flavors = [flavor for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)
@@ -133,18 +133,25 @@ class PyfuncModel:
         return self.takes_arrays
 
     def examine(self, table: Any) -> rounding.Exactness:
-        """Finds out how exact the model is for rows together; from then on `in_doubt` knows of ties.
+        """Finds out how exact the model is for rows together; from then on one that is but for ties has scores.
 
         Args:
             table: Sample rows.
 
         """
-        exactness, self._ties = rounding.examine(self._model, table)
+        exactness, self._scores = rounding.examine(self._model, table)
         return exactness
 
-    def in_doubt(self, table: Any) -> list[int]:
-        """The places of the rows whose answers may depend on what they are predicted with; known after `examine`."""
-        return self._ties.among(table) if self._ties is not None else []
+    def predict_by_scores(self, table: Any) -> tuple[Any, list[int]]:
+        """The predictions, and the places of the rows for which they may depend on the other rows.
+
+        Raises:
+            ValueError: It was not found to be exact but for ties.
+
+        """
+        if self._scores is None:
+            raise ValueError("this model is not known to go by scores")
+        return self._scores.predict(table)
 
     @property
     def is_bounded(self) -> bool:

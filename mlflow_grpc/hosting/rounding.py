@@ -62,31 +62,34 @@ class Exactness(Enum):
     """Not the same, and any answer may hang on it."""
 
 
-class Ties:
-    """Tells which rows of a batch are as good as tied."""
+class Scores:
+    """Predicts labels by their scores, and tells which rows are as good as tied."""
 
-    def __init__(self, scores: Function, table: Any) -> None:
+    def __init__(self, estimator: Any, method: str, table: Any) -> None:
         """Args:
-        scores: Gives a score a row, or a row of scores.
+        estimator: A classifier.
+        method: The name of its method that gives a score a row for the second of two labels, or one for each label.
         table: Rows that show how large scores are.
         """
-        self._scores = scores
-        self._usual = float(np.abs(np.asarray(scores(table))).max())
+        self._scores: Function = getattr(estimator, method)
+        self._labels: npt.NDArray[Any] = estimator.classes_
+        self._usual = float(np.abs(self._scores(table)).max())
 
-    def among(self, table: Any) -> list[int]:
-        """The places of the rows whose labels may depend on what they are predicted with."""
-        scores = np.asarray(self._scores(table))
-        scores = scores.reshape(len(scores), -1)
-        if scores.shape[1] == 1:
-            margins = np.abs(scores[:, 0])
+    def predict(self, table: Any) -> tuple[npt.NDArray[Any], list[int]]:
+        """The labels, and the places of the rows whose label may depend on what they are predicted with."""
+        scores = self._scores(table)
+        if scores.ndim == 1:
+            best = (scores > 0).astype(int)
+            margins = np.abs(scores)
         else:
-            best = np.partition(scores, -2, axis=1)[:, -2:]
-            margins = best[:, 1] - best[:, 0]
+            best = scores.argmax(axis=1)
+            first, second = np.partition(scores, -2, axis=1)[:, -2:].T[::-1]
+            margins = first - second
         clear = margins > TIE * max(self._usual, float(np.abs(scores).max()))
-        return [] if clear.all() else np.flatnonzero(~clear).tolist()
+        return self._labels.take(best), [] if clear.all() else np.flatnonzero(~clear).tolist()
 
 
-def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Ties | None]:
+def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
     """Finds out how exact a model is, and what tells the ties if it is exact but for those.
 
     Args:
@@ -115,7 +118,7 @@ def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Ties | None]:
         or np.ndim(estimator.predict(table)) != 1
     ):
         return Exactness.UNKNOWN, None
-    return Exactness.BUT_FOR_TIES, Ties(getattr(estimator, scores), table)
+    return Exactness.BUT_FOR_TIES, Scores(estimator, scores, table)
 
 
 def _inner(estimator: Any) -> Any:

@@ -14,6 +14,7 @@ from sklearn.metrics import DistanceMetric
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading, rows
@@ -70,9 +71,9 @@ def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
         fitted, tmp_path / "m", signature=infer_signature(wide, fitted.predict(wide[:2])), input_example=wide[:3],
         pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
     )  # fmt: skip
-    loaded = loading.load(
-        ModelConfig(uri=str(tmp_path / "m"), endpoint=True), Settings(model_uri=str(tmp_path / "m"), port=0)
-    )
+    settings = Settings(model_uri=str(tmp_path / "m"), port=0)
+    with threadpool_limits(1):
+        loaded = loading.load(ModelConfig(uri=str(tmp_path / "m"), endpoint=True), settings)
     assert loaded.plain is not None
     assert not loaded.plain.inline
 
