@@ -14,7 +14,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.types import Schema
 
 from mlflow_grpc.contract import mlflow_schema
-from mlflow_grpc.contract.types import Record
+from mlflow_grpc.contract.types import AnyValue, Record
 from mlflow_grpc.hosting import mlmodel, mlmodel_as_pyfunc
 
 
@@ -80,8 +80,8 @@ def _arguments(class_path: str, more: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema(record: Any) -> Schema | None:
-    # A record of no known fields says nothing.
-    known = isinstance(record, Record) and record.fields
+    # A record of no known fields says nothing, and neither does any value at all.
+    known = isinstance(record, Record) and any(each.name or each.type != AnyValue() for each in record.fields)
     return Schema.from_json(json.dumps(mlflow_schema.schema_of(record))) if known else None
 
 

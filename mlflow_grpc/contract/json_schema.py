@@ -1,5 +1,7 @@
 """Contracts out of JSON Schemas, as pydantic 1, pydantic 2 and schema write them, and JSON Schemas out of contracts."""
 
+import json
+import math
 from typing import Any
 
 from mlflow_grpc.contract.types import (
@@ -26,13 +28,56 @@ _FORMATS = {"date-time": Scalar(Kind.DATETIME), "binary": Scalar(Kind.BINARY), "
 
 
 def record_of(schema: dict[str, Any], name: str) -> Record:
-    """The record that a JSON Schema of an object describes.
+    """The record that a JSON Schema describes; what is no record is the only field of one, without a name.
 
     What cannot be said in a type of its own, such as a tuple of several types, becomes any value.
     """
-    reader = _Reader(schema)
-    found = reader.type_of(schema, name)
-    return found if isinstance(found, Record) else Record(name)
+    found = _Reader(schema).type_of(schema, name)
+    if isinstance(found, Record):
+        return found
+    if schema.get("properties") == {} and not schema.get("additionalProperties"):
+        return Record(name)
+    return Record(name, [Field("", found, nullable=_takes_null(schema))])
+
+
+def input_of(schema: dict[str, Any]) -> Record | None:
+    """The record that a JSON Schema describes; None if it is for something else than objects of known fields."""
+    found = record_of(schema, "input")
+    return found if all(each.name for each in found.fields) else None
+
+
+_NAMED = ("properties", "$defs", "definitions", "patternProperties")
+_VALUES = ("default", "examples", "example")
+
+
+def text_of(schema: dict[str, Any]) -> str:
+    """A JSON Schema as text, without the defaults and examples that JSON has no word for: NaN and infinity.
+
+    Raises:
+        ValueError: Such a number stands in it elsewhere.
+
+    """
+    return json.dumps(_sayable(schema), allow_nan=False)
+
+
+def _sayable(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_sayable(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: each for key, each in schema.items() if key not in _VALUES or _is_json(each)}
+    return {
+        key: {name: _sayable(part) for name, part in each.items()}
+        if key in _NAMED and isinstance(each, dict)
+        else _sayable(each)
+        for key, each in kept.items()
+    }
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_is_json, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 class _Reader:

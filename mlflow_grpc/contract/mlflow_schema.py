@@ -89,7 +89,10 @@ def schema_of(record: Record) -> list[dict[str, Any]]:
 
     Where MLflow's types say less, the column says less: an enumeration is a string, a union anything.
     """
-    return [{**_spec(each.type), "name": each.name, "required": _is_required(each)} for each in record.fields]
+    return [
+        {**_spec(each.type), **({"name": each.name} if each.name else {}), "required": _is_required(each)}
+        for each in record.fields
+    ]
 
 
 def _is_required(each: Field) -> bool:

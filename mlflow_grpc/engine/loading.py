@@ -12,6 +12,7 @@ from mlflow_grpc import logs
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.requests import Plain
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, RecordCodec, TextCodec
 from mlflow_grpc.settings import Payload, Settings
@@ -64,7 +65,14 @@ def load(model: ModelConfig, settings: Settings) -> Loaded:
         StartError: The model cannot be served.
 
     """
-    return _load_class(model) if model.class_path else _load_mlflow(model, settings)
+    try:
+        return _load_class(model) if model.class_path else _load_mlflow(model, settings)
+    except StartError:
+        raise
+    except Exception as error:
+        # Code of the model that no other place foresaw; where it is can be seen nowhere else.
+        logger.exception("%s: loading it raised", model.source)
+        raise StartError(f"it cannot be loaded: {one_line(error)}") from error
 
 
 def _load_class(config: ModelConfig) -> Loaded:

@@ -6,6 +6,7 @@ it can fail is a StartError that names the path.
 
 import importlib
 import inspect
+import sys
 from typing import Any
 
 from mlflow_grpc.errors import StartError
@@ -22,10 +23,7 @@ def find(path: str) -> type:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        ours = module_name == missing or module_name.startswith(f"{missing}.")
-        what = f"there is no module {missing!r}" if ours else f"it needs the module {missing!r}, which is not there"
-        raise StartError(f"{path}: {what}; install the package that it is in") from error
+        raise StartError(f"{path}: {_what_is_missing(module_name, error.name or module_name)}") from error
     except BaseException as error:
         raise StartError(f"{path}: importing {module_name} raised {one_line(error)}") from error
     found = getattr(module, name, None)
@@ -34,6 +32,17 @@ def find(path: str) -> type:
     if not isinstance(found, type):
         raise StartError(f"{path} is no class, but of type {type(found).__name__}")
     return found
+
+
+def _what_is_missing(module_name: str, missing: str) -> str:
+    if module_name != missing and not module_name.startswith(f"{missing}."):
+        return f"it needs the module {missing!r}, which is not there; install the package that it is in"
+    parent, _, name = missing.rpartition(".")
+    if isinstance(getattr(sys.modules.get(parent), name, None), type):
+        return f"{missing} is a class; only a class at the top of a module can be named, not one within a class"
+    if parent in sys.modules:
+        return f"there is no module {missing!r}, though {parent!r} is there"
+    return f"there is no module {missing!r}; install the package that it is in"
 
 
 def derives_from(cls: type, package: str, base: str) -> bool:

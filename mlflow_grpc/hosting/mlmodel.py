@@ -53,17 +53,18 @@ class MLModel:
     def _about(self, path: str, generation: str) -> About:
         try:
             inputs, outputs = self.schema.json_schemas()
-            contract = Contract(json_schema.record_of(inputs, "input"), json_schema.record_of(outputs, "output"))
+            contract = Contract(json_schema.input_of(inputs), json_schema.record_of(outputs, "output"))
+            texts = json_schema.text_of(inputs), json_schema.text_of(outputs)
         except Exception as error:
             raise StartError(f"{path}: its schemas have no form as JSON Schema: {classes.one_line(error)}") from error
-        deterministic = getattr(self._model, "deterministic", None)
+        deterministic = _property(path, self._model, "deterministic", None)
         return About(
             display_name=_text(path, self._model, "display_name"),
             description=_text(path, self._model, "description"),
             flavors=(INTERFACE, generation),
             contract=contract,
-            input=SchemaTexts(_mlflow_json(contract.inputs), json.dumps(inputs)),
-            output=SchemaTexts(_mlflow_json(contract.outputs), json.dumps(outputs)),
+            input=SchemaTexts(_mlflow_json(contract.inputs), texts[0]),
+            output=SchemaTexts(_mlflow_json(contract.outputs), texts[1]),
             deterministic=deterministic if isinstance(deterministic, bool) else None,
             example=self._example(inputs),
         )
@@ -73,9 +74,9 @@ class MLModel:
         record = example_of(schema)
         try:
             self.schema.parse(record)
-        except RecordRefused:
+            return json.dumps(record)
+        except Exception:  # noqa: BLE001 - validators are the model's, and this record is not
             return ""
-        return json.dumps(record)
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> list[Any]:
         """Runs the model on one record after the other.
@@ -186,9 +187,9 @@ def _mlflow_json(part: Record | Tensor | None) -> str:
     return json.dumps(mlflow_schema.schema_of(part)) if isinstance(part, Record) else ""
 
 
-def _property(path: str, model: Any, name: str) -> Any:
+def _property(path: str, model: Any, name: str, *otherwise: Any) -> Any:
     try:
-        return getattr(model, name)
+        return getattr(model, name, *otherwise)
     except BaseException as error:
         raise StartError(f"{path}: its {name} raised {classes.one_line(error)}") from error
 

@@ -306,7 +306,7 @@ def _about(metadata: Model, flavors: tuple[str, ...], payload: str) -> About:
 
 
 def _texts(mlflow_json: str | None, part: Record | Tensor | None) -> SchemaTexts:
-    return SchemaTexts(mlflow_json or "", json.dumps(json_schema.schema_of(part)) if part is not None else "")
+    return SchemaTexts(mlflow_json or "", json_schema.text_of(json_schema.schema_of(part)) if part is not None else "")
 
 
 def _made_up(inputs: Record | Tensor | None) -> str:

@@ -5,6 +5,9 @@ Rule of this module: what a schema says is said by its own library (pydantic 1 o
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +15,8 @@ import pydantic
 import pydantic.v1
 import pydantic_core
 
-from mlflow_grpc.errors import FieldViolation, StartError
+from mlflow_grpc.errors import FieldViolation, ModelFailed, StartError
+from mlflow_grpc.hosting.json_values import Place, WithBytes, encoded, holds_bytes, in_full
 
 
 class RecordRefused(Exception):
@@ -45,10 +49,11 @@ class RecordSchema(Protocol):
         ...
 
     def parse(self, record: dict[str, Any]) -> Any:
-        """What the model's `predict` is to be given for a JSON object.
+        """What the model's `predict` is to be given for a JSON object; bytes in it are what the model gets.
 
         Raises:
             RecordRefused: It does not fit.
+            ModelFailed: The schema raised what none of its library's refusals is.
 
         """
         ...
@@ -58,7 +63,7 @@ class RecordSchema(Protocol):
         ...
 
     def values(self, output: Any) -> Any:
-        """What `predict` gave, as dictionaries, lists and Python's values."""
+        """The same with bytes as bytes, and Python's values where JSON says the same of them and they say more."""
         ...
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -83,39 +88,75 @@ def schema_of(inputs: Any, outputs: Any) -> RecordSchema:
     raise StartError(f"the model's input_schema is neither a pydantic class nor a Schema object, but {inputs!r:.200}")
 
 
-class _Pydantic:
+class _Outputs:
+    """What all libraries have in common: how outputs are written."""
+
+    def dump(self, output: Any) -> Any:
+        """An output as JSON values."""
+        return _plain(output)
+
+    def values(self, output: Any) -> Any:
+        """The same with bytes as bytes."""
+        python = _values(output)
+        try:
+            plain = self.dump(output)
+        except (pydantic_core.PydanticSerializationError, UnicodeDecodeError):
+            if not holds_bytes(python):
+                raise
+            plain = python  # JSON has no text for bytes that are not UTF-8; a message has them.
+        return in_full(plain, python, self._place_of_outputs)
+
+    def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        raise NotImplementedError
+
+    @cached_property
+    def _place_of_outputs(self) -> Place:
+        return Place(self.json_schemas()[1])
+
+
+class _Pydantic(_Outputs):
     """Classes of pydantic 2."""
 
     def __init__(self, inputs: type[pydantic.BaseModel], outputs: Any) -> None:
         self._inputs = inputs
         self._outputs = outputs
         self.fields = frozenset(
-            name for key, field in inputs.model_fields.items() for name in (key, field.alias or key)
+            name for key, field in inputs.model_fields.items() for name in (key, *_aliases(field.validation_alias))
         )
 
     def parse(self, record: dict[str, Any]) -> pydantic.BaseModel:
         """Validates a record in JSON mode, where texts stand for dates and enums also in strict models."""
         try:
-            # JSON has no bytes; with some in it, a record is taken as Python has it.
-            text = json.dumps(record) if not _holds_bytes(record) else None
-            return self._inputs.model_validate(record) if text is None else self._inputs.model_validate_json(text)
-        except pydantic.ValidationError as error:
-            raise _refused(error.errors(include_url=False, include_input=False, include_context=False)) from None
-
-    def dump(self, output: Any) -> Any:
-        """An instance as JSON values."""
-        return _plain(output)
-
-    def values(self, output: Any) -> Any:
-        """The same as Python's values."""
-        return _values(output)
+            said = encoded(record, self._place_of_inputs, in_json=True) if holds_bytes(record) else record
+        except UnicodeDecodeError:
+            said = encoded(record, self._place_of_inputs, in_json=False)
+            with _refusals_told():
+                return self._inputs.model_validate(said)
+        text = json.dumps(said)
+        with _refusals_told():
+            return self._inputs.model_validate_json(text)
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As `model_json_schema` makes them."""
         return self._inputs.model_json_schema(), _json_schema(self._outputs)
 
+    @cached_property
+    def _place_of_inputs(self) -> Place:
+        return Place(self._inputs.model_json_schema(schema_generator=WithBytes))
 
-class _Pydantic1:
+
+def _aliases(alias: str | pydantic.AliasPath | pydantic.AliasChoices | None) -> Iterator[str]:
+    """The names at the top of a record in which a field is looked for."""
+    if isinstance(alias, str):
+        yield alias
+    elif isinstance(alias, pydantic.AliasPath):
+        yield str(alias.path[0])
+    elif alias is not None:
+        for choice in alias.choices:
+            yield from _aliases(choice)
+
+
+class _Pydantic1(_Outputs):
     """Classes of pydantic 1, which version 2 brings along as `pydantic.v1`."""
 
     def __init__(self, inputs: type[pydantic.v1.BaseModel], outputs: Any) -> None:
@@ -125,25 +166,15 @@ class _Pydantic1:
 
     def parse(self, record: dict[str, Any]) -> pydantic.v1.BaseModel:
         """Validates a record."""
-        try:
+        with _refusals_told():
             return self._inputs.parse_obj(record)
-        except pydantic.v1.ValidationError as error:
-            raise _refused(error.errors()) from None
-
-    def dump(self, output: Any) -> Any:
-        """An instance as JSON values."""
-        return _plain(output)
-
-    def values(self, output: Any) -> Any:
-        """The same as Python's values."""
-        return _values(output)
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As `schema` makes them."""
         return self._inputs.schema(), _json_schema(self._outputs)
 
 
-class _Schema:
+class _Schema(_Outputs):
     """Objects of the package `schema`."""
 
     def __init__(self, inputs: Any, outputs: Any) -> None:
@@ -160,17 +191,25 @@ class _Schema:
             raise RecordRefused(" ".join(str(error).split()), violations_behind(error)) from None
         return record
 
-    def dump(self, output: Any) -> Any:
-        """A dictionary as JSON values."""
-        return _plain(output)
-
-    def values(self, output: Any) -> Any:
-        """The same as Python's values."""
-        return _values(output)
-
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As `json_schema` makes them."""
         return self._inputs.json_schema("input"), self._outputs.json_schema("output")
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """Turns a refusal of pydantic's into RecordRefused, and whatever else a validator raises into ModelFailed."""
+    try:
+        yield
+    except pydantic.ValidationError as error:
+        raise _refused(error.errors(include_url=False, include_input=False, include_context=False)) from None
+    except pydantic.v1.ValidationError as error:
+        raise _refused(error.errors()) from None
+    except BaseException as error:
+        raise ModelFailed(
+            "The model's schema raised an exception. It is in the server's log, under the request id of this answer.",
+            error_class=type(error).__name__,
+        ) from error
 
 
 def violations_behind(error: BaseException | None) -> tuple[FieldViolation, ...]:
@@ -225,13 +264,10 @@ def _plain(output: Any) -> Any:
 def _values(output: Any) -> Any:
     if isinstance(output, pydantic.BaseModel):
         return output.model_dump(by_alias=True)
-    return output.dict(by_alias=True) if isinstance(output, pydantic.v1.BaseModel) else output
-
-
-def _holds_bytes(value: Any) -> bool:
-    if isinstance(value, dict | list):
-        return any(map(_holds_bytes, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, bytes)
+    if not isinstance(output, pydantic.v1.BaseModel):
+        return output
+    values = output.dict(by_alias=True)
+    return values.get("__root__") if output.__custom_root_type__ else values
 
 
 def _of_numpy(value: Any) -> Any:

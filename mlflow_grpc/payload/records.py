@@ -26,14 +26,19 @@ SHAPES = {
 }
 """The formats and what stands in them."""
 
+NO_FORM = "The model returned something that has no JSON form. Let it return an instance of its output schema."
+
 
 class RecordsCodec:
     """The formats of one MLModel package."""
 
-    moments_have_zone = True
-
-    def __init__(self, schema: RecordSchema) -> None:
+    def __init__(self, schema: RecordSchema, *, moments_have_zone: bool = True) -> None:
+        """Args:
+        schema: The model's.
+        moments_have_zone: Whether it takes points in time with their zone.
+        """
         self._schema = schema
+        self.moments_have_zone = moments_have_zone
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses and checks records.
@@ -75,9 +80,7 @@ class RecordsCodec:
             plain = [self._schema.dump(output) for output in predictions]
             return json.dumps(plain[0] if request.bare_answer else {"predictions": plain})
         except Exception as error:
-            raise UnwritableAnswer(
-                "The model returned something that has no JSON form. Let it return an instance of its output schema."
-            ) from error
+            raise UnwritableAnswer(NO_FORM) from error
 
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Says that a payload was refused; `decode` has said why."""
@@ -109,12 +112,20 @@ class RecordsCodec:
         return InvalidPayload("The records do not fit the model.")
 
     def rows(self, predictions: Any) -> list[Any]:
-        """The outputs, in Python's types."""
-        return [self._schema.values(prediction) for prediction in predictions]
+        """The outputs, as JSON says them but with bytes.
+
+        Raises:
+            UnwritableAnswer: An output has no form in JSON.
+
+        """
+        try:
+            return [self._schema.values(prediction) for prediction in predictions]
+        except Exception as error:
+            raise UnwritableAnswer(NO_FORM) from error
 
     def value(self, predictions: Any) -> Any:
-        """The output for the one record, in Python's types."""
-        return self._schema.values(predictions[0])
+        """The output for the one record; raises what `rows` raises."""
+        return self.rows(predictions[:1])[0]
 
     def _records(self, payload: Any) -> tuple[list[dict[str, Any]], bool]:
         """The records of a payload, and whether it is one bare record."""

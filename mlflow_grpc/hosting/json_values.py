@@ -1,0 +1,193 @@
+"""Bytes and points in time between JSON, which has only text for them, and Python, by what a JSON Schema says of them.
+
+Rule of this module: JSON decides what a record is. Bytes become the text that the schema reads as them, and a value of
+Python's takes the place of JSON's only where JSON says the same of it.
+"""
+
+import base64
+import binascii
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pydantic_core
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+BYTES_IN_JSON = "x-bytes-in-json"
+"""The keyword for how bytes stand in JSON: utf8, base64 or hex, by pydantic's names."""
+
+
+class WithBytes(GenerateJsonSchema):
+    """Makes JSON Schemas that say how bytes stand in JSON (pydantic's `val_json_bytes`)."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._ways: list[str] = ["utf8"]
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """Of a class, whose configuration holds for its own fields."""
+        with self._of_class(schema.get("config", {})):
+            return super().model_schema(schema)
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+        """Of a dataclass, which has a configuration too."""
+        with self._of_class(schema.get("config", {})):
+            return super().dataclass_schema(schema)
+
+    @contextlib.contextmanager
+    def _of_class(self, config: core_schema.CoreConfig) -> Iterator[None]:
+        self._ways.append(config.get("val_json_bytes", "utf8"))
+        yield
+        self._ways.pop()
+
+    def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
+        """Of bytes, with the keyword."""
+        return {**super().bytes_schema(schema), BYTES_IN_JSON: self._ways[-1]}
+
+
+class Place:
+    """A place in the values that a JSON Schema is for, with all schemas that may hold there."""
+
+    def __init__(self, schema: Any, definitions: dict[str, Any] | None = None) -> None:
+        """Args:
+        schema: A JSON Schema, or a list of such.
+        definitions: Those that its references mean; its own if not given.
+        """
+        if definitions is None:
+            definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
+        self._definitions = definitions
+        self._schemas = list(self._flat(schema if isinstance(schema, list) else [schema], ()))
+        self._parts: dict[str | int, Place] = {}
+        texts = [each for each in self._schemas if each.get("type") == "string"]
+        formats = [each.get("format") for each in texts]
+        self.is_base64 = "base64" in formats
+        self.is_binary = "binary" in formats
+        self.is_moment = "date-time" in formats
+        self.is_only_bytes = bool(formats) and set(formats) <= {"base64", "binary"}
+        self.in_json = next((each[BYTES_IN_JSON] for each in texts if BYTES_IN_JSON in each), "utf8")
+
+    def _flat(self, schemas: Any, within: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        for schema in schemas:
+            if not isinstance(schema, dict):
+                continue
+            yield schema
+            key = str(schema.get("$ref", "")).rsplit("/", 1)[-1]
+            if key and key not in within:
+                yield from self._flat([self._definitions.get(key)], (*within, key))
+            for several in ("allOf", "anyOf", "oneOf"):
+                yield from self._flat(schema.get(several, ()), within)
+
+    def part(self, key: str | int) -> "Place":
+        """The place of a field, or of an item by its number."""
+        if key not in self._parts:
+            find = _field if isinstance(key, str) else _item
+            made = Place([find(schema, key) for schema in self._schemas], self._definitions)
+            if isinstance(key, int) or any(key in schema.get("properties", ()) for schema in self._schemas):
+                self._parts[key] = made
+            return made
+        return self._parts[key]
+
+
+def _field(schema: dict[str, Any], name: Any) -> Any:
+    return schema.get("properties", {}).get(name, schema.get("additionalProperties"))
+
+
+def _item(schema: dict[str, Any], place: Any) -> Any:
+    items = schema.get("prefixItems") or schema.get("items")
+    return (items[place] if place < len(items) else None) if isinstance(items, list) else items
+
+
+def holds_bytes(value: Any) -> bool:
+    """Whether there are bytes anywhere in dictionaries and lists."""
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        return any(map(holds_bytes, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bytes)
+
+
+def encoded(value: Any, place: Place, *, in_json: bool) -> Any:
+    """A record with what the schema reads as its bytes in place of these.
+
+    Args:
+        value: Dictionaries and lists with bytes in them.
+        place: Where it stands.
+        in_json: As texts; else as the bytes that the schema decodes, where it decodes any.
+
+    Raises:
+        UnicodeDecodeError: JSON has no text for them.
+
+    """
+    if isinstance(value, dict):
+        return {key: encoded(each, place.part(key), in_json=in_json) for key, each in value.items()}
+    if isinstance(value, list):
+        return [encoded(each, place.part(number), in_json=in_json) for number, each in enumerate(value)]
+    if not isinstance(value, bytes):
+        return value
+    if place.is_base64:
+        value = base64.b64encode(value)
+    if not in_json:
+        return value
+    if place.in_json == "base64":
+        return base64.urlsafe_b64encode(value).decode()
+    return value.hex() if place.in_json == "hex" else value.decode()
+
+
+def in_full(plain: Any, value: Any, place: Place) -> Any:
+    """What JSON says of an output, with the bytes that its texts stand for, and Python's values where they say more.
+
+    Args:
+        plain: The output as JSON values.
+        value: The same as Python's.
+        place: Where it stands.
+
+    """
+    if isinstance(plain, dict):
+        by_key = _by_key(plain, value)
+        return {key: in_full(each, by_key.get(key, each), place.part(key)) for key, each in plain.items()}
+    if isinstance(plain, list):
+        values = value if isinstance(value, list | tuple) and len(value) == len(plain) else plain
+        return [in_full(*pair, place.part(number)) for number, pair in enumerate(zip(plain, values, strict=True))]
+    if isinstance(plain, str | bytes) and (isinstance(value, bytes) or place.is_only_bytes):
+        return _bytes(plain, value, place)
+    if place.is_moment and isinstance(value, datetime) and not isinstance(plain, str):
+        return value
+    return value if _is_said(plain, value) else plain
+
+
+def _by_key(plain: dict[str, Any], value: Any) -> dict[Any, Any]:
+    """Python's dictionary by the keys that JSON has for it."""
+    if not isinstance(value, dict) or len(value) != len(plain):
+        return {}
+    pairs = zip(plain, value.items(), strict=True)
+    return {key if isinstance(key, str) else in_json: each for in_json, (key, each) in pairs}
+
+
+def _bytes(plain: str | bytes, value: Any, place: Place) -> Any:
+    if place.is_base64:
+        with contextlib.suppress(binascii.Error, ValueError):
+            return base64.b64decode(plain)
+    if place.is_binary:
+        return value if isinstance(value, bytes) or isinstance(plain, bytes) else plain.encode()
+    return plain
+
+
+def _is_said(plain: Any, value: Any) -> bool:
+    """Whether JSON's value is just what JSON has for Python's."""
+    if isinstance(value, bytes | dict | list | tuple | set | frozenset | np.ndarray) or type(plain) is type(value):
+        return False
+    try:
+        usual = pydantic_core.to_jsonable_python(value, fallback=_of_numpy)
+    except (pydantic_core.PydanticSerializationError, ValueError):
+        return False
+    if isinstance(value, datetime) and isinstance(plain, str):
+        with contextlib.suppress(ValueError, TypeError):
+            return datetime.fromisoformat(plain) == datetime.fromisoformat(usual)
+    return bool(plain == usual)
+
+
+def _of_numpy(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.tolist()
+    raise TypeError(type(value).__name__)

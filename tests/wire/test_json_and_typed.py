@@ -1,0 +1,117 @@
+"""What a typed RPC and JSON say of the same record: of bytes, serialisers for JSON only, and outputs that are no record."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from mlflow_grpc.config import ModelConfig
+from tests.support import serialized_models as models
+from tests.support.servers import Caller, serving_models
+from tests.support.typed import TypedCaller, batch_of, plain
+
+CLASSES = (
+    "Rounded", "InBase64", "Anything", "Old", "OldEncoders", "Bytes", "BytesEcho", "Strict", "RootList", "OldRootList",
+    "RootScalar", "RootMap", "Raises",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served():
+    """All of these models in one server."""
+    known = [ModelConfig(class_path=f"tests.support.serialized_models.{name}", endpoint=True) for name in CLASSES]
+    with serving_models([(each, None) for each in known]) as running, Caller(running.address) as call:
+        yield call, TypedCaller(call.channel)
+
+
+def by_json(served: Any, name: str, record: Any) -> Any:
+    return json.loads(served[0](json.dumps(record), mlflow_model=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("Rounded", {"value": 1.26}),
+        ("InBase64", {"data": "aGVsbG8="}),
+        ("Anything", {"value": 1.0}),
+        ("RootList", {"value": 2.5}),
+        ("OldRootList", {"value": 2.5}),
+        ("RootScalar", {"value": 2.5}),
+    ],
+)
+def test_a_typed_answer_is_the_json_answer(served, name, record):
+    """Serialisers that are for JSON only count in messages too, and an output that is no record is a prediction."""
+    expected = by_json(served, name, record)
+    answer = plain(served[1](f"{name}_predict", record))
+    if "day" in answer:
+        assert answer.pop("day") == {"seconds": 1582934400}
+        assert expected.pop("day") == "2020-02-29T00:00:00"
+    assert (answer["prediction"] if set(answer) == {"prediction"} else answer) == expected
+
+
+def test_pydantic_1_as_it_writes_json(served):
+    """Decimals are numbers and spans are what the class's encoder makes of them; bytes and moments are themselves."""
+    expected = by_json(served, "Old", {})
+    assert (expected["decimal"], expected["color"]) == (1.5, "red")
+    answer = plain(served[1]("Old_predict", {}))
+    assert answer["decimal"] == expected["decimal"]
+    assert (answer["data"], answer["moment"]) == (b"x", {"seconds": 1582977600})
+    assert plain(served[1]("OldEncoders_predict", {"span": 5})) == by_json(served, "OldEncoders", {"span": 5})
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize("data", [b"abcd", b"", "\u00e9".encode(), b"\x00\xff"])
+def test_bytes_are_what_the_model_gets(served, data):
+    """However a schema has them in JSON: as UTF-8, as base64, or by its configuration; UTF-8 or not."""
+    fields = {
+        "plain": encoded(data), "encoded": encoded(data), "many": [encoded(data)], "inner": {"data": encoded(data)},
+        "either": {"binary_value": encoded(data)},
+    }  # fmt: skip
+    told = plain(served[1]("Bytes_predict", fields))
+    assert told == {"value": [data.hex()] * 5}
+    answer = served[1]("BytesEcho_predict", fields)
+    assert (answer.plain, answer.encoded, answer.many[:], answer.inner.data) == (data, data, [data], data)
+    assert answer.either.binary_value == data
+
+
+def test_bytes_in_a_strict_model(served):
+    """A record with bytes is read as JSON is, in which texts stand for dates."""
+    answer = plain(served[1]("Strict_predict", {"data": encoded(b"x"), "day": "2020-02-29"}))
+    assert answer == {"data": b"x", "day": "2020-02-29"}
+    assert by_json(served, "Strict", {"data": "x", "day": "2020-02-29"}) == {"data": "x", "day": "2020-02-29"}
+
+
+def test_rows_and_streams_of_outputs_that_are_no_record(served):
+    """A column of predictions, and one after the other."""
+    caller = served[1]
+    records = [caller.input("RootScalar_predict", {"value": value}) for value in (1.5, 2.5)]
+    batch = caller("RootScalar_predict_batch", batch_of(caller, "RootScalar", records))
+    assert batch.prediction[:] == [1.5, 2.5]
+    lists = caller("RootList_predict_batch", batch_of(caller, "RootList", records))
+    assert [each.values[:] for each in lists.prediction] == [[1.5, 1.0], [2.5, 1.0]]
+    many = caller.many("RootScalar_predict_many", records)
+    assert [each.prediction for each in many] == [1.5, 2.5]
+
+
+def test_an_input_that_is_no_record_has_no_typed_rpc(served):
+    """JSON takes it."""
+    assert by_json(served, "RootMap", {"a": 1.0}) == {"a": 1.0}
+    assert not [each.name for each in served[1].service.methods if each.name.startswith("RootMap")]
+
+
+def test_a_validator_that_raises(served):
+    """The model's owner has to act: INTERNAL with the type of the exception, and nothing of its text."""
+    call, typed = served
+    assert by_json(served, "Raises", {"code": "a"}) == {"code": "A"}
+    for outcome in (
+        call.outcome('{"code": "secret"}', mlflow_model="Raises"),
+        typed.outcome("Raises_predict", {"code": "secret"}),
+    ):
+        assert outcome[0] == "INTERNAL"
+        assert "raised an exception" in str(outcome[1])
+        assert "secret" not in str(outcome[1])
+    assert issubclass(models.Raises, models.Echo)
