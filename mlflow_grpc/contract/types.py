@@ -117,3 +117,8 @@ class Contract:
     """None if nothing is known."""
     outputs: Record | Tensor | None = None
     params: Record | None = None
+
+
+def has_tensors(part: Record | Tensor | None) -> bool:
+    """Whether an input or output is a tensor, or has one among its fields."""
+    return isinstance(part, Tensor) or (part is not None and any(isinstance(each.type, Tensor) for each in part.fields))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
 from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.contract.types import Contract, has_tensors
 from mlflow_grpc.engine.requests import Plain
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.classes import one_line
@@ -143,15 +144,27 @@ def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:
         from mlflow_grpc.hosting.mlflow_as_mlmodel import MlflowModel
     except ModuleNotFoundError as error:
         raise StartError("decorators need the package ml-base: pip install ml-base") from error
-    shown = mlmodel.decorate(
-        MlflowModel(loaded=model.loaded, qualified_name=model.name, version=model.version), config.decorators
-    )
+    inside = MlflowModel(loaded=model.loaded, qualified_name=model.name, version=model.version)
+    shown = mlmodel.decorate(inside, config.decorators)
     around = mlmodel.MLModel(shown, mlmodel.NEWER, name=model.name)
+    if shown.version == inside.version:
+        around.version = model.version
+    # What decorators leave alone is said in MLflow's words: a decorator that does nothing changes no message.
+    about, own = around.about, model.about
+    same_inputs = shown.input_schema is inside.input_schema and not has_tensors(own.contract.inputs)
+    same_outputs = shown.output_schema is inside.output_schema
     around.about = replace(
-        around.about,
-        flavors=model.about.flavors,
-        run_id=model.about.run_id,
-        model_id=model.about.model_id,
-        lock=model.about.lock,
+        about,
+        flavors=own.flavors,
+        run_id=own.run_id,
+        model_id=own.model_id,
+        lock=own.lock,
+        contract=Contract(
+            own.contract.inputs if same_inputs else about.contract.inputs,
+            own.contract.outputs if same_outputs else about.contract.outputs,
+        ),
+        input=own.input if same_inputs else about.input,
+        output=own.output if same_outputs else about.output,
     )
-    return Loaded(around, RecordsCodec(around.schema), batching_reason="its decorators take one row at a time")
+    codec = RecordsCodec(around.schema, moments_have_zone=shown.input_schema is not inside.input_schema)
+    return Loaded(around, codec, batching_reason="its decorators take one row at a time")

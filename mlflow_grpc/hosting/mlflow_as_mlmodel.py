@@ -1,11 +1,14 @@
 """An MLflow model as an `ml_base.MLModel`: for decorators, and for services that are written for that interface.
 
-Rule of this module: the schemas are made from the model's signature, and `predict` is what MLflow's `predict` is for a
-frame of one row. It needs the package ml-base.
+Rule of this module: the schemas are made from the model's signature, `predict` is what MLflow's `predict` is for a
+frame of one row, and its outputs as JSON are what MLflow writes. It needs the package ml-base.
 """
 
 import json
 import re
+from collections.abc import Iterable
+from datetime import datetime
+from io import StringIO
 from typing import Annotated, Any
 
 import mlflow
@@ -15,14 +18,52 @@ from ml_base import MLModel
 from ml_base.ml_model import MLModelSchemaValidationException
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, NaiveDatetime, RootModel, create_model
+from pydantic import (
+    Base64Bytes,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    PlainSerializer,
+    RootModel,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    create_model,
+)
 
 from mlflow_grpc.contract import mlflow_schema, types
 from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import mlflow_internals as internals
 
-_SCALARS: dict[Kind, Any] = {
+
+def _to_the_nanosecond(value: Any, handler: ValidatorFunctionWrapHandler) -> datetime:
+    """Keeps what pydantic cuts off: a datetime has microseconds, a pandas.Timestamp, which is one too, has more."""
+    moment: datetime = handler(value)
+    if isinstance(value, pd.Timestamp):
+        return value
+    digits = re.search(r"(?<=:\d\d)[.,]\d{6}(\d{1,3})", value) if isinstance(value, str) else None
+    if digits is None:
+        return moment
+    try:
+        return pd.Timestamp(moment) + pd.Timedelta(nanoseconds=int(digits[1].ljust(3, "0")))
+    except (pd.errors.OutOfBoundsDatetime, OverflowError):
+        raise ValueError("it has nanoseconds, which are known of the years 1678 to 2261 only") from None
+
+
+def _as_mlflow_writes(value: Any) -> Any:
+    """A value as MLflow's server writes it: bytes in base64 with a line feed, moments with all of their digits."""
+    text = StringIO()
+    internals.unwrapped_predictions_to_json(value, text)
+    return json.loads(text.getvalue())
+
+
+_WRITTEN = PlainSerializer(_as_mlflow_writes, when_used="json")
+
+_SCALARS: dict[Kind | None, Any] = {
+    None: Any,
     Kind.BOOLEAN: bool,
     Kind.INTEGER: Annotated[int, Field(ge=-(2**31), lt=2**31)],
     Kind.LONG: Annotated[int, Field(ge=-(2**63), lt=2**63)],
@@ -30,8 +71,23 @@ _SCALARS: dict[Kind, Any] = {
     Kind.DOUBLE: float,
     Kind.STRING: str,
     Kind.BINARY: Base64Bytes,
-    Kind.DATETIME: NaiveDatetime,  # MLflow refuses those with a zone.
+    # MLflow refuses those with a zone.
+    Kind.DATETIME: Annotated[
+        NaiveDatetime,
+        WrapValidator(_to_the_nanosecond),
+        _WRITTEN,
+        WithJsonSchema({"type": "string", "format": "date-time"}),
+    ],
 }
+"""What callers send, by the types of columns; under None what is of any type."""
+
+_OUTPUTS = {
+    **_SCALARS,
+    # The model gives the bytes themselves.
+    Kind.BINARY: Annotated[bytes, _WRITTEN, WithJsonSchema({"type": "string", "format": "base64"})],
+    None: Annotated[Any, _WRITTEN],
+}
+"""What the model gives."""
 
 
 class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
@@ -65,7 +121,8 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         columns = contract.inputs
         if not isinstance(columns, types.Record) or not all(each.name for each in columns.fields):
             raise StartError("only an MLflow model whose signature names its columns can be shown as an MLModel")
-        self._input_schema = _class_of(columns, "ModelInput")
+        self._input_schema = _class_of(columns, "ModelInput", _SCALARS)
+        self._outputs = contract.outputs
         self._output_schema = _output_class(contract.outputs)
 
     @property
@@ -113,33 +170,88 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         except MlflowException as error:
             raise MLModelSchemaValidationException("The row does not fit the model's signature.") from error
         predictions = self._model.predict(frame)
-        return self._output_schema.model_validate(_only_row(predictions))
+        return self._output_schema.model_validate(_only_row(predictions, self._outputs))
 
 
-def _only_row(predictions: Any) -> Any:
-    """What was predicted for the one row; the whole of what has no rows."""
+def _only_row(predictions: Any, outputs: types.Record | types.Tensor | None) -> Any:
+    """What was predicted for the one row, by the names of the output; the whole of what has no rows."""
+    fields = outputs.fields if isinstance(outputs, types.Record) else []
+    if isinstance(predictions, dict) and fields:
+        kinds = {each.name: each.type for each in fields}
+        return {name: _of_one(_plain(each), kinds.get(name)) for name, each in predictions.items()}
     if isinstance(predictions, pd.DataFrame):
-        return predictions.to_dict("records")[0]
-    if isinstance(predictions, pd.Series):
-        predictions = predictions.to_numpy()
-    if isinstance(predictions, np.ndarray | np.generic):
-        predictions = predictions.tolist()
-    return predictions[0] if isinstance(predictions, list) and len(predictions) == 1 else predictions
+        row = {str(name): _plain(each) for name, each in predictions.to_dict("records")[0].items()}
+        is_bare = len(fields) == 1 and not fields[0].name
+        return next(iter(row.values())) if is_bare and len(row) == 1 else row
+    row = _plain(predictions)
+    has_rows = not isinstance(outputs, types.Tensor) or outputs.shape[:1] == (-1,)
+    if has_rows and isinstance(row, list) and len(row) == 1:
+        row = row[0]
+    if not fields or isinstance(row, dict) or not all(each.name for each in fields):
+        return row
+    values = [_of_one(row, fields[0].type)] if len(fields) == 1 else row
+    if not isinstance(values, list) or len(values) != len(fields):
+        return row
+    return {each.name: value for each, value in zip(fields, values, strict=True)}
 
 
-def _attribute(name: str) -> str:
-    """A name for a field that pydantic takes: an identifier that is no attribute of its classes."""
-    made = re.sub(r"\W", "_", name)
-    return f"field_{made}" if not made[:1].isalpha() or hasattr(BaseModel, made) else made
+_SINGLE = types.Scalar | types.Enumeration | types.Record | types.MapOf
 
 
-def _class_of(record: types.Record, name: str) -> type[BaseModel]:
+def _of_one(value: Any, kind: types.Type | None) -> Any:
+    """The value for the one row out of a list of values; a list that is a value itself stays."""
+    is_column = isinstance(value, list) and len(value) == 1
+    if is_column and (isinstance(kind, _SINGLE) or (kind is not None and isinstance(value[0], list))):
+        return value[0]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and pandas' columns as lists, their numbers as Python's; points in time keep their nanoseconds."""
+    if isinstance(value, pd.Series):
+        value = value.to_list()
+    if isinstance(value, np.datetime64):
+        return pd.Timestamp(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | np.ndarray) else value
+
+
+def _none_of_nothing(value: Any) -> Any:
+    """None for what pandas has in its place where a column is of another type."""
+    return None if value is pd.NaT or value is pd.NA else value
+
+
+def _attributes(names: Iterable[str]) -> dict[str, str]:
+    """Names for fields that pydantic takes, none of them twice: identifiers that are no attribute of its classes.
+
+    A column that is called so keeps its name, and no other field is found by it.
+    """
+    names = list(names)
+    taken, given = set(names), {}
+    for name in names:
+        made = re.sub(r"\W", "_", name)
+        if not made[:1].isalpha() or hasattr(BaseModel, made):
+            made = f"field_{made}"
+        candidate, number = made, 2
+        while candidate != name and candidate in taken:
+            candidate, number = f"{made}_{number}", number + 1
+        taken.add(candidate)
+        given[name] = candidate
+    return given
+
+
+def _class_of(record: types.Record, name: str, scalars: dict[Kind | None, Any]) -> type[BaseModel]:
+    attributes = _attributes(each.name for each in record.fields)
     fields: dict[str, Any] = {}
     for each in record.fields:
-        kind = _python_type(each.type, f"{name}_{_attribute(each.name)}")
+        attribute = attributes[each.name]
+        kind = _python_type(each.type, f"{name}_{attribute}", scalars)
         optional = not each.required or each.nullable
-        fields[_attribute(each.name)] = (
-            kind | None if optional else kind,
+        fields[attribute] = (
+            Annotated[kind | None, BeforeValidator(_none_of_nothing)] if optional else kind,
             Field(None if optional else ..., alias=each.name, description=each.description or None),
         )
     return create_model(name, __config__=ConfigDict(populate_by_name=True, protected_namespaces=()), **fields)
@@ -147,21 +259,23 @@ def _class_of(record: types.Record, name: str) -> type[BaseModel]:
 
 def _output_class(outputs: types.Record | types.Tensor | None) -> type[BaseModel]:
     if isinstance(outputs, types.Record) and outputs.fields and all(each.name for each in outputs.fields):
-        return _class_of(outputs, "ModelOutput")
-    only = outputs.fields[0].type if isinstance(outputs, types.Record) and len(outputs.fields) == 1 else None
-    kind = _python_type(only, "ModelOutput") if only is not None else Any
+        return _class_of(outputs, "ModelOutput", _OUTPUTS)
+    only = outputs.fields[0] if isinstance(outputs, types.Record) and len(outputs.fields) == 1 else None
+    kind = _python_type(only.type if only else types.AnyValue(), "ModelOutput", _OUTPUTS)
+    if only is not None and not only.required:
+        kind = Annotated[kind | None, BeforeValidator(_none_of_nothing)]
     return RootModel[kind]  # type: ignore[valid-type]
 
 
-def _python_type(kind: types.Type, name: str) -> Any:
+def _python_type(kind: types.Type, name: str, scalars: dict[Kind | None, Any]) -> Any:
     match kind:
         case types.Scalar():
-            return _SCALARS[kind.kind]
+            return scalars[kind.kind]
         case types.ListOf():
-            return list[_python_type(kind.items, name)]  # type: ignore[misc]
+            return list[_python_type(kind.items, name, scalars)]  # type: ignore[misc]
         case types.MapOf():
-            return dict[str, _python_type(kind.values, name)]  # type: ignore[misc]
+            return dict[str, _python_type(kind.values, name, scalars)]  # type: ignore[misc]
         case types.Record():
-            return _class_of(kind, name)
+            return _class_of(kind, name, scalars)
         case _:
-            return Any
+            return scalars[None]

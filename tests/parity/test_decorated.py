@@ -1,0 +1,219 @@
+"""A decorator that does nothing around an MLflow model: JSON and messages are what they are without it."""
+
+import json
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, TensorSpec
+
+from mlflow_grpc import mlmodel as bridges
+from mlflow_grpc.config import Configuration, Decorator, ModelConfig
+from mlflow_grpc.engine.loading import load
+from mlflow_grpc.lifecycle import typed_contract
+from mlflow_grpc.settings import Settings
+from tests.support.servers import Caller, serving_models
+from tests.support.typed import TypedCaller, batch_of, plain
+
+NOTHING = (Decorator(class_path="ml_base.decorator.MLModelDecorator"),)
+SETTINGS = Settings(model_uri="m")
+MOMENT = "2020-02-29T12:00:00.123456789"
+
+
+class Fixed(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+    """Predicts the same for each row, in whatever form."""
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+
+    def predict(self, context, model_input, params=None):
+        return self._make(len(model_input))
+
+
+class Told(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+    """Predicts what it was given, as text."""
+
+    def predict(self, context, model_input, params=None):
+        return [repr(row) for row in model_input.to_dict("records")]
+
+
+X: list[Any] = [ColSpec(DataType.double, "x")]
+MODELS: dict[str, tuple[Any, list[Any], Any]] = {
+    "binary": (Fixed(lambda n: pd.DataFrame({"b": [b"aaaa\xff"] * n})), X, [ColSpec(DataType.binary, "b")]),
+    "binary_any": (Fixed(lambda n: pd.DataFrame({"b": [b"aaaa\xff"] * n})), X, None),
+    "moments": (
+        Fixed(lambda n: pd.DataFrame({"t": [pd.Timestamp(MOMENT)] * n, "list": [np.array([1.5])] * n})),
+        X,
+        [ColSpec(DataType.datetime, "t"), ColSpec(Array(DataType.double), "list")],
+    ),
+    "array": (Fixed(lambda n: np.array([[1.0, 2.0]] * n)), X, [ColSpec("double", "a"), ColSpec("double", "b")]),
+    "named": (Fixed(lambda n: np.array([1.5] * n)), X, [ColSpec("double", "y")]),
+    "unnamed": (Fixed(lambda n: np.array([7] * n)), X, [ColSpec("long")]),
+    "unnamed_lists": (Fixed(lambda n: [[1.0, 2.0]] * n), X, [ColSpec(Array(DataType.double))]),
+    "tensor": (Fixed(lambda n: np.array([[1.0, 2.0]] * n)), X, [TensorSpec(np.dtype("float64"), (-1, 2))]),
+    "columns": (Fixed(lambda n: {"y": [1.0] * n, "l": [[1.0]] * n}), X, [ColSpec("double", "y"), ColSpec(Array(DataType.double), "l")]),
+    "nothing": (
+        Fixed(lambda n: pd.DataFrame({"s": [None] * n, "t": [pd.NaT] * n, "i": [pd.NA] * n})),
+        X,
+        [ColSpec("string", "s", required=False), ColSpec("datetime", "t", required=False), ColSpec("long", "i", required=False)],
+    ),
+    "told": (
+        Told(),
+        [
+            ColSpec("double", "a b", required=False), ColSpec("double", "a_b", required=False), ColSpec("integer", "copy"),
+            ColSpec("float", "f"), ColSpec("binary", "data"), ColSpec("datetime", "t"),
+        ],
+        [ColSpec("string")],
+    ),
+}  # fmt: skip
+OF_RECORDS: dict[str, Any] = {
+    "binary_any": [{"prediction": {"b": "YWFhYf8=\n"}}, {"prediction": [{"b": "YWFhYf8=\n"}] * 2}],
+    "columns": [{"y": 1.0, "l": [1.0]}, {"y": [1.0, 1.0], "l": [{"values": [1.0]}] * 2}],
+}
+"""The typed answers of models that have none without a decorator, since MLflow gives no records there."""
+RECORDS: dict[str, dict[str, Any]] = {
+    "told": {"a b": 1.0, "a_b": 2.0, "copy": 3, "f": 0.5, "data": "aGVsbG8=", "t": MOMENT},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models")
+    for name, (model, inputs, outputs) in MODELS.items():
+        signature = ModelSignature(Schema(inputs), Schema(outputs) if outputs else None)
+        mlflow.pyfunc.save_model(path / name, python_model=model, signature=signature, pip_requirements=[])
+    return path
+
+
+def config(path: Any, name: str, **more: Any) -> ModelConfig:
+    return ModelConfig(uri=str(path / name), name=name, endpoint=True, **more)
+
+
+def answer(known: ModelConfig, record: Any) -> Any:
+    loaded = load(known, SETTINGS)
+    request = loaded.codec.decode(json.dumps({"dataframe_records": [record]}), None)
+    return json.loads(loaded.codec.encode(loaded.model.predict(request.data, request.params), request))["predictions"]
+
+
+@pytest.mark.parametrize(
+    "name", ["binary", "binary_any", "moments", "named", "unnamed", "unnamed_lists", "tensor", "told"]
+)
+def test_json(folder, name):
+    """Bytes, nanoseconds and columns whose names make the same identifier; the oracle is MLflow's way."""
+    record = RECORDS.get(name, {"x": 1.0})
+    expected = answer(config(folder, name), record)
+    decorated = answer(config(folder, name, decorators=NOTHING), record)
+    if name == "named":
+        assert (expected, decorated) == ([1.5], [{"y": 1.5}])
+    else:
+        assert decorated == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "expected"),
+    [
+        ("array", [[1.0, 2.0]], [{"a": 1.0, "b": 2.0}]),
+        ("columns", {"y": [1.0], "l": [[1.0]]}, [{"y": 1.0, "l": [1.0]}]),
+    ],
+)
+def test_json_of_what_mlflow_writes_without_names(folder, name, without, expected):
+    """Decorators see records: what has no names, or no rows, gets those of the signature."""
+    assert answer(config(folder, name), {"x": 1.0}) == without
+    assert answer(config(folder, name, decorators=NOTHING), {"x": 1.0}) == expected
+
+
+def test_json_of_nothing(folder):
+    """What pandas has for None is null."""
+    assert answer(config(folder, "nothing", decorators=NOTHING), {"x": 1.0}) == [{"s": None, "t": None, "i": None}]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_messages_are_the_same(folder, name):
+    """Types, names, numbers and RPCs, whatever the signature: a decorator breaks no client."""
+    texts = [
+        typed_contract(SETTINGS, Configuration(models=(config(folder, name, **more),)), make_lock=False).text
+        for more in ({}, {"decorators": NOTHING})
+    ]
+    services = [text[text.index("service ") :] for text in texts]
+    messages = [[line for line in text.splitlines() if " = " in line and "//" not in line] for text in texts]
+    assert messages[0] == messages[1]
+    assert f"rpc {name}_predict_batch" in services[0]
+    assert [line.strip() for line in services[0].splitlines() if "rpc" in line] == [
+        line.strip() for line in services[1].splitlines() if "rpc" in line
+    ]
+
+
+def test_params_are_not_there(folder, tmp_path):
+    """The interface of decorators knows none."""
+    params = ParamSchema([ParamSpec("p", DataType.double, 1.0)])
+    signature = ModelSignature(Schema([*X]), Schema([ColSpec("long")]), params)
+    mlflow.pyfunc.save_model(
+        tmp_path / "p", python_model=MODELS["unnamed"][0], signature=signature, pip_requirements=[]
+    )
+    assert load(config(tmp_path, "p"), SETTINGS).model.about.contract.params is not None
+    assert load(config(tmp_path, "p", decorators=NOTHING), SETTINGS).model.about.contract.params is None
+
+
+@pytest.fixture(scope="module")
+def typed(folder):
+    """All of them in one server, with the decorator and without."""
+    without = [config(folder, name) for name in MODELS]
+    around = [config(folder, name, decorators=NOTHING).model_copy(update={"name": f"d_{name}"}) for name in MODELS]
+    with serving_models([(each, None) for each in (*without, *around)]) as running, Caller(running.address) as call:
+        yield TypedCaller(call.channel)
+
+
+def outcomes(typed: TypedCaller, name: str, fields: Any) -> list[tuple[str, Any]]:
+    record = typed.input(f"{name}_predict", fields)
+    batch = batch_of(typed, name, [record, record])
+    found = typed.outcome(f"{name}_predict", record), typed.outcome(f"{name}_predict_batch", batch)
+    return [(status, plain(told) if status == "OK" else told) for status, told in found]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "nothing"])
+def test_typed_answers(typed, name):
+    """One record and a batch of it are answered with the same messages."""
+    fields = RECORDS.get(name, {"x": 1.0})
+    fields = {key.replace("a_b", "a_b_2").replace(" ", "_"): value for key, value in fields.items()}
+    if "t" in fields:
+        fields["t"] += "Z"
+    decorated = outcomes(typed, f"d_{name}", fields)
+    assert [status for status, _ in decorated] == ["OK", "OK"]
+    if name in OF_RECORDS:
+        assert [told for _, told in decorated] == OF_RECORDS[name]
+    else:
+        assert decorated == outcomes(typed, name, fields)
+
+
+def test_nothing_in_messages(typed):
+    """It is left out, and named among the nulls of a batch."""
+    record = typed.input("d_nothing_predict", {"x": 1.0})
+    assert plain(typed("d_nothing_predict", record)) == {}
+    batch = typed("d_nothing_predict_batch", batch_of(typed, "d_nothing", [record]))
+    assert (batch.s_nulls[:], batch.t_nulls[:], batch.i_nulls[:]) == ([0], [0], [0])
+
+
+def test_version(folder):
+    """A decorator gives a model no version that it has not got."""
+    assert load(config(folder, "unnamed"), SETTINGS).model.version == ""
+    assert load(config(folder, "unnamed", decorators=NOTHING), SETTINGS).model.version == ""
+
+
+def test_as_mlmodel(folder):
+    """For other services: bytes are bytes, and all columns can be told apart, by their names and by attributes."""
+    binary = bridges.as_mlmodel(str(folder / "binary"), qualified_name="b")
+    output = binary.predict(binary.input_schema(x=1.0))
+    assert output.b == b"aaaa\xff"
+    assert json.loads(output.model_dump_json()) == answer(config(folder, "binary"), {"x": 1.0})[0]
+    told = bridges.as_mlmodel(str(folder / "told"), qualified_name="t")
+    record = RECORDS["told"]
+    data = told.input_schema.model_validate({key: value for key, value in record.items() if key != "a b"})
+    assert (data.a_b, data.a_b_2, data.t, data.data) == (2.0, None, pd.Timestamp(MOMENT), b"hello")
+    by_attributes = told.input_schema(a_b_2=1.0, a_b=2.0, field_copy=3, f=0.5, data="aGVsbG8=", t=pd.Timestamp(MOMENT))
+    assert told.predict(by_attributes).root == answer(config(folder, "told"), record)[0]
+    with pytest.raises(ValueError, match="nanoseconds, which are known of the years"):
+        told.input_schema.model_validate({**record, "t": "0900-01-01T00:00:00.123456789"})
