@@ -233,3 +233,25 @@ class DeterministicRaises(RootScalar):
 class Outer:
     class Inner(RootScalar):
         """A class within a class."""
+
+
+class CellsSchema(BaseModel):
+    number: float
+    default: float = 0.5
+    text: str | None
+    other: str | None = "other"
+    data: list[bytes] = []
+    encoded: Base64Bytes = b"eA=="
+    count: int = 7
+
+
+Cells = echo(CellsSchema, "Cells")
+
+
+class OldCellsSchema(pydantic.v1.BaseModel):
+    number: float
+    text: str | None = pydantic.v1.Field(...)
+    other: str | None = "other"
+
+
+OldCells = echo(OldCellsSchema, "OldCells")
