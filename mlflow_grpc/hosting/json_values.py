@@ -20,6 +20,9 @@ BYTES_IN_JSON = "x-bytes-in-json"
 """The keyword for how bytes stand in JSON: utf8, base64 or hex, by pydantic's names."""
 
 
+_NUMBERS = ("number", "integer", "boolean", "null")
+
+
 class WithBytes(GenerateJsonSchema):
     """Makes JSON Schemas that say how bytes stand in JSON (pydantic's `val_json_bytes`)."""
 
@@ -60,7 +63,12 @@ class Place:
             definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
         self._definitions = definitions
         self._schemas = list(self._flat(schema if isinstance(schema, list) else [schema], ()))
-        self._parts: dict[str | int, Place] = {}
+        self._parts: dict[str | int | None, Place] = {}
+        self._places = max((len(items) for each in self._schemas if isinstance(items := _items(each), list)), default=0)
+        leaves = [
+            each for each in self._schemas if "type" in each or not {"$ref", "allOf", "anyOf", "oneOf"} & each.keys()
+        ]
+        self._is_of_numbers = bool(leaves) and all(each.get("type") in _NUMBERS for each in leaves)
         texts = [each for each in self._schemas if each.get("type") == "string"]
         formats = [each.get("format") for each in texts]
         self.is_base64 = "base64" in formats
@@ -80,23 +88,35 @@ class Place:
             for several in ("allOf", "anyOf", "oneOf"):
                 yield from self._flat(schema.get(several, ()), within)
 
+    def are_numbers(self, plain: Any) -> bool:
+        """Whether a JSON value is a number here, or a list of such: nothing that Python could say more of."""
+        if isinstance(plain, list):
+            return not self._places and self.part(0).are_numbers(None)
+        return self._is_of_numbers
+
     def part(self, key: str | int) -> "Place":
         """The place of a field, or of an item by its number."""
-        if key not in self._parts:
-            find = _field if isinstance(key, str) else _item
-            made = Place([find(schema, key) for schema in self._schemas], self._definitions)
-            if isinstance(key, int) or any(key in schema.get("properties", ()) for schema in self._schemas):
-                self._parts[key] = made
-            return made
-        return self._parts[key]
+        # Fields that no schema names are all alike, and so are items past those that a tuple names.
+        if isinstance(key, int):
+            known: str | int | None = min(key, self._places)
+        else:
+            known = key if any(key in schema.get("properties", ()) for schema in self._schemas) else None
+        if known not in self._parts:
+            found = [_item(each, key) if isinstance(key, int) else _field(each, key) for each in self._schemas]
+            self._parts[known] = Place(found, self._definitions)
+        return self._parts[known]
 
 
-def _field(schema: dict[str, Any], name: Any) -> Any:
+def _field(schema: dict[str, Any], name: str) -> Any:
     return schema.get("properties", {}).get(name, schema.get("additionalProperties"))
 
 
-def _item(schema: dict[str, Any], place: Any) -> Any:
-    items = schema.get("prefixItems") or schema.get("items")
+def _items(schema: dict[str, Any]) -> Any:
+    return schema.get("prefixItems") or schema.get("items")
+
+
+def _item(schema: dict[str, Any], place: int) -> Any:
+    items = _items(schema)
     return (items[place] if place < len(items) else None) if isinstance(items, list) else items
 
 
@@ -143,6 +163,8 @@ def in_full(plain: Any, value: Any, place: Place) -> Any:
         place: Where it stands.
 
     """
+    if place.are_numbers(plain):
+        return plain
     if isinstance(plain, dict):
         by_key = _by_key(plain, value)
         return {key: in_full(each, by_key.get(key, each), place.part(key)) for key, each in plain.items()}
