@@ -166,5 +166,4 @@ def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:
         input=own.input if same_inputs else about.input,
         output=own.output if same_outputs else about.output,
     )
-    codec = RecordsCodec(around.schema, moments_have_zone=shown.input_schema is not inside.input_schema)
-    return Loaded(around, codec, batching_reason="its decorators take one row at a time")
+    return Loaded(around, RecordsCodec(around.schema), batching_reason="its decorators take one row at a time")

@@ -23,8 +23,12 @@ BYTES_IN_JSON = "x-bytes-in-json"
 _NUMBERS = ("number", "integer", "boolean", "null")
 
 
-class WithBytes(GenerateJsonSchema):
-    """Makes JSON Schemas that say how bytes stand in JSON (pydantic's `val_json_bytes`)."""
+NAIVE = "x-naive"
+"""The keyword for a point in time that must have no zone."""
+
+
+class InDetail(GenerateJsonSchema):
+    """Makes JSON Schemas that say how bytes stand in JSON (`val_json_bytes`), and which moments have no zone."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -45,6 +49,11 @@ class WithBytes(GenerateJsonSchema):
         self._ways.append(config.get("val_json_bytes", "utf8"))
         yield
         self._ways.pop()
+
+    def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
+        """Of a point in time, with the keyword."""
+        naive = {NAIVE: True} if schema.get("tz_constraint") == "naive" else {}
+        return {**super().datetime_schema(schema), **naive}
 
     def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
         """Of bytes, with the keyword."""
@@ -118,6 +127,20 @@ def _items(schema: dict[str, Any]) -> Any:
 def _item(schema: dict[str, Any], place: int) -> Any:
     items = _items(schema)
     return (items[place] if place < len(items) else None) if isinstance(items, list) else items
+
+
+def may_have_zone(schema: Any) -> bool:
+    """Whether points in time may have a zone, by a JSON Schema in detail: not if there are only naive ones."""
+    zones = list(_zones(schema))
+    return any(zones) or not zones
+
+
+def _zones(schema: Any) -> Iterator[bool]:
+    if isinstance(schema, dict) and schema.get("format") == "date-time":
+        yield NAIVE not in schema
+    elif isinstance(schema, dict | list):
+        for each in schema.values() if isinstance(schema, dict) else schema:
+            yield from _zones(each)
 
 
 def holds_bytes(value: Any) -> bool:

@@ -76,7 +76,7 @@ _SCALARS: dict[Kind | None, Any] = {
         NaiveDatetime,
         WrapValidator(_to_the_nanosecond),
         _WRITTEN,
-        WithJsonSchema({"type": "string", "format": "date-time"}),
+        WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
     ],
 }
 """What callers send, by the types of columns; under None what is of any type."""

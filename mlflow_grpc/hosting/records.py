@@ -16,7 +16,7 @@ import pydantic.v1
 import pydantic_core
 
 from mlflow_grpc.errors import FieldViolation, ModelFailed, StartError
-from mlflow_grpc.hosting.json_values import Place, WithBytes, encoded, holds_bytes, in_full
+from mlflow_grpc.hosting.json_values import InDetail, Place, encoded, holds_bytes, in_full, may_have_zone
 
 
 class RecordRefused(Exception):
@@ -46,6 +46,11 @@ class RecordSchema(Protocol):
     @property
     def fields(self) -> frozenset[str]:
         """The names that a record may have at its top."""
+        ...
+
+    @property
+    def moments_have_zone(self) -> bool:
+        """Whether points in time are to be given with their zone."""
         ...
 
     def parse(self, record: dict[str, Any]) -> Any:
@@ -90,6 +95,11 @@ def schema_of(inputs: Any, outputs: Any) -> RecordSchema:
 
 class _Outputs:
     """What all libraries have in common: how outputs are written."""
+
+    @property
+    def moments_have_zone(self) -> bool:
+        """As JSON Schema's date-time has it."""
+        return True
 
     def dump(self, output: Any) -> Any:
         """An output as JSON values."""
@@ -142,7 +152,16 @@ class _Pydantic(_Outputs):
 
     @cached_property
     def _place_of_inputs(self) -> Place:
-        return Place(self._inputs.model_json_schema(schema_generator=WithBytes))
+        return Place(self._in_detail)
+
+    @cached_property
+    def _in_detail(self) -> dict[str, Any]:
+        return self._inputs.model_json_schema(schema_generator=InDetail)
+
+    @property
+    def moments_have_zone(self) -> bool:
+        """Not where the schema has but naive ones."""
+        return may_have_zone(self._in_detail)
 
 
 def _aliases(alias: str | pydantic.AliasPath | pydantic.AliasChoices | None) -> Iterator[str]:

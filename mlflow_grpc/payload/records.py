@@ -32,13 +32,9 @@ NO_FORM = "The model returned something that has no JSON form. Let it return an 
 class RecordsCodec:
     """The formats of one MLModel package."""
 
-    def __init__(self, schema: RecordSchema, *, moments_have_zone: bool = True) -> None:
-        """Args:
-        schema: The model's.
-        moments_have_zone: Whether it takes points in time with their zone.
-        """
+    def __init__(self, schema: RecordSchema) -> None:
         self._schema = schema
-        self.moments_have_zone = moments_have_zone
+        self.moments_have_zone = schema.moments_have_zone
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses and checks records.

@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NaiveDatetime,
     PlainSerializer,
     RootModel,
     field_validator,
@@ -130,6 +131,14 @@ class Bytes(Echo):
 
 
 BytesEcho = echo(BytesSchema, "BytesEcho")
+
+
+class NaiveSchema(BaseModel):
+    moment: NaiveDatetime
+    moments: list[NaiveDatetime] = []
+
+
+Naive = echo(NaiveSchema, "Naive")
 
 
 class StrictSchema(BaseModel):

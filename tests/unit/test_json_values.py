@@ -7,7 +7,7 @@ import pytest
 from pydantic import Base64Bytes, BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
 
-from mlflow_grpc.hosting.json_values import Place, WithBytes, encoded, in_full
+from mlflow_grpc.hosting.json_values import InDetail, Place, encoded, in_full
 
 
 class Hex(BaseModel):
@@ -57,13 +57,13 @@ def found_in(value: Any) -> list[bytes]:
 
 def test_the_model_gets_the_bytes():
     """Whatever a class's configuration, a type or a definition that holds itself makes of them in JSON."""
-    text = json.dumps(encoded(RECORD, Place(Everywhere.model_json_schema(schema_generator=WithBytes)), in_json=True))
+    text = json.dumps(encoded(RECORD, Place(Everywhere.model_json_schema(schema_generator=InDetail)), in_json=True))
     assert found_in(Everywhere.model_validate_json(text)) == found_in(RECORD)
 
 
 def test_bytes_that_json_has_no_text_for():
     """A field of plain UTF-8 cannot say them; those that are encoded can."""
-    place = Place(Everywhere.model_json_schema(schema_generator=WithBytes))
+    place = Place(Everywhere.model_json_schema(schema_generator=InDetail))
     assert encoded({"map": {"k": b"\xff"}}, place, in_json=True) == {"map": {"k": "/w=="}}
     with pytest.raises(UnicodeDecodeError):
         encoded({"plain": b"\xff"}, place, in_json=True)
@@ -74,7 +74,7 @@ def test_bytes_that_json_has_no_text_for():
 def test_the_answer_has_the_bytes():
     """Out of what pydantic writes."""
     place = Place(Everywhere.model_json_schema(mode="serialization"))
-    text = json.dumps(encoded(RECORD, Place(Everywhere.model_json_schema(schema_generator=WithBytes)), in_json=True))
+    text = json.dumps(encoded(RECORD, Place(Everywhere.model_json_schema(schema_generator=InDetail)), in_json=True))
     output = Everywhere.model_validate_json(text)
     told = in_full(output.model_dump(mode="json"), output.model_dump(), place)
     assert found_in(told) == found_in(RECORD)

@@ -13,7 +13,7 @@ from tests.support.typed import TypedCaller, batch_of, plain
 
 CLASSES = (
     "Rounded", "InBase64", "Anything", "Old", "OldEncoders", "Bytes", "BytesEcho", "Strict", "RootList", "OldRootList",
-    "RootScalar", "RootMap", "Raises",
+    "RootScalar", "RootMap", "Raises", "Naive",
 )  # fmt: skip
 
 
@@ -83,6 +83,15 @@ def test_bytes_in_a_strict_model(served):
     answer = plain(served[1]("Strict_predict", {"data": encoded(b"x"), "day": "2020-02-29"}))
     assert answer == {"data": b"x", "day": "2020-02-29"}
     assert by_json(served, "Strict", {"data": "x", "day": "2020-02-29"}) == {"data": "x", "day": "2020-02-29"}
+
+
+def test_moments_that_must_have_no_zone(served):
+    """A message has them in UTC; the schema gets them without, as it asks."""
+    moments = ["2020-02-29T12:00:00Z", "2020-02-29T12:00:01Z"]
+    told = plain(served[1]("Naive_predict", {"moment": moments[0], "moments": moments}))
+    assert told == {"moment": {"seconds": 1582977600}, "moments": [{"seconds": 1582977600}, {"seconds": 1582977601}]}
+    status, words = served[0].outcome(json.dumps({"moment": moments[0]}), mlflow_model="Naive")
+    assert (status, "timezone" in str(words)) == ("INVALID_ARGUMENT", True)
 
 
 def test_rows_and_streams_of_outputs_that_are_no_record(served):
