@@ -11,7 +11,6 @@ from datetime import datetime
 from io import StringIO
 from typing import Annotated, Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 from ml_base import MLModel
@@ -37,6 +36,7 @@ from mlflow_grpc.contract import mlflow_schema, types
 from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting import own_code
 
 
 def _to_the_nanosecond(value: Any, handler: ValidatorFunctionWrapHandler) -> datetime:
@@ -110,10 +110,10 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         model_config: MLflow's `model_config`.
 
         Raises:
-            StartError: It has no signature of named columns.
+            StartError: It has no signature of named columns, or brings code of a name that is taken.
 
         """
-        self._model = loaded or mlflow.pyfunc.load_model(model_uri, model_config=model_config)
+        self._model = loaded or own_code.load_model(model_uri, config=model_config)
         self._qualified_name = qualified_name
         self._version = version or str(self._model.metadata.run_id or "0")
         signature = self._model.metadata.signature

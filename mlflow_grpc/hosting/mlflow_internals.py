@@ -10,21 +10,26 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 
+import mlflow.models.model
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.models import Model
-from mlflow.pyfunc import FLAVOR_NAME, PyFuncModel, _validate_prediction_input, scoring_server
+from mlflow.models.model import MODEL_CODE_PATH
+from mlflow.pyfunc import CODE, FLAVOR_NAME, PyFuncModel, _validate_prediction_input, scoring_server
 from mlflow.pyfunc.scoring_server import SUPPORTED_FORMATS, _parse_json_data, invocations
 from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
 
 __all__ = [
     "CHATTY_LOGGERS",
+    "CODE",
     "FLAVOR_NAME",
     "INPUT_CHECKS",
     "SUPPORTED_FORMATS",
     "check_requirement",
     "enforce_schema",
     "enter_serving_environment",
+    "forget_model_from_code",
+    "has_own_code",
     "input_was_refused",
     "is_signature_from_type_hint",
     "is_unified_llm_input",
@@ -70,6 +75,20 @@ def enter_serving_environment() -> None:
     `mlflow.pyfunc.scoring_server.init`.
     """
     _MLFLOW_IS_IN_SERVING_ENVIRONMENT.set("true")
+
+
+def has_own_code(flavors: dict[str, Any]) -> bool:
+    """Whether a model of these flavors brings Python code along (`code_paths`) or is code (a model from code)."""
+    return any(flavor.get(key) for flavor in flavors.values() for key in (CODE, MODEL_CODE_PATH))
+
+
+def forget_model_from_code() -> None:
+    """Forgets what the last file of a model from code has set.
+
+    MLflow hands it over as the model of the next file too, if that sets none. Source:
+    `mlflow.models.utils._load_model_code_path`.
+    """
+    mlflow.models.model.__mlflow_model__ = None
 
 
 def is_signature_from_type_hint(metadata: Model) -> bool:

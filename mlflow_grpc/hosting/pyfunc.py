@@ -7,9 +7,8 @@ every way in which a call to it ends becomes one of the three outcomes of `Hoste
 import json
 import logging
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from mlflow_grpc.contract import json_schema, lock, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Record, Tensor
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
-from mlflow_grpc.hosting import arrays, rounding
+from mlflow_grpc.hosting import arrays, own_code, rounding
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import About, InputRefused, SchemaTexts
@@ -229,10 +228,6 @@ def _errors_told() -> Iterator[None]:
         ) from error
 
 
-_bringing_code = threading.Lock()
-"""MLflow puts the code that models bring along into one `sys.path`: two that do so at a time could get each other's."""
-
-
 def load(
     uri: str,
     *,
@@ -253,7 +248,7 @@ def load(
 
     """
     directory = _fetch(uri)
-    metadata = _metadata(directory, uri)
+    _check(directory, uri)
     missing = unmet_requirements(directory)
     if missing and requirements is Requirements.CHECK:
         listed = ", ".join(str(item) for item in missing)
@@ -263,11 +258,11 @@ def load(
         )
     for item in missing:
         logger.warning("requirement of the model not met: %s", item)
-    brings_code = metadata.flavors[internals.FLAVOR_NAME].get("code")
     try:
-        with _bringing_code if brings_code else nullcontext():
-            # MLflow's own warnings repeat what has just been checked.
-            model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=not missing, model_config=config)
+        # MLflow's own warnings repeat what has just been checked.
+        model = own_code.load_model(uri, directory=directory, config=config, suppress_warnings=not missing)
+    except StartError as error:
+        raise StartError(f"the model at {uri} cannot be loaded: {error}") from error
     except ModuleNotFoundError as error:
         raise StartError(
             f"the model needs the Python module {error.name!r}, which is not installed here. Install the model's "
@@ -342,7 +337,7 @@ def _fetch(uri: str) -> Path:
         raise StartError(f"cannot fetch the model {uri}: {one_line(error)}") from error
 
 
-def _metadata(directory: Path, uri: str) -> Model:
+def _check(directory: Path, uri: str) -> None:
     if not (directory / "MLmodel").is_file():
         raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file ({WHAT_A_MODEL_IS})")
     try:
@@ -354,7 +349,6 @@ def _metadata(directory: Path, uri: str) -> Model:
             f"{uri} has no {internals.FLAVOR_NAME} flavor, only {', '.join(metadata.flavors) or 'none at all'}: "
             "log it with a flavor that Python can serve"
         )
-    return metadata
 
 
 def _version(uri: str) -> str:

@@ -1,0 +1,89 @@
+"""Loads MLflow models, each with its own Python code or not at all.
+
+Rule of this module: MLflow hands over code in places that the whole process shares: `sys.path` and `sys.modules`, the
+object that a model's file has set, the configuration that this file reads. So models that bring code along, or are
+code, are loaded one after the other, and nothing that one has left there is taken for another's.
+"""
+
+import hashlib
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.models import Model
+from mlflow.pyfunc import PyFuncModel
+
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting import mlflow_internals as internals
+
+# A model may load another one while it is loaded itself.
+_one_at_a_time = threading.RLock()
+
+_brought: dict[str, tuple[str, str]] = {}
+"""By the name under which code is imported: the digest of the code, and the model that has brought it."""
+
+_CODE_FILES = frozenset({".py", ".so", ".pyd"})
+
+
+def load_model(
+    uri: str,
+    *,
+    directory: Path | None = None,
+    config: dict[str, Any] | None = None,
+    suppress_warnings: bool = False,
+) -> PyFuncModel:
+    """Does what `mlflow.pyfunc.load_model` does; may be called for several models at a time.
+
+    Args:
+        uri: Any URI that MLflow knows, or a directory.
+        directory: Where it is, if it has been fetched already.
+        config: MLflow's `model_config`.
+        suppress_warnings: Whether MLflow keeps what it would warn of to itself.
+
+    Raises:
+        StartError: It brings code of a name under which another model has brought other code.
+
+    """
+    if directory is None:
+        directory = Path(uri) if Path(uri).exists() else Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    flavors = Model.load(str(directory)).flavors
+    with _one_at_a_time if internals.has_own_code(flavors) else nullcontext():
+        for flavor in flavors.values():
+            if folder := flavor.get(internals.CODE):
+                _claim(directory / folder, uri)
+        if internals.has_own_code(flavors):
+            internals.forget_model_from_code()
+        loaded: PyFuncModel = mlflow.pyfunc.load_model(
+            str(directory), suppress_warnings=suppress_warnings, model_config=config
+        )
+        return loaded
+
+
+def _claim(folder: Path, uri: str) -> None:
+    """Takes the names of a model's code, which Python imports once for the whole process."""
+    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name, digest = place.name.partition(".")[0], _digest(place)
+        if not digest:
+            continue
+        known, owner = _brought.setdefault(name, (digest, uri))
+        if known != digest:
+            raise StartError(
+                f"it brings Python code along that is imported as {name!r}, and so does the model at {owner}, whose is "
+                "another: one process can hold only one of them. Give the code another name, or serve the models in "
+                "servers of their own"
+            )
+
+
+def _digest(place: Path) -> str:
+    """Of a module or a package, with the files that it may read; empty if there is no code in it."""
+    files = sorted(path for path in (place.rglob("*") if place.is_dir() else (place,)) if path.is_file())
+    files = [path for path in files if "__pycache__" not in path.parts]
+    if not any(path.suffix in _CODE_FILES for path in files):
+        return ""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(place.parent)}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,198 @@
+"""Models that bring Python code along, or are code, and are loaded into one process."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting import own_code, pyfunc
+
+FRAME = pd.DataFrame({"x": [1.0]})
+SIGNATURE = infer_signature(FRAME, ["text"])
+
+CODE = """
+import mlflow, told_by_the_test
+from mlflow.models import ModelConfig
+
+configured_for = ModelConfig(development_config={{"who": "nobody"}}).get("who")
+
+
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [f"I am {name}, configured for {{configured_for}}"]
+
+
+mlflow.models.set_model(Model())
+told_by_the_test.model_is_set("{name}")
+"""
+
+ASKS_ITS_HELPER = """
+import mlflow
+from {helper} import answer
+
+
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [answer()]
+
+
+mlflow.models.set_model(Model())
+"""
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A module that the code of models imports: what they call is for the test to say."""
+    module = SimpleNamespace(model_is_set=lambda name: None)
+    monkeypatch.setitem(sys.modules, "told_by_the_test", module)
+    return module
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Makes a model from code; what its loading does to the process is undone."""
+    path, modules, brought = list(sys.path), set(sys.modules), dict(own_code._brought)
+
+    def make(name: str, code: str, **more: Any) -> Path:
+        # As it is in a process that has just begun.
+        mlflow.models.model.__mlflow_model__ = None
+        file = tmp_path / f"{name}_code.py"
+        file.write_text(code)
+        sys.path += [str(Path(each).parent) for each in more.get("code_paths", ())]
+        mlflow.pyfunc.save_model(
+            tmp_path / name, python_model=str(file), signature=SIGNATURE, pip_requirements=["mlflow"], **more
+        )
+        restore()
+        return tmp_path / name
+
+    def restore() -> None:
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+                del sys.modules[name]
+
+    yield make
+    restore()
+    own_code._brought.clear()
+    own_code._brought.update(brought)
+
+
+def helper(folder: Path, name: str, says: str) -> str:
+    """A module for a model to bring along."""
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(f"def answer():\n    return {says!r}\n")
+    return str(folder / f"{name}.py")
+
+
+def answer(model: Any) -> Any:
+    return model.predict(FRAME, None)
+
+
+class Turn:
+    """A lock that tells that somebody asks for it."""
+
+    def __init__(self, asked: Callable[[], None]) -> None:
+        self._lock = threading.RLock()
+        self._asked = asked
+
+    def __enter__(self) -> None:
+        self._asked()
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
+def with_pyfunc(path: Path, who: str) -> Any:
+    return pyfunc.load(str(path), config={"who": who})
+
+
+def as_mlmodel(path: Path, who: str) -> Any:
+    from mlflow_grpc.hosting.mlflow_as_mlmodel import MlflowModel
+
+    loaded = MlflowModel(str(path), model_config={"who": who})._model
+    return SimpleNamespace(predict=lambda data, params: loaded.predict(data, params))
+
+
+@pytest.mark.parametrize("load", [with_pyfunc, as_mlmodel])
+def test_models_from_code_are_loaded_one_after_the_other(told, log, monkeypatch, load):
+    """Each is the one that its own file sets, with its own configuration, even if the other one comes when the first
+    has set its model and MLflow has not taken it yet.
+    """
+    first, second = (log(name, CODE.format(name=name), model_config={"who": "?"}) for name in ("first", "second"))
+    set_by_first, other_came = threading.Event(), threading.Event()
+
+    def model_is_set(name: str) -> None:
+        if name == "second":
+            other_came.set()
+            return
+        set_by_first.set()
+        assert other_came.wait(30)
+
+    def asked() -> None:
+        if set_by_first.is_set():
+            other_came.set()
+
+    told.model_is_set = model_is_set
+    monkeypatch.setattr(own_code, "_one_at_a_time", Turn(asked))
+    with ThreadPoolExecutor() as threads:
+        one = threads.submit(load, first, "the first")
+        assert set_by_first.wait(30)
+        other = threads.submit(load, second, "the second")
+        assert answer(one.result(30)) == ["I am first, configured for the first"]
+        assert answer(other.result(30)) == ["I am second, configured for the second"]
+
+
+def test_a_file_that_sets_no_model_has_none(told, log):
+    """It is refused; MLflow by itself would give it the model that was loaded before it."""
+    first, second = (log(name, CODE.format(name=name), model_config={"who": "?"}) for name in ("first", "second"))
+    (second / "second_code.py").write_text("import mlflow\n")
+    with_pyfunc(first, "the first")
+    with pytest.raises(StartError, match=r"set_model\(\)"):
+        with_pyfunc(second, "the second")
+
+
+def test_other_code_of_the_same_name_is_refused(log, tmp_path):
+    """Two models whose `code_paths` have the same names and other content: Python would give the second one the code
+    of the first, so it is refused with the name and the model that has brought it.
+    """
+    code = ASKS_ITS_HELPER.format(helper="brought_along")
+    first = log("first", code, code_paths=[helper(tmp_path / "a", "brought_along", "one")])
+    second = log("second", code, code_paths=[helper(tmp_path / "b", "brought_along", "two")])
+    assert answer(pyfunc.load(str(first))) == ["one"]
+    with pytest.raises(StartError, match=f"'brought_along', and so does the model at {first}") as refused:
+        pyfunc.load(str(second))
+    assert "StartError" not in str(refused.value)
+
+
+def test_the_same_code_of_the_same_name_is_shared(log, tmp_path):
+    """Versions of a model that bring the same code are both loaded, and what Python has compiled of it is no part."""
+    code = ASKS_ITS_HELPER.format(helper="brought_twice")
+    shared = tmp_path / "brought_twice"
+    helper(shared, "__init__", "both")
+    first, second = (log(name, code, code_paths=[str(shared)]) for name in ("first", "second"))
+    compiled = second / "code" / "brought_twice" / "__pycache__"
+    compiled.mkdir(exist_ok=True)
+    (compiled / "other.cpython-311.pyc").write_bytes(b"other")
+    assert answer(pyfunc.load(str(first))) == answer(pyfunc.load(str(second))) == ["both"]
+
+
+def test_a_model_that_loads_another_one(told, log):
+    """One from code may load one from code while it is loaded itself."""
+    inner = log("inner", CODE.format(name="inner"), model_config={"who": "?"})
+    told.loaded = []
+    told.model_is_set = lambda name: name == "outer" and told.loaded.append(with_pyfunc(inner, "the inner"))
+    outer = log("outer", CODE.format(name="outer"), model_config={"who": "?"})
+    told.loaded.clear()
+    with ThreadPoolExecutor() as threads:
+        threads.submit(with_pyfunc, outer, "the outer").result(30)
+    assert answer(told.loaded[0]) == ["I am inner, configured for the inner"]
