@@ -212,6 +212,8 @@ class Server:
     async def drain(self) -> int:
         """Refuses new calls, says NOT_SERVING, and waits for those in flight, up to the drain timeout.
 
+        It refuses calls as long as they come, for a while: each is told so, and may be sent elsewhere.
+
         Returns:
             How many calls had not ended by then.
 
@@ -221,10 +223,9 @@ class Server:
         admissions = [entry.engine.admission for entry in self.catalog.entries]
         logger.info("draining: %d calls in flight", sum(admission.in_flight for admission in admissions))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(
-                asyncio.gather(self._calls.end_streams(), *(admission.wait_until_empty() for admission in admissions)),
-                self._settings.drain_timeout_s,
-            )
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await asyncio.gather(self._calls.end_streams(), *(each.wait_until_empty() for each in admissions))
+                await self._calls.wait_until_quiet()
         return sum(admission.in_flight for admission in admissions)
 
     async def stop(self) -> None:

@@ -31,6 +31,16 @@ LONGEST_REQUEST_ID = 128
 
 SHUTDOWN = "The server is shutting down."
 
+QUIET_S = 0.1
+"""How long no call may have come, in seconds, before the server ends: gRPC tells of calls one by one, and ends those
+that it has not told of with CANCELLED, which no caller sends again.
+"""
+
+LONGEST_NOISE_S = 2.0
+"""How long callers that do not stop calling may hold up the end, in seconds; the closer it is, the shorter a pause of
+theirs will do.
+"""
+
 
 class Call:
     """One RPC as a servicer sees it.
@@ -117,6 +127,7 @@ class Calls:
     def __init__(self) -> None:
         self._open: dict[asyncio.Task[Any] | None, Call] = {}
         self._closing = False
+        self._last_arrived = 0.0
 
     def handlers(
         self,
@@ -164,6 +175,17 @@ class Calls:
         if ending:
             await asyncio.wait(ending)
 
+    async def wait_until_quiet(self) -> None:
+        """Returns when callers pause, so that next to no call is on its way into the server."""
+        began = self._last_arrived = time.monotonic()
+        while True:
+            now = time.monotonic()
+            enough_s = QUIET_S * (1 - (now - began) / LONGEST_NOISE_S)
+            missing_s = self._last_arrived + enough_s - now
+            if missing_s <= 0:
+                return
+            await asyncio.sleep(missing_s)
+
     def end_all(self) -> None:
         """Ends every call that is still open with UNAVAILABLE: watchers of health, which would never end by
         themselves and hold up `Server.stop`, and calls to the model that the drain did not wait for.
@@ -199,6 +221,7 @@ class Calls:
             answer = None
             task = asyncio.current_task()
             self._open[task] = call
+            self._last_arrived = time.monotonic()
             arrived = False
             try:
                 try:

@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from typing import Any
+from typing import Any, Self
 
 import h2.config
 import h2.connection
@@ -61,3 +61,64 @@ def _converse(connection: Any, peer: socket.socket, body: bytes | None, *, end: 
                 found |= {key.decode(): value.decode() for key, value in event.headers or ()}
             if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset | h2.events.ConnectionTerminated):
                 return {**found, "end": type(event).__name__}
+
+
+class Connection:
+    """A connection with any number of calls on it."""
+
+    def __init__(self, address: str, timeout_s: float = 20.0) -> None:
+        host, port = address.rsplit(":", 1)
+        config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
+        self._connection = h2.connection.H2Connection(config)
+        self._peer = socket.create_connection((host, int(port)), timeout=timeout_s)
+        self._connection.initiate_connection()
+        self.statuses: dict[int, str] = {}
+        """By the number of the stream: `grpc-status`, or how it ended without one."""
+
+    def call(self, message: bytes, path: str = PREDICT) -> None:
+        """Sends a whole call."""
+        stream = self._connection.get_next_available_stream_id()
+        self._connection.send_headers(
+            stream,
+            [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":authority", "x"),
+                (":path", path),
+                ("content-type", "application/grpc"),
+                ("te", "trailers"),
+            ],
+        )
+        self._connection.send_data(stream, frame(message), end_stream=True)
+        self._peer.sendall(self._connection.data_to_send())
+
+    def wait_until_read(self) -> None:
+        """Returns once the peer has read all that was sent: it answers a ping in its turn."""
+        self._connection.ping(b"all read")
+        while not any(isinstance(event, h2.events.PingAckReceived) for event in self._events()):
+            pass
+
+    def wait_for_statuses(self, count: int) -> None:
+        """Returns once so many calls have ended, or the connection has."""
+        while len(self.statuses) < count and self._events():
+            pass
+
+    def _events(self) -> list[Any]:
+        self._peer.sendall(self._connection.data_to_send())
+        data = self._peer.recv(65536)
+        events = self._connection.receive_data(data) if data else []
+        for event in events:
+            if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+                headers: dict[Any, Any] = dict(event.headers or ())
+                status = headers.get("grpc-status")
+                if status is not None:
+                    self.statuses[event.stream_id] = str(status)
+            elif isinstance(event, h2.events.StreamReset):
+                self.statuses.setdefault(event.stream_id, f"reset {event.error_code}")
+        return list(events)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._peer.close()
