@@ -13,13 +13,17 @@ def occupy_standard_streams() -> None:
     """Opens the null device as stdin, stdout or stderr where it is closed.
 
     A daemon tool may close them; the next file that is opened then takes the number, and what is meant for
-    a terminal goes into a socket. libuv aborts when it is to close such a one.
+    a terminal goes into a socket. libuv aborts when it is to close such a one. Python has no object for a stream that
+    was closed when it started; whoever writes to it by its name would fail.
     """
-    for number in range(3):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # POSIX: the lowest free number, which is this one.
+            os.set_inheritable(number, True)  # Workers start with the same streams.
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 
 def end_process(code: int) -> NoReturn:

@@ -220,10 +220,11 @@ def test_registered_models(start, connect, model, tmp_path):
     assert "model steps" in process.stdout[0]
 
 
-def test_a_closed_stdout_harms_nothing(model):
-    """A server whose stdout is gone still answers and ends cleanly."""
+@pytest.mark.parametrize(("closed", "workers"), [(">&-", 1), ("2>&-", 1), ("<&- >&- 2>&-", 2)])
+def test_closed_standard_streams_harm_nothing(model, closed, workers):
+    """A server whose stdout is gone, or its stderr, or all of them, still answers and ends cleanly; with workers too."""
     port = free_port()
-    command = f"exec {sys.executable} {ROOT / 'server.py'} -m {model} -p {port} >&-"
+    command = f"exec {sys.executable} {ROOT / 'server.py'} -m {model} -p {port} -w {workers} {closed}"
     child = subprocess.Popen(["/bin/sh", "-c", command], stderr=subprocess.DEVNULL)
     try:
         import grpc

@@ -26,10 +26,10 @@ class Stepper(PythonModel):
             with open(leave) as pipe:
                 pipe.read()
         elif verb == "hang":
-            print("hangs", flush=True)
+            print("hangs\n", end="", flush=True)  # In one piece: several calls may say so at once.
             threading.Event().wait()
         elif verb == "hang_spinning":
-            print("hangs", flush=True)
+            print("hangs\n", end="", flush=True)  # In one piece: several calls may say so at once.
             while True:
                 pass
         elif verb == "exit":
