@@ -253,7 +253,8 @@ class Calls:
     async def _fail(self, call: Call, error: BaseException) -> NoReturn:
         """Answers with an error status; every error of a call ends here."""
         context = call.context
-        if isinstance(error, asyncio.CancelledError):
+        # gRPC's InternalError: nothing can be sent any more, since the caller has gone.
+        if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
             if not self._closing:
                 remaining = context.time_remaining()
                 _log(

@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from mlflow_grpc.services.calls import Handlers
 
 
-# grpc logs metadata that is no UTF-8, which any caller can send, with its bytes and a traceback.
-logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not record.msg.startswith("Invalid encoding"))
+def _is_not_of_a_caller(record: logging.LogRecord) -> bool:
+    """Whether a record of gRPC's is about something that callers cannot bring about as they like.
+
+    It logs with a traceback what each of them can: metadata that is no UTF-8, and with its bytes; and to go away in the
+    moment in which the answer is sent, which is then an InternalError.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, grpc.aio.InternalError) and not str(record.msg).startswith("Invalid encoding")
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_of_a_caller)
 
 REBALANCE_S = 300.0
 """The age of a connection with several workers: the kernel deals out connections, not calls, and a client

@@ -1,0 +1,61 @@
+"""Callers that go away in the moment in which something is sent to them, which no test can bring about for certain."""
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+from mlflow_grpc import logs, protos
+from mlflow_grpc.services import listener
+from mlflow_grpc.services.calls import Calls
+
+GONE = "Failed grpc_call_start_batch"
+GRPC_LOG = logging.getLogger("grpc._cython.cygrpc")
+
+
+def log_as_grpc_does(words: Any, error: BaseException) -> None:
+    try:
+        raise error
+    except type(error):
+        GRPC_LOG.exception(words)
+
+
+def test_grpc_says_nothing_of_an_answer_that_could_not_be_sent(caplog):
+    """Any caller could fill the log with tracebacks; other errors of gRPC's are logged, and those without words."""
+    assert listener._is_not_of_a_caller in GRPC_LOG.filters
+    log_as_grpc_does("ExecuteBatchError raised in core by servicer method [/x/y]", cygrpc.ExecuteBatchError(GONE))
+    assert not caplog.records
+    log_as_grpc_does("Unexpected [ValueError] raised by servicer method [/x/y]", ValueError("x"))
+    GRPC_LOG.error(ValueError("a crash"))
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "status"), [(None, "CANCELLED"), (5.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED")]
+)
+def test_a_part_that_cannot_be_sent_is_no_error_of_the_server(caplog, remaining_s, status):
+    """A stream whose caller has gone is logged like one whose caller cancels: in one line, without a traceback."""
+    caplog.set_level(logging.INFO)
+    method = protos.service("MLflowStream").methods_by_name["predict_many"]
+
+    async def behaviour(request: Any, call: Any) -> None:
+        await call.write(protos.Output(value="a part"))
+
+    async def write(data: bytes) -> None:
+        raise cygrpc.ExecuteBatchError(GONE)
+
+    context = SimpleNamespace(invocation_metadata=lambda: (), time_remaining=lambda: remaining_s, write=write)
+
+    async def requests() -> Any:
+        yield b""
+
+    handler: Any = Calls().handler("/MLflowStream/predict_many", method, behaviour)
+    with pytest.raises(grpc.aio.InternalError):
+        asyncio.run(handler.stream_stream(requests(), context))
+    logs.calls.flush()
+    (line,) = caplog.records
+    assert (line.levelno, line.fields["status"], line.exc_info) == (logging.INFO, status, None)
