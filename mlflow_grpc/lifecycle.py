@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -28,6 +28,7 @@ from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.process import ending_signals
 from mlflow_grpc.services import health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
 from mlflow_grpc.services.locks import Locks, Verdict
@@ -244,7 +245,7 @@ class Role:
     """Other processes listen on the same port."""
     load_first: bool = False
     """Listen once the model is loaded, because others answer meanwhile; else at once, to answer health checks."""
-    signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+    signals: tuple[signal.Signals, ...] = field(default_factory=ending_signals)
     """The signals that drain the server."""
 
 
@@ -302,7 +303,7 @@ async def serve(
         else:
             opening.cancel()
         draining = asyncio.create_task(server.drain())
-        second = asyncio.create_task(signals.get())
+        second = asyncio.create_task(_second(signals))
         await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
         if second.done():
             logger.warning("second signal: ending at once")
@@ -313,6 +314,12 @@ async def serve(
         return 0
     finally:
         await server.stop()
+
+
+async def _second(signals: asyncio.Queue[int]) -> int:
+    while (number := await signals.get()) == signal.SIGHUP:
+        pass
+    return number
 
 
 async def _open(server: Server, role: Role, when_loaded: Callable[[Server], Awaitable[None]]) -> None:

@@ -1,6 +1,7 @@
 """How a process of ours begins and ends."""
 
 import os
+import signal
 import sys
 import threading
 from typing import NoReturn
@@ -24,6 +25,15 @@ def occupy_standard_streams() -> None:
             os.set_inheritable(number, True)  # Workers start with the same streams.
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """The signals that end a server: SIGTERM, SIGINT and, unless it is ignored as under nohup, SIGHUP.
+
+    SIGHUP is what a terminal sends when it closes, often twice; so a second signal is one of the others.
+    """
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGTERM, signal.SIGINT, *hangup)
 
 
 def end_process(code: int) -> NoReturn:

@@ -20,7 +20,7 @@ from typing import Any
 from mlflow_grpc import logs
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import AddressUnavailable, StartError
-from mlflow_grpc.process import end_process
+from mlflow_grpc.process import end_process, ending_signals
 from mlflow_grpc.settings import Settings, spelling
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class _Supervisor:
         self._signalled.setblocking(False)
 
     def run(self) -> int:
-        previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous = {number: signal.signal(number, lambda *_: None) for number in ending_signals()}
         previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
         try:
             for number in range(self._count):
@@ -186,8 +186,8 @@ class _Supervisor:
         while self._workers and time.monotonic() < deadline:
             sentinels = [worker.process.sentinel for worker in self._workers.values()]
             ready = wait([self._wakeup, *sentinels], deadline - time.monotonic())
-            if self._wakeup in ready:
-                return self._wakeup.recv(1)[0]
+            if self._wakeup in ready and (number := self._wakeup.recv(1)[0]) != signal.SIGHUP:
+                return number
             for worker in list(self._workers.values()):
                 if worker.process.sentinel in ready:
                     worker.process.join()
@@ -234,8 +234,9 @@ def _address(settings: Settings) -> Any:
 
 def _work(settings: Settings, configuration: Configuration, number: int, pipe: Connection, replaces: bool) -> None:
     """The life of one worker, in a process of its own."""
-    # The terminal sends Ctrl-C to the whole group; the supervisor passes on what is meant for the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The terminal sends them to the whole group; the supervisor passes on what is meant for the workers.
+    for sent_to_all in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(sent_to_all, signal.SIG_IGN)
     logs.configure(settings.log_format, settings.log_level, worker=number, extra=configuration.logging)
     # Imported here: the supervisor, which imports this module, must not import grpc.
     from mlflow_grpc import lifecycle

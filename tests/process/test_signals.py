@@ -1,5 +1,7 @@
 """Ending: drain, timeouts, second signals, and what a caller sees of it."""
 
+import os
+import re
 import signal
 import time
 from typing import Any
@@ -14,7 +16,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_idle_server_ends_at_once(start, number):
     """Exit code 0, no traceback."""
     process = start()
@@ -78,9 +80,41 @@ def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second
     assert held.result()[0] == "UNAVAILABLE"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminal_that_closes_drains(start, connect, tmp_path, workers):
+    """SIGHUP comes to all processes of the group, and often twice: calls in flight finish, and the exit code is 0."""
+    process = start("-w", str(workers))
+    call = connect(process)
+    held = Held(call, tmp_path)
+    pids = [int(match[1]) for line in list(process.stderr) if (match := re.search(r"started, pid (\d+)", line))]
+    for _ in range(2):
+        for pid in (process.popen.pid, *pids):
+            os.kill(pid, signal.SIGHUP)
+        process.wait_for("draining: . calls in flight", times=workers)
+    held.let_go()
+    assert held.result()[0] == "OK"
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nohup(start, connect, tmp_path, workers):
+    """A server that is started with SIGHUP ignored outlives its terminal, and SIGTERM is the first signal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start("-w", str(workers), "--drain-timeout", "600")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    held = Held(connect(process), tmp_path)
+    process.signal(signal.SIGHUP)
+    process.signal(signal.SIGTERM)
+    process.wait_for("draining: . calls in flight", times=workers)
+    held.let_go()
+    assert held.result()[0] == "OK"
+    assert process.wait(20) == 0
+
+
 def test_a_signal_while_loading(start, model, tmp_path):
     """SIGTERM before the model is loaded ends the server with exit code 0 and no traceback."""
-    import os
     import shutil
 
     slow = shutil.copytree(model, tmp_path / "slow")
@@ -96,7 +130,6 @@ def test_a_signal_while_loading(start, model, tmp_path):
 
 def test_health_answers_while_loading(start, model, tmp_path):
     """Until the model is loaded the port is open, health is NOT_SERVING, and predict UNAVAILABLE."""
-    import os
     import shutil
 
     from tests.support.servers import free_port
