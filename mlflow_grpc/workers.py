@@ -33,7 +33,8 @@ STABLE_S = 10.0
 
 LONGEST_PAUSE_S = 30.0
 
-LOADED, OPEN, FAILED = "loaded", "open", "failed"
+LOADED, OPEN, OPENED, FAILED = "loaded", "open", "opened", "failed"
+"""What is said in the pipe of a worker: by itself that it is loaded, to it that it may open, by itself that it has."""
 
 
 @dataclass
@@ -43,6 +44,7 @@ class _Worker:
     pipe: Connection
     started: float = field(default_factory=time.monotonic)
     loaded: bool = False
+    takes_calls: bool = False
     silent: bool = False  # It has closed its end of the pipe.
     reason: str = ""
     exit_code: int = 0
@@ -73,7 +75,7 @@ class _Supervisor:
         self._workers: dict[int, _Worker] = {}
         self._pauses: dict[int, float] = {}
         self._due: dict[int, float] = {}
-        self._opened = False
+        self._opened = self._announced = False
         self._wakeup, self._signalled = socket.socketpair()
         self._wakeup.setblocking(False)
         self._signalled.setblocking(False)
@@ -130,18 +132,28 @@ class _Supervisor:
         return None
 
     def _hear(self, worker: _Worker) -> None:
-        """Takes what a worker has said: that it is loaded, or why it cannot be."""
+        """Takes what a worker has said: that it is loaded, that it takes calls, or why it cannot."""
         try:
             while worker.pipe.poll():
                 kind, text, worker.exit_code = worker.pipe.recv()
                 if kind == FAILED:
                     worker.reason = text
+                elif kind == OPENED:
+                    worker.takes_calls = True
+                    self._announce(text)
                 else:
-                    self._open(worker, text)
+                    self._open(worker)
         except (EOFError, OSError):
             worker.silent = True
 
-    def _open(self, worker: _Worker, ready_line: str) -> None:
+    def _announce(self, ready_line: str) -> None:
+        """Says that the server is ready, once all workers take calls."""
+        taking = [worker for worker in self._workers.values() if worker.takes_calls]
+        if len(taking) == self._count and not self._announced:
+            self._announced = True
+            logs.announce(f"{ready_line}, {self._count} workers", self._settings.log_format)
+
+    def _open(self, worker: _Worker) -> None:
         """Lets a loaded worker take calls: at once if others do, else when all are loaded."""
         worker.loaded = True
         if self._opened:
@@ -151,7 +163,6 @@ class _Supervisor:
             for other in self._workers.values():
                 with suppress(OSError):  # It has died since; its sentinel says so.
                     other.pipe.send(OPEN)
-            logs.announce(f"{ready_line}, {self._count} workers", self._settings.log_format)
 
     def _bury(self, worker: _Worker) -> None:
         """Sees to a worker that has ended by itself: the end of all while they start, else replaced."""
@@ -247,8 +258,10 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
         signal.raise_signal(signal.SIGTERM)
 
     async def when_loaded(server: lifecycle.Server) -> None:
-        pipe.send((LOADED, server.ready_line, 0))
+        pipe.send((LOADED, "", 0))
         await lifecycle.in_daemon_thread(pipe.recv)
+        await server.open()
+        pipe.send((OPENED, server.ready_line, 0))
         asyncio.get_running_loop().add_reader(pipe, orphaned)
 
     role = lifecycle.Role(share_port=True, load_first=replaces, signals=(signal.SIGTERM,))
