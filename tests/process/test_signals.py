@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -105,6 +106,9 @@ def test_nohup(start, connect, tmp_path, workers):
     finally:
         signal.signal(signal.SIGHUP, before)
     held = Held(connect(process), tmp_path)
+    ignored = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{process.popen.pid}/status").read_text(), re.MULTILINE)
+    assert ignored
+    assert int(ignored[1], 16) & 1 << signal.SIGHUP - 1
     process.signal(signal.SIGHUP)
     process.signal(signal.SIGTERM)
     process.wait_for("draining: . calls in flight", times=workers)
