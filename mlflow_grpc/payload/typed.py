@@ -28,7 +28,8 @@ from mlflow_grpc.contract.types import Contract, Tensor
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_writer import as_unwritable, fill, unwritable
+from mlflow_grpc.payload.typed_values import as_unwritable, unwritable
+from mlflow_grpc.payload.typed_writer import fill
 
 
 class TypedCodec:

@@ -18,7 +18,8 @@ from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnwritableAnswer
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_writer import as_unwritable, extend, is_nothing, put, unwritable
+from mlflow_grpc.payload.typed_values import as_unwritable, is_nothing, unwritable
+from mlflow_grpc.payload.typed_writer import extend, put
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.plain import PlainDecoder, PlainRows

@@ -1,0 +1,196 @@
+"""payload/alternatives.py: a union's value stands in its own type, and comes back as pydantic wrote it."""
+
+import json
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, Field, create_model
+
+from mlflow_grpc import protos
+from mlflow_grpc.contract import service
+from mlflow_grpc.contract.fields import PACKAGE
+from mlflow_grpc.contract.json_schema import record_of
+from mlflow_grpc.contract.messages import FileMaker
+from mlflow_grpc.contract.types import Contract
+from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.payload.typed_reader import Reader
+from mlflow_grpc.payload.typed_writer import fill
+from tests.support.newer_models import Size
+
+
+class Cat(BaseModel):
+    name: str
+    kind: Literal["cat"] = "cat"
+
+
+class Dog(BaseModel):
+    name: str
+    kind: Literal["dog"] = "dog"
+
+
+class Wide(BaseModel):
+    x: int
+    note: str = "n"
+
+
+class Narrow(BaseModel):
+    x: int
+
+
+class Address(BaseModel):
+    x: str | None
+
+
+class Pair(BaseModel):
+    left: "Tree"
+    right: "Tree"
+    kind: Literal["pair"] = "pair"
+
+
+class Mirrored(BaseModel):
+    left: "Tree"
+    right: "Tree"
+    kind: Literal["mirrored"] = "mirrored"
+
+
+Tree = Pair | Mirrored | int
+Pair.model_rebuild()
+Mirrored.model_rebuild()
+
+
+class Typed:
+    """The message for a model with the one field `v` of a type."""
+
+    def __init__(self, kind: Any) -> None:
+        self.model: Any = create_model("M", v=(kind, ...))
+        record = record_of(self.model.model_json_schema(mode="serialization"), "out")
+        maker = FileMaker()
+        self.made = maker.add("m", Contract(record, record))
+        service.add_service(maker.file, [self.made])
+        pool = protos.pool_with(maker.file)
+        self._class = protos.message_class(pool.FindMessageTypeByName(f"{PACKAGE}.{self.made.output.name}"))
+
+    def written(self, record: dict[str, Any]) -> Any:
+        message: Any = self._class()
+        fill(message, self.made.output, record, "")
+        return message
+
+    def read(self, message: Any) -> Any:
+        record = Reader(with_zone=True).record(message, self.made.output, "")
+        return self.model.model_validate_json(json.dumps(record)).v
+
+
+DAY, NOON, MOMENT = date(2020, 2, 29), time(12, 30), datetime(2020, 2, 29, 12, tzinfo=UTC)
+UNIQUE = UUID("00000000-0000-4000-8000-000000000001")
+PETS = Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+@pytest.mark.parametrize("mode", ["python", "json"])
+@pytest.mark.parametrize(
+    ("kind", "value", "name"),
+    [
+        (date | str, "hello", "string_value"),
+        (date | str, DAY, "date_value"),
+        (str | date, "hello", "string_value"),
+        (date | datetime, MOMENT, "datetime_value"),
+        (date | datetime, DAY, "date_value"),
+        (datetime | date, DAY, "date_value"),
+        (datetime | str, "hello", "string_value"),
+        (date | time, NOON, "time_value"),
+        (time | timedelta | str, timedelta(hours=1), "duration_value"),
+        (timedelta | str, "a while", "string_value"),
+        (UUID | str, UNIQUE, "uuid_value"),
+        (UUID | str, "no uuid", "string_value"),
+        (IPv6Address | IPv4Address, IPv4Address("10.0.0.1"), "ipv4_value"),
+        (int | Decimal, Decimal("1.50"), "string_value"),
+        (bool | int | float | str, 1, "long_value"),
+        (bool | int | str, True, "boolean_value"),
+        (bool | float | str, 0.5, "double_value"),
+        (int | str, "1", "string_value"),
+        (list[str] | list[int], [1, 2], "list_value_2"),
+        (list[str] | list[int], ["a"], "list_value"),
+        (list[int] | list[int | None], [1, None], "list_value_2"),
+        (list[date] | list[str], ["a"], "list_value_2"),
+        (set[int] | str, {1, 2}, "list_value"),
+        (frozenset[int] | str, frozenset({1}), "list_value"),
+        (tuple[int, ...] | str, (1, 2), "list_value"),
+        (dict[str, int] | dict[str, str], {"a": "b"}, "map_value_2"),
+        (dict[str, int] | Narrow, {"y": 1}, "map_value"),
+        (list[Cat | Dog] | list[str], [Dog(name="x"), Cat(name="y")], "list_value"),
+        (Wide | Narrow, Wide(x=1), "Wide_value"),
+        (Narrow | Wide, Wide(x=1), "Wide_value"),
+        (Narrow | Address, Address(x="a"), "Address_value"),
+        (Narrow | Address, Address(x=None), "Address_value"),
+        (PETS, Dog(name="x"), "Dog_value"),
+        (PETS, Cat(name="x"), "Cat_value"),
+        (dict[str, Cat] | dict[str, Dog], {"a": Dog(name="x")}, "map_value_2"),
+        (Tree, Mirrored(left=1, right=Pair(left=2, right=3)), "Mirrored_value"),
+        (Size | str, "medium", "string_value"),
+        (Literal["a", "b"] | int, 3, "long_value"),
+    ],
+)
+def test_a_value_comes_back_as_what_it_was(kind, value, name, mode):
+    """It is written where its type is, and pydantic reads the same value of the same type again."""
+    typed = Typed(kind)
+    record = typed.model(v=value).model_dump(mode=mode)
+    if isinstance(value, datetime):
+        record = {"v": value}  # Points in time reach messages as such.
+    message = typed.written(record)
+    assert message.v.WhichOneof("value") == name
+    again = typed.read(message)
+    assert (again, type(again)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "name"),
+    [
+        (float | str, 1, "double_value"),
+        (int | str, 2.0, "long_value"),
+        (int | str, np.int64(3), "long_value"),
+        (float | str, np.float32(0.5), "double_value"),
+        (list[int] | str, np.array([1, 2]), "list_value"),
+        (Wide | Narrow, {"x": 1}, "Narrow_value"),
+        (time | date, "12:30", "time_value"),
+        (date | str, "1577836800", "string_value"),
+        (Size | str, Size.LARGE, "Size_value"),
+        (str | date, DAY, "date_value"),
+        (str | datetime, MOMENT, "datetime_value"),
+        (bytes | str, b"\xff", "binary_value"),
+    ],
+)
+def test_what_no_type_has_exactly_stands_where_nothing_of_it_is_lost(kind, value, name):
+    """numpy's values, whole numbers of another type, texts that a type writes otherwise, and what pydantic would not tell."""
+    assert Typed(kind).written({"v": value}).v.WhichOneof("value") == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (int | date, "hello"),
+        (int | bool, 2**63),
+        (Wide | Narrow, {"x": 1, "z": 2}),
+        (Wide | Narrow, {"x": "a"}),
+        (PETS, {"name": "x", "kind": "cow"}),
+        (list[int] | list[str], [1, "a"]),
+        (Narrow | dict[str, int], {("x", 1): 2}),
+        (Wide | Address, {}),
+    ],
+)
+def test_what_is_of_none_of_the_types_is_refused(kind, value):
+    """Rather than written as something else."""
+    with pytest.raises(UnwritableAnswer):
+        Typed(kind).written({"v": value})
+
+
+def test_types_that_hold_themselves_are_not_tried_over_and_over():
+    """Two types that differ in what is judged last, 24 deep: tried anew at each depth it would be millions of times."""
+    value: Any = 2**63
+    for _ in range(24):
+        value = {"left": value, "right": 0, "kind": "mirrored"}
+    with pytest.raises(UnwritableAnswer):
+        Typed(Tree).written({"v": value})
