@@ -14,7 +14,7 @@ def words_of(each: Field, name: str, shape: Shape) -> str:
     said = [each.description]
     if each.name != name:
         said.append(f"In the model: {json.dumps(each.name, ensure_ascii=False)}." if each.name else "")
-    said.append("Required." if each.required and not each.nullable else "")
+    said.append("Required." if each.needs_value else "")
     if not each.required and each.default is not None:
         said.append(f"Default: {json.dumps(each.default, ensure_ascii=False)}.")
     if isinstance(shape, Timestamp):

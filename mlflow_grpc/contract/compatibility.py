@@ -105,7 +105,7 @@ def _removed(message: Members, member: Member, where: str, side: Side) -> Change
 
 def _added(message: Members, member: Member, where: str, side: Side) -> Change:
     if side is Side.CALLS:
-        if member.required:
+        if member.needs_value:
             return Change(side, where, "added and required: old clients do not send it", True)
         return Change(side, where, "added: old clients leave it out", False)
     if message.kind in ("enum", "union"):
@@ -118,11 +118,13 @@ def _differences(old: Member, new: Member, side: Side, *, is_column: bool) -> It
     # A list or map that is left out is an empty one, required or not. In rows, though, one that is not required may be
     # named among its column's nulls, which a required one has not: what stands in its place would be taken for it.
     has_presence = not new.type.startswith(("repeated ", "map<"))
-    if side is Side.CALLS and old.required != new.required and (has_presence or is_column):
-        if new.required:
-            yield "required now: old clients may leave it out", True
-        else:
-            yield "may be left out now", False
+    if side is Side.CALLS and old.needs_value != new.needs_value:
+        if has_presence or is_column:
+            yield _NEEDED if new.needs_value else ("may be left out now", False)
+    elif side is Side.CALLS and _says_null(old, new):
+        yield "null if it is left out now: it was the default", True
+    elif side is Side.CALLS and _says_null(new, old):
+        yield "the default if it is left out now: it was null", True
     if side is Side.ANSWERS and old.nullable != new.nullable:
         if new.nullable:
             yield "may be absent now: old clients would read zero, or nothing", True
@@ -132,6 +134,14 @@ def _differences(old: Member, new: Member, side: Side, *, is_column: bool) -> It
         # What may be sent must still be taken; what is answered must be of what was answered before.
         fits = _is_within(old.of, new.of) if side is Side.CALLS else _is_within(new.of, old.of)
         yield f"was {old.of or 'any text'}, is {new.of or 'any text'}", not fits
+
+
+_NEEDED = ("required now: old clients may leave it out", True)
+
+
+def _says_null(one: Member, other: Member) -> bool:
+    """Whether leaving a field out is a value, its default, in one version and null in the other."""
+    return not (one.required or one.nullable) and other.required and other.nullable
 
 
 def _is_within(narrow: str, wide: str) -> bool:

@@ -63,7 +63,12 @@ class Member(_Part):
     required: bool = False
     """Whether calls must have it."""
     nullable: bool = False
-    """Whether answers may be without it."""
+    """Whether answers may be without it, and calls say null by leaving it out."""
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether calls that leave it out are refused."""
+        return self.required and not self.nullable
 
 
 class Members(_Part):

@@ -178,7 +178,7 @@ class FileMaker:
             self.comments[rows.name, slot.name] = self.comments[row.name, slot.name]
             nulls = ""
             # Models predict None for columns too that their output schema requires: one row's answer leaves it out.
-            if not whole and (role == "outputs" or slot.source.nullable or not slot.source.required):
+            if not whole and (role == "outputs" or not slot.source.needs_value):
                 nulls = numbers.nulls_of(slot.name)
                 add_field(descriptor, nulls, NULLS_NUMBER + slot.number, Plain(Proto.TYPE_UINT64), "list")
                 self.comments[rows.name, nulls] = (

@@ -90,13 +90,9 @@ def schema_of(record: Record) -> list[dict[str, Any]]:
     Where MLflow's types say less, the column says less: an enumeration is a string, a union anything.
     """
     return [
-        {**_spec(each.type), **({"name": each.name} if each.name else {}), "required": _is_required(each)}
+        {**_spec(each.type), **({"name": each.name} if each.name else {}), "required": each.needs_value}
         for each in record.fields
     ]
-
-
-def _is_required(each: Field) -> bool:
-    return each.required and not each.nullable
 
 
 def _spec(kind: Type, within: tuple[Record, ...] = ()) -> dict[str, Any]:
@@ -111,7 +107,7 @@ def _spec(kind: Type, within: tuple[Record, ...] = ()) -> dict[str, Any]:
             return {"type": "map", "values": _spec(kind.values, within)}
         case Record() if kind.fields and kind not in within:
             properties = {
-                each.name: {**_spec(each.type, (*within, kind)), "required": _is_required(each)} for each in kind.fields
+                each.name: {**_spec(each.type, (*within, kind)), "required": each.needs_value} for each in kind.fields
             }
             return {"type": "object", "properties": properties}
         case Tensor():

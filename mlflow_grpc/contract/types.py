@@ -96,6 +96,16 @@ class Field:
     default: Any = None
     """What stands for it if it is left out, as JSON; of no meaning if it is required."""
 
+    @property
+    def is_null_if_absent(self) -> bool:
+        """Whether a message that leaves it out says null, as it has no other way to say that."""
+        return self.required and self.nullable
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether a message without it is no good."""
+        return self.required and not self.nullable
+
 
 @dataclass(eq=False)
 class Record:

@@ -28,7 +28,7 @@ class Reader:
         self._with_zone = with_zone
 
     def record(self, message: Any, shape: Message, path: str) -> dict[str, Any]:
-        """The fields that are there, by the names of their columns."""
+        """The fields that are there, by the names of their columns; None for what has to be there and may be null."""
         record = {}
         for place, slot in enumerate(shape.slots):
             where = f"{path}.{slot.source.name or place}".lstrip(".")
@@ -36,6 +36,8 @@ class Reader:
             if slot.form == "one":
                 if message.HasField(slot.name) and not self._is_unspecified(message, slot):
                     record[name] = self._value(getattr(message, slot.name), slot.shape, where)
+                elif slot.source.is_null_if_absent:
+                    record[name] = None
             elif (found := getattr(message, slot.name)) or slot.source.required:
                 record[name] = self._many(found, slot, where)
         return record
@@ -45,11 +47,11 @@ class Reader:
         return isinstance(slot.shape, Words) and getattr(message, slot.name) == 0
 
     def column(self, found: Any, slot: Slot, nulls: set[int], where: str) -> list[Any]:
-        """The values of a column, with ABSENT in the rows that have none."""
+        """The values of a column, with `nothing(slot)` in the rows that have none."""
         if isinstance(slot.shape, Plain) and not nulls:
             return list(found)
         values = [
-            ABSENT if place in nulls else self._value(each, slot.shape, f"{where}[{place}]")
+            nothing(slot) if place in nulls else self._value(each, slot.shape, f"{where}[{place}]")
             for place, each in enumerate(found)
         ]
         return _of_one_length(values) if isinstance(slot.shape, Timestamp) and not self._with_zone else values
@@ -105,13 +107,19 @@ class Reader:
         return text if self._with_zone else text.removesuffix("Z")
 
 
+def nothing(slot: Slot) -> Any:
+    """What stands in a column for a row without a value: None if the field has to be there, else ABSENT."""
+    return None if slot.source.is_null_if_absent else ABSENT
+
+
 def _of_one_length(moments: list[Any]) -> list[Any]:
     """Points in time with as many digits each: pandas takes the form of the first for that of the column."""
-    digits = max((len(each.partition(".")[2]) for each in moments if each is not ABSENT), default=0)
+    digits = max((len(each.partition(".")[2]) for each in moments if isinstance(each, str)), default=0)
     if not digits:
         return moments
     return [
-        each if each is ABSENT else f"{each.partition('.')[0]}.{each.partition('.')[2]:0<{digits}}" for each in moments
+        f"{each.partition('.')[0]}.{each.partition('.')[2]:0<{digits}}" if isinstance(each, str) else each
+        for each in moments
     ]
 
 

@@ -17,7 +17,7 @@ from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnwritableAnswer
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.typed import TypedCodec
-from mlflow_grpc.payload.typed_reader import Reader
+from mlflow_grpc.payload.typed_reader import Reader, nothing
 from mlflow_grpc.payload.typed_values import as_unwritable, is_nothing, unwritable
 from mlflow_grpc.payload.typed_writer import extend, put
 
@@ -133,7 +133,7 @@ class RowsCodec:
         wrong = {
             column.slot.name: f"has {counts[column.slot.name]} rows"
             for column in self._columns
-            if counts[column.slot.name] != most and (counts[column.slot.name] or column.slot.source.required)
+            if counts[column.slot.name] != most and (counts[column.slot.name] or column.slot.source.needs_value)
         }
         if wrong:
             _refuse(wrong, f"each column must have an entry for each of {most} rows")
@@ -160,6 +160,8 @@ class RowsCodec:
                     columns[slot.source.name or slot.name] = self._reader.tensor(found, slot.shape, count, where)
                 continue
             if not found:
+                if slot.source.is_null_if_absent:
+                    columns[slot.source.name or slot.name] = [nothing(slot)] * count
                 continue
             nulls = set(getattr(message, column.nulls)) if column.nulls else set()
             if nulls and max(nulls) >= count:

@@ -133,6 +133,23 @@ CALLS = {
         {"x": {"keep": 1.0, "n": [1.0]}}, True,
     ),
     "optional_to_required": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP, Field("x", LONG)], {"keep": 1.0}, False),
+    # Null can be said of what has to be there only by leaving it out; where it may be left out, that means the default.
+    "null_to_required": ([KEEP, Field("x", LONG, nullable=True)], [KEEP, Field("x", LONG)], {"keep": 1.0, "x": None}, False),
+    "null_to_optional": ([KEEP, Field("x", LONG, nullable=True)], [KEEP, Field("x", LONG, **MAYBE)], {"keep": 1.0, "x": 0}, True),
+    "null_to_default": (
+        [KEEP, Field("x", LONG, nullable=True)], [KEEP, Field("x", LONG, required=False, default=7)],
+        {"keep": 1.0, "x": None}, False,
+    ),
+    "required_to_null": ([KEEP, Field("x", LONG)], [KEEP, Field("x", LONG, nullable=True)], {"keep": 1.0, "x": 0}, True),
+    "default_to_null": (
+        [KEEP, Field("x", LONG, required=False, default=7)], [KEEP, Field("x", LONG, nullable=True)], {"keep": 1.0}, False,
+    ),
+    "optional_to_null": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP, Field("x", LONG, nullable=True)], {"keep": 1.0, "x": 0}, True),
+    "nested_null_to_required": (
+        [Field("x", part(KEEP, Field("n", LONG, nullable=True)))], [Field("x", part(KEEP, Field("n", LONG)))],
+        {"x": {"keep": 1.0, "n": None}}, False,
+    ),
+    "added_null": ([KEEP], [KEEP, Field("x", LONG, nullable=True)], None, True),
     "word_added": ([Field("x", COLOR)], [Field("x", MORE_COLORS)], {"x": "blue"}, True),
     "word_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "green"}, False),
     "enum_to_text": ([Field("x", COLOR)], [Field("x", TEXT)], {"x": "red"}, False),

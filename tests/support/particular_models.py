@@ -1,0 +1,70 @@
+"""Models of the ml_base interface whose records have what is easily taken for something else: unions and nulls."""
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from tests.support.newer_models import Echo
+
+
+class Cat(BaseModel):
+    name: str
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    name: str
+    kind: Literal["dog"]
+
+
+class Wide(BaseModel):
+    x: int
+    note: str = "n"
+
+
+class Narrow(BaseModel):
+    x: int
+
+
+class Either(BaseModel):
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+    day: date | str
+    moment: date | datetime
+    several: list[str] | list[int]
+    labels: set[int] | str
+    part: Narrow | Wide
+
+
+class Unions(Echo):
+    """Gives back a record of unions."""
+
+    qualified_name = "unions"
+    input_schema = Either  # type: ignore[assignment]
+    output_schema = Either  # type: ignore[assignment]
+
+    def predict(self, data: Any) -> Any:
+        return data
+
+
+class Inner(BaseModel):
+    x: int | None
+
+
+class MayBeNull(BaseModel):
+    number: int | None
+    items: list[int] | None
+    inner: Inner
+    kind: Literal["a", "b"] | None
+    ratio: float = 0.5
+
+
+class Nulls(Echo):
+    """Gives back a record that has to have fields which may be null."""
+
+    qualified_name = "nulls"
+    input_schema = MayBeNull  # type: ignore[assignment]
+    output_schema = MayBeNull  # type: ignore[assignment]
+
+    def predict(self, data: Any) -> Any:
+        return data
