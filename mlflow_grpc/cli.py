@@ -5,7 +5,9 @@ not to be had, 2 the settings or the model are no good, 128 + n ended by a secon
 compatible, 1 not written, or incompatible, 2 the settings, a model or a lock are no good.
 """
 
+from contextlib import nullcontext
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +20,7 @@ from mlflow_grpc.process import end_process, occupy_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
 
 if TYPE_CHECKING:
+    from mlflow_grpc.lifecycle import TypedContract
     from mlflow_grpc.services.locks import Verdict
 
 
@@ -122,15 +125,11 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
         settings.quiet_grpc_core()
         from mlflow_grpc import lifecycle
 
-        made = lifecycle.typed_contract(loaded, configuration, make_lock=not check)
         if check:
+            made = lifecycle.typed_contract(loaded, configuration, make_lock=False)
             code = _checked(made.verdicts, has_file=loaded.lock is not None)
         else:
-            for line in [f"{each.label}: {change}" for each in made.verdicts for change in each.breaking]:
-                click.echo(f"Warning: breaks old clients: {logs.escape(line)}", err=True)
-            if loaded.lock is not None:
-                # Before the contract is written: no client can then have a number that the lock does not know.
-                lock.write(loaded.lock, made.lock)
+            made = _locked(loaded, configuration, output)
             with click.open_file(output, "wb") as file:
                 file.write(made.data if descriptor_set else made.text.encode())
     except OSError as error:
@@ -140,6 +139,21 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
         click.echo(f"Error: {logs.escape(str(error))}", err=True)
         code = error.exit_code
     end_process(code)
+
+
+def _locked(loaded: Settings, configuration: config.Configuration, output: str) -> "TypedContract":
+    """What is to be written, once the lock has it: no client can then have a number that the lock does not know."""
+    from mlflow_grpc import lifecycle
+
+    if loaded.lock is not None and output != "-" and Path(output).resolve() == loaded.lock.resolve():
+        raise StartError(f"--output and --lock are one file, {output}: the contract would take the place of the lock")
+    with lock.held(loaded.lock) if loaded.lock is not None else nullcontext():
+        made = lifecycle.typed_contract(loaded, configuration, make_lock=True)
+        for line in [f"{each.label}: {change}" for each in made.verdicts for change in each.breaking]:
+            click.echo(f"Warning: breaks old clients: {logs.escape(line)}", err=True)
+        if loaded.lock is not None:
+            lock.write(loaded.lock, made.lock)
+    return made
 
 
 def _checked(verdicts: "list[Verdict]", *, has_file: bool) -> int:

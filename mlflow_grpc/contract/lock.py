@@ -4,8 +4,16 @@ Rule of this module: what the file may say, reading it and writing it. Who gets 
 `mlflow_grpc.contract.numbering`, whether old clients can live with a change in `mlflow_grpc.contract.compatibility`.
 """
 
+import errno
+import fcntl
 import json
+import logging
+import os
 import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints,
 
 from mlflow_grpc.contract.names import UNSPECIFIED, Scope, is_identifier
 from mlflow_grpc.errors import StartError
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "model_service.lock.json"
 """What it is called beside a .proto file, and in the directory of a model."""
@@ -212,17 +222,77 @@ def read(path: Path) -> Lock:
         raise StartError(f"{path} is no lock: it is not UTF-8") from error
 
 
-def write(path: Path, lock: Lock) -> None:
-    """Puts a lock into a file: the whole of it, or nothing.
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps a lock for oneself from when it is read to when it is written, so that no other run's models are lost.
+
+    Whoever comes later waits. What is held is the directory: the file is another one after each write, and a file just
+    for this would lie beside it, under version control.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written; it bears the name of that.
 
     """
-    path = path.resolve()  # What a link leads to is written, not the link.
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text_of(lock), encoding="utf-8")
-    beside.replace(path)
+    with _named(path):
+        _check_writable(path)
+        directory = os.open(path.resolve().parent, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another run that writes a lock in %s", path.resolve().parent)
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        except OSError as error:  # Some network file systems hold no directories.
+            logger.warning("another run must not write %s now: it cannot be held (%s)", path, error.strerror)
+        yield
+    finally:
+        os.close(directory)
+
+
+def write(path: Path, lock: Lock) -> None:
+    """Puts a lock into a file: the whole of it, or nothing. Who may read and write the file stays as it was.
+
+    Raises:
+        OSError: It cannot be written, or is read-only; it bears the name of the file.
+
+    """
+    with _named(path):
+        _check_writable(path)
+        target = path.resolve()  # What a link leads to is written, not the link.
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.new")
+        try:
+            with beside.open("x", encoding="utf-8") as file:
+                if target.exists():
+                    _take_rights(file.fileno(), target)
+                file.write(text_of(lock))
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _check_writable(path: Path) -> None:
+    """Refuses a file that is read-only: putting another one in its place would ask the directory alone."""
+    if path.exists() and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _take_rights(descriptor: int, path: Path) -> None:
+    known = path.stat()
+    with suppress(PermissionError):  # Only root gives files away.
+        os.fchown(descriptor, known.st_uid, known.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(known.st_mode))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors name the lock, whatever file or directory beside it they are about."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def text_of(lock: Lock) -> str:

@@ -1,0 +1,57 @@
+"""`mlflow-grpc proto` with a lock: several runs at once, and files that it does not write."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mlflow_grpc.contract import lock
+from tests.process.test_lock import proto
+
+ECHO = "mlmodel:tests.support.newer_models.Echo"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The lock that runs at once have written, and how each of them ended."""
+    folder = tmp_path_factory.mktemp("runs")
+    path = folder / lock.FILE_NAME
+
+    def run(name):
+        return proto("-m", ECHO, "--model-name", name, "--lock", path, "-o", folder / f"{name}.proto")
+
+    with ThreadPoolExecutor(3) as pool:
+        ends = list(pool.map(run, ["one", "two", "three"]))
+    return path, ends
+
+
+def test_runs_at_once_each_have_their_model_in_the_lock(written):
+    """None loses what another one has written, and nothing is left beside the files that were asked for."""
+    path, ends = written
+    assert [code for code, _, _ in ends] == [0, 0, 0], ends
+    assert sorted(lock.read(path).models) == ["one", "three", "two"]
+    assert {each.name for each in path.parent.iterdir()} == {path.name, "one.proto", "two.proto", "three.proto"}
+
+
+def test_a_contract_does_not_take_the_place_of_its_lock(written):
+    """Whether it is called the same, or is a link to it; nothing is written."""
+    path, _ = written
+    before, link = path.read_text(), path.with_name("link.proto")
+    link.symlink_to(path)
+    for output in (path, link):
+        code, _, errors = proto("-m", ECHO, "--model-name", "one", "--lock", path, "-o", output)
+        assert (code, errors) == (
+            2, f"Error: --output and --lock are one file, {output}: the contract would take the place of the lock",
+        )  # fmt: skip
+    assert path.read_text() == before
+    link.unlink()
+
+
+def test_a_lock_that_is_read_only_stays_as_it_is(written):
+    """One line names it; no contract is written that it does not have."""
+    path, _ = written
+    before, output = path.read_text(), path.with_name("four.proto")
+    path.chmod(0o444)
+    code, _, errors = proto("-m", ECHO, "--model-name", "four", "--lock", path, "-o", output)
+    assert (code, errors) == (1, f"Error: cannot write {path}: Permission denied")
+    assert (path.read_text(), output.exists()) == (before, False)
+    path.chmod(0o644)
