@@ -4,11 +4,22 @@ Rule of this module: it reads and checks, and loads nothing. A file that is not 
 it that is wrong. The `rest_config.yaml` of rest-model-service is a configuration file as it is.
 """
 
+import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Batching, OnError, Payload, Settings
@@ -19,8 +30,20 @@ MLMODEL_SCHEME = "mlmodel:"
 NAME = r"^[A-Za-z0-9._-]{1,128}$"
 CLASS_PATH = r"^[^\W\d]\w*(\.[^\W\d]\w*)+$"
 
-Name = Annotated[str, StringConstraints(pattern=NAME)]
-ClassPath = Annotated[str, StringConstraints(pattern=CLASS_PATH)]
+
+def _of_form(pattern: str, words: str) -> AfterValidator:
+    """Asks for a form, and says it in words that are no pattern."""
+
+    def check(text: str) -> str:
+        if not re.search(pattern, text):
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, _of_form(NAME, "has to be of 1 to 128 letters, digits, '.', '_' and '-'")]
+ClassPath = Annotated[str, _of_form(CLASS_PATH, "has to be like package.module.Class")]
 
 
 class _Strict(BaseModel):
@@ -128,10 +151,16 @@ def read(path: Path) -> Configuration:
 
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
-    except yaml.YAMLError as error:
+    except _KeyTwiceError as error:
+        raise StartError(f"{path}: {error}") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # The last two are of dates that are none, and of depth.
         raise StartError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise StartError(f"{path} lists no models: it has to be a mapping with the key models")
@@ -149,10 +178,78 @@ def _check_names(path: Path, models: tuple[ModelConfig, ...]) -> None:
         raise StartError(f"{path}: more than one model is called {', '.join(twice)}; give each a name or a version")
 
 
+class _KeyTwiceError(yaml.YAMLError):
+    """A mapping has a key twice, of which YAML's readers drop the first without a word."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice. Looks at what is written: what `<<` merges in may well be there already."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            if first := lines.get((key.tag, key.value)):
+                raise _KeyTwiceError(f"the key {key.value} is there twice in one mapping, in lines {first} and {line}")
+            lines[key.tag, key.value] = line
+        return node
+
+
+def _parsed(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+_WORDS = {
+    "tuple_type": "has to be a list",
+    "too_short": "has to have at least one entry",
+    "dict_type": "has to be a mapping",
+    "model_type": "has to be a mapping",
+    "missing": "is missing",
+}
+"""Of errors whose own words are about Python."""
+
+
 def _explain(error: ValidationError) -> str:
+    found = error.errors()
     problems = []
-    for problem in error.errors():
-        words = str(problem["msg"]).removeprefix("Value error, ")
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".")
+    for problem in found:
+        at = problem["loc"]
+        # What is wrong within a list is not in it any more when it is counted.
+        if problem["type"] == "too_short" and any(each["loc"][: len(at)] == at != each["loc"] for each in found):
+            continue
+        words = _words(problem)
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
         problems.append(f"{place}: {words[:1].lower()}{words[1:]}" if place else words)
     return "; ".join(problems)
+
+
+def _words(problem: Any) -> str:
+    kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        return _about_key(problem["loc"])
+    if kind == "string_type":
+        return "has to be a text" if isinstance(given, list | dict) else "has to be a text: put it in quotes"
+    return _WORDS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _about_key(place: tuple[int | str, ...]) -> str:
+    """What is said of a key that is none, at the top, of a model or of a decorator."""
+    kinds: dict[int, type[BaseModel]] = {1: _File, 3: ModelConfig}
+    kind = kinds.get(len(place), Decorator)
+    key, names = str(place[-1]), [*kind.model_fields]
+    aliases = {name for each in kind.model_fields.values() for name in _aliases(each.validation_alias)}
+    if key in aliases:
+        return f"means the same as {', '.join(sorted(aliases - {key}))}, which is there too"
+    near = difflib.get_close_matches(key, names, 1)
+    return f"there is no such key; did you mean {near[0]}?" if near else f"there is no such key, but {', '.join(names)}"
+
+
+def _aliases(alias: Any) -> list[str]:
+    return [str(each) for each in alias.choices] if isinstance(alias, AliasChoices) else []

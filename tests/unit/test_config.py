@@ -80,22 +80,47 @@ metrics:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("models: []", "models: tuple should have at least 1 item"),
-        ("{}", "models: field required"),
+        ("models: []", "yaml: models: has to have at least one entry$"),
+        ("{}", "models: is missing"),
+        ("models: {uri: a}", "yaml: models: has to be a list$"),
+        ("models: [a]", r"yaml: models\[0\]: has to be a mapping$"),
+        ("models: [{uri: a, configuration: [1]}]", r"yaml: models\[0\].configuration: has to be a mapping$"),
+        ("models: [{uri: a, decorators: [b.C]}]", r"yaml: models\[0\].decorators\[0\]: has to be a mapping$"),
+        ("models: [{uri: a, name: [b]}]", r"yaml: models\[0\].name: has to be a text$"),
         ("- a", "lists no models: it has to be a mapping"),
         ("", "lists no models: it has to be a mapping"),
         ("models: [{uri: a", "is not YAML: while parsing"),
         ("models: [{name: a}]", r"models\[0\]: give either uri .* or class_path"),
         ("models: [{uri: a, class_path: b.C}]", r"models\[0\]: give either uri"),
         ("models: [{uri: ''}]", r"models\[0\].uri: string should have at least 1 character"),
-        ("models: [{class_path: Class}]", r"models\[0\].class_path: string should match pattern"),
-        ("models: [{uri: a, nmae: b}]", r"models\[0\].nmae: extra inputs are not permitted"),
-        ("models: [{uri: a, name: 'b/c'}]", r"models\[0\].name: string should match pattern"),
+        ("models: [{class_path: Class}]", r"yaml: models\[0\].class_path: has to be like package.module.Class$"),
+        ("models: [{class_path: a..B}]", r"models\[0\].class_path: has to be like package.module.Class$"),
+        ("models: [{uri: a, nmae: b}]", r"yaml: models\[0\].nmae: there is no such key; did you mean name\?$"),
+        ("models: [{uri: a, xyz: b}]", r"models\[0\].xyz: there is no such key, but uri, class_path, .*, endpoint$"),
+        ("model: []\nmodels: [{uri: a}]", "yaml: model: there is no such key; did you mean models?"),
+        (
+            "models: [{uri: a, decorators: [{class_path: b.C, config: {}}]}]",
+            r"models\[0\].decorators\[0\].config: there is no such key; did you mean configuration\?$",
+        ),
+        (
+            "models: [{uri: a, endpoint: false, create_endpoint: true}]",
+            r"models\[0\].create_endpoint: means the same as endpoint, which is there too$",
+        ),
+        ("models: [{uri: a, name: 'b/c'}]", r"models\[0\].name: has to be of 1 to 128 letters, digits, "),
         ("models: [{uri: a, batching: maybe}]", r"models\[0\].batching: input should be 'auto', 'on' or 'off'"),
         ("models: [{class_path: b.C, payload: text}]", r"payload: text is for MLflow models"),
         ("models: [{uri: a, name: m}, {uri: b, name: m}]", "more than one model is called m;"),
         ("models: [{uri: a, name: m, version: '1'}, {uri: b, name: m, version: '1'}]", "more than one .* called m/1;"),
-        ("models: [{uri: a, version: 1}]", r"models\[0\].version: input should be a valid string"),
+        ("models: [{uri: a, version: 1}]", r"yaml: models\[0\].version: has to be a text: put it in quotes$"),
+        (
+            "models:\n- {uri: a}\nmodels:\n- {uri: b}",
+            "yaml: the key models is there twice in one mapping, in lines 1 and 3$",
+        ),
+        ("models:\n- uri: a\n  'uri': b", "yaml: the key uri is there twice in one mapping, in lines 2 and 3$"),
+        ("models: [{uri: a, uri: a}]", "yaml: the key uri is there twice in one mapping, in lines 1 and 1$"),
+        ("models: [{uri: a, configuration: {k: {x: 1, x: 2}}}]", "the key x is there twice"),
+        ("models: [{uri: a, version: 2020-13-45}]", "is not YAML: month must be in"),
+        ("[" * 5000, "is not YAML: maximum recursion depth"),
     ],
 )
 def test_a_file_that_is_wrong(tmp_path, text, words):
@@ -104,6 +129,25 @@ def test_a_file_that_is_wrong(tmp_path, text, words):
         read(tmp_path, text)
     assert str(tmp_path / "models.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_merged_in_may_be_there_too(tmp_path):
+    """Keys of `<<` are no second ones: the mapping's own go before them, as YAML has it."""
+    text = """
+models:
+  - &first {uri: a, name: one, default: true, configuration: &more {depth: 3, width: 1}}
+  - {<<: *first, name: two, default: false}
+  - <<: [*first, {name: none}]
+    name: three
+    default: false
+    configuration: {<<: *more, depth: 4}
+"""
+    made = [(each.uri, each.name, each.default, each.configuration) for each in read(tmp_path, text).models]
+    assert made == [
+        ("a", "one", True, {"depth": 3, "width": 1}),
+        ("a", "two", False, {"depth": 3, "width": 1}),
+        ("a", "three", False, {"depth": 4, "width": 1}),
+    ]
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
@@ -123,7 +167,7 @@ def test_one_model_from_the_settings():
     assert (model.uri, model.name, model.configuration) == ("models:/iris/1", "flower", {"a": 1})
     (model,) = config.load(Settings(model_uri="mlmodel:iris_model.iris_predict.IrisModel")).models
     assert (model.uri, model.class_path) == (None, "iris_model.iris_predict.IrisModel")
-    with pytest.raises(StartError, match="mlmodel:nothing: class_path: string should match"):
+    with pytest.raises(StartError, match=r"mlmodel:nothing: class_path: has to be like package.module.Class$"):
         config.load(Settings(model_uri="mlmodel:nothing"))
 
 
