@@ -6,6 +6,7 @@ Rule of this module: it writes what a shape says, and decides nothing.
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
+from mlflow_grpc.contract.names import entry_name
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Timestamp, Value, Words
 
 PACKAGE = "model_grpc_service"
@@ -29,9 +30,7 @@ def add_field(
     """
     made = descriptor.field.add(name=name, number=number, label=Proto.LABEL_OPTIONAL)
     if form == "map":
-        entry = descriptor.nested_type.add(
-            name=f"{''.join(part[:1].upper() + part[1:] for part in name.split('_'))}Entry"
-        )
+        entry = descriptor.nested_type.add(name=entry_name(name))
         entry.options.map_entry = True
         entry.field.add(name="key", number=1, label=Proto.LABEL_OPTIONAL, type=Proto.TYPE_STRING)
         _set_type(entry.field.add(name="value", number=2, label=Proto.LABEL_OPTIONAL), shape)

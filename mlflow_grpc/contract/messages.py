@@ -212,7 +212,8 @@ class FileMaker:
         slots = {}
         for place in numbers.in_order(keys):
             each = record.fields[place]
-            name = numbers.name(keys[place], each.name or single or f"column_{place}", f"field_{place + 1}")
+            give = numbers.name_of_map if isinstance(each.type, MapOf) and not _is_boxed(each) else numbers.name
+            name = give(keys[place], each.name or single or f"column_{place}", f"field_{place + 1}")
             slots[place] = self._add(descriptor, keys[place], Slot(name, each, *self._placed(each, name)))
             if each.name != name:
                 self._words.names[f"{PACKAGE}.{message.name}.{name}"] = each.name
@@ -228,11 +229,8 @@ class FileMaker:
         return slot
 
     def _placed(self, each: Field, name: str) -> tuple[Shape, str]:
-        """How a field holds its value; a list or map without which means something else than an empty one is boxed."""
-        is_many = isinstance(each.type, ListOf | MapOf)
-        if is_many and (each.nullable or not (each.required or each.default in ([], {}))):
-            return self._boxed(each.type, name), "one"
-        return self._formed(each.type, name)
+        """How a field holds its value."""
+        return (self._boxed(each.type, name), "one") if _is_boxed(each) else self._formed(each.type, name)
 
     def _formed(self, kind: Type, name: str) -> tuple[Shape, str]:
         if isinstance(kind, ListOf):
@@ -335,6 +333,12 @@ class FileMaker:
             self._known[key] = OneOf(message, tuple(alternatives))
         found: OneOf = self._known[key]
         return found
+
+
+def _is_boxed(each: Field) -> bool:
+    """Whether a field is a list or map without which something else is meant than an empty one."""
+    is_many = isinstance(each.type, ListOf | MapOf)
+    return is_many and (each.nullable or not (each.required or each.default in ([], {})))
 
 
 def obstacle(contract: Contract) -> str:

@@ -52,9 +52,39 @@ class Scope:
 
 
 class FieldScope(Scope):
-    """The names of a message's fields, which generated Python code has beside its own."""
+    """The names of a message's fields, which generated Python code has beside its own, and of the types of its maps."""
 
     _kept = MESSAGE_ATTRIBUTES
+
+    def __init__(self, *taken: str) -> None:
+        self._fields: set[str] = set()
+        self._entries: set[str] = set()
+        super().__init__(*taken)
+
+    def is_free(self, name: str) -> bool:
+        """Whether neither a field nor the type of a map has a name."""
+        return super().is_free(name) and name not in self._entries
+
+    def take(self, name: str) -> None:
+        """Says that a field has a name."""
+        super().take(name)
+        self._fields.add(name)
+
+    def map(self, words: str, otherwise: str) -> str:
+        """A name for a map; that of its type is free too, and taken."""
+        made = self.name(words, otherwise)
+        while not self.can_be_map(made):
+            made = self.name(words, otherwise)
+        self.take_entry(made)
+        return made
+
+    def can_be_map(self, name: str) -> bool:
+        """Whether no field is called like the type that a map of this name has."""
+        return entry_name(name) not in self._fields
+
+    def take_entry(self, name: str) -> None:
+        """Says that the field of this name is a map."""
+        self._entries.add(entry_name(name))
 
 
 class FileScope(Scope):
@@ -114,6 +144,11 @@ class WordScope(Scope):
 def is_identifier(words: str) -> bool:
     """Whether protobuf takes some words for a name as they are, and generated Python code can spell it."""
     return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", words)) and not keyword.iskeyword(words)
+
+
+def entry_name(name: str) -> str:
+    """What protoc calls the type of a map's entries, which stands beside the fields of the message."""
+    return f"{''.join(part[:1].upper() + part[1:] for part in name.split('_'))}Entry"
 
 
 def word_name(enum: str, name: str) -> str:

@@ -170,9 +170,12 @@ class Numbers:
         self._known = {**self._locked.removed, **self._locked.fields}
         self._given: dict[str, Member] = {}
         self._reserved = set(self._locked.reserved)
-        self._scope: Scope = WordScope(full, book.taken) if kind == "enum" else FieldScope(*lock.TAKEN.get(kind, ()))
+        self._fields = FieldScope(*lock.TAKEN.get(kind, ()))
+        self._scope: Scope = WordScope(full, book.taken) if kind == "enum" else self._fields
         for each in self._known.values():
             self._scope.take(each.name)
+            if each.type.startswith("map<"):
+                self._fields.take_entry(each.name)
         self._beside: dict[str, str] = {}
         used = (*(each.number for each in self._known.values()), *self._reserved)
         self._last = max((each for each in used if kind == "enum" or each not in lock.OF_THE_CONTRACT), default=0)
@@ -186,6 +189,15 @@ class Numbers:
         known = self._known.get(key)
         self._book.expect(lock.named(known.type)[1] if known else "")
         return known.name if known else self._scope.name(words, otherwise)
+
+    def name_of_map(self, key: str, words: str, otherwise: str) -> str:
+        """The same of a map. It keeps its name unless another field is called like its type, which protoc refuses."""
+        known = self._known.get(key)
+        if known is None or not self._fields.can_be_map(known.name):
+            self._book.expect(lock.named(known.type)[1] if known else "")
+            return self._fields.map(words, otherwise)
+        self._fields.take_entry(known.name)
+        return self.name(key, words, otherwise)
 
     def keep_beside(self, *, with_error: bool) -> None:
         """Takes the names that go with what is locked, before anything new is called so."""

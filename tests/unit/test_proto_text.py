@@ -7,9 +7,9 @@ import sys
 import pytest
 from google.protobuf import descriptor_pb2
 
-from mlflow_grpc.contract import messages, mlflow_schema, proto_text, service
+from mlflow_grpc.contract import lock, messages, mlflow_schema, proto_text, service
 from mlflow_grpc.contract.json_schema import record_of
-from mlflow_grpc.contract.types import Contract, Field, Kind, Record, Scalar
+from mlflow_grpc.contract.types import Contract, Field, Kind, MapOf, Record, Scalar
 from tests.support import newer_models, zoo
 
 
@@ -80,6 +80,54 @@ def test_names_that_are_none():
     text = proto_text.text_of(maker.file, maker.comments)
     assert '// In the model: "a b".' in text
     assert '// In the model: "a*/b\\n// c".' in text
+
+
+MAP, TEXT = MapOf(Scalar(Kind.LONG)), Scalar(Kind.STRING)
+FIELDS = {
+    "map": Field("a", MAP),
+    "default": Field("part", MAP, required=False, default={}),
+    "nullable": Field("b_c", MAP, nullable=True),
+    "entry": Field("AEntry", TEXT),
+    "entry of a map": Field("PartEntry", MAP),
+    "entry of no map": Field("BCEntry", TEXT),
+    "like an entry": Field("part_entry", TEXT),
+    "many": Field("PartEntryEntry", TEXT),
+}
+
+
+@pytest.mark.parametrize("before", [None, "lock", "lock of others", "lock of no maps", "lock of both"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
+    """protoc makes a type for each map, PartEntry for part; in any order, and whatever names a lock has."""
+    columns = list(FIELDS.values())[:: -1 if turned else 1]
+    old = {
+        "lock": columns[::2],
+        "lock of others": [Field("AEntry", MAP), Field("PartEntry", TEXT)],
+        "lock of no maps": [Field(each.name, TEXT) for each in columns],
+    }
+    locked = None
+    if before == "lock of both":
+        # As one that was made before the names of these types were looked at.
+        fields = {"a": lock.Member(name="a", number=1, type="map<string, int64>"),
+                  "AEntry": lock.Member(name="AEntry", number=2, type="optional string")}  # fmt: skip
+        locked = lock.ModelLock(name="m", input="input", output="output", messages={
+            "input": lock.Members(fields=fields), "output": lock.Members()})  # fmt: skip
+    elif before is not None:
+        first = service.file_of(
+            "m", Contract(Record("in", old[before]), Record("out", columns[:1])), None, streams=False
+        )
+        locked = first.locks["m"]
+    record = Record("in", columns)
+    maker = service.file_of("m", Contract(record, record), locked, streams=False)
+    expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
+    assert in_order(compiled(proto_text.text_of(maker.file, maker.comments), tmp_path)) == expected
+    names = {key: each.name for key, each in maker.locks["m"].messages["input"].fields.items()}
+    assert len({name.lower() for name in names.values()}) == len(columns)
+    if before == "lock" and locked is not None:
+        kept = {key: each.name for key, each in locked.messages["input"].fields.items()}
+        assert {key: names[key] for key in kept} == kept
+    again = service.file_of("m", Contract(record, record), maker.locks["m"], streams=False)
+    assert again.locks == maker.locks
 
 
 def test_comments(tmp_path):
