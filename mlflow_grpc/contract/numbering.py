@@ -295,7 +295,7 @@ def keys_of(fields: list[Field], only: str = "") -> list[str]:
     it is a single one, and has none.
     """
     if only and len(fields) == 1:
-        return [fields[0].name or only]
+        return distinct([fields[0].name or only])
     has_names = any(each.name for each in fields)
     return distinct(each.name if has_names else str(place) for place, each in enumerate(fields))
 

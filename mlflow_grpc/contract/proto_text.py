@@ -4,6 +4,7 @@ Rule of this module: the text says what the descriptor says, and protoc makes th
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 
 from google.protobuf.descriptor_pb2 import (
@@ -14,6 +15,9 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 WIDTH = 100
+
+_UNSEEN = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Control characters that are no space (protoc takes NUL for the end of the file), and what UTF-8 cannot say."""
 
 Comments = Mapping[tuple[str, str], str]
 """What is said of a message and its fields, an enum and its values, the service and its RPCs: by the names of the one
@@ -117,7 +121,7 @@ class _Writer:
         return type_name.removeprefix(f".{self._file.package}.").removeprefix(".")
 
     def _comment(self, one: str, other: str, indent: str) -> Iterator[str]:
-        for line in self._comments.get((one, other), "").splitlines():
+        for line in _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", self._comments.get((one, other), "")).splitlines():
             words: list[str] = []
             for word in line.split():
                 if words and len(f"{indent}// {' '.join([*words, word])}") > WIDTH:

@@ -325,6 +325,16 @@ def test_params_keep_their_field():
     assert back.fields("params") == {"b": ("b", 2)}
 
 
+def test_a_column_called_like_the_params_in_a_lock():
+    """It is a column all the same, alone and beside others."""
+    for more in ([], [KEEP]):
+        made = Version(
+            Contract(Record("in", [Field(lock.PARAMS, LONG), *more]), Record("out", [KEEP]), Record("", [KEEP]))
+        )
+        found = {key: number for key, (_, number) in made.fields().items()}
+        assert found == {"(params) (2)": 1, **({"keep": 2} if more else {}), lock.PARAMS: lock.PARAMS_NUMBER}
+
+
 def test_models_keep_their_names():
     """Two whose names come to the same identifier keep it, in whatever order they are served."""
     contract = Contract(Record("", [KEEP]))

@@ -1,15 +1,17 @@
 """contract/proto_text.py: protoc makes of the text the descriptors that the server has."""
 
 import keyword
+import re
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from google.protobuf import descriptor_pb2
 
 from mlflow_grpc.contract import lock, messages, mlflow_schema, proto_text, service
 from mlflow_grpc.contract.json_schema import record_of
-from mlflow_grpc.contract.types import Contract, Field, Kind, MapOf, Record, Scalar
+from mlflow_grpc.contract.types import Contract, Enumeration, Field, Kind, MapOf, Record, Scalar
 from tests.support import newer_models, zoo
 
 
@@ -80,6 +82,20 @@ def test_names_that_are_none():
     text = proto_text.text_of(maker.file, maker.comments)
     assert '// In the model: "a b".' in text
     assert '// In the model: "a*/b\\n// c".' in text
+
+
+@pytest.mark.parametrize(
+    "said", ["nul \x00 in it", "\x1b[31mred\x7f", "\x85\u2028next\x0bline\x1c", "lone \ud800", "*/ \x9f"]
+)
+def test_descriptions_of_what_no_text_can_show(said, tmp_path):
+    """Control characters and lone surrogates are replaced, and stand in no comment's way; letters stay."""
+    record = Record("in", [Field("a", Enumeration("E", ("x", said)), description=said)], said)
+    maker = file_of(m=Contract(record, Record("out", [Field("b", TEXT, required=False, default=said)])))
+    text = proto_text.text_of(maker.file, maker.comments)
+    expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
+    assert in_order(compiled(text, tmp_path)) == expected
+    assert all(each in text for each in re.findall(r"[a-z]{3,}", said))
+    assert not [each for each in text if unicodedata.category(each) in ("Cc", "Cs") and each != "\n"]
 
 
 MAP, TEXT = MapOf(Scalar(Kind.LONG)), Scalar(Kind.STRING)
