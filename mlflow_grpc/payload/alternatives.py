@@ -112,9 +112,11 @@ class _Judge:
         if slot.form == "list":
             items = value.tolist() if isinstance(value, np.ndarray) else value
             return self._all(items, slot.shape) if isinstance(items, list | tuple | set | frozenset) else Fit.NOT
+        if not isinstance(value, dict):
+            return Fit.NOT
         try:
             return self._all([each for _, each in keyed(value, "")], slot.shape)
-        except (AttributeError, UnwritableAnswer):
+        except UnwritableAnswer:
             return Fit.NOT
 
     def _all(self, values: Iterable[Any], shape: Shape) -> Fit:
