@@ -3,6 +3,7 @@
 Rule of this module: no value is changed on the way, but for what is finer than a microsecond in points in time.
 """
 
+import math
 from typing import Any
 
 from mlflow_grpc_client import moments, tensors
@@ -65,7 +66,9 @@ def _json_of(value: Any) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
-            return int(number) if number.is_integer() and abs(number) <= EXACT else number
+            return (
+                int(number) if number.is_integer() and abs(number) <= EXACT and not _is_minus_zero(number) else number
+            )
         case "string_value":
             return value.string_value
         case "bool_value":
@@ -76,3 +79,8 @@ def _json_of(value: Any) -> Any:
             return {key: _json_of(each) for key, each in value.struct_value.fields.items()}
         case _:
             return None
+
+
+def _is_minus_zero(number: float) -> bool:
+    """Of which there is no integer."""
+    return not number and math.copysign(1, number) < 0

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 from io import BytesIO, StringIO
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.payload.codec import ABSENT, ModelInput, Records
 from mlflow_grpc.payload.explain import Explainer
+from mlflow_grpc.payload.frames import Frames
+from mlflow_grpc.payload.nested_bytes import NestedBytes
 
 
 class ScoringCodec:
@@ -39,6 +42,10 @@ class ScoringCodec:
         self._explainer = Explainer(metadata, loader_module)
         self._scalars = _scalars(metadata)
         self._labels = _labels(metadata)
+        self._needs_no_field = bool(self._labels) and not any(spec.required for spec in self._input_schema)
+        self._is_hinted = internals.is_signature_from_type_hint(metadata)
+        self._bytes = NestedBytes(None if self._is_hinted else self._input_schema)
+        self._frames = Frames(metadata.get_output_schema())
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses a payload and casts it stage by stage as MLflow's server does.
@@ -87,6 +94,12 @@ class ScoringCodec:
 
     def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
         """Takes a record the way that the same record as JSON goes, so that it comes to the same."""
+        if isinstance(record, dict) and not record and self._needs_no_field:
+            # MLflow makes a table of no rows of it, and whatever the model made of that would be no answer to a record.
+            raise InvalidPayload(
+                f"The record has no field: give one of {', '.join(islice(self._labels, 20))} at least.",
+                reason="INVALID_PARAMETER_VALUE",
+            )
         return self.decode(self._as_json(record, params), None)
 
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
@@ -117,10 +130,8 @@ class ScoringCodec:
             parts = list(predictions.values())
             if all(isinstance(part, np.ndarray) and part.ndim for part in parts) and len(set(map(len, parts))) == 1:
                 return [dict(zip(predictions, row, strict=True)) for row in zip(*parts, strict=True)]
-        if isinstance(predictions, pd.DataFrame):
-            return list(_with_text_names(predictions).to_dict("records"))
-        if isinstance(predictions, pd.Series):
-            return list(predictions.to_list())
+        if isinstance(predictions, pd.DataFrame | pd.Series):
+            return self._frames.rows(predictions)
         if isinstance(predictions, list) or (isinstance(predictions, np.ndarray) and predictions.ndim):
             return list(predictions)
         raise UnwritableAnswer(
@@ -134,24 +145,23 @@ class ScoringCodec:
             if predictions and all(isinstance(part, np.ndarray) for part in predictions.values()):
                 return {name: _only(part) for name, part in predictions.items()}
             return predictions
-        if isinstance(predictions, pd.DataFrame):
-            predictions = _with_text_names(predictions).to_dict("records")
-        elif isinstance(predictions, pd.Series):
-            predictions = predictions.to_list()
+        if isinstance(predictions, pd.DataFrame | pd.Series):
+            predictions = self._frames.rows(predictions)
         return _only(predictions) if isinstance(predictions, list | np.ndarray) else predictions
 
     def _as_json(self, record: Any, params: dict[str, Any] | None) -> str:
         payload: dict[str, Any]
         if not isinstance(record, dict) or (self._input_schema is not None and self._input_schema.is_tensor_spec()):
-            payload = {"inputs": record}
-        elif self._labels and not all(isinstance(label, str) for label in self._labels.values()):
+            return self._dumped({"inputs": record}, params)
+        record = self._bytes.as_texts(record)
+        if self._labels and not all(isinstance(label, str) for label in self._labels.values()):
             columns = [self._labels[name] for name in record]
             payload = {"dataframe_split": {"columns": columns, "data": [list(record.values())]}}
         elif self._labels:
             payload = {"dataframe_records": [record]}
         else:
             values = list(record.values())
-            payload = {"inputs": values} if len(values) == 1 else {"dataframe_split": {"data": [values]}}
+            payload = {"inputs": values or [None]} if self._is_hinted else {"dataframe_split": {"data": [values]}}
         return self._dumped(payload, params)
 
     def _dumped(self, payload: dict[str, Any], params: dict[str, Any] | None) -> str:
@@ -163,11 +173,13 @@ class ScoringCodec:
         payload: dict[str, Any]
         columns = records.columns
         if self._input_schema is not None and self._input_schema.is_tensor_spec():
-            payload = {"inputs": columns if self._input_schema.has_input_names() else next(iter(columns.values()))}
-        elif self._labels:
+            inputs = columns if self._input_schema.has_input_names() else next(iter(columns.values()))
+            return self._dumped({"inputs": inputs}, params)
+        columns = self._bytes.as_texts(columns)
+        if self._labels:
             rows = list(zip(*columns.values(), strict=True))
             payload = {"dataframe_split": {"columns": [self._labels[name] for name in columns], "data": rows}}
-        elif len(columns) == 1:
+        elif self._is_hinted:
             payload = {"inputs": next(iter(columns.values()))}
         else:
             payload = {"dataframe_split": {"data": list(zip(*columns.values(), strict=True))}}
@@ -182,10 +194,6 @@ def _labels(metadata: Model) -> dict[str, Any]:
     if schema is None or any(spec.name is None or spec.name == "" for spec in schema):
         return {}
     return {str(spec.name): spec.name for spec in schema}
-
-
-def _with_text_names(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame if all(isinstance(name, str) for name in frame.columns) else frame.rename(columns=str)
 
 
 _TAKEN_AS_THEY_ARE = {

@@ -128,7 +128,9 @@ def _json_of(value: Any) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
-            return int(number) if number.is_integer() and abs(number) <= EXACT else number
+            return (
+                int(number) if number.is_integer() and abs(number) <= EXACT and not _is_minus_zero(number) else number
+            )
         case "string_value":
             return value.string_value
         case "bool_value":
@@ -139,6 +141,11 @@ def _json_of(value: Any) -> Any:
             return {key: _json_of(each) for key, each in value.struct_value.fields.items()}
         case _:
             return None
+
+
+def _is_minus_zero(number: float) -> bool:
+    """Of which there is no integer."""
+    return not number and math.copysign(1, number) < 0
 
 
 def _array_of(value: Any, shape: Array, where: str) -> Any:

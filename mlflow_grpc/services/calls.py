@@ -317,7 +317,8 @@ def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
     except DecodeError:
         raise InvalidMessage(
             f"The request is no valid protobuf message of type {request_class.DESCRIPTOR.full_name}, whose strings "
-            "must be UTF-8. Make it with code generated from the server's .proto file."
+            "must be UTF-8, or is nested more than 100 messages deep, which protobuf does not read. Make it with code "
+            "generated from the server's .proto file."
         ) from None
 
 

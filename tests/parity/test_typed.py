@@ -110,6 +110,11 @@ def test_floats_that_are_no_numbers(typed, value):
             },
         ),
         (
+            "structures",
+            {"numbers": [], "person": {"name": ""}, "counts": {}, "anything": [-0.0, 0, 5e-324]},
+            {"dataframe_records": [{"numbers": [], "person": {"name": ""}, "counts": {}, "anything": [-0.0, 0, 5e-324]}]},
+        ),
+        (
             "nested",
             {"words": [{"values": ["a", ""]}, {}], "people": {"values": [{"name": "x"}]}},
             {"dataframe_records": [{"words": [["a", ""], []], "people": [{"name": "x"}]}]},

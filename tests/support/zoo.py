@@ -107,6 +107,16 @@ class HintDict(PythonModel):
         return [tell(item) for item in model_input]
 
 
+class HintAny(PythonModel):
+    def predict(self, model_input: list[Any], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintListOfBytes(PythonModel):
+    def predict(self, model_input: list[list[bytes]], params=None):
+        return [tell(item) for item in model_input]
+
+
 class HintPerson(PythonModel):
     def predict(self, model_input: list[Person], params=None):
         return [tell(item) for item in model_input]
@@ -204,15 +214,40 @@ HINTED: dict[str, type[PythonModel]] = {
 NAMES = [*_signatures(), "without_params", *HINTED]
 
 
+def _more_signatures() -> dict[str, ModelSignature | None]:
+    """Of models that are called with types alone."""
+    picture = Object([Property("data", DataType.binary)])
+    return {
+        "unnamed_binary": _columns(ColSpec(DataType.binary)),
+        "unnamed_datetime": _columns(ColSpec(DataType.datetime)),
+        "unnamed_any": _columns(ColSpec(AnyType())),
+        "unnamed_list": _columns(ColSpec(Array(DataType.long))),
+        "unnamed_object": _columns(ColSpec(PERSON)),
+        "unnamed_map": _columns(ColSpec(Map(DataType.long))),
+        "nested_bytes": _columns(
+            ColSpec(Array(DataType.binary), "list", required=False),
+            ColSpec(Array(Array(DataType.binary)), "lists", required=False),
+            ColSpec(picture, "object", required=False),
+            ColSpec(Map(Array(picture)), "map", required=False),
+        ),
+    }
+
+
+_MORE_HINTED: dict[str, type[PythonModel]] = {
+    "hint_any": HintAny,
+    "hint_list_of_bytes": HintListOfBytes,
+}
+
+
 def save(name: str, path: Path) -> None:
     """Saves the model of this name as an MLflow model; with `rows_` before it, one that answers row by row."""
-    signatures = _signatures()
+    signatures, hinted = _signatures() | _more_signatures(), HINTED | _MORE_HINTED
     model: PythonModel = EchoRows() if name.startswith("rows_") else Echo()
     name = name.removeprefix("rows_")
     if name == "without_params":
         model, signatures = EchoWithoutParams(), {name: signatures["params"]}
-    elif name in HINTED:
-        model = HINTED[name]()
+    elif name in hinted:
+        model = hinted[name]()
     signature = signatures.get(name)
     kwargs: dict[str, Any] = {"signature": signature} if signature is not None else {}
     mlflow.pyfunc.save_model(path, python_model=model, pip_requirements=["mlflow"], **kwargs)

@@ -1,0 +1,148 @@
+"""Columns that MLflow's formats treat each in its own way, typed against JSON: those without names, and bytes in others."""
+
+import base64
+import json
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tests.parity.test_typed import in_any_order
+from tests.support.typed import TypedCaller, batch_of, plain
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def told(oracle: Any, payload: dict[str, Any]) -> list[Any]:
+    """What the model says, through MLflow, that it was given."""
+    status, answer = oracle(json.dumps(payload), "application/json")
+    assert status == 200, answer
+    return [in_any_order(each) for each in json.loads(answer)["predictions"]]
+
+
+def same(pair: Any, name: str, rows: list[dict[str, Any]], payload: dict[str, Any]) -> None:
+    """The model is given the same for each row alone and for all together as for the payload."""
+    oracle, call, _ = pair(name)
+    typed = TypedCaller(call.channel)
+    messages = [typed.input(f"{name}_predict", row) for row in rows]
+    (kind,) = payload
+    for place, message in enumerate(messages):
+        one = payload[kind][place] if isinstance(payload[kind], list) else {"data": [payload[kind]["data"][place]]}
+        answer = plain(typed(f"{name}_predict", message))["prediction"]
+        one_payload = {kind: [one] if isinstance(payload[kind], list) else one}
+        assert in_any_order(answer) == told(oracle, one_payload)[0]
+    together = plain(typed(f"{name}_predict_batch", batch_of(typed, name, messages)))["prediction"]
+    assert [in_any_order(each) for each in together] == told(oracle, payload)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "values"),
+    [
+        ("binary", [b64(b"\0\xffabc"), ""], [b64(b"\0\xffabc"), ""]),
+        ("datetime", ["2020-02-29T12:00:00.123456789Z"], ["2020-02-29T12:00:00.123456789"]),
+        ("any", [[5], [1, 2]], [[5], [1, 2]]),
+        ("any", [{"a": 1}, {"b": [None]}, "x"], [{"a": 1}, {"b": [None]}, "x"]),
+        ("any", [None, 1.5], [None, 1.5]),
+        ("object", [{"name": "x"}, {"name": "", "age": 3}], [{"name": "x"}, {"name": "", "age": 3}]),
+    ],
+)
+def test_one_column_without_a_name(pair, name, fields, values):
+    """The whole value reaches the model, decoded, as by dataframe_split; nothing takes it apart."""
+    rows = [{"value": field} for field in fields]
+    same(pair, f"rows_unnamed_{name}", rows, {"dataframe_split": {"data": [[value] for value in values]}})
+
+
+@pytest.mark.parametrize(("name", "values"), [("list", [[1, 2], [], [2**60]]), ("map", [{"a": 1}, {"": 2, "b": 0}])])
+def test_lists_and_maps_without_a_name(pair, name, values):
+    """The same of what is repeated in a message."""
+    rows = [{"value": value} for value in values]
+    same(pair, f"rows_unnamed_{name}", rows, {"dataframe_split": {"data": [[value] for value in values]}})
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "values"),
+    [
+        ("hint_list_of_bytes", [[b64(b"\xff\0")], []], [[b64(b"\xff\0")], []]),
+        ("hint_any", [{"value": 5}, [1], None], [{"value": 5}, [1], None]),
+    ],
+)
+def test_type_hints(pair, name, fields, values):
+    """The value as it is, and base64 at every depth, where MLflow decodes it."""
+    same(pair, name, [{"value": field} for field in fields], {"inputs": values})
+
+
+def test_bytes_within_lists_objects_and_maps(pair):
+    """MLflow takes the text there for the bytes, and the model is given what it makes of that."""
+    data = b64(b"a\0 b")
+    fields = {
+        "list": [data, ""], "lists": {"values": [{"values": [data]}]}, "object": {"data": data},
+        "map": {"values": {"k": {"values": [{"data": data}]}}},
+    }  # fmt: skip
+    record = {
+        "list": ["a\0 b", ""],
+        "lists": [["a\0 b"]],
+        "object": {"data": "a\0 b"},
+        "map": {"k": [{"data": "a\0 b"}]},
+    }
+    name = "rows_nested_bytes"
+    oracle, call, _ = pair(name)
+    typed = TypedCaller(call.channel)
+    fields["list"] = {"values": fields["list"]}
+    (expected,) = told(oracle, {"dataframe_records": [record]})
+    assert in_any_order(plain(typed(f"{name}_predict", fields))["prediction"]) == expected
+    (together,) = plain(typed(f"{name}_predict_batch", {key: [value] for key, value in fields.items()}))["prediction"]
+    assert in_any_order(together) == expected
+
+
+@pytest.mark.parametrize("data", [b"\xff", "é".encode(), b"a\0"])
+@pytest.mark.parametrize(
+    ("field", "wrap", "where"),
+    [
+        ("list", lambda data: {"values": ["", data]}, "list[1]"),
+        ("lists", lambda data: {"values": [{"values": [data]}]}, "lists[0][0]"),
+        ("object", lambda data: {"data": data}, "object.data"),
+        ("map", lambda data: {"values": {"k": {"values": [{"data": data}]}}}, "map.k[0].data"),
+    ],
+)
+def test_bytes_that_no_text_says(pair, data, field, wrap, where):
+    """INVALID_ARGUMENT that names the place, and no other bytes for the model."""
+    name = "rows_nested_bytes"
+    typed = TypedCaller(pair(name)[1].channel)
+    value = wrap(b64(data))
+    for method, fields, at in (
+        (f"{name}_predict", {field: value}, where),
+        (f"{name}_predict_batch", {field: [wrap(""), value]}, f"{field}[1]{where.removeprefix(field)}"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            typed(method, fields)
+        assert "must be ASCII" in (caught.value.details() or "")
+        status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+        bad = error_details_pb2.BadRequest()
+        assert any(detail.Unpack(bad) for detail in status.details)
+        assert [each.field for each in bad.field_violations] == [at]
+
+
+def test_a_record_without_a_field(pair):
+    """MLflow makes no row of it, so it is refused; an answer to no row is none to a record."""
+    name = "rows_nested_bytes"
+    oracle, call, _ = pair(name)
+    assert told(oracle, {"dataframe_records": [{}]}) == []
+    outcome = TypedCaller(call.channel).outcome(f"{name}_predict", {})
+    assert outcome == ("INVALID_ARGUMENT", "The record has no field: give one of list, lists, object, map at least.")
+
+
+def test_nesting_that_protobuf_does_not_read(pair):
+    """Some 50 lists in lists are told from a message of another type."""
+    _, call, _ = pair("rows_unnamed_any")
+    typed = TypedCaller(call.channel)
+    message = typed.input("rows_unnamed_any_predict", {})
+    inner = message.value
+    for _ in range(60):
+        inner = inner.list_value.values.add()
+    status, details = typed.outcome("rows_unnamed_any_predict", message)
+    assert status == "INVALID_ARGUMENT"
+    assert "or is nested more than 100 messages deep" in details
