@@ -152,7 +152,7 @@ class AsyncClient(BaseClient):
                 raise self._closed_failure()
             stream = await ready()
             channel = self._channel_of_this_loop()
-            requests = None if isinstance(stream.requests, bytes) else AsyncRequests(stream.requests, stream.encode)
+            requests = self._requests(stream, AsyncRequests)
             method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
             call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
             if requests is not None:

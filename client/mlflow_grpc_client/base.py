@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -19,6 +19,8 @@ from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
 from mlflow_grpc_client.learning import learn
 from mlflow_grpc_client.streams import Outcomes, Requests
+
+_R = TypeVar("_R", bound=Requests)
 
 _OF_ONE_CALLER = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -54,6 +56,7 @@ class BaseClient:
         self._address = options.checked_address(address)
         self._timeout_s = options.checked_timeout(timeout_s)
         self._credentials = tls.credentials() if tls else None
+        self._max_message_bytes = max_message_bytes
         self._channel_options = options.channel_options(max_message_bytes, tls)
         self._closed = False
         self._contracts: dict[str, Contract] = {}
@@ -179,6 +182,12 @@ class BaseClient:
         ):  # gRPC's own words: the server has not answered at all.
             return self._too_late(call.timeout_s)
         return found
+
+    def _requests(self, stream: Stream, kind: type[_R]) -> _R | None:
+        """What a stream sends; None if that is one request."""
+        if isinstance(stream.requests, bytes):
+            return None
+        return kind(stream.requests, stream.encode, self._max_message_bytes)
 
     def _outcomes(self, stream: Stream, requests: Requests | None) -> Outcomes:
         return Outcomes(

@@ -91,14 +91,14 @@ def _stream(client: Client, given: argparse.Namespace) -> int:
     """Sends a payload a line and writes an answer a line, in the same order; errors stand in their places.
 
     Raises:
-        ValueError: A payload is given beside.
+        ValueError: A payload is given beside, or a line cannot be sent.
 
     """
     if given.payload not in (None, "-"):
         raise ValueError("--stream reads its payloads from stdin: give none")
-    failed = False
+    failed, lines = False, _Lines()
     answers = client.stream_text(
-        _lines(),
+        lines,
         content_type=given.content_type,
         on_error="return",
         timeout_s=given.timeout,
@@ -106,18 +106,30 @@ def _stream(client: Client, given: argparse.Namespace) -> int:
         model=given.model,
     )
     with answers:
-        for answer in answers:
-            failed = failed or isinstance(answer, PredictError)
-            if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _one_line(answer)):
-                return code
+        try:
+            for answer in answers:
+                failed = failed or isinstance(answer, PredictError)
+                if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _one_line(answer)):
+                    return code
+        except ValueError as error:  # Lines are drawn until one cannot be sent.
+            said = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error).partition("]: ")[2]
+            raise ValueError(f"line {lines.number}: {said}") from None
     return EXIT_FAILED if failed else 0
 
 
-def _lines() -> Iterator[str]:
+class _Lines:
     """The lines of stdin that have something in them, each when it is there."""
-    # A file of its own: the interpreter closes sys.stdin at exit, and cannot while gRPC's thread waits for a line.
-    with os.fdopen(os.dup(0), "rb") as stdin:
-        yield from (line.decode().rstrip("\r\n") for line in stdin if line.strip())
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Of the last one that was drawn, counted from 1."""
+
+    def __iter__(self) -> Iterator[str]:
+        # A file of its own: the interpreter closes sys.stdin at exit, and cannot while gRPC's thread waits for a line.
+        with os.fdopen(os.dup(0), "rb") as stdin:
+            for self.number, line in enumerate(stdin, 1):
+                if line.strip():
+                    yield line.decode().rstrip("\r\n")
 
 
 def _one_line(answer: str) -> str:

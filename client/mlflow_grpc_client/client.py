@@ -207,7 +207,7 @@ class Client(BaseClient):
         return contract
 
     def _start(self, stream: Stream) -> Answers:
-        requests = None if isinstance(stream.requests, bytes) else Requests(stream.requests, stream.encode)
+        requests = self._requests(stream, Requests)
         method: Any = (self._channel.unary_stream if requests is None else self._channel.stream_stream)(stream.method)
         try:
             call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)

@@ -15,7 +15,11 @@ from mlflow_grpc_client.contract import NULLS_NUMBER, Field, Form, Kind, Record
 from mlflow_grpc_client.payloads import kind_of, library
 from mlflow_grpc_client.typed_writer import MissingFields, is_missing, known_field
 
-_NUMBERS = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE})
+_FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE})
+_NUMBERS = frozenset({Kind.BOOLEAN, Kind.INTEGER, *_FLOATS})
+
+_WITHOUT_NULL = {Kind.INTEGER: 1, Kind.BYTES: 1, Kind.BOOLEAN: 2}
+"""The columns that MLflow refuses with a null in them, and those of which it makes False."""
 
 _ALWAYS_THERE = {bool, int, float, str, bytes}
 """Types of which no value means that there is none."""
@@ -42,7 +46,8 @@ def columns_of(rows: Any, record: Record) -> tuple[int, Columns]:
     """How many rows there are, and their columns.
 
     Args:
-        rows: A list of dicts, a DataFrame, or an array or nested list for a tensor or for columns without names.
+        rows: A list of dicts, a DataFrame, or an array or nested list for a tensor or for columns without names. Where
+            the only column has no name and takes dicts, each dict is a value of it.
         record: What one row may have.
 
     Raises:
@@ -56,9 +61,9 @@ def columns_of(rows: Any, record: Record) -> tuple[int, Columns]:
         return len(rows), _of_frame(rows, record)
     if not len(rows):
         return 0, {}
-    if all(isinstance(row, Mapping) for row in rows):
-        return len(rows), _of_records(rows, record)
     only = record.only_nameless
+    if all(isinstance(row, Mapping) for row in rows) and not (only is not None and only.takes_dicts):
+        return len(rows), _of_records(rows, record)
     if only is not None:
         return len(rows), {only.name: _unnested(rows, only)}
     for place, row in enumerate(rows):
@@ -151,10 +156,9 @@ def fill(message: Any, record: Record, count: int, columns: Columns) -> None:
         raise MissingFields([each.label for each in record.fields.values() if each.name in record.required - told])
     if not told:
         # The number of rows is that of the entries of a column: one that may be absent can tell it.
-        for each in record.fields.values():
-            if each.name not in columns and _nulls_name(message, each) is not None:
-                _put(message, each, [_LEFT_OUT] * count, count)
-                return
+        untold = [each for each in record.fields.values() if each.name not in columns and _nulls_name(message, each)]
+        for each in sorted(untold, key=lambda each: _WITHOUT_NULL.get(each.type.kind, 0))[:1]:
+            _put(message, each, [_LEFT_OUT] * count, count)
 
 
 def _nulls_name(message: Any, each: Field) -> str | None:
@@ -171,11 +175,11 @@ def _put(message: Any, each: Field, values: Any, count: int, *, has_default: boo
         _put_tensor(message, each, values)
         return True
     is_series = isinstance(values, library("pandas", "Series"))
+    nan_is_none = is_series and each.type.kind is not Kind.JSON and (nulls is not None or each.type.kind not in _FLOATS)
     if is_series:
-        values = _array_of(values)
-    nan_is_none = is_series and nulls is not None and each.type.kind is not Kind.JSON
+        values = _array_of(values, looks_at_nan=nan_is_none and (has_default or nulls is None))
     is_numbers = isinstance(values, library("numpy", "ndarray")) and values.dtype.kind in "biuf" and values.ndim == 1
-    if is_numbers and each.type.kind in _NUMBERS and not (has_default and nan_is_none):
+    if is_numbers and each.type.kind in _NUMBERS:
         _put_array(message, each, values, nulls if is_series else None)
         return True
     missing = _missing(values, nan_is_none=nan_is_none)
@@ -206,9 +210,13 @@ def _lacks(each: Field, place: int) -> NoReturn:
     raise ValueError(f"{each.label}[{place}]: there is no value for this row, and the model needs one")
 
 
-def _array_of(series: Any) -> Any:
-    """The values of a Series: its array if it has one of numpy's numbers, else a list."""
-    return series.to_numpy() if getattr(series.dtype, "str", "")[1:2] in tuple("biuf") else series.tolist()
+def _array_of(series: Any, *, looks_at_nan: bool) -> Any:
+    """The values of a Series: its array if it has one of numpy's numbers, else a list.
+
+    Floats are a list too, if a NaN among them is to be refused with its place.
+    """
+    kinds = "biu" if looks_at_nan else "biuf"
+    return series.to_numpy() if getattr(series.dtype, "str", "")[1:2] in tuple(kinds) else series.tolist()
 
 
 def _missing(values: Any, *, nan_is_none: bool) -> list[int]:

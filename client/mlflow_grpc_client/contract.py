@@ -119,6 +119,13 @@ class Field:
         """What an answer calls it."""
         return self.word or self.name
 
+    @property
+    def takes_dicts(self) -> bool:
+        """Whether a dict may be its value."""
+        if self.form is not Form.ONE or self.type.kind is not Kind.BOX:
+            return self.form is Form.MAP or (self.form is Form.ONE and self.type.kind in (Kind.RECORD, Kind.JSON))
+        return self.type.content.takes_dicts
+
 
 @dataclass(eq=False, slots=True)
 class Record:

@@ -5,7 +5,7 @@ Rule of this module: what has no zone is in UTC, as the server reads it.
 
 import datetime as dt
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import DecodeError
@@ -14,8 +14,17 @@ from mlflow_grpc_client.payloads import kind_of, library
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = dt.timedelta(seconds=1)
-_FIRST, _LAST = -62_135_596_800, 253_402_300_799.999999
-"""The first and the last second of the years 1 to 9999, which a Timestamp has."""
+_FIRST, _END = -62_135_596_800, 253_402_300_800
+"""The first second of the years 1 to 9999, which a Timestamp has, and the one after the last."""
+_FIRST_MONTH, _END_MONTH = -1969 * 12, 8030 * 12
+"""The same in months since 1970."""
+_UNIT = re.compile(r"\[(\d*)([a-zA-Z]+)\]")
+"""Of one of numpy's times, in the name of its type."""
+_MONTHS = {"Y": 12, "M": 1}
+_ATTOS = {
+    "as": 1, "fs": 10**3, "ps": 10**6, "ns": 10**9, "us": 10**12, "ms": 10**15, "s": 10**18, "m": 60 * 10**18,
+    "h": 3_600 * 10**18, "D": 86_400 * 10**18, "W": 604_800 * 10**18,
+}  # fmt: skip
 _TEXT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d)?)?")
 
 
@@ -28,35 +37,51 @@ def seconds_and_nanos(value: Any, where: str) -> tuple[int, int]:
 
     Raises:
         TypeError: It is of another type.
-        ValueError: A text is no point in time.
+        ValueError: A text is no point in time, or one is not of the years 1 to 9999, or finer than a nanosecond.
 
     """
     if isinstance(value, str):
         return _of_text(value, where)
     if isinstance(value, (dt.date, library("numpy", "datetime64"))) and value != value:  # noqa: PLR0124 - a NaT
         raise ValueError(f"{where}: NaT is no point in time")
-    if isinstance(value, library("numpy", "datetime64")):
-        whole = value.astype("datetime64[s]")
-        rest = (value - whole).astype("timedelta64[ns]")
-        return _within_years(int(whole.astype("int64")), where), int(rest.astype("int64"))
-    nanos = 0
     if isinstance(value, library("pandas", "Timestamp")):
-        _within_years(value.timestamp(), where)
-        nanos, value = value.nanosecond, value.to_pydatetime(warn=False)
-    elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        value = value.to_datetime64()
+    if isinstance(value, library("numpy", "datetime64")):
+        return _of_numpy(value, where)
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
     if not isinstance(value, dt.datetime):
         raise TypeError(f"{where}: {kind_of(value)} is not a datetime")
     if value.tzinfo is None:
         value = value.replace(tzinfo=dt.UTC)
     seconds, rest = divmod(value - _EPOCH, _SECOND)
-    return _within_years(seconds, where), rest.microseconds * 1000 + nanos
+    return _within_years(seconds, where), rest.microseconds * 1000
 
 
-def _within_years(seconds: Any, where: str) -> Any:
-    if not _FIRST <= seconds <= _LAST:
-        raise ValueError(f"{where}: a point in time is between the years 1 and 9999")
+def _of_numpy(value: Any, where: str) -> tuple[int, int]:
+    """In Python's integers: numpy's would overflow, and cut off what is finer than the unit."""
+    size, unit = _UNIT.findall(value.dtype.str)[0]
+    count = int(value.astype("int64")) * int(size or 1)
+    if unit in _MONTHS:
+        if not _FIRST_MONTH <= count * _MONTHS[unit] < _END_MONTH:
+            _refuse_year(where)
+        count, unit = int(value.astype("datetime64[D]").astype("int64")), "D"
+    nanos, rest = divmod(count * _ATTOS[unit], 10**9)
+    seconds, nanos = divmod(nanos, 10**9)
+    _within_years(seconds, where)
+    if rest:
+        raise ValueError(f"{where}: {value} is finer than a nanosecond, and a point in time has no more digits")
+    return seconds, nanos
+
+
+def _within_years(seconds: int, where: str) -> int:
+    if not _FIRST <= seconds < _END:
+        _refuse_year(where)
     return seconds
+
+
+def _refuse_year(where: str) -> NoReturn:
+    raise ValueError(f"{where}: a point in time is between the years 1 and 9999")
 
 
 def _of_text(text: str, where: str) -> tuple[int, int]:

@@ -26,9 +26,15 @@ _PLACEHOLDER = b"\xff"
 class Requests:
     """Records as the bytes of requests, drawn one by one. Ends at the first that fails, and keeps what happened."""
 
-    def __init__(self, records: Any, encode: Callable[[Any], bytes]) -> None:
+    def __init__(self, records: Any, encode: Callable[[Any], bytes], most_bytes: int) -> None:
+        """Args:
+        records: An iterable of either kind.
+        encode: Makes the bytes of one.
+        most_bytes: How many the connection sends in one message; any number, if it is negative.
+        """
         self._records = aiter(records) if hasattr(records, "__aiter__") else iter(records)
         self._encode = encode
+        self._most_bytes = most_bytes
         self.failure: BaseException | None = None
         self.refused: dict[int, PredictError] = {}
         """What is wrong with records that the server would refuse if it saw them, by their places."""
@@ -52,11 +58,27 @@ class Requests:
         return data
 
     def _request(self, record: Any) -> bytes:
+        """The bytes of a record.
+
+        Raises:
+            TypeError: It cannot be sent.
+            ValueError: It cannot be sent, or is too large for the connection, which would end with it and with what
+                is on its way.
+
+        """
         try:
-            return self._encode(record)
+            data = self._encode(record)
         except PredictError as error:
             self.refused[self.count] = error
             return _PLACEHOLDER
+        except TypeError as error:
+            raise TypeError(f"[{self.count}]: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"[{self.count}]: {error}") from error
+        if 0 <= self._most_bytes < len(data):
+            said = f"the message has {len(data)} bytes, and this client sends up to {self._most_bytes}"
+            raise ValueError(f"[{self.count}]: {said} (max_message_bytes)")
+        return data
 
 
 class AsyncRequests(Requests):

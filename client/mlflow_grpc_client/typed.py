@@ -14,7 +14,7 @@ from mlflow_grpc_client import columns, options, typed_reader, typed_writer
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
 from mlflow_grpc_client.contract import Contract, Rpc
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
-from mlflow_grpc_client.payloads import kind_of
+from mlflow_grpc_client.payloads import kind_of, library
 from mlflow_grpc_client.wire import CONTRACT_KEY
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class BaseTypedModel:
         request_id: str | None,
         metadata: options.MoreMetadata | None,
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a model is a text, such as 'iris' or 'iris/3'; not {kind_of(name)}")
         self.name = name
         """As it was given to `model()`."""
         self._stream_timeout_s = None if timeout_s is None else options.checked_timeout(timeout_s)
@@ -122,6 +124,13 @@ class BaseTypedModel:
         return Call(rpc.path, request, read, self._timeout_s, self._metadata_for(contract))
 
     def _many(self, contract: Contract, records: Any, params: Params, on_error: OnError) -> Stream:
+        if isinstance(records, (Mapping, library("pandas", "DataFrame"))):
+            what = (
+                "one record, give it in a list"
+                if isinstance(records, Mapping)
+                else "rows in columns, give it to predict"
+            )
+            raise TypeError(f"predict_many takes an iterable of records: {kind_of(records)} is {what}")
         rpc = contract.rpc("predict_many")
         return Stream(
             rpc.path,
@@ -141,10 +150,11 @@ class BaseTypedModel:
 
     def _record_bytes(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
         message = rpc.request_class()
-        if not isinstance(record, Mapping):
-            only = rpc.request.only_nameless
-            if only is None:
-                raise TypeError(f"{kind_of(record)} is no record: give a dict")
+        only = rpc.request.only_nameless
+        if only is None and not isinstance(record, Mapping):
+            raise TypeError(f"{kind_of(record)} is no record: give a dict")
+        is_value = not isinstance(record, Mapping) or (only is not None and only.takes_dicts)
+        if only is not None and is_value and not isinstance(record, _Keywords):
             record = {only.name: record}
         with self._telling_what_is_missing():
             typed_writer.fill(message, rpc.request, record)
@@ -168,9 +178,13 @@ class BaseTypedModel:
             ) from None
 
 
+class _Keywords(dict[str, Any]):
+    """Fields that were given by their names, and so are no value of a field without one."""
+
+
 def _given(rows: Any, fields: dict[str, Any]) -> Any:
     if rows is None:
-        return fields
+        return _Keywords(fields)
     if fields:
         raise TypeError("give fields by keyword, or a record or rows, not both")
     if not columns.is_batch(rows) and not isinstance(rows, Mapping):
@@ -212,7 +226,8 @@ class TypedModel(BaseTypedModel):
 
         Args:
             rows: A dict is one record. Rows are a list of dicts, a pandas DataFrame, and where the model takes a tensor
-                or columns without names, an array or a list of lists.
+                or columns without names, an array or a list of lists. If the only input has no name and takes dicts, a
+                dict is a value of it.
             params: Params of the model. A column of that name is given in a dict.
             fields: The fields of one record, instead of `rows`.
 
@@ -234,12 +249,12 @@ class TypedModel(BaseTypedModel):
         Records are drawn as the connection takes them, in a thread of gRPC's.
 
         Args:
-            records: Dicts; where the model's only input has no name, values for it.
+            records: Dicts; where the model's only input has no name, values for it. No DataFrame: `predict` takes that.
             params: Params of the model, for each of them.
             on_error: Whether the PredictError of a record is raised in its place, or returned.
 
         Raises:
-            TypeError: `records` is no iterable.
+            TypeError: `records` is no iterable, or one record or a DataFrame.
             PredictError: The model has no such RPC, or no server answers.
 
         """

@@ -8,9 +8,7 @@ from typing import Any
 
 from mlflow_grpc_client import moments, tensors
 from mlflow_grpc_client.contract import Field, Form, Kind, Record, Type
-
-EXACT = 2**53
-"""Whole numbers up to here are the same as a float."""
+from mlflow_grpc_client.typed_writer import EXACT
 
 _AS_THEY_ARE = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE, Kind.TEXT, Kind.BYTES})
 

@@ -25,6 +25,13 @@ _READY = {Kind.DOUBLE: float, Kind.BOOLEAN: bool, Kind.INTEGER: int}
 _IN_PLACE = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE, Kind.TEXT, Kind.BYTES, Kind.WORD})
 
 
+EXACT = 2**53
+"""Whole numbers up to here are the same as a float."""
+
+MOST_MESSAGES = 96
+"""In one another, of a google.protobuf.Value: protobuf reads a hundred, and a few may be around it."""
+
+
 class UnknownField(TypeError):
     """There is no field of a name, as far as is known."""
 
@@ -153,12 +160,15 @@ def write(message: Any, kind: Type, value: Any, where: str) -> None:
     """Writes a value into a message that stands for it."""
     match kind.kind:
         case Kind.MOMENT:
-            message.seconds, message.nanos = moments.seconds_and_nanos(value, where)
+            message.seconds, message.nanos = moments.seconds_and_nanos(_unpacked(value), where)
         case Kind.JSON:
             try:
-                _write_json(message, value, where)
+                _write_json(message, value, where, MOST_MESSAGES)
             except RecursionError:
-                raise ValueError(f"{where}: it is nested too deeply, or contains itself") from None
+                raise ValueError(
+                    f"{where}: it is nested too deeply, or contains itself: protobuf reads some {MOST_MESSAGES // 2} "
+                    f"lists or {MOST_MESSAGES // 3} dicts in one another"
+                ) from None
         case Kind.TENSOR:
             tensors.write(message, kind.message.fields["data"].type, value, where, scalar)
         case Kind.UNION:
@@ -196,11 +206,19 @@ def _plain(value: Any) -> Any:
     """What an Enum's member or a scalar of numpy's holds; numpy's times are no numbers, though some unpack to such."""
     if isinstance(value, Enum):
         value = value.value
+    value = _unpacked(value)
     if not isinstance(value, library("numpy", "generic")):
         return value
     times = (library("numpy", "datetime64"), library("numpy", "timedelta64"))
     plain = value.item()
     return value if isinstance(value, times) and not isinstance(plain, dt.date) else plain
+
+
+def _unpacked(value: Any) -> Any:
+    """What an array of numpy's without a dimension holds; one with a mask stays what it is."""
+    if getattr(value, "ndim", None) != 0 or not isinstance(value, library("numpy", "ndarray")):
+        return value
+    return value if isinstance(value, library("numpy.ma", "MaskedArray")) else value[()]
 
 
 def _whole(value: Any, bounds: tuple[int, int], where: str) -> int:
@@ -240,7 +258,10 @@ def _text(value: Any, where: str) -> str:
     return str(value)
 
 
-def _write_json(message: Any, value: Any, where: str) -> None:
+def _write_json(message: Any, value: Any, where: str, room: int) -> None:
+    """Writes any JSON value; `room` is for how many messages in one another."""
+    if room < 0:
+        raise RecursionError
     if isinstance(value, Enum):
         value = value.value
     if is_missing(value):
@@ -248,7 +269,7 @@ def _write_json(message: Any, value: Any, where: str) -> None:
     elif isinstance(value, bool):
         message.bool_value = value
     elif isinstance(value, int | float):
-        message.number_value = _float(value, Kind.DOUBLE, where)
+        message.number_value = _json_number(value, where)
     elif isinstance(value, str):
         message.string_value = _text(value, where)
     elif isinstance(value, Mapping):
@@ -256,17 +277,26 @@ def _write_json(message: Any, value: Any, where: str) -> None:
         for key, each in value.items():
             if not isinstance(key, str):
                 _unfit(f"{where}: the key {key!r}", key, "a text")
-            _write_json(message.struct_value.fields[key], each, f"{where}.{key}")
+            _write_json(message.struct_value.fields[key], each, f"{where}.{key}", room - 3)
     elif isinstance(value, list | tuple):
         message.list_value.SetInParent()
         for place, each in enumerate(value):
-            _write_json(message.list_value.values.add(), each, f"{where}[{place}]")
+            _write_json(message.list_value.values.add(), each, f"{where}[{place}]", room - 2)
     else:
-        try:
-            plain = jsonable(value)
-        except TypeError as error:
-            raise TypeError(f"{where}: {error}") from None
-        _write_json(message, plain, where)
+        _write_json(message, _json_of(value, where), where, room)
+
+
+def _json_number(value: float, where: str) -> float:
+    if isinstance(value, int) and abs(value) > EXACT:
+        _refuse(where, f"{value} would be a float, which is all that protobuf has for JSON: integers are up to 2^53")
+    return float(value)
+
+
+def _json_of(value: Any, where: str) -> Any:
+    try:
+        return jsonable(value)
+    except TypeError as error:
+        raise TypeError(f"{where}: {error}") from None
 
 
 def _write_alternative(message: Any, union: Record, value: Any, where: str) -> None:

@@ -12,6 +12,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import pandas as pd
 import pytest
 from mlflow_grpc_client import (
     AsyncClient,
@@ -164,18 +165,45 @@ def test_answers_to_llm_payloads_come_bare(client):
 @pytest.mark.parametrize(
     ("bad", "error", "words"),
     [
-        ({"a": 1.5, "b": 1}, ValueError, "a: 1.5"),
-        ({"c": 1}, TypeError, "c: there is no such field"),
-        (5, TypeError, "int is no record"),
+        ({"a": 1.5, "b": 1}, ValueError, r"^\[1\]: a: 1\.5"),
+        ({"c": 1}, TypeError, r"^\[1\]: c: there is no such field"),
+        (5, TypeError, r"^\[1\]: int is no record"),
     ],
 )
 def test_a_record_that_cannot_be_sent(client, bad, error, words):
-    """Ends the stream with what is wrong with it, behind the answers to those before."""
+    """Ends the stream with what is wrong with it and its place, behind the answers to those before."""
     answers = client.model("numbers").predict_many([RECORDS[0], bad, RECORDS[2]])
     assert next(answers) == client.model("numbers").predict(RECORDS[0])
     with pytest.raises(error, match=words):
         next(answers)
     assert list(answers) == []
+
+
+def test_a_payload_that_is_too_large_to_be_sent(make, address):
+    """Ends the stream as any that cannot be sent: all before it are answered, and its place is named."""
+    client = make(address, max_message_bytes=1000)
+    texts = [*map(str, range(100)), "x" * 997]
+    assert list(client.stream_text(texts, model="text")) == texts
+    answers = client.stream_text([*texts, "x" * 998, "y"], model="text")
+    assert list(itertools.islice(answers, len(texts))) == texts
+    with pytest.raises(ValueError, match=r"^\[101\]: the message has 1001 bytes, and this client sends up to 1000"):
+        next(answers)
+    assert list(answers) == []
+    unbounded = make(address, max_message_bytes=-1)
+    assert list(unbounded.stream_text(["x" * 998], model="text")) == ["x" * 998]
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (pd.DataFrame({"a": [1], "b": [2.0]}), r"pandas\.DataFrame is rows in columns, give it to predict"),
+        ({"a": 1, "b": 2.0}, "dict is one record, give it in a list"),
+    ],
+)
+def test_what_is_no_iterable_of_records(client, records, words):
+    """It is said what to do, not what the names of the fields are no records for."""
+    with pytest.raises(TypeError, match=words):
+        next(client.model("numbers").predict_many(records))
 
 
 def test_what_the_caller_s_records_raise(client):
@@ -484,7 +512,7 @@ def test_the_command(address):
     }
     assert run_command(*arguments, lines=good) == (0, [expected], "")
     assert run_command(*arguments, lines=b"") == (0, [], "")
-    assert run_command(*arguments, lines=good + b"\n\xff\n") == (2, [expected], "error: the payload is not UTF-8\n")
+    assert run_command(*arguments, lines=good + b"\n\xff\n") == (2, [expected], "error: line 2: it is not UTF-8\n")
     code, out, error = run_command(*arguments, "payload", lines=b"")
     assert (code, out, error) == (2, [], "error: --stream reads its payloads from stdin: give none\n")
 

@@ -34,7 +34,7 @@ from tests.support.servers import free_port, serving_models
 NEWER = "tests.support.newer_models."
 ZOO = (
     "numbers", "every_column", "optional", "unnamed", "unnamed_one", "structures", "nested", "tensor", "tensor_ints",
-    "tensors", "params", "no_signature",
+    "tensors", "params", "no_signature", "hint_dict", "hint_any", "hint_person", "unnamed_map", "unnamed_object",
 )  # fmt: skip
 
 
@@ -167,6 +167,38 @@ def test_rows_with_names(client, name, rows, payload):
 def test_rows_without_names(client, name, rows, payload):
     """Arrays and nested lists for tensors, and for columns that have no names."""
     same(client, name, rows, payload)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("hint_any", [{"value": 5}, {"value": {"value": 5}}, {}, [{"value": 1}], None, "x"]),
+        ("hint_dict", [{"value": 5}, {}]),
+        ("hint_person", [{"name": "x", "age": 3, "score": 0.5, "addresses": []}]),
+    ],
+)
+def test_dicts_that_are_values_of_the_only_input(client, name, values):
+    """Where it has no name a dict is what the model is given, alone, in rows and in a stream; keywords are fields."""
+    model = client.model(name)
+    expected = [in_any_order(each) for each in client.predict({"inputs": values}, model=name)]
+    assert [in_any_order(each) for each in model.predict(values)] == expected
+    assert [in_any_order(each) for each in model.predict_many(values)] == expected
+    assert [in_any_order(model.predict(value=value)) for value in values if value is not None] == [
+        each for each, value in zip(expected, values, strict=True) if value is not None
+    ]
+    for each, value in zip(expected, values, strict=True):
+        assert not isinstance(value, dict) or in_any_order(model.predict(value)) == each
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("unnamed_map", {"value": 5}), ("unnamed_object", {"name": "x", "age": 2**60})]
+)
+def test_dicts_that_are_values_of_a_column_without_a_name(client, name, value):
+    """The same of a signature."""
+    model = client.model(name)
+    (expected,) = client.predict({"dataframe_split": {"data": [[value]]}}, model=name)
+    answers = (model.predict(value), model.predict(value=value), *model.predict([value]), *model.predict_many([value]))
+    assert [in_any_order(each) for each in answers] == [in_any_order(expected)] * 4
 
 
 def test_one_row_of_a_tensor(client):
@@ -311,6 +343,8 @@ def test_options_hold_for_all_calls(make, bare):
     assert (sent["x-request-id"], sent["authorization"]) == ("mine", "x")
     with pytest.raises(ValueError, match="the timeout"):
         client.model("a", timeout_s=0)
+    with pytest.raises(TypeError, match=r"the name of a model is a text, .* not int"):
+        client.model(5)
     with pytest.raises(ValueError, match="metadata key"):
         client.model("a", metadata={"A": "x"})
 

@@ -186,7 +186,7 @@ def exact(value: Any) -> Any:
 def as_json_knows(value: Any) -> Any:
     """A JSON value as google.protobuf.Value has it: whole numbers are integers."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
-        return int(value)
+        return int(value) if repr(value) != "-0.0" else value
     if isinstance(value, list):
         return [as_json_knows(item) for item in value]
     return {key: as_json_knows(item) for key, item in value.items()} if isinstance(value, dict) else value
@@ -239,7 +239,8 @@ def test_the_client_reads_what_the_server_writes(whole, record):
         ({"counts": [1]}, TypeError, "counts: list is not a dict"),
         ({"holes": [1.0, "x"]}, TypeError, r"holes\[1\]: str is not a number"),
         ({"anything": {"a": [object()]}}, TypeError, r"anything\.a\[0\]: object has no JSON form"),
-        ({"anything": 2**53 + 1}, ValueError, "anything: 9007199254740993 is no float"),
+        ({"anything": 2**53 + 1}, ValueError, "anything: 9007199254740993 would be a float"),
+        ({"anything": {"a": [-(2**60)]}}, ValueError, r"anything\.a\[0\]: -1152921504606846976 would be a float"),
         ({"either": True}, ValueError, "either: bool is none of integer, text, double, m_Part"),
         ({"nope": 1}, TypeError, "nope: there is no such field; there are: integer, number"),
         ({"odd name (cm)": 1, "odd_name_cm": 1}, TypeError, "odd_name_cm: given twice"),
@@ -254,6 +255,14 @@ def test_the_client_reads_what_the_server_writes(whole, record):
         ({"moments": [pd.NaT]}, ValueError, r"moments\[0\]: NaT is no point in time"),
         ({"moments": [np.datetime64("NaT")]}, ValueError, r"moments\[0\]: NaT is no point in time"),
         ({"moments": [pd.NA]}, TypeError, r"moments\[0\]: .* is not a datetime"),
+        ({"moment": np.datetime64("10000-01-01")}, ValueError, "moment: .* between the years 1 and 9999"),
+        ({"moment": np.datetime64("10000", "Y")}, ValueError, "moment: .* between the years 1 and 9999"),
+        ({"moment": np.datetime64("0000-12", "M")}, ValueError, "moment: .* between the years 1 and 9999"),
+        ({"moment": np.datetime64(2**62, "Y")}, ValueError, "moment: .* between the years 1 and 9999"),
+        ({"moment": np.datetime64(2**62, "W")}, ValueError, "moment: .* between the years 1 and 9999"),
+        ({"moment": np.datetime64(1, "ps")}, ValueError, "moment: .* is finer than a nanosecond"),
+        ({"moment": np.datetime64(-1, "ps")}, ValueError, "moment: .* is finer than a nanosecond"),
+        ({"moment": np.datetime64(1, "as")}, ValueError, "moment: .* is finer than a nanosecond"),
         ({"moment": np.datetime64("12000-01-01")}, ValueError, "moment: .* between the years 1 and 9999"),
         ({"moment": pd.Timestamp(np.datetime64("12000-01-01", "s"))}, ValueError, "moment: .* 1 and 9999"),
         ({"anything": ENDLESS}, ValueError, "anything: it is nested too deeply, or contains itself"),
@@ -275,6 +284,8 @@ def test_refusals_name_the_field(whole, record, error, words):
     [
         ({"integer": np.int16(5), "flag": np.bool_(True), "number": np.float32(0.5)}, {"integer": 5, "flag": True, "number": 0.5}),
         ({"integer": 3.0, "number": 3}, {"integer": 3, "number": 3.0}),
+        ({"integer": np.array(5), "number": np.array(1.5), "either": np.array("x")}, {"integer": 5, "number": 1.5, "either": "x"}),
+        ({"holes": [np.array(1.5), None], "anything": np.array(2)}, {"holes": [1.5, None], "anything": 2}),
         ({"text": np.str_("x"), "blob": bytearray(b"x")}, {"text": "x", "blob": b"x"}),
         ({"size": Size.LARGE, "text": Size.SMALL}, {"size": "large one", "text": "small"}),
         ({"day": dt.date(2020, 2, 29), "uuid": UUID(int=1)}, {"day": "2020-02-29", "uuid": str(UUID(int=1))}),
@@ -290,6 +301,24 @@ def test_refusals_name_the_field(whole, record, error, words):
 def test_what_stands_for_the_same(whole, given, same_as):
     """Values of numpy and pandas, enum members, dates for texts, whole floats, both names of a field."""
     assert whole.message(given) == whole.message(same_as)
+
+
+def nested(wrap: Any, depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = wrap(value)
+    return value
+
+
+@pytest.mark.parametrize(("wrap", "most"), [(lambda value: [value], 48), (lambda value: {"k": value}, 32)])
+def test_what_is_nested_as_deep_as_protobuf_reads(whole, wrap, most):
+    """The deepest that is sent is read; what is a little deeper is refused here, by its field."""
+    message = whole.message({"anything": nested(wrap, most)})
+    assert type(message).FromString(message.SerializeToString()) == message
+    with pytest.raises(
+        ValueError, match=r"^anything: it is nested too deeply, or contains itself: .* 48 lists or 32 dicts"
+    ):
+        whole.message({"anything": nested(wrap, most + 1)})
 
 
 @pytest.mark.parametrize("value", [0, 1.0, "1", {"weight": 1.0}])
@@ -311,6 +340,14 @@ def test_a_union_keeps_the_type(whole, value):
         (pd.Timestamp("2020-02-29T12:00", tz="Europe/Berlin"), "2020-02-29T11:00:00Z"),
         (np.datetime64("1969-12-31T23:59:59.5"), "1969-12-31T23:59:59.500Z"),
         (np.datetime64("0001-01-01", "D"), "0001-01-01T00:00:00Z"),
+        (np.datetime64("0001", "Y"), "0001-01-01T00:00:00Z"),
+        (np.datetime64("9999-12", "M"), "9999-12-01T00:00:00Z"),
+        (np.datetime64("9999-12-31T23:59:59.999999", "us"), "9999-12-31T23:59:59.999999Z"),
+        (pd.Timestamp(np.datetime64("9999-12-31T23:59:59.999", "ms")), "9999-12-31T23:59:59.999Z"),
+        (np.datetime64(-3000, "ps"), "1969-12-31T23:59:59.999999997Z"),
+        (np.datetime64(2 * 10**9, "as"), "1970-01-01T00:00:00.000000002Z"),
+        (np.datetime64(5, ("s", 25)), "1970-01-01T00:02:05Z"),
+        (np.array(np.datetime64("2020-02-29")), "2020-02-29T00:00:00Z"),
         ("2020-02-29T12:00:00.123456789", "2020-02-29T12:00:00.123456789Z"),
         ("2020-02-29 12:00:00+02:00", "2020-02-29T10:00:00Z"),
         ("2020-02-29", "2020-02-29T00:00:00Z"),
@@ -413,6 +450,40 @@ def test_arrays_that_do_not_fit(arrays, name, value, error, words):
     """They are refused with the name of the field."""
     with pytest.raises(error, match=words):
         arrays.message({name: value})
+
+
+def test_an_element_may_be_an_array_without_a_dimension(arrays):
+    """As numpy gives it for one number."""
+    assert arrays.message({"double": [[np.array(0.5), 1.0]]}) == arrays.message({"double": [[0.5, 1.0]]})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("s", ["a", None]),
+        ("n", [1, None]),
+        ("n", pd.array([1, None], "Int64")),
+        ("b", [True, None]),
+    ],
+)
+def test_a_row_of_a_frame_that_lacks_what_is_needed(name, values):
+    """It is told so, also where pandas has NaN for want of another word."""
+    kinds = {"s": Kind.STRING, "n": Kind.LONG, "b": Kind.BOOLEAN}
+    record = Record("input", [Column(name, Scalar(kinds[name]))])
+    known = Known(Contract(record, record))
+    with pytest.raises(ValueError, match=rf"{name}\[1\]: there is no value for this row"):
+        known.batch(pd.DataFrame({name: values}))
+
+
+def test_rows_without_a_field_are_counted_by_a_column_that_can_be_null():
+    """MLflow takes no null for a whole number, and False for that of a boolean."""
+    kinds = {"flag": Kind.BOOLEAN, "whole": Kind.LONG, "data": Kind.BINARY, "text": Kind.STRING}
+    columns_of_all = [Column(name, Scalar(kind), required=False) for name, kind in kinds.items()]
+    for count, told in ((4, "text"), (3, "whole"), (1, "flag")):
+        record = Record("input", columns_of_all[:count])
+        message = Known(Contract(record, record)).batch([{}, {}])
+        assert {field.name for field, _ in message.ListFields()} == {told, f"{told}_nulls"}
+        assert list(getattr(message, f"{told}_nulls")) == [0, 1]
 
 
 def test_columns_of_a_frame_are_those_of_its_records(arrays):
