@@ -2,7 +2,7 @@
 
 Rule of this module: it is the only reader of the environment. A setting is declared once, as a field:
 its flags, its environment names in order of precedence, its default, unit, legal range and its words.
-The command line (`mlflow_grpc.cli`) and the table in the README are made from these declarations.
+The command line (`mlflow_grpc.cli`) and the table in docs/settings.md are made from these declarations.
 
 Precedence: flag over environment over default.
 """

@@ -1,4 +1,4 @@
-"""Prints the README's table of settings, made from their declarations (`python scripts/settings_table.py`)."""
+"""Prints the table of docs/settings.md, made from their declarations (`python scripts/settings_table.py`)."""
 
 from mlflow_grpc import cli, settings
 

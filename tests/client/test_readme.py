@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import mlflow_grpc_client
 import pytest
-from mlflow_grpc_client import cli, errors
+from mlflow_grpc_client import Client, cli, errors
 
 from mlflow_grpc.payload.scoring import ScoringCodec
 from tests.support.servers import ROOT, serving
@@ -38,6 +39,15 @@ def test_python_blocks(iris, certificates, code, tmp_path, monkeypatch):
         printed = stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102
     assert printed.getvalue().splitlines() == expected
+
+
+def test_payloads_for_other_tools(iris):
+    """What the shell, grpcurl and Node are shown to send is what the example server takes."""
+    written = [json.loads(text) for text in re.findall(r"'(\{\".*\})'", README)]
+    payloads = [each.get("value") or json.dumps(each) for each in written]
+    assert len(payloads) == 3
+    with Client(iris.address) as client:
+        assert [client.predict_text(payload) for payload in payloads] == ['{"predictions": ["setosa"]}'] * 3
 
 
 def test_there_are_blocks():

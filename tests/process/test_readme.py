@@ -57,10 +57,12 @@ def test_python_blocks_run(served):
 
 
 def test_the_shell_example_runs(served):
-    """The command line of the client answers."""
+    """The command line of the client answers, in a shell that knows nothing but the system's commands."""
     port, _ = served
     (command,) = [text for text in blocks("sh") if "mlflow-grpc-predict" in text]
-    assert sh(command.replace("50051", str(port))) == '{"predictions": ["setosa", "setosa"]}\n'
+    (activate,) = [text for text in blocks("sh") if "activate" in text]
+    answer = sh(activate + command.replace("50051", str(port)), PATH=os.defpath)
+    assert answer == '{"predictions": ["setosa", "setosa"]}\n'
 
 
 def test_the_serve_examples_start(tmp_path):

@@ -1,4 +1,4 @@
-"""Settings: flag over environment over default, clear refusals, and a README that tells the same."""
+"""Settings: flag over environment over default, clear refusals, and a page that tells the same."""
 
 import os
 
@@ -122,9 +122,9 @@ def test_the_flags_of_mlflow_models_serve_are_taken():
 
 
 def test_the_readme_s_table_is_the_settings():
-    """The README has a row for each setting, as its declaration has it, and no row is left over."""
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `-")]
-    assert rows == settings_table.rows(), "run `python scripts/settings_table.py` and paste it into the README"
+    """docs/settings.md has a row for each setting, as its declaration has it, and no row is left over."""
+    rows = [line for line in (ROOT / "docs" / "settings.md").read_text().splitlines() if line.startswith("| `-")]
+    assert rows == settings_table.rows(), "run `python scripts/settings_table.py` and paste it there"
 
 
 def test_environment_is_read_at_load_only(monkeypatch):

@@ -1,0 +1,37 @@
+"""docs/streams.md: its examples run, from the model that is written to the words that come back."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.servers import ROOT, Process, ready_address
+
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs" / "streams.md").read_text(), re.MULTILINE | re.DOTALL)
+SCRIPTS = Path(sys.executable).parent
+
+
+def run(code: str, folder: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_an_answer_in_parts(tmp_path):
+    """The model is logged into a directory and nothing else, the command serves it, and the client prints its words."""
+    make, call = [text for name, text in BLOCKS if name == "python" and "predict_stream" in text]
+    ((command,),) = [text.splitlines() for name, text in BLOCKS if name == "sh"]
+    run(make, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["words"]
+    name, *words = command.split()
+    with Process([str(SCRIPTS / name), *words, "-p", "0"], cwd=tmp_path) as process:
+        words = run(call.replace("localhost:50051", ready_address(process)), tmp_path)
+    assert words == ["one", "after", "the", "other"]
+
+
+def test_many_requests(iris, tmp_path):
+    """The example prints an answer for each payload."""
+    (call,) = [text for name, text in BLOCKS if name == "python" and "client.stream(" in text]
+    assert run(call.replace("localhost:50051", iris.address), tmp_path) == ["['setosa']"] * 500
