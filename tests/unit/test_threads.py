@@ -193,7 +193,7 @@ def test_a_late_outcome_is_for_nobody():
 
     async def check():
         threads, gate = ModelThreads(1), Gate()
-        task = asyncio.create_task(threads.run(gate, deadline=time.monotonic() + 0.01))
+        task = asyncio.create_task(threads.run(gate, deadline=time.monotonic() + 0.5))
         await gate.until_entered()
         with pytest.raises(TimeoutError):
             await task

@@ -87,11 +87,12 @@ def test_the_server_s_time_limit(gated):
 
 def test_expired_work_is_not_run(gated):
     """A call whose deadline passes while it waits for a thread never reaches the model."""
-    model, _, call = gated
+    model, server, call = gated
     holders = [start(call, "hold", timeout=30) for _ in range(2)]
     model.wait_until_entered(2)
     late = start(call, "late", timeout=0.1)
     assert code(late) is grpc.StatusCode.DEADLINE_EXCEEDED
+    until_in_flight(server, 2)
     model.let_go()
     assert [code(holder) for holder in holders] == [grpc.StatusCode.OK] * 2
     assert call("after") == "<after>"
