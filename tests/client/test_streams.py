@@ -517,6 +517,17 @@ def test_the_command(address):
     assert (code, out, error) == (2, [], "error: --stream reads its payloads from stdin: give none\n")
 
 
+def test_a_line_that_is_too_large(address):
+    """It is named by its number, blank lines counted, behind the answers to the lines before."""
+    code = "from functools import partial; from mlflow_grpc_client import cli; "
+    code += "cli.Client = partial(cli.Client, max_message_bytes=1000); cli.main()"
+    whole = [sys.executable, "-c", code, "-a", address, "-m", "text", "--stream"]
+    lines = b"a\n\nb\n" + b"x" * 998 + b"\nc\n"
+    done = subprocess.run(whole, input=lines, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, b"a\nb\n")
+    assert done.stderr.startswith(b"error: line 4: the message has 1001 bytes, and this client sends up to 1000")
+
+
 def test_the_command_writes_a_line_an_answer(address):
     """A text of several lines is a JSON string."""
     code, out, _ = run_command("-a", address, "-m", "lines", "--stream", lines=b'one\n{"two": 2}\n')

@@ -148,13 +148,18 @@ def test_numbers_without_a_value(typed, rows):
     same(typed, "optional", split(in_order), columns)
 
 
-@pytest.mark.parametrize("name", ["may_long", "may_boolean", "may_integer", "may_float", "may_string"])
+@pytest.mark.parametrize(
+    "name", ["may_long", "may_boolean", "may_integer", "may_float", "may_string", "may_binary", "may_datetime"]
+)
 def test_nulls_of_other_columns(typed, name):
-    """What MLflow makes of null in them, or its refusal."""
+    """What MLflow makes of null in them (False of a boolean), or its refusal, of whole numbers and bytes."""
     caller, oracle = typed("optional")
-    value: Any = {"may_boolean": True, "may_string": "x"}.get(name, 1)
-    payload = split({"need": [1.0, 2.0], name: [value, None]})
+    values = {"may_boolean": True, "may_string": "x", "may_binary": "AQ==", "may_datetime": "2020-02-29T12:00:00Z"}
+    value: Any = values.get(name, 1)
+    payload = split({"need": [1.0, 2.0], name: [value.removesuffix("Z") if isinstance(value, str) else value, None]})
     status, answer = oracle(json.dumps(payload), "application/json")
+    assert (status != 200) == (name in ("may_long", "may_integer", "may_binary"))
+    assert ("bool False" in answer) == (name == "may_boolean")
     fields = {"need": [1.0, 2.0], name: [value, value], f"{name}_nulls": [1]}
     outcome, got = caller.outcome("rows_optional_predict_batch", fields)
     assert (outcome == "OK") == (status == 200), (got, answer)

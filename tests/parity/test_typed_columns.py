@@ -146,3 +146,12 @@ def test_nesting_that_protobuf_does_not_read(pair):
     status, details = typed.outcome("rows_unnamed_any_predict", message)
     assert status == "INVALID_ARGUMENT"
     assert "or is nested more than 100 messages deep" in details
+
+
+def test_a_type_hint_without_its_value(pair):
+    """It is null to MLflow, which takes that for no text; no call without a row is made of it."""
+    oracle, call, _ = pair("hint_str")
+    assert oracle(json.dumps({"inputs": [None]}), "application/json")[0] == 400
+    status, details = TypedCaller(call.channel).outcome("hint_str_predict", {})
+    assert status == "INVALID_ARGUMENT"
+    assert "each item of inputs must be string" in details
