@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,21 @@ CHECK = "/grpc.health.v1.Health/Check"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
+@contextmanager
+def what_a_child_does_at_sighup(handler: signal.Handlers) -> Iterator[None]:
+    """Has processes inherit that SIGHUP is ignored or not, whichever holds for the tests themselves."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_idle_server_ends_at_once(start, number):
     """Exit code 0, no traceback."""
-    process = start()
+    with what_a_child_does_at_sighup(signal.SIG_DFL):
+        process = start()
     ready_address(process)
     process.signal(number)
     assert process.wait(10) == 0
@@ -84,7 +97,8 @@ def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_terminal_that_closes_drains(start, connect, tmp_path, workers):
     """SIGHUP comes to all processes of the group, and often twice: calls in flight finish, and the exit code is 0."""
-    process = start("-w", str(workers))
+    with what_a_child_does_at_sighup(signal.SIG_DFL):
+        process = start("-w", str(workers))
     call = connect(process)
     held = Held(call, tmp_path)
     pids = [int(match[1]) for line in list(process.stderr) if (match := re.search(r"started, pid (\d+)", line))]
@@ -100,11 +114,8 @@ def test_a_terminal_that_closes_drains(start, connect, tmp_path, workers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nohup(start, connect, tmp_path, workers):
     """A server that is started with SIGHUP ignored outlives its terminal, and SIGTERM is the first signal."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
+    with what_a_child_does_at_sighup(signal.SIG_IGN):
         process = start("-w", str(workers), "--drain-timeout", "600")
-    finally:
-        signal.signal(signal.SIGHUP, before)
     held = Held(connect(process), tmp_path)
     ignored = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{process.popen.pid}/status").read_text(), re.MULTILINE)
     assert ignored
