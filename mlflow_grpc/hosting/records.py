@@ -5,6 +5,7 @@ Rule of this module: what a schema says is said by its own library (pydantic 1 o
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -93,7 +94,7 @@ def schema_of(inputs: Any, outputs: Any) -> RecordSchema:
     raise StartError(f"the model's input_schema is neither a pydantic class nor a Schema object, but {inputs!r:.200}")
 
 
-class _Outputs:
+class _Outputs(ABC):
     """What all libraries have in common: how outputs are written."""
 
     @property
@@ -116,8 +117,9 @@ class _Outputs:
             plain = python  # JSON has no text for bytes that are not UTF-8; a message has them.
         return in_full(plain, python, self._place_of_outputs)
 
+    @abstractmethod
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        raise NotImplementedError
+        """The JSON Schemas of inputs and outputs."""
 
     @cached_property
     def _place_of_outputs(self) -> Place:
