@@ -112,10 +112,9 @@ class _NamedDecoder(ABC):
 
     def decode(self, text: str) -> PlainRows | None:
         """The rows of a payload, or None if it is not plain."""
-        entry = _only_entry(text)
-        if entry is None or entry[0] not in self._read:
-            return None
-        return self._read[entry[0]](entry[1])
+        key, value = _only_entry(text) or ("", None)
+        read = self._read.get(key)
+        return read(value) if read is not None else None
 
     def row(self, values: list[Any]) -> PlainRows | None:
         """One row of a value for each column."""
@@ -217,11 +216,12 @@ class MatrixDecoder(_NamedDecoder):
         self._index = pd.Index(names)
         self._array_of = cells.OF_COLUMN[kind]
         self._dtype = kind.to_numpy()
+        self._is_of_doubles = kind is DataType.double
         self._in_order = list(range(self._width))
 
     def decode(self, text: str) -> PlainRows | None:
         """The rows of a payload, or None if it is not plain."""
-        if self._dtype == np.float64 and (found := bulk.split(text)):
+        if self._is_of_doubles and (found := bulk.split(text)):
             names, matrix = found
             if (places := self._places(tuple(names))) and matrix.shape[1] == self._width:
                 return self._ordered(matrix, places)

@@ -68,17 +68,13 @@ class Call:
         self.engine: Any = None  # What runs that model; set by the servicer too.
         self.end_reading: Callable[[], object] | None = None  # Of a stream; set by the servicer if it has a use for it.
         self.request_bytes = self.response_bytes = 0
-        self.started = time.perf_counter()
-        self._metadata = context.invocation_metadata() or ()
+        self.started = time.monotonic()
+        self._metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         self.request_id = _request_id(self.metadata(status.REQUEST_ID_KEY))
 
     def metadata(self, key: str) -> str | None:
         """The value that the caller sent under `key`, the last one if there are several."""
-        found = None
-        for name, value in self._metadata:
-            if name == key and isinstance(value, str):
-                found = value
-        return found
+        return self._metadata.get(key)
 
     async def write(self, message: Message) -> None:
         """Sends one message of a stream; waits while the peer takes none."""
@@ -221,7 +217,7 @@ class Calls:
             answer = None
             task = asyncio.current_task()
             self._open[task] = call
-            self._last_arrived = time.monotonic()
+            self._last_arrived = call.started
             arrived = False
             try:
                 try:
@@ -293,7 +289,7 @@ def as_serving_error(error: BaseException) -> ServingError:
 
 def log_failed_request(call: Call, error: ServingError, place: int) -> None:
     """Writes the log line of one request of a stream that failed; the places are counted from 0."""
-    _write(_level_of(error), "request", call, error.status.value, error.__cause__, place=place, **_said(error))
+    _write(_level_of(error), "request", call, error.status.value, error.__cause__, {"place": place, **_said(error)})
 
 
 def _level_of(error: ServingError) -> int:
@@ -324,13 +320,11 @@ def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
 
 def _log(level: int, call: Call, code: str, *, cause: BaseException | None = None, **more: Any) -> None:
     """Writes the one log line of a call."""
+    duration_ms = round((time.monotonic() - call.started) * 1000, 3)
+    _write(level, "call", call, code, cause, {"duration_ms": duration_ms, **more})
+
+
+def _write(level: int, what: str, call: Call, code: str, cause: BaseException | None, more: dict[str, Any]) -> None:
     if logs.calls.takes(level):
-        duration_ms = round((time.perf_counter() - call.started) * 1000, 3)
-        _write(level, "call", call, code, cause, duration_ms=duration_ms, **more)
-
-
-def _write(level: int, what: str, call: Call, code: str, cause: BaseException | None, **more: Any) -> None:
-    if not logs.calls.takes(level):
-        return
-    fields = {"request_id": call.request_id, "method": call.method, "model": call.model, "status": code, **more}
-    logs.calls.write(level, what, fields, cause)
+        fields = {"request_id": call.request_id, "method": call.method, "model": call.model, "status": code, **more}
+        logs.calls.write(level, what, fields, cause)
