@@ -23,24 +23,42 @@ CHECKED_PAYLOADS = 50
 BUSY_IN_FLIGHT = 32
 
 
+def _named(word: str) -> list[Workload]:
+    """The workloads whose name has a word in it."""
+    found = [workload for workload in WORKLOADS if word in workload.name]
+    if not found:
+        raise click.BadParameter(f"none has {word!r} in its name: {'; '.join(each.name for each in WORKLOADS)}")
+    return found
+
+
 @click.command()
-@click.option("--rounds", default=3, show_default=True, help="How many times each figure is taken, in turn.")
-@click.option("--seconds", default=5.0, show_default=True, help="For how long each time.")
-@click.option("--only", default="", help="Only workloads whose name has this in it.")
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many times each figure is taken, in turn.",
+)
+@click.option("--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="For how long each time.")
+@click.option(
+    "--only",
+    default="",
+    callback=lambda _context, _option, word: _named(word),
+    help="Only workloads whose name has this in it.",
+)
 @click.option("--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="Where results go.")
-def main(rounds: int, seconds: float, only: str, out: Path) -> None:
+def main(rounds: int, seconds: int, only: list[Workload], out: Path) -> None:
     """Compares this server, `mlflow models serve` and a bare echo, one after the other in each round."""
     try:
         version = load.check_installed()
         with tempfile.TemporaryDirectory() as directory:
-            workloads = [workload for workload in WORKLOADS if only in workload.name]
             figures: report.Figures = {
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
                 "machine": f"{os.cpu_count()} cores, {_processor()}",
                 "versions": ", ".join([*_versions(), version]),
                 "rounds": rounds,
                 "seconds": seconds,
-                "workloads": [_compare(workload, Path(directory), rounds, seconds) for workload in workloads],
+                "workloads": [_compare(workload, Path(directory), rounds, seconds) for workload in only],
             }
     except (load.LoadError, RuntimeError) as error:
         sys.exit(str(error))
@@ -48,7 +66,7 @@ def main(rounds: int, seconds: float, only: str, out: Path) -> None:
     click.echo(f"written to {out}")
 
 
-def _compare(workload: Workload, directory: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def _compare(workload: Workload, directory: Path, rounds: int, seconds: int) -> dict[str, Any]:
     model = directory / f"model-{len(list(directory.iterdir()))}"
     workload.save(model)
     with _started(model, directory) as servers:

@@ -53,7 +53,7 @@ def run(
     answer: str,
     *,
     in_flight: int,
-    seconds: float,
+    seconds: int,
     scratch: Path,
     rate: float | None = None,
 ) -> Measured:
@@ -84,7 +84,7 @@ def run(
     else:
         command += ["--h1", "-H", "content-type: application/json"]
     log.unlink(missing_ok=True)
-    command += [f"-D{seconds:g}", server.url]
+    command += [f"-D{seconds}", server.url]
     if server.http2:
         # Warmed up in a run of its own, because h2load's option counts the bytes of both together. They are needed: a
         # gRPC error is an HTTP success without data, and only the bytes tell how many answers there were.

@@ -95,13 +95,16 @@ def markdown(figures: Figures) -> str:
 
 
 def plot(figures: Figures, path: Path) -> None:
-    """Throughput, and p50 and p99, against calls in flight."""
+    """Throughput, and p50 and p99, against calls in flight; no file if no workload has several counts of them."""
+    shown = [workload for workload in figures["workloads"] if len(workload["throughput"]) > 1]
+    path.unlink(missing_ok=True)  # Of a run before, which had others.
+    if not shown:
+        return
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = [workload for workload in figures["workloads"] if len(workload["throughput"]) > 1]
     figure, axes = plt.subplots(2, len(shown), figsize=(5.5 * len(shown), 7), squeeze=False, layout="constrained")
     for workload, (top, bottom) in zip(shown, axes.T, strict=True):
         for name in (OURS, TYPED, MLFLOW, ECHO):
