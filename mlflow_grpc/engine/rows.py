@@ -25,6 +25,10 @@ TOLERANCE = 1e-9
 """How far, relatively, a float of a batch may be from the one predicted alone: sums over more rows are taken
 in another order by the libraries below."""
 
+FEWEST_SAMPLES, BUDGET_S = 4, 0.25
+"""How many samples a model is tried with: as many as it takes one by one in that time, in seconds, since a server that
+starts is waited for.
+"""
 
 QUICK_S = 0.003
 """The longest that the largest batch may take, in seconds, for the event loop to run it itself; under load it waits
@@ -168,11 +172,12 @@ def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: list[Pla
     if not samples:
         return False, "it has no input example to check it with"
     try:
-        agreement = _agreement(runner, samples)
+        alone = _alone(runner, samples)
+        agreement = _agreement(runner, samples[: len(alone)], alone)
     except Exception as error:  # noqa: BLE001 - a model of any kind
         return False, f"the check failed with {type(error).__name__}"
     runner.together = agreement in (Agreement.TO_THE_BIT, Agreement.BUT_FOR_TIES)
-    return agreement is not Agreement.NONE, f"of {len(samples)} sample rows, {agreement.value}"
+    return agreement is not Agreement.NONE, f"of {len(alone)} sample rows, {agreement.value}"
 
 
 def _is_list_of_outputs(predictions: list[Any], rows: int) -> bool:
@@ -199,8 +204,16 @@ class Agreement(Enum):
     NONE = "predicted together and one by one, the answers differ"
 
 
-def _agreement(runner: RowRunner, samples: list[PlainRows]) -> Agreement:
-    alone = [runner.run([sample])[0] for sample in samples]
+def _alone(runner: RowRunner, samples: list[PlainRows]) -> list[str]:
+    """The answers to as many samples as can be had in the time that there is for it."""
+    alone: list[str] = []
+    began = time.perf_counter()
+    while len(alone) < len(samples) and (len(alone) < FEWEST_SAMPLES or time.perf_counter() - began < BUDGET_S):
+        alone += runner.run([samples[len(alone)]])
+    return alone
+
+
+def _agreement(runner: RowRunner, samples: list[PlainRows], alone: list[str]) -> Agreement:
     agreement = _compared(runner, samples, alone)
     if agreement is not Agreement.TO_THE_BIT:
         return agreement

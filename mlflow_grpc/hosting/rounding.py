@@ -42,7 +42,7 @@ _TREES = ("kd_tree", "ball_tree")
 _SIZES = ((2, np.asfortranarray), (7, np.ascontiguousarray), (128, np.asfortranarray), (128, np.ascontiguousarray))
 """The sizes of the batches that are tried, and how their rows lie in memory."""
 
-_FEWEST_ROWS, _MOST_ROWS, _BUDGET_S = 16, 256, 0.05
+_FEWEST_ROWS, _MOST_ROWS, _BUDGET_S = 8, 256, 0.05
 """How many rows an estimator is tried with: as many as it takes alone in that time."""
 
 _ALIKE = 2

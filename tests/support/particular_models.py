@@ -1,11 +1,11 @@
 """Models of the ml_base interface whose records have what is easily taken for something else: unions and nulls."""
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from tests.support.newer_models import Echo
+from tests.support.newer_models import Mirror
 
 
 class Cat(BaseModel):
@@ -36,15 +36,12 @@ class Either(BaseModel):
     part: Narrow | Wide
 
 
-class Unions(Echo):
+class Unions(Mirror):
     """Gives back a record of unions."""
 
     qualified_name = "unions"
     input_schema = Either  # type: ignore[assignment]
     output_schema = Either  # type: ignore[assignment]
-
-    def predict(self, data: Any) -> Any:
-        return data
 
 
 class Inner(BaseModel):
@@ -59,12 +56,9 @@ class MayBeNull(BaseModel):
     ratio: float = 0.5
 
 
-class Nulls(Echo):
+class Nulls(Mirror):
     """Gives back a record that has to have fields which may be null."""
 
     qualified_name = "nulls"
     input_schema = MayBeNull  # type: ignore[assignment]
     output_schema = MayBeNull  # type: ignore[assignment]
-
-    def predict(self, data: Any) -> Any:
-        return data

@@ -1,5 +1,6 @@
-"""engine/rows.py and hosting/arrays.py: which models the event loop runs itself."""
+"""engine/rows.py and hosting/arrays.py: how models are tried at load, and which ones the event loop runs itself."""
 
+import itertools
 import types
 from typing import Any
 
@@ -28,6 +29,16 @@ def distance(one, other):
     return float(np.abs(one - other).sum())
 
 
+def loaded_of(estimator, frame, directory):
+    """An estimator as a server loads it."""
+    mlflow.sklearn.save_model(
+        estimator, directory / "m", signature=infer_signature(frame, estimator.predict(frame[:2])),
+        input_example=frame[:4], pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
+    )  # fmt: skip
+    uri = str(directory / "m")
+    return loading.load(ModelConfig(uri=uri, endpoint=True), Settings(model_uri=uri, port=0))
+
+
 def patched(estimator):
     estimator.predict = types.MethodType(type(estimator).predict, estimator)
     return estimator
@@ -48,13 +59,7 @@ def patched(estimator):
 )
 def test_only_what_runs_nothing_but_scikit_learn(model, bounded, tmp_path):
     """No function of a stranger's, no other processes: those could wait for anything, and the event loop with them."""
-    fitted = model.fit(FRAME, TARGET)
-    mlflow.sklearn.save_model(
-        fitted, tmp_path / "m", signature=infer_signature(FRAME, fitted.predict(FRAME)), input_example=FRAME,
-        pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
-    )  # fmt: skip
-    settings = Settings(model_uri=str(tmp_path / "m"), port=0)
-    loaded = loading.load(ModelConfig(uri=str(tmp_path / "m"), endpoint=True), settings)
+    loaded = loaded_of(model.fit(FRAME, TARGET), FRAME, tmp_path)
     model_of_mlflow: Any = loaded.model
     assert model_of_mlflow.is_bounded is bounded
     assert loaded.plain is not None
@@ -67,13 +72,8 @@ def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
         np.random.default_rng(0).normal(size=(10_000, 30)), columns=[f"f{place}" for place in range(30)]
     )
     fitted = KNeighborsClassifier(1000, algorithm="brute").fit(wide, wide["f0"] > 0)
-    mlflow.sklearn.save_model(
-        fitted, tmp_path / "m", signature=infer_signature(wide, fitted.predict(wide[:2])), input_example=wide[:3],
-        pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
-    )  # fmt: skip
-    settings = Settings(model_uri=str(tmp_path / "m"), port=0)
     with threadpool_limits(1):
-        loaded = loading.load(ModelConfig(uri=str(tmp_path / "m"), endpoint=True), settings)
+        loaded = loaded_of(fitted, wide, tmp_path)
     assert loaded.plain is not None
     assert not loaded.plain.inline
 
@@ -85,3 +85,13 @@ def test_a_list_of_outputs_is_not_cut_into_rows():
     assert rows.split(["a", "b", "c"], [1, 2]) == [["a"], ["b", "c"]]
     (one, other) = rows.split([np.zeros(3), np.ones(3)], [1, 1])
     assert (one[0].tolist(), other[0].tolist()) == ([0.0] * 3, [1.0] * 3)
+
+
+@pytest.mark.parametrize(("seconds_a_look", "tried"), [(0.001, 64), (1.0, 4)])
+def test_a_slow_model_is_tried_with_fewer_rows(seconds_a_look, tried, tmp_path, monkeypatch):
+    """A server that starts is waited for."""
+    clock = itertools.count(0.0, seconds_a_look)
+    monkeypatch.setattr(rows, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    loaded = loaded_of(LogisticRegression().fit(FRAME, TARGET), FRAME, tmp_path)
+    assert loaded.batching_reason.startswith(f"of {tried} sample rows")
+    assert loaded.batched
