@@ -253,7 +253,7 @@ def test_the_client_reads_what_the_server_writes(whole, record):
         ({"holes": np.ma.array([1.0, 5.0], mask=[False, True])}, ValueError, "holes: the array has masked values"),
         ({"holes": list(np.ma.array([1.0, 5.0], mask=[False, True]))}, TypeError, r"holes\[1\]: .*Masked"),
         ({"moments": [pd.NaT]}, ValueError, r"moments\[0\]: NaT is no point in time"),
-        ({"moments": [np.datetime64("NaT")]}, ValueError, r"moments\[0\]: NaT is no point in time"),
+        ({"moments": [np.datetime64("NaT", "ns")]}, ValueError, r"moments\[0\]: NaT is no point in time"),
         ({"moments": [pd.NA]}, TypeError, r"moments\[0\]: .* is not a datetime"),
         ({"moment": np.datetime64("10000-01-01")}, ValueError, "moment: .* between the years 1 and 9999"),
         ({"moment": np.datetime64("10000", "Y")}, ValueError, "moment: .* between the years 1 and 9999"),

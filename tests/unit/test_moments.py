@@ -45,7 +45,7 @@ def test_exactly(value, expected):
 @pytest.mark.parametrize(
     "value",
     [
-        np.datetime64("NaT"), pd.NaT, np.datetime64("10000-01-01"), np.datetime64("0000-12-31"), np.datetime64(1, "ps"),
+        np.datetime64("NaT", "ns"), pd.NaT, np.datetime64("10000-01-01"), np.datetime64("0000-12-31"), np.datetime64(1, "ps"),
         "yesterday", "2020-13-01", "2020-01-01T00:00:00.1234567891", "", 5, datetime.date(2020, 1, 1), None,
     ],
 )  # fmt: skip

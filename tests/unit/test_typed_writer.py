@@ -42,7 +42,7 @@ SMALL, WORDS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("
     [
         (Scalar(Kind.STRING), pd.Timestamp("2020-01-01T00:00:00.123456789"), "2020-01-01T00:00:00.123456789"),
         (Scalar(Kind.DATETIME), pd.NaT, None),
-        (Scalar(Kind.DATETIME), np.datetime64("NaT"), None),
+        (Scalar(Kind.DATETIME), np.datetime64("NaT", "ns"), None),
         (Scalar(Kind.LONG), pd.NA, None),
         (MapOf(Scalar(Kind.LONG)), {1: 2, "a": 3}, {"1": 2, "a": 3}),
         (MapOf(Scalar(Kind.LONG)), {True: 2, None: 3}, {"true": 2, "null": 3}),
