@@ -22,28 +22,20 @@ from pydantic import (
 )
 
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.naming import Name
 from mlflow_grpc.settings import Batching, OnError, Payload, Settings
 
 MLMODEL_SCHEME = "mlmodel:"
 """Stands before the path of an MLModel class where an MLflow URI can stand too."""
 
-NAME = r"^[A-Za-z0-9._-]{1,128}$"
-CLASS_PATH = r"^[^\W\d]\w*(\.[^\W\d]\w*)+$"
+
+def _class_path(text: str) -> str:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", text):
+        raise ValueError("has to be like package.module.Class")
+    return text
 
 
-def _of_form(pattern: str, words: str) -> AfterValidator:
-    """Asks for a form, and says it in words that are no pattern."""
-
-    def check(text: str) -> str:
-        if not re.search(pattern, text):
-            raise ValueError(words)
-        return text
-
-    return AfterValidator(check)
-
-
-Name = Annotated[str, _of_form(NAME, "has to be of 1 to 128 letters, digits, '.', '_' and '-'")]
-ClassPath = Annotated[str, _of_form(CLASS_PATH, "has to be like package.module.Class")]
+ClassPath = Annotated[str, AfterValidator(_class_path)]
 
 
 class _Strict(BaseModel):

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.naming import Name
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,10 @@ class Settings(BaseSettings):
         "MLFLOW_GRPC_CONFIG",
         text="A YAML file that lists the models to serve; in place of MODEL_PATH.",
     )
-    model_name: Annotated[str | None, Flag(("--model-name",), metavar="NAME")] = setting(
+    model_name: Annotated[Name | None, Flag(("--model-name",), metavar="NAME")] = setting(
         None,
         "MLFLOW_GRPC_MODEL_NAME",
         text="The model's name for callers, in logs, answers and health; made from the URI if not given.",
-        pattern=r"^[A-Za-z0-9._-]{1,128}$",
     )
     lock: Annotated[Path | None, Flag(("--lock",), metavar="FILE")] = setting(
         None,

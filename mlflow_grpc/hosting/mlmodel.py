@@ -7,7 +7,6 @@ Rule of this module: neither is imported. What derives from their classes has im
 """
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from mlflow_grpc.hosting import classes, records
 from mlflow_grpc.hosting.model import About, SchemaTexts
 from mlflow_grpc.hosting.parts import each_part
 from mlflow_grpc.hosting.records import RecordRefused, RecordSchema
+from mlflow_grpc.naming import name_from
 
 NEWER, OLDER = "ml_base", "ml_model_abc"
 INTERFACE, DECORATOR, REFUSAL = "MLModel", "MLModelDecorator", "MLModelSchemaValidationException"
@@ -43,7 +43,7 @@ class MLModel:
         self._model = model
         self.qualified_name = _text(path, model, "qualified_name")
         self.version = _version(path, model, generation)
-        self.name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", self.qualified_name).strip("-")[:128] or "model"
+        self.name = name or name_from(self.qualified_name)
         self.description = f"MLModel, {generation}"
         self.schema: RecordSchema = records.schema_of(
             _property(path, model, "input_schema"), _property(path, model, "output_schema")

@@ -31,6 +31,7 @@ from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import About, InputRefused, SchemaTexts
 from mlflow_grpc.hosting.parts import each_part
 from mlflow_grpc.hosting.requirements import unmet_requirements
+from mlflow_grpc.naming import name_from
 from mlflow_grpc.settings import Requirements
 
 logger = logging.getLogger(__name__)
@@ -322,7 +323,7 @@ def name_from_uri(uri: str) -> str:
         label = uri.removeprefix("models:/").strip("/").split("/")[0].split("@")[0]
     else:
         label = Path(uri).resolve().name if "://" not in uri else uri.rstrip("/").rsplit("/", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-")[:128] or "model"
+    return name_from(label)
 
 
 def _fetch(uri: str) -> Path:

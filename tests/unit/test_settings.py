@@ -67,7 +67,7 @@ def test_precedence(monkeypatch, names, field, values):
         ({"pyfunc_config": "[1]"}, {}, "--model-config: must be a JSON object"),
         ({}, {"SERVING_MODEL_CONFIG": "{"}, "SERVING_MODEL_CONFIG: must be a JSON object"),
         ({"tls_cert": "/nowhere"}, {}, "--tls-cert '/nowhere': cannot read /nowhere: No such file"),
-        ({"model_name": "a/b"}, {}, "--model-name 'a/b'"),
+        ({"model_name": "a/b"}, {}, "--model-name 'a/b': has to be of 1 to 128 letters, digits, "),
         ({"reflection": "maybe"}, {}, "--reflection 'maybe'"),
     ],
 )
