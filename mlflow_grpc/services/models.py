@@ -36,13 +36,19 @@ class ModelsServicer:
         self._typed = typed
 
     async def ListModels(self, request: Any, call: Call) -> Message:
-        """All models, or a page of them."""
+        """All models, or a page of them.
+
+        Raises:
+            InvalidPayload: There are no pages of this size, or none that begins at this token.
+
+        """
         if request.page_size < 0:
             raise _refused("page_size", "must not be negative")
-        start = int(request.page_token or 0) if request.page_token.isdecimal() or not request.page_token else -1
         entries = self._catalog.entries
-        if not 0 <= start <= len(entries):
+        tokens = ["", *map(str, range(1, len(entries)))]
+        if request.page_token not in tokens:
             raise _refused("page_token", "must be a next_page_token of an answer before")
+        start = tokens.index(request.page_token)
         end = start + (request.page_size or len(entries))
         page: Message = _Page(
             models=[self._describe(entry) for entry in entries[start:end]],
@@ -51,7 +57,7 @@ class ModelsServicer:
         return page
 
     async def GetModel(self, request: Any, call: Call) -> Message:
-        """One model."""
+        """One model; see `Catalog.get` for the errors."""
         return self._describe(self._catalog.get(request.name, request.version))
 
     def _describe(self, entry: Entry) -> Message:

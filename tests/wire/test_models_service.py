@@ -69,7 +69,9 @@ def test_pages(described):
         names.append([model.name for model in page.models])
         token = page.next_page_token
     assert (names, token) == ([["params", "echo", "older_iris"], ["broken"]], "")
-    for wrong in ({"page_size": -1}, {"page_token": "x"}, {"page_token": "99"}, {"page_token": "²"}):
+    tokens = ("x", "99", "²", "01", "1" * 5000)
+    refused: list[dict[str, Any]] = [{"page_size": -1}, *({"page_token": each} for each in tokens)]
+    for wrong in refused:
         with pytest.raises(grpc.RpcError) as caught:
             ask(call, "ListModels", Page, **wrong)
         error: Any = caught.value
