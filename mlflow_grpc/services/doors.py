@@ -1,7 +1,7 @@
 """Where calls to models come in and go out, before anything of them is read.
 
 Rule of this module: a call is counted by the model that it is for from the moment that it is there; what comes in a
-stream is counted one by one, when it comes (`Engine.predict_in_turn`).
+stream is counted one by one, when it comes (`Engine.begin`).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Find = Callable[[Call], Engine]
 def named(catalog: Catalog) -> Find:
     """Finds the model that the metadata of a call name.
 
-    What it gives raises UnknownModel, ModelNotNamed or ModelNotLoaded.
+    What it gives raises what `Catalog.find` raises.
     """
     return lambda call: _found(call, catalog.find(call.metadata(MODEL_KEY)))
 
