@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
-from mlflow_grpc.hosting.model import InputRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +162,3 @@ class TextCodec:
             "The model's signature does not take one plain string. Serve it without --payload text and send JSON.",
             reason="INVALID_PARAMETER_VALUE",
         )
-
-
-__all__ = ["ABSENT", "PLAIN_INPUT", "Codec", "InputRefused", "ModelInput", "RecordCodec", "Records", "TextCodec"]
