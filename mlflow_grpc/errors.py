@@ -69,7 +69,8 @@ class ServingError(Exception):
         message: What is wrong and what to do, safe to show to the caller.
         status: Overrides the class's gRPC status.
         reason: Overrides the class's reason: one of MLflow's error codes, where MLflow has one.
-        error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED.
+        error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED, or the type of the exception that
+            the model raised, such as ValueError.
         violations: The columns or params at fault, where they are known.
         """
         super().__init__(message)

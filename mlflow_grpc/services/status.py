@@ -31,7 +31,7 @@ Trailers = tuple[tuple[str, str | bytes], ...]
 def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.StatusCode, str, Trailers]:
     """The status code, message and trailers of a failed call.
 
-    The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, MLflow's error class, model)
+    The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, error class, model)
     and, where fields are at fault, BadRequest. RESOURCE_EXHAUSTED says besides whether to try again.
     """
     message = _cut(error.message, MOST_MESSAGE_BYTES)
