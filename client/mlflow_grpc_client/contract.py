@@ -225,9 +225,10 @@ def check_typed(model: Any) -> None:
 
     """
     label, state = label_of(model), model.State.Name(model.state) if model.state in model.State.values() else ""
+    if state == "FAILED":
+        raise failure(grpc.StatusCode.FAILED_PRECONDITION, f"The model {label} could not be loaded: {model.error}.")
     if state != "READY":
-        said = f"The model {label} is not ready: {state or model.state}{': ' if model.error else ''}{model.error}."
-        raise failure(grpc.StatusCode.UNAVAILABLE, said)
+        raise failure(grpc.StatusCode.UNAVAILABLE, f"The model {label} is not ready: {state or model.state}.")
     if not model.rpcs:
         raise failure(grpc.StatusCode.UNIMPLEMENTED, f"The model {label} has no endpoint.")
     if not any(_is_typed(rpc.path) for rpc in model.rpcs):

@@ -32,8 +32,8 @@ _BY_A_STALE_CONTRACT = (
 )
 """How a call fails whose messages a restarted server does not know any more."""
 
-_GONE = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
-"""What is said of a model that a server does not have any more, or not with types."""
+_GONE = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+"""What is said of a model that a server does not have any more, or not with types, or could not load."""
 
 
 class BaseTypedModel:

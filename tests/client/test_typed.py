@@ -316,7 +316,7 @@ def test_none_is_no_default(client):
             r"has no signature, so no types: use client\.predict\(data, model='no_signature'\)",
         ),
         ("Quiet", "UNIMPLEMENTED", r"The model Quiet/1\.2\.0 has no endpoint"),
-        ("broken", "UNAVAILABLE", "The model broken is not ready: FAILED: no weights"),
+        ("broken", "FAILED_PRECONDITION", "The model broken could not be loaded: no weights"),
         ("", "INVALID_ARGUMENT", "name"),
     ],
 )
