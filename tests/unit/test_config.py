@@ -187,7 +187,7 @@ def test_a_file_beats_model_path_and_no_flag(tmp_path, monkeypatch):
 
 def test_the_readme_s_file(tmp_path):
     """What the README shows is a configuration file."""
-    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(r"^```yaml\n(models:.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert [model.source for model in read(tmp_path, text).models] == [
         "models/iris", "mlmodel:iris_model.iris_predict.IrisModel",
     ]  # fmt: skip
