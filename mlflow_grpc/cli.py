@@ -100,7 +100,7 @@ main.add_command(
     click.Command(
         "serve",
         callback=_serve,
-        help="Serves one model, or those of a configuration file, until SIGTERM or SIGINT.",
+        help="Serves one model, or those of a configuration file, until SIGTERM, SIGINT or SIGHUP.",
         context_settings={"help_option_names": ["--help"]},
         params=[
             *(_option(name, info) for name, info in settings.fields()),

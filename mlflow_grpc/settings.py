@@ -219,7 +219,7 @@ class Settings(BaseSettings):
     queue_bytes: Annotated[int, Flag(("--queue-bytes",), metavar="BYTES")] = setting(
         512 * 1024 * 1024,
         "MLFLOW_GRPC_QUEUE_BYTES",
-        text="The most bytes that their payloads come to; one call that is alone may be larger.",
+        text="The most bytes that the payloads of those calls come to; one call that is alone may be larger.",
         ge=1024,
         le=2**40,
     )
@@ -265,7 +265,7 @@ class Settings(BaseSettings):
     drain_timeout_s: Annotated[float, Flag(("--drain-timeout",), metavar="SECONDS")] = setting(
         30.0,
         "MLFLOW_GRPC_DRAIN_TIMEOUT",
-        text="How long calls in flight may take to finish after SIGTERM or SIGINT, in seconds.",
+        text="How long calls in flight may take to finish once a signal ends the server, in seconds.",
         ge=0,
         le=86_400,
         allow_inf_nan=False,
