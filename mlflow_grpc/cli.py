@@ -69,8 +69,6 @@ def choices(info: FieldInfo) -> list[str] | None:
 
 def default_text(info: FieldInfo) -> str:
     """A setting's default as a person would write it."""
-    if info.is_required():
-        return "required"
     value = info.default
     if isinstance(value, StrEnum):
         return value.value
@@ -87,7 +85,7 @@ def _option(name: str, info: FieldInfo) -> click.Option:
     """The flag of a setting; its words come from the setting's declaration."""
     flag, legal = settings.flag(info), choices(info)
     default = default_text(info)
-    note = "required" if info.is_required() else f"default: {default}" if default else "no default"
+    note = f"default: {default}" if default else "no default"
     return click.Option(
         [name, *([f"{flag.names[0]}/{flag.off}"] if flag.off else flag.names)],
         default=None,
