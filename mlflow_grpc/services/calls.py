@@ -305,7 +305,8 @@ def _said(error: ServingError) -> dict[str, str]:
 def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
     if data is grpc.aio.EOF:
         raise InvalidMessage(
-            f"The call carries no whole message; send one of type {request_class.DESCRIPTOR.full_name}."
+            f"The call carries no whole message of type {request_class.DESCRIPTOR.full_name}, or one that is larger "
+            "than the server takes."
         )
     call.request_bytes += len(data)
     try:
