@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from mlflow_grpc import settings
 from tests.support.servers import ROOT, Process, free_port, ready_address
 
 README = (ROOT / "README.md").read_text()
@@ -82,6 +84,18 @@ def test_the_serve_examples_start(tmp_path):
         words = command.split()
         with Process([str(SCRIPTS / words[0]), *words[1:], "-p", "0"], cwd=tmp_path) as process:
             ready_address(process)
+
+
+def test_the_pod():
+    """It waits for the drain, and asks the port that the server has by default; what it mounts is there."""
+    (text,) = [text for text in blocks("yaml") if "containers:" in text]
+    spec = yaml.safe_load(text)["spec"]
+    (container,) = spec["containers"]
+    known = {name: info.default for name, info in settings.fields()}
+    ports = [container[f"{kind}Probe"]["grpc"]["port"] for kind in ("startup", "readiness", "liveness")]
+    assert [*ports, container["ports"][0]["containerPort"]] == [known["port"]] * 4
+    assert spec["terminationGracePeriodSeconds"] == known["drain_timeout_s"] + 5
+    assert [each["name"] for each in container["volumeMounts"]] == [each["name"] for each in spec["volumes"]]
 
 
 def test_flags_in_the_text_exist():
