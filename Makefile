@@ -48,7 +48,7 @@ stress: $(VENV)/.dev ## long runs under load and faults, some minutes
 bench: $(VENV)/.dev ## time the server beside `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks
 
-check: $(VENV)/.dev ## lint, format, types, generated files, locks
+check: $(VENV)/.dev ## lint, format, types, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
