@@ -22,7 +22,10 @@ from mlflow_grpc.errors import Fault, InvalidMessage, NotReady, ServingError, St
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 
-if TYPE_CHECKING:  # Generic in the type stubs only.
+if TYPE_CHECKING:
+    from mlflow_grpc.engine.execution import Engine
+
+    # Generic in the type stubs only.
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
     Handlers = grpc.GenericRpcHandler
@@ -64,8 +67,8 @@ class Call:
     def __init__(self, method: str, context: "Context") -> None:
         self.method = method
         self.context = context
-        self.model = ""  # The name of the model that is called, for log and errors; set by the servicer.
-        self.engine: Any = None  # What runs that model; set by the servicer too.
+        self.model = ""  # The name of the model that is called, for log and errors; set by the door.
+        self.engine: Engine  # What runs that model; there once a door has let the call in.
         self.end_reading: Callable[[], object] | None = None  # Of a stream; set by the servicer if it has a use for it.
         self.request_bytes = self.response_bytes = 0
         self.started = time.monotonic()

@@ -41,10 +41,7 @@ class StreamServicer:
 
         def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
             asked = call.engine.text(request.value, content_type)
-            begun: Awaitable[asyncio.Future[Any]] = call.engine.begin(
-                asked, time_remaining_s=call.context.time_remaining()
-            )
-            return begun
+            return call.engine.begin(asked, time_remaining_s=call.context.time_remaining())
 
         await answer_each(requests, call, begin, _output, _failed)
 
