@@ -110,7 +110,9 @@ class Catalog:
             return known
         entry = self._named(wanted) if wanted else self._default()
         if entry.state is State.FAILED:
-            raise ModelNotLoaded(f"The model {entry.label} could not be loaded. The server's log says why.")
+            # Not its own name: one that was given none is known by where it was to come from.
+            which = f"The model {wanted}" if wanted else "The default model"
+            raise ModelNotLoaded(f"{which} could not be loaded. The server's log says why.")
         self._found[wanted] = entry  # As many at the most as there are ways to name the models.
         return entry
 
@@ -143,7 +145,7 @@ class Catalog:
     @property
     def names(self) -> list[str]:
         """The models that can be called, as a call writes them."""
-        return [entry.label for entry in self._callable()]
+        return [entry.label for entry in self._callable() if entry.state is not State.FAILED]
 
     def _callable(self) -> Iterator[Entry]:
         return (entry for entry in self.entries if entry.config.endpoint and entry.name)

@@ -96,6 +96,18 @@ def test_one_that_could_not_be_loaded():
         models.find("b")
     assert models.find("a").name == "a"
     assert models.entries[1].error == "why"
+    assert models.names == ["a"]
+
+
+def test_no_error_says_where_a_model_was_to_come_from():
+    """One without a name that could not be loaded is listed by its URI, which is none of a caller's business."""
+    models = catalog({"uri": "/srv/a", "default": True}, {"name": "b"}, load=False)
+    models.give_up(models.entries[0], "why")
+    models.place(models.entries[1], model("b"))
+    for wanted, expected in ((None, ModelNotLoaded), ("c", UnknownModel)):
+        with pytest.raises(expected) as caught:
+            models.find(wanted)
+        assert "srv" not in str(caught.value)
 
 
 def test_one_without_an_endpoint_cannot_be_called():
