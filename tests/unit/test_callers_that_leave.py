@@ -39,8 +39,6 @@ def test_grpc_says_nothing_of_an_answer_that_could_not_be_sent(caplog):
 )
 def test_a_part_that_cannot_be_sent_is_no_error_of_the_server(caplog, remaining_s, status):
     """A stream whose caller has gone is logged like one whose caller cancels: in one line, without a traceback."""
-    logs.calls.flush()  # What servers of other tests have left.
-    caplog.clear()
     caplog.set_level(logging.INFO)
     method = protos.service("MLflowStream").methods_by_name["predict_many"]
 

@@ -140,9 +140,8 @@ def test_a_request_that_fails_has_its_error_in_its_place(caplog):
     assert (violation.field, violation.description) == ("a", "is missing")
     assert "secret" not in answers[4].error.message
     lines: list[Any] = [record for record in caplog.records if record.message == "request"]
-    # Servers of other tests may have left lines of theirs.
-    told = [(each.fields["place"], each.fields["status"]) for each in lines if each.fields["request_id"] == "id-7"]
-    assert told == [(2, "INTERNAL"), (4, "INTERNAL")]
+    told = [(line.fields["place"], line.fields["request_id"], line.fields["status"]) for line in lines]
+    assert told == [(2, "id-7", "INTERNAL"), (4, "id-7", "INTERNAL")]
     assert "a secret" in caplog.text
 
 
