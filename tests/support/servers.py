@@ -181,6 +181,15 @@ class InProcess:
         """Runs a coroutine in the server's event loop and waits for its result."""
         return asyncio.run_coroutine_threadsafe(make(), self._loop).result(30)
 
+    def wait_until(self, condition: Callable[..., Any]) -> None:
+        """Returns once a condition holds in the server's event loop."""
+
+        async def turn() -> None:
+            while not condition():
+                await asyncio.sleep(0.001)
+
+        self.run(lambda: asyncio.wait_for(turn(), 20))
+
     def start(self, model: HostedModel | None, codec: Codec | None) -> None:
         self._thread.start()
 

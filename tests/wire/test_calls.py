@@ -116,14 +116,8 @@ def test_cancelled_work_is_not_run(gated):
 
 def until_in_flight(server: InProcess, calls: int) -> None:
     """Returns once the server has so many calls in flight."""
-    import asyncio
-
-    async def turn() -> None:
-        (entry,) = server.server.catalog.entries
-        while entry.engine.admission.in_flight != calls:
-            await asyncio.sleep(0)
-
-    server.run(lambda: asyncio.wait_for(turn(), 30))
+    (entry,) = server.server.catalog.entries
+    server.wait_until(lambda: entry.engine.admission.in_flight == calls)
 
 
 def test_a_thousand_cancels(gated):

@@ -75,13 +75,12 @@ def test_errors_name_the_model_that_was_called():
 def test_hung_calls_to_one_model_leave_the_others_alone(gated):
     """Its threads and its queue are its own: it refuses calls while the others answer."""
     with (
-        serving_all({"slow": gated, "b": says("b")}, threads=1, queue_calls=3) as (_, call),
+        serving_all({"slow": gated, "b": says("b")}, threads=1, queue_calls=3) as (running, call),
         ThreadPoolExecutor() as pool,
     ):
         held = [pool.submit(call, f"hold {number}", mlflow_model="slow") for number in range(3)]
-        gated.wait_until_entered()
-        while call.outcome("late", mlflow_model="slow", timeout=0.2)[0] != "RESOURCE_EXHAUSTED":
-            pass
+        running.wait_until(lambda: running.server.catalog.find("slow").engine.admission.in_flight == 3)
+        assert call.outcome("late", mlflow_model="slow")[0] == "RESOURCE_EXHAUSTED"
         assert [call("x", mlflow_model="b") for _ in range(20)] == ["b x"] * 20
         gated.let_go()
         assert [each.result() for each in held] == [f"<hold {number}>" for number in range(3)]

@@ -1,6 +1,5 @@
 """Streams over real gRPC: order, errors in their places, back-pressure, cancellation, draining; answers in parts."""
 
-import asyncio
 import queue
 import random
 import threading
@@ -73,16 +72,6 @@ def admission_of(server: Any) -> Any:
     return entry.engine.admission
 
 
-def waits_until(server: Any, condition: Any) -> None:
-    """Returns once a condition holds in the server's event loop."""
-
-    async def turn() -> None:
-        while not condition():
-            await asyncio.sleep(0.001)
-
-    server.run(lambda: asyncio.wait_for(turn(), 20))
-
-
 def test_answers_come_in_order():
     """However long each takes, and whichever of the threads runs it."""
 
@@ -152,11 +141,11 @@ def test_no_more_is_read_than_can_be_answered(gated):
     stream.send(*(f"hold {number}" for number in range(10 * READ_AHEAD)))
     model.wait_until_entered(4)
     admission = admission_of(server)
-    waits_until(server, lambda: admission.in_flight == READ_AHEAD)
+    server.wait_until(lambda: admission.in_flight == READ_AHEAD)
     model.let_go()
     stream.end()
     assert len(stream.rest()) == 10 * READ_AHEAD
-    waits_until(server, lambda: (admission.in_flight, admission.present) == (0, 0))
+    server.wait_until(lambda: (admission.in_flight, admission.present) == (0, 0))
 
 
 def test_a_reader_that_reads_nothing_holds_up_only_itself(gated):
@@ -169,7 +158,7 @@ def test_a_reader_that_reads_nothing_holds_up_only_itself(gated):
     with Caller(server.address) as other:
         for _ in range(50):
             assert other("y") == "<y>"
-        waits_until(server, lambda: admission_of(server).in_flight == 0)
+        server.wait_until(lambda: admission_of(server).in_flight == 0)
         assert len(model.calls) < 500
     stream.end()
     assert len(stream.rest()) == 1_250
@@ -182,9 +171,9 @@ def test_a_stream_that_is_cancelled_leaves_nothing_behind(gated):
     stream.send(*(f"hold {number}" for number in range(50)))
     model.wait_until_entered(4)
     admission = admission_of(server)
-    waits_until(server, lambda: admission.in_flight == 50)
+    server.wait_until(lambda: admission.in_flight == 50)
     stream.call.cancel()
-    waits_until(server, lambda: (admission.in_flight, admission.present) == (0, 0))
+    server.wait_until(lambda: (admission.in_flight, admission.present) == (0, 0))
     model.let_go()
     assert call("after") == "<after>"
     assert len(model.calls) <= 4 + 4 * 4 + 1  # Threads that take over from those whose callers have gone.
@@ -200,7 +189,7 @@ def test_the_deadline_of_a_stream_ends_it(gated):
     with pytest.raises(grpc.RpcError) as caught:
         next(answers)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    waits_until(server, lambda: admission_of(server).in_flight == 0)
+    server.wait_until(lambda: admission_of(server).in_flight == 0)
 
 
 def test_one_request_that_takes_too_long_has_its_error_in_its_place():
@@ -223,9 +212,9 @@ def test_streams_wait_for_room_and_leave_some_for_calls():
             stream.end()
         model.wait_until_entered()
         admission = admission_of(server)
-        waits_until(server, lambda: admission.in_flight == 5)
+        server.wait_until(lambda: admission.in_flight == 5)
         alone = call.raw.future(data_of("alone"), timeout=30)
-        waits_until(server, lambda: admission.in_flight == 6)
+        server.wait_until(lambda: admission.in_flight == 6)
         model.let_go()
         assert protos.Output.FromString(alone.result()).value == "<alone>"
         for stream in streams:
@@ -242,16 +231,16 @@ def test_a_large_request_is_not_overtaken_and_all_that_fit_are_let_in():
         held.send("hold 1", "hold 2")
         model.wait_until_entered(2)
         large.send("x" * 999)
-        waits_until(server, lambda: len(admission._in_line) == 1)
+        server.wait_until(lambda: len(admission._in_line) == 1)
         small.send("hold a", "hold b", "hold c")
-        waits_until(server, lambda: len(admission._in_line) == 2)
+        server.wait_until(lambda: len(admission._in_line) == 2)
         assert admission.in_flight == 2
         model.let_go()
         for stream, count in ((held, 2), (large, 1), (small, 3)):
             stream.end()
             assert len(stream.rest()) == count
         assert model.calls.index("x" * 999) == 2
-        waits_until(server, lambda: (admission.in_flight, admission._bytes, len(admission._in_line)) == (0, 0, 0))
+        server.wait_until(lambda: (admission.in_flight, admission._bytes, len(admission._in_line)) == (0, 0, 0))
 
 
 def test_what_waits_for_room_is_not_read_ahead():
@@ -262,7 +251,7 @@ def test_what_waits_for_room_is_not_read_ahead():
         stream.send(*["hold" + "x" * 996] * 50)
         model.wait_until_entered()
         admission = admission_of(server)
-        waits_until(server, lambda: len(admission._in_line) == 1)
+        server.wait_until(lambda: len(admission._in_line) == 1)
         assert admission.in_flight == 2
         model.let_go()
         stream.end()
@@ -279,7 +268,7 @@ def test_a_cancelled_stream_gives_its_turn_to_the_next():
         admission = admission_of(server)
         for place, stream in enumerate((second, third), start=1):
             stream.send("x")
-            waits_until(server, lambda place=place: len(admission._in_line) == place)
+            server.wait_until(lambda place=place: len(admission._in_line) == place)
         second.call.cancel()
         model.let_go()
         third.end()
@@ -320,10 +309,10 @@ def test_streams_that_wait_for_room_are_answered_when_the_server_drains():
         model.wait_until_entered()
         for place, stream in enumerate(others, start=1):
             stream.send("x")
-            waits_until(server, lambda place=place: len(admission_of(server)._in_line) == place)
+            server.wait_until(lambda place=place: len(admission_of(server)._in_line) == place)
         draining = threading.Thread(target=lambda: server.run(server.server.drain))
         draining.start()
-        waits_until(server, lambda: admission_of(server).stage.name == "DRAINING")
+        server.wait_until(lambda: admission_of(server).stage.name == "DRAINING")
         model.let_go()
         for stream, expected in ((first, "<hold>"), *((stream, "<x>") for stream in others)):
             assert stream.next().value == expected
@@ -386,7 +375,7 @@ def test_a_caller_that_leaves_closes_the_model_s_iterator(parts):
     assert words(next(answers)) == "one"
     assert model.held.acquire(timeout=30)
     answers.cancel()
-    waits_until(server, lambda: admission_of(server).in_flight == 0)
+    server.wait_until(lambda: admission_of(server).in_flight == 0)
     assert not model.closed.is_set()
     model.gate.release()
     assert model.closed.wait(10)
@@ -400,7 +389,7 @@ def test_an_iterator_that_is_left_between_two_parts_is_closed(parts):
     model, server, call = parts
     answers = stream_of(call, " ".join(["x" * 60_000] * 50))
     next(answers)
-    waits_until(server, lambda: len(model.made) > 1)
+    server.wait_until(lambda: len(model.made) > 1)
     answers.cancel()
     assert model.closed.wait(10)
     assert model.closed_in.startswith("model-")
@@ -412,7 +401,7 @@ def test_a_reader_that_is_slow_holds_no_thread(parts):
     model, server, call = parts
     answers = stream_of(call, " ".join(["x" * 60_000] * 50))
     next(answers)
-    waits_until(server, lambda: len(model.made) > 1)
+    server.wait_until(lambda: len(model.made) > 1)
     with Caller(server.address) as other:
         assert other("y") == "y"
     assert len(model.made) < 50
@@ -452,7 +441,7 @@ def test_a_model_whose_threads_are_all_held_answers_in_time():
                 list(answers)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert time.monotonic() - began < 10
-        waits_until(server, lambda: admission_of(server).in_flight == 0)
+        server.wait_until(lambda: admission_of(server).in_flight == 0)
         for _ in hung:
             model.gate.release()
 
