@@ -1,6 +1,7 @@
 """engine/rows.py and hosting/arrays.py: how models are tried at load, and which ones the event loop runs itself."""
 
 import itertools
+import time
 import types
 from typing import Any
 
@@ -19,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading, rows
+from mlflow_grpc.payload.plain import PlainRows
 from mlflow_grpc.settings import Settings
 
 FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, -1.0, 2.0, 0.0]})
@@ -95,3 +97,19 @@ def test_a_slow_model_is_tried_with_fewer_rows(seconds_a_look, tried, tmp_path, 
     loaded = loaded_of(LogisticRegression().fit(FRAME, TARGET), FRAME, tmp_path)
     assert loaded.batching_reason.startswith(f"of {tried} sample rows")
     assert loaded.batched
+
+
+def test_the_largest_batch_of_a_slow_model_is_not_waited_for():
+    """A hundred and twenty-eight rows, three times, were a minute and more of the start."""
+    ran: list[int] = []
+
+    class Slow:
+        is_bounded = True
+
+        def predict(self, members):
+            ran.append(len(members))
+            time.sleep(2 * rows.QUICK_S)
+
+    slow: Any = Slow()
+    assert not rows.is_quick(slow, slow, [PlainRows(None, 1)] * 4, 128)
+    assert ran == [1, 1, 1]
