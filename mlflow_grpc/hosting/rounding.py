@@ -6,6 +6,7 @@ something else where two are as good as tied. Sample answers do not show that; t
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
@@ -46,7 +47,7 @@ _FEWEST_ROWS, _MOST_ROWS, _BUDGET_S = 8, 256, 0.05
 """How many rows an estimator is tried with: as many as it takes alone in that time."""
 
 _ALIKE = 2
-"""How many parts of one kind and width are tried: the trees of a forest are all the same in this."""
+"""How many parts of one kind, width and parameters are tried: the trees of a forest are all the same in this."""
 
 TIE = 1e-6
 """Two scores that are no further apart are tied, as a share of the largest; the last digits are far below that."""
@@ -98,14 +99,15 @@ def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
 
     """
     estimator = model.get_raw_model()
-    tried: list[tuple[type, int]] = []
+    tried: Counter[str] = Counter()
     inexact = []
     for part in parts_of(estimator):
         width = getattr(part, "n_features_in_", None)
-        if not isinstance(width, int) or _inner(part) is not None or tried.count((type(part), width)) >= _ALIKE:
+        if not isinstance(width, int) or _inner(part) is not None:
             continue
-        tried.append((type(part), width))
-        if not _is_exact(part, width):
+        kind = _kind_of(part, width)
+        tried[kind] += 1
+        if tried[kind] <= _ALIKE and not _is_exact(part, width):
             inexact.append(part)
     if not inexact:
         return Exactness.EXACT, None
@@ -119,6 +121,13 @@ def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
     ):
         return Exactness.UNKNOWN, None
     return Exactness.BUT_FOR_TIES, Scores(estimator, scores, table)
+
+
+def _kind_of(part: Any, width: int) -> str:
+    """What parts that compute in the same way have in common: neighbours may be looked for in several ways."""
+    params = part.get_params(deep=False) if hasattr(part, "get_params") else {}
+    given = {name: value for name, value in params.items() if name != "random_state"}
+    return repr((type(part), width, getattr(part, "_fit_method", None), given))
 
 
 def _inner(estimator: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from mlflow.models import infer_signature
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
@@ -150,3 +150,10 @@ def test_ties_are_in_doubt():
         assert predicted.tolist() == estimator.predict(asked).tolist()
         assert tied == [0, 2]
         assert scores.predict(asked[1:2])[1] == []
+
+
+@pytest.mark.parametrize("ways", [("brute", "kd_tree", "kd_tree"), ("kd_tree", "kd_tree", "brute")])
+def test_parts_of_one_kind_that_compute_in_several_ways(ways):
+    """Two of three were looked at: those that look for neighbours in trees, but not the one that computes distances."""
+    voters = [(f"v{place}", KNeighborsClassifier(3, algorithm=way)) for place, way in enumerate(ways)]
+    assert exactness(VotingClassifier(voters).fit(COARSE, THREE))[0] is Exactness.UNKNOWN
