@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum, auto
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ well above the next, no last digit changes the label.
 
 _BY_DISTANCE = ("sklearn.neighbors.", "sklearn.cluster.", "sklearn.semi_supervised.", "sklearn.impute._knn")
 """Modules of estimators that pick the nearest by distances which they do not show; what they show is computed anew."""
+
+_KNOWN = ("sklearn.", "xgboost.", "lightgbm.", "catboost.")
+"""Libraries whose estimators say how many columns they take, unless they take texts or labels, or are trees."""
 
 _TREES = ("kd_tree", "ball_tree")
 """Ways to find neighbours that go by one row at a time."""
@@ -103,7 +107,11 @@ def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
     inexact = []
     for part in parts_of(estimator):
         width = getattr(part, "n_features_in_", None)
-        if not isinstance(width, int) or _inner(part) is not None:
+        if _inner(part) is not None:
+            continue
+        if not isinstance(width, Integral):
+            if _is_strange(part):
+                inexact.append(part)
             continue
         kind = _kind_of(part, width)
         tried[kind] += 1
@@ -123,7 +131,13 @@ def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
     return Exactness.BUT_FOR_TIES, Scores(estimator, scores, table)
 
 
-def _kind_of(part: Any, width: int) -> str:
+def _is_strange(part: Any) -> bool:
+    """Whether it computes something, and neither says how many columns it takes nor is of a library that is known."""
+    computes = any(hasattr(part, method) for method in (*_DECIDING, "predict"))
+    return computes and not type(part).__module__.startswith(_KNOWN)
+
+
+def _kind_of(part: Any, width: Integral) -> str:
     """What parts that compute in the same way have in common: neighbours may be looked for in several ways."""
     params = part.get_params(deep=False) if hasattr(part, "get_params") else {}
     given = {name: value for name, value in params.items() if name != "random_state"}
@@ -148,10 +162,10 @@ def _scores_of(estimator: Any) -> str | None:
     return next((_SCORES[base.__name__] for base in type(estimator).__mro__ if base.__name__ in _SCORES), None)
 
 
-def _is_exact(part: Any, width: int) -> bool:
+def _is_exact(part: Any, width: Integral) -> bool:
     if type(part).__module__.startswith(_BY_DISTANCE) and getattr(part, "_fit_method", None) not in _TREES:
         return False
-    rows = np.random.default_rng(0).normal(size=(_MOST_ROWS, width))
+    rows = np.random.default_rng(0).normal(size=(_MOST_ROWS, int(width)))
     names = getattr(part, "feature_names_in_", None)
     methods = [method for method in _DECIDING if hasattr(part, method)] or ["predict"]
     for method in methods:

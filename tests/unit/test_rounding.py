@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import infer_signature
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
@@ -50,6 +51,20 @@ def tying(estimator):
     return estimator
 
 
+class Halves(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Somebody's own classifier, which does not say how many columns it takes."""
+
+    def fit(self, rows, labels):
+        self.classes_ = np.unique(labels)
+        self.weights_ = np.zeros((20, 2))
+        self.weights_[:10, 0] = DICE.normal(size=10)
+        self.weights_[10:, 1] = self.weights_[9::-1, 0]
+        return self
+
+    def predict(self, rows):
+        return self.classes_[(np.asarray(rows) @ self.weights_).argmax(axis=1)]
+
+
 @pytest.fixture
 def load(tmp_path):
     """Saves a fitted estimator and loads it as the server does."""
@@ -74,6 +89,7 @@ def load(tmp_path):
         tying(LogisticRegression().fit(COARSE, THREE)),
         make_pipeline(StandardScaler(), LogisticRegression()).fit(COARSE, THREE),
         make_pipeline(PCA(5), KNeighborsClassifier(3)).fit(COARSE, THREE),
+        Halves().fit(COARSE, THREE),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
