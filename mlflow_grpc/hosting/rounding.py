@@ -41,6 +41,11 @@ _BY_DISTANCE = ("sklearn.neighbors.", "sklearn.cluster.", "sklearn.semi_supervis
 _KNOWN = ("sklearn.", "xgboost.", "lightgbm.", "catboost.")
 """Libraries whose estimators say how many columns they take, unless they take texts or labels, or are trees."""
 
+_ENCODERS = ("sklearn.preprocessing._encoders", "sklearn.preprocessing._label", "sklearn.compose.", "sklearn.pipeline")
+"""Modules of what may take categories or words only, and adds nothing up: the parts of a composition are looked at each
+by itself.
+"""
+
 _TREES = ("kd_tree", "ball_tree")
 """Ways to find neighbours that go by one row at a time."""
 
@@ -177,10 +182,17 @@ def _is_exact(part: Any, width: Integral) -> bool:
             if not _same_together(given, rows):
                 return False
         except Exception:  # noqa: BLE001 - it takes no such numbers
-            # An encoder of categories, or of words, adds nothing up.
-            if method != "transform":
+            if method != "transform" or not _is_exact_for_others(part, given, np.abs(rows)):
                 return False
     return True
+
+
+def _is_exact_for_others(part: Any, transform: Function, positive: npt.NDArray[Any]) -> bool:
+    """Whether what does not take any number is exact for those that it takes: none below zero, or no numbers at all."""
+    try:
+        return _same_together(transform, positive)
+    except Exception:  # noqa: BLE001 - it does not take these either
+        return type(part).__module__.startswith(_ENCODERS)
 
 
 class _OnFrame:

@@ -9,7 +9,7 @@ import pytest
 from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.decomposition import PCA
+from sklearn.decomposition import NMF, PCA
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -17,7 +17,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_limits
 
@@ -49,6 +49,13 @@ def tying(estimator):
     estimator.coef_ = np.array([[1.0] * 10 + [0.0] * 10, [0.0] * 10 + [1.0] * 10, [-1.0] * 20])
     estimator.intercept_ = np.zeros(3)
     return estimator
+
+
+def share_of_the_first(rows):
+    """Somebody's own function, which refuses most numbers."""
+    if not rows.max(axis=None) < 1:
+        raise ValueError("there are values of 0.0 to 0.9 only")
+    return rows / rows.iloc[0].sum()
 
 
 class Halves(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -129,6 +136,11 @@ def exactness(estimator, rows=COARSE):
         (SVC().fit(COARSE, THREE), Exactness.EXACT),
         (KNeighborsRegressor(5, algorithm="kd_tree").fit(COARSE, NUMBER), Exactness.EXACT),
         (make_pipeline(OneHotEncoder(), RandomForestClassifier(3)).fit(COARSE, THREE), Exactness.EXACT),
+        (make_pipeline(NMF(3, max_iter=500), RandomForestClassifier(3)).fit(COARSE, THREE), Exactness.UNKNOWN),
+        (
+            make_pipeline(FunctionTransformer(share_of_the_first), RandomForestClassifier(3)).fit(COARSE, THREE),
+            Exactness.UNKNOWN,
+        ),
         (LogisticRegression().fit(COARSE, THREE), Exactness.BUT_FOR_TIES),
         (LogisticRegression().fit(COARSE, THREE == "a"), Exactness.BUT_FOR_TIES),
         (MLPClassifier((5,), max_iter=300, tol=1e-2).fit(COARSE, THREE), Exactness.BUT_FOR_TIES),
