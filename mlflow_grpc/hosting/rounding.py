@@ -58,8 +58,10 @@ _FEWEST_ROWS, _MOST_ROWS, _BUDGET_S = 8, 256, 0.05
 _ALIKE = 2
 """How many parts of one kind, width and parameters are tried: the trees of a forest are all the same in this."""
 
-TIE = 1e-6
-"""Two scores that are no further apart are tied, as a share of the largest; the last digits are far below that."""
+TIE, TIE_OF_SINGLES = 1e-6, 1e-3
+"""Two scores that are no further apart are tied, as a share of the largest; the last digits are far below that. Scores
+of single precision have half as many.
+"""
 
 
 class Exactness(Enum):
@@ -83,7 +85,9 @@ class Scores:
         """
         self._scores: Function = getattr(estimator, method)
         self._labels: npt.NDArray[Any] = estimator.classes_
-        self._usual = float(np.abs(self._scores(table)).max())
+        usual = self._scores(table)
+        self._usual = float(np.abs(usual).max())
+        self._tie = TIE if usual.dtype == np.float64 else TIE_OF_SINGLES
 
     def predict(self, table: Any) -> tuple[npt.NDArray[Any], list[int]]:
         """The labels, and the places of the rows whose label may depend on what they are predicted with."""
@@ -95,7 +99,7 @@ class Scores:
             best = scores.argmax(axis=1)
             first, second = np.partition(scores, -2, axis=1)[:, -2:].T[::-1]
             margins = first - second
-        clear = margins > TIE * max(self._usual, float(np.abs(scores).max()))
+        clear = margins > self._tie * max(self._usual, float(np.abs(scores).max()))
         return self._labels.take(best), [] if clear.all() else np.flatnonzero(~clear).tolist()
 
 

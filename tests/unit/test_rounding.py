@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import NMF, PCA
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
@@ -185,3 +185,14 @@ def test_parts_of_one_kind_that_compute_in_several_ways(ways):
     """Two of three were looked at: those that look for neighbours in trees, but not the one that computes distances."""
     voters = [(f"v{place}", KNeighborsClassifier(3, algorithm=way)) for place, way in enumerate(ways)]
     assert exactness(VotingClassifier(voters).fit(COARSE, THREE))[0] is Exactness.UNKNOWN
+
+
+def test_ties_of_single_precision():
+    """A row whose scores are as far apart as sums of so many pixels come out otherwise, together and alone."""
+    pixels = (DICE.integers(0, 256, (200, 784)) / 255).astype(np.float32)
+    estimator = RidgeClassifier().fit(pixels, THREE[:200] == "a")
+    found = estimator.decision_function(pixels)
+    estimator.intercept_ -= found[5] - np.float32(1e-5) * np.abs(found).max()
+    _, scores = exactness(estimator, pixels[:64])
+    assert scores is not None
+    assert 5 in scores.predict(pixels)[1]
