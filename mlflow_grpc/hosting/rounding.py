@@ -22,7 +22,14 @@ from mlflow_grpc.hosting.arrays import parts_of
 Function = Callable[[Any], Any]
 Numbers = list[npt.NDArray[Any]]
 
-_DECIDING = ("decision_function", "predict_proba", "transform", "kneighbors", "score_samples")
+_DECIDING = (
+    "decision_function",
+    "predict_joint_log_proba",
+    "predict_proba",
+    "transform",
+    "kneighbors",
+    "score_samples",
+)
 """The methods of estimators that give the numbers of which answers are made; where there is none it is `predict`."""
 
 _SCORES = {
