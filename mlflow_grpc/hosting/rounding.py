@@ -141,7 +141,7 @@ def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
         scores is None
         or any(part is not last for part in inexact)
         or model.metadata.flavors[FLAVOR_NAME].get("predict_fn", "predict") != "predict"
-        or np.ndim(estimator.predict(table)) != 1
+        or np.ndim(estimator.predict(table.copy())) != 1
     ):
         return Exactness.UNKNOWN, None
     return Exactness.BUT_FOR_TIES, Scores(estimator, scores, table)
@@ -221,13 +221,13 @@ def _same_together(function: Function, rows: npt.NDArray[Any]) -> bool:
     began_s = time.perf_counter()
     alone: list[Numbers] = []
     for place in range(len(rows)):
-        alone.append(_numbers(function(rows[place : place + 1])))
+        alone.append(_numbers(function(rows[place : place + 1].copy())))
         if place >= _FEWEST_ROWS and time.perf_counter() - began_s > _BUDGET_S:
             break
     for size, layout in _SIZES:
         for start in range(0, len(alone) - 1, size):
             some = alone[start : start + size]
-            together = _numbers(function(layout(rows[start : start + len(some)])))
+            together = _numbers(function(layout(rows[start : start + len(some)].copy())))
             if not all(map(_same, together, map(np.concatenate, zip(*some, strict=True)))):
                 return False
     return True

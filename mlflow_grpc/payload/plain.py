@@ -238,9 +238,10 @@ class MatrixDecoder(_NamedDecoder):
 
     def array(self, members: Sequence[PlainRows]) -> npt.NDArray[Any]:
         """The rows of all members. The layout in memory is that of a frame made of columns, so that sums over it
-        come out the same.
+        come out the same; and never the cells themselves, since a model may write into what it is given.
         """
-        return np.asfortranarray(_joined([rows.cells for rows in members]))
+        array: npt.NDArray[Any] = _joined([rows.cells for rows in members]).copy(order="F")
+        return array
 
     def samples(self, example: str | None, most: int = 64, *, varied: bool = False) -> list[PlainRows]:
         """Single rows to try a model with."""

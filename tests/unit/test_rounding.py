@@ -96,6 +96,7 @@ def load(tmp_path):
         tying(LogisticRegression().fit(COARSE, THREE)),
         make_pipeline(StandardScaler(), LogisticRegression()).fit(COARSE, THREE),
         make_pipeline(PCA(5), KNeighborsClassifier(3)).fit(COARSE, THREE),
+        make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(COARSE.copy(), THREE),
         Halves().fit(COARSE, THREE),
     ],
     ids=lambda estimator: type(estimator).__name__,
@@ -151,6 +152,10 @@ def exactness(estimator, rows=COARSE):
             Exactness.BUT_FOR_TIES,
         ),
         (make_pipeline(PCA(5), LogisticRegression()).fit(COARSE, THREE), Exactness.UNKNOWN),
+        (
+            make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(COARSE.copy(), THREE),
+            Exactness.BUT_FOR_TIES,
+        ),
         (CalibratedClassifierCV(LinearSVC(), cv=2).fit(COARSE, THREE), Exactness.UNKNOWN),
         (KNeighborsClassifier(5).fit(COARSE, THREE), Exactness.UNKNOWN),
         (
