@@ -28,7 +28,7 @@ from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.process import ending_signals
+from mlflow_grpc.process import ending_signals, keep_signals_here
 from mlflow_grpc.services import health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
 from mlflow_grpc.services.locks import Locks, Verdict
@@ -290,6 +290,7 @@ async def serve(
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in role.signals:
         loop.add_signal_handler(number, signals.put_nowait, number)
+    keep_signals_here(role.signals)
     server = Server(settings, configuration, share_port=role.share_port)
     first = asyncio.create_task(signals.get())
     opening = asyncio.create_task(_open(server, role, when_loaded))

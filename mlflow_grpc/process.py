@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from typing import NoReturn
 
 SHUTDOWN_LIMIT_S = 3.0
@@ -34,6 +35,30 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     """
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
     return (signal.SIGTERM, signal.SIGINT, *hangup)
+
+
+def keep_signals_here(numbers: Iterable[signal.Signals]) -> None:
+    """Has a process that a model forks end at these signals, as others do.
+
+    It has this process's handlers and its wake-up socket: a signal that is sent to the child, as `multiprocessing.Pool`
+    does to end its processes, would end the server in its place. One that comes before the child has let go of both
+    waits until then.
+    """
+    of_thread = threading.local()
+
+    def hold() -> None:
+        of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, of_thread.mask)
+
+    def let_go() -> None:
+        signal.set_wakeup_fd(-1)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=let_go)
 
 
 def end_process(code: int) -> NoReturn:

@@ -1,5 +1,6 @@
 """Ending: drain, timeouts, second signals, and what a caller sees of it."""
 
+import json
 import os
 import re
 import signal
@@ -163,6 +164,23 @@ def test_health_answers_while_loading(start, model, tmp_path):
         ready_address(process)
         assert check(b"", timeout=10) == SERVING
         assert call(payload("x")) == '{"predictions": ["x"]}'
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_what_the_model_forked_is_not_for_the_server(start, connect, number):
+    """The forked process ends, as `multiprocessing.Pool` wants of its own, and the server goes on.
+
+    What is forked beside native threads does not always live until the signal comes.
+    """
+    process = start()
+    call = connect(process)
+    child = json.loads(call(payload("fork")))["predictions"]
+    os.kill(child, number)
+    assert json.loads(call(payload("reap", str(child))))["predictions"] in (number, signal.SIGSEGV)
+    assert call(payload("x")) == '{"predictions": ["x"]}'
+    process.signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert "second signal" not in process.output
 
 
 def test_the_time_limit_of_the_server(start, connect):

@@ -2,12 +2,15 @@
 
 `{"inputs": ["step", ENTERED, LEAVE]}` opens ENTERED for writing, which the test's reading end answers, then
 opens LEAVE for reading, which lasts until the test writes. `["hang"]` never ends, and `["hang_spinning"]`
-burns its core meanwhile. `["exit"]` kills the process. `["print", TEXT]` prints. Anything else comes back.
+burns its core meanwhile. `["exit"]` kills the process. `["print", TEXT]` prints. `["fork"]` forks a process that
+lasts until it is killed, and gives its id, and `["reap", ID]` gives how it ended. Anything else comes
+back.
 """
 
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import mlflow
@@ -36,11 +39,27 @@ class Stepper(PythonModel):
             os.kill(os.getpid(), signal.SIGKILL)
         elif verb == "pid":
             return os.getpid()
+        elif verb in PROCESSES:
+            return PROCESSES[verb](*rest)
         elif verb == "raise":
             raise ValueError(rest[0])
         elif verb == "print":
             print(rest[0])
         return [verb, *rest]
+
+
+def fork() -> int:
+    pid = os.fork()
+    while not pid:
+        time.sleep(60)
+    return pid
+
+
+def reap(pid: str) -> int:
+    return os.waitpid(int(pid), 0)[1]
+
+
+PROCESSES: dict[str, Any] = {"fork": fork, "reap": reap}
 
 
 def save(path: Any) -> None:
