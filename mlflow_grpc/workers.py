@@ -81,7 +81,8 @@ class _Supervisor:
         self._signalled.setblocking(False)
 
     def run(self) -> int:
-        previous = {number: signal.signal(number, lambda *_: None) for number in ending_signals()}
+        awaited = (*ending_signals(), signal.SIGCHLD)
+        previous = {number: signal.signal(number, lambda *_: None) for number in awaited}
         previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
         try:
             for number in range(self._count):
@@ -114,17 +115,20 @@ class _Supervisor:
         logger.info("worker %d started, pid %d", number, process.pid)
 
     def _turn(self) -> int | None:
-        """Waits for something to happen and handles it; gives the number of a signal if one came."""
+        """Waits for something to happen and handles it; gives the number of a signal that is to end the server.
+
+        SIGCHLD tells that a worker has ended: its sentinel, a pipe, is kept open by processes that its model forked.
+        """
         timeout_s = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
         pipes = [worker.pipe for worker in self._workers.values() if not worker.silent]
-        sentinels = [worker.process.sentinel for worker in self._workers.values()]
-        ready = wait([self._wakeup, *pipes, *sentinels], timeout_s)
-        if self._wakeup in ready:
-            return self._wakeup.recv(1)[0]
+        ready = wait([self._wakeup, *pipes], timeout_s)
+        if self._wakeup in ready and (number := self._wakeup.recv(1)[0]) != signal.SIGCHLD:
+            return number
         for worker in list(self._workers.values()):
-            if worker.pipe in ready or worker.process.sentinel in ready:
+            ended = worker.process.exitcode is not None
+            if worker.pipe in ready or ended:
                 self._hear(worker)
-            if worker.process.sentinel in ready:
+            if ended:
                 self._bury(worker)
         for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
             del self._due[number]
@@ -166,7 +170,6 @@ class _Supervisor:
 
     def _bury(self, worker: _Worker) -> None:
         """Sees to a worker that has ended by itself: the end of all while they start, else replaced."""
-        worker.process.join()
         worker.pipe.close()
         del self._workers[worker.number]
         code = worker.process.exitcode
@@ -194,16 +197,16 @@ class _Supervisor:
         for worker in self._workers.values():
             worker.process.terminate()
         deadline = time.monotonic() + self._settings.drain_timeout_s + KILL_AFTER_S
-        while self._workers and time.monotonic() < deadline:
-            sentinels = [worker.process.sentinel for worker in self._workers.values()]
-            ready = wait([self._wakeup, *sentinels], deadline - time.monotonic())
-            if self._wakeup in ready and (number := self._wakeup.recv(1)[0]) != signal.SIGHUP:
-                return number
-            for worker in list(self._workers.values()):
-                if worker.process.sentinel in ready:
-                    worker.process.join()
-                    del self._workers[worker.number]
-        return None
+        while True:
+            for ended in [each for each in self._workers.values() if each.process.exitcode is not None]:
+                del self._workers[ended.number]
+            left_s = deadline - time.monotonic()
+            if not self._workers or left_s <= 0:
+                return None
+            if wait([self._wakeup], left_s):
+                number = self._wakeup.recv(1)[0]
+                if number not in (signal.SIGHUP, signal.SIGCHLD):
+                    return number
 
     def _kill_all(self) -> None:
         for worker in self._workers.values():

@@ -76,6 +76,24 @@ def test_a_worker_that_dies_is_replaced(start):
     assert process.wait() == 0
 
 
+def test_what_a_model_forked_does_not_hide_that_its_worker_died(start):
+    """The forked process keeps the pipes of its worker open; that is replaced all the same, and the exit is quick."""
+    process = start("-w", "2")
+    address = ready_address(process)
+    with fresh(address) as call:
+        dead = json.loads(call(payload("pid")))["predictions"]
+        child = json.loads(call(payload("fork")))["predictions"]
+    try:
+        os.kill(dead, signal.SIGKILL)
+        process.wait_for(rf"worker \d+ \(pid {dead}\) ended with code -9", timeout_s=2)
+        process.wait_for(r"worker \d+ started", times=3, timeout_s=2)
+        process.signal(signal.SIGTERM)
+        assert process.popen.wait(10) == 0
+        assert alive(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_calls_of_the_dead_worker_only_fail(start, tmp_path):
     """A call in the worker that dies is UNAVAILABLE, one in the other worker is answered."""
     process = start("-w", "2")
