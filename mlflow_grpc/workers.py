@@ -132,7 +132,7 @@ class _Supervisor:
                 self._bury(worker)
         for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
             del self._due[number]
-            self._start(number)
+            self._start_again(number)
         return None
 
     def _hear(self, worker: _Worker) -> None:
@@ -179,9 +179,9 @@ class _Supervisor:
             )
             error.exit_code = worker.exit_code or 2
             raise error
-        pause_s = 0.0 if time.monotonic() - worker.started > STABLE_S else self._pauses.get(worker.number, 0.0)
-        self._pauses[worker.number] = min(LONGEST_PAUSE_S, max(1.0, pause_s * 2))
-        self._due[worker.number] = time.monotonic() + pause_s
+        if time.monotonic() - worker.started > STABLE_S:
+            self._pauses.pop(worker.number, None)
+        pause_s = self._put_off(worker.number)
         logger.error(
             "worker %d (pid %d) ended with code %s%s; a new one starts in %g s",
             worker.number,
@@ -190,6 +190,21 @@ class _Supervisor:
             f" ({worker.reason})" if worker.reason else "",
             pause_s,
         )
+
+    def _start_again(self, number: int) -> None:
+        """Starts a worker in the place of one that has ended; later, if the machine does not let it now."""
+        try:
+            self._start(number)
+        except OSError as error:
+            pause_s = self._put_off(number)
+            logger.error("worker %d cannot be started: %s; again in %g s", number, error, pause_s)  # noqa: TRY400
+
+    def _put_off(self, number: int) -> float:
+        """After how long a worker is started again, in seconds; the next time it is longer."""
+        pause_s = self._pauses.get(number, 0.0)
+        self._pauses[number] = min(LONGEST_PAUSE_S, max(1.0, pause_s * 2))
+        self._due[number] = time.monotonic() + pause_s
+        return pause_s
 
     def _end_all(self) -> int | None:
         """Drains the workers; gives the number of a second signal, which ends the wait."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import time
@@ -92,6 +93,23 @@ def test_what_a_model_forked_does_not_hide_that_its_worker_died(start):
         assert alive(child)
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(start):
+    """A machine that is out of something for a while costs the supervisor nothing, and the other worker neither."""
+    process = start("-w", "2")
+    address = ready_address(process)
+    victim, other = pids(process)
+    supervisor = process.popen.pid
+    limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (4, limits[1]))
+    os.kill(victim, signal.SIGKILL)
+    process.wait_for(r"worker \d+ cannot be started: .*Too many open files; again in 1 s")
+    assert seen_by(address, 5) == {other}
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+    process.wait_for(r"worker \d+ started", times=3)
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
 
 
 def test_calls_of_the_dead_worker_only_fail(start, tmp_path):
