@@ -107,7 +107,6 @@ class _Supervisor:
             target=_work,
             args=(self._settings, self._configuration, number, theirs, self._opened),
             name=f"worker-{number}",
-            daemon=True,
         )
         process.start()
         theirs.close()

@@ -112,6 +112,13 @@ def test_a_worker_that_cannot_be_started_is_tried_again(start):
     assert process.wait() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_may_have_processes_of_its_own(start, workers):
+    """As with one process, and as under `mlflow models serve`."""
+    with fresh(ready_address(start("-w", str(workers)))) as call:
+        assert call(payload("parallel")) == '{"predictions": 0}'
+
+
 def test_calls_of_the_dead_worker_only_fail(start, tmp_path):
     """A call in the worker that dies is UNAVAILABLE, one in the other worker is answered."""
     process = start("-w", "2")

@@ -3,10 +3,11 @@
 `{"inputs": ["step", ENTERED, LEAVE]}` opens ENTERED for writing, which the test's reading end answers, then
 opens LEAVE for reading, which lasts until the test writes. `["hang"]` never ends, and `["hang_spinning"]`
 burns its core meanwhile. `["exit"]` kills the process. `["print", TEXT]` prints. `["fork"]` forks a process that
-lasts until it is killed, and gives its id, and `["reap", ID]` gives how it ended. Anything else comes
+lasts until it is killed, and gives its id, and `["reap", ID]` gives how it ended; `["parallel"]` runs something in a process of its own. Anything else comes
 back.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -59,7 +60,14 @@ def reap(pid: str) -> int:
     return os.waitpid(int(pid), 0)[1]
 
 
-PROCESSES: dict[str, Any] = {"fork": fork, "reap": reap}
+def parallel() -> int | None:
+    process = multiprocessing.get_context("spawn").Process(target=os.getpid)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+PROCESSES: dict[str, Any] = {"fork": fork, "reap": reap, "parallel": parallel}
 
 
 def save(path: Any) -> None:
