@@ -5,11 +5,12 @@ fork, and its threads would be in the way) nor MLflow. Each worker is spawned, l
 listens on the same port by SO_REUSEPORT; the kernel deals out the connections.
 """
 
-import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -266,20 +267,15 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
     for sent_to_all in (signal.SIGINT, signal.SIGHUP):
         signal.signal(sent_to_all, signal.SIG_IGN)
     logs.configure(settings.log_format, settings.log_level, worker=number, extra=configuration.logging)
+    threading.Thread(target=_end_with_supervisor, name="watch-supervisor", daemon=True).start()
     # Imported here: the supervisor, which imports this module, must not import grpc.
     from mlflow_grpc import lifecycle
-
-    def orphaned() -> None:
-        asyncio.get_running_loop().remove_reader(pipe)
-        logger.error("the supervisor has gone")
-        signal.raise_signal(signal.SIGTERM)
 
     async def when_loaded(server: lifecycle.Server) -> None:
         pipe.send((LOADED, "", 0))
         await lifecycle.in_daemon_thread(pipe.recv)
         await server.open()
         pipe.send((OPENED, server.ready_line, 0))
-        asyncio.get_running_loop().add_reader(pipe, orphaned)
 
     role = lifecycle.Role(share_port=True, load_first=replaces, signals=(signal.SIGTERM,))
     try:
@@ -290,3 +286,12 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
     except (EOFError, BrokenPipeError):
         code = 1  # The supervisor went while this worker was starting.
     end_process(code)
+
+
+def _end_with_supervisor() -> None:
+    """Ends this process, at whatever it is, when the supervisor has gone."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        wait([supervisor.sentinel])
+        logger.error("the supervisor has gone")
+        os.kill(os.getpid(), signal.SIGTERM)

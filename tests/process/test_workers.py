@@ -184,3 +184,15 @@ def test_workers_do_not_outlive_their_supervisor(start):
     process.signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
     assert not [pid for pid in pids(process) if alive(pid)]
+
+
+def test_workers_that_load_do_not_outlive_their_supervisor(start, model, tmp_path):
+    """Be it that loading never ends."""
+    slow, fifo = shutil.copytree(model, tmp_path / "slow"), tmp_path / "never"
+    os.mkfifo(fifo)
+    (slow / "stepper.py").write_text(f"print('loading now', flush=True)\nopen({str(fifo)!r}).read()\n")
+    process = start("-w", "2", "-m", str(slow))
+    process.wait_for("loading now", times=2)
+    process.signal(signal.SIGKILL)
+    assert process.wait(20) == -signal.SIGKILL
+    assert not [pid for pid in pids(process) if alive(pid)]
