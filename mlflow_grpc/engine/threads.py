@@ -10,6 +10,7 @@ up to a limit, and the threads are daemons.
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from mlflow_grpc.errors import NotReady
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -101,7 +104,7 @@ class ModelThreads:
 
         Raises:
             TimeoutError: The deadline passed first; the function may still be running.
-            NotReady: The pool is closed.
+            NotReady: The pool is closed, or there is no thread and none can be started.
 
         """
         loop = asyncio.get_running_loop()
@@ -157,6 +160,8 @@ class ModelThreads:
                 raise NotReady("The server has shut down.")
             if self._pending >= self._threads - self._busy:
                 self._start_thread_if_allowed()
+            if not self._threads:
+                raise NotReady("The server can start no thread for the call. Try again: another server may take it.")
             self._pending += 1
             self._jobs.put(job)
 
@@ -191,8 +196,13 @@ class ModelThreads:
 
     def _start_thread_if_allowed(self) -> None:
         if self._threads - self._left < self.size and self._threads < self._limit:
-            self._threads += 1
-            threading.Thread(target=self._work, name=f"model-{self._threads}", daemon=True).start()
+            thread = threading.Thread(target=self._work, name=f"model-{self._threads + 1}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # The machine or the container has as many as it may have.
+                logger.error("no thread can be started for the model: %s", error)  # noqa: TRY400
+            else:
+                self._threads += 1
 
     def _next(self) -> _Job | None:
         """The next job to run; None if the thread is to end."""

@@ -188,6 +188,36 @@ def test_hung_functions_have_a_limit_and_it_shows():
     asyncio.run(check())
 
 
+def test_threads_that_cannot_be_started_are_none(monkeypatch, caplog):
+    """Without a thread a call is refused; with one, it waits for it; and once there may be others, they are started."""
+    start = threading.Thread.start
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    async def check():
+        threads, gates = ModelThreads(2), [Gate(), Gate()]
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        for _ in range(5):
+            with pytest.raises(NotReady):
+                await threads.run(int, deadline=soon())
+        assert "can't start new thread" in caplog.text
+        monkeypatch.setattr(threading.Thread, "start", start)
+        first = asyncio.create_task(threads.run(gates[0], deadline=soon()))
+        await gates[0].until_entered()
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        waiting = asyncio.create_task(threads.run(int, deadline=soon()))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        second = asyncio.create_task(threads.run(gates[1], deadline=soon()))
+        await gates[1].until_entered()
+        for gate in gates:
+            gate.go.set()
+        assert await asyncio.gather(first, waiting, second) == ["done", 0, "done"]
+
+    asyncio.run(check())
+
+
 def test_a_late_outcome_is_for_nobody():
     """A function that ends after its caller has gone disturbs nothing, whether it returns or raises."""
 
