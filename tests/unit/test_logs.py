@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,25 @@ def test_a_traceback_stays_with_its_record():
     assert rest
     assert all(part.startswith("    ") for part in rest)
     assert "\x1b" not in "".join(rest)
+
+
+@pytest.mark.parametrize("formatter", [logs.JsonFormatter(), logs.TextFormatter()])
+def test_what_exceptions_say_is_shortened(formatter):
+    """Each of a chain or a group, before it costs anything: the event loop writes the line."""
+    long = "payload\n" * 1_000_000
+    try:
+        try:
+            raise ValueError(long)
+        except ValueError as error:
+            raise ExceptionGroup("both", [KeyError(long), TypeError("short")]) from error
+    except ExceptionGroup as group:
+        made = record("failed", exc_info=(type(group), group, group.__traceback__))
+    began = time.process_time()
+    line = formatter.format(made)
+    assert time.process_time() - began < 0.2
+    assert line.count("more characters") == 2
+    assert "TypeError: short" in line
+    assert len(line) < 100_000
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"k": 1}, b"x", object()])

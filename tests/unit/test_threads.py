@@ -213,7 +213,7 @@ def test_threads_that_cannot_be_started_are_none(monkeypatch, caplog):
         await gates[1].until_entered()
         for gate in gates:
             gate.go.set()
-        assert await asyncio.gather(first, waiting, second) == ["done", 0, "done"]
+        assert (await first, await waiting, await second) == ("done", 0, "done")
 
     asyncio.run(check())
 
