@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -30,7 +30,7 @@ KILL_AFTER_S = 5.0
 """How long after the drain timeout a worker may still be alive, in seconds, before it is killed."""
 
 STABLE_S = 10.0
-"""A worker that lived this long is replaced at once; one that did not waits, ever longer, in seconds."""
+"""A worker that took calls for this long is replaced at once; one that did not waits, ever longer, in seconds."""
 
 LONGEST_PAUSE_S = 30.0
 
@@ -43,9 +43,8 @@ class _Worker:
     number: int
     process: BaseProcess
     pipe: Connection
-    started: float = field(default_factory=time.monotonic)
     loaded: bool = False
-    takes_calls: bool = False
+    taking_since: float | None = None  # When it began to take calls.
     silent: bool = False  # It has closed its end of the pipe.
     reason: str = ""
     exit_code: int = 0
@@ -143,7 +142,7 @@ class _Supervisor:
                 if kind == FAILED:
                     worker.reason = text
                 elif kind == OPENED:
-                    worker.takes_calls = True
+                    worker.taking_since = time.monotonic()
                     self._announce(text)
                 else:
                     self._open(worker)
@@ -152,7 +151,7 @@ class _Supervisor:
 
     def _announce(self, ready_line: str) -> None:
         """Says that the server is ready, once all workers take calls."""
-        taking = [worker for worker in self._workers.values() if worker.takes_calls]
+        taking = [worker for worker in self._workers.values() if worker.taking_since is not None]
         if len(taking) == self._count and not self._announced:
             self._announced = True
             logs.announce(f"{ready_line}, {self._count} workers", self._settings.log_format)
@@ -179,7 +178,8 @@ class _Supervisor:
             )
             error.exit_code = worker.exit_code or 2
             raise error
-        if time.monotonic() - worker.started > STABLE_S:
+        # Not since it was started: loading may take long each time, and fail each time.
+        if worker.taking_since is not None and time.monotonic() - worker.taking_since > STABLE_S:
             self._pauses.pop(worker.number, None)
         pause_s = self._put_off(worker.number)
         logger.error(
