@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -33,6 +34,9 @@ STABLE_S = 10.0
 """A worker that took calls for this long is replaced at once; one that did not waits, ever longer, in seconds."""
 
 LONGEST_PAUSE_S = 30.0
+
+SENT_TO_ALL = (signal.SIGINT, signal.SIGHUP)
+"""What the terminal sends to the whole group; the supervisor passes on what is meant for the workers."""
 
 LOADED, OPEN, OPENED, FAILED = "loaded", "open", "opened", "failed"
 """What is said in the pipe of a worker: by itself that it is loaded, to it that it may open, by itself that it has."""
@@ -108,7 +112,13 @@ class _Supervisor:
             args=(self._settings, self._configuration, number, theirs, self._opened),
             name=f"worker-{number}",
         )
-        process.start()
+        # It is to ignore them, once it gets there; until then they wait.
+        resource_tracker.ensure_running()  # It unblocks them when it is started.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)
         theirs.close()
         self._workers[number] = _Worker(number, process, ours)
         logger.info("worker %d started, pid %d", number, process.pid)
@@ -263,9 +273,9 @@ def _address(settings: Settings) -> Any:
 
 def _work(settings: Settings, configuration: Configuration, number: int, pipe: Connection, replaces: bool) -> None:
     """The life of one worker, in a process of its own."""
-    # The terminal sends them to the whole group; the supervisor passes on what is meant for the workers.
-    for sent_to_all in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(sent_to_all, signal.SIG_IGN)
+    for ignored in SENT_TO_ALL:
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)
     logs.configure(settings.log_format, settings.log_level, worker=number, extra=configuration.logging)
     threading.Thread(target=_end_with_supervisor, name="watch-supervisor", daemon=True).start()
     # Imported here: the supervisor, which imports this module, must not import grpc.

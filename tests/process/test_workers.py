@@ -154,6 +154,28 @@ def test_one_worker_that_cannot_load_stops_the_lot(start, model, tmp_path):
     assert not [pid for pid in pids(process) if alive(pid)]
 
 
+def test_a_signal_to_all_while_workers_start(start, tmp_path):
+    """Ctrl-C reaches workers that are not yet so far as to ignore it: the exit code is 0, and they say nothing of it."""
+    os.mkfifo(tmp_path / "never")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, sys\n"
+        "if '--multiprocessing-fork' in sys.orig_argv:\n"
+        "    print('starting now\\n', end='', flush=True)\n"
+        "    pathlib.Path(__file__).with_name('never').read_text()\n"
+    )
+    paths = (str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")]))
+    process = start("-w", "2", env={"PYTHONPATH": os.pathsep.join(paths)})
+    process.wait_for("starting now", times=2)
+    for pid in (*pids(process), process.popen.pid):
+        status = Path(f"/proc/{pid}/status").read_text()
+        held = re.search(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)
+        assert held
+        assert bool(int(held[1], 16) & 1 << signal.SIGINT - 1) == (pid != process.popen.pid)
+        os.kill(pid, signal.SIGINT)
+    assert process.wait(20) == 0
+    assert "KeyboardInterrupt" not in process.output
+
+
 def test_a_port_that_another_shares_is_taken(start):
     """Two servers of several workers do not share a port, although both would use SO_REUSEPORT."""
     first = start("-w", "2")
