@@ -47,7 +47,7 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
 
 
 def _run(loaded: Settings, configuration: config.Configuration) -> int:
-    settings.quiet_grpc_core()
+    settings.prepare_grpc_core()
     if loaded.workers > 1:
         from mlflow_grpc import workers
 
@@ -120,7 +120,7 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
         loaded = Settings.load(given)
         configuration = config.load(loaded)
         logs.configure(loaded.log_format, loaded.log_level)
-        settings.quiet_grpc_core()
+        settings.prepare_grpc_core()
         from mlflow_grpc import lifecycle
 
         if check:

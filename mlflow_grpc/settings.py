@@ -391,10 +391,10 @@ def spelling(field: str) -> str:
     return flag(Settings.model_fields[field]).names[-1]
 
 
-def quiet_grpc_core() -> None:
-    """Keeps gRPC's C core from writing its own lines to stderr, unless the operator asked for them.
+def prepare_grpc_core() -> None:
+    """Tells gRPC's core, before `grpc` is imported, to write nothing to stderr and to leave alone what a model forks.
 
-    To be called before `grpc` is imported: the core reads the variable once. What the core would say
-    (a port that is taken, a peer that hung up) reaches the operator as a line of this server's log.
+    Its words reach the operator as lines of our log; its handlers crash one forked process in four. Both can be set.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

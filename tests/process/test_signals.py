@@ -168,15 +168,13 @@ def test_health_answers_while_loading(start, model, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_what_the_model_forked_is_not_for_the_server(start, connect, number):
-    """The forked process ends, as `multiprocessing.Pool` wants of its own, and the server goes on.
-
-    What is forked beside native threads does not always live until the signal comes.
-    """
+    """The forked processes end, as `multiprocessing.Pool` wants of its own, and the server goes on."""
     process = start()
     call = connect(process)
-    child = json.loads(call(payload("fork")))["predictions"]
-    os.kill(child, number)
-    assert json.loads(call(payload("reap", str(child))))["predictions"] in (number, signal.SIGSEGV)
+    children = [json.loads(call(payload("fork")))["predictions"] for _ in range(10)]
+    for child in children:
+        os.kill(child, number)
+        assert json.loads(call(payload("reap", str(child))))["predictions"] == number
     assert call(payload("x")) == '{"predictions": ["x"]}'
     process.signal(signal.SIGTERM)
     assert process.wait(10) == 0

@@ -3,8 +3,8 @@
 `{"inputs": ["step", ENTERED, LEAVE]}` opens ENTERED for writing, which the test's reading end answers, then
 opens LEAVE for reading, which lasts until the test writes. `["hang"]` never ends, and `["hang_spinning"]`
 burns its core meanwhile. `["exit"]` kills the process. `["print", TEXT]` prints. `["fork"]` forks a process that
-lasts until it is killed, and gives its id, and `["reap", ID]` gives how it ended; `["parallel"]` runs something in a process of its own. Anything else comes
-back.
+lasts until it is killed, and gives its id, and `["reap", ID]` gives how it ended; `["parallel"]` runs something in a
+process of its own. Anything else comes back.
 """
 
 import multiprocessing
