@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from typing import Any
 
 import mlflow
@@ -52,7 +51,7 @@ class Stepper(PythonModel):
 def fork() -> int:
     pid = os.fork()
     while not pid:
-        time.sleep(60)
+        signal.pause()
     return pid
 
 
