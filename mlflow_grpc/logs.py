@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import orjson
 
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.line_writer import LineWriter
 from mlflow_grpc.settings import LogFormat, LogLevel
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
@@ -32,12 +33,6 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
     0x2029: "\\u2029",
 }
 
-
-FLUSH_INTERVAL_S = 0.2
-"""How long a line may wait to be written, in seconds."""
-
-MOST_LINES = 256
-"""How many lines wait at the most."""
 
 MOST_NOTES = 64
 """How many calls wait at the most until lines are made of them."""
@@ -209,7 +204,7 @@ def _quoted(value: Any) -> str:
     return f'"{text}"' if " " in text else text
 
 
-class BufferedHandler(logging.StreamHandler[TextIO]):
+class LineHandler(logging.Handler):
     """Writes the lines of calls in groups, some times a second, and errors and all other lines at once.
 
     A write for each call costs as much as all the rest of its log line. Lines keep their order; a process that is
@@ -217,8 +212,8 @@ class BufferedHandler(logging.StreamHandler[TextIO]):
     """
 
     def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._lines: list[str] = []
+        super().__init__()
+        self._writer = LineWriter(stream, prepare=calls.flush, tell_lost=self._told_of_lost)
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Takes a record, and before it what is noted of calls: without the handler's lock, since others are needed."""
@@ -230,24 +225,20 @@ class BufferedHandler(logging.StreamHandler[TextIO]):
         """Takes a record; called with the handler's lock held."""
         can_wait = isinstance(record, FieldsRecord) and record.levelno <= logging.WARNING
         try:
-            self._lines.append(self.format(record))
+            self._writer.put(self.format(record), soon=not can_wait)
         except Exception:  # noqa: BLE001 - logging's own way with a record that cannot be written
             self.handleError(record)
-        if not can_wait or len(self._lines) >= MOST_LINES:
-            self._write()
 
     def flush(self) -> None:
-        """Writes what is waiting."""
+        """Writes what is waiting, unless nobody reads it."""
         calls.flush()
-        self._write()
+        self._writer.flush()
 
-    def _write(self) -> None:
-        with self.lock or contextlib.nullcontext():
-            lines, self._lines = self._lines, []
-            if lines:
-                with contextlib.suppress(OSError, ValueError):  # A full disk or a closed pipe must not cost an answer.
-                    self.stream.write("\n".join(lines) + "\n")
-                    self.stream.flush()
+    def _told_of_lost(self, count: int) -> str:
+        message = "log lines were lost here, since nobody read those before them"
+        record = FieldsRecord(__name__, time.time(), logging.WARNING, message, {"lines": count}, None)
+        self.filter(record)
+        return self.format(record)
 
 
 class _Worker(logging.Filter):
@@ -267,12 +258,6 @@ def uses_json(log_format: LogFormat) -> bool:
     return log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not sys.stderr.isatty())
 
 
-def _flush_for_ever(handler: BufferedHandler) -> None:
-    pause = threading.Event()
-    while not pause.wait(FLUSH_INTERVAL_S):
-        handler.flush()
-
-
 def configure(
     log_format: LogFormat, level: LogLevel, *, worker: int | None = None, extra: dict[str, Any] | None = None
 ) -> None:
@@ -288,10 +273,9 @@ def configure(
         StartError: `extra` is no such thing.
 
     """
-    handler = BufferedHandler(sys.stderr)
+    handler = LineHandler(sys.stderr)
     # logging does so itself, but forgets the handlers that it knows when it is given another configuration.
     atexit.register(handler.flush)
-    threading.Thread(target=_flush_for_ever, args=(handler,), name="flush-log", daemon=True).start()
     if worker is not None:
         handler.addFilter(_Worker(worker))
     handler.setFormatter(JsonFormatter() if uses_json(log_format) else TextFormatter())

@@ -3,6 +3,8 @@
 import json
 import signal
 
+import pytest
+
 from tests.process.conftest import payload
 
 
@@ -68,3 +70,29 @@ def test_log_level(start, connect):
     process = start("--log-level", "warning")
     connect(process)(payload("x"))
     assert not [line for line in lines_of(process) if line["logger"].startswith("mlflow_grpc")]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reader_of_the_log_that_hangs_holds_up_no_call_and_not_the_end(start, connect, workers):
+    """Half a megabyte of lines is more than any pipe takes."""
+    process = start("-w", workers)
+    call = connect(process)
+    call(payload("x"))
+    process.is_read.clear()
+    for number in range(200):
+        assert call.outcome(payload("raise", "detail" * 300), x_request_id=str(number))[0] == "INTERNAL"
+    assert call.channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01"
+    process.signal(signal.SIGTERM)
+    assert process.popen.wait(15) == 0
+
+
+def test_lines_that_could_not_be_written_are_written_later(start, connect):
+    """A reader that hangs for a moment loses nothing."""
+    process = start()
+    call = connect(process)
+    process.is_read.clear()
+    for number in range(200):
+        call.outcome(payload("raise", "detail" * 300), x_request_id=str(number))
+    process.is_read.set()
+    ids = [line["request_id"] for line in lines_of(process) if line["message"] == "call"]
+    assert ids == [str(number) for number in range(200)]

@@ -47,6 +47,8 @@ class Process:
         )
         self.stdout: list[str] = []
         self.stderr: list[str] = []
+        self.is_read = threading.Event()  # Cleared, its output stays where it is.
+        self.is_read.set()
         self._news = threading.Condition()
         self._readers = [
             threading.Thread(target=self._read, args=pair, daemon=True)
@@ -60,6 +62,7 @@ class Process:
             with self._news:
                 lines.append(line.decode(errors="replace").rstrip("\n"))
                 self._news.notify_all()
+            self.is_read.wait()
         stream.close()
         with self._news:
             self._news.notify_all()

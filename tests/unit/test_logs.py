@@ -1,8 +1,10 @@
 """Log lines: one record a line, nothing in it can pass for another line."""
 
-import io
+import contextlib
 import json
 import logging
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_grpc import logs
+from mlflow_grpc import line_writer, logs
 from tests.support.servers import ROOT
 
 
@@ -79,38 +81,92 @@ def test_odd_values_do_not_lose_the_line(value):
     assert json.loads(logs.JsonFormatter().format(record("m", {"key": value})))["key"] is not None
 
 
-@pytest.fixture
-def log(monkeypatch):
-    """A log of calls of its own, what it writes, and a logger beside it."""
-    stream = io.StringIO()
-    handler = logs.BufferedHandler(stream)
-    handler.setFormatter(logs.TextFormatter())
-    calls = logs.CallLog("test_logs.call")
-    monkeypatch.setattr(logs, "calls", calls)
-    loggers = [logging.getLogger("test_logs.call"), logging.getLogger("test_logs.other")]
+class Pipe:
+    """A pipe, and what has been written into it."""
+
+    def __init__(self):
+        self._descriptor, writing = os.pipe()
+        self.stream = os.fdopen(writing, "w")
+        self._data = b""
+
+    def lines(self, count):
+        """The next lines, once they are written."""
+        while self._data.count(b"\n") < count:
+            assert select.select([self._descriptor], [], [], 10)[0], "nothing more is written"
+            self._data += os.read(self._descriptor, 1 << 20)
+        *lines, self._data = self._data.split(b"\n", count)
+        return [line.decode() for line in lines]
+
+    def words(self, count):
+        """Those of the next lines, but for time and level."""
+        return [line.split()[2:] for line in self.lines(count)]
+
+    def is_empty(self):
+        return not self._data and not select.select([self._descriptor], [], [], 0)[0]
+
+    def stop_reading(self):
+        os.close(self._descriptor)  # Ends a write that waits.
+
+
+@contextlib.contextmanager
+def piped(formatter, *names):
+    """Loggers that write into a pipe."""
+    pipe = Pipe()
+    handler = logs.LineHandler(pipe.stream)
+    handler.setFormatter(formatter)
+    loggers = [logging.getLogger(name) for name in names]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
-    yield calls, loggers[0], loggers[1], stream
+    yield pipe, *loggers
     for logger in loggers:
         logger.handlers, logger.propagate = [], True
+    pipe.stop_reading()
+    handler.flush()
+    pipe.stream.close()
 
 
-def test_other_lines_come_after_the_calls_before_them(log):
-    """Calls are noted and written later, but never after what happened after them."""
-    calls, _, other, stream = log
+@pytest.fixture
+def log(monkeypatch):
+    """A log of calls of its own, a logger beside it, and the pipe that they write to."""
+    calls = logs.CallLog("test_logs.call")
+    monkeypatch.setattr(logs, "calls", calls)
+    monkeypatch.setattr(line_writer, "INTERVAL_S", 3600.0)  # What is written is written because it was asked for.
+    with piped(logs.TextFormatter(), "test_logs.call", "test_logs.other") as (pipe, logger, other):
+        yield calls, logger, other, pipe
+
+
+def test_other_lines_come_at_once_after_the_calls_before_them(log):
+    """Calls are noted and written later, but never after what happened after them; all else is written at once."""
+    calls, _, other, pipe = log
     calls.write(logging.INFO, "call", {"number": 1})
-    assert stream.getvalue() == ""
     other.info("between")
+    assert pipe.words(2) == [["call", "number=1"], ["between"]]
     calls.write(logging.INFO, "call", {"number": 2})
     calls.write(logging.ERROR, "call", {"number": 3})
-    words = [line.split()[2:] for line in stream.getvalue().splitlines()]
-    assert words == [["call", "number=1"], ["between"], ["call", "number=2"], ["call", "number=3"]]
+    assert pipe.words(2) == [["call", "number=2"], ["call", "number=3"]]
+
+
+def test_calls_are_written_in_groups(log):
+    """One by one they would cost as much again."""
+    calls, _, _, pipe = log
+    for number in range(line_writer.MOST_LINES - 1):
+        calls.write(logging.INFO, "call", {"number": number})
+    assert pipe.is_empty()
+    calls.write(logging.INFO, "call", {"number": "last"})
+    assert pipe.words(line_writer.MOST_LINES)[-1] == ["call", "number=last"]
+
+
+def test_no_call_waits_long_to_be_written():
+    """Also if it is the only one."""
+    with piped(logs.TextFormatter(), "mlflow_grpc.call") as (pipe, _):
+        logs.calls.write(logging.INFO, "call", {"number": 1})
+        assert pipe.words(1) == [["call", "number=1"]]
 
 
 def test_a_handler_that_fails_ends_no_call(log, capsys):
     """What an owner has set up may raise; the other lines are written, and stderr tells."""
-    calls, logger, _, stream = log
+    calls, logger, _, pipe = log
 
     class Fails(logging.Handler):
         def emit(self, record):
@@ -120,7 +176,7 @@ def test_a_handler_that_fails_ends_no_call(log, capsys):
     for number in range(logs.MOST_NOTES):
         calls.write(logging.INFO, "call", {"number": number})
     calls.write(logging.ERROR, "call", {"number": "last"})
-    assert len(stream.getvalue().splitlines()) == logs.MOST_NOTES + 1
+    assert len(pipe.lines(logs.MOST_NOTES + 1)) == logs.MOST_NOTES + 1
     assert "collector away" in capsys.readouterr().err
 
 
@@ -158,7 +214,7 @@ def test_handlers_that_log_themselves_do_not_block_each_other(log):
 def test_nothing_is_lost_at_the_end():
     """Also if the owner's configuration makes logging forget its handlers."""
     code = """
-from mlflow_grpc import logs
+from mlflow_grpc import line_writer, logs
 from tests.support.servers import ROOT
 from mlflow_grpc.settings import LogFormat, LogLevel
 logs.configure(LogFormat.TEXT, LogLevel.INFO, extra={"version": 1})
@@ -167,3 +223,54 @@ for number in range(3):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert [line.split()[-1] for line in done.stderr.splitlines()] == ["number=0", "number=1", "number=2"]
+
+
+def numbered(logger, count):
+    """Writes so many lines of 1,000 characters, each with its number."""
+    for number in range(count):
+        logger.warning("%d %s", number, "x" * 1000)
+
+
+def numbers(lines):
+    return [int(json.loads(line)["message"].split()[0]) for line in lines]
+
+
+def test_a_reader_that_stops_reading_holds_up_nobody():
+    """What it leaves is kept up to a bound; when it reads again it gets that, and how many lines it has lost."""
+    count = 3 * line_writer.MOST_CHARACTERS // 1000
+    with piped(logs.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
+        began = time.monotonic()
+        numbered(logger, count)
+        logger.handlers[0].flush()
+        assert time.monotonic() - began < 5 + line_writer.FLUSH_S
+        kept = []
+        while not (line := pipe.lines(1)[0]).startswith('{"time"') or "lost" not in line:
+            kept.append(line)
+        assert numbers(kept) == list(range(len(kept)))
+        assert 0.9 * line_writer.MOST_CHARACTERS < len("".join(kept)) < 1.1 * line_writer.MOST_CHARACTERS
+        told = json.loads(line)
+        assert (told["level"], told["lines"]) == ("warning", count - len(kept))
+        logger.warning("after")
+        assert json.loads(pipe.lines(1)[0])["message"] == "after"
+
+
+def test_a_pipe_that_somebody_made_non_blocking_loses_no_lines():
+    """Whoever shares it may do so; what does not fit then waits."""
+    with piped(logs.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
+        os.set_blocking(pipe.stream.fileno(), False)
+        numbered(logger, 300)
+        assert numbers(pipe.lines(300)) == list(range(300))
+
+
+def test_what_a_model_forks_writes_its_own_lines_at_once():
+    """And not those of the server again, which nobody has read yet."""
+    with piped(logs.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
+        numbered(logger, 200)
+        if (child := os.fork()) == 0:
+            logger.handlers[0].flush()
+            logger.warning("1000 of the child")
+            os._exit(0)
+        lines = numbers(pipe.lines(201))
+        os.waitpid(child, 0)
+        assert sorted(lines) == [*range(200), 1000]
+        assert pipe.is_empty()
