@@ -131,6 +131,12 @@ class CallerGaveUp(TimeLimitExceeded):
     """It was the caller's deadline that passed, so nobody waits for the rest of the call either."""
 
 
+class LateRequest(TimeLimitExceeded):
+    """The request did not arrive in time."""
+
+    fault = Fault.CALLER
+
+
 class NotReady(ServingError):
     """The model is not loaded yet, or the server is draining; another server may well answer."""
 

@@ -10,9 +10,7 @@ import gc
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +26,7 @@ from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.process import ending_signals, keep_signals_here
+from mlflow_grpc.process import ending_signals, in_daemon_thread, keep_signals_here
 from mlflow_grpc.services import health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
 from mlflow_grpc.services.locks import Locks, Verdict
@@ -186,7 +184,11 @@ class Server:
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         return f"{host}:{self.port}"
 
-    async def watch_threads(self) -> None:
+    async def watch(self) -> None:
+        """Looks for what hangs, in models and on its way in; for ever."""
+        await asyncio.gather(self._watch_threads(), self._calls.watch_arrivals(self._settings.timeout_s))
+
+    async def _watch_threads(self) -> None:
         """Says NOT_SERVING of models whose threads are all held by hung calls, and of the server when that is so for
         all of its models, so that an orchestrator can act; for ever.
         """
@@ -227,7 +229,7 @@ class Server:
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await asyncio.gather(self._calls.end_streams(), *(each.wait_until_empty() for each in admissions))
                 await self._calls.wait_until_quiet()
-        return sum(admission.in_flight for admission in admissions)
+        return sum(admission.in_flight + admission.unread for admission in admissions)
 
     async def stop(self) -> None:
         """Closes the port and every connection; calls that are still in flight end with UNAVAILABLE."""
@@ -298,7 +300,7 @@ async def serve(
         await asyncio.wait({opening, first}, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             await opening
-            watching = asyncio.create_task(server.watch_threads())
+            watching = asyncio.create_task(server.watch())
             await first
             watching.cancel()
         else:
@@ -381,18 +383,3 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
 def _engine(settings: Settings) -> Engine:
     admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
     return Engine(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)
-
-
-async def in_daemon_thread(function: Callable[[], Any]) -> Any:
-    """Runs a function in a thread that cannot hold up the exit, as the threads of an executor do."""
-    outcome: Future[Any] = Future()
-    outcome.set_running_or_notify_cancel()  # It cannot be cancelled: nothing can stop the thread.
-
-    def run() -> None:
-        try:
-            outcome.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - it is handed to the waiter
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="load-model", daemon=True).start()
-    return await asyncio.wrap_future(outcome)

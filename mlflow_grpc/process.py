@@ -1,11 +1,13 @@
 """How a process of ours begins and ends."""
 
+import asyncio
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, NoReturn
 
 SHUTDOWN_LIMIT_S = 3.0
 """How long exit handlers and threads that a model has left may take, in seconds."""
@@ -67,3 +69,18 @@ def end_process(code: int) -> NoReturn:
     deadline.daemon = True
     deadline.start()
     sys.exit(code)
+
+
+async def in_daemon_thread(function: Callable[[], Any]) -> Any:
+    """Runs a function in a thread that cannot hold up the exit, as the threads of an executor do."""
+    outcome: Future[Any] = Future()
+    outcome.set_running_or_notify_cancel()  # It cannot be cancelled: nothing can stop the thread.
+
+    def run() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - it is handed to the waiter
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="load-model", daemon=True).start()
+    return await asyncio.wrap_future(outcome)

@@ -219,7 +219,7 @@ class Settings(BaseSettings):
     queue_bytes: Annotated[int, Flag(("--queue-bytes",), metavar="BYTES")] = setting(
         512 * 1024 * 1024,
         "MLFLOW_GRPC_QUEUE_BYTES",
-        text="The most bytes that the payloads of those calls come to; one call that is alone may be larger.",
+        text="The most bytes of their payloads, and as many of answers that nobody reads; one alone may be larger.",
         ge=1024,
         le=2**40,
     )

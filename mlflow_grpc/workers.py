@@ -22,7 +22,7 @@ from typing import Any
 from mlflow_grpc import logs
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import AddressUnavailable, StartError
-from mlflow_grpc.process import end_process, ending_signals
+from mlflow_grpc.process import end_process, ending_signals, in_daemon_thread
 from mlflow_grpc.settings import Settings, spelling
 
 logger = logging.getLogger(__name__)
@@ -283,7 +283,7 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
 
     async def when_loaded(server: lifecycle.Server) -> None:
         pipe.send((LOADED, "", 0))
-        await lifecycle.in_daemon_thread(pipe.recv)
+        await in_daemon_thread(pipe.recv)
         await server.open()
         pipe.send((OPENED, server.ready_line, 0))
 

@@ -27,6 +27,9 @@ LEAST_PAUSE_S, MOST_PAUSE_S = 0.01, 5.0
 STREAMS_SHARE = 0.5
 """How much of the room streams may take up: what they send waits for its turn, and calls still come in."""
 
+LEAST_ON_THE_WAY = 128
+"""So many calls may be on their way in at a time, of which nothing has been read, where less than these may be in."""
+
 LEARN = 0.05
 """The weight of the last call in the time that lies between two calls that leave."""
 
@@ -37,14 +40,18 @@ class Admission:
     def __init__(self, *, most_calls: int, most_bytes: int) -> None:
         """Args:
         most_calls: The most calls that are in at a time, waiting or running.
-        most_bytes: The most that their payloads may come to; one call may be larger if it is alone.
+        most_bytes: The most that their payloads may come to, and the answers that callers have not read yet; one
+            may be larger if it is alone.
         """
         self.stage = Stage.LOADING
         self.present = 0
         """Calls that have arrived, of which some may still be on the way in."""
         self.in_flight = 0
         """Calls that have been let in."""
+        self.unread = 0
+        """Large answers that callers have not read yet."""
         self._bytes = 0
+        self._unread_bytes = 0
         self._most_calls = most_calls
         self._most_bytes = most_bytes
         self._interval_s = 0.0  # Between two calls that leave, lately, while there are others.
@@ -58,10 +65,15 @@ class Admission:
 
         Raises:
             NotReady: The model is loading, or the server is draining.
-            Overloaded: There are as many calls as there may be.
+            Overloaded: There are as many calls as there may be, in or on their way.
 
         """
         self.check()
+        if self.present - self.in_flight >= max(self._most_calls, LEAST_ON_THE_WAY):
+            raise Overloaded(
+                "As many calls have begun, and sent no whole request yet, as the server takes. Try again later.",
+                retry_after_s=self._pause_s(),
+            )
         self.present += 1
 
     def depart(self) -> None:
@@ -119,8 +131,37 @@ class Admission:
         self.in_flight -= 1
         if self._in_line:
             self._let_in_those_in_line()
-        if not self.in_flight:
+        self._look_if_empty()
+
+    def _look_if_empty(self) -> None:
+        if not self.in_flight and not self.unread:
             self._empty.set()
+
+    def hold(self, size: int) -> None:
+        """Takes note of an answer that goes out, which has to be `release`d when its caller has read it.
+
+        Args:
+            size: Its size in bytes.
+
+        Raises:
+            Overloaded: Those that have not been read are as large as they may be.
+
+        """
+        if self.unread and self._unread_bytes + size > self._most_bytes:
+            raise Overloaded(
+                "The answers that callers have not read yet are as large as the server keeps. Read them, or try again "
+                "later.",
+                retry_after_s=MOST_PAUSE_S,
+            )
+        self.unread += 1
+        self._unread_bytes += size
+        self._empty.clear()
+
+    def release(self, size: int) -> None:
+        """An answer has been read, or its caller has gone; `size` as it was then."""
+        self.unread -= 1
+        self._unread_bytes -= size
+        self._look_if_empty()
 
     async def enter_in_turn(self, size: int) -> None:
         """Lets a message of a stream in, in its turn, and takes note of it; it has to `leave_in_turn`.
@@ -172,11 +213,11 @@ class Admission:
                 turn.set_result(None)
 
     async def wait_until_empty(self) -> None:
-        """Returns once no admitted call is left; at once if there is none."""
+        """Returns once no call that was let in and no large answer is left; at once if there is none."""
         await self._empty.wait()
 
     def _pause_s(self) -> float:
         """After how long half of the calls will have left; spread, so that not all come again at once."""
-        interval_s = max(self._interval_s, (time.monotonic() - self._last_left) / self.in_flight)
+        interval_s = max(self._interval_s, (time.monotonic() - self._last_left) / max(1, self.in_flight))
         half_s = min(max(self.in_flight / 2 * interval_s, LEAST_PAUSE_S), MOST_PAUSE_S)
         return half_s * random.uniform(0.75, 1.25)  # noqa: S311 - nothing secret

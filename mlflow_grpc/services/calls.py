@@ -18,11 +18,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc import logs
-from mlflow_grpc.errors import Fault, InvalidMessage, NotReady, ServingError, Status
+from mlflow_grpc.errors import Fault, InvalidMessage, LateRequest, NotReady, ServingError, Status
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 
 if TYPE_CHECKING:
+    from mlflow_grpc.engine.admission import Admission
     from mlflow_grpc.engine.execution import Engine
 
     # Generic in the type stubs only.
@@ -34,10 +35,23 @@ LONGEST_REQUEST_ID = 128
 
 SHUTDOWN = "The server is shutting down."
 
+OVERDUE = "The request did not arrive in time. Send it in smaller parts, or over a faster connection."
+
 QUIET_S = 0.1
 """How long no call may have come, in seconds, before the server ends: gRPC tells of calls one by one, and ends those
 that it has not told of with CANCELLED, which no caller sends again.
 """
+
+LARGE_ANSWER = 65_536
+"""The size of an answer, in bytes, from which on it stays in the server until its caller reads: by HTTP/2's default, no
+more is sent before.
+"""
+
+LONGEST_ARRIVAL_S = 300.0
+"""How long a request may take to arrive, in seconds, if the time limit of a call is not longer."""
+
+ARRIVAL_INTERVAL_S = 1.0
+"""How often the server looks for requests that do not arrive, in seconds."""
 
 LONGEST_NOISE_S = 2.0
 """How long callers that do not stop calling may hold up the end, in seconds; the closer it is, the shorter a pause of
@@ -56,6 +70,8 @@ class Call:
         "context",
         "end_reading",
         "engine",
+        "is_overdue",
+        "is_read",
         "method",
         "model",
         "request_bytes",
@@ -70,6 +86,8 @@ class Call:
         self.model = ""  # The name of the model that is called, for log and errors; set by the door.
         self.engine: Engine  # What runs that model; there once a door has let the call in.
         self.end_reading: Callable[[], object] | None = None  # Of a stream; set by the servicer if it has a use for it.
+        self.is_read = False  # Whether its request has arrived; of a stream, that there may be one.
+        self.is_overdue = False
         self.request_bytes = self.response_bytes = 0
         self.started = time.monotonic()
         self._metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
@@ -124,7 +142,7 @@ class Calls:
     """Makes gRPC handlers out of servicers, and knows the calls that are open."""
 
     def __init__(self) -> None:
-        self._open: dict[asyncio.Task[Any] | None, Call] = {}
+        self._open: dict[asyncio.Task[Any], Call] = {}
         self._closing = False
         self._last_arrived = 0.0
 
@@ -168,7 +186,7 @@ class Calls:
         """Has nothing more read from streams that would go on for ever, and waits until what was read is answered."""
         ending = []
         for task, call in self._open.items():
-            if call.end_reading is not None and task is not None:
+            if call.end_reading is not None:
                 call.end_reading()
                 ending.append(task)
         if ending:
@@ -185,12 +203,27 @@ class Calls:
                 return
             await asyncio.sleep(missing_s)
 
+    async def watch_arrivals(self, timeout_s: float) -> None:
+        """Ends calls whose requests do not arrive; for ever.
+
+        Args:
+            timeout_s: The time limit of a call, in seconds.
+
+        """
+        while True:
+            await asyncio.sleep(ARRIVAL_INTERVAL_S)
+            latest = time.monotonic() - max(timeout_s, LONGEST_ARRIVAL_S)
+            for task, call in self._open.items():
+                if not call.is_read and not call.is_overdue and call.started < latest:
+                    call.is_overdue = True
+                    task.cancel()
+
     def end_all(self) -> None:
         """Ends every call that is still open with UNAVAILABLE: watchers of health, which would never end by
         themselves and hold up `Server.stop`, and calls to the model that the drain did not wait for.
         """
         self._closing = True
-        for task in filter(None, self._open):
+        for task in self._open:
             task.cancel()
 
     def handler(
@@ -218,7 +251,7 @@ class Calls:
         async def handle(chunks: AsyncIterator[bytes], context: "Context") -> bytes | None:
             call = Call(path, context)
             answer = None
-            task = asyncio.current_task()
+            task: Any = asyncio.current_task()
             self._open[task] = call
             self._last_arrived = call.started
             arrived = False
@@ -228,11 +261,16 @@ class Calls:
                         door.arrive(call)
                         arrived = True
                     if client_streaming:
+                        call.is_read = True
                         request: Any = _Requests(request_class, chunks, call)
                     else:
-                        request = _parse(request_class, await context.read(), call)
+                        data = await context.read()
+                        call.is_read = True
+                        request = _parse(request_class, data, call)
                     message = await behaviour(request, call)
                     answer = None if message is None else call.serialized(message)
+                    if arrived and answer is not None and len(answer) >= LARGE_ANSWER:
+                        _hold(answer, call.engine.admission, task)
                 finally:
                     self._open.pop(task, None)
                     if arrived and door is not None:
@@ -254,17 +292,24 @@ class Calls:
         context = call.context
         # gRPC's InternalError: nothing can be sent any more, since the caller has gone.
         if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
-            if not self._closing:
+            if not self._closing and not call.is_overdue:
                 remaining = context.time_remaining()
                 _log(
                     logging.INFO, call, "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
                 )
                 raise error
-            error = NotReady(SHUTDOWN)
+            error = NotReady(SHUTDOWN) if self._closing else LateRequest(OVERDUE)
         error = as_serving_error(error)
         _log(_level_of(error), call, error.status.value, cause=error.__cause__, **_said(error))
         code, message, trailers = status.of_error(error, request_id=call.request_id, model=call.model)
         await context.abort(code, message, trailers)
+
+
+def _hold(answer: bytes, admission: "Admission", task: asyncio.Task[Any]) -> None:
+    """Has an answer counted until it has been read: gRPC ends a call's task then."""
+    size = len(answer)
+    admission.hold(size)
+    task.add_done_callback(lambda _: admission.release(size))
 
 
 class _Requests(AsyncIterator[Message]):

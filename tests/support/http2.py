@@ -64,7 +64,7 @@ def _converse(connection: Any, peer: socket.socket, body: bytes | None, *, end: 
 
 
 class Connection:
-    """A connection with any number of calls on it."""
+    """A connection with any number of calls on it; of each answer it takes 64 KiB, and no more until it is told to."""
 
     def __init__(self, address: str, timeout_s: float = 20.0) -> None:
         host, port = address.rsplit(":", 1)
@@ -75,8 +75,8 @@ class Connection:
         self.statuses: dict[int, str] = {}
         """By the number of the stream: `grpc-status`, or how it ended without one."""
 
-    def call(self, message: bytes, path: str = PREDICT) -> None:
-        """Sends a whole call."""
+    def call(self, message: bytes | None, path: str = PREDICT) -> None:
+        """Sends a whole call, or without a message one that only begins."""
         stream = self._connection.get_next_available_stream_id()
         self._connection.send_headers(
             stream,
@@ -89,8 +89,18 @@ class Connection:
                 ("te", "trailers"),
             ],
         )
-        self._connection.send_data(stream, frame(message), end_stream=True)
+        if message is not None:
+            self._connection.send_data(stream, frame(message), end_stream=True)
         self._peer.sendall(self._connection.data_to_send())
+
+    def take_all(self) -> None:
+        """Takes the whole of all answers from now on."""
+        for stream in (None, *self._open_streams()):
+            self._connection.increment_flow_control_window(2**30, stream)
+
+    def _open_streams(self) -> list[int]:
+        last = self._connection.get_next_available_stream_id()
+        return [stream for stream in range(1, last, 2) if stream not in self.statuses]
 
     def wait_until_read(self) -> None:
         """Returns once the peer has read all that was sent: it answers a ping in its turn."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -110,15 +111,16 @@ class Pipe:
 
 @contextlib.contextmanager
 def piped(formatter, *names):
-    """Loggers that write into a pipe."""
+    """Loggers that write into a pipe, and a log of calls under the first one's name."""
     pipe = Pipe()
-    handler = logs.LineHandler(pipe.stream)
-    handler.setFormatter(formatter)
     loggers = [logging.getLogger(name) for name in names]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
-    yield pipe, *loggers
+    with mock.patch.object(logs, "calls", logs.CallLog(names[0])):
+        handler = logs.LineHandler(pipe.stream)
+        handler.setFormatter(formatter)
+        for logger in loggers:
+            logger.handlers, logger.propagate = [handler], False
+            logger.setLevel(logging.INFO)
+        yield pipe, *loggers
     for logger in loggers:
         logger.handlers, logger.propagate = [], True
     pipe.stop_reading()
@@ -128,12 +130,10 @@ def piped(formatter, *names):
 
 @pytest.fixture
 def log(monkeypatch):
-    """A log of calls of its own, a logger beside it, and the pipe that they write to."""
-    calls = logs.CallLog("test_logs.call")
-    monkeypatch.setattr(logs, "calls", calls)
+    """A log of calls, its logger, another one, and the pipe that both write to."""
     monkeypatch.setattr(line_writer, "INTERVAL_S", 3600.0)  # What is written is written because it was asked for.
     with piped(logs.TextFormatter(), "test_logs.call", "test_logs.other") as (pipe, logger, other):
-        yield calls, logger, other, pipe
+        yield logs.calls, logger, other, pipe
 
 
 def test_other_lines_come_at_once_after_the_calls_before_them(log):
@@ -159,7 +159,7 @@ def test_calls_are_written_in_groups(log):
 
 def test_no_call_waits_long_to_be_written():
     """Also if it is the only one."""
-    with piped(logs.TextFormatter(), "mlflow_grpc.call") as (pipe, _):
+    with piped(logs.TextFormatter(), "test_logs.call") as (pipe, _):
         logs.calls.write(logging.INFO, "call", {"number": 1})
         assert pipe.words(1) == [["call", "number=1"]]
 

@@ -1,0 +1,129 @@
+"""Callers that take their time: with their requests, and with reading the answers."""
+
+import asyncio
+import threading
+
+import pytest
+
+from mlflow_grpc.services import calls
+from tests.support.http2 import Connection
+from tests.support.models import FunctionModel, PlainCodec
+from tests.support.servers import Caller, serving
+
+MEGABYTE = 1 << 20
+OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = "0", "4", "8"
+MESSAGE = b"\n\x05large"
+
+
+def answering_a_megabyte(**settings):
+    """A server whose answers are that large where they are asked to be."""
+    model = FunctionModel(lambda text: "x" * MEGABYTE if text == "large" else text)
+    return serving(model, PlainCodec(), **settings)
+
+
+def admission(server):
+    (entry,) = server.server.catalog.entries
+    return entry.engine.admission
+
+
+def test_answers_that_nobody_reads_are_bounded():
+    """So many are kept as payloads may be; the callers of the others are told, and small ones are answered."""
+    with (
+        answering_a_megabyte(queue_bytes=4 * MEGABYTE + 1000) as server,
+        Connection(server.address) as connection,
+        Caller(server.address) as call,
+    ):
+        for _ in range(20):
+            connection.call(MESSAGE)
+        connection.wait_for_statuses(16)
+        assert set(connection.statuses.values()) == {RESOURCE_EXHAUSTED}
+        assert admission(server).unread == 4
+        assert call("small") == "small"
+        status, message = call.outcome("large")
+        assert status == "RESOURCE_EXHAUSTED"
+        assert "not read" in str(message)
+        connection.take_all()
+        connection.wait_for_statuses(20)
+        assert sorted(connection.statuses.values()) == [OK] * 4 + [RESOURCE_EXHAUSTED] * 16
+        assert len(call("large")) == MEGABYTE
+        server.wait_until(lambda: admission(server).unread == 0)
+
+
+def test_an_answer_over_the_bound_is_given_if_it_is_alone():
+    """As a payload is."""
+    with answering_a_megabyte(queue_bytes=1024) as server, Caller(server.address) as call:
+        for _ in range(3):
+            assert len(call("large")) == MEGABYTE
+            server.wait_until(lambda: admission(server).unread == 0)
+
+
+def test_answers_of_callers_that_go_are_forgotten():
+    """Nothing of them is counted any more."""
+    with answering_a_megabyte() as server:
+        with Connection(server.address) as connection:
+            for _ in range(5):
+                connection.call(MESSAGE)
+            server.wait_until(lambda: admission(server).unread == 5)
+        server.wait_until(lambda: admission(server).unread == 0)
+
+
+def test_the_end_waits_for_answers_that_are_being_read():
+    """A caller on a slow line gets what has been answered."""
+    with answering_a_megabyte() as server, Connection(server.address) as connection:
+        connection.call(MESSAGE)
+        server.wait_until(lambda: admission(server).unread == 1)
+        drained: list[int] = []
+        draining = threading.Thread(target=lambda: drained.append(server.run(server.server.drain)))
+        draining.start()
+        server.wait_until(lambda: admission(server).stage is not admission(server).stage.OPEN)
+        draining.join(3 * calls.QUIET_S)
+        assert draining.is_alive()
+        connection.take_all()
+        connection.wait_for_statuses(1)
+        draining.join(30)
+        assert drained == [0]
+        assert connection.statuses == {1: OK}
+
+
+def test_the_end_tells_of_answers_that_nobody_read():
+    """They are calls that had not ended."""
+    with answering_a_megabyte(drain_timeout_s=0.2) as server, Connection(server.address) as connection:
+        connection.call(MESSAGE)
+        server.wait_until(lambda: admission(server).unread == 1)
+        assert server.run(server.server.drain) == 1
+
+
+def test_calls_that_only_begin_are_bounded():
+    """There may be as many as may be in; and one that goes makes room."""
+    bound = 200
+    with answering_a_megabyte(queue_calls=bound) as server, Caller(server.address) as call:
+        with Connection(server.address) as connection:
+            for _ in range(bound + 30):
+                connection.call(None)
+            connection.wait_for_statuses(30)
+            assert set(connection.statuses.values()) == {RESOURCE_EXHAUSTED}
+            assert call.outcome("small")[0] == "RESOURCE_EXHAUSTED"
+        server.wait_until(lambda: admission(server).present == 0)
+        assert call("small") == "small"
+
+
+@pytest.mark.parametrize("path", ["/MLflow/predict", "/grpc.health.v1.Health/Check"])
+def test_calls_that_only_begin_are_ended(monkeypatch, path):
+    """After some time; streams, of which nobody knows when something comes, are not."""
+    monkeypatch.setattr(calls, "LONGEST_ARRIVAL_S", 0.1)
+    monkeypatch.setattr(calls, "ARRIVAL_INTERVAL_S", 0.05)
+    with answering_a_megabyte(timeout_s=0.1) as server, Connection(server.address) as connection:
+
+        async def begin() -> None:
+            watching.append(asyncio.create_task(server.server.watch()))
+
+        async def end() -> None:
+            watching.pop().cancel()
+
+        watching: list[asyncio.Task[None]] = []
+        server.run(begin)
+        connection.call(None, "/MLflowStream/predict_many")
+        connection.call(None, path)
+        connection.wait_for_statuses(1)
+        server.run(end)
+        assert connection.statuses == {3: DEADLINE_EXCEEDED}
