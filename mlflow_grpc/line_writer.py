@@ -46,7 +46,8 @@ class LineWriter:
         threading.Thread(target=self._run, name="write-log", daemon=True).start()
 
     def _forget(self) -> None:
-        self._turn = threading.Condition()
+        self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
         self._lines: list[str] = []
         self._characters = 0  # Of the lines that wait and those that are being written.
         self._lost = 0
@@ -65,7 +66,7 @@ class LineWriter:
             soon: Whether it is to be written as soon as may be, and what came before it.
 
         """
-        with self._turn:
+        with self._lock:
             if self._characters and self._characters + len(line) > MOST_CHARACTERS:
                 self._lost += 1
                 return
@@ -73,27 +74,27 @@ class LineWriter:
             self._characters += len(line)
             if soon or len(self._lines) >= MOST_LINES:
                 self._is_asked = True
-                self._turn.notify_all()
+                self._news.notify_all()
         if not self._is_threaded:
             self._write_lines()
 
     def flush(self) -> None:
         """Waits until what is there is written, but not for a reader that does not read."""
-        with self._turn:
+        with self._lock:
             self._is_asked = True
-            self._turn.notify_all()
-            self._turn.wait_for(lambda: not (self._characters and self._is_threaded), FLUSH_S)
+            self._news.notify_all()
+            self._news.wait_for(lambda: not (self._characters and self._is_threaded), FLUSH_S)
 
     def _run(self) -> None:
         while True:
-            with self._turn:
-                self._turn.wait_for(lambda: self._is_asked, INTERVAL_S)
+            with self._lock:
+                self._news.wait_for(lambda: self._is_asked, INTERVAL_S)
                 self._is_asked = False
             self._prepare()
             self._write_lines()
 
     def _write_lines(self) -> None:
-        with self._turn:
+        with self._lock:
             lines, self._lines = self._lines, []
             lost, self._lost = self._lost, 0
         written = sum(map(len, lines))
@@ -104,9 +105,9 @@ class LineWriter:
         for group in _groups(f"{line}\n".encode(self._encoding, errors="backslashreplace") for line in lines):
             with contextlib.suppress(OSError):  # A full disk or a closed pipe must not cost an answer.
                 self._write(group)
-        with self._turn:
+        with self._lock:
             self._characters -= written
-            self._turn.notify_all()
+            self._news.notify_all()
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)

@@ -53,6 +53,7 @@ class Admission:
         self._bytes = 0
         self._unread_bytes = 0
         self._most_calls = most_calls
+        self._most_on_the_way = max(most_calls, LEAST_ON_THE_WAY)
         self._most_bytes = most_bytes
         self._interval_s = 0.0  # Between two calls that leave, lately, while there are others.
         self._last_left = 0.0
@@ -69,7 +70,7 @@ class Admission:
 
         """
         self.check()
-        if self.present - self.in_flight >= max(self._most_calls, LEAST_ON_THE_WAY):
+        if self.present - self.in_flight >= self._most_on_the_way:
             raise Overloaded(
                 "As many calls have begun, and sent no whole request yet, as the server takes. Try again later.",
                 retry_after_s=self._pause_s(),
@@ -131,9 +132,6 @@ class Admission:
         self.in_flight -= 1
         if self._in_line:
             self._let_in_those_in_line()
-        self._look_if_empty()
-
-    def _look_if_empty(self) -> None:
         if not self.in_flight and not self.unread:
             self._empty.set()
 
@@ -161,7 +159,8 @@ class Admission:
         """An answer has been read, or its caller has gone; `size` as it was then."""
         self.unread -= 1
         self._unread_bytes -= size
-        self._look_if_empty()
+        if not self.in_flight and not self.unread:
+            self._empty.set()
 
     async def enter_in_turn(self, size: int) -> None:
         """Lets a message of a stream in, in its turn, and takes note of it; it has to `leave_in_turn`.

@@ -105,7 +105,7 @@ class _Request(ABC):
             raise self._explain(refusal.__cause__) from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TextRequest(_Request):
     """A payload of text."""
 
@@ -139,7 +139,7 @@ class TextRequest(_Request):
         return self.hosted.codec.encode(predictions, decoded)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _MessageRequest(_Request):
     """A message of the model's own types."""
 
@@ -165,7 +165,7 @@ class _MessageRequest(_Request):
         return self.encode(predictions)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RecordRequest(_MessageRequest):
     """One record."""
 
@@ -184,7 +184,7 @@ class RecordRequest(_MessageRequest):
         return self.codec.encode(predictions)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RowsRequest(_MessageRequest):
     """Any number of rows, in columns."""
 

@@ -19,6 +19,8 @@ SIXTY_FOUR_BITS = 2**63
 FEW = 64
 """Up to so many cells Python finds the least and the greatest faster than numpy."""
 
+_FLOAT, _NUMBERS = {float}, {float, int}
+
 Column = Sequence[Any]
 
 Cells = Callable[[Column], Any]
@@ -59,14 +61,20 @@ def _integers(dtype: npt.DTypeLike) -> Cells:
 
 def _floats(dtype: npt.DTypeLike) -> Cells:
     greatest = min(float(np.finfo(np.dtype(dtype)).max), float(SIXTY_FOUR_BITS))
+    is_wide = np.dtype(dtype) == np.float64
 
     def cells_of(cells: Column) -> npt.NDArray[Any] | None:
         kinds = set(map(type, cells))
-        if kinds != {float} and not kinds <= {float, int}:
+        if kinds == _FLOAT:
+            limit = greatest
+        elif kinds <= _NUMBERS:
+            limit = EXACT
+        else:
             return None
-        limit = greatest if kinds == {float} else EXACT
         array = np.array(cells, dtype=np.float64)
-        return array.astype(dtype, copy=False) if _within(cells, array, -limit, limit) else None
+        if not _within(cells, array, -limit, limit):
+            return None
+        return array if is_wide else array.astype(dtype)
 
     return cells_of
 

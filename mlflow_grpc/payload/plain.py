@@ -25,7 +25,7 @@ from mlflow.models import Model
 from mlflow.types import ColSpec, DataType, TensorSpec
 
 from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.payload import bulk, cells
+from mlflow_grpc.payload import bulk, cells, heads, samples
 
 Table = pd.DataFrame | npt.NDArray[Any]
 
@@ -103,6 +103,7 @@ class _NamedDecoder(ABC):
         self._names = names
         self._width = len(names)
         self._places = lru_cache(maxsize=64)(self._find_places)
+        self.heads = heads.Heads(self._places)
         self._read: dict[str, Callable[[Any], PlainRows | None]] = {
             "dataframe_split": self._split,
             "dataframe_records": self._records,
@@ -112,9 +113,15 @@ class _NamedDecoder(ABC):
 
     def decode(self, text: str) -> PlainRows | None:
         """The rows of a payload, or None if it is not plain."""
+        if (known := self.heads.split(text)) is not None:
+            places, rows = known
+            return self._of_table(rows, places)
         key, value = _only_entry(text) or ("", None)
         read = self._read.get(key)
-        return read(value) if read is not None else None
+        found = read(value) if read is not None else None
+        if found is not None and key == "dataframe_split":
+            self.heads.learn(text)
+        return found
 
     def row(self, values: list[Any]) -> PlainRows | None:
         """One row of a value for each column."""
@@ -129,11 +136,14 @@ class _NamedDecoder(ABC):
     def _split(self, value: Any) -> PlainRows | None:
         if type(value) is not dict or value.keys() != _SPLIT_KEYS:
             return None
-        names, rows = value["columns"], value["data"]
-        if type(names) is not list or type(rows) is not list or set(map(type, names)) != {str}:
+        names = value["columns"]
+        if type(names) is not list or set(map(type, names)) != {str}:
             return None
         places = self._places(tuple(names))
-        if places is None or not _is_rectangle(rows, self._width):
+        return self._of_table(value["data"], places) if places is not None else None
+
+    def _of_table(self, rows: Any, places: list[int]) -> PlainRows | None:
+        if type(rows) is not list or not _is_rectangle(rows, self._width):
             return None
         return self._of_rows(_flat(rows), places)
 
@@ -187,11 +197,13 @@ class ColumnDecoder(_NamedDecoder):
         rows = self.decode(example) if example else None
         if rows is None and DataType.string in self._kinds:
             return []
-        columns = rows.cells if rows else [_made_up(kind.to_numpy()) for kind in self._kinds]
-        vary = _Variation() if varied else None
+        columns = rows.cells if rows else [samples.made_up(kind.to_numpy()) for kind in self._kinds]
+        vary = samples.Variation() if varied else None
         return [
-            PlainRows([_varied(column[at : at + 1], vary) for column, at in zip(columns, places, strict=True)], 1)
-            for places in _mixtures(len(columns[0]), self._width, most)
+            PlainRows(
+                [samples.varied(column[at : at + 1], vary) for column, at in zip(columns, places, strict=True)], 1
+            )
+            for places in samples.mixtures(len(columns[0]), self._width, most)
         ]
 
     def columns(self, values: list[Any]) -> PlainRows | None:
@@ -246,10 +258,10 @@ class MatrixDecoder(_NamedDecoder):
     def samples(self, example: str | None, most: int = 64, *, varied: bool = False) -> list[PlainRows]:
         """Single rows to try a model with."""
         rows = self.decode(example) if example else None
-        matrix = rows.cells if rows else np.stack([_made_up(self._dtype) for _ in range(self._width)], axis=1)
-        across, vary = np.arange(self._width), _Variation() if varied else None
-        mixtures = _mixtures(len(matrix), self._width, most)
-        return [PlainRows(_varied(matrix[[places], across], vary), 1) for places in mixtures]
+        matrix = rows.cells if rows else np.stack([samples.made_up(self._dtype) for _ in range(self._width)], axis=1)
+        across, vary = np.arange(self._width), samples.Variation() if varied else None
+        mixtures = samples.mixtures(len(matrix), self._width, most)
+        return [PlainRows(samples.varied(matrix[[places], across], vary), 1) for places in mixtures]
 
     def _of_rows(self, flat: list[Any], places: list[int]) -> PlainRows | None:
         array = self._array_of(flat)
@@ -322,10 +334,10 @@ class TensorDecoder:
             made = dice.integers(0, 9, (16, *self._row_shape)) if whole else dice.normal(1, 3, (16, *self._row_shape))
             rows = PlainRows(made.astype(self._dtype), 16)
         flat = rows.cells.reshape(rows.count, -1)
-        across, vary = np.arange(flat.shape[1]), _Variation() if varied else None
+        across, vary = np.arange(flat.shape[1]), samples.Variation() if varied else None
         return [
-            PlainRows(_varied(flat[[places], across], vary).reshape(1, *self._row_shape), 1)
-            for places in _mixtures(rows.count, flat.shape[1], most)
+            PlainRows(samples.varied(flat[[places], across], vary).reshape(1, *self._row_shape), 1)
+            for places in samples.mixtures(rows.count, flat.shape[1], most)
         ]
 
 
@@ -345,6 +357,8 @@ def _only_entry(text: str) -> tuple[str, Any] | None:
 
 
 def _is_rectangle(rows: list[Any], width: int) -> bool:
+    if len(rows) == 1:
+        return type(rows[0]) is list and len(rows[0]) == width
     return set(map(type, rows)) == {list} and set(map(len, rows)) == {width}
 
 
@@ -356,38 +370,3 @@ def _joined(parts: Sequence[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else list(chain.from_iterable(parts))
-
-
-def _mixtures(count: int, width: int, most: int) -> list[list[int]]:
-    """For each sample the row that each of its cells is taken from.
-
-    Each column turns at a speed of its own, so that samples differ although the example may have but two rows.
-    """
-    return [[(turn + turn * place // 2) % count for place in range(width)] for turn in range(most)]
-
-
-class _Variation:
-    """Makes numbers a little different each time, always the same way."""
-
-    def __init__(self) -> None:
-        self._dice = np.random.default_rng(1)
-
-    def of(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Floats within a fifth; integers by two at the most, where their type allows it."""
-        if cells.dtype.kind == "f":
-            return (cells * self._dice.uniform(0.8, 1.2, cells.shape)).astype(cells.dtype)
-        limits = np.iinfo(cells.dtype)
-        moved = cells.astype(object) + self._dice.integers(-2, 3, cells.shape)
-        return np.clip(moved, limits.min, limits.max).astype(cells.dtype)
-
-
-def _varied(cells: Any, vary: _Variation | None) -> Any:
-    has_numbers = isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu"
-    return vary.of(cells) if vary is not None and has_numbers else cells
-
-
-def _made_up(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    dice = np.random.default_rng(0)
-    if dtype.kind == "f":
-        return dice.normal(1, 3, 16)
-    return dice.integers(0, 2 if dtype.kind == "b" else 9, 16).astype(dtype)

@@ -5,7 +5,6 @@ the words for a refusal are found here (`mlflow_grpc.payload.explain`), since ML
 """
 
 import base64
-import contextlib
 import json
 import math
 from io import BytesIO, StringIO
@@ -73,8 +72,10 @@ class ScoringCodec:
         plain = predictions.tolist() if isinstance(predictions, np.ndarray) else predictions
         if isinstance(plain, list) and not request.bare_answer:
             # MLflow's encoder differs from the standard one only where that one gives up.
-            with contextlib.suppress(TypeError, ValueError, OverflowError, RecursionError):
+            try:
                 return f'{{"predictions": {plain}}}' if _reads_as_json(plain) else json.dumps({"predictions": plain})
+            except (TypeError, ValueError, OverflowError, RecursionError):
+                pass  # Not suppressed by a context manager: that takes half as long as all the rest.
         answer = StringIO()
         write = internals.unwrapped_predictions_to_json if request.bare_answer else internals.predictions_to_json
         try:

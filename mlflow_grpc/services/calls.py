@@ -59,6 +59,9 @@ theirs will do.
 """
 
 
+_NOTHING: Mapping[str, Any] = {}
+
+
 class Call:
     """One RPC as a servicer sees it.
 
@@ -278,7 +281,7 @@ class Calls:
             except BaseException as error:  # noqa: BLE001 - every end of a call is told there
                 await self._fail(call, error)
             context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id),))
-            _log(level, call, "OK", request_bytes=call.request_bytes, response_bytes=call.response_bytes)
+            _log(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
             return answer
 
         # Registered as if every method took a stream, which on the wire is the same: where `grpc.aio`
@@ -294,13 +297,12 @@ class Calls:
         if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
             if not self._closing and not call.is_overdue:
                 remaining = context.time_remaining()
-                _log(
-                    logging.INFO, call, "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
-                )
+                is_late = remaining is not None and remaining <= 0
+                _log(logging.INFO, call, "DEADLINE_EXCEEDED" if is_late else "CANCELLED")
                 raise error
             error = NotReady(SHUTDOWN) if self._closing else LateRequest(OVERDUE)
         error = as_serving_error(error)
-        _log(_level_of(error), call, error.status.value, cause=error.__cause__, **_said(error))
+        _log(_level_of(error), call, error.status.value, _said(error), error.__cause__)
         code, message, trailers = status.of_error(error, request_id=call.request_id, model=call.model)
         await context.abort(code, message, trailers)
 
@@ -337,7 +339,10 @@ def as_serving_error(error: BaseException) -> ServingError:
 
 def log_failed_request(call: Call, error: ServingError, place: int) -> None:
     """Writes the log line of one request of a stream that failed; the places are counted from 0."""
-    _write(_level_of(error), "request", call, error.status.value, error.__cause__, {"place": place, **_said(error)})
+    level = _level_of(error)
+    if logs.calls.takes(level):
+        fields = {**_identity(call, error.status.value), "place": place, **_said(error)}
+        logs.calls.write(level, "request", fields, error.__cause__)
 
 
 def _level_of(error: ServingError) -> int:
@@ -367,13 +372,14 @@ def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
         ) from None
 
 
-def _log(level: int, call: Call, code: str, *, cause: BaseException | None = None, **more: Any) -> None:
+def _log(
+    level: int, call: Call, code: str, more: Mapping[str, Any] = _NOTHING, cause: BaseException | None = None
+) -> None:
     """Writes the one log line of a call."""
-    duration_ms = round((time.monotonic() - call.started) * 1000, 3)
-    _write(level, "call", call, code, cause, {"duration_ms": duration_ms, **more})
-
-
-def _write(level: int, what: str, call: Call, code: str, cause: BaseException | None, more: dict[str, Any]) -> None:
     if logs.calls.takes(level):
-        fields = {"request_id": call.request_id, "method": call.method, "model": call.model, "status": code, **more}
-        logs.calls.write(level, what, fields, cause)
+        duration_ms = round((time.monotonic() - call.started) * 1000, 3)
+        logs.calls.write(level, "call", {**_identity(call, code), "duration_ms": duration_ms, **more}, cause)
+
+
+def _identity(call: Call, code: str) -> dict[str, Any]:
+    return {"request_id": call.request_id, "method": call.method, "model": call.model, "status": code}

@@ -12,8 +12,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.payload import bulk
-from mlflow_grpc.payload.plain import decoder_for
+from mlflow_grpc.payload import bulk, heads
+from mlflow_grpc.payload.plain import MatrixDecoder, decoder_for
 from tests.support.payloads import SCALARS, TEXTS, payloads
 
 SCHEMAS = {
@@ -214,6 +214,53 @@ ODD_ROWS: list[object] = [
     [2**64, 1, 2], [1e300, 1, 2], [-0.0, 0, 2], [[1.0], 1.0, 2.0], [[], [1.0, 2.0], 3.0], [1.0, 2.0], [1.0] * 4, [],
     1.0, "abc", "[", {"a": 1.0, "b": 2.0, "c": 3.0}, [{}, 1.0, 2.0], None,
 ]  # fmt: skip
+
+
+BEGINNINGS = [
+    '{"dataframe_split": {"columns": ["a", "b", "c"], "data": ',
+    '{"dataframe_split":{"columns":["c","a","b"],"data":',
+    ' {\n"dataframe_split" : {"columns": ["a", "\\u0062", "c"]\t,"data":\r\n',
+    '{"dataframe_split": {"columns": ["a", "b", "c", "d"], "data": ',
+    '{"dataframe_split": {"columns": ["a", "b", "c\\"], \\"data\\":"], "data": ',
+    '{"dataframe_split": {"columns": ["a", "b", 1], "data": ',
+    '{"dataframe_split": {"data": [[1.5, 2.5, 3.5]], "columns": ["a", "b", "c"], "data": ',
+]
+ENDS = [
+    "[[1.5, 2, -3e5]]}}", "[[0.5, 1.5, 2.5], [1, 2, 3]]}}", " [ [1.5,2.5,3.5] ] }}", "[[1.5, 2.5, 3.5]]}} ", "[]}}", "[[]]}}",
+    "[[1.5, 2.5]]}}", "[[1.5, 2.5, 3.5], [1]]}}", "[1.5, 2.5, 3.5]}}", "[[1.5, 2.5, null]]}}", "[[1.5, 2.5, NaN]]}}",
+    '[[1.5, 2.5, "3"]]}}', "null}}", "}}", "", '[[1.5, 2.5, 3.5]], "columns": ["c", "b", "a"]}}', "[[1.5, 2.5, 3.5]]}, {}}",
+    '[[1.5, 2.5, 3.5]], "index": [7]}}', '[[1.5, 2.5, 3.5]]}, "params": {}}', "[[1.5, 2.5, 3.5]]}}}}", "[[1.5, 2.5, 3.5]]",
+    '[[1.5, 2.5, 3.5]], "data": [[4.5, 5.5, 6.5]]}}', "[[1.5, 2.5, 3.5]]]}}", "[[1e400, 2.5, 3.5]]}}", "{}}}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_payloads_that_begin_like_others_agree(beginning):
+    """What was learnt of one payload changes nothing for those that begin with the same characters."""
+    meta = metadata(SCHEMAS["doubles"])
+    learned = decoder_for(meta)
+    assert isinstance(learned, MatrixDecoder)
+    agree(learned, meta, f"{beginning}{ENDS[0]}")
+    assert (learned.heads.split(f"{beginning}{ENDS[0]}") is not None) == (beginning in BEGINNINGS[:3])
+    for end in ENDS:
+        new = decoder_for(meta)
+        assert new is not None
+        text = beginning + end
+        assert agree(learned, meta, text) == agree(new, meta, text)
+
+
+def test_so_many_beginnings_are_kept(monkeypatch):
+    """Callers that write their payloads in ever new ways fill no memory, and the last ones are known."""
+    meta = metadata(SCHEMAS["doubles"])
+    made = decoder_for(meta)
+    assert isinstance(made, MatrixDecoder)
+    texts = [f"{' ' * blanks}{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]}}}}" for blanks in range(3 * heads.MOST)]
+    for text in texts:
+        assert agree(made, meta, text)
+    assert [made.heads.split(text) is not None for text in texts] == [False] * 2 * heads.MOST + [True] * heads.MOST
+    monkeypatch.setattr(heads, "MOST_CHARACTERS", 20)
+    made.heads.learn("\n" + texts[0])
+    assert made.heads.split("\n" + texts[0]) is None
 
 
 @pytest.mark.usefixtures("bulk_always")
