@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_grpc.payload.cells import EXACT
+from mlflow_grpc.payload.codec import EXACT
 
 try:
     import simdjson

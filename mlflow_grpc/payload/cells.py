@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from mlflow.types import DataType
 
-EXACT = 2**53
-"""Integers up to here have a float of exactly their value."""
+from mlflow_grpc.payload.codec import EXACT
 
 SIXTY_FOUR_BITS = 2**63
 """orjson makes a float of an integer past 64 bits, which MLflow sees as the integer that it is."""

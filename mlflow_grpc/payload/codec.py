@@ -25,6 +25,10 @@ PLAIN_INPUT = ModelInput(None)
 """Of an answer to plain rows, for which only `bare_answer` counts."""
 
 
+EXACT = 2**53
+"""Integers up to here have a float of exactly their value."""
+
+
 class Absent:
     """Of one value, ABSENT."""
 

@@ -12,10 +12,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
-from mlflow_grpc.payload.codec import ABSENT
-
-EXACT = 2**53
-"""Integers up to here are the same as a float."""
+from mlflow_grpc.payload.codec import ABSENT, EXACT
 
 MOST_EMPTY = 1_000
 """Rows without elements, of which a shape of a few bytes could say that there are any number."""

@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from mlflow_grpc.contract.shapes import Plain, Words
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload import moments
-from mlflow_grpc.payload.typed_reader import EXACT
+from mlflow_grpc.payload.codec import EXACT
 
 _INTEGERS: dict[int, tuple[int, int]] = {
     Proto.TYPE_INT32: (-(2**31), 2**31 - 1),

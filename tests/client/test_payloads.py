@@ -198,7 +198,11 @@ def test_other_data(data, document):
     assert json.loads(to_json(data)) == document
 
 
-@pytest.mark.parametrize("data", [None, 5, b"bytes", {1, 2}, pd.Index([1]), object(), dt.date(2021, 1, 1)], ids=repr)
+@pytest.mark.parametrize(
+    "data",
+    [None, 5, b"bytes", {1, 2}, pd.Index([1]), object(), dt.date(2021, 1, 1)],
+    ids=lambda data: type(data).__name__,
+)
 def test_data_that_cannot_be_sent(data):
     """A TypeError that says what can."""
     with pytest.raises(TypeError, match=r"^cannot send .*: give a dict, a DataFrame, an array, a list or a JSON text$"):
