@@ -213,7 +213,8 @@ class Admission:
 
     async def wait_until_empty(self) -> None:
         """Returns once no call that was let in and no large answer is left; at once if there is none."""
-        await self._empty.wait()
+        while self.in_flight or self.unread:  # A call leaves just before its large answer is held.
+            await self._empty.wait()
 
     def _pause_s(self) -> float:
         """After how long half of the calls will have left; spread, so that not all come again at once."""

@@ -85,6 +85,33 @@ def test_the_end_waits_for_answers_that_are_being_read():
         assert connection.statuses == {1: OK}
 
 
+def test_the_end_waits_for_answers_that_are_made_meanwhile():
+    """A call that is in the model when the server is to end gets its whole answer too, however large."""
+    entered, let_go = threading.Event(), threading.Event()
+
+    def answer(text):
+        entered.set()
+        assert let_go.wait(20)
+        return "x" * MEGABYTE
+
+    with serving(FunctionModel(answer), PlainCodec()) as server, Connection(server.address) as connection:
+        connection.call(MESSAGE)
+        assert entered.wait(20)
+        drained: list[int] = []
+        draining = threading.Thread(target=lambda: drained.append(server.run(server.server.drain)))
+        draining.start()
+        server.wait_until(lambda: admission(server).stage is not admission(server).stage.OPEN)
+        let_go.set()
+        server.wait_until(lambda: admission(server).unread == 1)
+        draining.join(3 * calls.QUIET_S)
+        assert draining.is_alive()
+        connection.take_all()
+        connection.wait_for_statuses(1)
+        draining.join(30)
+        assert drained == [0]
+        assert connection.statuses == {1: OK}
+
+
 def test_the_end_tells_of_answers_that_nobody_read():
     """They are calls that had not ended."""
     with answering_a_megabyte(drain_timeout_s=0.2) as server, Connection(server.address) as connection:
