@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import logging.config
+import os
 import sys
 import threading
 import time
@@ -87,6 +88,10 @@ class CallLog:
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)  # The parent makes records of what it has noted.
+
+    def _forget(self) -> None:
         self._turn = threading.RLock()
         self._notes: deque[tuple[float, int, str, dict[str, Any], BaseException | None]] = deque()
 

@@ -274,3 +274,18 @@ def test_what_a_model_forks_writes_its_own_lines_at_once():
         os.waitpid(child, 0)
         assert sorted(lines) == [*range(200), 1000]
         assert pipe.is_empty()
+
+
+def test_what_a_model_forks_leaves_the_calls_of_the_server_to_the_server(log):
+    """What is noted of them is written once, although the child has a copy of it and writes lines of its own."""
+    calls, _, other, pipe = log
+    for number in range(3):
+        calls.write(logging.INFO, "call", {"number": number})
+    if (child := os.fork()) == 0:
+        other.warning("of the child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert pipe.words(1) == [["of", "the", "child"]]
+    other.warning("of the server")
+    assert pipe.words(4) == [*(["call", f"number={number}"] for number in range(3)), ["of", "the", "server"]]
+    assert pipe.is_empty()
