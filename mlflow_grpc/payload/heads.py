@@ -43,8 +43,11 @@ class Heads:
         return None
 
     def learn(self, text: str) -> None:
-        """Remembers how a payload begins, if others may begin so too."""
-        found = _HEAD.match(text, 0, MOST_CHARACTERS)
+        """Remembers how a payload begins, if others may begin so too.
+
+        Not of one that ends in another way: its caller's next one does too, and learning costs more than it saves then.
+        """
+        found = _HEAD.match(text, 0, MOST_CHARACTERS) if text.endswith(_TAIL) else None
         if found is None:
             return
         try:

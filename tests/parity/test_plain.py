@@ -263,6 +263,19 @@ def test_so_many_beginnings_are_kept(monkeypatch):
     assert made.heads.split("\n" + texts[0]) is None
 
 
+@pytest.mark.parametrize("end", ["}}\n", "} }", "}\n}"])
+def test_nothing_is_learnt_of_payloads_that_end_otherwise(end):
+    """The next one of the same caller does too: it would be learnt of each time, which takes as long as reading it."""
+    meta = metadata(SCHEMAS["doubles"])
+    made = decoder_for(meta)
+    assert isinstance(made, MatrixDecoder)
+    rows = f"{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]"
+    assert agree(made, meta, rows + end)
+    assert made.heads.split(rows + "}}") is None
+    assert agree(made, meta, rows + "}}")
+    assert made.heads.split(rows + "}}") is not None
+
+
 @pytest.mark.usefixtures("bulk_always")
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_large_tables_agree_or_are_left_to_mlflow(place):
