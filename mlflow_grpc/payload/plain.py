@@ -83,7 +83,8 @@ def decoder_for(metadata: Model) -> PlainDecoder | None:
     kinds = [spec.type for spec in specs if isinstance(spec.type, DataType) and spec.type in cells.OF_COLUMN]
     if not schema.has_input_names() or len(kinds) < len(specs) or not all(spec.required for spec in specs):
         return None
-    names = [spec.name for spec in specs if isinstance(spec.name, str)]  # A frame may have integers for names.
+    # A frame may have integers for names, and MLflow takes an empty one for none.
+    names = [spec.name for spec in specs if isinstance(spec.name, str) and spec.name]
     if (
         len(names) < len(specs)
         or not names

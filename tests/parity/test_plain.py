@@ -346,13 +346,14 @@ def test_several_payloads_make_one_frame(decoder):
 
 
 def test_signatures_that_are_not_plain():
-    """Optional columns, other types, LLM names, params and type hints have no fast way."""
+    """Optional columns, other types, empty names, LLM names, params and type hints have no fast way."""
     for schema in (
         Schema([ColSpec(DataType.double, "a", required=False)]),
         Schema([ColSpec(DataType.binary, "a")]),
         Schema([ColSpec(DataType.datetime, "a")]),
         Schema([ColSpec(DataType.float, "a")]),
         Schema([ColSpec(DataType.double)]),
+        Schema([ColSpec(DataType.double, "a"), ColSpec(DataType.double, "")]),
         Schema([ColSpec(DataType.string, "prompt")]),
     ):
         assert decoder_for(metadata(schema)) is None
