@@ -39,11 +39,10 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
         loaded = Settings.load(given)
         configuration = config.load(loaded)
         logs.configure(loaded.log_format, loaded.log_level, extra=configuration.logging)
-        code = _run(loaded, configuration)
+        code, last_words = _run(loaded, configuration), ""
     except StartError as error:
-        click.echo(f"Error: {logs.escape(str(error))}", err=True)
-        code = error.exit_code
-    end_process(code)
+        code, last_words = error.exit_code, f"Error: {logs.escape(str(error))}"
+    end_process(code, last_words)
 
 
 def _run(loaded: Settings, configuration: config.Configuration) -> int:

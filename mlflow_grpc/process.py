@@ -1,6 +1,8 @@
 """How a process of ours begins and ends."""
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 import sys
@@ -63,11 +65,22 @@ def keep_signals_here(numbers: Iterable[signal.Signals]) -> None:
     os.register_at_fork(before=hold, after_in_parent=release, after_in_child=let_go)
 
 
-def end_process(code: int) -> NoReturn:
-    """Ends the process in bounded time: exit handlers run, but a thread that never ends does not hold it."""
+def end_process(code: int, last_words: str = "") -> NoReturn:
+    """Ends the process in bounded time: exit handlers run, but a thread that never ends does not hold it.
+
+    Args:
+        code: The exit code.
+        last_words: A line for stderr, after those of the log; it is lost if nobody reads.
+
+    """
     deadline = threading.Timer(SHUTDOWN_LIMIT_S, os._exit, (code,))
     deadline.daemon = True
     deadline.start()
+    if last_words:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        with contextlib.suppress(OSError, ValueError):  # A full disk or a closed pipe must not cost the exit code.
+            print(last_words, file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -1,5 +1,6 @@
 """Starting: what cannot be served gets one line that says what to do, and an exit code."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -238,3 +239,27 @@ def test_closed_standard_streams_harm_nothing(model, closed, workers):
     finally:
         child.kill()
         child.wait()
+
+
+@pytest.mark.parametrize("reader", ["hangs", "has gone"])
+def test_the_exit_code_does_not_need_a_reader(reader):
+    """An orchestrator gets it, whoever was to read why."""
+    reading, writing = os.pipe()
+    if reader == "hangs":
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(1 << 16))
+        os.set_blocking(writing, True)
+    else:
+        os.close(reading)
+    command = [sys.executable, str(ROOT / "server.py"), "--port", "0", "-m", "/no/such/model"]
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writing)
+    try:
+        assert started.wait(30) == 2
+    finally:
+        started.kill()
+        started.wait()
+        os.close(writing)
+        if reader == "hangs":
+            os.close(reading)
