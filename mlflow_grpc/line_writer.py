@@ -1,14 +1,18 @@
 """Lines on their way to a stream, which a thread of its own writes.
 
-Rule of this module: only that thread waits for the stream. A reader that stops reading, as a collector does that hangs,
-holds up nobody: what it leaves is kept up to a bound, and what is lost beyond it is counted and told.
+Rule of this module: no event loop waits for the stream. A reader that stops reading, as a collector does that hangs,
+holds up nobody: what it leaves is kept up to a bound, and what is lost beyond it is counted and told. Whoever else
+writes faster than a reader reads goes at its pace.
 """
 
+import asyncio
 import contextlib
+import fcntl
 import io
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
@@ -21,8 +25,11 @@ MOST_LINES = 256
 MOST_CHARACTERS = 8 * 1024 * 1024
 """How many characters are kept while the stream takes nothing."""
 
-FLUSH_S = 1.0
-"""How long to wait at the most for what is there to be written, in seconds."""
+MANY_CHARACTERS = MOST_CHARACTERS // 2
+"""From how many waiting characters on threads without an event loop wait for the stream."""
+
+STALL_S = 1.0
+"""How long the stream must have taken nothing, in seconds, for nobody to wait for it any more."""
 
 
 class LineWriter:
@@ -49,7 +56,8 @@ class LineWriter:
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
         self._lines: list[str] = []
-        self._characters = 0  # Of the lines that wait and those that are being written.
+        self._came = self._gone = 0  # Characters.
+        self._last_gone = 0.0  # When some went, or the first of those that wait came.
         self._lost = 0
         self._is_asked = False
 
@@ -57,6 +65,17 @@ class LineWriter:
         """A forked process has none of the threads, but the parent's lines, which the parent writes."""
         self._forget()
         self._is_threaded = False
+
+    def wait_for_room(self) -> None:
+        """Waits while more lines come than the stream takes; to be called without a lock that others need."""
+        if self._came - self._gone >= MANY_CHARACTERS and self._is_threaded and not _has_event_loop():
+            self._wait_until_gone(self._came - MANY_CHARACTERS, since=0.0)
+
+    def _wait_until_gone(self, characters: int, *, since: float) -> None:
+        """Waits until so many have gone in all, or none has for some time, counted from a point in time on."""
+        with self._lock:
+            while self._gone < characters and time.monotonic() - max(since, self._last_gone) < STALL_S:
+                self._news.wait(STALL_S)
 
     def put(self, line: str, *, soon: bool) -> None:
         """Takes a line.
@@ -67,11 +86,13 @@ class LineWriter:
 
         """
         with self._lock:
-            if self._characters and self._characters + len(line) > MOST_CHARACTERS:
+            if self._came - self._gone >= MOST_CHARACTERS:
                 self._lost += 1
                 return
+            if self._came == self._gone:
+                self._last_gone = time.monotonic()
             self._lines.append(line)
-            self._characters += len(line)
+            self._came += len(line)
             if soon or len(self._lines) >= MOST_LINES:
                 self._is_asked = True
                 self._news.notify_all()
@@ -83,7 +104,8 @@ class LineWriter:
         with self._lock:
             self._is_asked = True
             self._news.notify_all()
-            self._news.wait_for(lambda: not (self._characters and self._is_threaded), FLUSH_S)
+        if self._is_threaded:
+            self._wait_until_gone(self._came, since=time.monotonic())
 
     def _run(self) -> None:
         while True:
@@ -97,35 +119,53 @@ class LineWriter:
         with self._lock:
             lines, self._lines = self._lines, []
             lost, self._lost = self._lost, 0
-        written = sum(map(len, lines))
         if lost:
-            lines.append(self._tell_lost(lost))
-        if not lines:
-            return
-        for group in _groups(f"{line}\n".encode(self._encoding, errors="backslashreplace") for line in lines):
+            told = self._tell_lost(lost)
+            lines.append(told)
+            with self._lock:
+                self._came += len(told)
+        for group in _groups(lines):
             with contextlib.suppress(OSError):  # A full disk or a closed pipe must not cost an answer.
-                self._write(group)
-        with self._lock:
-            self._characters -= written
-            self._news.notify_all()
+                self._write("\n".join([*group, ""]).encode(self._encoding, errors="backslashreplace"))
+            with self._lock:
+                self._gone += sum(map(len, group))
+                self._last_gone = time.monotonic()
+                self._news.notify_all()
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            count = self._file.write(rest)
-            if count is None:  # Somebody has made it non-blocking, and it is full.
-                select.select([], [self._file], [])
-            else:
-                rest = rest[count:]
+        """Writes some lines in one piece: other workers, which have the same stream, wait meanwhile."""
+        with contextlib.suppress(OSError):  # Where there are no locks, long lines may be broken up.
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            rest = memoryview(data)
+            while rest:
+                count = self._file.write(rest)
+                if count is None:  # Somebody has made it non-blocking, and it is full.
+                    select.select([], [self._file], [])
+                else:
+                    rest = rest[count:]
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
-def _groups(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines in groups that the kernel does not break up by what other processes write into the same pipe."""
-    group = b""
+def _has_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _groups(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Lines in groups that the kernel does not break up by what processes of models write into the same pipe."""
+    group: list[str] = []
+    room = select.PIPE_BUF
     for line in lines:
-        if group and len(group) + len(line) > select.PIPE_BUF:
+        if group and len(line) >= room:
             yield group
-            group = b""
-        group += line
+            group, room = [], select.PIPE_BUF
+        group.append(line)
+        room -= len(line) + 1
     if group:
         yield group

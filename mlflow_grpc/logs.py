@@ -224,6 +224,7 @@ class LineHandler(logging.Handler):
         """Takes a record, and before it what is noted of calls: without the handler's lock, since others are needed."""
         if not isinstance(record, FieldsRecord):
             calls.flush()
+            self._writer.wait_for_room()
         return bool(super().handle(record))
 
     def emit(self, record: logging.LogRecord) -> None:

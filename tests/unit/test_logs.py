@@ -242,7 +242,7 @@ def test_a_reader_that_stops_reading_holds_up_nobody():
         began = time.monotonic()
         numbered(logger, count)
         logger.handlers[0].flush()
-        assert time.monotonic() - began < 5 + line_writer.FLUSH_S
+        assert time.monotonic() - began < 5 + 2 * line_writer.STALL_S
         kept = []
         while not (line := pipe.lines(1)[0]).startswith('{"time"') or "lost" not in line:
             kept.append(line)
@@ -252,6 +252,42 @@ def test_a_reader_that_stops_reading_holds_up_nobody():
         assert (told["level"], told["lines"]) == ("warning", count - len(kept))
         logger.warning("after")
         assert json.loads(pipe.lines(1)[0])["message"] == "after"
+
+
+def test_a_reader_that_reads_gets_all(monkeypatch):
+    """However fast lines come, from several threads: they go at its pace."""
+    monkeypatch.setattr(line_writer, "MOST_CHARACTERS", 64_000)
+    monkeypatch.setattr(line_writer, "MANY_CHARACTERS", 32_000)
+    threads, count = 3, 500
+    with piped(logs.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
+        writing = [threading.Thread(target=numbered, args=(logger, count), daemon=True) for _ in range(threads)]
+        for thread in writing:
+            thread.start()
+        assert sorted(numbers(pipe.lines(threads * count))) == sorted(list(range(count)) * threads)
+
+
+def test_long_lines_of_several_processes_stay_whole():
+    """Workers share the stream, and a full pipe takes lines in parts."""
+    code = """
+import logging, sys
+from mlflow_grpc import logs
+logger = logging.getLogger("long")
+logger.handlers = [logs.LineHandler(sys.stdout)]
+for number in range(300):
+    logger.warning("%s %s", sys.argv[1], sys.argv[1] * 9000)
+logger.handlers[0].flush()
+"""
+    reading, writing = os.pipe()
+    commands = [[sys.executable, "-c", code, name] for name in "ab"]
+    writers = [subprocess.Popen(command, stdout=writing, cwd=ROOT) for command in commands]
+    os.close(writing)
+    text = b""
+    while part := os.read(reading, 3000):  # Less than a page at a time: it is full all the while.
+        text += part
+    os.close(reading)
+    assert [writer.wait(30) for writer in writers] == [0, 0]
+    lines = text.decode().splitlines()
+    assert sorted(lines) == [f"{name} {name * 9000}" for name in "ab" for _ in range(300)]
 
 
 def test_a_pipe_that_somebody_made_non_blocking_loses_no_lines():
