@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.services import calls
 from tests.support.http2 import Connection
 from tests.support.models import FunctionModel, PlainCodec
@@ -24,6 +25,26 @@ def answering_a_megabyte(**settings):
 def admission(server):
     (entry,) = server.server.catalog.entries
     return entry.engine.admission
+
+
+class Drain:
+    """A server that has begun to drain."""
+
+    def __init__(self, server):
+        self._lost: list[int] = []
+        self._thread = threading.Thread(target=lambda: self._lost.append(server.run(server.server.drain)))
+        self._thread.start()
+        server.wait_until(lambda: admission(server).stage is Stage.DRAINING)
+
+    def waits_for_the_answer_on(self, connection):
+        """It does not end before the one call there has been read, and then loses none."""
+        self._thread.join(3 * calls.QUIET_S)
+        assert self._thread.is_alive()
+        connection.take_all()
+        connection.wait_for_statuses(1)
+        self._thread.join(30)
+        assert self._lost == [0]
+        assert connection.statuses == {1: OK}
 
 
 def test_answers_that_nobody_reads_are_bounded():
@@ -72,17 +93,8 @@ def test_the_end_waits_for_answers_that_are_being_read():
     with answering_a_megabyte() as server, Connection(server.address) as connection:
         connection.call(MESSAGE)
         server.wait_until(lambda: admission(server).unread == 1)
-        drained: list[int] = []
-        draining = threading.Thread(target=lambda: drained.append(server.run(server.server.drain)))
-        draining.start()
-        server.wait_until(lambda: admission(server).stage is not admission(server).stage.OPEN)
-        draining.join(3 * calls.QUIET_S)
-        assert draining.is_alive()
-        connection.take_all()
-        connection.wait_for_statuses(1)
-        draining.join(30)
-        assert drained == [0]
-        assert connection.statuses == {1: OK}
+        drain = Drain(server)
+        drain.waits_for_the_answer_on(connection)
 
 
 def test_the_end_waits_for_answers_that_are_made_meanwhile():
@@ -97,19 +109,10 @@ def test_the_end_waits_for_answers_that_are_made_meanwhile():
     with serving(FunctionModel(answer), PlainCodec()) as server, Connection(server.address) as connection:
         connection.call(MESSAGE)
         assert entered.wait(20)
-        drained: list[int] = []
-        draining = threading.Thread(target=lambda: drained.append(server.run(server.server.drain)))
-        draining.start()
-        server.wait_until(lambda: admission(server).stage is not admission(server).stage.OPEN)
+        drain = Drain(server)
         let_go.set()
         server.wait_until(lambda: admission(server).unread == 1)
-        draining.join(3 * calls.QUIET_S)
-        assert draining.is_alive()
-        connection.take_all()
-        connection.wait_for_statuses(1)
-        draining.join(30)
-        assert drained == [0]
-        assert connection.statuses == {1: OK}
+        drain.waits_for_the_answer_on(connection)
 
 
 def test_the_end_tells_of_answers_that_nobody_read():
