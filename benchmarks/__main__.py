@@ -52,13 +52,16 @@ def main(rounds: int, seconds: int, only: list[Workload], out: Path) -> None:
     try:
         version = load.check_installed()
         with tempfile.TemporaryDirectory() as directory:
+            before = _processor_time()
+            workloads = [_compare(workload, Path(directory), rounds, seconds) for workload in only]
             figures: report.Figures = {
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
                 "machine": f"{os.cpu_count()} cores, {_processor()}",
                 "versions": ", ".join([*_versions(), version]),
                 "rounds": rounds,
                 "seconds": seconds,
-                "workloads": [_compare(workload, Path(directory), rounds, seconds) for workload in only],
+                "stolen": _stolen(before, _processor_time()),
+                "workloads": workloads,
             }
     except (load.LoadError, RuntimeError) as error:
         sys.exit(str(error))
@@ -72,7 +75,7 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: int) -> 
     with _started(model, directory) as servers:
         text, answers = _check_answers(workload, servers)
         throughput: dict[str, dict[str, list[dict[str, float]]]] = {}
-        half_of_peak: list[dict[str, float]] = []
+        half_of_peak: dict[str, list[dict[str, float]]] = {Ours.name: [], Echo.name: []}
         for _ in range(rounds):
             for in_flight in workload.in_flight:
                 for server in servers:
@@ -81,25 +84,23 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: int) -> 
                     )
                     click.echo(f"{workload.name}, {in_flight} in flight, {server.name}: {measured.per_second:,.0f}/s")
                     throughput.setdefault(str(in_flight), {}).setdefault(server.name, []).append(vars(measured))
-                if in_flight == BUSY_IN_FLIGHT:
-                    (ours,) = (server for server in servers if type(server) is Ours)
-                    peak = throughput[str(in_flight)][ours.name][-1]["per_second"]
-                    calm = load.run(
-                        ours,
-                        text,
-                        answers[ours.name],
-                        in_flight=in_flight,
-                        seconds=seconds,
-                        scratch=directory,
-                        rate=peak / 2,
-                    )
-                    half_of_peak.append(vars(calm))
+                    if in_flight == BUSY_IN_FLIGHT and server.name in half_of_peak:
+                        calm = load.run(
+                            server,
+                            text,
+                            answers[server.name],
+                            in_flight=in_flight,
+                            seconds=seconds,
+                            scratch=directory,
+                            rate=measured.per_second / 2,
+                        )
+                        half_of_peak[server.name].append(vars(calm))
         return {
             "name": workload.name,
             "typed_floor": workload.typed_floor,
             "floors": {str(in_flight): floor for in_flight, floor in workload.floors.items()},
             "throughput": throughput,
-            "half_of_peak": half_of_peak,
+            "half_of_peak": {name: rows for name, rows in half_of_peak.items() if rows},
             "process": {
                 server.name: {"start_s": server.start_s, "memory_mb": server.memory_mb()} for server in servers
             },
@@ -142,6 +143,21 @@ def _check_answers(workload: Workload, servers: list[Contender]) -> tuple[str, d
 def _versions() -> list[str]:
     names = ("mlflow-grpc", "mlflow", "grpcio", "scikit-learn", "uvloop", "orjson", "uvicorn")
     return [f"Python {platform.python_version()}", *(f"{name} {importlib.metadata.version(name)}" for name in names)]
+
+
+def _processor_time() -> list[int]:
+    """The processors' time so far, by what it went to (proc_stat(5)); empty where that is not told."""
+    told = Path("/proc/stat")
+    return list(map(int, told.read_text(encoding="ascii").splitlines()[0].split()[1:9])) if told.is_file() else []
+
+
+def _stolen(before: list[int], after: list[int]) -> float | None:
+    """The share of the processors' busy time that a hypervisor gave to other machines; None where it is not told."""
+    spent = [later - earlier for earlier, later in zip(before, after, strict=True)]
+    if not spent:
+        return None
+    _user, _nice, _system, idle, waiting, *_interrupts, stolen = spent
+    return stolen / max(1, sum(spent) - idle - waiting)
 
 
 def _processor() -> str:

@@ -93,21 +93,47 @@ class Scores:
         self._scores: Function = getattr(estimator, method)
         self._labels: npt.NDArray[Any] = estimator.classes_
         usual = self._scores(table)
+        direct = _direct_scores(estimator)
+        if direct is not None and isinstance(table, np.ndarray) and np.array_equal(direct(table), usual):
+            self._scores = direct
         self._usual = float(np.abs(usual).max())
         self._tie = TIE if usual.dtype == np.float64 else TIE_OF_SINGLES
 
     def predict(self, table: Any) -> tuple[npt.NDArray[Any], list[int]]:
         """The labels, and the places of the rows whose label may depend on what they are predicted with."""
-        scores = self._scores(table)
-        if scores.ndim == 1:
-            best = (scores > 0).astype(int)
-            margins = np.abs(scores)
-        else:
-            best = scores.argmax(axis=1)
-            first, second = np.partition(scores, -2, axis=1)[:, -2:].T[::-1]
-            margins = first - second
-        clear = margins > self._tie * max(self._usual, float(np.abs(scores).max()))
+        with np.errstate(invalid="ignore", over="ignore"):
+            scores = self._scores(table)
+            if scores.ndim == 1:
+                best = (scores > 0).astype(int)
+                margins = np.abs(scores)
+            else:
+                best = scores.argmax(axis=1)
+                first, second = np.partition(scores, -2, axis=1)[:, -2:].T[::-1]
+                margins = first - second
+            wide = margins > self._tie * max(self._usual, float(np.abs(scores).max()))
+        clear = wide & np.isfinite(margins)
         return self._labels.take(best), [] if clear.all() else np.flatnonzero(~clear).tolist()
+
+
+def _direct_scores(estimator: Any) -> Function | None:
+    """The scores of a linear classifier for an array that needs no further check; None if there is no such way.
+
+    The checks are nine tenths of the time of scikit-learn's `decision_function`. A row that they would refuse has no
+    score or an endless one, which is never well above another: it is predicted alone, and refused then.
+    """
+    method = getattr(type(estimator), "decision_function", None)
+    if getattr(method, "__qualname__", "") != "LinearClassifierMixin.decision_function":
+        return None
+    coefficients, intercept = estimator.coef_, estimator.intercept_
+    if not isinstance(coefficients, np.ndarray):
+        return None
+    of_columns = coefficients.T
+
+    def scores(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = table @ of_columns + intercept
+        return found[:, 0] if found.shape[1:] == (1,) else found
+
+    return scores
 
 
 def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import infer_signature
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import NMF, PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
@@ -202,3 +203,46 @@ def test_ties_of_single_precision():
     _, scores = exactness(estimator, pixels[:64])
     assert scores is not None
     assert 5 in scores.predict(pixels)[1]
+
+
+def refuse(*_args, **_options):
+    raise AssertionError("checked all the same")
+
+
+LINEAR = [LogisticRegression(), LinearSVC(), Perceptron(), RidgeClassifier(), SGDClassifier(random_state=0)]
+
+
+@pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
+@pytest.mark.parametrize("estimator", [*LINEAR, LinearDiscriminantAnalysis()], ids=lambda each: type(each).__name__)
+def test_scores_without_checks(estimator, labels, monkeypatch):
+    """Labels are scikit-learn's own, without its checks; rows that they would refuse are in doubt."""
+    rows = COARSE.to_numpy()
+    estimator = clone(estimator).fit(rows, labels)
+    _, scores = exactness(estimator, rows[:64])
+    assert scores is not None
+    asked = DICE.normal(size=(256, 20))
+    asked[::3] = rows[:86]
+    expected = estimator.predict(asked)
+    if type(estimator) is not LinearDiscriminantAnalysis:  # Has a decision_function of its own.
+        monkeypatch.setattr("sklearn.linear_model._base.validate_data", refuse)
+    predicted, tied = scores.predict(asked)
+    clear = [place for place in range(256) if place not in tied]
+    assert len(clear) > 200
+    assert predicted[clear].tolist() == expected[clear].tolist()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e308])
+@pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
+@pytest.mark.parametrize("estimator", LINEAR, ids=lambda each: type(each).__name__)
+def test_scores_of_numbers_that_are_refused(estimator, labels, number, recwarn):
+    """They are in doubt, without a warning, wherever they are in the row."""
+    rows = COARSE.to_numpy()
+    _, scores = exactness(clone(estimator).fit(rows, labels), rows[:64])
+    assert scores is not None
+    for column in range(20):
+        asked = rows[:8].copy()
+        asked[3, column] = number
+        assert 3 in scores.predict(asked)[1] or np.isfinite(number)
+        asked[5, column] = np.nan
+        assert {3, 5} <= {*scores.predict(asked)[1]} or np.isfinite(number)
+    assert not [str(warning.message) for warning in recwarn if "encountered in" in str(warning.message)]
