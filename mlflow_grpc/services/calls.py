@@ -23,7 +23,6 @@ from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 
 if TYPE_CHECKING:
-    from mlflow_grpc.engine.admission import Admission
     from mlflow_grpc.engine.execution import Engine
 
     # Generic in the type stubs only.
@@ -138,6 +137,14 @@ class Door(Protocol):
 
     def depart(self, call: Call) -> None:
         """A call that was not refused has ended, one way or the other."""
+        ...
+
+    def hold(self, call: Call, size: int) -> None:
+        """A large answer goes out, of so many bytes; raises a ServingError if there is no room to keep it."""
+        ...
+
+    def release(self, call: Call, size: int) -> None:
+        """It has been read, or its caller has gone."""
         ...
 
 
@@ -272,8 +279,8 @@ class Calls:
                         request = _parse(request_class, data, call)
                     message = await behaviour(request, call)
                     answer = None if message is None else call.serialized(message)
-                    if arrived and answer is not None and len(answer) >= LARGE_ANSWER:
-                        _hold(answer, call.engine.admission, task)
+                    if door is not None and answer is not None and len(answer) >= LARGE_ANSWER:
+                        _hold(answer, call, door, task)
                 finally:
                     self._open.pop(task, None)
                     if arrived and door is not None:
@@ -307,11 +314,11 @@ class Calls:
         await context.abort(code, message, trailers)
 
 
-def _hold(answer: bytes, admission: "Admission", task: asyncio.Task[Any]) -> None:
+def _hold(answer: bytes, call: Call, door: Door, task: asyncio.Task[Any]) -> None:
     """Has an answer counted until it has been read: gRPC ends a call's task then."""
     size = len(answer)
-    admission.hold(size)
-    task.add_done_callback(lambda _: admission.release(size))
+    door.hold(call, size)
+    task.add_done_callback(lambda _: door.release(call, size))
 
 
 class _Requests(AsyncIterator[Message]):

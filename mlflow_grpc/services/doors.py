@@ -48,7 +48,7 @@ def _found(call: Call, entry: Entry) -> Engine:
 
 
 class CallDoor:
-    """For calls of one request."""
+    """For calls."""
 
     def __init__(self, find: Find) -> None:
         self._find = find
@@ -61,12 +61,17 @@ class CallDoor:
         """A call that arrived has ended."""
         call.engine.admission.depart()
 
+    def hold(self, call: Call, size: int) -> None:
+        """Takes note of a large answer, or refuses it."""
+        call.engine.admission.hold(size)
 
-class StreamDoor:
+    def release(self, call: Call, size: int) -> None:
+        """A large answer is not kept any more."""
+        call.engine.admission.release(size)
+
+
+class StreamDoor(CallDoor):
     """For streams of requests."""
-
-    def __init__(self, find: Find) -> None:
-        self._find = find
 
     def arrive(self, call: Call) -> None:
         """Finds the model that a stream is for, or refuses it."""
