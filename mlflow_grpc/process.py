@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 SHUTDOWN_LIMIT_S = 3.0
 """How long exit handlers and threads that a model has left may take, in seconds."""
@@ -79,9 +79,23 @@ def end_process(code: int, last_words: str = "") -> NoReturn:
     if last_words:
         for handler in logging.getLogger().handlers:
             handler.flush()
-        with contextlib.suppress(OSError, ValueError):  # A full disk or a closed pipe must not cost the exit code.
+        with contextlib.suppress(OSError, ValueError):
             print(last_words, file=sys.stderr, flush=True)
+    for stream in (sys.stdout, sys.stderr):
+        _empty(stream)
     sys.exit(code)
+
+
+def _empty(stream: TextIO) -> None:
+    """Writes what a standard stream holds, or throws it away where that cannot be: Python would end with code 120."""
+    try:
+        stream.flush()
+    except OSError:  # A full disk, or a pipe that nobody reads.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
+    except ValueError:  # It is closed.
+        return
 
 
 async def in_daemon_thread(function: Callable[[], Any]) -> Any:

@@ -1,8 +1,13 @@
 """What holds for all tests."""
 
+import os
+
 import pytest
 
 from mlflow_grpc import logs
+
+# Of containers, not of most users: what a process has not written yet when it ends is theirs.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture(autouse=True)

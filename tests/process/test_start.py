@@ -221,12 +221,27 @@ def test_registered_models(start, connect, model, tmp_path):
     assert "model steps" in process.stdout[0]
 
 
-@pytest.mark.parametrize(("closed", "workers"), [(">&-", 1), ("2>&-", 1), ("<&- >&- 2>&-", 2)])
-def test_closed_standard_streams_harm_nothing(model, closed, workers):
-    """A server whose stdout is gone, or its stderr, or all of them, still answers and ends cleanly; with workers too."""
+@pytest.mark.parametrize(
+    ("closed", "unread", "workers"),
+    [
+        (">&-", (), 1),
+        ("2>&-", (), 1),
+        ("<&- >&- 2>&-", (), 2),
+        ("", ("stdout",), 1),
+        ("", ("stdout", "stderr"), 2),
+    ],
+)
+def test_standard_streams_that_are_gone_harm_nothing(model, closed, unread, workers):
+    """A server whose stdout is closed, or its stderr, or all of them, or whose readers have gone, still answers and ends
+    cleanly; with workers too.
+    """
     port = free_port()
+    reading, writing = os.pipe()
+    os.close(reading)
     command = f"exec {sys.executable} {ROOT / 'server.py'} -m {model} -p {port} -w {workers} {closed}"
-    child = subprocess.Popen(["/bin/sh", "-c", command], stderr=subprocess.DEVNULL)
+    streams: dict[str, Any] = {"stderr": subprocess.DEVNULL, **dict.fromkeys(unread, writing)}
+    child = subprocess.Popen(["/bin/sh", "-c", command], **streams)
+    os.close(writing)
     try:
         import grpc
 
