@@ -113,6 +113,7 @@ main.add_command(
 
 
 def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None:
+    occupy_standard_streams()
     given = {name: value for name, value in flags.items() if value is not None}
     code = 0
     try:

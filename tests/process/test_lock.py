@@ -221,6 +221,16 @@ def test_checks_that_cannot_be_made(first, tmp_path):
     assert not (tmp_path / "x.proto").exists()
 
 
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-"])
+def test_closed_standard_streams(first, locked, closed, tmp_path):
+    """The file is written, and holds nothing that was meant for them."""
+    path = tmp_path / "x.proto"
+    command = f"{sys.executable} -m mlflow_grpc proto -m {first} --model-name m --lock {locked} -o {path} {closed}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=100, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == locked.with_name("model_service.proto").read_bytes()
+
+
 def test_no_model_with_typed_rpcs(save, tmp_path):
     """Nothing is written."""
     code, said, errors = proto("-m", save("twice", ("a", "long"), ("a", "long")), "-o", tmp_path / "x.proto")

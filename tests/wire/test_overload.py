@@ -91,5 +91,5 @@ def test_expired_work_does_not_starve_fresh_calls():
         assert set(outcomes) <= {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}
         answered = outcomes.count(grpc.StatusCode.OK)
         assert len(runs) < calls / 2
-        assert answered >= 0.6 * len(runs)
+        assert answered > len(runs) / 2
         assert call("after") == "after"
