@@ -3,18 +3,18 @@
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import load, report
+from benchmarks import load, machine, report
 from benchmarks.contenders import CONTENDERS, Contender, Echo, Ours
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -41,26 +41,35 @@ def _named(word: str) -> list[Workload]:
 )
 @click.option("--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="For how long each time.")
 @click.option(
+    "--tries",
+    default=4,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many times a figure is taken at the most while other machines take part of the processors; the one that "
+    "lost the least counts.",
+)
+@click.option(
     "--only",
     default="",
     callback=lambda _context, _option, word: _named(word),
     help="Only workloads whose name has this in it.",
 )
 @click.option("--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="Where results go.")
-def main(rounds: int, seconds: int, only: list[Workload], out: Path) -> None:
+def main(rounds: int, seconds: int, tries: int, only: list[Workload], out: Path) -> None:
     """Compares this server, `mlflow models serve` and a bare echo, one after the other in each round."""
     try:
         version = load.check_installed()
         with tempfile.TemporaryDirectory() as directory:
-            before = _processor_time()
-            workloads = [_compare(workload, Path(directory), rounds, seconds) for workload in only]
+            stolen = machine.Stolen()
+            workloads = [_compare(workload, Path(directory), rounds, seconds, tries) for workload in only]
             figures: report.Figures = {
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "machine": f"{os.cpu_count()} cores, {_processor()}",
+                "machine": machine.name(),
                 "versions": ", ".join([*_versions(), version]),
                 "rounds": rounds,
                 "seconds": seconds,
-                "stolen": _stolen(before, _processor_time()),
+                "tries": tries,
+                "stolen": stolen.share(),
                 "workloads": workloads,
             }
     except (load.LoadError, RuntimeError) as error:
@@ -69,7 +78,7 @@ def main(rounds: int, seconds: int, only: list[Workload], out: Path) -> None:
     click.echo(f"written to {out}")
 
 
-def _compare(workload: Workload, directory: Path, rounds: int, seconds: int) -> dict[str, Any]:
+def _compare(workload: Workload, directory: Path, rounds: int, seconds: int, tries: int) -> dict[str, Any]:
     model = directory / f"model-{len(list(directory.iterdir()))}"
     workload.save(model)
     with _started(model, directory) as servers:
@@ -79,22 +88,24 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: int) -> 
         for _ in range(rounds):
             for in_flight in workload.in_flight:
                 for server in servers:
-                    measured = load.run(
-                        server, text, answers[server.name], in_flight=in_flight, seconds=seconds, scratch=directory
+                    take = partial(
+                        load.run_quietly,
+                        server,
+                        text,
+                        answers[server.name],
+                        in_flight=in_flight,
+                        seconds=seconds,
+                        scratch=directory,
+                        tries=tries,
                     )
-                    click.echo(f"{workload.name}, {in_flight} in flight, {server.name}: {measured.per_second:,.0f}/s")
+                    measured = take()
+                    click.echo(
+                        f"{workload.name}, {in_flight} in flight, {server.name}: {measured.per_second:,.0f}/s, "
+                        f"{measured.stolen:.0%} stolen"
+                    )
                     throughput.setdefault(str(in_flight), {}).setdefault(server.name, []).append(vars(measured))
                     if in_flight == BUSY_IN_FLIGHT and server.name in half_of_peak:
-                        calm = load.run(
-                            server,
-                            text,
-                            answers[server.name],
-                            in_flight=in_flight,
-                            seconds=seconds,
-                            scratch=directory,
-                            rate=measured.per_second / 2,
-                        )
-                        half_of_peak[server.name].append(vars(calm))
+                        half_of_peak[server.name].append(vars(take(rate=measured.per_second / 2)))
         return {
             "name": workload.name,
             "typed_floor": workload.typed_floor,
@@ -143,30 +154,6 @@ def _check_answers(workload: Workload, servers: list[Contender]) -> tuple[str, d
 def _versions() -> list[str]:
     names = ("mlflow-grpc", "mlflow", "grpcio", "scikit-learn", "uvloop", "orjson", "uvicorn")
     return [f"Python {platform.python_version()}", *(f"{name} {importlib.metadata.version(name)}" for name in names)]
-
-
-def _processor_time() -> list[int]:
-    """The processors' time so far, by what it went to (proc_stat(5)); empty where that is not told."""
-    told = Path("/proc/stat")
-    return list(map(int, told.read_text(encoding="ascii").splitlines()[0].split()[1:9])) if told.is_file() else []
-
-
-def _stolen(before: list[int], after: list[int]) -> float | None:
-    """The share of the processors' busy time that a hypervisor gave to other machines; None where it is not told."""
-    spent = [later - earlier for earlier, later in zip(before, after, strict=True)]
-    if not spent:
-        return None
-    _user, _nice, _system, idle, waiting, *_interrupts, stolen = spent
-    return stolen / max(1, sum(spent) - idle - waiting)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":
