@@ -65,9 +65,9 @@ def _told_of_stolen(figures: Figures) -> str:
         for row in rows
     ]
     return (
-        f"Other machines took {figures['stolen']:.0%} of the processors' busy time. Each figure is the one of up to "
-        f"{figures['tries']} that lost the least: {statistics.median(counted):.0%} in the median, at the most "
-        f"{max(counted):.0%}."
+        f"As far as the system tells, other machines took {figures['stolen']:.0%} of the processors' busy time. "
+        f"Each figure is the one of up to {figures['tries']} that lost the least: {statistics.median(counted):.0%} in "
+        f"the median, {max(counted):.0%} at the most."
     )
 
 
