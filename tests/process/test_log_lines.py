@@ -65,6 +65,16 @@ def test_extra_columns_are_not_logged(start, connect, tmp_path):
     assert "secret column" not in process.output
 
 
+def test_metadata_is_not_logged(start, connect):
+    """What callers send for a proxy on the way, tokens above all, is in no line, not even at the level debug."""
+    process = start("--log-level", "debug")
+    call = connect(process)
+    call(payload("x"), authorization="Bearer hidden-1", cookie="hidden-2")
+    assert call.outcome(payload("raise", "x"), authorization="Bearer hidden-3", x_request_id="it")[0] == "INTERNAL"
+    assert [line for line in lines_of(process) if line.get("request_id") == "it"]
+    assert "hidden" not in process.output
+
+
 def test_log_level(start, connect):
     """Below the level nothing is written: at warning, good calls and the end of the server leave no line."""
     process = start("--log-level", "warning")

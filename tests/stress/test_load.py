@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from benchmarks.machine import Stolen
 from mlflow_grpc import protos
 from tests.stress.conftest import ROWS
 from tests.support.servers import Caller, ready_address, start_server
@@ -110,7 +111,7 @@ def test_ten_times_the_capacity(slow):
             await load.close()
             return peak, load, offered
 
-        before = Use(server.popen.pid)
+        before, stolen = Use(server.popen.pid), Stolen()
         poller = subprocess.Popen(
             [sys.executable, "-m", "tests.stress.poll_health", address], stdout=subprocess.PIPE, text=True
         )
@@ -120,16 +121,18 @@ def test_ten_times_the_capacity(slow):
         after = Use(server.popen.pid)
         goodput = load.outcomes["OK"] / OVERLOAD_S
         refused = load.took_s["RESOURCE_EXHAUSTED"]
+        refused_p99 = statistics.quantiles(refused, n=100)[98]
         print(
             f"peak {peak:.0f}/s, goodput {goodput:.0f}/s of {offered / OVERLOAD_S:.0f}/s offered, {dict(load.outcomes)}; "
             f"refused in {statistics.median(refused) * 1000:.1f} ms, p99 "
-            f"{statistics.quantiles(refused, n=100)[98] * 1000:.1f} ms; health {max(polled) * 1000:.0f} ms at the most "
-            f"of {len(polled)}; memory {before.memory_mb:.0f} -> {after.memory_mb:.0f} MB"
+            f"{refused_p99 * 1000:.1f} ms; health {max(polled) * 1000:.0f} ms at the most of {len(polled)}; memory "
+            f"{before.memory_mb:.0f} -> {after.memory_mb:.0f} MB; other machines took {stolen.share():.0%} of the "
+            "processors' time"
         )
         assert sum(load.outcomes.values()) == offered
         assert set(load.outcomes) <= {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
         assert goodput >= 0.8 * peak
-        assert statistics.median(refused) < 0.05
+        assert refused_p99 < 0.05
         assert len(polled) > OVERLOAD_S * 5
         assert max(polled) < 0.2
         assert after.memory_mb - before.memory_mb < 200
