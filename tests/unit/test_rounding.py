@@ -167,8 +167,42 @@ def exactness(estimator, rows=COARSE):
     ids=lambda value: type(value).__name__,
 )
 def test_what_decides_an_answer(estimator, expected):
-    """Sums that come out otherwise together are safe where only the best of them counts, and nowhere else."""
-    assert exactness(estimator)[0] is expected
+    """Sums that come out otherwise together are safe where only the best of them counts, and nowhere else.
+
+    There are processors for which the library for linear algebra adds up several rows as it does one.
+    """
+    found, _ = exactness(estimator)
+    assert found is expected or (found is Exactness.EXACT and all(map(are_as_alone, numbers_of(estimator))))
+
+
+def numbers_of(estimator):
+    """The functions that give the numbers of which an estimator makes its answers."""
+    return [
+        getattr(estimator, name)
+        for name in ("decision_function", "predict_joint_log_proba", "predict_proba")
+        if hasattr(estimator, name)
+    ]
+
+
+def are_as_alone(function):
+    """Whether rows in batches of any size get to the last bit what they get alone."""
+    rows = COARSE[:128].to_numpy()
+
+    def found(start, end, layout=np.ascontiguousarray):
+        # A copy, since there are pipelines that change what they are given.
+        return function(pd.DataFrame(layout(rows[start:end].copy()), columns=COLUMNS))
+
+    alone = np.concatenate([found(place, place + 1) for place in range(len(rows))])
+    return all(
+        found(0, size, layout).tobytes() == alone[:size].tobytes()
+        for size in range(2, len(rows) + 1)
+        for layout in (np.ascontiguousarray, np.asfortranarray)
+    )
+
+
+def scores_of(estimator, rows):
+    """The labels by scores, as if those for rows together were not the same as alone."""
+    return rounding.Scores(estimator, "decision_function", rows)
 
 
 def test_ties_are_in_doubt():
@@ -178,8 +212,7 @@ def test_ties_are_in_doubt():
     for labels in (["a", "b", "c"] * 20, ["a", "b", "b"] * 20):
         estimator = LogisticRegression().fit(rows, labels)
         estimator.intercept_ = np.zeros_like(estimator.intercept_)
-        _, scores = exactness(estimator, rows)
-        assert scores is not None
+        scores = scores_of(estimator, rows)
         asked = pd.DataFrame([[0.0, 0.0], [1.0, 0.0], [1e-12, -1e-12], [-0.2, 0.9]], columns=columns)
         predicted, tied = scores.predict(asked)
         assert predicted.tolist() == estimator.predict(asked).tolist()
@@ -200,8 +233,7 @@ def test_ties_of_single_precision():
     estimator = RidgeClassifier().fit(pixels, THREE[:200] == "a")
     found = estimator.decision_function(pixels)
     estimator.intercept_ -= found[5] - np.float32(1e-5) * np.abs(found).max()
-    _, scores = exactness(estimator, pixels[:64])
-    assert scores is not None
+    scores = scores_of(estimator, pixels[:64])
     assert 5 in scores.predict(pixels)[1]
 
 
@@ -218,8 +250,7 @@ def test_scores_without_checks(estimator, labels, monkeypatch):
     """Labels are scikit-learn's own, without its checks; rows that they would refuse are in doubt."""
     rows = COARSE.to_numpy()
     estimator = clone(estimator).fit(rows, labels)
-    _, scores = exactness(estimator, rows[:64])
-    assert scores is not None
+    scores = scores_of(estimator, rows[:64])
     asked = DICE.normal(size=(256, 20))
     asked[::3] = rows[:86]
     expected = estimator.predict(asked)
@@ -237,8 +268,7 @@ def test_scores_without_checks(estimator, labels, monkeypatch):
 def test_scores_of_numbers_that_are_refused(estimator, labels, number, recwarn):
     """They are in doubt, without a warning, wherever they are in the row."""
     rows = COARSE.to_numpy()
-    _, scores = exactness(clone(estimator).fit(rows, labels), rows[:64])
-    assert scores is not None
+    scores = scores_of(clone(estimator).fit(rows, labels), rows[:64])
     for column in range(20):
         asked = rows[:8].copy()
         asked[3, column] = number
