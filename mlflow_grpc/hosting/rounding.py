@@ -145,6 +145,7 @@ def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
 
     """
     estimator = model.get_raw_model()
+    precisions = _precisions(table)
     tried: Counter[str] = Counter()
     inexact = []
     for part in parts_of(estimator):
@@ -157,7 +158,7 @@ def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
             continue
         kind = _kind_of(part, width)
         tried[kind] += 1
-        if tried[kind] <= _ALIKE and not _is_exact(part, width):
+        if tried[kind] <= _ALIKE and not all(_is_exact(part, width, each) for each in precisions):
             inexact.append(part)
     if not inexact:
         return Exactness.EXACT, None
@@ -204,10 +205,17 @@ def _scores_of(estimator: Any) -> str | None:
     return next((_SCORES[base.__name__] for base in type(estimator).__mro__ if base.__name__ in _SCORES), None)
 
 
-def _is_exact(part: Any, width: Integral) -> bool:
+def _precisions(table: Any) -> list[type[np.floating[Any]]]:
+    """The precisions in which a model may add up such rows: single too where no column needs more."""
+    dtypes = [table.dtype] if isinstance(table, np.ndarray) else table.dtypes
+    narrow = [each for each in dtypes if each.kind in "fiub" and np.result_type(each, np.float32) == np.float32]
+    return [np.float64, np.float32] if narrow else [np.float64]
+
+
+def _is_exact(part: Any, width: Integral, precision: type[np.floating[Any]]) -> bool:
     if type(part).__module__.startswith(_BY_DISTANCE) and getattr(part, "_fit_method", None) not in _TREES:
         return False
-    rows = np.random.default_rng(0).normal(size=(_MOST_ROWS, int(width)))
+    rows: npt.NDArray[Any] = np.random.default_rng(0).normal(size=(_MOST_ROWS, int(width))).astype(precision)
     names = getattr(part, "feature_names_in_", None)
     methods = [method for method in _DECIDING if hasattr(part, method)] or ["predict"]
     for method in methods:

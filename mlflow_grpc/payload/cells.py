@@ -82,6 +82,7 @@ OF_COLUMN: dict[DataType, Cells] = {
     DataType.boolean: _booleans,
     DataType.integer: _integers(np.int32),
     DataType.long: _integers(np.int64),
+    DataType.float: _floats(np.float32),
     DataType.double: _floats(np.float64),
     DataType.string: _strings,
 }

@@ -20,12 +20,20 @@ SCHEMAS = {
     "doubles": Schema([ColSpec(DataType.double, name) for name in "abc"]),
     "longs": Schema([ColSpec(DataType.long, name) for name in "ab"]),
     "integers": Schema([ColSpec(DataType.integer, name) for name in "ab"]),
+    "floats": Schema([ColSpec(DataType.float, name) for name in "ab"]),
     "booleans": Schema([ColSpec(DataType.boolean, name) for name in "ab"]),
     "strings": Schema([ColSpec(DataType.string, name) for name in "ab"]),
     "mixed": Schema(
         [
             ColSpec(kind, kind.name)
-            for kind in (DataType.boolean, DataType.integer, DataType.long, DataType.double, DataType.string)
+            for kind in (
+                DataType.boolean,
+                DataType.integer,
+                DataType.long,
+                DataType.float,
+                DataType.double,
+                DataType.string,
+            )
         ]
     ),
 }
@@ -83,7 +91,7 @@ def decoder(request):
     return made, meta
 
 
-PLAIN = {"boolean": True, "integer": 3, "long": 2**60, "double": 0.1, "string": "é"}
+PLAIN = {"boolean": True, "integer": 3, "long": 2**60, "float": 0.1, "double": 0.1, "string": "é"}
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -107,7 +115,7 @@ def test_odd_cells_agree_or_are_left_to_mlflow(decoder):
     """Every odd scalar in every column and format."""
     made, meta = decoder
     row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
-    for value in SCALARS:
+    for value in (*SCALARS, 2**24 + 1, 1e-46, 3.4028235677973366e38):
         for name in row:
             odd = {**row, name: value}
             agree(made, meta, json.dumps({"dataframe_split": {"columns": list(row), "data": [list(odd.values())]}}))
@@ -351,7 +359,6 @@ def test_signatures_that_are_not_plain():
         Schema([ColSpec(DataType.double, "a", required=False)]),
         Schema([ColSpec(DataType.binary, "a")]),
         Schema([ColSpec(DataType.datetime, "a")]),
-        Schema([ColSpec(DataType.float, "a")]),
         Schema([ColSpec(DataType.double)]),
         Schema([ColSpec(DataType.double, "a"), ColSpec(DataType.double, "")]),
         Schema([ColSpec(DataType.string, "prompt")]),

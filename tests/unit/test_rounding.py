@@ -80,8 +80,8 @@ def load(tmp_path):
     def load(estimator) -> Any:
         path = tmp_path / "model"
         mlflow.sklearn.save_model(
-            estimator, path, signature=infer_signature(COARSE, estimator.predict(COARSE)), input_example=COARSE[:5],
-            pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
+            estimator, path, signature=infer_signature(COARSE, estimator.predict(COARSE.copy())),
+            input_example=COARSE[:5], pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
         )  # fmt: skip
         return loading.load(ModelConfig(uri=str(path), endpoint=True), Settings(model_uri=str(path), port=0))
 
@@ -128,7 +128,7 @@ def exactness(estimator, rows=COARSE):
             return estimator
 
     model: Any = Model()
-    return rounding.examine(model, rows)
+    return rounding.examine(model, rows.copy())  # There are pipelines that change what they are given.
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,44 @@ def test_what_decides_an_answer(estimator, expected):
     assert found is expected or (found is Exactness.EXACT and all(map(are_as_alone, numbers_of(estimator))))
 
 
+class ExactInDoubles(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Adds up single numbers of several rows in another order than those of one."""
+
+    classes_ = np.array(["a", "b"])
+
+    def fit(self, rows, _labels):
+        self.n_features_in_ = rows.shape[1]
+        return self
+
+    def decision_function(self, rows):
+        numbers = np.asarray(rows)
+        is_turned = numbers.dtype == np.float32 and len(numbers) > 1
+        return np.cumsum(numbers[:, ::-1] if is_turned else numbers, axis=1)[:, -1]
+
+    def predict(self, rows):
+        return self.classes_[(self.decision_function(rows) > 0).astype(int)]
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ("float64", Exactness.EXACT),
+        ("int64", Exactness.EXACT),
+        ("float32", Exactness.UNKNOWN),
+        ("uint8", Exactness.UNKNOWN),
+        ({"f0": "float32", "f1": "object"}, Exactness.UNKNOWN),
+    ],
+    ids=str,
+)
+def test_single_precision_is_tried_where_it_may_be(dtypes, expected):
+    """There are other kernels for single numbers than for double ones: one may be exact and the other not."""
+    whole = (COARSE * 10).round()
+    estimator = ExactInDoubles().fit(whole, THREE)
+    assert exactness(estimator, whole.astype(dtypes))[0] is expected
+    if isinstance(dtypes, str):
+        assert exactness(estimator, whole.to_numpy().astype(dtypes))[0] is expected
+
+
 def numbers_of(estimator):
     """The functions that give the numbers of which an estimator makes its answers."""
     return [
@@ -189,7 +227,6 @@ def are_as_alone(function):
     rows = COARSE[:128].to_numpy()
 
     def found(start, end, layout=np.ascontiguousarray):
-        # A copy, since there are pipelines that change what they are given.
         return function(pd.DataFrame(layout(rows[start:end].copy()), columns=COLUMNS))
 
     alone = np.concatenate([found(place, place + 1) for place in range(len(rows))])
