@@ -16,6 +16,8 @@ from mlflow_grpc.payload import bulk, heads
 from mlflow_grpc.payload.plain import MatrixDecoder, decoder_for
 from tests.support.payloads import SCALARS, TEXTS, payloads
 
+PLAIN = {"boolean": True, "integer": 3, "long": 2**60, "float": 0.1, "double": 0.1, "string": "é"}
+
 SCHEMAS = {
     "doubles": Schema([ColSpec(DataType.double, name) for name in "abc"]),
     "longs": Schema([ColSpec(DataType.long, name) for name in "ab"]),
@@ -23,19 +25,7 @@ SCHEMAS = {
     "floats": Schema([ColSpec(DataType.float, name) for name in "ab"]),
     "booleans": Schema([ColSpec(DataType.boolean, name) for name in "ab"]),
     "strings": Schema([ColSpec(DataType.string, name) for name in "ab"]),
-    "mixed": Schema(
-        [
-            ColSpec(kind, kind.name)
-            for kind in (
-                DataType.boolean,
-                DataType.integer,
-                DataType.long,
-                DataType.float,
-                DataType.double,
-                DataType.string,
-            )
-        ]
-    ),
+    "mixed": Schema([ColSpec(DataType[kind], kind) for kind in PLAIN]),
 }
 
 
@@ -89,9 +79,6 @@ def decoder(request):
     made = decoder_for(meta)
     assert made is not None
     return made, meta
-
-
-PLAIN = {"boolean": True, "integer": 3, "long": 2**60, "float": 0.1, "double": 0.1, "string": "é"}
 
 
 @pytest.mark.parametrize("rows", [1, 3])
