@@ -14,7 +14,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # From the bottom to the top; what stands beside the way may be used by all.
 LAYERS = ["contract", "hosting", "payload", "engine", "services", "mlmodel", "lifecycle", "workers", "cli", "__main__"]
-BESIDE = {"config", "errors", "naming", "settings", "logs", "line_writer", "protos", "process", "__init__"}
+BESIDE = {"config", "distribution", "errors", "naming", "settings", "logs", "line_writer", "protos", "process", "__init__"}
 
 
 def imports(path: Path) -> list[str]:

@@ -1,0 +1,95 @@
+"""What pip is told to install the server again: where it was taken from, in pip's own words."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from mlflow_grpc import __version__, distribution
+from mlflow_grpc.distribution import CLIENT, SERVER
+from tests.support.servers import ROOT
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """Makes the server look installed from what a direct_url.json says, in a directory that is no checkout."""
+
+    def install(origin: dict[str, object] | None) -> None:
+        info = tmp_path / f"mlflow_grpc-{__version__}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {SERVER}\nVersion: {__version__}\n")
+        if origin is not None:
+            (info / "direct_url.json").write_text(json.dumps(origin))
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+        monkeypatch.setattr(distribution, "_checkout", lambda name: None)
+
+    return install
+
+
+def test_a_clone_is_named_by_its_path():
+    """The server and the client of this checkout are installed from its two directories."""
+    assert distribution.source_of(SERVER).location == str(ROOT)
+    assert distribution.source_of(CLIENT).location == str(ROOT / "client")
+    assert distribution.install_source("s3").endswith(f"'{ROOT}[s3]'")
+
+
+def test_a_clone_that_is_not_installed_is_named_too(tmp_path):
+    """`python server.py` without any installation of the server names the clone as what to install."""
+    (tmp_path / "mlflow_grpc").symlink_to(ROOT / "mlflow_grpc")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from mlflow_grpc import distribution;"
+        "print(distribution.install_source())"
+    )
+    command = [sys.executable, "-S", "-c", code, str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == str(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("origin", "argument"),
+    [
+        (None, f"{SERVER}=={__version__}"),
+        ({"url": "file:///no/such/dir", "dir_info": {}}, f"{SERVER}=={__version__}"),
+        ({"url": f"file://{ROOT}", "dir_info": {}}, str(ROOT)),
+        ({"url": f"file://{ROOT}", "dir_info": {"editable": True}}, f"-e {ROOT}"),
+        ({"url": "https://example.com/mlflow_grpc.whl", "archive_info": {}}, "https://example.com/mlflow_grpc.whl"),
+        (
+            {"url": "https://example.com/r.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "git+https://example.com/r.git@abc",
+        ),
+        (
+            {"url": "https://example.com/r.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}, "subdirectory": "x"},
+            "'git+https://example.com/r.git@abc#subdirectory=x'",
+        ),
+    ],
+)
+def test_every_origin_has_its_argument(installed, origin, argument):
+    """A directory, an archive or a repository is named as pip takes it; the version alone where it is gone."""
+    installed(origin)
+    assert distribution.install_source() == argument
+
+
+def test_a_path_with_spaces_is_one_argument(installed, tmp_path):
+    """A path that a shell would take apart is quoted."""
+    directory = tmp_path / "a clone"
+    directory.mkdir()
+    installed({"url": Path(directory).as_uri(), "dir_info": {}})
+    assert distribution.install_source() == f"'{directory}'"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        None,
+        {"url": "https://example.com/mlflow_grpc.whl", "archive_info": {}},
+        {"url": "https://example.com/r.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+    ],
+)
+def test_an_extra_goes_where_pip_reads_it(installed, origin):
+    """With an extra the argument is a requirement that has it."""
+    installed(origin)
+    requirement = Requirement(distribution.source_of().requirement("s3"))
+    assert (requirement.name, requirement.extras) == (SERVER, {"s3"})
