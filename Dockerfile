@@ -1,7 +1,8 @@
 # The server as an image. With a model inside:
 #   docker build -t iris --build-arg MODEL_DIR=models/iris .     (MODEL_DIR: a directory in the build context)
 #   docker run -p 50051:50051 iris
-# Without one, a model is mounted; its requirements must then be met by the image, or it is refused:
+# Without one, a model is mounted. Packages in other versions than it names are a warning; one that the image lacks
+# refuses it, and the line says how to install it:
 #   docker build -t mlflow-grpc .
 #   docker run -p 50051:50051 -v "$PWD/models/iris:/opt/ml/model:ro" mlflow-grpc
 

@@ -8,7 +8,7 @@ MODEL_PATH ?= models/iris
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test stress bench check format protos lock image-test clean
+.PHONY: help install serve predict test stress starts bench check format protos lock image-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test: $(VENV)/.dev ## run the whole test suite
 
 stress: $(VENV)/.dev ## long runs under load and faults, some minutes
 	$(BIN)/python -m pytest -m stress
+
+starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS=N sets how often
+	STARTS=$(or $(STARTS),50) $(BIN)/python -m pytest tests/process/test_starts.py
 
 bench: $(VENV)/.dev ## time the server beside `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks

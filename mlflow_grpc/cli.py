@@ -5,6 +5,7 @@ not to be had, 2 the settings or the model are no good, 128 + n ended by a secon
 compatible, 1 not written, or incompatible, 2 the settings, a model or a lock are no good.
 """
 
+import logging
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -16,12 +17,15 @@ from pydantic.fields import FieldInfo
 from mlflow_grpc import __version__, config, logs, settings
 from mlflow_grpc.contract import lock
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.process import end_process, occupy_standard_streams
+from mlflow_grpc.process import demote_warnings, end_process, occupy_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
 
 if TYPE_CHECKING:
-    from mlflow_grpc.lifecycle import TypedContract
     from mlflow_grpc.services.locks import Verdict
+    from mlflow_grpc.typed_contract import TypedContract
+
+
+logger = logging.getLogger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["--help"]})
@@ -32,13 +36,18 @@ def main() -> None:
 
 def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
     occupy_standard_streams()
+    demote_warnings()
     given = {name: value for name, value in flags.items() if value is not None}
     if no_conda:
         given["env_manager"] = EnvManager.LOCAL
     try:
         loaded = Settings.load(given)
         configuration = config.load(loaded)
-        logs.configure(loaded.log_format, loaded.log_level, extra=configuration.logging)
+        logs.configure(
+            loaded.log_format, loaded.log_level, libraries=loaded.log_level_libraries, extra=configuration.logging
+        )
+        for line in settings.ignored_environment(given):
+            logger.warning("%s", line)
         code, last_words = _run(loaded, configuration), ""
     except StartError as error:
         code, last_words = error.exit_code, f"Error: {logs.escape(str(error))}"
@@ -57,7 +66,7 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
     async def announce(server: lifecycle.Server) -> None:
         logs.announce(server.ready_line, loaded.log_format)
 
-    return lifecycle.run(lifecycle.serve(loaded, configuration, when_loaded=announce))
+    return lifecycle.run(loaded, configuration, when_loaded=announce)
 
 
 def choices(info: FieldInfo) -> list[str] | None:
@@ -114,6 +123,7 @@ main.add_command(
 
 def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None:
     occupy_standard_streams()
+    demote_warnings()
     given = {name: value for name, value in flags.items() if value is not None}
     code = 0
     try:
@@ -121,10 +131,10 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
         configuration = config.load(loaded)
         logs.configure(loaded.log_format, loaded.log_level)
         settings.prepare_grpc_core()
-        from mlflow_grpc import lifecycle
+        from mlflow_grpc.typed_contract import typed_contract
 
         if check:
-            made = lifecycle.typed_contract(loaded, configuration, make_lock=False)
+            made = typed_contract(loaded, configuration, make_lock=False)
             code = _checked(made.verdicts, has_file=loaded.lock is not None)
         else:
             made = _locked(loaded, configuration, output)
@@ -141,12 +151,12 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
 
 def _locked(loaded: Settings, configuration: config.Configuration, output: str) -> "TypedContract":
     """What is to be written, once the lock has it: no client can then have a number that the lock does not know."""
-    from mlflow_grpc import lifecycle
+    from mlflow_grpc.typed_contract import typed_contract
 
     if loaded.lock is not None and output != "-" and Path(output).resolve() == loaded.lock.resolve():
         raise StartError(f"--output and --lock are one file, {output}: the contract would take the place of the lock")
     with lock.held(loaded.lock) if loaded.lock is not None else nullcontext():
-        made = lifecycle.typed_contract(loaded, configuration, make_lock=True)
+        made = typed_contract(loaded, configuration, make_lock=True)
         for line in [f"{each.label}: {change}" for each in made.verdicts for change in each.breaking]:
             click.echo(f"Warning: breaks old clients: {logs.escape(line)}", err=True)
         if loaded.lock is not None:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.naming import Name
+from mlflow_grpc.naming import Name, without_password
 from mlflow_grpc.settings import Batching, OnError, Payload, Settings
 
 MLMODEL_SCHEME = "mlmodel:"
@@ -86,8 +86,8 @@ class ModelConfig(_Strict):
 
     @property
     def source(self) -> str:
-        """Where the model comes from, in one word."""
-        return self.uri or f"{MLMODEL_SCHEME}{self.class_path}"
+        """Where the model comes from, as it may be shown."""
+        return without_password(self.uri) if self.uri else f"{MLMODEL_SCHEME}{self.class_path}"
 
 
 class _File(_Strict):

@@ -10,15 +10,12 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
 
-from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.contract import lock, proto_text
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.admission import Admission, Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
@@ -26,11 +23,12 @@ from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.process import ending_signals, in_daemon_thread, keep_signals_here
 from mlflow_grpc.services import health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
-from mlflow_grpc.services.locks import Locks, Verdict
-from mlflow_grpc.settings import OnError, Settings
+from mlflow_grpc.services.locks import Locks
+from mlflow_grpc.settings import OnError, Settings, spelling
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +38,9 @@ FLUSH_S = 2.0
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter while another waits for it, in seconds; Python's default is 0.005."""
 
-MOST_LOADING = 8
-"""How many models are loaded at a time."""
+MAX_FETCHES = 64
+"""How many models are fetched at a time. Bounded by memory alone: those that a dead registry holds up must not keep
+the others waiting."""
 
 HEALTH_INTERVAL_S = 1.0
 """How often the server looks whether hung calls hold all of its threads, in seconds."""
@@ -54,9 +53,12 @@ class Server:
         self._settings = settings
         self._stage = Stage.LOADING
         self._calls = Calls()
-        self.services: tuple[str, ...] = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
-        # Each has threads and bounds of its own, so that none can take another's.
-        self.catalog = Catalog(configuration.models, lambda: _engine(settings), reserved=self.services)
+        self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
+        self.services: tuple[str, ...] = self._untyped
+        self._waiting = 0  # Models that are fetched, and wait for the main thread to load them.
+        self._judged: list[Entry] = []
+        self._offered: list[Entry] = []  # The models that the typed RPCs are made for.
+        self.catalog = Catalog(configuration.models, lambda: make_engine(settings), reserved=self.services)
         self._health = health.HealthServicer(self.services)
         self._locks = Locks.of_settings(settings)
         self._typed = typed.TypedService(self._calls, self.catalog, self._locks)
@@ -84,17 +86,21 @@ class Server:
         self.port = listener.listen(self._grpc, self._settings)
         await self._grpc.start()
 
-    async def load(self) -> None:
-        """Loads the models, several at a time, in threads of their own.
+    async def load(self, main: MainThread) -> None:
+        """Loads the models, one at a time, in the main thread; several are fetched at a time. Each takes calls as soon
+        as it is ready.
+
+        Args:
+            main: The main thread of the process.
 
         Raises:
             StartError: One cannot be served and is not to be skipped, or none can.
 
         """
         entries = self.catalog.entries
-        await in_daemon_thread(lambda: loading.import_libraries(tuple(entry.config for entry in entries)))
-        places = asyncio.Semaphore(MOST_LOADING)
-        await asyncio.gather(*(self._load(entry, places) for entry in entries))
+        await main.call(lambda: loading.import_libraries(entry.config for entry in entries))
+        fetches = asyncio.Semaphore(MAX_FETCHES)
+        await asyncio.gather(*(self._load(entry, main, fetches) for entry in entries))
         self._offer_typed()
         if all(entry.state is State.FAILED for entry in entries):
             raise StartError("none of the models could be loaded")
@@ -103,13 +109,39 @@ class Server:
         gc.collect()
         gc.freeze()
 
-    async def _load(self, entry: Entry, places: asyncio.Semaphore) -> None:
+    async def _load(self, entry: Entry, main: MainThread, fetches: asyncio.Semaphore) -> None:
+        config, limit_s = entry.config, self._settings.load_timeout_s or None
         try:
-            async with places:
-                loaded = await in_daemon_thread(lambda: loading.load(entry.config, self._settings))
+            async with contextlib.nullcontext() if loading.is_fetched(config) else fetches:
+                logger.info("loading %s from %s", entry.label or "a model", config.source)
+                async with asyncio.timeout(limit_s):
+                    fetched = await in_daemon_thread(lambda: loading.fetch(config))
+            if fetched is not None and fetched.version:
+                logger.info("%s is version %s", config.source, fetched.version)
+            self._waiting += 1
+            try:
+                loaded = await main.call(lambda: loading.load(config, self._settings, fetched), limit_s=limit_s)
+            finally:
+                self._waiting -= 1
             await self.host(entry, loaded)
+        except TimeoutError:
+            self._leave_out(entry, StartError(f"it was not loaded within {limit_s:g} s ({spelling('load_timeout_s')})"))
         except StartError as error:
             self._leave_out(entry, error)
+        await self._open_settled()
+        if not self._waiting:
+            # Only models that are being fetched are missing, which may take long.
+            self._offer_typed()
+
+    async def _open_settled(self) -> None:
+        """Opens the models that are ready for calls, before all are loaded."""
+        for entry in self.catalog.entries:
+            if entry.engine.admission.stage is not Stage.LOADING or not self.catalog.is_settled(entry):
+                continue
+            self._judge(entry)
+            if entry.loaded is not None and self._stage is Stage.LOADING:
+                entry.engine.admission.stage = Stage.OPEN
+                await self._health.set_serving(True, *_names(entry))
 
     def _leave_out(self, entry: Entry, error: StartError) -> None:
         """Does without a model that cannot be served, if that is how it is to be; else raises the error."""
@@ -137,28 +169,42 @@ class Server:
             self._set_stage(Stage.OPEN)
             await self._health.set_serving(True, *self._health_names(State.READY))
 
+    def _judge(self, entry: Entry) -> None:
+        """Compares a model with its lock, once.
+
+        Raises:
+            StartError: It breaks old clients, going by its lock, and is not to be skipped.
+
+        """
+        if entry in self._judged:
+            return
+        self._judged.append(entry)
+        try:
+            verdict = typed.verdict(entry, self.catalog, self._locks)
+            if verdict is not None and verdict.breaking:
+                if not self._settings.allow_incompatible:
+                    raise StartError(verdict.refusal)  # noqa: TRY301
+                logger.warning("%s breaks old clients: %s", verdict.label, "; ".join(map(str, verdict.breaking)))
+        except StartError as error:
+            self._leave_out(entry, error)
+
     def _offer_typed(self) -> None:
-        """Makes the RPCs that take messages of the models' own types, once, now that all models are known.
+        """Makes the RPCs that take messages of the models' own types, for the models that are ready.
 
         Raises:
             StartError: A model breaks old clients, going by its lock, and is not to be skipped.
 
         """
-        if typed.NAME in self.services:
-            return
         for entry in self.catalog.entries:
-            try:
-                verdict = typed.verdict(entry, self.catalog, self._locks)
-                if verdict is not None and verdict.breaking:
-                    if not self._settings.allow_incompatible:
-                        raise StartError(verdict.refusal)  # noqa: TRY301
-                    logger.warning("%s breaks old clients: %s", verdict.label, "; ".join(map(str, verdict.breaking)))
-            except StartError as error:
-                self._leave_out(entry, error)
-        if self._typed.make():
-            self.services = (*self.services[:2], typed.NAME, *self.services[2:])
-            self._health.services = ("", *self.services)
-            self._reflection.offer(self.services, self._typed.pool)
+            if self.catalog.is_settled(entry):
+                self._judge(entry)
+        ready = [entry for entry in self.catalog.entries if self.catalog.is_settled(entry)]
+        if ready == self._offered or not self._typed.make():
+            return
+        self._offered = ready
+        self.services = (*self._untyped[:2], typed.NAME, *self._untyped[2:])
+        self._health.services = ("", *self.services)
+        self._reflection.offer(self.services, self._typed.pool)
 
     def _set_stage(self, stage: Stage) -> None:
         self._stage = stage
@@ -251,21 +297,7 @@ class Role:
     """The signals that drain the server."""
 
 
-def run(serving: Coroutine[Any, Any, int]) -> int:
-    """Runs `serve` in an event loop of its own: uvloop's, where there is one."""
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with contextlib.suppress(ImportError):  # uvloop is not made for every platform.
-        import uvloop
-
-        loop_factory = uvloop.new_event_loop
-    # The event loop and the thread that runs the model take turns at the interpreter; by default each may keep it
-    # for 5 ms, which is several times what a call takes.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(serving)
-
-
-async def serve(
+def run(
     settings: Settings,
     configuration: Configuration,
     *,
@@ -274,39 +306,57 @@ async def serve(
 ) -> int:
     """Runs a server until a signal ends it: the first drains it, a second one ends the wait.
 
+    Called in the main thread, which loads the models; calls are answered from an event loop in another thread
+    (uvloop's, where there is one).
+
     Args:
         settings: How to run it.
         configuration: What it hosts.
         role: For one process of several.
-        when_loaded: Awaited between loading the model and opening for calls.
+        when_loaded: Awaited between loading the models and saying that the server is ready.
 
     Returns:
         The process's exit code: 0, or 128 + signal if a second signal came.
 
     Raises:
-        StartError: The server could not start; nothing is left running but, it may be, a thread that loads.
+        StartError: The server could not start; nothing is left running but, it may be, a thread that fetches.
 
     """
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):  # uvloop is not made for every platform.
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    # The event loop and the thread that runs the model take turns at the interpreter; by default each may keep it
+    # for 5 ms, which is several times what a call takes.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     role = role or Role()
-    loop = asyncio.get_running_loop()
-    signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in role.signals:
-        loop.add_signal_handler(number, signals.put_nowait, number)
+    main = MainThread(role.signals)
     keep_signals_here(role.signals)
+    return main.run(_serve(settings, configuration, main, role, when_loaded), loop_factory)
+
+
+async def _serve(
+    settings: Settings,
+    configuration: Configuration,
+    main: MainThread,
+    role: Role,
+    when_loaded: Callable[[Server], Awaitable[None]],
+) -> int:
     server = Server(settings, configuration, share_port=role.share_port)
-    first = asyncio.create_task(signals.get())
-    opening = asyncio.create_task(_open(server, role, when_loaded))
+    first = asyncio.create_task(main.next_signal())
+    opening = asyncio.create_task(_open(server, main, role, when_loaded))
+    watching = asyncio.create_task(server.watch())
     try:
         await asyncio.wait({opening, first}, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             await opening
-            watching = asyncio.create_task(server.watch())
             await first
-            watching.cancel()
         else:
             opening.cancel()
+        watching.cancel()
         draining = asyncio.create_task(server.drain())
-        second = asyncio.create_task(_second(signals))
+        second = asyncio.create_task(_second(main))
         await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
         if second.done():
             logger.warning("second signal: ending at once")
@@ -319,19 +369,19 @@ async def serve(
         await server.stop()
 
 
-async def _second(signals: asyncio.Queue[int]) -> int:
-    while (number := await signals.get()) == signal.SIGHUP:
+async def _second(main: MainThread) -> int:
+    while (number := await main.next_signal()) == signal.SIGHUP:
         pass
     return number
 
 
-async def _open(server: Server, role: Role, when_loaded: Callable[[Server], Awaitable[None]]) -> None:
+async def _open(server: Server, main: MainThread, role: Role, when_loaded: Callable[[Server], Awaitable[None]]) -> None:
     if role.load_first:
-        await server.load()
+        await server.load(main)
         await server.start()
     else:
         await server.start()
-        await server.load()
+        await server.load(main)
     await when_loaded(server)
     await server.open()
 
@@ -341,45 +391,7 @@ def _names(entry: Entry) -> tuple[str, ...]:
     return tuple(dict.fromkeys((entry.name, entry.label))) if entry.name else ()
 
 
-@dataclass(frozen=True)
-class TypedContract:
-    """The messages and RPCs that a server makes for its models."""
-
-    text: str
-    """Of a .proto file."""
-    data: bytes
-    """The same as a serialised FileDescriptorSet, with what it imports."""
-    lock: lock.Lock
-    """The names and numbers that are in it, and those that were before."""
-    verdicts: list[Verdict]
-    """How each model differs from what was locked of it."""
-
-
-def typed_contract(settings: Settings, configuration: Configuration, *, make_lock: bool) -> TypedContract:
-    """What a server makes for its models, without one.
-
-    Args:
-        settings: What holds for all models.
-        configuration: The models.
-        make_lock: Whether the lock that the settings name need not be there yet.
-
-    Raises:
-        StartError: A model cannot be loaded, none says what it takes, or a lock is no good.
-
-    """
-    locks = Locks.of_settings(settings, may_be_missing=make_lock)
-    catalog = Catalog(configuration.models, lambda: _engine(settings))
-    for entry in catalog.entries:
-        catalog.place(entry, loading.load(entry.config, settings))
-    maker, made = typed.plan(catalog, locks)
-    if not made:
-        raise StartError("there are no typed RPCs: no model has a signature or schemas that messages can be made of")
-    verdicts = [found for entry in catalog.entries if (found := typed.verdict(entry, catalog, locks)) is not None]
-    verdicts += locks.missing({each.label for each in verdicts})
-    text = proto_text.text_of(maker.file, maker.comments)
-    return TypedContract(text, protos.set_of(maker.file), locks.updated(maker.locks), verdicts)
-
-
-def _engine(settings: Settings) -> Engine:
+def make_engine(settings: Settings) -> Engine:
+    """What runs the calls to one model: with threads and bounds of its own, so that none can take another's."""
     admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
     return Engine(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)

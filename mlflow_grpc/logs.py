@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TextIO
@@ -34,6 +35,9 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
     0x2029: "\\u2029",
 }
 
+
+OWN_LOGGERS = __name__.partition(".")[0]
+"""The logger above all loggers of the server."""
 
 MOST_NOTES = 64
 """How many calls wait at the most until lines are made of them."""
@@ -264,14 +268,37 @@ def uses_json(log_format: LogFormat) -> bool:
     return log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not sys.stderr.isatty())
 
 
+class _LibraryLevel(logging.Filter):
+    """Keeps back what models and libraries log below a level, whatever level they set for their own loggers.
+
+    Loggers that the configuration file names are the owner's choice, and pass.
+    """
+
+    def __init__(self, level: int, configured: Iterable[str]) -> None:
+        super().__init__()
+        self._level = level
+        self._passing = (OWN_LOGGERS, *configured)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self._level or any(
+            record.name == name or record.name.startswith(f"{name}.") for name in self._passing
+        )
+
+
 def configure(
-    log_format: LogFormat, level: LogLevel, *, worker: int | None = None, extra: dict[str, Any] | None = None
+    log_format: LogFormat,
+    level: LogLevel,
+    *,
+    libraries: LogLevel = LogLevel.WARNING,
+    worker: int | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> None:
-    """Sends every log record of the process, warnings included, to stderr in one format.
+    """Sends the log records of the process, warnings included, to stderr in one format.
 
     Args:
         log_format: For people or for collectors.
-        level: The least severe level that is written.
+        level: The least severe level of the server's own records that is written.
+        libraries: The least severe level of all other records that is written; MLflow's server has the same default.
         worker: The number of this process among several; each line then tells it.
         extra: What the owner wants besides, for `logging.config.dictConfig`.
 
@@ -285,7 +312,11 @@ def configure(
     if worker is not None:
         handler.addFilter(_Worker(worker))
     handler.setFormatter(JsonFormatter() if uses_json(log_format) else TextFormatter())
-    logging.basicConfig(handlers=[handler], level=level.value.upper(), force=True)
+    handler.addFilter(
+        _LibraryLevel(logging.getLevelNamesMapping()[libraries.upper()], (extra or {}).get("loggers") or ())
+    )
+    logging.basicConfig(handlers=[handler], level=libraries.upper(), force=True)
+    logging.getLogger(OWN_LOGGERS).setLevel(level.upper())
     logging.captureWarnings(True)
     # Our lines do not show them, and to find them out takes system calls for each record.
     logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
@@ -306,11 +337,14 @@ def announce(message: str, log_format: LogFormat) -> None:
 
 
 def adopt(names: tuple[str, ...] = ("mlflow", "alembic")) -> None:
-    """Takes away the handlers that libraries set up for themselves, so that their records come in our format."""
+    """Takes away the handlers and levels that libraries set up for themselves, so that their records come in our format
+    and from the level that is set for libraries.
+    """
     for name in names:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+        library.setLevel(logging.NOTSET)
 
 
 def quiet(names: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn, TextIO
@@ -30,6 +31,17 @@ def occupy_standard_streams() -> None:
             os.set_inheritable(number, True)  # Workers start with the same streams.
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
+
+
+def demote_warnings() -> None:
+    """Has warnings that the environment makes errors (`PYTHONWARNINGS=error`, `-W error`) be log lines instead.
+
+    Any library may warn while it is imported, and a server that cannot start for that helps nobody.
+    """
+    filters: Any = warnings.filters  # A list, whatever its type stub says.
+    if any(action == "error" for action, *_ in filters):
+        filters[:] = [entry for entry in filters if entry[0] != "error"]
+        warnings.simplefilter("default", append=True)
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:

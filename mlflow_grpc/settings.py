@@ -10,8 +10,6 @@ Precedence: flag over environment over default.
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -19,77 +17,13 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alone
+from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, OnError, Payload, Requirements
+from mlflow_grpc.declarations import Flag, setting
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.naming import Name
 
-
-@dataclass(frozen=True)
-class Flag:
-    """The command line spellings of a setting; a switch has a spelling that turns it off too."""
-
-    names: tuple[str, ...]
-    off: str | None = None
-    metavar: str | None = None
-
-
-def setting(default: Any, *env: str, text: str, **limits: Any) -> Any:
-    """Declares a setting by its default, environment names, help text and pydantic's limits."""
-    return Field(default, validation_alias=AliasChoices(*env), description=text, **limits)
-
-
-class EnvManager(StrEnum):
-    """MLflow's environment managers; this server runs where it is installed, which is `local`."""
-
-    LOCAL = "local"
-    VIRTUALENV = "virtualenv"
-    UV = "uv"
-    CONDA = "conda"
-
-
-class Payload(StrEnum):
-    """What `Input.value` holds."""
-
-    MLFLOW = "mlflow"
-    TEXT = "text"
-
-
-class Batching(StrEnum):
-    """Whether calls that wait at the same time are put together."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
-class Requirements(StrEnum):
-    """What happens when the environment does not meet the model's requirements."""
-
-    CHECK = "check"
-    WARN = "warn"
-
-
-class OnError(StrEnum):
-    """What happens when one of several models cannot be loaded."""
-
-    STOP = "stop"
-    SKIP = "skip"
-
-
-class LogFormat(StrEnum):
-    """How log lines are written."""
-
-    AUTO = "auto"
-    TEXT = "text"
-    JSON = "json"
-
-
-class LogLevel(StrEnum):
-    """The least severe level that is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+__all__ = ["Batching", "EnvManager", "LogFormat", "LogLevel", "OnError", "Payload", "Requirements", "Settings"]
 
 
 def default_threads() -> int:
@@ -136,18 +70,21 @@ class Settings(BaseSettings):
     )
     host: Annotated[str, Flag(("-h", "--host"), metavar="HOST")] = setting(
         "127.0.0.1",
+        "MLFLOW_GRPC_HOST",
         "HOST",
         "MLFLOW_HOST",
-        text="The address to listen on; 0.0.0.0 for all of IPv4, :: for all.",
+        text="The address to listen on; 0.0.0.0 for all of IPv4, :: for all. A HOST that is no address of this machine "
+        "is ignored.",
         min_length=1,
     )
     port: Annotated[int, Flag(("-p", "--port"), metavar="PORT")] = setting(
         50051,
+        "MLFLOW_GRPC_PORT",
         "PORT",
         "MLFLOW_PORT",
-        text="The port to listen on; 0 takes a free one, which the ready line names.",
+        text="The port to listen on; 0 takes a free one, which the ready line names. A PORT that is none is ignored.",
         ge=0,
-        le=65535,
+        le=MAX_PORT,
     )
     workers: Annotated[int, Flag(("-w", "--workers"), metavar="N")] = setting(
         1,
@@ -183,8 +120,18 @@ class Settings(BaseSettings):
     requirements: Annotated[Requirements, Flag(("--requirements",))] = setting(
         Requirements.CHECK,
         "MLFLOW_GRPC_REQUIREMENTS",
-        text="check: a model whose requirements this environment does not meet is refused, with the list. "
-        "warn: it is served, as MLflow does.",
+        text="check: other versions than the model's requirements name are one warning line, as in MLflow; a package "
+        "that is missing refuses the model, with the command that installs it. strict: other versions refuse it too. "
+        "warn: nothing does.",
+    )
+    load_timeout_s: Annotated[float, Flag(("--load-timeout",), metavar="SECONDS")] = setting(
+        0.0,
+        "MLFLOW_GRPC_LOAD_TIMEOUT",
+        text="How long fetching a model may take, and loading it, in seconds each; past it the model cannot be served "
+        "(on_error). 0 is no limit.",
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
     )
     batching: Annotated[Batching, Flag(("--batching",))] = setting(
         Batching.AUTO,
@@ -276,7 +223,13 @@ class Settings(BaseSettings):
         text="text for people, json for collectors; auto is text on a terminal and json otherwise.",
     )
     log_level: Annotated[LogLevel, Flag(("--log-level",))] = setting(
-        LogLevel.INFO, "MLFLOW_GRPC_LOG_LEVEL", text="The least severe level that is logged."
+        LogLevel.INFO, "MLFLOW_GRPC_LOG_LEVEL", text="The least severe level of the server's own log lines."
+    )
+    log_level_libraries: Annotated[LogLevel, Flag(("--log-level-libraries",))] = setting(
+        LogLevel.WARNING,
+        "MLFLOW_GRPC_LOG_LEVEL_LIBRARIES",
+        text="The least severe level of the lines of models and libraries, which may write URLs with keys and payloads "
+        "at info and debug.",
     )
 
     @field_validator("pyfunc_config", mode="before")
@@ -284,8 +237,12 @@ class Settings(BaseSettings):
     def _json_object(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
+        # `docker run --env-file` keeps the quotes that a shell would take away.
+        text = value.strip()
+        text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
         try:
-            decoded = json.loads(value)
+            decoded = json.loads(text)
+            decoded = json.loads(decoded) if isinstance(decoded, str) else decoded
         except ValueError as error:
             raise ValueError(f"must be a JSON object; {error}") from None
         if not isinstance(decoded, dict):
@@ -302,6 +259,21 @@ class Settings(BaseSettings):
                 "and start it there with --env-manager local"
             )
         return value
+
+    @field_validator("model_uri")
+    @classmethod
+    def _with_home(cls, value: str | None) -> str | None:
+        return str(Path(value).expanduser()) if value is not None and value.startswith("~") else value
+
+    @field_validator("config", "lock", "tls_cert", "tls_key", "tls_client_ca")
+    @classmethod
+    def _path_with_home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value is not None else None
+
+    @field_validator("host")
+    @classmethod
+    def _is_host(cls, value: str) -> str:
+        return host_alone(value)
 
     @field_validator("tls_cert", "tls_key", "tls_client_ca")
     @classmethod
@@ -347,7 +319,11 @@ class Settings(BaseSettings):
                         f"{spelling(field)} is for one model; with {spelling('config')} it goes into the file"
                     )
         try:
-            return cls(**flags)
+            shared: dict[str, Any] = {
+                field: cls.model_fields[field].default if value is None else value
+                for field, value, _ in _of_other_programs(flags)
+            }
+            return cls(**shared, **flags)
         except ValidationError as error:
             raise StartError("; ".join(_explain(dict(problem), flags) for problem in error.errors())) from None
 
@@ -362,12 +338,27 @@ def _explain(problem: dict[str, Any], flags: dict[str, Any]) -> str:
     source = flag(info).names[-1]
     if field not in flags:
         source = next((name for name in env_names(info) if os.environ.get(name)), source)
-    hint = ""
-    if str(problem["input"]).startswith("tcp://"):
-        # Kubernetes sets NAME_PORT=tcp://... in every pod for each Service of the namespace.
-        hint = " (a Kubernetes service link? set PORT, or enableServiceLinks: false on the pod)"
     shown = f" {problem['input']!r}" if isinstance(problem["input"], str) and field != "pyfunc_config" else ""
-    return f"{source}{shown}: {text[:1].lower()}{text[1:]}{hint}"
+    return f"{source}{shown}: {text[:1].lower()}{text[1:]}"
+
+
+def _of_other_programs(flags: dict[str, Any]) -> Iterator[tuple[str, str | None, list[str]]]:
+    """For each setting whose environment names other programs use too, unless it comes from a flag: its name, the first
+    value that can be meant for this server, and a line for each value before it.
+    """
+    for field, is_usable in SHARED_NAMES.items():
+        if field not in flags:
+            yield field, *first_usable(field, env_names(Settings.model_fields[field]), os.environ, is_usable)
+
+
+def ignored_environment(flags: dict[str, Any]) -> list[str]:
+    """A line for each environment variable that is ignored, because it can only be another program's.
+
+    Args:
+        flags: The settings that come from flags, for which the environment does not count.
+
+    """
+    return [line for _, _, lines in _of_other_programs(flags) for line in lines]
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:

@@ -22,7 +22,7 @@ from typing import Any
 from mlflow_grpc import logs
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import AddressUnavailable, StartError
-from mlflow_grpc.process import end_process, ending_signals, in_daemon_thread
+from mlflow_grpc.process import demote_warnings, end_process, ending_signals, in_daemon_thread
 from mlflow_grpc.settings import Settings, spelling
 
 logger = logging.getLogger(__name__)
@@ -276,7 +276,14 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
     for ignored in SENT_TO_ALL:
         signal.signal(ignored, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)
-    logs.configure(settings.log_format, settings.log_level, worker=number, extra=configuration.logging)
+    demote_warnings()
+    logs.configure(
+        settings.log_format,
+        settings.log_level,
+        libraries=settings.log_level_libraries,
+        worker=number,
+        extra=configuration.logging,
+    )
     threading.Thread(target=_end_with_supervisor, name="watch-supervisor", daemon=True).start()
     # Imported here: the supervisor, which imports this module, must not import grpc.
     from mlflow_grpc import lifecycle
@@ -289,7 +296,7 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
 
     role = lifecycle.Role(share_port=True, load_first=replaces, signals=(signal.SIGTERM,))
     try:
-        code = lifecycle.run(lifecycle.serve(settings, configuration, role=role, when_loaded=when_loaded))
+        code = lifecycle.run(settings, configuration, role=role, when_loaded=when_loaded)
     except StartError as error:
         pipe.send((FAILED, str(error), error.exit_code))
         code = error.exit_code

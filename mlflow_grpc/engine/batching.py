@@ -271,7 +271,7 @@ class Batcher:
         if sum(rows.count for _, rows in decoded) > self._most_rows:
             return None
         began_s = time.thread_time()
-        answered = self._answer_rows(decoded) if decoded else []
+        answered = self._threads.context.copy().run(self._answer_rows, decoded) if decoded else []
         if time.thread_time() - began_s > LONGEST_HERE_S:
             self._here_from = time.monotonic() + PAUSE_HERE_S
         return None if answered is None else outcomes + answered

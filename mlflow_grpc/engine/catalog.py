@@ -13,6 +13,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, ServingError, StartError, UnknownModel
+from mlflow_grpc.naming import name_from_uri
 
 MODEL_KEY = "mlflow-model"
 """The metadata key by which a call names its model: `name` or `name/version`."""
@@ -63,7 +64,13 @@ class Catalog:
         self._reserved = reserved
         self._found: dict[str | None, Entry] = {}  # What calls have asked for, as long as nothing changes.
         self.entries = [
-            Entry(config, make_engine(), name=config.name or "", version=config.version or "") for config in models
+            Entry(
+                config,
+                make_engine(),
+                name=config.name or (name_from_uri(config.uri) if config.uri else ""),
+                version=config.version or "",
+            )
+            for config in models
         ]
 
     def place(self, entry: Entry, loaded: Loaded) -> None:
@@ -75,8 +82,9 @@ class Catalog:
         """
         name = entry.config.name or loaded.model.name
         version = entry.config.version or loaded.model.version
-        twin = next((each for each in self.entries if (each.name, each.version) == (name, version)), entry)
-        if twin is not entry:
+        loaded_entries = [other for other in self.entries if other is not entry and other.loaded is not None]
+        twin = next((other for other in loaded_entries if (other.name, other.version) == (name, version)), None)
+        if twin is not None:
             raise StartError(
                 f"more than one model is called {twin.label}: {twin.config.source} and {entry.config.source}; "
                 "give each a name or a version in the configuration"
@@ -85,11 +93,13 @@ class Catalog:
             raise StartError(f"{entry.config.source}: {name} is the name of a service; give the model another name")
         entry.name, entry.version, entry.loaded, entry.state = name, version, loaded, State.READY
         self._found.clear()
-        entry.engine.host(loaded.model, loaded.codec, loaded.plain)
+        entry.engine.host(loaded.model, loaded.codec, loaded.plain, loaded.context)
 
     def give_up(self, entry: Entry, error: str) -> None:
         """Lists a model as one that cannot be loaded, or is not to be served as it is."""
-        entry.name = entry.name or entry.config.source
+        taken = {other.name for other in self.entries if other is not entry}
+        if not entry.name or (entry.config.name is None and entry.name in taken):
+            entry.name = entry.config.source
         entry.error, entry.state, entry.loaded = error, State.FAILED, None
         self._found.clear()
 
@@ -142,6 +152,15 @@ class Catalog:
         except ServingError:
             return False
 
+    def is_settled(self, entry: Entry) -> bool:
+        """Whether a model is loaded, and no other version of it is still being loaded.
+
+        Until then it is not certain which version a call means that names none.
+        """
+        return entry.loaded is not None and not any(
+            other.state is State.LOADING and other.name == entry.name for other in self.entries
+        )
+
     @property
     def names(self) -> list[str]:
         """The models that can be called, as a call writes them."""
@@ -155,7 +174,8 @@ class Catalog:
         found = [entry for entry in self._callable() if entry.name == name and (not slash or entry.version == version)]
         if found:
             return _preferred(found)
-        if any(entry.state is State.LOADING for entry in self.entries):
+        # The name of an MLModel class is known once it is loaded, and so is the version that an alias means.
+        if any(entry.state is State.LOADING and entry.name in ("", name) for entry in self.entries):
             raise NotReady(STILL_LOADING)
         raise UnknownModel(f"There is no such model here; {self._choice()}")
 

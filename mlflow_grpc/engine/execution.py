@@ -5,6 +5,7 @@ only waits; a call that takes long, or for ever, holds up no other.
 """
 
 import asyncio
+import contextvars
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -46,15 +47,20 @@ class Engine:
         self._hosted: Hosted | None = None
         self._batcher: Batcher | None = None
 
-    def host(self, model: HostedModel, codec: Codec, plain: Plain | None = None) -> None:
+    def host(
+        self, model: HostedModel, codec: Codec, plain: Plain | None = None, context: contextvars.Context | None = None
+    ) -> None:
         """Gives the engine its model.
 
         Args:
             model: The model.
             codec: The formats of its payloads.
             plain: How plain rows are run, if there is a fast way for this model.
+            context: The context variables as loading the model left them; each call runs in a copy.
 
         """
+        if context is not None:
+            self.threads.context = context
         self._hosted = Hosted(model, codec, plain)
         if plain is not None and plain.runner is not None:
             self._batcher = Batcher(

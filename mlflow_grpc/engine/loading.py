@@ -4,8 +4,11 @@ Rule of this module: MLflow is imported in its functions. It takes seconds, in w
 health checks; and a server of MLModel packages alone does without it.
 """
 
+import contextvars
 import logging
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
@@ -19,6 +22,7 @@ from mlflow_grpc.payload.codec import Codec, RecordCodec, TextCodec
 from mlflow_grpc.settings import Payload, Settings
 
 if TYPE_CHECKING:
+    from mlflow_grpc.hosting.fetching import FetchedModel
     from mlflow_grpc.hosting.pyfunc import PyfuncModel
     from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
 
@@ -37,6 +41,8 @@ class Loaded:
     """Whether rows of calls that wait at the same time are predicted together."""
     batching_reason: str = ""
     """Why, or why not."""
+    context: contextvars.Context = field(default_factory=contextvars.Context, repr=False)
+    """The context variables as loading the model left them, in copies of which it predicts."""
 
     @property
     def record_codec(self) -> RecordCodec | None:
@@ -45,29 +51,63 @@ class Loaded:
         return self.codec if is_known and isinstance(self.codec, RecordCodec) else None
 
 
-def import_libraries(models: tuple[ModelConfig, ...]) -> None:
-    """Imports what loading the models needs; done once before several are loaded at a time."""
-    if any(model.uri for model in models):
-        from mlflow_grpc.hosting import mlflow_internals, pyfunc  # noqa: F401
+def import_libraries(models: Iterable[ModelConfig]) -> None:
+    """Imports what fetching and loading the models needs, before several are fetched at a time.
+
+    It then puts the working directory at the head of `sys.path`, where `mlflow models serve` has it too (uvicorn's
+    `--app-dir`): a model's own module may be there.
+    """
+    if uris := [model.uri for model in models if model.uri]:
+        from mlflow_grpc.hosting import fetching, mlflow_internals, pyfunc  # noqa: F401
         from mlflow_grpc.payload import plain, scoring  # noqa: F401
 
         logs.adopt()
         logs.quiet(mlflow_internals.CHATTY_LOGGERS)
+        if len(uris) > 1:
+            fetching.import_clients(uris)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
-def load(model: ModelConfig, settings: Settings) -> Loaded:
-    """Loads one model.
+def fetch(model: ModelConfig) -> "FetchedModel | None":
+    """Fetches an MLflow model, or nothing for an MLModel class. Several models may be fetched at a time.
+
+    Raises:
+        StartError: It cannot be had.
+
+    """
+    if model.uri is None:
+        return None
+    from mlflow_grpc.hosting import fetching
+
+    return fetching.fetch(model.uri)
+
+
+def is_fetched(model: ModelConfig) -> bool:
+    """Whether a model is on this machine anyway."""
+    if model.uri is None:
+        return True
+    from mlflow_grpc.hosting import fetching
+
+    return fetching.is_local(model.uri)
+
+
+def load(model: ModelConfig, settings: Settings, fetched: "FetchedModel | None" = None) -> Loaded:
+    """Loads one model, in the thread and the context of the caller.
 
     Args:
         model: What it is.
         settings: What holds for all models that do not say otherwise.
+        fetched: What `fetch` gave for it; it is fetched here if that has not been done.
 
     Raises:
         StartError: The model cannot be served.
 
     """
     try:
-        return _load_class(model) if model.class_path else _load_mlflow(model, settings)
+        if model.class_path:
+            return _load_class(model)
+        return _load_mlflow(model, settings, fetched or fetch(model))
     except StartError:
         raise
     except Exception as error:
@@ -86,19 +126,32 @@ def _load_class(config: ModelConfig) -> Loaded:
         configuration=config.configuration,
         decorators=config.decorators,
     )
-    return Loaded(model, RecordsCodec(model.schema), batching_reason="its interface takes one record at a time")
+    return Loaded(
+        model,
+        RecordsCodec(model.schema),
+        batching_reason="its interface takes one record at a time",
+        context=contextvars.copy_context(),
+    )
 
 
-def _load_mlflow(config: ModelConfig, settings: Settings) -> Loaded:
-    from mlflow_grpc.engine import rows
+def _load_mlflow(config: ModelConfig, settings: Settings, fetched: "FetchedModel | None") -> Loaded:
     from mlflow_grpc.hosting import pyfunc
+
+    if fetched is None:
+        raise ValueError(f"{config.source} is no MLflow model")
+    model = pyfunc.load(fetched, name=config.name, config=config.configuration, requirements=settings.requirements)
+    logs.adopt()
+    context = contextvars.copy_context()
+    # What the model changes when it is tried is not for the calls.
+    return replace(context.copy().run(_prepare, model, config, settings), context=context)
+
+
+def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> Loaded:
+    """A loaded MLflow model with its codec and, if there is one for it, the fast way."""
+    from mlflow_grpc.engine import rows
     from mlflow_grpc.payload.plain import decoder_for
     from mlflow_grpc.payload.scoring import ScoringCodec
 
-    model = pyfunc.load(
-        config.uri or "", name=config.name, config=config.configuration, requirements=settings.requirements
-    )
-    logs.adopt()
     if config.decorators:
         return _decorated(model, config)
     if (config.payload or settings.payload) is Payload.TEXT:

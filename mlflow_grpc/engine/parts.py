@@ -5,7 +5,6 @@ model's iterator is closed in a thread too, once, and never while it runs.
 """
 
 import asyncio
-import contextvars
 import logging
 import threading
 import time
@@ -34,8 +33,8 @@ class Parts:
         """
         self._iterator = iterator
         self._threads = threads
-        # MLflow keeps what belongs to a prediction in a context variable, which has to be there in each thread.
-        self._context = contextvars.copy_context()
+        # One for all parts: MLflow keeps what belongs to a prediction in a context variable.
+        self._context = threads.context.copy()
         self._lock = threading.Lock()  # Of what follows.
         self._running = False
         self._begun = False

@@ -10,6 +10,7 @@ up to a limit, and the threads are daemons.
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import threading
 import time
@@ -80,6 +81,8 @@ class ModelThreads:
         size: How many functions may run at once.
         """
         self.size = size
+        self.context = contextvars.Context()
+        """Functions run in copies of it, as with `asyncio.to_thread` they run in copies of the caller's."""
         self._limit = size * (1 + REPLACEMENTS_PER_THREAD)
         self._lock = threading.Lock()  # Of the counts below; held for a few instructions, never while waiting.
         # Written in C: a thread that waits for it is woken once, where a Condition wakes it to wait for a lock.
@@ -231,7 +234,7 @@ class ModelThreads:
             result, error = None, None
             started = time.monotonic()
             try:
-                result = job.function() if job.function is not None else None
+                result = self.context.copy().run(job.function) if job.function is not None else None
             except BaseException as raised:  # noqa: BLE001 - it is handed to the caller
                 error = _carriable(raised)
             # Once nobody waits for it a call tells nothing of how long those take that are waited for.

@@ -7,8 +7,10 @@ each name and shape, so that an MLflow that moved one fails there, in words.
 
 from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import mlflow.models.model
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
@@ -17,6 +19,9 @@ from mlflow.models.model import MODEL_CODE_PATH
 from mlflow.pyfunc import CODE, FLAVOR_NAME, PyFuncModel, _validate_prediction_input, scoring_server
 from mlflow.pyfunc.scoring_server import SUPPORTED_FORMATS, _parse_json_data, invocations
 from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.tracking._tracking_service.utils import is_tracking_uri_set
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
 
 __all__ = [
@@ -26,12 +31,15 @@ __all__ = [
     "INPUT_CHECKS",
     "SUPPORTED_FORMATS",
     "check_requirement",
+    "default_store",
     "enforce_schema",
     "enter_serving_environment",
     "forget_model_from_code",
     "has_own_code",
+    "import_database_stores",
     "input_was_refused",
     "is_signature_from_type_hint",
+    "is_tracking_uri_set",
     "is_unified_llm_input",
     "parse_csv_input",
     "parse_json",
@@ -40,8 +48,11 @@ __all__ = [
     "predict_function",
     "predictions_to_json",
     "refuses_content_type",
+    "registered_names",
+    "registered_version",
     "streams",
     "unwrapped_predictions_to_json",
+    "versions_of",
 ]
 
 # MLflow gives these no types.
@@ -66,6 +77,51 @@ INPUT_CHECKS = frozenset(
 
 CHATTY_LOGGERS = ("mlflow.models.utils", "mlflow.pyfunc.scoring_server", "mlflow.pyfunc.model")
 """MLflow's loggers that write names and values of a payload at level WARNING, once a call."""
+
+
+def default_store() -> Path | None:
+    """The file or directory that MLflow keeps runs and models in where no server is set; None if one is set.
+
+    MLflow makes it when it is asked for the first time. Source: `mlflow.get_tracking_uri`.
+    """
+    uri: str = mlflow.get_tracking_uri()
+    if is_tracking_uri_set() or mlflow.get_registry_uri() != uri:
+        return None
+    parsed = urlsplit(uri, allow_fragments=False)
+    return Path(unquote(parsed.path[1:] if parsed.scheme == "sqlite" else parsed.path))
+
+
+def import_database_stores() -> None:
+    """Imports the stores that MLflow imports when it first asks a registry or tracking server that is a database."""
+    if urlsplit(mlflow.get_tracking_uri()).scheme.partition("+")[0] in DATABASE_ENGINES:
+        import mlflow.store.model_registry.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def registered_version(uri: str) -> tuple[str, str] | None:
+    """The name and version that a `models:/` URI means now; None for other URIs and for models that have a bare id.
+
+    Asks the registry what an alias, a stage or `latest` means. A URI that names a registry of its own
+    (`models://profile@databricks/...`) is left to MLflow.
+    """
+    if not uri.startswith("models:/") or uri.startswith("models://"):
+        return None
+    registered = get_model_name_and_version(mlflow.MlflowClient(), uri)
+    return (registered[0], str(registered[1])) if len(registered) == 2 else None  # noqa: PLR2004 - an id alone is 1
+
+
+def versions_of(name: str) -> tuple[list[str], dict[str, str]]:
+    """The versions of a registered model, and the version that each alias means; both empty for an unknown model."""
+    client = mlflow.MlflowClient()
+    quoted = name.replace("'", "''")
+    versions = [str(version.version) for version in client.search_model_versions(f"name='{quoted}'")]
+    aliases = client.get_registered_model(name).aliases if versions else {}
+    return versions, {alias: str(version) for alias, version in aliases.items()}
+
+
+def registered_names() -> list[str]:
+    """The names of the registry's models, or of as many as it gives at once."""
+    return [model.name for model in mlflow.MlflowClient().search_registered_models()]
 
 
 def enter_serving_environment() -> None:

@@ -1,13 +1,13 @@
 """Loads MLflow models, each with its own Python code or not at all.
 
-Rule of this module: MLflow hands over code in places that the whole process shares: `sys.path` and `sys.modules`, the
-object that a model's file has set, the configuration that this file reads. So models that bring code along, or are
-code, are loaded one after the other, and nothing that one has left there is taken for another's.
+Rule of this module: models are loaded one after the other. Unpickling imports modules, and two threads that import
+modules of one package at the same time can deadlock. MLflow also hands over code in places that the whole process
+shares: `sys.path` and `sys.modules`, the object that a model's file has set, the configuration that this file reads.
+Nothing that one model has left there is taken for another's.
 """
 
 import hashlib
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def load_model(
     config: dict[str, Any] | None = None,
     suppress_warnings: bool = False,
 ) -> PyFuncModel:
-    """Does what `mlflow.pyfunc.load_model` does; may be called for several models at a time.
+    """Does what `mlflow.pyfunc.load_model` does, for one model at a time: a second caller waits for the first.
 
     Args:
         uri: Any URI that MLflow knows, or a directory.
@@ -49,7 +49,7 @@ def load_model(
     if directory is None:
         directory = Path(uri) if Path(uri).exists() else Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     flavors = Model.load(str(directory)).flavors
-    with _one_at_a_time if internals.has_own_code(flavors) else nullcontext():
+    with _one_at_a_time:
         for flavor in flavors.values():
             if folder := flavor.get(internals.CODE):
                 _claim(directory / folder, uri)

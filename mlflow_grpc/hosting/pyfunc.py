@@ -6,14 +6,13 @@ every way in which a call to it ends becomes one of the three outcomes of `Hoste
 
 import json
 import logging
-import re
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
@@ -28,15 +27,14 @@ from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
 from mlflow_grpc.hosting import arrays, own_code, rounding
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.fetching import WHAT_A_MODEL_IS, FetchedModel
 from mlflow_grpc.hosting.model import About, InputRefused, SchemaTexts
 from mlflow_grpc.hosting.parts import each_part
-from mlflow_grpc.hosting.requirements import unmet_requirements
-from mlflow_grpc.naming import name_from
+from mlflow_grpc.hosting.requirements import UnmetRequirement, install_command, listed, unmet_requirements
+from mlflow_grpc.naming import name_from_uri
 from mlflow_grpc.settings import Requirements
 
 logger = logging.getLogger(__name__)
-
-WHAT_A_MODEL_IS = "an MLflow model is a directory with an MLmodel file, or a URI such as models:/name/1"
 
 # MLflow's error codes that have a natural gRPC status, where the HTTP status says less.
 _STATUS_BY_ERROR_CODE = {
@@ -230,58 +228,86 @@ def _errors_told() -> Iterator[None]:
 
 
 def load(
-    uri: str,
+    fetched: FetchedModel,
     *,
     name: str | None = None,
     config: dict[str, Any] | None = None,
     requirements: Requirements = Requirements.CHECK,
 ) -> PyfuncModel:
-    """Loads an MLflow model; several may be loaded at a time.
+    """Loads an MLflow model. Models are loaded one after the other: Python cannot unpickle two at a time.
 
     Args:
-        uri: A directory, or any URI that `mlflow.pyfunc.load_model` takes.
+        fetched: The model's files.
         name: The model's name; made from the URI if not given.
         config: MLflow's `model_config`.
-        requirements: Whether unmet requirements of the model refuse it.
+        requirements: Which unmet requirements of the model refuse it.
 
     Raises:
-        StartError: The model is missing, broken, no MLflow model, its requirements are not met, or its lock is none.
+        StartError: The model is broken, no MLflow model, its requirements are not met, or its lock is none.
 
     """
-    directory = _fetch(uri)
+    directory, uri = fetched.directory, fetched.uri
     _check(directory, uri)
-    missing = unmet_requirements(directory)
-    if missing and requirements is Requirements.CHECK:
-        listed = ", ".join(str(item) for item in missing)
-        raise StartError(
-            f"the model's requirements are not met by this environment: {listed}. Install them with "
-            f"`pip install -r {directory / 'requirements.txt'}`, or serve it all the same with --requirements warn"
+    unmet = unmet_requirements(directory)
+    _check_requirements(unmet, requirements)
+    differences = [*map(str, unmet), *_other_python(directory)]
+    if differences:
+        logger.warning(
+            "%s: its requirements differ from what is installed: %s", name or name_from_uri(uri), ", ".join(differences)
         )
-    for item in missing:
-        logger.warning("requirement of the model not met: %s", item)
     try:
-        # MLflow's own warnings repeat what has just been checked.
-        model = own_code.load_model(uri, directory=directory, config=config, suppress_warnings=not missing)
+        # MLflow's own warnings repeat the line above.
+        model = own_code.load_model(uri, directory=directory, config=config, suppress_warnings=True)
     except StartError as error:
         raise StartError(f"the model at {uri} cannot be loaded: {error}") from error
-    except ModuleNotFoundError as error:
-        raise StartError(
-            f"the model needs the Python module {error.name!r}, which is not installed here. Install the model's "
-            f"requirements with `pip install -r {directory / 'requirements.txt'}`"
-        ) from error
     except BaseException as error:
-        raise StartError(f"the model at {uri} cannot be loaded: {one_line(error)}") from error
+        raise StartError(_why_not(uri, error, directory, unmet)) from error
     internals.enter_serving_environment()
     payload = directory / SERVING_INPUT_FILENAME
     hosted = PyfuncModel(
         name or name_from_uri(uri),
         model,
-        version=_version(uri),
+        version=fetched.version,
         payload=payload.read_text(encoding="utf-8") if payload.is_file() else "",
     )
     if (directory / lock.FILE_NAME).is_file():
         hosted.about = replace(hosted.about, lock=lock.read(directory / lock.FILE_NAME))
     return hosted
+
+
+def _check_requirements(unmet: list[UnmetRequirement], requirements: Requirements) -> None:
+    missing = [item for item in unmet if item.installed is None]
+    refused = {Requirements.STRICT: unmet, Requirements.CHECK: missing, Requirements.WARN: []}[requirements]
+    if refused:
+        raise StartError(
+            f"the model's requirements are not met by this environment: {listed(unmet)}. Install them with "
+            f"`{install_command(unmet)}`, or serve it all the same with --requirements warn"
+        )
+
+
+def _other_python(directory: Path) -> list[str]:
+    """The version of Python that the model was logged with, if its minor version is another one than here."""
+    flavor = Model.load(str(directory)).flavors[internals.FLAVOR_NAME]
+    logged, running = str(flavor.get("python_version") or ""), platform.python_version()
+    if not logged or logged.split(".")[:2] == running.split(".")[:2]:
+        return []
+    return [f"Python {logged} (this is {running})"]
+
+
+def _why_not(uri: str, error: BaseException, directory: Path, unmet: list[UnmetRequirement]) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        reason = (
+            f"the model needs the Python module {error.name!r}, which is not installed here. Install the package that "
+            f"it is in, which the model's requirements should name ({directory / 'requirements.txt'})"
+        )
+    else:
+        reason = f"the model at {uri} cannot be loaded: {one_line(error)}"
+    if not unmet:
+        return reason
+    return (
+        f"{reason}. Its requirements differ from what is installed, which may be why: {listed(unmet)}. Install them "
+        f"with `{install_command(unmet)}`"
+    )
 
 
 def _about(metadata: Model, flavors: tuple[str, ...], payload: str) -> About:
@@ -317,27 +343,6 @@ def _made_up(inputs: Record | Tensor | None) -> str:
     return json.dumps({"inputs": values} if len(values) == 1 else {"dataframe_split": {"data": [values]}})
 
 
-def name_from_uri(uri: str) -> str:
-    """The name of a model that was given none: `models:/iris/1` and `/srv/iris` are both iris."""
-    if uri.startswith("models:/"):
-        label = uri.removeprefix("models:/").strip("/").split("/")[0].split("@")[0]
-    else:
-        label = Path(uri).resolve().name if "://" not in uri else uri.rstrip("/").rsplit("/", 1)[-1]
-    return name_from(label)
-
-
-def _fetch(uri: str) -> Path:
-    local = Path(uri)
-    if local.exists():
-        return local
-    if not re.match(r"^[A-Za-z][A-Za-z0-9+.-]*:", uri):
-        raise StartError(f"no model at {uri}: there is no such directory ({WHAT_A_MODEL_IS})")
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    except BaseException as error:
-        raise StartError(f"cannot fetch the model {uri}: {one_line(error)}") from error
-
-
 def _check(directory: Path, uri: str) -> None:
     if not (directory / "MLmodel").is_file():
         raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file ({WHAT_A_MODEL_IS})")
@@ -350,17 +355,3 @@ def _check(directory: Path, uri: str) -> None:
             f"{uri} has no {internals.FLAVOR_NAME} flavor, only {', '.join(metadata.flavors) or 'none at all'}: "
             "log it with a flavor that Python can serve"
         )
-
-
-def _version(uri: str) -> str:
-    """The version in the registry that a URI means; empty if it means none."""
-    match = re.match(r"^models:/+([^/@]+)(?:/(\d+)|@(.+))$", uri)
-    if match is None:
-        return ""
-    name, version, alias = match.groups()
-    if version:
-        return version
-    try:
-        return str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
-    except MlflowException as error:
-        raise StartError(f"cannot find out which version {uri} is: {one_line(error)}") from error

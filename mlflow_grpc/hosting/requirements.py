@@ -1,12 +1,17 @@
 """Whether this environment has what a model says it needs.
 
 Rule of this module: MLflow parses the model's requirements and judges each one; what is decided here
-is only which of its verdicts count.
+is only which of its verdicts count, and how to install what they ask for.
 """
 
+import importlib.util
+import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_grpc.distribution import install_source
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import mlflow_internals as internals
 
@@ -52,3 +57,23 @@ def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
             continue
         unmet.append(UnmetRequirement(requirement.req_str, mismatch.installed_version))
     return unmet
+
+
+def listed(unmet: Sequence[UnmetRequirement]) -> str:
+    """Requirements in one line, each with what is installed in its place."""
+    return ", ".join(map(str, unmet))
+
+
+def install_command(unmet: Sequence[UnmetRequirement]) -> str:
+    """A shell command that installs requirements into this environment.
+
+    It names the server too, so that pip chooses versions that suit both.
+    """
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    installer = (
+        f"{shlex.quote(str(shown))} -m pip install"
+        if importlib.util.find_spec("pip") is not None
+        else f"uv pip install --python {shlex.quote(str(shown))}"
+    )
+    return " ".join([installer, install_source(), *(shlex.quote(item.requirement) for item in unmet)])

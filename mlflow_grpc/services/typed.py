@@ -81,7 +81,7 @@ def plan(
     """
     planned = []
     for entry in catalog.entries:
-        if not entry.config.endpoint or entry.loaded is None:
+        if not entry.config.endpoint or entry.loaded is None or not catalog.is_settled(entry):
             continue
         if obstacle := messages.obstacle(entry.loaded.model.about.contract):
             logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
@@ -146,7 +146,7 @@ class TypedService(grpc.GenericRpcHandler):
         return [method for method in self.pool.FindServiceByName(NAME).methods if method.name in names] if names else []
 
     def make(self) -> bool:
-        """Makes messages and RPCs for the models that are loaded and say what they take.
+        """Makes messages and RPCs for the models that are loaded and say what they take; again when more are loaded.
 
         Returns:
             Whether there are any.

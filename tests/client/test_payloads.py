@@ -20,7 +20,7 @@ from mlflow.utils.proto_json_utils import dump_input_data
 from mlflow_grpc_client import Client, InvalidInput
 from mlflow_grpc_client.payloads import from_json, is_bare, to_json
 
-from mlflow_grpc.hosting import pyfunc
+from mlflow_grpc.hosting import fetching, pyfunc
 from mlflow_grpc.payload.scoring import ScoringCodec
 from tests.support import zoo
 from tests.support.servers import serving
@@ -291,7 +291,7 @@ def model(tmp_path_factory):
         def get(name):
             if name not in made:
                 zoo.save(name, folder / name)
-                loaded = pyfunc.load(str(folder / name), name=name)
+                loaded = pyfunc.load(fetching.fetch(str(folder / name)), name=name)
                 server = stack.enter_context(serving(loaded, ScoringCodec(loaded.metadata, loaded.loader_module)))
                 made[name] = loaded, stack.enter_context(Client(server.address))
             return made[name]

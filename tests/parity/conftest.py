@@ -9,7 +9,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.scoring_server import invocations
 
-from mlflow_grpc.hosting import mlflow_internals, pyfunc
+from mlflow_grpc.hosting import fetching, mlflow_internals, pyfunc
 from mlflow_grpc.payload.scoring import ScoringCodec
 from tests.support import zoo
 from tests.support.servers import Caller, serving
@@ -39,7 +39,7 @@ def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Orac
         def make(name: str) -> tuple[Oracle, Caller, pyfunc.PyfuncModel]:
             if name not in made:
                 path = zoo_path(name)
-                model = pyfunc.load(str(path), name=name)
+                model = pyfunc.load(fetching.fetch(str(path)), name=name)
                 codec = ScoringCodec(model.metadata, model.loader_module)
                 server = stack.enter_context(serving(model, codec))
                 made[name] = (oracle_of(path), stack.enter_context(Caller(server.address)), model)

@@ -14,8 +14,8 @@ from mlflow.types.schema import Array, TensorSpec
 from mlflow_grpc import mlmodel as bridges
 from mlflow_grpc.config import Configuration, Decorator, ModelConfig
 from mlflow_grpc.engine.loading import load
-from mlflow_grpc.lifecycle import typed_contract
 from mlflow_grpc.settings import Settings
+from mlflow_grpc.typed_contract import typed_contract
 from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller, batch_of, plain
 

@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS
 from mlflow.protos.databricks_pb2 import ErrorCode
 
-from mlflow_grpc.hosting import pyfunc
+from mlflow_grpc.hosting import fetching, pyfunc
 from mlflow_grpc.payload.scoring import ScoringCodec
 from tests.parity.conftest import oracle_of
 from tests.support import misbehaving
@@ -25,7 +25,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def call(model):
-    loaded = pyfunc.load(str(model), name="misbehaving")
+    loaded = pyfunc.load(fetching.fetch(str(model)), name="misbehaving")
     with serving(loaded, ScoringCodec(loaded.metadata, loaded.loader_module)) as server, Caller(server.address) as call:
         yield call
 

@@ -134,13 +134,6 @@ def test_the_file_of_rest_model_service(serve):
     process.wait_for("LOGGED mlflow_grpc.call")
 
 
-def test_models_are_loaded_at_the_same_time(serve):
-    """Two that wait for each other are both made."""
-    meets = {"class_path": f"{NEWER}Meets"}
-    process = serve({"models": [{**meets, "name": "one"}, {**meets, "name": "other"}]})
-    assert ready_address(process)
-
-
 def test_one_that_fails_stops_the_start(serve):
     """With a line that says which one, and why."""
     process = serve({"models": [{"class_path": f"{NEWER}Echo"}, {"class_path": f"{NEWER}Breaks"}]})

@@ -153,7 +153,7 @@ def test_models_that_cannot_be_served(start, broken, spoil, words):
     assert words in line
     if "no-such-package" in words:
         assert "numpy<1 (" in line
-        assert "pip install -r" in line
+        assert f".venv/bin/python -m pip install -e {ROOT} no-such-package==1.0 'numpy<1'" in line
 
 
 @pytest.mark.parametrize("uri", ["models:/nothing/1", "runs:/0123456789abcdef0123456789abcdef/model", "nope://x/y"])
@@ -165,11 +165,35 @@ def test_uris_that_lead_nowhere(start, uri, tmp_path):
 
 
 def test_unmet_requirements_can_be_served_all_the_same(start, broken, connect):
-    """With --requirements warn the model is served and the log says what is missing."""
+    """With --requirements warn the model is served although a package is missing, and the log says which."""
     (broken / "requirements.txt").write_text("no-such-package==1.0\n")
     process = start("-m", str(broken), "--requirements", "warn")
     assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
     assert "no-such-package==1.0" in process.output
+
+
+def test_other_versions_are_one_warning(start, broken, connect):
+    """As under `mlflow models serve`; --requirements strict refuses the model, with the command that installs them."""
+    (broken / "requirements.txt").write_text("cloudpickle==1.2.3\nnumpy<1\n")
+    process = start("-m", str(broken))
+    assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
+    warnings = [line for line in process.stderr if "cloudpickle==1.2.3" in line]
+    assert len(warnings) == 1
+    assert "numpy<1" in warnings[0]
+    code, line = refused(start("-m", str(broken), "--requirements", "strict"))
+    assert code == 2
+    assert "-m pip install" in line
+    assert "cloudpickle==1.2.3 'numpy<1'" in line
+
+
+def test_a_model_that_fails_to_load_names_the_other_versions(start, broken):
+    """They may be why, and the line has the command that installs them."""
+    (broken / "requirements.txt").write_text("cloudpickle==1.2.3\n")
+    (broken / "stepper.py").write_text("raise RuntimeError('boom')\n")
+    code, line = refused(start("-m", str(broken)))
+    assert code == 2
+    for words in ("boom", "which may be why: cloudpickle==1.2.3 (", "-m pip install"):
+        assert words in line
 
 
 def test_a_requirement_on_another_mlflow_is_no_obstacle(start, broken, connect):

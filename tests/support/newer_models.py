@@ -1,11 +1,10 @@
 """Models of the ml_base interface that do what published ones do, and some that go wrong."""
 
-import threading
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
@@ -230,16 +229,6 @@ class Words(Echo):
 class Breaks(Echo):
     def __init__(self) -> None:
         raise RuntimeError("no weights\nat all")
-
-
-class Meets(Echo):
-    """Is made when another one is being made, and not before."""
-
-    meeting: ClassVar = threading.Barrier(2, timeout=30)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.meeting.wait()
 
 
 class Odd(Echo):

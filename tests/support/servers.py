@@ -25,7 +25,7 @@ from mlflow_grpc.payload.codec import Codec
 from mlflow_grpc.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-START_LIMIT_S = 60.0
+START_LIMIT_S = 100.0
 
 
 class Process:

@@ -13,8 +13,35 @@ PACKAGE = ROOT / "mlflow_grpc"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # From the bottom to the top; what stands beside the way may be used by all.
-LAYERS = ["contract", "hosting", "payload", "engine", "services", "mlmodel", "lifecycle", "workers", "cli", "__main__"]
-BESIDE = {"config", "distribution", "errors", "naming", "settings", "logs", "line_writer", "protos", "process", "__init__"}
+LAYERS = [
+    "contract",
+    "hosting",
+    "payload",
+    "engine",
+    "services",
+    "mlmodel",
+    "lifecycle",
+    "typed_contract",
+    "workers",
+    "cli",
+    "__main__",
+]
+BESIDE = {
+    "addresses",
+    "choices",
+    "config",
+    "declarations",
+    "main_thread",
+    "distribution",
+    "errors",
+    "naming",
+    "settings",
+    "logs",
+    "line_writer",
+    "protos",
+    "process",
+    "__init__",
+}
 
 
 def imports(path: Path) -> list[str]:

@@ -75,9 +75,9 @@ def test_the_default_beats_the_highest_version():
 
 def test_while_loading_nothing_is_unknown():
     """What is not there may be among those that are still to come; a name from the configuration is known at once."""
-    models = catalog({"name": "a"}, {}, load=False)
+    models = catalog({"name": "a"}, {"uri": None, "class_path": "package.Class"}, load=False)
     assert models.find("a").name == "a"
-    for wanted in ("b", None):
+    for wanted in ("b", "a/3", None):
         with pytest.raises(NotReady):
             models.find(wanted)
     models.place(models.entries[1], model("b"))
@@ -85,6 +85,27 @@ def test_while_loading_nothing_is_unknown():
     assert models.find("b").name == "b"
     with pytest.raises(UnknownModel):
         models.find("c")
+
+
+def test_names_from_uris_are_known_while_loading():
+    """Only a version that an alias may mean is not."""
+    models = catalog({"uri": "models:/churn@champion"}, {"uri": "/srv/iris"}, load=False)
+    assert models.find("iris").name == "iris"
+    with pytest.raises(NotReady):
+        models.find("churn/3")
+    with pytest.raises(UnknownModel, match="There are: churn, iris"):
+        models.find("nope")
+
+
+def test_a_model_is_settled_once_no_other_version_of_it_is_loading():
+    """Until then it is not certain which version a call means that names none."""
+    models = catalog({"name": "m", "version": "1"}, {"name": "m", "version": "2"}, {"name": "n"}, load=False)
+    first, second, other = models.entries
+    models.place(first, model("m", "1"))
+    models.place(other, model("n"))
+    assert [models.is_settled(entry) for entry in models.entries] == [False, False, True]
+    models.give_up(second, "why")
+    assert [models.is_settled(entry) for entry in models.entries] == [True, False, True]
 
 
 def test_one_that_could_not_be_loaded():

@@ -14,7 +14,7 @@ import pytest
 from mlflow.models import infer_signature
 
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import own_code, pyfunc
+from mlflow_grpc.hosting import fetching, own_code, pyfunc
 
 FRAME = pd.DataFrame({"x": [1.0]})
 SIGNATURE = infer_signature(FRAME, ["text"])
@@ -113,7 +113,7 @@ class Turn:
 
 
 def with_pyfunc(path: Path, who: str) -> Any:
-    return pyfunc.load(str(path), config={"who": who})
+    return pyfunc.load(fetching.fetch(str(path)), config={"who": who})
 
 
 def as_mlmodel(path: Path, who: str) -> Any:
@@ -168,9 +168,9 @@ def test_other_code_of_the_same_name_is_refused(log, tmp_path):
     code = ASKS_ITS_HELPER.format(helper="brought_along")
     first = log("first", code, code_paths=[helper(tmp_path / "a", "brought_along", "one")])
     second = log("second", code, code_paths=[helper(tmp_path / "b", "brought_along", "two")])
-    assert answer(pyfunc.load(str(first))) == ["one"]
+    assert answer(pyfunc.load(fetching.fetch(str(first)))) == ["one"]
     with pytest.raises(StartError, match=f"'brought_along', and so does the model at {first}") as refused:
-        pyfunc.load(str(second))
+        pyfunc.load(fetching.fetch(str(second)))
     assert "StartError" not in str(refused.value)
 
 
@@ -183,7 +183,9 @@ def test_the_same_code_of_the_same_name_is_shared(log, tmp_path):
     compiled = second / "code" / "brought_twice" / "__pycache__"
     compiled.mkdir(exist_ok=True)
     (compiled / "other.cpython-311.pyc").write_bytes(b"other")
-    assert answer(pyfunc.load(str(first))) == answer(pyfunc.load(str(second))) == ["both"]
+    assert (
+        answer(pyfunc.load(fetching.fetch(str(first)))) == answer(pyfunc.load(fetching.fetch(str(second)))) == ["both"]
+    )
 
 
 def test_a_model_that_loads_another_one(told, log):

@@ -33,8 +33,8 @@ def test_defaults_are_those_of_mlflow():
 @pytest.mark.parametrize(
     ("names", "field", "values"),
     [
-        (("PORT", "MLFLOW_PORT"), "port", ("1001", "1002")),
-        (("HOST", "MLFLOW_HOST"), "host", ("a", "b")),
+        (("MLFLOW_GRPC_PORT", "PORT", "MLFLOW_PORT"), "port", ("1001", "1002", "1003")),
+        (("MLFLOW_GRPC_HOST", "HOST", "MLFLOW_HOST"), "host", ("a", "127.0.0.1", "localhost")),
         (("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT",), "timeout_s", ("7",)),
         (("MLFLOW_MODELS_WORKERS",), "workers", ("3",)),
         (("SERVING_MODEL_CONFIG",), "pyfunc_config", ('{"a": 1}',)),
@@ -56,8 +56,14 @@ def test_precedence(monkeypatch, names, field, values):
         ({}, {"MODEL_PATH": ""}, "no model given: set MODEL_PATH or -m / --model-uri"),
         ({"port": "x"}, {}, "--port 'x': input should be a valid integer"),
         ({"port": "70000"}, {}, "--port '70000': input should be less than or equal to 65535"),
-        ({}, {"PORT": "-1"}, "PORT '-1': input should be greater than or equal to 0"),
-        ({}, {"MLFLOW_PORT": "tcp://10.0.0.1:80"}, "a Kubernetes service link?"),
+        ({}, {"MLFLOW_GRPC_PORT": "-1"}, "MLFLOW_GRPC_PORT '-1': input should be greater than or equal to 0"),
+        ({"host": "http://localhost"}, {}, "--host 'http://localhost': must be a name or an address alone"),
+        (
+            {"host": "localhost:5000"},
+            {},
+            "--host 'localhost:5000': must be a name or an address alone; the port goes to",
+        ),
+        ({"host": "[::1]:5000"}, {}, "the port goes to --port"),
         ({"timeout_s": "0"}, {}, "--timeout '0': input should be greater than 0"),
         ({"timeout_s": "nan"}, {}, "--timeout 'nan'"),
         ({"workers": "0"}, {}, "--workers '0'"),
@@ -80,6 +86,49 @@ def test_refusals_name_the_source(monkeypatch, flags, env, words):
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "default"),
+    [
+        ("HOST", "x86_64-conda-linux-gnu", "host", "127.0.0.1"),
+        ("HOST", "192.0.2.1", "host", "127.0.0.1"),
+        ("MLFLOW_HOST", "no-such-host.invalid", "host", "127.0.0.1"),
+        ("PORT", "tcp://10.0.0.1:80", "port", 50051),
+        ("PORT", "-1", "port", 50051),
+        ("PORT", "70000", "port", 50051),
+        ("MLFLOW_PORT", "tcp://10.0.0.1:80", "port", 50051),
+        ("MLFLOW_GRPC_PORT", "tcp://10.0.0.1:50051", "port", 50051),
+    ],
+)
+def test_values_of_other_programs_are_ignored(monkeypatch, name, value, field, default):
+    """With a line that says so, unless a flag makes them irrelevant."""
+    monkeypatch.setenv(name, value)
+    assert getattr(Settings.load({}), field) == default
+    (line,) = settings.ignored_environment({})
+    assert line.startswith(f"{name} is ignored: {value!r}")
+    assert settings.ignored_environment({field: "1"}) == []
+
+
+def test_the_next_name_counts_where_one_is_ignored(monkeypatch):
+    """PORT is another program's, MLFLOW_PORT is not."""
+    monkeypatch.setenv("PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("MLFLOW_PORT", "7")
+    assert Settings.load({}).port == 7
+
+
+@pytest.mark.parametrize("text", ["'{\"a\": 1}'", ' {"a": 1} ', '"{\\"a\\": 1}"'])
+def test_a_model_config_in_quotes(monkeypatch, text):
+    """`docker run --env-file` keeps the quotes that a shell would take away."""
+    monkeypatch.setenv("SERVING_MODEL_CONFIG", text)
+    assert Settings.load({}).pyfunc_config == {"a": 1}
+
+
+def test_addresses_and_paths_as_people_write_them(monkeypatch):
+    """An IPv6 address in brackets, and the home directory as ~."""
+    monkeypatch.setenv("HOME", "/home/me")
+    loaded = Settings.load({"host": "[::1]", "model_uri": "~/model", "lock": "~/lock.json"})
+    assert (loaded.host, loaded.model_uri, str(loaded.lock)) == ("::1", "/home/me/model", "/home/me/lock.json")
 
 
 def test_tls_settings_go_together(tmp_path):

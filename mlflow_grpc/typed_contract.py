@@ -1,0 +1,54 @@
+"""The typed messages and RPCs of a configuration's models, made as a server makes them, for `mlflow-grpc proto`."""
+
+from dataclasses import dataclass
+
+from mlflow_grpc import protos
+from mlflow_grpc.config import Configuration
+from mlflow_grpc.contract import lock, proto_text
+from mlflow_grpc.engine import loading
+from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.lifecycle import make_engine
+from mlflow_grpc.services import typed
+from mlflow_grpc.services.locks import Locks, Verdict
+from mlflow_grpc.settings import Settings
+
+
+@dataclass(frozen=True)
+class TypedContract:
+    """The messages and RPCs that a server makes for its models."""
+
+    text: str
+    """Of a .proto file."""
+    data: bytes
+    """The same as a serialised FileDescriptorSet, with what it imports."""
+    lock: lock.Lock
+    """The names and numbers that are in it, and those that were before."""
+    verdicts: list[Verdict]
+    """How each model differs from what was locked of it."""
+
+
+def typed_contract(settings: Settings, configuration: Configuration, *, make_lock: bool) -> TypedContract:
+    """What a server makes for its models, without one.
+
+    Args:
+        settings: What holds for all models.
+        configuration: The models.
+        make_lock: Whether the lock that the settings name need not be there yet.
+
+    Raises:
+        StartError: A model cannot be loaded, none says what it takes, or a lock is no good.
+
+    """
+    locks = Locks.of_settings(settings, may_be_missing=make_lock)
+    catalog = Catalog(configuration.models, lambda: make_engine(settings))
+    loading.import_libraries(configuration.models)
+    for entry in catalog.entries:
+        catalog.place(entry, loading.load(entry.config, settings))
+    maker, made = typed.plan(catalog, locks)
+    if not made:
+        raise StartError("there are no typed RPCs: no model has a signature or schemas that messages can be made of")
+    verdicts = [found for entry in catalog.entries if (found := typed.verdict(entry, catalog, locks)) is not None]
+    verdicts += locks.missing({each.label for each in verdicts})
+    text = proto_text.text_of(maker.file, maker.comments)
+    return TypedContract(text, protos.set_of(maker.file), locks.updated(maker.locks), verdicts)

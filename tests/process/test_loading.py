@@ -1,0 +1,259 @@
+"""Loading: each model is served when it is ready, and one that cannot be fetched holds up no other."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from grpc_health.v1 import health_pb2
+
+from tests.process.conftest import payload
+from tests.support.servers import ROOT, Caller, free_port, ready_address, start_server
+
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+
+
+@contextmanager
+def silent_registry() -> Iterator[str]:
+    """The URL of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def wait_until_serving(call: Caller, name: str) -> None:
+    """Returns once health says SERVING of a model."""
+    watch: Any = call.channel.unary_stream("/grpc.health.v1.Health/Watch")
+    request = health_pb2.HealthCheckRequest(service=name).SerializeToString()
+    assert SERVING in watch(request, wait_for_ready=True, timeout=90)
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Starts a server with the models of a configuration."""
+    with ExitStack() as stack:
+
+        def start(models: list[dict[str, Any]], *flags: str, env: dict[str, str] | None = None) -> Any:
+            file = tmp_path / "models.yaml"
+            file.write_text(yaml.safe_dump({"models": models}))
+            return stack.enter_context(start_server("--config", str(file), *flags, env=env))
+
+        yield start
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_registry_that_does_not_answer_holds_up_no_other_model(launch, model, workers):
+    """The others are served meanwhile, the server as a whole is NOT_SERVING; after --load-timeout the model is left
+    out, and the server is ready.
+    """
+    port = free_port()
+    with silent_registry() as url:
+        process = launch(
+            [{"uri": "models:/churn/1", "on_error": "skip"}, {"uri": str(model), "name": "steps"}],
+            *("--load-timeout", "30", "-p", str(port), "-w", str(workers)),
+            env={"MLFLOW_TRACKING_URI": url},
+        )
+        process.wait_for("loading churn from models:/churn/1")
+        process.wait_for(rf"loading steps from {model}")
+        with Caller(f"127.0.0.1:{port}") as call:
+            check: Any = call.channel.unary_unary("/grpc.health.v1.Health/Check")
+            wait_until_serving(call, "steps")
+            assert call(payload("x"), mlflow_model="steps") == '{"predictions": ["x"]}'
+            assert check(b"", timeout=10) == NOT_SERVING
+            assert call.outcome(payload("x"), mlflow_model="churn")[0] == "UNAVAILABLE"
+            ready_address(process)
+            assert call.outcome(payload("x"), mlflow_model="churn")[0] == "FAILED_PRECONDITION"
+        process.wait_for("churn.* is left out: it was not loaded within 30 s .--load-timeout")
+
+
+def test_a_model_that_does_not_load_in_time_stops_the_start(launch, model, tmp_path):
+    """It is interrupted, and the exit code is 2."""
+    slow = shutil.copytree(model, tmp_path / "slow")
+    os.mkfifo(tmp_path / "never")
+    (slow / "stepper.py").write_text(f"open({str(tmp_path / 'never')!r}).read()\n")
+    process = launch([{"uri": str(slow)}], "--load-timeout", "1")
+    assert process.wait() == 2
+    assert "Error: it was not loaded within 1 s (--load-timeout)" in process.output
+    assert "Traceback" not in process.output
+
+
+def registry(tmp_path: Path, *commands: str) -> str:
+    """A registry in a file, in which models of the name churn are logged; gives its URI."""
+    uri = f"sqlite:///{tmp_path}/registry.db"
+    code = "\n".join(
+        [
+            "import mlflow",
+            "from tests.support import stepper",
+            f"mlflow.set_tracking_uri({uri!r})",
+            f"mlflow.create_experiment('e', artifact_location={(tmp_path / 'artifacts').as_uri()!r})",
+            "mlflow.set_experiment('e')",
+            "for _ in range(2): mlflow.pyfunc.log_model(artifact_path='m', python_model=stepper.__file__, "
+            "pip_requirements=['mlflow'], registered_model_name='churn')",
+            "client = mlflow.MlflowClient()",
+            "client.set_registered_model_alias('churn', 'champion', '1')",
+            *commands,
+        ]
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True)
+    return uri
+
+
+def test_aliases_and_latest_are_looked_up_once(launch, tmp_path):
+    """The version that they mean is in the log, in calls and in the list of models."""
+    env = {"MLFLOW_TRACKING_URI": registry(tmp_path)}
+    process = launch([{"uri": "models:/churn@champion"}, {"uri": "models:/churn/latest"}], env=env)
+    address = ready_address(process)
+    process.wait_for("models:/churn@champion is version 1")
+    process.wait_for("models:/churn/latest is version 2")
+    with Caller(address) as call:
+        for name in ("churn/1", "churn/2", "churn"):
+            if name == "churn":
+                assert call.outcome(payload("x"))[0] == "OK"
+            assert call(payload("x"), mlflow_model=name) == '{"predictions": ["x"]}'
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("models:/churn", ["models:/churn has no version: write models:/churn/1 or models:/churn@alias"]),
+        ("models:/churn/7", ["churn has the versions 2, 1 and the aliases champion (version 1)"]),
+        ("models:/churn@best", ["churn has the versions 2, 1 and the aliases champion (version 1)"]),
+        ("models:/chrun/1", ["It has no model chrun, but churn"]),
+    ],
+)
+def test_errors_say_what_the_registry_has(start, tmp_path, uri, words):
+    """And which registry was asked."""
+    asked = registry(tmp_path)
+    process = start("-m", uri, env={"MLFLOW_TRACKING_URI": asked})
+    assert process.wait() == 2
+    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    for text in [*words, f"The registry that was asked is {asked}"]:
+        assert text in line
+
+
+def test_without_a_tracking_uri_nothing_is_made(model, tmp_path):
+    """The error says which variable to set, and the working directory stays empty."""
+    for uri in ("models:/churn/1", "runs:/0123456789abcdef0123456789abcdef/model"):
+        with start_server("-m", uri, cwd=tmp_path) as process:
+            assert process.wait() == 2
+            assert f"cannot fetch the model {uri}: MLFLOW_TRACKING_URI is not set" in process.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_in_a_uri_is_not_shown(start, tmp_path):
+    """Neither that of the model nor that of the registry."""
+    for uri, env in (
+        ("http://me:secret@127.0.0.1:1/model", {}),
+        ("models:/churn/1", {"MLFLOW_TRACKING_URI": "mysql://me:secret@127.0.0.1:1/db"}),
+    ):
+        process = start("-m", uri, env=env)
+        assert process.wait() == 2
+        assert "secret" not in process.output
+
+
+def test_a_module_in_the_working_directory(model, tmp_path):
+    """`mlflow models serve` has the working directory on sys.path, and so has this server, whatever starts it."""
+    own = shutil.copytree(model, tmp_path / "own")
+    code = (own / "stepper.py").read_text()
+    (own / "stepper.py").write_text(f"import helper_of_mine\n{code}")
+    (tmp_path / "helper_of_mine.py").write_text("")
+    command = [str(Path(sys.executable).parent / "mlflow-grpc"), "serve", "-p", "0", "-m", "own"]
+    from tests.support.servers import Process
+
+    with Process(command, cwd=tmp_path) as process, Caller(ready_address(process)) as call:
+        assert call(payload("x")) == '{"predictions": ["x"]}'
+
+
+def test_a_symbolic_link_gives_its_own_name(start, model, tmp_path, connect):
+    """current -> releases/42 is called current."""
+    (tmp_path / "current").symlink_to(model)
+    process = start("-m", str(tmp_path / "current"))
+    assert connect(process)(payload("x"), mlflow_model="current") == '{"predictions": ["x"]}'
+
+
+@pytest.mark.parametrize("spelling", ["file://{}/a%20b/model", "file://{}/a b/model", "{}/a b/model", "~/a b/model"])
+def test_spellings_of_a_path(start, connect, model, tmp_path, spelling):
+    """With spaces, percent-encoded or not, and with the home directory."""
+    shutil.copytree(model, tmp_path / "a b" / "model")
+    assert connect(start("-m", spelling.format(tmp_path), env={"HOME": str(tmp_path)}))(payload("x"))
+
+
+def test_warnings_as_errors_do_not_end_the_start(start, connect):
+    """PYTHONWARNINGS=error, with one process and with two."""
+    for workers in ("1", "2"):
+        process = start("-w", workers, env={"PYTHONWARNINGS": "error"})
+        assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
+
+
+def test_lines_of_libraries_and_models(start, model, tmp_path, connect):
+    """INFO lines of others are not in the log, whatever level they set themselves, unless --log-level-libraries says
+    so; warnings are.
+    """
+    chatty = shutil.copytree(model, tmp_path / "chatty")
+    code = (chatty / "stepper.py").read_text()
+    (chatty / "stepper.py").write_text(
+        "import logging\n"
+        "logging.getLogger('theirs').setLevel(logging.DEBUG)\n"
+        "logging.getLogger().setLevel(logging.DEBUG)\n"
+        "logging.getLogger('theirs').info('with a key')\n"
+        "logging.getLogger('theirs').warning('be careful')\n" + code
+    )
+    quiet = start("-m", str(chatty))
+    ready_address(quiet)
+    assert "be careful" in quiet.output
+    assert "with a key" not in quiet.output
+    loud = start("-m", str(chatty), "--log-level-libraries", "info", "--log-level", "error")
+    ready_address(loud)
+    loud.wait_for("with a key")
+    assert "mlflow_grpc.lifecycle" not in loud.output
+
+
+def test_names_that_other_programs_own_do_not_stop_the_start(start_bare_server):
+    """A HOST of conda's compilers and a PORT of a Kubernetes service link are ignored, with a line each."""
+    process = start_bare_server(
+        {"HOST": "x86_64-conda-linux-gnu", "PORT": "tcp://10.0.0.1:80", "MLFLOW_GRPC_PORT": "0"}
+    )
+    assert ready_address(process).startswith("127.0.0.1:")
+    process.wait_for("HOST is ignored: 'x86_64-conda-linux-gnu'")
+    process.wait_for("PORT is ignored: 'tcp://10.0.0.1:80'")
+
+
+@pytest.fixture
+def start_bare_server(model):
+    """Starts a server with settings from the environment alone."""
+    from tests.support.servers import Process
+
+    with ExitStack() as stack:
+        command = [sys.executable, str(ROOT / "server.py")]
+        yield lambda env: stack.enter_context(Process(command, {"MODEL_PATH": str(model), **env}))
+
+
+def test_versions_of_one_model_open_together(launch, model, tmp_path):
+    """A call that names no version means the highest: it waits until all versions are loaded."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    slow = shutil.copytree(model, tmp_path / "slow")
+    code = (slow / "stepper.py").read_text()
+    (slow / "stepper.py").write_text(f"open({str(gate)!r}).read()\n{code}")
+    port = free_port()
+    process = launch(
+        [
+            {"uri": str(model), "name": "steps", "version": "1"},
+            {"uri": str(model), "name": "other"},
+            {"uri": str(slow), "name": "steps", "version": "2"},
+        ],
+        *("-p", str(port)),
+    )
+    with Caller(f"127.0.0.1:{port}") as call:
+        wait_until_serving(call, "other")
+        assert call.outcome(payload("x"), mlflow_model="steps")[0] == "UNAVAILABLE"
+        gate.write_text("go")
+        ready_address(process)
+        for name in ("steps", "steps/1", "steps/2"):
+            assert call(payload("x"), mlflow_model=name) == '{"predictions": ["x"]}'
