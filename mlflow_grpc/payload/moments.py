@@ -28,6 +28,9 @@ def seconds_and_nanos(value: Any) -> tuple[int, int]:
         ValueError: It is no point in time between the years 1 and 9999, or not of whole nanoseconds.
 
     """
+    if hasattr(value, "to_datetime64"):
+        # pandas refuses to round its first second down, and to subtract from it: numpy's integers have no such end.
+        value = value.to_datetime64()
     if isinstance(value, str):
         seconds, nanos = _of_text(value)
     elif isinstance(value, np.datetime64):
@@ -36,7 +39,7 @@ def seconds_and_nanos(value: Any) -> tuple[int, int]:
         if value.tzinfo is None:
             value = value.replace(tzinfo=datetime.UTC)
         seconds, rest = divmod(value.replace(microsecond=0) - EPOCH, datetime.timedelta(seconds=1))
-        nanos = value.microsecond * 1000 + getattr(value, "nanosecond", 0) + rest.microseconds * 1000
+        nanos = value.microsecond * 1000 + rest.microseconds * 1000
     else:
         raise TypeError(f"a value of type {type(value).__name__}")
     if not FIRST_S <= seconds <= LAST_S:

@@ -5,7 +5,7 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from mlflow_grpc import cli, settings
+from mlflow_grpc import cli, config, settings
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
 from scripts import settings_table
@@ -48,6 +48,19 @@ def test_precedence(monkeypatch, names, field, values):
         assert str(loaded).replace("'", '"').removesuffix(".0") == value
     flag = {"port": "9", "host": "z", "timeout_s": "9", "workers": "9", "pyfunc_config": '{"z": 9}'}[field]
     assert str(getattr(Settings.load({field: flag}), field)).replace("'", '"').removesuffix(".0") == flag
+
+
+def test_a_flag_for_one_model_beats_a_file_of_the_environment(monkeypatch, tmp_path):
+    """With -m the file that MLFLOW_GRPC_CONFIG names is not looked at, be it there or not; --config beats MODEL_PATH."""
+    monkeypatch.setenv("MLFLOW_GRPC_CONFIG", str(tmp_path / "models.yaml"))
+    assert Settings.load({}).config == tmp_path / "models.yaml"
+    loaded = Settings.load({"model_uri": "models/iris", "model_name": "flowers"})
+    (model,) = config.load(loaded).models
+    assert (loaded.config, model.uri, model.name) == (None, "models/iris", "flowers")
+    other = tmp_path / "other.yaml"
+    assert Settings.load({"config": other}).config == other
+    with pytest.raises(StartError, match="--model-uri is for one model"):
+        Settings.load({"config": other, "model_uri": "models/iris"})
 
 
 @pytest.mark.parametrize(
