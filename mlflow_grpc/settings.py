@@ -314,8 +314,8 @@ class Settings(BaseSettings):
         # A file beats MODEL_PATH, which an image may have set, and -m a file of the environment; two flags contradict.
         if flags.get("config") is None:
             flags = {**flags, "config": None} if "model_uri" in flags else flags
-        elif for_one := [name for name in ("model_uri", "model_name", "pyfunc_config") if name in flags]:
-            raise StartError(f"{spelling(for_one[0])} is for one model; with {spelling('config')} it goes into the file")
+        elif clash := [name for name in ("model_uri", "model_name", "pyfunc_config") if name in flags]:
+            raise StartError(f"{spelling(clash[0])} is for one model; with {spelling('config')} it goes into the file")
         try:
             shared: dict[str, Any] = {
                 field: cls.model_fields[field].default if value is None else value

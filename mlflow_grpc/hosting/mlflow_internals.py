@@ -22,6 +22,7 @@ from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking._tracking_service.utils import is_tracking_uri_set
+from mlflow.utils.proto_json_utils import NumpyEncoder
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "is_signature_from_type_hint",
     "is_tracking_uri_set",
     "is_unified_llm_input",
+    "json_default",
     "parse_csv_input",
     "parse_json",
     "parse_parquet_input",
@@ -62,6 +64,8 @@ parse_parquet_input: Any = scoring_server.parse_parquet_input
 predictions_to_json: Any = scoring_server.predictions_to_json
 unwrapped_predictions_to_json: Any = scoring_server.unwrapped_predictions_to_json
 parse_requirements: Any = _parse_requirements
+json_default: Any = NumpyEncoder().default
+"""What MLflow's server writes for a value that JSON has no word for; raises TypeError if it has none either."""
 check_requirement = _check_requirement_satisfied
 
 INPUT_CHECKS = frozenset(

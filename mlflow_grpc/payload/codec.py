@@ -120,8 +120,8 @@ class RecordCodec(Codec, Protocol):
         """Finds the words for a refusal of `decode_records` or of the model's own checks."""
         ...
 
-    def rows(self, predictions: Any) -> list[Any]:
-        """What was predicted, for each row as `value` gives it for one.
+    def rows(self, predictions: Any, count: int) -> list[Any]:
+        """What was predicted for so many rows, for each as `value` gives it for one.
 
         Raises:
             UnwritableAnswer: It has no rows.

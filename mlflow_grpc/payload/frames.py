@@ -5,8 +5,9 @@ Rule of this module: what pandas has NaN for want of another word is None. In a 
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from mlflow.types import DataType, Schema
+from mlflow.types import DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Map, Object
 
 _WITH_NAN = (DataType.float, DataType.double)
@@ -26,11 +27,16 @@ class Frames:
         self._is_bare = (
             only is not None and only.name in (None, "") and not isinstance(only.type, Object | Map | AnyType)
         )
+        # A flavor such as pytorch's gives a frame for a frame, and an array for the array that it was logged with.
+        tensors = [] if schema is None else [spec for spec in schema if isinstance(spec, TensorSpec)]
+        self._tensor = tensors[0] if len(tensors) == 1 else None
 
     def rows(self, table: pd.DataFrame | pd.Series) -> list[Any]:
         """A dictionary for each row of a frame; the bare values of a Series, and of a frame of one column where the
-        output is one without a name.
+        output is one without a name. Where it is a tensor the cells of a row are its elements.
         """
+        if self._tensor is not None and not _has_column(table, self._tensor.name):
+            return _elements(table, is_single=len(self._tensor.shape) == 1)
         if isinstance(table, pd.Series) or (self._is_bare and table.shape[1] == 1):
             column = table if isinstance(table, pd.Series) else table.iloc[:, 0]
             return (_with_none(column) if self._only_lacks_nan else column).to_list()
@@ -39,6 +45,20 @@ class Frames:
             wanting = [name for name in named if name in self._lacks_nan and named[name].hasnans]
             named = named.assign(**{name: _with_none(named[name]) for name in wanting})
         return list(named.to_dict("records"))
+
+
+def _has_column(table: pd.DataFrame | pd.Series, name: str | None) -> bool:
+    return isinstance(table, pd.DataFrame) and bool(name) and name in table.columns
+
+
+def _elements(table: pd.DataFrame | pd.Series, *, is_single: bool) -> list[Any]:
+    """The rows of a tensor, each of which is a single value or has elements in one dimension at least."""
+    if isinstance(table, pd.Series) or table.shape[1] == 1:
+        cells = (table if isinstance(table, pd.Series) else table.iloc[:, 0]).to_list()
+        return [cell if is_single or isinstance(cell, list | tuple | np.ndarray) else [cell] for cell in cells]
+    if table.dtypes.nunique() == 1:
+        return list(table.to_numpy())
+    return [list(row) for row in table.itertuples(index=False, name=None)]
 
 
 def _lacks_nan(kind: Any) -> bool:

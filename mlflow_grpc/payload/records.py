@@ -107,7 +107,7 @@ class RecordsCodec:
         """Says that a record was refused; `decode_records` has said why."""
         return InvalidPayload("The records do not fit the model.")
 
-    def rows(self, predictions: Any) -> list[Any]:
+    def rows(self, predictions: Any, count: int) -> list[Any]:
         """The outputs, as JSON says them but with bytes.
 
         Raises:
@@ -121,7 +121,7 @@ class RecordsCodec:
 
     def value(self, predictions: Any) -> Any:
         """The output for the one record; raises what `rows` raises."""
-        return self.rows(predictions[:1])[0]
+        return self.rows(predictions[:1], 1)[0]
 
     def _records(self, payload: Any) -> tuple[list[dict[str, Any]], bool]:
         """The records of a payload, and whether it is one bare record."""

@@ -22,8 +22,8 @@ from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.payload.codec import ABSENT, ModelInput, Records
 from mlflow_grpc.payload.explain import Explainer
-from mlflow_grpc.payload.frames import Frames
 from mlflow_grpc.payload.nested_bytes import NestedBytes
+from mlflow_grpc.payload.predictions import Predictions
 
 
 class ScoringCodec:
@@ -44,7 +44,7 @@ class ScoringCodec:
         self._needs_no_field = bool(self._labels) and not any(spec.required for spec in self._input_schema)
         self._is_hinted = internals.is_signature_from_type_hint(metadata)
         self._bytes = NestedBytes(None if self._is_hinted else self._input_schema)
-        self._frames = Frames(metadata.get_output_schema())
+        self._predictions = Predictions(metadata.get_output_schema())
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses a payload and casts it stage by stage as MLflow's server does.
@@ -125,30 +125,16 @@ class ScoringCodec:
         """Finds the words for a refusal."""
         return self.explain(self._rows_as_json(records, params), None, cause)
 
-    def rows(self, predictions: Any) -> list[Any]:
-        """What was predicted for each row."""
-        if isinstance(predictions, dict) and predictions:
-            parts = list(predictions.values())
-            if all(isinstance(part, np.ndarray) and part.ndim for part in parts) and len(set(map(len, parts))) == 1:
-                return [dict(zip(predictions, row, strict=True)) for row in zip(*parts, strict=True)]
-        if isinstance(predictions, pd.DataFrame | pd.Series):
-            return self._frames.rows(predictions)
-        if isinstance(predictions, list) or (isinstance(predictions, np.ndarray) and predictions.ndim):
-            return list(predictions)
-        raise UnwritableAnswer(
-            "The model returned something that has no row for each row. The plain predict of service MLflow gives "
-            "whatever the model returns."
-        )
+    def rows(self, predictions: Any, count: int) -> list[Any]:
+        """What was predicted for each of so many rows."""
+        return self._predictions.rows(predictions, count)
 
     def value(self, predictions: Any) -> Any:
         """What was predicted for the one row; the whole of what has no rows."""
-        if isinstance(predictions, dict):
-            if predictions and all(isinstance(part, np.ndarray) for part in predictions.values()):
-                return {name: _only(part) for name, part in predictions.items()}
-            return predictions
-        if isinstance(predictions, pd.DataFrame | pd.Series):
-            predictions = self._frames.rows(predictions)
-        return _only(predictions) if isinstance(predictions, list | np.ndarray) else predictions
+        rows = self._predictions.rows(predictions, 1)
+        if len(rows) != 1:
+            raise UnwritableAnswer(f"The model predicted {len(rows)} rows for one.")
+        return rows[0]
 
     def _as_json(self, record: Any, params: dict[str, Any] | None) -> str:
         payload: dict[str, Any]
@@ -219,12 +205,6 @@ def _scalars(metadata: Model) -> dict[str, Any]:
         for spec in schema
         if isinstance(spec.name, str) and isinstance(spec.type, DataType) and spec.type in _TAKEN_AS_THEY_ARE
     }
-
-
-def _only(rows: Any) -> Any:
-    if len(rows) != 1:
-        raise UnwritableAnswer(f"The model predicted {len(rows)} rows for one.")
-    return rows[0]
 
 
 def _as_mlflow_reads_it(value: Any) -> Any:

@@ -100,7 +100,7 @@ class TypedCodec:
 
         """
         output = self._output_class()
-        if self._only is not None and isinstance(predictions, list | np.ndarray) and len(predictions) == 1:
+        if self._only is not None and _is_list(predictions) and len(predictions) == 1:
             name, kind = self._only
             value = predictions[0].item() if isinstance(predictions[0], np.generic) else predictions[0]
             if type(value) is kind:
@@ -120,10 +120,9 @@ class TypedCodec:
         slots = self._messages.output.slots
         if len(slots) == 1:
             return self._as_only(slots[0], value)
-        if isinstance(value, list | tuple | np.ndarray):
-            values = list(value)
-        else:
+        if not _is_list(value):
             return value
+        values = list(value)
         if len(values) != len(slots):
             unwritable("output", f"{len(values)} values for {len(slots)} fields")
         return {slot.source.name or slot.name: each for slot, each in zip(slots, values, strict=True)}
@@ -133,7 +132,7 @@ class TypedCodec:
         name = slot.source.name or slot.name
         if isinstance(value, dict) and not self._is_bare and (value.keys() <= {name} or not _takes_objects(slot)):
             return value
-        if isinstance(value, list | tuple | np.ndarray) and len(value) == 1 and _is_single(slot):
+        if _is_list(value) and len(value) == 1 and _is_single(slot):
             return {name: value[0]}
         return {name: value}
 
@@ -176,6 +175,11 @@ def _only_plain(slots: list[Slot]) -> tuple[str, type] | None:
         return None
     kind = _SAME.get(slots[0].shape.type)
     return None if kind is None else (slots[0].name, kind)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value has items; an array without a dimension has none."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _takes_objects(slot: Slot) -> bool:

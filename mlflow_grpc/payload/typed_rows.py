@@ -54,6 +54,7 @@ class RowsCodec:
         self._outputs = batch.outputs.columns
         self._output_class = output_class
         self._reader = Reader(with_zone=codec.moments_have_zone)
+        self._is_tensor = len(self._outputs) == 1 and isinstance(self._outputs[0].slot.shape, Array)
         self._is_plain = not any(column.nulls for column in self._columns) and all(
             isinstance(column.slot.shape, Plain | Array) for column in self._columns
         )
@@ -183,10 +184,10 @@ class RowsCodec:
         output = self._output_class()
         # A Series of numpy's own types; pandas need not be there for a model that gives none.
         is_series = isinstance(getattr(predictions, "dtype", None), np.dtype) and hasattr(predictions, "to_numpy")
-        whole = predictions.to_numpy() if is_series else predictions
+        whole = predictions.to_numpy() if is_series and not self._is_tensor else predictions
         if type(whole) is np.ndarray and whole.ndim and len(whole) == count and self._put_array(output, whole):
             return output
-        rows = self._codec.rows(predictions)
+        rows = self._codec.rows(predictions, count)
         if len(rows) != count:
             raise UnwritableAnswer(f"The model predicted {len(rows)} rows for {count}.")
         records = [self._as_record(row) for row in rows]

@@ -3,6 +3,7 @@
 Rule of this module: no value is changed on the way. What cannot be said exactly is an error, not another value.
 """
 
+import datetime
 import json
 import math
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def is_nothing(value: Any) -> bool:
     """Whether a value stands for none: None, and what pandas and numpy have for that where NaN is not to be had."""
     return (
         value is None
+        or value is np.ma.masked
         or type(value).__name__ in ("NaTType", "NAType")
         or (isinstance(value, np.datetime64) and bool(np.isnat(value)))
     )
@@ -85,7 +87,7 @@ def scalar(value: Any, shape: Plain | Words, where: str) -> Any:
     """
     if isinstance(value, Enum):
         value = value.value
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic | np.ndarray) and not value.ndim:
         value = value.item()
     if isinstance(shape, Words):
         if value not in shape.values:
@@ -143,12 +145,14 @@ def _is_utf_8(text: str) -> bool:
 
 
 def write_moment(message: timestamp_pb2.Timestamp, value: Any, where: str) -> None:
-    """Writes a point in time; without a zone it is UTC.
+    """Writes a point in time; without a zone it is UTC, and a date is its midnight.
 
     Raises:
         UnwritableAnswer: It is none, or none that protobuf has.
 
     """
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        value = datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC)
     try:
         message.seconds, message.nanos = moments.seconds_and_nanos(value)
     except (TypeError, ValueError) as error:

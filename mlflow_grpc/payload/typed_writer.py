@@ -33,8 +33,10 @@ def put(message: Any, slot: Slot, value: Any, where: str) -> None:
         _put_one(message, slot.name, slot.shape, value, where)
     elif slot.form == "list":
         field = getattr(message, slot.name)
-        items = value.tolist() if isinstance(value, np.ndarray) else value
-        if not isinstance(items, list | tuple | set | frozenset):
+        # numpy's own list has numbers in place of points in time.
+        is_array = isinstance(value, np.ndarray) and value.dtype.kind != "M"
+        items = value.tolist() if is_array else value
+        if not isinstance(items, list | tuple | set | frozenset | np.ndarray):
             unwritable(where, f"a value of type {type(value).__name__}")
         extend(field, slot.shape, items, where)
     else:

@@ -1,0 +1,237 @@
+"""What a model of MLflow's predicted, row by row.
+
+Rule of this module: whatever MLflow's JSON writer takes (`predictions_to_json`) is read as JSON has it. Where that is
+ambiguous, such as for a list in the answer to one record, the output schema decides.
+"""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+import pydantic
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object
+
+from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.payload.frames import Frames
+from mlflow_grpc.payload.typed_values import MOST_DEPTH, is_nothing
+
+Convert = Callable[[Any], Any]
+
+ONLY_NONE = 1_000
+"""The depth of a list that has nothing but None in it: of more than any value's."""
+
+
+@dataclass(frozen=True)
+class _Output:
+    """One output of a model."""
+
+    name: str
+    """Empty if it has none."""
+    depth: int | None
+    """How deep lists are nested in a value of it; None if it is of any type."""
+    convert: Convert | None
+    """What makes a value of it one that messages know; None if every value is one."""
+
+
+class Predictions:
+    """Reads what one model predicts."""
+
+    def __init__(self, schema: Schema | None) -> None:
+        """Args:
+        schema: Of the model's output; None if it says nothing.
+        """
+        self._frames = Frames(schema)
+        specs = [] if schema is None else list(schema)
+        self._outputs = [_output_of(spec) for spec in specs] or [_Output("", None, _as_json)]
+        self._by_name = {output.name: output for output in self._outputs if output.name}
+        self._converts = any(output.convert is not None for output in self._outputs)
+
+    def rows(self, predictions: Any, count: int) -> list[Any]:
+        """What was predicted for each of so many rows: dictionaries, lists or bare values.
+
+        Raises:
+            UnwritableAnswer: It has no rows, or is for several where there is one.
+
+        """
+        rows = self._rows(_opened(predictions), count)
+        if any(issubclass(kind, _CLOSED) for kind in set(map(type, rows))):
+            rows = [_opened(row) for row in rows]
+        return [self._converted(row) for row in rows] if self._converts else rows
+
+    def _rows(self, found: Any, count: int) -> list[Any]:
+        if isinstance(found, pd.DataFrame | pd.Series):
+            return self._frames.rows(found)
+        if isinstance(found, dict):
+            return [self._record(found)] if count == 1 else _transposed(found, count)
+        if count == 1 and not (_is_list(found) and self._has_rows(found)):
+            return [found]
+        if not _is_list(found):
+            _refuse_without_rows()
+        return list(found)
+
+    def _has_rows(self, found: Any) -> bool:
+        """Whether a list that was predicted for one record is one of rows, and not the row itself."""
+        if len(self._outputs) > 1:
+            return len(found) != len(self._outputs) or any(isinstance(value, dict) for value in found)
+        (output,) = self._outputs
+        if output.depth is None:
+            return len(found) == 1
+        return _depth(found) > output.depth or (len(found) == 1 and _is_record_of(output, found[0]))
+
+    def _record(self, found: dict[Any, Any]) -> dict[Any, Any]:
+        """A dictionary for one record: of its values, or of columns with one row."""
+        if not self._by_name:
+            is_any = self._outputs[0].depth is None
+            arrays = [value for value in found.values() if isinstance(value, np.ndarray) and value.shape[:1] == (1,)]
+            return {name: value[0] for name, value in found.items()} if is_any and len(arrays) == len(found) else found
+        return {name: self._value(self._by_name.get(str(name)), value) for name, value in found.items()}
+
+    @staticmethod
+    def _value(output: _Output | None, value: Any) -> Any:
+        if not _is_list(value):
+            return _opened(value)
+        if output is None or (output.depth is None and not isinstance(value, np.ndarray)):
+            return value
+        if output.depth is not None and _depth(value) <= output.depth:
+            return value
+        if len(value) != 1:
+            raise UnwritableAnswer(f"The model predicted {len(value)} rows for one.")
+        return value[0]
+
+    def _converted(self, row: Any) -> Any:
+        if len(self._outputs) == 1:
+            (output,) = self._outputs
+            if _is_record_of(output, row):
+                return {**row, output.name: _applied(output.convert, row[output.name])}
+            return _applied(output.convert, row)
+        if isinstance(row, dict):
+            outputs = ((name, self._by_name.get(str(name))) for name in row)
+            return {name: _applied(output.convert if output else None, row[name]) for name, output in outputs}
+        if not _is_list(row) or len(row) != len(self._outputs):
+            return row
+        return [_applied(output.convert, value) for output, value in zip(self._outputs, row, strict=True)]
+
+
+def _is_record_of(output: _Output, row: Any) -> bool:
+    """Whether a row is a dictionary with the output under its name."""
+    found = row.model_dump() if isinstance(row, pydantic.BaseModel) else row
+    return bool(output.name) and isinstance(found, dict) and output.name in found
+
+
+def _transposed(columns: dict[Any, Any], count: int) -> list[dict[Any, Any]]:
+    parts = list(columns.values())
+    if not parts or not all(_is_list(part) and len(part) == count for part in parts):
+        _refuse_without_rows()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*parts, strict=True)]
+
+
+def _refuse_without_rows() -> NoReturn:
+    raise UnwritableAnswer(
+        "The model returned something that has no row for each row. The plain predict of service MLflow gives "
+        "whatever the model returns."
+    )
+
+
+_CLOSED = (pydantic.BaseModel, np.ndarray, np.void)
+"""Types whose values may stand for others: objects for dictionaries, arrays without a dimension for single values."""
+
+
+def _opened(value: Any) -> Any:
+    """What an object of pydantic's, an array without a dimension, with names for its columns or with a mask holds."""
+    if isinstance(value, pydantic.BaseModel):
+        return value.model_dump()
+    if isinstance(value, np.ndarray):
+        if type(value) is not np.ndarray or value.dtype.names:
+            return value.tolist()
+        return value if value.ndim else value[()]
+    return value.item() if isinstance(value, np.void) else value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _depth(value: Any) -> int:
+    """How deep lists are nested in one another, by the first that is not None of each."""
+    depth = 0
+    while _is_list(value):
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            return int(depth + value.ndim)
+        depth += 1
+        if not len(value):
+            return depth
+        value = next((item for item in value if item is not None), None)
+        if value is None:
+            return depth + ONLY_NONE
+    return depth
+
+
+def _output_of(spec: ColSpec | TensorSpec) -> _Output:
+    name = "" if spec.name is None else str(spec.name)
+    if isinstance(spec, TensorSpec):
+        shape = spec.shape[1:] if spec.shape[:1] == (-1,) else spec.shape
+        return _Output(name, len(shape), None)
+    return _Output(name, _depth_of_type(spec.type), _converter(spec.type))
+
+
+def _depth_of_type(kind: Any) -> int | None:
+    depth = 0
+    while isinstance(kind, Array):
+        depth, kind = depth + 1, kind.dtype
+    return None if isinstance(kind, AnyType) else depth
+
+
+def _applied(convert: Convert | None, value: Any) -> Any:
+    return value if convert is None or is_nothing(value) else convert(value)
+
+
+def _converter(kind: Any) -> Convert | None:
+    """What makes values of a type ones that messages know; None if they all are."""
+    if kind == DataType.string:
+        return _as_text
+    if isinstance(kind, AnyType):
+        return _as_json
+    if isinstance(kind, Object):
+        return _object_converter({each.name: _converter(each.dtype) for each in kind.properties})
+    if isinstance(kind, Array) and (of_item := _converter(kind.dtype)) is not None:
+        return lambda value: [_applied(of_item, item) for item in value] if _is_list(value) else value
+    if isinstance(kind, Map) and (of_value := _converter(kind.value_type)) is not None:
+        return lambda value: (
+            {key: _applied(of_value, item) for key, item in value.items()} if isinstance(value, dict) else value
+        )
+    return None
+
+
+def _object_converter(properties: dict[str, Convert | None]) -> Convert:
+    def convert(value: Any) -> Any:
+        found = _opened(value)
+        if not isinstance(found, dict):
+            return found
+        return {name: _applied(properties.get(name), item) for name, item in found.items()}
+
+    return convert
+
+
+def _as_text(value: Any) -> Any:
+    """A point in time as MLflow writes it, which is not how pydantic does: with +00:00 for UTC."""
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else value
+
+
+def _as_json(value: Any, depth: int = 0) -> Any:
+    """What JSON has for a value, by MLflow's encoder; what that does not know stays as it is."""
+    if value is None or isinstance(value, str | int | float) or is_nothing(value) or depth > MOST_DEPTH:
+        return value
+    if isinstance(value, dict):
+        return {key: _as_json(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item, depth + 1) for item in value]
+    try:
+        found = internals.json_default(value)
+    except TypeError:
+        return value
+    return found if isinstance(found, str | int | float) else _as_json(found, depth)

@@ -1,0 +1,278 @@
+"""Whatever MLflow's server writes as JSON, typed RPCs answer too, with the same values."""
+
+import base64
+import collections
+import datetime
+import enum
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cloudpickle
+import mlflow
+import numpy as np
+import pandas as pd
+import pydantic
+import pytest
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
+
+from mlflow_grpc.config import ModelConfig
+from tests.parity.conftest import oracle_of
+from tests.support.servers import Caller, serving_models
+from tests.support.typed import TypedCaller
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Label(pydantic.BaseModel):
+    label: str
+    score: float
+
+
+class Event(pydantic.BaseModel):
+    at: datetime.datetime
+    labels: list[Label] = []
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+Point = collections.namedtuple("Point", ["x", "y"])  # noqa: PYI024 - one that says no types
+UTC = datetime.UTC
+LABEL = Object([Property("label", DataType.string), Property("score", DataType.double)])
+EVENT = Object([Property("at", DataType.datetime), Property("labels", Array(LABEL))])
+NAMED = Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "score")])
+ANYTHING = {
+    "date": datetime.date(2020, 1, 2), "time": datetime.time(1, 2, 3), "moment": datetime.datetime(2020, 1, 2, tzinfo=UTC),
+    "timestamp": pd.Timestamp("2020-01-02T03:04:05.123456789"), "bytes": b"\xff\x00" * 60, "bytearray": bytearray(b"a"),
+    "float32": np.float32(0.1), "flag": np.bool_(True), "text": np.str_("x"), "raw": np.bytes_(b"a"),
+    "array": np.array([[1, 2]]), "no dimension": np.array(3), "objects": np.array([b"a", datetime.date(2020, 1, 2), None], object),
+    "day": np.datetime64("2020-01-02"), "days": np.array(["2020-01-02"], "M8[D]"), "tuple": (1, (2,)), "named": Point(1, 2.5),
+    "ordered": collections.OrderedDict(b=1, a=2), "word": Color.RED, "number": Level.HIGH, 7: "key", "none": None,
+    "event": Event(at=datetime.datetime(2020, 1, 2, tzinfo=UTC), labels=[Label(label="a", score=0.5)]),
+    "infinity": float("-inf"), "structured": np.array([(1, 0.5)], [("a", "i8"), ("b", "f8")]),
+    "masked": np.ma.array([1, 2], mask=[True, False]),
+}  # fmt: skip
+
+
+def columns(*kinds: Any) -> Schema:
+    return Schema([ColSpec(kind) for kind in kinds])
+
+
+def column(kind: Any, name: str) -> Schema:
+    return Schema([ColSpec(kind, name)])
+
+
+def tensor(dtype: str, *shape: int, name: str | None = None) -> Schema:
+    return Schema([TensorSpec(np.dtype(dtype), shape, name)])
+
+
+ANSWERS: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
+    "pydantic": (NAMED, lambda n: [Label(label="a", score=0.5)] * n),
+    "pydantic without a schema": (None, lambda n: [Label(label="a", score=0.5)] * n),
+    "pydantic in an object": (column(LABEL, "best"), lambda n: [{"best": Label(label="a", score=0.5)}] * n),
+    "pydantic for an object": (columns(LABEL), lambda n: [Label(label="a", score=0.5)] * n),
+    "pydantic in a frame": (column(LABEL, "best"), lambda n: pd.DataFrame({"best": [Label(label="a", score=0.5)] * n})),
+    "pydantic in a list": (column(Array(LABEL), "all"), lambda n: [{"all": [Label(label="a", score=0.5)] * 2}] * n),
+    "pydantic in a map": (column(Map(LABEL), "by"), lambda n: [{"by": {"k": Label(label="a", score=0.5)}}] * n),
+    "pydantic in pydantic": (columns(EVENT), lambda n: [Event(at=datetime.datetime(2020, 1, 2), labels=[])] * n),
+    "squeezed": (tensor("f8", -1), lambda n: np.squeeze(np.full((n, 1), 0.5))),
+    "squeezed from a column": (tensor("f8", -1, 1), lambda n: np.squeeze(np.full((n, 1), 0.5))),
+    "squeezed to a row": (tensor("f8", -1, 3), lambda n: np.squeeze(np.arange(3.0 * n).reshape(n, 3))),
+    "squeezed, of columns": (columns(DataType.double), lambda n: np.squeeze(np.full((n, 1), 0.5))),
+    "squeezed text": (columns(DataType.string), lambda n: np.squeeze(np.full((n, 1), "x", object))),
+    "frame for a matrix": (tensor("f4", -1, 2), lambda n: pd.DataFrame(np.full((n, 2), 0.1, "f4"))),
+    "frame for a column": (tensor("f4", -1, 1), lambda n: pd.DataFrame(np.full((n, 1), 0.1, "f4"))),
+    "frame for numbers": (tensor("f4", -1), lambda n: pd.DataFrame(np.full((n, 1), 0.1, "f4"))),
+    "frame for a named tensor": (tensor("f4", -1, 2, name="out"), lambda n: pd.DataFrame(np.full((n, 2), 0.1, "f4"))),
+    "frame of lists": (tensor("f8", -1, 2), lambda n: pd.DataFrame({"out": [[0.5, 1.5]] * n})),
+    "frame of two types": (tensor("f8", -1, 2), lambda n: pd.DataFrame({"a": [1] * n, "b": [0.5] * n})),
+    "frame with any labels": (tensor("i8", -1, 2), lambda n: pd.DataFrame([[1, 2]] * n, columns=["b", "c"], index=[7] * n)),
+    "series for numbers": (tensor("f8", -1), lambda n: pd.Series([0.5] * n, name="x")),
+    "series for a column": (tensor("f8", -1, 1), lambda n: pd.Series([0.5] * n)),
+    "dict of lists": (NAMED, lambda n: {"label": ["a"] * n, "score": [0.5] * n}),
+    "dict of tuples": (NAMED, lambda n: {"label": ("a",) * n, "score": (0.5,) * n}),
+    "dict of both": (NAMED, lambda n: {"label": ["a"] * n, "score": np.full(n, 0.5)}),
+    "dict of lists of lists": (
+        Schema([ColSpec(Array(DataType.double), "all"), ColSpec(DataType.double, "best")]),
+        lambda n: {"all": [[0.5, 1.5]] * n, "best": [1.5] * n},
+    ),
+    "dict of tensors as lists": (
+        Schema([TensorSpec(np.dtype("f8"), (-1, 2), "a"), TensorSpec(np.dtype("f8"), (-1,), "b")]),
+        lambda n: {"a": [[0.5, 1.5]] * n, "b": [2.5] * n},
+    ),
+    "tuple": (columns(DataType.double), lambda n: (0.5,) * n),
+    "tuples": (columns(DataType.string, DataType.double), lambda n: [("a", 0.5)] * n),
+    "named tuples": (columns(DataType.long, DataType.double), lambda n: [Point(1, 0.5)] * n),
+    "structured": (columns(DataType.long, DataType.double), lambda n: np.array([(1, 0.5)] * n, [("a", "i8"), ("b", "f8")])),
+    "masked": (columns(DataType.double), lambda n: np.ma.array([0.5] * n, mask=[True] + [False] * (n - 1))),
+    "matrix": (tensor("f8", -1, 2), lambda n: np.asmatrix(np.full((n, 2), 0.5))),
+    "arrays without a dimension": (columns(DataType.double), lambda n: [np.array(0.5)] * n),
+    "texts of points in time": (
+        columns(DataType.string, DataType.string, DataType.string),
+        lambda n: [[datetime.datetime(2020, 1, 2, tzinfo=UTC), datetime.date(2020, 1, 2), datetime.time(1, 2)]] * n,
+    ),
+    "dates": (columns(DataType.datetime), lambda n: [datetime.date(2020, 1, 2)] * n),
+    "the first second": (columns(DataType.datetime), lambda n: pd.DataFrame({"a": [pd.Timestamp.min] * n})),
+    "the first second, in dicts": (column(DataType.datetime, "at"), lambda n: [{"at": pd.Timestamp.min}] * n),
+    "days in a list": (column(Array(DataType.datetime), "at"), lambda n: [{"at": np.array(["2020-01-02"], "M8[D]")}] * n),
+    "anything": (None, lambda n: [ANYTHING] * n),
+    "anything in an object": (
+        columns(Object([Property("x", AnyType())])),
+        lambda n: [{"x": [ANYTHING]}] * n,
+    ),
+}  # fmt: skip
+
+ONE_RECORD: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
+    "one object": (NAMED, lambda n: Label(label="a", score=0.5)),
+    "one dict": (NAMED, lambda n: {"label": "a", "score": np.array(0.5)}),
+    "one dict with a list": (column(Array(DataType.double), "all"), lambda n: {"all": [0.5]}),
+    "one dict with an array": (column(Array(DataType.double), "all"), lambda n: {"all": np.array([0.5, 1.5])}),
+    "one list": (columns(Array(DataType.double)), lambda n: [0.5, 1.5]),
+    "one empty list": (columns(Array(DataType.double)), lambda n: []),
+    "one row": (columns(DataType.string, DataType.double), lambda n: ["a", 0.5]),
+    "one number": (columns(DataType.double), lambda n: 0.5),
+    "one number of numpy's": (None, lambda n: np.array(0.5)),
+    "one text": (None, lambda n: "x"),
+    "any list": (None, lambda n: ["a", "b", "c"]),
+}
+"""Answers that have no rows, and so are for one record only."""
+
+
+class Answers(PythonModel):
+    """Gives an answer for as many rows as it is given."""
+
+    def __init__(self, answer: Callable[[int], Any]) -> None:
+        self.answer = answer
+
+    def predict(self, context, model_input, params=None):
+        return self.answer(len(model_input))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[Callable[[str], tuple[Any, TypedCaller, str]]]:
+    """MLflow's own answers of a model, its typed RPCs and their name."""
+    folder, cases = tmp_path_factory.mktemp("answers"), {**ANSWERS, **ONE_RECORD}
+    labels = {name: f"m{place}" for place, name in enumerate(cases)}
+    for name, (schema, answer) in cases.items():
+        signature = ModelSignature(column(DataType.long, "row"), schema)
+        path = folder / labels[name]
+        mlflow.pyfunc.save_model(path, python_model=Answers(answer), signature=signature, pip_requirements=["mlflow"])
+    configs = [ModelConfig(uri=str(folder / label), name=label, endpoint=True) for label in labels.values()]
+    with serving_models([(config, None) for config in configs]) as running, Caller(running.address) as call:
+        typed = TypedCaller(call.channel)
+        yield lambda name: (oracle_of(folder / labels[name]), typed, labels[name])
+
+
+def in_json(oracle: Any, rows: int) -> Any:
+    status, text = oracle(json.dumps({"inputs": {"row": list(range(rows))}}), "application/json")
+    assert status == 200, text
+    return json.loads(text)["predictions"]
+
+
+def leaves(value: Any) -> list[Any]:
+    """The single values in a JSON value, those of objects in the order of their keys; zero to two lists around them."""
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value) for leaf in leaves(value[key])]
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [] if value is None else [repr(float(value)) if type(value) is int else repr(value)]
+
+
+def as_json(value: Any) -> Any:
+    """What stands in a message, as MLflow's server would write it."""
+    if isinstance(value, bytes):
+        return base64.encodebytes(value).decode()
+    if isinstance(value, str | int | float):
+        return value
+    if hasattr(value, "DESCRIPTOR"):
+        return of_message(value)
+    if hasattr(value, "items"):
+        return {key: as_json(item) for key, item in value.items()}
+    return [as_json(item) for item in value]
+
+
+def of_message(message: Any) -> Any:
+    fields = {field.name: value for field, value in message.ListFields()}
+    match message.DESCRIPTOR.full_name:
+        case "google.protobuf.Timestamp":
+            return pd.Timestamp(message.seconds * 10**9 + message.nanos).isoformat()
+        case "google.protobuf.Value":
+            ((kind, value),) = fields.items()
+            return None if kind == "null_value" else as_json(value)
+        case "google.protobuf.Struct":
+            return as_json(fields.get("fields", {}))
+        case "google.protobuf.ListValue":
+            return as_json(fields.get("values", []))
+        case _:
+            is_tensor = "shape" in message.DESCRIPTOR.fields_by_name
+            return list(message.data) if is_tensor else as_json(fields)
+
+
+def texts_of_moments(leaves: list[Any]) -> list[Any]:
+    """With the midnights of dates, which are points in time where the schema says so."""
+    return [
+        f"{leaf[:-1]}T00:00:00'" if isinstance(leaf, str) and len(leaf) == 12 and leaf[5] == "-" else leaf
+        for leaf in leaves
+    ]
+
+
+@pytest.mark.parametrize("name", [*ANSWERS, *ONE_RECORD])
+def test_the_answer_to_one_record(served, name):
+    """Alone, and as the only row of a batch, it has the values that MLflow's JSON has."""
+    oracle, typed, label = served(name)
+    wanted = texts_of_moments(leaves(in_json(oracle, 1)))
+    assert wanted or name in ("one empty list", "masked")
+    assert texts_of_moments(leaves(as_json(typed(f"{label}_predict", {"row": 0})))) == wanted
+    together = as_json(typed(f"{label}_predict_batch", {"row": [0]}))
+    columns = {key: value for key, value in together.items() if not key.endswith("_nulls")}
+    assert texts_of_moments(leaves(columns if name != "masked" else {})) == wanted
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_answers_to_rows(served, name):
+    """Each column has the values that MLflow's JSON has for it, row by row."""
+    oracle, typed, label = served(name)
+    found = in_json(oracle, 2)
+    rows = (
+        [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+        if isinstance(found, dict)
+        else found
+    )
+    message = typed(f"{label}_predict_batch", {"row": [0, 1]})
+    together = as_json(message)
+    nulls = {key.removesuffix("_nulls"): set(value) for key, value in together.items() if key.endswith("_nulls")}
+    taken = [
+        {
+            key: values[place * len(values) // 2 : (place + 1) * len(values) // 2]
+            for key, values in together.items()
+            if not key.endswith("_nulls") and place not in nulls.get(key, ())
+        }
+        for place in range(2)
+    ]
+    assert [texts_of_moments(leaves(row)) for row in taken] == [texts_of_moments(leaves(row)) for row in rows]
+
+
+@pytest.mark.parametrize("answer", [{1, 2}, 1 + 2j, object()])
+def test_what_mlflow_cannot_write(tmp_path, answer):
+    """It is INTERNAL: nothing is made up for it."""
+    signature = ModelSignature(column(DataType.long, "row"), columns(DataType.long))
+    mlflow.pyfunc.save_model(
+        tmp_path / "m", python_model=Answers(lambda n: answer), signature=signature, pip_requirements=["mlflow"]
+    )
+    with (
+        serving_models([(ModelConfig(uri=str(tmp_path / "m"), name="m", endpoint=True), None)]) as running,
+        Caller(running.address) as call,
+    ):
+        status, text = oracle_of(tmp_path / "m")(json.dumps({"inputs": {"row": [0]}}), "application/json")
+        assert (status, text) == (500, "Internal Server Error")
+        assert TypedCaller(call.channel).outcome("m_predict", {"row": 0})[0] == "INTERNAL"
