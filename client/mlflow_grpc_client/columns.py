@@ -102,7 +102,7 @@ def _of_records(rows: Any, record: Record) -> Columns:
             column[place] = value
     if len(by_name) > len(found):  # A field has been called by two names: by one in each row, it is hoped.
         for place, row in enumerate(rows):
-            given = [record.spellings[name].name for name in row]
+            given = [known_field(record, name).name for name in row]
             if twice := [name for name in set(given) if given.count(name) > 1]:
                 raise TypeError(f"[{place}].{twice[0]}: given twice, by its name in the model and by that in protobuf")
     return found

@@ -85,13 +85,13 @@ def refuse_null(where: str) -> NoReturn:
 
 
 def known_field(record: Record, name: Any, where: str = "") -> Field:
-    """The field of a name.
+    """The field of a name; pandas' labels may be numbers, which messages have as texts.
 
     Raises:
         UnknownField: There is none.
 
     """
-    found = record.spellings.get(name) if isinstance(name, str) else None
+    found = record.spellings.get(str(name))
     if found is not None:
         return found
     labels = [each.label for each in record.fields.values()]

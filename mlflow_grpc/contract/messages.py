@@ -176,6 +176,9 @@ class FileMaker:
             column = replace(slot, shape=shape, form="one" if whole else "list")
             add_field(descriptor, slot.name, slot.number, shape, column.form)
             self.comments[rows.name, slot.name] = self.comments[row.name, slot.name]
+            word = self._words.names.get(f"{PACKAGE}.{row.name}.{slot.name}")
+            if word is not None:
+                self._words.names[f"{PACKAGE}.{rows.name}.{slot.name}"] = word
             nulls = ""
             # Models predict None for columns too that their output schema requires: one row's answer leaves it out.
             if not whole and (role == "outputs" or not slot.source.needs_value):

@@ -35,6 +35,7 @@ NEWER = "tests.support.newer_models."
 ZOO = (
     "numbers", "every_column", "optional", "unnamed", "unnamed_one", "structures", "nested", "tensor", "tensor_ints",
     "tensors", "params", "no_signature", "hint_dict", "hint_any", "hint_person", "unnamed_map", "unnamed_object",
+    "numbered",
 )  # fmt: skip
 
 
@@ -145,6 +146,24 @@ WHEN = ["2020-02-29T12:00:00.123456789", "2021-01-01T00:00:00.000000001"]
 def test_rows_with_names(client, name, rows, payload):
     """DataFrames and dicts, with the values that there are none of."""
     same(client, name, rows, payload if isinstance(payload, pd.DataFrame) else {"dataframe_records": payload})
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pd.DataFrame([[1, 2.5], [2, 3.5]]),
+        pd.DataFrame([[2.5, 1], [3.5, 2]], columns=np.array([1, 0])).astype({0: "int64"}),
+        pd.DataFrame([[1, 2.5], [2, 3.5]], columns=["0", "1"]),
+        [{0: 1, 1: 2.5}, {np.int64(0): 2, "1": 3.5}],
+    ],
+)
+def test_labels_that_are_numbers(client, rows):
+    """A column is found by its number, as pandas has it, and by the text that stands for it in messages."""
+    same(client, "numbered", rows, {"dataframe_split": {"columns": [0, 1], "data": [[1, 2.5], [2, 3.5]]}})
+    with pytest.raises(TypeError, match=r"^2: there is no such field"):
+        client.model("numbered").predict(pd.DataFrame([[1, 2.5, 0]]))
+    with pytest.raises(TypeError, match="given twice"):
+        client.model("numbered").predict([{0: 1, "0": 1, 1: 2.5}])
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,7 @@ def _more_signatures() -> dict[str, ModelSignature | None]:
     """Of models that are called with types alone."""
     picture = Object([Property("data", DataType.binary)])
     return {
+        "numbered": _columns(ColSpec(DataType.long, 0), ColSpec(DataType.double, 1)),
         "unnamed_binary": _columns(ColSpec(DataType.binary)),
         "unnamed_datetime": _columns(ColSpec(DataType.datetime)),
         "unnamed_any": _columns(ColSpec(AnyType())),

@@ -211,6 +211,11 @@ def test_names_that_are_mapped_are_told(served):
     found = model.FromString(rpc(request(name="outputs").SerializeToString(), timeout=30))
     assert dict(found.output.field_names) == {"a_b": "a b"}
     assert not found.input.field_names
+    package = "model_grpc_service.outputs_"
+    assert dict(found.names) == {f"{package}output.a_b": "a b", f"{package}outputs.a_b": "a b"}
+    found = model.FromString(rpc(request(name="classifier").SerializeToString(), timeout=30))
+    package = "model_grpc_service.classifier_"
+    assert dict(found.names) == {f"{package}output.prediction": "", f"{package}outputs.prediction": ""}
     found = model.FromString(rpc(request(name="mirror").SerializeToString(), timeout=30))
     assert dict(found.input.field_names) == {"strange_name": "strange name!"}
     words = {name.rpartition(".")[2]: word for name, word in found.names.items()}
