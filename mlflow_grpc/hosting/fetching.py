@@ -42,7 +42,7 @@ class FetchedModel:
     """A model whose files are on this machine."""
 
     uri: str
-    """As it was configured."""
+    """As it was configured, without a password."""
     directory: Path
     version: str = ""
     """Its version in the registry; empty if it is not from one."""
@@ -59,15 +59,16 @@ def fetch(uri: str) -> FetchedModel:
 
     """
     if (directory := local_directory(uri)) is not None:
-        return FetchedModel(uri, directory)
+        # MLflow 3.17 refuses a directory that it reaches through a link, as one outside of where it looks.
+        return FetchedModel(without_password(uri), directory.resolve())
     _check_that_a_registry_is_set(uri)
     try:
         registered = internals.registered_version(uri)
         exact = "models:/{}/{}".format(*registered) if registered else uri
         directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=exact))
-        return FetchedModel(uri, directory, registered[1] if registered else "")
+        return FetchedModel(without_password(uri), directory, registered[1] if registered else "")
     except BaseException as error:
-        raise StartError(f"cannot fetch the model {uri}: {_reason(uri, error)}") from error
+        raise StartError(without_password(f"cannot fetch the model {uri}: {_reason(uri, error)}")) from error
 
 
 def import_clients(uris: Iterable[str]) -> None:
@@ -130,7 +131,7 @@ def _reason(uri: str, error: BaseException) -> str:
     if not uri.startswith(("models:", "runs:")):
         return reason
     asked = mlflow.get_registry_uri() if uri.startswith("models:") else mlflow.get_tracking_uri()
-    reason = f"{reason.rstrip('.')}. The registry that was asked is {without_password(asked)}"
+    reason = f"{reason.rstrip('.')}. The registry that was asked is {asked}"
     if not internals.is_tracking_uri_set():
         reason += ", because MLFLOW_TRACKING_URI is not set"
     hint = _hint(uri) if uri.startswith("models:") and isinstance(error, MlflowException) else ""

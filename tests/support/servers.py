@@ -86,7 +86,7 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
 
-    def wait(self, timeout_s: float = 30.0) -> int:
+    def wait(self, timeout_s: float = START_LIMIT_S) -> int:
         """The exit code, once the process has ended and all of its output is read."""
         code = self.popen.wait(timeout_s)
         for reader in self._readers:
