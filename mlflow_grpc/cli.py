@@ -48,10 +48,16 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
         )
         for line in settings.ignored_environment(given):
             logger.warning("%s", line)
+        _log_warnings(configuration)
         code, last_words = _run(loaded, configuration), ""
     except StartError as error:
         code, last_words = error.exit_code, f"Error: {logs.escape(str(error))}"
     end_process(code, last_words)
+
+
+def _log_warnings(configuration: config.Configuration) -> None:
+    for line in configuration.warnings:
+        logger.warning("%s", line)
 
 
 def _run(loaded: Settings, configuration: config.Configuration) -> int:
@@ -130,6 +136,7 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
         loaded = Settings.load(given)
         configuration = config.load(loaded)
         logs.configure(loaded.log_format, loaded.log_level)
+        _log_warnings(configuration)
         settings.prepare_grpc_core()
         from mlflow_grpc.typed_contract import typed_contract
 

@@ -1,7 +1,8 @@
 """Which models a server hosts: one that the settings name, or those of a configuration file.
 
 Rule of this module: it reads and checks, and loads nothing. A file that is not right is refused with the place in
-it that is wrong. The `rest_config.yaml` of rest-model-service is a configuration file as it is.
+it that is wrong. The `rest_config.yaml` of rest-model-service is a configuration file as it is, with warnings where
+our own format has errors.
 """
 
 import difflib
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlflow_grpc import rest_config
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.naming import Name, without_password
 from mlflow_grpc.settings import Batching, OnError, Payload, Settings
@@ -93,7 +95,7 @@ class ModelConfig(_Strict):
 class _File(_Strict):
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     logging: dict[str, Any] | None = None
-    # Of rest-model-service: words for its OpenAPI document, and its own metrics.
+    # Of rest-model-service: words for its OpenAPI document, and its own metrics. A file of ours may have them too.
     service_title: str | None = None
     version: str | None = None
     description: str | None = None
@@ -108,6 +110,8 @@ class Configuration(BaseModel):
     models: tuple[ModelConfig, ...]
     logging: dict[str, Any] | None = None
     """For `logging.config.dictConfig`."""
+    warnings: tuple[str, ...] = ()
+    """Lines for the log: keys that have no effect, each with the file and its place."""
 
 
 def load(settings: Settings) -> Configuration:
@@ -143,11 +147,9 @@ def read(path: Path) -> Configuration:
 
     """
     try:
-        content = _parsed(path.read_text(encoding="utf-8"))
+        content, doubled = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
-    except _KeyTwiceError as error:
-        raise StartError(f"{path}: {error}") from None
     except (
         yaml.YAMLError,
         ValueError,
@@ -156,12 +158,20 @@ def read(path: Path) -> Configuration:
         raise StartError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise StartError(f"{path} lists no models: it has to be a mapping with the key models")
+    warnings: list[str] = []
+    if rest_config.is_rest_config(content):
+        content, warnings = rest_config.as_own(content)
+        warnings += [f"{line}; the last one counts" for line in doubled]
+    elif doubled:
+        raise StartError(f"{path}: {doubled[0]}")
     try:
         file = _File.model_validate(content)
     except ValidationError as error:
         raise StartError(f"{path}: {_explain(error)}") from None
     _check_names(path, file.models)
-    return Configuration(models=file.models, logging=file.logging)
+    return Configuration(
+        models=file.models, logging=file.logging, warnings=tuple(f"{path}: {line}" for line in warnings)
+    )
 
 
 def _check_names(path: Path, models: tuple[ModelConfig, ...]) -> None:
@@ -170,12 +180,16 @@ def _check_names(path: Path, models: tuple[ModelConfig, ...]) -> None:
         raise StartError(f"{path}: more than one model is called {', '.join(twice)}; give each a name or a version")
 
 
-class _KeyTwiceError(yaml.YAMLError):
-    """A mapping has a key twice, of which YAML's readers drop the first without a word."""
-
-
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice. Looks at what is written: what `<<` merges in may well be there already."""
+    """Notes keys that are there twice in a mapping, of which YAML's readers drop the first without a word.
+
+    Looks at what is written: what `<<` merges in may well be there already.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.doubled: list[str] = []
+        """A line for each of them."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -185,15 +199,16 @@ class _Loader(yaml.SafeLoader):
                 continue
             line = key.start_mark.line + 1
             if first := lines.get((key.tag, key.value)):
-                raise _KeyTwiceError(f"the key {key.value} is there twice in one mapping, in lines {first} and {line}")
+                self.doubled.append(f"the key {key.value} is there twice in one mapping, in lines {first} and {line}")
             lines[key.tag, key.value] = line
         return node
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> tuple[Any, list[str]]:
+    """The content of a file, and a line for each key that is there twice."""
     loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        return loader.get_single_data(), loader.doubled
     finally:
         loader.dispose()
 

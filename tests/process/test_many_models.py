@@ -107,15 +107,19 @@ def test_five_models_of_mixed_kinds(serve, model, folder):
 
 
 def test_the_file_of_rest_model_service(serve):
-    """A rest_config.yaml is served as it is: a model without an endpoint is loaded and cannot be called, and logging
-    is set up as it says.
+    """A rest_config.yaml is served as it is: a model without an endpoint is loaded and cannot be called, logging is set
+    up as it says, and a key that is obsolete there is a line in the log.
     """
     process = serve(
         {
             "service_title": "Iris Service",
             "version": "0.1.0",
             "models": [
-                {"class_path": "iris_model.iris_predict.IrisModel", "create_endpoint": True},
+                {
+                    "qualified_name": "iris_model",
+                    "class_path": "iris_model.iris_predict.IrisModel",
+                    "create_endpoint": True,
+                },
                 {"class_path": f"{NEWER}Echo", "create_endpoint": False, "configuration": None, "decorators": None},
             ],
             "logging": {
@@ -128,6 +132,7 @@ def test_the_file_of_rest_model_service(serve):
             },
         }
     )
+    process.wait_for(r"models\[0\].qualified_name is obsolete since rest-model-service 0.5.0")
     with Caller(ready_address(process)) as call:
         assert call(json.dumps(FLOWER)) == '{"species": "setosa"}'
         assert call.outcome(json.dumps(RECORD), mlflow_model="echo")[0] == "NOT_FOUND"

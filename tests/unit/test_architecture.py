@@ -30,6 +30,7 @@ BESIDE = {
     "addresses",
     "choices",
     "config",
+    "rest_config",
     "declarations",
     "main_thread",
     "distribution",
