@@ -16,12 +16,14 @@ import mlflow.models.model
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.models import Model
 from mlflow.models.model import MODEL_CODE_PATH
+from mlflow.models.utils import _enforce_type
 from mlflow.pyfunc import CODE, FLAVOR_NAME, PyFuncModel, _validate_prediction_input, scoring_server
 from mlflow.pyfunc.scoring_server import SUPPORTED_FORMATS, _parse_json_data, invocations
 from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking._tracking_service.utils import is_tracking_uri_set
+from mlflow.types import type_hints
 from mlflow.utils.proto_json_utils import NumpyEncoder
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
 
@@ -34,10 +36,12 @@ __all__ = [
     "check_requirement",
     "default_store",
     "enforce_schema",
+    "enforce_type",
     "enter_serving_environment",
     "forget_model_from_code",
     "has_own_code",
     "import_database_stores",
+    "input_type_hint",
     "input_was_refused",
     "is_signature_from_type_hint",
     "is_tracking_uri_set",
@@ -54,6 +58,8 @@ __all__ = [
     "registered_version",
     "streams",
     "unwrapped_predictions_to_json",
+    "validate_model",
+    "validate_type_hint",
     "versions_of",
 ]
 
@@ -66,6 +72,9 @@ unwrapped_predictions_to_json: Any = scoring_server.unwrapped_predictions_to_jso
 parse_requirements: Any = _parse_requirements
 json_default: Any = NumpyEncoder().default
 """What MLflow's server writes for a value that JSON has no word for; raises TypeError if it has none either."""
+enforce_type: Any = _enforce_type
+validate_type_hint: Any = type_hints._validate_data_against_type_hint
+validate_model: Any = type_hints.model_validate
 check_requirement = _check_requirement_satisfied
 
 INPUT_CHECKS = frozenset(
@@ -154,6 +163,12 @@ def forget_model_from_code() -> None:
 def is_signature_from_type_hint(metadata: Model) -> bool:
     """Whether the payload's `inputs` go to the model as they are, to be checked against its type hint."""
     return bool(metadata._is_signature_from_type_hint())
+
+
+def input_type_hint(model: PyFuncModel) -> Any:
+    """The type hint of the model's input; None if it has none."""
+    hints = getattr(getattr(model._model_impl, "python_model", None), "predict_type_hints", None)
+    return getattr(hints, "input", None)
 
 
 def enforce_schema(data: Any, input_schema: Any, flavor: str | None) -> None:

@@ -109,6 +109,11 @@ class PyfuncModel:
         return self.loader_module in ROW_WISE_LOADERS
 
     @property
+    def type_hint(self) -> Any:
+        """The type hint of the model's input; None if it has none."""
+        return internals.input_type_hint(self._model)
+
+    @property
     def example(self) -> str | None:
         """The model's input example as a payload, if it is a table or an array."""
         example = self._model.input_example

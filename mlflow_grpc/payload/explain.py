@@ -1,50 +1,66 @@
 """Finds out why MLflow refused a payload, in words that repeat nothing of it.
 
 Rule of this module: it judges nothing. MLflow has refused the payload already; what is done here is to
-look for the reason, and where it is not found, to say only what was refused. Columns at fault are found
-by asking MLflow again with fewer of them. Texts hold names from the model's signature, types, shapes
-and positions, never a value or a name that the caller chose.
+look for the reason, and where it is not found, to say only what was refused. Texts hold names from the model's
+signature, types, shapes and positions, never a value or a name that the caller chose. Which module looks where:
+`column_faults` in tables, `tensor_faults` in arrays, `hint_faults` behind type hints, `faults` within one value.
 """
 
 import json
 from collections.abc import Callable, Iterator
+from enum import Enum
+from functools import partial
 from io import StringIO
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pydantic
 from mlflow.environment_variables import MLFLOW_DISABLE_SCHEMA_DETAILS
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.types import ColSpec, ParamSpec, Schema, TensorSpec
+from mlflow.types import ParamSpec, Schema
+from mlflow.types.schema import Object, Property
 
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, Status
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.pyfunc import status_of_error_code
+from mlflow_grpc.payload import faults, hint_faults, tensor_faults
+from mlflow_grpc.payload import json_terms as terms
+from mlflow_grpc.payload.column_faults import ColumnFaults, Probe
+from mlflow_grpc.payload.format_faults import SHAPE_PROBLEMS, lengths_problem
+from mlflow_grpc.payload.tables import BareTable, CsvTable, Table, table_of
 
 FORMATS = sorted(internals.SUPPORTED_FORMATS)
 
 MOST_VIOLATIONS = 16
-MOST_PROBES = 64  # Bounds the work for one refused payload: each probe parses a part of it again.
-MOST_VALUES = 1000  # Of a column, to tell which kinds of JSON values it holds.
+MAX_ADVICE = 200
+"""The longest example of a payload in characters."""
 
-_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
 
-Probe = Callable[[list[str]], None]
-"""Parses and enforces only the columns of these names; raises what MLflow raises."""
+class Source(Enum):
+    """What a payload was, before it came here as JSON; places are named as the caller has written them."""
+
+    JSON = "a payload"
+    RECORD = "a message of one record"
+    ROWS = "a message of rows in columns"
 
 
 class Explainer:
     """Explains refusals for one model."""
 
-    def __init__(self, metadata: Model, loader_module: str | None) -> None:
+    def __init__(self, metadata: Model, loader_module: str | None, type_hint: Any = None) -> None:
+        """Args:
+        metadata: Of the model.
+        loader_module: Of the model's flavor.
+        type_hint: Of the model's input, if it has one and it is known.
+        """
         self._metadata = metadata
         self._loader_module = loader_module
         self._schema: Schema | None = metadata.get_input_schema()
         self._params = metadata.get_params_schema()
+        self._item_hint = hint_faults.item_of(type_hint)
 
-    def explain_json(self, text: str, cause: BaseException | None) -> InvalidPayload:
+    def explain_json(self, text: str, cause: BaseException | None, source: Source = Source.JSON) -> InvalidPayload:
         """Explains why a JSON payload was refused, by the first of these that applies: the JSON, its outer
         shape, its columns and params.
         """
@@ -62,7 +78,7 @@ class Explainer:
         except ValueError:
             return self._refusal("The payload holds an integer with too many digits to be parsed.", cause)
         try:
-            return self._explain_document(payload, cause)
+            return self._explain_document(payload, cause, source)
         except Exception:  # noqa: BLE001
             # Whatever odd payload trips the search for a reason: that it was refused still stands.
             return self._refusal("The payload was refused.", cause)
@@ -81,21 +97,19 @@ class Explainer:
         if schema is None:
             return self._refusal("The model cannot take this CSV.", cause)
 
-        def probe(names: list[str]) -> None:
-            part = StringIO(frame[names].to_csv(index=False))
-            internals.enforce_schema(
-                internals.parse_csv_input(part, schema=_sub_schema(schema, names)),
-                _sub_schema(schema, names),
-                self._loader_module,
-            )
+        if schema.is_tensor_spec() or not schema.has_input_names():
+            text = "The CSV does not fit the model's signature, which has no columns with names: send JSON."
+            return self._refusal(text, cause)
 
-        return self._columns_at_fault(
-            {str(name) for name in frame.columns}, probe, lambda name: frame[name].tolist(), cause
-        )
+        def probe(payload: Any, sub_schema: Schema) -> None:
+            parsed = internals.parse_csv_input(StringIO(payload), schema=sub_schema)
+            internals.enforce_schema(parsed, sub_schema, self._loader_module)
 
-    def _explain_document(self, payload: Any, cause: BaseException | None) -> InvalidPayload:
+        return self._in_table(CsvTable(frame, schema.inputs), schema, probe, cause)
+
+    def _explain_document(self, payload: Any, cause: BaseException | None, source: Source) -> InvalidPayload:
         if not isinstance(payload, dict):
-            return self._refusal(f"The payload must be a JSON object, it is {_article(_kind(payload))}.", cause)
+            return self._refusal(f"The payload must be a JSON object, it is {terms.article(payload)}.", cause)
         llm = internals.is_unified_llm_input(payload)
         hinted = internals.is_signature_from_type_hint(self._metadata)
         given = [key for key in FORMATS if key in payload]
@@ -105,100 +119,166 @@ class Explainer:
                 f"{' and '.join(given) or 'none of them'}.",
                 cause,
             )
-        if violations := list(self._param_violations(payload if llm else payload.get("params"))):
+        if violations := list(self._param_violations(payload if llm else payload.get("params"), is_bare=llm)):
             return self._refusal("The params do not fit the model's signature.", cause, violations)
         if llm:
             return self._explain_llm(payload, cause)
         if hinted:
-            return self._explain_type_hint(payload, cause)
-        return self._explain_format(given[0], payload[given[0]], cause)
+            return self._explain_type_hint(payload, cause, source)
+        return self._explain_format(given[0], payload[given[0]], cause, source)
 
     def _explain_llm(self, payload: dict[str, Any], cause: BaseException | None) -> InvalidPayload:
         schema = self._schema
+        if (error := _pydantic_error(cause)) is not None:
+            specs: list[Any] = list(schema.inputs) if schema is not None and schema.has_input_names() else []
+            outer = Object([Property(str(spec.name), spec.type, spec.required) for spec in specs]) if specs else None
+            violations = [
+                FieldViolation(str(steps[0]) if steps else "", str(fault))
+                for steps, fault in hint_faults.said_by_pydantic(error, payload, outer, "the payload")
+            ]
+            return self._refusal("The request does not fit the model.", cause, violations)
         if schema is None or not schema.has_input_names():
-            return self._refusal("The request does not fit the model.", cause, _from_pydantic(cause))
+            return self._refusal("The request does not fit the model.", cause)
 
-        def probe(names: list[str]) -> None:
-            internals.enforce_schema(
-                {name: payload[name] for name in names}, _sub_schema(schema, names), self._loader_module
+        def probe(part: Any, sub_schema: Schema) -> None:
+            internals.enforce_schema(part, sub_schema, self._loader_module)
+
+        table = BareTable(payload, schema.inputs)
+        if not any(table.has(index) for index in range(len(schema.inputs))):
+            text = (
+                "A payload with the key messages, prompt or input is taken as it is, for a language model; the model's"
             )
+            names = ", ".join(str(spec.name) for spec in schema.inputs[:MOST_VIOLATIONS])
+            return self._refusal(f"{text} inputs are {names}.{self._advice(schema)}", cause)
+        return self._in_table(table, schema, probe, cause)
 
-        return self._columns_at_fault(set(payload), probe, lambda name: [payload[name]], cause)
-
-    def _explain_type_hint(self, payload: dict[str, Any], cause: BaseException | None) -> InvalidPayload:
+    def _explain_type_hint(
+        self, payload: dict[str, Any], cause: BaseException | None, source: Source
+    ) -> InvalidPayload:
         if "inputs" not in payload:
-            return self._refusal("The model has a type hint: the payload must have the key inputs.", cause)
+            return self._refusal(
+                'The model has a type hint: the payload must have the key inputs with an array, such as {"inputs": '
+                "[...]}, and no other format.",
+                cause,
+            )
         spec = self._schema.inputs[0] if self._schema and len(self._schema.inputs) == 1 else None
-        expected = f": each item of inputs must be {_expected(spec)}" if spec else ""
-        return self._refusal(f"The inputs do not match the model's type hint{expected}.", cause, _from_pydantic(cause))
+        items = payload["inputs"]
+        if spec is None:
+            return self._refusal("The inputs do not match the model's type hint.", cause)
+        expected = f"each item of inputs must be {terms.expected(spec)}"
+        if not isinstance(items, list):
+            found = [FieldViolation("inputs", f"is {terms.article(items)}; must be an array, and {expected}")]
+        else:
+            found = list(islice(self._hint_violations(items, spec.type, source), MOST_VIOLATIONS))
+        return self._refusal(f"The inputs do not match the model's type hint: {expected}.", cause, found)
 
-    def _explain_format(self, key: str, value: Any, cause: BaseException | None) -> InvalidPayload:
-        shape_problem = _SHAPE_PROBLEMS[key](value)
-        if shape_problem:
-            return self._refusal(shape_problem, cause)
+    def _hint_violations(self, items: list[Any], of: Any, source: Source) -> Iterator[FieldViolation]:
+        for index, item in enumerate(items):
+            path = {Source.JSON: f"inputs[{index}]", Source.RECORD: "value", Source.ROWS: f"value[{index}]"}[source]
+            for fault in hint_faults.within_hint(item, of, self._item_hint, path):
+                yield FieldViolation(fault.path, f"{fault.problem}; {fault.remedy}")
+
+    def _explain_format(self, key: str, value: Any, cause: BaseException | None, source: Source) -> InvalidPayload:
+        shape_problem = SHAPE_PROBLEMS[key](value)
         schema = self._schema
+        if shape_problem and (schema is None or not schema.is_tensor_spec() or key.startswith("dataframe")):
+            return self._refusal(shape_problem, cause)
         if schema is None:
-            return self._refusal(f"The value of {key} cannot be made into a table or an array.", cause)
-        columns = _columns(key, value)
-        if columns is None or not schema.has_input_names():
-            return self._explain_unnamed(key, value, schema, cause)
-        present, part, values = columns
+            text = lengths_problem(key, value) or f"The value of {key} cannot be made into a table or an array."
+            return self._refusal(text, cause)
+        if schema.is_tensor_spec():
+            violations = tensor_faults.violations(key, value, schema, is_message=source is not Source.JSON)
+            text = f"The value of {key} does not fit the model's signature."
+            if not violations:
+                takes = " and ".join(terms.expected(spec) for spec in schema.inputs[:MOST_VIOLATIONS])
+                text = f"{text[:-1]}, which takes {takes}; send it as inputs."
+            return self._refusal(text, cause, violations)
+        table = table_of(key, value, schema)
+        if table is None:
+            return self._explain_form(key, value, schema, cause)
 
-        def probe(names: list[str]) -> None:
-            sub_schema = _sub_schema(schema, names)
-            parsed = internals.parse_json({key: part(names)}, self._metadata, sub_schema)
+        def probe(part: Any, sub_schema: Schema) -> None:
+            parsed = internals.parse_json(json.dumps({key: part}).encode(), self._metadata, sub_schema)
             internals.enforce_schema(parsed.data, sub_schema, self._loader_module)
 
-        return self._columns_at_fault(present, probe, values, cause)
+        return self._in_table(table, schema, probe, cause, source, lengths_problem(key, value))
 
-    def _explain_unnamed(self, key: str, value: Any, schema: Schema, cause: BaseException | None) -> InvalidPayload:
-        specs = schema.inputs
-        if schema.has_input_names() and len(specs) > 1:
-            names = ", ".join(str(spec.name) for spec in specs[:MOST_VIOLATIONS])
-            return self._refusal(
-                f"The model's inputs have names ({names}): send {key} as an object of name to values, or "
-                "dataframe_split with columns.",
-                cause,
-                [FieldViolation(str(spec.name), f"missing; {_expected(spec)}") for spec in specs if spec.required],
+    def _explain_form(self, key: str, value: Any, schema: Schema, cause: BaseException | None) -> InvalidPayload:
+        """Explains a value that is no table for the signature."""
+        names = ", ".join(str(spec.name) for spec in schema.inputs[:MOST_VIOLATIONS])
+        violations: list[FieldViolation] = []
+        if value == []:
+            what = f"{key} is empty: send one row at least"
+        elif schema.has_input_names():
+            items = value if isinstance(value, list) else [value]
+            index = next((index for index, item in enumerate(items) if not isinstance(item, dict)), 0)
+            at = f"{key}[{index}]" if isinstance(value, list) else key
+            what = (
+                f"The model's inputs have names ({names}): {at} must be an object, it is {terms.article(items[index])}"
             )
-        expected = " and ".join(_expected(spec) for spec in specs[:MOST_VIOLATIONS])
-        text = f"The value of {key} does not fit the model's signature, which takes {expected}{_got_shape(value)}."
-        named = [FieldViolation(str(specs[0].name), f"must be {expected}{_got_shape(value)}")]
-        return self._refusal(text, cause, named if schema.has_input_names() else ())
+            violations = [
+                FieldViolation(str(spec.name), f"missing; must be {terms.expected(spec)}")
+                for spec in schema.inputs
+                if spec.required
+            ]
+        else:
+            count = len(schema.inputs)
+            what = (
+                f"The model's {'column has' if count == 1 else f'{count} columns have'} no name: {key} must be an array"
+            )
+            what += "" if count == 1 else " of rows, each of them an array"
+        return self._refusal(f"{what}.{self._advice(schema)}", cause, violations)
 
-    def _columns_at_fault(
+    def _advice(self, schema: Schema) -> str:
+        """A payload that MLflow takes; nothing if there is none so short that it helps."""
+        row = [terms.example(spec.type) for spec in schema.inputs]
+        if schema.has_input_names():
+            names = [str(spec.name) for spec in schema.inputs]
+            payload: dict[str, Any] = {"dataframe_records": [dict(zip(names, row, strict=True))]}
+        else:
+            payload = {"dataframe_split": {"data": [row]}}
+        text = json.dumps(payload, ensure_ascii=False)
+        if len(text) > MAX_ADVICE:
+            return ""
+        try:
+            parsed = internals.parse_json(text.encode(), self._metadata, schema)
+            internals.enforce_schema(parsed.data, schema, self._loader_module)
+        except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+            return ""
+        return f" MLflow takes {text}."
+
+    def _in_table(
         self,
-        present: set[str],
+        table: Table,
+        schema: Schema,
         probe: Probe,
-        values: Callable[[str], list[Any]],
         cause: BaseException | None,
+        source: Source = Source.JSON,
+        otherwise: str | None = None,
     ) -> InvalidPayload:
-        specs = {str(spec.name): spec for spec in self._schema.inputs} if self._schema else {}
-        violations = [
-            FieldViolation(name, f"missing; must be {_expected(spec)}")
-            for name, spec in specs.items()
-            if spec.required and name not in present
-        ]
-        suspects = [name for name in specs if name in present]
-        violations += [
-            FieldViolation(name, f"must be {_expected(specs[name])}{_got(values(name))}")
-            for name in _bisect(suspects, probe)
-        ]
-        return self._refusal("The payload does not fit the model's signature.", cause, violations)
+        """Explains a table, by its columns if any is at fault and otherwise by what is said of all."""
+        elsewhere = None if table.format.startswith("dataframe") else self._take_records
+        violations = ColumnFaults(table, schema, probe, _PATHS[source], elsewhere).violations()
+        text = "The payload does not fit the model's signature."
+        if not violations:
+            text = f"{otherwise or text}{self._advice(schema)}"
+        return self._refusal(text, cause, violations)
 
-    def _param_violations(self, given: Any) -> Iterator[FieldViolation]:
+    def _take_records(self, records: Any, schema: Schema) -> None:
+        parsed = internals.parse_json(json.dumps({"dataframe_records": records}).encode(), self._metadata, schema)
+        internals.enforce_schema(parsed.data, schema, self._loader_module)
+
+    def _param_violations(self, given: Any, *, is_bare: bool) -> Iterator[FieldViolation]:
         if self._params is None or given is None:
             return
         if not isinstance(given, dict):
-            yield FieldViolation("params", f"must be an object, is {_article(_kind(given))}")
+            yield FieldViolation("params", f"must be an object, is {terms.article(given)}")
             return
         for spec in self._params.params:
-            if spec.name in given:
-                try:
-                    ParamSpec.validate_param_spec(given[spec.name], spec)
-                except Exception:  # noqa: BLE001 - MLflow's server refuses params whatever the check raises
-                    kind = f"an array of {spec.dtype.name}" if spec.shape else spec.dtype.name
-                    yield FieldViolation(f"params.{spec.name}", f"must be {kind}{_got([given[spec.name]])}")
+            if spec.name in given and not _takes_param(spec, given[spec.name]):
+                path = f"{'' if is_bare else 'params'}{terms.step(spec.name)}".lstrip(".")
+                for fault in faults.within_param(given[spec.name], spec, path, partial(_takes_param, spec)):
+                    yield FieldViolation(f"params.{spec.name}", str(fault))
 
     def _refusal(
         self, text: str, cause: BaseException | None, violations: list[FieldViolation] | tuple[FieldViolation, ...] = ()
@@ -219,146 +299,23 @@ class Explainer:
         return InvalidPayload(text, reason=reason, error_class=error_class, violations=named)
 
 
-def _split_problem(value: Any) -> str | None:
-    if not isinstance(value, dict):
-        return f"The value of dataframe_split must be an object, it is {_article(_kind(value))}."
-    if "data" not in value or set(value) - {"columns", "data", "index"}:
-        return "dataframe_split must have the key data, may have columns and index, and no other key."
-    columns, data, index = value.get("columns"), value["data"], value.get("index")
-    if isinstance(data, list) and isinstance(index, list) and len(index) != len(data):
-        return f"dataframe_split has {len(index)} index labels for {len(data)} rows."
-    if isinstance(data, list) and isinstance(columns, list):
-        for position, row in enumerate(data):
-            if isinstance(row, list) and len(row) != len(columns):
-                return f"Row {position} of dataframe_split has {len(row)} values for {len(columns)} columns."
-    return None
-
-
-def _records_problem(value: Any) -> str | None:
-    if isinstance(value, list):
-        return None
-    return f"The value of dataframe_records must be an array of objects, it is {_article(_kind(value))}."
-
-
-def _ragged_problem(key: str) -> Callable[[Any], str | None]:
-    def problem(value: Any) -> str | None:
-        if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
-            try:
-                np.array(value)
-            except ValueError:
-                return f"The arrays in {key} are ragged: all of one depth must have the same length."
-        return None
-
-    return problem
-
-
-_SHAPE_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
-    "dataframe_split": _split_problem,
-    "dataframe_records": _records_problem,
-    "inputs": _ragged_problem("inputs"),
-    "instances": _ragged_problem("instances"),
+_PATHS: dict[Source, Callable[[str, int, str], str]] = {
+    Source.JSON: lambda label, row, path: path,
+    Source.RECORD: lambda label, row, path: label or "the record",
+    Source.ROWS: lambda label, row, path: f"{label}[{row}]" if label else f"row {row}",
 }
 
-Columns = tuple[set[str], Callable[[list[str]], Any], Callable[[str], list[Any]]]
-"""The names in a payload, a payload of only some of them, and the values of one."""
 
-
-def _columns(key: str, value: Any) -> Columns | None:
-    """Sees a payload as columns, or None where it has no names."""
-    if key == "dataframe_split":
-        names = [str(name) for name in value.get("columns") or ()]
-        rows = value["data"]
-        if not names:
-            return set(), lambda wanted: {"columns": wanted, "data": []}, lambda name: []
-        places = {name: place for place, name in enumerate(names)}
-
-        def split_part(wanted: list[str]) -> Any:
-            return {"columns": wanted, "data": [[row[places[name]] for name in wanted] for row in rows]}
-
-        return set(names), split_part, lambda name: [row[places[name]] for row in islice(rows, MOST_VALUES)]
-    if isinstance(value, list) and all(isinstance(record, dict) for record in value):
-
-        def records_part(wanted: list[str]) -> Any:
-            return [{name: record[name] for name in wanted if name in record} for record in value]
-
-        return (
-            {name for record in value for name in record},
-            records_part,
-            lambda name: [record.get(name) for record in islice(value, MOST_VALUES)],
-        )
-    if isinstance(value, dict):
-        return (
-            set(value),
-            lambda wanted: {name: value[name] for name in wanted},
-            lambda name: value[name] if isinstance(value[name], list) else [value[name]],
-        )
-    return None
-
-
-def _bisect(names: list[str], probe: Probe) -> Iterator[str]:
-    """The names that MLflow refuses by themselves, found with few probes while most columns are fine."""
-    pending, probes, found = [names] if names else [], 0, 0
-    while pending and probes < MOST_PROBES and found < MOST_VIOLATIONS:
-        part = pending.pop()
-        probes += 1
-        try:
-            probe(part)
-        except Exception:  # noqa: BLE001 - as above: a refusal, whatever is raised
-            if len(part) == 1:
-                found += 1
-                yield part[0]
-            else:
-                middle = len(part) // 2
-                pending += [part[middle:], part[:middle]]
-
-
-def _sub_schema(schema: Schema, names: list[str]) -> Schema:
-    wanted = set(names)
-    return Schema([spec for spec in schema.inputs if spec.name in wanted])
-
-
-def _expected(spec: ColSpec | TensorSpec) -> str:
-    if isinstance(spec, TensorSpec):
-        return f"{spec.type} tensor of shape {tuple(spec.shape)}"
-    kind = getattr(spec.type, "name", None) or repr(spec.type)
-    return f"{kind} ({'required' if spec.required else 'optional'})"
-
-
-def _got(values: Any) -> str:
-    """Which kinds of JSON values there are; says nothing if there are none."""
-    kinds = sorted({_kind(value) for value in islice(values, MOST_VALUES)})
-    return f"; the payload has {', '.join(kinds)}" if kinds else ""
-
-
-def _got_shape(value: Any) -> str:
+def _takes_param(spec: ParamSpec, value: Any) -> bool:
     try:
-        shape = np.shape(value)
-    except ValueError:
-        return ""
-    return f"; the payload has shape {shape}" if shape else _got([value])
+        ParamSpec.validate_param_spec(value, spec)
+    except Exception:  # noqa: BLE001 - MLflow's server refuses params whatever the check raises
+        return False
+    return True
 
 
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), "null")
-
-
-def _article(kind: str) -> str:
-    return kind if kind == "null" else f"{'an' if kind[0] in 'aio' else 'a'} {kind}"
-
-
-def _from_pydantic(cause: BaseException | None) -> list[FieldViolation]:
-    """The fields that a pydantic model refused, where one is behind a refusal.
-
-    Texts of the model's own validators are left out: they may hold the value.
-    """
+def _pydantic_error(cause: BaseException | None) -> pydantic.ValidationError | None:
+    """What a pydantic model has raised, where one is behind a refusal."""
     while cause is not None and not isinstance(cause, pydantic.ValidationError):
         cause = cause.__cause__ or cause.__context__
-    if cause is None:
-        return []
-    found: dict[str, str] = {}
-    for problem in cause.errors(include_url=False, include_context=False, include_input=False):
-        field = str(problem["loc"][0]) if problem["loc"] else ""
-        own_words = problem["type"] in ("value_error", "assertion_error", "extra_forbidden")
-        if field and problem["type"] != "extra_forbidden":
-            found.setdefault(field, "is refused by the model" if own_words else problem["msg"])
-    return [FieldViolation(field, text) for field, text in found.items()]
+    return cause

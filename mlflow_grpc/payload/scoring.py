@@ -21,7 +21,7 @@ from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, Unwritabl
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.payload.codec import ABSENT, ModelInput, Records
-from mlflow_grpc.payload.explain import Explainer
+from mlflow_grpc.payload.explain import Explainer, Source
 from mlflow_grpc.payload.nested_bytes import NestedBytes
 from mlflow_grpc.payload.predictions import Predictions
 
@@ -35,10 +35,15 @@ class ScoringCodec:
 
     moments_have_zone = False
 
-    def __init__(self, metadata: Model, loader_module: str | None) -> None:
+    def __init__(self, metadata: Model, loader_module: str | None, type_hint: Any = None) -> None:
+        """Args:
+        metadata: Of the model.
+        loader_module: Of the model's flavor.
+        type_hint: Of the model's input, if it has one and it is known.
+        """
         self._metadata = metadata
         self._input_schema = metadata.get_input_schema()
-        self._explainer = Explainer(metadata, loader_module)
+        self._explainer = Explainer(metadata, loader_module, type_hint)
         self._scalars = _scalars(metadata)
         self._labels = _labels(metadata)
         self._needs_no_field = bool(self._labels) and not any(spec.required for spec in self._input_schema)
@@ -105,7 +110,7 @@ class ScoringCodec:
 
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
         """Finds the words for a refusal."""
-        return self.explain(self._as_json(record, params), None, cause)
+        return self._explainer.explain_json(self._as_json(record, params), cause, Source.RECORD)
 
     def decode_columns(self, columns: dict[str, Any]) -> ModelInput | None:
         """A frame of them, where the columns have names and types that MLflow's parser would leave as they are."""
@@ -123,7 +128,7 @@ class ScoringCodec:
         self, records: Records, params: dict[str, Any] | None, cause: BaseException | None
     ) -> InvalidPayload:
         """Finds the words for a refusal."""
-        return self.explain(self._rows_as_json(records, params), None, cause)
+        return self._explainer.explain_json(self._rows_as_json(records, params), cause, Source.ROWS)
 
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """What was predicted for each of so many rows."""

@@ -117,6 +117,45 @@ class HintListOfBytes(PythonModel):
         return [tell(item) for item in model_input]
 
 
+class Event(pydantic.BaseModel):
+    at: datetime.datetime
+    data: bytes | None = None
+
+
+class Order(pydantic.BaseModel):
+    size: str = pydantic.Field(pattern="^(small|large)$")
+    count: int = pydantic.Field(default=1, ge=1, le=9)
+    buyers: dict[str, Person] = {}
+    secret: str | None = None
+
+    @pydantic.field_validator("secret")
+    @classmethod
+    def _must_be_short(cls, value: str | None) -> str | None:
+        if value is not None and len(value) > 3:
+            raise ValueError(f"{value} is too long")
+        return value
+
+
+class HintEvent(PythonModel):
+    def predict(self, model_input: list[Event], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintOrder(PythonModel):
+    def predict(self, model_input: list[Order], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintListOfPeople(PythonModel):
+    def predict(self, model_input: list[list[Person]], params=None):
+        return [tell(item) for item in model_input]
+
+
+class HintDictOfTimes(PythonModel):
+    def predict(self, model_input: list[dict[str, datetime.datetime]], params=None):
+        return [tell(item) for item in model_input]
+
+
 class HintPerson(PythonModel):
     def predict(self, model_input: list[Person], params=None):
         return [tell(item) for item in model_input]
@@ -145,6 +184,16 @@ PARAMS = ParamSchema(
     ]
 )
 PERSON = Object([Property("name", DataType.string), Property("age", DataType.long, required=False)])
+
+PART = Object(
+    [
+        Property("name", DataType.string),
+        Property("weight", DataType.double),
+        Property("tags", Array(DataType.string), required=False),
+        Property("maker", Object([Property("country code", DataType.string)]), required=False),
+        Property("sizes", Map(Array(DataType.double)), required=False),
+    ]
+)
 
 
 def _columns(*specs: ColSpec) -> ModelSignature:
@@ -225,6 +274,20 @@ def _more_signatures() -> dict[str, ModelSignature | None]:
         "unnamed_list": _columns(ColSpec(Array(DataType.long))),
         "unnamed_object": _columns(ColSpec(PERSON)),
         "unnamed_map": _columns(ColSpec(Map(DataType.long))),
+        "part": _columns(ColSpec(PART, "part"), ColSpec(Array(PART), "spare parts", required=False)),
+        "within": _columns(
+            *(
+                ColSpec(
+                    Object([Property("value", kind), Property("maybe", kind, required=False)]), name, required=False
+                )
+                for name, kind in COLUMNS
+            )
+        ),
+        "param_object": ModelSignature(
+            inputs=Schema([ColSpec(DataType.double, "a")]),
+            params=ParamSchema([ParamSpec("options", PART, {"name": "x", "weight": 1.5}), *PARAMS.params]),
+        ),
+        "two_unnamed": _columns(ColSpec(DataType.long), ColSpec(DataType.datetime)),
         "nested_bytes": _columns(
             ColSpec(Array(DataType.binary), "list", required=False),
             ColSpec(Array(Array(DataType.binary)), "lists", required=False),
@@ -237,6 +300,10 @@ def _more_signatures() -> dict[str, ModelSignature | None]:
 _MORE_HINTED: dict[str, type[PythonModel]] = {
     "hint_any": HintAny,
     "hint_list_of_bytes": HintListOfBytes,
+    "hint_event": HintEvent,
+    "hint_order": HintOrder,
+    "hint_list_of_people": HintListOfPeople,
+    "hint_dict_of_times": HintDictOfTimes,
 }
 
 

@@ -1,0 +1,77 @@
+"""What is wrong with the outer form of a payload, before any column or tensor is looked at."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlflow_grpc.payload.json_terms import article
+
+
+def _split_problem(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return f"The value of dataframe_split must be an object, it is {article(value)}."
+    if "data" not in value or set(value) - {"columns", "data", "index"}:
+        return "dataframe_split must have the key data, may have columns and index, and no other key."
+    columns, data, index = value.get("columns"), value["data"], value.get("index")
+    if problem := _labels_problem(columns):
+        return problem
+    if not isinstance(data, dict | list):
+        return f"The data of dataframe_split must be an array of rows, it is {article(data)}."
+    if isinstance(data, list) and isinstance(index, list) and len(index) != len(data):
+        return f"dataframe_split has {len(index)} index labels for {len(data)} rows."
+    return _rows_problem(data, columns) if isinstance(data, list) and isinstance(columns, list) else None
+
+
+def _labels_problem(columns: Any) -> str | None:
+    if columns is not None and not isinstance(columns, list):
+        return f"The columns of dataframe_split must be an array of strings, they are {article(columns)}."
+    for position, label in enumerate(columns or ()):
+        if isinstance(label, dict | list):
+            return f"dataframe_split.columns[{position}] must be a string, it is {article(label)}."
+    return None
+
+
+def _rows_problem(rows: list[Any], columns: list[Any]) -> str | None:
+    for position, row in enumerate(rows):
+        if isinstance(row, list) and len(row) != len(columns):
+            return f"Row {position} of dataframe_split has {len(row)} values for {len(columns)} columns."
+    return None
+
+
+def _records_problem(value: Any) -> str | None:
+    if isinstance(value, list):
+        return None
+    return f"The value of dataframe_records must be an array of objects, it is {article(value)}."
+
+
+def _ragged_problem(key: str) -> Callable[[Any], str | None]:
+    def problem(value: Any) -> str | None:
+        if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
+            try:
+                np.array(value)
+            except ValueError:
+                return f"The arrays in {key} are ragged: all of one depth must have the same length."
+        return None
+
+    return problem
+
+
+SHAPE_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
+    "dataframe_split": _split_problem,
+    "dataframe_records": _records_problem,
+    "inputs": _ragged_problem("inputs"),
+    "instances": _ragged_problem("instances"),
+}
+
+
+def lengths_problem(key: str, value: Any) -> str | None:
+    """What is wrong with columns of different lengths."""
+    if not isinstance(value, dict):
+        return None
+    lengths = [len(column) for column in value.values() if isinstance(column, list)]
+    if len(set(lengths)) <= 1:
+        return None
+    return (
+        f"The arrays in {key} have different lengths ({', '.join(map(str, lengths[:16]))}): each row needs all columns."
+    )

@@ -1,0 +1,190 @@
+"""The places in the inputs of a model with a type hint that MLflow refuses.
+
+Rule of this module: MLflow judges what is no pydantic model, and pydantic what is one, in the strict mode that MLflow
+has it use. Of what pydantic says only its own words are repeated: those of a model's validators may hold the value.
+"""
+
+import datetime
+import types
+from collections.abc import Iterator
+from typing import Any, Union, get_args, get_origin
+
+import pydantic
+from mlflow.types import DataType
+from mlflow.types.schema import Array, Map, Object, Property
+
+from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.payload import json_terms as terms
+from mlflow_grpc.payload.faults import Fault
+
+_PYTHON = {of: of.to_python() for of in DataType} | {DataType.datetime: datetime.datetime}
+
+_BOUNDS = frozenset(
+    {
+        "enum", "finite_number", "greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error",
+        "multiple_of", "string_pattern_mismatch", "string_too_long", "string_too_short", "too_long", "too_short",
+    }
+)  # fmt: skip
+"""Errors of pydantic whose words hold what the model declares, and lengths."""
+
+_OWN = frozenset({"value_error", "assertion_error"})
+"""Errors of the model's own validators."""
+
+
+def item_of(hint: Any) -> Any:
+    """What a type hint of a model says of one input; None if it is no list of such."""
+    return _last_argument(hint) if get_origin(hint) is list else None
+
+
+def within_hint(value: Any, of: Any, hint: Any, path: str) -> Iterator[Fault]:
+    """The faults of a value for a type hint.
+
+    Args:
+        value: What stands in the payload.
+        of: The type in the signature that MLflow has made from the hint.
+        hint: The type hint; None where it is not known.
+        path: Where the value stands.
+
+    """
+    hint = _without_none(hint)
+    if isinstance(of, Object) and isinstance(value, dict):
+        yield from _of_model(value, of, hint, path)
+    elif isinstance(of, Array) and isinstance(value, list):
+        inner = _last_argument(hint)
+        for index, item in enumerate(value):
+            yield from within_hint(item, of.dtype, inner, f"{path}[{index}]")
+    elif isinstance(of, Map) and isinstance(value, dict):
+        inner = _last_argument(hint)
+        for index, item in enumerate(value.values()):
+            yield from within_hint(item, of.value_type, inner, f"{path}{terms.key_step(index)}")
+    elif isinstance(of, Object | Array | Map) or (isinstance(of, DataType) and not _takes(value, of)):
+        yield _mismatch(value, of, path)
+
+
+def _of_model(value: dict[str, Any], of: Object, hint: Any, path: str) -> Iterator[Fault]:
+    if isinstance(hint, type) and issubclass(hint, pydantic.BaseModel):
+        try:
+            internals.validate_model(hint, value)
+        except pydantic.ValidationError as error:
+            yield from (fault for _, fault in said_by_pydantic(error, value, of, path))
+        return
+    for prop in of.properties:
+        # What is not there may have a default, which the signature does not tell.
+        if prop.name in value and (prop.required or value[prop.name] is not None):
+            place = f"{path}{terms.step(prop.name)}"
+            yield from _strictly(value[prop.name], prop.dtype, place, required=prop.required)
+
+
+def _strictly(value: Any, of: Any, path: str, *, required: bool) -> Iterator[Fault]:
+    """As `within_hint`, within a pydantic model whose class is not known."""
+    if isinstance(of, DataType):
+        if not _takes_strictly(value, of):
+            yield _mismatch(value, of, path, strict=True, required=required)
+    else:
+        yield from within_hint(value, of, None, path)
+
+
+def said_by_pydantic(
+    error: pydantic.ValidationError, value: Any, of: Any, path: str
+) -> Iterator[tuple[tuple[int | str, ...], Fault]]:
+    """The faults that a pydantic model has found, in JSON's terms, each with the steps to it as pydantic has them.
+
+    Args:
+        error: What pydantic raised.
+        value: What it was given.
+        of: The type in the signature that goes with it.
+        path: Where the value stands.
+
+    """
+    seen: set[str] = set()
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        fault = _translated(problem["type"], problem["loc"], problem["msg"], value, of, path)
+        if str(fault) not in seen and not any(place == fault.path for place in seen):
+            seen |= {str(fault)} if problem["type"] == "missing" else {fault.path}
+            yield problem["loc"], fault
+
+
+def _translated(kind: str, steps: tuple[int | str, ...], said: str, value: Any, of: Any, path: str) -> Fault:
+    if kind == "missing":
+        _, outer, _, place = _follow(steps[:-1], value, of, path)
+        name = str(steps[-1])
+        wanted = _property(outer, name)
+        remedy = f"it {_remedy(wanted.dtype, strict=True)}" if wanted is not None else "it must be there"
+        return Fault(place, f"lacks {name}", remedy)
+    item, inner, required, place = _follow(steps, value, of, path)
+    if kind in _BOUNDS:
+        rule = said.replace("Input should", "it must").replace(" should ", " must ")
+        return Fault(place, "is refused", rule[:1].lower() + rule[1:])
+    if kind in _OWN or inner is None:
+        return Fault(place, "is refused by the model", "only its owner knows what it takes")
+    # A field that is not strict has other errors: datetime_parsing, for example.
+    return _mismatch(item, inner, place, strict=kind.endswith("_type"), required=required)
+
+
+def _follow(steps: tuple[int | str, ...], value: Any, of: Any, path: str) -> tuple[Any, Any, bool, str]:
+    """The value at the end of some steps of pydantic's, its type, whether it has to be there, and its path.
+
+    Members of a union are steps too, which no value has. Names that the caller chose are left out of the path.
+    """
+    required = True
+    for name in steps:
+        if isinstance(value, list) and isinstance(name, int) and name < len(value):
+            of, value, path = getattr(of, "dtype", None), value[name], f"{path}[{name}]"
+        elif isinstance(value, dict) and isinstance(name, str) and name in value:
+            known = _property(of, name)
+            path += terms.step(name) if known is not None else terms.key_step(list(value).index(name))
+            of, required = (
+                (known.dtype, known.required) if known is not None else (getattr(of, "value_type", None), True)
+            )
+            value = value[name]
+    return value, of, required, path
+
+
+def _property(of: Any, name: str) -> Property | None:
+    return next((prop for prop in of.properties if prop.name == name), None) if isinstance(of, Object) else None
+
+
+def _mismatch(value: Any, of: Any, path: str, *, strict: bool = False, required: bool = True) -> Fault:
+    problem = terms.problem(value, of)
+    if isinstance(value, str) and of in (DataType.binary, DataType.datetime):
+        format_name = "base64" if of == DataType.binary else "date and time in ISO 8601"
+        problem = "is a string" if strict else f"is a string that is no {format_name}"
+    return Fault(path, problem, _remedy(of, strict=strict, required=required))
+
+
+def _remedy(of: Any, *, strict: bool, required: bool = True) -> str:
+    if strict and of in (DataType.binary, DataType.datetime):
+        way_out = "the model's owner must declare str" if required else "leave it out"
+        return f"must be {_PYTHON[of].__name__}, for which pydantic takes no string in MLflow's strict mode: {way_out}"
+    return f"must be {terms.type_name(of)}: {terms.words(of)}{terms.such_as(terms.example(of))}"
+
+
+def _takes(value: Any, of: DataType) -> bool:
+    """Whether MLflow takes a value for a hint of a plain type."""
+    try:
+        internals.validate_type_hint(value, _PYTHON[of])
+    except Exception:  # noqa: BLE001 - a refusal, whatever is raised: bad base64 is a binascii.Error
+        return False
+    return True
+
+
+def _takes_strictly(value: Any, of: DataType) -> bool:
+    try:
+        pydantic.TypeAdapter(_PYTHON[of]).validate_python(value, strict=True)
+    except pydantic.ValidationError:
+        return False
+    return True
+
+
+def _without_none(hint: Any) -> Any:
+    """The other type of an Optional."""
+    if get_origin(hint) in (Union, types.UnionType):
+        others = [other for other in get_args(hint) if other is not type(None)]
+        return others[0] if len(others) == 1 else None
+    return hint
+
+
+def _last_argument(hint: Any) -> Any:
+    """What the items of a list, or the values of a dict, are to be."""
+    arguments = get_args(hint)
+    return arguments[-1] if arguments else None

@@ -1,0 +1,120 @@
+"""The places in nested arrays that do not fit a model's tensors.
+
+Rule of this module: numpy judges elements, with the call that MLflow makes of it. Shapes are compared as MLflow
+compares them: the number of sizes and each that is not -1.
+"""
+
+from typing import Any
+
+import numpy as np
+from mlflow.types import Schema, TensorSpec
+
+from mlflow_grpc.errors import FieldViolation
+from mlflow_grpc.payload import json_terms as terms
+from mlflow_grpc.payload.codec import ABSENT
+from mlflow_grpc.payload.faults import Fault
+
+
+def violations(key: str, value: Any, schema: Schema, *, is_message: bool) -> list[FieldViolation]:
+    """The tensors at fault of the value of a format.
+
+    Args:
+        key: The format.
+        value: What stands in the payload.
+        schema: What the model takes.
+        is_message: Whether the payload was made from a message, whose fields are called as the tensors.
+
+    """
+    found = []
+    specs: list[Any] = list(schema.inputs)
+    for index, spec in enumerate(specs):
+        field = str(spec.name) if spec.name is not None else str(index)
+        path, part = _part(key, value, spec, only=len(specs) == 1)
+        if key == "dataframe_records" and spec.name is None:
+            found.append(FieldViolation(field, f"has no name: send inputs, which must be {terms.expected(spec)}"))
+            continue
+        if is_message:
+            path = str(spec.name) if spec.name is not None else "value"
+        if part is ABSENT:
+            found.append(FieldViolation(field, f"missing; must be {terms.expected(spec)}"))
+        elif (fault := _fault(part, spec, path)) is not None:
+            found.append(FieldViolation(field, str(fault)))
+    return found
+
+
+def _part(key: str, value: Any, spec: TensorSpec, *, only: bool) -> tuple[str, Any]:
+    """Where one tensor stands in the payload, and what stands there."""
+    if spec.name is None:
+        return ("dataframe_split.data", value["data"]) if key == "dataframe_split" else (key, value)
+    name = str(spec.name)
+    if key == "dataframe_split":
+        columns = value.get("columns") or []
+        place = columns.index(name) if name in columns else None
+        return f"{key}.data[*][{place}]", ABSENT if place is None else [row[place] for row in value["data"]]
+    if isinstance(value, dict):
+        return f"{key}{terms.step(name)}", value.get(name, ABSENT)
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        lacking = any(name not in item for item in value)
+        return f"{key}[*]{terms.step(name)}", ABSENT if lacking else [item[name] for item in value]
+    return key, value if only else ABSENT
+
+
+def _fault(value: Any, spec: TensorSpec, path: str) -> Fault | None:
+    if isinstance(value, dict) or value is None:
+        return Fault(path, f"is {terms.article(value)}", f"must be {terms.expected(spec)}")
+    if not _is_array(value, spec):
+        return _element_fault(value, spec, path)
+    shape = np.shape(np.array(value, dtype=spec.type))
+    expected = tuple(spec.shape)
+    if len(shape) == len(expected) and all(size in (-1, got) for size, got in zip(expected, shape, strict=True)):
+        return None
+    return Fault(path, f"has shape {shape}", f"must be {terms.expected(spec)}")
+
+
+def _element_fault(value: Any, spec: TensorSpec, path: str) -> Fault:
+    """The first element that is refused, or the first array that is not like the ones before."""
+    while isinstance(value, list):
+        index = next((index for index, item in enumerate(value) if not _is_array(item, spec)), None)
+        if index is None:
+            return _ragged(value, spec, path)
+        value, path = value[index], _at(path, index)
+    problem = f"is {terms.article(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and spec.type.kind in "iu":
+        problem = "is a whole number that does not fit"
+    return Fault(path, problem, f"must be {_element(spec)}")
+
+
+def _ragged(items: list[Any], spec: TensorSpec, path: str) -> Fault:
+    shapes = [np.shape(np.array(item, dtype=spec.type)) for item in items]
+    other = next((index for index, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if other is None:
+        return Fault(path, "is no tensor", f"must be {terms.expected(spec)}")
+    return Fault(_at(path, other), f"has shape {shapes[other]}", f"must have {shapes[0]} like {_at(path, 0)}")
+
+
+def _at(path: str, index: int) -> str:
+    """The path to an item; the star stands for the place of the row where that is not the last one."""
+    return path.replace("[*]", f"[{index}]", 1) if "[*]" in path else f"{path}[{index}]"
+
+
+def _is_array(value: Any, spec: TensorSpec) -> bool:
+    try:
+        np.array(value, dtype=spec.type)
+    except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+        return False
+    return True
+
+
+def _element(spec: TensorSpec) -> str:
+    of = spec.type
+    if of.kind in "iu":
+        bounds = np.iinfo(of)
+        return f"{of.name}: a whole number from {bounds.min} to {bounds.max}"
+    words = {
+        "f": "a number, such as 1.5",
+        "b": "true or false",
+        "U": "a string",
+        "S": "a string in ASCII",
+        "M": 'a date and time as a string, such as "2020-02-29T12:00:00"',
+    }
+    return f"{of.name}: {words.get(of.kind, 'a value of that type')}"
