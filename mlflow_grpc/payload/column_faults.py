@@ -78,7 +78,8 @@ class ColumnFaults:
         return f"missing; must be {terms.expected(spec)}{terms.such_as(terms.example(spec.type))}"
 
     def _refuses(self, columns: Sequence[int], rows: Sequence[Row]) -> bool:
-        schema = Schema([self._specs[index] for index in columns])
+        beside = [self._table.companion] if self._table.companion is not None else []
+        schema = Schema([*(self._specs[index] for index in columns), *beside])
         return not self._is_taken_by(self._probe, self._table.payload(rows), schema)
 
     def _rows(self, columns: Sequence[int], rows: range) -> list[Row]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import pandas as pd
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array, Object
 
 from mlflow_grpc.payload.codec import ABSENT
@@ -25,6 +25,8 @@ class Table(Protocol):
     """How many rows it has."""
     format: str
     """What the caller calls the format."""
+    companion: ColSpec | None
+    """A column that `payload` adds, without which MLflow would read the others in another way."""
 
     def has(self, column: int) -> bool:
         """Whether a column is there at all."""
@@ -51,6 +53,7 @@ class SplitTable:
     """The value of `dataframe_split`."""
 
     format = "dataframe_split"
+    companion: ColSpec | None = None
 
     def __init__(self, value: dict[str, Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
         self._rows = [row if isinstance(row, list) else [row] for row in value["data"]]
@@ -90,6 +93,8 @@ class SplitTable:
 class RecordsTable:
     """An array of objects: `dataframe_records`, `instances` or `inputs`."""
 
+    companion: ColSpec | None = None
+
     def __init__(self, key: str, records: list[dict[str, Any]], specs: Sequence[ColSpec | TensorSpec]) -> None:
         self.format, self._records = key, records
         self._names = [str(spec.name) for spec in specs]
@@ -123,9 +128,9 @@ class ColumnsTable:
     def __init__(self, key: str, columns: dict[str, Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
         self.format, self._columns = key, columns
         self._names = [str(spec.name) for spec in specs]
-        self._is_row = any(isinstance(spec.type, Array | Object) for spec in specs) or not all(
-            isinstance(column, list) for column in columns.values()
-        )
+        has_nested = any(isinstance(spec.type, Array | Object) for spec in specs)
+        self.companion = ColSpec(Array(DataType.string), f"{''.join(self._names)}_") if has_nested else None
+        self._is_row = has_nested or not all(isinstance(column, list) for column in columns.values())
         self.count = 1 if self._is_row else max(map(len, columns.values()), default=0)
 
     def has(self, column: int) -> bool:
@@ -150,13 +155,16 @@ class ColumnsTable:
     def payload(self, rows: Sequence[Row]) -> Any:
         """A key a column."""
         if self._is_row:
-            return {self._names[i]: cell for i, cell in rows[0].items()}
+            beside = {self.companion.name: ["text"]} if self.companion is not None else {}
+            return {self._names[i]: cell for i, cell in rows[0].items()} | beside
         columns = list(rows[0]) if rows else []
         return {self._names[i]: [row[i] for row in rows if row[i] is not ABSENT] for i in columns}
 
 
 class ListTable:
     """An array of values of the only column, or of arrays with a value for each column: `inputs` or `instances`."""
+
+    companion: ColSpec | None = None
 
     def __init__(self, key: str, items: list[Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
         self.format, self._items = key, items
@@ -194,6 +202,7 @@ class BareTable:
 
     count = 1
     format = "a payload without a format"
+    companion: ColSpec | None = None
 
     def __init__(self, payload: dict[str, Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
         self._payload = payload
@@ -224,6 +233,7 @@ class CsvTable:
     """A table that pandas has read."""
 
     format = "CSV"
+    companion: ColSpec | None = None
 
     def __init__(self, frame: pd.DataFrame, specs: Sequence[ColSpec | TensorSpec]) -> None:
         self._frame = frame

@@ -26,7 +26,7 @@ PERSON = {"name": SECRET, "age": 3}
 USER = {"role": "user", "content": SECRET}
 
 
-def records(*rows: dict[str, Any]) -> dict[str, Any]:
+def records(*rows: Any) -> dict[str, Any]:
     return {"dataframe_records": list(rows)}
 
 
@@ -97,7 +97,7 @@ COLUMNS: list[Case] = [
     ("numbers", {"dataframe_split": {"columns": [{SECRET: 1}], "data": [[1]]}}, split(["a", "b"], [1, 2]), ["dataframe_split.columns[0] must be a string, it is an object"]),
     ("numbers", {"dataframe_split": {"columns": SECRET, "data": [[1, 2]]}}, split(["a", "b"], [1, 2]), ["columns of dataframe_split must be an array of strings, they are a string"]),
     ("numbers", inputs({"a": [1, 2], "b": [1.5]}), inputs({"a": [1, 2], "b": [1.5, 2.5]}), ["arrays in inputs have different lengths (2, 1)"]),
-    ("numbers", {"input": SECRET}, records({"a": 3, "b": 1.5}), ["key messages, prompt or input", "this model's inputs are a, b", '{"dataframe_records": [{"a": 3, "b": 1.5}]}']),
+    ("numbers", {"input": SECRET}, records({"a": 3, "b": 1.5}), ["key messages, prompt or input", "the model's inputs are a, b", '{"dataframe_records": [{"a": 3, "b": 1.5}]}']),
 ]  # fmt: skip
 
 WITHIN: list[Case] = [
@@ -122,6 +122,7 @@ WITHIN: list[Case] = [
     ("within", records({"integer": {"value": 0, "maybe": 3}}), None, ["the model's owner must declare long", "dataframe_records[0].integer.maybe is a whole number; must be integer, and MLflow takes no JSON value for that here: leave it out"]),
     ("structures", inputs({"numbers": [1, 2], "person": PERSON, "counts": {}}), inputs({"numbers": [1.0, 2.0], "person": PERSON, "counts": {}}), ["inputs.numbers[1] is a number without a decimal point"]),
     ("structures", inputs({"numbers": [1.5], "person": {**PERSON, "age": SECRET}, "counts": {SECRET: SECRET}}), inputs({"numbers": [1.5], "person": PERSON, "counts": {"a": 3}}), ["inputs.person.age is a string", "inputs.counts.<1st key> is a string; must be long"]),
+    ("structures", inputs({"numbers": 5, "person": PERSON, "counts": {"a": 3}}), inputs({"numbers": [1.5], "person": PERSON, "counts": {"a": 3}}), ["signature. numbers: inputs.numbers is a whole number; must be Array(double): an array of numbers, such as [1.5]."]),
     ("unnamed_map", {"dataframe_split": {"data": [[{SECRET: SECRET}]]}}, {"dataframe_split": {"data": [[{"a": 3}]]}}, ["column 0, which has no name: dataframe_split.data[0][0].<1st key> is a string"]),
 ]  # fmt: skip
 
@@ -225,7 +226,7 @@ def test_the_place_and_what_to_write(pair, case):
     with pytest.raises(grpc.RpcError) as caught:
         call(_text(payload), mlflow_content_type=mime)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    message = caught.value.details()
+    message = caught.value.details() or ""
     for fragment in fragments:
         assert fragment in message
     for violation in _violations(caught.value):
@@ -259,12 +260,13 @@ def test_the_fields_at_fault(pair, name, payload, fields):
 @pytest.mark.parametrize("place", [0, 1_234, -1])
 def test_the_first_row_at_fault_of_many(pair, rows, place):
     """However many rows there are, the one that is wrong is named, and columns beside it are not."""
-    data = [[1, 1.5] for _ in range(rows)]
+    data: list[Any] = [[1, 1.5] for _ in range(rows)]
     data[place] = [1, SECRET]
     _, call, _ = pair("numbers")
     status, message = call.outcome(_text(split(["a", "b"], *data)))
     assert status == "INVALID_ARGUMENT"
-    assert f": b: dataframe_split.data[{place % rows}][1] is a string" in message.replace("signature. ", "signature: ")
+    assert message is not None
+    assert f"signature. b: dataframe_split.data[{place % rows}][1] is a string; must be double" in message
 
 
 def test_messages_are_named_as_the_caller_wrote_them(pair):

@@ -10,7 +10,9 @@ from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.loaders import chat_agent, chat_model, responses_agent
+from mlflow.pyfunc.model import PythonModel
 from mlflow.pyfunc.utils import data_validation
+from mlflow.types import type_hints
 
 from mlflow_grpc.hosting import mlflow_internals as internals
 
@@ -23,6 +25,9 @@ PARAMETERS = {
     scoring_server.invocations: ["data", "content_type", "model", "input_schema"],
     mlflow.pyfunc._validate_prediction_input: ["data", "params", "input_schema", "params_schema", "flavor"],
     mlflow.pyfunc.PyFuncModel.predict: ["self", "data", "params"],
+    mlflow.models.utils._enforce_type: ["data", "data_type", "required"],
+    type_hints._validate_data_against_type_hint: ["data", "type_hint"],
+    type_hints.model_validate: ["model", "values"],
 }
 
 
@@ -73,6 +78,23 @@ def test_serving_environment():
 def test_type_hint_signatures_are_told():
     """The mark of a signature from a type hint is still there."""
     assert internals.is_signature_from_type_hint(Model()) is False
+
+
+def test_the_type_hint_of_a_model(tmp_path):
+    """The type hint of a loaded model is found where MLflow itself looks for it; one without has none."""
+
+    class Hinted(PythonModel):
+        def predict(self, model_input: list[int]):
+            return model_input
+
+    class Plain(PythonModel):
+        def predict(self, model_input):
+            return model_input
+
+    for model, hint in ((Hinted(), list[int]), (Plain(), None)):
+        path = tmp_path / type(model).__name__
+        mlflow.pyfunc.save_model(path, python_model=model, pip_requirements=["mlflow"])
+        assert internals.input_type_hint(mlflow.pyfunc.load_model(str(path))) == hint
 
 
 def test_chatty_loggers_exist():
