@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client import options, payloads, wire
+from mlflow_grpc_client import addresses, options, payloads, wire
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
@@ -53,7 +53,7 @@ class BaseClient:
             OSError: A TLS file cannot be read.
 
         """
-        self._address = options.checked_address(address)
+        self._address = addresses.checked_address(address)
         self._timeout_s = options.checked_timeout(timeout_s)
         self._credentials = tls.credentials() if tls else None
         self._max_message_bytes = max_message_bytes
@@ -181,6 +181,9 @@ class BaseClient:
             found.message == "Deadline Exceeded" and call.timeout_s is not None
         ):  # gRPC's own words: the server has not answered at all.
             return self._too_late(call.timeout_s)
+        if not found.reason:  # Servers of ours give one.
+            said = addresses.explained(found.message, self._address, encrypted=self._credentials is not None)
+            return failure(found.code, said, request_id=found.request_id)
         return found
 
     def _requests(self, stream: Stream, kind: type[_R]) -> _R | None:

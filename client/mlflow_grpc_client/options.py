@@ -123,22 +123,6 @@ class TLS:
         return grpc.ssl_channel_credentials(ca, key, cert)
 
 
-def checked_address(address: str) -> str:
-    """The address, if it can be one.
-
-    Raises:
-        ValueError: It is empty, a URL of HTTP, has control characters, or a port past 65535, which gRPC
-            would wrap around to another port.
-
-    """
-    port = re.fullmatch(r"[^/]*:(\d+)", address)
-    if re.match("https?://", address):
-        raise ValueError(f"the address is host:port, without http://; not {address!r}")
-    if not address or not address.isprintable() or (port and int(port[1]) > 65535):  # noqa: PLR2004
-        raise ValueError(f"the address is host:port, or a target that gRPC knows; not {address!r}")
-    return address
-
-
 def checked_timeout(timeout_s: float) -> float:
     """The timeout, if a call can have it.
 
