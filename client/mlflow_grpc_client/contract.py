@@ -21,6 +21,8 @@ PARAMS_NUMBER = 1000
 """Of the field for a model's params in its input message."""
 ERROR_NUMBER = 1001
 """Of the field for the error of a record in the output message of a stream."""
+EXTRA_NUMBER = 1002
+"""Of the map with what a record of an answer has beside its fields."""
 ERROR_MESSAGE = "model_grpc_service.error"
 NULLS_NUMBER = 100_000
 """Of the field for the places of the rows in which a column has no value: so much above the column's own."""
@@ -139,6 +141,8 @@ class Record:
     """The names in protobuf of fields that have to be given, as far as a schema says so."""
     defaulted: set[str] = field(default_factory=set)
     """Those of fields that have a default other than null when they are left out."""
+    extra: Field | None = None
+    """The map with what a record of an answer has beside its fields."""
 
     def add(self, made: Field) -> None:
         """Adds a field under all its names."""
@@ -288,6 +292,8 @@ class _Reader:
                 made = self._field(each, descriptor)
                 if each.number == PARAMS_NUMBER and descriptor.full_name in self._takes_params:
                     self.params = made
+                elif each.number == EXTRA_NUMBER:
+                    record.extra = made
                 elif each.number < NULLS_NUMBER and not _is_error(each):
                     record.add(made)
         return self._known[descriptor.full_name]

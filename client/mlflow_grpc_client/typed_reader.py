@@ -14,8 +14,9 @@ _AS_THEY_ARE = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE, K
 
 
 def read_record(message: Any, record: Record) -> dict[str, Any]:
-    """All fields of a record by their names in the model; None for those that are not there."""
-    return {each.label: read(message, each) for each in record.fields.values()}
+    """All fields of a record by their names in the model, None for those that are not there; and what it has beside."""
+    fields = {each.label: read(message, each) for each in record.fields.values()}
+    return fields if record.extra is None else {**fields, **read(message, record.extra)}
 
 
 def read(message: Any, each: Field) -> Any:

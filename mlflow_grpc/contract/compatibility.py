@@ -41,6 +41,7 @@ def changes(old: ModelLock, new: ModelLock) -> list[Change]:
         *_rpcs(old, new),
         *comparison.message(old.input, new.input, "input", Side.CALLS),
         *comparison.message(old.output, new.output, "output", Side.ANSWERS),
+        *comparison.message(old.chunk, new.chunk, "chunk", Side.ANSWERS),
     ]
 
 

@@ -132,6 +132,8 @@ class ModelLock(_Part):
     input: str = ""
     output: str = ""
     """The messages of calls and answers, by their names without that of the model, as all names here."""
+    chunk: str = ""
+    """The message of a part of an answer; empty if that is the one of answers."""
     removed: bool = False
     """Whether the model was not there when the lock was written."""
     messages: dict[Role, Members] = {}
@@ -144,7 +146,7 @@ class ModelLock(_Part):
                 kind, role = named(each.type)
                 if role and (role not in self.messages or (self.messages[role].kind == "enum") != (kind == "enum")):
                     raise ValueError(f"messages.{place}.{key}: there is no {kind} {role}")
-        for role in filter(None, (self.input, self.output)):
+        for role in filter(None, (self.input, self.output, self.chunk)):
             if role not in self.messages:
                 raise ValueError(f"there is no message {role}")
         if self.input and self.input == self.output:

@@ -25,7 +25,7 @@ from mlflow_grpc.contract.comments import words_of
 from mlflow_grpc.contract.fields import PACKAGE, add_field
 from mlflow_grpc.contract.lock import MOST, PARAMS, PARAMS_NUMBER, ModelLock
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, Scope, word_name
-from mlflow_grpc.contract.numbering import Book, Reserved, distinct, keys_of, keys_of_types, word_of
+from mlflow_grpc.contract.numbering import Book, Reserved, chunks_of, distinct, keys_of, keys_of_types, word_of
 from mlflow_grpc.contract.scalars import SCALARS, element
 from mlflow_grpc.contract.shapes import (
     Array,
@@ -38,6 +38,7 @@ from mlflow_grpc.contract.shapes import (
     OneOf,
     Plain,
     Rows,
+    RpcKind,
     Shape,
     Slot,
     Timestamp,
@@ -69,6 +70,9 @@ OWN_MESSAGES = ("empty", "model", "model_collection", "error", "field_violation"
 
 ERROR_NUMBER = PARAMS_NUMBER + 1
 """Of the field that, in a stream, holds why there is no answer: columns pass over the numbers from 1000 to 1099."""
+
+EXTRA_NUMBER = PARAMS_NUMBER + 2
+"""Of the map, in the message of a record that is open, with what the record's fields do not hold."""
 
 NULLS_NUMBER = MOST + 1
 """What is added to the number of a column for that of the field with its nulls."""
@@ -103,7 +107,13 @@ class FileMaker:
         self._words = ModelWords()
 
     def add(
-        self, name: str, contract: Contract, locked: ModelLock | None = None, *, streams: bool = False
+        self,
+        name: str,
+        contract: Contract,
+        locked: ModelLock | None = None,
+        *,
+        streams: bool = False,
+        refused: frozenset[RpcKind] = frozenset(),
     ) -> ModelMessages:
         """Makes the messages of a model whose inputs are known.
 
@@ -112,6 +122,7 @@ class FileMaker:
             contract: What it takes and gives.
             locked: The numbers and names that it has had.
             streams: Whether it gives answers part by part.
+            refused: RPCs that it is not to have.
 
         """
         reserved = self._reserved.get(locked.name) if locked is not None else None
@@ -132,14 +143,15 @@ class FileMaker:
             self.comments[inputs.name, params_field] = "Params of the model; what is left out has its default."
         self._book.expect(self._book.locked.output)
         outputs = self._root("output", contract.outputs, "prediction")
-        self.locks[name] = self._book.close(self.file, inputs.name, outputs.name)
+        chunk = self._chunk(contract) if streams else None
+        self.locks[name] = self._book.close(self.file, inputs.name, outputs.name, chunk.name if chunk else None)
         error_field = self._book.numbers(outputs.name).error_field()
         add_field(self._descriptor(outputs.name), error_field, ERROR_NUMBER, Message("error"), "one")
         self.comments[outputs.name, error_field] = (
             f"Set in a stream only, by {base}_predict_many, in the place of a record that failed."
         )
         # What is in columns has the names and numbers of the fields above, and needs no lock of its own.
-        rows = self._rows("inputs", contract.inputs, inputs)
+        rows = self._rows("inputs", contract.inputs, inputs) if contract.takes_rows else None
         answers = self._rows("outputs", contract.outputs, outputs) if rows is not None else None
         if rows is not None and params is not None:
             add_field(self._descriptor(rows.name), params_field, PARAMS_NUMBER, params, "one")
@@ -148,7 +160,18 @@ class FileMaker:
         made = [*self.file.message_type[first_message:], *self.file.enum_type[first_enum:]]
         digest = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in made)).hexdigest()[:16]
         made_of_model = ModelMessages(
-            base, inputs, outputs, params, params_field, error_field, batch, streams, self._words, digest
+            base,
+            inputs,
+            outputs,
+            params,
+            params_field,
+            error_field,
+            batch,
+            streams,
+            chunk,
+            refused,
+            self._words,
+            digest,
         )
         self.locks[name] = self.locks[name].model_copy(update={"rpcs": tuple(map(str, made_of_model.rpcs))})
         return made_of_model
@@ -195,11 +218,17 @@ class FileMaker:
         """The message for a whole input or output of one row."""
         if isinstance(part, Record):
             rows = [replace(each, type=row_of(each.type)) for each in part.fields]
-            return self._message(Record(part.name, rows, part.description), role, only)
+            return self._message(replace(part, fields=rows), role, only)
         kind = AnyValue() if part is None else row_of(part)
         message = self._message(Record(role, [Field(only, kind)]), role)
         self._words.names[f"{PACKAGE}.{message.name}.{message.slots[0].name}"] = ""
         return message
+
+    def _chunk(self, contract: Contract) -> Message | None:
+        """The message for a part of an answer; None if that is the output."""
+        self._book.expect(self._book.locked.chunk)
+        chunks = chunks_of(contract, self._book.locked)
+        return self._root("chunk", chunks, "prediction") if chunks is not None else None
 
     def _message(self, record: Record, role: str, only: str = "") -> Message:
         key = self._book.key("record", record)
@@ -211,6 +240,8 @@ class FileMaker:
         descriptor = self.file.message_type.add(name=message.name)
         self.comments[message.name, ""] = record.description
         numbers, keys = self._book.numbers(message.name), keys_of(record.fields, only)
+        if record.open:
+            self._add_extra(message, descriptor)
         single = only if len(record.fields) == 1 else ""
         slots = {}
         for place in numbers.in_order(keys):
@@ -223,6 +254,12 @@ class FileMaker:
             self.comments[message.name, name] = words_of(each, name, slots[place].shape)
         message.slots.extend(slots[place] for place in range(len(keys)))
         return message
+
+    def _add_extra(self, message: Message, descriptor: DescriptorProto) -> None:
+        """Adds the field for what a record has beside its fields, none of which may have its name."""
+        message.extra = self._book.numbers(message.name).extra_field()
+        add_field(descriptor, message.extra, EXTRA_NUMBER, Value(), "map")
+        self.comments[message.name, message.extra] = "What the other fields cannot hold, as it is in JSON."
 
     def _add(self, descriptor: DescriptorProto, key: str, slot: Slot, *, oneof: int | None = None) -> Slot:
         """Adds a field that has its name and its shape, and gets its number here."""
@@ -346,6 +383,8 @@ def _is_boxed(each: Field) -> bool:
 
 def obstacle(contract: Contract) -> str:
     """Why no messages can be made for a model; empty if they can."""
+    if contract.obstacle:
+        return contract.obstacle
     for part in (contract.inputs, contract.outputs, contract.params):
         names = [each.name for each in part.fields] if isinstance(part, Record) else []
         if len(names) > MOST_FIELDS:

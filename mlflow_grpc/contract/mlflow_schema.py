@@ -22,11 +22,18 @@ from mlflow_grpc.contract.types import (
 )
 
 
+class UnknownTypeError(ValueError):
+    """A signature has a type that no message can hold, such as a vector of Spark ML."""
+
+
 def contract_of(signature: dict[str, Any] | None) -> Contract:
     """The contract of a signature.
 
     Args:
         signature: As `ModelSignature.to_dict` gives it: JSON texts under inputs, outputs and params, or None.
+
+    Raises:
+        UnknownTypeError: One of its types is not known here.
 
     """
     parts = {key: json.loads(text) for key, text in (signature or {}).items() if text}
@@ -65,7 +72,14 @@ def _type(spec: dict[str, Any], name: str) -> Type:
         case "any":
             return AnyValue()
         case kind:
-            return Scalar(Kind(kind))
+            return _scalar(kind)
+
+
+def _scalar(kind: Any) -> Scalar:
+    try:
+        return Scalar(Kind(kind))
+    except ValueError:
+        raise UnknownTypeError(f"its signature has the type {kind}, for which there is no message") from None
 
 
 def _tensor(spec: dict[str, Any]) -> Tensor:
@@ -78,7 +92,7 @@ def _param(spec: dict[str, Any]) -> Field:
         properties = [{**each, "name": key} for key, each in spec["properties"].items()]
         kind: Type = Record(spec["name"], [_field(each) for each in properties])
     else:
-        kind = Scalar(Kind(spec["type"]))
+        kind = _scalar(spec["type"])
     if spec.get("shape"):
         kind = ListOf(kind)
     return Field(spec["name"], kind, required=False, nullable=spec.get("default") is None, default=spec.get("default"))

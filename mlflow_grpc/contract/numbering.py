@@ -23,8 +23,31 @@ from mlflow_grpc.contract import lock
 from mlflow_grpc.contract.lock import PARAMS, Kind, Member, Members, ModelLock
 from mlflow_grpc.contract.names import UNSPECIFIED, FieldScope, FileScope, Scope, WordScope, word_name
 from mlflow_grpc.contract.scalars import ELEMENTS
-from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
-from mlflow_grpc.contract.types import Enumeration, Field, ListOf, MapOf, Record, Scalar, Type, Union
+from mlflow_grpc.contract.shapes import (
+    Array,
+    Boxed,
+    Message,
+    OneOf,
+    Plain,
+    RpcKind,
+    Shape,
+    Slot,
+    Timestamp,
+    Value,
+    Words,
+)
+from mlflow_grpc.contract.types import (
+    ANY_CHUNK,
+    Contract,
+    Enumeration,
+    Field,
+    ListOf,
+    MapOf,
+    Record,
+    Scalar,
+    Type,
+    Union,
+)
 from mlflow_grpc.errors import StartError
 
 Proto = FieldDescriptorProto
@@ -132,8 +155,16 @@ class Book:
             return f"repeated {text}" if form == "list" else f"map<string, {text}>"
         return f"optional {text}" if presence and isinstance(shape, Plain | Words) else text
 
-    def close(self, file: FileDescriptorProto, input_name: str, output_name: str) -> ModelLock:
+    def close(
+        self, file: FileDescriptorProto, input_name: str, output_name: str, chunk_name: str | None = None
+    ) -> ModelLock:
         """Puts the fields of the model's messages in the order of their numbers, with what is reserved.
+
+        Args:
+            file: What the messages are in.
+            input_name: The full name of that of calls.
+            output_name: Of answers.
+            chunk_name: Of a part of an answer; None if it has none of its own.
 
         Returns:
             What is to be locked of the model from now on.
@@ -143,11 +174,11 @@ class Book:
 
         """
         try:
-            return self._close(file, input_name, output_name)
+            return self._close(file, input_name, output_name, chunk_name)
         except ValidationError as error:
             raise StartError(f"the lock of {self.base} does not go together: {lock.problem_of(error)}") from None
 
-    def _close(self, file: FileDescriptorProto, input_name: str, output_name: str) -> ModelLock:
+    def _close(self, file: FileDescriptorProto, input_name: str, output_name: str, chunk_name: str | None) -> ModelLock:
         parts: list[DescriptorProto | EnumDescriptorProto] = [*file.message_type, *file.enum_type]
         for descriptor in parts:
             if (numbers := self._made.get(self._roles.get(descriptor.name, ""))) is not None:
@@ -156,6 +187,7 @@ class Book:
             name=self.base,
             input=self._roles[input_name],
             output=self._roles[output_name],
+            chunk=self._roles[chunk_name] if chunk_name else self.locked.chunk,
             messages={**self.locked.messages, **{role: each.members() for role, each in self._made.items()}},
         )
 
@@ -214,6 +246,12 @@ class Numbers:
     def error_field(self) -> str:
         """The name of the field that says why there is no answer."""
         return self._besides("error", "error")
+
+    def extra_field(self) -> str:
+        """The name of the map with what a value has beside the fields of its record."""
+        if "extra" not in self._beside:
+            self._beside["extra"] = self._fields.map("extra", "extra")
+        return self._beside["extra"]
 
     def _besides(self, words: str, otherwise: str) -> str:
         if words not in self._beside:
@@ -288,6 +326,17 @@ class Numbers:
             # The end of a range is in it for an enum, and not for a message.
             end = number if isinstance(descriptor, EnumDescriptorProto) else number + 1
             descriptor.reserved_range.add(start=number, end=end)
+
+
+def chunks_of(contract: Contract, locked: ModelLock) -> Record | None:
+    """What a part of an answer is; None if it is the output.
+
+    Where nothing is known of a model's parts, clients keep what the lock has: the output, or any JSON.
+    """
+    if contract.chunks is None:
+        return ANY_CHUNK if locked.chunk else None
+    is_output = RpcKind.STREAM in locked.rpcs and not locked.chunk
+    return None if contract.chunks is ANY_CHUNK and is_output else contract.chunks
 
 
 def keys_of(fields: list[Field], only: str = "") -> list[str]:

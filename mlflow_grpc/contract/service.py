@@ -44,6 +44,8 @@ def rpcs_of(model: ModelMessages) -> Iterator[Rpc]:
     for kind in model.rpcs:
         of_rows = model.batch if kind is RpcKind.BATCH else None
         takes, gives = (model.input, model.output) if of_rows is None else (of_rows.inputs, of_rows.outputs)
+        if kind is RpcKind.STREAM and model.chunk is not None:
+            gives = model.chunk
         yield Rpc(f"{model.base}_{kind}", kind, takes.name, gives.name)
 
 
@@ -82,7 +84,14 @@ def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> N
             method.server_streaming = True
 
 
-def file_of(label: str, contract: Contract, locked: ModelLock | None, *, streams: bool) -> FileMaker:
+def file_of(
+    label: str,
+    contract: Contract,
+    locked: ModelLock | None,
+    *,
+    streams: bool,
+    refused: frozenset[RpcKind] = frozenset(),
+) -> FileMaker:
     """The file of a server that has one model only.
 
     Args:
@@ -90,10 +99,11 @@ def file_of(label: str, contract: Contract, locked: ModelLock | None, *, streams
         contract: What it takes and gives.
         locked: The numbers and names that it has had.
         streams: Whether it gives answers part by part.
+        refused: RPCs that it is not to have.
 
     """
     maker = FileMaker([locked] if locked is not None else [])
-    add_service(maker.file, [maker.add(label, contract, locked, streams=streams)])
+    add_service(maker.file, [maker.add(label, contract, locked, streams=streams, refused=refused)])
     return maker
 
 

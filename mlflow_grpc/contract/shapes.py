@@ -76,6 +76,8 @@ class Message:
 
     name: str
     slots: list["Slot"] = field(default_factory=list)
+    extra: str = ""
+    """The field for what a value has beside these, a map of google.protobuf.Value; empty if it has nothing else."""
 
 
 Shape = Plain | Words | Timestamp | Value | Array | OneOf | Boxed | Message
@@ -158,6 +160,10 @@ class ModelMessages:
     """None if what the model takes or gives has no rows."""
     streams: bool = False
     """Whether the model gives answers part by part."""
+    chunk: Message | None = None
+    """The message of a part; None if that is the output."""
+    refused: frozenset[RpcKind] = frozenset()
+    """RPCs that the model is not to have, since they were seen to fail."""
     words: ModelWords = field(default_factory=ModelWords)
     fingerprint: str = ""
     """Another one whenever a descriptor of these messages is another one."""
@@ -165,9 +171,5 @@ class ModelMessages:
     @property
     def rpcs(self) -> Iterator[RpcKind]:
         """The RPCs that the model has."""
-        yield RpcKind.ONE
-        if self.batch is not None:
-            yield RpcKind.BATCH
-        yield RpcKind.MANY
-        if self.streams:
-            yield RpcKind.STREAM
+        has = {RpcKind.BATCH: self.batch is not None, RpcKind.STREAM: self.streams}
+        return (kind for kind in RpcKind if has.get(kind, True) and kind not in self.refused)

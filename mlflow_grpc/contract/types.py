@@ -114,6 +114,8 @@ class Record:
     name: str
     fields: list[Field] = field(default_factory=list)
     description: str = ""
+    open: bool = False
+    """Whether a value may have fields beside these."""
 
 
 Type = Scalar | Enumeration | ListOf | MapOf | Union | AnyValue | Tensor | Record
@@ -127,6 +129,16 @@ class Contract:
     """None if nothing is known."""
     outputs: Record | Tensor | None = None
     params: Record | None = None
+    chunks: Record | None = None
+    """What a part of an answer is that comes in parts; None if it is what the whole answer is."""
+    takes_rows: bool = True
+    """Whether several rows in one call get an answer each."""
+    obstacle: str = ""
+    """Why the types of a model are not known though it has a signature; empty if they are, or it has none."""
+
+
+ANY_CHUNK = Record("chunk", [Field("", AnyValue())], "A part of an answer, as it is in JSON.")
+"""Of a model that answers in parts of which nothing is known."""
 
 
 def has_tensors(part: Record | Tensor | None) -> bool:

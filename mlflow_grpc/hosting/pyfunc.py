@@ -20,15 +20,14 @@ from mlflow.models import Model
 from mlflow.models.utils import SERVING_INPUT_FILENAME
 from mlflow.pyfunc import PyFuncModel
 
-from mlflow_grpc.contract import json_schema, lock, mlflow_schema
-from mlflow_grpc.contract.examples import example_of
-from mlflow_grpc.contract.types import Record, Tensor
+from mlflow_grpc.contract import lock
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
 from mlflow_grpc.hosting import arrays, own_code, rounding
 from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.about import about_of
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.fetching import WHAT_A_MODEL_IS, FetchedModel
-from mlflow_grpc.hosting.model import About, InputRefused, SchemaTexts
+from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.hosting.parts import each_part
 from mlflow_grpc.hosting.requirements import UnmetRequirement, install_command, listed, unmet_requirements
 from mlflow_grpc.naming import name_from_uri
@@ -101,7 +100,7 @@ class PyfuncModel:
         self._direct = internals.predict_function(model)
         flavors = [flavor for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)
-        self.about = _about(self.metadata, tuple(flavors), payload)
+        self.about = about_of(model, tuple(flavors), payload)
 
     @property
     def rows_are_independent(self) -> bool:
@@ -313,39 +312,6 @@ def _why_not(uri: str, error: BaseException, directory: Path, unmet: list[UnmetR
         f"{reason}. Its requirements differ from what is installed, which may be why: {listed(unmet)}. Install them "
         f"with `{install_command(unmet)}`"
     )
-
-
-def _about(metadata: Model, flavors: tuple[str, ...], payload: str) -> About:
-    signature = metadata.signature.to_dict() if metadata.signature is not None else {}
-    contract = mlflow_schema.contract_of(signature)
-    deterministic = (metadata.metadata or {}).get("deterministic")
-    return About(
-        flavors=flavors,
-        run_id=metadata.run_id or "",
-        model_id=metadata.model_id or "",
-        contract=contract,
-        input=_texts(signature.get("inputs"), contract.inputs),
-        output=_texts(signature.get("outputs"), contract.outputs),
-        params=_texts(signature.get("params"), contract.params),
-        deterministic=deterministic if isinstance(deterministic, bool) else None,
-        example=payload or _made_up(contract.inputs),
-    )
-
-
-def _texts(mlflow_json: str | None, part: Record | Tensor | None) -> SchemaTexts:
-    return SchemaTexts(mlflow_json or "", json_schema.text_of(json_schema.schema_of(part)) if part is not None else "")
-
-
-def _made_up(inputs: Record | Tensor | None) -> str:
-    if inputs is None:
-        return ""
-    example = example_of(json_schema.schema_of(inputs))
-    if isinstance(inputs, Tensor) or any(isinstance(each.type, Tensor) for each in inputs.fields):
-        return json.dumps({"inputs": example})
-    if all(each.name for each in inputs.fields):
-        return json.dumps({"dataframe_records": [example]})
-    values = list(example.values())
-    return json.dumps({"inputs": values} if len(values) == 1 else {"dataframe_split": {"data": [values]}})
 
 
 def _check(directory: Path, uri: str) -> None:

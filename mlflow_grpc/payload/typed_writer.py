@@ -10,21 +10,34 @@ import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
+from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload.alternatives import chosen
 from mlflow_grpc.payload.typed_values import is_nothing, keyed, scalar, unwritable, write_json, write_moment
 
 
 def fill(message: Any, shape: Message, value: Any, path: str) -> None:
-    """Writes a record into a message; what is None is left out."""
+    """Writes a record into a message; what is None is left out.
+
+    What no field can hold is an error, unless the record is one that may have fields of its own.
+    """
     if not isinstance(value, dict):
         unwritable(path or "it", f"a value of type {type(value).__name__}")
     rest = dict(value)
     for slot in shape.slots:
         each = rest.pop(slot.source.name or slot.name, None)
-        if not is_nothing(each):
+        if is_nothing(each):
+            continue
+        try:
             put(message, slot, each, f"{path}.{slot.source.name or slot.name}".lstrip("."))
-    if rest:
+        except (UnwritableAnswer, TypeError, ValueError):
+            if not shape.extra:
+                raise
+            message.ClearField(slot.name)
+            rest[slot.source.name] = each
+    if rest and not shape.extra:
         unwritable(path or "it", "fields that the schema does not have")
+    for key, each in keyed(rest, path or "it"):
+        write_json(getattr(message, shape.extra)[key], each, f"{path}.{key}".lstrip("."))
 
 
 def put(message: Any, slot: Slot, value: Any, where: str) -> None:

@@ -11,6 +11,7 @@ from mlflow_grpc import protos
 from mlflow_grpc.contract import lock, service
 from mlflow_grpc.contract.compatibility import Change, Side, changes
 from mlflow_grpc.contract.lock import Lock, ModelLock
+from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
@@ -119,6 +120,9 @@ class Locks:
         locked = self.of(label, own)
         if locked is None or (contract is None and locked.removed):
             return Verdict(label)
+        if contract is not None and not contract.takes_rows:
+            # One that answers the first of several rows alone may have had an RPC for them, which never answered.
+            locked = locked.model_copy(update={"rpcs": tuple(kind for kind in locked.rpcs if kind != RpcKind.BATCH)})
         source = self.source if self.file is not None and label in self.file.models else IN_THE_DIRECTORY
         maker = service.file_of(label, contract, locked, streams=streams) if contract is not None else None
         if maker is None or protos.refusal_of(maker.file):

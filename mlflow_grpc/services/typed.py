@@ -27,6 +27,7 @@ from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.errors import ServingError, StartError
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.typed import TypedCodec
+from mlflow_grpc.payload.typed_chunks import ChunkCodec
 from mlflow_grpc.payload.typed_rows import RowsCodec
 from mlflow_grpc.services import doors
 from mlflow_grpc.services.calls import Call, Calls, Door
@@ -176,10 +177,13 @@ class TypedService(grpc.GenericRpcHandler):
         """What answers the RPCs of a model."""
         find = doors.only(entry, each.fingerprint)
         one = TypedCodec(codec, contract, each, self._class(each.output.name))
+        chunks = one
+        if each.chunk is not None:
+            chunks = ChunkCodec(codec, contract, each, each.chunk, self._class(each.chunk.name))
         rpcs = {
             RpcKind.ONE: _One(find, entry, one),
             RpcKind.MANY: _Many(find, entry, one, self._class("error")),
-            RpcKind.STREAM: _Stream(find, entry, one),
+            RpcKind.STREAM: _Stream(find, entry, chunks),
         }
         if each.batch is not None:
             output_class = self._class(each.batch.outputs.name)

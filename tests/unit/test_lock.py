@@ -15,6 +15,7 @@ from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.lock import Lock, ModelLock
 from mlflow_grpc.contract.types import (
+    ANY_CHUNK,
     AnyValue,
     Contract,
     Enumeration,
@@ -721,6 +722,66 @@ def test_rpcs_that_are_gone():
     verdict = Locks(Lock(models={"m": with_rpcs(columns, streams=True)}), "a file").verdict
     assert verdict("m", None, columns).breaking
     assert not verdict("m", None, columns, streams=True).breaking
+
+
+def locked_after(contract, before=None, *, streams=True):
+    maker = messages.FileMaker([before] if before else [])
+    made = maker.add("m", contract, before, streams=streams)
+    return maker.locks["m"], made
+
+
+def test_parts_of_an_answer_are_locked_like_answers():
+    """They keep their message and its numbers, also while the model does not stream; a lock of old gets what is new."""
+    columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
+    parts = dataclasses.replace(columns, chunks=Record("", [Field("delta", LONG), Field("id", LONG)]))
+    without, made = locked_after(columns)
+    assert (without.chunk, made.chunk) == ("", None)
+    old, made = locked_after(parts, without)
+    assert (made.chunk.name, [slot.number for slot in made.chunk.slots]) == ("m_chunk", [1, 2])
+    assert changes(without, old) == []
+    turned = dataclasses.replace(
+        columns, chunks=Record("", [Field("id", LONG), Field("more", LONG), Field("delta", LONG)])
+    )
+    assert [slot.number for slot in locked_after(turned, old)[1].chunk.slots] == [2, 3, 1]
+    asleep, _ = locked_after(parts, old, streams=False)
+    assert locked_after(turned, asleep)[1].chunk.slots[0].number == 2
+    gone, _ = locked_after(dataclasses.replace(columns, chunks=Record("", [Field("id", LONG)])), old)
+    assert [str(change) for change in changes(old, gone) if change.breaks] == [
+        "chunk.delta: removed, and it was required: old clients would find nothing there"
+    ]
+
+
+def test_parts_of_which_nothing_is_known_are_what_the_lock_has():
+    """The output, or any JSON: neither is taken for the other."""
+    columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
+    unknown = dataclasses.replace(columns, chunks=ANY_CHUNK)
+    as_output, _ = locked_after(columns)
+    assert locked_after(unknown, as_output)[1].chunk is None
+    as_json, made = locked_after(unknown)
+    assert [(slot.name, slot.number) for slot in made.chunk.slots] == [("prediction", 1)]
+    assert locked_after(columns, as_json)[1].chunk.slots[0].shape == made.chunk.slots[0].shape
+
+
+def test_rows_that_a_model_never_took_are_not_missed():
+    """A lock of old has an RPC for rows of a chat API, which answered none."""
+    columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
+    old, _ = locked_after(columns)
+    verdict = Locks(Lock(models={"m": old}), "a file").verdict
+    single = dataclasses.replace(columns, takes_rows=False)
+    assert "predict_batch" not in locked_after(single, old)[0].rpcs
+    assert not verdict("m", None, single, streams=True).breaking
+    assert verdict("m", None, single).breaking
+
+
+def test_what_a_record_has_beside_its_fields_has_a_number_of_its_own():
+    """And the same name, whatever columns come."""
+    inner = Record("part", [KEEP], open=True)
+    outputs = Record("", [Field("part", inner), Field("extra", LONG)], open=True)
+    lock, made = locked_after(Contract(Record("", [KEEP]), outputs))
+    assert (made.output.extra, [slot.name for slot in made.output.slots]) == ("extra", ["part", "extra_2"])
+    assert made.output.slots[0].shape.extra == "extra"
+    more = Record("", [Field("Extra", LONG), *outputs.fields], open=True)
+    assert locked_after(Contract(Record("", [KEEP]), more), lock)[1].output.extra == "extra"
 
 
 def clashing(*pairs):

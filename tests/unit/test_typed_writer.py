@@ -33,6 +33,25 @@ def nested(depth: int) -> Any:
     return [nested(depth - 1)] if depth else {}
 
 
+def test_an_open_record_keeps_what_no_field_can_hold():
+    """A key that it does not name, and a value of another type than its field's; a closed one has room for neither."""
+    value = {"x": 1, "words": ["a", None], "part": {"x": "one", "more": {"deep": [1.5]}}}
+    fields = [Field("x", Scalar(Kind.LONG))]
+    part = Record("part", list(fields), open=True)
+    assert written(part, value) == {
+        "x": 1,
+        "extra": {"words": ["a", None], "part": {"x": "one", "more": {"deep": [1.5]}}},
+    }
+    nested = Record("whole", [*fields, Field("part", part)], open=True)
+    assert written(nested, value) == {
+        "x": 1,
+        "part": {"extra": {"x": "one", "more": {"deep": [1.5]}}},
+        "extra": {"words": ["a", None]},
+    }
+    with pytest.raises(UnwritableAnswer):
+        written(Record("closed", fields), value)
+
+
 FLOATS, WIDE, BYTES = Tensor("float64", (-1, -1)), Tensor("uint64", (-1, -1)), Tensor("bytes", (-1, -1))
 SMALL, WORDS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("bool", (-1, -1))
 
