@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow.models.model
+from mlflow import environment_variables
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.model import MODEL_CODE_PATH
 from mlflow.models.utils import _enforce_type
@@ -30,6 +32,7 @@ from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse
 __all__ = [
     "CHATTY_LOGGERS",
     "CODE",
+    "CONTENT_TYPE_PARQUET",
     "FLAVOR_NAME",
     "INPUT_CHECKS",
     "SUPPORTED_FORMATS",
@@ -38,8 +41,10 @@ __all__ = [
     "enforce_schema",
     "enforce_type",
     "enter_serving_environment",
+    "error_class",
     "forget_model_from_code",
     "has_own_code",
+    "hides_schema_details",
     "import_database_stores",
     "input_type_hint",
     "input_was_refused",
@@ -66,7 +71,9 @@ __all__ = [
 # MLflow gives these no types.
 parse_json: Any = _parse_json_data
 parse_csv_input: Any = scoring_server.parse_csv_input
-parse_parquet_input: Any = scoring_server.parse_parquet_input
+# MLflow reads Parquet since 3.10; before it, None is no content type, and `refuses_content_type` refuses Parquet.
+CONTENT_TYPE_PARQUET: str | None = getattr(scoring_server, "CONTENT_TYPE_PARQUET", None)
+parse_parquet_input: Any = getattr(scoring_server, "parse_parquet_input", None)
 predictions_to_json: Any = scoring_server.predictions_to_json
 unwrapped_predictions_to_json: Any = scoring_server.unwrapped_predictions_to_json
 parse_requirements: Any = _parse_requirements
@@ -144,6 +151,21 @@ def enter_serving_environment() -> None:
     `mlflow.pyfunc.scoring_server.init`.
     """
     _MLFLOW_IS_IN_SERVING_ENVIRONMENT.set("true")
+
+
+def hides_schema_details() -> bool:
+    """Whether MLFLOW_DISABLE_SCHEMA_DETAILS keeps columns and types out of errors.
+
+    MLflow has it since 3.2; here it holds for those before, too.
+    """
+    name = "MLFLOW_DISABLE_SCHEMA_DETAILS"
+    variable = getattr(environment_variables, name, None)
+    return bool((variable or environment_variables._BooleanEnvironmentVariable(name, False)).get())
+
+
+def error_class(error: MlflowException) -> str | None:
+    """MLflow's finer classification of an exception, such as SCHEMA_ENFORCEMENT_FAILED; None before MLflow 3.12."""
+    return getattr(error, "error_class", None)
 
 
 def has_own_code(flavors: dict[str, Any]) -> bool:

@@ -222,7 +222,7 @@ def _errors_told() -> Iterator[None]:
                 "under the request id of this answer.",
                 status=status_of_error_code(error.error_code),
                 reason=error.error_code,
-                error_class=error.error_class,
+                error_class=internals.error_class(error),
             ) from error
         raise ModelFailed(
             "The model raised an exception. It is in the server's log, under the request id of "

@@ -15,7 +15,6 @@ from itertools import islice
 from typing import Any
 
 import pydantic
-from mlflow.environment_variables import MLFLOW_DISABLE_SCHEMA_DETAILS
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.types import ParamSpec, Schema
@@ -285,11 +284,11 @@ class Explainer:
     ) -> InvalidPayload:
         reason, error_class = "BAD_REQUEST", None
         if isinstance(cause, MlflowException):
-            error_class = cause.error_class
+            error_class = internals.error_class(cause)
             natural = status_of_error_code(cause.error_code) is Status.INVALID_ARGUMENT
             # MLflow reports some bad payloads as its own internal errors, such as bad base64 for a type hint.
             reason = cause.error_code if natural else "INVALID_PARAMETER_VALUE"
-        if violations and MLFLOW_DISABLE_SCHEMA_DETAILS.get():
+        if violations and internals.hides_schema_details():
             return InvalidPayload("The payload does not fit the model.", reason=reason, error_class=error_class)
         named = tuple(violations[:MOST_VIOLATIONS])
         if named:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.models import Model
-from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPE_PARQUET, CONTENT_TYPES
+from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPES
 from mlflow.types import DataType
 
 from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
@@ -61,7 +61,7 @@ class ScoringCodec:
         try:
             if mime == CONTENT_TYPE_CSV:
                 return ModelInput(internals.parse_csv_input(StringIO(text), schema=self._input_schema))
-            if mime == CONTENT_TYPE_PARQUET:
+            if mime == internals.CONTENT_TYPE_PARQUET:
                 return ModelInput(internals.parse_parquet_input(BytesIO(text.encode())))
             parsed = internals.parse_json(text.encode(), self._metadata, self._input_schema)
             return ModelInput(parsed.data, parsed.params, bare_answer=parsed.is_unified_llm_input)

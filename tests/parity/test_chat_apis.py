@@ -147,8 +147,8 @@ def test_the_proto_file_has_them(address, paths, tmp_path):
     from grpc_tools import protoc
 
     from mlflow_grpc.config import Configuration
-    from mlflow_grpc.lifecycle import typed_contract
     from mlflow_grpc.settings import Settings
+    from mlflow_grpc.typed_contract import typed_contract
 
     models = tuple(ModelConfig(uri=str(path), name=name, endpoint=True) for name, path in paths.items())
     made = typed_contract(Settings(model_uri="m"), Configuration(models=models), make_lock=True)

@@ -13,13 +13,14 @@ from mlflow.pyfunc.loaders import chat_agent, chat_model, responses_agent
 from mlflow.pyfunc.model import PythonModel
 from mlflow.pyfunc.utils import data_validation
 from mlflow.types import type_hints
+from packaging.version import Version
 
 from mlflow_grpc.hosting import mlflow_internals as internals
+from tests.support.versions import MLFLOW
 
 PARAMETERS = {
     scoring_server._parse_json_data: ["data", "metadata", "input_schema"],
     scoring_server.parse_csv_input: ["csv_input", "schema"],
-    scoring_server.parse_parquet_input: ["parquet_input"],
     scoring_server.predictions_to_json: ["raw_predictions", "output", "metadata"],
     scoring_server.unwrapped_predictions_to_json: ["raw_predictions", "output"],
     scoring_server.invocations: ["data", "content_type", "model", "input_schema"],
@@ -29,6 +30,8 @@ PARAMETERS = {
     type_hints._validate_data_against_type_hint: ["data", "type_hint"],
     type_hints.model_validate: ["model", "values"],
 }
+if Version("3.10") <= MLFLOW:
+    PARAMETERS[scoring_server.parse_parquet_input] = ["parquet_input"]
 
 
 @pytest.mark.parametrize("function", PARAMETERS, ids=lambda function: function.__qualname__)
