@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 PORT ?= 50051
 MODEL_PATH ?= models/iris
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# uv looks for Pythons on the PATH, and pyenv has none of its own there; what is not found uv downloads.
+export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test stress starts bench check format protos lock image-test clean
+.PHONY: help install serve predict test test-mlflow test-python test-client stress starts bench check format protos lock image-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +43,39 @@ predict: $(VENV)/.runtime ## call the served example model
 
 test: $(VENV)/.dev ## run the whole test suite
 	$(BIN)/python -m pytest
+
+# MLflow is three distributions, which do not always appear at the same time; the one called mlflow has all modules.
+.venvs/mlflow-%/.ready: pyproject.toml client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) -e . -e ./client --group dev --group examples "mlflow<=$*"
+	$(BIN)/uv pip install --quiet --python $(@D) --no-deps "mlflow==$*"
+	@touch $@
+
+.venvs/python-%/.ready: requirements-dev.txt pyproject.toml client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $* $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) --require-hashes -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(@D) --no-deps -e . -e ./client
+	@touch $@
+
+.venvs/client-%/.ready: client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $* $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) --resolution lowest-direct -e ./client
+	@touch $@
+
+VERSIONS ?= 2.22.5 3.18.0
+test-mlflow: $(VERSIONS:%=.venvs/mlflow-%/.ready) ## compare with other versions of MLflow: VERSIONS="2.22.5 3.9.0", TESTS=tests/parity for all
+	@set -e; for version in $(VERSIONS); do \
+		echo "MLflow $$version"; .venvs/mlflow-$$version/bin/python -m pytest $(or $(TESTS),$(MLFLOW_TESTS)); done
+
+PYTHONS ?= 3.12 3.13
+test-python: $(PYTHONS:%=.venvs/python-%/.ready) ## test the server with other Pythons: PYTHONS="3.12 3.13"
+	@set -e; for python in $(PYTHONS); do \
+		echo "Python $$python"; .venvs/python-$$python/bin/python -m pytest $(or $(TESTS),$(PYTHON_TESTS)); done
+
+CLIENT_PYTHONS ?= 3.10
+test-client: $(CLIENT_PYTHONS:%=.venvs/client-%/.ready) ## test the client alone with its oldest Python, grpcio and protobuf
+	@set -e; for python in $(CLIENT_PYTHONS); do echo "Python $$python"; \
+		$(BIN)/python -m pytest tests/client/test_alone.py --client-python .venvs/client-$$python/bin/python; done
 
 stress: $(VENV)/.dev ## long runs under load and faults, some minutes
 	$(BIN)/python -m pytest -m stress

@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow
 import skops.io
 from mlflow.models import infer_signature
+from mlflow.sklearn import SUPPORTED_SERIALIZATION_FORMATS
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
@@ -38,7 +39,8 @@ def main(target: Path, package: Path | None = None) -> None:
     mlflow.sklearn.save_model(
         model,
         unfinished,
-        serialization_format="skops",
+        # MLflow before 3.9 knows pickles alone.
+        serialization_format="skops" if "skops" in SUPPORTED_SERIALIZATION_FORMATS else "cloudpickle",
         signature=infer_signature(features, model.predict(features)),
         input_example=features.head(2),
         pip_requirements=[f"{name}=={version}" for name, version in _versions()],

@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import sys
 
 import pytest
 
@@ -8,6 +9,12 @@ from mlflow_grpc import logs
 
 # Of containers, not of most users: what a process has not written yet when it ends is theirs.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--client-python", default=sys.executable, help="a Python with the client alone (tests/client/test_alone.py)"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,16 @@
 """The client for asyncio."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from mlflow_grpc_client import compat
 from mlflow_grpc_client.base import BaseClient
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream, left_s
 from mlflow_grpc_client.contract import Contract
@@ -17,6 +20,10 @@ from mlflow_grpc_client.payloads import to_json
 from mlflow_grpc_client.streams import AsyncAnswers, AsyncRequests, Outcomes
 from mlflow_grpc_client.typed import AsyncTypedModel, Steps
 from mlflow_grpc_client.wire import Model
+
+if TYPE_CHECKING:
+    # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
+    from typing_extensions import Self, Unpack
 
 
 class AsyncClient(BaseClient):
@@ -127,7 +134,7 @@ class AsyncClient(BaseClient):
                 return await self._ask(wanted, until)
             try:
                 shared = self._shared(await asyncio.wait_for(asyncio.shield(flight), left_s(until)))
-            except TimeoutError:
+            except asyncio.TimeoutError:  # Another class than TimeoutError before Python 3.11.
                 raise self._too_late(wanted.timeout_s) from None
             if shared is not None:
                 return shared
@@ -172,7 +179,7 @@ class AsyncClient(BaseClient):
         except asyncio.CancelledError:
             # grpcio cancels the calls of a channel that is closed, as if somebody had cancelled their tasks.
             task = asyncio.current_task()
-            if self._closed and task is not None and not task.cancelling():
+            if self._closed and task is not None and not compat.is_cancelled(task):
                 raise self._closed_failure() from None
             raise
         return self._read(call, answer)

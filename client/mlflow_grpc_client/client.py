@@ -1,11 +1,14 @@
 """The synchronous client."""
 
+from __future__ import annotations
+
+import concurrent.futures
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -18,6 +21,10 @@ from mlflow_grpc_client.payloads import to_json
 from mlflow_grpc_client.streams import Answers, Requests
 from mlflow_grpc_client.typed import Steps, TypedModel
 from mlflow_grpc_client.wire import Model
+
+if TYPE_CHECKING:
+    # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
+    from typing_extensions import Self, Unpack
 
 
 class Client(BaseClient):
@@ -187,12 +194,12 @@ class Client(BaseClient):
                 return self._ask(wanted, until, own)
             try:
                 shared = self._shared(flight.result(left_s(until)))
-            except TimeoutError:
+            except concurrent.futures.TimeoutError:  # Another class than TimeoutError before Python 3.11.
                 raise self._too_late(wanted.timeout_s) from None
             if shared is not None:
                 return shared
 
-    def _ask(self, wanted: Learn, until: float, flight: "Future[Contract | PredictError]") -> Contract:
+    def _ask(self, wanted: Learn, until: float, flight: Future[Contract | PredictError]) -> Contract:
         outcome: Contract | PredictError = self._given_up()
         try:
             contract: Contract = self._run(self._learning(wanted), until)

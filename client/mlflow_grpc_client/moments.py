@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client.payloads import kind_of, library
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _SECOND = dt.timedelta(seconds=1)
 _FIRST, _END = -62_135_596_800, 253_402_300_800
 """The first second of the years 1 to 9999, which a Timestamp has, and the one after the last."""
@@ -49,11 +49,11 @@ def seconds_and_nanos(value: Any, where: str) -> tuple[int, int]:
     if isinstance(value, library("numpy", "datetime64")):
         return _of_numpy(value, where)
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
-        value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+        value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.timezone.utc)
     if not isinstance(value, dt.datetime):
         raise TypeError(f"{where}: {kind_of(value)} is not a datetime")
     if value.tzinfo is None:
-        value = value.replace(tzinfo=dt.UTC)
+        value = value.replace(tzinfo=dt.timezone.utc)
     seconds, rest = divmod(value - _EPOCH, _SECOND)
     return _within_years(seconds, where), rest.microseconds * 1000
 

@@ -4,16 +4,23 @@ Rule of this module: what goes wrong with a caller's records is told to the call
 the records, and is raised behind the answers to those before.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from mlflow_grpc_client import compat
 from mlflow_grpc_client.errors import PredictError, failure
+
+if TYPE_CHECKING:
+    # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
+    from typing_extensions import Self
 
 Read = Callable[[bytes], Any]
 Fail = Callable[[grpc.RpcError], PredictError]
@@ -227,7 +234,7 @@ class AsyncAnswers:
             self._call, self._outcomes = await self._opening
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._is_over and task is not None and not task.cancelling():
+            if self._is_over and task is not None and not compat.is_cancelled(task):
                 raise StopAsyncIteration from None
             self._is_over = True
             raise
@@ -256,7 +263,7 @@ class AsyncAnswers:
         except asyncio.CancelledError:
             outcomes.is_over = True
             task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if task is None or compat.is_cancelled(task):
                 raise
             if self._is_over:
                 raise StopAsyncIteration from None

@@ -9,6 +9,7 @@ import mlflow
 import pytest
 from mlflow.models import infer_signature
 
+from tests.support import versions
 from tests.support.payloads import TEXTS
 from tests.support.servers import Caller, post, ready_address, start_mlflow_server, start_server
 
@@ -30,7 +31,7 @@ def flowers(tmp_path_factory):
     mlflow.sklearn.save_model(
         model,
         path,
-        serialization_format="skops",
+        serialization_format=versions.SKLEARN_FORMAT,
         signature=infer_signature(data, model.predict_proba(data)),
         input_example=data.head(3),
         pyfunc_predict_fn="predict_proba",

@@ -26,6 +26,7 @@ from mlflow_grpc.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 100.0
+MLFLOW_START_LIMIT_S = 300.0  # Imports MLflow twice, one after the other.
 
 
 class Process:
@@ -123,7 +124,11 @@ def start_mlflow_server(model: Path) -> tuple[Process, str]:
         [str(scripts / "mlflow"), "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"],
         env={"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},  # It starts uvicorn by name.
     )
-    process.wait_for(r"Uvicorn running on")
+    try:
+        process.wait_for(r"Uvicorn running on", timeout_s=MLFLOW_START_LIMIT_S)
+    except BaseException:
+        process.stop()
+        raise
     return process, f"http://127.0.0.1:{port}/invocations"
 
 

@@ -1,6 +1,14 @@
 """The MLflow that the tests run against."""
 
 import mlflow
+from mlflow.sklearn import SUPPORTED_SERIALIZATION_FORMATS
 from packaging.version import Version
 
-MLFLOW = Version(mlflow.__version__)
+
+def mlflow_is_before(version: str) -> bool:
+    """Whether the installed MLflow is older than a version."""
+    return Version(mlflow.__version__) < Version(version)
+
+
+SKLEARN_FORMAT = "skops" if "skops" in SUPPORTED_SERIALIZATION_FORMATS else "cloudpickle"
+"""How MLflow saves scikit-learn models without a warning: as skops, which MLflow before 3.9 does not know."""

@@ -13,10 +13,9 @@ from mlflow.pyfunc.loaders import chat_agent, chat_model, responses_agent
 from mlflow.pyfunc.model import PythonModel
 from mlflow.pyfunc.utils import data_validation
 from mlflow.types import type_hints
-from packaging.version import Version
 
 from mlflow_grpc.hosting import mlflow_internals as internals
-from tests.support.versions import MLFLOW
+from tests.support.versions import mlflow_is_before
 
 PARAMETERS = {
     scoring_server._parse_json_data: ["data", "metadata", "input_schema"],
@@ -30,7 +29,7 @@ PARAMETERS = {
     type_hints._validate_data_against_type_hint: ["data", "type_hint"],
     type_hints.model_validate: ["model", "values"],
 }
-if Version("3.10") <= MLFLOW:
+if not mlflow_is_before("3.10"):
     PARAMETERS[scoring_server.parse_parquet_input] = ["parquet_input"]
 
 

@@ -1,0 +1,33 @@
+"""The client in a Python of its own, in which the server need not be installed (`make test-client`)."""
+
+import subprocess
+from pathlib import Path
+
+from tests.support.servers import ROOT
+
+
+def test_the_client_alone(iris, request, tmp_path):
+    """It calls a server from a Python that has nothing but the client: the one of --client-python, or this one."""
+    python = Path(request.config.getoption("--client-python")).absolute()
+    done = subprocess.run(
+        [python, "-W", "error", ROOT / "tests" / "client" / "alone.py", iris.address],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("answered in Python")
+
+
+def test_the_command_alone(iris, request):
+    """So does its command."""
+    python = Path(request.config.getoption("--client-python")).absolute()
+    payload = (iris.path / "serving_input_example.json").read_text()
+    done = subprocess.run(
+        [python, "-m", "mlflow_grpc_client", "--address", iris.address, payload],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stdout == '{"predictions": ["setosa", "setosa"]}\n', done.stderr
