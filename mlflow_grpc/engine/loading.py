@@ -63,6 +63,8 @@ def import_libraries(models: Iterable[ModelConfig]) -> None:
 
         logs.adopt()
         logs.quiet(mlflow_internals.CHATTY_LOGGERS)
+        if not sys.stderr.isatty():
+            mlflow_internals.disable_progress_bars()
         if len(uris) > 1:
             fetching.import_clients(uris)
     if "" not in sys.path:

@@ -38,6 +38,7 @@ __all__ = [
     "SUPPORTED_FORMATS",
     "check_requirement",
     "default_store",
+    "disable_progress_bars",
     "enforce_schema",
     "enforce_type",
     "enter_serving_environment",
@@ -109,6 +110,11 @@ def default_store() -> Path | None:
         return None
     parsed = urlsplit(uri, allow_fragments=False)
     return Path(unquote(parsed.path[1:] if parsed.scheme == "sqlite" else parsed.path))
+
+
+def disable_progress_bars() -> None:
+    """Has MLflow draw no progress bar while it downloads files: in a log it is a line without a form."""
+    environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
 
 
 def import_database_stores() -> None:
