@@ -129,6 +129,7 @@ class _Reader:
 
     def _fill(self, record: Record, schema: dict[str, Any]) -> Record:
         required = schema.get("required", ())
+        record.is_closed = schema.get("additionalProperties") is False
         record.description = schema.get("description", "")
         for name, each in schema["properties"].items():
             record.fields.append(

@@ -186,7 +186,7 @@ class FileMaker:
             isinstance(kind, Tensor) and kind == row_of(kind) for kind in kinds
         ):
             return None
-        rows = Rows(self._book.derived[role])
+        rows = Rows(self._book.derived[role], is_closed=row.is_closed)
         descriptor = self.file.message_type.add(name=rows.name)
         descriptor.reserved_name.extend(self._descriptor(row.name).reserved_name)
         descriptor.reserved_range.extend(self._descriptor(row.name).reserved_range)
@@ -235,7 +235,7 @@ class FileMaker:
         if key in self._known:
             found: Message = self._known[key]
             return found
-        message = Message(self._book.name(key, role, "message"))
+        message = Message(self._book.name(key, role, "message"), is_closed=record.is_closed)
         self._known[key] = message
         descriptor = self.file.message_type.add(name=message.name)
         self.comments[message.name, ""] = record.description

@@ -68,7 +68,8 @@ def _type(spec: dict[str, Any], name: str) -> Type:
         case "map":
             return MapOf(_type(spec["values"], name))
         case "object":
-            return Record(name, [_field({**each, "name": key}) for key, each in spec["properties"].items()])
+            fields = [_field({**each, "name": key}) for key, each in spec["properties"].items()]
+            return Record(name, fields, is_closed=True)
         case "any":
             return AnyValue()
         case kind:

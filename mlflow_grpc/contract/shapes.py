@@ -78,6 +78,8 @@ class Message:
     slots: list["Slot"] = field(default_factory=list)
     extra: str = ""
     """The field for what a value has beside these, a map of google.protobuf.Value; empty if it has nothing else."""
+    is_closed: bool = False
+    """Whether a message with a field that is none of these is refused."""
 
 
 Shape = Plain | Words | Timestamp | Value | Array | OneOf | Boxed | Message
@@ -114,6 +116,8 @@ class Rows:
 
     name: str
     columns: list[Column] = field(default_factory=list)
+    is_closed: bool = False
+    """Whether a message with a field that is none of these is refused."""
 
 
 @dataclass(frozen=True)

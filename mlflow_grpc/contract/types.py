@@ -116,6 +116,8 @@ class Record:
     description: str = ""
     open: bool = False
     """Whether a value may have fields beside these."""
+    is_closed: bool = False
+    """Whether the model refuses a record with a field that is none of these."""
 
 
 Type = Scalar | Enumeration | ListOf | MapOf | Union | AnyValue | Tensor | Record

@@ -158,7 +158,7 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> L
         return _decorated(model, config)
     if (config.payload or settings.payload) is Payload.TEXT:
         return Loaded(model, TextCodec(), batching_reason="its payload is text")
-    codec = ScoringCodec(model.metadata, model.loader_module, model.type_hint)
+    codec = ScoringCodec(model.metadata, model.loader_module, model.item_hint)
     decoder = decoder_for(model.metadata)
     if decoder is None:
         reason = "the signature is not one of plain columns or a plain tensor"

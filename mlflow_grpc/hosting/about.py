@@ -12,22 +12,23 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow_grpc.contract import json_schema, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor, has_tensors
-from mlflow_grpc.hosting import chat
+from mlflow_grpc.hosting import chat, type_hints
 from mlflow_grpc.hosting.model import About, SchemaTexts
 
 
-def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str) -> About:
+def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hint: Any) -> About:
     """What a loaded model says of itself.
 
     Args:
         model: The model.
         flavors: Those that it was logged with.
         payload: The example payload that was logged with it; empty if there is none.
+        item_hint: The type of one item of the input, if MLflow validates by a type hint.
 
     """
     metadata = model.metadata
     signature = metadata.signature.to_dict() if metadata.signature is not None else {}
-    contract = _contract_of(signature, model)
+    contract = _contract_of(signature, model, item_hint)
     return About(
         flavors=flavors,
         run_id=_text(metadata.run_id),
@@ -41,10 +42,10 @@ def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str) -> Abou
     )
 
 
-def _contract_of(signature: dict[str, Any], model: PyFuncModel) -> Contract:
+def _contract_of(signature: dict[str, Any], model: PyFuncModel, item_hint: Any) -> Contract:
     """The contract of a signature; one of nothing but an obstacle, if the signature has what no message can hold."""
     try:
-        return chat.completed(mlflow_schema.contract_of(signature), model)
+        return type_hints.refined(chat.completed(mlflow_schema.contract_of(signature), model), item_hint)
     except mlflow_schema.UnknownTypeError as error:
         return Contract(obstacle=str(error))
 

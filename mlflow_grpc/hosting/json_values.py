@@ -83,6 +83,7 @@ class Place:
         self.is_base64 = "base64" in formats
         self.is_binary = "binary" in formats
         self.is_moment = "date-time" in formats
+        self.is_naive = self.is_moment and all(NAIVE in each for each in texts if each.get("format") == "date-time")
         self.is_only_bytes = bool(formats) and set(formats) <= {"base64", "binary"}
         self.in_json = next((each[BYTES_IN_JSON] for each in texts if BYTES_IN_JSON in each), "utf8")
 
@@ -129,18 +130,35 @@ def _item(schema: dict[str, Any], place: int) -> Any:
     return (items[place] if place < len(items) else None) if isinstance(items, list) else items
 
 
-def may_have_zone(schema: Any) -> bool:
-    """Whether points in time may have a zone, by a JSON Schema in detail: not if there are only naive ones."""
-    zones = list(_zones(schema))
-    return any(zones) or not zones
+def has_naive(schema: Any) -> bool:
+    """Whether a JSON Schema in detail has points in time without a zone anywhere."""
+    if isinstance(schema, dict) and NAIVE in schema:
+        return True
+    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return any(map(has_naive, parts))
 
 
-def _zones(schema: Any) -> Iterator[bool]:
-    if isinstance(schema, dict) and schema.get("format") == "date-time":
-        yield NAIVE not in schema
-    elif isinstance(schema, dict | list):
-        for each in schema.values() if isinstance(schema, dict) else schema:
-            yield from _zones(each)
+def without_zones(value: Any, place: Place) -> Any:
+    """A record with its points in time, which are in UTC, as the schema takes them: without a zone where none may be.
+
+    Args:
+        value: Dictionaries and lists, with texts that end with Z.
+        place: Where it stands, by a schema in detail.
+
+    """
+    if isinstance(value, dict):
+        return {key: without_zones(each, place.part(key)) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_zones(each, place.part(number)) for number, each in enumerate(value)]
+    return value.removesuffix("Z") if isinstance(value, str) and place.is_naive and _is_moment(value) else value
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def holds_bytes(value: Any) -> bool:

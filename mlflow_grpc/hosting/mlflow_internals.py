@@ -47,7 +47,6 @@ __all__ = [
     "has_own_code",
     "hides_schema_details",
     "import_database_stores",
-    "input_type_hint",
     "input_was_refused",
     "is_signature_from_type_hint",
     "is_tracking_uri_set",
@@ -191,12 +190,6 @@ def forget_model_from_code() -> None:
 def is_signature_from_type_hint(metadata: Model) -> bool:
     """Whether the payload's `inputs` go to the model as they are, to be checked against its type hint."""
     return bool(metadata._is_signature_from_type_hint())
-
-
-def input_type_hint(model: PyFuncModel) -> Any:
-    """The type hint of the model's input; None if it has none."""
-    hints = getattr(getattr(model._model_impl, "python_model", None), "predict_type_hints", None)
-    return getattr(hints, "input", None)
 
 
 def enforce_schema(data: Any, input_schema: Any, flavor: str | None) -> None:

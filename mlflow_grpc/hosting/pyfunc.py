@@ -22,7 +22,7 @@ from mlflow.pyfunc import PyFuncModel
 
 from mlflow_grpc.contract import lock
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
-from mlflow_grpc.hosting import arrays, own_code, rounding
+from mlflow_grpc.hosting import arrays, own_code, rounding, type_hints
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.about import about_of
 from mlflow_grpc.hosting.classes import one_line
@@ -100,17 +100,13 @@ class PyfuncModel:
         self._direct = internals.predict_function(model)
         flavors = [flavor for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)
-        self.about = about_of(model, tuple(flavors), payload)
+        self.item_hint = type_hints.item_hint(model)
+        self.about = about_of(model, tuple(flavors), payload, self.item_hint)
 
     @property
     def rows_are_independent(self) -> bool:
         """Whether the flavor is one whose models predict each row by itself."""
         return self.loader_module in ROW_WISE_LOADERS
-
-    @property
-    def type_hint(self) -> Any:
-        """The type hint of the model's input; None if it has none."""
-        return internals.input_type_hint(self._model)
 
     @property
     def example(self) -> str | None:

@@ -17,7 +17,7 @@ import pydantic.v1
 import pydantic_core
 
 from mlflow_grpc.errors import FieldViolation, ModelFailed, StartError
-from mlflow_grpc.hosting.json_values import InDetail, Place, encoded, holds_bytes, in_full, may_have_zone
+from mlflow_grpc.hosting.json_values import InDetail, Place, encoded, has_naive, holds_bytes, in_full, without_zones
 
 
 class RecordRefused(Exception):
@@ -49,9 +49,8 @@ class RecordSchema(Protocol):
         """The names that a record may have at its top."""
         ...
 
-    @property
-    def moments_have_zone(self) -> bool:
-        """Whether points in time are to be given with their zone."""
+    def of_message(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record of a message, whose points in time end with Z, as `parse` takes it."""
         ...
 
     def parse(self, record: dict[str, Any]) -> Any:
@@ -97,10 +96,9 @@ def schema_of(inputs: Any, outputs: Any) -> RecordSchema:
 class _Outputs(ABC):
     """What all libraries have in common: how outputs are written."""
 
-    @property
-    def moments_have_zone(self) -> bool:
-        """As JSON Schema's date-time has it."""
-        return True
+    def of_message(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record of a message as it is: JSON Schema's date-time has a zone."""
+        return record
 
     def dump(self, output: Any) -> Any:
         """An output as JSON values."""
@@ -160,10 +158,16 @@ class _Pydantic(_Outputs):
     def _in_detail(self) -> dict[str, Any]:
         return self._inputs.model_json_schema(schema_generator=InDetail)
 
-    @property
-    def moments_have_zone(self) -> bool:
-        """Not where the schema has but naive ones."""
-        return may_have_zone(self._in_detail)
+    def of_message(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record of a message without a zone in the points in time that are naive."""
+        if not self._has_naive:
+            return record
+        found: dict[str, Any] = without_zones(record, self._place_of_inputs)
+        return found
+
+    @cached_property
+    def _has_naive(self) -> bool:
+        return has_naive(self._in_detail)
 
 
 def _aliases(alias: str | pydantic.AliasPath | pydantic.AliasChoices | None) -> Iterator[str]:

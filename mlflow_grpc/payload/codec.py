@@ -45,6 +45,10 @@ class Records:
     """By their names, a value for each record, or one array with a row for each."""
     count: int
 
+    def part(self, first: int, last: int) -> "Records":
+        """The records of some rows, without the last."""
+        return Records({name: column[first:last] for name, column in self.columns.items()}, last - first)
+
     def each(self) -> Iterator[dict[str, Any]]:
         """One record after the other, without what is absent."""
         for place in range(self.count):
@@ -84,6 +88,8 @@ class RecordCodec(Codec, Protocol):
 
     moments_have_zone: bool
     """Whether a point in time ends with Z in a record; else it is UTC and says nothing."""
+    refuses_missing: bool
+    """Whether records without a field that they need are refused by its name; else one is not to be handed over."""
 
     def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
         """Takes one record, or the array that the whole input is.

@@ -40,24 +40,26 @@ class Source(Enum):
     """What a payload was, before it came here as JSON; places are named as the caller has written them."""
 
     JSON = "a payload"
-    RECORD = "a message of one record"
-    ROWS = "a message of rows in columns"
+    RECORD = "a message of the model's own types"
 
 
 class Explainer:
     """Explains refusals for one model."""
 
-    def __init__(self, metadata: Model, loader_module: str | None, type_hint: Any = None) -> None:
+    def __init__(
+        self, metadata: Model, loader_module: str | None, item_hint: Any = None, *, schema: Schema | None = None
+    ) -> None:
         """Args:
         metadata: Of the model.
         loader_module: Of the model's flavor.
-        type_hint: Of the model's input, if it has one and it is known.
+        item_hint: The type of one item of the input, if MLflow validates by a type hint.
+        schema: The input schema, if it is to be read with other names than the model's own has.
         """
         self._metadata = metadata
         self._loader_module = loader_module
-        self._schema: Schema | None = metadata.get_input_schema()
+        self._schema: Schema | None = metadata.get_input_schema() if schema is None else schema
         self._params = metadata.get_params_schema()
-        self._item_hint = hint_faults.item_of(type_hint)
+        self._item_hint = item_hint
 
     def explain_json(self, text: str, cause: BaseException | None, source: Source = Source.JSON) -> InvalidPayload:
         """Explains why a JSON payload was refused, by the first of these that applies: the JSON, its outer
@@ -76,6 +78,12 @@ class Explainer:
             return self._refusal("The payload is not valid JSON: it starts like UTF-16 or UTF-32 and is not.", cause)
         except ValueError:
             return self._refusal("The payload holds an integer with too many digits to be parsed.", cause)
+        return self.explain_payload(payload, cause, source)
+
+    def explain_payload(
+        self, payload: Any, cause: BaseException | None, source: Source = Source.JSON
+    ) -> InvalidPayload:
+        """Explains why a payload was refused that has been parsed."""
         try:
             return self._explain_document(payload, cause, source)
         except Exception:  # noqa: BLE001
@@ -173,7 +181,7 @@ class Explainer:
 
     def _hint_violations(self, items: list[Any], of: Any, source: Source) -> Iterator[FieldViolation]:
         for index, item in enumerate(items):
-            path = {Source.JSON: f"inputs[{index}]", Source.RECORD: "value", Source.ROWS: f"value[{index}]"}[source]
+            path = f"inputs[{index}]" if source is Source.JSON else "value"
             for fault in hint_faults.within_hint(item, of, self._item_hint, path):
                 yield FieldViolation(fault.path, f"{fault.problem}; {fault.remedy}")
 
@@ -301,7 +309,6 @@ class Explainer:
 _PATHS: dict[Source, Callable[[str, int, str], str]] = {
     Source.JSON: lambda label, row, path: path,
     Source.RECORD: lambda label, row, path: label or "the record",
-    Source.ROWS: lambda label, row, path: f"{label}[{row}]" if label else f"row {row}",
 }
 
 

@@ -31,11 +31,6 @@ _OWN = frozenset({"value_error", "assertion_error"})
 """Errors of the model's own validators."""
 
 
-def item_of(hint: Any) -> Any:
-    """What a type hint of a model says of one input; None if it is no list of such."""
-    return _last_argument(hint) if get_origin(hint) is list else None
-
-
 def within_hint(value: Any, of: Any, hint: Any, path: str) -> Iterator[Fault]:
     """The faults of a value for a type hint.
 

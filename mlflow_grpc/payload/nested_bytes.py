@@ -24,7 +24,7 @@ class NestedBytes:
         self._by_name = {str(each.name): found for each, found in zip(specs, self._are, strict=True)}
 
     def as_texts(self, columns: dict[str, Any]) -> dict[str, Any]:
-        """The columns of one record, or of any number, with texts for such bytes.
+        """The columns of one record with texts for such bytes.
 
         Raises:
             InvalidPayload: There are some that no text says.
@@ -35,6 +35,17 @@ class NestedBytes:
         return {
             name: _as_texts(value, name) if self._by_name.get(name, self._are[place]) else value
             for place, (name, value) in enumerate(columns.items())
+        }
+
+    def of_rows(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """The columns of any number of records with texts for such bytes; raises what `as_texts` raises."""
+        if not any(self._are):
+            return columns
+        return {
+            name: [_as_texts(item, f"[{row}].{name}") for row, item in enumerate(values)]
+            if self._by_name.get(name, self._are[place])
+            else values
+            for place, (name, values) in enumerate(columns.items())
         }
 
 

@@ -32,9 +32,11 @@ NO_FORM = "The model returned something that has no JSON form. Let it return an 
 class RecordsCodec:
     """The formats of one MLModel package."""
 
+    moments_have_zone = True
+    refuses_missing = True
+
     def __init__(self, schema: RecordSchema) -> None:
         self._schema = schema
-        self.moments_have_zone = schema.moments_have_zone
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses and checks records.
@@ -85,7 +87,7 @@ class RecordsCodec:
     def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
         """Checks one record."""
         try:
-            return ModelInput([self._schema.parse(record)])
+            return ModelInput([self._schema.parse(self._schema.of_message(record))])
         except RecordRefused as refused:
             raise InvalidPayload(**refused.words()) from None
 
@@ -99,7 +101,7 @@ class RecordsCodec:
 
     def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
         """Checks one record after the other."""
-        return ModelInput(self._checked(records.each(), bare=False))
+        return ModelInput(self._checked(map(self._schema.of_message, records.each()), bare=False))
 
     def explain_records(
         self, records: Records, params: dict[str, Any] | None, cause: BaseException | None

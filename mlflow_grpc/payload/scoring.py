@@ -13,17 +13,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPES
 from mlflow.types import DataType
 
 from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting import type_hints
 from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.payload.codec import ABSENT, ModelInput, Records
-from mlflow_grpc.payload.explain import Explainer, Source
+from mlflow_grpc.payload.explain import Explainer
+from mlflow_grpc.payload.native_values import NativeValues
 from mlflow_grpc.payload.nested_bytes import NestedBytes
 from mlflow_grpc.payload.predictions import Predictions
+from mlflow_grpc.payload.record_refusals import RecordRefusals
 
 
 class ScoringCodec:
@@ -34,20 +38,24 @@ class ScoringCodec:
     """
 
     moments_have_zone = False
+    refuses_missing = False
 
-    def __init__(self, metadata: Model, loader_module: str | None, type_hint: Any = None) -> None:
+    def __init__(self, metadata: Model, loader_module: str | None, item_hint: Any = None) -> None:
         """Args:
-        metadata: Of the model.
-        loader_module: Of the model's flavor.
-        type_hint: Of the model's input, if it has one and it is known.
+        metadata: The model's.
+        loader_module: The module that loads its flavor.
+        item_hint: The type of one item of the input, if MLflow validates by a type hint.
         """
         self._metadata = metadata
         self._input_schema = metadata.get_input_schema()
-        self._explainer = Explainer(metadata, loader_module, type_hint)
+        self._explainer = Explainer(metadata, loader_module, item_hint)
         self._scalars = _scalars(metadata)
         self._labels = _labels(metadata)
         self._needs_no_field = bool(self._labels) and not any(spec.required for spec in self._input_schema)
         self._is_hinted = internals.is_signature_from_type_hint(metadata)
+        self._natives = NativeValues(metadata, item_hint)
+        self._refusals = RecordRefusals(metadata, loader_module, item_hint, self._natives)
+        self._loader_module, self._item_hint = loader_module, item_hint
         self._bytes = NestedBytes(None if self._is_hinted else self._input_schema)
         self._predictions = Predictions(metadata.get_output_schema())
 
@@ -63,14 +71,17 @@ class ScoringCodec:
                 return ModelInput(internals.parse_csv_input(StringIO(text), schema=self._input_schema))
             if mime == internals.CONTENT_TYPE_PARQUET:
                 return ModelInput(internals.parse_parquet_input(BytesIO(text.encode())))
-            parsed = internals.parse_json(text.encode(), self._metadata, self._input_schema)
-            return ModelInput(parsed.data, parsed.params, bare_answer=parsed.is_unified_llm_input)
+            return self._parsed(text.encode())
         except MemoryError:
             raise
         except Exception as error:
             # MLflow answers 400 to what it foresaw. What it did not foresee crashes it (500): nesting
             # too deep, integers of 5,000 digits, a dict as column name. The payload is at fault in both.
             raise InputRefused from error
+
+    def _parsed(self, payload: Any) -> ModelInput:
+        parsed = internals.parse_json(payload, self._metadata, self._input_schema)
+        return ModelInput(parsed.data, parsed.params, bare_answer=parsed.is_unified_llm_input)
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
         """Writes the answer as MLflow does: ASCII JSON with bare NaN and Infinity."""
@@ -106,11 +117,20 @@ class ScoringCodec:
                 f"The record has no field: give one of {', '.join(islice(self._labels, 20))} at least.",
                 reason="INVALID_PARAMETER_VALUE",
             )
-        return self.decode(self._as_json(record, params), None)
+        return self._decode_values(self._as_json(record, params))
+
+    def _decode_values(self, text: str) -> ModelInput:
+        """Takes the JSON of records, some of whose values MLflow takes in no form that JSON has."""
+        try:
+            return self._natives.restored(self._parsed(self._natives.payload(text)))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise InputRefused from error
 
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
         """Finds the words for a refusal."""
-        return self._explainer.explain_json(self._as_json(record, params), cause, Source.RECORD)
+        return self._refusals.of(self._as_json(record, params), cause)
 
     def decode_columns(self, columns: dict[str, Any]) -> ModelInput | None:
         """A frame of them, where the columns have names and types that MLflow's parser would leave as they are."""
@@ -122,13 +142,39 @@ class ScoringCodec:
 
     def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
         """Takes records the way that the same ones as JSON go, so that they come to the same."""
-        return self.decode(self._rows_as_json(records, params), None)
+        return self._decode_values(self._rows_as_json(records, params))
 
     def explain_records(
         self, records: Records, params: dict[str, Any] | None, cause: BaseException | None
     ) -> InvalidPayload:
-        """Finds the words for a refusal."""
-        return self._explainer.explain_json(self._rows_as_json(records, params), cause, Source.ROWS)
+        """Finds the words for a refusal, and the first record that is refused by itself."""
+        place = self._first_refused(records)
+        if place is None:
+            return self._refusals.of(self._rows_as_json(records, params), cause)
+        return self._refusals.of(self._rows_as_json(records.part(place, place + 1), None), cause, f"[{place}]")
+
+    def _first_refused(self, records: Records) -> int | None:
+        """The place of the first record that MLflow refuses; None if it takes all without their params.
+
+        Halves are tried, so it is asked few times, and only errors pay.
+        """
+        if not self._is_refused(records):
+            return None
+        first, last = 0, records.count
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (first, middle) if self._is_refused(records.part(first, middle)) else (middle, last)
+        return first if self._is_refused(records.part(first, last)) else None
+
+    def _is_refused(self, records: Records) -> bool:
+        try:
+            data = self.decode_records(records, None).data
+            if self._is_hinted:
+                return any(any(type_hints.problems(self._item_hint, item)) for item in data)
+            internals.enforce_schema(data, self._input_schema, self._loader_module)
+        except (InputRefused, InvalidPayload, MlflowException):
+            return True
+        return False
 
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """What was predicted for each of so many rows."""
@@ -167,7 +213,7 @@ class ScoringCodec:
         if self._input_schema is not None and self._input_schema.is_tensor_spec():
             inputs = columns if self._input_schema.has_input_names() else next(iter(columns.values()))
             return self._dumped({"inputs": inputs}, params)
-        columns = self._bytes.as_texts(columns)
+        columns = self._bytes.of_rows(columns)
         if self._labels:
             rows = list(zip(*columns.values(), strict=True))
             payload = {"dataframe_split": {"columns": [self._labels[name] for name in columns], "data": rows}}

@@ -25,7 +25,7 @@ from mlflow_grpc.contract.shapes import (
     Words,
 )
 from mlflow_grpc.contract.types import Contract, Tensor
-from mlflow_grpc.errors import FieldViolation, InvalidPayload
+from mlflow_grpc.errors import InvalidPayload
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.typed_reader import Reader
 from mlflow_grpc.payload.typed_values import as_unwritable, unwritable
@@ -49,7 +49,7 @@ class TypedCodec:
         self._output_class = output_class
         self._is_array = isinstance(contract.inputs, Tensor)
         self._tensors = _batched_tensors(contract)
-        self._reader = Reader(with_zone=codec.moments_have_zone)
+        self._reader = Reader(with_zone=codec.moments_have_zone, refuses_missing=not codec.refuses_missing)
         self._is_bare = not self._has_named_output(contract)
         self._only = _only_plain(messages.output.slots) if self._is_bare else None
         slots = messages.input.slots
@@ -145,8 +145,6 @@ class TypedCodec:
     def _record(self, message: Any) -> tuple[Any, dict[str, Any] | None]:
         params = self.params(message)
         record = self._reader.record(message, self._messages.input, "")
-        if self._is_array and "value" not in record:
-            raise InvalidPayload("The field value is missing.", violations=(FieldViolation("value", "is missing"),))
         for name in self._tensors & record.keys():
             record[name] = np.asarray(record[name])[np.newaxis]
         return (np.asarray(record["value"]) if self._is_array else record), params

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
@@ -21,15 +22,29 @@ MOST_EMPTY = 1_000
 class Reader:
     """Reads messages into records."""
 
-    def __init__(self, *, with_zone: bool) -> None:
+    def __init__(self, *, with_zone: bool, refuses_missing: bool = False) -> None:
+        """Args:
+        with_zone: Whether points in time end with Z.
+        refuses_missing: Whether a record without a field that it needs is refused.
+        """
         self._with_zone = with_zone
+        self._refuses_missing = refuses_missing
 
     def record(self, message: Any, shape: Message, path: str) -> dict[str, Any]:
-        """The fields that are there, by the names of their columns; None for what has to be there and may be null."""
+        """The fields that are there, by the names of their columns; None for what has to be there and may be null.
+
+        Raises:
+            InvalidPayload: It lacks a field, has one that a closed record does not, or a value that none may have.
+
+        """
+        if shape.is_closed:
+            refuse_unknown(message, path)
+        if self._refuses_missing:
+            self._check_needed(message, shape, path)
         record = {}
-        for place, slot in enumerate(shape.slots):
-            where = f"{path}.{slot.source.name or place}".lstrip(".")
-            name = slot.source.name or slot.name
+        for slot in shape.slots:
+            name = label(slot)
+            where = f"{path}.{name}".lstrip(".")
             if slot.form == "one":
                 if message.HasField(slot.name) and not self._is_unspecified(message, slot):
                     record[name] = self._value(getattr(message, slot.name), slot.shape, where)
@@ -38,6 +53,15 @@ class Reader:
             elif (found := getattr(message, slot.name)) or slot.source.required:
                 record[name] = self._many(found, slot, where)
         return record
+
+    def _check_needed(self, message: Any, shape: Message, path: str) -> None:
+        absent = [
+            f"{path}.{label(slot)}".lstrip(".")
+            for slot in shape.slots
+            if slot.form == "one" and slot.source.needs_value and not message.HasField(slot.name)
+        ]
+        if absent:
+            raise missing(absent)
 
     @staticmethod
     def _is_unspecified(message: Any, slot: Slot) -> bool:
@@ -48,7 +72,7 @@ class Reader:
         if isinstance(slot.shape, Plain) and not nulls:
             return list(found)
         values = [
-            nothing(slot) if place in nulls else self._value(each, slot.shape, f"{where}[{place}]")
+            nothing(slot) if place in nulls else self._value(each, slot.shape, f"[{place}].{where}")
             for place, each in enumerate(found)
         ]
         return _of_one_length(values) if isinstance(slot.shape, Timestamp) and not self._with_zone else values
@@ -102,6 +126,42 @@ class Reader:
         except ValueError:
             _refuse(where, "is no point in time between the years 1 and 9999")
         return text if self._with_zone else text.removesuffix("Z")
+
+
+def label(slot: Slot) -> str:
+    """What a field is called in errors: as in the model, and as in the message if it has no name there."""
+    return slot.source.name or slot.name
+
+
+def refuse_unknown(message: Any, where: str) -> None:
+    """Refuses a message with a field that its type does not have.
+
+    Raises:
+        InvalidPayload: It has.
+
+    """
+    unknown = UnknownFieldSet(message)
+    numbers = sorted({unknown[place].field_number for place in range(len(unknown))})
+    if numbers:
+        fields = [f"{where}.{number}".lstrip(".") for number in numbers]
+        raise InvalidPayload(
+            f"{where or 'The record'} has fields that the model does not have, of the numbers "
+            f"{', '.join(map(str, numbers))}.",
+            reason="INVALID_PARAMETER_VALUE",
+            error_class="SCHEMA_ENFORCEMENT_FAILED",
+            violations=tuple(FieldViolation(field, "the model has no such field") for field in fields),
+        )
+
+
+def missing(names: list[str]) -> InvalidPayload:
+    """The refusal of a record without fields that the model needs."""
+    words = "missing, and the model needs it"
+    return InvalidPayload(
+        f"The record does not fit the model's signature: {'; '.join(f'{name}: {words}' for name in names)}.",
+        reason="INVALID_PARAMETER_VALUE",
+        error_class="SCHEMA_ENFORCEMENT_FAILED",
+        violations=tuple(FieldViolation(name, words) for name in names),
+    )
 
 
 def nothing(slot: Slot) -> Any:

@@ -17,7 +17,7 @@ from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnwritableAnswer
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.typed import TypedCodec
-from mlflow_grpc.payload.typed_reader import Reader, nothing
+from mlflow_grpc.payload.typed_reader import Reader, label, nothing, refuse_unknown
 from mlflow_grpc.payload.typed_values import as_unwritable, is_nothing, unwritable
 from mlflow_grpc.payload.typed_writer import extend, put
 
@@ -51,9 +51,10 @@ class RowsCodec:
         self._one = one
         self._codec = codec
         self._columns = batch.inputs.columns
+        self._is_closed = batch.inputs.is_closed
         self._outputs = batch.outputs.columns
         self._output_class = output_class
-        self._reader = Reader(with_zone=codec.moments_have_zone)
+        self._reader = Reader(with_zone=codec.moments_have_zone, refuses_missing=not codec.refuses_missing)
         self._is_tensor = len(self._outputs) == 1 and isinstance(self._outputs[0].slot.shape, Array)
         self._is_plain = not any(column.nulls for column in self._columns) and all(
             isinstance(column.slot.shape, Plain | Array) for column in self._columns
@@ -88,6 +89,8 @@ class RowsCodec:
             InputRefused: A row does not fit; `explain` says why.
 
         """
+        if self._is_closed:
+            refuse_unknown(message, "")
         params = self._one.params(message)
         columns = self._arrays(message) if params is None else None
         decoded = self._codec.decode_columns(columns) if columns is not None else None
@@ -125,16 +128,16 @@ class RowsCodec:
             InvalidPayload: It has none, or columns of different lengths.
 
         """
-        counts = {column.slot.name: self._count(message, column) for column in self._columns}
+        counts = {label(column.slot): self._count(message, column) for column in self._columns}
         most = max(counts.values())
         if not most:
             _refuse(
-                {column.slot.name: "has no rows" for column in self._columns if not column.nulls}, "there are no rows"
+                {label(column.slot): "has no rows" for column in self._columns if not column.nulls}, "there are no rows"
             )
         wrong = {
-            column.slot.name: f"has {counts[column.slot.name]} rows"
-            for column in self._columns
-            if counts[column.slot.name] != most and (counts[column.slot.name] or column.slot.source.needs_value)
+            name: f"has {counts[name]} rows"
+            for name, column in zip(counts, self._columns, strict=True)
+            if counts[name] != most and (counts[name] or column.slot.source.needs_value)
         }
         if wrong:
             _refuse(wrong, f"each column must have an entry for each of {most} rows")
@@ -152,10 +155,10 @@ class RowsCodec:
     def _records(self, message: Any) -> Records:
         count = self.count(message)
         columns: dict[str, Any] = {}
-        for place, column in enumerate(self._columns):
+        for column in self._columns:
             slot = column.slot
             found = getattr(message, slot.name)
-            where = slot.source.name or str(place)
+            where = label(slot)
             if isinstance(slot.shape, Array) and slot.form == "one":
                 if message.HasField(slot.name):
                     columns[slot.source.name or slot.name] = self._reader.tensor(found, slot.shape, count, where)

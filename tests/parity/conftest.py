@@ -40,7 +40,7 @@ def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Orac
             if name not in made:
                 path = zoo_path(name)
                 model = pyfunc.load(fetching.fetch(str(path)), name=name)
-                codec = ScoringCodec(model.metadata, model.loader_module, model.type_hint)
+                codec = ScoringCodec(model.metadata, model.loader_module, model.item_hint)
                 server = stack.enter_context(serving(model, codec))
                 made[name] = (oracle_of(path), stack.enter_context(Caller(server.address)), model)
             return made[name]

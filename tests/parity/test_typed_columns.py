@@ -115,7 +115,7 @@ def test_bytes_that_no_text_says(pair, data, field, wrap, where):
     value = wrap(b64(data))
     for method, fields, at in (
         (f"{name}_predict", {field: value}, where),
-        (f"{name}_predict_batch", {field: [wrap(""), value]}, f"{field}[1]{where.removeprefix(field)}"),
+        (f"{name}_predict_batch", {field: [wrap(""), value]}, f"[1].{where}"),
     ):
         with pytest.raises(grpc.RpcError) as caught:
             typed(method, fields)
@@ -149,9 +149,9 @@ def test_nesting_that_protobuf_does_not_read(pair):
 
 
 def test_a_type_hint_without_its_value(pair):
-    """It is null to MLflow, which takes that for no text; no call without a row is made of it."""
+    """It is null to MLflow, which takes that for no text; so it is refused by the name that its field has."""
     oracle, call, _ = pair("hint_str")
     assert oracle(json.dumps({"inputs": [None]}), "application/json")[0] == 400
     status, details = TypedCaller(call.channel).outcome("hint_str_predict", {})
     assert status == "INVALID_ARGUMENT"
-    assert "each item of inputs must be string" in details
+    assert "value: missing, and the model needs it" in details

@@ -10,6 +10,7 @@ from ml_base import MLModel
 from pydantic import (
     AliasChoices,
     AliasPath,
+    AwareDatetime,
     Base64Bytes,
     BaseModel,
     ConfigDict,
@@ -139,6 +140,21 @@ class NaiveSchema(BaseModel):
 
 
 Naive = echo(NaiveSchema, "Naive")
+
+
+class ZonesSchema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    any: datetime
+    naive: NaiveDatetime
+    aware: AwareDatetime
+    either: NaiveDatetime | AwareDatetime
+    by_name: dict[str, NaiveDatetime] = {}
+    inner: NaiveSchema | None = None
+    text: str = ""
+
+
+Zones = echo(ZonesSchema, "Zones")
 
 
 class StrictSchema(BaseModel):

@@ -7,7 +7,7 @@ import datetime
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 import mlflow
@@ -267,7 +267,7 @@ def _more_signatures() -> dict[str, ModelSignature | None]:
     """Of models that are called with types alone."""
     picture = Object([Property("data", DataType.binary)])
     return {
-        "numbered": _columns(ColSpec(DataType.long, 0), ColSpec(DataType.double, 1)),
+        "numbered": _columns(ColSpec(DataType.long, cast("str", 0)), ColSpec(DataType.double, cast("str", 1))),
         "unnamed_binary": _columns(ColSpec(DataType.binary)),
         "unnamed_datetime": _columns(ColSpec(DataType.datetime)),
         "unnamed_any": _columns(ColSpec(AnyType())),

@@ -15,6 +15,7 @@ from mlflow.pyfunc.utils import data_validation
 from mlflow.types import type_hints
 
 from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting import type_hints as type_hints_of_models
 from tests.support.versions import mlflow_is_before
 
 PARAMETERS = {
@@ -83,7 +84,7 @@ def test_type_hint_signatures_are_told():
 
 
 def test_the_type_hint_of_a_model(tmp_path):
-    """The type hint of a loaded model is found where MLflow itself looks for it; one without has none."""
+    """The type of an item of the input is found in the loaded model; a model without a type hint has none."""
 
     class Hinted(PythonModel):
         def predict(self, model_input: list[int]):
@@ -93,10 +94,10 @@ def test_the_type_hint_of_a_model(tmp_path):
         def predict(self, model_input):
             return model_input
 
-    for model, hint in ((Hinted(), list[int]), (Plain(), None)):
+    for model, hint in ((Hinted(), int), (Plain(), None)):
         path = tmp_path / type(model).__name__
         mlflow.pyfunc.save_model(path, python_model=model, pip_requirements=["mlflow"])
-        assert internals.input_type_hint(mlflow.pyfunc.load_model(str(path))) == hint
+        assert type_hints_of_models.item_hint(mlflow.pyfunc.load_model(str(path))) == hint
 
 
 def test_chatty_loggers_exist():

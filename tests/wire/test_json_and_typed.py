@@ -13,7 +13,7 @@ from tests.support.typed import TypedCaller, batch_of, plain
 
 CLASSES = (
     "Rounded", "InBase64", "Anything", "Old", "OldEncoders", "Bytes", "BytesEcho", "Strict", "RootList", "OldRootList",
-    "RootScalar", "RootMap", "Raises", "Naive",
+    "RootScalar", "RootMap", "Raises", "Naive", "Zones",
 )  # fmt: skip
 
 
@@ -92,6 +92,47 @@ def test_moments_that_must_have_no_zone(served):
     assert told == {"moment": {"seconds": 1582977600}, "moments": [{"seconds": 1582977600}, {"seconds": 1582977601}]}
     status, words = served[0].outcome(json.dumps({"moment": moments[0]}), mlflow_model="Naive")
     assert (status, "timezone" in str(words)) == ("INVALID_ARGUMENT", True)
+
+
+ZONES = {
+    "any": "2020-02-29T12:00:00Z", "naive": "2020-02-29T12:00:00", "aware": "2020-02-29T12:00:00Z",
+    "either": "2020-02-29T12:00:00Z", "by_name": {"k": "2020-02-29T12:00:00"}, "text": "2020-02-29T12:00:00Z",
+    "inner": {"moment": "2020-02-29T12:00:00", "moments": ["2020-02-29T12:00:00"]},
+}  # fmt: skip
+"""What the model is given: points in time without a zone where none may be."""
+
+
+def test_moments_with_a_zone_and_without_in_one_schema(served):
+    """Each is given as its own field takes it, alone and in rows, as the same in JSON would be."""
+    assert by_json(served, "Zones", ZONES) == ZONES
+    moment = "2020-02-29T12:00:00Z"
+    fields = {
+        **dict.fromkeys(("any", "naive", "aware", "either", "text"), moment), "by_name": {"k": moment},
+        "inner": {"moment": moment, "moments": [moment]},
+    }  # fmt: skip
+    caller = served[1]
+    message = caller.input("Zones_predict", fields)
+    expected = plain(message)
+    assert plain(caller("Zones_predict", message)) == expected
+    together = caller("Zones_predict_batch", batch_of(caller, "Zones", [message, message]))
+    assert [plain(moment) for moment in together.naive] == [expected["naive"]] * 2
+
+
+def test_a_field_that_a_closed_schema_does_not_have(served):
+    """A number that no field has is refused at the top too, as JSON's unknown key is, by its place; others ignore it."""
+    caller = served[1]
+    status, words = served[0].outcome(json.dumps({**ZONES, "more": 1}), mlflow_model="Zones")
+    assert (status, "more" in str(words)) == ("INVALID_ARGUMENT", True)
+    one = caller.input("Zones_predict", {"any": "2020-02-29T12:00:00Z"})
+    rows = caller.input("Zones_predict_batch", {"any": ["2020-02-29T12:00:00Z"]})
+    for method, message in (("Zones_predict", one), ("Zones_predict_batch", rows)):
+        message.MergeFromString(b"\xf8\x06\x01")  # Field 111.
+        status, words = caller.outcome(method, message)
+        assert status == "INVALID_ARGUMENT"
+        assert words.startswith("The record has fields that the model does not have, of the numbers 111.")
+    open_one = caller.input("Naive_predict", {"moment": "2020-02-29T12:00:00Z"})
+    open_one.MergeFromString(b"\xf8\x06\x01")
+    assert caller.outcome("Naive_predict", open_one)[0] == "OK"
 
 
 def test_rows_and_streams_of_outputs_that_are_no_record(served):
