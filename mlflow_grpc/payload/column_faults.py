@@ -26,6 +26,12 @@ MAX_COLUMN_PROBES = 64
 MAX_FOUND = 16
 """How many columns are named."""
 
+MAX_SAMPLE = 256
+"""How many rows are looked at first."""
+
+MAX_CELLS = 200_000
+"""The largest table of which all rows are looked at; MLflow reads it several times for that."""
+
 MAX_IN_A_CELL = 4
 """How many places within one cell are named."""
 
@@ -58,15 +64,42 @@ class ColumnFaults:
         self._left = MAX_PROBES
 
     def violations(self) -> list[FieldViolation]:
-        """The columns at fault, with the first row in which each is."""
-        found = [
+        """The columns at fault, with the first row in which each is.
+
+        Most refusals show in a few rows, so those are looked at first, and all of them only if nothing is found.
+        """
+        missing = [
             self._violation(index, self._missing(spec))
             for index, spec in enumerate(self._specs)
             if spec.required and not self._table.has(index)
         ]
-        for index in self._refused_columns():
-            found += [self._violation(index, said) for said in self._said(index)]
-        return found
+        sample = self._sample()
+        found = self._in_rows(sample)
+        if not found and not missing and len(sample) < self._table.count <= MAX_CELLS // len(self._specs):
+            found = self._in_rows(range(self._table.count))
+        return missing + found
+
+    def _in_rows(self, rows: Sequence[int]) -> list[FieldViolation]:
+        return [
+            self._violation(index, said) for index in self._refused_columns(rows) for said in self._said(index, rows)
+        ]
+
+    def _sample(self) -> list[int]:
+        """The first row for each way in which a cell of a column can be unlike others."""
+        rows: set[int] = set()
+        for index, spec in enumerate(self._specs):
+            seen: set[Any] = set()
+            is_plain = not _is_one_of(spec.type, _LOOKED_INTO)
+            for row in range(self._table.count if self._table.has(index) else 0):
+                cell = self._table.cell(index, row)
+                # Of most cells the type says all, and there may be millions.
+                likeness: Any = type(cell)
+                if likeness in (list, dict) or not (is_plain or likeness in (float, bool)):
+                    likeness = _likeness(cell, spec.type)
+                if likeness not in seen:
+                    seen.add(likeness)
+                    rows.add(row)
+        return sorted(rows)[:MAX_SAMPLE]
 
     def _violation(self, index: int, description: str) -> FieldViolation:
         spec = self._specs[index]
@@ -82,13 +115,13 @@ class ColumnFaults:
         schema = Schema([*(self._specs[index] for index in columns), *beside])
         return not self._is_taken_by(self._probe, self._table.payload(rows), schema)
 
-    def _rows(self, columns: Sequence[int], rows: range) -> list[Row]:
+    def _rows(self, columns: Sequence[int], rows: Sequence[int]) -> list[Row]:
         return [{index: self._table.cell(index, row) for index in columns} for row in rows]
 
-    def _refused_columns(self) -> Iterator[int]:
+    def _refused_columns(self, rows: Sequence[int]) -> Iterator[int]:
         """Those that MLflow refuses by themselves, found with few probes while most columns are fine."""
         present = [index for index in range(len(self._specs)) if self._table.has(index)]
-        pending, found, rows = [present] if present else [], 0, range(self._table.count)
+        pending, found = [present] if present else [], 0
         kept = MAX_PROBES - MAX_COLUMN_PROBES
         while pending and self._left > kept and found < MAX_FOUND:
             columns = pending.pop()
@@ -101,8 +134,8 @@ class ColumnFaults:
                 middle = len(columns) // 2
                 pending += [columns[middle:], columns[:middle]]
 
-    def _said(self, index: int) -> list[str]:
-        row = self._refused_row(index)
+    def _said(self, index: int, rows: Sequence[int]) -> list[str]:
+        row = self._refused_row(index, rows)
         if row is None:
             return [self._together(index)]
         spec, cell = self._specs[index], self._table.cell(index, row)
@@ -159,9 +192,8 @@ class ColumnFaults:
     def _takes(self, index: int, cell: Any) -> bool:
         return not self._refuses([index], [{index: cell}])
 
-    def _refused_row(self, index: int) -> int | None:
+    def _refused_row(self, index: int, rows: Sequence[int]) -> int | None:
         """The first row that MLflow refuses for this column; None if it refuses only several together."""
-        rows = range(self._table.count)
         while len(rows) > 1:
             middle = len(rows) // 2
             for half in (rows[:middle], rows[middle:]):
@@ -188,3 +220,31 @@ class ColumnFaults:
             return f"the strings differ in form; write all of them alike{terms.such_as(terms.example(spec.type))}"
         kinds = ", ".join(sorted({terms.kind(cell) for cell in there}))
         return f"must be {terms.expected(spec)}{f'; the payload has {kinds}' if kinds else ''}"
+
+
+_NUMBERS = frozenset({DataType.integer, DataType.long, DataType.float, DataType.double})
+_LOOKED_INTO = _NUMBERS | {DataType.binary, DataType.datetime}
+"""Types of which MLflow takes some strings or whole numbers and not others."""
+
+
+def _is_one_of(of: Any, scalars: frozenset[DataType]) -> bool:
+    return isinstance(of, DataType) and of in scalars  # Types of arrays and objects have no hash.
+
+
+def _likeness(cell: Any, of: Any) -> Any:
+    """The same for cells that MLflow takes or refuses alike, as far as that shows."""
+    if isinstance(cell, str) and _is_one_of(of, _NUMBERS):
+        return str, _is_number(cell)
+    if isinstance(cell, int) and abs(cell) < 2**31:
+        return int
+    if isinstance(cell, list) and cell:
+        return type(cell[0]), len(cell)
+    return tuple(cell) if isinstance(cell, dict) else terms.problem(cell, of)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
