@@ -6,10 +6,11 @@
 import asyncio
 import json
 import sys
+from typing import Any
 
 from mlflow_grpc_client import AsyncClient, Client, DeadlineExceeded, InvalidInput, PredictError, Unavailable
 
-FLOWER = {"sepal_length_cm": 5.1, "sepal_width_cm": 3.5, "petal_length_cm": 1.4, "petal_width_cm": 0.2}
+FLOWER: dict[str, Any] = {"sepal_length_cm": 5.1, "sepal_width_cm": 3.5, "petal_length_cm": 1.4, "petal_width_cm": 0.2}
 OTHER = {"sepal_length_cm": 6.7, "sepal_width_cm": 3.0, "petal_length_cm": 5.2, "petal_width_cm": 2.3}
 RECORDS = {"dataframe_records": [FLOWER, OTHER]}
 SPECIES = ["setosa", "virginica"]
