@@ -50,6 +50,8 @@ class Predictions:
         self._outputs = [_output_of(spec) for spec in specs] or [_Output("", None, _as_json)]
         self._by_name = {output.name: output for output in self._outputs if output.name}
         self._converts = any(output.convert is not None for output in self._outputs)
+        only = specs[0] if len(specs) == 1 else None
+        self._is_bare = only is not None and not only.name and not isinstance(only.type, Object | Map | AnyType)
 
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """What was predicted for each of so many rows: dictionaries, lists or bare values.
@@ -61,11 +63,15 @@ class Predictions:
         rows = self._rows(_opened(predictions), count)
         if any(issubclass(kind, _CLOSED) for kind in set(map(type, rows))):
             rows = [_opened(row) for row in rows]
+        if not isinstance(predictions, pd.DataFrame):  # Whose labels have been seen to.
+            rows = [self._labelled(row) if isinstance(row, dict) else row for row in rows]
         return [self._converted(row) for row in rows] if self._converts else rows
 
     def _rows(self, found: Any, count: int) -> list[Any]:
         if isinstance(found, pd.DataFrame | pd.Series):
             return self._frames.rows(found)
+        if isinstance(found, dict) and self._is_bare and len(found) == 1:
+            return self._rows(_opened(*found.values()), count)  # By a name that the signature does not have.
         if isinstance(found, dict):
             return [self._record(found)] if count == 1 else _transposed(found, count)
         if count == 1 and not (_is_list(found) and self._has_rows(found)):
@@ -73,6 +79,12 @@ class Predictions:
         if not _is_list(found):
             _refuse_without_rows()
         return list(found)
+
+    def _labelled(self, row: dict[Any, Any]) -> Any:
+        """A row with texts for the labels of its columns, as JSON has them; the only value where there is no label."""
+        if self._is_bare and len(row) == 1:
+            return next(iter(row.values()))
+        return {str(name): value for name, value in row.items()} if self._by_name else row
 
     def _has_rows(self, found: Any) -> bool:
         """Whether a list that was predicted for one record is one of rows, and not the row itself."""
@@ -138,7 +150,7 @@ def _refuse_without_rows() -> NoReturn:
 
 
 _CLOSED = (pydantic.BaseModel, np.ndarray, np.void)
-"""Types whose values may stand for others: objects for dictionaries, arrays without a dimension for single values."""
+"""Types of rows that may stand for others: objects for dictionaries, arrays without a dimension for single values."""
 
 
 def _opened(value: Any) -> Any:

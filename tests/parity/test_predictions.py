@@ -110,6 +110,18 @@ ANSWERS: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
         Schema([TensorSpec(np.dtype("f8"), (-1, 2), "a"), TensorSpec(np.dtype("f8"), (-1,), "b")]),
         lambda n: {"a": [[0.5, 1.5]] * n, "b": [2.5] * n},
     ),
+    "dict of one array": (tensor("f8", -1), lambda n: {"out": np.full(n, 0.5)}),
+    "dict of one matrix": (tensor("f8", -1, 2), lambda n: {"out": np.full((n, 2), 0.5)}),
+    "dict of one list": (columns(DataType.string), lambda n: {"label": ["a"] * n}),
+    "dicts of one value": (columns(DataType.double), lambda n: [{"score": 0.5}] * n),
+    "labels that are numbers": (
+        Schema([ColSpec(DataType.string, "0"), ColSpec(DataType.double, "1")]),
+        lambda n: [{0: "a", 1: 0.5}] * n,
+    ),
+    "columns whose labels are numbers": (
+        Schema([ColSpec(DataType.string, "0"), ColSpec(DataType.double, "1")]),
+        lambda n: {0: ["a"] * n, 1: [0.5] * n},
+    ),
     "tuple": (columns(DataType.double), lambda n: (0.5,) * n),
     "tuples": (columns(DataType.string, DataType.double), lambda n: [("a", 0.5)] * n),
     "named tuples": (columns(DataType.long, DataType.double), lambda n: [Point(1, 0.5)] * n),
