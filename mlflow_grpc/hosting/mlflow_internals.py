@@ -2,7 +2,8 @@
 
 Everything here is private to MLflow or undocumented, and used because parity with
 `mlflow models serve` means running MLflow's own code. `tests/unit/test_mlflow_internals.py` holds
-each name and shape, so that an MLflow that moved one fails there, in words.
+each name and shape, so that an MLflow that moved one fails there, in words. What differs between the versions that are
+supported (2.22 and later) is hidden here too, and says since which version MLflow has it.
 """
 
 from functools import lru_cache
