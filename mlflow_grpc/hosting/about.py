@@ -7,12 +7,15 @@ out, with a line that says so.
 import json
 from typing import Any
 
+from mlflow.models import ModelSignature
 from mlflow.pyfunc import PyFuncModel
 
 from mlflow_grpc.contract import json_schema, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor, has_tensors
+from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import chat, type_hints
+from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import About, SchemaTexts
 
 
@@ -22,11 +25,16 @@ def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hi
     Args:
         model: The model.
         flavors: Those that it was logged with.
-        payload: The example payload that was logged with it; empty if there is none.
+        payload: The example that was logged with it, as a payload; empty if there is none.
         item_hint: The type of one item of the input, if MLflow validates by a type hint.
+
+    Raises:
+        StartError: Its signature is not one that any call to it could be checked against.
 
     """
     metadata = model.metadata
+    if metadata.signature is not None and not isinstance(metadata.signature, ModelSignature):
+        raise StartError("the signature in its MLmodel file is no mapping")
     signature = metadata.signature.to_dict() if metadata.signature is not None else {}
     contract = _contract_of(signature, model, item_hint)
     return About(
@@ -39,6 +47,7 @@ def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hi
         params=_texts(signature.get("params"), contract.params),
         deterministic=_is_deterministic(metadata.metadata),
         example=payload or _made_up(contract.inputs),
+        logged_example=payload,
     )
 
 
@@ -48,6 +57,8 @@ def _contract_of(signature: dict[str, Any], model: PyFuncModel, item_hint: Any) 
         return type_hints.refined(chat.completed(mlflow_schema.contract_of(signature), model), item_hint)
     except mlflow_schema.UnknownTypeError as error:
         return Contract(obstacle=str(error))
+    except Exception as error:  # noqa: BLE001 - MLflow takes the signature, and so is the model served
+        return Contract(obstacle=f"its signature is not understood: {one_line(error)}")
 
 
 def _text(value: Any) -> str:

@@ -48,6 +48,8 @@ class About:
     """Whether the same input always gets the same output."""
     example: str = ""
     """A payload that it takes."""
+    logged_example: str = ""
+    """The same, if it was logged with the model and not made up from its schema."""
 
 
 class HostedModel(Protocol):

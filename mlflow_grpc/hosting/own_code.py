@@ -7,6 +7,8 @@ Nothing that one model has left there is taken for another's.
 """
 
 import hashlib
+import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -48,17 +50,35 @@ def load_model(
     """
     if directory is None:
         directory = Path(uri) if Path(uri).exists() else Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    flavors = Model.load(str(directory)).flavors
+    flavors = {name: flavor for name, flavor in Model.load(str(directory)).flavors.items() if isinstance(flavor, dict)}
     with _one_at_a_time:
         for flavor in flavors.values():
             if folder := flavor.get(internals.CODE):
                 _claim(directory / folder, uri)
         if internals.has_own_code(flavors):
             internals.forget_model_from_code()
-        loaded: PyFuncModel = mlflow.pyfunc.load_model(
-            str(directory), suppress_warnings=suppress_warnings, model_config=config
-        )
+        try:
+            loaded: PyFuncModel = mlflow.pyfunc.load_model(
+                str(directory), suppress_warnings=suppress_warnings, model_config=config
+            )
+        finally:
+            _forget_impossible_paths()
         return loaded
+
+
+def _forget_impossible_paths() -> None:
+    """Takes from `sys.path` what no file can be called. An MLmodel file may name such code, and after that no model
+    could import anything.
+    """
+    sys.path[:] = [path for path in sys.path if _can_be_a_path(path)]
+
+
+def _can_be_a_path(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _claim(folder: Path, uri: str) -> None:

@@ -98,10 +98,10 @@ class PyfuncModel:
         self._direct_on_array: Any = None
         self._scores: rounding.Scores | None = None
         self._direct = internals.predict_function(model)
-        flavors = [flavor for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
+        flavors = [str(flavor) for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)
         self.item_hint = type_hints.item_hint(model)
-        self.about = about_of(model, tuple(flavors), payload, self.item_hint)
+        self.about = about_of(model, tuple(flavors), payload or self.example or "", self.item_hint)
 
     @property
     def rows_are_independent(self) -> bool:
@@ -268,7 +268,7 @@ def load(
         name or name_from_uri(uri),
         model,
         version=fetched.version,
-        payload=payload.read_text(encoding="utf-8") if payload.is_file() else "",
+        payload=payload.read_text(encoding="utf-8", errors="replace") if payload.is_file() else "",
     )
     if (directory / lock.FILE_NAME).is_file():
         hosted.about = replace(hosted.about, lock=lock.read(directory / lock.FILE_NAME))
@@ -288,7 +288,8 @@ def _check_requirements(unmet: list[UnmetRequirement], requirements: Requirement
 def _other_python(directory: Path) -> list[str]:
     """The version of Python that the model was logged with, if its minor version is another one than here."""
     flavor = Model.load(str(directory)).flavors[internals.FLAVOR_NAME]
-    logged, running = str(flavor.get("python_version") or ""), platform.python_version()
+    logged = str(flavor.get("python_version") or "") if isinstance(flavor, dict) else ""
+    running = platform.python_version()
     if not logged or logged.split(".")[:2] == running.split(".")[:2]:
         return []
     return [f"Python {logged} (this is {running})"]

@@ -65,22 +65,22 @@ class ModelsServicer:
             name=entry.name,
             version=entry.version,
             state=_STATES[entry.state],
-            error=entry.error,
+            error=_sayable(entry.error),
             uri=entry.config.source,
         )
         loaded = entry.loaded
         if loaded is not None:
             about = loaded.model.about
-            message.display_name, message.description = about.display_name, about.description
-            message.flavors.extend(about.flavors)
-            message.run_id, message.model_id = about.run_id, about.model_id
+            message.display_name, message.description = _sayable(about.display_name), _sayable(about.description)
+            message.flavors.extend(map(_sayable, about.flavors))
+            message.run_id, message.model_id = _sayable(about.run_id), _sayable(about.model_id)
             for part in ("input", "output", "params"):
                 _copy(getattr(about, part), message, part)
             self._add_field_names(message, entry)
             message.batched, message.batching_reason = loaded.batched, loaded.batching_reason
             if about.deterministic is not None:
                 message.deterministic = about.deterministic
-            message.example = about.example
+            message.example = _sayable(about.example)
             if entry.config.endpoint:
                 self._add_rpcs(message.rpcs, entry, streams=loaded.model.streams)
         described: Message = message
@@ -90,13 +90,13 @@ class ModelsServicer:
         made = self._typed.messages_of(entry)
         if made is not None:
             message.contract = made.fingerprint
-            message.names.update(made.words.names)
+            message.names.update({name: _sayable(word) for name, word in made.words.names.items()})
             message.wrappers.extend(made.words.wrappers)
         for part in ("input", "output", "params") if made is not None else ():
             typed = getattr(made, part)
             for slot in typed.slots if typed is not None else ():
                 if slot.source.name and slot.name != slot.source.name:
-                    getattr(message, part).field_names[slot.name] = slot.source.name
+                    getattr(message, part).field_names[slot.name] = _sayable(slot.source.name)
 
     def _add_rpcs(self, rpcs: Any, entry: Entry, *, streams: bool) -> None:
         metadata = {} if self._catalog.is_reached_without_name(entry) else {MODEL_KEY: entry.label}
@@ -121,7 +121,13 @@ def _add_rpc(rpcs: Any, service: str, method: MethodDescriptor, metadata: dict[s
 
 def _copy(schema: SchemaTexts, message: Any, field: str) -> None:
     if schema != SchemaTexts():
-        getattr(message, field).MergeFrom(_Schema(mlflow_json=schema.mlflow_json, json_schema=schema.json_schema))
+        said = {"mlflow_json": _sayable(schema.mlflow_json), "json_schema": _sayable(schema.json_schema)}
+        getattr(message, field).MergeFrom(_Schema(**said))
+
+
+def _sayable(text: str) -> str:
+    """A text as protobuf takes it: models may have lone surrogates, which YAML and JSON can say and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def _refused(field: str, what: str) -> InvalidPayload:
