@@ -66,6 +66,8 @@ class ModelConfig(_Strict):
     """From the innermost to the outermost."""
     batching: Batching | None = None
     payload: Payload | None = None
+    try_example: bool | None = None
+    """Whether its typed RPCs are tried on its input example when it is loaded."""
     default: bool = False
     """Whether calls that name no model are for this one, or calls that name no version for this version."""
     on_error: OnError | None = None

@@ -107,9 +107,7 @@ class Settings(BaseSettings):
         text="Only local: the server runs in the environment that it is installed in.",
     )
     pyfunc_config: Annotated[dict[str, Any] | None, NoDecode, Flag(("--model-config",), metavar="JSON")] = setting(
-        None,
-        "SERVING_MODEL_CONFIG",
-        text="MLflow's model_config for the model, a JSON object.",
+        None, "SERVING_MODEL_CONFIG", text="MLflow's model_config for the model, a JSON object."
     )
     payload: Annotated[Payload, Flag(("--payload",))] = setting(
         Payload.MLFLOW,
@@ -133,6 +131,12 @@ class Settings(BaseSettings):
         le=86_400,
         allow_inf_nan=False,
     )
+    try_example: Annotated[bool, Flag(("--try-example",), off="--no-try-example")] = setting(
+        True,
+        "MLFLOW_GRPC_TRY_EXAMPLE",
+        text="Tries the typed RPCs of a model on its input example when it is loaded, and offers none that fails where "
+        "JSON is answered.",
+    )
     batching: Annotated[Batching, Flag(("--batching",))] = setting(
         Batching.AUTO,
         "MLFLOW_GRPC_BATCHING",
@@ -141,11 +145,7 @@ class Settings(BaseSettings):
         "by itself.",
     )
     batch_rows: Annotated[int, Flag(("--batch-rows",), metavar="N")] = setting(
-        128,
-        "MLFLOW_GRPC_BATCH_ROWS",
-        text="The most rows that are predicted together.",
-        ge=1,
-        le=1_000_000,
+        128, "MLFLOW_GRPC_BATCH_ROWS", text="The most rows that are predicted together.", ge=1, le=1_000_000
     )
     batch_wait_s: Annotated[float, Flag(("--batch-wait",), metavar="SECONDS")] = setting(
         0.05,

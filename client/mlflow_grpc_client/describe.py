@@ -52,7 +52,7 @@ def _compact(example: str) -> str:
 
 def _typed_call(model: Model) -> str:
     """The example as a call of the model in its own types; empty if it has none, or the example is no such record."""
-    if not any(path.startswith(f"/{SERVICE}/") for path in model.rpcs):
+    if not any(path.startswith(f"/{SERVICE}/") and path.endswith("_predict") for path in model.rpcs):
         return ""
     try:
         record = _record(json.loads(model.example), model.input_schema)

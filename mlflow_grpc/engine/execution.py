@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_grpc.engine.admission import Admission
 from mlflow_grpc.engine.batching import Batcher
 from mlflow_grpc.engine.parts import Parts
-from mlflow_grpc.engine.requests import Hosted, Plain, RecordRequest, RowsRequest, TextRequest
+from mlflow_grpc.engine.requests import Hosted, Plain, RecordRequest, Request, RowsRequest, TextRequest
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import CallerGaveUp, NotReady, TimeLimitExceeded, Unsupported
 from mlflow_grpc.hosting.model import HostedModel
@@ -28,8 +28,6 @@ MOST_BATCHED_CHARACTERS = 16_384
 """The longest payload that is put together with others: decoding it takes well under a millisecond, for which they
 wait.
 """
-
-Request = TextRequest | RecordRequest | RowsRequest
 
 
 class Engine:

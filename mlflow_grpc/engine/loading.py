@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
 from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.contract.types import Contract, has_tensors
-from mlflow_grpc.engine.requests import Plain
+from mlflow_grpc.engine import trial
+from mlflow_grpc.engine.requests import Hosted, Plain
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import HostedModel
@@ -43,6 +45,8 @@ class Loaded:
     """Why, or why not."""
     context: contextvars.Context = field(default_factory=contextvars.Context, repr=False)
     """The context variables as loading the model left them, in copies of which it predicts."""
+    refused: frozenset[RpcKind] = frozenset()
+    """Typed RPCs that it is not to have, since they failed on its example."""
 
     @property
     def record_codec(self) -> RecordCodec | None:
@@ -109,13 +113,23 @@ def load(model: ModelConfig, settings: Settings, fetched: "FetchedModel | None" 
     try:
         if model.class_path:
             return _load_class(model)
-        return _load_mlflow(model, settings, fetched or fetch(model))
+        return _tried(_load_mlflow(model, settings, fetched or fetch(model)), model, settings)
     except StartError:
         raise
     except Exception as error:
         # Code of the model that no other place foresaw; where it is can be seen nowhere else.
         logger.exception("%s: loading it raised", model.source)
         raise StartError(f"it cannot be loaded: {one_line(error)}") from error
+
+
+def _tried(loaded: Loaded, config: ModelConfig, settings: Settings) -> Loaded:
+    """A model without the typed RPCs that fail on the example that it was logged with."""
+    codec, example = loaded.record_codec, loaded.model.about.logged_example
+    is_on = settings.try_example if config.try_example is None else config.try_example
+    if codec is None or not example or not is_on or not config.endpoint:
+        return loaded
+    hosted = Hosted(loaded.model, loaded.codec, loaded.plain)
+    return replace(loaded, refused=trial.refused(hosted, codec, example))
 
 
 def _load_class(config: ModelConfig) -> Loaded:

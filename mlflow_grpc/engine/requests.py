@@ -46,7 +46,7 @@ class Hosted:
     plain: Plain | None
 
 
-class _Request(ABC):
+class Request(ABC):
     """One call to a model. What it raises when it is answered are `ServingError`s."""
 
     __slots__ = ()
@@ -106,7 +106,7 @@ class _Request(ABC):
 
 
 @dataclass(slots=True)
-class TextRequest(_Request):
+class TextRequest(Request):
     """A payload of text."""
 
     hosted: Hosted
@@ -140,7 +140,7 @@ class TextRequest(_Request):
 
 
 @dataclass(slots=True)
-class _MessageRequest(_Request):
+class _MessageRequest(Request):
     """A message of the model's own types."""
 
     hosted: Hosted

@@ -104,7 +104,15 @@ class Locks:
             found = (found or next(iter(own.models.values()))).model_copy(update={"name": ""})
         return found
 
-    def verdict(self, label: str, own: Lock | None, contract: Contract | None, *, streams: bool = False) -> Verdict:
+    def verdict(
+        self,
+        label: str,
+        own: Lock | None,
+        contract: Contract | None,
+        *,
+        streams: bool = False,
+        refused: frozenset[RpcKind] = frozenset(),
+    ) -> Verdict:
         """How a model differs from what is locked of it.
 
         Args:
@@ -112,6 +120,7 @@ class Locks:
             own: The lock in its directory.
             contract: What it takes and gives; None if it has no typed RPCs.
             streams: Whether it gives answers part by part.
+            refused: RPCs that it is not to have.
 
         Raises:
             StartError: Its lock is not one for it.
@@ -124,7 +133,9 @@ class Locks:
             # One that answers the first of several rows alone may have had an RPC for them, which never answered.
             locked = locked.model_copy(update={"rpcs": tuple(kind for kind in locked.rpcs if kind != RpcKind.BATCH)})
         source = self.source if self.file is not None and label in self.file.models else IN_THE_DIRECTORY
-        maker = service.file_of(label, contract, locked, streams=streams) if contract is not None else None
+        maker = None
+        if contract is not None:
+            maker = service.file_of(label, contract, locked, streams=streams, refused=refused)
         if maker is None or protos.refusal_of(maker.file):
             return Verdict(label, (Change(Side.CALLS, label, "it has no typed RPCs any more", True),), source)
         return Verdict(label, tuple(changes(locked, maker.locks[label])), source)

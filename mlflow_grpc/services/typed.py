@@ -6,7 +6,7 @@ server in the process can clash with them.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,10 @@ from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.errors import ServingError, StartError
+from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.typed import TypedCodec
-from mlflow_grpc.payload.typed_chunks import ChunkCodec
+from mlflow_grpc.payload.typed_codecs import TypedCodecs
 from mlflow_grpc.payload.typed_rows import RowsCodec
 from mlflow_grpc.services import doors
 from mlflow_grpc.services.calls import Call, Calls, Door
@@ -57,12 +58,14 @@ def verdict(entry: Entry, catalog: Catalog, locks: Locks) -> Verdict | None:
         return None
     about, streams = entry.loaded.model.about, entry.loaded.model.streams
     contract = about.contract if _is_typed(entry.loaded) else None
-    return locks.verdict(_label(entry, catalog), about.lock, contract, streams=streams)
+    label = _label(entry, catalog)
+    return locks.verdict(label, about.lock, contract, streams=streams, refused=entry.loaded.refused)
 
 
 def _is_typed(loaded: "Loaded") -> bool:
-    """Whether messages can be made for a model."""
-    return loaded.record_codec is not None and not messages.obstacle(loaded.model.about.contract)
+    """Whether a model has typed RPCs: messages can be made for it, and not all of their calls were seen to fail."""
+    is_left = RpcKind.ONE not in loaded.refused or (loaded.model.streams and RpcKind.STREAM not in loaded.refused)
+    return loaded.record_codec is not None and is_left and not messages.obstacle(loaded.model.about.contract)
 
 
 def plan(
@@ -80,7 +83,29 @@ def plan(
         StartError: A lock is not for the model that it lies with, or protobuf refuses what the models are together.
 
     """
-    planned = []
+    planned = list(_planned(catalog, locks))
+    try:
+        maker, made = _file_of(planned, locks)
+        if not protos.refusal_of(maker.file):
+            return maker, made
+    except StartError:
+        raise
+    except Exception:
+        logger.exception("making the typed messages of all models raised: each is tried by itself")
+    kept = []
+    for each in planned:
+        if refusal := _refusal_of(*each[1:]):
+            logger.warning("%s: no typed RPCs: %s", each[0].label, refusal)
+        else:
+            kept.append(each)
+    maker, made = _file_of(kept, locks)
+    if refusal := protos.refusal_of(maker.file):
+        raise StartError(f"protobuf refuses the messages of the models: {refusal}")
+    return maker, made
+
+
+def _planned(catalog: Catalog, locks: Locks) -> "Iterator[_Planned]":
+    """The models that are to have messages."""
     for entry in catalog.entries:
         if not entry.config.endpoint or entry.loaded is None or not catalog.is_settled(entry):
             continue
@@ -88,28 +113,29 @@ def plan(
             logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
         if _is_typed(entry.loaded):
             about, label = entry.loaded.model.about, _label(entry, catalog)
-            planned.append((entry, entry.loaded, label, about.contract, locks.of(label, about.lock)))
-    maker, made = _file_of(planned, locks)
-    if protos.refusal_of(maker.file):
-        kept = []
-        for each in planned:
-            entry, loaded, label, contract, locked = each
-            alone = service.file_of(label, contract, locked, streams=loaded.model.streams)
-            if refusal := protos.refusal_of(alone.file):
-                logger.warning("%s: no typed RPCs: protobuf refuses its messages: %s", entry.label, refusal)
-            else:
-                kept.append(each)
-        maker, made = _file_of(kept, locks)
-        if refusal := protos.refusal_of(maker.file):
-            raise StartError(f"protobuf refuses the messages of the models: {refusal}")
-    return maker, made
+            yield entry, entry.loaded, label, about.contract, locks.of(label, about.lock)
+
+
+def _refusal_of(loaded: "Loaded", label: str, contract: Contract, locked: ModelLock | None) -> str:
+    """Why a model cannot have messages; empty if it can."""
+    streams, refused = loaded.model.streams, loaded.refused
+    try:
+        maker = service.file_of(label, contract, locked, streams=streams, refused=refused)
+    except Exception as error:  # noqa: BLE001 - it costs this model its RPCs, and no other model anything
+        return f"its messages cannot be made: {one_line(error)}"
+    refusal = protos.refusal_of(maker.file)
+    return f"protobuf refuses its messages: {refusal}" if refusal else ""
 
 
 def _file_of(planned: "list[_Planned]", locks: Locks) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
     """The file of the models that are to have messages, and these."""
     maker = FileMaker([*locks.known, *(locked for *_, locked in planned if locked is not None)])
     made = [
-        (entry, loaded, maker.add(label, contract, locked, streams=loaded.model.streams))
+        (
+            entry,
+            loaded,
+            maker.add(label, contract, locked, streams=loaded.model.streams, refused=loaded.refused),
+        )
         for entry, loaded, label, contract, locked in planned
     ]
     service.add_service(maker.file, [each for _, _, each in made])
@@ -176,18 +202,14 @@ class TypedService(grpc.GenericRpcHandler):
     def _rpcs(self, entry: Entry, codec: RecordCodec, contract: Contract, each: ModelMessages) -> dict[RpcKind, Any]:
         """What answers the RPCs of a model."""
         find = doors.only(entry, each.fingerprint)
-        one = TypedCodec(codec, contract, each, self._class(each.output.name))
-        chunks = one
-        if each.chunk is not None:
-            chunks = ChunkCodec(codec, contract, each, each.chunk, self._class(each.chunk.name))
+        codecs = TypedCodecs(codec, contract, each, self._class)
         rpcs = {
-            RpcKind.ONE: _One(find, entry, one),
-            RpcKind.MANY: _Many(find, entry, one, self._class("error")),
-            RpcKind.STREAM: _Stream(find, entry, chunks),
+            RpcKind.ONE: _One(find, entry, codecs.one),
+            RpcKind.MANY: _Many(find, entry, codecs.one, self._class("error")),
+            RpcKind.STREAM: _Stream(find, entry, codecs.chunks),
         }
-        if each.batch is not None:
-            output_class = self._class(each.batch.outputs.name)
-            rpcs[RpcKind.BATCH] = _Batch(find, entry, RowsCodec(one, codec, each.batch, output_class))
+        if codecs.rows is not None:
+            rpcs[RpcKind.BATCH] = _Batch(find, entry, codecs.rows)
         return rpcs
 
     def _class(self, name: str) -> Any:
@@ -295,5 +317,5 @@ def _described(entry: Entry, loaded: "Loaded", each: ModelMessages) -> dict[str,
         "minor_version": release[1],
         "input_type": each.input.name,
         "output_type": each.output.name,
-        "predict_operation": f"{each.base}_predict",
+        "predict_operation": "" if RpcKind.ONE in each.refused else f"{each.base}_predict",
     }

@@ -7,7 +7,9 @@ import mlflow.pyfunc
 import mlflow.pyfunc.model
 import pytest
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.loaders import chat_agent, chat_model, responses_agent
 from mlflow.pyfunc.model import PythonModel
@@ -83,6 +85,12 @@ def test_schema_details_are_hidden_in_every_version(monkeypatch):
     assert not internals.hides_schema_details()
     monkeypatch.setenv("MLFLOW_DISABLE_SCHEMA_DETAILS", "true")
     assert internals.hides_schema_details()
+
+
+def test_exceptions_have_their_classes():
+    """An exception of an MLflow that does not classify them has no class; of a newer one, the one that it has."""
+    refused = MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
+    assert internals.error_class(refused) == (None if mlflow_is_before("3.12") else refused.error_class)
 
 
 def test_parquet_since_3_10():

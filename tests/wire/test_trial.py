@@ -1,0 +1,211 @@
+"""Typed RPCs are tried on a model's example when it is loaded, over real gRPC: what fails there is not offered."""
+
+import json
+import threading
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow_grpc_client import Client, PredictError
+from mlflow_grpc_client.describe import describe
+
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine import loading, trial
+from mlflow_grpc.engine.requests import Hosted
+from mlflow_grpc.settings import Settings
+from tests.support import zoo
+from tests.support.servers import Caller, serving_models
+
+INPUT = Schema([ColSpec(DataType.long, "n")])
+TEXT, NUMBER = Schema([ColSpec(DataType.string)]), Schema([ColSpec(DataType.long, "n")])
+EXAMPLE = pd.DataFrame({"n": [1, 2]})
+ALL = ["predict", "predict_batch", "predict_many"]
+
+runs: list[Any] = []
+"""What models have been given."""
+held = threading.Event()
+"""What a model waits for."""
+
+
+class Numbers(PythonModel):
+    """Answers what it gets."""
+
+    def predict(self, context, model_input, params=None):
+        runs.append((model_input["n"].tolist(), params))
+        return model_input
+
+
+class More(PythonModel):
+    """Answers more than its schema says."""
+
+    def predict(self, context, model_input, params=None):
+        runs.append(model_input["n"].tolist())
+        return [{"n": n, "more": 1} for n in model_input["n"].tolist()]
+
+
+class Word(PythonModel):
+    """Answers one word, however many rows there are, and parts that are no words."""
+
+    def predict(self, context, model_input, params=None):
+        return "word"
+
+    def predict_stream(self, context, model_input, params=None):
+        runs.append("begun")
+        try:
+            for place in range(1000):
+                runs.append(place)
+                yield {"delta": "word"}
+        finally:
+            runs.append("closed")
+
+
+class Picky(PythonModel):
+    """Does not take its own example."""
+
+    def predict(self, context, model_input, params=None):
+        if model_input["n"].iloc[0] == 1:
+            raise ValueError("not 1")
+        return [{"n": n, "more": 1} for n in model_input["n"].tolist()]
+
+
+class Slow(PythonModel):
+    """Waits when it is tried."""
+
+    def predict(self, context, model_input, params=None):
+        if threading.current_thread().name == "trial":
+            held.wait(30)
+        return [{"more": 1}]
+
+
+MODELS = {
+    "numbers": (Numbers, NUMBER), "more": (More, NUMBER), "word": (Word, TEXT), "picky": (Picky, NUMBER),
+    "slow": (Slow, NUMBER),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("tried")
+    for name, (model, output) in MODELS.items():
+        params: Any = ParamSchema([ParamSpec("flag", DataType.boolean, False)]) if name == "numbers" else None
+        signature = ModelSignature(INPUT, output, params)
+        example: Any = (EXAMPLE, {"flag": True}) if name == "numbers" else EXAMPLE
+        mlflow.pyfunc.save_model(
+            found / name,
+            python_model=model(),
+            signature=signature,
+            input_example=example,
+            pip_requirements=["mlflow"],
+        )
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _from_the_beginning(folder):
+    """After the models are saved, which MLflow has tried itself."""
+    runs.clear()
+    held.clear()
+    yield
+    held.set()
+
+
+def offered(folder, name, **more):
+    """The typed RPCs of a model, once a server has loaded it."""
+    with (
+        serving_models([(ModelConfig(uri=str(folder / name), name=name, endpoint=True, **more), None)]) as running,
+        Client(running.address) as client,
+        Caller(running.address) as call,
+    ):
+        (model,) = client.models()
+        rpcs = [path.rpartition(f"/{name}_")[2] for path in model.rpcs if f"/{name}_" in path]
+        assert json.loads(call('{"dataframe_records": [{"n": 3}]}'))
+        printed = [line for line in describe(model, running.address) if line.startswith("in Python: ")]
+        assert bool(printed) == ("predict" in rpcs)
+        if not rpcs:
+            with pytest.raises(PredictError, match="UNIMPLEMENTED"):
+                client.model(name).predict(n=3)
+        return rpcs
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if "typed RPC" in record.getMessage()]
+
+
+def test_what_works_is_offered(folder, caplog):
+    """The model runs once for each RPC, on the first row of the example, with its params; rows are that one twice."""
+    loaded = loading.load(ModelConfig(uri=str(folder / "numbers"), endpoint=True), Settings(model_uri="m"))
+    assert (loaded.refused, runs) == (frozenset(), [([1], {"flag": True}), ([1, 1], {"flag": True})])
+    assert offered(folder, "numbers") == ALL
+    assert warnings_of(caplog) == []
+
+
+def test_what_fails_where_json_is_answered_is_not_offered(folder, caplog):
+    """A warning says why; the model is served, and its calls as JSON are answered."""
+    assert offered(folder, "more") == []
+    (warning,) = warnings_of(caplog)
+    assert warning.startswith("more: not offered as typed RPCs: predict, predict_batch, predict_many, since ")
+    assert "fields that the schema does not have" in warning
+
+
+def test_rows_and_parts_by_themselves(folder, caplog):
+    """The RPCs that work are there; the iterator of parts is closed before its end."""
+    assert offered(folder, "word") == ["predict", "predict_many"]
+    assert runs == ["begun", 0, "closed", "begun", 0, 1, 2, "closed"]
+    batch, stream = warnings_of(caplog)
+    assert "not offered as typed RPCs: predict_batch, since" in batch
+    assert "not offered as typed RPCs: predict_stream, since" in stream
+
+
+def test_an_example_that_fails_as_json_too(folder, caplog):
+    """Says nothing of the RPCs."""
+    assert offered(folder, "picky") == ALL
+    assert warnings_of(caplog) == []
+
+
+def test_a_model_that_takes_long(folder, caplog, monkeypatch):
+    """Does not hold up the start, and what it answers afterwards changes nothing."""
+    monkeypatch.setattr(trial, "LIMIT_S", 0.05)
+    assert offered(folder, "slow") == ALL
+    (warning,) = warnings_of(caplog)
+    assert "its example took more than 0.05 s" in warning
+    held.set()
+    for thread in threading.enumerate():
+        if thread.name == "trial":
+            thread.join(30)
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_it_can_be_turned_off(folder):
+    """For all models, for one, and on again for one; what is only listed is not tried."""
+    config = ModelConfig(uri=str(folder / "more"), endpoint=True)
+    off = Settings(model_uri="m", try_example=False)
+    assert not loading.load(config, off).refused
+    assert not loading.load(config.model_copy(update={"try_example": False}), Settings(model_uri="m")).refused
+    assert not loading.load(config.model_copy(update={"endpoint": False}), Settings(model_uri="m")).refused
+    assert [1] not in runs
+    assert loading.load(config.model_copy(update={"try_example": True}), off).refused
+
+
+# No types; an answer for all rows together; and an example that is made up and has no values, or none that MLflow takes.
+UNTRIED = {
+    "no_signature", "params_only", "without_params", "nested_bytes", "unnamed_any", "unnamed_list", "hint_any",
+}  # fmt: skip
+TYPED = [*zoo.NAMES, *zoo._more_signatures(), *zoo._MORE_HINTED]
+
+
+@pytest.mark.parametrize("name", [name for name in TYPED if name not in UNTRIED])
+def test_every_type_can_be_tried(tmp_path, name, caplog):
+    """An example of each type is put into messages and answered: nothing is left untried."""
+    caplog.set_level("INFO")
+    zoo.save(f"rows_{name}", tmp_path / "m")
+    config = ModelConfig(uri=str(tmp_path / "m"), name=name, endpoint=True)
+    loaded = loading.load(config, Settings(model_uri="m", try_example=False))
+    codec = loaded.record_codec
+    assert codec is not None
+    hosted = Hosted(loaded.model, loaded.codec, loaded.plain)
+    assert trial.refused(hosted, codec, loaded.model.about.example) == frozenset()
+    assert warnings_of(caplog) == []
