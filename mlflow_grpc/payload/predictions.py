@@ -50,8 +50,7 @@ class Predictions:
         self._outputs = [_output_of(spec) for spec in specs] or [_Output("", None, _as_json)]
         self._by_name = {output.name: output for output in self._outputs if output.name}
         self._converts = any(output.convert is not None for output in self._outputs)
-        only = specs[0] if len(specs) == 1 else None
-        self._is_bare = only is not None and not only.name and not isinstance(only.type, Object | Map | AnyType)
+        self._is_bare = len(specs) == 1 and not self._by_name and not isinstance(specs[0].type, Object | Map | AnyType)
 
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """What was predicted for each of so many rows: dictionaries, lists or bare values.

@@ -7,7 +7,7 @@ import enum
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 import mlflow
@@ -118,6 +118,7 @@ ANSWERS: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
         Schema([ColSpec(DataType.string, "0"), ColSpec(DataType.double, "1")]),
         lambda n: [{0: "a", 1: 0.5}] * n,
     ),
+    "frame whose only label is 0": (column(DataType.double, cast("str", 0)), lambda n: pd.DataFrame([[0.5]] * n)),
     "columns whose labels are numbers": (
         Schema([ColSpec(DataType.string, "0"), ColSpec(DataType.double, "1")]),
         lambda n: {0: ["a"] * n, 1: [0.5] * n},
