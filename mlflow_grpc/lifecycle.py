@@ -17,11 +17,10 @@ import grpc
 
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.engine import loading
-from mlflow_grpc.engine.admission import Admission, Stage
+from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
-from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.process import ending_signals, in_daemon_thread, keep_signals_here
@@ -58,7 +57,7 @@ class Server:
         self._waiting = 0  # Models that are fetched, and wait for the main thread to load them.
         self._judged: list[Entry] = []
         self._offered: list[Entry] = []  # The models that the typed RPCs are made for.
-        self.catalog = Catalog(configuration.models, lambda: make_engine(settings), reserved=self.services)
+        self.catalog = Catalog(configuration.models, lambda: Engine.of_settings(settings), reserved=self.services)
         self._health = health.HealthServicer(self.services)
         self._locks = Locks.of_settings(settings)
         self._typed = typed.TypedService(self._calls, self.catalog, self._locks)
@@ -217,6 +216,11 @@ class Server:
         return [*self._health.services, *(name for entry in entries for name in _names(entry))]
 
     @property
+    def takes_calls(self) -> bool:
+        """Whether a model is open for calls; some may be before all are loaded."""
+        return any(entry.engine.admission.stage is Stage.OPEN for entry in self.catalog.entries)
+
+    @property
     def ready_line(self) -> str:
         """Says in one line what is served where."""
         ready = [entry for entry in self.catalog.entries if entry.loaded is not None]
@@ -350,7 +354,12 @@ async def _serve(
     try:
         await asyncio.wait({opening, first}, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
-            await opening
+            try:
+                await opening
+            except StartError:
+                if server.takes_calls:
+                    await server.drain()
+                raise
             await first
         else:
             opening.cancel()
@@ -389,9 +398,3 @@ async def _open(server: Server, main: MainThread, role: Role, when_loaded: Calla
 def _names(entry: Entry) -> tuple[str, ...]:
     """What health checks call a model: by its name, and by its version if it has one."""
     return tuple(dict.fromkeys((entry.name, entry.label))) if entry.name else ()
-
-
-def make_engine(settings: Settings) -> Engine:
-    """What runs the calls to one model: with threads and bounds of its own, so that none can take another's."""
-    admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
-    return Engine(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)

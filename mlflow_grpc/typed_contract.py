@@ -7,8 +7,8 @@ from mlflow_grpc.config import Configuration
 from mlflow_grpc.contract import lock, proto_text
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.lifecycle import make_engine
 from mlflow_grpc.services import typed
 from mlflow_grpc.services.locks import Locks, Verdict
 from mlflow_grpc.settings import Settings
@@ -41,7 +41,7 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
 
     """
     locks = Locks.of_settings(settings, may_be_missing=make_lock)
-    catalog = Catalog(configuration.models, lambda: make_engine(settings))
+    catalog = Catalog(configuration.models, lambda: Engine.of_settings(settings))
     loading.import_libraries(configuration.models)
     for entry in catalog.entries:
         catalog.place(entry, loading.load(entry.config, settings))

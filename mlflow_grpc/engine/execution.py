@@ -9,7 +9,7 @@ import contextvars
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mlflow_grpc.engine.admission import Admission
 from mlflow_grpc.engine.batching import Batcher
@@ -19,6 +19,7 @@ from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import CallerGaveUp, NotReady, TimeLimitExceeded, Unsupported
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec
+from mlflow_grpc.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.typed import TypedCodec
@@ -44,6 +45,12 @@ class Engine:
         self._timeout_s = timeout_s
         self._hosted: Hosted | None = None
         self._batcher: Batcher | None = None
+
+    @classmethod
+    def of_settings(cls, settings: Settings) -> Self:
+        """An engine with threads and bounds of its own, so that no model can take another's."""
+        admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
+        return cls(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)
 
     def host(
         self, model: HostedModel, codec: Codec, plain: Plain | None = None, context: contextvars.Context | None = None

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2
 
-from tests.process.conftest import payload
+from tests.process.conftest import Held, payload
 from tests.support.servers import ROOT, Caller, free_port, ready_address, start_server
 
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
@@ -257,3 +257,22 @@ def test_versions_of_one_model_open_together(launch, model, tmp_path):
         ready_address(process)
         for name in ("steps", "steps/1", "steps/2"):
             assert call(payload("x"), mlflow_model=name) == '{"predictions": ["x"]}'
+
+
+def test_calls_of_ready_models_finish_when_another_one_stops_the_start(launch, model, tmp_path):
+    """The server drains before it ends with exit code 2."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    broken = shutil.copytree(model, tmp_path / "broken")
+    (broken / "stepper.py").write_text(f"open({str(gate)!r}).read()\nraise RuntimeError('boom')\n")
+    port = free_port()
+    process = launch([{"uri": str(model), "name": "steps"}, {"uri": str(broken)}], "-p", str(port))
+    with Caller(f"127.0.0.1:{port}") as call:
+        wait_until_serving(call, "steps")
+        held = Held(call, tmp_path, mlflow_model="steps")
+        gate.write_text("go")
+        process.wait_for("draining: 1 calls in flight")
+        held.let_go()
+        assert held.result()[0] == "OK"
+    assert process.wait() == 2
+    assert "boom" in process.output
