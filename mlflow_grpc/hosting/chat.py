@@ -18,14 +18,14 @@ from pydantic import TypeAdapter
 
 from mlflow_grpc.contract import json_schema
 from mlflow_grpc.contract.types import ANY_CHUNK, Contract, ListOf, MapOf, Record, Scalar, Type
+from mlflow_grpc.hosting import mlflow_internals as internals
 
-_CHUNKS: dict[type, Any] = {mlflow.pyfunc.ChatModel: ChatCompletionChunk, mlflow.pyfunc.ChatAgent: ChatAgentChunk}
+_CHUNKS: dict[type, Any] = {
+    mlflow.pyfunc.ChatModel: ChatCompletionChunk,
+    mlflow.pyfunc.ChatAgent: ChatAgentChunk,
+    mlflow.pyfunc.ResponsesAgent: internals.ResponsesAgentStreamEvent,
+}
 """What a part of an answer is, by the class that a model derives from."""
-
-if hasattr(mlflow.pyfunc, "ResponsesAgent"):  # Since MLflow 3.0.
-    from mlflow.types.responses import ResponsesAgentStreamEvent
-
-    _CHUNKS[mlflow.pyfunc.ResponsesAgent] = ResponsesAgentStreamEvent
 
 
 def chunk_class(model: PyFuncModel) -> Any:

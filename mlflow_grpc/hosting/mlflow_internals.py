@@ -26,7 +26,7 @@ from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking._tracking_service.utils import is_tracking_uri_set
-from mlflow.types import type_hints
+from mlflow.types import responses, type_hints
 from mlflow.utils.proto_json_utils import NumpyEncoder
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
 
@@ -37,6 +37,7 @@ __all__ = [
     "FLAVOR_NAME",
     "INPUT_CHECKS",
     "SUPPORTED_FORMATS",
+    "ResponsesAgentStreamEvent",
     "check_requirement",
     "default_store",
     "disable_progress_bars",
@@ -75,6 +76,9 @@ parse_csv_input: Any = scoring_server.parse_csv_input
 # MLflow reads Parquet since 3.10; before it, None is no content type, and `refuses_content_type` refuses Parquet.
 CONTENT_TYPE_PARQUET: str | None = getattr(scoring_server, "CONTENT_TYPE_PARQUET", None)
 parse_parquet_input: Any = getattr(scoring_server, "parse_parquet_input", None)
+
+# Before MLflow 3.0 it has the other name.
+ResponsesAgentStreamEvent: Any = getattr(responses, "ResponsesAgentStreamEvent", None) or responses.ResponsesStreamEvent
 predictions_to_json: Any = scoring_server.predictions_to_json
 unwrapped_predictions_to_json: Any = scoring_server.unwrapped_predictions_to_json
 parse_requirements: Any = _parse_requirements
