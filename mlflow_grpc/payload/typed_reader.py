@@ -30,8 +30,14 @@ class Reader:
         self._with_zone = with_zone
         self._refuses_missing = refuses_missing
 
-    def record(self, message: Any, shape: Message, path: str) -> dict[str, Any]:
+    def record(self, message: Any, shape: Message, path: str, *, optional: bool = False) -> dict[str, Any]:
         """The fields that are there, by the names of their columns; None for what has to be there and may be null.
+
+        Args:
+            message: The message.
+            shape: What it holds.
+            path: What it is called in errors.
+            optional: Whether it may be left out: then MLflow takes one without any field, whatever it needs.
 
         Raises:
             InvalidPayload: It lacks a field, has one that a closed record does not, or a value that none may have.
@@ -39,7 +45,7 @@ class Reader:
         """
         if shape.is_closed:
             refuse_unknown(message, path)
-        if self._refuses_missing:
+        if self._refuses_missing and not (optional and not message.ListFields()):
             self._check_needed(message, shape, path)
         record = {}
         for slot in shape.slots:
@@ -47,11 +53,11 @@ class Reader:
             where = f"{path}.{name}".lstrip(".")
             if slot.form == "one":
                 if message.HasField(slot.name) and not self._is_unspecified(message, slot):
-                    record[name] = self._value(getattr(message, slot.name), slot.shape, where)
+                    record[name] = self._value(getattr(message, slot.name), slot.shape, where, not slot.source.required)
                 elif slot.source.is_null_if_absent:
                     record[name] = None
             elif (found := getattr(message, slot.name)) or slot.source.required:
-                record[name] = self._many(found, slot, where)
+                record[name] = self._many(found, slot, where, not slot.source.required)
         return record
 
     def _check_needed(self, message: Any, shape: Message, path: str) -> None:
@@ -71,8 +77,9 @@ class Reader:
         """The values of a column, with `nothing(slot)` in the rows that have none."""
         if isinstance(slot.shape, Plain) and not nulls:
             return list(found)
+        optional = not slot.source.required
         values = [
-            nothing(slot) if place in nulls else self._value(each, slot.shape, f"[{place}].{where}")
+            nothing(slot) if place in nulls else self._value(each, slot.shape, f"[{place}].{where}", optional)
             for place, each in enumerate(found)
         ]
         return _of_one_length(values) if isinstance(slot.shape, Timestamp) and not self._with_zone else values
@@ -81,14 +88,14 @@ class Reader:
         """One tensor of so many rows, for each of which there is a shape."""
         return _array_of(found, replace(shape, shape=(count, *shape.shape)), where)
 
-    def _many(self, found: Any, slot: Slot, where: str) -> Any:
+    def _many(self, found: Any, slot: Slot, where: str, optional: bool) -> Any:
         if slot.form == "map":
-            return {key: self._value(found[key], slot.shape, f"{where}.{key}") for key in found}
+            return {key: self._value(found[key], slot.shape, f"{where}.{key}", optional) for key in found}
         if isinstance(slot.shape, Plain):
             return list(found)
-        return [self._value(each, slot.shape, f"{where}[{place}]") for place, each in enumerate(found)]
+        return [self._value(each, slot.shape, f"{where}[{place}]", optional) for place, each in enumerate(found)]
 
-    def _value(self, value: Any, shape: Shape, where: str) -> Any:
+    def _value(self, value: Any, shape: Shape, where: str, optional: bool) -> Any:
         match shape:
             case Plain():
                 return value
@@ -103,22 +110,23 @@ class Reader:
             case Array():
                 return _array_of(value, shape, where)
             case OneOf():
-                return self._alternative(value, shape, where)
+                return self._alternative(value, shape, where, optional)
             case Boxed():
-                return self._content(value, shape.content, where)
+                return self._content(value, shape.content, where, optional)
             case Message():
-                return self.record(value, shape, where)
+                return self.record(value, shape, where, optional=optional)
 
-    def _content(self, value: Any, slot: Slot, where: str) -> Any:
+    def _content(self, value: Any, slot: Slot, where: str, optional: bool) -> Any:
+        found = getattr(value, slot.name)
         if slot.form != "one":
-            return self._many(getattr(value, slot.name), slot, where)
-        return self._value(getattr(value, slot.name), slot.shape, where) if value.HasField(slot.name) else None
+            return self._many(found, slot, where, optional)
+        return self._value(found, slot.shape, where, optional) if value.HasField(slot.name) else None
 
-    def _alternative(self, value: Any, shape: OneOf, where: str) -> Any:
+    def _alternative(self, value: Any, shape: OneOf, where: str, optional: bool) -> Any:
         chosen = value.WhichOneof("value")
         if chosen is None:
             _refuse(where, "has no value in it")
-        return self._value(getattr(value, chosen), dict(shape.alternatives)[chosen], where)
+        return self._value(getattr(value, chosen), dict(shape.alternatives)[chosen], where, optional)
 
     def _moment(self, value: Any, where: str) -> str:
         try:

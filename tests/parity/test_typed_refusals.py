@@ -16,11 +16,12 @@ from mlflow.types.schema import Array, Map, Object, Property
 
 from mlflow_grpc.config import ModelConfig
 from tests.parity.conftest import oracle_of
+from tests.parity.test_typed import in_any_order
 from tests.support import zoo
 from tests.support.servers import Caller, serving_models
-from tests.support.typed import TypedCaller
+from tests.support.typed import TypedCaller, plain
 
-DEEP = Object([Property("z", DataType.string)])
+DEEP = Object([Property("z", DataType.string), Property("w", DataType.string, required=False)])
 PART = Object(
     [
         Property("x", DataType.long),
@@ -79,12 +80,20 @@ def refusal(typed: TypedCaller, method: str, message: Any) -> dict[str, str]:
     ("method", "fields", "absent"),
     [
         ("named_predict", {}, ["a b"]),
-        ("named_predict", {"a_b": 1, "object": {}}, ["object.x"]),
-        ("named_predict", {"a_b": 1, "object": {"x": 1, "deep": {}}}, ["object.deep.z"]),
-        ("named_predict", {"a_b": 1, "object": {"x": 1, "all": {"values": [{"z": ""}, {}]}}}, ["object.all[1].z"]),
-        ("named_predict", {"a_b": 1, "object": {"x": 1, "by": {"values": {"k": {}}}}}, ["object.by.k.z"]),
-        ("named_predict_batch", {"a_b": [1, 2, 3], "object": [{"x": 1}, {"x": 2}, {}]}, ["[2].object.x"]),
-        ("named_predict_batch", {"a_b": [1, 2], "object": [{"x": 1}, {"x": 2, "deep": {}}]}, ["[1].object.deep.z"]),
+        ("named_predict", {"a_b": 1, "object": {"y": 1.0}}, ["object.x"]),
+        ("named_predict", {"a_b": 1, "object": {"x": 1, "deep": {"w": ""}}}, ["object.deep.z"]),
+        (
+            "named_predict",
+            {"a_b": 1, "object": {"x": 1, "all": {"values": [{"z": ""}, {"w": ""}]}}},
+            ["object.all[1].z"],
+        ),
+        ("named_predict", {"a_b": 1, "object": {"x": 1, "by": {"values": {"k": {"w": ""}}}}}, ["object.by.k.z"]),
+        ("named_predict_batch", {"a_b": [1, 2, 3], "object": [{"x": 1}, {"x": 2}, {"y": 1.0}]}, ["[2].object.x"]),
+        (
+            "named_predict_batch",
+            {"a_b": [1, 2], "object": [{"x": 1}, {"x": 2, "deep": {"w": ""}}]},
+            ["[1].object.deep.z"],
+        ),
         ("unnamed_predict", {}, ["column_0", "column_1"]),
         ("unnamed_predict", {"column_0": 1}, ["column_1"]),
         ("unnamed_one_predict", {}, ["value"]),
@@ -169,3 +178,25 @@ def test_fields_that_the_model_does_not_have(served):
         message = typed.input(method, fields)
         message.MergeFromString(b"\xf8\x06\x01")  # Field 111.
         assert typed.outcome(method, message)[0] == "OK"
+
+
+@pytest.mark.parametrize(
+    ("part", "fields"),
+    [
+        ({}, {}),
+        ({"x": 1, "deep": {}}, {"x": 1, "deep": {}}),
+        ({"x": 1, "all": [{}, {"z": ""}]}, {"x": 1, "all": {"values": [{}, {"z": ""}]}}),
+        ({"x": 1, "by": {"k": {}}}, {"x": 1, "by": {"values": {"k": {}}}}),
+    ],
+)
+def test_an_object_without_any_field(served, part, fields):
+    """Where it may be left out, MLflow takes one without what it needs; so it is taken, and given to the model so."""
+    oracle, typed = served
+    status, answer = oracle("named")(
+        json.dumps({"dataframe_records": [{"a b": 1, "object": part}]}), "application/json"
+    )
+    assert status == 200, answer
+    expected = in_any_order(json.loads(answer)["predictions"][0])
+    assert in_any_order(plain(typed("named_predict", {"a_b": 1, "object": fields}))["prediction"]) == expected
+    (row,) = plain(typed("named_predict_batch", {"a_b": [1], "object": [fields]}))["prediction"]
+    assert in_any_order(row) == expected
