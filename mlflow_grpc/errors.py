@@ -45,8 +45,10 @@ class FieldViolation:
     """One column, tensor or param that is at fault; becomes an entry of google.rpc.BadRequest."""
 
     field: str
-    """The name in the model's signature, `params.<name>` for a param, the position if it has none."""
+    """The name in the model's signature, `params.<name>` for a param, the position if it has none; the way to the value
+    behind a type hint."""
     description: str
+    """The way to the value in the payload, what is wrong with it and what to write instead."""
 
 
 class ServingError(Exception):

@@ -7,7 +7,7 @@ signature, types, shapes and positions, never a value or a name that the caller 
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from io import StringIO
@@ -104,8 +104,12 @@ class Explainer:
         if schema is None:
             return self._refusal("The model cannot take this CSV.", cause)
 
-        if schema.is_tensor_spec() or not schema.has_input_names():
-            text = "The CSV does not fit the model's signature, which has no columns with names: send JSON."
+        if schema.is_tensor_spec():
+            return self._refusal(
+                "The model's inputs are tensors, which CSV does not carry: send inputs as JSON.", cause
+            )
+        if not schema.has_input_names():
+            text = "The CSV does not fit the model's columns, which have no names: send dataframe_split as JSON."
             return self._refusal(text, cause)
 
         def probe(payload: Any, sub_schema: Schema) -> None:
@@ -140,8 +144,8 @@ class Explainer:
             specs: list[Any] = list(schema.inputs) if schema is not None and schema.has_input_names() else []
             outer = Object([Property(str(spec.name), spec.type, spec.required) for spec in specs]) if specs else None
             violations = [
-                FieldViolation(str(steps[0]) if steps else "", str(fault))
-                for steps, fault in hint_faults.said_by_pydantic(error, payload, outer, "the payload")
+                FieldViolation(field or "request", str(fault))
+                for field, fault in hint_faults.said_by_pydantic(error, payload, outer, "the payload")
             ]
             return self._refusal("The request does not fit the model.", cause, violations)
         if schema is None or not schema.has_input_names():
@@ -156,7 +160,7 @@ class Explainer:
                 "A payload with the key messages, prompt or input is taken as it is, for a language model; the model's"
             )
             names = ", ".join(str(spec.name) for spec in schema.inputs[:MOST_VIOLATIONS])
-            return self._refusal(f"{text} inputs are {names}.{self._advice(schema)}", cause)
+            return self._of_signature(f"{text} inputs are {names}.{self._advice(schema)}", cause)
         return self._in_table(table, schema, probe, cause)
 
     def _explain_type_hint(
@@ -177,7 +181,7 @@ class Explainer:
             found = [FieldViolation("inputs", f"is {terms.article(items)}; must be an array, and {expected}")]
         else:
             found = list(islice(self._hint_violations(items, spec.type, source), MOST_VIOLATIONS))
-        return self._refusal(f"The inputs do not match the model's type hint: {expected}.", cause, found)
+        return self._of_signature(f"The inputs do not match the model's type hint: {expected}.", cause, found)
 
     def _hint_violations(self, items: list[Any], of: Any, source: Source) -> Iterator[FieldViolation]:
         for index, item in enumerate(items):
@@ -199,7 +203,7 @@ class Explainer:
             if not violations:
                 takes = " and ".join(terms.expected(spec) for spec in schema.inputs[:MOST_VIOLATIONS])
                 text = f"{text[:-1]}, which takes {takes}; send it as inputs."
-            return self._refusal(text, cause, violations)
+            return self._of_signature(text, cause, violations)
         table = table_of(key, value, schema)
         if table is None:
             return self._explain_form(key, value, schema, cause)
@@ -234,7 +238,7 @@ class Explainer:
                 f"The model's {'column has' if count == 1 else f'{count} columns have'} no name: {key} must be an array"
             )
             what += "" if count == 1 else " of rows, each of them an array"
-        return self._refusal(f"{what}.{self._advice(schema)}", cause, violations)
+        return self._of_signature(f"{what}.{self._advice(schema)}", cause, violations)
 
     def _advice(self, schema: Schema) -> str:
         """A payload that MLflow takes; nothing if there is none so short that it helps."""
@@ -269,7 +273,7 @@ class Explainer:
         text = "The payload does not fit the model's signature."
         if not violations:
             text = f"{otherwise or text}{self._advice(schema)}"
-        return self._refusal(text, cause, violations)
+        return self._of_signature(text, cause, violations)
 
     def _take_records(self, records: Any, schema: Schema) -> None:
         parsed = internals.parse_json(json.dumps({"dataframe_records": records}).encode(), self._metadata, schema)
@@ -286,6 +290,13 @@ class Explainer:
                 path = f"{'' if is_bare else 'params'}{terms.step(spec.name)}".lstrip(".")
                 for fault in faults.within_param(given[spec.name], spec, path, partial(_takes_param, spec)):
                     yield FieldViolation(f"params.{spec.name}", str(fault))
+
+    def _of_signature(
+        self, text: str, cause: BaseException | None, violations: Sequence[FieldViolation] = ()
+    ) -> InvalidPayload:
+        """As `_refusal`, of a text with details of the signature."""
+        hides = MLFLOW_DISABLE_SCHEMA_DETAILS.get()
+        return self._refusal("The payload does not fit the model." if hides else text, cause, list(violations))
 
     def _refusal(
         self, text: str, cause: BaseException | None, violations: list[FieldViolation] | tuple[FieldViolation, ...] = ()

@@ -27,6 +27,9 @@ _BOUNDS = frozenset(
 )  # fmt: skip
 """Errors of pydantic whose words hold what the model declares, and lengths."""
 
+_OF_KEYS = frozenset({"missing", "extra_forbidden"})
+"""Errors of which one object may have several."""
+
 _OWN = frozenset({"value_error", "assertion_error"})
 """Errors of the model's own validators."""
 
@@ -79,10 +82,10 @@ def _strictly(value: Any, of: Any, path: str, *, required: bool) -> Iterator[Fau
         yield from within_hint(value, of, None, path)
 
 
-def said_by_pydantic(
-    error: pydantic.ValidationError, value: Any, of: Any, path: str
-) -> Iterator[tuple[tuple[int | str, ...], Fault]]:
-    """The faults that a pydantic model has found, in JSON's terms, each with the steps to it as pydantic has them.
+def said_by_pydantic(error: pydantic.ValidationError, value: Any, of: Any, path: str) -> Iterator[tuple[str, Fault]]:
+    """The faults that a pydantic model has found, in JSON's terms, each with the outermost field that it is in.
+
+    The field is empty for a fault of the whole value, or in a key that the caller chose.
 
     Args:
         error: What pydantic raised.
@@ -93,10 +96,19 @@ def said_by_pydantic(
     """
     seen: set[str] = set()
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        fault = _translated(problem["type"], problem["loc"], problem["msg"], value, of, path)
-        if str(fault) not in seen and not any(place == fault.path for place in seen):
-            seen |= {str(fault)} if problem["type"] == "missing" else {fault.path}
-            yield problem["loc"], fault
+        steps, kind = problem["loc"], problem["type"]
+        fault = _translated(kind, steps, problem["msg"], value, of, path)
+        # A union has an error for each of its members at the same place, of which the first is as good as any.
+        key = str(fault) if kind in _OF_KEYS else fault.path
+        if key not in seen:
+            seen.add(key)
+            yield _field(kind, steps, of), fault
+
+
+def _field(kind: str, steps: tuple[int | str, ...], of: Any) -> str:
+    """The outermost field of a fault, if it is the model that calls it so."""
+    is_missing = kind == "missing" and len(steps) == 1
+    return str(steps[0]) if steps and (is_missing or _property(of, str(steps[0])) is not None) else ""
 
 
 def _translated(kind: str, steps: tuple[int | str, ...], said: str, value: Any, of: Any, path: str) -> Fault:
@@ -106,6 +118,12 @@ def _translated(kind: str, steps: tuple[int | str, ...], said: str, value: Any, 
         wanted = _property(outer, name)
         remedy = f"it {_remedy(wanted.dtype, strict=True)}" if wanted is not None else "it must be there"
         return Fault(place, f"lacks {name}", remedy)
+    if kind == "extra_forbidden":
+        outer_value, _, _, place = _follow(steps[:-1], value, of, path)
+        index = list(outer_value).index(steps[-1])
+        return Fault(
+            place, f"has a key that the model does not take ({terms.key_step(index).strip('.<>')})", "leave it out"
+        )
     item, inner, required, place = _follow(steps, value, of, path)
     if kind in _BOUNDS:
         rule = said.replace("Input should", "it must").replace(" should ", " must ")

@@ -281,3 +281,19 @@ def test_messages_are_named_as_the_caller_wrote_them(pair):
         assert status == "INVALID_ARGUMENT"
         assert place in message
         assert "dataframe_" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        ("unnamed", inputs([[1, 2.5]])),
+        ("numbers", inputs(5)),
+        ("hint_str", inputs([5])),
+        ("numbers", {"input": SECRET}),
+    ],
+)
+def test_details_that_are_to_be_hidden(pair, monkeypatch, name, payload):
+    """MLFLOW_DISABLE_SCHEMA_DETAILS keeps the signature out of every refusal."""
+    _, call, _ = pair(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_SCHEMA_DETAILS", "true")
+    assert call.outcome(_text(payload)) == ("INVALID_ARGUMENT", "The payload does not fit the model.")
