@@ -53,22 +53,22 @@ def as_own(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return own, warnings
 
 
-def _model(model: Any, place: str, warnings: list[str]) -> Any:
-    own = _without_unknown(model, _MODEL_KEYS, place, warnings, obsolete=_OBSOLETE)
+def _model(model: Any, prefix: str, warnings: list[str]) -> Any:
+    own = _without_unknown(model, _MODEL_KEYS, prefix, warnings, obsolete=_OBSOLETE)
     if isinstance(own, dict) and isinstance(own.get("decorators"), list):
         own["decorators"] = [
-            _without_unknown(decorator, _DECORATOR_KEYS, f"{place}decorators[{index}].", warnings)
+            _without_unknown(decorator, _DECORATOR_KEYS, f"{prefix}decorators[{index}].", warnings)
             for index, decorator in enumerate(own["decorators"])
         ]
     return own
 
 
 def _without_unknown(
-    mapping: Any, keys: frozenset[str], place: str, warnings: list[str], obsolete: Mapping[str, str] = _NONE
+    mapping: Any, keys: frozenset[str], prefix: str, warnings: list[str], obsolete: Mapping[str, str] = _NONE
 ) -> Any:
     if not isinstance(mapping, dict):
         return mapping
-    warnings += [f"{place}{key} {obsolete.get(key) or _unknown(key, keys)}" for key in mapping if key not in keys]
+    warnings += [f"{prefix}{key} {obsolete.get(key) or _unknown(key, keys)}" for key in mapping if key not in keys]
     return {key: value for key, value in mapping.items() if key in keys}
 
 

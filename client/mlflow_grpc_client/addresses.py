@@ -21,8 +21,8 @@ _PORTS_WITH_NAMES = frozenset({"http", "https"})
 """The names that gRPC's resolver takes for a port."""
 
 _PROBLEMS = tuple(
-    (re.compile(pattern), words)
-    for pattern, words in (
+    (re.compile(pattern), sentence)
+    for pattern, sentence in (
         (r"\s", ", without spaces"),
         (r"[/?#]", ", without a path"),
         (r"@", ", without a user"),
@@ -35,8 +35,8 @@ _PROBLEMS = tuple(
 """What an address without a scheme looks like that is no host:port, and what is said of it."""
 
 _MEANINGS = tuple(
-    (re.compile(pattern), words)
-    for pattern, words in (
+    (re.compile(pattern), sentence)
+    for pattern, sentence in (
         ("^errors resolving|^DNS resolution failed", "The host of {address} cannot be found."),
         (
             "^(Method not found|unknown service|unknown method)",
@@ -97,42 +97,42 @@ def checked_address(address: str) -> str:
     if scheme and scheme[2]:
         encrypted = "; for TLS give tls (--tls)" if scheme[1].lower() in _ENCRYPTED_SCHEMES else ""
         raise ValueError(f"the address is host:port, without {scheme[1]}://; not {address!r}{encrypted}")
-    for pattern, words in _PROBLEMS:
-        if found := pattern.search(address):
-            raise ValueError(f"the address is host:port{found.expand(words)}; not {address!r}")
+    for pattern, sentence in _PROBLEMS:
+        if match := pattern.search(address):
+            raise ValueError(f"the address is host:port{match.expand(sentence)}; not {address!r}")
     port = _port(address)
     if port is not None and port not in _PORTS_WITH_NAMES and not (port.isdecimal() and 0 < int(port) <= MAX_PORT):
         raise ValueError(f"the address is host:port with a port from 1 to {MAX_PORT}; not {address!r}")
     return address
 
 
-def explained(said: str, address: str, *, encrypted: bool) -> str:
+def explained(status: str, address: str, *, encrypted: bool) -> str:
     """What gRPC says of a call that reached no server of ours, behind a sentence about what that means.
 
     Args:
-        said: The words of the status; those that are not known here come back as they are.
+        status: The words of the status; those that are not known here come back as they are.
         address: Of the client.
         encrypted: Whether the client speaks TLS.
 
     """
-    meaning = next((words for pattern, words in _MEANINGS if pattern.search(said)), "")
-    if _CLOSED.search(said):
+    meaning = next((sentence for pattern, sentence in _MEANINGS if pattern.search(status)), "")
+    if _CLOSED.search(status):
         meaning = f"{{address}} closes connections at once: it may {_WHY_CLOSED[encrypted]}, or be no gRPC server."
     if not meaning:
-        return said
-    if said.startswith("failed to connect") and _port(address) is None:
+        return status
+    if status.startswith("failed to connect") and _port(address) is None:
         no_port = "The address {address} has no port, and gRPC takes 443: give host:port, such as {example}."
         meaning = f"{no_port} {meaning}"
     host = f"[{address}]" if address.count(":") > 1 and not address.endswith("]") else address
-    words = meaning.format(address=address, port=DEFAULT_PORT, example=f"{host}:{DEFAULT_PORT}")
-    return f"{words} (gRPC: {said})"
+    sentence = meaning.format(address=address, port=DEFAULT_PORT, example=f"{host}:{DEFAULT_PORT}")
+    return f"{sentence} (gRPC: {status})"
 
 
 def _port(address: str) -> str | None:
     """The port of host:port or of a dns target; None if it has none, empty for other targets of gRPC."""
-    scheme, colon, rest = address.partition(":")
+    scheme, colon, target = address.partition(":")
     if colon and scheme in _GRPC_SCHEMES and scheme != "dns":
         return ""
-    place = rest.rpartition("/")[2] if colon and scheme == "dns" else address
-    found = re.search(r"(^[^:]*|\]):([^:\]]+)$", place)
-    return found[2] if found else None
+    name = target.rpartition("/")[2] if colon and scheme == "dns" else address
+    match = re.search(r"(^[^:]*|\]):([^:\]]+)$", name)
+    return match[2] if match else None

@@ -182,8 +182,8 @@ class BaseClient:
         ):  # gRPC's own words: the server has not answered at all.
             return self._too_late(call.timeout_s)
         if not found.reason:  # Servers of ours give one.
-            said = addresses.explained(found.message, self._address, encrypted=self._credentials is not None)
-            return failure(found.code, said, request_id=found.request_id)
+            message = addresses.explained(found.message, self._address, encrypted=self._credentials is not None)
+            return failure(found.code, message, request_id=found.request_id)
         return found
 
     def _requests(self, stream: Stream, kind: type[_R]) -> _R | None:

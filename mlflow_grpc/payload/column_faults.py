@@ -23,7 +23,7 @@ MAX_PROBES = 96
 MAX_COLUMN_PROBES = 64
 """How many of these look for columns; the others look for rows and try examples."""
 
-MAX_FOUND = 16
+MAX_COLUMNS = 16
 """How many columns are named."""
 
 MAX_SAMPLE = 256
@@ -74,18 +74,20 @@ class ColumnFaults:
             if spec.required and not self._table.has(index)
         ]
         sample = self._sample()
-        found = self._in_rows(sample)
-        if not found and not missing and len(sample) < self._table.count <= MAX_CELLS // len(self._specs):
-            found = self._in_rows(range(self._table.count))
-        return missing + found
+        refused = self._in_rows(sample)
+        if not refused and not missing and len(sample) < self._table.count <= MAX_CELLS // len(self._specs):
+            refused = self._in_rows(range(self._table.count))
+        return missing + refused
 
     def _in_rows(self, rows: Sequence[int]) -> list[FieldViolation]:
         return [
-            self._violation(index, said) for index in self._refused_columns(rows) for said in self._said(index, rows)
+            self._violation(index, description)
+            for index in self._refused_columns(rows)
+            for description in self._descriptions(index, rows)
         ]
 
     def _sample(self) -> list[int]:
-        """The first row for each way in which a cell of a column can be unlike others."""
+        """The first row for every way in which a cell of a column can be unlike others."""
         rows: set[int] = set()
         for index, spec in enumerate(self._specs):
             seen: set[Any] = set()
@@ -121,20 +123,20 @@ class ColumnFaults:
     def _refused_columns(self, rows: Sequence[int]) -> Iterator[int]:
         """Those that MLflow refuses by themselves, found with few probes while most columns are fine."""
         present = [index for index in range(len(self._specs)) if self._table.has(index)]
-        pending, found = [present] if present else [], 0
+        pending, count = [present] if present else [], 0
         kept = MAX_PROBES - MAX_COLUMN_PROBES
-        while pending and self._left > kept and found < MAX_FOUND:
+        while pending and self._left > kept and count < MAX_COLUMNS:
             columns = pending.pop()
             if not self._refuses(columns, self._rows(columns, rows)):
                 continue
             if len(columns) == 1:
-                found += 1
+                count += 1
                 yield columns[0]
             else:
                 middle = len(columns) // 2
                 pending += [columns[middle:], columns[:middle]]
 
-    def _said(self, index: int, rows: Sequence[int]) -> list[str]:
+    def _descriptions(self, index: int, rows: Sequence[int]) -> list[str]:
         row = self._refused_row(index, rows)
         if row is None:
             return [self._together(index)]
@@ -149,14 +151,14 @@ class ColumnFaults:
                 f"{path} has to be {terms.type_name(spec.type)}, which MLflow does not take in {self._table.format}: "
                 "send dataframe_records"
             ]
-        found = faults.within(
+        refused = faults.within(
             cell,
             spec.type,
             path,
             required=spec.required,
             takes_here=lambda other: self._takes(index, other),
         )
-        return [str(self._with_way_out(fault, cell, spec)) for fault in islice(found, MAX_IN_A_CELL)]
+        return [str(self._with_way_out(fault, cell, spec)) for fault in islice(refused, MAX_IN_A_CELL)]
 
     def _field_name(self, index: int) -> str:
         """What a column without a name is called in messages; see `mlflow_grpc.contract`."""
@@ -210,16 +212,16 @@ class ColumnFaults:
         """What is said of a column whose values are refused only beside each other."""
         spec = self._specs[index]
         cells = [self._table.cell(index, row) for row in range(min(self._table.count, MAX_VALUES))]
-        there = [cell for cell in cells if cell is not ABSENT]
-        if len(there) < len(cells):
+        present = [cell for cell in cells if cell is not ABSENT]
+        if len(present) < len(cells):
             all_rows = self._rows([index], range(self._table.count))
             filled = [{index: None if row[index] is ABSENT else row[index]} for row in all_rows]
             null = "; write null where there is none" if not self._refuses([index], filled) else ""
             return f"is in some rows and not in others, where MLflow takes it in all or in none{null}"
-        if spec.type == DataType.datetime and all(isinstance(cell, str) for cell in there):
+        if spec.type == DataType.datetime and all(isinstance(cell, str) for cell in present):
             return f"the strings differ in form; write all of them alike{terms.such_as(terms.example(spec.type))}"
-        kinds = ", ".join(sorted({terms.kind(cell) for cell in there}))
-        return f"must be {terms.expected(spec)}{f'; the payload has {kinds}' if kinds else ''}"
+        types = ", ".join(sorted({terms.json_type(cell) for cell in present}))
+        return f"must be {terms.expected(spec)}{f'; the payload has {types}' if types else ''}"
 
 
 _NUMBERS = frozenset({DataType.integer, DataType.long, DataType.float, DataType.double})

@@ -151,8 +151,8 @@ class Explainer:
         if schema is None or not schema.has_input_names():
             return self._refusal("The request does not fit the model.", cause)
 
-        def probe(part: Any, sub_schema: Schema) -> None:
-            internals.enforce_schema(part, sub_schema, self._loader_module)
+        def probe(payload: Any, sub_schema: Schema) -> None:
+            internals.enforce_schema(payload, sub_schema, self._loader_module)
 
         table = BareTable(payload, schema.inputs)
         if not any(table.has(index) for index in range(len(schema.inputs))):
@@ -178,10 +178,10 @@ class Explainer:
             return self._refusal("The inputs do not match the model's type hint.", cause)
         expected = f"each item of inputs must be {terms.expected(spec)}"
         if not isinstance(items, list):
-            found = [FieldViolation("inputs", f"is {terms.article(items)}; must be an array, and {expected}")]
+            violations = [FieldViolation("inputs", f"is {terms.article(items)}; must be an array, and {expected}")]
         else:
-            found = list(islice(self._hint_violations(items, spec.type, source), MOST_VIOLATIONS))
-        return self._of_signature(f"The inputs do not match the model's type hint: {expected}.", cause, found)
+            violations = list(islice(self._hint_violations(items, spec.type, source), MOST_VIOLATIONS))
+        return self._of_signature(f"The inputs do not match the model's type hint: {expected}.", cause, violations)
 
     def _hint_violations(self, items: list[Any], of: Any, source: Source) -> Iterator[FieldViolation]:
         for index, item in enumerate(items):
@@ -208,8 +208,8 @@ class Explainer:
         if table is None:
             return self._explain_form(key, value, schema, cause)
 
-        def probe(part: Any, sub_schema: Schema) -> None:
-            parsed = internals.parse_json(json.dumps({key: part}).encode(), self._metadata, sub_schema)
+        def probe(value: Any, sub_schema: Schema) -> None:
+            parsed = internals.parse_json(json.dumps({key: value}).encode(), self._metadata, sub_schema)
             internals.enforce_schema(parsed.data, sub_schema, self._loader_module)
 
         return self._in_table(table, schema, probe, cause, source, lengths_problem(key, value))

@@ -53,11 +53,11 @@ def within(value: Any, of: Any, path: str, *, required: bool, takes_here: Takes 
         takes_here: Whether MLflow takes another value in its place; if left out, as within a column.
 
     """
-    found = False
+    has_pieces = False
     for fault in _pieces(value, of, path, required=required):
-        found = True
+        has_pieces = True
         yield fault
-    if not found:
+    if not has_pieces:
         yield leaf(value, of, path, required=required, takes_here=takes_here or _takes(of, required=required))
 
 
@@ -81,22 +81,22 @@ def _pieces(value: Any, of: Any, path: str, *, required: bool) -> Iterator[Fault
 
 
 def _of_object(value: dict[str, Any], of: Object, path: str) -> Iterator[Fault]:
-    known = {prop.name: prop for prop in of.properties}
+    properties = {prop.name: prop for prop in of.properties}
     for prop in of.properties:
         if prop.required and prop.name not in value:
             yield lacking(prop.name, prop.dtype, path, _takes(prop.dtype, required=True))
-    unknown = [index for index, key in enumerate(value) if key not in known]
+    unknown = [index for index, key in enumerate(value) if key not in properties]
     if unknown:
-        places = ", ".join(terms.key_step(index).strip(".<>") for index in unknown[:3])
+        keys = ", ".join(terms.key_step(index).strip(".<>") for index in unknown[:3])
         yield Fault(
             path,
-            f"has keys that the signature does not have ({places})",
+            f"has keys that the signature does not have ({keys})",
             f"leave them out; it takes {terms.properties(of)}",
         )
     for name, item in value.items():
-        if name not in known:
+        if name not in properties:
             continue
-        of_name, required = known[name].dtype, known[name].required
+        of_name, required = properties[name].dtype, properties[name].required
         if not takes(item, of_name, required=required):
             yield from within(item, of_name, f"{path}{terms.step(name)}", required=required)
 
@@ -121,7 +121,7 @@ def leaf(value: Any, of: Any, path: str, *, required: bool, takes_here: Takes) -
 def _remedy(of: Any, *, required: bool, takes_here: Takes, verb: str = "must be") -> str:
     name, example = terms.type_name(of), terms.example(of)
     if takes_here(example):
-        return f"{verb} {name}: {terms.words(of)}{terms.such_as(example)}"
+        return f"{verb} {name}: {terms.description(of)}{terms.such_as(example)}"
     way_out = f"the model's owner must declare {terms.other_type(of)}" if required else "leave it out"
     return f"{verb} {name}, and MLflow takes no JSON value for that here: {way_out}"
 

@@ -69,8 +69,8 @@ def _of_model(value: dict[str, Any], of: Object, hint: Any, path: str) -> Iterat
     for prop in of.properties:
         # What is not there may have a default, which the signature does not tell.
         if prop.name in value and (prop.required or value[prop.name] is not None):
-            place = f"{path}{terms.step(prop.name)}"
-            yield from _strictly(value[prop.name], prop.dtype, place, required=prop.required)
+            at = f"{path}{terms.step(prop.name)}"
+            yield from _strictly(value[prop.name], prop.dtype, at, required=prop.required)
 
 
 def _strictly(value: Any, of: Any, path: str, *, required: bool) -> Iterator[Fault]:
@@ -96,42 +96,42 @@ def said_by_pydantic(error: pydantic.ValidationError, value: Any, of: Any, path:
     """
     seen: set[str] = set()
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        steps, kind = problem["loc"], problem["type"]
-        fault = _translated(kind, steps, problem["msg"], value, of, path)
+        steps, error_type = problem["loc"], problem["type"]
+        fault = _translated(error_type, steps, problem["msg"], value, of, path)
         # A union has an error for each of its members at the same place, of which the first is as good as any.
-        key = str(fault) if kind in _OF_KEYS else fault.path
+        key = str(fault) if error_type in _OF_KEYS else fault.path
         if key not in seen:
             seen.add(key)
-            yield _field(kind, steps, of), fault
+            yield _field(error_type, steps, of), fault
 
 
-def _field(kind: str, steps: tuple[int | str, ...], of: Any) -> str:
+def _field(error_type: str, steps: tuple[int | str, ...], of: Any) -> str:
     """The outermost field of a fault, if it is the model that calls it so."""
-    is_missing = kind == "missing" and len(steps) == 1
+    is_missing = error_type == "missing" and len(steps) == 1
     return str(steps[0]) if steps and (is_missing or _property(of, str(steps[0])) is not None) else ""
 
 
-def _translated(kind: str, steps: tuple[int | str, ...], said: str, value: Any, of: Any, path: str) -> Fault:
-    if kind == "missing":
-        _, outer, _, place = _follow(steps[:-1], value, of, path)
+def _translated(error_type: str, steps: tuple[int | str, ...], message: str, value: Any, of: Any, path: str) -> Fault:
+    if error_type == "missing":
+        _, outer, _, at = _follow(steps[:-1], value, of, path)
         name = str(steps[-1])
-        wanted = _property(outer, name)
-        remedy = f"it {_remedy(wanted.dtype, strict=True)}" if wanted is not None else "it must be there"
-        return Fault(place, f"lacks {name}", remedy)
-    if kind == "extra_forbidden":
-        outer_value, _, _, place = _follow(steps[:-1], value, of, path)
+        prop = _property(outer, name)
+        remedy = f"it {_remedy(prop.dtype, strict=True)}" if prop is not None else "it must be there"
+        return Fault(at, f"lacks {name}", remedy)
+    if error_type == "extra_forbidden":
+        outer_value, _, _, at = _follow(steps[:-1], value, of, path)
         index = list(outer_value).index(steps[-1])
         return Fault(
-            place, f"has a key that the model does not take ({terms.key_step(index).strip('.<>')})", "leave it out"
+            at, f"has a key that the model does not take ({terms.key_step(index).strip('.<>')})", "leave it out"
         )
-    item, inner, required, place = _follow(steps, value, of, path)
-    if kind in _BOUNDS:
-        rule = said.replace("Input should", "it must").replace(" should ", " must ")
-        return Fault(place, "is refused", rule[:1].lower() + rule[1:])
-    if kind in _OWN or inner is None:
-        return Fault(place, "is refused by the model", "only its owner knows what it takes")
+    item, inner, required, at = _follow(steps, value, of, path)
+    if error_type in _BOUNDS:
+        rule = message.replace("Input should", "it must").replace(" should ", " must ")
+        return Fault(at, "is refused", rule[:1].lower() + rule[1:])
+    if error_type in _OWN or inner is None:
+        return Fault(at, "is refused by the model", "only its owner knows what it takes")
     # A field that is not strict has other errors: datetime_parsing, for example.
-    return _mismatch(item, inner, place, strict=kind.endswith("_type"), required=required)
+    return _mismatch(item, inner, at, strict=error_type.endswith("_type"), required=required)
 
 
 def _follow(steps: tuple[int | str, ...], value: Any, of: Any, path: str) -> tuple[Any, Any, bool, str]:
@@ -144,11 +144,9 @@ def _follow(steps: tuple[int | str, ...], value: Any, of: Any, path: str) -> tup
         if isinstance(value, list) and isinstance(name, int) and name < len(value):
             of, value, path = getattr(of, "dtype", None), value[name], f"{path}[{name}]"
         elif isinstance(value, dict) and isinstance(name, str) and name in value:
-            known = _property(of, name)
-            path += terms.step(name) if known is not None else terms.key_step(list(value).index(name))
-            of, required = (
-                (known.dtype, known.required) if known is not None else (getattr(of, "value_type", None), True)
-            )
+            prop = _property(of, name)
+            path += terms.step(name) if prop is not None else terms.key_step(list(value).index(name))
+            of, required = (prop.dtype, prop.required) if prop is not None else (getattr(of, "value_type", None), True)
             value = value[name]
     return value, of, required, path
 
@@ -169,7 +167,7 @@ def _remedy(of: Any, *, strict: bool, required: bool = True) -> str:
     if strict and of in (DataType.binary, DataType.datetime):
         way_out = "the model's owner must declare str" if required else "leave it out"
         return f"must be {_PYTHON[of].__name__}, for which pydantic takes no string in MLflow's strict mode: {way_out}"
-    return f"must be {terms.type_name(of)}: {terms.words(of)}{terms.such_as(terms.example(of))}"
+    return f"must be {terms.type_name(of)}: {terms.description(of)}{terms.such_as(terms.example(of))}"
 
 
 def _takes(value: Any, of: DataType) -> bool:

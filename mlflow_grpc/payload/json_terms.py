@@ -18,7 +18,7 @@ MAX_EXAMPLE = 80
 FIRST_YEAR, LAST_YEAR = 1678, 2261
 """Between which pandas has all times in nanoseconds."""
 
-_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
 
 _WORDS = {
     DataType.boolean: ("true or false", "booleans", True),
@@ -38,14 +38,14 @@ _WIDER = {DataType.integer: "long", DataType.float: "double", DataType.datetime:
 _BITS = {DataType.integer: 32, DataType.long: 64}
 
 
-def kind(value: Any) -> str:
+def json_type(value: Any) -> str:
     """What JSON calls the type of a value."""
-    return _KINDS.get(type(value), "null")
+    return _JSON_TYPES.get(type(value), "null")
 
 
 def article(value: Any) -> str:
     """What a value is, with the article."""
-    name = "whole number" if type(value) is int else kind(value)
+    name = "whole number" if type(value) is int else json_type(value)
     return name if name == "null" else f"{'an' if name[0] in 'ao' else 'a'} {name}"
 
 
@@ -72,7 +72,7 @@ def type_name(of: Any) -> str:
     return "Object" if isinstance(of, Object) else "Any"
 
 
-def words(of: Any) -> str:
+def description(of: Any) -> str:
     """What a value of a type is in JSON."""
     if isinstance(of, DataType):
         return _WORDS[of][0]
@@ -95,7 +95,7 @@ def _several(of: Any) -> str:
         return _WORDS[of][1]
     if isinstance(of, Array):
         return f"arrays of {_several(of.dtype)}"
-    return "any JSON values" if isinstance(of, AnyType) else f"objects ({words(of).removeprefix('an object ')})"
+    return "any JSON values" if isinstance(of, AnyType) else f"objects ({description(of).removeprefix('an object ')})"
 
 
 def expected(spec: ColSpec | TensorSpec) -> str:
@@ -103,7 +103,7 @@ def expected(spec: ColSpec | TensorSpec) -> str:
     if isinstance(spec, TensorSpec):
         return tensor(spec)
     required = "required" if spec.required else "optional"
-    return f"{type_name(spec.type)} ({required}): {words(spec.type)}"
+    return f"{type_name(spec.type)} ({required}): {description(spec.type)}"
 
 
 def tensor(spec: TensorSpec) -> str:

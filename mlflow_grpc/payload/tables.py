@@ -62,22 +62,22 @@ class SplitTable:
         width = max(map(len, self._rows)) if self._rows else len(value.get("columns") or ())
         labels = value.get("columns") or list(range(width))
         # Of columns of one name MLflow's table has both; the last one is as good as the other to name.
-        places = {label: place for place, label in enumerate(labels)}
+        positions = {label: position for position, label in enumerate(labels)}
         sought = self._names if self._names is not None else labels[: len(specs)]
-        self._places = {index: places[label] for index, label in enumerate(sought) if label in places}
+        self._positions = {index: positions[label] for index, label in enumerate(sought) if label in positions}
 
     def has(self, column: int) -> bool:
         """Whether its label is among `columns`."""
-        return column in self._places
+        return column in self._positions
 
     def cell(self, column: int, row: int) -> Any:
         """An item of a row of `data`."""
-        place = self._places[column]
-        return self._rows[row][place] if place < len(self._rows[row]) else ABSENT
+        position = self._positions[column]
+        return self._rows[row][position] if position < len(self._rows[row]) else ABSENT
 
     def path(self, column: int, row: int) -> str:
         """As `dataframe_split.data[3][1]`."""
-        return f"{self.row_path(row)}[{self._places[column]}]"
+        return f"{self.row_path(row)}[{self._positions[column]}]"
 
     def row_path(self, row: int) -> str:
         """As `dataframe_split.data[3]`."""

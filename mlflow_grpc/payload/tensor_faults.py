@@ -25,32 +25,32 @@ def violations(key: str, value: Any, schema: Schema, *, is_message: bool) -> lis
         is_message: Whether the payload was made from a message, whose fields are called as the tensors.
 
     """
-    found = []
+    refused = []
     specs: list[Any] = list(schema.inputs)
     for index, spec in enumerate(specs):
         field = str(spec.name) if spec.name is not None else str(index)
-        path, part = _part(key, value, spec, only=len(specs) == 1)
+        path, tensor = _tensor(key, value, spec, only=len(specs) == 1)
         if key == "dataframe_records" and spec.name is None:
-            found.append(FieldViolation(field, f"has no name: send inputs, which must be {terms.expected(spec)}"))
+            refused.append(FieldViolation(field, f"has no name: send inputs, which must be {terms.expected(spec)}"))
             continue
         if is_message:
             path = str(spec.name) if spec.name is not None else "value"
-        if part is ABSENT:
-            found.append(FieldViolation(field, f"missing; must be {terms.expected(spec)}"))
-        elif (fault := _fault(part, spec, path)) is not None:
-            found.append(FieldViolation(field, str(fault)))
-    return found
+        if tensor is ABSENT:
+            refused.append(FieldViolation(field, f"missing; must be {terms.expected(spec)}"))
+        elif (fault := _fault(tensor, spec, path)) is not None:
+            refused.append(FieldViolation(field, str(fault)))
+    return refused
 
 
-def _part(key: str, value: Any, spec: TensorSpec, *, only: bool) -> tuple[str, Any]:
+def _tensor(key: str, value: Any, spec: TensorSpec, *, only: bool) -> tuple[str, Any]:
     """Where one tensor stands in the payload, and what stands there."""
     if spec.name is None:
         return ("dataframe_split.data", value["data"]) if key == "dataframe_split" else (key, value)
     name = str(spec.name)
     if key == "dataframe_split":
         columns = value.get("columns") or []
-        place = columns.index(name) if name in columns else None
-        return f"{key}.data[*][{place}]", ABSENT if place is None else [row[place] for row in value["data"]]
+        position = columns.index(name) if name in columns else None
+        return f"{key}.data[*][{position}]", ABSENT if position is None else [row[position] for row in value["data"]]
     if isinstance(value, dict):
         return f"{key}{terms.step(name)}", value.get(name, ABSENT)
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -93,7 +93,7 @@ def _ragged(items: list[Any], spec: TensorSpec, path: str) -> Fault:
 
 
 def _at(path: str, index: int) -> str:
-    """The path to an item; the star stands for the place of the row where that is not the last one."""
+    """The path to an item; the star stands for the index of the row where that is not the last one."""
     return path.replace("[*]", f"[{index}]", 1) if "[*]" in path else f"{path}[{index}]"
 
 
@@ -110,11 +110,11 @@ def _element(spec: TensorSpec) -> str:
     if of.kind in "iu":
         bounds = np.iinfo(of)
         return f"{of.name}: a whole number from {bounds.min} to {bounds.max}"
-    words = {
+    names = {
         "f": "a number, such as 1.5",
         "b": "true or false",
         "U": "a string",
         "S": "a string in ASCII",
         "M": 'a date and time as a string, such as "2020-02-29T12:00:00"',
     }
-    return f"{of.name}: {words.get(of.kind, 'a value of that type')}"
+    return f"{of.name}: {names.get(of.kind, 'a value of that type')}"

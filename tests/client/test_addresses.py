@@ -58,14 +58,14 @@ def web() -> Iterator[str]:
         thread.join(10)
 
 
-def said(address: str, **options: object) -> str:
+def error_of(address: str, **options: object) -> str:
     with Client(address, timeout_s=20, **options) as client, pytest.raises(PredictError) as caught:  # type: ignore[arg-type]
         client.predict({"inputs": [1]})
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("address", "words"),
+    ("address", "sentence"),
     [
         ("http://localhost:5000", "the address is host:port, without http://; not 'http://localhost:5000'"),
         ("HTTP://localhost:5000/invocations", "the address is host:port, without HTTP://;"),
@@ -91,9 +91,9 @@ def said(address: str, **options: object) -> str:
         ("", "the address is host:port, or a target that gRPC knows; not ''"),
     ],
 )  # fmt: skip
-def test_what_is_no_address(address, words):
+def test_what_is_no_address(address, sentence):
     """Each is refused before anything is tried, with what to write."""
-    with pytest.raises(ValueError, match=f"^{words}"):
+    with pytest.raises(ValueError, match=f"^{sentence}"):
         checked_address(address)
 
 
@@ -116,25 +116,25 @@ def test_an_http_server(web):
     assert (
         f"UNAVAILABLE: What answers at {web} is an HTTP server, as `mlflow models serve` is, and no gRPC server. Give the "
         "port of `mlflow-grpc serve`, 50051 if it was not told otherwise. (gRPC: failed to connect"
-    ) in said(web)
+    ) in error_of(web)
 
 
 def test_an_http_server_and_tls(web, certificates):
     """A client with TLS is told that the server has none."""
-    assert f"The server at {web} does not speak TLS: leave tls (--tls) out" in said(web, tls=TLS(certificates.ca))
+    assert f"The server at {web} does not speak TLS: leave tls (--tls) out" in error_of(web, tls=TLS(certificates.ca))
 
 
 def test_a_server_of_another_protocol():
     """Bytes that are no HTTP either."""
     with talking(b"SSH-2.0-OpenSSH_9.9\r\n" * 3) as address:
-        assert f"What answers at {address} is no gRPC server. Give the port of `mlflow-grpc serve`" in said(address)
+        assert f"What answers at {address} is no gRPC server. Give the port of `mlflow-grpc serve`" in error_of(address)
 
 
 def test_a_server_that_hangs_up():
     """As one does that speaks TLS only, to a client that does not."""
     with talking(None) as address:
-        words = f"{address} closes connections at once: it may speak TLS (give tls, --tls), or be no gRPC server."
-        assert words in said(address)
+        sentence = f"{address} closes connections at once: it may speak TLS (give tls, --tls), or be no gRPC server."
+        assert sentence in error_of(address)
 
 
 def test_a_server_that_speaks_tls(certificates):
@@ -149,17 +149,17 @@ def test_a_server_that_speaks_tls(certificates):
     server.start()
     trusting: dict[str, TLS] = {"tls": TLS(certificates.ca)}
     try:
-        assert "it may speak TLS (give tls, --tls)" in said(f"127.0.0.1:{one}")
-        assert "it may want a certificate of the client (cert and key, --tls-cert" in said(
+        assert "it may speak TLS (give tls, --tls)" in error_of(f"127.0.0.1:{one}")
+        assert "it may want a certificate of the client (cert and key, --tls-cert" in error_of(
             f"127.0.0.1:{both}", **trusting
         )
-        assert "is of no authority that is trusted here: give that authority (ca, --tls-ca)" in said(
+        assert "is of no authority that is trusted here: give that authority (ca, --tls-ca)" in error_of(
             f"127.0.0.1:{one}", tls=TLS(certificates.other_ca)
         )
-        assert "is for another name: connect to that, or give it (server_name" in said(
+        assert "is for another name: connect to that, or give it (server_name" in error_of(
             f"127.0.0.1:{one}", tls=TLS(certificates.ca, server_name="models.example")
         )
-        assert f"The server at 127.0.0.1:{one} has no such method: it is another gRPC server" in said(
+        assert f"The server at 127.0.0.1:{one} has no such method: it is another gRPC server" in error_of(
             f"127.0.0.1:{one}", **trusting
         )
     finally:
@@ -169,7 +169,7 @@ def test_a_server_that_speaks_tls(certificates):
 def test_nothing_listens():
     """The address, and the port that ours has."""
     address = f"127.0.0.1:{free_port()}"
-    assert f"Nothing listens at {address}. The port of `mlflow-grpc serve` is 50051" in said(address)
+    assert f"Nothing listens at {address}. The port of `mlflow-grpc serve` is 50051" in error_of(address)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,14 @@ def test_nothing_listens():
 )
 def test_no_port(address, example):
     """gRPC goes to port 443, which is said, with an address that has one."""
-    assert f"The address {address} has no port, and gRPC takes 443: give host:port, such as {example}." in said(address)
+    assert f"The address {address} has no port, and gRPC takes 443: give host:port, such as {example}." in error_of(
+        address
+    )
 
 
 def test_no_host():
     """A name that does not resolve."""
-    assert "The host of no-such-host.invalid:1 cannot be found." in said("no-such-host.invalid:1")
+    assert "The host of no-such-host.invalid:1 cannot be found." in error_of("no-such-host.invalid:1")
 
 
 def test_the_asyncio_client_says_the_same():

@@ -47,12 +47,12 @@ def may(**columns: Any) -> dict[str, Any]:
     return records({"need": 1.5, **dict.fromkeys(columns, 3)}, {"need": 1.5, **columns})
 
 
-def part(**changed: Any) -> dict[str, Any]:
+def changed_part(**changed: Any) -> dict[str, Any]:
     return records({"part": PART}, {"part": {**PART, **changed}})
 
 
-def params(**given: Any) -> dict[str, Any]:
-    return {"inputs": [1.5], "params": given}
+def params(**values: Any) -> dict[str, Any]:
+    return {"inputs": [1.5], "params": values}
 
 
 def inputs(value: Any) -> dict[str, Any]:
@@ -101,19 +101,19 @@ COLUMNS: list[Case] = [
 ]  # fmt: skip
 
 WITHIN: list[Case] = [
-    ("part", records({"part": PART}, {"part": SECRET}), part(), ["dataframe_records[1].part is a string; must be Object: an object with maker (optional), name"]),
-    ("part", records({"part": without(PART, "weight")}), part(), ["dataframe_records[0].part lacks weight; it must be double: a number, such as 1.5"]),
-    ("part", part(weight=2), part(weight=2.0), ["dataframe_records[1].part.weight is a number without a decimal point; must be double: a number, such as 1.5"]),
-    ("part", part(name=None), part(name="text"), ["dataframe_records[1].part.name is null; must be string: text in quotes"]),
-    ("part", part(**{SECRET: 1}), part(), ["dataframe_records[1].part has keys that the signature does not have (3rd key); leave them out"]),
-    ("part", part(tags=SECRET), part(tags=["text"]), ["dataframe_records[1].part.tags is a string; must be Array(string): an array of strings, such as [\"text\"]"]),
-    ("part", part(maker={"country code": 5}), part(maker={"country code": "DE"}), ["dataframe_records[1].part.maker[\"country code\"] is a whole number"]),
-    ("part", part(sizes={"a": [1.5], SECRET: [SECRET]}), part(sizes={"a": [1.5], "b": [1.5]}), ["dataframe_records[1].part.sizes.<2nd key>[0] is a string; must be double"]),
+    ("part", records({"part": PART}, {"part": SECRET}), changed_part(), ["dataframe_records[1].part is a string; must be Object: an object with maker (optional), name"]),
+    ("part", records({"part": without(PART, "weight")}), changed_part(), ["dataframe_records[0].part lacks weight; it must be double: a number, such as 1.5"]),
+    ("part", changed_part(weight=2), changed_part(weight=2.0), ["dataframe_records[1].part.weight is a number without a decimal point; must be double: a number, such as 1.5"]),
+    ("part", changed_part(name=None), changed_part(name="text"), ["dataframe_records[1].part.name is null; must be string: text in quotes"]),
+    ("part", changed_part(**{SECRET: 1}), changed_part(), ["dataframe_records[1].part has keys that the signature does not have (3rd key); leave them out"]),
+    ("part", changed_part(tags=SECRET), changed_part(tags=["text"]), ["dataframe_records[1].part.tags is a string; must be Array(string): an array of strings, such as [\"text\"]"]),
+    ("part", changed_part(maker={"country code": 5}), changed_part(maker={"country code": "DE"}), ["dataframe_records[1].part.maker[\"country code\"] is a whole number"]),
+    ("part", changed_part(sizes={"a": [1.5], SECRET: [SECRET]}), changed_part(sizes={"a": [1.5], "b": [1.5]}), ["dataframe_records[1].part.sizes.<2nd key>[0] is a string; must be double"]),
     ("part", records({"part": PART, "spare parts": [PART, {**PART, "name": 5}]}), records({"part": PART, "spare parts": [PART]}), ["dataframe_records[0][\"spare parts\"][1].name is a whole number"]),
     ("part", records({"part": PART, "spare parts": [PART]}, {"part": PART}), records({"part": PART, "spare parts": [PART]}, {"part": PART, "spare parts": None}), ["spare parts: is in some rows and not in others", "write null where there is none"]),
     ("part", split(["spare parts", "part"], [[PART], PART], [None, {"weight": 1.5}]), split(["spare parts", "part"], [[PART], PART], [None, PART]), ["dataframe_split.data[1][1] lacks name"]),
     ("part", inputs({"part": {**PART, "weight": SECRET}}), inputs({"part": PART}), ["inputs.part.weight is a string"]),
-    ("part", {"instances": [{"part": PART}]}, part(), ["instances[0].part has to be Object, which MLflow does not take in instances: send dataframe_records"]),
+    ("part", {"instances": [{"part": PART}]}, changed_part(), ["instances[0].part has to be Object, which MLflow does not take in instances: send dataframe_records"]),
     ("nested", inputs({"words": [["a"], [SECRET, "c"]]}), records({"words": [["a"], ["b", "c"]]}), ["inputs.words has to be Array(Array(string)), which MLflow does not take in inputs: send dataframe_records"]),
     ("within", records({"long": {"value": 1.0}}), records({"long": {"value": 1}}), ["dataframe_records[0].long.value is a number with a decimal point; must be long"]),
     ("within", records({"boolean": {"value": "true"}}), records({"boolean": {"value": True}}), ["dataframe_records[0].boolean.value is a string; must be boolean: true or false"]),
@@ -257,29 +257,29 @@ def test_the_fields_at_fault(pair, name, payload, fields):
 
 
 @pytest.mark.parametrize("rows", [2_000, 20_001])
-@pytest.mark.parametrize("place", [0, 1_234, -1])
-def test_the_first_row_at_fault_of_many(pair, rows, place):
+@pytest.mark.parametrize("index", [0, 1_234, -1])
+def test_the_first_row_at_fault_of_many(pair, rows, index):
     """However many rows there are, the one that is wrong is named, and columns beside it are not."""
     data: list[Any] = [[1, 1.5] for _ in range(rows)]
-    data[place] = [1, SECRET]
+    data[index] = [1, SECRET]
     _, call, _ = pair("numbers")
     status, message = call.outcome(_text(split(["a", "b"], *data)))
     assert status == "INVALID_ARGUMENT"
     assert message is not None
-    assert f"signature. b: dataframe_split.data[{place % rows}][1] is a string; must be double" in message
+    assert f"signature. b: dataframe_split.data[{index % rows}][1] is a string; must be double" in message
 
 
 def test_messages_are_named_as_the_caller_wrote_them(pair):
     """A typed call has fields and rows in columns; its errors know of no JSON format."""
     typed = TypedCaller(pair("rows_part")[1].channel)
     assert "part.weight" not in str(typed.outcome("rows_part_predict", {"part": {"name": "a", "weight": 1.5}}))
-    for method, fields, place in (
+    for method, fields, path in (
         ("rows_part_predict", {"part": {"name": "a"}}, "part lacks weight"),
         ("rows_part_predict_batch", {"part": [{"name": "a", "weight": 1.5}, {"name": "a"}]}, "part[1] lacks weight"),
     ):
         status, message = typed.outcome(method, fields)
         assert status == "INVALID_ARGUMENT"
-        assert place in message
+        assert path in message
         assert "dataframe_" not in message
 
 

@@ -34,40 +34,43 @@ TYPE = Object(
 )
 
 
-def said(value: dict[str, Any]) -> list[tuple[str, str]]:
+def faults_of(value: dict[str, Any]) -> list[tuple[str, str]]:
     with pytest.raises(pydantic.ValidationError) as caught:
         Request.model_validate(value, strict=True)
-    found = [(field, str(fault)) for field, fault in said_by_pydantic(caught.value, value, TYPE, "the payload")]
-    assert "hush" not in str(found)
-    return found
+    faults = [(field, str(fault)) for field, fault in said_by_pydantic(caught.value, value, TYPE, "the payload")]
+    assert "hush" not in str(faults)
+    return faults
 
 
 def test_a_field_that_is_missing():
     """Named, with what it must be; so are several of one object."""
-    assert said({"messages": [{}]}) == [
+    assert faults_of({"messages": [{}]}) == [
         ("messages", 'the payload.messages[0] lacks role; it must be string: text in quotes, such as "text"'),
         ("messages", 'the payload.messages[0] lacks content; it must be string: text in quotes, such as "text"'),
     ]
-    ((field, words),) = said({})
-    assert (field, words.partition(";")[0]) == ("messages", "the payload lacks messages")
+    ((field, sentence),) = faults_of({})
+    assert (field, sentence.partition(";")[0]) == ("messages", "the payload lacks messages")
 
 
 def test_keys_that_the_model_does_not_take():
     """Told by their places, since the caller chose the names."""
-    assert said({"messages": [MESSAGE], "hush": 1}) == [
+    assert faults_of({"messages": [MESSAGE], "hush": 1}) == [
         ("", "the payload has a key that the model does not take (2nd key); leave it out"),
     ]
-    assert said({"messages": [{"hush": 1, **MESSAGE}]}) == [
+    assert faults_of({"messages": [{"hush": 1, **MESSAGE}]}) == [
         ("messages", "the payload.messages[0] has a key that the model does not take (1st key); leave it out"),
     ]
-    ((field, words),) = said({"messages": [MESSAGE], "options": {"hush": "hush"}})
-    assert (field, words.partition(";")[0]) == ("options", "the payload.options.<1st key> is a string")
+    ((field, sentence),) = faults_of({"messages": [MESSAGE], "options": {"hush": "hush"}})
+    assert (field, sentence.partition(";")[0]) == ("options", "the payload.options.<1st key> is a string")
 
 
 def test_a_union_is_said_once():
     """Though pydantic has an error for each of its members."""
-    ((field, words),) = said({"messages": [MESSAGE], "choice": "hush"})
-    assert (field, words) == ("", "the payload.<2nd key> is refused by the model; only its owner knows what it takes")
+    ((field, sentence),) = faults_of({"messages": [MESSAGE], "choice": "hush"})
+    assert (field, sentence) == (
+        "",
+        "the payload.<2nd key> is refused by the model; only its owner knows what it takes",
+    )
 
 
 def test_what_a_list_is_of():

@@ -103,19 +103,19 @@ def test_the_same_models_as_the_package_reads(tmp_path, text):
     theirs = ServiceConfiguration(**yaml.full_load(text))
     ours = read(tmp_path, text)
     assert [
-        (each.class_path, each.endpoint, each.configuration, [(one.class_path, one.configuration) for one in each.decorators])
-        for each in ours.models
+        (model.class_path, model.endpoint, model.configuration, [(one.class_path, one.configuration) for one in model.decorators])
+        for model in ours.models
     ] == [
         (
-            each.class_path,
-            each.create_endpoint,
-            each.configuration,
-            [(one.class_path, one.configuration) for one in each.decorators or []],
+            model.class_path,
+            model.create_endpoint,
+            model.configuration,
+            [(one.class_path, one.configuration) for one in model.decorators or []],
         )
-        for each in theirs.models
+        for model in theirs.models
     ]  # fmt: skip
     assert ours.logging == theirs.logging
-    assert all(each.name is None for each in ours.models)
+    assert all(model.name is None for model in ours.models)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_warnings_name_the_file_and_the_place(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("models: [{uri: a, create_endpoint: true, nmae: b}]", r"models\[0\].nmae: there is no such key; did you mean name"),
         ("service_title: t\nmodels: [{uri: a, nmae: b}]", r"models\[0\].nmae: there is no such key; did you mean name"),
@@ -166,14 +166,14 @@ def test_warnings_name_the_file_and_the_place(tmp_path):
         ("models: [{uri: a, uri: b, create_endpoint: true}]", "the key uri is there twice"),
     ],
 )  # fmt: skip
-def test_a_file_of_ours_stays_strict(tmp_path, text, words):
+def test_a_file_of_ours_stays_strict(tmp_path, text, message):
     """A key of a model that only our format has makes the file one of ours, where unknown keys are refused."""
-    with pytest.raises(StartError, match=words):
+    with pytest.raises(StartError, match=message):
         read(tmp_path, text)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("service_title: t\nmodels: [{create_endpoint: true}]", r"models\[0\]: give either uri .* or class_path"),
         ("service_title: t\nmodels: [{class_path: B, create_endpoint: true}]", r"models\[0\].class_path: has to be like"),
@@ -184,8 +184,8 @@ def test_a_file_of_ours_stays_strict(tmp_path, text, words):
         ("service_title: t\nmodels: []", "at least one entry"),
     ],
 )  # fmt: skip
-def test_what_the_package_cannot_run_either(tmp_path, text, words):
+def test_what_the_package_cannot_run_either(tmp_path, text, message):
     """Values that are wrong are refused with their place."""
-    with pytest.raises(StartError, match=words) as caught:
+    with pytest.raises(StartError, match=message) as caught:
         read(tmp_path, text)
     assert re.match(r"[^\n]*rest_config\.yaml: ", str(caught.value))
