@@ -49,12 +49,11 @@ def completed(contract: Contract, model: PyFuncModel) -> Contract:
 
 
 def _gives_one_value(contract: Contract) -> bool:
-    """Whether a part of an answer, which is a text or a dict, stands where the whole answer does: in a column without a
-    name, or in one for any value.
+    """Whether the answer is one column without a name: its parts are taken for such values too, texts for one.
+
+    MLflow says of the parts of other models only that they are texts or dicts.
     """
     outputs = contract.outputs
-    if outputs is None:
-        return True
     return isinstance(outputs, Record) and [(each.name, type(each.type)) for each in outputs.fields] == [("", Scalar)]
 
 

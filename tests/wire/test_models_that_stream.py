@@ -38,6 +38,18 @@ class Words(PythonModel):
         yield threading.current_thread().name.split("-")[0]
 
 
+class Deltas(PythonModel):
+    """Parts that are not what the output is, of any form that JSON has."""
+
+    def predict(self, context, model_input, params=None):
+        return [{"text": "whole"}]
+
+    def predict_stream(self, context, model_input, params=None):
+        yield {"delta": {"text": model_input["text"], "places": [1, 2.5, None]}}
+        yield ["a", "b", "c"]
+        yield "d"
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
@@ -48,8 +60,10 @@ def served(tmp_path_factory):
     )
     for name, given in (("words", signature), ("any", None)):
         mlflow.pyfunc.save_model(folder / name, python_model=Words(), signature=given, pip_requirements=["mlflow"])
+    named = ModelSignature(Schema([ColSpec(DataType.string, "text")]), Schema([ColSpec(DataType.string, "text")]))
+    mlflow.pyfunc.save_model(folder / "deltas", python_model=Deltas(), signature=named, pip_requirements=["mlflow"])
     models = [
-        *(ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in ("words", "any")),
+        *(ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in ("words", "any", "deltas")),
         ModelConfig(class_path=f"{NEWER}Words", name="package", endpoint=True),
         ModelConfig(class_path=f"{NEWER}Echo", name="echo", endpoint=True),
         ModelConfig(
@@ -108,6 +122,16 @@ def test_typed_parts(served):
     assert typed_parts(typed, "package", {"text": "a b"}) == [{"text": "a"}, {"text": "b"}]
 
 
+def test_typed_parts_of_which_nothing_is_known(served):
+    """They are what they are in JSON, whatever the output is."""
+    call, typed = served
+    expected = [each["predictions"] for each in parts(call, "deltas", {"dataframe_records": [{"text": "a"}]})]
+    assert expected[0] == {"delta": {"text": "a", "places": [1, 2.5, None]}}
+    assert [each["prediction"] for each in typed_parts(typed, "deltas", {"text": "a"})] == expected
+    assert typed.method("deltas_predict_stream").output_type.name == "deltas_chunk"
+    assert typed.method("words_predict_stream").output_type.name == "words_output"
+
+
 @pytest.mark.parametrize(
     ("model", "payload", "code", "words"),
     [
@@ -137,8 +161,8 @@ def test_only_models_that_stream_have_the_typed_rpc(served):
     """Reflection and GetModel tell the same."""
     call, typed = served
     methods = [method.name for method in typed.service.methods if method.name.endswith("_predict_stream")]
-    assert methods == ["words_predict_stream", "package_predict_stream"]
+    assert methods == ["words_predict_stream", "deltas_predict_stream", "package_predict_stream"]
     rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/ListModels")
     listed = protos.message_named("mlflow_grpc.v1.ListModelsResponse").FromString(rpc(b"", timeout=30)).models
     told = {model.name for model in listed for each in model.rpcs if each.path == "/MLflowStream/predict_stream"}
-    assert told == {"words", "any", "package"}
+    assert told == {"words", "any", "deltas", "package"}
