@@ -4,6 +4,7 @@ Rule of this module: every way in which a model cannot be loaded becomes a Start
 every way in which a call to it ends becomes one of the three outcomes of `HostedModel.predict`.
 """
 
+import base64
 import json
 import logging
 import platform
@@ -113,11 +114,11 @@ class PyfuncModel:
         """The model's input example as a payload, if it is a table or an array."""
         example = self._model.input_example
         if isinstance(example, np.ndarray):
-            return json.dumps({"inputs": example.tolist()}, default=str)
+            return json.dumps({"inputs": example.tolist()}, default=_as_text)
         if not isinstance(example, pd.DataFrame):
             return None
         split = example.to_dict(orient="split")
-        return json.dumps({"dataframe_split": {"columns": split["columns"], "data": split["data"]}}, default=str)
+        return json.dumps({"dataframe_split": {"columns": split["columns"], "data": split["data"]}}, default=_as_text)
 
     def try_arrays(self, table: pd.DataFrame | np.ndarray[Any, Any]) -> bool:
         """Finds out on a sample whether the model gives the same for the bare array in a frame, and if so uses it.
@@ -202,6 +203,11 @@ class PyfuncModel:
         if isinstance(data, pd.DataFrame | pd.Series | np.ndarray | list) and len(data) != 1:
             raise InvalidPayload(f"predict_stream takes one row, and these are {len(data)}.")
         yield from each_part(lambda: self._model.predict_stream(data, params=params), _errors_told)
+
+
+def _as_text(value: Any) -> str:
+    """A cell of an example that JSON has no word for, as MLflow reads it."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 @contextmanager
