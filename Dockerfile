@@ -6,6 +6,9 @@
 #   docker build -t mlflow-grpc .
 #   docker run -p 50051:50051 -v "$PWD/models/iris:/opt/ml/model:ro" mlflow-grpc
 
+# With what fetches models from object stores (s3://, gs://, abfss:// and wasbs://):
+#   docker build -t mlflow-grpc --build-arg EXTRAS=s3,gs,azure .
+
 # For a base that never changes, give its digest: PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -26,8 +29,14 @@ RUN python -m venv /opt/venv
 
 # The locked packages come before the code: they take the longest and change the least.
 WORKDIR /src
-COPY requirements.txt ./
-RUN pip install --require-hashes -r requirements.txt
+ARG EXTRAS=
+COPY requirements*.txt ./
+RUN set -- -r requirements.txt; \
+    for extra in $(echo "$EXTRAS" | tr , ' '); do \
+        if [ ! -f "requirements-$extra.txt" ]; then echo "EXTRAS=$EXTRAS: there is no extra $extra" >&2; exit 1; fi; \
+        set -- "$@" -r "requirements-$extra.txt"; \
+    done; \
+    pip install --require-hashes "$@"
 COPY pyproject.toml README.md LICENSE ./
 COPY mlflow_grpc ./mlflow_grpc
 COPY client ./client

@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 50051
 MODEL_PATH ?= models/iris
+EXTRAS := s3 gs azure
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # uv looks for Pythons on the PATH, and pyenv has none of its own there; what is not found uv downloads.
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
@@ -108,6 +109,12 @@ lock: $(VENV)/.dev ## resolve the requirements anew
 		--custom-compile-command "make lock" -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --group examples --group dev -c requirements.txt -q --universal \
 		--python-version 3.11 --generate-hashes --custom-compile-command "make lock" -o requirements-dev.txt
+	@# What an extra adds to requirements.txt; read by itself, since uv would lock the server's own packages with it.
+	for extra in $(EXTRAS); do \
+		$(BIN)/python scripts/requirements_of_extra.py $$extra | $(BIN)/uv pip compile - -c requirements.txt -q \
+			--universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
+			-o requirements-$$extra.txt || exit 1; \
+	done
 
 image-test: $(VENV)/.dev ## build the container, run it, call predict from outside
 	$(BIN)/python -m pytest -m image
