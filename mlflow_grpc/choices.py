@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class EnvManager(StrEnum):
-    """MLflow's environment managers; this server runs where it is installed, which is `local`."""
+    """MLflow's environment managers."""
 
     LOCAL = "local"
     VIRTUALENV = "virtualenv"

@@ -2,14 +2,15 @@
 
 Rule of this module: it decides nothing about serving. Exit codes: 0 stopped by a signal, 1 the address is
 not to be had, 2 the settings or the model are no good, 128 + n ended by a second signal n. Of `proto`: 0 done, or
-compatible, 1 not written, or incompatible, 2 the settings, a model or a lock are no good.
+compatible, 1 not written, or incompatible, 2 the settings, a model or a lock are no good. Of `dockerfile`: 0 done,
+1 not written, 2 the settings or the model are no good.
 """
 
 import logging
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from pydantic.fields import FieldInfo
@@ -49,6 +50,8 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
         for line in settings.ignored_environment(given):
             logger.warning("%s", line)
         _log_warnings(configuration)
+        if loaded.env_manager is not EnvManager.LOCAL:
+            _restart(loaded, given, install_mlflow=install_mlflow)
         code, last_words = _run(loaded, configuration), ""
     except StartError as error:
         code, last_words = error.exit_code, f"Error: {logs.escape(str(error))}"
@@ -58,6 +61,29 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
 def _log_warnings(configuration: config.Configuration) -> None:
     for line in configuration.warnings:
         logger.warning("%s", line)
+
+
+def _restart(loaded: Settings, flags: dict[str, Any], *, install_mlflow: bool) -> NoReturn:
+    """Goes on as the server in the model's environment; ends with 0 if a signal comes while that is built."""
+    from mlflow_grpc.environments import commands, restarting
+
+    try:
+        directory = restarting.prepare(loaded, install_mlflow=install_mlflow)
+    except commands.Ended:
+        end_process(0)
+    restarting.start(directory, _as_arguments(flags))
+
+
+def _as_arguments(flags: dict[str, Any]) -> list[str]:
+    """The command line that gives these values, by field name, again."""
+    arguments = []
+    for name, value in flags.items():
+        flag = settings.flag(Settings.model_fields[name])
+        if flag.off:
+            arguments.append(flag.names[0] if value else flag.off)
+        else:
+            arguments.append(f"{flag.names[-1]}={value}")
+    return arguments
 
 
 def _run(loaded: Settings, configuration: config.Configuration) -> int:
@@ -120,7 +146,8 @@ main.add_command(
             click.Option(
                 ["--install-mlflow"],
                 is_flag=True,
-                help="Taken because MLflow takes it; of no effect with --env-manager local, there and here.",
+                help="Puts the MLflow of this environment into the model's, in the place of the one that the model "
+                "requires; of no effect with --env-manager local, as for MLflow.",
             ),
         ],
     )
@@ -202,6 +229,47 @@ main.add_command(
                 help="Says what has changed since the lock was written, and whether calls of old clients are still "
                 "taken and their answers read; writes nothing. Exit code 0 if they are, else 1.",
             ),
+        ],
+    )
+)
+
+
+def _dockerfile(output: Path, force: bool, **flags: Any) -> None:
+    occupy_standard_streams()
+    code = 0
+    try:
+        loaded = Settings.load({name: value for name, value in flags.items() if value is not None})
+        logs.configure(loaded.log_format, loaded.log_level)
+        from mlflow_grpc.environments import context
+
+        tag = output.resolve().name.lower()
+        context.write(loaded.model_uri, output, tag=tag, overwrite=force)
+        click.echo(f"{output} is written. Next: docker build -t {tag} {output} && docker run -p 50051:50051 {tag}")
+    except OSError as error:
+        click.echo(f"Error: cannot write {error.filename or output}: {error.strerror}", err=True)
+        code = 1
+    except StartError as error:
+        click.echo(f"Error: {logs.escape(str(error))}", err=True)
+        code = error.exit_code
+    end_process(code)
+
+
+main.add_command(
+    click.Command(
+        "dockerfile",
+        callback=_dockerfile,
+        help="Writes a build context for an image that serves a model: a Dockerfile, the model and the server.",
+        context_settings={"help_option_names": ["--help"]},
+        params=[
+            *(_option(name, info) for name, info in settings.fields() if name == "model_uri"),
+            click.Option(
+                ["-o", "-d", "--output-directory", "output"],
+                type=click.Path(path_type=Path, file_okay=False),
+                default=Path("mlflow-dockerfile"),
+                metavar="DIR",
+                help="Where to; as for `mlflow models generate-dockerfile`, mlflow-dockerfile if not given.",
+            ),
+            click.Option(["--force"], is_flag=True, help="Replaces what an earlier run has written there."),
         ],
     )
 )

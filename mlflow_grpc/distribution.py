@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from packaging.requirements import Requirement
+
 SERVER = "mlflow-grpc"
 CLIENT = "mlflow-grpc-client"
 
@@ -58,6 +60,30 @@ def install_source(extra: str = "") -> str:
     source = source_of(SERVER)
     argument = shlex.quote(source.requirement(extra))
     return f"-e {argument}" if source.editable else argument
+
+
+def installed_extras() -> tuple[str, ...]:
+    """The extras of the server that are installed here: those of which nothing is missing."""
+    distribution = importlib.metadata.distribution(SERVER)
+    requirements = [Requirement(text) for text in distribution.requires or []]
+    return tuple(
+        extra
+        for extra in distribution.metadata.get_all("Provides-Extra") or []
+        if all(_is_installed(item.name) for item in requirements if _belongs_to(item, extra))
+    )
+
+
+def _belongs_to(requirement: Requirement, extra: str) -> bool:
+    marker = requirement.marker
+    return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _checkout(name: str) -> Path | None:

@@ -104,7 +104,8 @@ class Settings(BaseSettings):
     env_manager: Annotated[EnvManager, Flag(("--env-manager",))] = setting(
         EnvManager.LOCAL,
         "MLFLOW_GRPC_ENV_MANAGER",
-        text="Only local: the server runs in the environment that it is installed in.",
+        text="Where the server runs. local: in the environment that it is installed in. virtualenv, uv: in one that "
+        "is built of what the model carries along. conda: refused.",
     )
     pyfunc_config: Annotated[dict[str, Any] | None, NoDecode, Flag(("--model-config",), metavar="JSON")] = setting(
         None, "SERVING_MODEL_CONFIG", text="MLflow's model_config for the model, a JSON object."
@@ -249,17 +250,6 @@ class Settings(BaseSettings):
             raise ValueError(f"must be a JSON object, is a JSON {type(decoded).__name__}")  # noqa: TRY004 - pydantic's protocol
         return decoded
 
-    @field_validator("env_manager")
-    @classmethod
-    def _only_local(cls, value: EnvManager) -> EnvManager:
-        if value is not EnvManager.LOCAL:
-            raise ValueError(
-                f"{value.value} is not supported: the server runs in the environment that it is installed in. "
-                "Install it into the model's environment (pip install mlflow-grpc -r MODEL/requirements.txt) "
-                "and start it there with --env-manager local"
-            )
-        return value
-
     @field_validator("model_uri")
     @classmethod
     def _with_home(cls, value: str | None) -> str | None:
@@ -378,6 +368,13 @@ def env_names(info: FieldInfo) -> list[str]:
 def spelling(field: str) -> str:
     """The long flag of the setting that is called `field` in the class."""
     return flag(Settings.model_fields[field]).names[-1]
+
+
+def activated(directory: Path) -> dict[str, str]:
+    """The environment variables of a process in a virtual environment, as its `bin/activate` sets them."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    path = os.pathsep.join((str(directory / "bin"), *os.get_exec_path()))
+    return {**variables, "VIRTUAL_ENV": str(directory), "PATH": path}
 
 
 def prepare_grpc_core() -> None:

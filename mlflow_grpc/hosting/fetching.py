@@ -19,22 +19,13 @@ from mlflow.exceptions import MlflowException
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.remote import CLIENTS, missing_library
 from mlflow_grpc.naming import without_password
 
 WHAT_A_MODEL_IS = "an MLflow model is a directory with an MLmodel file, or a URI such as models:/name/1"
 
 MAX_LISTED = 10
 """How many versions or names an error lists."""
-
-
-_AZURE = ("azure.identity", "azure.storage.blob", "azure.storage.filedatalake")
-_CLIENTS = {
-    "s3": ("boto3",),
-    "gs": ("google.cloud.storage",),
-    "abfss": _AZURE,
-    "wasbs": _AZURE,
-}
-"""By the scheme of a URI: the modules that MLflow's artifact repositories import when they are used."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +52,26 @@ def fetch(uri: str) -> FetchedModel:
     if (directory := local_directory(uri)) is not None:
         # MLflow 3.17 refuses a directory that it reaches through a link, as one outside of where it looks.
         return FetchedModel(without_password(uri), directory.resolve())
-    _check_that_a_registry_is_set(uri)
+    check_registry(uri)
     try:
         registered = internals.registered_version(uri)
         exact = "models:/{}/{}".format(*registered) if registered else uri
         directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=exact))
         return FetchedModel(without_password(uri), directory, registered[1] if registered else "")
     except BaseException as error:
-        raise StartError(without_password(f"cannot fetch the model {uri}: {_reason(uri, error)}")) from error
+        raise fetch_error(uri, error) from error
+
+
+def fetch_error(uri: str, error: BaseException) -> StartError:
+    """Why a model cannot be fetched, and what to do about it.
+
+    Args:
+        uri: Of the model.
+        error: What MLflow raised.
+
+    """
+    reason = missing_library(error) or _reason(uri, error)
+    return StartError(without_password(f"cannot fetch the model {uri}: {reason}"))
 
 
 def import_clients(uris: Iterable[str]) -> None:
@@ -80,8 +83,8 @@ def import_clients(uris: Iterable[str]) -> None:
     schemes = {uri.partition(":")[0].lower() for uri in uris}
     if schemes & {"models", "runs"}:
         internals.import_database_stores()
-        schemes |= _CLIENTS.keys()  # Where the registry has a model's files is not known yet.
-    for module in sorted({module for scheme in schemes for module in _CLIENTS.get(scheme, ())}):
+        schemes |= CLIENTS.keys()  # Where the registry has a model's files is not known yet.
+    for module in sorted({module for scheme in schemes for module in CLIENTS.get(scheme, ())}):
         with contextlib.suppress(ImportError):  # Not installed; MLflow says so if it is needed.
             importlib.import_module(module)
 
@@ -115,8 +118,13 @@ def local_directory(uri: str) -> Path | None:
     return found
 
 
-def _check_that_a_registry_is_set(uri: str) -> None:
-    """Refuses to have MLflow make an empty database in the working directory, only to find nothing in it."""
+def check_registry(uri: str) -> None:
+    """Keeps MLflow from making an empty database in the working directory, only to find nothing in it.
+
+    Raises:
+        StartError: The URI names a registered model or a run, and no server that has it is set.
+
+    """
     if not uri.startswith(("models:", "runs:")):
         return
     if (store := internals.default_store()) is not None and not store.exists():

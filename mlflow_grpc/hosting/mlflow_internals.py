@@ -29,6 +29,7 @@ from mlflow.tracking._tracking_service.utils import is_tracking_uri_set
 from mlflow.types import responses, type_hints
 from mlflow.utils.proto_json_utils import NumpyEncoder
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
+from mlflow.utils.virtualenv import _get_python_env
 
 __all__ = [
     "CHATTY_LOGGERS",
@@ -60,6 +61,7 @@ __all__ = [
     "parse_requirements",
     "predict_function",
     "predictions_to_json",
+    "python_environment",
     "refuses_content_type",
     "registered_names",
     "registered_version",
@@ -78,7 +80,8 @@ CONTENT_TYPE_PARQUET: str | None = getattr(scoring_server, "CONTENT_TYPE_PARQUET
 parse_parquet_input: Any = getattr(scoring_server, "parse_parquet_input", None)
 
 # Before MLflow 3.0 it has the other name.
-ResponsesAgentStreamEvent: Any = getattr(responses, "ResponsesAgentStreamEvent", None) or responses.ResponsesStreamEvent
+_responses: Any = responses
+ResponsesAgentStreamEvent = getattr(_responses, "ResponsesAgentStreamEvent", None) or _responses.ResponsesStreamEvent
 predictions_to_json: Any = scoring_server.predictions_to_json
 unwrapped_predictions_to_json: Any = scoring_server.unwrapped_predictions_to_json
 parse_requirements: Any = _parse_requirements
@@ -88,6 +91,7 @@ enforce_type: Any = _enforce_type
 validate_type_hint: Any = type_hints._validate_data_against_type_hint
 validate_model: Any = type_hints.model_validate
 check_requirement = _check_requirement_satisfied
+python_environment: Any = _get_python_env
 
 INPUT_CHECKS = frozenset(
     {

@@ -10,6 +10,10 @@ from mlflow_grpc.distribution import install_source
 _EXTRA_BY_PACKAGE = {"boto3": "s3", "botocore": "s3", "google": "gs", "azure": "azure"}
 """By the top-level package that MLflow's artifact repositories for s3, gs, abfss and wasbs import."""
 
+_AZURE = ("azure.identity", "azure.storage.blob", "azure.storage.filedatalake")
+CLIENTS = {"s3": ("boto3",), "gs": ("google.cloud.storage",), "abfss": _AZURE, "wasbs": _AZURE}
+"""By the scheme of a URI: the modules that MLflow's artifact repositories import when they are used."""
+
 _FAILED_IMPORT = re.compile(r"No module named '([\w.]+)'|cannot import name '\w+' from '([\w.]+)'")
 
 

@@ -295,7 +295,7 @@ class Explainer:
         self, text: str, cause: BaseException | None, violations: Sequence[FieldViolation] = ()
     ) -> InvalidPayload:
         """As `_refusal`, of a text with details of the signature."""
-        hides = MLFLOW_DISABLE_SCHEMA_DETAILS.get()
+        hides = internals.hides_schema_details()
         return self._refusal("The payload does not fit the model." if hides else text, cause, list(violations))
 
     def _refusal(

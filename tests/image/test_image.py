@@ -192,7 +192,7 @@ def baked(engine: Engine, context: Path, iris: Path) -> Iterator[str]:
     """An image with the example model in it, which requires something more than the server does."""
     model = shutil.copytree(iris, context / "models" / "baked")
     add_requirement(model, NOT_LOCKED)
-    yield from build(engine, "mlflow-grpc-test:baked", context, MODEL_DIR="models/baked")
+    yield from build(engine, "mlflow-grpc-test:baked", context, MODEL_DIR="models/baked", EXTRAS="s3,gs,azure")
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +263,35 @@ def test_healthcheck(running: Container) -> None:
     healthy = running.inside(check[1])
     assert (healthy.returncode, healthy.stdout) == (0, "SERVING\n"), healthy.stderr
     assert running.inside(check[1], PORT=str(free_port())).returncode != 0
+
+
+def test_extras_are_in_the_image(running: Container) -> None:
+    """What the extras bring can be imported, in the locked versions."""
+    modules = "boto3, google.cloud.storage, azure.identity, azure.storage.blob, azure.storage.filedatalake"
+    imported = running.inside(f"python -c 'import {modules}'")
+    assert imported.returncode == 0, imported.stderr
+    listed = running.inside("pip list --format=freeze").stdout.split()
+    for name in ("boto3", "google-cloud-storage", "azure-identity"):
+        (line,) = [line for line in listed if line.startswith(f"{name}==")]
+        assert any(f"\n{line} " in (ROOT / f"requirements-{extra}.txt").read_text() for extra in ("s3", "gs", "azure"))
+
+
+def test_generated_context_serves(engine: Engine, iris: Path, tmp_path: Path) -> None:
+    """What `mlflow-grpc dockerfile` writes for a model builds an image that serves it, with what it requires."""
+    model = shutil.copytree(iris, tmp_path / "iris")
+    add_requirement(model, NOT_LOCKED)
+    command = [sys.executable, "-m", "mlflow_grpc", "dockerfile", "-m", str(model), "-o", str(tmp_path / "context")]
+    output_of(command)
+    for tag in build(engine, "mlflow-grpc-test:generated", tmp_path / "context"):
+        with Container(engine, tag) as container:
+            container.wait_until_ready()
+            assert_answers_like(container.address, iris)
+            assert ids(container.identity(), "Uid") != 0
+            assert f"\n{NOT_LOCKED}\n" in container.inside("pip list --format=freeze").stdout
+            check = container.inside('mlflow-grpc-predict --health --address "localhost:$PORT"')
+            assert (check.returncode, check.stdout) == (0, "SERVING\n"), check.stderr
+            container.signal(signal.SIGTERM)
+            assert container.wait() == 0, container.output
 
 
 def test_any_user_serves(engine: Engine, baked: str, iris: Path, tmp_path: Path) -> None:
@@ -373,6 +402,15 @@ def test_conflicting_mlflow_fails_the_build(engine: Engine, context: Path, iris:
     assert done.returncode != 0, output
     assert re.search(r"Cannot install .*mlflow==2\.22\.0 .*conflicting dependencies", output), output
     assert re.search(r"mlflow-grpc \S+ depends on mlflow<4 and >=3", output), output
+
+
+def test_unknown_extra_fails_the_build(engine: Engine, context: Path) -> None:
+    """An extra that there is not ends the build, with words that say so."""
+    done = subprocess.run(
+        engine.build("mlflow-grpc-test:wrong", context, EXTRAS="s3,s4"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "EXTRAS=s3,s4: there is no extra s4" in done.stdout + done.stderr
 
 
 def test_model_dir_without_a_model_fails_the_build(engine: Engine, context: Path) -> None:

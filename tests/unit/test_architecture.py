@@ -16,6 +16,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 LAYERS = [
     "contract",
     "hosting",
+    "environments",
     "payload",
     "engine",
     "services",

@@ -7,7 +7,7 @@ import pytest
 from mlflow.types import DataType
 from mlflow.types.schema import Array, Map, Object, Property
 
-from mlflow_grpc.payload.hint_faults import item_of, said_by_pydantic
+from mlflow_grpc.payload.hint_faults import said_by_pydantic
 
 
 class Message(pydantic.BaseModel):
@@ -71,10 +71,3 @@ def test_a_union_is_said_once():
         "",
         "the payload.<2nd key> is refused by the model; only its owner knows what it takes",
     )
-
-
-def test_what_a_list_is_of():
-    """The type hint of one input is that of an item."""
-    assert item_of(list[int]) is int
-    assert item_of(int) is None
-    assert item_of(None) is None

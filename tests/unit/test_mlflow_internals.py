@@ -15,6 +15,7 @@ from mlflow.pyfunc.loaders import chat_agent, chat_model, responses_agent
 from mlflow.pyfunc.model import PythonModel
 from mlflow.pyfunc.utils import data_validation
 from mlflow.types import type_hints
+from mlflow.utils import requirements_utils, virtualenv
 
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting import type_hints as type_hints_of_models
@@ -31,6 +32,8 @@ PARAMETERS = {
     mlflow.models.utils._enforce_type: ["data", "data_type", "required"],
     type_hints._validate_data_against_type_hint: ["data", "type_hint"],
     type_hints.model_validate: ["model", "values"],
+    requirements_utils._parse_requirements: ["requirements", "is_constraint", "base_dir"],
+    virtualenv._get_python_env: ["local_model_path"],
 }
 if not mlflow_is_before("3.10"):
     PARAMETERS[scoring_server.parse_parquet_input] = ["parquet_input"]

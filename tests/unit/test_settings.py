@@ -80,7 +80,6 @@ def test_a_flag_for_one_model_beats_a_file_of_the_environment(monkeypatch, tmp_p
         ({"timeout_s": "0"}, {}, "--timeout '0': input should be greater than 0"),
         ({"timeout_s": "nan"}, {}, "--timeout 'nan'"),
         ({"workers": "0"}, {}, "--workers '0'"),
-        ({"env_manager": "virtualenv"}, {}, "pip install mlflow-grpc -r MODEL/requirements.txt"),
         ({"env_manager": "poetry"}, {}, "--env-manager 'poetry': input should be 'local'"),
         ({"payload": "xml"}, {}, "--payload 'xml': input should be 'mlflow' or 'text'"),
         ({"pyfunc_config": "[1]"}, {}, "--model-config: must be a JSON object"),

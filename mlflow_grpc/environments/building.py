@@ -1,0 +1,252 @@
+"""Builds a model's environment, or finds the one that was built of the same.
+
+Rule of this module: an environment is kept under a name that is a hash of all that is in it, and counts only once it
+has its marker, which is written last. Scripts in an environment name its path, so it is built where it stays, under a
+lock that other servers wait for; one without a marker is what a build has left that was cut off, and goes.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_grpc.distribution import SERVER
+from mlflow_grpc.environments import interpreters, requirements_files
+from mlflow_grpc.environments.commands import CommandFailed, Commands
+from mlflow_grpc.environments.wheels import Wheel
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.settings import EnvManager
+
+if TYPE_CHECKING:  # It imports MLflow.
+    from mlflow_grpc.hosting.carried_environment import CarriedEnvironment
+
+logger = logging.getLogger(__name__)
+
+MARKER = "mlflow-grpc.json"
+"""The file of a finished environment that says what it was built of."""
+
+WHEELS = "wheels"
+"""The directory of an environment with the wheels that the server in it was installed from."""
+
+LOCK_INTERVAL_S = 0.5
+"""How often it is tried whether another server has finished its build, in seconds."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what is in an environment."""
+
+    manager: EnvManager
+    carried: "CarriedEnvironment"
+    wheels: tuple[Wheel, ...]
+    """Of the server and its client."""
+    extras: tuple[str, ...] = ()
+    """Of the server."""
+    mlflow: str = ""
+    """The version of MLflow to put in the place of the model's; empty to leave the model's."""
+
+    @property
+    def content(self) -> dict[str, object]:
+        """What the name is a hash of."""
+        return {
+            "manager": self.manager.value,
+            "python": self.carried.python,
+            "model": self.carried.digest(),
+            "wheels": {wheel.file_name: wheel.digest() for wheel in self.wheels},
+            "extras": self.extras,
+            "mlflow": self.mlflow,
+        }
+
+    @property
+    def name(self) -> str:
+        """The name of the environment's directory."""
+        return f"mlflow-grpc-{hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:40]}"
+
+
+def prepare(recipe: Recipe, root: Path, commands: Commands) -> Path:
+    """The directory of the environment that a recipe describes, built if it is not there yet.
+
+    Args:
+        recipe: What is to be in it.
+        root: Where environments are kept.
+        commands: What runs commands, and sees signals.
+
+    Raises:
+        StartError: It cannot be built; nothing is left of it.
+        Ended: A signal came; nothing is left of what was begun.
+
+    """
+    directory = root / recipe.name
+    with _locked(root / f"{recipe.name}.lock", commands) as lock:
+        if _is_complete(directory):
+            logger.info("found the model's environment in %s", directory)
+            return directory
+        _remove(directory)
+        logger.info("building the model's environment in %s", directory)
+        try:
+            _Build(recipe, directory, commands, lock).run()
+            _mark(directory, recipe)
+        except CommandFailed as error:
+            _remove(directory)
+            raise StartError(
+                f"the environment of the model at {recipe.carried.uri} cannot be built: {error}"
+            ) from error
+        except BaseException:
+            _remove(directory)
+            raise
+    return directory
+
+
+def python_of(directory: Path) -> Path:
+    """The interpreter of an environment."""
+    return directory / "bin" / "python"
+
+
+class _Build:
+    """The steps by which an environment is built; each is a command."""
+
+    def __init__(self, recipe: Recipe, directory: Path, commands: Commands, lock: int) -> None:
+        self._recipe = recipe
+        self._directory = directory
+        self._commands = commands
+        self._lock = lock
+        self._uv = interpreters.find_uv() if recipe.manager is EnvManager.UV else None
+
+    def run(self) -> None:
+        self._make()
+        carried = self._recipe.carried
+        server_and_client = self._write_wheels()
+        with _writable_view(carried.directory) as view:
+            requirements_files.write_requirements(view, carried.build_dependencies, carried.dependencies)
+            if carried.build_dependencies:
+                self._install("-r", requirements_files.BUILD, cwd=view)
+            model = ["-r", requirements_files.MODEL]
+            if self._recipe.mlflow:
+                self._install(*model, cwd=view)
+                self._install(f"mlflow=={self._recipe.mlflow}", *server_and_client, cwd=view)
+            elif carried.has_hashes:
+                # pip would want the hashes of everything that it installs in the same run.
+                self._install(*model, cwd=view)
+                self._install(*server_and_client, cwd=view)
+            else:
+                # Together, so that what suits both is chosen, or nothing is installed and pip says what does not.
+                self._install(*model, *server_and_client, cwd=view)
+        self._run(SERVER, [python_of(self._directory), "-I", self._directory / "bin" / SERVER, "--version"])
+
+    def _make(self) -> None:
+        version = self._recipe.carried.python
+        interpreter = interpreters.find(version, uv=self._uv)
+        if self._uv:
+            make = [self._uv, "venv", "--no-project", "--python"]
+            try:
+                # Given a version, uv fetches an interpreter if it may.
+                self._run("uv venv", [*make, interpreter or version, self._directory])
+            except CommandFailed as error:
+                if interpreter is None:
+                    raise StartError(f"{interpreters.missing(version)}. It could not be fetched: {error}") from error
+                raise
+        elif interpreter:
+            self._run("venv", [interpreter, "-I", "-m", "venv", self._directory])
+        else:
+            raise interpreters.missing(version)
+
+    def _write_wheels(self) -> list[str]:
+        """Writes the wheels into the environment; gives them as requirements."""
+        directory = self._directory / WHEELS
+        directory.mkdir()
+        requirements = []
+        for wheel in self._recipe.wheels:
+            extras = f"[{','.join(self._recipe.extras)}]" if self._recipe.extras and wheel.name == SERVER else ""
+            requirements.append(f"{wheel.name}{extras} @ {wheel.write(directory).as_uri()}")
+        return requirements
+
+    def _install(self, *arguments: str, cwd: Path) -> None:
+        python = python_of(self._directory)
+        if self._uv:
+            # Compiled as pip does it: the server may not be able to, or not be allowed to, and then takes a minute.
+            install: list[str | Path] = [self._uv, "pip", "install", "--compile-bytecode", "--python", python]
+            self._run("uv pip install", [*install, *arguments], cwd=cwd)
+        else:
+            # Isolated, so that neither the model's directory nor PYTHONPATH is looked at for pip's own modules.
+            quiet = ["--no-input", "--progress-bar", "off", "--disable-pip-version-check"]
+            self._run("pip install", [python, "-I", "-m", "pip", "install", *quiet, *arguments], cwd=cwd)
+
+    def _run(self, label: str, command: Sequence[str | Path], *, cwd: Path | None = None) -> None:
+        # With the lock's file a command goes on holding the lock if this process is killed: nobody else then builds
+        # what is being written.
+        self._commands.run(command, label=label, cwd=cwd, keep_open=(self._lock,))
+
+
+@contextmanager
+def _locked(path: Path, commands: Commands) -> Iterator[int]:
+    """Holds a lock that one process on this machine can have; gives its file descriptor."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StartError(
+            f"environments cannot be kept in {path.parent} ({error.strerror}): set MLFLOW_ENV_ROOT to a directory that "
+            "can be written to"
+        ) from error
+    try:
+        is_waiting = False
+        while not _try_to_lock(lock):
+            if not is_waiting:
+                logger.info("waiting for another server, which builds the same environment")
+                is_waiting = True
+            commands.pause(LOCK_INTERVAL_S)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _try_to_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_complete(directory: Path) -> bool:
+    """Whether an environment was finished, and its interpreter is still there."""
+    if not (directory / MARKER).is_file():
+        return False
+    try:
+        completed = subprocess.run(  # noqa: S603 - the environment's own interpreter
+            [python_of(directory), "-I", "-c", ""], check=False, capture_output=True, stdin=subprocess.DEVNULL
+        )
+    except OSError:
+        return False
+    return completed.returncode == 0
+
+
+def _mark(directory: Path, recipe: Recipe) -> None:
+    unfinished = directory / f"{MARKER}.tmp"
+    unfinished.write_text(json.dumps({**recipe.content, "uri": recipe.carried.uri}, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(directory / MARKER)
+
+
+def _remove(directory: Path) -> None:
+    """Removes a directory, its marker first: what is left if that fails is then taken for unfinished."""
+    (directory / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _writable_view(model: Path) -> Iterator[Path]:
+    """A directory with a model's files, as links, that can be written to: relative paths in requirements hold in it."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-grpc-") as folder:
+        view = Path(folder)
+        for path in model.iterdir():
+            (view / path.name).symlink_to(path)
+        yield view

@@ -1,0 +1,75 @@
+"""Writes the build context of an image that serves one model: a Dockerfile and all that it copies.
+
+The directory holds the model's files (`model/`), the server and its client as wheels (`wheels/`), what the model
+requires (`requirements/`) and the Dockerfile, whose last stage is that of the repository's own.
+"""
+
+import shutil
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from mlflow_grpc import logs
+from mlflow_grpc.environments import interpreters, support
+from mlflow_grpc.environments.requirements_files import write_requirements
+from mlflow_grpc.environments.wheels import pack_server_and_client
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting import carried_environment
+
+ENTRIES = ("Dockerfile", "model", "wheels", "requirements")
+"""What a build context consists of."""
+
+_HEADER = """\
+# An image that serves the MLflow model {uri}, written by `mlflow-grpc dockerfile`:
+#   docker build -t {tag} .
+#   docker run -p 50051:50051 {tag}
+
+# The minor version of Python that the model was logged with.
+ARG PYTHON_IMAGE=python:{minor}-slim-bookworm
+
+"""
+
+
+def write(uri: str | None, directory: Path, *, tag: str, overwrite: bool) -> None:
+    """Writes a build context.
+
+    Args:
+        uri: The model's.
+        directory: Where to; it need not be there yet.
+        tag: What the Dockerfile's own example calls the image.
+        overwrite: Whether what an earlier run has left there is replaced.
+
+    Raises:
+        StartError: The model cannot be fetched or cannot be in one environment with the server, or the directory has
+            something in it.
+        OSError: The directory cannot be written.
+
+    """
+    if uri is None or uri.startswith("mlmodel:"):
+        raise StartError("an image is written for one MLflow model: name it with -m / --model-uri or MODEL_PATH")
+    if not overwrite and directory.exists() and any(directory.iterdir()):
+        raise StartError(f"{directory} is not empty: name another directory, or replace what is there with --force")
+    carried = carried_environment.read(uri)
+    support.check(carried)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # Beside it, so that what is complete can be renamed and nothing else is ever there.
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as folder:
+        unfinished = Path(folder)
+        carried_environment.fetch(uri, unfinished / "model")
+        (unfinished / "wheels").mkdir()
+        for wheel in pack_server_and_client():
+            wheel.write(unfinished / "wheels")
+        (unfinished / "requirements").mkdir()
+        write_requirements(unfinished / "requirements", carried.build_dependencies, carried.dependencies)
+        header = _HEADER.format(uri=logs.escape(uri), tag=tag, minor=interpreters.minor_of(carried.python))
+        stages = resources.files(__package__).joinpath("Dockerfile").read_text(encoding="utf-8")
+        (unfinished / "Dockerfile").write_text(header + stages, encoding="utf-8")
+        directory.mkdir(exist_ok=True)
+        for name in ENTRIES:
+            _replace(unfinished / name, directory / name)
+
+
+def _replace(source: Path, target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    source.replace(target)

@@ -1,0 +1,103 @@
+"""Finds the interpreter that a model's environment is to have.
+
+The version that the model was logged with comes first, then the latest of the same minor version: packages are built
+for minor versions.
+"""
+
+import importlib.util
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.version import Version
+
+from mlflow_grpc.errors import StartError
+
+logger = logging.getLogger(__name__)
+
+PROBE_LIMIT_S = 30
+"""How long an interpreter may take to say its version, in seconds."""
+
+# Debian's interpreters have no ensurepip unless it is installed by itself, and cannot make environments without.
+_PROBE = "import ensurepip, sys, venv; print('%d.%d.%d' % sys.version_info[:3])"
+
+
+def find_uv() -> str:
+    """The uv command: the one on the PATH, or the one that is installed beside this interpreter.
+
+    Raises:
+        StartError: There is none.
+
+    """
+    if path := shutil.which("uv"):
+        return path
+    if importlib.util.find_spec("uv") is not None:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    raise StartError(
+        "--env-manager uv needs uv, which is neither on the PATH nor installed beside this server: `pip install uv`, "
+        "or take --env-manager virtualenv"
+    )
+
+
+def find(version: str, *, uv: str | None = None) -> Path | None:
+    """An interpreter of a version, or of the same minor version; None if this machine has none.
+
+    Args:
+        version: Such as 3.11.7.
+        uv: The uv command, whose own interpreters count too.
+
+    """
+    minor = minor_of(version)
+    versions = {
+        path: Version(output) for path in _candidates(minor, uv) if (output := _output([path, "-I", "-c", _PROBE]))
+    }
+    suitable = {path: here for path, here in versions.items() if minor_of(str(here)) == minor}
+    if not suitable:
+        return None
+    best = max(suitable, key=lambda path: (suitable[path] == Version(version), suitable[path]))
+    if suitable[best] != Version(version):
+        logger.info("there is no Python %s here: taking %s (%s)", version, suitable[best], best)
+    return Path(best)
+
+
+def minor_of(version: str) -> str:
+    """The first two numbers of a version, by which packages are built."""
+    return ".".join(version.split(".")[:2])
+
+
+def missing(version: str) -> StartError:
+    """The error that says that there is no interpreter, and how to get one."""
+    minor = minor_of(version)
+    return StartError(
+        f"the model was logged with Python {version}, and no Python {minor} with venv and ensurepip is to be found "
+        f"(looked at this server's own, python{minor} on the PATH and those of pyenv): install one, for example with "
+        f"`pyenv install {version}` or `uv python install {minor}`, or serve the model with --env-manager local"
+    )
+
+
+def _candidates(minor: str, uv: str | None) -> Iterator[str]:
+    yield sys.executable
+    if path := shutil.which(f"python{minor}"):
+        yield path
+    pyenv = shutil.which("pyenv")
+    root = _output([pyenv, "root"]) if pyenv else ""
+    for directory in sorted(Path(root or Path.home() / ".pyenv").glob(f"versions/{minor}.*")):
+        yield str(directory / "bin" / "python")
+    if uv and (path := _output([uv, "python", "find", "--no-project", "--no-python-downloads", "--system", minor])):
+        yield path
+
+
+def _output(command: list[str]) -> str:
+    """What a command writes to stdout; empty if it fails."""
+    try:
+        completed = subprocess.run(  # noqa: S603 - interpreters, pyenv and uv, by their full paths
+            command, capture_output=True, text=True, check=True, timeout=PROBE_LIMIT_S, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return completed.stdout.strip()

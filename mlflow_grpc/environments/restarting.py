@@ -1,0 +1,89 @@
+"""Starts the server anew in the environment that its model carries along."""
+
+import importlib.metadata
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from mlflow_grpc import logs, settings
+from mlflow_grpc.distribution import SERVER, install_source, installed_extras
+from mlflow_grpc.environments import building, support
+from mlflow_grpc.environments.building import Recipe
+from mlflow_grpc.environments.commands import Commands
+from mlflow_grpc.environments.wheels import pack_server_and_client
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.settings import EnvManager, Settings, spelling
+
+if TYPE_CHECKING:  # It imports MLflow.
+    from mlflow_grpc.hosting.carried_environment import CarriedEnvironment
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
+    """Finds or builds the environment of the model that the settings name.
+
+    Args:
+        loaded: They name one model and an environment manager that is not `local`.
+        install_mlflow: Whether the environment gets the MLflow of this one, whatever the model requires.
+
+    Raises:
+        StartError: There is no such environment and it cannot be built.
+        Ended: A signal came.
+
+    """
+    manager = f"{spelling('env_manager')} {loaded.env_manager.value}"
+    if loaded.env_manager is EnvManager.CONDA:
+        raise StartError(
+            f"{manager} is not supported: take virtualenv or uv, or make the environment yourself (conda env create -f "
+            f"MODEL/conda.yaml), put this server into it (pip install {install_source()}) and start it there with "
+            f"{spelling('env_manager')} local"
+        )
+    if loaded.config is not None or loaded.model_uri is None:
+        raise StartError(
+            f"{manager} is for one model, and {spelling('config')} may list several, which share one process and its "
+            f"environment: serve them with {spelling('env_manager')} local, or one by one in servers of their own"
+        )
+    uri = loaded.model_uri
+    if uri.startswith("mlmodel:"):
+        raise StartError(
+            f"{uri} is a Python package, which carries no environment along: install it beside the server and serve it "
+            f"with {spelling('env_manager')} local"
+        )
+    with Commands() as commands:
+        carried, root = commands.call(lambda: _read(uri))
+        support.check(carried, install_mlflow=install_mlflow)
+        recipe = Recipe(
+            loaded.env_manager,
+            carried,
+            pack_server_and_client(),
+            # The server in the environment fetches a remote model itself, and needs for it what this one has.
+            extras=() if carried.is_local else installed_extras(),
+            mlflow=importlib.metadata.version("mlflow") if install_mlflow else "",
+        )
+        return building.prepare(recipe, root, commands)
+
+
+def start(directory: Path, flags: Sequence[str]) -> NoReturn:
+    """Replaces this process by `mlflow-grpc serve` in an environment: the process id and the streams stay.
+
+    Args:
+        directory: The environment's.
+        flags: Those that this server was started with.
+
+    """
+    python = building.python_of(directory)
+    command = [str(python), str(directory / "bin" / SERVER), "serve", *flags, "--env-manager=local"]
+    logger.info("starting in the model's environment: %s", directory)
+    logging.shutdown()  # Writes the lines that are waiting.
+    os.execve(python, command, settings.activated(directory))  # noqa: S606 - a program of ours, without a shell
+
+
+def _read(uri: str) -> "tuple[CarriedEnvironment, Path]":
+    # Imported late, and not in the main thread: MLflow takes seconds, in which a signal is to be seen.
+    from mlflow_grpc.hosting import carried_environment
+
+    logs.adopt()
+    return carried_environment.read(uri), carried_environment.environments_root()

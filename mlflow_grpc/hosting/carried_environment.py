@@ -1,0 +1,171 @@
+"""The Python environment that a model carries along: `python_env.yaml`, `conda.yaml`, `requirements.txt`.
+
+Rule of this module: it reads and fetches, and installs nothing. MLflow's own function says which of the files counts.
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.environment_variables import MLFLOW_ENV_ROOT
+from mlflow.utils.uri import append_to_uri_path
+
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.fetching import check_registry, fetch_error, is_local, local_directory
+
+MAX_DESCRIPTION_BYTES = 1024 * 1024
+"""The largest file of a remote model that is fetched to see what the model needs."""
+
+_FILE_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)(?:\s+|=)?(\S+)")
+_FILE_OF_THE_MODEL = re.compile(
+    r"^\s*(?:(?:-e|--editable)(?:\s+|=))?(?!-)([^\s@:#;\[]*/[^\s#;\[]*|[^\s@:#;\[]+\.(?:whl|gz|zip))"
+)
+"""A requirement that is a path and not a name, as of a wheel among the model's files."""
+
+
+@dataclass(frozen=True)
+class CarriedEnvironment:
+    """What a model needs around it, in pip's terms."""
+
+    uri: str
+    directory: Path
+    """Where the model's descriptions are, and its other files if a requirement names one of them."""
+    python: str
+    """A version such as 3.11.7."""
+    build_dependencies: tuple[str, ...]
+    """Requirements that are installed first: pip, setuptools, wheel."""
+    dependencies: tuple[str, ...]
+    """Lines of a requirements file that stands in the model's directory."""
+    is_local: bool
+    """Whether the model need not be fetched."""
+
+    @property
+    def requirements(self) -> list[str]:
+        """The requirements one by one, those of files that `-r` names included; constraints are left out."""
+        parsed = internals.parse_requirements(
+            list(self.dependencies), is_constraint=False, base_dir=str(self.directory)
+        )
+        return [item.req_str for item in parsed if not item.is_constraint]
+
+    @property
+    def has_hashes(self) -> bool:
+        """Whether pip is told to take nothing whose hash is not listed."""
+        return any("--hash" in line for line in self._lines())
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether a requirement is a file of the model."""
+        return any(_FILE_OF_THE_MODEL.match(line) for line in self._lines())
+
+    def digest(self) -> str:
+        """A hash of all that decides what is installed."""
+        lines = list(self._lines())
+        content = hashlib.sha256(repr((self.python, self.build_dependencies, lines)).encode())
+        for path in filter(None, map(_FILE_OF_THE_MODEL.match, lines)):
+            for file in _files(self.directory / path[1]):
+                content.update(f"\0{file.name}\0".encode() + file.read_bytes())
+        return content.hexdigest()
+
+    def _lines(self) -> Iterator[str]:
+        return _with_referenced(self.directory, self.dependencies)
+
+
+def environments_root() -> Path:
+    """Where MLflow keeps the environments of models: MLFLOW_ENV_ROOT, or a directory of the user's."""
+    return Path(MLFLOW_ENV_ROOT.get()).expanduser().absolute()
+
+
+def read(uri: str) -> CarriedEnvironment:
+    """The environment that the model at `uri` carries; of a remote model only small files are fetched.
+
+    Raises:
+        StartError: There is no MLflow model, or it does not say what it needs.
+
+    """
+    if (local := local_directory(uri)) is not None:
+        return _read(local, uri)
+    check_registry(uri)
+    try:
+        directory = _fetch_descriptions(uri)
+        environment = _read(directory, uri)
+        if environment.needs_files:
+            directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except StartError:
+        raise
+    except Exception as error:
+        raise fetch_error(uri, error) from error
+    return _read(directory, uri)
+
+
+def fetch(uri: str, target: Path) -> None:
+    """Copies all files of a model to a directory that is not there yet.
+
+    Raises:
+        StartError: The model cannot be fetched.
+        OSError: The directory cannot be written.
+
+    """
+    if (local := local_directory(uri)) is not None:
+        shutil.copytree(local, target)
+        return
+    check_registry(uri)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder:
+        try:
+            fetched = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        except Exception as error:
+            raise fetch_error(uri, error) from error
+        shutil.copytree(fetched, target)
+
+
+def _read(directory: Path, uri: str) -> CarriedEnvironment:
+    if not (directory / "MLmodel").is_file():
+        raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file")
+    try:
+        environment = internals.python_environment(directory.resolve())
+    except FileNotFoundError as error:
+        raise StartError(
+            f"the model at {uri} carries no environment along (it has neither python_env.yaml nor conda.yaml): install "
+            "what it needs yourself and serve it with --env-manager local"
+        ) from error
+    except Exception as error:
+        raise StartError(f"the environment of the model at {uri} cannot be read: {one_line(error)}") from error
+    return CarriedEnvironment(
+        uri,
+        directory.resolve(),
+        environment.python,
+        tuple(environment.build_dependencies),
+        tuple(environment.dependencies),
+        is_local(uri),
+    )
+
+
+def _fetch_descriptions(uri: str) -> Path:
+    """Fetches the small files at the top of a remote model."""
+    directory = tempfile.mkdtemp(prefix="mlflow-grpc-")
+    for info in mlflow.artifacts.list_artifacts(artifact_uri=uri):
+        if not info.is_dir and (info.file_size or 0) <= MAX_DESCRIPTION_BYTES:
+            source = append_to_uri_path(uri, Path(info.path).name)
+            mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=directory)
+    return Path(directory)
+
+
+def _with_referenced(directory: Path, lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a requirements file and of all files that it names with `-r` and `-c`."""
+    for line in lines:
+        yield line
+        reference = _FILE_REFERENCE.match(line)
+        if reference and (file := directory / reference[1]).is_file():
+            yield from _with_referenced(file.parent, file.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return [path] if path.is_file() else []

@@ -1,0 +1,210 @@
+"""`--env-manager virtualenv|uv`: the server in an environment that is built of what the model carries along."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+
+from tests.process.conftest import payload
+from tests.support.processes import wait_until_gone
+from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
+
+NOT_HERE = "toolz==1.0.0"
+"""Something that a model may require and that is not installed beside the server."""
+
+MANAGERS = ["uv", pytest.param("virtualenv", marks=pytest.mark.stress)]  # pip takes minutes for what takes uv seconds.
+
+BUILD_LIMIT_S = 900.0
+
+
+SURROUNDINGS = """
+import os, sys
+import mlflow, toolz
+
+class Surroundings(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        first_on_path = os.environ["PATH"].split(":")[0]
+        return [toolz.__version__, sys.prefix, os.environ["VIRTUAL_ENV"], first_on_path, str(os.getpid())]
+
+mlflow.models.set_model(Surroundings())
+"""
+"""A model that answers with what is around it."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose requirements are not met here."""
+    folder = tmp_path_factory.mktemp("surroundings")
+    (folder / "surroundings.py").write_text(SURROUNDINGS)
+    requirements = [f"mlflow=={mlflow.__version__}", NOT_HERE]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "toolz", ModuleType("toolz"))  # MLflow runs the file once.
+        mlflow.pyfunc.save_model(
+            folder / "model", python_model=str(folder / "surroundings.py"), pip_requirements=requirements
+        )
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where environments are kept; one that a test has built is there for the next."""
+    return tmp_path_factory.mktemp("environments")
+
+
+def surroundings(process: Process) -> list[str]:
+    with Caller(ready_address(process)) as call:
+        answer: list[str] = json.loads(call(payload("x")))["predictions"]
+        return answer
+
+
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_a_model_is_served_in_its_own_environment(model, root, manager):
+    """What is not met here is met there; the process stays the same, SIGTERM ends it, and the second start builds
+    nothing."""
+    flags = ("-m", str(model), "--env-manager", manager, "--model-name", "a")
+    with start_server(*flags, env={"MLFLOW_ENV_ROOT": str(root)}) as process:
+        process.wait_for(r"ready: ", timeout_s=BUILD_LIMIT_S)
+        version, prefix, virtual_env, first_on_path, pid = surroundings(process)
+        assert f"toolz=={version}" == NOT_HERE
+        assert Path(prefix).parent == root
+        assert (virtual_env, first_on_path) == (prefix, f"{prefix}/bin")
+        assert int(pid) == process.popen.pid
+        assert "toolz" in process.output  # The progress of the build.
+        assert "ready: model a (" in process.stdout[0]
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    with start_server(*flags, "-w", "2", env={"MLFLOW_ENV_ROOT": str(root)}) as process:
+        process.wait_for(r"ready: ", timeout_s=BUILD_LIMIT_S)
+        assert surroundings(process)[1] == prefix
+        assert f"found the model's environment in {prefix}" in process.output
+        assert "building" not in process.output
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+# A build that waits until the test lets it go on, which it never does.
+
+BACKEND = """\
+import os
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    with open(os.environ["STARTED"], "w") as file:
+        file.write(str(os.getpid()))
+    with open(os.environ["NEVER"]) as file:
+        file.read()
+"""
+
+
+@pytest.fixture
+def slow(model: Path, tmp_path: Path) -> Path:
+    """A model that requires a package of its own whose build does not end."""
+    directory = tmp_path / "slow"
+    (directory / "own").mkdir(parents=True)
+    build = {"requires": [], "build-backend": "backend", "backend-path": ["."]}
+    (directory / "own" / "pyproject.toml").write_text(
+        "[build-system]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in build.items())
+    )
+    (directory / "own" / "backend.py").write_text(BACKEND)
+    (directory / "MLmodel").write_text((model / "MLmodel").read_text())
+    environment = yaml.safe_load((model / "python_env.yaml").read_text())
+    (directory / "python_env.yaml").write_text(
+        yaml.safe_dump({"python": environment["python"], "dependencies": ["./own"]})
+    )
+    for name in ("started", "never"):
+        os.mkfifo(tmp_path / name)
+    return directory
+
+
+@pytest.fixture
+def start_slow(slow: Path, tmp_path: Path) -> Iterator[Any]:
+    """Starts a server whose build does not end."""
+    running = []
+
+    def start(manager: str) -> Process:
+        env = {
+            "MLFLOW_ENV_ROOT": str(tmp_path / "environments"),
+            "STARTED": str(tmp_path / "started"),
+            "NEVER": str(tmp_path / "never"),
+        }
+        running.append(start_server("-m", str(slow), "--env-manager", manager, env=env))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.stop()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("manager", "number"), [("virtualenv", signal.SIGTERM), ("uv", signal.SIGINT)], ids=["virtualenv", "uv"]
+)
+def test_a_signal_ends_a_build(start_slow, tmp_path, manager, number):
+    """A signal while the environment is built ends the server with 0 and all that it has started, and leaves nothing."""
+    process = start_slow(manager)
+    builder = int((tmp_path / "started").read_text())
+    process.signal(number)
+    assert process.wait() == 0, process.output
+    assert "Traceback" not in process.output
+    wait_until_gone(builder)
+    assert [path.suffix for path in (tmp_path / "environments").iterdir()] == [".lock"]
+
+
+@pytest.mark.timeout(400)
+def test_two_servers_do_not_build_one_environment(start_slow, tmp_path):
+    """The second of two servers waits for the first; when that is gone it builds."""
+    first = start_slow("uv")
+    builder = int((tmp_path / "started").read_text())
+    second = start_slow("uv")
+    second.wait_for("waiting for another server, which builds the same environment")
+    assert "running" not in second.output
+    first.signal(signal.SIGTERM)
+    assert first.wait() == 0
+    wait_until_gone(builder)
+    assert int((tmp_path / "started").read_text()) != builder
+    second.signal(signal.SIGTERM)
+    assert second.wait() == 0
+
+
+@pytest.mark.timeout(400)
+def test_a_build_goes_on_holding_the_lock(start_slow, tmp_path):
+    """If a server is killed while pip works for it, nobody else builds in the same directory until pip has ended."""
+    first = start_slow("uv")
+    builder = int((tmp_path / "started").read_text())
+    group = os.getpgid(builder)
+    first.signal(signal.SIGKILL)
+    first.popen.wait()
+    second = start_slow("uv")
+    second.wait_for("waiting for another server, which builds the same environment")
+    os.killpg(group, signal.SIGKILL)
+    assert int((tmp_path / "started").read_text()) != builder
+    second.signal(signal.SIGTERM)
+    assert second.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "error"),
+    [
+        ("python_env.yaml", "python: 3.8.18\n", "was logged with Python 3.8.18, and this server needs"),
+        ("requirements.txt", "mlflow==1.30.0\n", "requires mlflow==1.30.0, and this server runs with mlflow"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_anything_is_built(model, tmp_path, file, text, error):
+    """A model of an older Python or MLflow gets one line and exit code 2, and nothing is made."""
+    old = shutil.copytree(model, tmp_path / "old")
+    (old / file).write_text(text)
+    env = {"MLFLOW_ENV_ROOT": str(tmp_path / "environments")}
+    with Process([sys.executable, str(ROOT / "server.py"), "-m", str(old), "--env-manager", "uv"], env) as process:
+        assert process.wait(60) == 2
+    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    assert error in line
+    assert not (tmp_path / "environments").exists()

@@ -1,0 +1,183 @@
+"""What a model says of the environment that it needs, read as MLflow reads it."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow.pyfunc.model import PythonModel
+from mlflow.utils.virtualenv import _get_python_env
+
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting import carried_environment
+
+
+class Nothing(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model"
+    mlflow.pyfunc.save_model(path, python_model=Nothing(), pip_requirements=["mlflow==3.17.2", "toolz==1.0.0"])
+    return path
+
+
+@pytest.fixture
+def model(saved, tmp_path):
+    """A copy of a model to change."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def test_it_is_what_mlflow_reads(model):
+    """Python, build dependencies and dependencies are those of MLflow's own function."""
+    carried = carried_environment.read(str(model))
+    oracle = _get_python_env(model)
+    assert carried.python == oracle.python
+    assert list(carried.build_dependencies) == oracle.build_dependencies
+    assert list(carried.dependencies) == oracle.dependencies
+    assert carried.requirements == ["mlflow==3.17.2", "toolz==1.0.0"]
+
+
+def test_a_model_with_conda_yaml_alone(model):
+    """A model of before MLflow 1.26 has no python_env.yaml: conda.yaml says which Python and packages it needs."""
+    for name in ("python_env.yaml", "requirements.txt"):
+        (model / name).unlink()
+    conda = {"dependencies": ["python=3.12.4", "pip<=23.1", {"pip": ["mlflow==3.17.2", "toolz"]}]}
+    (model / "conda.yaml").write_text(yaml.safe_dump(conda))
+    carried = carried_environment.read(str(model))
+    assert carried.python == "3.12.4"
+    assert carried.build_dependencies == ("pip<=23.1",)
+    assert carried.requirements == ["mlflow==3.17.2", "toolz"]
+
+
+def test_a_file_of_another_name_counts(model):
+    """The environment is in the file that MLmodel names."""
+    (model / "python_env.yaml").rename(model / "other.yaml")
+    text = (model / "MLmodel").read_text()
+    (model / "MLmodel").write_text(text.replace("python_env.yaml", "other.yaml"))
+    (model / "other.yaml").write_text("python: 3.13.1\n")
+    assert carried_environment.read(str(model)).python == "3.13.1"
+    assert carried_environment.read(model.as_uri()).python == "3.13.1"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("requirements.txt", "toolz==1.1.0\n"),
+        ("python_env.yaml", "python: 3.12.1\ndependencies: [-r requirements.txt]\n"),
+        ("constraints.txt", "toolz<2\n"),
+        ("more.txt", "orjson\n"),
+        ("code/own.whl", "other bytes"),
+    ],
+)
+def test_the_digest_is_of_all_that_is_installed(model, file, text):
+    """A change to the requirements, to a file that they name, or to the version of Python is another environment."""
+    (model / "code").mkdir()
+    (model / "code" / "own.whl").write_text("bytes")
+    (model / "constraints.txt").write_text("toolz<3\n")
+    (model / "more.txt").write_text("click\n")
+    (model / "requirements.txt").write_text("toolz\n-c constraints.txt\n-r more.txt\ncode/own.whl\n")
+    before = carried_environment.read(str(model)).digest()
+    (model / file).write_text(text)
+    assert carried_environment.read(str(model)).digest() != before
+
+
+def test_the_digest_is_of_nothing_else(model, tmp_path):
+    """The model's weights, its run and where it is leave the environment the same."""
+    before = carried_environment.read(str(model)).digest()
+    copy = shutil.copytree(model, tmp_path / "elsewhere")
+    (copy / "python_model.pkl").write_bytes(b"other weights")
+    (copy / "MLmodel").write_text((copy / "MLmodel").read_text() + "model_id: m-1\n")
+    assert carried_environment.read(str(copy)).digest() == before
+
+
+def test_of_a_remote_model_small_files_are_fetched(model, monkeypatch):
+    """To see what a remote model needs its weights are not fetched."""
+    (model / "weights.bin").write_bytes(bytes(carried_environment.MAX_DESCRIPTION_BYTES + 1))
+    carried = carried_environment.read(model.as_uri())
+    assert carried.directory != model
+    assert carried.digest() == carried_environment.read(str(model)).digest()
+    assert not (carried.directory / "weights.bin").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["code/own.whl", "./code", "-e ./code", "--editable=code/x", "own-1.0.whl", "code/own.whl ; python_version > '3'"],
+)
+def test_a_remote_model_is_fetched_if_a_requirement_is_in_it(model, line):
+    """A requirement that is a path among the model's files can only be installed with them."""
+    (model / "code").mkdir()
+    (model / "code" / "own.whl").write_text("bytes")
+    (model / "requirements.txt").write_text(f"toolz\n{line}\n")
+    carried = carried_environment.read(model.as_uri())
+    assert carried.needs_files
+    assert (carried.directory / "code" / "own.whl").read_text() == "bytes"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "toolz==1.0.0",
+        "toolz @ https://example.com/a/toolz.whl",
+        "git+https://example.com/r.git#subdirectory=x/y",
+        "--extra-index-url https://example.com/simple",
+        "--find-links /srv/wheels",
+        "-r more/requirements.txt",
+        "# see docs/x",
+        "toolz # as in a/b",
+    ],
+)
+def test_other_requirements_are_no_files_of_the_model(model, line):
+    """Names, URLs and options are left to pip."""
+    (model / "requirements.txt").write_text(f"{line}\n")
+    assert not carried_environment.read(str(model)).needs_files
+
+
+def test_hashes_are_seen(model):
+    """Requirements with hashes are known as such, also in a file that another one names."""
+    assert not carried_environment.read(str(model)).has_hashes
+    (model / "requirements.txt").write_text("-r pinned.txt\n")
+    (model / "pinned.txt").write_text("toolz==1.0.0 \\\n    --hash=sha256:00\n")
+    assert carried_environment.read(str(model)).has_hashes
+
+
+@pytest.mark.parametrize("form", [str, Path.as_uri], ids=["directory", "URI"])
+def test_no_environment_is_said(model, form):
+    """A model without python_env.yaml and conda.yaml is refused in words, with what to do."""
+    for name in ("python_env.yaml", "conda.yaml"):
+        (model / name).unlink()
+    with pytest.raises(StartError, match=r"carries no environment along .*--env-manager local"):
+        carried_environment.read(form(model))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"), [("python: 3.1\n", "must be a string"), ("][", "cannot be read"), ("- a\n", "cannot be read")]
+)
+def test_a_broken_environment_is_said(model, text, error):
+    """A python_env.yaml that MLflow cannot read is one line, not a traceback."""
+    (model / "python_env.yaml").write_text(text)
+    with pytest.raises(StartError, match=error) as caught:
+        carried_environment.read(str(model))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_model_is_said(tmp_path):
+    """A directory that is not there, one without a model, and a URI that leads nowhere are told apart."""
+    with pytest.raises(StartError, match="there is no such directory"):
+        carried_environment.read(str(tmp_path / "none"))
+    with pytest.raises(StartError, match="has no MLmodel file"):
+        carried_environment.read(str(tmp_path))
+    with pytest.raises(StartError, match="cannot fetch the model nowhere:/x"):
+        carried_environment.read("nowhere:/x")
+
+
+@pytest.mark.parametrize("form", [str, Path.as_uri], ids=["directory", "URI"])
+def test_fetching_copies_all_files(model, tmp_path, form):
+    """`fetch` gives the same files wherever the model is."""
+    carried_environment.fetch(form(model), tmp_path / "target" if form is str else tmp_path / "other")
+    target = tmp_path / ("target" if form is str else "other")
+    names = {path.relative_to(model) for path in model.rglob("*")}
+    assert {path.relative_to(target) for path in target.rglob("*")} == names
