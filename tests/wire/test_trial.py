@@ -58,7 +58,7 @@ class Word(PythonModel):
         try:
             for place in range(1000):
                 runs.append(place)
-                yield {"delta": "word"}
+                yield {"delta": "word", "place": place}
         finally:
             runs.append("closed")
 
@@ -192,7 +192,7 @@ def test_it_can_be_turned_off(folder):
 
 # No types; an answer for all rows together; and an example that is made up and has no values, or none that MLflow takes.
 UNTRIED = {
-    "no_signature", "params_only", "without_params", "nested_bytes", "unnamed_any", "unnamed_list", "hint_any",
+    "no_signature", "params_only", "without_params", "nested_bytes", "within", "unnamed_any", "unnamed_list", "hint_any",
 }  # fmt: skip
 TYPED = [*zoo.NAMES, *zoo._more_signatures(), *zoo._MORE_HINTED]
 
