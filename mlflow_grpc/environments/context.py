@@ -49,15 +49,19 @@ def write(uri: str | None, directory: Path, *, tag: str, overwrite: bool) -> Non
         raise StartError("an image is written for one MLflow model: name it with -m / --model-uri or MODEL_PATH")
     if not overwrite and directory.exists() and any(directory.iterdir()):
         raise StartError(f"{directory} is not empty: name another directory, or replace what is there with --force")
+    packed = pack_server_and_client()
     carried = carried_environment.read(uri)
-    support.check(carried)
+    try:
+        support.check(carried)
+    finally:
+        carried.discard()  # All of the model's files are fetched below.
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside it, so that what is complete can be renamed and nothing else is ever there.
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as folder:
         unfinished = Path(folder)
         carried_environment.fetch(uri, unfinished / "model")
         (unfinished / "wheels").mkdir()
-        for wheel in pack_server_and_client():
+        for wheel in packed:
             wheel.write(unfinished / "wheels")
         (unfinished / "requirements").mkdir()
         write_requirements(unfinished / "requirements", carried.build_dependencies, carried.dependencies)

@@ -52,18 +52,22 @@ def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
             f"{uri} is a Python package, which carries no environment along: install it beside the server and serve it "
             f"with {spelling('env_manager')} local"
         )
+    packed = pack_server_and_client()
     with Commands() as commands:
         carried, root = commands.call(lambda: _read(uri))
-        support.check(carried, install_mlflow=install_mlflow)
-        recipe = Recipe(
-            loaded.env_manager,
-            carried,
-            pack_server_and_client(),
-            # The server in the environment fetches a remote model itself, and needs for it what this one has.
-            extras=() if carried.is_local else installed_extras(),
-            mlflow=importlib.metadata.version("mlflow") if install_mlflow else "",
-        )
-        return building.prepare(recipe, root, commands)
+        try:
+            support.check(carried, install_mlflow=install_mlflow)
+            recipe = Recipe(
+                loaded.env_manager,
+                carried,
+                packed,
+                # The server in the environment fetches a remote model itself, and needs for it what this one has.
+                extras=() if carried.is_local else installed_extras(),
+                mlflow=importlib.metadata.version("mlflow") if install_mlflow else "",
+            )
+            return building.prepare(recipe, root, commands)
+        finally:
+            carried.discard()
 
 
 def start(directory: Path, flags: Sequence[str]) -> NoReturn:

@@ -45,6 +45,13 @@ class CarriedEnvironment:
     """Lines of a requirements file that stands in the model's directory."""
     is_local: bool
     """Whether the model need not be fetched."""
+    is_temporary: bool = False
+    """Whether the directory was made by `read` and nobody else uses it."""
+
+    def discard(self) -> None:
+        """Removes the directory if it is temporary."""
+        if self.is_temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
     def requirements(self) -> list[str]:
@@ -93,15 +100,17 @@ def read(uri: str) -> CarriedEnvironment:
         return _read(local, uri)
     check_registry(uri)
     try:
-        directory = _fetch_descriptions(uri)
-        environment = _read(directory, uri)
+        environment = _read(_fetch_descriptions(uri), uri, is_temporary=True)
         if environment.needs_files:
-            directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+            environment.discard()
+            # Not temporary: for a URI that leads to a directory of this machine, this is the model itself.
+            environment = _read(Path(mlflow.artifacts.download_artifacts(artifact_uri=uri)), uri)
     except StartError:
         raise
     except Exception as error:
         raise fetch_error(uri, error) from error
-    return _read(directory, uri)
+    else:
+        return environment
 
 
 def fetch(uri: str, target: Path) -> None:
@@ -124,7 +133,7 @@ def fetch(uri: str, target: Path) -> None:
         shutil.copytree(fetched, target)
 
 
-def _read(directory: Path, uri: str) -> CarriedEnvironment:
+def _read(directory: Path, uri: str, *, is_temporary: bool = False) -> CarriedEnvironment:
     if not (directory / "MLmodel").is_file():
         raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file")
     try:
@@ -143,6 +152,7 @@ def _read(directory: Path, uri: str) -> CarriedEnvironment:
         tuple(environment.build_dependencies),
         tuple(environment.dependencies),
         is_local(uri),
+        is_temporary,
     )
 
 

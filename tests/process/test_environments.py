@@ -87,7 +87,7 @@ def test_a_model_is_served_in_its_own_environment(model, root, manager):
         process.wait_for(r"ready: ", timeout_s=BUILD_LIMIT_S)
         assert surroundings(process)[1] == prefix
         assert f"found the model's environment in {prefix}" in process.output
-        assert "building" not in process.output
+        assert "building the model's environment" not in process.output
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
 

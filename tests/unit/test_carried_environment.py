@@ -117,6 +117,18 @@ def test_a_remote_model_is_fetched_if_a_requirement_is_in_it(model, line):
     assert (carried.directory / "code" / "own.whl").read_text() == "bytes"
 
 
+@pytest.mark.parametrize("line", ["toolz", "./code"])
+@pytest.mark.parametrize("form", [str, Path.as_uri], ids=["directory", "URI"])
+def test_discarding_leaves_the_model(model, form, line):
+    """What was fetched is removed, and never the model, though its URI leads to a directory of this machine."""
+    (model / "code").mkdir()
+    (model / "requirements.txt").write_text(f"{line}\n")
+    carried = carried_environment.read(form(model))
+    carried.discard()
+    assert (model / "MLmodel").is_file()
+    assert carried.directory == model or not carried.directory.exists()
+
+
 @pytest.mark.parametrize(
     "line",
     [

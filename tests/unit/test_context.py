@@ -128,6 +128,7 @@ def test_a_line_break_in_a_uri_stays_in_its_comment(model, tmp_path):
     assert not [line for line in lines if line.startswith("RUN false")]
 
 
+@pytest.mark.timeout(400)  # Two processes that import MLflow.
 def test_the_command_says_what_is_next(model, tmp_path):
     """The command writes the context and prints how to build it; a second run ends with 2 and one line."""
     command = [sys.executable, "-m", "mlflow_grpc", "dockerfile", "-m", str(model), "-o", str(tmp_path / "Context")]
