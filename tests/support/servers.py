@@ -141,7 +141,7 @@ def free_port() -> int:
 @contextlib.contextmanager
 def serving(model: HostedModel, codec: Codec, **settings: Any) -> Iterator["InProcess"]:
     """Runs the server in this process, in a thread of its own, with a model that is loaded already."""
-    running = InProcess(Settings(model_uri="(in process)", port=0, **settings))
+    running = InProcess(Settings(**{"model_uri": "(in process)", "model_name": model.name, "port": 0, **settings}))
     running.start(model, codec)
     try:
         yield running

@@ -94,20 +94,11 @@ def test_the_digest_is_of_nothing_else(model, tmp_path):
     assert carried_environment.read(str(copy)).digest() == before
 
 
-def test_of_a_remote_model_small_files_are_fetched(model, monkeypatch):
-    """To see what a remote model needs its weights are not fetched."""
-    (model / "weights.bin").write_bytes(bytes(carried_environment.MAX_DESCRIPTION_BYTES + 1))
-    carried = carried_environment.read(model.as_uri())
-    assert carried.directory != model
-    assert carried.digest() == carried_environment.read(str(model)).digest()
-    assert not (carried.directory / "weights.bin").exists()
-
-
 @pytest.mark.parametrize(
     "line",
     ["code/own.whl", "./code", "-e ./code", "--editable=code/x", "own-1.0.whl", "code/own.whl ; python_version > '3'"],
 )
-def test_a_remote_model_is_fetched_if_a_requirement_is_in_it(model, line):
+def test_a_requirement_may_be_a_file_of_the_model(model, line):
     """A requirement that is a path among the model's files can only be installed with them."""
     (model / "code").mkdir()
     (model / "code" / "own.whl").write_text("bytes")

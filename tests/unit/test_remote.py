@@ -54,7 +54,7 @@ class Hidden:
 
 
 @pytest.mark.parametrize(("extra", "uri"), [(extra, uri) for extra, uris in URIS.items() for uri in uris])
-@pytest.mark.parametrize("fetch", [pyfunc.load, carried_environment.read], ids=["load", "environment"])
+@pytest.mark.parametrize("fetch", [fetching.fetch, carried_environment.read], ids=["load", "environment"])
 def test_a_missing_library_is_named_with_its_extra(without, extra, uri, fetch):
     """Without its library a URI is refused with the extra and the command that installs it."""
     without(extra)
@@ -109,9 +109,10 @@ class Echo(PythonModel):
 
 
 def test_a_model_in_s3_is_served(bucket, tmp_path):
-    """A model at an s3:// URI is loaded, and so is what it says of its environment."""
+    """A model at an s3:// URI is loaded. To see what environment it needs its weights are not fetched."""
     saved = tmp_path / "echo"
     mlflow.pyfunc.save_model(saved, python_model=Echo(), pip_requirements=["mlflow"])
+    (saved / "weights.bin").write_bytes(bytes(carried_environment.MAX_DESCRIPTION_BYTES + 1))
     for path in saved.rglob("*"):
         if path.is_file():
             bucket.upload_file(str(path), "models", f"echo/{path.relative_to(saved)}")
@@ -120,6 +121,7 @@ def test_a_model_in_s3_is_served(bucket, tmp_path):
     assert model.predict([1, 2], None) == [1, 2]
     carried = carried_environment.read("s3://models/echo")
     assert carried.digest() == carried_environment.read(str(saved)).digest()
+    assert not (carried.directory / "weights.bin").exists()
     carried_environment.fetch("s3://models/echo", tmp_path / "fetched")
     assert {path.name for path in (tmp_path / "fetched").iterdir()} == {path.name for path in saved.iterdir()}
 
