@@ -6,6 +6,7 @@ each name and shape, so that an MLflow that moved one fails there, in words. Wha
 supported (2.22 and later) is hidden here too, and says since which version MLflow has it.
 """
 
+import importlib
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -128,8 +129,8 @@ def disable_progress_bars() -> None:
 def import_database_stores() -> None:
     """Imports the stores that MLflow imports when it first asks a registry or tracking server that is a database."""
     if urlsplit(mlflow.get_tracking_uri()).scheme.partition("+")[0] in DATABASE_ENGINES:
-        import mlflow.store.model_registry.sqlalchemy_store
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        importlib.import_module("mlflow.store.model_registry.sqlalchemy_store")
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def registered_version(uri: str) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ signature, types, shapes and positions, never a value or a name that the caller 
 `column_faults` in tables, `tensor_faults` in arrays, `hint_faults` behind type hints, `faults` within one value.
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -27,6 +28,7 @@ from mlflow_grpc.payload import faults, hint_faults, tensor_faults
 from mlflow_grpc.payload import json_terms as terms
 from mlflow_grpc.payload.column_faults import ColumnFaults, Probe
 from mlflow_grpc.payload.format_faults import SHAPE_PROBLEMS, lengths_problem
+from mlflow_grpc.payload.native_values import restore
 from mlflow_grpc.payload.tables import BareTable, CsvTable, Table, table_of
 
 FORMATS = sorted(internals.SUPPORTED_FORMATS)
@@ -209,8 +211,12 @@ class Explainer:
             return self._explain_form(key, value, schema, cause)
 
         def probe(value: Any, sub_schema: Schema) -> None:
-            parsed = internals.parse_json(json.dumps({key: value}).encode(), self._metadata, sub_schema)
-            internals.enforce_schema(parsed.data, sub_schema, self._loader_module)
+            # A message may have values that JSON has not; MLflow changes what it is given.
+            document = {key: copy.deepcopy(value)} if source is Source.RECORD else json.dumps({key: value}).encode()
+            data = internals.parse_json(document, self._metadata, sub_schema).data
+            if source is Source.RECORD:
+                restore(data)
+            internals.enforce_schema(data, sub_schema, self._loader_module)
 
         return self._in_table(table, schema, probe, cause, source, lengths_problem(key, value))
 

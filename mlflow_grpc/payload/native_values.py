@@ -103,6 +103,13 @@ class NativeValues:
         return None
 
 
+def restore(data: Any) -> None:
+    """Does for all columns of a table what `NativeValues.restored` does for those that have points in time."""
+    if isinstance(data, pd.DataFrame):
+        for column in data.select_dtypes(include="object").columns:
+            data[column] = data[column].map(_with_numpys)
+
+
 def _read(read: Read | None, value: Any) -> Any:
     return value if read is None or value is None else read(value)
 

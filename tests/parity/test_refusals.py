@@ -274,8 +274,8 @@ def test_messages_are_named_as_the_caller_wrote_them(pair):
     typed = TypedCaller(pair("rows_part")[1].channel)
     assert "part.weight" not in str(typed.outcome("rows_part_predict", {"part": {"name": "a", "weight": 1.5}}))
     for method, fields, path in (
-        ("rows_part_predict", {"part": {"name": "a"}}, "part lacks weight"),
-        ("rows_part_predict_batch", {"part": [{"name": "a", "weight": 1.5}, {"name": "a"}]}, "part[1] lacks weight"),
+        ("rows_part_predict", {"part": {"name": "a"}}, "part.weight: "),
+        ("rows_part_predict_batch", {"part": [{"name": "a", "weight": 1.5}, {"name": "a"}]}, "[1].part.weight: "),
     ):
         status, message = typed.outcome(method, fields)
         assert status == "INVALID_ARGUMENT"

@@ -216,9 +216,7 @@ def test_lines_of_libraries_and_models(start, model, tmp_path, connect):
 
 def test_names_that_other_programs_own_do_not_stop_the_start(start_bare_server):
     """A HOST of conda's compilers and a PORT of a Kubernetes service link are ignored, with a line each."""
-    process = start_bare_server(
-        {"HOST": "x86_64-conda-linux-gnu", "PORT": "tcp://10.0.0.1:80", "MLFLOW_GRPC_PORT": "0"}
-    )
+    process = start_bare_server({"HOST": "x86_64-conda-linux-gnu", "PORT": "tcp://10.0.0.1:80", "MLFLOW_PORT": "0"})
     assert ready_address(process).startswith("127.0.0.1:")
     process.wait_for("HOST is ignored: 'x86_64-conda-linux-gnu'")
     process.wait_for("PORT is ignored: 'tcp://10.0.0.1:80'")
