@@ -239,7 +239,9 @@ def test_a_signal_ends_a_command_with_its_children(commands, tmp_path, monkeypat
     monkeypatch.setattr("mlflow_grpc.environments.commands.KILL_AFTER_S", 0.2)
     os.mkfifo(tmp_path / "started")
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if ignored else ""
-    child = f"{ignore}import os, signal; open('started', 'w').write(f'{{os.getpid()}} {{os.getppid()}}'); signal.pause()"
+    child = (
+        f"{ignore}import os, signal; open('started', 'w').write(f'{{os.getpid()}} {{os.getppid()}}'); signal.pause()"
+    )
     code = f"{ignore}import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     pids: list[int] = []
 
