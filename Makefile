@@ -48,19 +48,19 @@ test: $(VENV)/.dev ## run the whole test suite
 # MLflow is three distributions, which do not always appear at the same time; the one called mlflow has all modules.
 # The server of MLflow before 3.11 does not start with Starlette 1.
 .venvs/mlflow-%/.ready: pyproject.toml client/pyproject.toml | $(VENV)/.dev
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) -e . -e ./client --group dev --group examples "mlflow<=$*" "starlette<1"
 	$(BIN)/uv pip install --quiet --python $(@D) --no-deps "mlflow==$*"
 	@touch $@
 
 .venvs/python-%/.ready: requirements-dev.txt pyproject.toml client/pyproject.toml | $(VENV)/.dev
-	$(BIN)/uv venv --quiet --clear --python $* $(@D)
+	$(BIN)/uv venv --quiet --seed --clear --python $* $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) --require-hashes -r requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(@D) --no-deps -e . -e ./client
 	@touch $@
 
 .venvs/client-%/.ready: client/pyproject.toml | $(VENV)/.dev
-	$(BIN)/uv venv --quiet --clear --python $* $(@D)
+	$(BIN)/uv venv --quiet --seed --clear --python $* $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) --resolution lowest-direct -e ./client
 	@touch $@
 
