@@ -377,7 +377,7 @@ def test_unmet_requirement_is_named(engine: Engine, plain: str, iris: Path, tmp_
     add_requirement(model, "orjson<3")
     with Container(engine, plain, model=model) as container:
         assert container.wait(60) == 2, container.output
-        (error,) = container.stderr
+        (error,) = [line for line in container.stderr if line.startswith("Error: ")]
         assert "no-such-package==1.0 (not installed)" in error
         assert re.search(r"orjson<3 \(\S+ is installed\)", error)
 
@@ -386,22 +386,22 @@ def test_missing_model_is_said(engine: Engine, plain: str) -> None:
     """Without a model the container ends with 2 and one line that says where the model should be."""
     with Container(engine, plain) as container:
         assert container.wait(60) == 2, container.output
-        (error,) = container.stderr
+        (error,) = [line for line in container.stderr if line.startswith("Error: ")]
         assert f"{INSIDE} is not an MLflow model: it has no MLmodel file" in error
 
 
 def test_conflicting_mlflow_fails_the_build(engine: Engine, context: Path, iris: Path) -> None:
     """A model that pins an MLflow which the server does not work with ends the build with pip's words on it."""
     model = shutil.copytree(iris, context / "models" / "conflicting")
-    (model / "requirements.txt").write_text("mlflow==2.22.0\n")
+    (model / "requirements.txt").write_text("mlflow==2.9.2\n")
     tag = "mlflow-grpc-test:conflicting"
     done = subprocess.run(
         engine.build(tag, context, MODEL_DIR="models/conflicting"), capture_output=True, text=True, check=False
     )
     output = done.stdout + done.stderr
     assert done.returncode != 0, output
-    assert re.search(r"Cannot install .*mlflow==2\.22\.0 .*conflicting dependencies", output), output
-    assert re.search(r"mlflow-grpc \S+ depends on mlflow<4 and >=3", output), output
+    assert re.search(r"Cannot install .*mlflow==2\.9\.2 .*conflicting dependencies", output), output
+    assert re.search(r"mlflow-grpc \S+ depends on mlflow<4 and >=2\.22", output), output
 
 
 def test_unknown_extra_fails_the_build(engine: Engine, context: Path) -> None:
