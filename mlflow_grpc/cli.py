@@ -7,6 +7,7 @@ compatible, 1 not written, or incompatible, 2 the settings, a model or a lock ar
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -154,13 +155,24 @@ main.add_command(
 )
 
 
-def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None:
+def _write(output: Path | str, work: Callable[[], int]) -> NoReturn:
+    """Runs a command that writes to `output`, and ends the process with the command's exit code or an error's."""
     occupy_standard_streams()
     demote_warnings()
-    given = {name: value for name, value in flags.items() if value is not None}
-    code = 0
     try:
-        loaded = Settings.load(given)
+        code = work()
+    except OSError as error:
+        click.echo(f"Error: cannot write {error.filename or output}: {error.strerror}", err=True)
+        code = 1
+    except StartError as error:
+        click.echo(f"Error: {logs.escape(str(error))}", err=True)
+        code = error.exit_code
+    end_process(code)
+
+
+def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None:
+    def work() -> int:
+        loaded = Settings.load({name: value for name, value in flags.items() if value is not None})
         configuration = config.load(loaded)
         logs.configure(loaded.log_format, loaded.log_level)
         _log_warnings(configuration)
@@ -169,18 +181,13 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
 
         if check:
             made = typed_contract(loaded, configuration, make_lock=False)
-            code = _checked(made.verdicts, has_file=loaded.lock is not None)
-        else:
-            made = _locked(loaded, configuration, output)
-            with click.open_file(output, "wb") as file:
-                file.write(made.data if descriptor_set else made.text.encode())
-    except OSError as error:
-        click.echo(f"Error: cannot write {error.filename or output}: {error.strerror}", err=True)
-        code = 1
-    except StartError as error:
-        click.echo(f"Error: {logs.escape(str(error))}", err=True)
-        code = error.exit_code
-    end_process(code)
+            return _checked(made.verdicts, has_file=loaded.lock is not None)
+        made = _locked(loaded, configuration, output)
+        with click.open_file(output, "wb") as file:
+            file.write(made.data if descriptor_set else made.text.encode())
+        return 0
+
+    _write(output, work)
 
 
 def _locked(loaded: Settings, configuration: config.Configuration, output: str) -> "TypedContract":
@@ -235,9 +242,7 @@ main.add_command(
 
 
 def _dockerfile(output: Path, force: bool, **flags: Any) -> None:
-    occupy_standard_streams()
-    code = 0
-    try:
+    def work() -> int:
         loaded = Settings.load({name: value for name, value in flags.items() if value is not None})
         logs.configure(loaded.log_format, loaded.log_level)
         from mlflow_grpc.environments import context
@@ -245,13 +250,9 @@ def _dockerfile(output: Path, force: bool, **flags: Any) -> None:
         tag = output.resolve().name.lower()
         context.write(loaded.model_uri, output, tag=tag, overwrite=force)
         click.echo(f"{output} is written. Next: docker build -t {tag} {output} && docker run -p 50051:50051 {tag}")
-    except OSError as error:
-        click.echo(f"Error: cannot write {error.filename or output}: {error.strerror}", err=True)
-        code = 1
-    except StartError as error:
-        click.echo(f"Error: {logs.escape(str(error))}", err=True)
-        code = error.exit_code
-    end_process(code)
+        return 0
+
+    _write(output, work)
 
 
 main.add_command(
