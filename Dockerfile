@@ -74,6 +74,6 @@ EXPOSE 50051
 HEALTHCHECK --start-period=5m --interval=10s --timeout=10s --retries=3 \
     CMD mlflow-grpc-predict --health --address "localhost:$PORT" --timeout 5
 
-# In the exec form, so that SIGTERM reaches the server, which drains for up to 30 s: docker run --stop-timeout 35.
+# In the exec form, so that SIGTERM reaches the server, which drains after 7 s, for up to 30 s: docker run --stop-timeout 42.
 ENTRYPOINT ["mlflow-grpc"]
 CMD ["serve"]

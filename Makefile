@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-mlflow test-python test-client stress starts bench check format protos lock image-test clean
+.PHONY: help install serve predict test test-mlflow test-python test-client stress starts restarts bench check format protos lock image-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ stress: $(VENV)/.dev ## long runs under load and faults, some minutes
 
 starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS=N sets how often
 	STARTS=$(or $(STARTS),50) $(BIN)/python -m pytest tests/process/test_starts.py
+
+restarts: $(VENV)/.dev ## rolling restarts behind HAProxy (which has to be installed) and Envoy; RESTARTS=N sets how many
+	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m restarts -s
 
 bench: $(VENV)/.dev ## time the server beside `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks

@@ -94,12 +94,12 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
 
         return workers.supervise(loaded, configuration)
     # Imported late: grpc reads its environment when it is imported, and a supervisor must not import it.
-    from mlflow_grpc import lifecycle
+    from mlflow_grpc import lifecycle, runner
 
     async def announce(server: lifecycle.Server) -> None:
         logs.announce(server.ready_line, loaded.log_format)
 
-    return lifecycle.run(loaded, configuration, when_loaded=announce)
+    return runner.run(loaded, configuration, when_loaded=announce)
 
 
 def choices(info: FieldInfo) -> list[str] | None:

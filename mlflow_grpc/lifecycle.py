@@ -1,4 +1,4 @@
-"""One server from start to end: listen, load, serve, drain, stop.
+"""One server from start to end: listen, load, serve, send callers away, drain, stop.
 
 Rule of this module: it puts the parts together and holds the order of things; each part does its own
 work. Nothing happens at import.
@@ -8,10 +8,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
-import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import grpc
 
@@ -23,8 +19,8 @@ from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.main_thread import MainThread
-from mlflow_grpc.process import ending_signals, in_daemon_thread, keep_signals_here
-from mlflow_grpc.services import health, listener, models, reflection, text, typed
+from mlflow_grpc.process import in_daemon_thread
+from mlflow_grpc.services import connections, health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
 from mlflow_grpc.services.locks import Locks
 from mlflow_grpc.settings import OnError, Settings, spelling
@@ -34,12 +30,15 @@ logger = logging.getLogger(__name__)
 FLUSH_S = 2.0
 """How long gRPC may take to send the last answers once no call is left, in seconds."""
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep the interpreter while another waits for it, in seconds; Python's default is 0.005."""
-
 MAX_FETCHES = 64
 """How many models are fetched at a time. Bounded by memory alone: those that a dead registry holds up must not keep
 the others waiting."""
+
+NOTICE_S = 2.0
+"""How long a balancer that only tries to connect has to notice that the port is closed, in seconds."""
+
+GOAWAY_LIMIT_S = 5.0
+"""How long a connection may be so busy that its client cannot be told to go, in seconds."""
 
 HEALTH_INTERVAL_S = 1.0
 """How often the server looks whether hung calls hold all of its threads, in seconds."""
@@ -262,6 +261,30 @@ class Server:
                 else:
                     logger.info("%s: threads are free again: serving", entry.label)
 
+    async def send_callers_away(self, lame_duck_s: float) -> None:
+        """Has callers go elsewhere, while calls are answered as before.
+
+        Health says NOT_SERVING. After the lame duck the port is closed, and when a balancer that looks at nothing else
+        has had time to notice, clients are told to make no new calls on the connections that are open.
+
+        Args:
+            lame_duck_s: How long the port stays open, in seconds.
+
+        """
+        await self._health.set_serving(False, *self._health_names())
+        if lame_duck_s:
+            logger.info("lame duck: NOT_SERVING, and calls are answered, for %g s", lame_duck_s)
+            await asyncio.sleep(lame_duck_s)
+        port = connections.Port(self.port)
+        port.close()
+        await asyncio.sleep(min(NOTICE_S, lame_duck_s))
+        if self._settings.tls_cert is None:
+            await port.send_goaway_to_all(limit_s=GOAWAY_LIMIT_S)
+        else:
+            oldest_s = listener.connection_age_s(self._settings) * listener.MAX_AGE_SPREAD
+            await port.wait_until_left(limit_s=min(oldest_s, self._settings.drain_timeout_s))
+        await self._calls.arrivals.wait_until_quiet()
+
     async def drain(self) -> int:
         """Refuses new calls, says NOT_SERVING, and waits for those in flight, up to the drain timeout.
 
@@ -278,7 +301,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await asyncio.gather(self._calls.end_streams(), *(each.wait_until_empty() for each in admissions))
-                await self._calls.wait_until_quiet()
+                await self._calls.arrivals.wait_until_quiet()
         return sum(admission.in_flight + admission.unread for admission in admissions)
 
     async def stop(self) -> None:
@@ -287,112 +310,6 @@ class Server:
             entry.engine.threads.close()
         self._calls.end_all()
         await self._grpc.stop(FLUSH_S)
-
-
-@dataclass(frozen=True)
-class Role:
-    """What sets one process of a server apart; the defaults are those of a server of one process."""
-
-    share_port: bool = False
-    """Other processes listen on the same port."""
-    load_first: bool = False
-    """Listen once the model is loaded, because others answer meanwhile; else at once, to answer health checks."""
-    signals: tuple[signal.Signals, ...] = field(default_factory=ending_signals)
-    """The signals that drain the server."""
-
-
-def run(
-    settings: Settings,
-    configuration: Configuration,
-    *,
-    role: Role | None = None,
-    when_loaded: Callable[[Server], Awaitable[None]],
-) -> int:
-    """Runs a server until a signal ends it: the first drains it, a second one ends the wait.
-
-    Called in the main thread, which loads the models; calls are answered from an event loop in another thread
-    (uvloop's, where there is one).
-
-    Args:
-        settings: How to run it.
-        configuration: What it hosts.
-        role: For one process of several.
-        when_loaded: Awaited between loading the models and saying that the server is ready.
-
-    Returns:
-        The process's exit code: 0, or 128 + signal if a second signal came.
-
-    Raises:
-        StartError: The server could not start; nothing is left running but, it may be, a thread that fetches.
-
-    """
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with contextlib.suppress(ImportError):  # uvloop is not made for every platform.
-        import uvloop
-
-        loop_factory = uvloop.new_event_loop
-    # The event loop and the thread that runs the model take turns at the interpreter; by default each may keep it
-    # for 5 ms, which is several times what a call takes.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    role = role or Role()
-    main = MainThread(role.signals)
-    keep_signals_here(role.signals)
-    return main.run(_serve(settings, configuration, main, role, when_loaded), loop_factory)
-
-
-async def _serve(
-    settings: Settings,
-    configuration: Configuration,
-    main: MainThread,
-    role: Role,
-    when_loaded: Callable[[Server], Awaitable[None]],
-) -> int:
-    server = Server(settings, configuration, share_port=role.share_port)
-    first = asyncio.create_task(main.next_signal())
-    opening = asyncio.create_task(_open(server, main, role, when_loaded))
-    watching = asyncio.create_task(server.watch())
-    try:
-        await asyncio.wait({opening, first}, return_when=asyncio.FIRST_COMPLETED)
-        if opening.done():
-            try:
-                await opening
-            except StartError:
-                if server.takes_calls:
-                    await server.drain()
-                raise
-            await first
-        else:
-            opening.cancel()
-        watching.cancel()
-        draining = asyncio.create_task(server.drain())
-        second = asyncio.create_task(_second(main))
-        await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
-        if second.done():
-            logger.warning("second signal: ending at once")
-            return 128 + second.result()
-        second.cancel()
-        if lost := await draining:
-            logger.warning("drain timeout of %g s: %d calls had not ended", settings.drain_timeout_s, lost)
-        return 0
-    finally:
-        await server.stop()
-
-
-async def _second(main: MainThread) -> int:
-    while (number := await main.next_signal()) == signal.SIGHUP:
-        pass
-    return number
-
-
-async def _open(server: Server, main: MainThread, role: Role, when_loaded: Callable[[Server], Awaitable[None]]) -> None:
-    if role.load_first:
-        await server.load(main)
-        await server.start()
-    else:
-        await server.start()
-        await server.load(main)
-    await when_loaded(server)
-    await server.open()
 
 
 def _names(entry: Entry) -> tuple[str, ...]:

@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn, TextIO
 
+END_WITHOUT_LAME_DUCK = signal.SIGUSR2
+"""What the supervisor of several workers sends them in the place of SIGINT and SIGHUP, which a terminal sends to all
+processes of a group."""
+
 SHUTDOWN_LIMIT_S = 3.0
 """How long exit handlers and threads that a model has left may take, in seconds."""
 

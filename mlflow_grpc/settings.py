@@ -210,6 +210,15 @@ class Settings(BaseSettings):
         "MLFLOW_GRPC_TLS_CLIENT_CA",
         text="The authorities (PEM) that must have signed a client's certificate: mutual TLS.",
     )
+    lame_duck_s: Annotated[float, Flag(("--lame-duck",), metavar="SECONDS")] = setting(
+        5.0,
+        "MLFLOW_GRPC_LAME_DUCK",
+        text="How long calls are answered as before after SIGTERM, in seconds, while health says NOT_SERVING: the time "
+        "that balancers and Kubernetes need to send no more of them. 0 after other signals.",
+        ge=0,
+        le=600,
+        allow_inf_nan=False,
+    )
     drain_timeout_s: Annotated[float, Flag(("--drain-timeout",), metavar="SECONDS")] = setting(
         30.0,
         "MLFLOW_GRPC_DRAIN_TIMEOUT",

@@ -22,7 +22,7 @@ from typing import Any
 from mlflow_grpc import logs
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import AddressUnavailable, StartError
-from mlflow_grpc.process import demote_warnings, end_process, ending_signals, in_daemon_thread
+from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, demote_warnings, end_process, ending_signals, in_daemon_thread
 from mlflow_grpc.settings import Settings, spelling
 
 logger = logging.getLogger(__name__)
@@ -91,12 +91,12 @@ class _Supervisor:
         try:
             for number in range(self._count):
                 self._start(number)
-            while self._turn() is None:
+            while (first := self._turn()) is None:
                 pass
-            second = self._end_all()
+            second = self._end_all(first)
             return 128 + second if second else 0
         except StartError:
-            self._end_all()
+            self._end_all(signal.SIGINT)
             raise
         finally:
             self._kill_all()
@@ -216,12 +216,20 @@ class _Supervisor:
         self._due[number] = time.monotonic() + pause_s
         return pause_s
 
-    def _end_all(self) -> int | None:
-        """Drains the workers; gives the number of a second signal, which ends the wait."""
+    def _end_all(self, first: int) -> int | None:
+        """Drains the workers; gives the number of a second signal, which ends the wait.
+
+        Args:
+            first: The signal that ends them.
+
+        """
         logger.info("draining %d workers", len(self._workers))
-        for worker in self._workers.values():
-            worker.process.terminate()
-        deadline = time.monotonic() + self._settings.drain_timeout_s + KILL_AFTER_S
+        has_lame_duck = first == signal.SIGTERM
+        for process in [worker.process for worker in self._workers.values()]:
+            if process.pid is not None and process.exitcode is None:
+                os.kill(process.pid, signal.SIGTERM if has_lame_duck else END_WITHOUT_LAME_DUCK)
+        limit_s = self._settings.drain_timeout_s + KILL_AFTER_S
+        deadline = time.monotonic() + limit_s + (self._settings.lame_duck_s if has_lame_duck else 0)
         while True:
             for ended in [each for each in self._workers.values() if each.process.exitcode is not None]:
                 del self._workers[ended.number]
@@ -286,7 +294,7 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
     )
     threading.Thread(target=_end_with_supervisor, name="watch-supervisor", daemon=True).start()
     # Imported here: the supervisor, which imports this module, must not import grpc.
-    from mlflow_grpc import lifecycle
+    from mlflow_grpc import lifecycle, runner
 
     async def when_loaded(server: lifecycle.Server) -> None:
         pipe.send((LOADED, "", 0))
@@ -294,9 +302,9 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
         await server.open()
         pipe.send((OPENED, server.ready_line, 0))
 
-    role = lifecycle.Role(share_port=True, load_first=replaces, signals=(signal.SIGTERM,))
+    role = runner.Role(share_port=True, load_first=replaces, signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK))
     try:
-        code = lifecycle.run(settings, configuration, role=role, when_loaded=when_loaded)
+        code = runner.run(settings, configuration, role=role, when_loaded=when_loaded)
     except StartError as error:
         pipe.send((FAILED, str(error), error.exit_code))
         code = error.exit_code

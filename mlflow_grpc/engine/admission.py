@@ -2,14 +2,19 @@
 
 Rule of this module: it is used from the event loop only, so a look and the step after it are one. A refusal
 costs next to nothing, because under overload there are more refusals than answers.
+
+A call is refused if there are too many, and also if those before it will take longer than it has time: waiting would
+only end in DEADLINE_EXCEEDED, and a caller that is refused at once can still go elsewhere.
 """
 
 import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 
+from mlflow_grpc.engine.throughput import Throughput
 from mlflow_grpc.errors import NotReady, Overloaded
 
 
@@ -30,18 +35,26 @@ STREAMS_SHARE = 0.5
 LEAST_ON_THE_WAY = 128
 """So many calls may be on their way in at a time, of which nothing has been read, where less than these may be in."""
 
-LEARN = 0.05
-"""The weight of the last call in the time that lies between two calls that leave."""
-
 
 class Admission:
     """Lets calls in while the stage is OPEN and there is room, and tells when the last one has left."""
 
-    def __init__(self, *, most_calls: int, most_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        most_calls: int,
+        most_bytes: int,
+        at_once: int,
+        timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Args:
         most_calls: The most calls that are in at a time, waiting or running.
         most_bytes: The most that their payloads may come to, and the answers that callers have not read yet; one
             may be larger if it is alone.
+        at_once: How many calls run at a time; more have to wait.
+        timeout_s: The time limit of a call in seconds, whatever its caller's deadline is.
+        clock: Gives the time in seconds.
         """
         self.stage = Stage.LOADING
         self.present = 0
@@ -55,21 +68,30 @@ class Admission:
         self._most_calls = most_calls
         self._most_on_the_way = max(most_calls, LEAST_ON_THE_WAY)
         self._most_bytes = most_bytes
-        self._interval_s = 0.0  # Between two calls that leave, lately, while there are others.
-        self._last_left = 0.0
+        self._at_once = at_once
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._throughput = Throughput()
+        self._changed = 0.0  # When a call last came in or left.
         self._in_line: deque[tuple[asyncio.Future[None], int]] = deque()  # Of streams, for room.
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def arrive(self) -> None:
+    def arrive(self, time_remaining_s: Callable[[], float | None] = lambda: None) -> None:
         """Takes note of a call of which nothing has been read, which has to `depart` again.
+
+        Args:
+            time_remaining_s: Gives how long the caller waits, in seconds; None if there is no limit. Asked only while
+                calls wait.
 
         Raises:
             NotReady: The model is loading, or the server is draining.
-            Overloaded: There are as many calls as there may be, in or on their way.
+            Overloaded: There are as many calls as there may be, in or on their way, or those before it take too long.
 
         """
         self.check()
+        if self.in_flight > self._at_once:
+            self._check_wait(time_remaining_s())
         if self.present - self.in_flight >= self._most_on_the_way:
             raise Overloaded(
                 "As many calls have begun, and sent no whole request yet, as the server takes. Try again later.",
@@ -97,6 +119,15 @@ class Admission:
                 retry_after_s=self._pause_s(),
             )
 
+    def _check_wait(self, time_remaining_s: float | None) -> None:
+        wait_s = self._throughput.wait_s(self.present + 1)
+        limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
+        if wait_s is not None and wait_s > limit_s:
+            raise Overloaded(
+                "The calls that wait already take longer than this one has time. Try again later, or more slowly.",
+                retry_after_s=min(max(wait_s - limit_s / 2, LEAST_PAUSE_S), MOST_PAUSE_S) * _spread(),
+            )
+
     def enter(self, size: int) -> None:
         """Lets a call in, which has to `leave` again.
 
@@ -118,16 +149,28 @@ class Admission:
 
     def _let_in(self, size: int) -> None:
         if not self.in_flight:
-            self._last_left = time.monotonic()
             self._empty.clear()
+        self._note_time()
         self.in_flight += 1
         self._bytes += size
 
-    def leave(self, size: int) -> None:
-        """A call that was let in has ended; `size` as it was then."""
-        now = time.monotonic()
-        self._interval_s += LEARN * (now - self._last_left - self._interval_s)
-        self._last_left = now
+    def _note_time(self) -> None:
+        now = self._clock()
+        if self.in_flight > self._at_once:
+            self._throughput.passed(now - self._changed, self.in_flight)
+        self._changed = now
+
+    def leave(self, size: int, *, answered: bool = True) -> None:
+        """A call that was let in has ended.
+
+        Args:
+            size: As it was then.
+            answered: Whether the model has run for it; not if it was given up while it waited.
+
+        """
+        self._note_time()
+        if answered and self.in_flight > self._at_once:
+            self._throughput.answered()
         self._bytes -= size
         self.in_flight -= 1
         if self._in_line:
@@ -190,10 +233,10 @@ class Admission:
                 self._let_in_those_in_line()  # Those behind it, if it was the first; it is taken out there.
             raise
 
-    def leave_in_turn(self, size: int) -> None:
-        """A message of a stream has been answered; `size` as it was then."""
+    def leave_in_turn(self, size: int, *, answered: bool = True) -> None:
+        """A message of a stream that was let in has ended; see `leave`."""
         self.present -= 1
-        self.leave(size)
+        self.leave(size, answered=answered)
 
     def _has_room_for_streams(self, size: int) -> bool:
         return not self.in_flight or (
@@ -218,6 +261,11 @@ class Admission:
 
     def _pause_s(self) -> float:
         """After how long half of the calls will have left; spread, so that not all come again at once."""
-        interval_s = max(self._interval_s, (time.monotonic() - self._last_left) / max(1, self.in_flight))
-        half_s = min(max(self.in_flight / 2 * interval_s, LEAST_PAUSE_S), MOST_PAUSE_S)
-        return half_s * random.uniform(0.75, 1.25)  # noqa: S311 - nothing secret
+        silent_s = self._clock() - self._changed
+        half_s = max((self._throughput.wait_s(self.in_flight) or 0.0) / 2, silent_s / 2, LEAST_PAUSE_S)
+        return min(half_s, MOST_PAUSE_S) * _spread()
+
+
+def _spread() -> float:
+    """A factor that keeps callers from coming again all at once."""
+    return random.uniform(0.75, 1.25)  # noqa: S311 - nothing secret

@@ -49,7 +49,12 @@ class Engine:
     @classmethod
     def of_settings(cls, settings: Settings) -> Self:
         """An engine with threads and bounds of its own, so that no model can take another's."""
-        admission = Admission(most_calls=settings.queue_calls, most_bytes=settings.queue_bytes)
+        admission = Admission(
+            most_calls=settings.queue_calls,
+            most_bytes=settings.queue_bytes,
+            at_once=settings.threads,
+            timeout_s=settings.timeout_s,
+        )
         return cls(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)
 
     def host(
@@ -117,11 +122,15 @@ class Engine:
         """
         size = request.size
         self.admission.enter(size)
+        answered = True
         try:
             limit_s = self._limit_s(time_remaining_s)
             return await self._answer(request, size, limit_s, time.monotonic() + limit_s)
+        except (TimeLimitExceeded, asyncio.CancelledError):
+            answered = False
+            raise
         finally:
-            self.admission.leave(size)
+            self.admission.leave(size, answered=answered)
 
     async def begin(self, request: Request, *, time_remaining_s: float | None) -> "asyncio.Future[Any]":
         """Lets in one request of a stream, which waits outside while there is no room.
@@ -150,7 +159,11 @@ class Engine:
             raise self._too_late(limit_s) from None
         answering = asyncio.ensure_future(self._answer(request, size, limit_s, deadline))
         # Not in the coroutine: one that is cancelled before it begins does not come to its `finally`.
-        answering.add_done_callback(lambda _: self.admission.leave_in_turn(size))
+        answering.add_done_callback(
+            lambda done: self.admission.leave_in_turn(
+                size, answered=not (done.cancelled() or isinstance(done.exception(), TimeLimitExceeded))
+            )
+        )
         return answering
 
     async def predict_stream(self, request: Request, *, time_remaining_s: float | None) -> AsyncGenerator[Any]:

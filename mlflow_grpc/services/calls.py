@@ -18,9 +18,11 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc import logs
-from mlflow_grpc.errors import Fault, InvalidMessage, LateRequest, NotReady, ServingError, Status
+from mlflow_grpc.errors import Fault, InvalidMessage, LateRequest, NotReady, Overloaded, ServingError, Status
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
+from mlflow_grpc.services.arrivals import Arrivals
+from mlflow_grpc.services.refusals import Refusals
 
 if TYPE_CHECKING:
     from mlflow_grpc.engine.execution import Engine
@@ -36,11 +38,6 @@ SHUTDOWN = "The server is shutting down."
 
 OVERDUE = "The request did not arrive in time. Send it in smaller parts, or over a faster connection."
 
-QUIET_S = 0.1
-"""How long no call may have come, in seconds, before the server ends: gRPC tells of calls one by one, and ends those
-that it has not told of with CANCELLED, which no caller sends again.
-"""
-
 LARGE_ANSWER = 65_536
 """The size of an answer, in bytes, from which on it stays in the server until its caller reads: by HTTP/2's default, no
 more is sent before.
@@ -51,12 +48,6 @@ LONGEST_ARRIVAL_S = 300.0
 
 ARRIVAL_INTERVAL_S = 1.0
 """How often the server looks for requests that do not arrive, in seconds."""
-
-LONGEST_NOISE_S = 2.0
-"""How long callers that do not stop calling may hold up the end, in seconds; the closer it is, the shorter a pause of
-theirs will do.
-"""
-
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -154,7 +145,8 @@ class Calls:
     def __init__(self) -> None:
         self._open: dict[asyncio.Task[Any], Call] = {}
         self._closing = False
-        self._last_arrived = 0.0
+        self.arrivals = Arrivals()
+        self._refusals = Refusals()
 
     def handlers(
         self,
@@ -202,17 +194,6 @@ class Calls:
         if ending:
             await asyncio.wait(ending)
 
-    async def wait_until_quiet(self) -> None:
-        """Returns when callers pause, so that next to no call is on its way into the server."""
-        began = self._last_arrived = time.monotonic()
-        while True:
-            now = time.monotonic()
-            enough_s = QUIET_S * (1 - (now - began) / LONGEST_NOISE_S)
-            missing_s = self._last_arrived + enough_s - now
-            if missing_s <= 0:
-                return
-            await asyncio.sleep(missing_s)
-
     async def watch_arrivals(self, timeout_s: float) -> None:
         """Ends calls whose requests do not arrive; for ever.
 
@@ -233,6 +214,7 @@ class Calls:
         themselves and hold up `Server.stop`, and calls to the model that the drain did not wait for.
         """
         self._closing = True
+        self._refusals.write()
         for task in self._open:
             task.cancel()
 
@@ -263,7 +245,7 @@ class Calls:
             answer = None
             task: Any = asyncio.current_task()
             self._open[task] = call
-            self._last_arrived = call.started
+            self.arrivals.note(call.started)
             arrived = False
             try:
                 try:
@@ -309,7 +291,11 @@ class Calls:
                 raise error
             error = NotReady(SHUTDOWN) if self._closing else LateRequest(OVERDUE)
         error = as_serving_error(error)
-        _log(_level_of(error), call, error.status.value, _said(error), error.__cause__)
+        level = _level_of(error)
+        if isinstance(error, Overloaded):
+            self._refusals.count(call.model, error.reason, error.message)
+            level = logging.DEBUG
+        _log(level, call, error.status.value, _said(error), error.__cause__)
         code, message, trailers = status.of_error(error, request_id=call.request_id, model=call.model)
         await context.abort(code, message, trailers)
 

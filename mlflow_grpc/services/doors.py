@@ -55,7 +55,7 @@ class CallDoor:
 
     def arrive(self, call: Call) -> None:
         """Finds the model that a call is for and takes note of it, or refuses it."""
-        self._find(call).admission.arrive()
+        self._find(call).admission.arrive(call.context.time_remaining)
 
     def depart(self, call: Call) -> None:
         """A call that arrived has ended."""

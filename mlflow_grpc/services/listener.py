@@ -35,6 +35,9 @@ REBALANCE_S = 300.0
 that stays connected stays with one worker."""
 
 
+MAX_AGE_SPREAD = 1.1
+"""gRPC makes each age up to 10 % longer or shorter, so that clients do not all come back at once (gRFC A9)."""
+
 MOST_PENDING_CALLS = 50_000
 """From how many calls on that this server has not looked at yet gRPC cancels some, without a reason.
 
@@ -68,8 +71,7 @@ def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_por
         ("grpc.server.max_pending_requests", MOST_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MOST_PENDING_CALLS),
     ]
-    if age_s := _connection_age_s(settings):
-        # gRPC adds up to 10 % at random, so that clients do not all come back at once (gRFC A9).
+    if age_s := connection_age_s(settings):
         options.append(("grpc.max_connection_age_ms", round(age_s * 1000)))
         options.append(("grpc.max_connection_age_grace_ms", round(settings.timeout_s * 1000)))
     server = grpc.aio.server(options=options)
@@ -99,7 +101,8 @@ def listen(server: grpc.aio.Server, settings: Settings) -> int:
     return port
 
 
-def _connection_age_s(settings: Settings) -> float:
+def connection_age_s(settings: Settings) -> float:
+    """At what age a connection is closed, in seconds; 0 is never."""
     if settings.max_connection_age_s is not None:
         return settings.max_connection_age_s
     return REBALANCE_S if settings.workers > 1 else 0.0

@@ -5,6 +5,7 @@ sees RESOURCE_EXHAUSTED instead of the code (grpc#37852), and proxies allow less
 3 KB for all trailers of an answer, kept by cutting text and leaving out the last violations.
 """
 
+from functools import lru_cache
 from urllib.parse import quote
 
 import grpc
@@ -27,6 +28,9 @@ MOST_DETAILS_BYTES = 1300  # Before base64, which adds a third.
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
+_ANY_ID = "\1" * 16
+"""Stands for a request id as the server makes them; no text has it in it."""
+
 
 def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.StatusCode, str, Trailers]:
     """The status code, message and trailers of a failed call.
@@ -34,6 +38,25 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
     The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, error class, model)
     and, where fields are at fault, BadRequest. RESOURCE_EXHAUSTED says besides whether to try again.
     """
+    if isinstance(error, Overloaded) and len(request_id) == len(_ANY_ID):
+        message, details = _refusal(error.message, model)
+        details = details.replace(_ANY_ID.encode(), request_id.encode())
+    else:
+        message, details = _message_and_details(error, request_id, model)
+    trailers: Trailers = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, details))
+    if error.status is Status.RESOURCE_EXHAUSTED:
+        pause_s = error.retry_after_s if isinstance(error, Overloaded) else None
+        trailers += ((PUSHBACK_KEY, "-1" if pause_s is None else str(round(pause_s * 1000))),)
+    return grpc.StatusCode[error.status.value], message, trailers
+
+
+@lru_cache(maxsize=256)
+def _refusal(message: str, model: str) -> tuple[str, bytes]:
+    """What refusals have in common, of which there are thousands a second under overload."""
+    return _message_and_details(Overloaded(message, retry_after_s=0.0), _ANY_ID, model)
+
+
+def _message_and_details(error: ServingError, request_id: str, model: str) -> tuple[str, bytes]:
     message = _cut(error.message, MOST_MESSAGE_BYTES)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"request_id": request_id})
     if error.error_class:
@@ -49,11 +72,7 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
             break
     if bad_request.field_violations:
         status.details.append(_packed(bad_request))
-    trailers: Trailers = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status.SerializeToString()))
-    if error.status is Status.RESOURCE_EXHAUSTED:
-        pause_s = error.retry_after_s if isinstance(error, Overloaded) else None
-        trailers += ((PUSHBACK_KEY, "-1" if pause_s is None else str(round(pause_s * 1000))),)
-    return grpc.StatusCode[error.status.value], message, trailers
+    return message, status.SerializeToString()
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:

@@ -42,7 +42,7 @@ def test_an_idle_server_ends_at_once(start, number):
 
 
 def test_calls_in_flight_finish(start, connect, tmp_path):
-    """SIGTERM: NOT_SERVING, new calls UNAVAILABLE, those in flight are answered, then exit 0."""
+    """SIGTERM without a lame duck: new calls are UNAVAILABLE, those in flight are answered, then exit 0."""
     process = start()
     call = connect(process)
     held = [Held(call, tmp_path, f"call{number}") for number in range(5)]
@@ -50,7 +50,6 @@ def test_calls_in_flight_finish(start, connect, tmp_path):
     assert check(b"") == SERVING
     process.signal(signal.SIGTERM)
     process.wait_for("draining: 5 calls in flight")
-    assert check(b"") == NOT_SERVING
     assert call.outcome(payload("new"))[0] == "UNAVAILABLE"
     for one in held:
         one.let_go()
@@ -187,3 +186,27 @@ def test_the_time_limit_of_the_server(start, connect):
     call = connect(process)
     assert call.outcome(payload("hang"))[0] == "DEADLINE_EXCEEDED"
     assert call(payload("x")) == '{"predictions": ["x"]}'
+
+
+def test_the_lame_duck(start, connect):
+    """After SIGTERM calls are answered as before, while health says NOT_SERVING; a second signal ends it at once."""
+    process = start("--lame-duck", "300")
+    call = connect(process)
+    check: Any = call.channel.unary_unary(CHECK)
+    process.signal(signal.SIGTERM)
+    process.wait_for("lame duck: NOT_SERVING, and calls are answered, for 300 s")
+    assert check(b"") == NOT_SERVING
+    for _ in range(20):
+        assert call(payload("x")) == '{"predictions": ["x"]}'
+    process.signal(signal.SIGINT)
+    assert process.wait(10) == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_has_no_lame_duck(start, workers):
+    """Nor has a terminal that closes: nobody who sits before it wants to wait."""
+    process = start("-w", str(workers), "--lame-duck", "300")
+    ready_address(process)
+    process.signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    assert "lame duck" not in process.output

@@ -40,7 +40,7 @@ class Process:
         }
         self.popen = subprocess.Popen(
             command,
-            env={**clean, "PYTHONWARNINGS": "ignore", **(env or {})},
+            env={**clean, "PYTHONWARNINGS": "ignore", "MLFLOW_GRPC_LAME_DUCK": "0", **(env or {})},
             cwd=cwd or ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

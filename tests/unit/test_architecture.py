@@ -23,6 +23,7 @@ LAYERS = [
     "mlmodel",
     "lifecycle",
     "typed_contract",
+    "runner",
     "workers",
     "cli",
     "__main__",

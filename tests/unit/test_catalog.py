@@ -19,7 +19,7 @@ def model(name, version=""):
 
 
 def engine():
-    return Engine(ModelThreads(1), Admission(most_calls=1, most_bytes=1), timeout_s=1)
+    return Engine(ModelThreads(1), Admission(most_calls=1, most_bytes=1, at_once=1, timeout_s=1), timeout_s=1)
 
 
 def catalog(*configs, load=True):

@@ -13,7 +13,7 @@ from tests.support.models import FunctionModel, PlainCodec
 
 
 def engine(**more: Any) -> Engine:
-    admission = Admission(most_calls=2, most_bytes=100)
+    admission = Admission(most_calls=2, most_bytes=100, at_once=1, timeout_s=60)
     admission.stage = Stage.OPEN
     made = Engine(ModelThreads(1), admission, **{"timeout_s": 60, **more})
     made.host(FunctionModel(str), PlainCodec())

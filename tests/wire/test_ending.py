@@ -4,10 +4,15 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
-from mlflow_grpc.services import calls
+import grpc
+import trustme
+
+from mlflow_grpc import protos
+from mlflow_grpc.services import arrivals
 from tests.support.http2 import Connection
-from tests.support.models import FunctionModel, PlainCodec
+from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, serving
 
 UNAVAILABLE = "14"
@@ -43,8 +48,8 @@ def test_calls_that_grpc_holds_are_refused_and_not_cancelled():
 
 def test_callers_that_go_on_calling_do_not_hold_up_the_end(monkeypatch):
     """They are refused for some time, and then the server ends all the same."""
-    monkeypatch.setattr(calls, "QUIET_S", 1.0)
-    monkeypatch.setattr(calls, "LONGEST_NOISE_S", 0.5)
+    monkeypatch.setattr(arrivals, "QUIET_S", 1.0)
+    monkeypatch.setattr(arrivals, "MAX_NOISE_S", 0.5)
     with serving(FunctionModel(str), PlainCodec(), drain_timeout_s=600) as server, Caller(server.address) as call:
         call("before")
         ended, refused = threading.Event(), Counter[str]()
@@ -67,3 +72,57 @@ def test_callers_that_go_on_calling_do_not_hold_up_the_end(monkeypatch):
             caller.join(30)
         assert took_s < 5
         assert refused["UNAVAILABLE"] > 1
+
+
+def call_until_it_fails(address, credentials, enough):
+    """Calls again and again; gives what the first failure was."""
+    with Caller(address, credentials) as call:
+        answered = 0
+        while (outcome := call.outcome("hello"))[0] == "OK":
+            answered += 1
+            if answered == 20:
+                enough.release()
+        return ": ".join(map(str, outcome))
+
+
+def send_away(server, credentials=None, *, connections=8):
+    """Sends callers away who call all the time; gives what each of them met."""
+    enough = threading.Semaphore(0)
+    with ThreadPoolExecutor(connections) as pool:
+        calling = [pool.submit(call_until_it_fails, server.address, credentials, enough) for _ in range(connections)]
+        for _ in range(connections):
+            assert enough.acquire(timeout=30)
+        server.run(lambda: server.server.send_callers_away(0.0))
+        return [future.result(30) for future in calling]
+
+
+def test_callers_are_sent_away_and_lose_no_call():
+    """What a client meets first is that it cannot connect again: each call that it made was answered."""
+    with serving(FunctionModel(str), PlainCodec()) as server:
+        for failure in send_away(server):
+            assert "Connection refused" in failure
+
+
+def test_a_call_in_flight_is_answered_after_its_caller_was_sent_away():
+    """It has as long as the drain timeout allows."""
+    model = GatedModel()
+    with serving(model, PlainCodec()) as server, Caller(server.address) as call:
+        held = call.raw.future(protos.Input(value="hold").SerializeToString(), timeout=30)
+        model.wait_until_entered(1)
+        server.run(lambda: server.server.send_callers_away(0.0))
+        model.let_go()
+        assert held.result() is not None
+        assert call.outcome("after")[0] == "UNAVAILABLE"
+
+
+def test_over_tls_the_age_of_connections_sends_callers_away(tmp_path):
+    """No call is lost there either, if connections have an age that the drain timeout has room for."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(key)
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    with serving(FunctionModel(str), PlainCodec(), tls_cert=cert, tls_key=key, max_connection_age_s=2) as server:
+        for failure in send_away(server, credentials, connections=3):
+            assert "Connection refused" in failure

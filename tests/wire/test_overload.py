@@ -1,13 +1,15 @@
 """Real gRPC: a server that has more to do than it can."""
 
+import logging
 import threading
 from typing import Any
 
 import grpc
 import pytest
 
-from mlflow_grpc import protos
+from mlflow_grpc import logs, protos
 from mlflow_grpc.errors import ServingError, Status
+from mlflow_grpc.services import refusals
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, serving
 
@@ -49,6 +51,27 @@ def test_past_the_bound_calls_are_refused_at_once():
         model.let_go()
         assert [outcome(future) for future in inside] == [grpc.StatusCode.OK] * 5
         assert call("after") == "<after>"
+
+
+def test_refusals_are_counted_in_one_line(caplog, monkeypatch):
+    """It says how many there were and why; a line for each would cost as much as the refusal itself."""
+    monkeypatch.setattr(refusals, "INTERVAL_S", 0.5)
+
+    def lines() -> list[Any]:
+        logs.calls.flush()
+        return [record for record in caplog.records if record.getMessage() in ("refused", "call")]
+
+    model = GatedModel()
+    with serving(model, PlainCodec(), threads=1, queue_calls=1) as server, Caller(server.address) as call:
+        inside = start(call, "hold")
+        model.wait_until_entered(1)
+        with caplog.at_level(logging.WARNING, "mlflow_grpc.call"):
+            assert {outcome(start(call, "late")) for _ in range(20)} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            server.wait_until(lambda: sum(line.fields["calls"] for line in lines()) == 20)
+        model.let_go()
+        assert outcome(inside) is grpc.StatusCode.OK
+    assert {line.fields["reason"] for line in lines()} == {"REQUEST_LIMIT_EXCEEDED"}
+    assert len(lines()) <= 3
 
 
 def test_a_burst_is_refused_and_not_cancelled():

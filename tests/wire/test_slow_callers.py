@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from mlflow_grpc.engine.admission import Stage
-from mlflow_grpc.services import calls
+from mlflow_grpc.services import arrivals, calls
 from tests.support.http2 import Connection
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving
@@ -38,7 +38,7 @@ class Drain:
 
     def waits_for_the_answer_on(self, connection):
         """It does not end before the one call there has been read, and then loses none."""
-        self._thread.join(3 * calls.QUIET_S)
+        self._thread.join(3 * arrivals.QUIET_S)
         assert self._thread.is_alive()
         connection.take_all()
         connection.wait_for_statuses(1)

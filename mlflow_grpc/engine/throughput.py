@@ -1,0 +1,45 @@
+"""How fast a model answers while calls wait for it.
+
+Rule of this module: it is told what happens and when, and keeps no clock.
+
+Only the time counts in which more calls are in than run at once: of a model that is not busy, the rate says how often
+it is called and not how fast it is. And a rate that was seen with a short queue says little of a long one: a model that
+predicts waiting calls together gets faster with more of them.
+"""
+
+import math
+
+MEMORY_S = 2.0
+"""After how long what was seen counts for a third, in seconds."""
+
+MIN_ANSWERS = 16
+"""With fewer answers in memory the rate is not known."""
+
+MAX_GROWTH = 2.0
+"""How many times as long a queue may be as those that the rate was seen with."""
+
+
+class Throughput:
+    """The rate at which waiting calls are answered, lately."""
+
+    def __init__(self) -> None:
+        self._answers = 0.0
+        self._busy_s = 0.0
+        self._waiting_s = 0.0  # The sum of the times that calls have been in.
+
+    def passed(self, seconds: float, calls: int) -> None:
+        """So much time has passed, in which so many calls were in, more than run at once."""
+        kept = math.exp(-seconds / MEMORY_S)
+        self._answers *= kept
+        self._busy_s = self._busy_s * kept + seconds
+        self._waiting_s = self._waiting_s * kept + seconds * calls
+
+    def answered(self) -> None:
+        """A call has been answered at the end of the time that has passed."""
+        self._answers += 1.0
+
+    def wait_s(self, calls: int) -> float | None:
+        """How long so many calls take, in seconds; None if it is not known."""
+        if self._answers < MIN_ANSWERS or calls * self._busy_s > MAX_GROWTH * self._waiting_s:
+            return None
+        return calls * self._busy_s / self._answers

@@ -1,0 +1,138 @@
+"""Runs a server in this process until a signal ends it.
+
+Rule of this module: it knows the order in which a server is brought up and down, and nothing of calls.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from mlflow_grpc.config import Configuration
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.lifecycle import Server
+from mlflow_grpc.main_thread import MainThread
+from mlflow_grpc.process import ending_signals, keep_signals_here
+from mlflow_grpc.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep the interpreter while another waits for it, in seconds; Python's default is 0.005."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What sets one process of a server apart; the defaults are those of a server of one process."""
+
+    share_port: bool = False
+    """Other processes listen on the same port."""
+    load_first: bool = False
+    """Listen once the model is loaded, because others answer meanwhile; else at once, to answer health checks."""
+    signals: tuple[signal.Signals, ...] = field(default_factory=ending_signals)
+    """The signals that drain the server."""
+
+
+def run(
+    settings: Settings,
+    configuration: Configuration,
+    *,
+    role: Role | None = None,
+    when_loaded: Callable[[Server], Awaitable[None]],
+) -> int:
+    """Runs a server until a signal ends it: the first drains it, a second one ends the wait.
+
+    Called in the main thread, which loads the models; calls are answered from an event loop in another thread
+    (uvloop's, where there is one).
+
+    Args:
+        settings: How to run it.
+        configuration: What it hosts.
+        role: For one process of several.
+        when_loaded: Awaited between loading the models and saying that the server is ready.
+
+    Returns:
+        The process's exit code: 0, or 128 + signal if a second signal came.
+
+    Raises:
+        StartError: The server could not start; nothing is left running but, it may be, a thread that fetches.
+
+    """
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):  # uvloop is not made for every platform.
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    # The event loop and the thread that runs the model take turns at the interpreter; by default each may keep it
+    # for 5 ms, which is several times what a call takes.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    role = role or Role()
+    main = MainThread(role.signals)
+    keep_signals_here(role.signals)
+    return main.run(_serve(settings, configuration, main, role, when_loaded), loop_factory)
+
+
+async def _serve(
+    settings: Settings,
+    configuration: Configuration,
+    main: MainThread,
+    role: Role,
+    when_loaded: Callable[[Server], Awaitable[None]],
+) -> int:
+    server = Server(settings, configuration, share_port=role.share_port)
+    first = asyncio.create_task(main.next_signal())
+    opening = asyncio.create_task(_open(server, main, role, when_loaded))
+    watching = asyncio.create_task(server.watch())
+    try:
+        await asyncio.wait({opening, first}, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            try:
+                await opening
+            except StartError:
+                if server.takes_calls:
+                    await server.drain()
+                raise
+            await first
+        else:
+            opening.cancel()
+        watching.cancel()
+        lame_duck_s = settings.lame_duck_s if first.result() == signal.SIGTERM else 0.0
+        ending = asyncio.create_task(_end(server, lame_duck_s))
+        second = asyncio.create_task(_second(main))
+        await asyncio.wait({ending, second}, return_when=asyncio.FIRST_COMPLETED)
+        if second.done():
+            logger.warning("second signal: ending at once")
+            return 128 + second.result()
+        second.cancel()
+        if lost := await ending:
+            logger.warning("drain timeout of %g s: %d calls had not ended", settings.drain_timeout_s, lost)
+        return 0
+    finally:
+        await server.stop()
+
+
+async def _end(server: Server, lame_duck_s: float) -> int:
+    """Sends callers away, if there may be any, and drains; gives how many calls had not ended."""
+    if server.takes_calls:
+        await server.send_callers_away(lame_duck_s)
+    return await server.drain()
+
+
+async def _second(main: MainThread) -> int:
+    while (number := await main.next_signal()) == signal.SIGHUP:
+        pass
+    return number
+
+
+async def _open(server: Server, main: MainThread, role: Role, when_loaded: Callable[[Server], Awaitable[None]]) -> None:
+    if role.load_first:
+        await server.load(main)
+        await server.start()
+    else:
+        await server.start()
+        await server.load(main)
+    await when_loaded(server)
+    await server.open()

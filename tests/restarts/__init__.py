@@ -1,0 +1,1 @@
+"""Rolling restarts behind real balancers."""
