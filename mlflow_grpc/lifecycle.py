@@ -69,7 +69,7 @@ class Server:
         ]
         if settings.reflection:
             handlers += reflection.handlers(self._calls, self._reflection)
-            self._reflection.offer(self.services, self._typed.pool)
+            self._reflection.offer(self.services, self._typed.pool, self._typed.file)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
         self.port = 0
 
@@ -202,7 +202,7 @@ class Server:
         self._offered = ready
         self.services = (*self._untyped[:2], typed.NAME, *self._untyped[2:])
         self._health.services = ("", *self.services)
-        self._reflection.offer(self.services, self._typed.pool)
+        self._reflection.offer(self.services, self._typed.pool, self._typed.file)
 
     def _set_stage(self, stage: Stage) -> None:
         self._stage = stage

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.contract import lock, proto_text
+from mlflow_grpc.contract import comments, lock, proto_text
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.execution import Engine
@@ -50,5 +50,5 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
         raise StartError("there are no typed RPCs: no model has a signature or schemas that messages can be made of")
     verdicts = [found for entry in catalog.entries if (found := typed.verdict(entry, catalog, locks)) is not None]
     verdicts += locks.missing({each.label for each in verdicts})
-    text = proto_text.text_of(maker.file, maker.comments)
-    return TypedContract(text, protos.set_of(maker.file), locks.updated(maker.locks), verdicts)
+    file = comments.described(maker.file, maker.comments)
+    return TypedContract(proto_text.text_of(file), protos.set_of(file), locks.updated(maker.locks), verdicts)

@@ -99,7 +99,7 @@ class FileMaker:
         self._bases = Scope(*OWN_MESSAGES, *self._reserved)
         self._given: set[str] = set()
         self.comments: dict[tuple[str, str], str] = {("", ""): HEADER}
-        """What is said of messages and their fields; see `mlflow_grpc.contract.proto_text`."""
+        """What is said of messages and their fields; see `mlflow_grpc.contract.comments`."""
         self.locks: dict[str, ModelLock] = {}
         """What is to be locked of each model."""
         self._known: dict[Any, Any] = {}

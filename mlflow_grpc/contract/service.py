@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from google.protobuf import struct_pb2, timestamp_pb2
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileOptions
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract.fields import PACKAGE
@@ -49,11 +49,27 @@ def rpcs_of(model: ModelMessages) -> Iterator[Rpc]:
         yield Rpc(f"{model.base}_{kind}", kind, takes.name, gives.name)
 
 
+OPTIONS = FileOptions(
+    java_package="mlflow.grpc.models",
+    java_outer_classname="ModelServiceProto",
+    java_multiple_files=True,
+    go_package="mlflow_grpc/modelspb",
+    objc_class_prefix="MLFM",
+    csharp_namespace="MlflowGrpc.Models",
+    php_namespace="MlflowGrpc\\Models",
+    php_metadata_namespace="MlflowGrpc\\Models\\Metadata",
+    ruby_package="MlflowGrpc::Models",
+)
+"""Of the file, for compilers: without them Go has no package, and the classes of others get the wire's names."""
+
 _MODEL_FIELDS = ("qualified_name", "display_name", "description", "major_version", "minor_version", "input_type")
 
 
 def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> None:
-    """Adds the service, its `get_models`, and an RPC for each model, all named as this family of services has them."""
+    """Adds the service, its `get_models`, and an RPC for each model, all named as this family of services has them, and
+    what compilers for other languages call the classes.
+    """
+    file.options.CopyFrom(OPTIONS)
     file.message_type.add(name="empty")
     model = file.message_type.add(name="model")
     for number, name in enumerate((*_MODEL_FIELDS, "output_type", "predict_operation"), start=1):

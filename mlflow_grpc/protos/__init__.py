@@ -30,6 +30,11 @@ def _load(name: str) -> None:
         _add(file)
 
 
+def files() -> tuple[descriptor_pb2.FileDescriptorProto, ...]:
+    """The files of POOL, which itself keeps no comments; those of this server's own services have theirs."""
+    return tuple(_FILES)
+
+
 def pool_with(file: descriptor_pb2.FileDescriptorProto) -> DescriptorPool:
     """A new pool of all that is in POOL, and one more file, which may import google.protobuf's Timestamp and Value."""
     for module in (timestamp_pb2, struct_pb2):

@@ -13,6 +13,7 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from mlflow_grpc import protos
 from mlflow_grpc.errors import Overloaded, ServingError, Status
 
 DOMAIN = "mlflow.org"
@@ -25,6 +26,10 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 MOST_MESSAGE_BYTES = 700  # As percent-encoded in the grpc-message trailer.
 MOST_DETAILS_BYTES = 1300  # Before base64, which adds a third.
+
+# By reflection clients learn what is in a status, and show it.
+for _module in (status_pb2, error_details_pb2):
+    protos.adopt(_module.DESCRIPTOR)
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc import protos
-from mlflow_grpc.contract import messages, service
+from mlflow_grpc.contract import comments, messages, service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.lock import ModelLock
 from mlflow_grpc.contract.messages import FileMaker
@@ -156,6 +157,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._locks = locks
         self._handlers: dict[str, Handler] = {}
         self.pool: DescriptorPool = protos.POOL
+        self._maker: FileMaker | None = None
         self._made: list[tuple[Entry, ModelMessages]] = []
 
     def service(self, handler_call_details: Any) -> "Handler | None":
@@ -172,6 +174,11 @@ class TypedService(grpc.GenericRpcHandler):
         names = {rpc.name for rpc in service.rpcs_of(found)} if found is not None else set()
         return [method for method in self.pool.FindServiceByName(NAME).methods if method.name in names] if names else []
 
+    def file(self) -> FileDescriptorProto | None:
+        """The file that the pool has beside those of `protos`, with comments, which take some time."""
+        maker = self._maker
+        return comments.described(maker.file, maker.comments) if maker is not None else None
+
     def make(self) -> bool:
         """Makes messages and RPCs for the models that are loaded and say what they take; again when more are loaded.
 
@@ -182,7 +189,7 @@ class TypedService(grpc.GenericRpcHandler):
         maker, made = plan(self._catalog, self._locks)
         if not made:
             return False
-        self.pool = protos.pool_with(maker.file)
+        self.pool, self._maker = protos.pool_with(maker.file), maker
         self._made = [(entry, each) for entry, _, each in made]
         collection = self._class("model_collection")(models=[_described(*each) for each in made])
         methods = self.pool.FindServiceByName(NAME).methods_by_name

@@ -1,13 +1,19 @@
 """buf curl as an independent client of the typed service: it knows nothing but what reflection tells."""
 
+import base64
 import json
 import re
 import subprocess
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
+import grpc
 import pandas as pd
 import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.client.test_node import tool
 from tests.support.servers import ROOT
@@ -65,3 +71,22 @@ def test_it_is_told_what_is_missing(buf, iris):
     assert code != 0
     assert json.loads(out)["code"] == "invalid_argument"
     assert "petal_width_cm: missing" in json.loads(out)["message"]
+
+
+def test_what_is_in_an_error_can_be_read_by_reflection(buf, iris):
+    """buf prints details as types and bytes, unless it was compiled with them; what reflection tells makes them out."""
+    code, out = curl(buf, iris.address, "-H", "x-request-id: order-17", "-d", '{"sepal_length_cm": 5.1}')
+    assert code != 0
+    with grpc.insecure_channel(iris.address) as channel:
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        read: list[Any] = [
+            message_factory.GetMessageClass(pool.FindMessageTypeByName(each["type"])).FromString(
+                base64.b64decode(each["value"] + "==")
+            )
+            for each in json.loads(out)["details"]
+        ]
+    info, bad_request = read
+    assert (info.reason, info.metadata["request_id"]) == ("INVALID_PARAMETER_VALUE", "order-17")
+    violations = bad_request.field_violations
+    assert [each.field for each in violations] == ["sepal_width_cm", "petal_length_cm", "petal_width_cm"]
+    assert all(each.description.startswith("missing") for each in violations)

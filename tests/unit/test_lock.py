@@ -9,7 +9,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mlflow_grpc import protos
-from mlflow_grpc.contract import lock, messages, mlflow_schema, proto_text, service
+from mlflow_grpc.contract import lock, messages, mlflow_schema, service
 from mlflow_grpc.contract.compatibility import Side, changes
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
@@ -33,7 +33,7 @@ from mlflow_grpc.payload.typed_reader import Reader
 from mlflow_grpc.payload.typed_writer import fill
 from mlflow_grpc.services.locks import Locks
 from tests.support import newer_models, zoo
-from tests.unit.test_proto_text import compiled, in_order
+from tests.unit.test_proto_text import compiled, in_order, text_of
 
 LONG, DOUBLE, TEXT, MOMENT = (Scalar(kind) for kind in (Kind.LONG, Kind.DOUBLE, Kind.STRING, Kind.DATETIME))
 COLOR = Enumeration("Color", ("red", "blue"))
@@ -65,7 +65,7 @@ class Version:
 
     @property
     def text(self):
-        return proto_text.text_of(self.maker.file, self.maker.comments)
+        return text_of(self.maker)
 
 
 def versions(old, new, *, side=Side.CALLS):

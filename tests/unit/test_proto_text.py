@@ -9,9 +9,10 @@ import unicodedata
 import pytest
 from google.protobuf import descriptor_pb2
 
-from mlflow_grpc.contract import lock, messages, mlflow_schema, proto_text, service
+from mlflow_grpc.contract import comments, lock, messages, mlflow_schema, proto_text, service
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.types import Contract, Enumeration, Field, Kind, MapOf, Record, Scalar
+from scripts import generate_protos
 from tests.support import newer_models, zoo
 
 
@@ -21,12 +22,17 @@ def file_of(**contracts):
     return maker
 
 
-def compiled(text, tmp_path):
+def text_of(maker):
+    """The text, with comments."""
+    return proto_text.text_of(comments.described(maker.file, maker.comments))
+
+
+def compiled(text, tmp_path, *flags):
     """What protoc makes of a text; the JSON names that it adds are those that it makes itself."""
     (tmp_path / messages.FILE).write_text(text)
     out = tmp_path / "set.binpb"
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"--descriptor_set_out={out}", messages.FILE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"--descriptor_set_out={out}"]
+    done = subprocess.run([*command, *flags, messages.FILE], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     (file,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     for message in file.message_type:
@@ -60,13 +66,35 @@ def test_text_and_descriptors_are_the_same(name, tmp_path):
     """For signatures of every kind, and for a schema of every kind of field."""
     maker = file_of(**{name: CONTRACTS[name]})
     expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
-    assert in_order(compiled(proto_text.text_of(maker.file, maker.comments), tmp_path)) == expected
+    assert in_order(compiled(text_of(maker), tmp_path)) == expected
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_comments_stand_where_protoc_finds_them(name, tmp_path):
+    """The source_code_info of the descriptors is what protoc makes of the text: comments, and where declarations are."""
+    described = comments.described((maker := file_of(**{name: CONTRACTS[name]})).file, maker.comments)
+    made = compiled(proto_text.text_of(described), tmp_path, "--include_source_info")
+    # protoc has more places, such as those of names and of types.
+    expected = {tuple(each.path): each for each in made.source_code_info.location}
+    assert len(described.source_code_info.location) > 10
+    for each in described.source_code_info.location:
+        assert each == expected.pop(tuple(each.path))
+    assert not [each for each in expected.values() if each.leading_comments or each.trailing_comments]
+
+
+def test_what_the_writer_does_not_know(tmp_path):
+    """A file with messages within messages, or in proto2, is refused instead of being written in part."""
+    nested = descriptor_pb2.FileDescriptorProto(name="x.proto", syntax="proto3")
+    nested.message_type.add(name="a").nested_type.add(name="b")
+    for file in (nested, descriptor_pb2.FileDescriptorProto(name="x.proto")):
+        with pytest.raises(ValueError, match=r"x\.proto is not in proto3, or has"):
+            proto_text.text_of(file)
 
 
 def test_all_in_one_file(tmp_path):
     """No name is given twice, whatever the models are."""
     maker = file_of(**CONTRACTS)
-    assert len(compiled(proto_text.text_of(maker.file, maker.comments), tmp_path).message_type) > 50
+    assert len(compiled(text_of(maker), tmp_path).message_type) > 50
 
 
 def test_names_that_are_none():
@@ -79,7 +107,7 @@ def test_names_that_are_none():
     assert made[:4] == ["a_b", "a_b_2", "aB_3", "field_4_1st"]
     assert len(set(made)) == len(names)
     assert all(name.isidentifier() and not keyword.iskeyword(name) for name in made)
-    text = proto_text.text_of(maker.file, maker.comments)
+    text = text_of(maker)
     assert '// In the model: "a b".' in text
     assert '// In the model: "a*/b\\n// c".' in text
 
@@ -91,7 +119,7 @@ def test_descriptions_of_what_no_text_can_show(said, tmp_path):
     """Control characters and lone surrogates are replaced, and stand in no comment's way; letters stay."""
     record = Record("in", [Field("a", Enumeration("E", ("x", said)), description=said)], said)
     maker = file_of(m=Contract(record, Record("out", [Field("b", TEXT, required=False, default=said)])))
-    text = proto_text.text_of(maker.file, maker.comments)
+    text = text_of(maker)
     expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
     assert in_order(compiled(text, tmp_path)) == expected
     assert all(each in text for each in re.findall(r"[a-z]{3,}", said))
@@ -136,7 +164,7 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
     record = Record("in", columns)
     maker = service.file_of("m", Contract(record, record), locked, streams=False)
     expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
-    assert in_order(compiled(proto_text.text_of(maker.file, maker.comments), tmp_path)) == expected
+    assert in_order(compiled(text_of(maker), tmp_path)) == expected
     names = {key: each.name for key, each in maker.locks["m"].messages["input"].fields.items()}
     assert len({name.lower() for name in names.values()}) == len(columns)
     if before == "lock" and locked is not None:
@@ -149,7 +177,7 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
 def test_comments(tmp_path):
     """Descriptions, defaults and shapes are told where the fields are."""
     maker = file_of(params=CONTRACTS["params"], whole=CONTRACTS["whole"], tensor=CONTRACTS["tensor"])
-    text = proto_text.text_of(maker.file, maker.comments)
+    text = text_of(maker)
     for words in (
         "Default: 0.5.",
         "Default: 7.",
@@ -160,3 +188,8 @@ def test_comments(tmp_path):
     ):
         assert words in text, words
     assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_the_client_has_the_same_writer():
+    """`make protos` has copied it, so that both write the same text."""
+    assert generate_protos.WRITER_IN_CLIENT.read_text() == generate_protos.COPIED + generate_protos.WRITER.read_text()

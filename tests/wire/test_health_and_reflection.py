@@ -1,20 +1,25 @@
 """Health and reflection as their own clients see them."""
 
+import subprocess
+import sys
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from mlflow_grpc.settings import Settings
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
-from tests.support.servers import Caller, InProcess, serving
+from tests.support.servers import ROOT, Caller, InProcess, serving
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 pb: Any = health_pb2
 HealthStub: Any = health_pb2_grpc.HealthStub
+Request = reflection_pb2.ServerReflectionRequest
 
 
 @pytest.fixture
@@ -130,23 +135,76 @@ def test_two_hundred_watchers_disturb_nobody(served):
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 def test_reflection(served, version):
     """Both versions of the protocol list the services and describe the contract."""
-    from grpc_reflection.v1alpha import reflection_pb2
-
     _, channel = served
-    method = channel.stream_stream(
+    listed, described, missing = reflect(
+        channel,
+        Request(list_services=""),
+        Request(file_containing_symbol="MLflow"),
+        Request(file_containing_symbol="no.such.thing"),
+        version=version,
+    )
+    assert {"MLflow", "grpc.health.v1.Health"} <= {item.name for item in listed.list_services_response.service}
+    assert b"predict" in described.file_descriptor_response.file_descriptor_proto[0]
+    assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+def reflect(channel: grpc.Channel, *asked: Any, version: str = "v1") -> list[Any]:
+    """What reflection answers to each request of a stream."""
+    method: Any = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    asked = [
-        reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol="MLflow"),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol="no.such.thing"),
-    ]
-    listed, described, missing = method(iter(asked), timeout=10)
-    assert {"MLflow", "grpc.health.v1.Health"} <= {item.name for item in listed.list_services_response.service}
-    assert b"predict" in described.file_descriptor_response.file_descriptor_proto[0]
-    assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    return list(method(iter(asked), timeout=10))
+
+
+def files_of(channel: grpc.Channel, request: Any) -> dict[str, FileDescriptorProto]:
+    """The files that reflection answers, by their names."""
+    (answer,) = reflect(channel, request)
+    files = map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
+    return {file.name: file for file in files}
+
+
+@pytest.mark.parametrize("path", ["mlflow.proto", "mlflow_grpc/v1/models.proto"])
+def test_comments_come_by_reflection(served, path, tmp_path):
+    """What is answered of our own .proto files is what protoc makes of them, comments and their places included."""
+    _, channel = served
+    roots = [f"-I{ROOT}", f"-I{ROOT / 'mlflow_grpc' / 'protos'}"]
+    out = f"--descriptor_set_out={tmp_path / 'set'}"
+    command = [sys.executable, "-m", "grpc_tools.protoc", *roots, out, "--include_source_info", path]
+    subprocess.run(command, check=True)
+    (expected,) = FileDescriptorSet.FromString((tmp_path / "set").read_bytes()).file
+    assert [each for each in expected.source_code_info.location if each.leading_comments]
+    assert files_of(channel, Request(file_by_filename=path)) == {path: expected}
+
+
+@pytest.mark.parametrize("name", ["Status", "ErrorInfo", "BadRequest", "RetryInfo"])
+def test_what_is_in_errors_is_told_by_reflection(served, name):
+    """The messages of google.rpc, so that clients can show the details of a status."""
+    _, channel = served
+    found = files_of(channel, Request(file_containing_symbol=f"google.rpc.{name}"))
+    declared = {f"{file.package}.{message.name}" for file in found.values() for message in file.message_type}
+    assert f"google.rpc.{name}" in declared
+    needed = {each for file in found.values() for each in file.dependency}
+    assert needed <= found.keys()
+
+
+def test_extensions_by_reflection(served):
+    """Of which there are none: no numbers of a message that is there, NOT_FOUND for others and for any number."""
+    _, channel = served
+    of_input = reflection_pb2.ExtensionRequest(containing_type="Input", extension_number=7)
+    known, *missing, nothing = reflect(
+        channel,
+        Request(all_extension_numbers_of_type="Input"),
+        Request(all_extension_numbers_of_type="no.such.thing"),
+        Request(file_containing_extension=of_input),
+        Request(file_by_filename="no/such.proto"),
+        Request(),
+    )
+    assert known.all_extension_numbers_response.base_type_name == "Input"
+    assert list(known.all_extension_numbers_response.extension_number) == []
+    assert [each.error_response.error_code for each in missing] == [grpc.StatusCode.NOT_FOUND.value[0]] * 3
+    assert nothing.error_response.error_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
 def test_a_reflection_client_can_call(served):
