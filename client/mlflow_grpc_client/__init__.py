@@ -20,6 +20,7 @@ from mlflow_grpc_client.errors import (
     Unavailable,
 )
 from mlflow_grpc_client.options import TLS, CallOptions
+from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import Answers, AsyncAnswers
 from mlflow_grpc_client.typed import AsyncTypedModel, TypedModel
 from mlflow_grpc_client.wire import Model
@@ -40,6 +41,7 @@ __all__ = [
     "Model",
     "ModelError",
     "PredictError",
+    "ProtoFile",
     "ResourceExhausted",
     "TypedModel",
     "Unavailable",

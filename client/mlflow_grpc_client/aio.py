@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
@@ -17,6 +18,7 @@ from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import AsyncAnswers, AsyncRequests, Outcomes
 from mlflow_grpc_client.typed import AsyncTypedModel, Steps
 from mlflow_grpc_client.wire import Model
@@ -55,6 +57,11 @@ class AsyncClient(BaseClient):
     async def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> list[Model]:
         """As `Client.models`."""
         found: list[Model] = await self._make(self._models_call(timeout_s))
+        return found
+
+    async def proto_file(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> ProtoFile:
+        """As `Client.proto_file`."""
+        found: ProtoFile = await self._run(self._proto_steps(timeout_s), time.monotonic() + timeout_s)
         return found
 
     def model(

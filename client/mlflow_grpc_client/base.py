@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client import addresses, options, payloads, wire
+from mlflow_grpc_client import addresses, options, payloads, proto_file, wire
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
@@ -95,6 +95,10 @@ class BaseClient:
 
     def _models_call(self, timeout_s: float) -> Call:
         return Call(wire.LIST_MODELS, wire.list_models_bytes(), wire.models, options.checked_timeout(timeout_s))
+
+    def _proto_steps(self, timeout_s: float) -> Generator[Call, Any, proto_file.ProtoFile]:
+        limit_s = options.checked_timeout(timeout_s)
+        return proto_file.ask(lambda method, request, read: Call(method, request, read, limit_s))
 
     def _text_stream(
         self,

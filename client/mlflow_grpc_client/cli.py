@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def run(given: argparse.Namespace) -> int:
     """Makes the call, prints the answer or the error, and returns the exit code."""
     try:
+        _check(given)
         with _client(given) as client:
             if given.health is not None:
                 status = client.health(
@@ -50,8 +51,8 @@ def run(given: argparse.Namespace) -> int:
                 return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
             if given.list or given.describe is not None:
                 return _write("\n".join(_about_models(client, given)))
-            if given.stream:
-                return _stream(client, given)
+            if given.proto or given.stream:
+                return _proto(client, given) if given.proto else _stream(client, given)
             answer = client.predict_text(
                 _payload(given.payload),
                 content_type=given.content_type,
@@ -71,6 +72,12 @@ def run(given: argparse.Namespace) -> int:
     return EXIT_USAGE
 
 
+def _check(given: argparse.Namespace) -> None:
+    """Raises ValueError for flags of --proto without it."""
+    if not given.proto and (given.descriptor_set or given.output != "-"):
+        raise ValueError("--descriptor-set and --output are for --proto: give that, too")
+
+
 def _about_models(client: Client, given: argparse.Namespace) -> list[str]:
     """The lines for --list or --describe.
 
@@ -85,6 +92,20 @@ def _about_models(client: Client, given: argparse.Namespace) -> list[str]:
         if given.describe in (model.name, model.label):
             return [_printable(line) for line in describe(model, given.address)]
     raise ValueError(f"there is no model {given.describe}; there are: {', '.join(model.label for model in models)}")
+
+
+def _proto(client: Client, given: argparse.Namespace) -> int:
+    """Writes the .proto file of the server's typed RPCs, or its descriptor set."""
+    found = client.proto_file(timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout)
+    data = found.descriptor_set if given.descriptor_set else found.text.encode()
+    if given.output == "-":
+        return _write_bytes(data)
+    try:
+        Path(given.output).write_bytes(data)
+    except OSError as error:
+        _complain(f"cannot write {given.output}: {error.strerror or error}")
+        return EXIT_FAILED
+    return 0
 
 
 def _stream(client: Client, given: argparse.Namespace) -> int:
@@ -173,12 +194,17 @@ def _payload(argument: str | None) -> str:
 
 
 def _write(text: str) -> int:
+    """Prints a line to stdout; 0, or the exit code if that fails."""
+    return _write_bytes(text.encode() + b"\n")
+
+
+def _write_bytes(data: bytes) -> int:
     """Prints to stdout; 0, or the exit code if that fails."""
     if sys.stdout is None:
         _complain("cannot write the answer: stdout is closed")
         return EXIT_FAILED
     try:
-        sys.stdout.buffer.write(text.encode() + b"\n")
+        sys.stdout.buffer.write(data)
         sys.stdout.flush()
     except OSError as error:
         # Python flushes once more at exit, and would complain a second time.
@@ -227,8 +253,8 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help=f"the deadline ({DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health, --list and --describe; "
-        "--stream has none unless it is given)",
+        help=f"the deadline ({DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health, --list, --describe and "
+        "--proto; --stream has none unless it is given)",
     )
     add(
         "--stream",
@@ -239,6 +265,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--request-id", metavar="ID", help="the id under which the server logs the call")
     add("--list", action="store_true", help="print the models of the server instead of predicting")
     add("--describe", metavar="NAME", help="print what a model takes and gives, and a call to paste")
+    add("--proto", action="store_true", help="write the .proto file of the server's typed RPCs instead of predicting")
+    add("--descriptor-set", action="store_true", help="with --proto: a serialised FileDescriptorSet in place of text")
+    add("-o", "--output", default="-", metavar="FILE", help="with --proto: where to; - is stdout (%(default)s)")
     add(
         "--health",
         nargs="?",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import Answers, Requests
 from mlflow_grpc_client.typed import Steps, TypedModel
 from mlflow_grpc_client.wire import Model
@@ -91,6 +93,16 @@ class Client(BaseClient):
 
         """
         found: list[Model] = self._make(self._models_call(timeout_s))
+        return found
+
+    def proto_file(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> ProtoFile:
+        """The .proto file of the server's typed RPCs, by reflection. Not tried again.
+
+        Raises:
+            PredictError: No server answers, or it has no typed RPCs or no reflection (UNIMPLEMENTED).
+
+        """
+        found: ProtoFile = self._run(self._proto_steps(timeout_s), time.monotonic() + timeout_s)
         return found
 
     def model(

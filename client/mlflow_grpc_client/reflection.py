@@ -21,15 +21,17 @@ _Request = wire.message_class("grpc.reflection.v1alpha.ServerReflectionRequest")
 _Response = wire.message_class("grpc.reflection.v1alpha.ServerReflectionResponse")
 
 
-def descriptors(
-    symbol: str, call: Callable[[str, bytes, Callable[[bytes], Any]], Call]
-) -> Generator[Call, Any, DescriptorPool]:
+MakeCall = Callable[[str, bytes, Callable[[bytes], Any]], Call]
+"""Makes a call of a method, a request and how to read the answer. The method takes a stream, of which one message is
+sent: on the wire that is the same as a call of one request and one answer."""
+
+
+def descriptors(symbol: str, call: MakeCall) -> Generator[Call, Any, DescriptorPool]:
     """Asks for the file that defines a symbol and those that it needs.
 
     Args:
         symbol: Its full name.
-        call: Makes a call. The method takes a stream, of which one message is sent: on the wire that is the same as a
-            call of one request and one answer.
+        call: Makes a call.
 
     Yields:
         Each call; send it what came, or throw the PredictError that came instead.
@@ -41,11 +43,24 @@ def descriptors(
         PredictError: The server has no reflection, knows no such symbol, or what it says makes no sense.
 
     """
+    found = yield from files(symbol, call, senseless(f"it knows no {symbol}"))
+    return pool_of(found)
+
+
+def files(
+    symbol: str, call: MakeCall, unknown: PredictError
+) -> Generator[Call, Any, dict[str, descriptor_pb2.FileDescriptorProto]]:
+    """The same, but gives the files by their names.
+
+    Raises:
+        PredictError: `unknown`, if the server knows no such symbol; others as of `descriptors`.
+
+    """
     method, found = METHODS[0], {}
     request = {"file_containing_symbol": symbol}
     while request:
         try:
-            files = yield call(method, _Request(**request).SerializeToString(), _files)
+            answered = yield call(method, _Request(**request).SerializeToString(), _files)
         except PredictError as error:
             if error.code is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
@@ -57,36 +72,47 @@ def descriptors(
                 ) from None
             method = METHODS[-1]
             continue
-        found.update({file.name: file for file in files})
+        found.update({file.name: file for file in answered})
         missing = sorted({needed for file in found.values() for needed in file.dependency} - found.keys())
-        if not files or request.get("file_by_filename") in missing:
-            raise _senseless(f"the file {request} is not there")
+        if not answered and "file_containing_symbol" in request:
+            raise unknown
+        if not answered or request.get("file_by_filename") in missing:
+            raise senseless(f"the file {request} is not there")
         request = {"file_by_filename": missing[0]} if missing else {}
-    return _pool(found)
+    return found
 
 
 def _files(answer: bytes) -> list[descriptor_pb2.FileDescriptorProto]:
     response = _Response.FromString(answer)
     if response.HasField("error_response"):
-        raise _senseless(response.error_response.error_message)
+        if response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]:
+            return []
+        raise senseless(response.error_response.error_message)
     parts = response.file_descriptor_response.file_descriptor_proto
     return [descriptor_pb2.FileDescriptorProto.FromString(part) for part in parts]
 
 
-def _pool(files: dict[str, descriptor_pb2.FileDescriptorProto]) -> DescriptorPool:
-    pool, waiting = DescriptorPool(), dict(files)
+def pool_of(found: dict[str, descriptor_pb2.FileDescriptorProto]) -> DescriptorPool:
+    """A pool of files.
+
+    Raises:
+        PredictError: They do not fit together.
+
+    """
+    pool, waiting = DescriptorPool(), dict(found)
     while waiting:
         ready = [file for file in waiting.values() if not waiting.keys() & set(file.dependency)]
         if not ready:
-            raise _senseless("the files need each other")
+            raise senseless("the files need each other")
         for file in ready:
             try:
                 pool.Add(file)
             except TypeError as error:
-                raise _senseless(str(error)) from None
+                raise senseless(str(error)) from None
             del waiting[file.name]
     return pool
 
 
-def _senseless(what: Any) -> PredictError:
+def senseless(what: Any) -> PredictError:
+    """The error for what no server of ours says."""
     return failure(grpc.StatusCode.INTERNAL, f"The server's reflection does not describe its models: {what}.")

@@ -6,15 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pandas as pd
 import pytest
-from google.protobuf import descriptor_pb2
 
 from mlflow_grpc.contract import messages
 from tests.client.test_node import example, tool  # noqa: F401 - a fixture
 from tests.support.servers import ROOT, free_port
-from tests.support.typed import TypedCaller
 
 RECORD = {"sepal_length_cm": 6.7, "sepal_width_cm": 3.0, "petal_length_cm": 5.2, "petal_width_cm": 2.3}
 SETOSA = {"sepal_length_cm": 5.1, "sepal_width_cm": 3.5, "petal_length_cm": 1.4, "petal_width_cm": 0.2}
@@ -85,13 +82,3 @@ def test_in_node_without_a_server(proto, example):  # noqa: F811 - a fixture
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("UNAVAILABLE: ")
-
-
-def test_the_descriptor_set_is_what_the_server_has(iris):
-    """The same file as the live one."""
-    data = run_command("-m", str(iris.path), "--model-name", "iris", "--descriptor-set")
-    files = descriptor_pb2.FileDescriptorSet.FromString(data).file
-    live = descriptor_pb2.FileDescriptorProto()
-    with grpc.insecure_channel(iris.address) as channel:
-        TypedCaller(channel).pool.FindFileByName(messages.FILE).CopyToProto(live)
-    assert files[-1] == live

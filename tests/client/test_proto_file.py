@@ -1,0 +1,109 @@
+"""The .proto file of a server's typed RPCs, had by reflection: what `mlflow-grpc proto` writes for the same models."""
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from mlflow_grpc_client import AsyncClient, Client, PredictError, ProtoFile
+
+from mlflow_grpc.config import Configuration, ModelConfig
+from mlflow_grpc.contract import messages
+from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.settings import Settings
+from mlflow_grpc.typed_contract import typed_contract
+from tests.client.test_cli import run
+from tests.client.test_compiled import proto, run_command  # noqa: F401 - a fixture
+from tests.support import zoo
+from tests.support.models import FunctionModel, PlainCodec
+from tests.support.servers import serving, serving_models
+
+
+def test_the_text_is_that_of_the_server_s_command(iris, proto, tmp_path):  # noqa: F811 - a fixture
+    """To the byte, comments included, in a file and on stdout."""
+    file = tmp_path / "had.proto"
+    assert run("-a", iris.address, "--proto", "-o", str(file)) == (0, "", "")
+    assert file.read_bytes() == proto.read_bytes()
+    assert "  // Required.\n" in file.read_text()
+    assert run("-a", iris.address, "--proto") == (0, proto.read_text(), "")
+
+
+def test_the_descriptor_set_is_that_of_the_server_s_command(iris, tmp_path):
+    """To the byte, and so with comments too."""
+    file = tmp_path / "had.binpb"
+    assert run("-a", iris.address, "--proto", "--descriptor-set", "-o", str(file)) == (0, "", "")
+    assert file.read_bytes() == run_command("-m", str(iris.path), "--model-name", "iris", "--descriptor-set")
+
+
+def test_many_models_of_every_kind(tmp_path):
+    """The same for columns of every type, enums, unions, maps, params and parts, and with what the file imports."""
+    models = [ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True)]
+    for name in ("every_column", "structures", "params", "tensor", "hint_any"):
+        zoo.save(f"rows_{name}", tmp_path / name)
+        models.append(ModelConfig(uri=str(tmp_path / name), name=name, endpoint=True))
+    settings = Settings(model_uri="(in process)", port=0)
+    expected = typed_contract(settings, Configuration(models=tuple(models)), make_lock=False)
+    with serving_models([(each, None) for each in models]) as server, Client(server.address) as client:
+        found = client.proto_file()
+    assert found == ProtoFile(messages.FILE, expected.text, expected.data)
+    for word in ("enum ", "map<", "stream ", "Default: ", 'import "google/protobuf/'):
+        assert word in found.text, word
+    names = [file.name for file in descriptor_pb2.FileDescriptorSet.FromString(found.descriptor_set).file]
+    assert names == ["google/protobuf/timestamp.proto", "google/protobuf/struct.proto", messages.FILE]
+
+
+def test_a_coroutine_gives_it_too(iris):
+    """The asynchronous client's is the same."""
+
+    async def ask() -> Any:
+        async with AsyncClient(iris.address) as client:
+            return await client.proto_file()
+
+    with Client(iris.address) as client:
+        assert asyncio.run(ask()) == client.proto_file()
+
+
+def test_a_server_without_typed_rpcs_says_so():
+    """UNIMPLEMENTED and why; the command's exit code is 1 and it writes nothing."""
+    with serving(FunctionModel(str), PlainCodec()) as server:
+        with Client(server.address) as client, pytest.raises(PredictError, match="no typed RPCs, or not yet") as caught:
+            client.proto_file()
+        assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+        code, out, error = run("-a", server.address, "--proto")
+    assert (code, out) == (1, "")
+    assert error.startswith("error: UNIMPLEMENTED: The server has no typed RPCs")
+
+
+def test_a_server_without_reflection_says_so(iris):
+    """UNIMPLEMENTED, and that reflection is what is missing."""
+    codec = ScoringCodec(iris.model.metadata, iris.model.loader_module)
+    with serving(iris.model, codec, reflection=False) as server, Client(server.address) as client:
+        with pytest.raises(PredictError, match="no reflection") as caught:
+            client.proto_file()
+        assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_flags_that_do_not_fit(iris, tmp_path):
+    """2 for flags of --proto without it, 1 for a file that cannot be written."""
+    code, out, error = run("-a", iris.address, "--descriptor-set", "{}")
+    assert (code, out, error) == (2, "", "error: --descriptor-set and --output are for --proto: give that, too\n")
+    code, out, error = run("-a", iris.address, "--proto", "-o", str(tmp_path / "no" / "file"))
+    assert (code, out) == (1, "")
+    assert error == f"error: cannot write {tmp_path / 'no' / 'file'}: No such file or directory\n"
+
+
+def test_it_needs_neither_mlflow_nor_reflection_s_library(iris):
+    """What the command has imported once it has written the file."""
+    code = (
+        "import sys; from mlflow_grpc_client import cli\n"
+        f"try: cli.main(['-a', {iris.address!r}, '--proto'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "bad = {'mlflow', 'pandas', 'numpy', 'grpc_reflection.v1alpha', 'mlflow_grpc'} & set(sys.modules)\n"
+        "sys.exit(repr(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "iris_predict" in done.stdout
