@@ -1,16 +1,18 @@
 # The server as an image. With a model inside:
-#   docker build -t iris --build-arg MODEL_DIR=models/iris .     (MODEL_DIR: a directory in the build context)
+#   docker build -t iris --build-arg MODEL_DIR=models/iris --build-arg MODEL_NAME=iris .
 #   docker run -p 50051:50051 iris
+# MODEL_DIR is a directory in the build context, MODEL_NAME what callers call the model: `model` if it is not given.
 # Without one, a model is mounted. Packages in other versions than it names are a warning; one that the image lacks
 # refuses it, and the line says how to install it:
 #   docker build -t mlflow-grpc .
-#   docker run -p 50051:50051 -v "$PWD/models/iris:/opt/ml/model:ro" mlflow-grpc
+#   docker run -p 50051:50051 -v "$PWD/models/iris:/opt/ml/model:ro" -e MLFLOW_GRPC_MODEL_NAME=iris mlflow-grpc
 
 # With what fetches models from object stores (s3://, gs://, abfss:// and wasbs://):
 #   docker build -t mlflow-grpc --build-arg EXTRAS=s3,gs,azure .
 
 # For a base that never changes, give its digest: PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG MODEL_NAME=
 
 # First of all, so that a wrong MODEL_DIR is told of in seconds.
 FROM ${PYTHON_IMAGE} AS model
@@ -59,11 +61,13 @@ COPY --from=model /opt/ml /opt/ml
 # The root filesystem can be read-only but for /tmp: that is HOME, for the caches of the model's libraries, and the
 # working directory, for what MLflow puts there. Without PYTHONDONTWRITEBYTECODE a mounted model would be written to;
 # without PYTHONUNBUFFERED the last words that a model prints would be lost when it is killed.
+ARG MODEL_NAME
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MODEL_PATH=/opt/ml/model \
+    MLFLOW_GRPC_MODEL_NAME=$MODEL_NAME \
     HOST=0.0.0.0 \
     PORT=50051
 WORKDIR /tmp

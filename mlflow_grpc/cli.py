@@ -248,7 +248,7 @@ def _dockerfile(output: Path, force: bool, **flags: Any) -> None:
         from mlflow_grpc.environments import context
 
         tag = output.resolve().name.lower()
-        context.write(loaded.model_uri, output, tag=tag, overwrite=force)
+        context.write(loaded.model_uri, output, name=loaded.model_name, tag=tag, overwrite=force)
         click.echo(f"{output} is written. Next: docker build -t {tag} {output} && docker run -p 50051:50051 {tag}")
         return 0
 
@@ -262,7 +262,7 @@ main.add_command(
         help="Writes a build context for an image that serves a model: a Dockerfile, the model and the server.",
         context_settings={"help_option_names": ["--help"]},
         params=[
-            *(_option(name, info) for name, info in settings.fields() if name == "model_uri"),
+            *(_option(name, info) for name, info in settings.fields() if name in ("model_uri", "model_name")),
             click.Option(
                 ["-o", "-d", "--output-directory", "output"],
                 type=click.Path(path_type=Path, file_okay=False),

@@ -15,6 +15,7 @@ from mlflow_grpc.environments.requirements_files import write_requirements
 from mlflow_grpc.environments.wheels import pack_server_and_client
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import carried_environment
+from mlflow_grpc.naming import name_from_uri
 
 ENTRIES = ("Dockerfile", "model", "wheels", "requirements")
 """What a build context consists of."""
@@ -26,16 +27,19 @@ _HEADER = """\
 
 # The minor version of Python that the model was logged with.
 ARG PYTHON_IMAGE=python:{minor}-slim-bookworm
+# What callers call the model.
+ARG MODEL_NAME={name}
 
 """
 
 
-def write(uri: str | None, directory: Path, *, tag: str, overwrite: bool) -> None:
+def write(uri: str | None, directory: Path, *, name: str | None, tag: str, overwrite: bool) -> None:
     """Writes a build context.
 
     Args:
         uri: The model's.
         directory: Where to; it need not be there yet.
+        name: What callers are to call the model; None for the name that its URI gives.
         tag: What the Dockerfile's own example calls the image.
         overwrite: Whether what an earlier run has left there is replaced.
 
@@ -65,12 +69,13 @@ def write(uri: str | None, directory: Path, *, tag: str, overwrite: bool) -> Non
             wheel.write(unfinished / "wheels")
         (unfinished / "requirements").mkdir()
         write_requirements(unfinished / "requirements", carried.build_dependencies, carried.dependencies)
-        header = _HEADER.format(uri=logs.escape(uri), tag=tag, minor=interpreters.minor_of(carried.python))
+        minor = interpreters.minor_of(carried.python)
+        header = _HEADER.format(uri=logs.escape(uri), tag=tag, minor=minor, name=name or name_from_uri(uri))
         stages = resources.files(__package__).joinpath("Dockerfile").read_text(encoding="utf-8")
         (unfinished / "Dockerfile").write_text(header + stages, encoding="utf-8")
         directory.mkdir(exist_ok=True)
-        for name in ENTRIES:
-            _replace(unfinished / name, directory / name)
+        for entry in ENTRIES:
+            _replace(unfinished / entry, directory / entry)
 
 
 def _replace(source: Path, target: Path) -> None:

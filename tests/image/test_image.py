@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,7 @@ from tests.support.servers import ROOT, Process, free_port
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
+README = (ROOT / "README.md").read_text()
 INSIDE = "/opt/ml/model"
 NOT_LOCKED = "toolz==1.0.0"
 """Something that a model may require and the server's lock does not have."""
@@ -107,11 +110,11 @@ class Scripts:
 class Container(Process):
     """A container that runs the image's own command on a free port of this machine."""
 
-    def __init__(self, engine: Engine, tag: str, *, model: Path | None = None) -> None:
+    def __init__(self, engine: Engine, tag: str, *, model: Path | None = None, **env: str) -> None:
         self._engine = engine
         self.name = f"mlflow-grpc-test-{uuid.uuid4().hex[:8]}"
         self.address = f"127.0.0.1:{(port := free_port())}"
-        super().__init__(engine.run(self.name, tag, {"PORT": str(port)}, {model: INSIDE} if model else {}))
+        super().__init__(engine.run(self.name, tag, {"PORT": str(port), **env}, {model: INSIDE} if model else {}))
 
     def wait_until_ready(self) -> None:
         self.wait_for(r"ready: model \S+ \(.*\) on ")
@@ -192,7 +195,9 @@ def baked(engine: Engine, context: Path, iris: Path) -> Iterator[str]:
     """An image with the example model in it, which requires something more than the server does."""
     model = shutil.copytree(iris, context / "models" / "baked")
     add_requirement(model, NOT_LOCKED)
-    yield from build(engine, "mlflow-grpc-test:baked", context, MODEL_DIR="models/baked", EXTRAS="s3,gs,azure")
+    given = shown("docker build", "--build-arg")
+    assert given.pop("MODEL_DIR") == "models/iris"
+    yield from build(engine, "mlflow-grpc-test:baked", context, MODEL_DIR="models/baked", EXTRAS="s3,gs,azure", **given)
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +212,27 @@ def running(engine: Engine, baked: str) -> Iterator[Container]:
     with Container(engine, baked) as container:
         container.wait_until_ready()
         yield container
+
+
+def shown(command: str, flag: str) -> dict[str, str]:
+    """What the README gives to a command as `flag NAME=VALUE`, in all lines that have such a flag with a model's name."""
+    lines = [line for line in README.splitlines() if line.startswith(command) and "MODEL_NAME=" in line]
+    words = [word for line in lines for word in shlex.split(line)]
+    pairs = [after.partition("=") for word, after in pairwise(words) if word == flag]
+    assert pairs
+    return {name: value for name, _, value in pairs}
+
+
+def assert_the_readme_s_calls_work(address: str, model: Path) -> None:
+    """Asserts that the README's Python and its command do what it says, on a server of `model` at `address`."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    python = [text for language, text in blocks if language == "python" and "localhost:50051" in text]
+    assert len(python) >= 2
+    for text in python:
+        exec(compile(text.replace("localhost:50051", address), "README.md", "exec"), {})  # noqa: S102
+    (payload,) = re.findall(r"^mlflow-grpc-predict --address localhost:50051 @models/iris/(\S+)$", README, re.MULTILINE)
+    command = [sys.executable, "-m", "mlflow_grpc_client", "--address", address, f"@{model / payload}"]
+    assert output_of(command) == '{"predictions": ["setosa", "setosa"]}\n'
 
 
 def add_requirement(model: Path, requirement: str) -> None:
@@ -228,6 +254,11 @@ def assert_answers_like(address: str, model: Path) -> None:
 def test_baked_model_answers(running: Container, iris: Path) -> None:
     """A client outside of the container gets from a baked model what MLflow gets from it."""
     assert_answers_like(running.address, iris)
+
+
+def test_the_readme_s_calls_reach_a_baked_model(running: Container, iris: Path) -> None:
+    """The README's calls, typed ones too, are answered by an image that is built as the README says."""
+    assert_the_readme_s_calls_work(running.address, iris)
 
 
 def test_baked_requirements_are_installed(running: Container) -> None:
@@ -286,6 +317,7 @@ def test_generated_context_serves(engine: Engine, iris: Path, tmp_path: Path) ->
         with Container(engine, tag) as container:
             container.wait_until_ready()
             assert_answers_like(container.address, iris)
+            assert_the_readme_s_calls_work(container.address, iris)
             assert ids(container.identity(), "Uid") != 0
             assert f"\n{NOT_LOCKED}\n" in container.inside("pip list --format=freeze").stdout
             check = container.inside('mlflow-grpc-predict --health --address "localhost:$PORT"')
@@ -306,9 +338,10 @@ def test_any_user_serves(engine: Engine, baked: str, iris: Path, tmp_path: Path)
 
 def test_mounted_model_answers(engine: Engine, plain: str, iris: Path) -> None:
     """A client outside of the container gets from a mounted model what MLflow gets from it."""
-    with Container(engine, plain, model=iris) as container:
+    with Container(engine, plain, model=iris, **shown("docker run", "-e")) as container:
         container.wait_until_ready()
         assert_answers_like(container.address, iris)
+        assert_the_readme_s_calls_work(container.address, iris)
 
 
 def test_image_holds_the_lock(engine: Engine, plain: str, iris: Path) -> None:

@@ -30,8 +30,8 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def write(model: Path | str, directory: Path, *, overwrite: bool = False) -> Path:
-    context.write(str(model), directory, tag="echo", overwrite=overwrite)
+def write(model: Path | str, directory: Path, *, name: str | None = None, overwrite: bool = False) -> Path:
+    context.write(str(model), directory, name=name, tag="echo", overwrite=overwrite)
     return directory
 
 
@@ -67,6 +67,14 @@ def test_the_last_stage_is_that_of_the_repository(model, tmp_path):
     assert generated == own
     for word in ("USER", "HEALTHCHECK", "ENTRYPOINT", "EXPOSE 50051"):
         assert word in generated
+
+
+def test_the_model_has_the_name_that_a_server_gives_it(model, tmp_path):
+    """The name that the URI gives, as without an image, or the one that was asked for; the last stage takes it."""
+    for directory, name, expected in ((tmp_path / "a", None, "echo"), (tmp_path / "b", "churn", "churn")):
+        text = (write(model, directory, name=name) / "Dockerfile").read_text()
+        assert f"\nARG MODEL_NAME={expected}\n" in text.partition("\nFROM ")[0]
+        assert "\nARG MODEL_NAME\n" in text.rpartition("\nFROM ")[2]
 
 
 def test_the_image_has_the_model_s_python(model, tmp_path):
@@ -108,7 +116,7 @@ def test_an_empty_directory_is_filled(model, tmp_path):
 def test_what_cannot_be_put_into_an_image_leaves_nothing(tmp_path, uri, error):
     """A model that there is not is one line, and no directory is made."""
     with pytest.raises(StartError, match=error):
-        context.write(uri, tmp_path / "context", tag="x", overwrite=False)
+        context.write(uri, tmp_path / "context", name=None, tag="x", overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
