@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc_client import compat
+from mlflow_grpc_client import addresses, compat, probing
 from mlflow_grpc_client.base import BaseClient
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream, left_s
+from mlflow_grpc_client.channels import Channels
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.probing import Talk
 from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import AsyncAnswers, AsyncRequests, Outcomes
 from mlflow_grpc_client.typed import AsyncTypedModel, Steps
@@ -34,8 +37,21 @@ class AsyncClient(BaseClient):
     May be made before the loop runs; belongs to the loop of its first call.
     """
 
+    _INTERCEPTORS = (
+        (
+            grpc.aio.UnaryUnaryClientInterceptor,
+            grpc.aio.UnaryStreamClientInterceptor,
+            grpc.aio.StreamUnaryClientInterceptor,
+            grpc.aio.StreamStreamClientInterceptor,
+        ),
+        "grpc.aio",
+    )
+
     def _set_up(self) -> None:
         self._channel: grpc.aio.Channel | None = None
+        self._channels = None if self._target.name else Channels(self._target, self._make_channel, self._close_later)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._talks: dict[tuple[str, str], Talk] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flights: dict[str, asyncio.Future[Contract | PredictError]] = {}
         """What comes of asking for a contract, by the model's label, while a task does."""
@@ -80,7 +96,7 @@ class AsyncClient(BaseClient):
             timeout_s=timeout_s,
             default_timeout_s=self._timeout_s,
             request_id=request_id,
-            metadata=metadata,
+            metadata=self._merged(metadata),
         )
 
     def stream(
@@ -165,23 +181,31 @@ class AsyncClient(BaseClient):
             if self._closed:
                 raise self._closed_failure()
             stream = await ready()
-            channel = self._channel_of_this_loop()
             requests = self._requests(stream, AsyncRequests)
-            method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
-            call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
-            if requests is not None:
+            channel, ended = await self._take()
+            try:
+                method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
+                call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
+            except BaseException:
+                ended()
+                raise
+            if self._channels is not None:
+                call.add_done_callback(lambda _: ended())
+            if requests is not None and hasattr(call, "_cython_call"):  # A call with interceptors has it later.
                 call._cython_call = _KeepsStatus(call._cython_call)  # noqa: SLF001 - see there
             return call, self._outcomes(stream, requests)
 
-        return AsyncAnswers(start, lambda: self._closed)
+        return AsyncAnswers(start, lambda: self._closed, self._find_out)
 
     async def _make(self, call: Call) -> Any:
         if self._closed:
             raise self._closed_failure()
-        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel_of_this_loop().unary_unary(call.method)
+        channel, ended = await self._take()
         try:
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
             answer = await method(call.request, timeout=call.left_s, metadata=call.metadata)
         except grpc.RpcError as error:
+            await self._find_out(error)
             raise self._failure(call, error) from None
         except asyncio.CancelledError:
             # grpcio cancels the calls of a channel that is closed, as if somebody had cancelled their tasks.
@@ -189,22 +213,53 @@ class AsyncClient(BaseClient):
             if self._closed and task is not None and not compat.is_cancelled(task):
                 raise self._closed_failure() from None
             raise
+        finally:
+            ended()
         return self._read(call, answer)
 
-    def _channel_of_this_loop(self) -> grpc.aio.Channel:
+    async def _take(self) -> tuple[grpc.aio.Channel, Callable[[], None]]:
+        """The channel for a call, and what to do when the call has ended."""
         # Not made with the client: grpcio ties a channel to the loop that is there at that moment.
         loop = asyncio.get_running_loop()
-        if self._channel is None:
-            self._channel, self._loop = self._new_channel(grpc.aio), loop
+        self._loop = self._loop or loop
         if self._loop is not loop:
             raise RuntimeError("this AsyncClient belongs to another event loop: make one for each")
-        return self._channel
+        if self._channels is None:
+            self._channel = self._channel or self._make_channel(self._target.name)
+            return self._channel, _nothing
+        if not self._channels.is_known:
+            await asyncio.to_thread(self._channels.look_up)
+            if self._closed:
+                raise self._closed_failure()
+        channel = self._channels.take()
+        return channel, functools.partial(self._channels.give_back, channel)
+
+    def _make_channel(self, target: str) -> grpc.aio.Channel:
+        made: grpc.aio.Channel = self._new_channel(grpc.aio, target, interceptors=self._interceptors or None)
+        return made
+
+    def _close_later(self, channel: grpc.aio.Channel) -> None:
+        task = asyncio.get_running_loop().create_task(channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _find_out(self, error: grpc.RpcError) -> None:
+        """Finds out, without holding up the event loop, what a server speaks that does not get on with this client."""
+        peer = addresses.unclear_peer(error.details() or "")
+        if peer[1]:
+            self._talks[peer] = await asyncio.to_thread(probing.talk_of, peer[0], int(peer[1]))
+
+    def _talk_of(self, host: str, port: str) -> Talk:
+        return self._talks.pop((host, port), Talk.UNKNOWN)
 
     async def close(self) -> None:
         """As `Client.close`."""
         self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        channels = [self._channel] if self._channels is None else self._channels.all()
+        for channel in channels:
+            if channel is not None:
+                await channel.close()
+        await asyncio.gather(*self._closing)
 
     async def __aenter__(self) -> Self:
         return self
@@ -236,6 +291,10 @@ class _KeepsStatus:
     def _give_up(self, text: str) -> None:
         if not self._core.done():
             self._core.set_internal_error(text)
+
+
+def _nothing() -> None:
+    """For the end of a call that nobody waits for."""
 
 
 def _ready(stream: Stream) -> Callable[[], Awaitable[Stream]]:

@@ -5,7 +5,7 @@ Rule of this module: it says what to send and what an outcome means; it makes no
 
 import copy
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, TypeVar
@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client import addresses, options, payloads, proto_file, wire
+from mlflow_grpc_client import addresses, options, payloads, probing, proto_file, wire
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
 from mlflow_grpc_client.learning import learn
+from mlflow_grpc_client.probing import Talk
 from mlflow_grpc_client.streams import Outcomes, Requests
+from mlflow_grpc_client.targets import Addresses, target_of
 
 _R = TypeVar("_R", bound=Requests)
 
@@ -32,32 +34,51 @@ _OF_ONE_CALLER = (
 
 
 class BaseClient:
-    """A connection to one server. Used as `Client` or `AsyncClient`."""
+    """A connection to a server, or to several. Used as `Client` or `AsyncClient`."""
+
+    _INTERCEPTORS: tuple[tuple[type, ...], str]
+    """The classes of interceptors that it takes, and the module that has them."""
 
     def __init__(
         self,
-        address: str = "localhost:50051",
+        address: Addresses = "localhost:50051",
         *,
         timeout_s: float = options.DEFAULT_TIMEOUT_S,
-        tls: options.TLS | None = None,
+        tls: options.TLS | bool | None = None,
         max_message_bytes: int = 100 * 1024 * 1024,
+        channel_options: options.ChannelOptions = (),
+        interceptors: Sequence[Any] = (),
+        metadata: options.MoreMetadata | None = None,
     ) -> None:
         """Args:
-            address: `host:port`, or any target that gRPC knows, such as dns:///models.example:50051.
+            address: `host:port`, a grpc:// or grpcs:// URL of these, several of them in a list or with commas between,
+                or any target that gRPC knows, such as dns:///models.example:50051. The calls go to the servers behind
+                a list or a name in turn.
             timeout_s: The deadline of a call that is given none, in seconds.
-            tls: Files for an encrypted connection; None for a plain one.
+            tls: Files for an encrypted connection, or True for one that trusts the system's authorities; None or False
+                for a plain one.
             max_message_bytes: The largest payload and the largest answer in bytes.
+            channel_options: Further options of gRPC's channels by name, which go before this client's own.
+            interceptors: gRPC's, for all calls: those of `grpc` for a Client, of `grpc.aio` for an AsyncClient.
+            metadata: Of all calls. What a call is given itself goes first.
 
         Raises:
-            ValueError: The address or the timeout cannot be one, or the TLS files are no good.
+            ValueError: The address or the timeout cannot be one, the TLS files are no good, or metadata has a key or a
+                text that gRPC cannot carry.
+            TypeError: An argument is of another type.
             OSError: A TLS file cannot be read.
 
         """
-        self._address = addresses.checked_address(address)
+        self._target = target_of(address)
         self._timeout_s = options.checked_timeout(timeout_s)
-        self._credentials = tls.credentials() if tls else None
+        self._tls = options.checked_tls(tls, self._target)
+        self._credentials = self._tls.credentials() if self._tls else None
         self._max_message_bytes = max_message_bytes
-        self._channel_options = options.channel_options(max_message_bytes, tls)
+        self._channel_options = options.channel_options(
+            max_message_bytes, self._tls, self._target, options.checked_channel_options(channel_options)
+        )
+        self._interceptors = self._checked_interceptors(interceptors)
+        self._metadata = dict(options.call_metadata(None, None, None, metadata))
         self._closed = False
         self._contracts: dict[str, Contract] = {}
         self._set_up()
@@ -65,11 +86,38 @@ class BaseClient:
     def _set_up(self) -> None:
         """For what a client needs besides, once its arguments are known to be right."""
 
-    def _new_channel(self, stack: ModuleType) -> Any:
+    @property
+    def address(self) -> str:
+        """The address that was given; of a list all of them, with commas between."""
+        return self._target.text
+
+    @classmethod
+    def _checked_interceptors(cls, given: Sequence[Any]) -> tuple[Any, ...]:
+        """The interceptors, if they are of this client's kind.
+
+        Raises:
+            TypeError: One is not.
+
+        """
+        kinds, where = cls._INTERCEPTORS
+        found = tuple(given) if isinstance(given, Iterable) else (given,)
+        for each in found:
+            if not isinstance(each, kinds):
+                raise TypeError(
+                    f"interceptors are a list of those of {where}, such as {where}.UnaryUnaryClientInterceptor; "
+                    f"not {each!r}"
+                )
+        return found
+
+    def _new_channel(self, stack: ModuleType, target: str, **more: Any) -> Any:
         """A channel of `grpc` or `grpc.aio`, whose functions have the same names; it connects at its first call."""
         if self._credentials is None:
-            return stack.insecure_channel(self._address, self._channel_options)
-        return stack.secure_channel(self._address, self._credentials, self._channel_options)
+            return stack.insecure_channel(target, self._channel_options, **more)
+        return stack.secure_channel(target, self._credentials, self._channel_options, **more)
+
+    def _merged(self, metadata: options.MoreMetadata | None) -> dict[str, str | bytes]:
+        """The metadata of a call: the client's, and what the call is given itself."""
+        return {**self._metadata, **(metadata or {})}
 
     def _predict_call(
         self,
@@ -86,19 +134,23 @@ class BaseClient:
             wire.input_bytes(text),
             wire.output_text,
             self._timeout_s if timeout_s is None else options.checked_timeout(timeout_s),
-            options.call_metadata(content_type, request_id, model, metadata),
+            options.call_metadata(content_type, request_id, model, self._merged(metadata)),
         )
 
     def _health_call(self, service: str, timeout_s: float) -> Call:
         request = wire.health_request_bytes(service)
-        return Call(wire.HEALTH_CHECK, request, wire.health_status, options.checked_timeout(timeout_s))
+        checked = options.checked_timeout(timeout_s)
+        return Call(wire.HEALTH_CHECK, request, wire.health_status, checked, tuple(self._metadata.items()))
 
     def _models_call(self, timeout_s: float) -> Call:
-        return Call(wire.LIST_MODELS, wire.list_models_bytes(), wire.models, options.checked_timeout(timeout_s))
+        checked = options.checked_timeout(timeout_s)
+        metadata = tuple(self._metadata.items())
+        return Call(wire.LIST_MODELS, wire.list_models_bytes(), wire.models, checked, metadata)
 
     def _proto_steps(self, timeout_s: float) -> Generator[Call, Any, proto_file.ProtoFile]:
         limit_s = options.checked_timeout(timeout_s)
-        return proto_file.ask(lambda method, request, read: Call(method, request, read, limit_s))
+        metadata = tuple(self._metadata.items())
+        return proto_file.ask(lambda method, request, read: Call(method, request, read, limit_s, metadata))
 
     def _text_stream(
         self,
@@ -133,7 +185,9 @@ class BaseClient:
             lambda each: wire.input_bytes(encode(each)),
             answer,
             None if timeout_s is None else options.checked_timeout(timeout_s),
-            options.call_metadata(content_type, request_id or None, given.get("model"), given.get("metadata")),
+            options.call_metadata(
+                content_type, request_id or None, given.get("model"), self._merged(given.get("metadata"))
+            ),
             on_error,
         )
 
@@ -186,9 +240,19 @@ class BaseClient:
         ):  # gRPC's own words: the server has not answered at all.
             return self._too_late(call.timeout_s)
         if not found.reason:  # Servers of ours give one.
-            message = addresses.explained(found.message, self._address, encrypted=self._credentials is not None)
+            message = addresses.explained(
+                found.message,
+                self._target.text,
+                encrypted=self._credentials is not None,
+                is_one=not self._target.is_list,
+                talk=self._talk_of(*addresses.unclear_peer(found.message)),
+            )
             return failure(found.code, message, request_id=found.request_id)
         return found
+
+    def _talk_of(self, host: str, port: str) -> Talk:
+        """What a server speaks that does not get on with this client; nothing is known of one without a name."""
+        return probing.talk_of(host, int(port)) if port else Talk.UNKNOWN
 
     def _requests(self, stream: Stream, kind: type[_R]) -> _R | None:
         """What a stream sends; None if that is one request."""

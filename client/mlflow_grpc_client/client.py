@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
@@ -15,6 +16,7 @@ import grpc
 
 from mlflow_grpc_client.base import BaseClient
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream, left_s
+from mlflow_grpc_client.channels import Channels
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
@@ -30,17 +32,47 @@ if TYPE_CHECKING:
 
 
 class Client(BaseClient):
-    """A connection to one server, for any number of calls from any number of threads.
+    """A connection to a server, or to several, for any number of calls from any number of threads.
 
     Connects at the first call. Predictions that end in UNAVAILABLE are tried again up to four times, with
     growing pauses, within their deadline; so are those that an overloaded server refuses, with its pauses.
     """
 
+    _INTERCEPTORS = (
+        (
+            grpc.UnaryUnaryClientInterceptor,
+            grpc.UnaryStreamClientInterceptor,
+            grpc.StreamUnaryClientInterceptor,
+            grpc.StreamStreamClientInterceptor,
+        ),
+        "grpc",
+    )
+
     def _set_up(self) -> None:
-        self._channel: grpc.Channel = self._new_channel(grpc)
+        self._channels: Channels | None = None
+        self._channel: Any = None
+        if self._target.name:
+            self._channel = self._make_channel(self._target.name)
+        else:
+            self._channels = Channels(self._target, self._make_channel, lambda channel: channel.close())
         self._lock = threading.Lock()
         self._flights: dict[str, Future[Contract | PredictError]] = {}
         """What comes of asking for a contract, by the model's label, while somebody does."""
+
+    def _make_channel(self, target: str) -> grpc.Channel:
+        made: grpc.Channel = self._new_channel(grpc, target)
+        return grpc.intercept_channel(made, *self._interceptors) if self._interceptors else made
+
+    def _take(self) -> tuple[grpc.Channel, Callable[[], None]]:
+        """The channel for a call, and what to do when the call has ended."""
+        if self._channels is None:
+            return self._channel, _nothing
+        if self._closed:
+            raise self._closed_failure()
+        if not self._channels.is_known:
+            self._channels.look_up()
+        channel = self._channels.take()
+        return channel, functools.partial(self._channels.give_back, channel)
 
     def predict(self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]) -> Any:
         """The model's predictions: what stands under `predictions`, or the bare answer to an LLM payload.
@@ -133,7 +165,7 @@ class Client(BaseClient):
             timeout_s=timeout_s,
             default_timeout_s=self._timeout_s,
             request_id=request_id,
-            metadata=metadata,
+            metadata=self._merged(metadata),
         )
 
     def stream(
@@ -227,18 +259,23 @@ class Client(BaseClient):
 
     def _start(self, stream: Stream) -> Answers:
         requests = self._requests(stream, Requests)
-        method: Any = (self._channel.unary_stream if requests is None else self._channel.stream_stream)(stream.method)
+        channel, ended = self._take()
+        method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
         try:
             call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
-        except ValueError:
-            if not self._closed:
+        except BaseException as error:
+            ended()
+            if not self._closed or not isinstance(error, ValueError):
                 raise
             raise self._closed_failure() from None
+        if self._channels is not None and not call.add_callback(ended):
+            ended()
         return Answers(call, self._outcomes(stream, requests))
 
     def _make(self, call: Call) -> Any:
-        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.method)
+        channel, ended = self._take()
         try:
+            method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
             answer = method(call.request, timeout=call.left_s, metadata=call.metadata)
         except grpc.RpcError as error:
             raise self._failure(call, error) from None
@@ -246,12 +283,15 @@ class Client(BaseClient):
             if not self._closed:
                 raise
             raise self._closed_failure() from None
+        finally:
+            ended()
         return self._read(call, answer)
 
     def close(self) -> None:
         """Closes the connection; calls that are under way, and later ones, end in a PredictError."""
         self._closed = True
-        self._channel.close()
+        for channel in [self._channel] if self._channels is None else self._channels.all():
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -260,3 +300,7 @@ class Client(BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _nothing() -> None:
+    """For the end of a call that nobody waits for."""

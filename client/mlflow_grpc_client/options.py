@@ -7,13 +7,14 @@ here with a ValueError or TypeError before anything is sent.
 import json
 import re
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import grpc
 
+from mlflow_grpc_client.targets import Target
 from mlflow_grpc_client.wire import CONTENT_TYPE_KEY, MODEL_KEY, REQUEST_ID_KEY
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -64,6 +65,8 @@ _SERVICE_CONFIG = json.dumps(
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 MoreMetadata = Mapping[str, str | bytes]
+ChannelOptions = Mapping[str, Any] | Iterable[tuple[str, Any]]
+"""Of gRPC's channels, by name: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -135,20 +138,75 @@ def checked_timeout(timeout_s: float) -> float:
     return timeout_s
 
 
-def channel_options(max_message_bytes: int, tls: TLS | None) -> list[tuple[str, str | int]]:
-    """Options for grpcio's channel: message size, keepalive, and retries."""
-    options: list[tuple[str, str | int]] = [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", int(KEEPALIVE_TIME_S * 1000)),
-        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+def checked_tls(tls: TLS | bool | None, target: Target) -> TLS | None:
+    """The TLS of a client; None for none.
+
+    Raises:
+        ValueError: The address says something else, or is a list of several hosts, of which gRPC checks one name alone.
+        TypeError: It is none of the types.
+
+    """
+    if tls is not None and not isinstance(tls, TLS | bool):
+        raise TypeError(f"tls is True, False, or TLS(...) with files; not {tls!r}")
+    if tls is not None and target.encrypted is not None and bool(tls) is not target.encrypted:
+        said = "grpcs:// is with TLS, and tls=False" if target.encrypted else "grpc:// is without TLS, and tls is given"
+        raise ValueError(f"{said}: {target.text}")
+    if not (target.encrypted if tls is None else tls):
+        return None
+    made = tls if isinstance(tls, TLS) else TLS()
+    if target.is_list and not made.server_name:
+        if not target.common_host:
+            raise ValueError(
+                "TLS: gRPC checks the certificates of a list for one name: give it (server_name, --tls-server-name)"
+            )
+        return replace(made, server_name=target.common_host)
+    return made
+
+
+def checked_channel_options(given: ChannelOptions) -> dict[str, Any]:
+    """Options of gRPC's channels by name.
+
+    Raises:
+        TypeError: They are neither a mapping nor pairs, or a name is no text.
+
+    """
+    try:
+        found = dict(given)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"channel_options are a dict or pairs, such as {{'grpc.keepalive_time_ms': 30_000}}; not {given!r}"
+        ) from None
+    for name, value in found.items():
+        if not isinstance(name, str) or value is None or isinstance(value, float):
+            raise TypeError(f"a channel option is a name with a text or a whole number; not {name!r}: {value!r}")
+    return found
+
+
+def channel_options(
+    max_message_bytes: int, tls: TLS | None, target: Target, more: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """Options for grpcio's channel: message size, keepalive, retries and balancing; those in `more` go first."""
+    options: dict[str, Any] = {
+        "grpc.max_receive_message_length": max_message_bytes,
+        "grpc.max_send_message_length": max_message_bytes,
+        "grpc.keepalive_time_ms": int(KEEPALIVE_TIME_S * 1000),
+        "grpc.keepalive_timeout_ms": int(KEEPALIVE_TIMEOUT_S * 1000),
         # gRPC also pings to measure the bandwidth, and sends no keepalive while such a ping is unanswered.
-        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
-        ("grpc.service_config", _SERVICE_CONFIG),
-    ]
+        "grpc.http2.ping_timeout_ms": int(KEEPALIVE_TIMEOUT_S * 1000),
+        "grpc.service_config": service_config(balances=target.balances),
+    }
     if tls and tls.server_name:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
-    return options
+        options["grpc.ssl_target_name_override"] = tls.server_name
+    elif target.authority:
+        options["grpc.default_authority"] = target.authority
+    return list({**options, **more}.items())
+
+
+def service_config(*, balances: bool) -> str:
+    """The service config of gRPC: retries, and with several servers one call to each in turn."""
+    if not balances:
+        return _SERVICE_CONFIG
+    return json.dumps({"loadBalancingConfig": [{"round_robin": {}}], **json.loads(_SERVICE_CONFIG)})
 
 
 def call_metadata(
@@ -161,10 +219,11 @@ def call_metadata(
         TypeError: A value is not of the type that its key asks for.
 
     """
-    named = {**(more or {}), CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id, MODEL_KEY: model}
-    pairs = tuple((key, value) for key, value in named.items() if value is not None)
+    named = {CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id, MODEL_KEY: model}
+    said = {key: value for key, value in named.items() if value is not None}
+    pairs = tuple({**(more or {}), **said}.items())
     for key, value in pairs:
-        if not re.fullmatch("[0-9a-z_.-]+", key):
+        if not isinstance(key, str) or not re.fullmatch("[0-9a-z_.-]+", key):
             raise ValueError(f"a metadata key has lower case letters, digits and _ . - only; not {key!r}")
         if not isinstance(value, bytes if key.endswith("-bin") else str):
             raise TypeError(

@@ -202,9 +202,20 @@ class AsyncAnswers:
     Tasks that share it take turns. One that nobody holds any more is closed.
     """
 
-    def __init__(self, open_call: Callable[[], Awaitable[tuple[Any, Outcomes]]], is_closed: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        open_call: Callable[[], Awaitable[tuple[Any, Outcomes]]],
+        is_closed: Callable[[], bool],
+        find_out: Callable[[grpc.RpcError], Awaitable[None]],
+    ) -> None:
+        """Args:
+        open_call: Makes the call.
+        is_closed: Whether its client is closed.
+        find_out: Finds out what an error of the call means, before that is told.
+        """
         self._open_call = open_call
         self._is_closed = is_closed
+        self._find_out = find_out
         self._call: Any = None
         self._outcomes: Outcomes | None = None
         self._is_over = False
@@ -259,6 +270,7 @@ class AsyncAnswers:
         except grpc.RpcError as error:
             if self._is_over:
                 raise StopAsyncIteration from None
+            await self._find_out(error)
             raise outcomes.broken(error) from None
         except asyncio.CancelledError:
             outcomes.is_over = True

@@ -1,6 +1,7 @@
 """Addresses that strangers give: what is said of those that are none, and of what answers there instead of a server."""
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,14 +12,16 @@ import grpc
 import pytest
 import uvicorn
 from mlflow_grpc_client import TLS, AsyncClient, Client, PredictError, Unavailable
-from mlflow_grpc_client.addresses import checked_address
+from mlflow_grpc_client.targets import target_of
 
 from tests.support.servers import free_port
 
 
 @contextmanager
 def talking(answer: bytes | None) -> Iterator[str]:
-    """A TCP server that says something to each caller and hangs up; None: that hangs up at once."""
+    """A TCP server that says something to each caller and hangs up; None: that hangs up at once. An answer of bytes that
+    begin HTTP/2 goes to callers in the clear alone.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -27,8 +30,8 @@ def talking(answer: bytes | None) -> Iterator[str]:
                     connection, _ = listener.accept()
                     with connection:
                         if answer is not None:
-                            connection.recv(1024)
-                            connection.sendall(answer)
+                            is_tls = connection.recv(1024)[:1] == b"\x16"
+                            connection.sendall(b"" if is_tls and answer.startswith(b"\0") else answer)
             except OSError:  # The listener is closed.
                 pass
 
@@ -37,6 +40,17 @@ def talking(answer: bytes | None) -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
     thread.join(10)
+
+
+@contextmanager
+def tls_server(certificates) -> Iterator[str]:
+    """A gRPC server that speaks TLS."""
+    key, cert = (certificates.server[index].read_bytes() for index in (1, 0))
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)]))
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +83,30 @@ def error_of(address: str, **options: object) -> str:
     [
         ("http://localhost:5000", "the address is host:port, without http://; not 'http://localhost:5000'"),
         ("HTTP://localhost:5000/invocations", "the address is host:port, without HTTP://;"),
-        ("https://models.example", r"the address is host:port, without https://; not 'https://models.example'; for TLS give tls \(--tls\)"),
-        ("grpc://localhost:50051", "the address is host:port, without grpc://;"),
-        ("grpcs://localhost:50051", r"the address is host:port, without grpcs://; .*; for TLS give tls"),
+        ("https://models.example", r"the address is host:port, without https://; not 'https://models.example'; for TLS give tls \(--tls\) or grpcs://"),
+        ("grpc://localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051, the port of"),
+        ("grpcs://models.example/predict", "the address is host:port, without a path; not 'models.example/predict'"),
+        ("localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051, the port of"),
+        ("127.0.0.1", "the address '127.0.0.1' has no port: give host:port, such as 127.0.0.1:50051,"),
+        ("::1", r"the address '::1' has no port: give host:port, such as \[::1\]:50051,"),
+        ("[::1]", r"the address '\[::1\]' has no port: give host:port, such as \[::1\]:50051,"),
+        ("localhost:1,localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051,"),
+        ("localhost:1, http://localhost:2", "the address is host:port, without http://; not 'http://localhost:2'"),
+        ("localhost:1,localhost:2/x", "the address is host:port, without a path; not 'localhost:2/x'"),
+        ("localhost:1,", "the address is host:port, or a target that gRPC knows; not ''"),
+        ("grpc://localhost:1,grpcs://localhost:2", r"some of the addresses are with TLS \(grpcs://\) and some not: grpc"),
+        ("grpc://localhost:1,localhost:2", r"some of the addresses are with TLS \(grpcs://\) and some not: grpc"),
+        ("localhost:1,dns:///a.example:1", "a list has addresses in the form host:port; not 'dns:///a.example:1'"),
+        ("dns:///a.example:1,b.example:1", "dns: has one name; give several as a list of host:port, not 'dns:"),
+        ("ipv4:localhost:1", "ipv4: has IP addresses with ports, such as ipv4:10.0.0.1:50051; not 'ipv4:localhost:1'"),
+        ("ipv4:10.0.0.1:1,10.0.0.2", "ipv4: has IP addresses with ports, such as ipv4:10.0.0.1:50051; not 'ipv4:10.0.0.1:1"),
+        ("ipv6:10.0.0.1:1", r"ipv6: has IP addresses with ports, such as ipv6:\[::1\]:50051; not 'ipv6:10.0.0.1:1'"),
         ("tcp://localhost:50051", "the address is host:port, without tcp://;"),
         ("localhost:5000/invocations", "the address is host:port, without a path; not 'localhost:5000/invocations'"),
         ("localhost:50051/", "the address is host:port, without a path;"),
         ("localhost/invocations", "the address is host:port, without a path;"),
         ("localhost:50051?x=1", "the address is host:port, without a path;"),
         ("me@localhost:50051", "the address is host:port, without a user;"),
-        ("localhost:1,localhost:2", "the address is host:port; several are written ipv4:10.0.0.1:50051,10.0.0.2:50051;"),
         (" localhost:50051", "the address is host:port, without spaces;"),
         ("localhost :50051", "the address is host:port, without spaces;"),
         ("50051", "the address is host:port, such as localhost:50051; not '50051'"),
@@ -94,13 +122,16 @@ def error_of(address: str, **options: object) -> str:
 def test_what_is_no_address(address, sentence):
     """Each is refused before anything is tried, with what to write."""
     with pytest.raises(ValueError, match=f"^{sentence}"):
-        checked_address(address)
+        target_of(address)
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match=f"^{sentence}"):
+            kind(address)
 
 
 @pytest.mark.parametrize(
     "address",
     [
-        "localhost", "localhost:50051", "models.example:443", "a_b.example:1", "127.0.0.1:1", "[::1]:1", "[fe80::1%eth0]:1", "::1",
+        "localhost:50051", "models.example:443", "a_b.example:1", "127.0.0.1:1", "[::1]:1", "[fe80::1%eth0]:1",
         "dns:///a.example:1", "dns:a.example", "dns://8.8.8.8:53/a.example:1", "unix:/tmp/x", "unix:///tmp/x:99999/s",
         "unix-abstract:x", "ipv4:10.0.0.1:1,10.0.0.2:2", "ipv6:[::1]:1,[::2]:2", "xds:///service", "google-c2p:///a",
         "localhost:https",
@@ -108,7 +139,34 @@ def test_what_is_no_address(address, sentence):
 )  # fmt: skip
 def test_names_of_grpc_stay_as_they_are(address):
     """gRPC's own name syntax is its own affair."""
-    assert checked_address(address) == address
+    assert target_of(address).name == address
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("127.0.0.1:1,127.0.0.2:2", "ipv4:127.0.0.1:1,127.0.0.2:2"),
+        (["127.0.0.1:1", "127.0.0.2:2"], "ipv4:127.0.0.1:1,127.0.0.2:2"),
+        (("127.0.0.1:1", "[::1]:2"), "ipv6:[::ffff:127.0.0.1]:1,[::1]:2"),
+        ("[::1]:1, [::2]:2", "ipv6:[::1]:1,[::2]:2"),
+        (["127.0.0.1:1", "127.0.0.1:1"], "127.0.0.1:1"),
+        (["grpc://127.0.0.1:1/", "grpc://127.0.0.1:2"], "ipv4:127.0.0.1:1,127.0.0.1:2"),
+        (["dns:///a.example:1"], "dns:///a.example:1"),
+        ("GRPC://a.example:1", "a.example:1"),
+    ],
+)
+def test_lists(given, name):
+    """What gRPC is told for several addresses, of which it takes those of one version of IP."""
+    assert target_of(given).name == name
+
+
+@pytest.mark.parametrize("given", [None, 1, [1], b"localhost:1", [b"localhost:1"], [["localhost:1"]]])
+def test_what_is_no_text(given):
+    """A TypeError that says what an address is; no addresses at all are a ValueError."""
+    with pytest.raises(TypeError, match="an address is a text, such as 'localhost:50051', or a list of such"):
+        target_of(given)
+    with pytest.raises(ValueError, match="the list of addresses is empty"):
+        target_of([])
 
 
 def test_an_http_server(web):
@@ -121,7 +179,9 @@ def test_an_http_server(web):
 
 def test_an_http_server_and_tls(web, certificates):
     """A client with TLS is told that the server has none."""
-    assert f"The server at {web} does not speak TLS: leave tls (--tls) out" in error_of(web, tls=TLS(certificates.ca))
+    assert f"The server at {web} does not speak TLS: leave tls (--tls, grpcs://) out" in error_of(
+        web, tls=TLS(certificates.ca)
+    )
 
 
 def test_a_server_of_another_protocol():
@@ -135,50 +195,39 @@ def test_a_server_that_hangs_up():
     with talking(None) as address:
         sentence = f"{address} closes connections at once: it may speak TLS (give tls, --tls), or be no gRPC server."
         assert sentence in error_of(address)
-
-
-def test_a_server_that_speaks_tls(certificates):
-    """A plain client is told to give TLS, one with TLS that a certificate may be wanted."""
-    key, cert = (certificates.server[index].read_bytes() for index in (1, 0))
-    server = grpc.server(ThreadPoolExecutor(1))
-    ca = certificates.ca.read_bytes()
-    one = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)]))
-    both = server.add_secure_port(
-        "127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+    assert re.search(
+        r"Nothing listens at (127.0.0.1|\[::1\]):\d+\. The port", error_of([address, f"[::1]:{free_port()}"])
     )
-    server.start()
-    trusting: dict[str, TLS] = {"tls": TLS(certificates.ca)}
-    try:
-        assert "it may speak TLS (give tls, --tls)" in error_of(f"127.0.0.1:{one}")
-        assert "it may want a certificate of the client (cert and key, --tls-cert" in error_of(
-            f"127.0.0.1:{both}", **trusting
-        )
-        assert "is of no authority that is trusted here: give that authority (ca, --tls-ca)" in error_of(
-            f"127.0.0.1:{one}", tls=TLS(certificates.other_ca)
-        )
-        assert "is for another name: connect to that, or give it (server_name" in error_of(
-            f"127.0.0.1:{one}", tls=TLS(certificates.ca, server_name="models.example")
-        )
-        assert f"The server at 127.0.0.1:{one} has no such method: it is another gRPC server" in error_of(
-            f"127.0.0.1:{one}", **trusting
-        )
-    finally:
-        server.stop(None).wait()
 
 
-def test_nothing_listens():
-    """The address, and the port that ours has."""
-    address = f"127.0.0.1:{free_port()}"
-    assert f"Nothing listens at {address}. The port of `mlflow-grpc serve` is 50051" in error_of(address)
+def test_tls_that_contradicts_the_address(certificates):
+    """grpc:// is without TLS and grpcs:// with it; a list of several hosts needs the name in their certificates."""
+    for address, tls, sentence in (
+        ("grpc://localhost:1", True, "grpc:// is without TLS, and tls is given: localhost:1"),
+        ("grpcs://localhost:1", False, "grpcs:// is with TLS, and tls=False: localhost:1"),
+        ("grpcs://a.example:1,grpcs://b.example:1", None, "TLS: gRPC checks the certificates of a list for one name"),
+        ("10.0.0.1:1,10.0.0.2:1", TLS(certificates.ca), "TLS: gRPC checks the certificates of a list for one name"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Client(address, tls=tls)
+    with pytest.raises(TypeError, match="tls is True, False, or TLS"):
+        Client("localhost:1", tls="ca.pem")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("address", "example"), [("127.0.0.1", "127.0.0.1:50051"), ("::1", "[::1]:50051"), ("[::1]", "[::1]:50051")]
-)
-def test_no_port(address, example):
+def test_a_list_with_an_http_server(web):
+    """The one that is none is named."""
+    nothing = f"127.0.0.1:{free_port()}"
+    said = error_of(f"{nothing},{web}")
+    assert f"What answers at {web} is an HTTP server" in said or f"Nothing listens at {nothing}" in said
+    assert f"What answers at {web} is an HTTP server" in error_of([web, web.replace("127.0.0.1", "localhost")])
+
+
+def test_a_name_of_grpc_without_a_port():
     """gRPC goes to port 443, which is said, with an address that has one."""
-    assert f"The address {address} has no port, and gRPC takes 443: give host:port, such as {example}." in error_of(
-        address
+    address = "dns:///127.0.0.1"
+    assert (
+        f"The address {address} has no port, and gRPC takes 443: give host:port, such as {address}:50051."
+        in error_of(address)
     )
 
 
@@ -187,13 +236,23 @@ def test_no_host():
     assert "The host of no-such-host.invalid:1 cannot be found." in error_of("no-such-host.invalid:1")
 
 
-def test_the_asyncio_client_says_the_same():
+def test_the_asyncio_client_says_the_same(certificates):
     """Both clients share the words."""
     address = f"127.0.0.1:{free_port()}"
 
-    async def call() -> None:
-        async with AsyncClient(address, timeout_s=20) as client:
+    async def call(**options: TLS) -> None:
+        async with AsyncClient(address, timeout_s=20, **options) as client:
             await client.predict({"inputs": [1]})
+
+    async def stream() -> None:
+        async with AsyncClient(address, timeout_s=20) as client:
+            await anext(client.stream([{"inputs": [1]}]))
 
     with pytest.raises(Unavailable, match=f"Nothing listens at {address}"):
         asyncio.run(call())
+    with tls_server(certificates) as address:
+        for made in (call, stream):
+            with pytest.raises(Unavailable, match=f"The server at {address} speaks TLS, and this client does not"):
+                asyncio.run(made())
+    with talking(b"\0\0\0\4" + bytes(5)) as address, pytest.raises(Unavailable, match="does not speak TLS: leave tls"):
+        asyncio.run(call(tls=TLS(certificates.ca)))

@@ -509,7 +509,7 @@ def test_clients_that_cannot_be_made(make, address, options):
 
 
 @pytest.mark.parametrize(
-    "address", ["localhost", "[::1]:1", "::1", "dns:///a.example:1", "unix:/tmp/x:99999/s", "ipv4:1.2.3.4"]
+    "address", ["localhost:1", "[::1]:1", "dns:///a.example:1", "unix:/tmp/x:99999/s", "ipv4:1.2.3.4:1"]
 )
 def test_targets_of_grpc_are_taken(make, address):
     """In every spelling."""
