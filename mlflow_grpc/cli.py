@@ -17,9 +17,10 @@ import click
 from pydantic.fields import FieldInfo
 
 from mlflow_grpc import __version__, config, logs, settings
+from mlflow_grpc.arguments import arguments_of
 from mlflow_grpc.contract import lock
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.process import demote_warnings, end_process, occupy_standard_streams
+from mlflow_grpc.process import demote_warnings, end_process, end_with_stdin, occupy_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
         for line in settings.ignored_environment(given):
             logger.warning("%s", line)
         _log_warnings(configuration)
+        if loaded.end_with_stdin:
+            end_with_stdin()
         if loaded.env_manager is not EnvManager.LOCAL:
             _restart(loaded, given, install_mlflow=install_mlflow)
         code, last_words = _run(loaded, configuration), ""
@@ -72,19 +75,7 @@ def _restart(loaded: Settings, flags: dict[str, Any], *, install_mlflow: bool) -
         directory = restarting.prepare(loaded, install_mlflow=install_mlflow)
     except commands.Ended:
         end_process(0)
-    restarting.start(directory, _as_arguments(flags))
-
-
-def _as_arguments(flags: dict[str, Any]) -> list[str]:
-    """The command line that gives these values, by field name, again."""
-    arguments = []
-    for name, value in flags.items():
-        flag = settings.flag(Settings.model_fields[name])
-        if flag.off:
-            arguments.append(flag.names[0] if value else flag.off)
-        else:
-            arguments.append(f"{flag.names[-1]}={value}")
-    return arguments
+    restarting.start(directory, arguments_of(flags))
 
 
 def _run(loaded: Settings, configuration: config.Configuration) -> int:

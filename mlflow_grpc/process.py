@@ -37,6 +37,17 @@ def occupy_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 
+def end_with_stdin() -> None:
+    """Sends this process a SIGTERM when its standard input ends, as it does with the process at the other end."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="stdin", daemon=True).start()
+
+
 def demote_warnings() -> None:
     """Has warnings that the environment makes errors (`PYTHONWARNINGS=error`, `-W error`) be log lines instead.
 

@@ -227,6 +227,11 @@ class Settings(BaseSettings):
         le=86_400,
         allow_inf_nan=False,
     )
+    end_with_stdin: Annotated[bool, Flag(("--end-with-stdin",), off="--no-end-with-stdin")] = setting(
+        False,
+        "MLFLOW_GRPC_END_WITH_STDIN",
+        text="Ends the server, as SIGTERM does, when its standard input ends: with the process at the other end.",
+    )
     log_format: Annotated[LogFormat, Flag(("--log-format",))] = setting(
         LogFormat.AUTO,
         "MLFLOW_GRPC_LOG_FORMAT",

@@ -30,6 +30,8 @@ LAYERS = [
 ]
 BESIDE = {
     "addresses",
+    "arguments",
+    "child_server",
     "choices",
     "config",
     "rest_config",
@@ -97,7 +99,7 @@ def test_only_settings_read_the_environment():
     assert readers == {"settings.py"}
 
 
-@pytest.mark.parametrize("module", ["mlflow_grpc.workers", "mlflow_grpc.cli"])
+@pytest.mark.parametrize("module", ["mlflow_grpc.workers", "mlflow_grpc.cli", "mlflow_grpc.child_server"])
 def test_a_supervisor_imports_neither_grpc_nor_mlflow(module):
     """What runs before workers are spawned has made no gRPC object and has not taken MLflow's seconds."""
     code = f"import sys, {module}; print([name for name in ('grpc', 'mlflow', 'pandas') if name in sys.modules])"

@@ -1,0 +1,187 @@
+"""A server in a process of its own, for as long as a block of a notebook or a test runs.
+
+Rule of this module: it starts the same command that a person would, and imports neither grpc nor MLflow; the client is
+imported when one is made.
+"""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from mlflow_grpc import settings
+from mlflow_grpc.arguments import arguments_of
+from mlflow_grpc.errors import StartError
+
+if TYPE_CHECKING:
+    from mlflow_grpc_client import Client
+
+KEPT_LINES = 200
+"""Of the log, to be shown if the start fails."""
+
+END_LIMIT_S = 5.0
+"""How long the server may take to end after its calls have, in seconds."""
+
+_READY = re.compile(r"ready: models? .* on (\S+:\d+),")
+
+
+@contextlib.contextmanager
+def serving(
+    model: Any, client_options: Mapping[str, Any] | None, start_timeout_s: float, given: dict[str, Any]
+) -> Iterator["Client"]:
+    """See `mlflow_grpc.serving`."""
+    make_client = _client_class()
+    flags = _flags(model, given)
+    known = settings.Settings.load(flags)
+    with _Child(flags, known.lame_duck_s + known.drain_timeout_s) as child:
+        address = child.wait_until_ready(start_timeout_s)
+        with make_client(address, **(client_options or {})) as client:
+            client.health(timeout_s=start_timeout_s)
+            yield client
+
+
+def _client_class() -> type["Client"]:
+    try:
+        from mlflow_grpc_client import Client
+    except ModuleNotFoundError as error:
+        if error.name != "mlflow_grpc_client":
+            raise
+        from mlflow_grpc.distribution import source_of
+
+        location = Path(source_of().location) / "client"
+        where = location if location.is_dir() else "./client, in a clone of the server's repository"
+        raise ModuleNotFoundError(
+            f"mlflow_grpc.serving gives a client, and mlflow-grpc-client is not installed: pip install {where}",
+            name=error.name,
+        ) from None
+    return Client
+
+
+def _flags(model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the server, by field name.
+
+    Raises:
+        TypeError: There is no such setting, or no model.
+
+    """
+    known = [name for name, _ in settings.fields()]
+    for name in given:
+        if name not in known or name == "model_uri":
+            raise TypeError(f"serving() has no argument {name}{_did_you_mean(name, known)}")
+    # The one client is here: no balancer has to see that the server is about to end.
+    flags: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "end_with_stdin": True, "lame_duck_s": 0, **given}
+    if model is not None:
+        # What MLflow's log_model gives has the URI of the model.
+        flags["model_uri"] = str(getattr(model, "model_uri", model))
+    elif given.get("config") is None:
+        raise TypeError("serving() needs a model: a directory, a URI such as models:/name/1, or config=FILE")
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]}?" if close else "; docs/settings.md has those that there are"
+
+
+class _Child:
+    """The server's process. Ends with the block, however that ends."""
+
+    def __init__(self, flags: dict[str, Any], ending_s: float) -> None:
+        self._end_within_s = ending_s + END_LIMIT_S
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._news = threading.Condition()
+        self._address = ""
+        self._is_over = False
+        # A session of its own: Ctrl-C, and interrupting a notebook's cell, are for the block and not for the server.
+        self._process = subprocess.Popen(  # noqa: S603 - a program of ours, without a shell
+            [sys.executable, "-m", "mlflow_grpc", "serve", *arguments_of(flags)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), name="serving", daemon=True)
+        self._reader.start()
+
+    def wait_until_ready(self, limit_s: float) -> str:
+        """The address of the server, once it takes calls.
+
+        Raises:
+            StartError: It has ended, or is not ready in time; with what it has logged.
+
+        """
+        with self._news:
+            until = time.monotonic() + limit_s
+            while not self._address and not self._is_over:
+                if not self._news.wait(until - time.monotonic()):
+                    break
+            if self._address:
+                return self._address
+            lines = "\n".join(self._lines)
+        if self._is_over:
+            raise StartError(f"the server ended before it was ready, with exit code {self._process.wait()}:\n{lines}")
+        raise StartError(f"the server was not ready within {limit_s:g} s:\n{lines}")
+
+    def _read(self, stream: IO[bytes]) -> None:
+        """Reads what the server says: to the end, since one that nobody reads would lose lines."""
+        with stream:
+            for line in stream:
+                self._take(line.decode(errors="replace").rstrip("\n"))
+        with self._news:
+            self._is_over = True
+            self._news.notify_all()
+
+    def _take(self, line: str) -> None:
+        ready = _READY.match(_message(line))
+        with self._news:
+            self._lines.append(line)
+            if ready:
+                self._address = ready[1]
+                self._news.notify_all()
+            is_serving = bool(self._address) and not ready
+        if is_serving and _is_warning(line):
+            with contextlib.suppress(OSError, ValueError):  # A stream that is closed has no reader.
+                print(line, file=sys.stderr)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(self._end_within_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._reader.join(END_LIMIT_S)
+
+
+def _fields(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _message(line: str) -> str:
+    """The message of a line of the log; a line for people has time and level before it."""
+    found = _fields(line)
+    return str(found["message"]) if "message" in found else re.sub(r"^\S+ [A-Z]+ +", "", line)
+
+
+def _is_warning(line: str) -> bool:
+    """Whether a line is worth a look while the block runs: all but those of the log's lower levels."""
+    level = _fields(line).get("level") or next(iter(re.findall(r"^\S+ ([A-Z]+) ", line)), "warning")
+    return str(level).lower() not in ("debug", "info")
