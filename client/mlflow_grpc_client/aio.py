@@ -24,7 +24,7 @@ from mlflow_grpc_client.probing import Talk
 from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import AsyncAnswers, AsyncRequests, Outcomes
 from mlflow_grpc_client.typed import AsyncTypedModel, Steps
-from mlflow_grpc_client.wire import Model
+from mlflow_grpc_client.wire import Models
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
@@ -70,9 +70,9 @@ class AsyncClient(BaseClient):
         status: str = await self._make(self._health_call(service, timeout_s))
         return status
 
-    async def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> list[Model]:
+    async def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Models:
         """As `Client.models`."""
-        found: list[Model] = await self._make(self._models_call(timeout_s))
+        found: Models = await self._make(self._models_call(timeout_s))
         return found
 
     async def proto_file(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> ProtoFile:
@@ -128,6 +128,12 @@ class AsyncClient(BaseClient):
     ) -> AsyncAnswers:
         """As `Client.predict_stream`, with an asynchronous iterator."""
         return self._start(_ready(self._parts_stream(data, params, options)))
+
+    def predict_stream_text(
+        self, text: str, *, content_type: str | None = None, **options: Unpack[CallOptions]
+    ) -> AsyncAnswers:
+        """As `Client.predict_stream_text`, with an asynchronous iterator."""
+        return self._start(_ready(self._text_parts(text, content_type, str, options)))
 
     async def _run(self, steps: Steps, until: float) -> Any:
         """Does what the steps say, one after the other and up to a deadline, and gives what comes of them."""

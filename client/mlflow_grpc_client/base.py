@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client import addresses, options, payloads, probing, proto_file, wire
+from mlflow_grpc_client import addresses, html, options, payloads, probing, proto_file, wire
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
@@ -90,6 +90,19 @@ class BaseClient:
     def address(self) -> str:
         """The address that was given; of a list all of them, with commas between."""
         return self._target.text
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address}{', closed' if self._closed else ''}>"
+
+    def _repr_html_(self) -> str:
+        said = {
+            "address": self.address,
+            "TLS": "yes" if self._tls else "no",
+            "timeout": f"{self._timeout_s:g} s",
+            "state": "closed" if self._closed else "",
+            "models called so far": ", ".join(each.label for each in self._contracts.values()),
+        }
+        return html.facts(type(self).__name__, said)
 
     @classmethod
     def _checked_interceptors(cls, given: Sequence[Any]) -> tuple[Any, ...]:
@@ -210,7 +223,10 @@ class BaseClient:
     def _parts_stream(self, data: Any, params: dict[str, Any] | None, given: options.CallOptions) -> Stream:
         text = payloads.to_json(data, params)
         is_bare = payloads.is_bare(data)
-        stream = self._text_stream((), "raise", None, str, lambda part: self._from_json(part, is_bare), given)
+        return self._text_parts(text, None, lambda part: self._from_json(part, is_bare), given)
+
+    def _text_parts(self, text: str, content_type: str | None, read: Any, given: options.CallOptions) -> Stream:
+        stream = self._text_stream((), "raise", content_type, str, read, given)
         return replace(stream, method=wire.PREDICT_STREAM, requests=wire.input_bytes(text))
 
     def _read(self, call: Call | Stream, answer: bytes) -> Any:

@@ -8,13 +8,25 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from mlflow_grpc_client import TLS, Client, DeadlineExceeded, InvalidInput, PredictError, Unavailable, __version__
-from mlflow_grpc_client.describe import describe
+from mlflow_grpc_client import (
+    TLS,
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    PredictError,
+    TypedModel,
+    Unavailable,
+    __version__,
+    typed_json,
+)
+from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client.describe import Connection, describe
 from mlflow_grpc_client.options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
 from mlflow_grpc_client.wire import Model
 
@@ -44,22 +56,10 @@ def run(given: argparse.Namespace) -> int:
     try:
         _check(given)
         with _client(given) as client:
-            if given.health is not None:
-                status = client.health(
-                    given.health, timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout
-                )
-                return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
-            if given.list or given.describe is not None:
-                return _write("\n".join(_about_models(client, given)))
-            if given.proto or given.stream:
-                return _proto(client, given) if given.proto else _stream(client, given)
-            answer = client.predict_text(
-                _payload(given.payload),
-                content_type=given.content_type,
-                request_id=given.request_id,
-                model=given.model,
-            )
-            return _write(answer)
+            return _call(client, given)
+    except RecordRefused as error:
+        _complain(str(error))
+        return EXIT_REFUSED
     except PredictError as error:
         _complain(str(error))
         return _EXIT_CODES.get(type(error), EXIT_FAILED)
@@ -78,6 +78,26 @@ def _check(given: argparse.Namespace) -> None:
         raise ValueError("--descriptor-set and --output are for --proto: give that, too")
 
 
+def _call(client: Client, given: argparse.Namespace) -> int:
+    """Makes the call that the flags ask for, prints what comes, and returns the exit code; raises what fails."""
+    if given.health is not None:
+        timeout_s = HEALTH_TIMEOUT_S if given.timeout is None else given.timeout
+        status = client.health(given.health, timeout_s=timeout_s)
+        return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
+    if given.list or given.describe is not None:
+        return _write("\n".join(_about_models(client, given)))
+    if given.proto:
+        return _proto(client, given)
+    if given.stream:
+        return _stream(client, given) if given.payload in (None, "-") else _parts(client, given)
+    if given.typed:
+        return _write(_typed_answer(client, given))
+    answer = client.predict_text(
+        _payload(given.payload), content_type=given.content_type, request_id=given.request_id, model=given.model
+    )
+    return _write(answer)
+
+
 def _about_models(client: Client, given: argparse.Namespace) -> list[str]:
     """The lines for --list or --describe.
 
@@ -90,7 +110,8 @@ def _about_models(client: Client, given: argparse.Namespace) -> list[str]:
         return [_printable("  ".join(_summary(model))) for model in models]
     for model in models:
         if given.describe in (model.name, model.label):
-            return [_printable(line) for line in describe(model, given.address)]
+            connection = Connection(given.address, _tls(given))
+            return [_printable(line) for line in describe(model, connection, _contract_of(client, model))]
     raise ValueError(f"there is no model {given.describe}; there are: {', '.join(model.label for model in models)}")
 
 
@@ -108,34 +129,114 @@ def _proto(client: Client, given: argparse.Namespace) -> int:
     return 0
 
 
+def _contract_of(client: Client, model: Model) -> Contract | None:
+    """The types of a model; None if it has none, or the server does not tell them."""
+    try:
+        return client.model(model.label).contract()
+    except PredictError:
+        return None
+
+
 def _stream(client: Client, given: argparse.Namespace) -> int:
     """Sends a payload a line and writes an answer a line, in the same order; errors stand in their places.
 
     Raises:
-        ValueError: A payload is given beside, or a line cannot be sent.
+        ValueError: A line cannot be sent.
 
     """
-    if given.payload not in (None, "-"):
-        raise ValueError("--stream reads its payloads from stdin: give none")
     failed, lines = False, _Lines()
-    answers = client.stream_text(
-        lines,
-        content_type=given.content_type,
-        on_error="return",
-        timeout_s=given.timeout,
-        request_id=given.request_id,
-        model=given.model,
-    )
+    if given.typed:
+        model = _typed_model(client, given)
+        contract = model.contract()
+        records = (typed_json.record_in(line, contract) for line in lines)
+        answers = model.predict_many(records, on_error="return")
+    else:
+        answers = client.stream_text(
+            lines,
+            content_type=given.content_type,
+            on_error="return",
+            timeout_s=given.timeout,
+            request_id=given.request_id,
+            model=given.model,
+        )
     with answers:
         try:
             for answer in answers:
                 failed = failed or isinstance(answer, PredictError)
-                if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _one_line(answer)):
+                if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _line(answer, given)):
                     return code
-        except ValueError as error:  # Lines are drawn until one cannot be sent.
-            said = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error).partition("]: ")[2]
+        except (TypeError, ValueError) as error:  # Lines are drawn until one cannot be sent.
+            said = "it is not UTF-8" if isinstance(error, UnicodeError) else _without_place(str(error))
             raise ValueError(f"line {lines.number}: {said}") from None
     return EXIT_FAILED if failed else 0
+
+
+def _parts(client: Client, given: argparse.Namespace) -> int:
+    """Sends one payload and writes the parts of its answer, each on a line as soon as it is there."""
+    text = _payload(given.payload)
+    if given.typed:
+        model = _typed_model(client, given)
+        answers = _of_record(lambda rows, params: model.predict_stream(rows, params=params), text, model.contract())
+    else:
+        answers = client.predict_stream_text(
+            text,
+            content_type=given.content_type,
+            timeout_s=given.timeout,
+            request_id=given.request_id,
+            model=given.model,
+        )
+    with answers:
+        for answer in answers:
+            if code := _write(_line(answer, given)):
+                return code
+    return 0
+
+
+class RecordRefused(Exception):
+    """A record does not fit the model's types."""
+
+
+def _typed_model(client: Client, given: argparse.Namespace) -> TypedModel:
+    """The model that a typed call is for.
+
+    Raises:
+        ValueError: The payload is said to be in another format than JSON.
+
+    """
+    if given.content_type not in (None, "application/json"):
+        raise ValueError(f"--typed takes records in JSON, and --content-type is {given.content_type}")
+    return client.model(given.model or "", timeout_s=given.timeout, request_id=given.request_id)
+
+
+def _typed_answer(client: Client, given: argparse.Namespace) -> str:
+    """The answer to a record or to rows, as JSON; see `_typed_model` and `_of_record` for the errors."""
+    model = _typed_model(client, given)
+    contract = model.contract()
+    text = _payload(given.payload)
+    return typed_json.written(_of_record(lambda rows, params: model.predict(rows, params=params), text, contract))
+
+
+def _of_record(call: Callable[[Any, dict[str, Any] | None], Any], text: str, contract: Contract) -> Any:
+    """What a call gives of the record or the rows in a text, and of the params beside them.
+
+    Raises:
+        RecordRefused: They do not fit.
+
+    """
+    try:
+        return call(*typed_json.given_in(text, contract))
+    except (TypeError, ValueError) as error:
+        raise RecordRefused(str(error)) from None
+
+
+def _without_place(text: str) -> str:
+    """The words about a record of a stream without its place, which for a line is another."""
+    return re.sub(r"^\[\d+\]: ", "", text)
+
+
+def _line(answer: Any, given: argparse.Namespace) -> str:
+    """An answer of a stream as a line."""
+    return typed_json.written(answer) if given.typed else _one_line(answer)
 
 
 class _Lines:
@@ -175,12 +276,16 @@ def _summary(model: Model) -> list[str]:
 
 
 def _client(given: argparse.Namespace) -> Client:
-    tls = TLS(given.tls_ca, given.tls_cert, given.tls_key, given.tls_server_name)
     return Client(
         given.address,
         timeout_s=DEFAULT_TIMEOUT_S if given.timeout is None else given.timeout,
-        tls=tls if given.tls or tls != TLS() else None,
+        tls=_tls(given),
     )
+
+
+def _tls(given: argparse.Namespace) -> TLS | None:
+    tls = TLS(given.tls_ca, given.tls_cert, given.tls_key, given.tls_server_name)
+    return tls if given.tls or tls != TLS() else None
 
 
 def _payload(argument: str | None) -> str:
@@ -246,7 +351,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("payload", nargs="?", help="the payload; @FILE reads a file, - or nothing reads stdin")
-    add("-a", "--address", default="localhost:50051", help="host:port of the server (%(default)s)")
+    add(
+        "-a",
+        "--address",
+        default="localhost:50051",
+        help="host:port of the server (%(default)s), or grpcs://host:port; several with commas between",
+    )
     add("-m", "--model", metavar="NAME", help="which of several models: its name, or name/version")
     add(
         "-t",
@@ -259,12 +369,19 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--stream",
         action="store_true",
-        help="send a payload for each line of stdin that is not blank and print an answer for each",
+        help="with a payload: print the parts of its answer, each when it is there; without: send a payload for each "
+        "line of stdin that is not blank and print an answer for each",
+    )
+    add(
+        "--typed",
+        action="store_true",
+        help="call the model in its own types: the payload is a record in JSON, or a list of records, and so is the "
+        "answer",
     )
     add("--content-type", metavar="TYPE", help="format of the payload: application/json (the default) or text/csv")
     add("--request-id", metavar="ID", help="the id under which the server logs the call")
     add("--list", action="store_true", help="print the models of the server instead of predicting")
-    add("--describe", metavar="NAME", help="print what a model takes and gives, and a call to paste")
+    add("--describe", metavar="NAME", help="print what a model takes and gives, and calls to paste")
     add("--proto", action="store_true", help="write the .proto file of the server's typed RPCs instead of predicting")
     add("--descriptor-set", action="store_true", help="with --proto: a serialised FileDescriptorSet in place of text")
     add("-o", "--output", default="-", metavar="FILE", help="with --proto: where to; - is stdout (%(default)s)")

@@ -24,7 +24,7 @@ from mlflow_grpc_client.payloads import to_json
 from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import Answers, Requests
 from mlflow_grpc_client.typed import Steps, TypedModel
-from mlflow_grpc_client.wire import Model
+from mlflow_grpc_client.wire import Models
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
@@ -117,14 +117,14 @@ class Client(BaseClient):
         status: str = self._make(self._health_call(service, timeout_s))
         return status
 
-    def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> list[Model]:
+    def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Models:
         """The models of the server, whatever became of them. Not tried again.
 
         Raises:
             PredictError: No server answers, or it does not tell its models (UNIMPLEMENTED).
 
         """
-        found: list[Model] = self._make(self._models_call(timeout_s))
+        found: Models = self._make(self._models_call(timeout_s))
         return found
 
     def proto_file(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> ProtoFile:
@@ -206,6 +206,12 @@ class Client(BaseClient):
         Arguments and errors as of `predict`; without `timeout_s` there is no deadline.
         """
         return self._start(self._parts_stream(data, params, options))
+
+    def predict_stream_text(
+        self, text: str, *, content_type: str | None = None, **options: Unpack[CallOptions]
+    ) -> Answers:
+        """As `predict_stream`, with a payload that is sent as it is, and the server's texts as they are."""
+        return self._start(self._text_parts(text, content_type, str, options))
 
     def _run(self, steps: Steps, until: float) -> Any:
         """Does what the steps say, one after the other and up to a deadline, and gives what comes of them."""

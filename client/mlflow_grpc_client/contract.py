@@ -129,6 +129,15 @@ class Field:
         return self.type.content.takes_dicts
 
 
+def kind_name(each: Field) -> str:
+    """What values a field has, in words."""
+    kind = each.type.kind
+    if kind is Kind.BOX:
+        return kind_name(each.type.content)
+    name = " | ".join(each.type.numbers) if kind is Kind.WORD else kind.name.lower()
+    return {Form.ONE: name, Form.LIST: f"list of {name}", Form.MAP: f"map of {name}"}[each.form]
+
+
 @dataclass(eq=False, slots=True)
 class Record:
     """The fields of a message, by name. Filled after it was made, since it may hold itself."""

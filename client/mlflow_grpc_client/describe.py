@@ -1,21 +1,66 @@
-"""A model in words: what it takes and gives, and a call to paste.
+"""A model in words: what it takes and gives, and calls to paste.
 
-Rule of this module: it reads JSON Schemas for people. It leaves out what does not fit on a line.
+Rule of this module: it reads JSON Schemas for people. It leaves out what does not fit on a line, and a call that could
+not be pasted.
 """
 
-import base64
 import json
-import keyword
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from mlflow_grpc_client.contract import SERVICE
+from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client.options import TLS
+from mlflow_grpc_client.pasting import example_in
 from mlflow_grpc_client.wire import Model
 
+_MOST_BYTES = 100_000
+"""Of an example on a command line: an argument has 128 KiB at the most (Linux, MAX_ARG_STRLEN)."""
 
-def describe(model: Model, address: str) -> Iterator[str]:
-    """The lines about a model; the call goes to `address`."""
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How the calls to paste reach the server."""
+
+    address: str
+    tls: TLS | None = None
+
+    @property
+    def flags(self) -> list[str]:
+        """Of the command."""
+        flags = ["-a", self.address]
+        if self.tls is not None and self.tls != TLS():
+            for name in ("ca", "cert", "key", "server_name"):
+                if value := getattr(self.tls, name):
+                    flags += [f"--tls-{name.replace('_', '-')}", str(value)]
+        elif self.tls is not None and not self.address.lower().startswith("grpcs://"):
+            flags.append("--tls")
+        return flags
+
+    @property
+    def source(self) -> str:
+        """A client in Python."""
+        if self.tls is None or (self.tls == TLS() and self.address.lower().startswith("grpcs://")):
+            return f"Client({self.address!r})"
+        given = [
+            f"{name}={str(value)!r}"
+            for name in ("ca", "cert", "key", "server_name")
+            if (value := getattr(self.tls, name))
+        ]
+        tls = f"TLS({', '.join(given)})" if given else "True"
+        return f"Client({self.address!r}, tls={tls})"
+
+
+def describe(model: Model, connection: Connection, contract: Contract | None = None) -> Iterator[str]:
+    """The lines about a model.
+
+    Args:
+        model: As the server tells of it.
+        connection: Where the calls to paste go.
+        contract: Its types, if it has typed calls.
+
+    """
     yield (
         f"{model.label} ({', '.join(model.flavors)}): {model.state}"
         if model.flavors
@@ -32,12 +77,36 @@ def describe(model: Model, address: str) -> Iterator[str]:
             yield from _fields(schema)
     if model.rpcs:
         yield f"called by: {', '.join(model.rpcs)}"
-    if model.example:
-        command = ["mlflow-grpc-predict", "-a", address, "-m", model.label, _compact(model.example)]
-        yield f"example: {shlex.join(command)}"
-        typed = _typed_call(model)
-        if typed:
-            yield f"in Python: {typed}"
+    yield from _calls(model, connection, contract)
+
+
+def _calls(model: Model, connection: Connection, contract: Contract | None) -> Iterator[str]:
+    """Calls to paste, as far as the model has an example: into a shell, and into Python."""
+    if not model.example:
+        return
+    command = ["mlflow-grpc-predict", *connection.flags, "-m", model.label]
+    yield from _command("example", [*command, _compact(model.example)])
+    found = example_in(model.example, contract) if contract is not None else None
+    if found is None:
+        return
+    yield from _command("typed", [*command, "--typed", found.payload])
+    call = f"client.model({model.label!r}).predict({found.arguments})"
+    client = connection.source
+    yield from ["in Python:", ""]
+    if "datetime." in found.arguments:
+        yield from ["import datetime", ""]
+    yield f"from mlflow_grpc_client import {'TLS, Client' if 'TLS(' in client else 'Client'}"
+    yield ""
+    yield f"with {client} as client:"
+    yield f"    print({call})"
+
+
+def _command(title: str, words: list[str]) -> Iterator[str]:
+    size = len(words[-1].encode())
+    if size <= _MOST_BYTES:
+        yield f"{title}: {shlex.join(words)}"
+    else:
+        yield f"{title}: none to paste, its payload has {size} bytes"
 
 
 def _compact(example: str) -> str:
@@ -46,53 +115,20 @@ def _compact(example: str) -> str:
         payload = json.loads(example)
     except ValueError:
         return example
+    payload = _first_row(payload)
     compact = json.dumps(payload, ensure_ascii=False)
     return compact if compact.isprintable() else json.dumps(payload)
 
 
-def _typed_call(model: Model) -> str:
-    """The example as a call of the model in its own types; empty if it has none, or the example is no such record."""
-    if not any(path.startswith(f"/{SERVICE}/") and path.endswith("_predict") for path in model.rpcs):
-        return ""
-    try:
-        record = _record(json.loads(model.example), model.input_schema)
-    except ValueError:  # A payload need not be JSON.
-        record = None
-    if record is None:
-        return ""
-    arguments = [f"{name}={value!r}" for name, value in record.items()]
-    if any(not name.isidentifier() or keyword.iskeyword(name) or name == "params" for name in record):
-        arguments = [repr(record)]
-    return f"client.model({model.label!r}).predict({', '.join(arguments)})"
-
-
-def _record(payload: Any, schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The first record of a payload; None if it has none."""
-    fields: dict[str, Any] = schema.get("properties", {})
-    record: Any
+def _first_row(payload: Any) -> Any:
+    """A payload with the first of its rows, if it is a table."""
     match payload:
-        case {"dataframe_split": {"columns": columns, "data": [[*values], *_]}}:
-            record = dict(zip(columns, values, strict=True))
-        case {"dataframe_split": {"data": [[value], *_]}} | {"inputs": [value, *_]} if len(fields) <= 1:
-            record = {"value": value}
-        case {"dataframe_split": {"data": [[*values], *_]}}:
-            record = {f"column_{place}": value for place, value in enumerate(values)}
-        case {"dataframe_records": [dict(found), *_]}:
-            record = found
-        case {"inputs": dict(found)} if fields:
-            record = {name: values[0] for name, values in found.items() if isinstance(values, list) and values}
-        case dict(found) if found.keys() <= fields.keys():
-            record = found
-        case _:
-            return None
-    return {name: _value(value, fields.get(name, {})) for name, value in record.items()}
-
-
-def _value(value: Any, schema: dict[str, Any]) -> Any:
-    """A value with bytes where JSON has a text for them."""
-    if isinstance(value, str) and "base64" in (schema.get("contentEncoding"), schema.get("format")):
-        return base64.b64decode(value)
-    return value.encode() if isinstance(value, str) and schema.get("format") == "binary" else value
+        case {"dataframe_split": {"data": [first, *_], **split}, **others}:
+            kept = {name: value for name, value in split.items() if name != "index"}
+            return {**others, "dataframe_split": {**kept, "data": [first]}}
+        case {"dataframe_records": [first, *_], **others}:
+            return {**others, "dataframe_records": [first]}
+    return payload
 
 
 def _fields(schema: dict[str, Any]) -> Iterator[str]:
@@ -109,6 +145,12 @@ def _fields(schema: dict[str, Any]) -> Iterator[str]:
             said.append("optional" if default is None else f"default {json.dumps(default)}")
         line = f"  {name}: {', '.join(said)}"
         yield f"{line}  {each['description']}" if each.get("description") else line
+
+
+def field_rows(schema: dict[str, Any]) -> list[tuple[str, str]]:
+    """The fields of a schema, each with its type."""
+    lines = [line.strip() for line in _fields(schema)]
+    return [(name, rest) if rest else ("", name) for name, _, rest in (line.partition(": ") for line in lines)]
 
 
 def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:

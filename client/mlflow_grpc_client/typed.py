@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc_client import columns, options, typed_reader, typed_writer
+from mlflow_grpc_client import columns, html, options, typed_reader, typed_writer
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
-from mlflow_grpc_client.contract import Contract, Rpc
+from mlflow_grpc_client.contract import Contract, Rpc, kind_name
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
 from mlflow_grpc_client.payloads import kind_of, library
 from mlflow_grpc_client.wire import CONTRACT_KEY
@@ -56,6 +56,21 @@ class BaseTypedModel:
         self._timeout_s = default_timeout_s if timeout_s is None else timeout_s
         self._request_id = request_id or ""
         self._metadata = options.call_metadata(None, request_id, None, metadata)
+        self._known: Contract | None = None
+        """The last one that was used, to be shown."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or '(the default)'}>"
+
+    def _repr_html_(self) -> str:
+        rpcs = self._known.rpcs if self._known is not None else {}
+        title = f"{type(self).__name__} {self.name or '(the default)'}"
+        if "predict" not in rpcs:
+            return html.facts(title, {"types": "asked for at the first call"})
+        return html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
+            f"<i>{name}</i>{html.table((), [(each.label, kind_name(each)) for each in record.fields.values()])}"
+            for name, record in (("input", rpcs["predict"].request), ("output", rpcs["predict"].response))
+        )
 
     def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
         return Call(method, request, read, self._timeout_s, self._metadata)
@@ -72,6 +87,10 @@ class BaseTypedModel:
         known = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
         return (*self._metadata, *known)
 
+    def _knowing(self) -> Steps:
+        self._known = yield self._learn()
+        return self._known
+
     def _contract_now(self) -> Steps:
         """The contract for a stream, which cannot be begun again: so it is asked whether it still holds."""
         contract = yield self._learn()
@@ -80,6 +99,7 @@ class BaseTypedModel:
     def _predicting(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
         given = _given(rows, fields)
         contract: Contract = yield self._learn()
+        self._known = contract
         try:
             call = self._predict_call(contract, given, params)
             return (yield call) if call else []
@@ -220,6 +240,16 @@ class TypedModel(BaseTypedModel):
         super().__init__(**given)
         self._run = run
         self._start = start
+
+    def contract(self) -> Contract:
+        """What the model takes and gives, which the server is asked for if it is not known yet.
+
+        Raises:
+            PredictError: There is no such model, it has no types, or no server answers.
+
+        """
+        found: Contract = self._run(self._knowing(), self._until())
+        return found
 
     def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
         """The model's answer to one record, or the list of its answers to rows.

@@ -140,6 +140,33 @@ class Model:
         """What a call names it by: `name`, or `name/version`."""
         return f"{self.name}/{self.version}" if self.version else self.name
 
+    def _repr_html_(self) -> str:
+        from mlflow_grpc_client import describe, html
+
+        said = {
+            "state": self.state,
+            "error": self.error,
+            "flavors": ", ".join(self.flavors),
+            "description": self.description,
+            "uri": self.uri,
+        }
+        schemas = {"input": self.input_schema, "params": self.params_schema, "output": self.output_schema}
+        tables = [
+            f"<i>{name}</i>{html.table((), describe.field_rows(schema))}" for name, schema in schemas.items() if schema
+        ]
+        return html.facts(self.label, said) + "".join(tables)
+
+
+class Models(list[Model]):
+    """The models of a server: a list, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        from mlflow_grpc_client import html
+
+        heads = ("model", "state", "flavors", "description")
+        rows = [(each.label, each.state, ", ".join(each.flavors), each.error or each.description) for each in self]
+        return html.table(heads, rows)
+
 
 def list_models_bytes() -> bytes:
     """A ListModelsRequest for all models."""
@@ -164,14 +191,14 @@ def model_message(data: bytes) -> Any:
     return _Model.FromString(data)
 
 
-def models(data: bytes) -> list[Model]:
+def models(data: bytes) -> Models:
     """The models in a ListModelsResponse.
 
     Raises:
         DecodeError: It is none.
 
     """
-    return [_model(message) for message in _ListResponse.FromString(data).models]
+    return Models(_model(message) for message in _ListResponse.FromString(data).models)
 
 
 def _model(message: Any) -> Model:

@@ -46,7 +46,7 @@ def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hi
         output=_texts(signature.get("outputs"), contract.outputs),
         params=_texts(signature.get("params"), contract.params),
         deterministic=_is_deterministic(metadata.metadata),
-        example=payload or _made_up(contract.inputs),
+        example=payload or _made_up(contract.inputs, is_hinted=item_hint is not None),
         logged_example=payload,
     )
 
@@ -75,7 +75,7 @@ def _texts(mlflow_json: str | None, part: Record | Tensor | None) -> SchemaTexts
     return SchemaTexts(mlflow_json or "", json_schema.text_of(json_schema.schema_of(part)) if part is not None else "")
 
 
-def _made_up(inputs: Record | Tensor | None) -> str:
+def _made_up(inputs: Record | Tensor | None, *, is_hinted: bool) -> str:
     if inputs is None:
         return ""
     example = example_of(json_schema.schema_of(inputs))
@@ -84,4 +84,4 @@ def _made_up(inputs: Record | Tensor | None) -> str:
     if all(each.name for each in inputs.fields):
         return json.dumps({"dataframe_records": [example]})
     values = list(example.values())
-    return json.dumps({"inputs": values} if len(values) == 1 else {"dataframe_split": {"data": [values]}})
+    return json.dumps({"inputs": values} if is_hinted else {"dataframe_split": {"data": [values]}})

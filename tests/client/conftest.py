@@ -99,6 +99,9 @@ class Blocking:
     def predict_stream(self, *args: Any, **more: Any) -> BlockingAnswers:
         return BlockingAnswers(self.run, self.client.predict_stream(*args, **more))
 
+    def predict_stream_text(self, *args: Any, **more: Any) -> BlockingAnswers:
+        return BlockingAnswers(self.run, self.client.predict_stream_text(*args, **more))
+
     def predict(self, *args: Any, **more: Any) -> Any:
         return self.run(self.client.predict(*args, **more))
 

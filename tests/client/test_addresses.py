@@ -72,7 +72,7 @@ def web() -> Iterator[str]:
         thread.join(10)
 
 
-def error_of(address: str, **options: object) -> str:
+def error_of(address: str | list[str], **options: object) -> str:
     with Client(address, timeout_s=20, **options) as client, pytest.raises(PredictError) as caught:  # type: ignore[arg-type]
         client.predict({"inputs": [1]})
     return str(caught.value)
@@ -240,8 +240,8 @@ def test_the_asyncio_client_says_the_same(certificates):
     """Both clients share the words."""
     address = f"127.0.0.1:{free_port()}"
 
-    async def call(**options: TLS) -> None:
-        async with AsyncClient(address, timeout_s=20, **options) as client:
+    async def call(tls: TLS | None = None) -> None:
+        async with AsyncClient(address, timeout_s=20, tls=tls) as client:
             await client.predict({"inputs": [1]})
 
     async def stream() -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -23,14 +23,16 @@ from tests.support.servers import InProcess, free_port, serving
 pytestmark = pytest.mark.usefixtures("hasty")
 
 
+def answering(number: int) -> Callable[[str], str]:
+    return lambda text: str(number)
+
+
 @contextlib.contextmanager
 def servers(count: int, **settings: Any) -> Iterator[list[InProcess]]:
     """Servers each of which answers with its number."""
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(
-                serving(FunctionModel(lambda text, number=number: f"{number}"), PlainCodec(), **settings)
-            )
+            stack.enter_context(serving(FunctionModel(answering(number)), PlainCodec(), **settings))
             for number in range(count)
         ]
 
@@ -178,7 +180,12 @@ def test_a_look_up_that_fails_keeps_what_was_found(monkeypatch):
     """The addresses of before stay."""
     resolver(monkeypatch, {"a.example": ["127.0.0.1"]})
     made: list[str] = []
-    held = Channels(target_of("a.example:1,a.example:2"), lambda name: made.append(name) or object(), lambda _: None)
+
+    def make(name: str) -> object:
+        made.append(name)
+        return object()
+
+    held = Channels(target_of("a.example:1,a.example:2"), make, lambda _: None)
     held.look_up()
     channel = held.take()
     resolver(monkeypatch, {})
@@ -262,7 +269,12 @@ def test_interceptors_of_the_other_kind():
 def test_metadata_of_all_calls(make, bare):
     """Predictions, streams, health, models and typed calls have it; what a call is given itself goes first."""
     seen: list[dict[str, Any]] = []
-    bare.behaviour = lambda data, context: seen.append(dict(context.invocation_metadata())) or data
+
+    def behave(data: bytes, context: Any) -> bytes:
+        seen.append(dict(context.invocation_metadata()))
+        return data
+
+    bare.behaviour = behave
     client = make(bare.address, metadata={"authorization": "Bearer x", "mlflow-model": "a", "key-bin": b"\xff"})
     client.predict_text("x")
     client.predict_text("x", model="b", metadata={"authorization": "Bearer y"})

@@ -5,12 +5,11 @@ import json
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 
 import grpc
 import pytest
 from mlflow_grpc_client import AsyncClient, Client, Model, ModelError, PredictError
-from mlflow_grpc_client.describe import describe
+from mlflow_grpc_client.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.loading import Loaded
@@ -119,13 +118,13 @@ def test_the_command_lists_and_describes(described):
     lines = out.splitlines()
     assert "  a: number" in lines
     assert '  label: string, default "x"' in lines
-    assert "in Python: client.model('params/2').predict(a=1.0)" in lines
+    assert "    print(client.model('params/2').predict(a=1.0))" in lines
     code, out, _ = run_command("-a", described, "--describe", "echo/1.2.0")
     lines = out.splitlines()
     assert '  size: "small" | "large", default "small"' in lines
     assert "  parts: list of Part, default []" in lines
     assert "  seen: date-time or null, optional" in lines
-    assert "in Python: client.model('echo/1.2.0').predict(name='text', born='2020-02-29')" in lines
+    assert "    print(client.model('echo/1.2.0').predict(name='text', born='2020-02-29'))" in lines
     (pasted,) = (shlex.split(line.removeprefix("example: ")) for line in lines if line.startswith("example: "))
     code, out, _ = run_command(*pasted[1:])
     assert (code, json.loads(out)["name"]) == (0, "text")
@@ -140,32 +139,6 @@ def test_a_server_that_tells_no_models(bare):
         client.models()
 
 
-def test_the_typed_example_can_be_pasted(tmp_path):
-    """For every kind of model it is a call that the model takes, also where names are no identifiers."""
-    names = [
-        "every_column",
-        "unnamed",
-        "unnamed_one",
-        "structures",
-        "nested",
-        "tensor",
-        "tensor_ints",
-        "tensors",
-        "chat",
-    ]
-    for name in names:
-        zoo.save(name, tmp_path / name)
-    classes = [f"tests.support.newer_models.{name}" for name in ("Mirror", "Echo", "OldStyle")]
-    models = [
-        *(ModelConfig(uri=str(tmp_path / name), name=name, endpoint=True) for name in names),
-        *(ModelConfig(class_path=each, endpoint=True) for each in classes),
-    ]
-    with serving_models([(each, None) for each in models]) as running, Client(running.address) as client:
-        for model in client.models():
-            (line,) = (line for line in describe(model, running.address) if line.startswith("in Python: "))
-            assert eval(line.removeprefix("in Python: "), {"client": client}), model.name  # noqa: S307
-
-
 @pytest.mark.parametrize(
     "example", ['{\n  "name": "é",\n\t"born": "2020-02-29"\n}', '{"name": "\u200b\x85 \'", "n": 1.0}']
 )
@@ -175,24 +148,8 @@ def test_an_example_of_several_lines_can_be_pasted(example):
         *("m", "", "READY", "", "", "", (), "", "", "", {}, {}, {}), batched=False, batching_reason="",
         deterministic=None, rpcs=(), example=example,
     )  # fmt: skip
-    (line,) = (line for line in describe(model, "there:1") if line.startswith("example: "))
+    (line,) = (line for line in describe(model, Connection("there:1")) if line.startswith("example: "))
     assert line.isprintable()
     command = f"printf %s {line.removeprefix('example: mlflow-grpc-predict -a there:1 -m m ')}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
     assert json.loads(done.stdout) == json.loads(example)
-
-
-def test_a_typed_example_with_names_that_are_no_identifiers():
-    """Is a dict; one that has no typed call, or whose payload is no record, has none."""
-    echo = ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True)
-    with serving_models([(echo, None)]) as running, Client(running.address) as client:
-        (model,) = client.models()
-    lines = [
-        [line for line in describe(replace(model, **changes), "") if line.startswith("in Python")]
-        for changes in (
-            {"example": '{"dataframe_split": {"columns": ["a (cm)", "class"], "data": [[1.5, "x"]]}}'},
-            {"example": "a,b\n1,2\n"},
-            {"example": "[1]", "rpcs": ("/MLflow/predict",)},
-        )
-    ]
-    assert lines == [["in Python: client.model('echo/1.2.0').predict({'a (cm)': 1.5, 'class': 'x'})"], [], []]

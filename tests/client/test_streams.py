@@ -483,7 +483,7 @@ def test_a_stream_can_be_shared(address):
     assert sorted(asyncio.run(main())) == sorted(texts)
 
 
-def run_command(*arguments, lines):
+def run_command(*arguments, lines=b""):
     whole = [sys.executable, "-m", "mlflow_grpc_client", *arguments]
     done = subprocess.run(whole, input=lines, capture_output=True, timeout=60, check=False)
     return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
@@ -513,8 +513,6 @@ def test_the_command(address):
     assert run_command(*arguments, lines=good) == (0, [expected], "")
     assert run_command(*arguments, lines=b"") == (0, [], "")
     assert run_command(*arguments, lines=good + b"\n\xff\n") == (2, [expected], "error: line 2: it is not UTF-8\n")
-    code, out, error = run_command(*arguments, "payload", lines=b"")
-    assert (code, out, error) == (2, [], "error: --stream reads its payloads from stdin: give none\n")
 
 
 def test_a_line_that_is_too_large(address):
@@ -552,3 +550,47 @@ def test_the_command_answers_as_lines_come(address):
             assert running.stdout.readline().strip() == line.strip()
         running.send_signal(signal.SIGINT)
         assert (running.wait(30), running.stderr.read()) == (130, b"")
+
+
+def test_the_command_writes_the_parts_of_one_answer(address, tmp_path):
+    """With a payload --stream is one call, whose parts are lines; JSON and typed."""
+    payload = '{"text": "one two raise"}'
+    code, out, error = run_command("-a", address, "-m", "words", "--stream", '{"text": "one two"}')
+    assert (code, [json.loads(line) for line in out], error) == (0, [{"text": "one"}, {"text": "two"}], "")
+    (tmp_path / "payload.json").write_text('{"text": "one two"}')
+    code, out, error = run_command("-a", address, "-m", "words", "--stream", "--typed", f"@{tmp_path / 'payload.json'}")
+    assert (code, [json.loads(line) for line in out], error) == (0, [{"text": "one"}, {"text": "two"}], "")
+    for typed in ([], ["--typed"]):
+        code, out, error = run_command("-a", address, "-m", "words", "--stream", *typed, payload)
+        assert (code, len(out)) == (1, 2)
+        assert error.startswith("error: INTERNAL: The model raised an exception")
+        code, out, error = run_command("-a", address, "-m", "numbers", "--stream", *typed, '{"a": 1, "b": 0.5}')
+        assert (code, out) == (1, [])
+        assert "UNIMPLEMENTED" in error
+
+
+def test_the_command_streams_typed_records(address):
+    """A record a line; what a record lacks is told in its place, and one that cannot be sent ends the stream."""
+    lines = b'{"a": 1, "b": 0.5}\n\n{"b": 0.5}\n{"a": 3, "b": 0.5}\n'
+    code, out, error = run_command("-a", address, "-m", "numbers", "--stream", "--typed", lines=lines)
+    with Client(address) as client:
+        expected = client.model("numbers").predict(a=1, b=0.5)
+    assert (code, error) == (1, "")
+    assert in_any_order(json.loads(out[0])) == in_any_order(expected)
+    assert json.loads(out[1])["error"]["violations"][0]["field"] == "a"
+    assert len(out) == 3
+    for line, said in (
+        (b'{"a": "x", "b": 1}', "a: str is not a whole number"),
+        (b"a=1", "a typed call takes a record"),
+    ):
+        code, out, error = run_command(
+            "-a", address, "-m", "numbers", "--stream", "--typed", lines=b'{"a": 1, "b": 1}\n\n' + line
+        )
+        assert (code, len(out)) == (2, 1)
+        assert error.startswith(f"error: line 3: {said}")
+
+
+def test_parts_as_texts(make, address):
+    """`predict_stream_text` gives them as the server wrote them."""
+    with make(address).predict_stream_text('{"text": "one two"}', model="words") as answers:
+        assert [json.loads(part) for part in answers] == [{"text": "one"}, {"text": "two"}]

@@ -11,7 +11,7 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow_grpc_client import Client, PredictError
-from mlflow_grpc_client.describe import describe
+from mlflow_grpc_client.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading, trial
@@ -123,8 +123,8 @@ def offered(folder, name, **more):
         (model,) = client.models()
         rpcs = [path.rpartition(f"/{name}_")[2] for path in model.rpcs if f"/{name}_" in path]
         assert json.loads(call('{"dataframe_records": [{"n": 3}]}'))
-        printed = [line for line in describe(model, running.address) if line.startswith("in Python: ")]
-        assert bool(printed) == ("predict" in rpcs)
+        contract = client.model(name).contract() if rpcs else None
+        assert ("in Python:" in describe(model, Connection(running.address), contract)) == ("predict" in rpcs)
         if not rpcs:
             with pytest.raises(PredictError, match="UNIMPLEMENTED"):
                 client.model(name).predict(n=3)

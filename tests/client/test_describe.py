@@ -1,0 +1,219 @@
+"""What `--describe` prints to paste: each of its calls is run, for many signatures and examples."""
+
+import contextlib
+import datetime
+import io
+import shlex
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from mlflow.pyfunc import save_model
+from mlflow.pyfunc.model import PythonModel
+from mlflow_grpc_client import TLS, Client
+from mlflow_grpc_client.cli import EXIT_USAGE, main
+from mlflow_grpc_client.describe import Connection, describe
+
+from mlflow_grpc.config import ModelConfig
+from tests.support import zoo
+from tests.support.servers import serving_models
+
+NAMES = [
+    *("numbers", "every_column", "optional", "one_string", "one_boolean", "unnamed", "unnamed_one", "structures", "nested"),
+    *("tensor", "tensor_ints", "tensors", "tensor_named", "params", "chat", "prompt", "hint_str", "hint_bytes", "hint_dict"),
+    *("hint_datetime", "hint_person", "hint_list_of_people", "hint_any", "unnamed_binary", "unnamed_datetime", "unnamed_list"),
+    *("unnamed_object", "unnamed_map", "part", "param_object", "within", "nested_bytes"),
+]  # fmt: skip
+NO_TYPED_CALL = {"within", "nested_bytes"}
+"""Their examples have no field."""
+
+FRAMES = {
+    "census": pd.DataFrame(
+        {
+            "age": [39, 50],
+            "income": [float("nan"), 1.5],
+            "job": [None, "clerk"],
+            "since": [pd.Timestamp("2020-02-29"), pd.Timestamp("2021-01-01 12:00:00.5")],
+            "until": [pd.NaT, pd.Timestamp("2021-01-01")],
+            "is member": [True, False],
+        }
+    ),
+    "infinite": pd.DataFrame({"class": [float("-inf")], "x": [float("inf")]}),
+    "nanoseconds": pd.DataFrame({"at": pd.to_datetime(["2020-02-29T12:00:00.123456789"])}),
+    "wide": pd.DataFrame(np.arange(30_000.0).reshape(300, 100), columns=[f"c{place}" for place in range(100)]),
+    "images": pd.DataFrame({"image": [b"\xff\x00" * 60], "n": [1]}),
+    "lists": pd.DataFrame({"values": [[1.0, float("nan")], [2.0]]}),
+    "array": np.array([[1.0, np.nan], [3.0, 4.0]]),
+}
+
+
+class Count(PythonModel):
+    """Answers with a number a row."""
+
+    def predict(self, context, model_input, params=None):
+        return list(range(len(model_input)))
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("models")
+    for name in NAMES:
+        zoo.save(name, folder / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's, about integers that may be missing.
+        for name, frame in FRAMES.items():
+            signature = infer_signature(frame)
+            save_model(
+                folder / name, python_model=Count(), input_example=frame, signature=signature, pip_requirements=[]
+            )
+        params = {"top_k": 3, "since": datetime.datetime(2020, 1, 1)}
+        example = (FRAMES["infinite"], params)
+        save_model(folder / "with_params", python_model=Count(), input_example=example, pip_requirements=[])
+    models = [
+        *(ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in (*NAMES, *FRAMES, "with_params")),
+        *(ModelConfig(class_path=f"tests.support.newer_models.{name}", endpoint=True) for name in ("Mirror", "Echo")),
+    ]
+    with serving_models([(each, None) for each in models]) as running:
+        yield running.address
+
+
+def described(address: str, name: str) -> list[str]:
+    """The lines of the command."""
+    return run(["-a", address, "--describe", name]).splitlines()
+
+
+def run(arguments: list[str]) -> str:
+    """What the command prints, if it ends well."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0, arguments
+    out.seek(0)
+    return out.read()
+
+
+@pytest.fixture(autouse=True)
+def _grpc_may_speak(monkeypatch):
+    """The command moves stderr to silence gRPC, in the process of the tests too."""
+    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FRAMES, "with_params", "mirror", "echo"])
+def test_each_call_can_be_pasted(address, name):
+    """Into a shell, as JSON and typed, and into Python, where the typed call gives what it gives there."""
+    lines = described(address, name)
+    shell = {line.partition(": ")[0]: line.partition(": ")[2] for line in lines if ": mlflow-grpc-predict " in line}
+    assert set(shell) == ({"example"} if name in NO_TYPED_CALL else {"example", "typed"})
+    answers = {title: run(shlex.split(command)[1:]) for title, command in shell.items()}
+    assert all(answers.values())
+    if "in Python:" in lines:
+        program = "\n".join(lines[lines.index("in Python:") + 1 :])
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(program, name, "exec"), {})  # noqa: S102
+        assert printed.getvalue()
+    assert ("in Python:" in lines) is (name not in NO_TYPED_CALL)
+
+
+def test_values_keep_their_types(address):
+    """A NaN has no literal, a point in time is a datetime, bytes are bytes, and what is missing is left out."""
+    (call,) = (line for line in described(address, "census") if line.startswith("    print("))
+    assert call == (
+        "    print(client.model('census').predict({'age': 39, 'income': float(\"nan\"), 'since': datetime.datetime(2020, 2, "
+        "29, 0, 0), 'is member': True}))"
+    )
+    (call,) = (line for line in described(address, "nanoseconds") if line.startswith("    print("))
+    assert "at='2020-02-29T12:00:00.123456789'" in call
+    (call,) = (line for line in described(address, "images") if line.startswith("    print("))
+    assert r"image=b'\xff\x00\xff\x00" in call
+
+
+def test_the_connection_is_part_of_the_call(address):
+    """TLS and its files are in the command and in the program."""
+    with Client(address) as client:
+        model = client.models()[0]
+        contract = client.model(model.label).contract()
+    for connection, flags, source in (
+        (Connection("a:1"), "-a a:1 -m", "with Client('a:1') as client:"),
+        (Connection("a:1", TLS()), "-a a:1 --tls -m", "with Client('a:1', tls=True) as client:"),
+        (Connection("grpcs://a:1", TLS()), "-a grpcs://a:1 -m", "with Client('grpcs://a:1') as client:"),
+        (
+            Connection("a:1", TLS("ca.pem", server_name="b")),
+            "-a a:1 --tls-ca ca.pem --tls-server-name b -m",
+            "with Client('a:1', tls=TLS(ca='ca.pem', server_name='b')) as client:",
+        ),
+    ):
+        lines = list(describe(model, connection, contract))
+        assert any(line.startswith(f"example: mlflow-grpc-predict {flags} ") for line in lines)
+        assert source in lines
+        assert ("from mlflow_grpc_client import TLS, Client" in lines) is ("TLS(" in source)
+
+
+def test_what_is_too_long_for_a_command_line(address):
+    """Is not printed, and its size is; of a table the first row is enough."""
+    with Client(address) as client:
+        model = next(each for each in client.models() if each.name == "prompt")
+    long = replace(model, example='{"prompt": "' + "x" * 200_000 + '"}')
+    assert "example: none to paste, its payload has 200014 bytes" in list(describe(long, Connection("a:1")))
+    (line,) = (line for line in described(address, "wide") if line.startswith("example: "))
+    assert line.endswith("98.0, 99.0]]}}'")
+
+
+def typed(address: str, *arguments: str) -> str:
+    return run(["-a", address, "--typed", *arguments])
+
+
+def test_typed_calls(address, tmp_path):
+    """A record, rows, a payload in a format of MLflow's, and params beside them."""
+    assert typed(address, "-m", "census", '{"age": 1, "since": "2020-01-01", "is member": false}') == "0\n"
+    row = '{"age": 1, "income": NaN, "job": NaN, "since": "2020-01-01T00:00:00Z", "until": "NaT", "is member": true}'
+    assert typed(address, "-m", "census", f"[{row}, {row}]") == "[0, 1]\n"
+    assert typed(address, "-m", "census", f'{{"dataframe_records": [{row}, {row}, {row}]}}') == "[0, 1, 2]\n"
+    (tmp_path / "split.json").write_text('{"dataframe_split": {"columns": ["x", "class"], "data": [[1, 2], [3, 4]]}}')
+    assert typed(address, "-m", "infinite", f"@{tmp_path / 'split.json'}") == "[0, 1]\n"
+    columns = '{"inputs": {"x": [1, 2], "class": [3, 4]}, "params": {"top_k": 1}}'
+    assert typed(address, "-m", "with_params", columns) == "[0, 1]\n"
+    assert "bytes b'\\\\xff\\\\x00'" in typed(address, "-m", "unnamed_binary", '"/wA="')
+    assert typed(address, "-m", "array", "[[1, null], [3, 4], [5, 6]]") == "[0, 1, 2]\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "payload", "sentence"),
+    [
+        ("census", '{"agee": 1}', "agee: there is no such field; did you mean 'age'?"),
+        ("census", '{"age": 1.5}', "age: 1.5 is no whole number"),
+        ("census", '{"age": "1"}', "age: str is not a whole number"),
+        ("census", "age=1", "a typed call takes a record in JSON: Expecting value"),
+        ("census", "1", "int is no record: give fields by keyword, a dict, a list of dicts or a DataFrame"),
+        ("census", '{"dataframe_split": {"columns": ["age"], "data": [[1, 2]]}}', "dataframe_split.data[0]: it does not have 1 values"),
+        ("census", '{"dataframe_split": 1}', "dataframe_split: it does not have the form that MLflow gives it"),
+        ("census", '{"inputs": {"age": [1, 2], "income": [1]}}', "inputs: the columns have 1, 2 values"),
+        ("census", '{"age": 1}', "since: missing, and the model needs it; is member: missing"),
+        ("unnamed_binary", '"!"', "value: the model takes bytes, which are base64 in JSON; this is none"),
+    ],
+)  # fmt: skip
+def test_typed_records_that_do_not_fit(address, capsys, model, payload, sentence):
+    """3, and the field."""
+    with pytest.raises(SystemExit) as ended:
+        main(["-a", address, "-m", model, "--typed", payload])
+    assert ended.value.code == 3
+    assert sentence in capsys.readouterr().err
+
+
+def test_typed_calls_are_in_json(address, capsys):
+    """A table of CSV is no record."""
+    with pytest.raises(SystemExit) as ended:
+        main(["-a", address, "-m", "census", "--typed", "--content-type", "text/csv", "age\n1"])
+    assert ended.value.code == EXIT_USAGE
+    assert "--typed takes records in JSON, and --content-type is text/csv" in capsys.readouterr().err
+
+
+def test_no_typed_call_without_types(address):
+    """A model without them, or a server that does not tell them, is described without."""
+    with Client(address) as client:
+        model = next(each for each in client.models() if each.name == "census")
+    assert not [line for line in describe(model, Connection("a:1")) if line.startswith(("typed:", "in Python:"))]
