@@ -167,7 +167,7 @@ def explained(status: str, address: str, *, encrypted: bool, is_one: bool = True
         meaning = _WHY_CLOSED[encrypted]
     if not meaning:
         return status
-    if re.search(_UNREACHED, status) and _port(address) is None:
+    if is_one and re.search(_UNREACHED, status) and _port(address) is None:
         no_port = "The address {address} has no port, and gRPC takes 443: give host:port, such as {example}."
         meaning = f"{no_port} {meaning}"
     named = address if is_one else _peer(status) or address

@@ -195,9 +195,46 @@ def test_a_server_that_hangs_up():
     with talking(None) as address:
         sentence = f"{address} closes connections at once: it may speak TLS (give tls, --tls), or be no gRPC server."
         assert sentence in error_of(address)
-    assert re.search(
-        r"Nothing listens at (127.0.0.1|\[::1\]):\d+\. The port", error_of([address, f"[::1]:{free_port()}"])
+
+
+def test_a_server_that_speaks_tls(certificates):
+    """A plain client is told to give TLS, one with TLS that a certificate may be wanted."""
+    key, cert = (certificates.server[index].read_bytes() for index in (1, 0))
+    server = grpc.server(ThreadPoolExecutor(1))
+    ca = certificates.ca.read_bytes()
+    one = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)]))
+    both = server.add_secure_port(
+        "127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
     )
+    server.start()
+    trusting: dict[str, TLS] = {"tls": TLS(certificates.ca)}
+    try:
+        sentence = f"The server at 127.0.0.1:{one} speaks TLS, and this client does not: give tls=True, or TLS(ca=...)"
+        assert sentence in error_of(f"127.0.0.1:{one}")
+        assert sentence in error_of(f"127.0.0.1:{one},localhost:{one}")
+        assert f"The server at 127.0.0.1:{both} speaks TLS" in error_of(f"127.0.0.1:{both}")
+        assert "it may want a certificate of the client (cert and key, --tls-cert" in error_of(
+            f"127.0.0.1:{both}", **trusting
+        )
+        assert "is of no authority that is trusted here: give that authority (ca, --tls-ca)" in error_of(
+            f"127.0.0.1:{one}", tls=TLS(certificates.other_ca)
+        )
+        assert "is for another name: connect to that, or give it (server_name" in error_of(
+            f"127.0.0.1:{one}", tls=TLS(certificates.ca, server_name="models.example")
+        )
+        assert f"The server at 127.0.0.1:{one} has no such method: it is another gRPC server" in error_of(
+            f"127.0.0.1:{one}", **trusting
+        )
+    finally:
+        server.stop(None).wait()
+
+
+def test_nothing_listens():
+    """The address, of a list one of them, and the port that ours has."""
+    address = f"127.0.0.1:{free_port()}"
+    assert f"Nothing listens at {address}. The port of `mlflow-grpc serve` is 50051" in error_of(address)
+    said = error_of([address, f"[::1]:{free_port()}"])
+    assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The port", said)
 
 
 def test_tls_that_contradicts_the_address(certificates):
