@@ -1,9 +1,10 @@
-"""What can be an address to listen on, and what in the environment is meant to be one.
+"""What can be an address to listen on, who reaches it, and what in the environment is meant to be one.
 
 Rule of this module: `HOST` and `PORT` belong to other programs too (conda's compilers, shells, Kubernetes), so a value
 that this machine cannot listen on is not an error there.
 """
 
+import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +42,22 @@ def is_own_address(text: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def exposure(host: str) -> str:
+    """Who can reach a server that listens on a host: "" this machine alone, else the addresses, for a log line.
+
+    Asks the resolver. A host that is not known is nobody's: listening on it fails, and says why.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return ""
+    # An address of one link has the link's name behind it.
+    addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found]
+    if any(address.is_unspecified for address in addresses):
+        return f"all addresses of this machine ({host})"
+    return host if any(not address.is_loopback for address in addresses) else ""
 
 
 SHARED_NAMES: dict[str, Callable[[str], bool]] = {"host": is_own_address, "port": is_port}

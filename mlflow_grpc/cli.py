@@ -17,6 +17,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from mlflow_grpc import __version__, config, logs, settings
+from mlflow_grpc.addresses import exposure
 from mlflow_grpc.arguments import arguments_of
 from mlflow_grpc.contract import lock
 from mlflow_grpc.errors import StartError
@@ -80,6 +81,13 @@ def _restart(loaded: Settings, flags: dict[str, Any], *, install_mlflow: bool) -
 
 def _run(loaded: Settings, configuration: config.Configuration) -> int:
     settings.prepare_grpc_core()
+    if loaded.tls_cert is None and (reached := exposure(loaded.host)):
+        logger.warning(
+            "listening on %s without TLS: whoever reaches the port can call the models and read along. "
+            "%s and %s turn TLS on, %s lets in only clients with a certificate",
+            reached,
+            *map(settings.spelling, ("tls_cert", "tls_key", "tls_client_ca")),
+        )
     if loaded.workers > 1:
         from mlflow_grpc import workers
 

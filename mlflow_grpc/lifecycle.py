@@ -81,7 +81,7 @@ class Server:
 
         """
         await self._health.set_serving(False, *self._health_names())
-        self.port = listener.listen(self._grpc, self._settings)
+        self.port = listener.listen(self._grpc, self._settings, self._calls.handshakes)
         await self._grpc.start()
 
     async def load(self, main: MainThread) -> None:
@@ -221,17 +221,17 @@ class Server:
 
     @property
     def ready_line(self) -> str:
-        """Says in one line what is served where."""
+        """Says in one line what is served where, and whether over TLS."""
         ready = [entry for entry in self.catalog.entries if entry.loaded is not None]
         listed = ", ".join(f"{entry.label} ({entry.loaded.model.description})" for entry in ready if entry.loaded)
         services = [*self.services, *([reflection.NAME_V1, reflection.NAME] if self._settings.reflection else [])]
-        return f"ready: model{'s' if len(ready) > 1 else ''} {listed} on {self.address}, services {', '.join(services)}"
+        listed = f"{'models' if len(ready) > 1 else 'model'} {listed} on {self.address}, services {', '.join(services)}"
+        return f"ready: {listed}; {listener.security(self._settings)}"
 
     @property
     def address(self) -> str:
         """Where the server listens, as a client writes it."""
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        return f"{host}:{self.port}"
+        return f"[{host}]:{self.port}" if ":" in (host := self._settings.host) else f"{host}:{self.port}"
 
     async def watch(self) -> None:
         """Looks for what hangs, in models and on its way in; for ever."""

@@ -21,6 +21,7 @@ from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alo
 from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, OnError, Payload, Requirements
 from mlflow_grpc.declarations import Flag, setting
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name
 
 __all__ = ["Batching", "EnvManager", "LogFormat", "LogLevel", "OnError", "Payload", "Requirements", "Settings"]
@@ -354,13 +355,14 @@ def _of_other_programs(flags: dict[str, Any]) -> Iterator[tuple[str, str | None,
 
 
 def ignored_environment(flags: dict[str, Any]) -> list[str]:
-    """A line for each environment variable that is ignored, because it can only be another program's.
+    """A line for each environment variable that is ignored: it can only be another program's, or it is misspelt.
 
     Args:
         flags: The settings that come from flags, for which the environment does not count.
 
     """
-    return [line for _, _, lines in _of_other_programs(flags) for line in lines]
+    known = [name for _, info in fields() for name in env_names(info)]
+    return [*(line for _, _, lines in _of_other_programs(flags) for line in lines), *misspelt(os.environ, known)]
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from mlflow_grpc.engine.members import Batch, Batchable, Crowd, Member, Request, Rows
+from mlflow_grpc.engine.progress import InModel
 from mlflow_grpc.engine.threads import ModelThreads
 
 QUIET_S, QUIET_SHARE = 0.001, 0.25
@@ -312,7 +313,8 @@ class Batcher:
     def _answer_rows(self, group: list[tuple[Member, Rows]]) -> list[tuple[Member, Any]] | None:
         """The answers of members whose rows are predicted at once; None if that fails."""
         try:
-            parts = self._work.predict([rows for _, rows in group])
+            with InModel(member.request.progress for member, _ in group):
+                parts = self._work.predict([rows for _, rows in group])
             return [(member, member.request.encode(part)) for (member, _), part in zip(group, parts, strict=True)]
         except BaseException:  # noqa: BLE001 - what it was shows again when those at fault are run alone
             return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from mlflow_grpc.engine.admission import Admission
 from mlflow_grpc.engine.batching import Batcher
 from mlflow_grpc.engine.parts import Parts
+from mlflow_grpc.engine.progress import Usage
 from mlflow_grpc.engine.requests import Hosted, Plain, RecordRequest, Request, RowsRequest, TextRequest
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import CallerGaveUp, NotReady, TimeLimitExceeded, Unsupported
@@ -109,12 +110,13 @@ class Engine:
             raise NotReady("The model is still being loaded.")
         return self._hosted
 
-    async def predict(self, request: Request, *, time_remaining_s: float | None) -> Any:
+    async def predict(self, request: Request, *, time_remaining_s: float | None, usage: Usage | None = None) -> Any:
         """Answers one request.
 
         Args:
             request: What is asked.
             time_remaining_s: How long the caller will wait, in seconds; None if for ever.
+            usage: Is told where the time of the request went, when it has ended.
 
         Raises:
             ServingError: The call failed; which one says how, and who is at fault.
@@ -131,8 +133,12 @@ class Engine:
             raise
         finally:
             self.admission.leave(size, answered=answered)
+            if usage is not None:
+                usage.add(request.progress)
 
-    async def begin(self, request: Request, *, time_remaining_s: float | None) -> "asyncio.Future[Any]":
+    async def begin(
+        self, request: Request, *, time_remaining_s: float | None, usage: Usage | None = None
+    ) -> "asyncio.Future[Any]":
         """Lets in one request of a stream, which waits outside while there is no room.
 
         The server's time limit is for waiting and answering together.
@@ -140,6 +146,7 @@ class Engine:
         Args:
             request: What is asked.
             time_remaining_s: How long the caller will wait for the stream, in seconds; None if for ever.
+            usage: As in `predict`.
 
         Returns:
             Its answer, which may end as that of `predict`.
@@ -164,9 +171,13 @@ class Engine:
                 size, answered=not (done.cancelled() or isinstance(done.exception(), TimeLimitExceeded))
             )
         )
+        if usage is not None:
+            answering.add_done_callback(lambda _: usage.add(request.progress))
         return answering
 
-    async def predict_stream(self, request: Request, *, time_remaining_s: float | None) -> AsyncGenerator[Any]:
+    async def predict_stream(
+        self, request: Request, *, time_remaining_s: float | None, usage: Usage | None = None
+    ) -> AsyncGenerator[Any]:
         """Gives the parts of the answer of a model that streams, each when it is there.
 
         Each part has the server's time limit for itself. To be closed (`contextlib.aclosing`) if it is left early.
@@ -174,6 +185,7 @@ class Engine:
         Args:
             request: What is asked.
             time_remaining_s: How long the caller will wait for all of them, in seconds; None if for ever.
+            usage: As in `predict`.
 
         Raises:
             Unsupported: The model has no `predict_stream`.
@@ -201,6 +213,8 @@ class Engine:
                     yield part
         finally:
             self.admission.leave(size)
+            if usage is not None:
+                usage.add(request.progress)
 
     async def _answer(self, request: Request, size: int, limit_s: float, deadline: float) -> Any:
         try:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from mlflow_grpc.engine.progress import Progress
+
 
 class Rows(Protocol):
     """What the request of one call was decoded to."""
@@ -20,6 +22,11 @@ class Rows(Protocol):
 
 class Request(Protocol):
     """One call, and how it is answered; every method may raise anything."""
+
+    @property
+    def progress(self) -> Progress:
+        """Where its time goes; `rows` and `answer` say when its turn has come."""
+        ...
 
     @property
     def size(self) -> int:

@@ -5,10 +5,11 @@ rows, where it is plain; by itself it is answered the fast way first, and with a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlflow_grpc.engine.progress import InModel, Progress, row_count
 from mlflow_grpc.hosting.model import HostedModel, InputRefused
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec, ModelInput
 
@@ -51,6 +52,7 @@ class Request(ABC):
 
     __slots__ = ()
     hosted: Hosted
+    progress: Progress
 
     @property
     @abstractmethod
@@ -58,8 +60,15 @@ class Request(ABC):
         """In bytes or characters."""
 
     @abstractmethod
+    def _plain_rows(self) -> "PlainRows | None": ...
+
     def rows(self) -> "PlainRows | None":
         """What it comes to as plain rows, if there is a fast way for those."""
+        self.progress.begin()
+        rows = self._plain_rows()
+        if rows is not None:
+            self.progress.rows = rows.count
+        return rows
 
     @abstractmethod
     def encode(self, predictions: Any) -> Any:
@@ -80,17 +89,23 @@ class Request(ABC):
         if rows is None or plain is None:
             return self.answer_checked()
         if plain.runner is None:
-            return self.encode(self.hosted.model.predict(plain.decoder.table([rows]), None))
+            table = plain.decoder.table([rows])
+            with InModel((self.progress,)):
+                predictions = self.hosted.model.predict(table, None)
+            return self.encode(predictions)
         try:
-            return self.encode(plain.runner.predict([rows])[0])
+            with InModel((self.progress,)):
+                (predictions,) = plain.runner.predict([rows])
+            return self.encode(predictions)
         except BaseException:  # noqa: BLE001 - what it was shows again, in MLflow's words, when its checks are run
             return self.answer_checked()
 
     def answer_checked(self) -> Any:
         """Answers by itself, with all of the model's checks."""
         try:
-            decoded = self._decode()
-            predictions = self.hosted.model.predict(decoded.data, decoded.params)
+            decoded = self._begun()
+            with InModel((self.progress,)):
+                predictions = self.hosted.model.predict(decoded.data, decoded.params)
         except InputRefused as refusal:
             raise self._explain(refusal.__cause__) from None
         return self._encode_decoded(predictions, decoded)
@@ -98,11 +113,26 @@ class Request(ABC):
     def parts(self) -> Generator[Any]:
         """The parts of the answer of a model that streams."""
         try:
-            decoded = self._decode()
-            for part in self.hosted.model.predict_stream(decoded.data, decoded.params):
+            decoded = self._begun()
+            made = iter(self.hosted.model.predict_stream(decoded.data, decoded.params))
+            while (part := self._next(made)) is not _END:
                 yield self._encode_decoded(part, decoded)
         except InputRefused as refusal:
             raise self._explain(refusal.__cause__) from None
+
+    def _begun(self) -> ModelInput:
+        self.progress.begin()
+        decoded = self._decode()
+        if (rows := row_count(decoded.data)) is not None:
+            self.progress.rows = rows
+        return decoded
+
+    def _next(self, parts: Iterator[Any]) -> Any:
+        with InModel((self.progress,)):
+            return next(parts, _END)
+
+
+_END = object()
 
 
 @dataclass(slots=True)
@@ -112,14 +142,14 @@ class TextRequest(Request):
     hosted: Hosted
     text: str
     content_type: str | None
+    progress: Progress = field(default_factory=Progress, init=False)
 
     @property
     def size(self) -> int:
         """In characters."""
         return len(self.text)
 
-    def rows(self) -> "PlainRows | None":
-        """The rows of the payload, if it is a plain one and there is a fast way for those."""
+    def _plain_rows(self) -> "PlainRows | None":
         plain = self.hosted.plain
         if plain is None or self.content_type not in JSON_TYPES:
             return None
@@ -146,6 +176,7 @@ class _MessageRequest(Request):
     hosted: Hosted
     codec: Any
     message: Any
+    progress: Progress = field(default_factory=Progress, init=False)
 
     @property
     def size(self) -> int:
@@ -171,8 +202,7 @@ class RecordRequest(_MessageRequest):
 
     codec: "TypedCodec"
 
-    def rows(self) -> "PlainRows | None":
-        """The record as a plain row, if it is one and there is a fast way for those."""
+    def _plain_rows(self) -> "PlainRows | None":
         plain = self.hosted.plain
         if plain is None:
             return None
@@ -190,8 +220,7 @@ class RowsRequest(_MessageRequest):
 
     codec: "RowsCodec"
 
-    def rows(self) -> "PlainRows | None":
-        """The rows as they are, if they are plain and there is a fast way for those."""
+    def _plain_rows(self) -> "PlainRows | None":
         plain = self.hosted.plain
         return self.codec.plain_rows(self.message, plain.decoder) if plain is not None else None
 

@@ -18,10 +18,13 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc import logs
+from mlflow_grpc.engine.progress import Usage
 from mlflow_grpc.errors import Fault, InvalidMessage, LateRequest, NotReady, Overloaded, ServingError, Status
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.arrivals import Arrivals
+from mlflow_grpc.services.circumstances import circumstances
+from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.services.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -71,6 +74,7 @@ class Call:
         "request_id",
         "response_bytes",
         "started",
+        "usage",
     )
 
     def __init__(self, method: str, context: "Context") -> None:
@@ -83,6 +87,7 @@ class Call:
         self.is_overdue = False
         self.request_bytes = self.response_bytes = 0
         self.started = time.monotonic()
+        self.usage = Usage()
         self._metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         self.request_id = _request_id(self.metadata(status.REQUEST_ID_KEY))
 
@@ -147,6 +152,7 @@ class Calls:
         self._closing = False
         self.arrivals = Arrivals()
         self._refusals = Refusals()
+        self.handshakes = Handshakes()
 
     def handlers(
         self,
@@ -195,7 +201,7 @@ class Calls:
             await asyncio.wait(ending)
 
     async def watch_arrivals(self, timeout_s: float) -> None:
-        """Ends calls whose requests do not arrive; for ever.
+        """Ends calls whose requests do not arrive, and tells of connections that come to nothing; for ever.
 
         Args:
             timeout_s: The time limit of a call, in seconds.
@@ -203,6 +209,7 @@ class Calls:
         """
         while True:
             await asyncio.sleep(ARRIVAL_INTERVAL_S)
+            self.handshakes.tell(time.monotonic())
             latest = time.monotonic() - max(timeout_s, LONGEST_ARRIVAL_S)
             for task, call in self._open.items():
                 if not call.is_read and not call.is_overdue and call.started < latest:
@@ -246,6 +253,8 @@ class Calls:
             task: Any = asyncio.current_task()
             self._open[task] = call
             self.arrivals.note(call.started)
+            if self.handshakes.pending:
+                self.handshakes.used(context.peer())
             arrived = False
             try:
                 try:
@@ -371,7 +380,8 @@ def _log(
     """Writes the one log line of a call."""
     if logs.calls.takes(level):
         duration_ms = round((time.monotonic() - call.started) * 1000, 3)
-        logs.calls.write(level, "call", {**_identity(call, code), "duration_ms": duration_ms, **more}, cause)
+        fields = {**_identity(call, code), "duration_ms": duration_ms, **circumstances(call), **more}
+        logs.calls.write(level, "call", fields, cause)
 
 
 def _identity(call: Call, code: str) -> dict[str, Any]:

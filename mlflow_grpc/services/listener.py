@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from mlflow_grpc.errors import AddressUnavailable, StartError
+from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.settings import Settings, spelling
 
 if TYPE_CHECKING:
@@ -79,18 +80,23 @@ def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_por
     return server
 
 
-def listen(server: grpc.aio.Server, settings: Settings) -> int:
+def listen(server: grpc.aio.Server, settings: Settings, handshakes: Handshakes) -> int:
     """Binds the address and returns the port.
 
     A name with several addresses (localhost: 127.0.0.1 and ::1) is bound on all of them or not at all;
     gRPC by itself is content with one.
+
+    Args:
+        server: Not yet started.
+        settings: Where to listen, and the TLS files.
+        handshakes: Is told of connections that come, with TLS.
 
     Raises:
         AddressUnavailable: The address is taken, not ours, or not permitted.
         StartError: The TLS files are no good, or the host name is unknown.
 
     """
-    credentials = _credentials(settings)
+    credentials = _credentials(settings, handshakes)
     port = settings.port
     for address in _addresses(settings.host):
         target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -99,6 +105,13 @@ def listen(server: grpc.aio.Server, settings: Settings) -> int:
         except RuntimeError as error:
             raise AddressUnavailable(_why_not(address, port)) from error
     return port
+
+
+def security(settings: Settings) -> str:
+    """Whether connections are encrypted, in words."""
+    if settings.tls_cert is None:
+        return "no TLS"
+    return "TLS with client certificates" if settings.tls_client_ca is not None else "TLS"
 
 
 def connection_age_s(settings: Settings) -> float:
@@ -129,7 +142,7 @@ def _why_not(address: str, port: int) -> str:
     return f"cannot listen on {address} port {port}{reason}; choose another with {spelling('port')} or PORT"
 
 
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+def _credentials(settings: Settings, handshakes: Handshakes) -> grpc.ServerCredentials | None:
     cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
     if cert is None or key is None:
         return None
@@ -145,10 +158,13 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
             context.load_verify_locations(client_ca)
         except (OSError, ValueError) as error:
             raise StartError(f"{spelling('tls_client_ca')} {client_ca}: {_reason(error)}") from error
-    return grpc.ssl_server_credentials(
+    configuration = grpc.ssl_server_certificate_configuration(
         [(key.read_bytes(), cert.read_bytes())],
         root_certificates=client_ca.read_bytes() if client_ca else None,
-        require_client_auth=client_ca is not None,
+    )
+    # What it gives, None, leaves the certificate as it is.
+    return grpc.dynamic_ssl_server_credentials(
+        configuration, handshakes.began, require_client_authentication=client_ca is not None
     )
 
 

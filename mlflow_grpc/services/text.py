@@ -29,7 +29,9 @@ class TextServicer:
     async def predict(self, request: Any, call: Call) -> Message:
         """Answers one payload; see `Engine.predict` for the errors."""
         asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY))
-        return _output(await call.engine.predict(asked, time_remaining_s=call.context.time_remaining()))
+        return _output(
+            await call.engine.predict(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
+        )
 
 
 class StreamServicer:
@@ -41,14 +43,16 @@ class StreamServicer:
 
         def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
             asked = call.engine.text(request.value, content_type)
-            return call.engine.begin(asked, time_remaining_s=call.context.time_remaining())
+            return call.engine.begin(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
 
         await answer_each(requests, call, begin, _output, _failed)
 
     async def predict_stream(self, request: Any, call: Call) -> None:
         """Gives the parts of one answer; see `Engine.predict_stream` for the errors."""
         asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY))
-        async with aclosing(call.engine.predict_stream(asked, time_remaining_s=call.context.time_remaining())) as parts:
+        async with aclosing(
+            call.engine.predict_stream(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
+        ) as parts:
             async for text in parts:
                 await call.write(_output(text))
 

@@ -234,7 +234,9 @@ class _One:
     async def call(self, request: Any, call: Call) -> Message:
         """Answers it; see `Engine.predict` for the errors."""
         asked = self._engine.record(request, self._codec)
-        answer: Message = await self._engine.predict(asked, time_remaining_s=call.context.time_remaining())
+        answer: Message = await self._engine.predict(
+            asked, time_remaining_s=call.context.time_remaining(), usage=call.usage
+        )
         return answer
 
 
@@ -249,7 +251,9 @@ class _Batch:
     async def call(self, request: Any, call: Call) -> Message:
         """Answers them; see `Engine.predict` for the errors."""
         asked = self._engine.rows(request, self._codec)
-        answer: Message = await self._engine.predict(asked, time_remaining_s=call.context.time_remaining())
+        answer: Message = await self._engine.predict(
+            asked, time_remaining_s=call.context.time_remaining(), usage=call.usage
+        )
         return answer
 
 
@@ -267,7 +271,7 @@ class _Many:
 
         def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
             asked = self._engine.record(request, self._codec)
-            return self._engine.begin(asked, time_remaining_s=call.context.time_remaining())
+            return self._engine.begin(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
 
         await answer_each(requests, call, begin, lambda answer: answer, self._failed)
 
@@ -287,7 +291,7 @@ class _Stream:
         """Gives the parts; see `Engine.predict_stream` for the errors."""
         asked = self._engine.record(request, self._codec)
         async with aclosing(
-            self._engine.predict_stream(asked, time_remaining_s=call.context.time_remaining())
+            self._engine.predict_stream(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
         ) as parts:
             async for message in parts:
                 await call.write(message)

@@ -1,11 +1,13 @@
 """The log of a real server: one line a call, no payload, nothing forged."""
 
 import json
+import re
 import signal
+import threading
 
 import pytest
 
-from tests.process.conftest import payload
+from tests.process.conftest import Held, payload
 
 
 def lines_of(process):
@@ -28,6 +30,36 @@ def test_one_json_line_a_call(start, connect):
     ]
     assert all(line["duration_ms"] > 0 for line in calls)
     assert "secret payload" not in process.output
+
+
+def test_who_called_and_what_took_time(start, connect, tmp_path):
+    """A line has the peer, the rows, the trace, and the time in the model apart from the time before that."""
+    process = start("--threads", "1", "--batching", "off")
+    call = connect(process)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    first = Held(call, tmp_path, "first", x_request_id="first", traceparent=f"00-{trace}-00f067aa0ba902b7-01")
+    waiting = threading.Thread(target=call, args=(payload("a", "b", "c"),), kwargs={"x_request_id": "second"})
+    waiting.start()
+    assert call.outcome(payload("x"), timeout=0.3, x_request_id="late", traceparent="00-bad")[0] == "DEADLINE_EXCEEDED"
+    first.let_go()
+    assert first.result()[0] == "OK"
+    waiting.join(30)
+    call.outcome("not json", x_request_id="refused")
+    lines = {line["request_id"]: line for line in lines_of(process) if line["message"] == "call"}
+    assert all(re.fullmatch(r"ipv4:127\.0\.0\.1:\d+", line["peer"]) for line in lines.values())
+    assert [lines["first"]["trace_id"], lines["second"].get("trace_id"), lines["late"].get("trace_id")] == [
+        trace,
+        None,
+        None,
+    ]
+    assert [lines[name].get("rows") for name in ("first", "second", "late", "refused")] == [3, 3, None, None]
+    # The one held the only thread in the model, and the others waited for it.
+    assert lines["first"]["model_ms"] > 200 > lines["first"]["waited_ms"]
+    assert lines["second"]["waited_ms"] > 200 > lines["second"]["model_ms"]
+    assert lines["late"]["waited_ms"] > 200
+    assert not {"model_ms"} & {*lines["late"], *lines["refused"]}
+    for line in lines.values():
+        assert line["waited_ms"] + line.get("model_ms", 0) <= line["duration_ms"] + 1
 
 
 def test_what_the_model_raised_is_in_the_log_under_the_request_id(start, connect):

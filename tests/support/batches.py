@@ -3,9 +3,10 @@
 import asyncio
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mlflow_grpc.engine.batching import Batcher
+from mlflow_grpc.engine.progress import Progress
 from mlflow_grpc.engine.threads import ModelThreads
 
 
@@ -51,6 +52,7 @@ class Asked:
     row: str
     count: int = 1
     size: int = 10
+    progress: Progress = field(default_factory=Progress)
 
     def rows(self):
         if "broken" in self.row:
@@ -122,6 +124,7 @@ class Hanging:
     row: str
     gate: threading.Event
     size: int = 10
+    progress: Progress = field(default_factory=Progress)
 
     def rows(self):
         return None

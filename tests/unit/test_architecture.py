@@ -37,6 +37,7 @@ BESIDE = {
     "rest_config",
     "declarations",
     "main_thread",
+    "misspellings",
     "distribution",
     "errors",
     "naming",

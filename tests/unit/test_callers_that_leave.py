@@ -48,7 +48,9 @@ def test_a_part_that_cannot_be_sent_is_no_error_of_the_server(caplog, remaining_
     async def write(data: bytes) -> None:
         raise cygrpc.ExecuteBatchError(GONE)
 
-    context = SimpleNamespace(invocation_metadata=lambda: (), time_remaining=lambda: remaining_s, write=write)
+    context = SimpleNamespace(
+        invocation_metadata=lambda: (), time_remaining=lambda: remaining_s, write=write, peer=lambda: "ipv4:127.0.0.1:1"
+    )
 
     async def requests() -> Any:
         yield b""

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_grpc import cli, config, settings
+from mlflow_grpc.addresses import exposure
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
 from scripts import settings_table
@@ -127,6 +128,31 @@ def test_the_next_name_counts_where_one_is_ignored(monkeypatch):
     monkeypatch.setenv("PORT", "tcp://10.0.0.1:80")
     monkeypatch.setenv("MLFLOW_PORT", "7")
     assert Settings.load({}).port == 7
+
+
+def test_a_misspelt_name_is_told_of(monkeypatch):
+    """Beside what is another program's; empty values are none."""
+    monkeypatch.setenv("MLFLOW_GRPC_BATCHNG", "off")
+    (line,) = settings.ignored_environment({})
+    assert line == "MLFLOW_GRPC_BATCHNG is ignored: there is no such setting; did you mean MLFLOW_GRPC_BATCHING?"
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("127.0.0.1", ""),
+        ("127.1.2.3", ""),
+        ("::1", ""),
+        ("localhost", ""),
+        ("no.such.host.invalid", ""),
+        ("0.0.0.0", "all addresses of this machine (0.0.0.0)"),  # noqa: S104 - looked at, not bound
+        ("::", "all addresses of this machine (::)"),
+        ("192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_who_reaches_an_address(host, reached):
+    """This machine alone, or others."""
+    assert exposure(host) == reached
 
 
 @pytest.mark.parametrize("text", ["'{\"a\": 1}'", ' {"a": 1} ', '"{\\"a\\": 1}"'])

@@ -1,0 +1,83 @@
+"""What a log line says of a call besides its outcome."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlflow_grpc.engine import progress
+from mlflow_grpc.services.traceparent import trace_id
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+GOOD = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize("header", [GOOD, f"01-{GOOD[3:]}", f"cc-{GOOD[3:]}-what-the-future-brings"])
+def test_a_traceparent(header):
+    """The recommendation's example, and later versions, which may have more behind it."""
+    assert trace_id(header) == TRACE
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        GOOD[:-1],
+        f"{GOOD}-more",
+        f"{GOOD} ",
+        f"{GOOD}\n",
+        f"01-{GOOD[3:]}x",
+        f"ff-{GOOD[3:]}",
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        GOOD.upper(),
+        GOOD.replace("-", "_"),
+        f"00-{TRACE[:-1]}g-00f067aa0ba902b7-01",
+    ],
+)
+def test_no_traceparent(header):
+    """What is not right is as if it were not there."""
+    assert trace_id(header) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (pd.DataFrame({"a": [1, 2, 3]}), 3),
+        (np.zeros((4, 2)), 4),
+        ({"a": np.zeros((5, 2)), "b": np.zeros(5)}, 5),
+        ([{"a": 1}, {"a": 2}], 2),
+        ({"a": 1}, None),
+        ({}, None),
+        (np.float64(1), None),
+        ("text", None),
+    ],
+)
+def test_row_count(data, count):
+    """Of what has rows."""
+    assert progress.row_count(data) == count
+
+
+def test_usage_adds_up(monkeypatch):
+    """Waiting ends when the turn comes; the time in the model is counted apart, also while it is still in there."""
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    usage, done, running, waiting = progress.Usage(), progress.Progress(), progress.Progress(), progress.Progress()
+    assert (usage.rows, usage.waited_s, usage.model_s) == (None, None, None)
+    now = 101.0
+    done.begin()
+    now = 102.0
+    done.begin()
+    with progress.InModel([done]):
+        now = 105.0
+    done.rows = 7
+    now = 106.0
+    usage.add(done)
+    assert (usage.rows, usage.waited_s, usage.model_s) == (7, 1.0, 3.0)
+    running.begin()
+    progress.InModel([running]).__enter__()
+    now = 108.0
+    usage.add(running)
+    assert (usage.waited_s, usage.model_s) == (1.0 + 6.0, 3.0 + 2.0)
+    usage.add(waiting)
+    assert (usage.rows, usage.waited_s, usage.model_s) == (7, 7.0 + 8.0, 5.0)

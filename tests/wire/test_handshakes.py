@@ -1,0 +1,87 @@
+"""TLS connections that come to nothing leave a line, now and then; those that make calls leave none."""
+
+import logging
+import socket
+import time
+
+import grpc
+import pytest
+import trustme
+
+from mlflow_grpc.services.handshakes import INTERVAL_S, PATIENCE_S, Handshakes
+from tests.support.models import FunctionModel, PlainCodec
+from tests.support.servers import Caller, serving
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def server(authority, tmp_path):
+    """A server that lets in only clients with a certificate."""
+    files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key", "ca")}
+    made = authority.issue_cert("127.0.0.1")
+    files["cert"].write_bytes(made.cert_chain_pems[0].bytes())
+    files["key"].write_bytes(made.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(files["ca"])
+    tls = {"tls_cert": files["cert"], "tls_key": files["key"], "tls_client_ca": files["ca"]}
+    with serving(FunctionModel(lambda text: text), PlainCodec(), **tls) as running:
+        yield running
+
+
+def lines_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "mlflow_grpc.services.handshakes"]
+
+
+def test_refused_handshakes_leave_a_line(server, authority, caplog):
+    """A client without TLS and one without a certificate are counted, one that calls is not; one line a minute."""
+    handshakes = server.server._calls.handshakes
+    root = authority.cert_pem.bytes()
+    with Caller(server.address) as plain, Caller(server.address, grpc.ssl_channel_credentials(root)) as nobody:
+        for call in (plain, nobody):
+            assert call.outcome("x", timeout=5)[0] == "UNAVAILABLE"
+    refused = len(handshakes.pending)
+    assert refused >= 2  # Clients may have tried again.
+    made = authority.issue_cert("client.example")
+    credentials = grpc.ssl_channel_credentials(
+        root, made.private_key_pem.bytes(), b"".join(blob.bytes() for blob in made.cert_chain_pems)
+    )
+    with Caller(server.address, credentials) as good:
+        assert [good("x"), good("y")] == ["x", "y"]
+        assert len(handshakes.pending) == refused
+    now = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        handshakes.tell(now)
+        assert lines_of(caplog) == []
+        now += PATIENCE_S + 1
+        handshakes.tell(now)
+        (line,) = lines_of(caplog)
+        assert line.startswith(f"TLS connections that made no call within {PATIENCE_S:g} s: {refused}. ")
+        host, _, port = server.address.rpartition(":")
+        socket.create_connection((host, int(port))).close()
+        server.wait_until(lambda: len(handshakes.pending) == 1)
+        handshakes.tell(now + INTERVAL_S - 1)
+        assert len(lines_of(caplog)) == 1
+        handshakes.tell(now + INTERVAL_S)
+        assert lines_of(caplog)[1].startswith(f"TLS connections that made no call within {PATIENCE_S:g} s: 1. ")
+
+
+def test_without_tls_nothing_is_counted():
+    """Nobody asks for a certificate there, and calls are not looked at."""
+    with serving(FunctionModel(lambda text: text), PlainCodec()) as running, Caller(running.address) as call:
+        assert call("x") == "x"
+        assert not running.server._calls.handshakes.pending
+        assert not running.server._calls.handshakes._peers
+
+
+def test_peers_are_forgotten(monkeypatch):
+    """Those that have not called for the longest time; a peer that is known stays so while it calls."""
+    monkeypatch.setattr("mlflow_grpc.services.handshakes.MOST_PEERS", 2)
+    handshakes = Handshakes()
+    for _ in range(4):
+        handshakes.began()
+    for peer, left in (("a", 3), ("b", 2), ("a", 2), ("c", 1), ("a", 1), ("b", 0)):
+        handshakes.used(peer)
+        assert len(handshakes.pending) == left, peer
