@@ -52,6 +52,16 @@ COPY --from=model /opt/ml/model ./
 # server does not work with), the build ends with pip's words on who wants what.
 RUN if [ -f requirements.txt ]; then pip install -r requirements.txt /wheels/*.whl && pip check; fi
 
+# Of no other stage's business: `make image-sbom` has what is in /opt/venv listed, by a tool in an environment of its own.
+FROM build AS inventory
+RUN python -m venv /opt/sbom
+COPY sbom-requirements.txt /src/
+RUN /opt/sbom/bin/pip install --require-hashes -r /src/sbom-requirements.txt
+RUN mkdir /sbom && /opt/sbom/bin/cyclonedx-py environment --pyproject /src/pyproject.toml --mc-type application \
+    --output-reproducible --output-file /sbom/sbom.cdx.json /opt/venv/bin/python
+FROM scratch AS sbom
+COPY --from=inventory /sbom /
+
 FROM ${PYTHON_IMAGE}
 # Any other uid does as well: nothing needs this one's name, and no file is its own.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin --no-log-init mlflow
@@ -60,12 +70,14 @@ COPY --from=model /opt/ml /opt/ml
 
 # The root filesystem can be read-only but for /tmp: that is HOME, for the caches of the model's libraries, and the
 # working directory, for what MLflow puts there. Without PYTHONDONTWRITEBYTECODE a mounted model would be written to;
-# without PYTHONUNBUFFERED the last words that a model prints would be lost when it is killed.
+# without PYTHONUNBUFFERED the last words that a model prints would be lost when it is killed. MLflow would report to its
+# makers which of its functions are used, unless MLFLOW_DISABLE_TELEMETRY is true.
 ARG MODEL_NAME
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    MLFLOW_DISABLE_TELEMETRY=true \
     MODEL_PATH=/opt/ml/model \
     MLFLOW_GRPC_MODEL_NAME=$MODEL_NAME \
     HOST=0.0.0.0 \
@@ -73,6 +85,14 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 50051
+
+# What differs from build to build is given with it: docker build --label org.opencontainers.image.revision=...
+ARG PYTHON_IMAGE
+LABEL org.opencontainers.image.title="mlflow-grpc" \
+    org.opencontainers.image.description="Serves an MLflow model over gRPC" \
+    org.opencontainers.image.version="0.1.0" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 
 # In the shell's form for the sake of PORT. A server with TLS needs a check of its own: docker run --health-cmd.
 HEALTHCHECK --start-period=5m --interval=10s --timeout=10s --retries=3 \

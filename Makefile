@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-mlflow test-python test-client stress starts restarts bench check format protos lock interop image-test clean
+.PHONY: help install serve predict test test-mlflow test-python test-client stress starts restarts bench check format protos lock interop image-test image-sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,8 @@ lock: $(VENV)/.dev ## resolve the requirements anew
 		--custom-compile-command "make lock" -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --group examples --group dev -c requirements.txt -q --universal \
 		--python-version 3.11 --generate-hashes --custom-compile-command "make lock" -o requirements-dev.txt
+	$(BIN)/uv pip compile --group sbom -q --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" -o sbom-requirements.txt
 	@# What an extra adds to requirements.txt; read by itself, since uv would lock the server's own packages with it.
 	for extra in $(EXTRAS); do \
 		$(BIN)/python scripts/requirements_of_extra.py $$extra | $(BIN)/uv pip compile - -c requirements.txt -q \
@@ -132,6 +134,10 @@ interop: $(VENV)/.dev .venvs/grpcurl/.ready ## compile the .proto files for Java
 
 image-test: $(VENV)/.dev ## build the container, run it, call predict from outside
 	$(BIN)/python -m pytest -m image
+
+IMAGE_ARGS ?=
+image-sbom: ## list the Python packages of the image in sbom.cdx.json (CycloneDX): IMAGE_ARGS="--build-arg MODEL_DIR=models/iris"
+	docker build --target sbom --output type=local,dest=. $(IMAGE_ARGS) .
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .venvs models/iris .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,123 @@
+"""deploy/kubernetes: manifests that Kubernetes takes, that fit this server and each other."""
+
+import copy
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from mlflow_grpc import settings
+from mlflow_grpc.misspellings import misspelt
+from tests.support.servers import ROOT
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+LISTED = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+DOCUMENTS: list[dict[str, Any]] = [
+    document for name in LISTED for document in yaml.safe_load_all((FOLDER / name).read_text())
+]
+SCHEMAS = json.loads((ROOT / "tests" / "support" / "kubernetes.json").read_text())
+CLIENTS_ARE_TOLD_S, TO_END_S = 2, 5
+"""How long after the lame duck clients are told to leave, and what is left to end in, in seconds."""
+
+
+def faults(document, version):
+    """What the published schemas of a version of Kubernetes say; fields that they do not name are faults."""
+    known = SCHEMAS[version]
+    schema = {**known["kinds"][f"{document['apiVersion']} {document['kind']}"], "$defs": known["$defs"]}
+    return [
+        f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(document)
+    ]
+
+
+def only(kind):
+    (found,) = [document for document in DOCUMENTS if document["kind"] == kind]
+    return found
+
+
+@pytest.fixture
+def pod():
+    return only("Deployment")["spec"]["template"]["spec"]
+
+
+@pytest.fixture
+def container(pod):
+    (found,) = pod["containers"]
+    return found
+
+
+def environment(container):
+    return {each["name"]: each["value"] for each in container["env"]}
+
+
+@pytest.mark.parametrize("version", SCHEMAS)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
+def test_kubernetes_takes_it(document, version):
+    """By its published schemas, in the oldest and in the newest version."""
+    assert faults(document, version) == []
+
+
+@pytest.mark.parametrize("version", SCHEMAS)
+def test_the_schemas_find_faults(version):
+    """A misspelt field, a value of another type, and a missing one, wherever they stand."""
+    wrong = copy.deepcopy(only("Deployment"))
+    spec = wrong["spec"]["template"]["spec"]
+    spec["containers"][0]["livenesProbe"] = spec["containers"][0].pop("livenessProbe")
+    spec["terminationGracePeriodSeconds"] = "42 s"
+    del wrong["spec"]["selector"]
+    found = "\n".join(faults(wrong, version))
+    for word in ("livenesProbe", "'42 s' is not of type", "'selector' is a required property"):
+        assert word in found
+
+
+def test_the_kustomization_has_all_files():
+    """What lies in the folder is applied."""
+    assert sorted(LISTED) == sorted(path.name for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+def test_the_server_knows_its_settings(container):
+    """No environment variable is misspelt, and the port is the one that is probed and exposed."""
+    known = [name for _, info in settings.fields() for name in settings.env_names(info)]
+    given = environment(container)
+    assert misspelt(given, [*known, "MLFLOW_GRPC_LAME_DUCK"]) == []
+    assert {given["MLFLOW_GRPC_PORT"]} == {
+        str(container[probe]["grpc"]["port"]) for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+    } | {str(port["containerPort"]) for port in container["ports"]}
+
+
+def test_there_is_time_to_end(pod, container):
+    """Kubernetes kills after the grace period: it has room for the lame duck, the drain and the end."""
+    given = environment(container)
+    needed = (int(given[name]) for name in ("MLFLOW_GRPC_LAME_DUCK", "MLFLOW_GRPC_DRAIN_TIMEOUT"))
+    assert pod["terminationGracePeriodSeconds"] == sum(needed) + CLIENTS_ARE_TOLD_S + TO_END_S
+
+
+def test_pods_pass_the_restricted_standard(pod, container):
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards, and nothing to write to but /tmp."""
+    of_pod, of_container = pod["securityContext"], container["securityContext"]
+    assert (of_pod["runAsNonRoot"], of_container["runAsNonRoot"]) == (True, True)
+    assert of_pod["runAsUser"] > 0
+    assert of_pod["seccompProfile"] == of_container["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert of_container["allowPrivilegeEscalation"] is False
+    assert of_container["capabilities"] == {"drop": ["ALL"]}
+    assert of_container["readOnlyRootFilesystem"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]  # noqa: S108
+    assert [sorted(volume) for volume in pod["volumes"]] == [["emptyDir", "name"]]
+    assert not pod["automountServiceAccountToken"]
+
+
+def test_they_are_of_one_server(pod):
+    """What selects pods selects these, and what scales and starts them names them."""
+    labels = only("Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        only("Deployment")["spec"]["selector"]["matchLabels"],
+        only("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        *(each["spec"]["selector"] for each in DOCUMENTS if each["kind"] == "Service"),
+    ]
+    assert len(selectors) == 5
+    assert all(selector.items() <= labels.items() for selector in selectors)
+    assert only("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == only("Deployment")["metadata"]["name"]
+    assert pod["serviceAccountName"] == only("ServiceAccount")["metadata"]["name"]
+    assert [each["spec"].get("clusterIP") for each in DOCUMENTS if each["kind"] == "Service"] == [None, "None"]
