@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -162,9 +162,10 @@ def _credentials(settings: Settings, handshakes: Handshakes) -> grpc.ServerCrede
         [(key.read_bytes(), cert.read_bytes())],
         root_certificates=client_ca.read_bytes() if client_ca else None,
     )
-    # What it gives, None, leaves the certificate as it is.
+    # What it gives, None, leaves the certificate as it is; the type stub does not know that.
+    fetch: Any = handshakes.began
     return grpc.dynamic_ssl_server_credentials(
-        configuration, handshakes.began, require_client_authentication=client_ca is not None
+        configuration, fetch, require_client_authentication=client_ca is not None
     )
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -309,6 +310,26 @@ def test_a_server_refuses_what_breaks_old_clients(start, other, locked, workers,
         assert {field.name: field.number for field in message.DESCRIPTOR.fields} == {"a": 3, "c": 4}
         assert "('a', 1)" in caller("m_predict", message).prediction
     process.wait_for("m breaks old clients: input.a: was")
+
+
+def test_rolling_back(start, first, more, locked, tmp_path):
+    """--allow-incompatible serves the version before under the newest lock, with its numbers and the lock as it is. What
+    only the newer one knows is lost.
+    """
+    path = tmp_path / lock.FILE_NAME
+    shutil.copy(locked, path)
+    wrote(tmp_path / "new.proto", "-m", more, "--model-name", "m", "--lock", path)
+    newest = path.read_text()
+    process = start("-m", str(first), "--lock", str(path), "--allow-incompatible")
+    with grpc.insecure_channel(ready_address(process)) as channel:
+        caller = TypedCaller(channel)
+        message = caller.input("m_predict", {"a": 1.5, "b": -2.0})
+        assert {field.name: field.number for field in message.DESCRIPTOR.fields} == {"a": 1, "b": 2}
+        assert caller("m_predict", message).prediction == "[('a', 1.5), ('b', -2.0)]"
+        message.MergeFromString(b"\x19" + struct.pack("<d", 7.0))  # c, which has the number 3.
+        assert caller("m_predict", message).prediction == "[('a', 1.5), ('b', -2.0)]"
+    process.wait_for("m breaks old clients: input.c: removed: what old clients send there would be lost")
+    assert path.read_text() == newest
 
 
 def test_one_that_breaks_old_clients_can_be_skipped(first, other, locked, tmp_path):

@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from mlflow_grpc import settings
 from tests.support.servers import ROOT, Process, free_port, ready_address
 
 README = (ROOT / "README.md").read_text()
@@ -86,18 +84,6 @@ def test_the_serve_examples_start(tmp_path):
             ready_address(process)
 
 
-def test_the_pod():
-    """It waits for the drain, and asks the port that the server has by default; what it mounts is there."""
-    (text,) = [text for text in blocks("yaml") if "containers:" in text]
-    spec = yaml.safe_load(text)["spec"]
-    (container,) = spec["containers"]
-    known = {name: info.default for name, info in settings.fields()}
-    ports = [container[f"{kind}Probe"]["grpc"]["port"] for kind in ("startup", "readiness", "liveness")]
-    assert [*ports, container["ports"][0]["containerPort"]] == [known["port"]] * 4
-    assert spec["terminationGracePeriodSeconds"] == known["drain_timeout_s"] + 5
-    assert [each["name"] for each in container["volumeMounts"]] == [each["name"] for each in spec["volumes"]]
-
-
 def test_flags_in_the_text_exist():
     """Every flag that the README names is one of our commands', of the client's, of docker's or of buf's."""
     from mlflow_grpc_client.cli import _parser
@@ -107,5 +93,5 @@ def test_flags_in_the_text_exist():
     options = [option for command in ("serve", "proto") for option in main.commands[command].params]
     known = {spelling for option in options for spelling in (*option.opts, *option.secondary_opts)}
     known |= {spelling for action in _parser()._actions for spelling in action.option_strings}
-    known |= {"--build-arg", "--stop-timeout", "--protocol", "--http2-prior-knowledge"}
+    known |= {"--build-arg", "--stop-timeout", "--label", "--protocol", "--http2-prior-knowledge"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README)) <= known

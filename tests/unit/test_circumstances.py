@@ -61,7 +61,7 @@ def test_row_count(data, count):
 def test_usage_adds_up(monkeypatch):
     """Waiting ends when the turn comes; the time in the model is counted apart, also while it is still in there."""
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr("mlflow_grpc.engine.progress.time.monotonic", lambda: now)
     usage, done, running, waiting = progress.Usage(), progress.Progress(), progress.Progress(), progress.Progress()
     assert (usage.rows, usage.waited_s, usage.model_s) == (None, None, None)
     now = 101.0

@@ -81,9 +81,14 @@ def test_the_server_knows_its_settings(container):
     known = [name for _, info in settings.fields() for name in settings.env_names(info)]
     given = environment(container)
     assert misspelt(given, [*known, "MLFLOW_GRPC_LAME_DUCK"]) == []
-    assert {given["MLFLOW_GRPC_PORT"]} == {
-        str(container[probe]["grpc"]["port"]) for probe in ("startupProbe", "readinessProbe", "livenessProbe")
-    } | {str(port["containerPort"]) for port in container["ports"]}
+    probed = [container[probe]["grpc"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+    exposed = [port["containerPort"] for port in container["ports"]]
+    served = [port["port"] for each in DOCUMENTS if each["kind"] == "Service" for port in each["spec"]["ports"]]
+    assert (
+        {*probed, *exposed, *served}
+        == {int(given["MLFLOW_GRPC_PORT"])}
+        == {settings.Settings.model_fields["port"].default}
+    )
 
 
 def test_there_is_time_to_end(pod, container):
