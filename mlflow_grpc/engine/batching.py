@@ -313,7 +313,7 @@ class Batcher:
     def _answer_rows(self, group: list[tuple[Member, Rows]]) -> list[tuple[Member, Any]] | None:
         """The answers of members whose rows are predicted at once; None if that fails."""
         try:
-            with InModel(member.request.progress for member, _ in group):
+            with InModel([member.request.progress for member, _ in group]):
                 parts = self._work.predict([rows for _, rows in group])
             return [(member, member.request.encode(part)) for (member, _), part in zip(group, parts, strict=True)]
         except BaseException:  # noqa: BLE001 - what it was shows again when those at fault are run alone

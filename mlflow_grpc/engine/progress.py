@@ -5,7 +5,7 @@ at the moment, a thread of the model or the event loop; a Usage by the event loo
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -32,11 +32,11 @@ class InModel:
 
     __slots__ = ("_members",)
 
-    def __init__(self, members: Iterable[Progress]) -> None:
+    def __init__(self, members: Sequence[Progress]) -> None:
         """Args:
         members: Those of the requests that are predicted together; each has the whole time.
         """
-        self._members = tuple(members)
+        self._members = members
 
     def __enter__(self) -> None:
         now = time.monotonic()

@@ -1,6 +1,7 @@
 """Starting: what cannot be served gets one line that says what to do, and an exit code."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -39,6 +40,19 @@ def test_ready_line(start, connect):
     assert len(process.stdout) == 1
     for word in ("model", ready_address(process), "MLflow", "grpc.health.v1.Health"):
         assert word in process.stdout[0]
+    assert '; no TLS"' in process.stdout[0]
+    assert not [line for line in process.stderr if "without TLS" in line]
+
+
+def test_what_may_be_a_mistake_is_told_of(start):
+    """A misspelt setting, and listening for others without TLS: a line each."""
+    process = start("-h", "192.0.2.1", env={"MLFLOW_GRPC_BATCHNG": "off"})
+    assert refused(process)[0] == 1
+    warnings = [json.loads(line)["message"] for line in process.stderr if '"level":"warning"' in line]
+    assert [line.split(":")[0] for line in warnings] == [
+        "MLFLOW_GRPC_BATCHNG is ignored",
+        "listening on 192.0.2.1 without TLS",
+    ]
 
 
 def test_environment_alone(model, start_bare):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mlflow_grpc import settings
+from mlflow_grpc.lifecycle import NOTICE_S
 from mlflow_grpc.misspellings import misspelt
 from tests.support.servers import ROOT
 
@@ -18,8 +19,8 @@ DOCUMENTS: list[dict[str, Any]] = [
     document for name in LISTED for document in yaml.safe_load_all((FOLDER / name).read_text())
 ]
 SCHEMAS = json.loads((ROOT / "tests" / "support" / "kubernetes.json").read_text())
-CLIENTS_ARE_TOLD_S, TO_END_S = 2, 5
-"""How long after the lame duck clients are told to leave, and what is left to end in, in seconds."""
+TO_END_S = 5
+"""What is left to end in, in seconds."""
 
 
 def faults(document, version):
@@ -80,7 +81,7 @@ def test_the_server_knows_its_settings(container):
     """No environment variable is misspelt, and the port is the one that is probed and exposed."""
     known = [name for _, info in settings.fields() for name in settings.env_names(info)]
     given = environment(container)
-    assert misspelt(given, [*known, "MLFLOW_GRPC_LAME_DUCK"]) == []
+    assert misspelt(given, known) == []
     probed = [container[probe]["grpc"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
     exposed = [port["containerPort"] for port in container["ports"]]
     served = [port["port"] for each in DOCUMENTS if each["kind"] == "Service" for port in each["spec"]["ports"]]
@@ -95,7 +96,7 @@ def test_there_is_time_to_end(pod, container):
     """Kubernetes kills after the grace period: it has room for the lame duck, the drain and the end."""
     given = environment(container)
     needed = (int(given[name]) for name in ("MLFLOW_GRPC_LAME_DUCK", "MLFLOW_GRPC_DRAIN_TIMEOUT"))
-    assert pod["terminationGracePeriodSeconds"] == sum(needed) + CLIENTS_ARE_TOLD_S + TO_END_S
+    assert pod["terminationGracePeriodSeconds"] == sum(needed) + NOTICE_S + TO_END_S
 
 
 def test_pods_pass_the_restricted_standard(pod, container):

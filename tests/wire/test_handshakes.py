@@ -37,6 +37,7 @@ def lines_of(caplog):
 
 def test_refused_handshakes_leave_a_line(server, authority, caplog):
     """A client without TLS and one without a certificate are counted, one that calls is not; one line a minute."""
+    assert server.server.ready_line.endswith("; TLS with client certificates")
     handshakes = server.server._calls.handshakes
     root = authority.cert_pem.bytes()
     with Caller(server.address) as plain, Caller(server.address, grpc.ssl_channel_credentials(root)) as nobody:
