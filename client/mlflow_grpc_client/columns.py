@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client import tensors, typed_reader, typed_writer
+from mlflow_grpc_client import moments, tensors, typed_reader, typed_writer
 from mlflow_grpc_client.contract import NULLS_NUMBER, Field, Form, Kind, Record
 from mlflow_grpc_client.payloads import kind_of, library
 from mlflow_grpc_client.typed_writer import MissingFields, is_missing, known_field
@@ -23,6 +23,8 @@ _WITHOUT_NULL = {Kind.INTEGER: 1, Kind.BYTES: 1, Kind.BOOLEAN: 2}
 
 _ALWAYS_THERE = {bool, int, float, str, bytes}
 """Types of which no value means that there is none."""
+
+_TEXTS_OR_NONE = {str, type(None)}
 
 
 class _LeftOut:
@@ -174,6 +176,8 @@ def _put(message: Any, each: Field, values: Any, count: int, *, has_default: boo
     if each.form is Form.ONE:
         _put_tensor(message, each, values)
         return True
+    if each.type.kind is Kind.MOMENT and (whole := moments.whole_column(values)) is not None:
+        return _put_moments(message, each, whole, nulls, count, has_default=has_default)
     is_series = isinstance(values, library("pandas", "Series"))
     nan_is_none = is_series and each.type.kind is not Kind.JSON and (nulls is not None or each.type.kind not in _FLOATS)
     if is_series:
@@ -185,9 +189,8 @@ def _put(message: Any, each: Field, values: Any, count: int, *, has_default: boo
     missing = _missing(values, nan_is_none=nan_is_none)
     if each.type.kind is Kind.JSON:
         missing = [place for place in missing if values[place] is _LEFT_OUT]  # The others are null.
-    if has_default:
-        for place in (place for place in missing if values[place] is not _LEFT_OUT):
-            typed_writer.refuse_null(f"{each.label}[{place}]")
+    if has_default and (given := [place for place in missing if values[place] is not _LEFT_OUT]):
+        typed_writer.refuse_null(f"{each.label}[{given[0]}]")
     if missing and nulls is None:
         return False if len(missing) == count else _lacks(each, missing[0])
     if missing:
@@ -195,6 +198,20 @@ def _put(message: Any, each: Field, values: Any, count: int, *, has_default: boo
         _put_around(getattr(message, each.name), each, values, frozenset(missing))
     else:
         typed_writer.extend(getattr(message, each.name), each.type, values, each.label)
+    return True
+
+
+def _put_moments(
+    message: Any, each: Field, whole: moments.Column, nulls: str | None, count: int, *, has_default: bool
+) -> bool:
+    """Writes a column of points in time, as `_put` does."""
+    if whole.missing and has_default:
+        typed_writer.refuse_null(f"{each.label}[{whole.missing[0]}]")
+    if whole.missing and nulls is None:
+        return False if len(whole.missing) == count else _lacks(each, whole.missing[0])
+    if whole.missing:
+        getattr(message, nulls or "").extend(whole.missing)
+    moments.extend(getattr(message, each.name), whole)
     return True
 
 
@@ -221,8 +238,11 @@ def _array_of(series: Any, *, looks_at_nan: bool) -> Any:
 
 def _missing(values: Any, *, nan_is_none: bool) -> list[int]:
     """The places of the rows that have no value; NaN is how pandas says so in columns that may have none."""
-    if set(map(type, values)) <= _ALWAYS_THERE:
+    kinds = set(map(type, values))
+    if kinds <= _ALWAYS_THERE:
         return [place for place, value in enumerate(values) if value != value] if nan_is_none else []  # noqa: PLR0124
+    if kinds <= _TEXTS_OR_NONE:
+        return [place for place, value in enumerate(values) if value is None]
     return [
         place
         for place, value in enumerate(values)
@@ -242,17 +262,22 @@ def _put_array(message: Any, each: Field, array: Any, nulls: str | None) -> None
     tensors.extend(message, each.name, each.type, array, each.label, typed_writer.scalar)
 
 
-_FILLERS = {Kind.BOOLEAN: False, Kind.FLOAT: 0.0, Kind.DOUBLE: 0.0, Kind.TEXT: "", Kind.BYTES: b""}
+_FILLERS = {Kind.BOOLEAN: False, Kind.INTEGER: 0, Kind.FLOAT: 0.0, Kind.DOUBLE: 0.0, Kind.TEXT: "", Kind.BYTES: b""}
 
 
 def _put_around(field: Any, each: Field, values: Any, missing: frozenset[int]) -> None:
     """Writes values, with fillers for those that are missing."""
     kind, is_message = each.type, each.type.record is not None or each.type.kind in (Kind.MOMENT, Kind.JSON)
+    if kind.kind in _FILLERS:
+        filled = list(values)
+        for place in missing:
+            filled[place] = _FILLERS[kind.kind]
+        typed_writer.extend(field, kind, filled, each.label)
+        return
     for place, value in enumerate(values):
         where = f"{each.label}[{place}]"
         if not is_message:
-            filler = _FILLERS.get(kind.kind, 0)
-            field.append(filler if place in missing else typed_writer.scalar(value, kind, where))
+            field.append(0 if place in missing else typed_writer.scalar(value, kind, where))
         elif place in missing:
             field.add()
         else:

@@ -5,6 +5,7 @@ Rule of this module: what has no zone is in UTC, as the server reads it.
 
 import datetime as dt
 import re
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from google.protobuf import timestamp_pb2
@@ -25,6 +26,7 @@ _ATTOS = {
     "as": 1, "fs": 10**3, "ps": 10**6, "ns": 10**9, "us": 10**12, "ms": 10**15, "s": 10**18, "m": 60 * 10**18,
     "h": 3_600 * 10**18, "D": 86_400 * 10**18, "W": 604_800 * 10**18,
 }  # fmt: skip
+_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _TEXT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d)?)?")
 
 
@@ -56,6 +58,49 @@ def seconds_and_nanos(value: Any, where: str) -> tuple[int, int]:
         value = value.replace(tzinfo=dt.timezone.utc)
     seconds, rest = divmod(value - _EPOCH, _SECOND)
     return _within_years(seconds, where), rest.microseconds * 1000
+
+
+@dataclass(frozen=True)
+class Column:
+    """Points in time in columns, counted from 1970."""
+
+    seconds: Any
+    nanos: Any
+    missing: list[int]
+    """The places of those that are NaT, in which the others are 0."""
+
+
+def whole_column(values: Any) -> Column | None:
+    """A column of pandas' or numpy's points in time, without an object for each.
+
+    None if it is something else, or one of them is not of the years 1 to 9999: `seconds_and_nanos` says which one.
+    """
+    kind = getattr(values, "dtype", None)
+    if getattr(kind, "kind", "") != "M":
+        return None
+    if isinstance(values, library("pandas", "Series")):
+        values = (values if getattr(kind, "tz", None) is None else values.dt.tz_convert(None)).to_numpy()
+    elif not isinstance(values, library("numpy", "ndarray")) or values.ndim != 1:
+        return None
+    found = _UNIT.findall(values.dtype.str)
+    size, unit = found[0] if found else ("", "")
+    if size or unit not in _A_SECOND:
+        return None
+    absent = values != values  # noqa: PLR0124 - NaT
+    counts = values.astype("int64")
+    counts[absent] = 0
+    seconds = counts // _A_SECOND[unit]
+    if len(seconds) and not _FIRST <= int(seconds.min()) <= int(seconds.max()) < _END:
+        return None
+    nanos = (counts - seconds * _A_SECOND[unit]) * (10**9 // _A_SECOND[unit])
+    return Column(seconds, nanos, absent.nonzero()[0].tolist())
+
+
+def extend(field: Any, column: Column) -> None:
+    """Adds a column to a repeated field of Timestamps."""
+    add = field.add
+    for seconds, nanos in zip(column.seconds.tolist(), column.nanos.tolist(), strict=True):
+        add(seconds=seconds, nanos=nanos)
 
 
 def _of_numpy(value: Any, where: str) -> tuple[int, int]:

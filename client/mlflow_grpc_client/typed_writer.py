@@ -144,11 +144,24 @@ def extend(field: Any, kind: Type, items: Any, where: str) -> None:
     types = set(map(type, items))
     if kind.kind in _READY and types <= {_READY[kind.kind]} and not _is_beyond(items, kind):
         field.extend(items)
+    elif kind.kind is Kind.TEXT and types == {str} and _extends(field, items):
+        return
     elif kind.kind in _IN_PLACE:
         field.extend([scalar(item, kind, f"{where}[{place}]") for place, item in enumerate(items)])
     else:
         for place, item in enumerate(items):
             write(field.add(), kind, item, f"{where}[{place}]")
+
+
+def _extends(field: Any, items: Any) -> bool:
+    """Writes texts as they are; False, and nothing is written, if UTF-8 cannot carry one of them."""
+    before = len(field)
+    try:
+        field.extend(items)
+    except ValueError:
+        del field[before:]
+        return False
+    return True
 
 
 def _is_beyond(items: Any, kind: Type) -> bool:

@@ -14,6 +14,8 @@ FIRST_S, LAST_S = -62_135_596_800, 253_402_300_799
 """Of the years 1 and 9999: google.protobuf.Timestamp has no others."""
 
 DIGITS, NANOS = 9, 10**9
+_FIRST_OF_NUMPY_S, _LAST_OF_NUMPY_S = -(2**63 // NANOS), 2**63 // NANOS - 1
+"""The first and the last second all of which is within 64 bits of nanoseconds."""
 _A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": NANOS}
 
 
@@ -45,6 +47,24 @@ def seconds_and_nanos(value: Any) -> tuple[int, int]:
     if not FIRST_S <= seconds <= LAST_S:
         raise ValueError("a point in time that is not between the years 1 and 9999")
     return seconds, nanos
+
+
+def column(seconds: list[int], nanos: list[int], nulls: list[int]) -> Any:
+    """A column of points in time as numpy's nanoseconds; None if one is no point in time, or none that these have.
+
+    Args:
+        seconds: Since 1970.
+        nanos: What is beyond the seconds.
+        nulls: The places of those that are not there: they are NaT, whatever stands in the lists.
+
+    """
+    whole, rest = np.array(seconds, dtype=np.int64), np.array(nanos, dtype=np.int64)
+    whole[nulls] = rest[nulls] = 0
+    if whole.min() < _FIRST_OF_NUMPY_S or whole.max() > _LAST_OF_NUMPY_S or rest.min() < 0 or rest.max() >= NANOS:
+        return None
+    found = (whole * NANOS + rest).view("datetime64[ns]")
+    found[nulls] = np.datetime64("NaT")
+    return found
 
 
 def _of_text(text: str) -> tuple[int, int]:

@@ -241,11 +241,12 @@ _TAKEN_AS_THEY_ARE = {
     DataType.float,
     DataType.double,
     DataType.string,
+    DataType.datetime,
 }
 
 
 def _scalars(metadata: Model) -> dict[str, Any]:
-    """The columns of scalars that are not cast when a payload is parsed, with numpy's types for them."""
+    """The columns of scalars that need no cast when they have numpy's types, with these types."""
     schema = metadata.get_input_schema()
     if schema is None or not schema.has_input_names() or schema.is_tensor_spec():
         return {}

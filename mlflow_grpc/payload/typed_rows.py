@@ -12,9 +12,10 @@ import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message
 
-from mlflow_grpc.contract.shapes import Array, Batch, Column, Plain, Shape
+from mlflow_grpc.contract.shapes import Array, Batch, Column, Plain, Shape, Timestamp
 from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnwritableAnswer
+from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_reader import Reader, label, nothing, refuse_unknown
@@ -97,24 +98,26 @@ class RowsCodec:
         return decoded or self._codec.decode_records(self._records(message), params)
 
     def _arrays(self, message: Any) -> dict[str, Any] | None:
-        """The columns by name, as arrays; None if one is none of scalars, or has nulls that NaN cannot stand for."""
+        """The columns by name, as arrays and lists of texts, with what MLflow's parser has where there is no value.
+
+        None if a column is none of scalars or points in time, or has nulls or values that such an array has not.
+        """
         count = self.count(message)
         arrays: dict[str, Any] = {}
         for column in self._columns:
             slot = column.slot
             found = getattr(message, slot.name)
-            if not slot.source.name or slot.form != "list" or not isinstance(slot.shape, Plain):
+            if not slot.source.name or slot.form != "list" or not isinstance(slot.shape, Plain | Timestamp):
                 return None
             if not found:
                 continue
-            if slot.shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
-                arrays[slot.source.name] = list(found)
-            else:
-                arrays[slot.source.name] = np.array(found)
-            if column.nulls and (nulls := list(getattr(message, column.nulls))):
-                if slot.shape.type != Proto.TYPE_DOUBLE or max(nulls) >= count:
-                    return None
-                arrays[slot.source.name][nulls] = np.nan
+            nulls = list(getattr(message, column.nulls)) if column.nulls else []
+            if nulls and max(nulls) >= count:
+                return None
+            array = _array(found, slot.shape, nulls)
+            if array is None:
+                return None
+            arrays[slot.source.name] = array
         return arrays
 
     def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
@@ -232,6 +235,25 @@ class RowsCodec:
             return
         getattr(output, column.nulls).extend(place for place, value in enumerate(values) if is_nothing(value))
         extend(getattr(output, slot.name), slot.shape, values, where, filler=_filler(slot.shape))
+
+
+def _array(found: Any, shape: Plain | Timestamp, nulls: list[int]) -> Any:
+    """A column of a message; None if its values or nulls have no array or list that MLflow's parser would make too."""
+    if isinstance(shape, Timestamp):
+        array = moments.column([each.seconds for each in found], [each.nanos for each in found], nulls)
+    elif shape.type == Proto.TYPE_STRING:
+        array = list(found)
+        for place in nulls:
+            array[place] = None
+    elif nulls and shape.type not in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT):
+        return None
+    elif shape.type == Proto.TYPE_BYTES:
+        return list(found)
+    else:
+        array = np.array(found)
+        if nulls:
+            array[nulls] = np.nan
+    return array
 
 
 def _stands_as_it_is(values: Any, shape: Shape) -> bool:

@@ -140,11 +140,22 @@ def test_rows_without_a_value(typed, rows):
 
 
 @several
-@given(rows_of({"may_double": st.none() | FLOATS, "may_long": INT64, "may_float": st.floats(width=32), "need": FLOATS}))
+@given(
+    rows_of(
+        {
+            "may_double": st.none() | FLOATS,
+            "may_long": INT64,
+            "may_float": st.none() | st.floats(width=32),
+            "need": FLOATS,
+        }
+    )
+)
 def test_numbers_without_a_value(typed, rows):
-    """Optional columns of numbers go to the model as arrays; a double that is not there is NaN, as MLflow has it."""
-    columns = {**rows, "may_double": [0.0 if value is None else value for value in rows["may_double"]]}
-    columns["may_double_nulls"] = [place for place, value in enumerate(rows["may_double"]) if value is None]
+    """Optional columns of numbers go to the model as arrays; a float that is not there is NaN, as MLflow has it."""
+    columns = dict(rows)
+    for name in ("may_double", "may_float"):
+        columns[name] = [0.0 if value is None else value for value in rows[name]]
+        columns[f"{name}_nulls"] = [place for place, value in enumerate(rows[name]) if value is None]
     in_order = {name: rows[name] for name in ("need", "may_long", "may_float", "may_double")}
     same(typed, "optional", split(in_order), columns)
 
