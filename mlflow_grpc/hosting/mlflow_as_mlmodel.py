@@ -1,17 +1,19 @@
 """An MLflow model as an `ml_base.MLModel`: for decorators, and for services that are written for that interface.
 
 Rule of this module: the schemas are made from the model's signature, `predict` is what MLflow's `predict` is for a
-frame of one row, and its outputs as JSON are what MLflow writes. It needs the package ml-base.
+frame of one row, `predict_many` for one of several, and its outputs as JSON are what MLflow writes. It needs the
+package ml-base.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from io import StringIO
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 from ml_base import MLModel
 from ml_base.ml_model import MLModelSchemaValidationException
@@ -26,8 +28,10 @@ from pydantic import (
     NaiveDatetime,
     PlainSerializer,
     RootModel,
+    SerializerFunctionWrapHandler,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapSerializer,
     WrapValidator,
     create_model,
 )
@@ -37,10 +41,13 @@ from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting import own_code
+from mlflow_grpc.hosting.predicted_rows import each_row, only_row
 
 
 def _to_the_nanosecond(value: Any, handler: ValidatorFunctionWrapHandler) -> datetime:
     """Keeps what pydantic cuts off: a datetime has microseconds, a pandas.Timestamp, which is one too, has more."""
+    if value == "NaT":  # As a DataFrame's is written.
+        return pd.NaT  # type: ignore[return-value]  # It is an instance of datetime.
     moment: datetime = handler(value)
     if isinstance(value, pd.Timestamp):
         return value
@@ -60,7 +67,44 @@ def _as_mlflow_writes(value: Any) -> Any:
     return json.loads(text.getvalue())
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _unless_missing(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """None and NaN as they are: MLflow tells one from the other, and so may the model."""
+    return value if value is None or (isinstance(value, float) and math.isnan(value)) else handler(value)
+
+
+def _written_unless_missing(value: Any, handler: SerializerFunctionWrapHandler) -> Any:
+    if _is_missing(value):
+        return None if value is pd.NaT or value is pd.NA else value
+    return handler(value)
+
+
+_MAY_LACK = {Kind.STRING, Kind.FLOAT, Kind.DOUBLE, Kind.DATETIME, Kind.BOOLEAN}
+"""Required columns in which MLflow takes a cell without a value; in optional ones it judges for itself."""
+
+
+def _with_nine_digits(value: datetime) -> str:
+    """A point in time as text; with as many digits as any other, since pandas takes a column of one form only."""
+    if isinstance(value, pd.Timestamp | type(pd.NaT)):
+        return str(value.isoformat(timespec="nanoseconds"))
+    text = value.isoformat(timespec="microseconds")
+    return f"{text}000" if value.tzinfo is None else text
+
+
 _WRITTEN = PlainSerializer(_as_mlflow_writes, when_used="json")
+
+
+def _moment(written: PlainSerializer) -> Any:
+    return Annotated[
+        NaiveDatetime,
+        WrapValidator(_to_the_nanosecond),
+        written,
+        WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+    ]
+
 
 _SCALARS: dict[Kind | None, Any] = {
     None: Any,
@@ -72,12 +116,7 @@ _SCALARS: dict[Kind | None, Any] = {
     Kind.STRING: str,
     Kind.BINARY: Base64Bytes,
     # MLflow refuses those with a zone.
-    Kind.DATETIME: Annotated[
-        NaiveDatetime,
-        WrapValidator(_to_the_nanosecond),
-        _WRITTEN,
-        WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
-    ],
+    Kind.DATETIME: _moment(PlainSerializer(_with_nine_digits, when_used="json")),
 }
 """What callers send, by the types of columns; under None what is of any type."""
 
@@ -85,6 +124,7 @@ _OUTPUTS = {
     **_SCALARS,
     # The model gives the bytes themselves.
     Kind.BINARY: Annotated[bytes, _WRITTEN, WithJsonSchema({"type": "string", "format": "base64"})],
+    Kind.DATETIME: _moment(_WRITTEN),
     None: Annotated[Any, _WRITTEN],
 }
 """What the model gives."""
@@ -121,7 +161,7 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         columns = contract.inputs
         if not isinstance(columns, types.Record) or not all(each.name for each in columns.fields):
             raise StartError("only an MLflow model whose signature names its columns can be shown as an MLModel")
-        self._input_schema = _class_of(columns, "ModelInput", _SCALARS)
+        self._input_schema = _class_of(columns, "ModelInput", _SCALARS, may_lack=_MAY_LACK)
         self._outputs = contract.outputs
         self._output_schema = _output_class(contract.outputs)
 
@@ -147,7 +187,7 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
 
     @property
     def input_schema(self) -> type[BaseModel]:
-        """A field for each column."""
+        """A field for each column. A cell without a value is None or NaN, as it was sent, where MLflow takes such."""
         return self._input_schema
 
     @property
@@ -162,61 +202,52 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
             MLModelSchemaValidationException: The row does not fit the signature after all.
 
         """
-        row = data.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        metadata = self._model.metadata
-        text = json.dumps({"dataframe_records": [row]})
+        try:
+            predictions = self._predicted([data])
+        except _Refused as refused:
+            raise MLModelSchemaValidationException("The row does not fit the model's signature.") from refused
+        return self._output_schema.model_validate(only_row(predictions, self._outputs))
+
+    def predict_many(self, data: list[BaseModel]) -> list[BaseModel]:
+        """What the model predicts for the rows of one frame; for one after the other, where MLflow takes no such frame
+        or what is predicted has no rows.
+
+        Raises:
+            MLModelSchemaValidationException: A row does not fit the signature after all.
+
+        """
+        try:
+            rows = each_row(self._predicted(data), self._outputs, len(data))
+        except _Refused:
+            rows = None
+        if rows is not None:
+            return [self._output_schema.model_validate(row) for row in rows]
+        outputs = []
+        for place, record in enumerate(data):
+            try:
+                outputs.append(self.predict(record))
+            except MLModelSchemaValidationException as refused:
+                raise MLModelSchemaValidationException(f"[{place}]: {refused}") from refused
+        return outputs
+
+    def _predicted(self, data: list[BaseModel]) -> Any:
+        """What the model predicts for the rows of one frame, before anything is made of it."""
+        rows = [each.model_dump(mode="json", by_alias=True, exclude_unset=True) for each in data]
+        metadata, text = self._model.metadata, json.dumps({"dataframe_records": rows})
         try:
             frame = internals.parse_json(text.encode(), metadata, metadata.get_input_schema()).data
         except MlflowException as error:
-            raise MLModelSchemaValidationException("The row does not fit the model's signature.") from error
-        predictions = self._model.predict(frame)
-        return self._output_schema.model_validate(_only_row(predictions, self._outputs))
+            raise _Refused from error
+        try:
+            return self._model.predict(frame)
+        except MlflowException as error:
+            if internals.input_was_refused(error):
+                raise _Refused from error
+            raise
 
 
-def _only_row(predictions: Any, outputs: types.Record | types.Tensor | None) -> Any:
-    """What was predicted for the one row, by the names of the output; the whole of what has no rows."""
-    fields = outputs.fields if isinstance(outputs, types.Record) else []
-    if isinstance(predictions, dict) and fields:
-        kinds = {each.name: each.type for each in fields}
-        return {name: _of_one(_plain(each), kinds.get(name)) for name, each in predictions.items()}
-    if isinstance(predictions, pd.DataFrame):
-        row = {str(name): _plain(each) for name, each in predictions.to_dict("records")[0].items()}
-        is_bare = len(fields) == 1 and not fields[0].name
-        return next(iter(row.values())) if is_bare and len(row) == 1 else row
-    row = _plain(predictions)
-    has_rows = not isinstance(outputs, types.Tensor) or outputs.shape[:1] == (-1,)
-    if has_rows and isinstance(row, list) and len(row) == 1:
-        row = row[0]
-    if not fields or isinstance(row, dict) or not all(each.name for each in fields):
-        return row
-    values = [_of_one(row, fields[0].type)] if len(fields) == 1 else row
-    if not isinstance(values, list) or len(values) != len(fields):
-        return row
-    return {each.name: value for each, value in zip(fields, values, strict=True)}
-
-
-_SINGLE = types.Scalar | types.Enumeration | types.Record | types.MapOf
-
-
-def _of_one(value: Any, kind: types.Type | None) -> Any:
-    """The value for the one row out of a list of values; a list that is a value itself stays."""
-    is_column = isinstance(value, list) and len(value) == 1
-    if is_column and (isinstance(kind, _SINGLE) or (kind is not None and isinstance(value[0], list))):
-        return value[0]
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """Arrays and pandas' columns as lists, their numbers as Python's; points in time keep their nanoseconds."""
-    if isinstance(value, pd.Series):
-        value = value.to_list()
-    if isinstance(value, np.datetime64):
-        return pd.Timestamp(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | np.ndarray) else value
+class _Refused(Exception):
+    """MLflow's checks do not take the rows."""
 
 
 def _none_of_nothing(value: Any) -> Any:
@@ -243,18 +274,28 @@ def _attributes(names: Iterable[str]) -> dict[str, str]:
     return given
 
 
-def _class_of(record: types.Record, name: str, scalars: dict[Kind | None, Any]) -> type[BaseModel]:
+def _class_of(
+    record: types.Record, name: str, scalars: dict[Kind | None, Any], *, may_lack: AbstractSet[Kind] = frozenset()
+) -> type[BaseModel]:
     attributes = _attributes(each.name for each in record.fields)
     fields: dict[str, Any] = {}
     for each in record.fields:
         attribute = attributes[each.name]
         kind = _python_type(each.type, f"{name}_{attribute}", scalars)
         optional = not each.required or each.nullable
+        if optional:
+            kind = Annotated[kind | None, BeforeValidator(_none_of_nothing)]
+        if may_lack and isinstance(each.type, types.Scalar) and (optional or each.type.kind in may_lack):
+            kind = Annotated[kind, WrapValidator(_unless_missing), WrapSerializer(_written_unless_missing)]
         fields[attribute] = (
-            Annotated[kind | None, BeforeValidator(_none_of_nothing)] if optional else kind,
+            kind,
             Field(None if optional else ..., alias=each.name, description=each.description or None),
         )
-    return create_model(name, __config__=ConfigDict(populate_by_name=True, protected_namespaces=()), **fields)
+    return create_model(
+        name,
+        __config__=ConfigDict(populate_by_name=True, protected_namespaces=(), ser_json_inf_nan="constants"),
+        **fields,
+    )
 
 
 def _output_class(outputs: types.Record | types.Tensor | None) -> type[BaseModel]:

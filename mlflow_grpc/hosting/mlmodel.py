@@ -16,18 +16,18 @@ from mlflow_grpc.contract import json_schema, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError
-from mlflow_grpc.hosting import classes, records
+from mlflow_grpc.hosting import classes, records, together
 from mlflow_grpc.hosting.model import About, SchemaTexts
 from mlflow_grpc.hosting.parts import each_part
 from mlflow_grpc.hosting.records import RecordRefused, RecordSchema
 from mlflow_grpc.naming import name_from
 
-NEWER, OLDER = "ml_base", "ml_model_abc"
-INTERFACE, DECORATOR, REFUSAL = "MLModel", "MLModelDecorator", "MLModelSchemaValidationException"
+NEWER, OLDER = together.NEWER, "ml_model_abc"
+INTERFACE, DECORATOR, REFUSAL = "MLModel", together.DECORATOR, "MLModelSchemaValidationException"
 
 
 class MLModel:
-    """A model that takes one record at a time and gives one for it."""
+    """A model that takes a record and gives one for it, or takes several at once if its class has `predict_many`."""
 
     def __init__(self, model: Any, generation: str, *, name: str | None = None) -> None:
         """Args:
@@ -41,6 +41,7 @@ class MLModel:
         """
         path = type(model).__qualname__
         self._model = model
+        self._predict_many = together.predict_many_of(model)
         self.qualified_name = _text(path, model, "qualified_name")
         self.version = _version(path, model, generation)
         self.name = name or name_from(self.qualified_name)
@@ -79,7 +80,7 @@ class MLModel:
             return ""
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> list[Any]:
-        """Runs the model on one record after the other.
+        """Runs the model on all records at once if its class has `predict_many`, else on one after the other.
 
         Args:
             data: Records as `schema.parse` gives them.
@@ -87,10 +88,23 @@ class MLModel:
 
         Raises:
             InvalidPayload: The model says that a record does not fit its schema.
-            ModelFailed: The model raised anything else.
+            ModelFailed: The model raised anything else, or has not one output for each record.
 
         """
+        if self._predict_many is not None and len(data) > 1:
+            return self._together(self._predict_many, data)
         return [self._predict(record, f"[{place}]" if len(data) > 1 else "") for place, record in enumerate(data)]
+
+    @staticmethod
+    def _together(predict_many: together.PredictMany, data: list[Any]) -> list[Any]:
+        with _errors_told(""):
+            found = predict_many(data)
+        if not isinstance(found, list | tuple) or len(found) != len(data):
+            what = f"{len(found)} outputs" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
+            raise ModelFailed(
+                f"The model's {together.METHOD} gave {what} for {len(data)} records; it has to give a list."
+            )
+        return list(found)
 
     def _predict(self, record: Any, place: str) -> Any:
         with _errors_told(place):
@@ -175,7 +189,7 @@ def decorate(model: Any, decorators: tuple[Decorator, ...]) -> Any:
             raise StartError(f"{path} does not derive from {NEWER}.decorator.{DECORATOR}")
         around = classes.make(path, found, decorator.configuration)
         try:
-            model = around.set_model(model)
+            model = around.set_model(together.for_decorator(around, model))
         except BaseException as error:
             raise StartError(
                 f"{path} cannot be put around {type(model).__name__}: {classes.one_line(error)}"

@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import mlflow
+import mlflow_grpc_client.payloads
 import numpy as np
 import pandas as pd
 import pytest
+from ml_base.decorator import MLModelDecorator
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, TensorSpec
@@ -14,6 +16,7 @@ from mlflow.types.schema import Array, TensorSpec
 from mlflow_grpc import mlmodel as bridges
 from mlflow_grpc.config import Configuration, Decorator, ModelConfig
 from mlflow_grpc.engine.loading import load
+from mlflow_grpc.errors import ModelFailed
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.typed_contract import typed_contract
 from tests.support.servers import Caller, serving_models
@@ -80,6 +83,49 @@ RECORDS: dict[str, dict[str, Any]] = {
 }
 
 
+class Counted(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+    """Predicts for each row how many there are."""
+
+    def predict(self, context, model_input, params=None):
+        return [len(model_input)] * len(model_input)
+
+
+OPTIONAL: list[Any] = [
+    ColSpec("string", "city"), ColSpec("double", "x"), ColSpec("datetime", "t"), ColSpec("boolean", "b"),
+    ColSpec("string", "note", required=False), ColSpec("datetime", "last", required=False),
+]  # fmt: skip
+MODELS |= {
+    "lacking": (Told(), OPTIONAL, [ColSpec("string")]),
+    "counted": (Counted(), [*X, ColSpec("long", "n", required=False)], [ColSpec("long")]),
+}
+
+
+class Doubled(MLModelDecorator):  # type: ignore[misc]  # ml_base has no types.
+    """Looks at one record at a time, and doubles what is predicted for it."""
+
+    def predict(self, data):
+        return self.output_schema.model_validate(2 * self._model.predict(data=data).root)
+
+
+class Together(MLModelDecorator):  # type: ignore[misc]  # ml_base has no types.
+    """Looks at records together, and adds how many it has seen at once, times a hundred."""
+
+    def predict(self, data):
+        return self.predict_many([data])[0]
+
+    def predict_many(self, data):
+        return [
+            self.output_schema.model_validate(each.root + 100 * len(data)) for each in self._model.predict_many(data)
+        ]
+
+
+class Lost(MLModelDecorator):  # type: ignore[misc]  # ml_base has no types.
+    """Loses an output."""
+
+    def predict_many(self, data):
+        return self._model.predict_many(data)[1:]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
@@ -124,6 +170,69 @@ def test_json_of_what_mlflow_writes_without_names(folder, name, without, expecte
     """Decorators see records: what has no names, or no rows, gets those of the signature."""
     assert answer(config(folder, name), {"x": 1.0}) == without
     assert answer(config(folder, name, decorators=NOTHING), {"x": 1.0}) == expected
+
+
+def answers(known: ModelConfig, payload: str) -> Any:
+    loaded = load(known, SETTINGS)
+    request = loaded.codec.decode(payload, None)
+    return json.loads(loaded.codec.encode(loaded.model.predict(request.data, request.params), request))["predictions"]
+
+
+def test_cells_without_a_value(folder):
+    """A frame as the client sends it, with NaN, None and NaT in required and optional columns: the model is given the
+    same by a decorator that does nothing, and NaN stays another thing than None.
+    """
+    texts: Any = ["2020-02-29T12:00:00", "2020-02-29T12:00:00.123456789", None, "2021-01-01"]
+    moments = pd.to_datetime(texts, format="ISO8601")
+    frame = pd.DataFrame(
+        {
+            "city": pd.Series(["Berlin", np.nan, None, "Paris"], dtype=object), "x": [1.5, np.nan, None, 2.0],
+            "t": moments, "b": [True, False, True, False],
+            "note": pd.Series([None, "x", np.nan, "y"], dtype=object), "last": moments[::-1],
+        }
+    )  # fmt: skip
+    for part in (frame, frame.head(1), frame[1:2], frame[2:3]):
+        payload = mlflow_grpc_client.payloads.to_json(part)
+        expected = answers(config(folder, "lacking"), payload)
+        assert len(expected) == len(part)
+        assert answers(config(folder, "lacking", decorators=NOTHING), payload) == expected
+
+
+def decorated(*names: str) -> tuple[Decorator, ...]:
+    return tuple(Decorator(class_path=f"{__name__}.{name}") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("decorators", "expected"),
+    [
+        (NOTHING, [3, 3, 3]),
+        ((*NOTHING, *NOTHING), [3, 3, 3]),
+        (decorated("Together"), [303, 303, 303]),
+        ((*NOTHING, *decorated("Together"), *NOTHING), [303, 303, 303]),
+        (decorated("Doubled"), [2, 2, 2]),
+        # The one within sees one record at a time, and is not passed by; the one around it sees all.
+        (decorated("Doubled", "Together"), [302, 302, 302]),
+        ((*decorated("Doubled"), *NOTHING, *decorated("Together")), [302, 302, 302]),
+        (decorated("Together", "Doubled"), [202, 202, 202]),
+    ],
+)
+def test_rows_go_together_where_decorators_take_them(folder, decorators, expected):
+    """The model says how many rows it saw at once, the decorators what they did."""
+    payload = json.dumps({"dataframe_records": [{"x": 1.0}] * 3})
+    assert answers(config(folder, "counted", decorators=decorators), payload) == expected
+
+
+def test_rows_that_mlflow_takes_one_by_one_only(folder):
+    """A frame in which an integer is absent in one row is refused by MLflow; its rows are not."""
+    payload = json.dumps({"dataframe_records": [{"x": 1.0}, {"x": 1.0, "n": 2}]})
+    assert answers(config(folder, "counted", decorators=NOTHING), payload) == [1, 1]
+
+
+def test_outputs_that_are_not_one_for_each_record(folder):
+    """What a decorator gives for records together has to be a list of as many."""
+    payload = json.dumps({"dataframe_records": [{"x": 1.0}] * 3})
+    with pytest.raises(ModelFailed, match="predict_many gave 2 outputs for 3 records"):
+        answers(config(folder, "counted", decorators=decorated("Lost")), payload)
 
 
 def test_json_of_nothing(folder):
@@ -174,7 +283,7 @@ def outcomes(typed: TypedCaller, name: str, fields: Any) -> list[tuple[str, Any]
     return [(status, plain(told) if status == "OK" else told) for status, told in found]
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "nothing"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("nothing", "lacking", "counted")])
 def test_typed_answers(typed, name):
     """One record and a batch of it are answered with the same messages."""
     fields = RECORDS.get(name, {"x": 1.0})
