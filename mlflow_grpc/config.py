@@ -31,13 +31,25 @@ MLMODEL_SCHEME = "mlmodel:"
 """Stands before the path of an MLModel class where an MLflow URI can stand too."""
 
 
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
 def _class_path(text: str) -> str:
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", text):
+    if not _PATH.fullmatch(text):
         raise ValueError("has to be like package.module.Class")
     return text
 
 
 ClassPath = Annotated[str, AfterValidator(_class_path)]
+
+
+def _function_path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise ValueError("has to be like package.module.function")
+    return text
+
+
+FunctionPath = Annotated[str, AfterValidator(_function_path)]
 
 
 class _Strict(BaseModel):
@@ -64,6 +76,10 @@ class ModelConfig(_Strict):
     """MLflow's `model_config`, or the keyword arguments of the class."""
     decorators: tuple[Decorator, ...] = ()
     """From the innermost to the outermost."""
+    preprocess: FunctionPath | None = None
+    """A function that makes the frame for the model of the one that was sent."""
+    postprocess: FunctionPath | None = None
+    """A function that makes the predictions for the caller of those of the model."""
     batching: Batching | None = None
     payload: Payload | None = None
     try_example: bool | None = None
@@ -86,7 +102,16 @@ class ModelConfig(_Strict):
             raise ValueError("give either uri (an MLflow model) or class_path (an MLModel class)")
         if (self.class_path is not None or self.decorators) and self.payload is Payload.TEXT:
             raise ValueError("payload: text is for MLflow models; MLModel classes and decorators take records")
+        if self.has_hooks and (self.uri is None or self.decorators):
+            raise ValueError("preprocess and postprocess are for MLflow models (uri) without decorators")
+        if self.has_hooks and self.payload is Payload.TEXT:
+            raise ValueError("payload: text is for MLflow models without preprocess and postprocess, which take tables")
         return self
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether a function stands before or after the model."""
+        return self.preprocess is not None or self.postprocess is not None
 
     @property
     def source(self) -> str:

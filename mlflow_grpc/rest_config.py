@@ -24,7 +24,9 @@ _OBSOLETE = {
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
-_ONLY_OURS = frozenset({"uri", "name", "version", "batching", "payload", "default", "on_error", "endpoint"})
+_ONLY_OURS = frozenset(
+    {"uri", "name", "version", "batching", "payload", "default", "on_error", "endpoint", "preprocess", "postprocess"}
+)
 """Keys of a model that no version of the package has."""
 
 

@@ -21,7 +21,7 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, RecordCodec, TextCodec
-from mlflow_grpc.settings import Payload, Settings
+from mlflow_grpc.settings import Batching, Payload, Settings
 
 if TYPE_CHECKING:
     from mlflow_grpc.hosting.fetching import FetchedModel
@@ -145,7 +145,7 @@ def _load_class(config: ModelConfig) -> Loaded:
     return Loaded(
         model,
         RecordsCodec(model.schema),
-        batching_reason="its interface takes one record at a time",
+        batching_reason="its interface takes the records of one call",
         context=contextvars.copy_context(),
     )
 
@@ -171,9 +171,13 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> L
     if config.decorators:
         return _decorated(model, config)
     if (config.payload or settings.payload) is Payload.TEXT:
+        if config.has_hooks:
+            raise StartError("preprocess and postprocess take tables, and --payload text hands the model a text")
         return Loaded(model, TextCodec(), batching_reason="its payload is text")
     codec = ScoringCodec(model.metadata, model.loader_module, model.item_hint)
     decoder = decoder_for(model.metadata)
+    if config.has_hooks:
+        return _hooked(model, codec, decoder, config, settings)
     if decoder is None:
         reason = "the signature is not one of plain columns or a plain tensor"
         logger.info("%s: batching off: %s", model.name, reason)
@@ -192,6 +196,24 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> L
     return Loaded(model, codec, plain, batched, reason)
 
 
+def _hooked(
+    model: "PyfuncModel", codec: Codec, decoder: "PlainDecoder | None", config: ModelConfig, settings: Settings
+) -> Loaded:
+    """An MLflow model with functions before and after it. Its calls are put together only if its owner says so."""
+    from mlflow_grpc.engine import rows
+    from mlflow_grpc.hosting.hooks import HookedModel
+
+    hooked = HookedModel(model, preprocess=config.preprocess, postprocess=config.postprocess)
+    mode = config.batching or settings.batching
+    batched = decoder is not None and mode is Batching.ON
+    reason = "its owner says on" if batched else "preprocess and postprocess may look at several rows at once"
+    logger.info("%s: batching %s: %s", hooked.name, "on" if batched else "off", reason)
+    plain = Plain(decoder) if decoder is not None else None
+    if decoder is not None and batched:
+        plain = Plain(decoder, rows.RowRunner(hooked, decoder, codec), settings.batch_rows, settings.batch_wait_s)
+    return Loaded(hooked, codec, plain, batched, reason)
+
+
 def _samples(model: "PyfuncModel", decoder: "PlainDecoder") -> "list[PlainRows]":
     """Single rows to try a model with: of as many values as can be, if the model takes them."""
     varied = decoder.samples(model.example, varied=True)
@@ -205,7 +227,7 @@ def _samples(model: "PyfuncModel", decoder: "PlainDecoder") -> "list[PlainRows]"
 
 
 def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:
-    """An MLflow model with decorators around it, which see one row at a time."""
+    """An MLflow model with decorators around it, which see records."""
     from mlflow_grpc.hosting import mlmodel
     from mlflow_grpc.payload.records import RecordsCodec
 
@@ -235,4 +257,4 @@ def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:
         input=own.input if same_inputs else about.input,
         output=own.output if same_outputs else about.output,
     )
-    return Loaded(around, RecordsCodec(around.schema), batching_reason="its decorators take one row at a time")
+    return Loaded(around, RecordsCodec(around.schema), batching_reason="its decorators take the rows of one call")

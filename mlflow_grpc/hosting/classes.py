@@ -1,4 +1,4 @@
-"""Finds and makes objects of classes that a configuration names by their path.
+"""Finds classes and functions that a configuration names by their path, and makes objects of classes.
 
 Rule of this module: nothing is instantiated that is not known to be what the caller asked for, and every way in which
 it can fail is a StartError that names the path.
@@ -7,6 +7,7 @@ it can fail is a StartError that names the path.
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from mlflow_grpc.errors import StartError
@@ -19,6 +20,28 @@ def find(path: str) -> type:
         StartError: There is no such module or class, or importing it raised.
 
     """
+    found = _find(path)
+    if not isinstance(found, type):
+        raise StartError(f"{path} is no class, but of type {type(found).__name__}")
+    return found
+
+
+def find_function(path: str) -> Callable[..., Any]:
+    """Imports the function at a path such as `package.module.function`.
+
+    Raises:
+        StartError: There is no such module or function, or importing it raised.
+
+    """
+    found = _find(path)
+    if isinstance(found, type) or not callable(found):
+        what = "a class" if isinstance(found, type) else f"of type {type(found).__name__}"
+        raise StartError(f"{path} is no function, but {what}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _find(path: str) -> Any:
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
@@ -29,8 +52,6 @@ def find(path: str) -> type:
     found = getattr(module, name, None)
     if found is None:
         raise StartError(f"{path}: the module {module_name} has no {name}")
-    if not isinstance(found, type):
-        raise StartError(f"{path} is no class, but of type {type(found).__name__}")
     return found
 
 
@@ -42,7 +63,7 @@ def _what_is_missing(module_name: str, missing: str) -> str:
         return f"{missing} is a class; only a class at the top of a module can be named, not one within a class"
     if parent in sys.modules:
         return f"there is no module {missing!r}, though {parent!r} is there"
-    return f"there is no module {missing!r}; install the package that it is in"
+    return f"there is no module {missing!r}; install the package that it is in, or name its directory in PYTHONPATH"
 
 
 def derives_from(cls: type, package: str, base: str) -> bool:

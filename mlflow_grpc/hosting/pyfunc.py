@@ -8,7 +8,7 @@ import base64
 import json
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -191,7 +191,7 @@ class PyfuncModel:
         """Whether it was logged as a model that streams."""
         return internals.streams(self._model)
 
-    def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
+    def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Generator[Any]:
         """Runs `PyFuncModel.predict_stream`, which enforces the schema before the first part.
 
         Raises:
@@ -218,19 +218,30 @@ def _errors_told() -> Iterator[None]:
     except BaseException as error:
         if internals.input_was_refused(error):
             raise InputRefused from error
-        if isinstance(error, MlflowException):
-            raise ModelFailed(
-                f"The model answered {error.error_code}. Its message is in the server's log, "
-                "under the request id of this answer.",
-                status=status_of_error_code(error.error_code),
-                reason=error.error_code,
-                error_class=internals.error_class(error),
-            ) from error
-        raise ModelFailed(
-            "The model raised an exception. It is in the server's log, under the request id of "
-            "this answer. Check that the payload has the columns and types the model was trained on.",
-            error_class=type(error).__name__,
+        raise failure_of(
+            error, "The model", "Check that the payload has the columns and types the model was trained on."
         ) from error
+
+
+def failure_of(error: BaseException, whose: str, advice: str = "") -> ModelFailed:
+    """The failure that an exception of the model's own code, or of a hook's, is to the caller.
+
+    Args:
+        error: The exception. An MlflowException has the status of its error code; its text is for the log only.
+        whose: Who raised it, at the beginning of a sentence.
+        advice: What the caller may do about another exception.
+
+    """
+    if isinstance(error, MlflowException):
+        return ModelFailed(
+            f"{whose} answered {error.error_code}. Its message is in the server's log, "
+            "under the request id of this answer.",
+            status=status_of_error_code(error.error_code),
+            reason=error.error_code,
+            error_class=internals.error_class(error),
+        )
+    told = f"{whose} raised an exception. It is in the server's log, under the request id of this answer."
+    return ModelFailed(f"{told} {advice}".rstrip(), error_class=type(error).__name__)
 
 
 def load(

@@ -1,0 +1,157 @@
+"""Functions before and after an MLflow model, over real gRPC: as text, typed, and in parts."""
+
+import json
+import threading
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from mlflow_grpc import protos
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine.loading import load
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.settings import Batching, Payload, Settings
+from tests.support import hooks
+from tests.support.servers import Caller, serving_models
+from tests.support.typed import TypedCaller, plain
+
+HERE = "tests.support.hooks"
+TWO_ROWS = '{"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2.0], [3.0, 4.0]]}}'
+ONE_ROW = '{"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2.0]]}}'
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "sum"
+    hooks.save(path)
+    return path
+
+
+def config(path, preprocess=None, postprocess=None, **more):
+    named: Any = {"preprocess": preprocess, "postprocess": postprocess}
+    paths: Any = {key: f"{HERE}.{name}" for key, name in named.items() if name}
+    return ModelConfig(uri=str(path), name="sum", endpoint=True, **paths, **more)
+
+
+@contextmanager
+def served(model, **settings):
+    with serving_models([(model, None)], **settings) as running, Caller(running.address) as call:
+        yield call
+
+
+def test_both_hooks_in_json_and_typed(path):
+    """The frame goes through one and the predictions through the other, in a thread of the model's; plain rows,
+    other payloads, a record and rows in columns come to the same.
+    """
+    with served(config(path, "noted", "negative")) as call:
+        hooks.threads.clear()
+        typed = TypedCaller(call.channel)
+        expected = {"predictions": [-12.0, -34.0]}
+        assert json.loads(call(TWO_ROWS)) == expected
+        assert json.loads(call('{"inputs": {"a": ["1.0", 3], "b": [2.0, 4.0]}}')) == expected  # A text is not plain.
+        assert json.loads(call("a,b\n1,2\n3,4\n", mlflow_content_type="text/csv")) == expected
+        assert plain(typed("sum_predict", typed.input("sum_predict", {"a": 1.0, "b": 2.0}))) == {"prediction": -12.0}
+        rows = typed.input("sum_predict_batch", {"a": [1.0, 3.0], "b": [2.0, 4.0]})
+        assert plain(typed("sum_predict_batch", rows))["prediction"] == [-12.0, -34.0]
+        assert len(hooks.threads) == 5
+        assert not {threading.main_thread().name, "asyncio"} & set(hooks.threads)
+        assert all(name.startswith("model") for name in hooks.threads), hooks.threads
+
+
+def test_preprocess_makes_the_columns_of_the_model(path):
+    """It gets what the caller sent, and the signature is checked against what it returns."""
+    with served(config(path, "from_raw")) as call:
+        assert json.loads(call('{"dataframe_records": [{"raw": 1.5}]}')) == {"predictions": [3.0]}
+        status, told = call.outcome('{"dataframe_records": [{"a": 1.5}]}')
+        assert status == "INVALID_ARGUMENT"
+        assert told is not None
+        assert "the hook preprocess made of the payload does not fit" in told
+        assert "b: missing after preprocess, and the model needs it" in told
+
+
+def test_parts_of_an_answer(path):
+    """Each part goes through postprocess."""
+    with served(config(path, "noted", "negative")) as call:
+        method = call.channel.unary_stream("/MLflowStream/predict_stream")
+        parts: list[Any] = [
+            protos.Output.FromString(part) for part in method(protos.Input(value=ONE_ROW).SerializeToString())
+        ]
+        assert [json.loads(part.value)["predictions"] for part in parts] == [-10.0, -2.0]
+
+
+@pytest.mark.parametrize(
+    ("named", "status", "words"),
+    [
+        ({"preprocess": "raises"}, "INTERNAL", "The hook preprocess raised an exception"),
+        ({"postprocess": "raises"}, "INTERNAL", "The hook postprocess raised an exception"),
+        ({"postprocess": "forgets"}, "INTERNAL", "The hook postprocess returned None"),
+        ({"preprocess": "refuses"}, "INVALID_ARGUMENT", "The hook preprocess answered INVALID_PARAMETER_VALUE"),
+        ({"preprocess": "without_b"}, "INVALID_ARGUMENT", "b: missing after preprocess"),
+        ({"preprocess": "text_in_a"}, "INVALID_ARGUMENT", "and the model takes double"),
+    ],
+)
+@pytest.mark.parametrize("batching", [Batching.AUTO, Batching.ON])
+def test_hooks_that_fail(path, caplog, named, status, words, batching):
+    """The caller is told which one and a request id, and nothing of the exception, which is in the log."""
+    with served(config(path, batching=batching, **named)) as call, pytest.raises(grpc.RpcError) as caught:
+        call(TWO_ROWS, x_request_id="of-a-hook")
+    error: Any = caught.value
+    assert error.code().name == status
+    assert words in error.details()
+    assert "secret" not in error.details()
+    assert dict(error.trailing_metadata())["x-request-id"] == "of-a-hook"
+    if "raises" in named.values():
+        assert "ValueError: a secret" in caplog.text
+        assert "of-a-hook" in str([vars(record) for record in caplog.records])
+
+
+def test_a_typed_call_whose_answer_is_no_longer_what_the_signature_says(path):
+    """JSON has whatever postprocess returns; the messages are those of the signature."""
+    with served(config(path, postprocess="labels")) as call:
+        assert json.loads(call(ONE_ROW)) == {"predictions": ["label 3"]}
+        typed = TypedCaller(call.channel)
+        record = typed.input("sum_predict", {"a": 1.0, "b": 2.0})
+        status, told = typed.outcome("sum_predict", record)
+        assert status == "INTERNAL"
+        assert "The model's output is not what its schema says" in str(told)
+
+
+@pytest.mark.parametrize(("batching", "together"), [(None, False), (Batching.AUTO, False), (Batching.ON, True)])
+def test_calls_are_put_together_only_if_the_owner_says_so(path, batching, together):
+    """A hook may look at all rows that it gets; with `on` it gets those of several calls."""
+    model = config(path, "noted", batching=batching)
+    loaded = load(model, Settings(model_uri="m"))
+    assert loaded.batched is together
+    assert loaded.plain is not None
+    hooks.rows.clear()
+    with serving_models([(model, loaded)], batch_wait_s=0.05) as running, Caller(running.address) as call:
+        calls = [call.raw.future(protos.Input(value=ONE_ROW).SerializeToString()) for _ in range(20)]
+        found: list[Any] = [protos.Output.FromString(each.result()) for each in calls]
+    answers = {each.value for each in found}
+    assert [json.loads(each) for each in answers] == [{"predictions": [12.0]}]
+    assert (max(hooks.rows) > 1) is together
+    assert sum(hooks.rows) == 20
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("no_such_module.clean", "there is no module 'no_such_module'; .*PYTHONPATH"),
+        (f"{HERE}.no_such", "the module tests.support.hooks has no no_such"),
+        (f"{HERE}.NUMBER", "is no function, but of type int"),
+        (f"{HERE}.Sum", "is no function, but a class"),
+    ],
+)
+def test_paths_that_are_none(path, hook, words):
+    """The server does not start, and the path is in the error."""
+    with pytest.raises(StartError, match=words) as caught:
+        load(ModelConfig(uri=str(path), postprocess=hook, endpoint=True), Settings(model_uri="m"))
+    assert hook in str(caught.value)
+
+
+def test_text_for_the_whole_server(path):
+    """A hook takes tables, and a text is none."""
+    with pytest.raises(StartError, match="--payload text hands the model a text"):
+        load(config(path, "noted"), Settings(model_uri="m", payload=Payload.TEXT))
