@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from benchmarks import load, machine, report
+from benchmarks import frames, load, machine, report
 from benchmarks.contenders import CONTENDERS, Contender, Echo, Ours
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -23,12 +23,13 @@ CHECKED_PAYLOADS = 50
 BUSY_IN_FLIGHT = 32
 
 
-def _named(word: str) -> list[Workload]:
-    """The workloads whose name has a word in it."""
+def _named(word: str) -> tuple[list[Workload], bool]:
+    """The workloads whose name has a word in it, and whether the frame is among them."""
     found = [workload for workload in WORKLOADS if word in workload.name]
-    if not found:
-        raise click.BadParameter(f"none has {word!r} in its name: {'; '.join(each.name for each in WORKLOADS)}")
-    return found
+    if not found and word not in frames.NAME:
+        names = "; ".join([*(each.name for each in WORKLOADS), frames.NAME])
+        raise click.BadParameter(f"none has {word!r} in its name: {names}")
+    return found, word in frames.NAME
 
 
 @click.command()
@@ -55,22 +56,24 @@ def _named(word: str) -> list[Workload]:
     help="Only workloads whose name has this in it.",
 )
 @click.option("--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="Where results go.")
-def main(rounds: int, seconds: int, tries: int, only: list[Workload], out: Path) -> None:
+def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], bool], out: Path) -> None:
     """Compares this server, `mlflow models serve` and a bare echo, one after the other in each round."""
+    chosen, has_frame = only
     try:
-        version = load.check_installed()
+        version = load.check_installed() if chosen else ""
         with tempfile.TemporaryDirectory() as directory:
             stolen = machine.Stolen()
-            workloads = [_compare(workload, Path(directory), rounds, seconds, tries) for workload in only]
+            workloads = [_compare(workload, Path(directory), rounds, seconds, tries) for workload in chosen]
             figures: report.Figures = {
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
                 "machine": machine.name(),
-                "versions": ", ".join([*_versions(), version]),
+                "versions": ", ".join(filter(None, [*_versions(), version])),
                 "rounds": rounds,
                 "seconds": seconds,
                 "tries": tries,
                 "stolen": stolen.share(),
                 "workloads": workloads,
+                "frame": frames.measure(Path(directory), rounds) if has_frame else None,
             }
     except (load.LoadError, RuntimeError) as error:
         sys.exit(str(error))

@@ -95,6 +95,11 @@ class Contender(ABC):
                 total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
         return total / 1024
 
+    def processor_s(self) -> float:
+        """The seconds that the process has had of the processors."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> None:
         """Ends it and its children."""
         with contextlib.suppress(ProcessLookupError):

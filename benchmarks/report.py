@@ -5,6 +5,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks import frames
+
 Figures = dict[str, Any]
 
 OURS, TYPED, MLFLOW, ECHO = "mlflow-grpc", "mlflow-grpc, typed", "mlflow models serve", "bare echo"
@@ -77,6 +79,16 @@ def markdown(figures: Figures) -> str:
         f"# {figures['date']}, {figures['machine']}",
         "",
         f"{figures['versions']}. Medians of {figures['rounds']} interleaved rounds of {figures['seconds']:g} s.",
+    ]
+    if figures["workloads"]:
+        lines += _of_workloads(figures)
+    if figures.get("frame"):
+        lines += frames.markdown(figures["frame"])
+    return "\n".join(lines) + "\n"
+
+
+def _of_workloads(figures: Figures) -> list[str]:
+    lines = [
         "",
         _told_of_stolen(figures),
         "",
@@ -123,7 +135,7 @@ def markdown(figures: Figures) -> str:
                 f"| {workload['name']} | {median(ours, 'p50_ms'):.1f} / {median(ours, 'p99_ms'):.1f} ms "
                 f"| **{_tail(ours):.1f}** (floor 3) | {_tail(half[ECHO]):.1f} |"
             )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def plot(figures: Figures, path: Path) -> None:

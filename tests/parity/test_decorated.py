@@ -1,6 +1,8 @@
 """A decorator that does nothing around an MLflow model: JSON and messages are what they are without it."""
 
 import json
+import re
+import textwrap
 from typing import Any
 
 import mlflow
@@ -19,10 +21,11 @@ from mlflow_grpc.engine.loading import load
 from mlflow_grpc.errors import ModelFailed
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.typed_contract import typed_contract
-from tests.support.servers import Caller, serving_models
+from tests.support.servers import ROOT, Caller, serving_models
 from tests.support.typed import TypedCaller, batch_of, plain
 
 NOTHING = (Decorator(class_path="ml_base.decorator.MLModelDecorator"),)
+DOCS = (ROOT / "docs" / "models.md").read_text()
 SETTINGS = Settings(model_uri="m")
 MOMENT = "2020-02-29T12:00:00.123456789"
 
@@ -220,6 +223,14 @@ def test_rows_go_together_where_decorators_take_them(folder, decorators, expecte
     """The model says how many rows it saw at once, the decorators what they did."""
     payload = json.dumps({"dataframe_records": [{"x": 1.0}] * 3})
     assert answers(config(folder, "counted", decorators=decorators), payload) == expected
+
+
+def test_the_decorator_of_the_docs(folder):
+    """What docs/models.md shows for `predict_many` is a decorator."""
+    (block,) = re.findall(r"^  ```python\n(  class Capped.*?)^  ```", DOCS, re.MULTILINE | re.DOTALL)
+    exec(textwrap.dedent(block).replace("100.0", "1.25"), globals())  # noqa: S102
+    payload = json.dumps({"dataframe_records": [{"x": 1.0}] * 2})
+    assert answers(config(folder, "named", decorators=decorated("Capped")), payload) == [{"y": 1.25}] * 2
 
 
 def test_rows_that_mlflow_takes_one_by_one_only(folder):

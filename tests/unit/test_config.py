@@ -47,6 +47,22 @@ models:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{uri: m, preprocess: clean}", r"models\[0\].preprocess: has to be like package.module.function"),
+        ("{uri: m, postproces: a.b}", r"models\[0\].postproces: there is no such key; did you mean postprocess?"),
+        ("{class_path: a.B, preprocess: a.b}", "preprocess and postprocess are for MLflow models .uri. without decor"),
+        ("{uri: m, postprocess: a.b, decorators: [{class_path: a.B}]}", "MLflow models .uri. without decorators"),
+        ("{uri: m, preprocess: a.b, payload: text}", "payload: text is for MLflow models without preprocess and"),
+    ],
+)
+def test_hooks_that_cannot_be(tmp_path, text, words):
+    """They are functions, of MLflow models alone, that take tables."""
+    with pytest.raises(StartError, match=words):
+        read(tmp_path, f"models: [{text}]")
+
+
 def test_the_file_of_rest_model_service(tmp_path):
     """A rest_config.yaml is taken as it is."""
     text = """

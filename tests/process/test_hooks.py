@@ -1,0 +1,47 @@
+"""Functions before and after a model, in a server of their own, as docs/models.md shows them."""
+
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import ROOT, Caller, Process, ready_address
+
+DOCS = (ROOT / "docs" / "models.md").read_text()
+SCRIPTS = Path(sys.executable).parent
+
+
+(BLOCK,) = re.findall(r"^```sh\n(mkdir -p code\n.*?)^```", DOCS, re.MULTILINE | re.DOTALL)
+SCRIPT = BLOCK.rstrip().replace(" mlflow-grpc serve", " exec mlflow-grpc serve") + " -p 0"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A directory with the example model."""
+    folder = tmp_path_factory.mktemp("folder")
+    runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](folder / "models" / "iris")
+    return folder
+
+
+def shell(script, folder):
+    environment = {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+    return Process(["/bin/sh", "-c", script], env=environment, cwd=folder)
+
+
+def test_the_hooks_of_the_docs(folder):
+    """The lines, typed into a shell beside the example model, serve it with both functions."""
+    with shell(SCRIPT, folder) as process, Caller(ready_address(process)) as call:
+        rows = "[[51.0, 35.0, 14.0, 2.0], [67.0, 30.0, 52.0, 23.0]]"
+        names = '["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]'
+        answer = call(f'{{"dataframe_split": {{"columns": {names}, "data": {rows}}}}}')
+        assert answer == '{"predictions": ["SETOSA", "VIRGINICA"]}'
+
+
+def test_a_function_that_is_not_there(folder):
+    """It ends the start, with its path."""
+    with shell(SCRIPT.replace("iris_hooks.postprocess", "iris_hooks.post"), folder) as process:
+        assert process.wait() == 2
+        assert "iris_hooks.post: the module iris_hooks has no post" in process.output
