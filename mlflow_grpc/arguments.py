@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from mlflow_grpc import settings
+from mlflow_grpc import declarations
 from mlflow_grpc.settings import Settings
 
 
@@ -11,7 +11,7 @@ def arguments_of(flags: dict[str, Any]) -> list[str]:
     """The arguments of `mlflow-grpc serve` that give these values, by field name."""
     made = []
     for name, value in flags.items():
-        flag = settings.flag(Settings.model_fields[name])
+        flag = declarations.flag(Settings.model_fields[name])
         if flag.off and value in (True, False):
             made.append(flag.names[0] if value else flag.off)
         else:

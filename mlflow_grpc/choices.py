@@ -30,6 +30,13 @@ class Batching(StrEnum):
     OFF = "off"
 
 
+class UnknownColumns(StrEnum):
+    """What becomes of columns and params of a payload that the model does not have."""
+
+    IGNORE = "ignore"
+    REFUSE = "refuse"
+
+
 class Requirements(StrEnum):
     """What happens when the environment does not meet the model's requirements."""
 

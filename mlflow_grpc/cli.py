@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from pydantic.fields import FieldInfo
 
-from mlflow_grpc import __version__, config, logs, settings
+from mlflow_grpc import __version__, config, declarations, logs, settings
 from mlflow_grpc.addresses import exposure
 from mlflow_grpc.arguments import arguments_of
 from mlflow_grpc.contract import lock
@@ -123,14 +123,14 @@ def default_text(info: FieldInfo) -> str:
 
 def _option(name: str, info: FieldInfo) -> click.Option:
     """The flag of a setting; its words come from the setting's declaration."""
-    flag, legal = settings.flag(info), choices(info)
+    flag, legal = declarations.flag(info), choices(info)
     default = default_text(info)
     note = f"default: {default}" if default else "no default"
     return click.Option(
         [name, *([f"{flag.names[0]}/{flag.off}"] if flag.off else flag.names)],
         default=None,
         metavar=flag.metavar or (f"[{'|'.join(legal)}]" if legal else None),
-        help=f"{info.description}  [env: {', '.join(settings.env_names(info))}; {note}]",
+        help=f"{info.description}  [env: {', '.join(declarations.env_names(info))}; {note}]",
     )
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from mlflow_grpc import rest_config
+from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.naming import Name, without_password
 from mlflow_grpc.settings import Batching, OnError, Payload, Settings
@@ -82,6 +83,7 @@ class ModelConfig(_Strict):
     """A function that makes the predictions for the caller of those of the model."""
     batching: Batching | None = None
     payload: Payload | None = None
+    unknown_columns: UnknownColumns | None = None
     try_example: bool | None = None
     """Whether its typed RPCs are tried on its input example when it is loaded."""
     default: bool = False

@@ -1,9 +1,11 @@
 """How a setting is declared: its flags, environment names, default and help text."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import AliasChoices, Field
+from pydantic.fields import FieldInfo
 
 
 @dataclass(frozen=True)
@@ -18,3 +20,34 @@ class Flag:
 def setting(default: Any, *env: str, text: str, **limits: Any) -> Any:
     """Declares a setting by its default, environment names, help text and pydantic's limits."""
     return Field(default, validation_alias=AliasChoices(*env), description=text, **limits)
+
+
+def flag(info: FieldInfo) -> Flag:
+    """The command line spellings of a setting."""
+    return next(item for item in info.metadata if isinstance(item, Flag))
+
+
+def env_names(info: FieldInfo) -> list[str]:
+    """The environment names of a setting, the one that wins first."""
+    alias = info.validation_alias
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+
+
+def json_object(value: str) -> dict[str, Any]:
+    """The JSON object that a value spells.
+
+    Raises:
+        ValueError: It is none.
+
+    """
+    # `docker run --env-file` keeps the quotes that a shell would take away.
+    text = value.strip()
+    text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
+    try:
+        decoded = json.loads(text)
+        decoded = json.loads(decoded) if isinstance(decoded, str) else decoded
+    except ValueError as error:
+        raise ValueError(f"must be a JSON object; {error}") from None
+    if not isinstance(decoded, dict):
+        raise ValueError(f"must be a JSON object, is a JSON {type(decoded).__name__}")  # noqa: TRY004 - pydantic's protocol
+    return decoded

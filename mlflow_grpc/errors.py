@@ -1,13 +1,22 @@
 """The one family of errors that a call or a start can end in.
 
 Rule of this module: an error knows who is at fault, its gRPC status by name, a stable reason and a
-text that is safe to show to any caller. The text holds no payload, no file path and nothing that a
-model said; what an operator needs besides stands in `__cause__` and goes to the log. How an error
-becomes a gRPC answer is decided in `mlflow_grpc.services.status` alone.
+text that is safe to show to any caller. The text holds no file path, nothing that a model said, and of
+the payload no more than names that the caller chose, which the log does not get; what an operator needs
+besides stands in `__cause__` and goes to the log. How an error becomes a gRPC answer is decided in
+`mlflow_grpc.services.status` alone.
 """
 
+import traceback
 from dataclasses import dataclass
 from enum import StrEnum
+
+MOST_FRAMES, MOST_SHOWN = 4, 1000
+"""How many of the last lines of a traceback callers may see, and how many characters of an exception's text."""
+
+
+FRAME = "\n  at "
+"""What stands before each line of a traceback that callers may see."""
 
 
 class Status(StrEnum):
@@ -66,6 +75,7 @@ class ServingError(Exception):
         reason: str | None = None,
         error_class: str | None = None,
         violations: tuple[FieldViolation, ...] = (),
+        logged: str | None = None,
     ) -> None:
         """Args:
         message: What is wrong and what to do, safe to show to the caller.
@@ -74,6 +84,7 @@ class ServingError(Exception):
         error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED, or the type of the exception that
             the model raised, such as ValueError.
         violations: The columns or params at fault, where they are known.
+        logged: What the log says in place of the message, if that repeats names that the caller chose.
         """
         super().__init__(message)
         self.message = message
@@ -81,6 +92,21 @@ class ServingError(Exception):
         self.reason = reason or self.reason
         self.error_class = error_class
         self.violations = violations
+        self.logged = message if logged is None else logged
+        self.shown: str | None = None
+        """The model's exception, as `shown` gives it, if callers may see it (`--show-exceptions`)."""
+
+
+def shown(error: BaseException) -> str:
+    """An exception as `--show-exceptions` has it: its type and text, and where it was raised, the innermost call first.
+
+    Without the lines of code and the folders, which say nothing to a caller.
+    """
+    said = "".join(traceback.format_exception_only(error)).strip()
+    said = said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]}…"
+    frames = traceback.extract_tb(error.__traceback__)[-MOST_FRAMES:]
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} in {frame.name}" for frame in reversed(frames)]
+    return FRAME.join([said, *places])
 
 
 class InvalidPayload(ServingError):

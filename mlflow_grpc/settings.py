@@ -7,7 +7,6 @@ The command line (`mlflow_grpc.cli`) and the table in docs/settings.md are made 
 Precedence: flag over environment over default.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +16,10 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from mlflow_grpc import choices
 from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alone
 from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, OnError, Payload, Requirements
-from mlflow_grpc.declarations import Flag, setting
+from mlflow_grpc.declarations import Flag, env_names, flag, json_object, setting
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name
@@ -116,6 +116,18 @@ class Settings(BaseSettings):
         "MLFLOW_GRPC_PAYLOAD",
         text="mlflow: the formats of `mlflow models serve`. text: the string goes to the model as it is "
         "and str(answer) comes back.",
+    )
+    unknown_columns: Annotated[choices.UnknownColumns, Flag(("--unknown-columns",))] = setting(
+        choices.UnknownColumns.IGNORE,
+        "MLFLOW_GRPC_UNKNOWN_COLUMNS",
+        text="ignore: columns and params that the model does not have are ignored, as in MLflow, and named in the "
+        "trailer mlflow-ignored-columns. refuse: they are INVALID_ARGUMENT.",
+    )
+    csv_dates: Annotated[bool, Flag(("--csv-dates",), off="--no-csv-dates")] = setting(
+        False, "MLFLOW_GRPC_CSV_DATES", text="Parses columns of dates in CSV, which MLflow refuses, as those in JSON."
+    )
+    show_exceptions: Annotated[bool, Flag(("--show-exceptions",), off="--no-show-exceptions")] = setting(
+        False, "MLFLOW_GRPC_SHOW_EXCEPTIONS", text="Sends callers what the model raised, for development."
     )
     requirements: Annotated[Requirements, Flag(("--requirements",))] = setting(
         Requirements.CHECK,
@@ -251,19 +263,7 @@ class Settings(BaseSettings):
     @field_validator("pyfunc_config", mode="before")
     @classmethod
     def _json_object(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        # `docker run --env-file` keeps the quotes that a shell would take away.
-        text = value.strip()
-        text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
-        try:
-            decoded = json.loads(text)
-            decoded = json.loads(decoded) if isinstance(decoded, str) else decoded
-        except ValueError as error:
-            raise ValueError(f"must be a JSON object; {error}") from None
-        if not isinstance(decoded, dict):
-            raise ValueError(f"must be a JSON object, is a JSON {type(decoded).__name__}")  # noqa: TRY004 - pydantic's protocol
-        return decoded
+        return json_object(value) if isinstance(value, str) else value
 
     @field_validator("model_uri")
     @classmethod
@@ -368,17 +368,6 @@ def ignored_environment(flags: dict[str, Any]) -> list[str]:
 def fields() -> Iterator[tuple[str, FieldInfo]]:
     """The settings in the order in which they are declared: name and declaration."""
     yield from Settings.model_fields.items()
-
-
-def flag(info: FieldInfo) -> Flag:
-    """The command line spellings of a setting."""
-    return next(item for item in info.metadata if isinstance(item, Flag))
-
-
-def env_names(info: FieldInfo) -> list[str]:
-    """The environment names of a setting, the one that wins first."""
-    alias = info.validation_alias
-    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
 
 
 def spelling(field: str) -> str:

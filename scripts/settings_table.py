@@ -1,15 +1,15 @@
 """Prints the table of docs/settings.md, made from their declarations (`python scripts/settings_table.py`)."""
 
-from mlflow_grpc import cli, settings
+from mlflow_grpc import cli, declarations, settings
 
 
 def rows() -> list[str]:
     """A Markdown row a setting."""
     made = []
     for _, info in settings.fields():
-        flag = settings.flag(info)
+        flag = declarations.flag(info)
         spellings = ", ".join(f"`{name}`" for name in (*flag.names, *([flag.off] if flag.off else [])))
-        names = ", ".join(f"`{name}`" for name in settings.env_names(info))
+        names = ", ".join(f"`{name}`" for name in declarations.env_names(info))
         default = cli.default_text(info)
         made.append(f"| {spellings} | {names} | {f'`{default}`' if default else ''} | {info.description} |")
     return made

@@ -19,6 +19,7 @@ from mlflow_grpc_client.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from mlflow_grpc_client.ignored import IgnoredColumns
 from mlflow_grpc_client.options import TLS, CallOptions
 from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import Answers, AsyncAnswers
@@ -37,6 +38,7 @@ __all__ = [
     "Client",
     "DeadlineExceeded",
     "FieldViolation",
+    "IgnoredColumns",
     "InvalidInput",
     "Model",
     "ModelError",

@@ -19,7 +19,7 @@ from mlflow_grpc_client.channels import Channels
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
-from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.payloads import as_text, to_json
 from mlflow_grpc_client.probing import Talk
 from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import AsyncAnswers, AsyncRequests, Outcomes
@@ -60,7 +60,9 @@ class AsyncClient(BaseClient):
         """As `Client.predict`."""
         return self._predictions(data, await self.predict_text(to_json(data, params), **options))
 
-    async def predict_text(self, text: str, *, content_type: str | None = None, **options: Unpack[CallOptions]) -> str:
+    async def predict_text(
+        self, text: str | bytes, *, content_type: str | None = None, **options: Unpack[CallOptions]
+    ) -> str:
         """As `Client.predict_text`."""
         answer: str = await self._make(self._predict_call(text, content_type, **options))
         return answer
@@ -114,14 +116,14 @@ class AsyncClient(BaseClient):
 
     def stream_text(
         self,
-        texts: Iterable[str] | AsyncIterable[str],
+        texts: Iterable[str | bytes] | AsyncIterable[str | bytes],
         *,
         content_type: str | None = None,
         on_error: OnError = "raise",
         **options: Unpack[CallOptions],
     ) -> AsyncAnswers:
         """As `Client.stream_text`, with an asynchronous iterator."""
-        return self._start(_ready(self._text_stream(texts, on_error, content_type, str, str, options)))
+        return self._start(_ready(self._text_stream(texts, on_error, content_type, as_text, str, options)))
 
     def predict_stream(
         self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]
@@ -209,7 +211,9 @@ class AsyncClient(BaseClient):
         channel, ended = await self._take()
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            answer = await method(call.request, timeout=call.left_s, metadata=call.metadata)
+            making = method(call.request, timeout=call.left_s, metadata=call.metadata)
+            answer = await making
+            trailers = await making.trailing_metadata()
         except grpc.RpcError as error:
             await self._find_out(error)
             raise self._failure(call, error) from None
@@ -221,6 +225,7 @@ class AsyncClient(BaseClient):
             raise
         finally:
             ended()
+        self._warn(call, trailers)
         return self._read(call, answer)
 
     async def _take(self) -> tuple[grpc.aio.Channel, Callable[[], None]]:

@@ -17,6 +17,7 @@ from mlflow_grpc_client import addresses, html, options, payloads, probing, prot
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
+from mlflow_grpc_client.ignored import Warner
 from mlflow_grpc_client.learning import learn
 from mlflow_grpc_client.probing import Talk
 from mlflow_grpc_client.streams import Outcomes, Requests
@@ -81,6 +82,7 @@ class BaseClient:
         self._metadata = dict(options.call_metadata(None, None, None, metadata))
         self._closed = False
         self._contracts: dict[str, Contract] = {}
+        self._ignored = Warner()
         self._set_up()
 
     def _set_up(self) -> None:
@@ -134,7 +136,7 @@ class BaseClient:
 
     def _predict_call(
         self,
-        text: str,
+        text: str | bytes,
         content_type: str | None,
         *,
         timeout_s: float | None = None,
@@ -144,7 +146,7 @@ class BaseClient:
     ) -> Call:
         return Call(
             wire.PREDICT,
-            wire.input_bytes(text),
+            wire.input_bytes(payloads.as_text(text)),
             wire.output_text,
             self._timeout_s if timeout_s is None else options.checked_timeout(timeout_s),
             options.call_metadata(content_type, request_id, model, self._merged(metadata)),
@@ -237,6 +239,11 @@ class BaseClient:
                 grpc.StatusCode.INTERNAL, f"The bytes of the answer are no answer of {call.method}."
             ) from None
 
+    def _warn(self, call: Call | Stream, trailers: Any) -> None:
+        """Warns of what the model has ignored, once for each name."""
+        if trailers:
+            self._ignored.warn(trailers, call.model or str(dict(call.metadata).get(wire.MODEL_KEY, "")))
+
     def _predictions(self, data: Any, answer: str) -> Any:
         return self._from_json(answer, payloads.is_bare(data))
 
@@ -248,6 +255,7 @@ class BaseClient:
             raise failure(grpc.StatusCode.INTERNAL, "The answer is not JSON; predict_text gives it as it is.") from None
 
     def _failure(self, call: Call | Stream, error: grpc.RpcError) -> PredictError:
+        self._warn(call, error.trailing_metadata())
         found = from_rpc_error(error)
         if self._closed and found.code is grpc.StatusCode.CANCELLED:
             return self._closed_failure()
@@ -274,12 +282,13 @@ class BaseClient:
         """What a stream sends; None if that is one request."""
         if isinstance(stream.requests, bytes):
             return None
-        return kind(stream.requests, stream.encode, self._max_message_bytes)
+        return kind(stream.requests, stream.encode, self._max_message_bytes, returns_errors=stream.on_error == "return")
 
     def _outcomes(self, stream: Stream, requests: Requests | None) -> Outcomes:
         return Outcomes(
             lambda data: self._read(stream, data),
             lambda error: self._failure(stream, error),
+            lambda trailers: self._warn(stream, trailers),
             requests,
             returns_errors=stream.on_error == "return",
         )

@@ -26,6 +26,8 @@ class Call:
     metadata: Metadata = ()
     until: float | None = None
     """The deadline of what it is one of several steps of, on the monotonic clock."""
+    model: str = ""
+    """Which model it is for, if the method says so and not the metadata."""
 
     @property
     def left_s(self) -> float:
@@ -52,6 +54,8 @@ class Stream:
     timeout_s: float | None
     metadata: Metadata = ()
     on_error: OnError = "raise"
+    model: str = ""
+    """As of `Call`."""
 
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):

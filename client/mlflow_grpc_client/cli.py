@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from mlflow_grpc_client import (
 )
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.describe import Connection, describe
+from mlflow_grpc_client.ignored import IgnoredColumns
 from mlflow_grpc_client.options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
 from mlflow_grpc_client.wire import Model
 
@@ -55,7 +57,7 @@ def run(given: argparse.Namespace) -> int:
     """Makes the call, prints the answer or the error, and returns the exit code."""
     try:
         _check(given)
-        with _client(given) as client:
+        with _warnings_as_lines(), _client(given) as client:
             return _call(client, given)
     except RecordRefused as error:
         _complain(str(error))
@@ -266,6 +268,23 @@ def _error_line(error: PredictError) -> str:
     return json.dumps({"error": {**{key: value for key, value in said.items() if value}, "violations": violations}})
 
 
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Has what the model ignores printed as a line, without a place in this package's code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", IgnoredColumns)
+        ordinary = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, IgnoredColumns):
+                _complain(str(message), "warning")
+            else:
+                ordinary(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
@@ -320,11 +339,11 @@ def _write_bytes(data: bytes) -> int:
     return 0
 
 
-def _complain(text: str) -> None:
+def _complain(text: str, what: str = "error") -> None:
     """Prints one line to stderr, whatever a server has put into the text."""
     line = _printable(text)
     with contextlib.suppress(OSError, ValueError):
-        print(f"error: {line}", file=sys.stderr)
+        print(f"{what}: {line}", file=sys.stderr)
 
 
 def _silence_grpc() -> None:

@@ -20,7 +20,7 @@ from mlflow_grpc_client.channels import Channels
 from mlflow_grpc_client.contract import Contract
 from mlflow_grpc_client.errors import PredictError
 from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
-from mlflow_grpc_client.payloads import to_json
+from mlflow_grpc_client.payloads import as_text, to_json
 from mlflow_grpc_client.proto_file import ProtoFile
 from mlflow_grpc_client.streams import Answers, Requests
 from mlflow_grpc_client.typed import Steps, TypedModel
@@ -91,17 +91,20 @@ class Client(BaseClient):
         """
         return self._predictions(data, self.predict_text(to_json(data, params), **options))
 
-    def predict_text(self, text: str, *, content_type: str | None = None, **options: Unpack[CallOptions]) -> str:
+    def predict_text(
+        self, text: str | bytes, *, content_type: str | None = None, **options: Unpack[CallOptions]
+    ) -> str:
         """Sends a text as it is and returns the server's text as it is.
 
         Args:
-            text: The payload: JSON, or CSV with `content_type="text/csv"`.
+            text: The payload: JSON, or CSV with `content_type="text/csv"`; bytes are UTF-8.
             content_type: The format of the payload; None for JSON.
             options: See `CallOptions`.
 
         Raises:
             PredictError: The call failed.
-            ValueError: An option cannot be sent, or the text has lone surrogates.
+            TypeError: `text` is neither text nor bytes.
+            ValueError: An option cannot be sent, the text has lone surrogates, or the bytes are not UTF-8.
 
         """
         answer: str = self._make(self._predict_call(text, content_type, **options))
@@ -189,14 +192,14 @@ class Client(BaseClient):
 
     def stream_text(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | bytes],
         *,
         content_type: str | None = None,
         on_error: OnError = "raise",
         **options: Unpack[CallOptions],
     ) -> Answers:
         """As `stream`, with texts that are sent as they are, and the server's texts as they are."""
-        return self._start(self._text_stream(texts, on_error, content_type, str, str, options))
+        return self._start(self._text_stream(texts, on_error, content_type, as_text, str, options))
 
     def predict_stream(
         self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]
@@ -282,7 +285,7 @@ class Client(BaseClient):
         channel, ended = self._take()
         try:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            answer = method(call.request, timeout=call.left_s, metadata=call.metadata)
+            answer, done = method.with_call(call.request, timeout=call.left_s, metadata=call.metadata)
         except grpc.RpcError as error:
             raise self._failure(call, error) from None
         except ValueError:
@@ -291,6 +294,7 @@ class Client(BaseClient):
             raise self._closed_failure() from None
         finally:
             ended()
+        self._warn(call, done.trailing_metadata())
         return self._read(call, answer)
 
     def close(self) -> None:

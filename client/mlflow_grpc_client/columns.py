@@ -5,7 +5,7 @@ objects one by one where their bytes are what is sent.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from google.protobuf.message import DecodeError
@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from mlflow_grpc_client import moments, tensors, typed_reader, typed_writer
 from mlflow_grpc_client.contract import NULLS_NUMBER, Field, Form, Kind, Record
 from mlflow_grpc_client.payloads import kind_of, library
-from mlflow_grpc_client.typed_writer import MissingFields, is_missing, known_field
+from mlflow_grpc_client.typed_writer import MissingFields, has_no_nan, is_missing, known_field
 
 _FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE})
 _NUMBERS = frozenset({Kind.BOOLEAN, Kind.INTEGER, *_FLOATS})
@@ -79,16 +79,33 @@ def columns_of(rows: Any, record: Record) -> tuple[int, Columns]:
     return len(rows), _of_nameless(rows, record)
 
 
+def records_of(frame: Any, record: Record) -> Iterator[dict[str, Any]]:
+    """The rows of a DataFrame as records, by the names of fields in protobuf.
+
+    Raises:
+        TypeError: It has a column that is no field, or several for one.
+        ValueError: It has another number of columns than the model, which has no names for them.
+
+    """
+    names = _fields_of_frame(frame, record)
+    return (dict(zip(names, row, strict=True)) for row in frame.itertuples(index=False, name=None))
+
+
 def _of_frame(frame: Any, record: Record) -> Columns:
-    names, found = list(frame.columns), {}
-    if names == list(range(len(names))) and not any(each.word for each in record.fields.values()):
-        names = list(record.fields)
+    return {name: frame.iloc[:, place] for place, name in enumerate(_fields_of_frame(frame, record))}
+
+
+def _fields_of_frame(frame: Any, record: Record) -> list[str]:
+    """The field of each column."""
+    labels, found = list(frame.columns), []
+    if labels == list(range(len(labels))) and not any(each.word for each in record.fields.values()):
+        labels = list(record.fields)
         _check_width(len(frame.columns), record)
-    for place, name in enumerate(names):
-        each = known_field(record, name)
+    for label in labels:
+        each = known_field(record, label)
         if each.name in found:
             raise TypeError(f"the DataFrame has several columns for {each.label!r}")
-        found[each.name] = frame.iloc[:, place]
+        found.append(each.name)
     return found
 
 
@@ -186,7 +203,7 @@ def _put(message: Any, each: Field, values: Any, count: int, *, has_default: boo
     if is_numbers and each.type.kind in _NUMBERS:
         _put_array(message, each, values, nulls if is_series else None)
         return True
-    missing = _missing(values, nan_is_none=nan_is_none)
+    missing = _missing(values, nan_is_none=nan_is_none or has_no_nan(each))
     if each.type.kind is Kind.JSON:
         missing = [place for place in missing if values[place] is _LEFT_OUT]  # The others are null.
     if has_default and (given := [place for place in missing if values[place] is not _LEFT_OUT]):

@@ -28,6 +28,7 @@ class PredictError(Exception):
         request_id: str = "",
         error_class: str = "",
         violations: tuple[FieldViolation, ...] = (),
+        exception: str = "",
     ) -> None:
         """Args:
         code: The gRPC status code.
@@ -37,15 +38,18 @@ class PredictError(Exception):
         error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED, or the type of the exception that
             the model raised, such as ValueError.
         violations: The fields at fault, as far as the server named them.
+        exception: What the model raised: type, text and the last lines of the traceback, from a server with
+            `--show-exceptions`; empty from others.
         """
         # All of them, so that the error can be pickled on its way out of a process pool.
-        super().__init__(code, message, reason, request_id, error_class, violations)
+        super().__init__(code, message, reason, request_id, error_class, violations, exception)
         self.code = code
         self.message = message
         self.reason = reason
         self.request_id = request_id
         self.error_class = error_class
         self.violations = violations
+        self.exception = exception
 
     def __str__(self) -> str:
         """The code and the message, and what that does not name: the fields at fault, the error's class, the id."""
@@ -107,6 +111,7 @@ def from_rpc_error(error: Any) -> PredictError:
         request_id=status.metadata.get("request_id") or trailers.get(wire.REQUEST_ID_KEY) or "",
         error_class=status.metadata.get("error_class", ""),
         violations=tuple(FieldViolation(*violation) for violation in status.violations),
+        exception=status.exception,
     )
 
 

@@ -45,6 +45,24 @@ def to_json(data: Any, params: dict[str, Any] | None = None) -> str:
     return json.dumps(payload, default=jsonable)
 
 
+def as_text(payload: str | bytes) -> str:
+    """A payload as text; bytes are UTF-8.
+
+    Raises:
+        TypeError: It is neither text nor bytes.
+        ValueError: The bytes are not UTF-8.
+
+    """
+    if isinstance(payload, str):
+        return payload
+    if not isinstance(payload, bytes | bytearray | memoryview):
+        raise TypeError(f"cannot send {kind_of(payload)} as text: give a str or bytes")
+    try:
+        return bytes(payload).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the bytes of the payload are not UTF-8 (at byte {error.start})") from None
+
+
 def from_json(text: str, *, bare: bool = False) -> Any:
     """What stands under `predictions` in an answer, or all of it if nothing else does or `bare` is set.
 

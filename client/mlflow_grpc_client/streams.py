@@ -31,14 +31,19 @@ _PLACEHOLDER = b"\xff"
 
 
 class Requests:
-    """Records as the bytes of requests, drawn one by one. Ends at the first that fails, and keeps what happened."""
+    """Records as the bytes of requests, drawn one by one. Ends at the first that fails, and keeps what happened.
 
-    def __init__(self, records: Any, encode: Callable[[Any], bytes], most_bytes: int) -> None:
+    One that cannot be sent does not end them where errors are returned: its error stands in the place of its answer.
+    """
+
+    def __init__(self, records: Any, encode: Callable[[Any], bytes], most_bytes: int, *, returns_errors: bool) -> None:
         """Args:
         records: An iterable of either kind.
         encode: Makes the bytes of one.
         most_bytes: How many the connection sends in one message; any number, if it is negative.
+        returns_errors: Whether the error of a record that cannot be sent stands in its place; else it ends them.
         """
+        self._returns_errors = returns_errors
         self._records = aiter(records) if hasattr(records, "__aiter__") else iter(records)
         self._encode = encode
         self._most_bytes = most_bytes
@@ -74,17 +79,22 @@ class Requests:
 
         """
         try:
-            data = self._encode(record)
+            return self._sendable(self._encode(record))
         except PredictError as error:
             self.refused[self.count] = error
             return _PLACEHOLDER
-        except TypeError as error:
-            raise TypeError(f"[{self.count}]: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"[{self.count}]: {error}") from error
+        except (TypeError, ValueError) as error:
+            said = f"[{self.count}]: {error}"
+            if not self._returns_errors:
+                raise (TypeError if isinstance(error, TypeError) else ValueError)(said) from error
+            refused = self.refused[self.count] = failure(grpc.StatusCode.INVALID_ARGUMENT, said, reason="BAD_REQUEST")
+            refused.__cause__ = error
+            return _PLACEHOLDER
+
+    def _sendable(self, data: bytes) -> bytes:
         if 0 <= self._most_bytes < len(data):
             said = f"the message has {len(data)} bytes, and this client sends up to {self._most_bytes}"
-            raise ValueError(f"[{self.count}]: {said} (max_message_bytes)")
+            raise ValueError(f"{said} (max_message_bytes)")
         return data
 
 
@@ -111,8 +121,11 @@ class AsyncRequests(Requests):
 class Outcomes:
     """What the answers of a stream and its end mean, for either kind of waiting."""
 
-    def __init__(self, read: Read, fail: Fail, requests: Requests | None, *, returns_errors: bool) -> None:
+    def __init__(
+        self, read: Read, fail: Fail, warn: Callable[[Any], None], requests: Requests | None, *, returns_errors: bool
+    ) -> None:
         self._read = read
+        self._warn = warn
         self._fail = fail
         self._requests = requests
         self._returns_errors = returns_errors
@@ -128,9 +141,10 @@ class Outcomes:
             raise answer
         return answer
 
-    def ended(self) -> None:
+    def ended(self, trailers: Any) -> None:
         """The server has answered all; raises what ended the records before their time."""
         self.is_over = True
+        self._warn(trailers)
         if self._requests is None:
             return
         if self._requests.failure is not None:
@@ -174,7 +188,7 @@ class Answers:
         try:
             data = next(self._call)
         except StopIteration:
-            outcomes.ended()
+            outcomes.ended(self._call.trailing_metadata())
             raise
         except grpc.RpcError as error:
             if outcomes.is_over:  # Closed while it waited, in another thread.
@@ -233,7 +247,7 @@ class AsyncAnswers:
             outcomes = self._outcomes or await self._open()
             data = await self._next(outcomes)
             if data is grpc.aio.EOF:
-                outcomes.ended()
+                outcomes.ended(await self._call.trailing_metadata())
                 raise StopAsyncIteration
             return outcomes.answer(data)
 

@@ -141,17 +141,15 @@ class BaseTypedModel:
         return self._typed_call(contract, rpc, message.SerializeToString(), read)
 
     def _typed_call(self, contract: Contract, rpc: Rpc, request: bytes, read: Callable[[bytes], Any]) -> Call:
-        return Call(rpc.path, request, read, self._timeout_s, self._metadata_for(contract))
+        return Call(rpc.path, request, read, self._timeout_s, self._metadata_for(contract), model=contract.label)
 
     def _many(self, contract: Contract, records: Any, params: Params, on_error: OnError) -> Stream:
-        if isinstance(records, (Mapping, library("pandas", "DataFrame"))):
-            what = (
-                "one record, give it in a list"
-                if isinstance(records, Mapping)
-                else "rows in columns, give it to predict"
-            )
-            raise TypeError(f"predict_many takes an iterable of records: {kind_of(records)} is {what}")
+        if isinstance(records, Mapping):
+            what = f"{kind_of(records)} is one record, give it in a list"
+            raise TypeError(f"predict_many takes an iterable of records or a DataFrame: {what}")
         rpc = contract.rpc("predict_many")
+        if isinstance(records, library("pandas", "DataFrame")):
+            records = (_Keywords(row) for row in columns.records_of(records, rpc.request))
         return Stream(
             rpc.path,
             records,
@@ -160,13 +158,22 @@ class BaseTypedModel:
             self._stream_timeout_s,
             self._metadata_for(contract),
             on_error,
+            contract.label,
         )
 
     def _parts(self, contract: Contract, record: Any, params: Params, fields: dict[str, Any]) -> Stream:
         rpc = contract.rpc("predict_stream")
         request = self._record_bytes(contract, rpc, _given(record, fields), params)
         metadata = self._metadata_for(contract)
-        return Stream(rpc.path, request, bytes, lambda data: _answer(rpc, data), self._stream_timeout_s, metadata)
+        return Stream(
+            rpc.path,
+            request,
+            bytes,
+            lambda data: _answer(rpc, data),
+            self._stream_timeout_s,
+            metadata,
+            model=contract.label,
+        )
 
     def _record_bytes(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
         message = rpc.request_class()
@@ -279,12 +286,14 @@ class TypedModel(BaseTypedModel):
         Records are drawn as the connection takes them, in a thread of gRPC's.
 
         Args:
-            records: Dicts; where the model's only input has no name, values for it. No DataFrame: `predict` takes that.
+            records: Dicts, or the rows of a DataFrame; where the model's only input has no name, values for it. NaN in
+                a field that holds no numbers with a fraction is no value, as in the rows of `DataFrame.to_dict`.
             params: Params of the model, for each of them.
-            on_error: Whether the PredictError of a record is raised in its place, or returned.
+            on_error: Whether the PredictError of a record is raised in its place, or returned; so is that of a record
+                that cannot be sent, which otherwise is a TypeError or ValueError and the end.
 
         Raises:
-            TypeError: `records` is no iterable, or one record or a DataFrame.
+            TypeError: `records` is no iterable, or one record.
             PredictError: The model has no such RPC, or no server answers.
 
         """

@@ -69,6 +69,8 @@ def fill(message: Any, record: Record, values: Mapping[str, Any], where: str = "
         if each.name in given:
             raise TypeError(f"{_within(where, name)}: given twice, by its name in the model and by that in protobuf")
         given.add(each.name)
+        if has_no_nan(each) and isinstance(value, float) and math.isnan(value):
+            value = None  # noqa: PLW2901 - what pandas has for no value
         if not is_missing(value) or _takes_null(each):
             put(message, each, value, _within(where, name))
             written.add(each.name)
@@ -102,13 +104,22 @@ def known_field(record: Record, name: Any, where: str = "") -> Field:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is none: None, pandas' NA or a NaT. NaN is a number here; see `columns` for DataFrames."""
+    """Whether a value is none: None, pandas' NA or a NaT. NaN is a number here; see `has_no_nan`."""
     if value is None:
         return True
     if isinstance(value, (dt.datetime, library("numpy", "datetime64"))):
         return bool(value != value)  # noqa: PLR0124 - a NaT
     none = library("pandas", "NA")
     return not isinstance(none, tuple) and value is none
+
+
+def has_no_nan(each: Field) -> bool:
+    """Whether NaN cannot be a value of a field, so that it is pandas' word for none."""
+    if each.form is not Form.ONE:
+        return True
+    if each.type.kind is Kind.BOX:
+        return each.type.content.form is not Form.ONE
+    return each.type.kind not in (Kind.FLOAT, Kind.DOUBLE, Kind.JSON, Kind.UNION)
 
 
 def _takes_null(each: Field) -> bool:

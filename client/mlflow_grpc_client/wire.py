@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
+from urllib.parse import unquote
 
 from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -24,6 +25,7 @@ CONTENT_TYPE_KEY = "mlflow-content-type"
 REQUEST_ID_KEY = "x-request-id"
 MODEL_KEY = "mlflow-model"
 CONTRACT_KEY = "mlflow-contract"
+IGNORED_KEY = "mlflow-ignored-columns"
 
 _pool = DescriptorPool()
 for _file in descriptor_pb2.FileDescriptorSet.FromString(
@@ -38,10 +40,11 @@ def message_class(name: str) -> Any:
 
 
 _Input, _Output = message_class("Input"), message_class("Output")
-_Status, _ErrorInfo, _BadRequest = (
+_Status, _ErrorInfo, _BadRequest, _DebugInfo = (
     message_class("google.rpc.Status"),
     message_class("google.rpc.ErrorInfo"),
     message_class("google.rpc.BadRequest"),
+    message_class("google.rpc.DebugInfo"),
 )
 _HealthRequest, _HealthResponse = (
     message_class("grpc.health.v1.HealthCheckRequest"),
@@ -230,17 +233,25 @@ class StatusDetails:
     reason: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     violations: tuple[tuple[str, str], ...] = ()
+    exception: str = ""
 
 
 def status_details(data: bytes) -> StatusDetails:
     """The details in a serialised google.rpc.Status; none, if something on the way has made it unreadable."""
-    info, bad_request = _ErrorInfo(), _BadRequest()
+    info, bad_request, debug = _ErrorInfo(), _BadRequest(), _DebugInfo()
     try:
         for detail in _Status.FromString(data).details:
-            for message in (info, bad_request):
+            for message in (info, bad_request, debug):
                 if detail.type_url.endswith(f"/{message.DESCRIPTOR.full_name}"):
                     message.ParseFromString(detail.value)
     except DecodeError:
         return StatusDetails()
     violations = tuple((violation.field, violation.description) for violation in bad_request.field_violations)
-    return StatusDetails(info.reason, dict(info.metadata), violations)
+    exception = "\n  at ".join([debug.detail, *debug.stack_entries])
+    return StatusDetails(info.reason, dict(info.metadata), violations, exception)
+
+
+def ignored_columns(value: str) -> tuple[list[str], int]:
+    """The names in the trailer `mlflow-ignored-columns`, and how many there was no room for."""
+    names, _, more = value.partition(";more=")
+    return [unquote(name) for name in names.split(",") if name], int(more) if more.isascii() and more.isdigit() else 0

@@ -15,7 +15,7 @@ from mlflow_grpc.engine.admission import Admission
 from mlflow_grpc.engine.batching import Batcher
 from mlflow_grpc.engine.parts import Parts
 from mlflow_grpc.engine.progress import Usage
-from mlflow_grpc.engine.requests import Hosted, Plain, RecordRequest, Request, RowsRequest, TextRequest
+from mlflow_grpc.engine.requests import Hosted, Plain, RecordRequest, Request, RowsRequest, TellIgnored, TextRequest
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import CallerGaveUp, NotReady, TimeLimitExceeded, Unsupported
 from mlflow_grpc.hosting.model import HostedModel
@@ -35,15 +35,19 @@ wait.
 class Engine:
     """Runs the calls to one model, once it is given one."""
 
-    def __init__(self, threads: ModelThreads, admission: Admission, *, timeout_s: float) -> None:
+    def __init__(
+        self, threads: ModelThreads, admission: Admission, *, timeout_s: float, shows_exceptions: bool = False
+    ) -> None:
         """Args:
         threads: Where models run.
         admission: Which calls may come in.
         timeout_s: The time limit of a call in seconds, waiting for a thread included.
+        shows_exceptions: Whether callers are told what the model raised.
         """
         self.threads = threads
         self.admission = admission
         self._timeout_s = timeout_s
+        self._shows_exceptions = shows_exceptions
         self._hosted: Hosted | None = None
         self._batcher: Batcher | None = None
 
@@ -56,7 +60,12 @@ class Engine:
             at_once=settings.threads,
             timeout_s=settings.timeout_s,
         )
-        return cls(ModelThreads(settings.threads), admission, timeout_s=settings.timeout_s)
+        return cls(
+            ModelThreads(settings.threads),
+            admission,
+            timeout_s=settings.timeout_s,
+            shows_exceptions=settings.show_exceptions,
+        )
 
     def host(
         self, model: HostedModel, codec: Codec, plain: Plain | None = None, context: contextvars.Context | None = None
@@ -72,7 +81,7 @@ class Engine:
         """
         if context is not None:
             self.threads.context = context
-        self._hosted = Hosted(model, codec, plain)
+        self._hosted = Hosted(model, codec, plain, self._shows_exceptions)
         if plain is not None and plain.runner is not None:
             self._batcher = Batcher(
                 self.threads,
@@ -83,26 +92,27 @@ class Engine:
                 crowd=self.admission,
             )
 
-    def text(self, text: str, content_type: str | None) -> TextRequest:
+    def text(self, text: str, content_type: str | None, tell_ignored: TellIgnored | None = None) -> TextRequest:
         """A payload of text as a request.
 
         Args:
             text: The payload.
             content_type: The value of the call's `mlflow-content-type`, None if it has none.
+            tell_ignored: Is given the names in the payload that the model ignores, if there are any.
 
         Raises:
             NotReady: There is no model yet.
 
         """
-        return TextRequest(self._loaded(), text, content_type)
+        return TextRequest(self._loaded(), text, content_type, tell_ignored)
 
-    def record(self, message: Any, codec: "TypedCodec") -> RecordRequest:
+    def record(self, message: Any, codec: "TypedCodec", tell_ignored: TellIgnored | None = None) -> RecordRequest:
         """One record in a message of the model's own type as a request; raises what `text` raises."""
-        return RecordRequest(self._loaded(), codec, message)
+        return RecordRequest(self._loaded(), codec, message, tell_ignored)
 
-    def rows(self, message: Any, codec: "RowsCodec") -> RowsRequest:
+    def rows(self, message: Any, codec: "RowsCodec", tell_ignored: TellIgnored | None = None) -> RowsRequest:
         """Any number of rows in a message of columns as a request; raises what `text` raises."""
-        return RowsRequest(self._loaded(), codec, message)
+        return RowsRequest(self._loaded(), codec, message, tell_ignored)
 
     def _loaded(self) -> Hosted:
         if self._hosted is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
+from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.contract.types import Contract, has_tensors
@@ -112,7 +113,7 @@ def load(model: ModelConfig, settings: Settings, fetched: "FetchedModel | None" 
     """
     try:
         if model.class_path:
-            return _load_class(model)
+            return _load_class(model, settings)
         return _tried(_load_mlflow(model, settings, fetched or fetch(model)), model, settings)
     except StartError:
         raise
@@ -132,7 +133,7 @@ def _tried(loaded: Loaded, config: ModelConfig, settings: Settings) -> Loaded:
     return replace(loaded, refused=trial.refused(hosted, codec, example))
 
 
-def _load_class(config: ModelConfig) -> Loaded:
+def _load_class(config: ModelConfig, settings: Settings) -> Loaded:
     from mlflow_grpc.hosting import mlmodel
     from mlflow_grpc.payload.records import RecordsCodec
 
@@ -144,7 +145,7 @@ def _load_class(config: ModelConfig) -> Loaded:
     )
     return Loaded(
         model,
-        RecordsCodec(model.schema),
+        RecordsCodec(model.schema, unknown_columns=_unknown_columns(config, settings)),
         batching_reason="its interface takes the records of one call",
         context=contextvars.copy_context(),
     )
@@ -169,12 +170,18 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> L
     from mlflow_grpc.payload.scoring import ScoringCodec
 
     if config.decorators:
-        return _decorated(model, config)
+        return _decorated(model, config, settings)
     if (config.payload or settings.payload) is Payload.TEXT:
         if config.has_hooks:
             raise StartError("preprocess and postprocess take tables, and --payload text hands the model a text")
         return Loaded(model, TextCodec(), batching_reason="its payload is text")
-    codec = ScoringCodec(model.metadata, model.loader_module, model.item_hint)
+    codec = ScoringCodec(
+        model.metadata,
+        model.loader_module,
+        model.item_hint,
+        unknown_columns=_unknown_columns(config, settings),
+        csv_dates=settings.csv_dates,
+    )
     decoder = decoder_for(model.metadata)
     if config.has_hooks:
         return _hooked(model, codec, decoder, config, settings)
@@ -226,7 +233,7 @@ def _samples(model: "PyfuncModel", decoder: "PlainDecoder") -> "list[PlainRows]"
     return varied
 
 
-def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:
+def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> Loaded:
     """An MLflow model with decorators around it, which see records."""
     from mlflow_grpc.hosting import mlmodel
     from mlflow_grpc.payload.records import RecordsCodec
@@ -257,4 +264,9 @@ def _decorated(model: "PyfuncModel", config: ModelConfig) -> Loaded:
         input=own.input if same_inputs else about.input,
         output=own.output if same_outputs else about.output,
     )
-    return Loaded(around, RecordsCodec(around.schema), batching_reason="its decorators take the rows of one call")
+    codec = RecordsCodec(around.schema, unknown_columns=_unknown_columns(config, settings))
+    return Loaded(around, codec, batching_reason="its decorators take the rows of one call")
+
+
+def _unknown_columns(config: ModelConfig, settings: Settings) -> UnknownColumns:
+    return config.unknown_columns or settings.unknown_columns

@@ -5,11 +5,12 @@ rows, where it is plain; by itself it is answered the fast way first, and with a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlflow_grpc.engine.progress import InModel, Progress, row_count
+from mlflow_grpc.errors import ModelFailed, ServingError, UnwritableAnswer, shown
 from mlflow_grpc.hosting.model import HostedModel, InputRefused
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec, ModelInput
 
@@ -45,6 +46,11 @@ class Hosted:
     model: HostedModel
     codec: Codec
     plain: Plain | None
+    shows_exceptions: bool = False
+    """Whether callers are told what the model raised."""
+
+
+TellIgnored = Callable[[Sequence[str]], object]
 
 
 class Request(ABC):
@@ -53,6 +59,8 @@ class Request(ABC):
     __slots__ = ()
     hosted: Hosted
     progress: Progress
+    tell_ignored: TellIgnored | None
+    """Is told what the model ignores of the request, in the thread that decodes it."""
 
     @property
     @abstractmethod
@@ -90,9 +98,12 @@ class Request(ABC):
             return self.answer_checked()
         if plain.runner is None:
             table = plain.decoder.table([rows])
-            with InModel((self.progress,)):
-                predictions = self.hosted.model.predict(table, None)
-            return self.encode(predictions)
+            try:
+                with InModel((self.progress,)):
+                    predictions = self.hosted.model.predict(table, None)
+                return self.encode(predictions)
+            except (ModelFailed, UnwritableAnswer) as failed:
+                raise self._failed(failed, table) from failed.__cause__
         try:
             with InModel((self.progress,)):
                 (predictions,) = plain.runner.predict([rows])
@@ -102,16 +113,20 @@ class Request(ABC):
 
     def answer_checked(self) -> Any:
         """Answers by itself, with all of the model's checks."""
+        decoded = None
         try:
             decoded = self._begun()
             with InModel((self.progress,)):
                 predictions = self.hosted.model.predict(decoded.data, decoded.params)
+            return self._encode_decoded(predictions, decoded)
         except InputRefused as refusal:
             raise self._explain(refusal.__cause__) from None
-        return self._encode_decoded(predictions, decoded)
+        except (ModelFailed, UnwritableAnswer) as failed:
+            raise self._failed(failed, decoded and decoded.data) from failed.__cause__
 
     def parts(self) -> Generator[Any]:
         """The parts of the answer of a model that streams."""
+        decoded = None
         try:
             decoded = self._begun()
             made = iter(self.hosted.model.predict_stream(decoded.data, decoded.params))
@@ -119,10 +134,22 @@ class Request(ABC):
                 yield self._encode_decoded(part, decoded)
         except InputRefused as refusal:
             raise self._explain(refusal.__cause__) from None
+        except (ModelFailed, UnwritableAnswer) as failed:
+            raise self._failed(failed, decoded and decoded.data) from failed.__cause__
+
+    def _failed(self, failed: "ModelFailed | UnwritableAnswer", data: Any) -> ServingError:
+        """What a caller is told of a model that failed on parsed data, which is None if it did not come to that."""
+        hosted = self.hosted
+        told = hosted.codec.with_clues(failed, data) if isinstance(failed, ModelFailed) and data is not None else failed
+        if hosted.shows_exceptions and failed.__cause__ is not None:
+            told.shown = shown(failed.__cause__)
+        return told
 
     def _begun(self) -> ModelInput:
         self.progress.begin()
         decoded = self._decode()
+        if decoded.ignored and self.tell_ignored is not None:
+            self.tell_ignored(decoded.ignored)
         if (rows := row_count(decoded.data)) is not None:
             self.progress.rows = rows
         return decoded
@@ -142,6 +169,7 @@ class TextRequest(Request):
     hosted: Hosted
     text: str
     content_type: str | None
+    tell_ignored: TellIgnored | None = None
     progress: Progress = field(default_factory=Progress, init=False)
 
     @property
@@ -176,6 +204,7 @@ class _MessageRequest(Request):
     hosted: Hosted
     codec: Any
     message: Any
+    tell_ignored: TellIgnored | None = None
     progress: Progress = field(default_factory=Progress, init=False)
 
     @property

@@ -28,7 +28,7 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking._tracking_service.utils import is_tracking_uri_set
 from mlflow.types import responses, type_hints
-from mlflow.utils.proto_json_utils import NumpyEncoder
+from mlflow.utils.proto_json_utils import NumpyEncoder, cast_df_types_according_to_schema
 from mlflow.utils.requirements_utils import _check_requirement_satisfied, _parse_requirements
 from mlflow.utils.virtualenv import _get_python_env
 
@@ -40,6 +40,7 @@ __all__ = [
     "INPUT_CHECKS",
     "SUPPORTED_FORMATS",
     "ResponsesAgentStreamEvent",
+    "cast_columns",
     "check_requirement",
     "default_store",
     "disable_progress_bars",
@@ -76,6 +77,8 @@ __all__ = [
 # MLflow gives these no types.
 parse_json: Any = _parse_json_data
 parse_csv_input: Any = scoring_server.parse_csv_input
+cast_columns: Any = cast_df_types_according_to_schema
+"""Casts the columns of a DataFrame that a schema names, as those of `dataframe_split`; gives the frame."""
 # MLflow reads Parquet since 3.10; before it, None is no content type, and `refuses_content_type` refuses Parquet.
 CONTENT_TYPE_PARQUET: str | None = getattr(scoring_server, "CONTENT_TYPE_PARQUET", None)
 parse_parquet_input: Any = getattr(scoring_server, "parse_parquet_input", None)

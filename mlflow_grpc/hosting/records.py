@@ -49,6 +49,11 @@ class RecordSchema(Protocol):
         """The names that a record may have at its top."""
         ...
 
+    @property
+    def ignores_others(self) -> bool:
+        """Whether a record may have others too, which the model is not given."""
+        ...
+
     def of_message(self, record: dict[str, Any]) -> dict[str, Any]:
         """A record of a message, whose points in time end with Z, as `parse` takes it."""
         ...
@@ -131,8 +136,9 @@ class _Pydantic(_Outputs):
         self._inputs = inputs
         self._outputs = outputs
         self.fields = frozenset(
-            name for key, field in inputs.model_fields.items() for name in (key, *_aliases(field.validation_alias))
+            name for key, field in inputs.model_fields.items() for name in (key, *aliases(field.validation_alias))
         )
+        self.ignores_others = inputs.model_config.get("extra", "ignore") == "ignore"
 
     def parse(self, record: dict[str, Any]) -> pydantic.BaseModel:
         """Validates a record in JSON mode, where texts stand for dates and enums also in strict models."""
@@ -170,7 +176,7 @@ class _Pydantic(_Outputs):
         return has_naive(self._in_detail)
 
 
-def _aliases(alias: str | pydantic.AliasPath | pydantic.AliasChoices | None) -> Iterator[str]:
+def aliases(alias: str | pydantic.AliasPath | pydantic.AliasChoices | None) -> Iterator[str]:
     """The names at the top of a record in which a field is looked for."""
     if isinstance(alias, str):
         yield alias
@@ -178,7 +184,7 @@ def _aliases(alias: str | pydantic.AliasPath | pydantic.AliasChoices | None) -> 
         yield str(alias.path[0])
     elif alias is not None:
         for choice in alias.choices:
-            yield from _aliases(choice)
+            yield from aliases(choice)
 
 
 class _Pydantic1(_Outputs):
@@ -188,6 +194,7 @@ class _Pydantic1(_Outputs):
         self._inputs = inputs
         self._outputs = outputs
         self.fields = frozenset(name for key, field in inputs.__fields__.items() for name in (key, field.alias or key))
+        self.ignores_others = inputs.__config__.extra is pydantic.v1.Extra.ignore
 
     def parse(self, record: dict[str, Any]) -> pydantic.v1.BaseModel:
         """Validates a record."""
@@ -207,6 +214,7 @@ class _Schema(_Outputs):
         self._outputs = outputs
         keys = inputs.schema if isinstance(inputs.schema, dict) else {}
         self.fields = frozenset(str(getattr(key, "schema", key)) for key in keys)
+        self.ignores_others = False  # It refuses them, unless told to; the model gets the record as it came.
 
     def parse(self, record: dict[str, Any]) -> dict[str, Any]:
         """Checks a record; the model, whose `predict` checks it again, gets it as it came."""

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from mlflow_grpc.contract.types import AnyValue, Contract, Field, ListOf, MapOf, Record, Type
 from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting import records
 
 Read = Callable[[Any], Any]
 
@@ -160,6 +161,36 @@ def problems(hint: Any, value: Any) -> Iterator[tuple[tuple[str | int, ...], str
     elif get_origin(hint) is dict and isinstance(value, dict):
         for key, item in value.items():
             yield from (((key, *loc), text) for loc, text in problems(get_args(hint)[1], item))
+
+
+def ignored_keys(hint: Any, value: Any, path: str = "") -> Iterator[str]:
+    """The keys of objects that the hint's classes leave out without a word, by the way to them without positions."""
+    hint = _without_none(hint)
+    if get_origin(hint) is list and isinstance(value, list):
+        for item in value:
+            yield from ignored_keys(get_args(hint)[0], item, path)
+    elif get_origin(hint) is dict and isinstance(value, dict):
+        for item in value.values():
+            yield from ignored_keys(get_args(hint)[1], item, path)
+    elif _is_class(hint) and isinstance(value, dict) and hint.model_config.get("extra", "ignore") == "ignore":
+        known = keys(hint)
+        for key, item in value.items():
+            if key not in known:
+                yield f"{path}{key}"
+            elif isinstance(item, dict | list):
+                yield from ignored_keys(known[key], item, f"{path}{key}.")
+
+
+def keys(hint: Any) -> dict[str, Any]:
+    """The keys that an object may have for a hint's class, with their own hints; none for another hint."""
+    hint = _without_none(hint)
+    if not _is_class(hint):
+        return {}
+    return {
+        key: info.annotation
+        for name, info in hint.model_fields.items()
+        for key in (name, *records.aliases(info.validation_alias))
+    }
 
 
 def _without_none(hint: Any) -> Any:

@@ -6,9 +6,12 @@ threads at once. `Any` stands for what MLflow makes of a payload and goes no fur
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
+
+if TYPE_CHECKING:
+    from mlflow_grpc.payload.unknown import Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,8 @@ class ModelInput:
     params: dict[str, Any] | None = None
     bare_answer: bool = False
     """Whether the predictions stand alone in the answer, without a `predictions` key around them."""
+    ignored: tuple[str, ...] = ()
+    """What the payload has and the model does not: names of columns, of params as `params.<name>`."""
 
 
 PLAIN_INPUT = ModelInput(None)
@@ -81,6 +86,10 @@ class Codec(Protocol):
         """Finds the words for a refusal, whether of `decode` or of the model's own checks."""
         ...
 
+    def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
+        """The error of a model that failed on parsed data, with what about that data may be why."""
+        ...
+
 
 @runtime_checkable
 class RecordCodec(Codec, Protocol):
@@ -90,6 +99,8 @@ class RecordCodec(Codec, Protocol):
     """Whether a point in time ends with Z in a record; else it is UTC and says nothing."""
     refuses_missing: bool
     """Whether records without a field that they need are refused by its name; else one is not to be handed over."""
+    unknown: "Unknown"
+    """What becomes of fields that the model does not have."""
 
     def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
         """Takes one record, or the array that the whole input is.
@@ -172,3 +183,7 @@ class TextCodec:
             "The model's signature does not take one plain string. Serve it without --payload text and send JSON.",
             reason="INVALID_PARAMETER_VALUE",
         )
+
+    def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
+        """The error as it is."""
+        return failed

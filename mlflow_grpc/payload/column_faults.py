@@ -147,9 +147,10 @@ class ColumnFaults:
             return [str(faults.lacking(label, spec.type, path, lambda other: self._takes(index, other)))]
         path = self._path(label, row, self._table.path(index, row))
         if self._is_taken_elsewhere(index, cell):
+            what = f"{path} has to be {terms.type_name(spec.type)}, which MLflow does not take in {self._table.format}"
+            is_date = self._table.format == CsvTable.format and spec.type == DataType.datetime
             return [
-                f"{path} has to be {terms.type_name(spec.type)}, which MLflow does not take in {self._table.format}: "
-                "send dataframe_records"
+                f"{what}: send dataframe_records{', or have the server parse dates (--csv-dates)' if is_date else ''}"
             ]
         refused = faults.within(
             cell,

@@ -15,6 +15,7 @@ from io import StringIO
 from itertools import islice
 from typing import Any
 
+import pandas as pd
 import pydantic
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -24,8 +25,9 @@ from mlflow.types.schema import Object, Property
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, Status
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.pyfunc import status_of_error_code
-from mlflow_grpc.payload import faults, hint_faults, tensor_faults
+from mlflow_grpc.payload import csv_tables, faults, hint_faults, seen, tensor_faults
 from mlflow_grpc.payload import json_terms as terms
+from mlflow_grpc.payload.advice import Advice, names_of
 from mlflow_grpc.payload.column_faults import ColumnFaults, Probe
 from mlflow_grpc.payload.format_faults import SHAPE_PROBLEMS, lengths_problem
 from mlflow_grpc.payload.native_values import restore
@@ -34,8 +36,6 @@ from mlflow_grpc.payload.tables import BareTable, CsvTable, Table, table_of
 FORMATS = sorted(internals.SUPPORTED_FORMATS)
 
 MOST_VIOLATIONS = 16
-MAX_ADVICE = 200
-"""The longest example of a payload in characters."""
 
 
 class Source(Enum):
@@ -49,19 +49,28 @@ class Explainer:
     """Explains refusals for one model."""
 
     def __init__(
-        self, metadata: Model, loader_module: str | None, item_hint: Any = None, *, schema: Schema | None = None
+        self,
+        metadata: Model,
+        loader_module: str | None,
+        item_hint: Any = None,
+        *,
+        schema: Schema | None = None,
+        csv_dates: bool = False,
     ) -> None:
         """Args:
         metadata: Of the model.
         loader_module: Of the model's flavor.
         item_hint: The type of one item of the input, if MLflow validates by a type hint.
         schema: The input schema, if it is to be read with other names than the model's own has.
+        csv_dates: Whether points in time are parsed in CSV.
         """
+        self._csv_dates = csv_dates
         self._metadata = metadata
         self._loader_module = loader_module
         self._schema: Schema | None = metadata.get_input_schema() if schema is None else schema
         self._params = metadata.get_params_schema()
         self._item_hint = item_hint
+        self._advice = Advice(metadata, loader_module, self._schema, csv_dates=csv_dates)
 
     def explain_json(self, text: str, cause: BaseException | None, source: Source = Source.JSON) -> InvalidPayload:
         """Explains why a JSON payload was refused, by the first of these that applies: the JSON, its outer
@@ -87,6 +96,9 @@ class Explainer:
     ) -> InvalidPayload:
         """Explains why a payload was refused that has been parsed."""
         try:
+            if not isinstance(payload, dict):
+                text = f"The payload must be a JSON object, it is {terms.article(payload)}.{self._advice.json()}"
+                return self._refusal(text, cause)
             return self._explain_document(payload, cause, source)
         except Exception:  # noqa: BLE001
             # Whatever odd payload trips the search for a reason: that it was refused still stands.
@@ -94,14 +106,14 @@ class Explainer:
 
     def explain_table(self, text: str, mime: str, cause: BaseException | None) -> InvalidPayload:
         """Explains why a CSV or Parquet payload was refused."""
-        import pandas as pd
-
         if mime != "text/csv":
             return self._refusal(f"The payload is not {mime}, which text cannot carry; send JSON or CSV.", cause)
         try:
             frame = pd.read_csv(StringIO(text))
         except Exception:  # noqa: BLE001 - MLflow takes any of pandas's for a refusal, too
-            return self._refusal("The payload is not CSV that pandas.read_csv can read.", cause)
+            empty = "The CSV has no rows: send a line of names and one row at least."
+            text = "The payload is not CSV that pandas.read_csv can read." if text.strip() else empty
+            return self._refusal(f"{text}{self._advice.csv()}", cause)
         schema = self._schema
         if schema is None:
             return self._refusal("The model cannot take this CSV.", cause)
@@ -115,23 +127,20 @@ class Explainer:
             return self._refusal(text, cause)
 
         def probe(payload: Any, sub_schema: Schema) -> None:
-            parsed = internals.parse_csv_input(StringIO(payload), schema=sub_schema)
+            parsed = csv_tables.read(payload, sub_schema, dates=self._csv_dates)
             internals.enforce_schema(parsed, sub_schema, self._loader_module)
 
         return self._in_table(CsvTable(frame, schema.inputs), schema, probe, cause)
 
-    def _explain_document(self, payload: Any, cause: BaseException | None, source: Source) -> InvalidPayload:
-        if not isinstance(payload, dict):
-            return self._refusal(f"The payload must be a JSON object, it is {terms.article(payload)}.", cause)
+    def _explain_document(self, payload: dict[str, Any], cause: BaseException | None, source: Source) -> InvalidPayload:
         llm = internals.is_unified_llm_input(payload)
         hinted = internals.is_signature_from_type_hint(self._metadata)
         given = [key for key in FORMATS if key in payload]
         if len(given) != 1 and not llm and not hinted:
-            return self._refusal(
-                f"The payload must have exactly one of the keys {', '.join(FORMATS)}; it has "
-                f"{' and '.join(given) or 'none of them'}.",
-                cause,
-            )
+            text = f"The payload must have exactly one of the keys {', '.join(FORMATS)}; it has "
+            if given:
+                return self._refusal(f"{text}{' and '.join(given)}.", cause)
+            return self._explain_no_format(payload, f"{text}none of them.", cause)
         if violations := list(self._param_violations(payload if llm else payload.get("params"), is_bare=llm)):
             return self._refusal("The params do not fit the model's signature.", cause, violations)
         if llm:
@@ -139,6 +148,15 @@ class Explainer:
         if hinted:
             return self._explain_type_hint(payload, cause, source)
         return self._explain_format(given[0], payload[given[0]], cause, source)
+
+    def _explain_no_format(self, payload: dict[str, Any], text: str, cause: BaseException | None) -> InvalidPayload:
+        """Explains an object with none of the formats: a record by itself, it may be."""
+        names = names_of(self._schema)
+        if seen.is_bare_record(payload, names) and not internals.hides_schema_details():
+            text = "The payload is a record by itself: put it into an array under the key dataframe_records."
+            return self._refusal(f"{text}{self._advice.json()}", cause)
+        said = seen.keys(list(payload))
+        return self._refusal(f"{text}{self._advice.json()}", cause, said=said)
 
     def _explain_llm(self, payload: dict[str, Any], cause: BaseException | None) -> InvalidPayload:
         schema = self._schema
@@ -162,7 +180,7 @@ class Explainer:
                 "A payload with the key messages, prompt or input is taken as it is, for a language model; the model's"
             )
             names = ", ".join(str(spec.name) for spec in schema.inputs[:MOST_VIOLATIONS])
-            return self._of_signature(f"{text} inputs are {names}.{self._advice(schema)}", cause)
+            return self._of_signature(f"{text} inputs are {names}.{self._advice.json()}", cause)
         return self._in_table(table, schema, probe, cause)
 
     def _explain_type_hint(
@@ -195,7 +213,7 @@ class Explainer:
         shape_problem = SHAPE_PROBLEMS[key](value)
         schema = self._schema
         if shape_problem and (schema is None or not schema.is_tensor_spec() or key.startswith("dataframe")):
-            return self._refusal(shape_problem, cause)
+            return self._refusal(f"{shape_problem}{self._advice.json()}", cause)
         if schema is None:
             text = lengths_problem(key, value) or f"The value of {key} cannot be made into a table or an array."
             return self._refusal(text, cause)
@@ -244,25 +262,7 @@ class Explainer:
                 f"The model's {'column has' if count == 1 else f'{count} columns have'} no name: {key} must be an array"
             )
             what += "" if count == 1 else " of rows, each of them an array"
-        return self._of_signature(f"{what}.{self._advice(schema)}", cause, violations)
-
-    def _advice(self, schema: Schema) -> str:
-        """A payload that MLflow takes; nothing if there is none so short that it helps."""
-        row = [terms.example(spec.type) for spec in schema.inputs]
-        if schema.has_input_names():
-            names = [str(spec.name) for spec in schema.inputs]
-            payload: dict[str, Any] = {"dataframe_records": [dict(zip(names, row, strict=True))]}
-        else:
-            payload = {"dataframe_split": {"data": [row]}}
-        text = json.dumps(payload, ensure_ascii=False)
-        if len(text) > MAX_ADVICE:
-            return ""
-        try:
-            parsed = internals.parse_json(text.encode(), self._metadata, schema)
-            internals.enforce_schema(parsed.data, schema, self._loader_module)
-        except Exception:  # noqa: BLE001 - a refusal, whatever is raised
-            return ""
-        return f" MLflow takes {text}."
+        return self._of_signature(f"{what}.{self._advice.json()}", cause, violations)
 
     def _in_table(
         self,
@@ -277,9 +277,15 @@ class Explainer:
         elsewhere = None if table.format.startswith("dataframe") else self._take_records
         violations = ColumnFaults(table, schema, probe, _PATHS[source], elsewhere).violations()
         text = "The payload does not fit the model's signature."
+        names = names_of(schema) if source is Source.JSON else []
+        is_missing = bool(names) and any(spec.required and not table.has(at) for at, spec in enumerate(schema.inputs))
+        said = seen.names(table.seen, names) if is_missing else ""
+        if is_missing and (what := seen.of_none(table)) is not None:
+            advice = self._advice.csv() if isinstance(table, CsvTable) else self._advice.json()
+            return self._of_signature(f"{what}{advice}", cause, violations, said=said, lists=False)
         if not violations:
-            text = f"{otherwise or text}{self._advice(schema)}"
-        return self._of_signature(text, cause, violations)
+            text = f"{otherwise or text}{self._advice.json()}"
+        return self._of_signature(text, cause, violations, said=said)
 
     def _take_records(self, records: Any, schema: Schema) -> None:
         parsed = internals.parse_json(json.dumps({"dataframe_records": records}).encode(), self._metadata, schema)
@@ -298,15 +304,29 @@ class Explainer:
                     yield FieldViolation(f"params.{spec.name}", str(fault))
 
     def _of_signature(
-        self, text: str, cause: BaseException | None, violations: Sequence[FieldViolation] = ()
+        self, text: str, cause: BaseException | None, violations: Sequence[FieldViolation] = (), **more: Any
     ) -> InvalidPayload:
         """As `_refusal`, of a text with details of the signature."""
-        hides = internals.hides_schema_details()
-        return self._refusal("The payload does not fit the model." if hides else text, cause, list(violations))
+        if internals.hides_schema_details():
+            return self._refusal("The payload does not fit the model.", cause, list(violations))
+        return self._refusal(text, cause, list(violations), **more)
 
     def _refusal(
-        self, text: str, cause: BaseException | None, violations: list[FieldViolation] | tuple[FieldViolation, ...] = ()
+        self,
+        text: str,
+        cause: BaseException | None,
+        violations: Sequence[FieldViolation] = (),
+        *,
+        said: str = "",
+        lists: bool = True,
     ) -> InvalidPayload:
+        """Args:
+        text: What is wrong.
+        cause: What MLflow raised.
+        violations: What is at fault.
+        said: A sentence with names that the caller chose, which the log does not get.
+        lists: Whether the text goes on with what is at fault; the details have it in any case.
+        """
         reason, error_class = "BAD_REQUEST", None
         if isinstance(cause, MlflowException):
             error_class = internals.error_class(cause)
@@ -316,11 +336,11 @@ class Explainer:
         if violations and internals.hides_schema_details():
             return InvalidPayload("The payload does not fit the model.", reason=reason, error_class=error_class)
         named = tuple(violations[:MOST_VIOLATIONS])
-        if named:
+        if named and lists:
             listed = "; ".join(f"{violation.field}: {violation.description}" for violation in named)
             more = f"; and {len(violations) - len(named)} more" if len(violations) > len(named) else ""
             text = f"{text} {listed}{more}."
-        return InvalidPayload(text, reason=reason, error_class=error_class, violations=named)
+        return InvalidPayload(f"{text}{said}", reason=reason, error_class=error_class, violations=named, logged=text)
 
 
 _PATHS: dict[Source, Callable[[str, int, str], str]] = {

@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from io import StringIO
 from typing import Any, NoReturn
 
-from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnsupportedContentType, UnwritableAnswer
+from mlflow_grpc.choices import UnknownColumns
+from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting.records import RecordRefused, RecordSchema
 from mlflow_grpc.payload.codec import ModelInput, Records
+from mlflow_grpc.payload.unknown import Unknown
 
 JSON, CSV = "application/json", "text/csv"
 
@@ -35,8 +37,13 @@ class RecordsCodec:
     moments_have_zone = True
     refuses_missing = True
 
-    def __init__(self, schema: RecordSchema) -> None:
+    def __init__(self, schema: RecordSchema, *, unknown_columns: UnknownColumns = UnknownColumns.IGNORE) -> None:
+        """Args:
+        schema: What the model takes and gives.
+        unknown_columns: What becomes of fields at the top of a record that it does not have, where it ignores them.
+        """
         self._schema = schema
+        self.unknown = Unknown(schema.fields, unknown_columns)
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses and checks records.
@@ -56,7 +63,12 @@ class RecordsCodec:
             found, bare = _rows(text), False
         else:
             found, bare = self._records(_parsed(text))
-        return ModelInput(self._checked(found, bare=bare), bare_answer=bare)
+        return ModelInput(self._checked(found, bare=bare), bare_answer=bare, ignored=self._ignored(found))
+
+    def _ignored(self, records: list[dict[str, Any]]) -> tuple[str, ...]:
+        if not self._schema.ignores_others or all(record.keys() <= self._schema.fields for record in records):
+            return ()
+        return self.unknown.told(name for record in records for name in record if name not in self._schema.fields)
 
     def _checked(self, records: Iterable[dict[str, Any]], *, bare: bool) -> list[Any]:
         checked = []
@@ -83,6 +95,10 @@ class RecordsCodec:
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Says that a payload was refused; `decode` has said why."""
         return InvalidPayload("The payload does not fit the model.")
+
+    def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
+        """The error as it is: the schema has checked each record."""
+        return failed
 
     def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
         """Checks one record."""

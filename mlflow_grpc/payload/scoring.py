@@ -7,6 +7,7 @@ the words for a refusal are found here (`mlflow_grpc.payload.explain`), since ML
 import base64
 import json
 import math
+from dataclasses import replace
 from io import BytesIO, StringIO
 from itertools import islice
 from typing import Any
@@ -18,12 +19,15 @@ from mlflow.models import Model
 from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPES
 from mlflow.types import DataType
 
-from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType, UnwritableAnswer
+from mlflow_grpc.choices import UnknownColumns
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting import type_hints
 from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.payload import clues, csv_tables
 from mlflow_grpc.payload.codec import ABSENT, ModelInput, Records
 from mlflow_grpc.payload.explain import Explainer
+from mlflow_grpc.payload.ignored import OfSignature
 from mlflow_grpc.payload.native_values import NativeValues
 from mlflow_grpc.payload.nested_bytes import NestedBytes
 from mlflow_grpc.payload.predictions import Predictions
@@ -40,15 +44,26 @@ class ScoringCodec:
     moments_have_zone = False
     refuses_missing = False
 
-    def __init__(self, metadata: Model, loader_module: str | None, item_hint: Any = None) -> None:
+    def __init__(
+        self,
+        metadata: Model,
+        loader_module: str | None,
+        item_hint: Any = None,
+        *,
+        unknown_columns: UnknownColumns = UnknownColumns.IGNORE,
+        csv_dates: bool = False,
+    ) -> None:
         """Args:
         metadata: The model's.
         loader_module: The module that loads its flavor.
         item_hint: The type of one item of the input, if MLflow validates by a type hint.
+        unknown_columns: What becomes of columns and params that the signature does not have.
+        csv_dates: Whether points in time are parsed in CSV.
         """
         self._metadata = metadata
         self._input_schema = metadata.get_input_schema()
-        self._explainer = Explainer(metadata, loader_module, item_hint)
+        self._explainer = Explainer(metadata, loader_module, item_hint, csv_dates=csv_dates)
+        self._csv_dates = csv_dates
         self._scalars = _scalars(metadata)
         self._labels = _labels(metadata)
         self._needs_no_field = bool(self._labels) and not any(spec.required for spec in self._input_schema)
@@ -58,6 +73,8 @@ class ScoringCodec:
         self._loader_module, self._item_hint = loader_module, item_hint
         self._bytes = NestedBytes(None if self._is_hinted else self._input_schema)
         self._predictions = Predictions(metadata.get_output_schema())
+        self._ignored = OfSignature(metadata, item_hint, unknown_columns)
+        self.unknown = self._ignored.unknown
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
         """Parses a payload and casts it stage by stage as MLflow's server does.
@@ -68,16 +85,19 @@ class ScoringCodec:
         mime = _mime(content_type)
         try:
             if mime == CONTENT_TYPE_CSV:
-                return ModelInput(internals.parse_csv_input(StringIO(text), schema=self._input_schema))
-            if mime == internals.CONTENT_TYPE_PARQUET:
-                return ModelInput(internals.parse_parquet_input(BytesIO(text.encode())))
-            return self._parsed(text.encode())
+                parsed = ModelInput(csv_tables.read(text, self._input_schema, dates=self._csv_dates))
+            elif mime == internals.CONTENT_TYPE_PARQUET:
+                parsed = ModelInput(internals.parse_parquet_input(BytesIO(text.encode())))
+            else:
+                parsed = self._parsed(text.encode())
         except MemoryError:
             raise
         except Exception as error:
             # MLflow answers 400 to what it foresaw. What it did not foresee crashes it (500): nesting
             # too deep, integers of 5,000 digits, a dict as column name. The payload is at fault in both.
             raise InputRefused from error
+        ignored = self._ignored.of(parsed.data, parsed.params)
+        return replace(parsed, ignored=ignored) if ignored else parsed
 
     def _parsed(self, payload: Any) -> ModelInput:
         parsed = internals.parse_json(payload, self._metadata, self._input_schema)
@@ -108,6 +128,12 @@ class ScoringCodec:
         if _mime(content_type) == CONTENT_TYPE_JSON:
             return self._explainer.explain_json(text, cause)
         return self._explainer.explain_table(text, _mime(content_type), cause)
+
+    def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
+        """The error with the columns that have missing values; see `mlflow_grpc.payload.clues`."""
+        if internals.hides_schema_details():
+            return failed
+        return clues.with_clues(failed, data, None if self._is_hinted else self._input_schema)
 
     def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
         """Takes a record the way that the same record as JSON goes, so that it comes to the same."""

@@ -25,6 +25,10 @@ class Table(Protocol):
     """How many rows it has."""
     format: str
     """What the caller calls the format."""
+    width: int
+    """How many columns the model takes."""
+    seen: list[Any]
+    """The names that the payload has for columns; none if it has no names."""
     companion: ColSpec | None
     """A column that `payload` adds, without which MLflow would read the others in another way."""
 
@@ -63,6 +67,7 @@ class SplitTable:
         labels = value.get("columns") or list(range(width))
         # Of columns of one name MLflow's table has both; the last one is as good as the other to name.
         positions = {label: position for position, label in enumerate(labels)}
+        self.seen, self.width = list(value.get("columns") or ()), len(specs)
         sought = self._names if self._names is not None else labels[: len(specs)]
         self._positions = {index: positions[label] for index, label in enumerate(sought) if label in positions}
 
@@ -96,9 +101,10 @@ class RecordsTable:
     companion: ColSpec | None = None
 
     def __init__(self, key: str, records: list[dict[str, Any]], specs: Sequence[ColSpec | TensorSpec]) -> None:
-        self.format, self._records = key, records
+        self.format, self._records, self.width = key, records, len(specs)
         self._names = [str(spec.name) for spec in specs]
-        self._present = {name for record in records for name in record}
+        self._present = dict.fromkeys(name for record in records for name in record)
+        self.seen = list(self._present)
         self.count = len(records)
 
     def has(self, column: int) -> bool:
@@ -126,7 +132,7 @@ class ColumnsTable:
     """An object of arrays: `inputs` or `instances`. With arrays or objects in the signature it is one row."""
 
     def __init__(self, key: str, columns: dict[str, Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
-        self.format, self._columns = key, columns
+        self.format, self._columns, self.seen, self.width = key, columns, list(columns), len(specs)
         self._names = [str(spec.name) for spec in specs]
         has_nested = any(isinstance(spec.type, Array | Object) for spec in specs)
         self.companion = ColSpec(Array(DataType.string), f"{''.join(self._names)}_") if has_nested else None
@@ -167,7 +173,8 @@ class ListTable:
     companion: ColSpec | None = None
 
     def __init__(self, key: str, items: list[Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
-        self.format, self._items = key, items
+        self.format, self._items, self.width = key, items, len(specs)
+        self.seen: list[Any] = []
         self._is_flat = len(specs) == 1 and not any(isinstance(item, list) for item in items)
         self.count = len(items)
         self._width = 1 if self._is_flat else max((len(item) for item in items if isinstance(item, list)), default=0)
@@ -205,7 +212,7 @@ class BareTable:
     companion: ColSpec | None = None
 
     def __init__(self, payload: dict[str, Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
-        self._payload = payload
+        self._payload, self.seen, self.width = payload, list(payload), len(specs)
         self._names = [str(spec.name) for spec in specs]
 
     def has(self, column: int) -> bool:
@@ -236,7 +243,7 @@ class CsvTable:
     companion: ColSpec | None = None
 
     def __init__(self, frame: pd.DataFrame, specs: Sequence[ColSpec | TensorSpec]) -> None:
-        self._frame = frame
+        self._frame, self.seen, self.width = frame, list(frame.columns), len(specs)
         self._names = [str(spec.name) for spec in specs]
         self.count = len(frame)
 

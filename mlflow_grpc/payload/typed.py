@@ -5,6 +5,7 @@ it, and what the messages look like in `mlflow_grpc.contract.messages`.
 """
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from mlflow_grpc.contract.shapes import (
 )
 from mlflow_grpc.contract.types import Contract, Tensor
 from mlflow_grpc.errors import InvalidPayload
+from mlflow_grpc.payload import unknown_fields
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.typed_reader import Reader
 from mlflow_grpc.payload.typed_values import as_unwritable, unwritable
@@ -58,6 +60,9 @@ class TypedCodec:
         in_message = sorted(slot.number for slot in slots)
         order = [in_message.index(slot.number) for slot in slots] if self._plain_count > 0 else []
         self._order = order if order != sorted(order) else None
+        self._is_flat = messages.params is None and all(
+            isinstance(slot.shape, Plain | Words) and slot.form != "map" for slot in slots
+        )
 
     @staticmethod
     def _has_named_output(contract: Contract) -> bool:
@@ -68,12 +73,16 @@ class TypedCodec:
         """The values of a message that has nothing but scalars, or the elements of an array, if all are there."""
         if self._is_array:
             slot = self._messages.input.slots[0]
+            if unknown_fields.are_at_top(message):
+                return None
             if not isinstance(slot.shape, Array):
                 return [getattr(message, slot.name)] if message.HasField(slot.name) else None
             found = getattr(message, slot.name)
+            if unknown_fields.are_at_top(found):
+                return None
             return list(found.data) if not found.shape or tuple(found.shape) == slot.shape.shape else None
         fields = message.ListFields()
-        if len(fields) != self._plain_count:
+        if len(fields) != self._plain_count or unknown_fields.are_at_top(message):
             return None
         values = [value for _, value in fields]
         return [values[place] for place in self._order] if self._order else values
@@ -86,7 +95,26 @@ class TypedCodec:
             InputRefused: It does not fit; `explain` says why.
 
         """
-        return self._codec.decode_record(*self._record(message))
+        return self.told(self._codec.decode_record(*self._record(message)), message)
+
+    def has_unknown(self, message: Any) -> bool:
+        """Whether a message for one row, or for many, has a field that its type does not have."""
+        return unknown_fields.are_at_top(message) if self._is_flat else unknown_fields.are_within(message)
+
+    def told(self, decoded: ModelInput, message: Any) -> ModelInput:
+        """The input with the fields that the message has and its type does not, by their numbers.
+
+        Args:
+            decoded: What the message came to.
+            message: The message.
+
+        Raises:
+            InvalidPayload: They are to be refused.
+
+        """
+        if not self.has_unknown(message):
+            return decoded
+        return replace(decoded, ignored=self._codec.unknown.told(unknown_fields.numbers(message)))
 
     def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
         """Finds the words for a refusal."""

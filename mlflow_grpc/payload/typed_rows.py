@@ -68,7 +68,7 @@ class RowsCodec:
             InvalidPayload: The columns do not make up rows.
 
         """
-        if not self._is_plain:
+        if not self._is_plain or self._one.has_unknown(message):
             return None
         count = self.count(message)
         columns = []
@@ -95,7 +95,8 @@ class RowsCodec:
         params = self._one.params(message)
         columns = self._arrays(message) if params is None else None
         decoded = self._codec.decode_columns(columns) if columns is not None else None
-        return decoded or self._codec.decode_records(self._records(message), params)
+        decoded = decoded or self._codec.decode_records(self._records(message), params)
+        return self._one.told(decoded, message)
 
     def _arrays(self, message: Any) -> dict[str, Any] | None:
         """The columns by name, as arrays and lists of texts, with what MLflow's parser has where there is no value.

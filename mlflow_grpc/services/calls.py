@@ -25,6 +25,7 @@ from mlflow_grpc.services import status
 from mlflow_grpc.services.arrivals import Arrivals
 from mlflow_grpc.services.circumstances import circumstances
 from mlflow_grpc.services.handshakes import Handshakes
+from mlflow_grpc.services.ignored import MOST_BYTES_OF_ERROR, IgnoredColumns
 from mlflow_grpc.services.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Call:
         "context",
         "end_reading",
         "engine",
+        "ignored",
         "is_overdue",
         "is_read",
         "method",
@@ -85,6 +87,7 @@ class Call:
         self.end_reading: Callable[[], object] | None = None  # Of a stream; set by the servicer if it has a use for it.
         self.is_read = False  # Whether its request has arrived; of a stream, that there may be one.
         self.is_overdue = False
+        self.ignored = IgnoredColumns()
         self.request_bytes = self.response_bytes = 0
         self.started = time.monotonic()
         self.usage = Usage()
@@ -278,7 +281,7 @@ class Calls:
                         door.depart(call)
             except BaseException as error:  # noqa: BLE001 - every end of a call is told there
                 await self._fail(call, error)
-            context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id),))
+            context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id), *call.ignored.trailers()))
             _log(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
             return answer
 
@@ -306,7 +309,7 @@ class Calls:
             level = logging.DEBUG
         _log(level, call, error.status.value, _said(error), error.__cause__)
         code, message, trailers = status.of_error(error, request_id=call.request_id, model=call.model)
-        await context.abort(code, message, trailers)
+        await context.abort(code, message, (*trailers, *call.ignored.trailers(MOST_BYTES_OF_ERROR)))
 
 
 def _hold(answer: bytes, call: Call, door: Door, task: asyncio.Task[Any]) -> None:
@@ -354,7 +357,7 @@ def _level_of(error: ServingError) -> int:
 
 
 def _said(error: ServingError) -> dict[str, str]:
-    return {"reason": error.reason, "error": error.message}
+    return {"reason": error.reason, "error": error.logged}
 
 
 def _parse(request_class: type[Message], data: Any, call: Call) -> Message:
@@ -380,7 +383,8 @@ def _log(
     """Writes the one log line of a call."""
     if logs.calls.takes(level):
         duration_ms = round((time.monotonic() - call.started) * 1000, 3)
-        fields = {**_identity(call, code), "duration_ms": duration_ms, **circumstances(call), **more}
+        ignored = {"ignored_columns": len(call.ignored)} if call.ignored else _NOTHING
+        fields = {**_identity(call, code), "duration_ms": duration_ms, **circumstances(call), **more, **ignored}
         logs.calls.write(level, "call", fields, cause)
 
 

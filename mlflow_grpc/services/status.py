@@ -2,7 +2,8 @@
 
 Rule of this module: what it returns fits into one frame of trailers. Past 16 KB of metadata a client
 sees RESOURCE_EXHAUSTED instead of the code (grpc#37852), and proxies allow less; the limit here is
-3 KB for all trailers of an answer, kept by cutting text and leaving out the last violations.
+3 KB for all trailers of an answer, kept by cutting text and leaving out the last violations; 4 KB with
+`--show-exceptions`.
 """
 
 from functools import lru_cache
@@ -10,11 +11,12 @@ from urllib.parse import quote
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from mlflow_grpc import protos
-from mlflow_grpc.errors import Overloaded, ServingError, Status
+from mlflow_grpc.errors import FRAME, Overloaded, ServingError, Status
 
 DOMAIN = "mlflow.org"
 """The domain of ErrorInfo: reasons are MLflow's error codes."""
@@ -41,7 +43,8 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
     """The status code, message and trailers of a failed call.
 
     The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, error class, model)
-    and, where fields are at fault, BadRequest. RESOURCE_EXHAUSTED says besides whether to try again.
+    and, where fields are at fault, BadRequest; with `--show-exceptions` DebugInfo. RESOURCE_EXHAUSTED says besides
+    whether to try again.
     """
     if isinstance(error, Overloaded) and len(request_id) == len(_ANY_ID):
         message, details = _refusal(error.message, model)
@@ -62,7 +65,8 @@ def _refusal(message: str, model: str) -> tuple[str, bytes]:
 
 
 def _message_and_details(error: ServingError, request_id: str, model: str) -> tuple[str, bytes]:
-    message = _cut(error.message, MOST_MESSAGE_BYTES)
+    told, *frames = (error.shown or "").split(FRAME)
+    message = _cut(f"{error.message} {told}".rstrip(), MOST_MESSAGE_BYTES)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"request_id": request_id})
     if error.error_class:
         info.metadata["error_class"] = error.error_class[:64]
@@ -77,10 +81,13 @@ def _message_and_details(error: ServingError, request_id: str, model: str) -> tu
             break
     if bad_request.field_violations:
         status.details.append(_packed(bad_request))
+    if told:
+        debug = error_details_pb2.DebugInfo(stack_entries=frames, detail=_cut(told, MOST_MESSAGE_BYTES))
+        status.details.append(_packed(debug))
     return message, status.SerializeToString()
 
 
-def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
+def _packed(message: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed

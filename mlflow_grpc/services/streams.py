@@ -118,7 +118,7 @@ def error_message(kind: type[Message], error: ServingError) -> Message:
     """What a stream says of a request that has no answer, as a message of the type of `Output.Error`."""
     return kind(
         code=code_pb2.Code.Value(error.status.value),
-        message=error.message,
+        message=f"{error.message} {error.shown or ''}".rstrip(),
         reason=error.reason,
         error_class=error.error_class or "",
         field_violations=[{"field": each.field, "description": each.description} for each in error.violations],

@@ -28,7 +28,7 @@ class TextServicer:
 
     async def predict(self, request: Any, call: Call) -> Message:
         """Answers one payload; see `Engine.predict` for the errors."""
-        asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY))
+        asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY), call.ignored.add)
         return _output(
             await call.engine.predict(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
         )
@@ -42,14 +42,14 @@ class StreamServicer:
         content_type = call.metadata(CONTENT_TYPE_KEY)
 
         def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
-            asked = call.engine.text(request.value, content_type)
+            asked = call.engine.text(request.value, content_type, call.ignored.add)
             return call.engine.begin(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
 
         await answer_each(requests, call, begin, _output, _failed)
 
     async def predict_stream(self, request: Any, call: Call) -> None:
         """Gives the parts of one answer; see `Engine.predict_stream` for the errors."""
-        asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY))
+        asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY), call.ignored.add)
         async with aclosing(
             call.engine.predict_stream(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
         ) as parts:

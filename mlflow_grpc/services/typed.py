@@ -233,7 +233,7 @@ class _One:
 
     async def call(self, request: Any, call: Call) -> Message:
         """Answers it; see `Engine.predict` for the errors."""
-        asked = self._engine.record(request, self._codec)
+        asked = self._engine.record(request, self._codec, call.ignored.add)
         answer: Message = await self._engine.predict(
             asked, time_remaining_s=call.context.time_remaining(), usage=call.usage
         )
@@ -250,7 +250,7 @@ class _Batch:
 
     async def call(self, request: Any, call: Call) -> Message:
         """Answers them; see `Engine.predict` for the errors."""
-        asked = self._engine.rows(request, self._codec)
+        asked = self._engine.rows(request, self._codec, call.ignored.add)
         answer: Message = await self._engine.predict(
             asked, time_remaining_s=call.context.time_remaining(), usage=call.usage
         )
@@ -270,7 +270,7 @@ class _Many:
         """Answers each record, in their order; what fails has its error in its place."""
 
         def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
-            asked = self._engine.record(request, self._codec)
+            asked = self._engine.record(request, self._codec, call.ignored.add)
             return self._engine.begin(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
 
         await answer_each(requests, call, begin, lambda answer: answer, self._failed)
@@ -289,7 +289,7 @@ class _Stream:
 
     async def call(self, request: Any, call: Call) -> None:
         """Gives the parts; see `Engine.predict_stream` for the errors."""
-        asked = self._engine.record(request, self._codec)
+        asked = self._engine.record(request, self._codec, call.ignored.add)
         async with aclosing(
             self._engine.predict_stream(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
         ) as parts:

@@ -12,7 +12,6 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-import pandas as pd
 import pytest
 from mlflow_grpc_client import (
     AsyncClient,
@@ -193,17 +192,26 @@ def test_a_payload_that_is_too_large_to_be_sent(make, address):
     assert list(unbounded.stream_text(["x" * 998], model="text")) == ["x" * 998]
 
 
-@pytest.mark.parametrize(
-    ("records", "words"),
-    [
-        (pd.DataFrame({"a": [1], "b": [2.0]}), r"pandas\.DataFrame is rows in columns, give it to predict"),
-        ({"a": 1, "b": 2.0}, "dict is one record, give it in a list"),
-    ],
-)
-def test_what_is_no_iterable_of_records(client, records, words):
+def test_one_record_is_no_iterable_of_records(client):
     """It is said what to do, not what the names of the fields are no records for."""
-    with pytest.raises(TypeError, match=words):
-        next(client.model("numbers").predict_many(records))
+    with pytest.raises(TypeError, match="dict is one record, give it in a list"):
+        next(client.model("numbers").predict_many({"a": 1, "b": 2.0}))
+
+
+def test_an_error_of_the_client_s_own_stands_in_its_place(client):
+    """Where errors are returned a record that cannot be sent does not end the stream: of types, and of payloads."""
+    model = client.model("numbers")
+    bad = [{"a": 1.5, "b": 1}, {"c": 1}, 5]
+    answers = list(model.predict_many([RECORDS[0], *bad, RECORDS[2]], on_error="return"))
+    assert [answers[0], answers[-1]] == [model.predict(RECORDS[0]), model.predict(RECORDS[2])]
+    assert all(isinstance(answer, InvalidInput) for answer in answers[1:-1])
+    assert [answer.message.partition(" ")[0] for answer in answers[1:-1]] == ["[1]:", "[2]:", "[3]:"]
+    assert isinstance(answers[1].__cause__, ValueError)
+    good = {"inputs": {"a": [1], "b": [2.5]}}
+    failed, answer = client.stream([{"inputs": {1, 2}}, good], model="numbers", on_error="return")
+    assert isinstance(failed, InvalidInput)
+    assert failed.message == "[0]: set has no JSON form"
+    assert answer == client.predict(good, model="numbers")
 
 
 def test_what_the_caller_s_records_raise(client):
@@ -516,14 +524,15 @@ def test_the_command(address):
 
 
 def test_a_line_that_is_too_large(address):
-    """It is named by its number, blank lines counted, behind the answers to the lines before."""
+    """Its error stands in its place, and the lines behind it are answered."""
     code = "from functools import partial; from mlflow_grpc_client import cli; "
     code += "cli.Client = partial(cli.Client, max_message_bytes=1000); cli.main()"
     whole = [sys.executable, "-c", code, "-a", address, "-m", "text", "--stream"]
     lines = b"a\n\nb\n" + b"x" * 998 + b"\nc\n"
     done = subprocess.run(whole, input=lines, capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (2, b"a\nb\n")
-    assert done.stderr.startswith(b"error: line 4: the message has 1001 bytes, and this client sends up to 1000")
+    first, second, failed, last = done.stdout.decode().splitlines()
+    assert (done.returncode, first, second, last, done.stderr) == (1, "a", "b", "c", b"")
+    assert "the message has 1001 bytes, and this client sends up to 1000" in json.loads(failed)["error"]["message"]
 
 
 def test_the_command_writes_a_line_an_answer(address):

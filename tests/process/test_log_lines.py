@@ -86,15 +86,38 @@ def test_text_lines_escape_control_characters(start, connect):
 
 
 def test_extra_columns_are_not_logged(start, connect, tmp_path):
-    """MLflow warns of extra columns by the names that the caller chose; the log does not repeat them."""
+    """MLflow warns of extra columns by the names that the caller chose; the log counts them and repeats none, nor the
+    names that a refusal repeats to its caller.
+    """
     from tests.support import zoo
 
     zoo.save("numbers", tmp_path / "numbers")
     process = start("-m", str(tmp_path / "numbers"))
     call = connect(process)
     call('{"dataframe_records": [{"a": 1, "b": 2.0, "secret column": 1}], "params": {"secret column": 1}}')
-    lines_of(process)
+    call.outcome('{"dataframe_records": [{"secret column": 1}]}')
+    counts = [line.get("ignored_columns") for line in lines_of(process) if line.get("method") == "/MLflow/predict"]
+    assert counts == [2, 1]
     assert "secret column" not in process.output
+
+
+def test_what_a_server_is_told_to_do_with_calls(start, connect, tmp_path):
+    """The settings for calls reach the model: unknown columns are refused, dates in CSV are parsed."""
+    from tests.support import zoo
+
+    zoo.save("optional", tmp_path / "optional")
+    call = connect(start("-m", str(tmp_path / "optional"), "--unknown-columns", "refuse", "--csv-dates"))
+    status, said = call.outcome('{"dataframe_records": [{"need": 1.5, "may_doubel": 1}]}')
+    assert (status, "did you mean may_double?" in (said or "")) == ("INVALID_ARGUMENT", True)
+    csv = "need,may_datetime\n1.5,2020-02-29\n"
+    assert "Timestamp" in (call.outcome(csv, mlflow_content_type="text/csv")[1] or "")
+
+
+def test_exceptions_are_shown_if_told_to(start, connect):
+    """With --show-exceptions a caller sees what the model raised."""
+    call = connect(start("--show-exceptions"))
+    status, said = call.outcome(payload("raise", "detail"))
+    assert (status, "ValueError: detail" in (said or "")) == ("INTERNAL", True)
 
 
 def test_metadata_is_not_logged(start, connect):

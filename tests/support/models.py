@@ -21,6 +21,9 @@ class PlainCodec:
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         return InvalidPayload("refused")
 
+    def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
+        return failed
+
 
 class _WholeModel:
     """A model that gives whole answers."""

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from mlflow_grpc import settings
+from mlflow_grpc import declarations, settings
 from mlflow_grpc.lifecycle import NOTICE_S
 from mlflow_grpc.misspellings import misspelt
 from tests.support.servers import ROOT
@@ -79,7 +79,7 @@ def test_the_kustomization_has_all_files():
 
 def test_the_server_knows_its_settings(container):
     """No environment variable is misspelt, and the port is the one that is probed and exposed."""
-    known = [name for _, info in settings.fields() for name in settings.env_names(info)]
+    known = [name for _, info in settings.fields() for name in declarations.env_names(info)]
     given = environment(container)
     assert misspelt(given, known) == []
     probed = [container[probe]["grpc"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]

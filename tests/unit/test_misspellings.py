@@ -3,10 +3,10 @@
 import pytest
 from mlflow import environment_variables
 
-from mlflow_grpc import settings
+from mlflow_grpc import declarations, settings
 from mlflow_grpc.misspellings import misspelt
 
-KNOWN = [name for _, info in settings.fields() for name in settings.env_names(info)]
+KNOWN = [name for _, info in settings.fields() for name in declarations.env_names(info)]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from mlflow.pyfunc.loaders import chat_agent, chat_model, responses_agent
 from mlflow.pyfunc.model import PythonModel
 from mlflow.pyfunc.utils import data_validation
 from mlflow.types import type_hints
-from mlflow.utils import requirements_utils, virtualenv
+from mlflow.utils import proto_json_utils, requirements_utils, virtualenv
 
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting import type_hints as type_hints_of_models
@@ -29,6 +29,7 @@ PARAMETERS = {
     scoring_server.invocations: ["data", "content_type", "model", "input_schema"],
     mlflow.pyfunc._validate_prediction_input: ["data", "params", "input_schema", "params_schema", "flavor"],
     mlflow.pyfunc.PyFuncModel.predict: ["self", "data", "params"],
+    proto_json_utils.cast_df_types_according_to_schema: ["pdf", "schema"],
     mlflow.models.utils._enforce_type: ["data", "data_type", "required"],
     type_hints._validate_data_against_type_hint: ["data", "type_hint"],
     type_hints.model_validate: ["model", "values"],

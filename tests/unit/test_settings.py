@@ -5,7 +5,7 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from mlflow_grpc import cli, config, settings
+from mlflow_grpc import cli, config, declarations, settings
 from mlflow_grpc.addresses import exposure
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
@@ -18,7 +18,7 @@ NAMES = [name for name, _ in settings.fields()]
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     for _, info in settings.fields():
-        for name in settings.env_names(info):
+        for name in declarations.env_names(info):
             monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MODEL_PATH", "m")
 
@@ -192,10 +192,10 @@ def test_every_setting_has_flag_environment_name_and_words():
     """The command line has a flag for each setting, its help says the environment names and the default."""
     help_text = " ".join(CliRunner().invoke(cli.main, ["serve", "--help"]).output.split())
     for _, info in settings.fields():
-        flag = settings.flag(info)
+        flag = declarations.flag(info)
         for spelling in (*flag.names, *([flag.off] if flag.off else [])):
             assert spelling in help_text
-        assert f"[env: {', '.join(settings.env_names(info))};" in help_text
+        assert f"[env: {', '.join(declarations.env_names(info))};" in help_text
         assert info.description
 
 

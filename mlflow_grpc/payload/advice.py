@@ -1,0 +1,79 @@
+"""Payloads to copy, for callers who sent something else.
+
+Rule of this module: no payload is given that MLflow does not take.
+"""
+
+import json
+from typing import Any
+
+import pandas as pd
+from mlflow.models import Model
+from mlflow.types import Schema
+
+from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.payload import csv_tables
+from mlflow_grpc.payload import json_terms as terms
+
+MAX_ADVICE = 200
+"""The longest payload in characters."""
+
+SEE_DESCRIBE = " `mlflow-grpc-predict --describe MODEL` prints a payload that the model takes."
+
+
+class Advice:
+    """Sentences with payloads that one model takes."""
+
+    def __init__(self, metadata: Model, loader_module: str | None, schema: Schema | None, *, csv_dates: bool) -> None:
+        """Args:
+        metadata: Of the model.
+        loader_module: Of the model's flavor.
+        schema: What it takes; None if it says nothing.
+        csv_dates: Whether points in time are parsed in CSV.
+        """
+        self._metadata = metadata
+        self._loader_module = loader_module
+        has_columns = schema is not None and not schema.is_tensor_spec()
+        self._schema = schema if has_columns and not internals.is_signature_from_type_hint(metadata) else None
+        self._csv_dates = csv_dates
+
+    def csv(self) -> str:
+        """A table in CSV; a JSON payload if MLflow takes no CSV for the model."""
+        names = names_of(self._schema)
+        if self._schema is None or not names or internals.hides_schema_details():
+            return ""
+        row = [terms.example(spec.type) for spec in self._schema.inputs]
+        text = pd.DataFrame([row], columns=names, dtype=object).to_csv(index=False)
+        try:
+            self._enforce(csv_tables.read(text, self._schema, dates=self._csv_dates))
+        except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+            return self.json()
+        return f" This CSV works: {json.dumps(text, ensure_ascii=False)}." if len(text) <= MAX_ADVICE else SEE_DESCRIBE
+
+    def json(self) -> str:
+        """A JSON payload, or where to find one if it is long; nothing if MLflow takes none of a row of examples."""
+        if self._schema is None or internals.hides_schema_details():
+            return ""
+        row = [terms.example(spec.type) for spec in self._schema.inputs]
+        if self._schema.has_input_names():
+            names = [str(spec.name) for spec in self._schema.inputs]
+            payload: dict[str, Any] = {"dataframe_records": [dict(zip(names, row, strict=True))]}
+        else:
+            payload = {"dataframe_split": {"data": [row]}}
+        text = json.dumps(payload, ensure_ascii=False)
+        if len(text) > MAX_ADVICE:
+            return SEE_DESCRIBE
+        try:
+            self._enforce(internals.parse_json(text.encode(), self._metadata, self._schema).data)
+        except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+            return ""
+        return f" MLflow takes {text}."
+
+    def _enforce(self, data: Any) -> None:
+        internals.enforce_schema(data, self._schema, self._loader_module)
+
+
+def names_of(schema: Schema | None) -> list[str]:
+    """The names of columns; none of a schema that has no names, or tensors."""
+    if schema is None or schema.is_tensor_spec() or not schema.has_input_names():
+        return []
+    return [str(spec.name) for spec in schema.inputs]

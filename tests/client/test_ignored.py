@@ -1,0 +1,161 @@
+"""What the client says of columns that a model ignores: once for each name."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow_grpc_client import IgnoredColumns, InvalidInput
+
+from mlflow_grpc.config import ModelConfig
+from tests.support import zoo
+from tests.support.servers import serving_models
+
+ZOO = ("numbers", "optional", "every_column", "unnamed")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for name in ZOO:
+        zoo.save(f"rows_{name}", folder / name)
+    models = [ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in ZOO]
+    with serving_models([(each, None) for each in models]) as running:
+        yield running.address
+
+
+@pytest.fixture
+def client(make, address):
+    return make(address)
+
+
+def payload(**more):
+    return {"dataframe_records": [{"a": 1, "b": 2.5, **more}]}
+
+
+def warned_of(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [(str(each.message), each.filename) for each in caught if each.category is IgnoredColumns]
+
+
+def test_once_for_each_name(client):
+    """A call that is answered warns, where the caller stands; the next one only of what is new, for each model anew."""
+    (said,) = warned_of(lambda: client.predict(payload(c=1, größe=2), model="numbers"))
+    assert said[0] == "the model numbers does not have and ignores 'c', 'größe'"
+    assert warned_of(lambda: client.predict(payload(c=1), model="numbers")) == []
+    assert [text for text, _ in warned_of(lambda: client.predict(payload(c=1, d=1), model="numbers"))] == [
+        "the model numbers does not have and ignores 'd'"
+    ]
+    other = {"dataframe_records": [{"need": 1.5, "c": 1}]}
+    assert len(warned_of(lambda: client.predict(other, model="optional"))) == 1
+    assert warned_of(lambda: client.predict(payload(), model="numbers")) == []
+
+
+def test_the_place_of_the_caller(address):
+    """The warning names the line that made the call, not one of the client's."""
+    from mlflow_grpc_client import Client
+
+    with Client(address) as client:
+        ((_, where),) = warned_of(lambda: client.predict(payload(c=1), model="numbers"))
+    assert where == __file__
+
+
+def test_of_streams(client):
+    """A stream warns at its end of what was ignored of all its payloads."""
+    payloads = [payload(c=1), payload(d=1), payload(c=1)]
+    (said,) = warned_of(lambda: list(client.stream(payloads, model="numbers")))
+    assert said[0] == "the model numbers does not have and ignores 'c', 'd'"
+
+
+def test_of_calls_that_fail(client):
+    """What was ignored may be why a call failed."""
+
+    def call():
+        with pytest.raises(InvalidInput, match='Seen in its place: "bb"'):
+            client.predict({"dataframe_records": [{"a": 1, "bb": 2.5}]}, model="numbers")
+
+    (said,) = warned_of(call)
+    assert said[0].endswith("ignores 'bb'")
+
+
+def test_the_command_prints_a_line(address):
+    """Without a place in the client's code, and the answer as ever."""
+    command = [sys.executable, "-m", "mlflow_grpc_client", "-a", address, "-m", "numbers"]
+    text = '{"dataframe_records": [{"a": 1, "b": 2.5, "c": 1}]}'
+    done = subprocess.run([*command, text], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "warning: the model numbers does not have and ignores 'c'\n")
+
+
+def test_predict_text_takes_bytes(client):
+    """What a file has, UTF-8; other bytes are refused here."""
+    assert client.predict_text(b"a,b\n1,2.5\n", content_type="text/csv", model="numbers") == client.predict_text(
+        "a,b\n1,2.5\n", content_type="text/csv", model="numbers"
+    )
+    with pytest.raises(ValueError, match=r"not UTF-8 \(at byte 2\)"):
+        client.predict_text(b"a,\xff", model="numbers")
+    with pytest.raises(TypeError, match="give a str or bytes"):
+        client.predict_text(5, model="numbers")
+
+
+FRAME = pd.DataFrame(
+    {
+        "need": [1.5, 2.5, 3.5],
+        "may_string": ["a", np.nan, None],
+        "may_long": [1, np.nan, 3],
+        "may_double": [np.nan, 2.0, 3.0],
+        "may_datetime": pd.to_datetime(pd.Series(["2020-01-01", None, "2020-01-03"])),
+    }
+)
+
+
+def test_records_with_nan(client):
+    """In a field that holds no such number NaN is no value, as None; in one of floats it is a number."""
+    model = client.model("optional")
+    records = FRAME.to_dict("records")
+    without = [
+        {"need": 1.5, "may_string": "a", "may_long": 1, "may_double": np.nan, "may_datetime": FRAME.may_datetime[0]},
+        {"need": 2.5, "may_double": 2.0},
+        {"need": 3.5, "may_long": 3, "may_double": 3.0, "may_datetime": FRAME.may_datetime[2]},
+    ]
+    expected = [str(answer) for answer in model.predict_many(without)]
+    assert [str(answer) for answer in model.predict_many(records)] == expected
+    assert [str(answer) for answer in model.predict_many(records, on_error="return")] == expected
+    assert [str(model.predict(record)) for record in records] == expected
+    with pytest.raises(InvalidInput, match="may_long: must be long, and is null"):  # As MLflow has it of columns.
+        model.predict(records)
+    lists = [
+        [{name: value for name, value in row.items() if name != "may_long"} for row in rows]
+        for rows in (records, without)
+    ]
+    assert str(model.predict(lists[0])) == str(model.predict(lists[1]))
+
+
+def test_rows_of_a_dataframe(client):
+    """predict_many takes a DataFrame: its rows one by one, by the labels of its columns, or without any."""
+    model = client.model("optional")
+    expected = [str(answer) for answer in model.predict_many(FRAME.to_dict("records"))]
+    assert [str(answer) for answer in model.predict_many(FRAME)] == expected
+    nameless = client.model("unnamed")
+    rows = pd.DataFrame([[1, 2.5], [2, 3.5]])
+    assert list(nameless.predict_many(rows)) == [
+        nameless.predict({"column_0": 1, "column_1": 2.5}),
+        nameless.predict({"column_0": 2, "column_1": 3.5}),
+    ]
+    with pytest.raises(TypeError, match="citty: there is no such field"):
+        list(model.predict_many(FRAME.assign(citty=1)))
+
+
+def test_nan_in_a_text_that_the_model_needs(client):
+    """What MLflow makes of it in rows, it makes of it alone."""
+    record = {
+        "boolean": True, "integer": 1, "long": 1, "float": 1.5, "double": 1.5, "string": np.nan, "binary": b"x",
+        "datetime": pd.Timestamp("2020-01-01"),
+    }  # fmt: skip
+    model = client.model("every_column")
+    (alone,) = model.predict_many([record], on_error="return")
+    (none,) = model.predict_many([{**record, "string": None}], on_error="return")
+    assert str(alone) == str(none)

@@ -1,0 +1,172 @@
+"""What a caller is told who sent no rows, no names or no values, dates in CSV, or what the model raised on."""
+
+import json
+from typing import Any, cast
+
+import grpc
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow_grpc_client import Client, ModelError
+from sklearn.linear_model import LogisticRegression
+
+from mlflow_grpc.hosting import fetching, pyfunc
+from mlflow_grpc.payload.scoring import ScoringCodec
+from tests.parity.conftest import oracle_of
+from tests.support import zoo
+from tests.support.servers import Caller, serving
+
+NAMES = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
+ROW = [5.1, 3.5, 1.4, 0.2]
+RECORD = dict(zip(NAMES, ROW, strict=True))
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """MLflow's answer, our server, and one that shows exceptions, for a model that takes no NaN."""
+    path = tmp_path_factory.mktemp("flowers") / "flowers"
+    table = pd.DataFrame(np.random.default_rng(0).normal(3, 1, (20, 4)), columns=NAMES)
+    classes = np.array(["a", "b"] * 10)
+    mlflow.sklearn.save_model(
+        LogisticRegression().fit(table, classes), path, signature=infer_signature(table, classes), pip_requirements=[]
+    )
+    model = pyfunc.load(fetching.fetch(str(path)), name="flowers")
+    codec = ScoringCodec(model.metadata, model.loader_module)
+    with (
+        serving(model, codec) as server,
+        Caller(server.address) as call,
+        serving(model, codec, show_exceptions=True) as open_server,
+    ):
+        yield oracle_of(path), call, open_server.address
+
+
+def refused(call: Caller, text: str, **metadata: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as raised:
+        call(text, **metadata)
+    return raised.value.code(), str(raised.value.details())
+
+
+def split(columns: list[str] | None, *rows: list[Any]) -> str:
+    columns_part = {} if columns is None else {"columns": columns}
+    return json.dumps({"dataframe_split": {**columns_part, "data": list(rows)}})
+
+
+@pytest.mark.parametrize(
+    ("text", "content_type", "words"),
+    [
+        (split([]), None, ["dataframe_split has no rows"]),
+        (split(None), None, ["dataframe_split has no rows"]),
+        ('{"dataframe_records": []}', None, ["dataframe_records is empty: send one row at least"]),
+        ('{"inputs": []}', None, ["inputs is empty: send one row at least"]),
+        ('{"inputs": {}}', None, ["inputs has no rows"]),
+        ('{"dataframe_records": [{}]}', None, ["None of the model's columns", "no names of columns"]),
+        (split(None, ROW), None, ["None of the model's columns", "no names of columns"]),
+        ("5.1,3.5,1.4,0.2\n", "text/csv", ["The CSV has no rows", 'Seen in their place: "5.1", "3.5", "1.4", "0.2"']),
+        ("5.1,3.5,1.4,0.2\n6,3,1,2\n", "text/csv", ["first line is taken for their names", '"5.1", "3.5"']),
+        ("", "text/csv", ["The CSV has no rows"]),
+        (json.dumps(RECORD), None, ["The payload is a record by itself", "dataframe_records"]),
+        ('{"foo": 1}', None, ["it has none of them", 'Its keys are "foo"']),
+        (json.dumps([RECORD]), None, ["must be a JSON object, it is an array"]),
+        (json.dumps({"dataframe_records": RECORD}), None, ["must be an array of objects, it is an object"]),
+    ],
+)
+def test_what_is_said_of_no_rows_and_no_names(flowers, text, content_type, words):
+    """What is wrong, which names were seen, and a payload that MLflow takes; MLflow refuses what was sent."""
+    ask, call, _ = flowers
+    assert ask(text, content_type or "application/json")[0] != 200
+    code, said = refused(call, text, **({"mlflow_content_type": content_type} if content_type else {}))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert [each for each in words if each not in said] == [], said
+    assert "sepal_length_cm: missing" not in said
+    advised, mime = (said.partition("This CSV works: ")[2], "text/csv")
+    if not advised:
+        advised, mime = said.partition("MLflow takes ")[2], "application/json"
+    payload, _ = json.JSONDecoder().raw_decode(advised)
+    assert ask(payload if mime == "text/csv" else json.dumps(payload), mime)[0] == 200
+
+
+def test_a_mistyped_column_that_is_needed(flowers):
+    """The name that was seen stands beside the one that is missing."""
+    _, call, _ = flowers
+    mistyped = {**RECORD, "sepal_lenght_cm": 1.5}
+    del mistyped["sepal_length_cm"]
+    _, said = refused(call, json.dumps({"dataframe_records": [mistyped]}))
+    assert "sepal_length_cm: missing" in said
+    assert 'Seen in its place: "sepal_lenght_cm" (did you mean sepal_length_cm?).' in said
+
+
+def test_missing_values_that_the_model_does_not_take(flowers):
+    """Their columns and rows are named, in the text and in the details; and that there are no rows."""
+    _, call, _ = flowers
+    rows: list[list[Any]] = [[None, 3.5, 1.4, 0.2], ROW, [5.1, 3.5, float("nan"), 0.2], [None, 3.5, 1.4, 0.2]]
+    with pytest.raises(grpc.RpcError) as raised:
+        call(split(NAMES, *rows))
+    assert raised.value.code() is grpc.StatusCode.INTERNAL
+    assert "sepal_length_cm has no value (null or NaN) in rows 0, 3, counted from 0" in str(raised.value.details())
+    status: Any = rpc_status.from_call(cast("grpc.Call", raised.value))
+    bad_request = error_details_pb2.BadRequest()
+    assert status.details[1].Unpack(bad_request)
+    assert [each.field for each in bad_request.field_violations] == ["sepal_length_cm", "petal_length_cm"]
+    assert "contains NaN" not in str(status)
+    assert "The payload has no rows." in refused(call, split(NAMES))[1]
+
+
+def test_exceptions_that_callers_may_see(flowers):
+    """With --show-exceptions: type, text and last lines of the traceback, and no folder of the server."""
+    _, _, address = flowers
+    with Client(address) as client, pytest.raises(ModelError) as raised:
+        client.predict_text(split(NAMES, [float("nan"), *ROW[1:]]))
+    assert "ValueError: Input X contains NaN." in raised.value.message
+    first, *places = raised.value.exception.split("\n  at ")
+    assert first.startswith("ValueError: Input X contains NaN.")
+    assert places[0].startswith("validation.py:")
+    assert "/" not in "".join(places)
+    assert [each.field for each in raised.value.violations] == ["sepal_length_cm"]
+
+
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory):
+    """A model with dates: MLflow's answer, our server, and one that parses dates in CSV."""
+    path = tmp_path_factory.mktemp("dated") / "dated"
+    specs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.datetime, "when"),
+        ColSpec(DataType.double, "x"),
+        ColSpec(DataType.string, "city", required=False),
+        ColSpec(DataType.datetime, "until", required=False),
+    ]
+    mlflow.pyfunc.save_model(
+        path, python_model=zoo.Echo(), signature=ModelSignature(Schema(specs)), pip_requirements=["mlflow"]
+    )
+    model = pyfunc.load(fetching.fetch(str(path)), name="dated")
+    parsing = ScoringCodec(model.metadata, model.loader_module, csv_dates=True)
+    with (
+        serving(model, ScoringCodec(model.metadata, model.loader_module)) as server,
+        Caller(server.address) as call,
+        serving(model, parsing) as parsing_server,
+        Caller(parsing_server.address) as parsing_call,
+    ):
+        yield oracle_of(path), call, parsing_call
+
+
+CSV = "when,x,until\n2020-02-29T12:00:00,1.5,2021-01-01\n2020-03-01T00:00:00,2.5,\n"
+
+
+def test_dates_in_csv(dated):
+    """MLflow refuses them, and so do we, with what to send; --csv-dates makes of them what MLflow makes of JSON."""
+    ask, call, parsing = dated
+    status, body = ask(CSV, "text/csv")
+    assert (status, "datetime64[ns] is not supported for parsing" in body) == (400, True)
+    code, said = refused(call, CSV, mlflow_content_type="text/csv")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "send dataframe_records, or have the server parse dates (--csv-dates)" in said
+    rows = [["2020-02-29T12:00:00", 1.5, "2021-01-01"], ["2020-03-01T00:00:00", 2.5, None]]
+    same = ask(split(["when", "x", "until"], *rows), "application/json")
+    assert (200, parsing(CSV, mlflow_content_type="text/csv")) == same
+    code, said = refused(parsing, CSV.replace("2020-03-01T00:00:00", "soon"), mlflow_content_type="text/csv")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "when: row 1, column when is a string that is no date and time" in said
