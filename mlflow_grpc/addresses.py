@@ -8,18 +8,23 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 MAX_PORT = 65_535
 
 
 def host_alone(text: str) -> str:
-    """A host name or address; the brackets of an IPv6 address, as in URLs, may stand around it.
+    """A host name or address; spaces, and the brackets of an IPv6 address, as in URLs, may stand around it.
 
     Raises:
-        ValueError: There is more to it: a scheme, a path or a port.
+        ValueError: There is nothing in it, or more: a scheme, a path or a port; or it stands for all addresses in the
+            words of others.
 
     """
-    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    host = text.strip()
+    host = host[1:-1].strip() if host.startswith("[") and host.endswith("]") else host
+    if host in ("", "*"):
+        raise ValueError("must be a name or an address; 0.0.0.0 stands for all of IPv4, :: for all")
     if "/" in host:
         raise ValueError("must be a name or an address alone, without a scheme or a path")
     if re.search(r"^[^:]+:\d+$|\]:\d+$", host):
@@ -32,11 +37,24 @@ def is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and int(text) <= MAX_PORT
 
 
+def addresses_of(host: str, port: int = 0) -> list[tuple[socket.AddressFamily, socket.SocketKind, Any]]:
+    """What a host name or address and a port stand for when listening: address families, socket types and addresses.
+
+    Raises:
+        OSError: The resolver does not know the name; socket.gaierror says why.
+
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:  # Of IDNA: a label that is empty or too long.
+        raise socket.gaierror(socket.EAI_NONAME, f"not a host name, {error}") from error
+    return list(dict.fromkeys((family, kind, address) for family, kind, _, _, address in found))
+
+
 def is_own_address(text: str) -> bool:
     """Whether this machine can listen on a host. Asks the resolver, and binds a free port for a moment."""
     try:
-        addresses = socket.getaddrinfo(host_alone(text), 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, _, _, address in addresses:
+        for family, kind, address in addresses_of(host_alone(text)):
             with socket.socket(family, kind) as probe:
                 probe.bind(address)
     except (OSError, ValueError):

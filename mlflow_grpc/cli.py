@@ -6,9 +6,9 @@ compatible, 1 not written, or incompatible, 2 the settings, a model or a lock ar
 1 not written, 2 the settings or the model are no good.
 """
 
-import logging
+import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,7 +20,8 @@ from mlflow_grpc import __version__, config, declarations, logs, settings
 from mlflow_grpc.addresses import exposure
 from mlflow_grpc.arguments import arguments_of
 from mlflow_grpc.contract import lock
-from mlflow_grpc.errors import StartError
+from mlflow_grpc.errors import StartError, writing
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import demote_warnings, end_process, end_with_stdin, occupy_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow_grpc.typed_contract import TypedContract
 
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["--help"]})
@@ -95,8 +96,10 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
     # Imported late: grpc reads its environment when it is imported, and a supervisor must not import it.
     from mlflow_grpc import lifecycle, runner
 
+    stdout = sys.stdout
+
     async def announce(server: lifecycle.Server) -> None:
-        logs.announce(server.ready_line, loaded.log_format)
+        logs.announce(server.ready_line, loaded.log_format, stdout)
 
     return runner.run(loaded, configuration, when_loaded=announce)
 
@@ -154,15 +157,12 @@ main.add_command(
 )
 
 
-def _write(output: Path | str, work: Callable[[], int]) -> NoReturn:
-    """Runs a command that writes to `output`, and ends the process with the command's exit code or an error's."""
+def _end_after(work: Callable[[], int]) -> NoReturn:
+    """Runs a command that serves nothing, and ends the process with the command's exit code or an error's."""
     occupy_standard_streams()
     demote_warnings()
     try:
         code = work()
-    except OSError as error:
-        click.echo(f"Error: cannot write {error.filename or output}: {error.strerror}", err=True)
-        code = 1
     except StartError as error:
         click.echo(f"Error: {logs.escape(str(error))}", err=True)
         code = error.exit_code
@@ -182,11 +182,11 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
             made = typed_contract(loaded, configuration, make_lock=False)
             return _checked(made.verdicts, has_file=loaded.lock is not None)
         made = _locked(loaded, configuration, output)
-        with click.open_file(output, "wb") as file:
+        with writing(output), click.open_file(output, "wb") as file:
             file.write(made.data if descriptor_set else made.text.encode())
         return 0
 
-    _write(output, work)
+    _end_after(work)
 
 
 def _locked(loaded: Settings, configuration: config.Configuration, output: str) -> "TypedContract":
@@ -195,12 +195,16 @@ def _locked(loaded: Settings, configuration: config.Configuration, output: str) 
 
     if loaded.lock is not None and output != "-" and Path(output).resolve() == loaded.lock.resolve():
         raise StartError(f"--output and --lock are one file, {output}: the contract would take the place of the lock")
-    with lock.held(loaded.lock) if loaded.lock is not None else nullcontext():
+    with ExitStack() as stack:
+        if loaded.lock is not None:
+            with writing(loaded.lock):
+                stack.enter_context(lock.held(loaded.lock))
         made = typed_contract(loaded, configuration, make_lock=True)
         for line in [f"{each.label}: {change}" for each in made.verdicts for change in each.breaking]:
             click.echo(f"Warning: breaks old clients: {logs.escape(line)}", err=True)
         if loaded.lock is not None:
-            lock.write(loaded.lock, made.lock)
+            with writing(loaded.lock):
+                lock.write(loaded.lock, made.lock)
     return made
 
 
@@ -251,7 +255,7 @@ def _dockerfile(output: Path, force: bool, **flags: Any) -> None:
         click.echo(f"{output} is written. Next: docker build -t {tag} {output} && docker run -p 50051:50051 {tag}")
         return 0
 
-    _write(output, work)
+    _end_after(work)
 
 
 main.add_command(

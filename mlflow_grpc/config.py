@@ -25,7 +25,7 @@ from pydantic import (
 from mlflow_grpc import rest_config
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.naming import Name, without_password
+from mlflow_grpc.naming import Name, Uri, without_secrets
 from mlflow_grpc.settings import Batching, OnError, Payload, Settings
 
 MLMODEL_SCHEME = "mlmodel:"
@@ -67,7 +67,7 @@ class Decorator(_Strict):
 class ModelConfig(_Strict):
     """One model that is to be hosted: an MLflow model by its `uri`, or an MLModel package by its `class_path`."""
 
-    uri: Annotated[str, StringConstraints(min_length=1)] | None = None
+    uri: Annotated[Uri, StringConstraints(min_length=1)] | None = None
     class_path: ClassPath | None = None
     name: Name | None = None
     """The name that callers use; made from the model if not given."""
@@ -118,7 +118,7 @@ class ModelConfig(_Strict):
     @property
     def source(self) -> str:
         """Where the model comes from, as it may be shown."""
-        return without_password(self.uri) if self.uri else f"{MLMODEL_SCHEME}{self.class_path}"
+        return without_secrets(self.uri) if self.uri else f"{MLMODEL_SCHEME}{self.class_path}"
 
 
 class _File(_Strict):

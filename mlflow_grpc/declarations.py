@@ -33,20 +33,20 @@ def env_names(info: FieldInfo) -> list[str]:
     return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
 
 
-def json_object(value: str) -> dict[str, Any]:
-    """The JSON object that a value spells.
+def json_object(text: str) -> dict[str, Any]:
+    """A value of a setting that is a JSON object, within single quotes or as a JSON string too.
 
     Raises:
         ValueError: It is none.
 
     """
     # `docker run --env-file` keeps the quotes that a shell would take away.
-    text = value.strip()
+    text = text.strip()
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
     try:
         decoded = json.loads(text)
         decoded = json.loads(decoded) if isinstance(decoded, str) else decoded
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"must be a JSON object; {error}") from None
     if not isinstance(decoded, dict):
         raise ValueError(f"must be a JSON object, is a JSON {type(decoded).__name__}")  # noqa: TRY004 - pydantic's protocol

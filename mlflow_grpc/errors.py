@@ -8,8 +8,13 @@ besides stands in `__cause__` and goes to the log. How an error becomes a gRPC a
 """
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+
+from mlflow_grpc.naming import without_secrets
 
 MOST_FRAMES, MOST_SHOWN = 4, 1000
 """How many of the last lines of a traceback callers may see, and how many characters of an exception's text."""
@@ -227,9 +232,38 @@ class ModelNotLoaded(ServingError):
 
 
 class StartError(Exception):
-    """The server cannot start as it was told to: one line that says what is wrong and what to do."""
+    """The server cannot start as it was told to: one line that says what is wrong and what to do.
+
+    Secrets in its URLs are not shown, wherever they come from: a setting, a requirement, an error of a library.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        """Args:
+        message: The line.
+        """
+        super().__init__(without_secrets(message))
+
+
+class NotWritten(StartError):
+    """A file or directory that a command was to write cannot be written."""
+
+    exit_code = 1
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turns an OSError of what writes a file or directory into NotWritten; nothing else is to be done within it.
+
+    Args:
+        path: What is written, unless the error says more exactly.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(f"cannot write {error.filename or path}: {error.strerror or error}") from error
 
 
 class AddressUnavailable(StartError):

@@ -1,38 +1,39 @@
 """One server from start to end: listen, load, serve, send callers away, drain, stop.
 
-Rule of this module: it puts the parts together and holds the order of things; each part does its own
-work. Nothing happens at import.
+Rule of this module: it puts the parts together and holds their order; each does its own work, none at import.
 """
 
 import asyncio
 import contextlib
 import gc
-import logging
+from functools import partial
 
 import grpc
 
+from mlflow_grpc import root_logger
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.engine.turns import Turns
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.main_thread import MainThread
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import in_daemon_thread
 from mlflow_grpc.services import connections, health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
 from mlflow_grpc.services.locks import Locks
 from mlflow_grpc.settings import OnError, Settings, spelling
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FLUSH_S = 2.0
 """How long gRPC may take to send the last answers once no call is left, in seconds."""
 
 MAX_FETCHES = 64
-"""How many models are fetched at a time. Bounded by memory alone: those that a dead registry holds up must not keep
-the others waiting."""
+"""How many models are fetched at a time; so many that those of a dead registry do not keep the others waiting."""
 
 NOTICE_S = 2.0
 """How long a balancer that only tries to connect has to notice that the port is closed, in seconds."""
@@ -53,7 +54,6 @@ class Server:
         self._calls = Calls()
         self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
-        self._waiting = 0  # Models that are fetched, and wait for the main thread to load them.
         self._judged: list[Entry] = []
         self._offered: list[Entry] = []  # The models that the typed RPCs are made for.
         self.catalog = Catalog(configuration.models, lambda: Engine.of_settings(settings), reserved=self.services)
@@ -85,8 +85,8 @@ class Server:
         await self._grpc.start()
 
     async def load(self, main: MainThread) -> None:
-        """Loads the models, one at a time, in the main thread; several are fetched at a time. Each takes calls as soon
-        as it is ready.
+        """Fetches the models, several at a time, and loads them in the main thread: one at a time, the first in the
+        configuration of those that are fetched. Each takes calls as soon as it is ready.
 
         Args:
             main: The main thread of the process.
@@ -98,7 +98,8 @@ class Server:
         entries = self.catalog.entries
         await main.call(lambda: loading.import_libraries(entry.config for entry in entries))
         fetches = asyncio.Semaphore(MAX_FETCHES)
-        await asyncio.gather(*(self._load(entry, main, fetches) for entry in entries))
+        turns = Turns(number for number, entry in enumerate(entries) if loading.is_fetched(entry.config))
+        await asyncio.gather(*(self._load(number, main, fetches, turns) for number in range(len(entries))))
         self._offer_typed()
         if all(entry.state is State.FAILED for entry in entries):
             raise StartError("none of the models could be loaded")
@@ -107,8 +108,9 @@ class Server:
         gc.collect()
         gc.freeze()
 
-    async def _load(self, entry: Entry, main: MainThread, fetches: asyncio.Semaphore) -> None:
-        config, limit_s = entry.config, self._settings.load_timeout_s or None
+    async def _load(self, number: int, main: MainThread, fetches: asyncio.Semaphore, turns: Turns) -> None:
+        entry, limit_s = self.catalog.entries[number], self._settings.load_timeout_s or None
+        config = entry.config
         try:
             async with contextlib.nullcontext() if loading.is_fetched(config) else fetches:
                 logger.info("loading %s from %s", entry.label or "a model", config.source)
@@ -116,18 +118,17 @@ class Server:
                     fetched = await in_daemon_thread(lambda: loading.fetch(config))
             if fetched is not None and fetched.version:
                 logger.info("%s is version %s", config.source, fetched.version)
-            self._waiting += 1
-            try:
-                loaded = await main.call(lambda: loading.load(config, self._settings, fetched), limit_s=limit_s)
-            finally:
-                self._waiting -= 1
+            async with turns.turn(number):
+                load = partial(loading.load, config, self._settings, fetched, is_alone=len(self.catalog.entries) == 1)
+                loaded = await main.call(load, limit_s=limit_s)
             await self.host(entry, loaded)
         except TimeoutError:
             self._leave_out(entry, StartError(f"it was not loaded within {limit_s:g} s ({spelling('load_timeout_s')})"))
         except StartError as error:
             self._leave_out(entry, error)
+        turns.give_up(number)
         await self._open_settled()
-        if not self._waiting:
+        if not turns.waiting:
             # Only models that are being fetched are missing, which may take long.
             self._offer_typed()
 
@@ -234,16 +235,15 @@ class Server:
         return f"[{host}]:{self.port}" if ":" in (host := self._settings.host) else f"{host}:{self.port}"
 
     async def watch(self) -> None:
-        """Looks for what hangs, in models and on its way in; for ever."""
+        """Looks for what hangs, in models and on its way in, and for what models did to the log; until cancelled."""
         await asyncio.gather(self._watch_threads(), self._calls.watch_arrivals(self._settings.timeout_s))
 
     async def _watch_threads(self) -> None:
-        """Says NOT_SERVING of models whose threads are all held by hung calls, and of the server when that is so for
-        all of its models, so that an orchestrator can act; for ever.
-        """
+        """Says NOT_SERVING of models whose threads are all held by hung calls, and of the server if all are so."""
         stuck: dict[int, bool] = {}
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
+            root_logger.put_back()
             entries = [entry for entry in self.catalog.entries if entry.state is State.READY]
             for entry in entries:
                 was, now = stuck.get(id(entry), False), entry.engine.threads.stuck

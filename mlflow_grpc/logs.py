@@ -23,8 +23,10 @@ from typing import Any, TextIO
 
 import orjson
 
+from mlflow_grpc import own_loggers, root_logger
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.line_writer import LineWriter
+from mlflow_grpc.naming import without_secrets
 from mlflow_grpc.settings import LogFormat, LogLevel
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
@@ -34,10 +36,6 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
     0x2028: "\\u2028",
     0x2029: "\\u2029",
 }
-
-
-OWN_LOGGERS = __name__.partition(".")[0]
-"""The logger above all loggers of the server."""
 
 MOST_NOTES = 64
 """How many calls wait at the most until lines are made of them."""
@@ -91,7 +89,7 @@ class CallLog:
     """
 
     def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(name)
+        self._logger = own_loggers.get_logger(name)
         self._forget()
         os.register_at_fork(after_in_child=self._forget)  # The parent makes records of what it has noted.
 
@@ -152,7 +150,7 @@ class _Formatter(logging.Formatter):
             # Before it is formatted, which takes 0.1 s for a megabyte of short lines.
             part._str = _shortened(part._str)  # noqa: SLF001 - there is no other way to it
             parts += filter(None, (part.__cause__, part.__context__, *(part.exceptions or ())))
-        return "".join(told.format()).rstrip("\n")
+        return without_secrets("".join(told.format()).rstrip("\n"))
 
 
 def _shortened(text: str) -> str:
@@ -169,7 +167,7 @@ class JsonFormatter(_Formatter):
             "time": f"{_utc_second(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_secrets(record.getMessage()),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -201,7 +199,8 @@ class TextFormatter(_Formatter):
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = getattr(record, "fields", {})
         pairs = "".join(f" {key}={_quoted(value)}" for key, value in fields.items() if value != "")
-        line = f"{clock}.{int(record.msecs):03d} {record.levelname:<7} {escape(record.getMessage())}{pairs}"
+        message = escape(without_secrets(record.getMessage()))
+        line = f"{clock}.{int(record.msecs):03d} {record.levelname:<7} {message}{pairs}"
         if record.exc_info:
             trace = self.formatException(record.exc_info).splitlines()
             line += "".join(f"\n    {escape(part)}" for part in trace)
@@ -277,7 +276,7 @@ class _LibraryLevel(logging.Filter):
     def __init__(self, level: int, configured: Iterable[str]) -> None:
         super().__init__()
         self._level = level
-        self._passing = (OWN_LOGGERS, *configured)
+        self._passing = (own_loggers.TOP, *configured)
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= self._level or any(
@@ -316,7 +315,7 @@ def configure(
         _LibraryLevel(logging.getLevelNamesMapping()[libraries.upper()], (extra or {}).get("loggers") or ())
     )
     logging.basicConfig(handlers=[handler], level=libraries.upper(), force=True)
-    logging.getLogger(OWN_LOGGERS).setLevel(level.upper())
+    logging.getLogger(own_loggers.TOP).setLevel(level.upper())
     logging.captureWarnings(True)
     # Our lines do not show them, and to find them out takes system calls for each record.
     logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
@@ -326,20 +325,36 @@ def configure(
             logging.config.dictConfig({"disable_existing_loggers": False, **extra})
         except (ValueError, TypeError, AttributeError, ImportError) as error:
             raise StartError(f"logging in the configuration file: {' '.join(str(error).split())}") from error
+    own_loggers.detach()
+    root_logger.remember()
 
 
-def announce(message: str, log_format: LogFormat) -> None:
-    """Writes one line to stdout, in the format of the log, for whoever waits for it there."""
+def flush() -> None:
+    """Writes the lines that are waiting."""
+    for handler in {*own_loggers.handlers(), *logging.getLogger().handlers}:
+        handler.flush()
+
+
+def announce(message: str, log_format: LogFormat, stream: TextIO) -> None:
+    """Writes one line in the format of the log for whoever waits for it.
+
+    Args:
+        message: Its text.
+        log_format: As for `configure`.
+        stream: Where to: what stdout was before models were loaded, which may have put another one in its place.
+
+    """
     record = logging.LogRecord("mlflow_grpc", logging.INFO, "", 0, message, (), None)
     formatter = JsonFormatter() if uses_json(log_format) else TextFormatter()
     with contextlib.suppress(OSError, ValueError):  # Closed: nobody waits.
-        print(formatter.format(record), flush=True)
+        print(formatter.format(record), file=stream, flush=True)
 
 
 def adopt(names: tuple[str, ...] = ("mlflow", "alembic")) -> None:
     """Takes away the handlers and levels that libraries set up for themselves, so that their records come in our format
-    and from the level that is set for libraries.
+    and from the level that is set for libraries. Also puts back what they did to all loggers.
     """
+    root_logger.put_back()
     for name in names:
         library = logging.getLogger(name)
         library.handlers.clear()

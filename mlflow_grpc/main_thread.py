@@ -11,27 +11,37 @@ at the same time can deadlock on the locks of modules that import each other (`_
 import asyncio
 import contextlib
 import contextvars
-import logging
+import faulthandler
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from mlflow_grpc import logs
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import SHUTDOWN_LIMIT_S
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 
 INTERRUPT_SIGNAL = signal.SIGURG
 """Sent to the main thread to interrupt a function. The system ignores it where nobody handles it; Go's runtime
 interrupts its own threads in the same way, for the same reason."""
+
+LIMIT_SIGNAL = signal.SIGVTALRM
+"""Comes when a function has used the CPU for as long as it may run."""
+
+STANDSTILL_LIMIT_S = 1.0
+"""How long a function stands still when a signal comes, in seconds, for the event loop to have the interpreter."""
 
 INTERRUPT_LIMIT_S = 3.0
 """How long an interrupted function may still run, in seconds, before those behind it fail."""
@@ -44,7 +54,10 @@ class Interrupted(BaseException):
 class _Job:
     """A function for the main thread, and the futures of whoever waits for it in the event loop."""
 
-    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop, limit_s: float | None = None
+    ) -> None:
+        self.limit_s = limit_s
         self._function = function
         self._loop = loop
         self.started: asyncio.Future[None] = loop.create_future()
@@ -60,7 +73,12 @@ class _Job:
         else:
             self._notify(self._finish, result)
 
-    def _notify(self, callback: Callable[..., None], *args: Any) -> None:
+    def cancel(self) -> None:
+        """Has whoever waits get CancelledError; called from any thread."""
+        self._notify(self._start)
+        self._notify(self.outcome.cancel)
+
+    def _notify(self, callback: Callable[..., object], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # The event loop has been closed, and nobody waits.
             self._loop.call_soon_threadsafe(callback, *args)
 
@@ -90,9 +108,11 @@ class MainThread:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._running: _Job | None = None
         self._interrupted: _Job | None = None
-        self._is_stuck = False
+        self._is_stuck = self._is_ending = False
+        self._limit = 0.0
         self._has_left = threading.Event()
         self._loops: list[asyncio.AbstractEventLoop] = []
+        self._nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - open until `run` ends
         self._wakeup, self._signalled = socket.socketpair()
         for end in (self._wakeup, self._signalled):
             end.setblocking(False)
@@ -125,6 +145,8 @@ class MainThread:
         self._claim_signals()
         threading.Thread(target=serve, name="event-loop", daemon=True).start()
         self._work()
+        faulthandler.cancel_dump_traceback_later()
+        self._nowhere.close()
         signal.set_wakeup_fd(-1)
         asyncio.set_event_loop(None)
         self._wakeup.close()
@@ -143,12 +165,13 @@ class MainThread:
         Raises:
             TimeoutError: It ran longer and was interrupted.
             StartError: A function before it cannot be interrupted, so that its turn never comes.
+            CancelledError: A signal came that `next_signal` reports.
 
         """
         loop = asyncio.get_running_loop()
         if self._is_stuck:
             raise _stuck()
-        job = _Job(function, loop)
+        job = _Job(function, loop, limit_s)
         self._jobs.put(job)
         await job.started
         done, _ = await asyncio.wait({job.outcome}, timeout=limit_s)
@@ -161,11 +184,18 @@ class MainThread:
         return result
 
     async def next_signal(self) -> int:
-        """The number of the next signal of those that were to be reported."""
+        """The number of the next signal of those that were to be reported.
+
+        It ends the function that runs and those behind it; whoever waits for them gets CancelledError.
+        """
         loop = asyncio.get_running_loop()
         while True:
             (number,) = await loop.sock_recv(self._wakeup, 1)
             if number in self._signals:
+                self._is_ending = True
+                if (running := self._running) is not None:
+                    running.cancel()
+                    self._interrupt(running)
                 return int(number)
 
     def _work(self) -> None:
@@ -178,19 +208,44 @@ class MainThread:
             # An interrupt that comes in the moment in which the function has ended has nothing left to interrupt.
             with contextlib.suppress(Interrupted):
                 self._running = job
-                job.run()
+                if self._is_ending:
+                    job.cancel()
+                else:
+                    self._set_limit(job.limit_s)
+                    job.run()
                 self._running = None
             self._running = None
             self._claim_signals()
+            self._set_limit(None)
         self._has_left.set()
+
+    def _set_limit(self, limit_s: float | None) -> None:
+        self._limit = time.monotonic() + (limit_s or 0.0)
+        # Of the CPU time of all threads, which may be less or more than the time that passes: it comes again.
+        signal.setitimer(signal.ITIMER_VIRTUAL, limit_s or 0.0, STANDSTILL_LIMIT_S if limit_s else 0.0)
 
     def _claim_signals(self) -> None:
         """Takes the signals over, again after a function that may have set handlers of its own."""
         for number in self._signals:
-            signal.signal(number, _do_nothing)
+            signal.signal(number, self._on_signal)
+        signal.signal(LIMIT_SIGNAL, self._on_limit)
         signal.signal(INTERRUPT_SIGNAL, self._on_interrupt)
         # Written to by Python's handler in C: a signal is reported although the main thread is busy.
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+
+    def _on_signal(self, *_: object) -> None:
+        """Stands still, so that the event loop has the interpreter and interrupts the function that runs: code in C may
+        keep the interpreter to itself and only look for signals now and then, as `re.match` does.
+
+        Not for longer than the limit, since the function may hold a lock that the event loop waits for.
+        """
+        if self._running is not None:
+            time.sleep(STANDSTILL_LIMIT_S)  # Not a lock, which a handler within this handler could wait for.
+
+    def _on_limit(self, *_: object) -> None:
+        """The same for a function that has run longer than it may; the clock that brings this here counts CPU time."""
+        if time.monotonic() > self._limit:
+            self._on_signal()
 
     def _on_interrupt(self, *_: object) -> None:
         if self._running is not None and self._running is self._interrupted:
@@ -216,6 +271,8 @@ class MainThread:
 
     def _leave(self, outcome: "Future[int]") -> None:
         """Lets the main thread go; ends the process where a function holds it and cannot be interrupted."""
+        # Ends the process without the interpreter, should the function that runs keep that to itself.
+        faulthandler.dump_traceback_later(2 * SHUTDOWN_LIMIT_S, exit=True, file=self._nowhere)
         self._jobs.put(None)
         if (running := self._running) is not None:
             self._interrupt(running)
@@ -224,8 +281,7 @@ class MainThread:
         error = outcome.exception()
         if error is not None:
             logger.error("%s", error)
-        for handler in logging.getLogger().handlers:
-            handler.flush()
+        logs.flush()
         code = error.exit_code if isinstance(error, StartError) else 1 if error is not None else outcome.result()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -234,7 +290,3 @@ class MainThread:
 
 def _stuck() -> StartError:
     return StartError("it cannot be loaded: the model before it is still being loaded, and cannot be interrupted")
-
-
-def _do_nothing(*_: object) -> None:
-    """A handler that is there so that Python writes the signal's number to the wakeup descriptor."""

@@ -23,6 +23,21 @@ def _checked(name: str) -> str:
 Name = Annotated[str, AfterValidator(_checked)]
 
 
+def canonical_uri(uri: str) -> str:
+    """A model's URI in the spelling that all of the server goes by.
+
+    MLflow reads `MODELS:/churn/1`, `models:///churn/1` and `models:/churn/1/` as `models:/churn/1`, and runs likewise.
+    A host after `models://` names another registry and stays. `~` is the home directory.
+    """
+    if uri.startswith("~"):
+        return str(Path(uri).expanduser())
+    match = re.fullmatch(r"(models|runs):(//(?=/))?(/.*?)/*", uri, re.IGNORECASE | re.DOTALL)
+    return f"{match[1].lower()}:/{match[3].lstrip('/')}" if match and not match[3].startswith("//") else uri
+
+
+Uri = Annotated[str, AfterValidator(canonical_uri)]
+
+
 def name_from(text: str) -> str:
     """A name that is as close to a text as a name can be; `model` if nothing of the text can stay."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:MOST_CHARACTERS] or "model"
@@ -40,6 +55,28 @@ def name_from_uri(uri: str) -> str:
     return name_from(Path(os.path.normpath(Path(path).expanduser().absolute())).name)
 
 
-def without_password(uri: str) -> str:
-    """A URI that may be shown: three asterisks stand for the password in it."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
+_USER = re.compile(r"://([^/\s'\"<>?#]*)@")
+_SECRET_IN_QUERY = re.compile(
+    r"([?&](?:sig|signature|[a-z]*_?token|password|secret|api_?key|x-amz-(?:signature|security-token|credential))=)"
+    r"[^&\s'\"<>#,;]+",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text that may be shown: three asterisks stand for the secrets in its URLs.
+
+    Secrets are passwords, what stands in a password's place before the host of an HTTP URL (access tokens), and tokens
+    and signatures in a query. A user name without a password is none in other URLs, such as `ssh://git@host`.
+    """
+    if "://" not in text:
+        return text
+    return _SECRET_IN_QUERY.sub(r"\1***", _USER.sub(_masked, text))
+
+
+def _masked(match: re.Match[str]) -> str:
+    user, colon, _ = match[1].partition(":")
+    if colon:
+        return f"://{user}:***@"
+    is_http = match.string[max(0, match.start() - 5) : match.start()].lower().endswith(("http", "https"))
+    return "://***@" if is_http else match[0]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -11,6 +10,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn, TextIO
+
+from mlflow_grpc import logs
 
 END_WITHOUT_LAME_DUCK = signal.SIGUSR2
 """What the supervisor of several workers sends them in the place of SIGINT and SIGHUP, which a terminal sends to all
@@ -104,10 +105,9 @@ def end_process(code: int, last_words: str = "") -> NoReturn:
     deadline.daemon = True
     deadline.start()
     if last_words:
-        for handler in logging.getLogger().handlers:
-            handler.flush()
-        with contextlib.suppress(OSError, ValueError):
-            print(last_words, file=sys.stderr, flush=True)
+        logs.flush()
+        with contextlib.suppress(OSError, ValueError):  # A model may have put another stream in stderr's place.
+            print(last_words, file=sys.__stderr__ or sys.stderr, flush=True)
     for stream in (sys.stdout, sys.stderr):
         _empty(stream)
     sys.exit(code)

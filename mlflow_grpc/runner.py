@@ -5,7 +5,6 @@ Rule of this module: it knows the order in which a server is brought up and down
 
 import asyncio
 import contextlib
-import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,10 +14,11 @@ from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.main_thread import MainThread
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import ending_signals, keep_signals_here
 from mlflow_grpc.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter while another waits for it, in seconds; Python's default is 0.005."""
@@ -88,7 +88,7 @@ async def _serve(
     watching = asyncio.create_task(server.watch())
     try:
         await asyncio.wait({opening, first}, return_when=asyncio.FIRST_COMPLETED)
-        if opening.done():
+        if not first.done():
             try:
                 await opening
             except StartError:

@@ -8,11 +8,11 @@ Precedence: flag over environment over default.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -22,7 +22,7 @@ from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, OnErr
 from mlflow_grpc.declarations import Flag, env_names, flag, json_object, setting
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.misspellings import misspelt
-from mlflow_grpc.naming import Name
+from mlflow_grpc.naming import Name, Uri
 
 __all__ = ["Batching", "EnvManager", "LogFormat", "LogLevel", "OnError", "Payload", "Requirements", "Settings"]
 
@@ -45,7 +45,9 @@ class Settings(BaseSettings):
         arbitrary_types_allowed=True,
     )
 
-    model_uri: Annotated[str | None, Flag(("-m", "--model-uri"), metavar="URI")] = setting(
+    _flags: frozenset[str] = PrivateAttr(frozenset())
+
+    model_uri: Annotated[Uri | None, Flag(("-m", "--model-uri"), metavar="URI")] = setting(
         None,
         "MODEL_PATH",
         text="The model: a directory or any MLflow model URI (models:/name/1, runs:/..., s3://...), or an MLModel "
@@ -265,11 +267,6 @@ class Settings(BaseSettings):
     def _json_object(cls, value: Any) -> Any:
         return json_object(value) if isinstance(value, str) else value
 
-    @field_validator("model_uri")
-    @classmethod
-    def _with_home(cls, value: str | None) -> str | None:
-        return str(Path(value).expanduser()) if value is not None and value.startswith("~") else value
-
     @field_validator("config", "lock", "tls_cert", "tls_key", "tls_client_ca")
     @classmethod
     def _path_with_home(cls, value: Path | None) -> Path | None:
@@ -308,6 +305,10 @@ class Settings(BaseSettings):
             raise ValueError(f"{spelling('tls_client_ca')} needs {spelling('tls_cert')} and {spelling('tls_key')}")
         return self
 
+    def source(self, field: str) -> str:
+        """What a person has set a setting by, for errors: its flag or the name of an environment variable."""
+        return _source(field, self._flags)
+
     @classmethod
     def load(cls, flags: dict[str, Any]) -> Self:
         """The settings from `flags` (by field name, only those given), the environment and the defaults.
@@ -326,9 +327,20 @@ class Settings(BaseSettings):
                 field: cls.model_fields[field].default if value is None else value
                 for field, value, _ in _of_other_programs(flags)
             }
-            return cls(**shared, **flags)
+            loaded = cls(**shared, **flags)
         except ValidationError as error:
             raise StartError("; ".join(_explain(dict(problem), flags) for problem in error.errors())) from None
+        loaded._flags = frozenset(flags)
+        return loaded
+
+
+def _source(field: str, flags: Container[str]) -> str:
+    """The flag of a setting, or the environment variable that it comes from."""
+    info = Settings.model_fields[field]
+    is_usable = SHARED_NAMES.get(field, bool)
+    names = [] if field in flags else env_names(info)
+    found = (name for name in names if first_usable(field, [name], os.environ, is_usable)[0] is not None)
+    return next(found, flag(info).names[-1])
 
 
 def _explain(problem: dict[str, Any], flags: dict[str, Any]) -> str:
@@ -337,10 +349,7 @@ def _explain(problem: dict[str, Any], flags: dict[str, Any]) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     if field is None:
         return text
-    info = Settings.model_fields[field]
-    source = flag(info).names[-1]
-    if field not in flags:
-        source = next((name for name in env_names(info) if os.environ.get(name)), source)
+    source = _source(field, flags)
     shown = f" {problem['input']!r}" if isinstance(problem["input"], str) and field != "pyfunc_config" else ""
     return f"{source}{shown}: {text[:1].lower()}{text[1:]}"
 

@@ -5,11 +5,11 @@ fork, and its threads would be in the way) nor MLflow. Each worker is spawned, l
 listens on the same port by SO_REUSEPORT; the kernel deals out the connections.
 """
 
-import logging
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -20,12 +20,14 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from mlflow_grpc import logs
+from mlflow_grpc.addresses import addresses_of
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import AddressUnavailable, StartError
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, demote_warnings, end_process, ending_signals, in_daemon_thread
 from mlflow_grpc.settings import Settings, spelling
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 KILL_AFTER_S = 5.0
 """How long after the drain timeout a worker may still be alive, in seconds, before it is killed."""
@@ -164,7 +166,7 @@ class _Supervisor:
         taking = [worker for worker in self._workers.values() if worker.taking_since is not None]
         if len(taking) == self._count and not self._announced:
             self._announced = True
-            logs.announce(f"{ready_line}, {self._count} workers", self._settings.log_format)
+            logs.announce(f"{ready_line}, {self._count} workers", self._settings.log_format, sys.stdout)
 
     def _open(self, worker: _Worker) -> None:
         """Lets a loaded worker take calls: at once if others do, else when all are loaded."""
@@ -254,7 +256,7 @@ def _reserve(settings: Settings) -> tuple[socket.socket, int]:
 
     The first socket asks without SO_REUSEPORT: with it, a stranger's server on the port would share it.
     """
-    family, kind, _, _, address = _address(settings)
+    family, kind, address = _address(settings)
     try:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -274,9 +276,9 @@ def _reserve(settings: Settings) -> tuple[socket.socket, int]:
 
 def _address(settings: Settings) -> Any:
     try:
-        return socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return addresses_of(settings.host, settings.port)[0]
     except OSError as error:
-        raise StartError(f"{spelling('host')} {settings.host}: no such host ({error.strerror})") from error
+        raise StartError(f"{settings.source('host')} {settings.host}: no such host ({error.strerror})") from error
 
 
 def _work(settings: Settings, configuration: Configuration, number: int, pipe: Connection, replaces: bool) -> None:

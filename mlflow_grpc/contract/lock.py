@@ -7,7 +7,6 @@ Rule of this module: what the file may say, reading it and writing it. Who gets 
 import errno
 import fcntl
 import json
-import logging
 import os
 import re
 import secrets
@@ -21,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints,
 
 from mlflow_grpc.contract.names import UNSPECIFIED, Scope, is_identifier
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FILE_NAME = "model_service.lock.json"
 """What it is called beside a .proto file, and in the directory of a model."""

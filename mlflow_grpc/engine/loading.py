@@ -4,8 +4,9 @@ Rule of this module: MLflow is imported in its functions. It takes seconds, in w
 health checks; and a server of MLModel packages alone does without it.
 """
 
+import contextlib
 import contextvars
-import logging
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -21,15 +22,16 @@ from mlflow_grpc.engine.requests import Hosted, Plain
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import HostedModel
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import Codec, RecordCodec, TextCodec
-from mlflow_grpc.settings import Batching, Payload, Settings
+from mlflow_grpc.settings import Batching, Payload, Settings, spelling
 
 if TYPE_CHECKING:
     from mlflow_grpc.hosting.fetching import FetchedModel
     from mlflow_grpc.hosting.pyfunc import PyfuncModel
     from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def fetch(model: ModelConfig) -> "FetchedModel | None":
         return None
     from mlflow_grpc.hosting import fetching
 
-    return fetching.fetch(model.uri)
+    with fetching.told_if_slow(model.uri, f"{spelling('load_timeout_s')} says for how long"):
+        return fetching.fetch(model.uri)
 
 
 def is_fetched(model: ModelConfig) -> bool:
@@ -99,18 +102,23 @@ def is_fetched(model: ModelConfig) -> bool:
     return fetching.is_local(model.uri)
 
 
-def load(model: ModelConfig, settings: Settings, fetched: "FetchedModel | None" = None) -> Loaded:
+def load(
+    model: ModelConfig, settings: Settings, fetched: "FetchedModel | None" = None, *, is_alone: bool = True
+) -> Loaded:
     """Loads one model, in the thread and the context of the caller.
 
     Args:
         model: What it is.
         settings: What holds for all models that do not say otherwise.
         fetched: What `fetch` gave for it; it is fetched here if that has not been done.
+        is_alone: Whether it has the process to itself, and may change the working directory for good. If not, the
+            directory is put back for the next model.
 
     Raises:
         StartError: The model cannot be served.
 
     """
+    directory = None if is_alone else _working_directory()
     try:
         if model.class_path:
             return _load_class(model, settings)
@@ -121,6 +129,18 @@ def load(model: ModelConfig, settings: Settings, fetched: "FetchedModel | None" 
         # Code of the model that no other place foresaw; where it is can be seen nowhere else.
         logger.exception("%s: loading it raised", model.source)
         raise StartError(f"it cannot be loaded: {one_line(error)}") from error
+    finally:
+        logs.adopt()
+        if directory is not None:
+            with contextlib.suppress(OSError):  # The model has removed it.
+                os.chdir(directory)
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a path, for it may be one that is gone
+    except OSError:  # It has been removed; there is no way back to it.
+        return None
 
 
 def _tried(loaded: Loaded, config: ModelConfig, settings: Settings) -> Loaded:
@@ -157,7 +177,6 @@ def _load_mlflow(config: ModelConfig, settings: Settings, fetched: "FetchedModel
     if fetched is None:
         raise ValueError(f"{config.source} is no MLflow model")
     model = pyfunc.load(fetched, name=config.name, config=config.configuration, requirements=settings.requirements)
-    logs.adopt()
     context = contextvars.copy_context()
     # What the model changes when it is tried is not for the calls.
     return replace(context.copy().run(_prepare, model, config, settings), context=context)

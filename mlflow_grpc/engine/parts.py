@@ -5,7 +5,6 @@ model's iterator is closed in a thread too, once, and never while it runs.
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Generator
@@ -13,8 +12,9 @@ from typing import Any
 
 from mlflow_grpc.engine.threads import ModelThreads
 from mlflow_grpc.errors import NotReady
+from mlflow_grpc.own_loggers import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CLOSE_S = 30.0
 """How long an iterator that was left early may wait for a thread to be closed in, in seconds."""

@@ -11,7 +11,6 @@ up to a limit, and the threads are daemons.
 import asyncio
 import contextlib
 import contextvars
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -20,8 +19,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from mlflow_grpc.errors import NotReady
+from mlflow_grpc.own_loggers import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -5,7 +5,6 @@ or takes too long, nothing is known of the RPC. The model runs once for each tha
 """
 
 import contextvars
-import logging
 import threading
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,13 @@ from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.engine.requests import Hosted, RecordRequest, Request, RowsRequest, TextRequest
 from mlflow_grpc.errors import ServingError
 from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import RecordCodec
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.typed_examples import Example
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LIMIT_S = 10.0
 """How long the calls of one model may take together, in seconds: about as long as loading a large model."""

@@ -8,7 +8,6 @@ lock that other servers wait for; one without a marker is what a build has left 
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -24,12 +23,13 @@ from mlflow_grpc.environments import interpreters, requirements_files
 from mlflow_grpc.environments.commands import CommandFailed, Commands
 from mlflow_grpc.environments.wheels import Wheel
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import EnvManager
 
 if TYPE_CHECKING:  # It imports MLflow.
     from mlflow_grpc.hosting.carried_environment import CarriedEnvironment
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MARKER = "mlflow-grpc.json"
 """The file of a finished environment that says what it was built of."""

@@ -4,7 +4,6 @@ Rule of this module: while commands run, a signal raises nothing in the middle o
 module waits, and `Ended` is raised there.
 """
 
-import logging
 import os
 import selectors
 import signal
@@ -20,9 +19,10 @@ from types import TracebackType
 from typing import IO, Self, TypeVar
 
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import ending_signals
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Result = TypeVar("Result")
 

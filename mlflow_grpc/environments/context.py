@@ -6,16 +6,17 @@ requires (`requirements/`) and the Dockerfile, whose last stage is that of the r
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from mlflow_grpc import logs
 from mlflow_grpc.environments import interpreters, support
 from mlflow_grpc.environments.requirements_files import write_requirements
-from mlflow_grpc.environments.wheels import pack_server_and_client
-from mlflow_grpc.errors import StartError
+from mlflow_grpc.environments.wheels import Wheel, pack_server_and_client
+from mlflow_grpc.errors import StartError, writing
 from mlflow_grpc.hosting import carried_environment
-from mlflow_grpc.naming import name_from_uri
+from mlflow_grpc.naming import name_from_uri, without_secrets
 
 ENTRIES = ("Dockerfile", "model", "wheels", "requirements")
 """What a build context consists of."""
@@ -46,7 +47,7 @@ def write(uri: str | None, directory: Path, *, name: str | None, tag: str, overw
     Raises:
         StartError: The model cannot be fetched or cannot be in one environment with the server, or the directory has
             something in it.
-        OSError: The directory cannot be written.
+        NotWritten: The directory cannot be written.
 
     """
     if uri is None or uri.startswith("mlmodel:"):
@@ -59,6 +60,18 @@ def write(uri: str | None, directory: Path, *, name: str | None, tag: str, overw
         support.check(carried)
     finally:
         carried.discard()  # All of the model's files are fetched below.
+    with writing(directory):
+        _write_files(uri, directory, carried, packed, tag, name)
+
+
+def _write_files(
+    uri: str,
+    directory: Path,
+    carried: carried_environment.CarriedEnvironment,
+    packed: Sequence[Wheel],
+    tag: str,
+    name: str | None,
+) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside it, so that what is complete can be renamed and nothing else is ever there.
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as folder:
@@ -70,7 +83,8 @@ def write(uri: str | None, directory: Path, *, name: str | None, tag: str, overw
         (unfinished / "requirements").mkdir()
         write_requirements(unfinished / "requirements", carried.build_dependencies, carried.dependencies)
         minor = interpreters.minor_of(carried.python)
-        header = _HEADER.format(uri=logs.escape(uri), tag=tag, minor=minor, name=name or name_from_uri(uri))
+        shown = logs.escape(without_secrets(uri))
+        header = _HEADER.format(uri=shown, tag=tag, minor=minor, name=name or name_from_uri(uri))
         stages = resources.files(__package__).joinpath("Dockerfile").read_text(encoding="utf-8")
         (unfinished / "Dockerfile").write_text(header + stages, encoding="utf-8")
         directory.mkdir(exist_ok=True)

@@ -5,7 +5,6 @@ for minor versions.
 """
 
 import importlib.util
-import logging
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,9 @@ from pathlib import Path
 from packaging.version import Version
 
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 PROBE_LIMIT_S = 30
 """How long an interpreter may take to say its version, in seconds."""

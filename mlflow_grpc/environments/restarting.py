@@ -14,12 +14,13 @@ from mlflow_grpc.environments.building import Recipe
 from mlflow_grpc.environments.commands import Commands
 from mlflow_grpc.environments.wheels import pack_server_and_client
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import EnvManager, Settings, spelling
 
 if TYPE_CHECKING:  # It imports MLflow.
     from mlflow_grpc.hosting.carried_environment import CarriedEnvironment
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
@@ -87,7 +88,8 @@ def start(directory: Path, flags: Sequence[str]) -> NoReturn:
 
 def _read(uri: str) -> "tuple[CarriedEnvironment, Path]":
     # Imported late, and not in the main thread: MLflow takes seconds, in which a signal is to be seen.
-    from mlflow_grpc.hosting import carried_environment
+    from mlflow_grpc.hosting import carried_environment, fetching
 
     logs.adopt()
-    return carried_environment.read(uri), carried_environment.environments_root()
+    with fetching.told_if_slow(uri):
+        return carried_environment.read(uri), carried_environment.environments_root()

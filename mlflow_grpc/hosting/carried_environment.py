@@ -7,7 +7,6 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.fetching import check_registry, fetch_error, is_local, local_directory
+from mlflow_grpc.hosting.requirements_files import lines_of, requirements_of
 
 MAX_DESCRIPTION_BYTES = 1024 * 1024
 """The largest file of a remote model that is fetched to see what the model needs."""
 
-_FILE_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)(?:\s+|=)?(\S+)")
 _FILE_OF_THE_MODEL = re.compile(
     r"^\s*(?:(?:-e|--editable)(?:\s+|=))?(?!-)([^\s@:#;\[]*/[^\s#;\[]*|[^\s@:#;\[]+\.(?:whl|gz|zip))"
 )
@@ -55,11 +54,14 @@ class CarriedEnvironment:
 
     @property
     def requirements(self) -> list[str]:
-        """The requirements one by one, those of files that `-r` names included; constraints are left out."""
-        parsed = internals.parse_requirements(
-            list(self.dependencies), is_constraint=False, base_dir=str(self.directory)
-        )
-        return [item.req_str for item in parsed if not item.is_constraint]
+        """The requirements one by one, those of files that `-r` names included; constraints are left out.
+
+        Raises:
+            StartError: A file that they name cannot be read.
+
+        """
+        parsed = requirements_of(self.dependencies, self.directory)
+        return [requirement for requirement, is_constraint in parsed if not is_constraint]
 
     @property
     def has_hashes(self) -> bool:
@@ -69,19 +71,22 @@ class CarriedEnvironment:
     @property
     def needs_files(self) -> bool:
         """Whether a requirement is a file of the model."""
-        return any(_FILE_OF_THE_MODEL.match(line) for line in self._lines())
+        try:
+            return any(_FILE_OF_THE_MODEL.match(line) for line in self._lines())
+        except StartError:  # A requirements file that is not here may be among the model's other files.
+            return True
 
     def digest(self) -> str:
         """A hash of all that decides what is installed."""
-        lines = list(self._lines())
+        lines = self._lines()
         content = hashlib.sha256(repr((self.python, self.build_dependencies, lines)).encode())
         for path in filter(None, map(_FILE_OF_THE_MODEL.match, lines)):
             for file in _files(self.directory / path[1]):
                 content.update(f"\0{file.name}\0".encode() + file.read_bytes())
         return content.hexdigest()
 
-    def _lines(self) -> Iterator[str]:
-        return _with_referenced(self.directory, self.dependencies)
+    def _lines(self) -> list[str]:
+        return [line.text for line in lines_of(self.dependencies, self.directory)]
 
 
 def environments_root() -> Path:
@@ -164,15 +169,6 @@ def _fetch_descriptions(uri: str) -> Path:
             source = append_to_uri_path(uri, Path(info.path).name)
             mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=directory)
     return Path(directory)
-
-
-def _with_referenced(directory: Path, lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a requirements file and of all files that it names with `-r` and `-c`."""
-    for line in lines:
-        yield line
-        reference = _FILE_REFERENCE.match(line)
-        if reference and (file := directory / reference[1]).is_file():
-            yield from _with_referenced(file.parent, file.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
 def _files(path: Path) -> list[Path]:

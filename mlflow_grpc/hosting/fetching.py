@@ -8,21 +8,29 @@ import contextlib
 import difflib
 import importlib
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
 
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.remote import CLIENTS, missing_library
-from mlflow_grpc.naming import without_password
+from mlflow_grpc.naming import without_secrets
+from mlflow_grpc.own_loggers import get_logger
+
+logger = get_logger(__name__)
 
 WHAT_A_MODEL_IS = "an MLflow model is a directory with an MLmodel file, or a URI such as models:/name/1"
+
+SLOW_S = 10.0
+"""After how many seconds without an answer of a registry a line says so."""
 
 MAX_LISTED = 10
 """How many versions or names an error lists."""
@@ -51,13 +59,13 @@ def fetch(uri: str) -> FetchedModel:
     """
     if (directory := local_directory(uri)) is not None:
         # MLflow 3.17 refuses a directory that it reaches through a link, as one outside of where it looks.
-        return FetchedModel(without_password(uri), directory.resolve())
+        return FetchedModel(without_secrets(uri), directory.resolve())
     check_registry(uri)
     try:
         registered = internals.registered_version(uri)
         exact = "models:/{}/{}".format(*registered) if registered else uri
         directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=exact))
-        return FetchedModel(without_password(uri), directory, registered[1] if registered else "")
+        return FetchedModel(without_secrets(uri), directory, registered[1] if registered else "")
     except BaseException as error:
         raise fetch_error(uri, error) from error
 
@@ -71,7 +79,27 @@ def fetch_error(uri: str, error: BaseException) -> StartError:
 
     """
     reason = missing_library(error) or _reason(uri, error)
-    return StartError(without_password(f"cannot fetch the model {uri}: {reason}"))
+    return StartError(f"cannot fetch the model {uri}: {reason}")
+
+
+@contextlib.contextmanager
+def told_if_slow(uri: str, how_to_end: str = "") -> Iterator[None]:
+    """Logs who is being waited for, if fetching takes long: MLflow's HTTP client tries a dead server for minutes.
+
+    Args:
+        uri: Of the model.
+        how_to_end: What can be done about it; a sentence.
+
+    """
+    asked = f"the registry {_registry(uri)}" if uri.startswith(("models:", "runs:")) else "its storage"
+    words = f"{uri} has not been fetched after {SLOW_S:g} s: still waiting for {asked}.{how_to_end and ' '}{how_to_end}"
+    timer = threading.Timer(SLOW_S, logger.warning, ("%s", words))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def import_clients(uris: Iterable[str]) -> None:
@@ -135,31 +163,64 @@ def check_registry(uri: str) -> None:
 
 
 def _reason(uri: str, error: BaseException) -> str:
-    reason = one_line(error)
-    if not uri.startswith(("models:", "runs:")):
+    scheme, reason = uri.partition(":")[0].lower(), one_line(error).rstrip(".")
+    if scheme in ("http", "https"):
+        return (
+            f"{reason}. If this is an MLflow server, it goes into MLFLOW_TRACKING_URI, and the model is named as in "
+            "models:/name/1"
+        )
+    known = [each for each in get_registered_artifact_repositories() if each]
+    if scheme not in known:
+        near = difflib.get_close_matches(scheme, known, 1)
+        meant = f". Did you mean {near[0]}:{uri.partition(':')[2]}?" if near else f", but {', '.join(sorted(known))}"
+        return f"MLflow knows no scheme {scheme}:{meant}"
+    if scheme not in ("models", "runs"):
         return reason
-    asked = mlflow.get_registry_uri() if uri.startswith("models:") else mlflow.get_tracking_uri()
-    reason = f"{reason.rstrip('.')}. The registry that was asked is {asked}"
+    reason = f"{reason}. The registry that was asked is {_registry(uri)}"
     if not internals.is_tracking_uri_set():
         reason += ", because MLFLOW_TRACKING_URI is not set"
-    hint = _hint(uri) if uri.startswith("models:") and isinstance(error, MlflowException) else ""
+    hint = _hint(uri) if scheme == "models" and isinstance(error, MlflowException) else ""
     return f"{reason}.{hint}"
 
 
+def _registry(uri: str) -> str:
+    """The server or database that knows where a registered model or a run has its files."""
+    return mlflow.get_registry_uri() if uri.startswith("models:") else mlflow.get_tracking_uri()
+
+
 def _hint(uri: str) -> str:
-    """What the registry has instead; empty if it does not say."""
-    name = re.split(r"[/@]", uri.removeprefix("models:").strip("/"))[0]
-    has_version = re.match(r"^models:/+[^/@]+(/[^/]+|@.+)$", uri)
-    written = "" if has_version else f" {uri} has no version: write models:/{name}/1 or models:/{name}@alias."
+    """What to write, and what the registry has instead; empty if it does not say."""
+    parts = re.split(r"[/@]", uri.removeprefix("models:").strip("/"))
+    name = parts[0]
+    if re.fullmatch(r"m-[0-9a-f]{32}", "/".join(parts)):  # The id of a logged model; MLflow's message says enough.
+        return ""
     try:
-        versions, aliases = internals.versions_of(name)
-        if versions:
-            newest = sorted(versions, key=int, reverse=True)[:MAX_LISTED]
-            named = ", ".join(f"{alias} (version {version})" for alias, version in sorted(aliases.items()))
-            with_aliases = f"the aliases {named}" if named else "no alias"
-            return f"{written} {name} has the versions {', '.join(newest)} and {with_aliases}."
-        names = internals.registered_names()
+        return _what_to_write(uri, parts) + _what_there_is(name)
     except MlflowException:
-        return written
+        return _what_to_write(uri, parts)
+
+
+def _what_to_write(uri: str, parts: list[str]) -> str:
+    name, count = parts[0], len(parts)
+    if not name:
+        return " Write models:/name/1 or models:/name@alias."
+    if count == 1:
+        return f" {uri} has no version: write models:/{name}/1 or models:/{name}@alias."
+    if count > 2:  # noqa: PLR2004 - a name and a version
+        return f" {uri} has more than a name and a version: write models:/{name}/{parts[1]}."
+    return ""
+
+
+def _what_there_is(name: str) -> str:
+    versions, aliases = internals.versions_of(name) if name else ([], {})
+    if versions:
+        newest = sorted(versions, key=int, reverse=True)[:MAX_LISTED]
+        named = ", ".join(f"{alias} (version {version})" for alias, version in sorted(aliases.items()))
+        with_aliases = f"the aliases {named}" if named else "no alias"
+        return f" {name} has the versions {', '.join(newest)} and {with_aliases}."
+    names = internals.registered_names()
+    if name in names:
+        return f" {name} is registered, but has no version yet."
     near = difflib.get_close_matches(name, names, MAX_LISTED) or sorted(names)[:MAX_LISTED]
-    return f"{written} It has no model {name}, but {', '.join(near) or 'none at all'}."
+    lacks = f"no model {name}, but" if name else "the models"
+    return f" It has {lacks} {', '.join(near)}." if near else " It has no models."

@@ -108,6 +108,9 @@ INPUT_CHECKS = frozenset(
 )
 """The functions of MLflow between `PyFuncModel.predict` and the model's own code that judge the input."""
 
+MAX_NAMES = 1000
+"""The most names of registered models that MLflow gives at once (`SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD`)."""
+
 CHATTY_LOGGERS = ("mlflow.models.utils", "mlflow.pyfunc.scoring_server", "mlflow.pyfunc.model")
 """MLflow's loggers that write names and values of a payload at level WARNING, once a call."""
 
@@ -139,13 +142,18 @@ def import_database_stores() -> None:
 def registered_version(uri: str) -> tuple[str, str] | None:
     """The name and version that a `models:/` URI means now; None for other URIs and for models that have a bare id.
 
-    Asks the registry what an alias, a stage or `latest` means. A URI that names a registry of its own
+    Asks the registry, also what an alias, a stage or `latest` means. A URI that names a registry of its own
     (`models://profile@databricks/...`) is left to MLflow.
     """
     if not uri.startswith("models:/") or uri.startswith("models://"):
         return None
-    registered = get_model_name_and_version(mlflow.MlflowClient(), uri)
-    return (registered[0], str(registered[1])) if len(registered) == 2 else None  # noqa: PLR2004 - an id alone is 1
+    client = mlflow.MlflowClient()
+    registered = get_model_name_and_version(client, uri)
+    if len(registered) != 2:  # noqa: PLR2004 - an id alone is 1
+        return None
+    # The registry says how the version is written: 01 means 1.
+    version = client.get_model_version(*registered)
+    return version.name, str(version.version)
 
 
 def versions_of(name: str) -> tuple[list[str], dict[str, str]]:
@@ -159,7 +167,7 @@ def versions_of(name: str) -> tuple[list[str], dict[str, str]]:
 
 def registered_names() -> list[str]:
     """The names of the registry's models, or of as many as it gives at once."""
-    return [model.name for model in mlflow.MlflowClient().search_registered_models()]
+    return [model.name for model in mlflow.MlflowClient().search_registered_models(max_results=MAX_NAMES)]
 
 
 def enter_serving_environment() -> None:

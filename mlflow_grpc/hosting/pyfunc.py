@@ -6,7 +6,6 @@ every way in which a call to it ends becomes one of the three outcomes of `Hoste
 
 import base64
 import json
-import logging
 import platform
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -26,15 +25,16 @@ from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
 from mlflow_grpc.hosting import arrays, own_code, rounding, type_hints
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.about import about_of
-from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.classes import chain, one_line, place_in_model
 from mlflow_grpc.hosting.fetching import WHAT_A_MODEL_IS, FetchedModel
 from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.hosting.parts import each_part
-from mlflow_grpc.hosting.requirements import UnmetRequirement, install_command, listed, unmet_requirements
+from mlflow_grpc.hosting.requirements import FILE, UnmetRequirement, install_command, listed, unmet_requirements
 from mlflow_grpc.naming import name_from_uri
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import Requirements
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # MLflow's error codes that have a natural gRPC status, where the HTTP status says less.
 _STATUS_BY_ERROR_CODE = {
@@ -265,8 +265,8 @@ def load(
     """
     directory, uri = fetched.directory, fetched.uri
     _check(directory, uri)
-    unmet = unmet_requirements(directory)
-    _check_requirements(unmet, requirements)
+    unmet = _unmet(directory, uri, requirements)
+    _check_requirements(unmet, requirements, directory)
     differences = [*map(str, unmet), *_other_python(directory)]
     if differences:
         logger.warning(
@@ -292,13 +292,24 @@ def load(
     return hosted
 
 
-def _check_requirements(unmet: list[UnmetRequirement], requirements: Requirements) -> None:
+def _unmet(directory: Path, uri: str, requirements: Requirements) -> list[UnmetRequirement]:
+    """What of its requirements is not met; requirements that cannot be read are a warning if they refuse nothing."""
+    try:
+        return unmet_requirements(directory)
+    except StartError as error:
+        if requirements is not Requirements.WARN:
+            raise StartError(f"{error}. Or serve the model all the same with --requirements warn") from error
+        logger.warning("%s: %s", uri, error)
+        return []
+
+
+def _check_requirements(unmet: list[UnmetRequirement], requirements: Requirements, directory: Path) -> None:
     missing = [item for item in unmet if item.installed is None]
     refused = {Requirements.STRICT: unmet, Requirements.CHECK: missing, Requirements.WARN: []}[requirements]
     if refused:
         raise StartError(
             f"the model's requirements are not met by this environment: {listed(unmet)}. Install them with "
-            f"`{install_command(unmet)}`, or serve it all the same with --requirements warn"
+            f"`{install_command(unmet, directory)}`, or serve it all the same with --requirements warn"
         )
 
 
@@ -313,18 +324,19 @@ def _other_python(directory: Path) -> list[str]:
 
 
 def _why_not(uri: str, error: BaseException, directory: Path, unmet: list[UnmetRequirement]) -> str:
-    if isinstance(error, ModuleNotFoundError):
+    missing = next((each for each in chain(error) if isinstance(each, ModuleNotFoundError)), None)
+    if missing is not None:
         reason = (
-            f"the model needs the Python module {error.name!r}, which is not installed here. Install the package that "
-            f"it is in, which the model's requirements should name ({directory / 'requirements.txt'})"
+            f"the model needs the Python module {missing.name!r}, which is not installed here. Install the package "
+            f"that it is in, which the model's requirements should name ({directory / FILE})"
         )
     else:
-        reason = f"the model at {uri} cannot be loaded: {one_line(error)}"
+        reason = f"the model at {uri} cannot be loaded: {one_line(error)}{place_in_model(error, directory)}"
     if not unmet:
         return reason
     return (
         f"{reason}. Its requirements differ from what is installed, which may be why: {listed(unmet)}. Install them "
-        f"with `{install_command(unmet)}`"
+        f"with `{install_command(unmet, directory)}`"
     )
 
 
@@ -335,6 +347,8 @@ def _check(directory: Path, uri: str) -> None:
         metadata = Model.load(str(directory))
     except Exception as error:
         raise StartError(f"the MLmodel file of {uri} is broken: {one_line(error)}") from error
+    if not isinstance(metadata.flavors, dict):
+        raise StartError(f"the MLmodel file of {uri} is broken: flavors has to be a mapping")
     if internals.FLAVOR_NAME not in metadata.flavors:
         raise StartError(
             f"{uri} has no {internals.FLAVOR_NAME} flavor, only {', '.join(metadata.flavors) or 'none at all'}: "

@@ -6,6 +6,7 @@ MLflow imports them when a URI wants them, and installs none of them itself.
 import re
 
 from mlflow_grpc.distribution import install_source
+from mlflow_grpc.hosting.classes import chain, text_of
 
 _EXTRA_BY_PACKAGE = {"boto3": "s3", "botocore": "s3", "google": "gs", "azure": "azure"}
 """By the top-level package that MLflow's artifact repositories for s3, gs, abfss and wasbs import."""
@@ -24,9 +25,8 @@ def missing_library(error: BaseException) -> str | None:
         error: What MLflow raised; it may have wrapped the failed import, or have put its text into its own.
 
     """
-    current: BaseException | None = error
-    while current is not None:
-        for match in _FAILED_IMPORT.finditer(str(current)):
+    for each in chain(error):
+        for match in _FAILED_IMPORT.finditer(text_of(each)):
             module = match[1] or match[2]
             extra = _EXTRA_BY_PACKAGE.get(module.partition(".")[0])
             if extra is not None:
@@ -34,5 +34,4 @@ def missing_library(error: BaseException) -> str | None:
                     f"MLflow needs the Python module {module} for it, which is not installed here and comes with the "
                     f"extra {extra}: pip install {install_source(extra)}"
                 )
-        current = current.__cause__ or current.__context__
     return None

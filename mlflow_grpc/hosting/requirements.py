@@ -11,9 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from mlflow_grpc.distribution import install_source
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.requirements_files import needs_file, read_lines, requirements_of
+
+FILE = "requirements.txt"
 
 # MLflow loads models that other versions of it have logged, and every model pins the one it was
 # logged with: taken by the letter, each release of MLflow would strand every model.
@@ -41,21 +47,20 @@ def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
         StartError: The file cannot be read.
 
     """
-    file = directory / "requirements.txt"
-    if not file.is_file():
+    file = directory / FILE
+    if not file.exists():
         return []
-    try:
-        wanted = list(internals.parse_requirements(str(file), is_constraint=False))
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"cannot read the model's requirements in {file}: {error}") from error
     unmet = []
-    for requirement in wanted:
-        mismatch = internals.check_requirement(requirement.req_str)
-        if mismatch is None or mismatch.package_name.partition("[")[0].lower() in _MLFLOW_ITSELF:
+    for requirement, is_constraint in requirements_of(file, directory):
+        try:
+            mismatch = internals.check_requirement(requirement)
+        except Exception as error:
+            raise StartError(f"cannot judge the requirement {requirement!r} in {file}: {one_line(error)}") from error
+        if mismatch is None or canonicalize_name(mismatch.package_name.partition("[")[0]) in _MLFLOW_ITSELF:
             continue
-        if requirement.is_constraint and mismatch.installed_version is None:
+        if is_constraint and mismatch.installed_version is None:
             continue
-        unmet.append(UnmetRequirement(requirement.req_str, mismatch.installed_version))
+        unmet.append(UnmetRequirement(requirement, mismatch.installed_version))
     return unmet
 
 
@@ -64,10 +69,16 @@ def listed(unmet: Sequence[UnmetRequirement]) -> str:
     return ", ".join(map(str, unmet))
 
 
-def install_command(unmet: Sequence[UnmetRequirement]) -> str:
+def install_command(unmet: Sequence[UnmetRequirement], directory: Path) -> str:
     """A shell command that installs requirements into this environment.
 
-    It names the server too, so that pip chooses versions that suit both.
+    It names the server too, so that pip chooses versions that suit both. Where the model's file has options, such as
+    the index that has a package, pip is given the file.
+
+    Args:
+        unmet: What is to be installed.
+        directory: The model's.
+
     """
     python = Path(sys.executable)
     shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
@@ -76,4 +87,7 @@ def install_command(unmet: Sequence[UnmetRequirement]) -> str:
         if importlib.util.find_spec("pip") is not None
         else f"uv pip install --python {shlex.quote(str(shown))}"
     )
+    file = directory / FILE
+    if needs_file(read_lines(file)):
+        return " ".join([installer, install_source(), "-r", shlex.quote(str(file))])
     return " ".join([installer, install_source(), *(shlex.quote(item.requirement) for item in unmet)])

@@ -7,11 +7,12 @@ connection comes (`grpc.dynamic_ssl_server_credentials`), and who makes a call. 
 time was refused, or was none of a gRPC client's.
 """
 
-import logging
 import time
 from collections import deque
 
-logger = logging.getLogger(__name__)
+from mlflow_grpc.own_loggers import get_logger
+
+logger = get_logger(__name__)
 
 PATIENCE_S = 15.0
 """How long a connection may be there without a call, in seconds; longer than a handshake may take."""

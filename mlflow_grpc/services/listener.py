@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from mlflow_grpc.addresses import addresses_of
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.settings import Settings, spelling
@@ -98,7 +99,7 @@ def listen(server: grpc.aio.Server, settings: Settings, handshakes: Handshakes) 
     """
     credentials = _credentials(settings, handshakes)
     port = settings.port
-    for address in _addresses(settings.host):
+    for address in _addresses(settings.host, settings.source("host")):
         target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         try:
             port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
@@ -121,12 +122,11 @@ def connection_age_s(settings: Settings) -> float:
     return REBALANCE_S if settings.workers > 1 else 0.0
 
 
-def _addresses(host: str) -> list[str]:
+def _addresses(host: str, source: str) -> list[str]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [str(address[0]) for _, _, address in addresses_of(host)]
     except OSError as error:
-        raise StartError(f"{spelling('host')} {host}: no such host ({error.strerror})") from error
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+        raise StartError(f"{source} {host}: no such host ({error.strerror})") from error
 
 
 def _why_not(address: str, port: int) -> str:

@@ -27,6 +27,7 @@ from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.errors import ServingError, StartError
 from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_codecs import TypedCodecs
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     _Planned = tuple[Entry, Loaded, str, Contract, ModelLock | None]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 NAME = f"{PACKAGE}.{messages.SERVICE}"
 

@@ -43,6 +43,8 @@ BESIDE = {
     "naming",
     "settings",
     "logs",
+    "own_loggers",
+    "root_logger",
     "line_writer",
     "protos",
     "process",
@@ -106,6 +108,11 @@ def test_a_supervisor_imports_neither_grpc_nor_mlflow(module):
     code = f"import sys, {module}; print([name for name in ('grpc', 'mlflow', 'pandas') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_loggers_are_the_servers_own():
+    """No module has a logger that a model's logging setup could silence."""
+    assert not {str(path) for path in MODULES if "getLogger(__name__)" in path.read_text()}
 
 
 def test_modules_are_small_or_say_why():

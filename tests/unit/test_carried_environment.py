@@ -135,6 +135,8 @@ def test_discarding_leaves_the_model(model, form, line):
 )
 def test_other_requirements_are_no_files_of_the_model(model, line):
     """Names, URLs and options are left to pip."""
+    (model / "more").mkdir()
+    (model / "more" / "requirements.txt").write_text("toolz\n")
     (model / "requirements.txt").write_text(f"{line}\n")
     assert not carried_environment.read(str(model)).needs_files
 

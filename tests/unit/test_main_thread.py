@@ -137,7 +137,9 @@ def test_functions_behind_one_that_cannot_be_interrupted_fail(run: Run, monkeypa
 
 
 def test_signals_are_reported_while_the_main_thread_is_busy(run: Run):
-    """Those that were asked for, in their order; and after a function that has set a handler of its own."""
+    """Those that were asked for, in their order; and after a function that has set a handler of its own. The first ends
+    what runs and what comes after it.
+    """
 
     def busy() -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -150,11 +152,54 @@ def test_signals_are_reported_while_the_main_thread_is_busy(run: Run):
         numbers = [await main.next_signal()]
         os.kill(os.getpid(), signal.SIGTERM)
         numbers.append(await main.next_signal())
-        gate.set()
-        await working
+        for ended in (working, asyncio.ensure_future(main.call(gate.set))):
+            with pytest.raises(asyncio.CancelledError):
+                await ended
+        assert not gate.is_set()
         return numbers
 
     assert run(serving) == [signal.SIGUSR1, signal.SIGTERM]
+
+
+HOG = """
+import asyncio, re, signal, sys
+from mlflow_grpc.main_thread import MainThread
+
+def hog():
+    print("entered", flush=True)
+    re.match("(a+)+$", "a" * 34 + "b")
+
+async def serve(main):
+    if sys.argv[1] == "signal":
+        asyncio.ensure_future(main.call(hog))
+        return await main.next_signal() - signal.SIGTERM
+    try:
+        await main.call(hog, limit_s=0.2)
+    except TimeoutError:
+        print(await main.call(lambda: "next"))
+    return 0
+
+main = MainThread((signal.SIGTERM,))
+raise SystemExit(main.run(serve(main)))
+"""
+"""The function keeps the interpreter to itself for hours, in C, and only looks for signals now and then."""
+
+
+@pytest.mark.parametrize("end", ["signal", "limit"])
+def test_a_function_that_keeps_the_interpreter_can_be_ended(end):
+    """By a signal, with the exit code that the event loop gives; and by its limit, after which others run."""
+    began = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", HOG, end], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "entered\n"
+            if end == "signal":
+                process.terminate()
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out.strip()) == (0, "next" if end == "limit" else "")
+    assert time.monotonic() - began < 30
 
 
 def test_an_error_of_the_event_loop_s_thread_is_raised_in_the_main_thread(run: Run):

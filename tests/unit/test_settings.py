@@ -1,6 +1,7 @@
 """Settings: flag over environment over default, clear refusals, and a page that tells the same."""
 
 import os
+import pickle
 
 import pytest
 from click.testing import CliRunner
@@ -218,3 +219,31 @@ def test_environment_is_read_at_load_only(monkeypatch):
     """Importing the settings reads nothing: what is set later counts."""
     monkeypatch.setenv("PORT", "7")
     assert Settings.load({}).port == 7
+
+
+@pytest.mark.parametrize("value", ["*", "[]", " "])
+def test_what_is_no_host(monkeypatch, value):
+    """Ignored as a HOST that somebody else has set; under a name of this server's own refused, with that name."""
+    monkeypatch.setenv("HOST", value)
+    assert Settings.load({}).host == "127.0.0.1"
+    assert "HOST is ignored" in settings.ignored_environment({})[0]
+    for flags, source in (({"host": value}, "--host"), ({}, "MLFLOW_GRPC_HOST")):
+        monkeypatch.setenv("MLFLOW_GRPC_HOST", value)
+        with pytest.raises(StartError, match=f"^{source} .*: must be a name or an address; 0.0.0.0 stands for all of"):
+            Settings.load(flags)
+
+
+def test_a_host_with_spaces_and_where_it_comes_from(monkeypatch):
+    """Spaces are no part of it; errors name what it was set by, also in a worker's copy of the settings."""
+    assert Settings.load({"host": " [::1] "}).host == "::1"
+    assert Settings.load({"host": "a"}).source("host") == "--host"
+    monkeypatch.setenv("MLFLOW_HOST", "localhost")
+    monkeypatch.setenv("HOST", "x86_64-conda-linux-gnu")
+    copied = pickle.loads(pickle.dumps(Settings.load({}).model_copy(update={"port": 1})))  # noqa: S301 - made here
+    assert (copied.host, copied.source("host")) == ("localhost", "MLFLOW_HOST")
+
+
+def test_a_model_config_of_100_000_brackets():
+    """Is refused in one line."""
+    with pytest.raises(StartError, match=r"^--model-config: must be a JSON object; "):
+        Settings.load({"pyfunc_config": "[" * 100_000})

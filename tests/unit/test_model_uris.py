@@ -1,0 +1,90 @@
+"""URIs of models: one spelling for all of the server, and what is said of those that lead nowhere."""
+
+import re
+import threading
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.pyfunc.model import PythonModel
+
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting import fetching
+from mlflow_grpc.naming import name_from_uri
+from mlflow_grpc.settings import Settings
+
+
+class Nothing(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """A registry with a model r2 of one version, and one of none."""
+    folder = tmp_path_factory.mktemp("registry")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/registry.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("e", artifact_location=(folder / "files").as_uri()))
+    mlflow.pyfunc.log_model("m", python_model=Nothing(), pip_requirements=["mlflow"], registered_model_name="r2")
+    mlflow.MlflowClient().set_registered_model_alias("r2", "champion", "1")
+    mlflow.MlflowClient().create_registered_model("empty")
+    yield folder
+    mlflow.set_tracking_uri(before)
+
+
+SPELLINGS = ["models:/r2/1", "models:/r2/1/", "models:///r2/1", "MODELS:/r2/1", "models:/r2/01", "models:/r2@champion"]
+
+
+@pytest.mark.parametrize("uri", SPELLINGS)
+def test_spellings_of_one_version(registry, uri):
+    """Name, version and files are the same, by a flag and by a file; MLflow finds those files for it too."""
+    for taken in (Settings(model_uri=uri).model_uri, ModelConfig(uri=uri, endpoint=True).uri):
+        fetched = fetching.fetch(str(taken))
+        assert (name_from_uri(str(taken)), fetched.version) == ("r2", "1")
+        expected = mlflow.artifacts.download_artifacts(artifact_uri="models:/r2/1")
+        assert Path(fetched.directory).samefile(expected)
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("models:/empty/1", " empty is registered, but has no version yet."),
+        ("models:/", " Write models:/name/1 or models:/name@alias. It has the models empty, r2."),
+        ("models:/r2/1/sub", " has more than a name and a version: write models:/r2/1. r2 has the versions 1 and "),
+        ("models:/r3/1", " It has no model r3, but empty, r2."),
+        ("model:/r2/1", "MLflow knows no scheme model:. Did you mean models:/r2/1?"),
+        (
+            "http://127.0.0.1:9/x",
+            "an MLflow server, it goes into MLFLOW_TRACKING_URI, and the model is named as in mod",
+        ),
+    ],
+)
+def test_hints(registry, uri, hint):
+    """What to write, and what the registry has."""
+    with pytest.raises(StartError, match=re.escape(hint)):
+        fetching.fetch(uri)
+
+
+def test_an_unknown_id_is_no_name(registry):
+    """MLflow's message says that there is no logged model of this id; nothing is added but the registry."""
+    with pytest.raises(StartError) as caught:
+        fetching.fetch(f"models:/m-{'0' * 32}")
+    assert str(caught.value).endswith("registry.db.")
+
+
+def test_a_registry_that_does_not_answer_is_named(registry, monkeypatch):
+    """While the fetch goes on, with what ends it."""
+    told, lines = threading.Event(), []
+
+    def warning(template: str, *values: object) -> None:
+        lines.append(template % values)
+        told.set()
+
+    monkeypatch.setattr(fetching, "SLOW_S", 0.01)
+    monkeypatch.setattr(fetching.logger, "warning", warning)
+    with fetching.told_if_slow("models:/r2/1", "--load-timeout says for how long"):
+        assert told.wait(30)
+    assert "still waiting for the registry sqlite:" in lines[0]
+    assert lines[0].endswith("--load-timeout says for how long")
