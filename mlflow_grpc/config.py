@@ -25,7 +25,7 @@ from pydantic import (
 from mlflow_grpc import rest_config
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.naming import Name, Uri, without_secrets
+from mlflow_grpc.naming import Name, canonical_uri, without_secrets
 from mlflow_grpc.settings import Batching, OnError, Payload, Settings
 
 MLMODEL_SCHEME = "mlmodel:"
@@ -67,7 +67,7 @@ class Decorator(_Strict):
 class ModelConfig(_Strict):
     """One model that is to be hosted: an MLflow model by its `uri`, or an MLModel package by its `class_path`."""
 
-    uri: Annotated[Uri, StringConstraints(min_length=1)] | None = None
+    uri: Annotated[str, StringConstraints(min_length=1), AfterValidator(canonical_uri)] | None = None
     class_path: ClassPath | None = None
     name: Name | None = None
     """The name that callers use; made from the model if not given."""
