@@ -301,32 +301,35 @@ def _put_around(field: Any, each: Field, values: Any, missing: frozenset[int]) -
             typed_writer.write(field.add(), kind, value, where)
 
 
-def rows_of(message: Any, record: Record, count: int) -> list[Any]:
-    """The answers for the rows of a batch: dicts, or bare values if the only column has no name.
+def rows_of(message: Any, record: Record) -> list[Any]:
+    """The answers to the rows of a batch: dicts, or bare values if the only column has no name.
+
+    There are as many as the model gives: for a forecast these may be more than were asked, or fewer.
 
     Raises:
-        DecodeError: A column has not one value for each row.
+        DecodeError: The columns are of different lengths.
 
     """
-    columns = {each.label: _read(message, each, count) for each in record.fields.values()}
+    read = {each.label: _read(message, each) for each in record.fields.values()}
+    count = max(map(len, read.values()), default=0)
+    columns = {label: values or [None] * count for label, values in read.items()}
+    for label, values in columns.items():
+        if len(values) != count:
+            raise DecodeError(f"the column {label} has {len(values)} values for {count} rows")
     if record.only_nameless is not None:
         (column,) = columns.values()
         return column
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _read(message: Any, each: Field, count: int) -> list[Any]:
+def _read(message: Any, each: Field) -> list[Any]:
     nulls = _nulls_name(message, each)
     if each.form is Form.ONE:
         values = typed_reader.read(message, each)
         values = values if isinstance(values, list) else []
     else:
         values = typed_reader.read_values(getattr(message, each.name), each.type)
-    if not values:
-        return [None] * count
-    if len(values) != count:
-        raise DecodeError(f"the column {each.label} has {len(values)} values for {count} rows")
     for place in getattr(message, nulls) if nulls is not None else ():
-        if place < count:
+        if place < len(values):
             values[place] = None
     return values

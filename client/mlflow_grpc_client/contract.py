@@ -115,6 +115,8 @@ class Field:
     form: Form
     has_presence: bool
     """Whether one that is left out is another thing than an empty one."""
+    null: str = ""
+    """The field that is true where there is no value, of a list or map that would be empty without it."""
 
     @property
     def label(self) -> str:
@@ -203,6 +205,9 @@ class Contract:
         """
         if kind not in self.rpcs:
             what = {
+                "predict": "gives no answer to a single record: give it in a list, for all rows of its answer"
+                if "predict_batch" in self.rpcs
+                else "has no such RPC",
                 "predict_batch": "takes no batches of rows: give one record at a time",
                 "predict_many": "has no typed stream: client.stream takes JSON payloads",
                 "predict_stream": "does not give its answers in parts",
@@ -313,7 +318,9 @@ class _Reader:
         if each.message_type is not None and each.message_type.GetOptions().map_entry:
             form, value = Form.MAP, each.message_type.fields_by_name["value"]
         word = self._names.get(f"{self._columns.get(holder.full_name, holder.full_name)}.{each.name}", each.name)
-        return Field(each.name, word, each.number, self._type(value), form, each.has_presence)
+        beside = holder.fields_by_number.get(NULLS_NUMBER + each.number)
+        null = beside.name if beside is not None and not _is_repeated(beside) else ""
+        return Field(each.name, word, each.number, self._type(value), form, each.has_presence, null)
 
     def _type(self, each: FieldDescriptor) -> Type:
         if each.type in _INTEGERS:

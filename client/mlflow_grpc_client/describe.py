@@ -142,7 +142,8 @@ def _fields(schema: dict[str, Any]) -> Iterator[str]:
         said = [_type(each, definitions)]
         if name not in required:
             default = each.get("default")
-            said.append("optional" if default is None else f"default {json.dumps(default)}")
+            unsaid = "has a default" if each.get("x-has-default") is True else "optional"
+            said.append(unsaid if default is None else f"default {json.dumps(default)}")
         line = f"  {name}: {', '.join(said)}"
         yield f"{line}  {each['description']}" if each.get("description") else line
 

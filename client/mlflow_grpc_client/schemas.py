@@ -40,7 +40,7 @@ def _mark(record: Record, schema: dict[str, Any], definitions: dict[str, Any], s
             continue
         if name in schema.get("required", ()) and not _takes_null(each):
             record.required.add(found.name)
-        if each.get("default") is not None:
+        if each.get("default") is not None or each.get("x-has-default") is True:
             record.defaulted.add(found.name)
         content = found.type.content if found.type.kind is Kind.BOX else found
         if content.type.kind is Kind.RECORD:

@@ -126,7 +126,8 @@ class BaseTypedModel:
             return self._typed_call(
                 contract, rpc, self._record_bytes(contract, rpc, given, params), lambda data: _answer(rpc, data)
             )
-        count, found = columns.columns_of(given, contract.rpc("predict").request)
+        one = contract.rpc("predict" if "predict" in contract.rpcs else "predict_batch").request
+        count, found = columns.columns_of(given, one)
         if not count:
             return None
         rpc = contract.rpc("predict_batch")
@@ -136,7 +137,7 @@ class BaseTypedModel:
         _put_params(contract, message, params)
 
         def read(data: bytes) -> list[Any]:
-            return columns.rows_of(rpc.response_class.FromString(data), rpc.response, count)
+            return columns.rows_of(rpc.response_class.FromString(data), rpc.response)
 
         return self._typed_call(contract, rpc, message.SerializeToString(), read)
 

@@ -23,6 +23,8 @@ def read(message: Any, each: Field) -> Any:
     """The value of a field; None if it has none."""
     if each.has_presence and not message.HasField(each.name):
         return None
+    if each.null and getattr(message, each.null):
+        return None
     value = getattr(message, each.name)
     if each.form is Form.ONE:
         return read_value(value, each.type)

@@ -144,6 +144,7 @@ def put(message: Any, each: Field, value: Any, where: str) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 _unfit(f"{where}: the key {key!r}", key, "a text")
+            _check_null(item, each.type, f"{where}.{key}")
             if each.type.kind in _IN_PLACE:
                 entries[key] = scalar(item, each.type, f"{where}.{key}")
             else:
@@ -158,9 +159,10 @@ def extend(field: Any, kind: Type, items: Any, where: str) -> None:
     elif kind.kind is Kind.TEXT and types == {str} and _extends(field, items):
         return
     elif kind.kind in _IN_PLACE:
-        field.extend([scalar(item, kind, f"{where}[{place}]") for place, item in enumerate(items)])
+        field.extend([_item(item, kind, f"{where}[{place}]") for place, item in enumerate(items)])
     else:
         for place, item in enumerate(items):
+            _check_null(item, kind, f"{where}[{place}]")
             write(field.add(), kind, item, f"{where}[{place}]")
 
 
@@ -173,6 +175,20 @@ def _extends(field: Any, items: Any) -> bool:
         del field[before:]
         return False
     return True
+
+
+def _item(value: Any, kind: Type, where: str) -> Any:
+    _check_null(value, kind, where)
+    return scalar(value, kind, where)
+
+
+def _check_null(value: Any, kind: Type, where: str) -> None:
+    """Refuses None in a list or map whose values have no room for it."""
+    has_room = kind.kind is Kind.JSON or (kind.kind is Kind.BOX and kind.content.form is Form.ONE)
+    if value is None and not has_room:
+        _refuse(
+            where, "None has no room in this list or map of the model's messages: send the record with Client.predict"
+        )
 
 
 def _is_beyond(items: Any, kind: Type) -> bool:

@@ -28,6 +28,8 @@ def words_of(each: Field, name: str, shape: Shape) -> str:
     said.append("Required." if each.needs_value else "")
     if not each.required and each.default is not None:
         said.append(f"Default: {json.dumps(each.default, ensure_ascii=False)}.")
+    elif each.has_default:
+        said.append("Has a default, which the model makes.")
     if isinstance(shape, Timestamp):
         said.append("A point in time, in UTC.")
     elif isinstance(shape, Plain) and shape.format:

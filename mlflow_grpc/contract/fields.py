@@ -3,13 +3,20 @@
 Rule of this module: it writes what a shape says, and decides nothing.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
+from mlflow_grpc.contract.lock import MOST
 from mlflow_grpc.contract.names import entry_name
-from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Timestamp, Value, Words
+from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 
 PACKAGE = "model_grpc_service"
+
+NULLS_NUMBER = MOST + 1
+"""What is added to the number of a column for that of the field with its nulls."""
 
 Proto = FieldDescriptorProto
 
@@ -47,6 +54,37 @@ def add_field(
         made.proto3_optional = True
         made.oneof_index = len(descriptor.oneof_decl)
         descriptor.oneof_decl.add(name=f"_{name}")
+
+
+def add_nulls(
+    descriptor: DescriptorProto,
+    slots: dict[int, Slot],
+    names: Callable[[str], str],
+    comments: dict[tuple[str, str], str],
+) -> dict[int, Slot]:
+    """Adds a field beside each list and map of an answer that is empty if it is left out: whether there is none.
+
+    Models predict None for lists and maps too, required or not; messages that were made without these fields are read
+    as before.
+
+    Args:
+        descriptor: The message.
+        slots: Its fields.
+        names: Gives the name of the field with the nulls of another one.
+        comments: Of all fields, by the names of their messages and their own.
+
+    Returns:
+        The slots, which know of these fields.
+
+    """
+    for place, slot in slots.items():
+        if slot.form != "one":
+            slots[place] = replace(slot, null=names(slot.name))
+            add_field(descriptor, slots[place].null, NULLS_NUMBER + slot.number, Plain(Proto.TYPE_BOOL), "one")
+            comments[descriptor.name, slots[place].null] = (
+                f"True if there is no {slot.name}: it is not an empty one then."
+            )
+    return slots
 
 
 def _set_type(made: FieldDescriptorProto, shape: Shape) -> None:

@@ -47,6 +47,10 @@ def input_of(schema: dict[str, Any]) -> Record | None:
 
 
 _NAMED = ("properties", "$defs", "definitions", "patternProperties")
+HAS_DEFAULT = "x-has-default"
+"""The keyword of a property that has a default other than null, which JSON cannot say; without it and without
+`default` it is null, or absent, if it is left out."""
+
 _VALUES = ("default", "examples", "example")
 
 
@@ -140,6 +144,7 @@ class _Reader:
                     nullable=_takes_null(each),
                     description=each.get("description", "") if isinstance(each, dict) else "",
                     default=each.get("default") if isinstance(each, dict) else None,
+                    has_unsayable_default=isinstance(each, dict) and each.get(HAS_DEFAULT) is True,
                 )
             )
         return record
@@ -226,6 +231,8 @@ def _of_record(record: Record) -> dict[str, Any]:
             described["description"] = each.description
         if not each.required and each.default is not None:
             described["default"] = each.default
+        elif each.has_default:
+            described[HAS_DEFAULT] = True
         properties[each.name or str(place)] = described
     required = [each.name or str(place) for place, each in enumerate(record.fields) if each.required]
     return {"type": "object", "properties": properties, **({"required": required} if required else {})}

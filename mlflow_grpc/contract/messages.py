@@ -22,8 +22,8 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from mlflow_grpc.contract.comments import words_of
-from mlflow_grpc.contract.fields import PACKAGE, add_field
-from mlflow_grpc.contract.lock import MOST, PARAMS, PARAMS_NUMBER, ModelLock
+from mlflow_grpc.contract.fields import NULLS_NUMBER, PACKAGE, add_field, add_nulls
+from mlflow_grpc.contract.lock import PARAMS, PARAMS_NUMBER, ModelLock
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, Scope, word_name
 from mlflow_grpc.contract.numbering import Book, Reserved, chunks_of, distinct, keys_of, keys_of_types, word_of
 from mlflow_grpc.contract.scalars import SCALARS, element
@@ -73,9 +73,6 @@ ERROR_NUMBER = PARAMS_NUMBER + 1
 
 EXTRA_NUMBER = PARAMS_NUMBER + 2
 """Of the map, in the message of a record that is open, with what the record's fields do not hold."""
-
-NULLS_NUMBER = MOST + 1
-"""What is added to the number of a column for that of the field with its nulls."""
 
 MOST_FIELDS = 4_000
 """Columns of a message: protobuf has 64 KB for the fields of one that holds messages too, and a text takes 16 bytes."""
@@ -131,6 +128,7 @@ class FileMaker:
         base = reserved.base
         self._given.add(base)
         first_message, first_enum = len(self.file.message_type), len(self.file.enum_type)
+        self._is_answer = False
         self._book, self._known, self._words = Book(reserved, self._taken), {}, ModelWords()
         self._book.expect(self._book.locked.input)
         inputs = self._root("input", contract.inputs, "value")
@@ -141,6 +139,7 @@ class FileMaker:
             field = Slot(params_field, Field("", AnyValue(), False), params, "one", PARAMS_NUMBER)
             self._add(self._descriptor(inputs.name), PARAMS, field)
             self.comments[inputs.name, params_field] = "Params of the model; what is left out has its default."
+        self._is_answer = True
         self._book.expect(self._book.locked.output)
         outputs = self._root("output", contract.outputs, "prediction")
         chunk = self._chunk(contract) if streams else None
@@ -252,6 +251,8 @@ class FileMaker:
             if each.name != name:
                 self._words.names[f"{PACKAGE}.{message.name}.{name}"] = each.name
             self.comments[message.name, name] = words_of(each, name, slots[place].shape)
+        if self._is_answer and not record.open:
+            slots = add_nulls(descriptor, slots, numbers.nulls_of, self.comments)
         message.slots.extend(slots[place] for place in range(len(keys)))
         return message
 

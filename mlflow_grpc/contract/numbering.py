@@ -283,7 +283,7 @@ class Numbers:
             type=type_text,
             of=of,
             required=is_column and source.required,
-            nullable=is_column and (source.nullable or not (source.required or source.default is not None)),
+            nullable=is_column and (source.nullable or not (source.required or source.has_default)),
         )
 
     def number_of_word(self, key: str, name: str) -> int:

@@ -98,6 +98,8 @@ class Slot:
     form: str = "one"
     """one, list or map."""
     number: int = 0
+    null: str = ""
+    """The field that is true where there is no value, of a list or map that would be empty without it."""
 
 
 @dataclass(frozen=True)

@@ -95,11 +95,18 @@ class Field:
     description: str = ""
     default: Any = None
     """What stands for it if it is left out, as JSON; of no meaning if it is required."""
+    has_unsayable_default: bool = False
+    """Whether something stands for it then that JSON cannot say, or that the model makes anew each time."""
 
     @property
     def is_null_if_absent(self) -> bool:
         """Whether a message that leaves it out says null, as it has no other way to say that."""
         return self.required and self.nullable
+
+    @property
+    def has_default(self) -> bool:
+        """Whether something other than null stands for it if it is left out."""
+        return not self.required and (self.default is not None or self.has_unsayable_default)
 
     @property
     def needs_value(self) -> bool:

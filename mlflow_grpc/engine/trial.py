@@ -33,8 +33,8 @@ ROWS = 2
 MAX_CHUNKS = 3
 """How many parts of an answer are looked at."""
 
-_GO_TOGETHER = {RpcKind.ONE: (RpcKind.ONE, RpcKind.MANY, RpcKind.BATCH)}
-"""RPCs that go if one is not to be had: a stream of records answers each like a single one, and so do rows."""
+_GO_TOGETHER = {RpcKind.ONE: (RpcKind.ONE, RpcKind.MANY)}
+"""RPCs that go if one is not to be had: a stream of records answers each like a single one."""
 
 
 def refused(hosted: Hosted, codec: RecordCodec, payload: str) -> frozenset[RpcKind]:
@@ -111,10 +111,12 @@ class _Trial:
                     continue
             failure = _failure(request, kind)
             if failure is not None and _failure(as_json, kind) is None:
-                self._refuse(kind, failure)
+                self._refuse(kind, failure, has_batch=calls.messages.batch is not None)
 
-    def _refuse(self, kind: RpcKind, failure: Exception) -> None:
+    def _refuse(self, kind: RpcKind, failure: Exception, *, has_batch: bool) -> None:
         going = [other for other in RpcKind if other in _GO_TOGETHER.get(kind, (kind,))]
+        if kind is RpcKind.ONE and not has_batch:
+            going.insert(1, RpcKind.BATCH)  # There is none, so none of the model's calls is left.
         with self._lock:
             if self._is_running:
                 self._refused.update(going)

@@ -16,6 +16,8 @@ import pydantic_core
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from mlflow_grpc.contract.json_schema import HAS_DEFAULT
+
 BYTES_IN_JSON = "x-bytes-in-json"
 """The keyword for how bytes stand in JSON: utf8, base64 or hex, by pydantic's names."""
 
@@ -25,6 +27,15 @@ _NUMBERS = ("number", "integer", "boolean", "null")
 
 NAIVE = "x-naive"
 """The keyword for a point in time that must have no zone."""
+
+
+class WithDefaults(GenerateJsonSchema):
+    """Makes JSON Schemas with a keyword at properties whose default they do not say: made anew, or of no JSON form."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """Of a field that may be left out."""
+        made = super().default_schema(schema)
+        return made if "default" in made else {**made, HAS_DEFAULT: True}
 
 
 class InDetail(GenerateJsonSchema):

@@ -7,6 +7,7 @@ supported (2.22 and later) is hidden here too, and says since which version MLfl
 """
 
 import importlib
+from enum import StrEnum
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow.models.model
+import mlflow.pyfunc
 from mlflow import environment_variables
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
@@ -39,6 +41,8 @@ __all__ = [
     "FLAVOR_NAME",
     "INPUT_CHECKS",
     "SUPPORTED_FORMATS",
+    "ChatApi",
+    "ResponsesAgentRequest",
     "ResponsesAgentStreamEvent",
     "cast_columns",
     "check_requirement",
@@ -65,6 +69,7 @@ __all__ = [
     "predictions_to_json",
     "python_environment",
     "refuses_content_type",
+    "refusing_chat_api",
     "registered_names",
     "registered_version",
     "streams",
@@ -83,9 +88,10 @@ cast_columns: Any = cast_df_types_according_to_schema
 CONTENT_TYPE_PARQUET: str | None = getattr(scoring_server, "CONTENT_TYPE_PARQUET", None)
 parse_parquet_input: Any = getattr(scoring_server, "parse_parquet_input", None)
 
-# Before MLflow 3.0 it has the other name.
+# Before MLflow 3.0 they have the other names.
 _responses: Any = responses
 ResponsesAgentStreamEvent = getattr(_responses, "ResponsesAgentStreamEvent", None) or _responses.ResponsesStreamEvent
+ResponsesAgentRequest = getattr(_responses, "ResponsesAgentRequest", None) or _responses.ResponsesRequest
 predictions_to_json: Any = scoring_server.predictions_to_json
 unwrapped_predictions_to_json: Any = scoring_server.unwrapped_predictions_to_json
 parse_requirements: Any = _parse_requirements
@@ -110,6 +116,14 @@ INPUT_CHECKS = frozenset(
 
 MAX_NAMES = 1000
 """The most names of registered models that MLflow gives at once (`SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD`)."""
+
+_PYTHON_BASES = (
+    mlflow.pyfunc.PythonModel,
+    mlflow.pyfunc.ChatModel,
+    mlflow.pyfunc.ChatAgent,
+    mlflow.pyfunc.ResponsesAgent,
+)
+"""The classes of MLflow that models derive from; the `predict_stream` of each raises NotImplementedError."""
 
 CHATTY_LOGGERS = ("mlflow.models.utils", "mlflow.pyfunc.scoring_server", "mlflow.pyfunc.model")
 """MLflow's loggers that write names and values of a payload at level WARNING, once a call."""
@@ -227,8 +241,21 @@ def predict_function(model: PyFuncModel) -> Any:
 
 
 def streams(model: PyFuncModel) -> bool:
-    """Whether a model has a `predict_stream`."""
-    return model._predict_stream_fn is not None
+    """Whether a model has a `predict_stream` of its own.
+
+    MLflow says that a model streams if its class has another `predict_stream` than PythonModel. That is so for every
+    ChatModel, ChatAgent and ResponsesAgent: these bases have one that raises NotImplementedError.
+    """
+    if model._predict_stream_fn is None:
+        return False
+    try:
+        raw = model.get_raw_model()
+    except Exception:  # noqa: BLE001 - most models have none, and say so in different ways
+        return True
+    if not isinstance(raw, mlflow.pyfunc.PythonModel):
+        return True
+    function = getattr(raw.predict_stream, "__func__", raw.predict_stream)
+    return all(function is not base.predict_stream for base in _PYTHON_BASES)
 
 
 class _Reached(Exception):
@@ -278,6 +305,28 @@ def input_was_refused(error: BaseException) -> bool:
             return verdict
         current = current.__context__
     return False
+
+
+class ChatApi(StrEnum):
+    """One of MLflow's chat APIs, by the module that loads its models."""
+
+    CHAT_MODEL = "mlflow.pyfunc.loaders.chat_model"
+    CHAT_AGENT = "mlflow.pyfunc.loaders.chat_agent"
+    RESPONSES_AGENT = "mlflow.pyfunc.loaders.responses_agent"
+
+
+def refusing_chat_api(error: BaseException | None) -> ChatApi | None:
+    """The chat API whose classes have refused a request that its signature lets pass; None if they have not.
+
+    MLflow makes objects of them out of a request in `_convert_input` of the API's wrapper.
+    """
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if trace.tb_frame.f_code.co_name == "_convert_input" and module in list(ChatApi):
+            return ChatApi(module)
+        trace = trace.tb_next
+    return None
 
 
 def _first_judge(trace: TracebackType | None) -> bool | None:

@@ -8,7 +8,7 @@ import base64
 import json
 import platform
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mlflow.models.utils import SERVING_INPUT_FILENAME
 from mlflow.pyfunc import PyFuncModel
 
 from mlflow_grpc.contract import lock
-from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status, Unsupported
 from mlflow_grpc.hosting import arrays, own_code, rounding, type_hints
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.about import about_of
@@ -79,6 +79,8 @@ def status_of_error_code(error_code: str) -> Status:
 
 ROW_WISE_LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
 """The loader modules of flavors whose models predict each row by itself and take a frame as it is."""
+
+_END = object()
 
 
 class PyfuncModel:
@@ -197,12 +199,24 @@ class PyfuncModel:
         Raises:
             InvalidPayload: There are several rows.
             InputRefused: MLflow's checks refused data or params.
+            Unsupported: The model says before the first part that it has none (NotImplementedError).
             ModelFailed: The model raised.
 
         """
         if isinstance(data, pd.DataFrame | pd.Series | np.ndarray | list) and len(data) != 1:
             raise InvalidPayload(f"predict_stream takes one row, and these are {len(data)}.")
-        yield from each_part(lambda: self._model.predict_stream(data, params=params), _errors_told)
+        with closing(each_part(lambda: self._model.predict_stream(data, params=params), _errors_told)) as parts:
+            try:
+                first = next(parts, _END)
+            except ModelFailed as error:
+                if isinstance(error.__cause__, NotImplementedError):
+                    raise Unsupported(
+                        "The model does not stream: its predict_stream is not implemented. Call predict."
+                    ) from error.__cause__
+                raise
+            if first is not _END:
+                yield first
+                yield from parts
 
 
 def _as_text(value: Any) -> str:

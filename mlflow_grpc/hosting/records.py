@@ -17,7 +17,16 @@ import pydantic.v1
 import pydantic_core
 
 from mlflow_grpc.errors import FieldViolation, ModelFailed, StartError
-from mlflow_grpc.hosting.json_values import InDetail, Place, encoded, has_naive, holds_bytes, in_full, without_zones
+from mlflow_grpc.hosting.json_values import (
+    InDetail,
+    Place,
+    WithDefaults,
+    encoded,
+    has_naive,
+    holds_bytes,
+    in_full,
+    without_zones,
+)
 
 
 class RecordRefused(Exception):
@@ -153,8 +162,8 @@ class _Pydantic(_Outputs):
             return self._inputs.model_validate_json(text)
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As `model_json_schema` makes them."""
-        return self._inputs.model_json_schema(), _json_schema(self._outputs)
+        """As `model_json_schema` makes them, with a keyword at defaults that they do not say."""
+        return self._inputs.model_json_schema(schema_generator=WithDefaults), _json_schema(self._outputs)
 
     @cached_property
     def _place_of_inputs(self) -> Place:

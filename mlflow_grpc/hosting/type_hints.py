@@ -60,19 +60,21 @@ def _refined(kind: Type, hint: Any) -> Type:
         fields = [_field(each, known[each.name], hint) if each.name in known else each for each in kind.fields]
         return Record(kind.name, fields, kind.description, is_closed=hint.model_config.get("extra") == "forbid")
     if isinstance(kind, ListOf) and get_args(hint):
-        return replace(kind, items=_refined(kind.items, get_args(hint)[0]))
+        return replace(kind, items=_refined(kind.items, get_args(hint)[0]), nullable=_takes_none(get_args(hint)[0]))
     if isinstance(kind, MapOf) and len(get_args(hint)) > 1:
-        return replace(kind, values=_refined(kind.values, get_args(hint)[1]))
+        return replace(kind, values=_refined(kind.values, get_args(hint)[1]), nullable=_takes_none(get_args(hint)[1]))
     return kind
 
 
 def _field(each: Field, info: FieldInfo, owner: Any) -> Field:
+    default, is_unsayable = _default(info)
     return replace(
         each,
         name=_name(each.name, info, owner),
         type=_refined(each.type, info.annotation),
         required=info.is_required(),
-        default=_default(info),
+        default=default,
+        has_unsayable_default=is_unsayable,
         description=info.description or "",
     )
 
@@ -84,16 +86,21 @@ def _name(name: str, info: FieldInfo, owner: Any) -> str:
     return info.validation_alias if isinstance(info.validation_alias, str) and not takes_name else name
 
 
-def _default(info: FieldInfo) -> Any:
-    """The default as JSON; None also for one that is made anew, unless that is an empty list or dictionary."""
+def _default(info: FieldInfo) -> tuple[Any, bool]:
+    """The default as JSON, and whether there is one that JSON cannot say, or that is made anew.
+
+    One that is made anew is known if it is an empty list or dictionary.
+    """
     if info.default_factory in (list, dict):
-        return info.get_default(call_default_factory=True, validated_data={})
-    if info.is_required() or info.default_factory is not None:
-        return None
+        return info.get_default(call_default_factory=True, validated_data={}), False
+    if info.is_required():
+        return None, False
+    if info.default_factory is not None:
+        return None, True
     try:
-        return pydantic_core.to_jsonable_python(info.default)
+        return pydantic_core.to_jsonable_python(info.default), False
     except pydantic_core.PydanticSerializationError:
-        return None
+        return None, True
 
 
 def reader(hint: Any) -> Read | None:
@@ -147,14 +154,21 @@ def problems(hint: Any, value: Any) -> Iterator[tuple[tuple[str | int, ...], str
 
     What a validator of the model's own says is left out: it may hold the value.
     """
+    if value is None and _takes_none(hint):
+        return
     hint = _without_none(hint)
     if _is_class(hint):
         try:
             hint.model_validate(value, strict=True)
         except pydantic.ValidationError as error:
+            said: dict[tuple[str | int, ...], list[str]] = {}
             for problem in error.errors(include_url=False, include_context=False, include_input=False):
                 is_own = problem["type"] in ("value_error", "assertion_error")
-                yield problem["loc"], "is refused by the model" if is_own else problem["msg"]
+                steps = _steps_of(value, problem["loc"], is_missing=problem["type"] == "missing")
+                said.setdefault(steps, []).append("is refused by the model" if is_own else problem["msg"])
+            for steps, texts in said.items():
+                # The types of a union have an error each.
+                yield steps, " or ".join([texts[0], *(text.removeprefix("Input should be ") for text in texts[1:])])
     elif get_origin(hint) is list and isinstance(value, list):
         for place, item in enumerate(value):
             yield from (((place, *loc), text) for loc, text in problems(get_args(hint)[0], item))
@@ -193,12 +207,30 @@ def keys(hint: Any) -> dict[str, Any]:
     }
 
 
+def _steps_of(value: Any, loc: tuple[str | int, ...], *, is_missing: bool) -> tuple[str | int, ...]:
+    """The steps of pydantic's that lead through a value; the types of a union are steps too, which no value has."""
+    steps: list[str | int] = []
+    for place, step in enumerate(loc):
+        is_there = isinstance(value, dict) and step in value
+        if is_there or (isinstance(value, list) and isinstance(step, int) and step < len(value)):
+            value = value[step]
+        elif not (is_missing and place == len(loc) - 1):
+            continue
+        steps.append(step)
+    return tuple(steps)
+
+
 def _without_none(hint: Any) -> Any:
     """X for X | None."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
     others = [each for each in get_args(hint) if each is not type(None)]
     return others[0] if len(others) == 1 else hint
+
+
+def _takes_none(hint: Any) -> bool:
+    """Whether None is one of the values of a hint that says others too."""
+    return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)
 
 
 def _is_class(hint: Any) -> bool:

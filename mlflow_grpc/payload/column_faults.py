@@ -173,16 +173,14 @@ class ColumnFaults:
         return replace(fault, problem=problem, remedy=f"{fault.remedy}{way_out}")
 
     def _is_taken_elsewhere(self, index: int, cell: Any) -> bool:
-        """Whether it is the format that is refused: for the cell itself, or for any cell of its type."""
+        """Whether it is the format that is refused, and not the cell: another format takes the very same."""
         spec = self._specs[index]
         if self._elsewhere is None or spec.name is None:
             return False
-        example = terms.example(spec.type)
         # Of scalars other formats cast what MLflow refuses here, and not always to what the caller means.
-        tried = [cell] if not isinstance(spec.type, DataType) else []
-        tried += [example] if not self._takes(index, example) else []
-        schema = Schema([spec])
-        return any(self._is_taken_by(self._elsewhere, [{str(spec.name): value}], schema) for value in tried)
+        if isinstance(spec.type, DataType) and self._takes(index, terms.example(spec.type)):
+            return False
+        return self._is_taken_by(self._elsewhere, [{str(spec.name): cell}], Schema([spec]))
 
     def _is_taken_by(self, probe: Probe, payload: Any, schema: Schema) -> bool:
         self._left -= 1

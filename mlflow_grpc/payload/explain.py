@@ -25,9 +25,10 @@ from mlflow.types.schema import Object, Property
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, Status
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.pyfunc import status_of_error_code
-from mlflow_grpc.payload import csv_tables, faults, hint_faults, seen, tensor_faults
+from mlflow_grpc.payload import chat_faults, csv_tables, faults, hint_faults, seen, tensor_faults
 from mlflow_grpc.payload import json_terms as terms
 from mlflow_grpc.payload.advice import Advice, names_of
+from mlflow_grpc.payload.codec import ABSENT
 from mlflow_grpc.payload.column_faults import ColumnFaults, Probe
 from mlflow_grpc.payload.format_faults import SHAPE_PROBLEMS, lengths_problem
 from mlflow_grpc.payload.native_values import restore
@@ -160,7 +161,8 @@ class Explainer:
 
     def _explain_llm(self, payload: dict[str, Any], cause: BaseException | None) -> InvalidPayload:
         schema = self._schema
-        if (error := _pydantic_error(cause)) is not None:
+        error = None if internals.refusing_chat_api(cause) is not None else _pydantic_error(cause)
+        if error is not None:
             specs: list[Any] = list(schema.inputs) if schema is not None and schema.has_input_names() else []
             outer = Object([Property(str(spec.name), spec.type, spec.required) for spec in specs]) if specs else None
             violations = [
@@ -274,6 +276,9 @@ class Explainer:
         otherwise: str | None = None,
     ) -> InvalidPayload:
         """Explains a table, by its columns if any is at fault and otherwise by what is said of all."""
+        api = internals.refusing_chat_api(cause)
+        if api is not None and table.count == 1:
+            return self._of_chat(api, table, schema, cause, source)
         elsewhere = None if table.format.startswith("dataframe") else self._take_records
         violations = ColumnFaults(table, schema, probe, _PATHS[source], elsewhere).violations()
         text = "The payload does not fit the model's signature."
@@ -286,6 +291,25 @@ class Explainer:
         if not violations:
             text = f"{otherwise or text}{self._advice.json()}"
         return self._of_signature(text, cause, violations, said=said)
+
+    def _of_chat(
+        self, api: internals.ChatApi, table: Table, schema: Schema, cause: BaseException | None, source: Source
+    ) -> InvalidPayload:
+        """Explains a request that fits the signature and that MLflow's classes have refused."""
+        columns = {str(spec.name): place for place, spec in enumerate(schema.inputs) if table.has(place)}
+        request = {name: cell for name, place in columns.items() if (cell := table.cell(place, 0)) is not ABSENT}
+        violations = []
+        for fault in chat_faults.faults(api, request):
+            what = f"{fault.problem}; {fault.remedy}"
+            if source is Source.RECORD:
+                violations.append(FieldViolation(f"{fault.field}{fault.path}" or "the record", what))
+            else:
+                at = table.path(columns[fault.field], 0) if fault.field else table.row_path(0)
+                violations.append(FieldViolation(fault.field or "request", f"{at}{fault.path} {what}"))
+        if not violations:
+            words = f"is refused by MLflow's classes for a {api.rpartition('.')[2]}"
+            violations = [FieldViolation(name, words) for name in list(columns)[:1]]
+        return self._of_signature("The request does not fit the model.", cause, violations)
 
     def _take_records(self, records: Any, schema: Schema) -> None:
         parsed = internals.parse_json(json.dumps({"dataframe_records": records}).encode(), self._metadata, schema)

@@ -10,6 +10,8 @@ import pandas as pd
 from mlflow.types import DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Map, Object
 
+from mlflow_grpc.payload.typed_values import key_text
+
 _WITH_NAN = (DataType.float, DataType.double)
 
 
@@ -24,6 +26,12 @@ class Frames:
         self._lacks_nan = {str(each.name) for each in specs if _lacks_nan(each.type)}
         only = specs[0] if len(specs) == 1 else None
         self._only_lacks_nan = only is not None and _lacks_nan(only.type)
+        self._is_any = schema is None or (
+            only is not None and only.name in (None, "") and isinstance(only.type, AnyType)
+        )
+        self._names = [str(each.name) for each in specs if each.name not in (None, "")]
+        self._is_nameless = len(specs) > 1 and not self._names
+        self._width = len(specs)
         self._is_bare = (
             only is not None and only.name in (None, "") and not isinstance(only.type, Object | Map | AnyType)
         )
@@ -33,18 +41,35 @@ class Frames:
 
     def rows(self, table: pd.DataFrame | pd.Series) -> list[Any]:
         """A dictionary for each row of a frame; the bare values of a Series, and of a frame of one column where the
-        output is one without a name. Where it is a tensor the cells of a row are its elements.
+        output is one without a name. Where it is a tensor the cells of a row are its elements. Where nothing is known
+        of it, rows are what JSON has. Columns without labels, which pandas counts, are taken by their places.
         """
         if self._tensor is not None and not _has_column(table, self._tensor.name):
             return _elements(table, is_single=len(self._tensor.shape) == 1)
+        if self._is_any and isinstance(table, pd.Series):
+            table = pd.DataFrame(table)
         if isinstance(table, pd.Series) or (self._is_bare and table.shape[1] == 1):
             column = table if isinstance(table, pd.Series) else table.iloc[:, 0]
             return (_with_none(column) if self._only_lacks_nan else column).to_list()
-        named = table if all(isinstance(name, str) for name in table.columns) else table.rename(columns=str)
+        named = self._named(table)
         if named.columns.is_unique:
             wanting = [name for name in named if name in self._lacks_nan and named[name].hasnans]
             named = named.assign(**{name: _with_none(named[name]) for name in wanting})
-        return list(named.to_dict("records"))
+        rows = list(named.to_dict("records"))
+        return [list(row.values()) for row in rows] if self._is_nameless and self._is_by_place(table) else rows
+
+    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table whose labels are texts."""
+        if all(isinstance(name, str) for name in table.columns):
+            return table
+        labels = [key_text(label) for label in table.columns]
+        if self._is_by_place(table) and len(self._names) == self._width and set(labels) != set(self._names):
+            labels = self._names
+        return table.set_axis(labels, axis="columns")
+
+    def _is_by_place(self, table: pd.DataFrame) -> bool:
+        """Whether a table has as many columns as there are outputs, and no labels of its own."""
+        return len(table.columns) == self._width and all(label == place for place, label in enumerate(table.columns))
 
 
 def _has_column(table: pd.DataFrame | pd.Series, name: str | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 
 import pydantic
 from mlflow.types import DataType
-from mlflow.types.schema import Array, Map, Object, Property
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.payload import json_terms as terms
@@ -30,6 +30,9 @@ _BOUNDS = frozenset(
 _OF_KEYS = frozenset({"missing", "extra_forbidden"})
 """Errors of which one object may have several."""
 
+_OF_TYPES = ("_type", "_parsing", "_from_float")
+"""What errors end with that say of which type a value is to be."""
+
 _OWN = frozenset({"value_error", "assertion_error"})
 """Errors of the model's own validators."""
 
@@ -44,6 +47,8 @@ def within_hint(value: Any, of: Any, hint: Any, path: str) -> Iterator[Fault]:
         path: Where the value stands.
 
     """
+    if value is None and type(None) in get_args(hint):
+        return
     hint = _without_none(hint)
     if isinstance(of, Object) and isinstance(value, dict):
         yield from _of_model(value, of, hint, path)
@@ -95,14 +100,30 @@ def said_by_pydantic(error: pydantic.ValidationError, value: Any, of: Any, path:
 
     """
     seen: set[str] = set()
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    of_unions = _wanted_of_unions(problems, value, of, path)
+    for problem in problems:
         steps, error_type = problem["loc"], problem["type"]
         fault = _translated(error_type, steps, problem["msg"], value, of, path)
+        if fault.path in of_unions and error_type.endswith(_OF_TYPES):
+            item = _follow(steps, value, of, path)[0]
+            remedy = f"must be {' or '.join(dict.fromkeys(of_unions[fault.path]))}"
+            fault = Fault(fault.path, f"is {terms.article(item)}", remedy)
         # A union has an error for each of its members at the same place, of which the first is as good as any.
         key = str(fault) if error_type in _OF_KEYS else fault.path
         if key not in seen:
             seen.add(key)
             yield _field(error_type, steps, of), fault
+
+
+def _wanted_of_unions(problems: Any, value: Any, of: Any, path: str) -> dict[str, list[str]]:
+    """What each type of a union wants of the values at its places: MLflow's signature has Any for unions."""
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        _, inner, _, at = _follow(problem["loc"], value, of, path)
+        if (inner is None or isinstance(inner, AnyType)) and problem["type"].endswith(_OF_TYPES):
+            found.setdefault(at, []).append(terms.wanted(problem["type"], problem["msg"]))
+    return found
 
 
 def _field(error_type: str, steps: tuple[int | str, ...], of: Any) -> str:

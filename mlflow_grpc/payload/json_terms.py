@@ -35,7 +35,24 @@ _WORDS = {
 _WIDER = {DataType.integer: "long", DataType.float: "double", DataType.datetime: "string", DataType.binary: "string"}
 """For types that MLflow takes from JSON in columns alone, those that it takes within arrays and objects too."""
 
+_WORDS_OF_ERRORS = {
+    "string": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "an array",
+    "dict": "an object",
+    "model": "an object",
+    "none": "null",
+}
+"""What a value is to be, by what pydantic's types of errors begin with."""
+
 _BITS = {DataType.integer: 32, DataType.long: 64}
+
+
+def wanted(error_type: str, message: str) -> str:
+    """What an error of pydantic's says that a value is to be."""
+    return _WORDS_OF_ERRORS.get(error_type.partition("_")[0]) or message.removeprefix("Input should be ")
 
 
 def json_type(value: Any) -> str:

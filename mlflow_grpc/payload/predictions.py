@@ -18,7 +18,7 @@ from mlflow.types.schema import AnyType, Array, Map, Object
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.payload.frames import Frames
-from mlflow_grpc.payload.typed_values import MOST_DEPTH, is_nothing
+from mlflow_grpc.payload.typed_values import MOST_DEPTH, is_nothing, key_text
 
 Convert = Callable[[Any], Any]
 
@@ -50,13 +50,17 @@ class Predictions:
         self._outputs = [_output_of(spec) for spec in specs] or [_Output("", None, _as_json)]
         self._by_name = {output.name: output for output in self._outputs if output.name}
         self._converts = any(output.convert is not None for output in self._outputs)
+        self._is_any = len(self._outputs) == 1 and not self._by_name and self._outputs[0].depth is None
         self._is_bare = len(specs) == 1 and not self._by_name and not isinstance(specs[0].type, Object | Map | AnyType)
 
     def rows(self, predictions: Any, count: int) -> list[Any]:
-        """What was predicted for each of so many rows: dictionaries, lists or bare values.
+        """What was predicted for so many rows: dictionaries, lists or bare values.
+
+        Most models give as many. One that gives another number (a forecast) has one value for all where its output is
+        of any type: the list of them.
 
         Raises:
-            UnwritableAnswer: It has no rows, or is for several where there is one.
+            UnwritableAnswer: It has no rows.
 
         """
         rows = self._rows(_opened(predictions), count)
@@ -68,11 +72,12 @@ class Predictions:
 
     def _rows(self, found: Any, count: int) -> list[Any]:
         if isinstance(found, pd.DataFrame | pd.Series):
-            return self._frames.rows(found)
+            rows = self._frames.rows(found)
+            return [rows] if self._is_any and count == 1 and len(rows) != 1 else rows
         if isinstance(found, dict) and self._is_bare and len(found) == 1:
             return self._rows(_opened(*found.values()), count)  # By a name that the signature does not have.
         if isinstance(found, dict):
-            return [self._record(found)] if count == 1 else _transposed(found, count)
+            return [self._record(found)] if count == 1 and not self._has_columns(found) else _transposed(found)
         if count == 1 and not (_is_list(found) and self._has_rows(found)):
             return [found]
         if not _is_list(found):
@@ -83,7 +88,7 @@ class Predictions:
         """A row with texts for the labels of its columns, as JSON has them; the only value where there is no label."""
         if self._is_bare and len(row) == 1:
             return next(iter(row.values()))
-        return {str(name): value for name, value in row.items()} if self._by_name else row
+        return {key_text(name): value for name, value in row.items()} if self._by_name else row
 
     def _has_rows(self, found: Any) -> bool:
         """Whether a list that was predicted for one record is one of rows, and not the row itself."""
@@ -94,13 +99,23 @@ class Predictions:
             return len(found) == 1
         return _depth(found) > output.depth or (len(found) == 1 and _is_record_of(output, found[0]))
 
+    def _has_columns(self, found: dict[Any, Any]) -> bool:
+        """Whether a dictionary that was predicted for one record has lists of several rows, or of none."""
+        if not self._by_name or not found:
+            return False
+        depths = [(self._by_name.get(key_text(name)), value) for name, value in found.items()]
+        return all(
+            output is not None and output.depth is not None and _is_list(value) and _depth(value) > output.depth
+            for output, value in depths
+        ) and {len(value) for _, value in depths} != {1}
+
     def _record(self, found: dict[Any, Any]) -> dict[Any, Any]:
         """A dictionary for one record: of its values, or of columns with one row."""
         if not self._by_name:
             is_any = self._outputs[0].depth is None
             arrays = [value for value in found.values() if isinstance(value, np.ndarray) and value.shape[:1] == (1,)]
             return {name: value[0] for name, value in found.items()} if is_any and len(arrays) == len(found) else found
-        return {name: self._value(self._by_name.get(str(name)), value) for name, value in found.items()}
+        return {name: self._value(self._by_name.get(key_text(name)), value) for name, value in found.items()}
 
     @staticmethod
     def _value(output: _Output | None, value: Any) -> Any:
@@ -111,7 +126,7 @@ class Predictions:
         if output.depth is not None and _depth(value) <= output.depth:
             return value
         if len(value) != 1:
-            raise UnwritableAnswer(f"The model predicted {len(value)} rows for one.")
+            refuse_rows(len(value))
         return value[0]
 
     def _converted(self, row: Any) -> Any:
@@ -121,7 +136,7 @@ class Predictions:
                 return {**row, output.name: _applied(output.convert, row[output.name])}
             return _applied(output.convert, row)
         if isinstance(row, dict):
-            outputs = ((name, self._by_name.get(str(name))) for name in row)
+            outputs = ((name, self._by_name.get(key_text(name))) for name in row)
             return {name: _applied(output.convert if output else None, row[name]) for name, output in outputs}
         if not _is_list(row) or len(row) != len(self._outputs):
             return row
@@ -134,9 +149,17 @@ def _is_record_of(output: _Output, row: Any) -> bool:
     return bool(output.name) and isinstance(found, dict) and output.name in found
 
 
-def _transposed(columns: dict[Any, Any], count: int) -> list[dict[Any, Any]]:
+def refuse_rows(count: int) -> NoReturn:
+    """Says that an answer of another number of rows than one cannot stand in the message of one row."""
+    raise UnwritableAnswer(
+        f"The model predicted {count} rows for one record, and the message of its answer has one. Send the record as "
+        "the only row of predict_batch, whose answer has them all; so has that of the plain predict of service MLflow."
+    )
+
+
+def _transposed(columns: dict[Any, Any]) -> list[dict[Any, Any]]:
     parts = list(columns.values())
-    if not parts or not all(_is_list(part) and len(part) == count for part in parts):
+    if not parts or not all(_is_list(part) and len(part) == len(parts[0]) for part in parts):
         _refuse_without_rows()
     return [dict(zip(columns, row, strict=True)) for row in zip(*parts, strict=True)]
 
@@ -229,7 +252,9 @@ def _object_converter(properties: dict[str, Convert | None]) -> Convert:
 
 
 def _as_text(value: Any) -> Any:
-    """A point in time as MLflow writes it, which is not how pydantic does: with +00:00 for UTC."""
+    """A point in time as MLflow writes it, which is not how pydantic does: with +00:00 for UTC; bytes in base64."""
+    if isinstance(value, bytes | bytearray):
+        return internals.json_default(value)
     return value.isoformat() if isinstance(value, datetime.date | datetime.time) else value
 
 

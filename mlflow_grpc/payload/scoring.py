@@ -30,7 +30,7 @@ from mlflow_grpc.payload.explain import Explainer
 from mlflow_grpc.payload.ignored import OfSignature
 from mlflow_grpc.payload.native_values import NativeValues
 from mlflow_grpc.payload.nested_bytes import NestedBytes
-from mlflow_grpc.payload.predictions import Predictions
+from mlflow_grpc.payload.predictions import Predictions, refuse_rows
 from mlflow_grpc.payload.record_refusals import RecordRefusals
 
 
@@ -210,7 +210,7 @@ class ScoringCodec:
         """What was predicted for the one row; the whole of what has no rows."""
         rows = self._predictions.rows(predictions, 1)
         if len(rows) != 1:
-            raise UnwritableAnswer(f"The model predicted {len(rows)} rows for one.")
+            refuse_rows(len(rows))
         return rows[0]
 
     def _as_json(self, record: Any, params: dict[str, Any] | None) -> str:

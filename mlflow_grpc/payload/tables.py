@@ -134,9 +134,8 @@ class ColumnsTable:
     def __init__(self, key: str, columns: dict[str, Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
         self.format, self._columns, self.seen, self.width = key, columns, list(columns), len(specs)
         self._names = [str(spec.name) for spec in specs]
-        has_nested = any(isinstance(spec.type, Array | Object) for spec in specs)
-        self.companion = ColSpec(Array(DataType.string), f"{''.join(self._names)}_") if has_nested else None
-        self._is_row = has_nested or not all(isinstance(column, list) for column in columns.values())
+        self.companion = _companion(specs)
+        self._is_row = self.companion is not None or not all(isinstance(column, list) for column in columns.values())
         self.count = 1 if self._is_row else max(map(len, columns.values()), default=0)
 
     def has(self, column: int) -> bool:
@@ -209,10 +208,10 @@ class BareTable:
 
     count = 1
     format = "a payload without a format"
-    companion: ColSpec | None = None
 
     def __init__(self, payload: dict[str, Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
         self._payload, self.seen, self.width = payload, list(payload), len(specs)
+        self.companion = _companion(specs)
         self._names = [str(spec.name) for spec in specs]
 
     def has(self, column: int) -> bool:
@@ -233,7 +232,8 @@ class BareTable:
 
     def payload(self, rows: Sequence[Row]) -> Any:
         """A key a column."""
-        return {self._names[i]: cell for i, cell in rows[0].items()}
+        beside = {self.companion.name: ["text"]} if self.companion is not None else {}
+        return {self._names[i]: cell for i, cell in rows[0].items()} | beside
 
 
 class CsvTable:
@@ -269,6 +269,12 @@ class CsvTable:
         columns = list(rows[0]) if rows else []
         names = [self._names[i] for i in columns]
         return pd.DataFrame([list(row.values()) for row in rows], columns=names, dtype=object).to_csv(index=False)
+
+
+def _companion(specs: Sequence[ColSpec | TensorSpec]) -> ColSpec | None:
+    """A column of a type with which MLflow takes an object for one row; None if the signature has none such."""
+    has_nested = any(isinstance(spec.type, Array | Object) for spec in specs)
+    return ColSpec(Array(DataType.string), f"{''.join(str(spec.name) for spec in specs)}_") if has_nested else None
 
 
 def table_of(key: str, value: Any, schema: Schema) -> Table | None:

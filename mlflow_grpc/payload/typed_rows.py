@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from mlflow_grpc.contract.shapes import Array, Batch, Column, Plain, Shape, Timestamp
 from mlflow_grpc.contract.types import Kind
-from mlflow_grpc.errors import FieldViolation, InvalidPayload, UnwritableAnswer
+from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.typed import TypedCodec
@@ -180,8 +180,10 @@ class RowsCodec:
     def encode(self, predictions: Any, count: int) -> Message:
         """The output message for the predictions for so many rows.
 
+        It has as many rows as the model gives: for a forecast these may be more, or fewer.
+
         Raises:
-            UnwritableAnswer: They are not what the model's output says, or not for so many rows.
+            UnwritableAnswer: They are not what the model's output says, or no rows.
 
         """
         with as_unwritable():
@@ -195,8 +197,6 @@ class RowsCodec:
         if type(whole) is np.ndarray and whole.ndim and len(whole) == count and self._put_array(output, whole):
             return output
         rows = self._codec.rows(predictions, count)
-        if len(rows) != count:
-            raise UnwritableAnswer(f"The model predicted {len(rows)} rows for {count}.")
         records = [self._as_record(row) for row in rows]
         names = [column.slot.source.name or column.slot.name for column in self._outputs]
         for column, name in zip(self._outputs, names, strict=True):

@@ -62,6 +62,11 @@ def is_nothing(value: Any) -> bool:
     )
 
 
+def key_text(key: Any) -> str:
+    """A key as JSON writes it: null, true, 1.5; any other one as Python's text of it."""
+    return json.dumps(key) if isinstance(key, bool | int | float) or key is None else str(key)
+
+
 def keyed(value: dict[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
     """The entries of a dictionary with their keys as JSON writes them.
 
@@ -71,7 +76,7 @@ def keyed(value: dict[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
     """
     seen = set()
     for key, each in value.items():
-        text = json.dumps(key) if isinstance(key, bool | int | float) or key is None else key
+        text = key_text(key) if isinstance(key, str | bool | int | float) or key is None else key
         if not isinstance(text, str) or text in seen:
             unwritable(where, "a key that is no text, or is there twice as text")
         seen.add(text)
@@ -114,11 +119,22 @@ def exactly(value: Any, kind: int) -> Any:
         whole = int(value) if isinstance(value, int) or (math.isfinite(value) and value.is_integer()) else None
         return whole if whole is not None and low <= whole <= high else None
     if isinstance(value, int):
-        return float(value) if abs(value) <= EXACT else None
+        return _exact_float(value)
     if kind == Proto.TYPE_FLOAT and math.isfinite(value):
         with np.errstate(over="ignore"):
             return value if float(np.float32(value)) == value else None
     return value
+
+
+def _exact_float(value: int) -> float | None:
+    """An integer as a float; None if there is none of exactly its value."""
+    if abs(value) <= EXACT:
+        return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if int(number) == value else None
 
 
 def _text(value: Any) -> str | None:
@@ -181,6 +197,12 @@ def write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = 0
         message.null_value = struct_pb2.NULL_VALUE
     elif isinstance(value, bool):
         message.bool_value = value
+    elif isinstance(value, int) and _exact_float(value) is None:
+        unwritable(
+            where,
+            "a whole number beyond 2^53 that no double is equal to, which is all that google.protobuf.Value has for "
+            "numbers: declare a long in the model's output signature, or let the model answer it as text",
+        )
     elif isinstance(value, int | float):
         message.number_value = scalar(value, Plain(Proto.TYPE_DOUBLE), where)
     else:

@@ -26,6 +26,10 @@ def fill(message: Any, shape: Message, value: Any, path: str) -> None:
     for slot in shape.slots:
         each = rest.pop(slot.source.name or slot.name, None)
         if is_nothing(each):
+            if slot.null:
+                setattr(message, slot.null, True)
+            elif shape.extra and slot.form != "one" and slot.source.name in value:
+                rest[slot.source.name] = None  # Beside the field, which would be an empty one.
             continue
         try:
             put(message, slot, each, f"{path}.{slot.source.name or slot.name}".lstrip("."))
@@ -57,6 +61,8 @@ def put(message: Any, slot: Slot, value: Any, where: str) -> None:
             unwritable(where, f"a value of type {type(value).__name__}")
         field = getattr(message, slot.name)
         for key, each in keyed(value, where):
+            if is_nothing(each):
+                _check_null(slot.shape, f"{where}.{key}")
             if isinstance(slot.shape, Plain | Words):
                 field[key] = scalar(each, slot.shape, f"{where}.{key}")
             else:
@@ -67,14 +73,28 @@ def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, fille
     """Writes values into a repeated field; `filler` stands there where a value is None, if there may be such."""
     if isinstance(shape, Plain | Words):
         field.extend(
-            filler if filler is not None and is_nothing(each) else scalar(each, shape, f"{where}[{place}]")
+            filler if filler is not None and is_nothing(each) else _item(each, shape, f"{where}[{place}]")
             for place, each in enumerate(values)
         )
         return
     for place, each in enumerate(values):
         made = field.add()
+        if filler is None and is_nothing(each):
+            _check_null(shape, f"{where}[{place}]")
         if filler is None or not is_nothing(each):
             _write(made, shape, each, f"{where}[{place}]")
+
+
+def _item(value: Any, shape: Plain | Words, where: str) -> Any:
+    if is_nothing(value):
+        _check_null(shape, where)
+    return scalar(value, shape, where)
+
+
+def _check_null(shape: Shape, where: str) -> None:
+    """Refuses a null in a list or map whose values have no room for it."""
+    if not isinstance(shape, Value) and not (isinstance(shape, Boxed) and shape.content.form == "one"):
+        unwritable(where, "a null, for which there is no room in the lists and maps of its messages")
 
 
 def _put_one(message: Any, name: str, shape: Shape, value: Any, where: str) -> None:

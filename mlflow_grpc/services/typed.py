@@ -66,7 +66,9 @@ def verdict(entry: Entry, catalog: Catalog, locks: Locks) -> Verdict | None:
 
 def _is_typed(loaded: "Loaded") -> bool:
     """Whether a model has typed RPCs: messages can be made for it, and not all of their calls were seen to fail."""
-    is_left = RpcKind.ONE not in loaded.refused or (loaded.model.streams and RpcKind.STREAM not in loaded.refused)
+    is_left = not loaded.refused >= {RpcKind.ONE, RpcKind.BATCH} or (
+        loaded.model.streams and RpcKind.STREAM not in loaded.refused
+    )
     return loaded.record_codec is not None and is_left and not messages.obstacle(loaded.model.about.contract)
 
 

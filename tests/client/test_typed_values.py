@@ -563,6 +563,6 @@ def test_a_required_column_has_a_value_in_each_row(whole):
 def test_a_batch_answers_what_its_rows_would(whole, rows):
     """Rows in columns hold the same values as messages of their own: read back, they are equal."""
     message = whole.batch(rows)
-    found = columns.rows_of(message, whole.many.request, len(rows))
+    found = columns.rows_of(message, whole.many.request)
     expected = [typed_reader.read_record(whole.message(row), whole.one.request) for row in rows]
     assert exact(found) == exact(expected)

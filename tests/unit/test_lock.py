@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlflow_grpc import protos
 from mlflow_grpc.contract import lock, messages, mlflow_schema, service
 from mlflow_grpc.contract.compatibility import Side, changes
-from mlflow_grpc.contract.fields import PACKAGE
+from mlflow_grpc.contract.fields import NULLS_NUMBER, PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.lock import Lock, ModelLock
 from mlflow_grpc.contract.types import (
@@ -650,11 +650,11 @@ def test_rows_in_columns_follow_from_one_row():
         row, rows = (
             version.message(each).DESCRIPTOR for each in (version.messages.input, version.messages.batch.inputs)
         )
-        columns = {field.name: field.number for field in rows.fields if field.number < messages.NULLS_NUMBER}
+        columns = {field.name: field.number for field in rows.fields if field.number < NULLS_NUMBER}
         assert columns == {field.name: field.number for field in row.fields}
-        nulls = {field.name: field.number for field in rows.fields if field.number >= messages.NULLS_NUMBER}
+        nulls = {field.name: field.number for field in rows.fields if field.number >= NULLS_NUMBER}
         assert nulls == {
-            f"{slot.name}_nulls": messages.NULLS_NUMBER + slot.number
+            f"{slot.name}_nulls": NULLS_NUMBER + slot.number
             for slot in version.messages.input.slots
             if slot.source.nullable
         }
