@@ -69,5 +69,5 @@ def test_a_union_is_said_once():
     ((field, sentence),) = faults_of({"messages": [MESSAGE], "choice": "hush"})
     assert (field, sentence) == (
         "",
-        "the payload.<2nd key> is refused by the model; only its owner knows what it takes",
+        "the payload.<2nd key> is a string; must be a whole number or an array",
     )
