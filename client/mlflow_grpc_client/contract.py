@@ -4,7 +4,7 @@ Rule of this module: it knows types, not values, and asks nobody anything.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -195,6 +195,22 @@ class Contract:
     """The field for params of its input messages."""
     fingerprint: str = ""
     """What the server calls these messages; empty if it does not say."""
+
+    @property
+    def row(self) -> Record:
+        """What one row may have; of a model that gives no answer to a single record, by the columns of a batch.
+
+        Raises:
+            PredictError: It takes neither records nor rows.
+
+        """
+        if "predict" in self.rpcs or "predict_batch" not in self.rpcs:
+            return self.rpc("predict").request
+        batch = self.rpcs["predict_batch"].request
+        found = Record(batch.name, required=batch.required, defaulted=batch.defaulted)
+        for each in batch.fields.values():
+            found.add(replace(each, form=Form.ONE))
+        return found
 
     def rpc(self, kind: str) -> Rpc:
         """One of its RPCs.

@@ -65,11 +65,12 @@ class BaseTypedModel:
     def _repr_html_(self) -> str:
         rpcs = self._known.rpcs if self._known is not None else {}
         title = f"{type(self).__name__} {self.name or '(the default)'}"
-        if "predict" not in rpcs:
+        shown = rpcs.get("predict") or rpcs.get("predict_batch")
+        if shown is None:
             return html.facts(title, {"types": "asked for at the first call"})
         return html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
             f"<i>{name}</i>{html.table((), [(each.label, kind_name(each)) for each in record.fields.values()])}"
-            for name, record in (("input", rpcs["predict"].request), ("output", rpcs["predict"].response))
+            for name, record in (("input", shown.request), ("output", shown.response))
         )
 
     def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
@@ -126,8 +127,7 @@ class BaseTypedModel:
             return self._typed_call(
                 contract, rpc, self._record_bytes(contract, rpc, given, params), lambda data: _answer(rpc, data)
             )
-        one = contract.rpc("predict" if "predict" in contract.rpcs else "predict_batch").request
-        count, found = columns.columns_of(given, one)
+        count, found = columns.columns_of(given, contract.row)
         if not count:
             return None
         rpc = contract.rpc("predict_batch")

@@ -29,7 +29,7 @@ def given_in(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]
         ValueError: It is not JSON, or a text is no base64 where the model takes bytes.
 
     """
-    record = contract.rpc("predict").request
+    record = contract.row
     payload = parsed(text)
     names = record.spellings.keys()
     rows, is_rows = rows_in(payload, names)

@@ -184,8 +184,9 @@ def _item(value: Any, kind: Type, where: str) -> Any:
 
 def _check_null(value: Any, kind: Type, where: str) -> None:
     """Refuses None in a list or map whose values have no room for it."""
-    has_room = kind.kind is Kind.JSON or (kind.kind is Kind.BOX and kind.content.form is Form.ONE)
-    if value is None and not has_room:
+    if value is not None or kind.kind is Kind.JSON:
+        return
+    if kind.kind is not Kind.BOX or kind.content.form is not Form.ONE:
         _refuse(
             where, "None has no room in this list or map of the model's messages: send the record with Client.predict"
         )

@@ -69,7 +69,8 @@ class Frames:
 
     def _is_by_place(self, table: pd.DataFrame) -> bool:
         """Whether a table has as many columns as there are outputs, and no labels of its own."""
-        return len(table.columns) == self._width and all(label == place for place, label in enumerate(table.columns))
+        labels: list[Any] = list(table.columns)
+        return labels == list(range(self._width)) and not any(isinstance(label, bool) for label in labels)
 
 
 def _has_column(table: pd.DataFrame | pd.Series, name: str | None) -> bool:

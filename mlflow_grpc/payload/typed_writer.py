@@ -86,7 +86,7 @@ def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, fille
 
 
 def _item(value: Any, shape: Plain | Words, where: str) -> Any:
-    if is_nothing(value):
+    if value is None:
         _check_null(shape, where)
     return scalar(value, shape, where)
 

@@ -60,7 +60,7 @@ if chat_models.HAS_RESPONSES_AGENT:
         """A ResponsesAgent that answers at once."""
 
         def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
-            return ResponsesAgentResponse(output=[self.create_text_output_item("yes", "1")])
+            return ResponsesAgentResponse.model_validate({"output": [self.create_text_output_item("yes", "1")]})
 
     MODELS["responses"] = WholeResponses
 
