@@ -130,8 +130,13 @@ class Request(ABC):
         try:
             decoded = self._begun()
             made = iter(self.hosted.model.predict_stream(decoded.data, decoded.params))
-            while (part := self._next(made)) is not _END:
-                yield self._encode_decoded(part, decoded)
+            try:
+                while (part := self._next(made)) is not _END:
+                    yield self._encode_decoded(part, decoded)
+            finally:
+                # Now, and in this context: an error that is kept would keep the model's iterator open with it.
+                if (close := getattr(made, "close", None)) is not None:
+                    close()
         except InputRefused as refusal:
             raise self._explain(refusal.__cause__) from None
         except (ModelFailed, UnwritableAnswer) as failed:

@@ -110,7 +110,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     (
         "chat",
         chat({"role": "user"}),
-        {"messages[0]": "lacks content; it must be a string or an array"},
+        {"messages[0]": "lacks content; it must be a string"},
     ),
     ("chat", chat(USER, {"role": "user", "content": None}), {"messages[1].content": "is null; must be a string"}),
     (
@@ -131,11 +131,11 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str]]] = [
         chat({"role": "tool", "content": "x"}),
         {"messages[0]": "is refused; both 'name' and 'tool_call_id' must be provided for tool messages"},
     ),
-    ("responses", responses({"role": "user"}), {"input[0]": "lacks content; it must be a string or an array"}),
+    ("responses", responses({"role": "user"}), {"input[0]": "lacks content; it must be a string"}),
     (
         "responses",
         responses(USER, {"role": "user", "content": 5}),
-        {"input[1].content": "is a whole number; must be a string or an array"},
+        {"input[1].content": "is a whole number; must be a string"},
     ),
     ("responses", responses({"content": "x"}), {"input[0]": "lacks role; it must be a string"}),
     (
