@@ -122,7 +122,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     (
         "chat",
         chat(USER, tools=[tool(name="f", parameters=NONE), tool(name="f", parameters={**NONE, "properties": TEXT})]),
-        {"tools[1].function.parameters.properties.<1st key>.type": "is refused; must be one of ['string', "},
+        {"tools[1].function.parameters.properties.<1st key>.type": 'is refused; must be "string" or "number" or '},
     ),
     ("agent", chat({"role": "user"}), {"messages[0]": "is refused; either 'content' or 'tool_calls' must be provided"}),
     ("agent", chat(USER, {"role": "user", "content": None}), {"messages[1]": "is refused; either 'content' or"}),
