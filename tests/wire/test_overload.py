@@ -111,7 +111,11 @@ def test_expired_work_does_not_starve_fresh_calls():
     with serving(FunctionModel(function), PlainCodec(), threads=2) as server, Caller(server.address) as call:
         futures = [start(call, str(number), timeout=deadline_s) for number in range(calls)]
         outcomes = [outcome(future) for future in futures]
-        assert set(outcomes) <= {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}
+        assert set(outcomes) <= {
+            grpc.StatusCode.OK,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,  # Of the last ones: those before them take too long.
+        }
         answered = outcomes.count(grpc.StatusCode.OK)
         assert len(runs) < calls / 2
         assert answered > len(runs) / 2
