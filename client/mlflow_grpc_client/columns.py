@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from mlflow_grpc_client import moments, tensors, typed_reader, typed_writer
 from mlflow_grpc_client.contract import NULLS_NUMBER, Field, Form, Kind, Record
 from mlflow_grpc_client.payloads import kind_of, library
-from mlflow_grpc_client.typed_writer import MissingFields, has_no_nan, is_missing, known_field
+from mlflow_grpc_client.typed_writer import MissingFields, holds_no_nan, is_missing, known_field
 
 _FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE})
 _NUMBERS = frozenset({Kind.BOOLEAN, Kind.INTEGER, *_FLOATS})
@@ -203,7 +203,7 @@ def _put(message: Any, each: Field, values: Any, count: int, *, has_default: boo
     if is_numbers and each.type.kind in _NUMBERS:
         _put_array(message, each, values, nulls if is_series else None)
         return True
-    missing = _missing(values, nan_is_none=nan_is_none or has_no_nan(each))
+    missing = _missing(values, nan_is_none=nan_is_none or holds_no_nan(each.type))
     if each.type.kind is Kind.JSON:
         missing = [place for place in missing if values[place] is _LEFT_OUT]  # The others are null.
     if has_default and (given := [place for place in missing if values[place] is not _LEFT_OUT]):

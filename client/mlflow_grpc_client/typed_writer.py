@@ -115,11 +115,14 @@ def is_missing(value: Any) -> bool:
 
 def has_no_nan(each: Field) -> bool:
     """Whether NaN cannot be a value of a field, so that it is pandas' word for none."""
-    if each.form is not Form.ONE:
-        return True
-    if each.type.kind is Kind.BOX:
-        return each.type.content.form is not Form.ONE
-    return each.type.kind not in (Kind.FLOAT, Kind.DOUBLE, Kind.JSON, Kind.UNION)
+    return each.form is not Form.ONE or holds_no_nan(each.type)
+
+
+def holds_no_nan(kind: Type) -> bool:
+    """Whether NaN cannot be a value of a type; for a column of rows, which is a list of its values."""
+    if kind.kind is Kind.BOX:
+        return kind.content.form is not Form.ONE
+    return kind.kind not in (Kind.FLOAT, Kind.DOUBLE, Kind.JSON, Kind.UNION)
 
 
 def _takes_null(each: Field) -> bool:

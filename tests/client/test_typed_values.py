@@ -216,7 +216,6 @@ def test_the_client_reads_what_the_server_writes(whole, record):
         ({"integer": True}, TypeError, "integer: bool is not a whole number"),
         ({"integer": "1"}, TypeError, "integer: str is not a whole number"),
         ({"integer": 2**63}, ValueError, "integer: 9223372036854775808 is not within"),
-        ({"integer": math.nan}, ValueError, "integer: nan is no whole number"),
         ({"number": 2**53 + 1}, ValueError, "number: 9007199254740993 is no float"),
         ({"number": 10**400}, ValueError, "number: 1000.* is no float"),
         ({"number": False}, TypeError, "number: bool is not a number"),
