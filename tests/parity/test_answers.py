@@ -122,22 +122,22 @@ def test_thirty_two_at_a_time(pair):
         assert judged(outcome) == expected(oracle, text), text[:300]
 
 
-def test_refusals_repeat_nothing_of_the_payload(pair):
-    """Neither message nor trailers hold a value or a name that the caller made up."""
-    secret = "hunter2secret"
+def test_refusals_repeat_no_value_of_the_payload(pair):
+    """Neither message nor trailers hold one. Names that the caller made up may be there: they show what was misspelt."""
+    secret, made_up = "hunter2secret", "made_up"
     for name in zoo.NAMES:
         _, call, model = pair(name)
         schema = model.metadata.get_input_schema()
         columns = [spec.name or "a" for spec in schema.inputs] if schema else ["a"]
         for text in (
             secret,
-            json.dumps({secret: 1}),
-            json.dumps({"inputs": dict.fromkeys(columns, secret) | {secret: secret}}),
-            json.dumps({"inputs": [{column: {secret: [secret]}} for column in columns]}),
-            json.dumps({"dataframe_split": {"columns": [*columns, secret], "data": [[secret] * (len(columns) + 1)]}}),
+            json.dumps({made_up: 1}),
+            json.dumps({"inputs": dict.fromkeys(columns, secret) | {made_up: secret}}),
+            json.dumps({"inputs": [{column: {made_up: [secret]}} for column in columns]}),
+            json.dumps({"dataframe_split": {"columns": [*columns, made_up], "data": [[secret] * (len(columns) + 1)]}}),
             json.dumps({"dataframe_records": [dict.fromkeys(columns, secret)], "params": {"top_k": secret}}),
-            json.dumps({"dataframe_split": {"columns": [secret], "data": secret, secret: 1}}),
-            json.dumps({"messages": secret, "top_k": secret, secret: secret}),
+            json.dumps({"dataframe_split": {"columns": [made_up], "data": secret, made_up: 1}}),
+            json.dumps({"messages": secret, "top_k": secret, made_up: secret}),
         ):
             refused: Any = None
             try:

@@ -10,7 +10,7 @@ import grpc
 import mlflow
 import pytest
 from mlflow_grpc_client import Client, PredictError
-from mlflow_grpc_client.describe import describe
+from mlflow_grpc_client.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from tests.parity.conftest import oracle_of
@@ -121,8 +121,9 @@ def test_the_call_that_describe_prints(address, theirs, name):
     """It is answered."""
     with Client(address) as client:
         (model,) = [each for each in client.models() if each.name == name]
-        (line,) = [line for line in describe(model, address) if line.startswith("in Python: ")]
-        answer = eval(line.removeprefix("in Python: "), {"client": client})  # noqa: S307 - the line that is tested
+        lines = describe(model, Connection(address), client.model(name).contract())
+        (line,) = [line for line in lines if line.startswith("    print(")]
+        answer = eval(line.removeprefix("    print"), {"client": client})  # noqa: S307 - the line that is tested
         assert present(answer) == present(theirs[name].predict(json.loads(model.example)))
 
 

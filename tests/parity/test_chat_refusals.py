@@ -225,6 +225,7 @@ MORE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore::mlflow_grpc_client.IgnoredColumns")
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "late"])
 def test_no_refusal_says_nothing(client, oracles, name):
     """Whatever MLflow refuses of many requests is refused with a place and with words of its own, on both ways."""
