@@ -7,6 +7,7 @@ every way in which a call to it ends becomes one of the three outcomes of `Hoste
 import base64
 import json
 import platform
+import traceback
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -190,7 +191,7 @@ class PyfuncModel:
 
     @property
     def streams(self) -> bool:
-        """Whether it was logged as a model that streams."""
+        """Whether it has a `predict_stream` of its own."""
         return internals.streams(self._model)
 
     def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Generator[Any]:
@@ -199,7 +200,7 @@ class PyfuncModel:
         Raises:
             InvalidPayload: There are several rows.
             InputRefused: MLflow's checks refused data or params.
-            Unsupported: The model says before the first part that it has none (NotImplementedError).
+            Unsupported: Its `predict_stream` itself raises NotImplementedError before the first part.
             ModelFailed: The model raised.
 
         """
@@ -209,7 +210,7 @@ class PyfuncModel:
             try:
                 first = next(parts, _END)
             except ModelFailed as error:
-                if isinstance(error.__cause__, NotImplementedError):
+                if _is_of_predict_stream(error.__cause__):
                     raise Unsupported(
                         "The model does not stream: its predict_stream is not implemented. Call predict."
                     ) from error.__cause__
@@ -217,6 +218,14 @@ class PyfuncModel:
             if first is not _END:
                 yield first
                 yield from parts
+
+
+def _is_of_predict_stream(error: BaseException | None) -> bool:
+    """Whether `predict_stream` itself says that it is not implemented; what it calls may mean something else."""
+    if not isinstance(error, NotImplementedError):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_code.co_name == "predict_stream"
 
 
 def _as_text(value: Any) -> str:

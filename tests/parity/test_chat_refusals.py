@@ -50,7 +50,23 @@ class LateRefusal(ChatAgent):
         raise NotImplementedError
 
 
-MODELS: dict[str, type] = {"chat": WholeChat, "agent": WholeAgent, "late": LateRefusal}
+class Broken(LateRefusal):
+    """A ChatAgent that streams, with something that its own code calls and that is not implemented."""
+
+    def predict_stream(
+        self, messages: list[ChatAgentMessage], context: Any = None, custom_inputs: Any = None
+    ) -> Iterator[Any]:
+        yield not_implemented()
+
+
+def not_implemented() -> Any:
+    raise NotImplementedError("on this device")
+
+
+STREAMING = ("late", "broken")
+"""Those with a predict_stream of their own."""
+
+MODELS: dict[str, type] = {"chat": WholeChat, "agent": WholeAgent, "late": LateRefusal, "broken": Broken}
 
 if chat_models.HAS_RESPONSES_AGENT:
     from mlflow.pyfunc.model import ResponsesAgent
@@ -226,7 +242,7 @@ MORE: list[dict[str, Any]] = [
 
 
 @pytest.mark.filterwarnings("ignore::mlflow_grpc_client.IgnoredColumns")
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "late"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in STREAMING])
 def test_no_refusal_says_nothing(client, oracles, name):
     """Whatever MLflow refuses of many requests is refused with a place and with words of its own, on both ways."""
     make = responses if name == "responses" else chat
@@ -256,7 +272,7 @@ def test_no_refusal_says_nothing(client, oracles, name):
     assert count > 20
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "late"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in STREAMING])
 def test_what_does_not_stream_is_not_offered_as_a_stream(client, paths, name):
     """MLflow flags these models as streaming, and its base classes raise NotImplementedError."""
     payload = responses(USER) if name == "responses" else chat(USER)
@@ -283,3 +299,11 @@ def test_what_says_so_only_when_it_is_called(client):
     with pytest.raises(PredictError) as caught:
         list(client.model("late").predict_stream(chat(USER)))
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_what_is_not_implemented_within_the_model_is_a_failure(client):
+    """It is no word on whether the model streams: INTERNAL, as for any other exception of the model."""
+    for call in (client.predict_stream(chat(USER), model="broken"), client.model("broken").predict_stream(chat(USER))):
+        with pytest.raises(PredictError) as caught:
+            list(call)
+        assert caught.value.code is grpc.StatusCode.INTERNAL
