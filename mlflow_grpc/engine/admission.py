@@ -150,15 +150,12 @@ class Admission:
     def _let_in(self, size: int) -> None:
         if not self.in_flight:
             self._empty.clear()
-        self._note_time()
-        self.in_flight += 1
-        self._bytes += size
-
-    def _note_time(self) -> None:
         now = self._clock()
         if self.in_flight > self._at_once:
             self._throughput.passed(now - self._changed, self.in_flight)
         self._changed = now
+        self.in_flight += 1
+        self._bytes += size
 
     def leave(self, size: int, *, answered: bool = True) -> None:
         """A call that was let in has ended.
@@ -168,9 +165,10 @@ class Admission:
             answered: Whether the model has run for it; not if it was given up while it waited.
 
         """
-        self._note_time()
-        if answered and self.in_flight > self._at_once:
-            self._throughput.answered()
+        now = self._clock()
+        if self.in_flight > self._at_once:
+            self._throughput.passed(now - self._changed, self.in_flight, answered=answered)
+        self._changed = now
         self._bytes -= size
         self.in_flight -= 1
         if self._in_line:

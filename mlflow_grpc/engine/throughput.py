@@ -7,10 +7,8 @@ it is called and not how fast it is. And a rate that was seen with a short queue
 predicts waiting calls together gets faster with more of them.
 """
 
-import math
-
 MEMORY_S = 2.0
-"""After how long what was seen counts for a third, in seconds."""
+"""After how long what was seen counts for about a third, in seconds."""
 
 MIN_ANSWERS = 16
 """With fewer answers in memory the rate is not known."""
@@ -27,16 +25,19 @@ class Throughput:
         self._busy_s = 0.0
         self._waiting_s = 0.0  # The sum of the times that calls have been in.
 
-    def passed(self, seconds: float, calls: int) -> None:
-        """So much time has passed, in which so many calls were in, more than run at once."""
-        kept = math.exp(-seconds / MEMORY_S)
-        self._answers *= kept
+    def passed(self, seconds: float, calls: int, *, answered: bool = False) -> None:
+        """Time has passed in which more calls were in than run at once.
+
+        Args:
+            seconds: How much.
+            calls: How many calls were in.
+            answered: Whether one of them has been answered at its end.
+
+        """
+        kept = MEMORY_S / (MEMORY_S + seconds)  # In small steps the same as exp(-seconds / MEMORY_S), and cheaper.
+        self._answers = self._answers * kept + answered
         self._busy_s = self._busy_s * kept + seconds
         self._waiting_s = self._waiting_s * kept + seconds * calls
-
-    def answered(self) -> None:
-        """A call has been answered at the end of the time that has passed."""
-        self._answers += 1.0
 
     def wait_s(self, calls: int) -> float | None:
         """How long so many calls take, in seconds; None if it is not known."""

@@ -383,8 +383,9 @@ def _log(
     """Writes the one log line of a call."""
     if logs.calls.takes(level):
         duration_ms = round((time.monotonic() - call.started) * 1000, 3)
-        ignored = {"ignored_columns": len(call.ignored)} if call.ignored else _NOTHING
-        fields = {**_identity(call, code), "duration_ms": duration_ms, **circumstances(call), **more, **ignored}
+        fields = {**_identity(call, code), "duration_ms": duration_ms, **circumstances(call), **more}
+        if call.ignored:
+            fields["ignored_columns"] = len(call.ignored)
         logs.calls.write(level, "call", fields, cause)
 
 

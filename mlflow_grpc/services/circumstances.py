@@ -22,6 +22,7 @@ def circumstances(call: "Call") -> dict[str, Any]:
     if usage.rows is not None:
         fields["rows"] = usage.rows
     fields["peer"] = call.context.peer()
-    if (trace_id := traceparent.trace_id(call.metadata(traceparent.KEY))) is not None:
+    header = call.metadata(traceparent.KEY)
+    if header is not None and (trace_id := traceparent.trace_id(header)) is not None:
         fields["trace_id"] = trace_id
     return fields

@@ -13,9 +13,9 @@ LENGTH = 55
 _FORM = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
-def trace_id(header: str | None) -> str | None:
-    """The trace id of a `traceparent`, 32 hexadecimal digits; None if there is none."""
-    if header is None or len(header) < LENGTH:
+def trace_id(header: str) -> str | None:
+    """The trace id of a `traceparent`, 32 hexadecimal digits; None if it is not right."""
+    if len(header) < LENGTH:
         return None
     match = _FORM.fullmatch(header)
     if match is None or (match[1] == "00" and len(header) != LENGTH):

@@ -20,7 +20,6 @@ def test_a_traceparent(header):
 @pytest.mark.parametrize(
     "header",
     [
-        None,
         "",
         GOOD[:-1],
         f"{GOOD}-more",
