@@ -15,6 +15,7 @@ from mlflow_grpc.config import Configuration
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
+from mlflow_grpc.engine.concurrency import looks
 from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.engine.loading import Loaded
 from mlflow_grpc.engine.turns import Turns
@@ -236,7 +237,15 @@ class Server:
 
     async def watch(self) -> None:
         """Looks for what hangs, in models and on its way in, and for what models did to the log; until cancelled."""
-        await asyncio.gather(self._watch_threads(), self._calls.watch_arrivals(self._settings.timeout_s))
+        await asyncio.gather(
+            self._watch_threads(), self._watch_loop(), self._calls.watch_arrivals(self._settings.timeout_s)
+        )
+
+    async def _watch_loop(self) -> None:
+        """Has models run fewer calls at a time while those keep the event loop from its work."""
+        async for look in looks():
+            for entry in self.catalog.entries:
+                entry.engine.adapt(look)
 
     async def _watch_threads(self) -> None:
         """Says NOT_SERVING of models whose threads are all held by hung calls, and of the server if all are so."""

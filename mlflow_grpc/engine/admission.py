@@ -71,7 +71,7 @@ class Admission:
         self._at_once = at_once
         self._timeout_s = timeout_s
         self._clock = clock
-        self._throughput = Throughput()
+        self.throughput = Throughput()
         self._changed = 0.0  # When a call last came in or left.
         self._in_line: deque[tuple[asyncio.Future[None], int]] = deque()  # Of streams, for room.
         self._empty = asyncio.Event()
@@ -120,7 +120,7 @@ class Admission:
             )
 
     def _check_wait(self, time_remaining_s: float | None) -> None:
-        wait_s = self._throughput.wait_s(self.present + 1)
+        wait_s = self.throughput.wait_s(self.present + 1)
         limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
         if wait_s is not None and wait_s > limit_s:
             raise Overloaded(
@@ -152,7 +152,7 @@ class Admission:
             self._empty.clear()
         now = self._clock()
         if self.in_flight > self._at_once:
-            self._throughput.passed(now - self._changed, self.in_flight)
+            self.throughput.passed(now - self._changed, self.in_flight)
         self._changed = now
         self.in_flight += 1
         self._bytes += size
@@ -167,7 +167,7 @@ class Admission:
         """
         now = self._clock()
         if self.in_flight > self._at_once:
-            self._throughput.passed(now - self._changed, self.in_flight, answered=answered)
+            self.throughput.passed(now - self._changed, self.in_flight, answered=answered)
         self._changed = now
         self._bytes -= size
         self.in_flight -= 1
@@ -260,7 +260,7 @@ class Admission:
     def _pause_s(self) -> float:
         """After how long half of the calls will have left; spread, so that not all come again at once."""
         silent_s = self._clock() - self._changed
-        half_s = max((self._throughput.wait_s(self.in_flight) or 0.0) / 2, silent_s / 2, LEAST_PAUSE_S)
+        half_s = max((self.throughput.wait_s(self.in_flight) or 0.0) / 2, silent_s / 2, LEAST_PAUSE_S)
         return min(half_s, MOST_PAUSE_S) * _spread()
 
 

@@ -168,7 +168,7 @@ class Batcher:
             # The event loop was busy all the while: calls that came have not got here yet.
             self._last_came = now
         self._due = float("inf")
-        while self._waiting and len(self._tasks) < self._threads.size:
+        while self._waiting and len(self._tasks) < self._threads.concurrency:
             if (wait_s := self._wait_s(now)) > 0:
                 self._scheduled = loop.call_later(wait_s, self._look)
                 self._due = now + wait_s

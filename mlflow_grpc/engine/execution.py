@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mlflow_grpc.engine.admission import Admission
 from mlflow_grpc.engine.batching import Batcher
+from mlflow_grpc.engine.concurrency import Look
 from mlflow_grpc.engine.parts import Parts
 from mlflow_grpc.engine.progress import Usage
 from mlflow_grpc.engine.requests import Hosted, Plain, RecordRequest, Request, RowsRequest, TellIgnored, TextRequest
@@ -83,6 +84,7 @@ class Engine:
             self.threads.context = context
         self._hosted = Hosted(model, codec, plain, self._shows_exceptions)
         if plain is not None and plain.runner is not None:
+            self.admission.throughput.is_batched = True
             self._batcher = Batcher(
                 self.threads,
                 plain.runner,
@@ -119,6 +121,15 @@ class Engine:
             self.admission.check()
             raise NotReady("The model is still being loaded.")
         return self._hosted
+
+    def adapt(self, look: Look) -> None:
+        """Runs fewer calls at a time while they keep the event loop from its work.
+
+        Args:
+            look: What was seen of the event loop.
+
+        """
+        self.threads.adapt(look, calls=self.admission.in_flight)
 
     async def predict(self, request: Request, *, time_remaining_s: float | None, usage: Usage | None = None) -> Any:
         """Answers one request.

@@ -18,6 +18,7 @@ from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from mlflow_grpc.engine.concurrency import Concurrency, Look
 from mlflow_grpc.errors import NotReady
 from mlflow_grpc.own_loggers import get_logger
 
@@ -80,7 +81,7 @@ class ModelThreads:
         """Args:
         size: How many functions may run at once.
         """
-        self.size = size
+        self._concurrency = Concurrency(size)
         self.context = contextvars.Context()
         """Functions run in copies of it, as with `asyncio.to_thread` they run in copies of the caller's."""
         self._limit = size * (1 + REPLACEMENTS_PER_THREAD)
@@ -93,6 +94,7 @@ class ModelThreads:
         self._abandoned = 0  # Pending jobs whose callers have gone.
         self._left = 0  # Threads that run a job whose caller has gone.
         self._usual_s = 0.0  # How long jobs took lately.
+        self._usual_cpu_s = 0.0  # And for how long of that they computed.
         self._closed = False
 
     async def run(self, function: Callable[[], T], *, deadline: float) -> T:
@@ -129,6 +131,26 @@ class ModelThreads:
         """Whether calls without a caller hold every thread that there may be, so that none can run."""
         with self._lock:
             return self._left >= self._limit
+
+    @property
+    def concurrency(self) -> int:
+        """How many functions run at a time."""
+        return self._concurrency.limit
+
+    def adapt(self, look: Look, *, calls: int) -> None:
+        """Runs fewer functions at a time, or more again; see `mlflow_grpc.engine.concurrency`.
+
+        Args:
+            look: What was seen of the event loop.
+            calls: How many calls are in, waiting or running.
+
+        """
+        with self._lock:
+            before = self._concurrency.limit
+            share = self._busy * self._usual_cpu_s / self._usual_s if self._usual_s else 0.0
+            self._concurrency.update(look, calls=calls, model_share=share)
+            for _ in range(min(self._pending, self._concurrency.limit - before)):
+                self._start_thread_if_allowed()
 
     @property
     def usual_s(self) -> float:
@@ -198,7 +220,7 @@ class ModelThreads:
         self._abandoned = 0
 
     def _start_thread_if_allowed(self) -> None:
-        if self._threads - self._left < self.size and self._threads < self._limit:
+        if self._threads - self._left < self._concurrency.limit and self._threads < self._limit:
             thread = threading.Thread(target=self._work, name=f"model-{self._threads + 1}", daemon=True)
             try:
                 thread.start()
@@ -211,7 +233,7 @@ class ModelThreads:
         """The next job to run; None if the thread is to end."""
         while True:
             with self._lock:
-                if self._closed or self._threads - self._left > self.size:
+                if self._closed or self._threads - self._left > self._concurrency.limit:
                     self._threads -= 1
                     return None
             job = self._jobs.get()
@@ -227,20 +249,23 @@ class ModelThreads:
                     self._busy += 1
                     return job
                 self._usual_s *= FORGET_ON_REFUSAL
+                self._usual_cpu_s *= FORGET_ON_REFUSAL
             _tell(job, None, TimeoutError())
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
             result, error = None, None
-            started = time.monotonic()
+            started, cpu_started = time.monotonic(), time.thread_time()
             try:
                 result = self.context.copy().run(job.function) if job.function is not None else None
             except BaseException as raised:  # noqa: BLE001 - it is handed to the caller
                 error = _carriable(raised)
             # Once nobody waits for it a call tells nothing of how long those take that are waited for.
             took_s = min(time.monotonic(), job.left_at) - started
+            cpu_s = min(time.thread_time() - cpu_started, took_s)
             with self._lock:
                 self._usual_s += LEARN * (took_s - self._usual_s)
+                self._usual_cpu_s += LEARN * (cpu_s - self._usual_cpu_s)
                 self._busy -= 1
                 if job.state is _State.LEFT:
                     self._left -= 1

@@ -3,8 +3,8 @@
 Rule of this module: it is told what happens and when, and keeps no clock.
 
 Only the time counts in which more calls are in than run at once: of a model that is not busy, the rate says how often
-it is called and not how fast it is. And a rate that was seen with a short queue says little of a long one: a model that
-predicts waiting calls together gets faster with more of them.
+it is called and not how fast it is. A model that predicts waiting calls together gets faster with more of them: its
+rate with a short queue says little of a long one.
 """
 
 MEMORY_S = 2.0
@@ -14,13 +14,15 @@ MIN_ANSWERS = 16
 """With fewer answers in memory the rate is not known."""
 
 MAX_GROWTH = 2.0
-"""How many times as long a queue may be as those that the rate was seen with."""
+"""How many times as long a queue may be as those that the rate was seen with, if the model predicts calls together."""
 
 
 class Throughput:
     """The rate at which waiting calls are answered, lately."""
 
     def __init__(self) -> None:
+        self.is_batched = False
+        """Whether the model predicts waiting calls together."""
         self._answers = 0.0
         self._busy_s = 0.0
         self._waiting_s = 0.0  # The sum of the times that calls have been in.
@@ -41,6 +43,8 @@ class Throughput:
 
     def wait_s(self, calls: int) -> float | None:
         """How long so many calls take, in seconds; None if it is not known."""
-        if self._answers < MIN_ANSWERS or calls * self._busy_s > MAX_GROWTH * self._waiting_s:
+        if self._answers < MIN_ANSWERS:
+            return None
+        if self.is_batched and calls * self._busy_s > MAX_GROWTH * self._waiting_s:
             return None
         return calls * self._busy_s / self._answers

@@ -26,6 +26,11 @@ mlflow.models.set_model(Slow())
 """
 
 
+HOLDING = SLOW.replace("import time\n", "import time\n\nSTEPS = 200_000\n").replace(
+    "time.sleep(0.02)", "sum(number % 7 for number in range(STEPS))"
+)
+
+
 @pytest.fixture(autouse=True)
 def even_load() -> Iterator[None]:
     """Keeps the load even: a full collection through all that the tests import stops it for a third of a second, and
@@ -52,8 +57,17 @@ def identity(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def slow(tmp_path_factory):
-    """A model that takes 20 ms."""
-    directory: Path = tmp_path_factory.mktemp("slow")
-    (directory / "code.py").write_text(SLOW)
+    """A model that takes 20 ms, in which others may run."""
+    return saved(tmp_path_factory.mktemp("slow"), SLOW)
+
+
+@pytest.fixture(scope="session")
+def holding(tmp_path_factory):
+    """A model that takes 20 ms, in which it computes in Python, as fast as the interpreter lets it."""
+    return saved(tmp_path_factory.mktemp("holding"), HOLDING)
+
+
+def saved(directory: Path, code: str) -> Path:
+    (directory / "code.py").write_text(code)
     mlflow.pyfunc.save_model(directory / "model", python_model=directory / "code.py", pip_requirements=[])
     return directory / "model"

@@ -146,11 +146,22 @@ def test_nobody_is_refused_for_time_while_calls_do_not_wait():
 
 
 def test_a_short_queue_says_nothing_of_a_long_one():
-    """A burst upon a model that was hardly busy is let in, since one that predicts calls together may manage it."""
+    """A burst upon a model that was hardly busy is let in if it predicts calls together, and may manage it."""
     admission = busy(seconds_a_call=0.1, waiting=5, clock=Clock())
+    admission.throughput.is_batched = True
     with pytest.raises(Overloaded):
         admission.arrive(lambda: 0.2)
     for _ in range(100):
+        admission.arrive(lambda: 1.1)
+
+
+def test_a_burst_upon_a_model_that_takes_one_call_after_the_other():
+    """No more are let in than it answers in time."""
+    admission = busy(seconds_a_call=0.1, waiting=5, clock=Clock())
+    for _ in range(5):
+        admission.arrive(lambda: 1.1)
+        admission.enter(0)
+    with pytest.raises(Overloaded):
         admission.arrive(lambda: 1.1)
 
 

@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 
+from mlflow_grpc.engine.concurrency import Look
 from mlflow_grpc.engine.threads import LEARN, MOST_ABANDONED, REPLACEMENTS_PER_THREAD, ModelThreads
 from mlflow_grpc.errors import NotReady
 
@@ -159,7 +160,7 @@ def test_hung_functions_give_up_their_places():
             gate.go.set()
         await until(lambda: threads._left == 0)
         await asyncio.gather(*(threads.run(int, deadline=soon()) for _ in range(20)))
-        await until(lambda: threads._threads <= threads.size)
+        await until(lambda: threads._threads <= threads.concurrency)
 
     asyncio.run(check())
 
@@ -374,5 +375,32 @@ def test_a_call_that_was_left_does_not_count_for_how_long_calls_take():
         gate.set()
         await until(lambda: not pool._busy)
         assert 0 < pool.usual_s <= LEARN * (left - began)
+
+    asyncio.run(check())
+
+
+def test_fewer_functions_run_at_a_time_when_the_limit_falls():
+    """Those that run go on; when the limit rises, those that wait begin at once."""
+
+    async def check():
+        threads, gates = ModelThreads(2), [Gate() for _ in range(4)]
+        tasks = [asyncio.create_task(threads.run(gate, deadline=soon())) for gate in gates]
+        await asyncio.gather(gates[0].until_entered(), gates[1].until_entered())
+        threads._usual_s = threads._usual_cpu_s = 0.1
+        threads.adapt(Look(at=100.0, wait_s=1.0), calls=4)
+        assert threads.concurrency == 1
+        gates[0].go.set()
+        await tasks[0]
+        await until(lambda: threads._threads == 1)
+        assert not gates[2].entered.is_set()
+        gates[1].go.set()
+        await gates[2].until_entered()
+        assert not gates[3].entered.is_set()
+        threads.adapt(Look(at=200.0, wait_s=0.0), calls=4)
+        assert threads.concurrency == 2
+        await gates[3].until_entered()
+        for gate in gates:
+            gate.go.set()
+        assert await asyncio.gather(*tasks) == ["done"] * 4
 
     asyncio.run(check())
