@@ -1,10 +1,11 @@
 """N processes that share one port, and the process that looks after them.
 
-Rule of this module: the supervisor serves nothing and imports neither grpc (a server does not survive a
-fork, and its threads would be in the way) nor MLflow. Each worker is spawned, loads the model and
-listens on the same port by SO_REUSEPORT; the kernel deals out the connections.
+Rule of this module: the supervisor serves nothing and does not import grpc (a server does not survive a fork, and its
+threads would be in the way). It imports MLflow, and workers are forked from it: they share that memory. Each worker
+loads the model and listens on the same port by SO_REUSEPORT; the kernel deals out the connections.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,17 +15,16 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NoReturn
 
 from mlflow_grpc import logs
 from mlflow_grpc.addresses import addresses_of
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import AddressUnavailable, StartError
+from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, demote_warnings, end_process, ending_signals, in_daemon_thread
+from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process, ending_signals, in_daemon_thread
 from mlflow_grpc.settings import Settings, spelling
 
 logger = get_logger(__name__)
@@ -47,13 +47,22 @@ LOADED, OPEN, OPENED, FAILED = "loaded", "open", "opened", "failed"
 @dataclass
 class _Worker:
     number: int
-    process: BaseProcess
+    process: Fork
     pipe: Connection
     loaded: bool = False
     taking_since: float | None = None  # When it began to take calls.
     silent: bool = False  # It has closed its end of the pipe.
     reason: str = ""
     exit_code: int = 0
+
+
+class _InChild(BaseException):
+    """Raised in a forked process, so that it leaves what the supervisor is doing."""
+
+    def __init__(self, number: int, pipe: Connection) -> None:
+        super().__init__()
+        self.number = number
+        self.pipe = pipe
 
 
 def supervise(settings: Settings, configuration: Configuration) -> int:
@@ -66,7 +75,12 @@ def supervise(settings: Settings, configuration: Configuration) -> int:
         StartError: A worker could not start; the others are stopped.
 
     """
-    return _Supervisor(settings, configuration).run()
+    supervisor = _Supervisor(settings, configuration)
+    try:
+        return supervisor.run()
+    except _InChild as in_child:
+        child = in_child
+    return supervisor.work(child.number, child.pipe)
 
 
 class _Supervisor:
@@ -77,53 +91,72 @@ class _Supervisor:
         self._count = settings.workers
         self._reserved, port = _reserve(settings)
         self._settings = settings.model_copy(update={"port": port})
-        self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
         self._pauses: dict[int, float] = {}
         self._due: dict[int, float] = {}
         self._opened = self._announced = False
+        self._is_supervisor = True
+        self._awaited = (*ending_signals(), signal.SIGCHLD)
+        self._ours, self._lifeline = socket.socketpair()  # Workers have the second one, which ends with this process.
         self._wakeup, self._signalled = socket.socketpair()
         self._wakeup.setblocking(False)
         self._signalled.setblocking(False)
 
     def run(self) -> int:
-        awaited = (*ending_signals(), signal.SIGCHLD)
-        previous = {number: signal.signal(number, lambda *_: None) for number in awaited}
+        previous = {number: signal.signal(number, lambda *_: None) for number in self._awaited}
         previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
         try:
+            _import_libraries(self._configuration)
             for number in range(self._count):
                 self._start(number)
             while (first := self._turn()) is None:
                 pass
             second = self._end_all(first)
             return 128 + second if second else 0
+        except _InChild:
+            self._is_supervisor = False
+            raise
         except StartError:
             self._end_all(signal.SIGINT)
             raise
         finally:
-            self._kill_all()
-            signal.set_wakeup_fd(previous_fd)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            self._reserved.close()
+            if self._is_supervisor:
+                self._kill_all()
+                signal.set_wakeup_fd(previous_fd)
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
+                self._reserved.close()
 
     def _start(self, number: int) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_work,
-            args=(self._settings, self._configuration, number, theirs, self._opened),
-            name=f"worker-{number}",
-        )
-        # It is to ignore them, once it gets there; until then they wait.
-        resource_tracker.ensure_running()  # It unblocks them when it is started.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)
+        ours, theirs = multiprocessing.Pipe()
         try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)
+            process = Fork.start((*self._awaited, *SENT_TO_ALL))
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if process is None:
+            ours.close()
+            raise _InChild(number, theirs)
         theirs.close()
         self._workers[number] = _Worker(number, process, ours)
         logger.info("worker %d started, pid %d", number, process.pid)
+
+    def work(self, number: int, pipe: Connection) -> NoReturn:
+        """Lets go of all that is the supervisor's, in a forked process, and is a worker until it ends."""
+        signal.set_wakeup_fd(-1)
+        for awaited in self._awaited:
+            signal.signal(awaited, signal.SIG_DFL)
+        for ignored in SENT_TO_ALL:
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*self._awaited, *SENT_TO_ALL})
+        for held in (self._reserved, self._ours, self._wakeup, self._signalled):
+            held.close()
+        for worker in self._workers.values():
+            worker.pipe.close()
+        leave_stdin()
+        seed_again()
+        _work(self._settings, self._configuration, number, pipe, self._lifeline, replaces=self._opened)
 
     def _turn(self) -> int | None:
         """Waits for something to happen and handles it; gives the number of a signal that is to end the server.
@@ -228,7 +261,7 @@ class _Supervisor:
         logger.info("draining %d workers", len(self._workers))
         has_lame_duck = first == signal.SIGTERM
         for process in [worker.process for worker in self._workers.values()]:
-            if process.pid is not None and process.exitcode is None:
+            if process.exitcode is None:
                 os.kill(process.pid, signal.SIGTERM if has_lame_duck else END_WITHOUT_LAME_DUCK)
         limit_s = self._settings.drain_timeout_s + KILL_AFTER_S
         deadline = time.monotonic() + limit_s + (self._settings.lame_duck_s if has_lame_duck else 0)
@@ -281,12 +314,27 @@ def _address(settings: Settings) -> Any:
         raise StartError(f"{settings.source('host')} {settings.host}: no such host ({error.strerror})") from error
 
 
-def _work(settings: Settings, configuration: Configuration, number: int, pipe: Connection, replaces: bool) -> None:
+def _import_libraries(configuration: Configuration) -> None:
+    """Imports what all workers need, once, where that memory can be shared: macOS forbids a fork after such imports."""
+    from mlflow_grpc.engine import loading
+
+    if sys.platform != "darwin":
+        with suppress(ImportError):  # It shows again in the workers, which say so.
+            loading.import_libraries(configuration.models)
+        gc.collect()
+        gc.freeze()
+
+
+def _work(
+    settings: Settings,
+    configuration: Configuration,
+    number: int,
+    pipe: Connection,
+    lifeline: socket.socket,
+    *,
+    replaces: bool,
+) -> NoReturn:
     """The life of one worker, in a process of its own."""
-    for ignored in SENT_TO_ALL:
-        signal.signal(ignored, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)
-    demote_warnings()
     logs.configure(
         settings.log_format,
         settings.log_level,
@@ -294,7 +342,7 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
         worker=number,
         extra=configuration.logging,
     )
-    threading.Thread(target=_end_with_supervisor, name="watch-supervisor", daemon=True).start()
+    threading.Thread(target=_end_with_supervisor, args=(lifeline,), name="watch-supervisor", daemon=True).start()
     # Imported here: the supervisor, which imports this module, must not import grpc.
     from mlflow_grpc import lifecycle, runner
 
@@ -315,10 +363,8 @@ def _work(settings: Settings, configuration: Configuration, number: int, pipe: C
     end_process(code)
 
 
-def _end_with_supervisor() -> None:
+def _end_with_supervisor(lifeline: socket.socket) -> None:
     """Ends this process, at whatever it is, when the supervisor has gone."""
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        wait([supervisor.sentinel])
-        logger.error("the supervisor has gone")
-        os.kill(os.getpid(), signal.SIGTERM)
+    wait([lifeline])
+    logger.error("the supervisor has gone")
+    os.kill(os.getpid(), signal.SIGTERM)

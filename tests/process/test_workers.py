@@ -158,14 +158,16 @@ def test_a_signal_to_all_while_workers_start(start, tmp_path):
     """Ctrl-C reaches workers that are not yet so far as to ignore it: the exit code is 0, and they say nothing of it."""
     os.mkfifo(tmp_path / "never")
     (tmp_path / "sitecustomize.py").write_text(
-        "import pathlib, sys\n"
-        "if '--multiprocessing-fork' in sys.orig_argv:\n"
+        "import os, pathlib\n"
+        "def wait():\n"
         "    print('starting now\\n', end='', flush=True)\n"
         "    pathlib.Path(__file__).with_name('never').read_text()\n"
+        "os.register_at_fork(after_in_child=wait)\n"
     )
     paths = (str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")]))
     process = start("-w", "2", env={"PYTHONPATH": os.pathsep.join(paths)})
     process.wait_for("starting now", times=2)
+    process.wait_for(r"worker \d+ started", times=2)
     for pid in (*pids(process), process.popen.pid):
         status = Path(f"/proc/{pid}/status").read_text()
         held = re.search(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)

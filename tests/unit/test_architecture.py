@@ -40,6 +40,7 @@ BESIDE = {
     "misspellings",
     "distribution",
     "errors",
+    "forks",
     "naming",
     "settings",
     "logs",

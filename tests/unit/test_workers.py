@@ -30,7 +30,13 @@ def bury():
         return round(due - time.monotonic())
 
     yield end
-    for each in (supervisor._reserved, supervisor._wakeup, supervisor._signalled):
+    for each in (
+        supervisor._reserved,
+        supervisor._ours,
+        supervisor._lifeline,
+        supervisor._wakeup,
+        supervisor._signalled,
+    ):
         each.close()
 
 

@@ -1,0 +1,62 @@
+"""forks.py: child processes that start as copies of this one."""
+
+import os
+import signal
+
+import numpy as np
+
+from mlflow_grpc.forks import Fork, seed_again
+
+
+def child(act, held_back=()):
+    """A child that acts, and its exit code is what that comes to."""
+    process = Fork.start(held_back)
+    if process is None:
+        code = 99
+        try:
+            code = act()
+        finally:
+            os._exit(code)
+    return process
+
+
+def test_its_exit_code_is_known():
+    """A signal that ends it has a minus."""
+    ended = child(lambda: 7)
+    ended.join()
+    assert ended.exitcode == 7
+    held, release = os.pipe()
+    waiting = child(lambda: os.read(held, 1)[0])
+    assert waiting.exitcode is None
+    waiting.kill()
+    waiting.join()
+    waiting.kill()
+    assert waiting.exitcode == -signal.SIGKILL
+    for end in (held, release):
+        os.close(end)
+
+
+def test_signals_wait_until_the_child_takes_them():
+    """And the parent's are as before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    held = child(lambda: int(signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())), [signal.SIGUSR1])
+    held.join()
+    assert held.exitcode == 1
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_each_child_draws_other_numbers():
+    """Of numpy, whose generator is copied with the process."""
+    drawn = []
+    for _ in range(2):
+        reader, writer = os.pipe()
+
+        def draw(writer=writer):
+            seed_again()
+            return 0 if os.write(writer, np.random.bytes(8)) == 8 else 1
+
+        child(draw).join()
+        drawn.append(os.read(reader, 8))
+        for end in (reader, writer):
+            os.close(end)
+    assert drawn[0] != drawn[1]
