@@ -108,7 +108,8 @@ class _Supervisor:
         try:
             _import_libraries(self._configuration)
             for number in range(self._count):
-                self._start(number)
+                if not wait([self._wakeup], 0):  # A signal may have come meanwhile.
+                    self._start(number)
             while (first := self._turn()) is None:
                 pass
             second = self._end_all(first)
