@@ -107,11 +107,11 @@ class _Supervisor:
         previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
         try:
             _import_libraries(self._configuration)
-            for number in range(self._count):
-                if not wait([self._wakeup], 0):  # A signal may have come meanwhile.
-                    self._start(number)
-            while (first := self._turn()) is None:
-                pass
+            first = self._signal_so_far()
+            for number in range(self._count if first is None else 0):
+                self._start(number)
+            while first is None:
+                first = self._turn()
             second = self._end_all(first)
             return 128 + second if second else 0
         except _InChild:
@@ -158,6 +158,13 @@ class _Supervisor:
         leave_stdin()
         seed_again()
         _work(self._settings, self._configuration, number, pipe, self._lifeline, replaces=self._opened)
+
+    def _signal_so_far(self) -> int | None:
+        """The number of a signal that is to end the server, if one has come."""
+        while wait([self._wakeup], 0):
+            if (number := self._wakeup.recv(1)[0]) != signal.SIGCHLD:  # Of what libraries run while they are imported.
+                return number
+        return None
 
     def _turn(self) -> int | None:
         """Waits for something to happen and handles it; gives the number of a signal that is to end the server.
