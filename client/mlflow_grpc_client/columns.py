@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from mlflow_grpc_client import moments, tensors, typed_reader, typed_writer
 from mlflow_grpc_client.contract import NULLS_NUMBER, Field, Form, Kind, Record
 from mlflow_grpc_client.payloads import kind_of, library
-from mlflow_grpc_client.typed_writer import MissingFields, holds_no_nan, is_missing, known_field
+from mlflow_grpc_client.typed_writer import FILLERS, MissingFields, holds_no_nan, is_missing, known_field
 
 _FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE})
 _NUMBERS = frozenset({Kind.BOOLEAN, Kind.INTEGER, *_FLOATS})
@@ -279,16 +279,13 @@ def _put_array(message: Any, each: Field, array: Any, nulls: str | None) -> None
     tensors.extend(message, each.name, each.type, array, each.label, typed_writer.scalar)
 
 
-_FILLERS = {Kind.BOOLEAN: False, Kind.INTEGER: 0, Kind.FLOAT: 0.0, Kind.DOUBLE: 0.0, Kind.TEXT: "", Kind.BYTES: b""}
-
-
 def _put_around(field: Any, each: Field, values: Any, missing: frozenset[int]) -> None:
     """Writes values, with fillers for those that are missing."""
     kind, is_message = each.type, each.type.record is not None or each.type.kind in (Kind.MOMENT, Kind.JSON)
-    if kind.kind in _FILLERS:
+    if kind.kind in FILLERS:
         filled = list(values)
         for place in missing:
-            filled[place] = _FILLERS[kind.kind]
+            filled[place] = FILLERS[kind.kind]
         typed_writer.extend(field, kind, filled, each.label)
         return
     for place, value in enumerate(values):

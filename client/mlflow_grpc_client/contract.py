@@ -26,6 +26,8 @@ EXTRA_NUMBER = 1002
 ERROR_MESSAGE = "model_grpc_service.error"
 NULLS_NUMBER = 100_000
 """Of the field for the places of the rows in which a column has no value: so much above the column's own."""
+NULL_ITEMS_NUMBER = 200_000
+"""Of the field for the places in a list, or the keys of a map, with a null: so much above that of the list or map."""
 
 
 class Kind(Enum):
@@ -117,6 +119,8 @@ class Field:
     """Whether one that is left out is another thing than an empty one."""
     null: str = ""
     """The field that is true where there is no value, of a list or map that would be empty without it."""
+    null_items: str = ""
+    """The field with the places or keys of the nulls within a list or map; empty if there is no room for any."""
 
     @property
     def label(self) -> str:
@@ -336,7 +340,9 @@ class _Reader:
         word = self._names.get(f"{self._columns.get(holder.full_name, holder.full_name)}.{each.name}", each.name)
         beside = holder.fields_by_number.get(NULLS_NUMBER + each.number)
         null = beside.name if beside is not None and not _is_repeated(beside) else ""
-        return Field(each.name, word, each.number, self._type(value), form, each.has_presence, null)
+        within = holder.fields_by_number.get(NULL_ITEMS_NUMBER + each.number)
+        null_items = within.name if within is not None and form is not Form.ONE else ""
+        return Field(each.name, word, each.number, self._type(value), form, each.has_presence, null, null_items)
 
     def _type(self, each: FieldDescriptor) -> Type:
         if each.type in _INTEGERS:

@@ -29,8 +29,13 @@ def read(message: Any, each: Field) -> Any:
     if each.form is Form.ONE:
         return read_value(value, each.type)
     if each.form is Form.MAP:
-        return {key: read_value(value[key], each.type) for key in value}
-    return read_values(value, each.type)
+        values = {key: read_value(value[key], each.type) for key in value}
+        return {**values, **dict.fromkeys(getattr(message, each.null_items))} if each.null_items else values
+    items = read_values(value, each.type)
+    for place in getattr(message, each.null_items) if each.null_items else ():
+        if place < len(items):
+            items[place] = None
+    return items
 
 
 def read_values(values: Any, kind: Type) -> list[Any]:

@@ -25,6 +25,11 @@ _READY = {Kind.DOUBLE: float, Kind.BOOLEAN: bool, Kind.INTEGER: int}
 _IN_PLACE = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE, Kind.TEXT, Kind.BYTES, Kind.WORD})
 
 
+FILLERS = {Kind.BOOLEAN: False, Kind.INTEGER: 0, Kind.FLOAT: 0.0, Kind.DOUBLE: 0.0, Kind.TEXT: "", Kind.BYTES: b""}
+"""What stands in a field where there is no value."""
+_ITEM_FILLERS = {**FILLERS, Kind.FLOAT: math.nan, Kind.DOUBLE: math.nan, Kind.WORD: 0}
+"""And within a list: for those too who read nothing but the list."""
+
 EXACT = 2**53
 """Whole numbers up to here are the same as a float."""
 
@@ -139,7 +144,8 @@ def put(message: Any, each: Field, value: Any, where: str) -> None:
             part.SetInParent()
             write(part, each.type, value, where)
     elif each.form is Form.LIST:
-        extend(getattr(message, each.name), each.type, _items(value, where), where)
+        nulls = getattr(message, each.null_items) if each.null_items else None
+        extend(getattr(message, each.name), each.type, _items(value, where), where, nulls)
     else:
         if not isinstance(value, Mapping):
             _unfit(where, value, "a dict")
@@ -147,6 +153,9 @@ def put(message: Any, each: Field, value: Any, where: str) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 _unfit(f"{where}: the key {key!r}", key, "a text")
+            if each.null_items and is_missing(item):
+                getattr(message, each.null_items).append(key)
+                continue
             _check_null(item, each.type, f"{where}.{key}")
             if each.type.kind in _IN_PLACE:
                 entries[key] = scalar(item, each.type, f"{where}.{key}")
@@ -154,19 +163,42 @@ def put(message: Any, each: Field, value: Any, where: str) -> None:
                 write(entries[key], each.type, item, f"{where}.{key}")
 
 
-def extend(field: Any, kind: Type, items: Any, where: str) -> None:
-    """Writes values into a repeated field."""
+def extend(field: Any, kind: Type, items: Any, where: str, nulls: Any = None) -> None:
+    """Writes values into a repeated field, and into another one, if there is one, the places of those that are none."""
     types = set(map(type, items))
     if kind.kind in _READY and types <= {_READY[kind.kind]} and not _is_beyond(items, kind):
         field.extend(items)
     elif kind.kind is Kind.TEXT and types == {str} and _extends(field, items):
         return
+    elif nulls is not None and any(map(_can_be_missing, types)):
+        _extend_around(field, kind, items, where, nulls)
     elif kind.kind in _IN_PLACE:
         field.extend([_item(item, kind, f"{where}[{place}]") for place, item in enumerate(items)])
     else:
         for place, item in enumerate(items):
             _check_null(item, kind, f"{where}[{place}]")
             write(field.add(), kind, item, f"{where}[{place}]")
+
+
+def _can_be_missing(kind: type) -> bool:
+    """Whether a value of a type may be none; see `is_missing`."""
+    none = library("pandas", "NA")
+    is_moment = issubclass(kind, (dt.datetime, library("numpy", "datetime64")))
+    return kind is type(None) or is_moment or (not isinstance(none, tuple) and kind is type(none))
+
+
+def _extend_around(field: Any, kind: Type, items: Any, where: str, nulls: Any) -> None:
+    """Writes values, and where one is missing its place into `nulls`."""
+    for place, item in enumerate(items):
+        is_null = is_missing(item)
+        if is_null:
+            nulls.append(place)
+        if kind.kind in _IN_PLACE:
+            field.append(_ITEM_FILLERS[kind.kind] if is_null else scalar(item, kind, f"{where}[{place}]"))
+        else:
+            made = field.add()
+            if not is_null:
+                write(made, kind, item, f"{where}[{place}]")
 
 
 def _extends(field: Any, items: Any) -> bool:

@@ -18,6 +18,9 @@ PACKAGE = "model_grpc_service"
 NULLS_NUMBER = MOST + 1
 """What is added to the number of a column for that of the field with its nulls."""
 
+NULL_ITEMS_NUMBER = 2 * NULLS_NUMBER
+"""And for that of the field which tells the nulls within a list or map: no column and no other such field has it."""
+
 Proto = FieldDescriptorProto
 
 
@@ -85,6 +88,37 @@ def add_nulls(
                 f"True if there is no {slot.name}: it is not an empty one then."
             )
     return slots
+
+
+def add_null_items(
+    descriptor: DescriptorProto,
+    slot: Slot,
+    names: Callable[[str, str], str],
+    comments: dict[tuple[str, str], str],
+) -> Slot:
+    """Adds a field beside a list or map: which of its values are null.
+
+    Those who do not know the field read the list as before, with something else in these places.
+
+    Args:
+        descriptor: The message.
+        slot: The field of the list or map.
+        names: Gives the name of such a field, for the name of the list or map and which of the two it is.
+        comments: Of all fields, by the names of their messages and their own.
+
+    Returns:
+        The slot, which knows of the field.
+
+    """
+    made = names(slot.name, slot.form)
+    kind = Proto.TYPE_STRING if slot.form == "map" else Proto.TYPE_UINT64
+    add_field(descriptor, made, NULL_ITEMS_NUMBER + slot.number, Plain(kind), "list")
+    comments[descriptor.name, made] = (
+        f"The keys in {slot.name} whose value is null: they may be left out there, and what they have is of no meaning."
+        if slot.form == "map"
+        else f"The places in {slot.name}, counted from 0, with a null: what stands there is of no meaning."
+    )
+    return replace(slot, null_items=made)
 
 
 def _set_type(made: FieldDescriptorProto, shape: Shape) -> None:

@@ -209,9 +209,9 @@ def _schema(kind: Type) -> dict[str, Any]:
         case Enumeration():
             return {"type": "string", "enum": list(kind.values)}
         case ListOf():
-            return {"type": "array", "items": _nullable(_schema(kind.items), kind.nullable)}
+            return {"type": "array", "items": _nullable(_schema(kind.items), kind.nullable or kind.nulls_beside)}
         case MapOf():
-            values = _nullable(_schema(kind.values), kind.nullable)
+            values = _nullable(_schema(kind.values), kind.nullable or kind.nulls_beside)
             return {"type": "object", "additionalProperties": values}
         case Union():
             return {"anyOf": [_schema(each) for each in kind.alternatives]}

@@ -22,7 +22,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from mlflow_grpc.contract.comments import words_of
-from mlflow_grpc.contract.fields import NULLS_NUMBER, PACKAGE, add_field, add_nulls
+from mlflow_grpc.contract.fields import NULLS_NUMBER, PACKAGE, add_field, add_null_items, add_nulls
 from mlflow_grpc.contract.lock import PARAMS, PARAMS_NUMBER, ModelLock
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, Scope, word_name
 from mlflow_grpc.contract.numbering import Book, Reserved, chunks_of, distinct, keys_of, keys_of_types, word_of
@@ -58,6 +58,7 @@ from mlflow_grpc.contract.types import (
     Tensor,
     Type,
     Union,
+    with_nulls_beside,
 )
 
 FILE = "model_service.proto"
@@ -128,7 +129,7 @@ class FileMaker:
         base = reserved.base
         self._given.add(base)
         first_message, first_enum = len(self.file.message_type), len(self.file.enum_type)
-        self._is_answer = False
+        self._is_answer, self._with_nulls_beside = False, with_nulls_beside(contract)
         self._book, self._known, self._words = Book(reserved, self._taken), {}, ModelWords()
         self._book.expect(self._book.locked.input)
         inputs = self._root("input", contract.inputs, "value")
@@ -157,20 +158,9 @@ class FileMaker:
             self.comments[rows.name, params_field] = self.comments[inputs.name, params_field]
         batch = Batch(rows, answers) if rows is not None and answers is not None else None
         made = [*self.file.message_type[first_message:], *self.file.enum_type[first_enum:]]
-        digest = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in made)).hexdigest()[:16]
+        sha = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in made)).hexdigest()[:16]
         made_of_model = ModelMessages(
-            base,
-            inputs,
-            outputs,
-            params,
-            params_field,
-            error_field,
-            batch,
-            streams,
-            chunk,
-            refused,
-            self._words,
-            digest,
+            base, inputs, outputs, params, params_field, error_field, batch, streams, chunk, refused, self._words, sha
         )
         self.locks[name] = self.locks[name].model_copy(update={"rpcs": tuple(map(str, made_of_model.rpcs))})
         return made_of_model
@@ -253,6 +243,9 @@ class FileMaker:
             self.comments[message.name, name] = words_of(each, name, slots[place].shape)
         if self._is_answer and not record.open:
             slots = add_nulls(descriptor, slots, numbers.nulls_of, self.comments)
+        for place, slot in slots.items():
+            if slot.form != "one" and isinstance(slot.source.type, ListOf | MapOf) and slot.source.type.nulls_beside:
+                slots[place] = add_null_items(descriptor, slot, numbers.null_items_of, self.comments)
         message.slots.extend(slots[place] for place in range(len(keys)))
         return message
 
@@ -301,6 +294,9 @@ class FileMaker:
             else:
                 shape, form = self._formed(kind, name)
             slot = self._add(descriptor, source.name, Slot(inner, source, shape, form))
+            if form != "one" and kind in self._with_nulls_beside:  # Inputs and outputs may share the message.
+                names = self._book.numbers(message).null_items_of
+                slot = add_null_items(descriptor, slot, names, self.comments)
             self._known[key] = Boxed(message, slot)
         found: Boxed = self._known[key]
         return found

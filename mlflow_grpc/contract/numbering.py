@@ -236,12 +236,19 @@ class Numbers:
         for key, each in self._known.items():
             if key != PARAMS:
                 self.nulls_of(each.name)
+                if each.type.startswith(("repeated ", "map<")):
+                    self.null_items_of(each.name, "map" if each.type.startswith("map<") else "list")
         if with_error:
             self.error_field()
 
     def nulls_of(self, name: str) -> str:
         """The name of the field with the nulls of a column."""
         return self._besides(f"{name}_nulls", "nulls")
+
+    def null_items_of(self, name: str, form: str) -> str:
+        """The name of the field with the nulls within a list or map."""
+        word = "null_keys" if form == "map" else "null_items"
+        return self._besides(f"{name}_{word}", word)
 
     def error_field(self) -> str:
         """The name of the field that says why there is no answer."""

@@ -100,6 +100,8 @@ class Slot:
     number: int = 0
     null: str = ""
     """The field that is true where there is no value, of a list or map that would be empty without it."""
+    null_items: str = ""
+    """The field with the places in a list, or the keys of a map, where there is a null; empty if there may be none."""
 
 
 @dataclass(frozen=True)

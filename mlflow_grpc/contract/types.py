@@ -49,7 +49,10 @@ class ListOf:
 
     items: "Type"
     nullable: bool = False
-    """Whether there may be nulls among them."""
+    """Whether there may be nulls among them, as the type says."""
+    nulls_beside: bool = field(default=False, compare=False)
+    """Whether there may be nulls among them although the type says nothing of it, as in MLflow's signatures. It is the
+    same type with and without: what had a message before keeps it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class MapOf:
 
     values: "Type"
     nullable: bool = False
+    nulls_beside: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,24 @@ class Contract:
 
 ANY_CHUNK = Record("chunk", [Field("", AnyValue())], "A part of an answer, as it is in JSON.")
 """Of a model that answers in parts of which nothing is known."""
+
+
+def with_nulls_beside(contract: Contract) -> set[ListOf | MapOf]:
+    """The lists and maps of a contract, at any depth, which may have nulls that their types do not tell."""
+    found: set[ListOf | MapOf] = set()
+    seen: set[int] = set()
+    left: list[Type] = [each for each in (contract.inputs, contract.outputs, contract.params) if each is not None]
+    while left:
+        kind = left.pop()
+        match kind:
+            case ListOf() | MapOf():
+                left.append(kind.items if isinstance(kind, ListOf) else kind.values)
+                if kind.nulls_beside:
+                    found.add(kind)
+            case Record() if id(kind) not in seen:
+                seen.add(id(kind))
+                left.extend(each.type for each in kind.fields)
+    return found
 
 
 def has_tensors(part: Record | Tensor | None) -> bool:

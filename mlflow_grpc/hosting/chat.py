@@ -42,6 +42,8 @@ def completed(contract: Contract, model: PyFuncModel) -> Contract:
     chunk = chunk_class(model)
     if chunk is None:
         return replace(contract, chunks=None if _gives_one_value(contract) else ANY_CHUNK)
+    for record in (contract.inputs, contract.outputs):
+        _without_nulls_beside(record, set())
     chunks = json_schema.record_of(TypeAdapter(chunk).json_schema(), "chunk")
     for record in (contract.outputs, chunks):
         _open(record, set())
@@ -55,6 +57,22 @@ def _gives_one_value(contract: Contract) -> bool:
     """
     outputs = contract.outputs
     return isinstance(outputs, Record) and [(each.name, type(each.type)) for each in outputs.fields] == [("", Scalar)]
+
+
+def _without_nulls_beside(kind: Any, seen: set[int]) -> Any:
+    """A type whose lists and maps have no nulls but those that it tells.
+
+    MLflow's classes for chats take no others, and what an answer has beside its fields stands in `extra`.
+    """
+    match kind:
+        case ListOf():
+            return replace(kind, items=_without_nulls_beside(kind.items, seen), nulls_beside=False)
+        case MapOf():
+            return replace(kind, values=_without_nulls_beside(kind.values, seen), nulls_beside=False)
+        case Record() if id(kind) not in seen:
+            seen.add(id(kind))
+            kind.fields = [replace(each, type=_without_nulls_beside(each.type, seen)) for each in kind.fields]
+    return kind
 
 
 def _open(kind: Type | None, seen: set[int]) -> None:

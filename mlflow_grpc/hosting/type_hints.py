@@ -60,9 +60,11 @@ def _refined(kind: Type, hint: Any) -> Type:
         fields = [_field(each, known[each.name], hint) if each.name in known else each for each in kind.fields]
         return Record(kind.name, fields, kind.description, is_closed=hint.model_config.get("extra") == "forbid")
     if isinstance(kind, ListOf) and get_args(hint):
-        return replace(kind, items=_refined(kind.items, get_args(hint)[0]), nullable=_takes_none(get_args(hint)[0]))
+        item = get_args(hint)[0]
+        return replace(kind, items=_refined(kind.items, item), nullable=_takes_none(item), nulls_beside=False)
     if isinstance(kind, MapOf) and len(get_args(hint)) > 1:
-        return replace(kind, values=_refined(kind.values, get_args(hint)[1]), nullable=_takes_none(get_args(hint)[1]))
+        value = get_args(hint)[1]
+        return replace(kind, values=_refined(kind.values, value), nullable=_takes_none(value), nulls_beside=False)
     return kind
 
 

@@ -56,8 +56,8 @@ class Reader:
                     record[name] = self._value(getattr(message, slot.name), slot.shape, where, not slot.source.required)
                 elif slot.source.is_null_if_absent:
                     record[name] = None
-            elif (found := getattr(message, slot.name)) or slot.source.required:
-                record[name] = self._many(found, slot, where, not slot.source.required)
+            elif getattr(message, slot.name) or slot.source.required or _null_items(message, slot):
+                record[name] = self._many(message, slot, where, not slot.source.required)
         return record
 
     def _check_needed(self, message: Any, shape: Message, path: str) -> None:
@@ -88,12 +88,28 @@ class Reader:
         """One tensor of so many rows, for each of which there is a shape."""
         return _array_of(found, replace(shape, shape=(count, *shape.shape)), where)
 
-    def _many(self, found: Any, slot: Slot, where: str, optional: bool) -> Any:
+    def _many(self, message: Any, slot: Slot, where: str, optional: bool) -> Any:
+        found = getattr(message, slot.name)
+        if nulls := _null_items(message, slot):
+            return self._with_nulls(found, frozenset(nulls), slot, where, optional)
         if slot.form == "map":
             return {key: self._value(found[key], slot.shape, f"{where}.{key}", optional) for key in found}
         if isinstance(slot.shape, Plain):
             return list(found)
         return [self._value(each, slot.shape, f"{where}[{place}]", optional) for place, each in enumerate(found)]
+
+    def _with_nulls(self, found: Any, nulls: frozenset[Any], slot: Slot, where: str, optional: bool) -> Any:
+        """A list or map with None in some places; what the message has there is of no meaning."""
+        if slot.form == "map":
+            keys = found.keys() - nulls
+            values = {key: self._value(found[key], slot.shape, f"{where}.{key}", optional) for key in keys}
+            return values | dict.fromkeys(nulls)
+        if max(nulls) >= len(found):
+            _refuse(where, f"has {len(found)} values, counted from 0, and {slot.null_items} names {max(nulls)}")
+        return [
+            None if place in nulls else self._value(each, slot.shape, f"{where}[{place}]", optional)
+            for place, each in enumerate(found)
+        ]
 
     def _value(self, value: Any, shape: Shape, where: str, optional: bool) -> Any:
         match shape:
@@ -117,9 +133,9 @@ class Reader:
                 return self.record(value, shape, where, optional=optional)
 
     def _content(self, value: Any, slot: Slot, where: str, optional: bool) -> Any:
-        found = getattr(value, slot.name)
         if slot.form != "one":
-            return self._many(found, slot, where, optional)
+            return self._many(value, slot, where, optional)
+        found = getattr(value, slot.name)
         return self._value(found, slot.shape, where, optional) if value.HasField(slot.name) else None
 
     def _alternative(self, value: Any, shape: OneOf, where: str, optional: bool) -> Any:
@@ -134,6 +150,11 @@ class Reader:
         except ValueError:
             _refuse(where, "is no point in time between the years 1 and 9999")
         return text if self._with_zone else text.removesuffix("Z")
+
+
+def _null_items(message: Any, slot: Slot) -> Any:
+    """The places or keys of the nulls within a list or map; empty if there are none, or may be none."""
+    return getattr(message, slot.null_items) if slot.null_items else ()
 
 
 def label(slot: Slot) -> str:

@@ -20,7 +20,7 @@ from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_reader import Reader, label, nothing, refuse_unknown
 from mlflow_grpc.payload.typed_values import as_unwritable, is_nothing, unwritable
-from mlflow_grpc.payload.typed_writer import extend, put
+from mlflow_grpc.payload.typed_writer import extend, filler, put
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
@@ -235,7 +235,7 @@ class RowsCodec:
             put(output, slot, values, where)
             return
         getattr(output, column.nulls).extend(place for place, value in enumerate(values) if is_nothing(value))
-        extend(getattr(output, slot.name), slot.shape, values, where, filler=_filler(slot.shape))
+        extend(getattr(output, slot.name), slot.shape, values, where, filler=filler(slot.shape))
 
 
 def _array(found: Any, shape: Plain | Timestamp, nulls: list[int]) -> Any:
@@ -262,13 +262,6 @@ def _stands_as_it_is(values: Any, shape: Shape) -> bool:
     if isinstance(shape, Array):
         return bool(values.dtype.name == shape.dtype and shape.dtype in _NUMBERS)
     return isinstance(shape, Plain) and values.dtype.name in _SAME.get(shape.type, ())
-
-
-def _filler(shape: Shape) -> Any:
-    """What stands in a column where there is no value; anything but None for what is a message."""
-    if isinstance(shape, Plain) and shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
-        return "" if shape.type == Proto.TYPE_STRING else b""
-    return 0
 
 
 def _refuse(wrong: dict[str, str], what: str) -> NoReturn:

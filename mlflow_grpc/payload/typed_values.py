@@ -62,6 +62,11 @@ def is_nothing(value: Any) -> bool:
     )
 
 
+def can_be_nothing(kind: type) -> bool:
+    """Whether `is_nothing` may be true of a value of a type: to look at each value takes longer than at their types."""
+    return kind in (type(None), type(np.ma.masked), np.datetime64) or kind.__name__ in ("NaTType", "NAType")
+
+
 def key_text(key: Any) -> str:
     """A key as JSON writes it: null, true, 1.5; any other one as Python's text of it."""
     return json.dumps(key) if isinstance(key, bool | int | float) or key is None else str(key)

@@ -3,6 +3,7 @@
 Rule of this module: no value is changed on the way. What a message cannot say exactly is an error, not another value.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,18 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload.alternatives import chosen
-from mlflow_grpc.payload.typed_values import is_nothing, keyed, scalar, unwritable, write_json, write_moment
+from mlflow_grpc.payload.typed_values import (
+    can_be_nothing,
+    is_nothing,
+    keyed,
+    scalar,
+    unwritable,
+    write_json,
+    write_moment,
+)
+
+_AS_THEY_ARE: dict[int, type] = {Proto.TYPE_DOUBLE: float, Proto.TYPE_BOOL: bool}
+"""The fields that take all values of one of Python's types as they are."""
 
 
 def fill(message: Any, shape: Message, value: Any, path: str) -> None:
@@ -49,24 +61,42 @@ def put(message: Any, slot: Slot, value: Any, where: str) -> None:
     if slot.form == "one":
         _put_one(message, slot.name, slot.shape, value, where)
     elif slot.form == "list":
-        field = getattr(message, slot.name)
-        # numpy's own list has numbers in place of points in time.
-        is_array = isinstance(value, np.ndarray) and value.dtype.kind != "M"
-        items = value.tolist() if is_array else value
-        if not isinstance(items, list | tuple | set | frozenset | np.ndarray):
-            unwritable(where, f"a value of type {type(value).__name__}")
-        extend(field, slot.shape, items, where)
+        _put_list(message, slot, value, where)
     else:
-        if not isinstance(value, dict):
-            unwritable(where, f"a value of type {type(value).__name__}")
-        field = getattr(message, slot.name)
-        for key, each in keyed(value, where):
-            if is_nothing(each):
-                _check_null(slot.shape, f"{where}.{key}")
-            if isinstance(slot.shape, Plain | Words):
-                field[key] = scalar(each, slot.shape, f"{where}.{key}")
-            else:
-                _write(field[key], slot.shape, each, f"{where}.{key}")
+        _put_map(message, slot, value, where)
+
+
+def _put_list(message: Any, slot: Slot, value: Any, where: str) -> None:
+    field = getattr(message, slot.name)
+    # numpy's own list has numbers in place of points in time.
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind != "M"
+    items = value.tolist() if is_array else value
+    if not isinstance(items, list | tuple | set | frozenset | np.ndarray):
+        unwritable(where, f"a value of type {type(value).__name__}")
+    types = set(map(type, items))
+    if isinstance(slot.shape, Plain) and types == {_AS_THEY_ARE.get(slot.shape.type)}:
+        field.extend(items)
+    elif slot.null_items and any(map(can_be_nothing, types)):
+        getattr(message, slot.null_items).extend(place for place, each in enumerate(items) if is_nothing(each))
+        extend(field, slot.shape, items, where, filler=_item_filler(slot.shape))
+    else:
+        extend(field, slot.shape, items, where)
+
+
+def _put_map(message: Any, slot: Slot, value: Any, where: str) -> None:
+    if not isinstance(value, dict):
+        unwritable(where, f"a value of type {type(value).__name__}")
+    field = getattr(message, slot.name)
+    for key, each in keyed(value, where):
+        if is_nothing(each):
+            if slot.null_items:
+                getattr(message, slot.null_items).append(key)
+                continue
+            _check_null(slot.shape, f"{where}.{key}")
+        if isinstance(slot.shape, Plain | Words):
+            field[key] = scalar(each, slot.shape, f"{where}.{key}")
+        else:
+            _write(field[key], slot.shape, each, f"{where}.{key}")
 
 
 def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, filler: Any = None) -> None:
@@ -83,6 +113,19 @@ def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, fille
             _check_null(shape, f"{where}[{place}]")
         if filler is None or not is_nothing(each):
             _write(made, shape, each, f"{where}[{place}]")
+
+
+def filler(shape: Shape) -> Any:
+    """What stands in a repeated field where there is no value; anything but None for what is a message."""
+    if isinstance(shape, Plain) and shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
+        return "" if shape.type == Proto.TYPE_STRING else b""
+    return 0
+
+
+def _item_filler(shape: Shape) -> Any:
+    """The same within a list, for those too who read nothing but the list: NaN says best that there is no number."""
+    is_float = isinstance(shape, Plain) and shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
+    return math.nan if is_float else filler(shape)
 
 
 def _item(value: Any, shape: Plain | Words, where: str) -> Any:

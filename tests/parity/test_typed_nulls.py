@@ -1,0 +1,388 @@
+"""Nulls within arrays and maps of columns: where JSON takes and answers them, typed calls do, with the same values."""
+
+import base64
+import datetime
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import grpc
+import mlflow
+import numpy as np
+import pandas as pd
+import pydantic
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, Map, Object, Property
+from mlflow_grpc_client import Client, PredictError
+
+from mlflow_grpc.config import ModelConfig
+from tests.parity.conftest import Oracle, oracle_of
+from tests.support.servers import Caller, serving_models
+from tests.support.typed import TypedCaller
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+PERSON = Object([Property("a", DataType.double), Property("b", DataType.string, required=False)])
+LISTS = Object(
+    [
+        Property("v", Array(DataType.double)),
+        Property("w", Array(DataType.string), required=False),
+        Property("m", Map(DataType.double)),
+        Property("n", Map(DataType.double), required=False),
+    ]
+)
+COLUMNS: dict[str, tuple[Any, Any]] = {
+    "flags": (Array(DataType.boolean), [True]),
+    "whole": (Array(DataType.long), [1]),
+    "doubles": (Array(DataType.double), [1.5]),
+    "texts": (Array(DataType.string), ["text"]),
+    "data": (Array(DataType.binary), ["YQ=="]),
+    "map": (Map(DataType.double), {"k": 1.5}),
+    "map_of_texts": (Map(DataType.string), {"k": "text"}),
+    "map_of_flags": (Map(DataType.boolean), {"k": True}),
+    "map_of_whole": (Map(DataType.long), {"k": 1}),
+    "matrix": (Array(Array(DataType.double)), [[1.5]]),
+    "maps": (Array(Map(DataType.double)), [{"k": 1.5}]),
+    "map_of_lists": (Map(Array(DataType.double)), {"k": [1.5]}),
+    "map_of_maps": (Map(Map(DataType.string)), {"k": {"k": "text"}}),
+    "people": (Array(PERSON), [{"a": 1.5, "b": "text"}]),
+    "map_of_people": (Map(PERSON), {"k": {"a": 1.5, "b": "text"}}),
+    "object": (LISTS, {"v": [1.5], "w": ["text"], "m": {"k": 1.5}, "n": {"k": 1.5}}),
+}
+"""Types, and a value of each as JSON."""
+
+
+def with_nulls(value: Any) -> Iterator[Any]:
+    """A value with a null in one of the places that lists and maps in it have."""
+    if isinstance(value, list):
+        yield from ([*value, None], [None, *value], [None])
+        yield from ([each] for each in with_nulls(value[0]))
+    elif isinstance(value, dict) and set(value) == {"k"}:
+        yield from ({**value, "none": None}, {"none": None})
+        yield from ({"k": each} for each in with_nulls(value["k"]))
+    elif isinstance(value, dict):
+        yield from ({**value, key: each} for key in value for each in with_nulls(value[key]))
+
+
+NULLS = [(name, value) for name, (_, plain) in COLUMNS.items() for value in with_nulls(plain)]
+
+
+class Tells(PythonModel):
+    """Tells what it was given, as MLflow's parser made it; a map in the order of its keys."""
+
+    def predict(self, context, model_input, params=None):
+        rows = [{name: ordered(value) for name, value in row.items()} for row in model_input.to_dict("records")]
+        return [f"{row} {params}" for row in rows]
+
+
+def ordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: ordered(value[key]) for key in sorted(value)}
+    return [ordered(each) for each in value] if isinstance(value, list) else value
+
+
+MOMENT = pd.Timestamp("2020-02-29T12:00:00")
+ANSWERS: dict[str, tuple[Any, list[Any]]] = {
+    "flags": (Array(DataType.boolean), [[True, None], [None], []]),
+    "whole": (Array(DataType.long), [[1, None], np.array([1, None], dtype=object), (None, 2)]),
+    "doubles": (
+        Array(DataType.double),
+        [[1.0, None], [None, math.nan, 1.0], np.array([1.0, math.nan]), np.ma.masked_array([1.0, 2.0], [0, 1])],
+    ),
+    "floats": (Array(DataType.float), [[None, 0.5]]),
+    "texts": (Array(DataType.string), [["a", None, ""]]),
+    "moments": (Array(DataType.datetime), [[MOMENT, None]]),
+    "map": (Map(DataType.double), [{"k": None}, {"k": None, "x": 1.5, "": None}]),
+    "map_of_texts": (Map(DataType.string), [{"k": None, "x": ""}]),
+    "matrix": (Array(Array(DataType.double)), [[[1.0, None], None, []], [None]]),
+    "maps": (Array(Map(DataType.double)), [[{"k": None}, None]]),
+    "map_of_lists": (Map(Array(DataType.double)), [{"k": [None, 1.0], "x": None}]),
+    "people": (Array(PERSON), [[{"a": 1.5, "b": "text"}, None, {"a": 2.5, "b": None}]]),
+    "object": (LISTS, [{"v": [None, 1.0], "w": [None], "m": {"k": None}, "n": None}]),
+}
+"""Types, and answers with nulls."""
+GIVEN = [(name, place) for name, (_, values) in ANSWERS.items() for place in range(len(values))]
+
+
+class Gives(PythonModel):
+    """Answers with the column and the answer that the input names, in a table or in records."""
+
+    def __init__(self, as_frame: bool) -> None:
+        self.as_frame = as_frame
+
+    def predict(self, context, model_input, params=None):
+        rows = model_input.to_dict("records")
+        answers = [{row["name"]: ANSWERS[row["name"]][1][row["place"]]} for row in rows]
+        complete = [{**dict.fromkeys(ANSWERS), **answer} for answer in answers]
+        return pd.DataFrame(complete, dtype=object) if self.as_frame else complete
+
+    def predict_stream(self, context, model_input, params=None):
+        yield from self.predict(context, model_input)
+
+
+class Part(pydantic.BaseModel):
+    v: list[float | None] = []
+    w: dict[str, float | None] = {}
+    n: list[list[int | None] | None] = []
+
+
+class Lists(PythonModel):
+    def predict(self, model_input: list[list[float | None]], params=None) -> list[list[float | None]]:
+        return model_input
+
+
+class Maps(PythonModel):
+    def predict(self, model_input: list[dict[str, float | None]], params=None) -> list[dict[str, float | None]]:
+        return model_input
+
+
+class Parts(PythonModel):
+    def predict(self, model_input: list[Part], params=None) -> list[Part]:
+        return model_input
+
+
+HINTED: dict[str, tuple[PythonModel, Any]] = {
+    "lists": (Lists(), [1.0, None]),
+    "maps": (Maps(), {"a": None, "b": 1.0}),
+    "parts": (Parts(), {"v": [1, None], "w": {"a": None}, "n": [[1, None], None]}),
+}
+BARE: dict[str, Any] = {"bare_list": Array(DataType.double), "bare_map": Map(DataType.double)}
+BARE_ANSWERS = {"bare_list": [1.0, None], "bare_map": {"k": None}}
+
+
+class Bare(PythonModel):
+    """Answers with the one column, which has no name."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def predict(self, context, model_input, params=None):
+        return [self.answer] * len(model_input)
+
+    def predict_stream(self, context, model_input, params=None):
+        yield self.answer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    found: Path = tmp_path_factory.mktemp("nulls")
+
+    def save(name: str, model: PythonModel, signature: ModelSignature | None = None) -> None:
+        mlflow.pyfunc.save_model(found / name, python_model=model, signature=signature, pip_requirements=["mlflow"])
+
+    for required in (True, False):
+        columns = [ColSpec(kind, name, required=required) for name, (kind, _) in COLUMNS.items()]
+        params = ParamSchema([ParamSpec("p", DataType.double, [0.5], shape=(-1,))])
+        signature = ModelSignature(Schema(columns), Schema([ColSpec(DataType.string)]), params)
+        save("required" if required else "optional", Tells(), signature)
+    outputs = Schema([ColSpec(kind, name) for name, (kind, _) in ANSWERS.items()])
+    named = Schema([ColSpec(DataType.string, "name"), ColSpec(DataType.long, "place")])
+    for name in ("frame", "records"):
+        save(name, Gives(name == "frame"), ModelSignature(named, outputs))
+    for name, kind in BARE.items():
+        save(name, Bare(BARE_ANSWERS[name]), ModelSignature(named, Schema([ColSpec(kind)])))
+    for name, (model, _) in HINTED.items():
+        save(name, model)
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(folder) -> Iterator[str]:
+    configs = [ModelConfig(uri=str(path), name=path.name, endpoint=True) for path in sorted(folder.iterdir())]
+    with serving_models([(config, None) for config in configs]) as running:
+        yield running.address
+
+
+@pytest.fixture(scope="module")
+def client(address) -> Iterator[Client]:
+    with Client(address) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def typed(address) -> Iterator[TypedCaller]:
+    with Caller(address) as caller:
+        yield TypedCaller(caller.channel)
+
+
+@pytest.fixture(scope="module")
+def oracle(folder) -> Callable[[str], Oracle]:
+    return functools.cache(lambda name: oracle_of(folder / name))
+
+
+def predictions(oracle: Oracle, payload: dict[str, Any]) -> Any:
+    status, body = oracle(json.dumps(payload), "application/json")
+    assert status == 200, body
+    return json.loads(body)["predictions"]
+
+
+def as_typed(name: str, value: Any) -> Any:
+    """A value for the typed client: bytes where JSON has the text that MLflow takes for them."""
+    if name == "data":
+        return [None if each is None else each.encode() for each in value]
+    return value
+
+
+@pytest.mark.parametrize("model", ["required", "optional"])
+def test_inputs(client, oracle, model):
+    """Each place of a null, in one record and in rows: the model gets what it gets from JSON, or both refuse it."""
+    whole = {name: plain for name, (_, plain) in COLUMNS.items()}
+    whole_typed = {name: as_typed(name, plain) for name, plain in whole.items()}
+    taken = set()
+    for name, value in NULLS:
+        record, given = {**whole, name: value}, {**whole_typed, name: as_typed(name, value)}
+        status, body = oracle(model)(json.dumps({"dataframe_records": [record]}), "application/json")
+        assert status in (200, 400), body
+        if status == 200:
+            taken.add(name)
+            assert [client.model(model).predict(given)] == json.loads(body)["predictions"], (name, value)
+            expected = predictions(oracle(model), {"dataframe_records": [whole, record, record]})
+            assert client.model(model).predict([whole_typed, given, given]) == expected, (name, value)
+            assert list(client.model(model).predict_many([whole_typed, given])) == expected[:2], (name, value)
+        else:
+            with pytest.raises((PredictError, ValueError)) as caught:
+                client.model(model).predict(given)
+            refused = caught.value
+            assert name in str(refused)
+            assert not isinstance(refused, PredictError) or refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    maps = {name for name in COLUMNS if name.startswith("map") and name != "map_of_lists"}
+    assert taken == set(COLUMNS) - {"whole"} - (maps | {"maps", "people"} if model == "required" else set())
+
+
+def test_a_frame(client, oracle):
+    """Lists and dicts in the columns of a DataFrame, and lists that are arrays of numpy's."""
+    rows = [{"doubles": [1.5, None], "map": {"k": None}}, {"doubles": [None], "map": {"k": 1.5}}]
+    frame = pd.DataFrame({"doubles": [np.array([1.5, None], dtype=object), [pd.NA]], "map": [{"k": pd.NA}, {"k": 1.5}]})
+    assert client.model("optional").predict(frame) == predictions(oracle("optional"), {"dataframe_records": rows})
+
+
+def test_params(client, oracle):
+    """MLflow looks at no null in a list of a param."""
+    rows = [{"doubles": [1.5]}]
+    expected = predictions(oracle("optional"), {"dataframe_records": rows, "params": {"p": [1.5, None]}})
+    assert "[1.5, None]" in expected[0]
+    assert client.model("optional").predict(rows, params={"p": [1.5, None]}) == expected
+
+
+@pytest.mark.parametrize("model", ["frame", "records"])
+def test_answers(client, oracle, model):
+    """Each answer, in one record, in rows, in a stream of records and in parts: as in JSON, with None for null."""
+    for name, place in GIVEN:
+        row = {"name": name, "place": place}
+        expected = predictions(oracle(model), {"dataframe_records": [row]})[0]
+        found = client.model(model).predict(row)
+        assert in_json(found) == in_json(expected), (name, place)
+        assert list(map(in_json, client.model(model).predict([row, row]))) == [in_json(expected)] * 2
+        assert [in_json(each) for each in client.model(model).predict_many([row])] == [in_json(expected)]
+
+
+def in_json(value: Any) -> str:
+    """A value as JSON writes it: whole numbers and floats are one type there."""
+
+    def plain(each: Any) -> Any:
+        if isinstance(each, dict):
+            return {key: plain(each[key]) for key in sorted(each)}
+        if isinstance(each, list):
+            return list(map(plain, each))
+        if isinstance(each, bytes):
+            return base64.encodebytes(each).decode()
+        if isinstance(each, datetime.datetime):
+            return each.replace(tzinfo=None).isoformat()
+        return float(each) if type(each) is int else each
+
+    return json.dumps(plain(value))
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_an_answer_without_a_name(client, oracle, name):
+    """The only output, and the parts of it."""
+    row = {"name": "", "place": 0}
+    expected = predictions(oracle(name), {"dataframe_records": [row]})
+    assert [client.model(name).predict(row)] == expected == [BARE_ANSWERS[name]]
+    assert client.model(name).predict([row]) == expected
+    assert list(client.model(name).predict_stream(row)) == expected
+
+
+@pytest.mark.parametrize("name", HINTED)
+def test_type_hints(client, oracle, name):
+    """Which say of inputs that they may have nulls, and of which MLflow's signature keeps nothing for the answers."""
+    given = HINTED[name][1]
+    expected = predictions(oracle(name), {"inputs": [given]})
+    assert "null" in json.dumps(expected)
+    assert [in_json(client.model(name).predict([given])[0])] == [in_json(expected[0])]
+    assert [in_json(each) for each in client.model(name).predict_many([given])] == [in_json(expected[0])]
+
+
+def test_messages_made_by_hand(typed, oracle):
+    """As a compiled client fills them: anything in the place of a null, and a key that is there or not."""
+    whole = {"doubles": [1.5], "map": {"k": 1.5}}
+    record = {"doubles": [1.5, None], "map": {"k": 1.5, "none": None}}
+    expected = predictions(oracle("optional"), {"dataframe_records": [whole, record]})
+    for entry in ({}, {"none": 7.0}):
+        message = typed.input("optional_predict", {})
+        message.doubles.values.extend([1.5, 7.0])
+        message.doubles.values_null_items.append(1)
+        message.map.values["k"] = 1.5
+        message.map.values.update(entry)
+        message.map.values_null_keys.append("none")
+        assert typed("optional_predict", message).prediction == expected[1]
+        rows = typed.input("optional_predict_batch", {"doubles": [{"values": [1.5]}], "map": [{"values": {"k": 1.5}}]})
+        rows.doubles.append(message.doubles)
+        rows.map.append(message.map)
+        assert list(typed("optional_predict_batch", rows).prediction) == expected
+    message.doubles.values_null_items.append(2)
+    code, words = typed.outcome("optional_predict", message)
+    assert code == "INVALID_ARGUMENT"
+    assert "doubles has 2 values, counted from 0, and values_null_items names 2" in words
+
+
+def test_the_fields_beside(typed):
+    """Lists have the places of nulls beside them, maps the keys, and where MLflow takes none there is no such field."""
+    fields = {each.name: each.number for each in typed.method("required_predict").input_type.fields}
+    beside = {name for name in fields if "_null_" in name}
+    assert beside == {f"{name}_null_items" for name in ("flags", "doubles", "texts", "data")}
+    assert fields["doubles_null_items"] == 200_000 + fields["doubles"]
+    outputs = {each.name: each.number for each in typed.method("frame_predict").output_type.fields}
+    lists = {"flags", "whole", "doubles", "floats", "texts", "moments", "matrix", "maps", "people"}
+    assert {name for name in outputs if "_null_" in name} == {
+        *(f"{name}_null_items" for name in lists),
+        *(f"{name}_null_keys" for name in ("map", "map_of_texts", "map_of_lists")),
+    }
+
+
+def test_a_client_that_was_compiled_before(typed):
+    """It reads the lists as it did, with NaN where there is no number, and its calls are answered."""
+    method = typed.method("records_predict")
+    file = FileDescriptorProto()
+    method.output_type.file.CopyToProto(file)
+    for message in file.message_type:
+        kept = DescriptorProto()
+        kept.CopyFrom(message)
+        del message.field[:]
+        message.field.extend(each for each in kept.field if each.number < 200_000)
+    pool = DescriptorPool()
+    for dependency in method.output_type.file.dependencies:
+        pool.AddSerializedFile(dependency.serialized_pb)
+    pool.Add(file)
+    older: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName(method.output_type.full_name))
+
+    def ask(name: str, place: int) -> Any:
+        answer = typed("records_predict", {"name": name, "place": str(place)})
+        return older.FromString(answer.SerializeToString())
+
+    first, second = ask("doubles", 0).doubles
+    assert (first, math.isnan(second)) == (1.0, True)
+    assert list(ask("texts", 0).texts) == ["a", "", ""]
+    assert dict(ask("map", 1).map) == {"x": 1.5}
+    assert [(each.a, each.b) for each in ask("people", 0).people] == [(1.5, "text"), (0, ""), (2.5, "")]
