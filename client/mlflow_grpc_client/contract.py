@@ -141,6 +141,7 @@ def kind_name(each: Field) -> str:
     if kind is Kind.BOX:
         return kind_name(each.type.content)
     name = " | ".join(each.type.numbers) if kind is Kind.WORD else kind.name.lower()
+    name = f"{name} or null" if each.null_items else name
     return {Form.ONE: name, Form.LIST: f"list of {name}", Form.MAP: f"map of {name}"}[each.form]
 
 

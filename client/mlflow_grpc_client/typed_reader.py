@@ -29,12 +29,13 @@ def read(message: Any, each: Field) -> Any:
     if each.form is Form.ONE:
         return read_value(value, each.type)
     if each.form is Form.MAP:
-        values = {key: read_value(value[key], each.type) for key in value}
-        return {**values, **dict.fromkeys(getattr(message, each.null_items))} if each.null_items else values
-    items = read_values(value, each.type)
-    for place in getattr(message, each.null_items) if each.null_items else ():
-        if place < len(items):
-            items[place] = None
+        items: Any = {key: read_value(value[key], each.type) for key in value}
+    else:
+        items = read_values(value, each.type)
+    if each.null_items and (nulls := getattr(message, each.null_items)):
+        for place in nulls:
+            if each.form is Form.MAP or place < len(items):
+                items[place] = None
     return items
 
 

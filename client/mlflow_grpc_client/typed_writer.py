@@ -150,10 +150,11 @@ def put(message: Any, each: Field, value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
             _unfit(where, value, "a dict")
         entries = getattr(message, each.name)
+        has_nulls = each.null_items and any(map(_can_be_missing, set(map(type, value.values()))))
         for key, item in value.items():
             if not isinstance(key, str):
                 _unfit(f"{where}: the key {key!r}", key, "a text")
-            if each.null_items and is_missing(item):
+            if has_nulls and is_missing(item):
                 getattr(message, each.null_items).append(key)
                 continue
             _check_null(item, each.type, f"{where}.{key}")

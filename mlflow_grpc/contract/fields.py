@@ -114,9 +114,9 @@ def add_null_items(
     kind = Proto.TYPE_STRING if slot.form == "map" else Proto.TYPE_UINT64
     add_field(descriptor, made, NULL_ITEMS_NUMBER + slot.number, Plain(kind), "list")
     comments[descriptor.name, made] = (
-        f"The keys in {slot.name} whose value is null: they may be left out there, and what they have is of no meaning."
+        f"The keys whose value is null: they stand here instead of in {slot.name}."
         if slot.form == "map"
-        else f"The places in {slot.name}, counted from 0, with a null: what stands there is of no meaning."
+        else f"The places in {slot.name}, counted from 0, that are null: what stands there is of no meaning."
     )
     return replace(slot, null_items=made)
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message as ProtoMessage
 
 from mlflow_grpc.contract.messages import row_of
@@ -31,7 +30,7 @@ from mlflow_grpc.payload import unknown_fields
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.typed_reader import Reader
 from mlflow_grpc.payload.typed_values import as_unwritable, unwritable
-from mlflow_grpc.payload.typed_writer import fill
+from mlflow_grpc.payload.typed_writer import AS_THEY_ARE, fill
 
 
 class TypedCodec:
@@ -186,20 +185,11 @@ def _batched_tensors(contract: Contract) -> set[str]:
     return {each.name for each in fields if isinstance(each.type, Tensor) and row_of(each.type) != each.type}
 
 
-_SAME = {
-    Proto.TYPE_BOOL: bool,
-    Proto.TYPE_INT64: int,
-    Proto.TYPE_DOUBLE: float,
-    Proto.TYPE_STRING: str,
-}
-"""The Python type all of whose values a field takes as they are, or refuses."""
-
-
 def _only_plain(slots: list[Slot]) -> tuple[str, type] | None:
     """The name of the only field, and the type of values that stand in it without a further look."""
     if len(slots) != 1 or not _is_plain(slots[0]) or not isinstance(slots[0].shape, Plain):
         return None
-    kind = _SAME.get(slots[0].shape.type)
+    kind = AS_THEY_ARE.get(slots[0].shape.type)
     return None if kind is None else (slots[0].name, kind)
 
 

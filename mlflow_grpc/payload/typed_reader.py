@@ -56,8 +56,8 @@ class Reader:
                     record[name] = self._value(getattr(message, slot.name), slot.shape, where, not slot.source.required)
                 elif slot.source.is_null_if_absent:
                     record[name] = None
-            elif getattr(message, slot.name) or slot.source.required or _null_items(message, slot):
-                record[name] = self._many(message, slot, where, not slot.source.required)
+            elif (found := getattr(message, slot.name)) or slot.source.required or _null_items(message, slot):
+                record[name] = self._many(found, message, slot, where, not slot.source.required)
         return record
 
     def _check_needed(self, message: Any, shape: Message, path: str) -> None:
@@ -88,9 +88,8 @@ class Reader:
         """One tensor of so many rows, for each of which there is a shape."""
         return _array_of(found, replace(shape, shape=(count, *shape.shape)), where)
 
-    def _many(self, message: Any, slot: Slot, where: str, optional: bool) -> Any:
-        found = getattr(message, slot.name)
-        if nulls := _null_items(message, slot):
+    def _many(self, found: Any, message: Any, slot: Slot, where: str, optional: bool) -> Any:
+        if slot.null_items and (nulls := getattr(message, slot.null_items)):
             return self._with_nulls(found, frozenset(nulls), slot, where, optional)
         if slot.form == "map":
             return {key: self._value(found[key], slot.shape, f"{where}.{key}", optional) for key in found}
@@ -133,9 +132,9 @@ class Reader:
                 return self.record(value, shape, where, optional=optional)
 
     def _content(self, value: Any, slot: Slot, where: str, optional: bool) -> Any:
-        if slot.form != "one":
-            return self._many(value, slot, where, optional)
         found = getattr(value, slot.name)
+        if slot.form != "one":
+            return self._many(found, value, slot, where, optional)
         return self._value(found, slot.shape, where, optional) if value.HasField(slot.name) else None
 
     def _alternative(self, value: Any, shape: OneOf, where: str, optional: bool) -> Any:

@@ -23,8 +23,14 @@ from mlflow_grpc.payload.typed_values import (
     write_moment,
 )
 
-_AS_THEY_ARE: dict[int, type] = {Proto.TYPE_DOUBLE: float, Proto.TYPE_BOOL: bool}
-"""The fields that take all values of one of Python's types as they are."""
+AS_THEY_ARE: dict[int, type] = {
+    Proto.TYPE_BOOL: bool,
+    Proto.TYPE_INT32: int,
+    Proto.TYPE_INT64: int,
+    Proto.TYPE_DOUBLE: float,
+    Proto.TYPE_STRING: str,
+}
+"""The Python type all of whose values a field takes as they are, or refuses."""
 
 
 def fill(message: Any, shape: Message, value: Any, path: str) -> None:
@@ -74,9 +80,9 @@ def _put_list(message: Any, slot: Slot, value: Any, where: str) -> None:
     if not isinstance(items, list | tuple | set | frozenset | np.ndarray):
         unwritable(where, f"a value of type {type(value).__name__}")
     types = set(map(type, items))
-    if isinstance(slot.shape, Plain) and types == {_AS_THEY_ARE.get(slot.shape.type)}:
-        field.extend(items)
-    elif slot.null_items and any(map(can_be_nothing, types)):
+    if isinstance(slot.shape, Plain) and types == {AS_THEY_ARE.get(slot.shape.type)} and _extends(field, items):
+        return
+    if slot.null_items and any(map(can_be_nothing, types)):
         getattr(message, slot.null_items).extend(place for place, each in enumerate(items) if is_nothing(each))
         extend(field, slot.shape, items, where, filler=_item_filler(slot.shape))
     else:
@@ -97,6 +103,16 @@ def _put_map(message: Any, slot: Slot, value: Any, where: str) -> None:
             field[key] = scalar(each, slot.shape, f"{where}.{key}")
         else:
             _write(field[key], slot.shape, each, f"{where}.{key}")
+
+
+def _extends(field: Any, items: Any) -> bool:
+    """Writes values as they are; False, and nothing is written, if the field refuses one: the words come later."""
+    try:
+        field.extend(items)
+    except (ValueError, OverflowError):  # Past the bits that it has, or a lone surrogate.
+        del field[:]
+        return False
+    return True
 
 
 def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, filler: Any = None) -> None:

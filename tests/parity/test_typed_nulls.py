@@ -98,7 +98,7 @@ ANSWERS: dict[str, tuple[Any, list[Any]]] = {
     "whole": (Array(DataType.long), [[1, None], np.array([1, None], dtype=object), (None, 2)]),
     "doubles": (
         Array(DataType.double),
-        [[1.0, None], [None, math.nan, 1.0], np.array([1.0, math.nan]), np.ma.masked_array([1.0, 2.0], [0, 1])],
+        [[1.0, None], [None, math.nan, 1.0], np.array([1.0, math.nan]), np.ma.masked_array([1.0, 2.0], [False, True])],
     ),
     "floats": (Array(DataType.float), [[None, 0.5]]),
     "texts": (Array(DataType.string), [["a", None, ""]]),
@@ -182,7 +182,7 @@ def folder(tmp_path_factory) -> Path:
         mlflow.pyfunc.save_model(found / name, python_model=model, signature=signature, pip_requirements=["mlflow"])
 
     for required in (True, False):
-        columns = [ColSpec(kind, name, required=required) for name, (kind, _) in COLUMNS.items()]
+        columns: list[Any] = [ColSpec(kind, name, required=required) for name, (kind, _) in COLUMNS.items()]
         params = ParamSchema([ParamSpec("p", DataType.double, [0.5], shape=(-1,))])
         signature = ModelSignature(Schema(columns), Schema([ColSpec(DataType.string)]), params)
         save("required" if required else "optional", Tells(), signature)

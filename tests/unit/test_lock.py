@@ -640,6 +640,131 @@ def test_columns_of_one_name():
     assert dataclasses.asdict(changes(old.lock, new.lock)[0])["place"] == "input.y"
 
 
+BEFORE_NULLS_WITHIN = """{
+  "format": 1,
+  "models": {
+    "m": {
+      "name": "m",
+      "rpcs": ["predict", "predict_batch", "predict_many"],
+      "input": "input",
+      "output": "output",
+      "messages": {
+        "input": {
+          "fields": {
+            "v": {"name": "v", "number": 1, "type": "repeated double", "required": true},
+            "w": {"name": "w", "number": 2, "type": "message w_values", "nullable": true}
+          }
+        },
+        "output": {
+          "fields": {
+            "v": {"name": "v", "number": 1, "type": "repeated double", "required": true},
+            "v_null_items": {"name": "v_null_items", "number": 2, "type": "repeated string", "required": true},
+            "x": {"name": "x", "number": 3, "type": "repeated message x_values", "required": true}
+          }
+        },
+        "w_values": {
+          "kind": "wrapper",
+          "fields": {
+            "values": {"name": "values", "number": 1, "type": "map<string, double>"}
+          }
+        },
+        "x_values": {
+          "kind": "wrapper",
+          "fields": {
+            "values": {"name": "values", "number": 1, "type": "repeated int64"}
+          }
+        }
+      }
+    }
+  }
+}
+"""
+"""A lock as it was written when lists and maps of columns had no room for nulls."""
+
+WITHIN_LISTS: dict[str, list[dict[str, Any]]] = {
+    "inputs": [
+        {"name": "v", "type": "array", "items": {"type": "double"}},
+        {"name": "w", "type": "map", "values": {"type": "double"}, "required": False},
+    ],
+    "outputs": [
+        {"name": "v", "type": "array", "items": {"type": "double"}},
+        {"name": "v_null_items", "type": "array", "items": {"type": "string"}},
+        {"name": "x", "type": "array", "items": {"type": "array", "items": {"type": "long"}}},
+    ],
+}
+"""The signature that it was written for."""
+
+BEFORE = {
+    "m_input": {"v": 1, "w": 2},
+    "m_inputs": {"v": 1, "w": 2, "w_nulls": 100_002},
+    "m_output": {
+        "v": 1, "v_null_items": 2, "x": 3, "error": 1001,
+        "v_nulls": 100_001, "v_null_items_nulls": 100_002, "x_nulls": 100_003,
+    },
+    "m_outputs": {
+        "v": 1, "v_null_items": 2, "x": 3, "v_nulls": 100_001, "v_null_items_nulls": 100_002, "x_nulls": 100_003,
+    },
+    "m_w_values": {"values": 1}, "m_x_values": {"values": 1}, "m_v_values": {"values": 1},
+    "m_v_null_items_values": {"values": 1}, "m_x_values_2": {"values": 1},
+}  # fmt: skip
+"""The messages that it stood for, and the names and numbers of their fields."""
+
+
+def of_signature(parts, before=None):
+    contract = mlflow_schema.contract_of({key: json.dumps(specs) for key, specs in parts.items()})
+    return Version(contract, before)
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_nulls_within_lists_change_nothing_that_was_there(has_lock, tmp_path):
+    """Names and numbers are those of before, with the lock of before and without one, and the lock is the same text."""
+    old = lock.parse(BEFORE_NULLS_WITHIN, "old.json")
+    version = of_signature(WITHIN_LISTS, old.models["m"] if has_lock else None)
+    assert lock.text_of(Lock(models={"m": version.lock})) == BEFORE_NULLS_WITHIN
+    assert not changes(old.models["m"], version.lock)
+    made = {
+        each.name: {field.name: field.number for field in each.field}
+        for each in version.maker.file.message_type
+        if each.name in BEFORE
+    }
+    added = {(name, key): made[name].pop(key) for name in BEFORE for key in made[name].keys() - BEFORE[name].keys()}
+    assert made == BEFORE
+    assert added == {
+        ("m_input", "v_null_items"): 200_001,
+        ("m_w_values", "values_null_keys"): 200_001,
+        ("m_output", "v_null_items_2"): 200_001,
+        ("m_output", "v_null_items_null_items"): 200_002,
+        ("m_output", "x_null_items"): 200_003,
+        ("m_v_values", "values_null_items"): 200_001,
+        ("m_x_values", "values_null_items"): 200_001,
+        ("m_v_null_items_values", "values_null_items"): 200_001,
+        ("m_x_values_2", "values_null_items"): 200_001,
+    }
+    assert "v_null_items_2" in version.text
+    assert "The places in v, counted from 0, that are null: what stands there is of no meaning." in version.text
+    assert in_order(compiled(version.text, tmp_path)) == in_order(version.maker.file)
+
+
+def test_a_new_column_does_not_take_the_name_of_the_field_with_nulls():
+    """What is beside a column that is locked keeps its name."""
+    first = of_signature({key: specs[:1] for key, specs in WITHIN_LISTS.items()})
+    text = {"type": "string", "required": False}
+    more = [*WITHIN_LISTS["inputs"][:1], {"name": "v_null_items", **text}]
+    second = of_signature({"inputs": more, "outputs": WITHIN_LISTS["outputs"][:1]}, first.lock)
+    fields = {field.name: field.number for field in second.message(second.messages.input).DESCRIPTOR.fields}
+    assert fields == {"v": 1, "v_null_items": 200_001, "v_null_items_2": 2}
+
+
+def test_only_models_with_such_lists_have_another_fingerprint():
+    """A client that knows the messages of other models goes on with them; here it reads them again."""
+    without = Contract(Record("in", [Field("v", LIST)]), Record("out", [Field("n", LONG)]))
+    same = Contract(Record("in", [Field("v", dataclasses.replace(LIST))]), Record("out", [Field("n", LONG)]))
+    beside = dataclasses.replace(LIST, nulls_beside=True)
+    other = Contract(Record("in", [Field("v", beside)]), Record("out", [Field("n", LONG)]))
+    of = [Version(each).messages.fingerprint for each in (without, same, other)]
+    assert of[0] == of[1] != of[2]
+
+
 def test_rows_in_columns_follow_from_one_row():
     """Names, numbers and what is reserved are those of one row, and the lock has nothing besides."""
     old, new = versions(

@@ -10,7 +10,7 @@ from mlflow_grpc import protos
 from mlflow_grpc.contract import service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.messages import FileMaker
-from mlflow_grpc.contract.types import AnyValue, Contract, Field, Kind, MapOf, Record, Scalar, Tensor, Type
+from mlflow_grpc.contract.types import AnyValue, Contract, Field, Kind, ListOf, MapOf, Record, Scalar, Tensor, Type
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload.typed_writer import fill
 from tests.support.typed import plain
@@ -19,7 +19,7 @@ from tests.support.typed import plain
 def written(kind: Type, value: Any) -> Any:
     """What stands in a field of this type for a value."""
     maker = FileMaker()
-    record = Record("out", [Field("x", kind, required=isinstance(kind, MapOf))])
+    record = Record("out", [Field("x", kind, required=isinstance(kind, ListOf | MapOf))])
     made = maker.add("m", Contract(Record("in", [Field("a", Scalar(Kind.LONG))]), record))
     service.add_service(maker.file, [made])
     pool = protos.pool_with(maker.file)
@@ -27,6 +27,24 @@ def written(kind: Type, value: Any) -> Any:
     fill(message, made.output, {"x": value}, "")
     assert message.SerializeToString() is not None
     return plain(message).get("x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (Kind.INTEGER, [1, 2**31]),
+        (Kind.LONG, [1, 2**63]),
+        (Kind.LONG, [1, 2**70]),
+        (Kind.STRING, ["a", "\ud800"]),
+        (Kind.BOOLEAN, [True, 1]),
+        (Kind.DOUBLE, [1.5, "2"]),
+        (Kind.LONG, [1, None]),
+    ],
+)
+def test_a_list_with_what_its_type_does_not_hold(kind, values):
+    """The value is named, and nothing of a list that was written at once stays."""
+    with pytest.raises(UnwritableAnswer, match=r"x\[1\] has a"):
+        written(ListOf(Scalar(kind)), values)
 
 
 def nested(depth: int) -> Any:
