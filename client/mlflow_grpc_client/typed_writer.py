@@ -223,9 +223,7 @@ def _check_null(value: Any, kind: Type, where: str) -> None:
     if value is not None or kind.kind is Kind.JSON:
         return
     if kind.kind is not Kind.BOX or kind.content.form is not Form.ONE:
-        _refuse(
-            where, "None has no room in this list or map of the model's messages: send the record with Client.predict"
-        )
+        _refuse(where, "None has no room in this list or map: the model takes no null there, so leave it out")
 
 
 def _is_beyond(items: Any, kind: Type) -> bool:

@@ -16,6 +16,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting import type_hints
+from mlflow_grpc.payload import faults
 from mlflow_grpc.payload.explain import Explainer, Source
 from mlflow_grpc.payload.native_values import NativeValues
 
@@ -37,6 +38,7 @@ class RecordRefusals:
         self._names = [] if is_hinted else _names(schema)
         named = _named(schema, self._names)
         self._expected = {str(spec.name): _expected(spec) for spec in named or ()}
+        self._specs = {str(spec.name): spec for spec in named or () if isinstance(spec, ColSpec)}
         self._explainer = Explainer(metadata, loader_module, schema=named)
 
     def of(self, text: str, cause: BaseException | None, place: str = "") -> InvalidPayload:
@@ -68,8 +70,18 @@ class RecordRefusals:
             if expected is None:
                 yield violation
             else:
-                is_null = _has_null(payload, violation.field)
-                yield replace(violation, description=f"must be {expected}{', and is null' if is_null else ''}")
+                null = "is null" if _has_null(payload, violation.field) else self._null_within(payload, violation.field)
+                yield replace(violation, description=f"must be {expected}{f', and {null}' if null else ''}")
+
+    def _null_within(self, payload: Any, name: str) -> str:
+        """The place in a column's list or map at which MLflow refuses a null, in words; empty if there is none."""
+        cells, spec = _cells(payload, name), self._specs.get(name)
+        if spec is None or len(cells) != 1:
+            return ""
+        for fault in faults.within(cells[0], spec.type, name, required=spec.required):
+            if fault.problem == "is null":
+                return f"{fault.path} {fault.problem}"
+        return ""
 
     def _of_hint(self, items: list[Any]) -> Iterator[FieldViolation]:
         for place, item in enumerate(items):
@@ -105,10 +117,15 @@ def _expected(spec: ColSpec | TensorSpec) -> str:
 
 
 def _has_null(payload: Any, name: str) -> bool:
+    return any(cell is None for cell in _cells(payload, name))
+
+
+def _cells(payload: Any, name: str) -> list[Any]:
+    """The values of a column of a table, in its rows; none if it has none, or there is no table."""
     split = payload.get("dataframe_split")
     if split is None or name not in (columns := list(map(str, split["columns"]))):
-        return False
-    return any(row[columns.index(name)] is None for row in split["data"])
+        return []
+    return [row[columns.index(name)] for row in split["data"]]
 
 
 def _names(schema: Schema | None) -> list[str]:

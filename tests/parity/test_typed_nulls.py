@@ -192,6 +192,8 @@ def folder(tmp_path_factory) -> Path:
         save(name, Gives(name == "frame"), ModelSignature(named, outputs))
     for name, kind in BARE.items():
         save(name, Bare(BARE_ANSWERS[name]), ModelSignature(named, Schema([ColSpec(kind)])))
+    shared = Schema([ColSpec(Map(DataType.double), "map"), ColSpec(Array(Array(DataType.double)), "matrix")])
+    save("shared", Tells(), ModelSignature(shared, shared))
     for name, (model, _) in HINTED.items():
         save(name, model)
     return found
@@ -345,6 +347,25 @@ def test_messages_made_by_hand(typed, oracle):
     code, words = typed.outcome("optional_predict", message)
     assert code == "INVALID_ARGUMENT"
     assert "doubles has 2 values, counted from 0, and values_null_items names 2" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("map", {"k": None}, r"\[1\].map: must be Map\(.*\), and map.<1st key> is null"),
+        ("matrix", [[1.5], None], r"\[1\].matrix: must be Array\(Array\(double\)\), and matrix\[1\] is null"),
+    ],
+)
+def test_a_null_that_mlflow_refuses(client, oracle, name, value, words):
+    """Rows share their messages with answers, which may have it: MLflow refuses it, and its place is named."""
+    whole = {"map": {"k": 1.5}, "matrix": [[1.5]]}
+    rows = [whole, {**whole, name: value}]
+    assert oracle("shared")(json.dumps({"dataframe_records": rows}), "application/json")[0] == 400
+    with pytest.raises(PredictError, match=words) as caught:
+        client.model("shared").predict(rows)
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(ValueError, match="None has no room in this list or map: the model takes no null there"):
+        client.model("shared").predict(rows[1])
 
 
 def test_the_fields_beside(typed):
