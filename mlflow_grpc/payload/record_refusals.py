@@ -55,13 +55,15 @@ class RecordRefusals:
         except Exception:  # noqa: BLE001 - a point in time that pandas does not have, say: MLflow never saw it
             payload = json.loads(text)
         payload = json.loads(payload) if isinstance(payload, bytes) else payload
-        if self._names:
-            payload |= _by_name(payload, self._names)
+        payload = self._named_payload(payload)
         refusal = self._explainer.explain_payload(payload, cause, Source.RECORD)
-        violations = tuple(self._of_columns(refusal.violations, payload))
+        violations = tuple(self._of_columns(refusal.violations, self._named_payload(json.loads(text))))
         if self._item_hint is not None and not internals.hides_schema_details():
             violations = tuple(self._of_hint(payload["inputs"]))
         return _in_words_of_records(refusal, violations, place)
+
+    def _named_payload(self, payload: Any) -> Any:
+        return payload | _by_name(payload, self._names) if self._names else payload
 
     def _of_columns(self, violations: tuple[FieldViolation, ...], payload: Any) -> Iterator[FieldViolation]:
         """What is at fault, in words that say nothing of JSON's types, which a message does not have."""
