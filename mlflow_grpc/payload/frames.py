@@ -32,21 +32,25 @@ class Frames:
         self._names = [str(each.name) for each in specs if each.name not in (None, "")]
         self._is_nameless = len(specs) > 1 and not self._names
         self._width = len(specs)
-        self._is_bare = (
-            only is not None and only.name in (None, "") and not isinstance(only.type, Object | Map | AnyType)
-        )
+        is_wide = only is None or isinstance(only.type, Object | Map | AnyType)
+        self._is_bare = only is not None and only.name in (None, "") and not is_wide
+        # A bare value would be taken for the row: a list for that of all outputs, a dictionary for that of their names.
+        self._as_columns = frozenset(self._names) if is_wide else frozenset[str]()
         # A flavor such as pytorch's gives a frame for a frame, and an array for the array that it was logged with.
         tensors = [] if schema is None else [spec for spec in schema if isinstance(spec, TensorSpec)]
         self._tensor = tensors[0] if len(tensors) == 1 else None
 
     def rows(self, table: pd.DataFrame | pd.Series) -> list[Any]:
         """A dictionary for each row of a frame; the bare values of a Series, and of a frame of one column where the
-        output is one without a name. Where it is a tensor the cells of a row are its elements. Where nothing is known
-        of it, rows are what JSON has. Columns without labels, which pandas counts, are taken by their places.
+        output is one without a name.
+
+        Where it is a tensor the cells of a row are its elements. Where nothing is known of it, rows are what JSON has.
+        Columns are taken by their places if they have no labels, which pandas counts, or the outputs have no names. A
+        Series with the name of an output is a frame of that column, where a bare value would be taken for the row.
         """
         if self._tensor is not None and not _has_column(table, self._tensor.name):
             return _elements(table, is_single=len(self._tensor.shape) == 1)
-        if self._is_any and isinstance(table, pd.Series):
+        if isinstance(table, pd.Series) and (self._is_any or table.name in self._as_columns):
             table = pd.DataFrame(table)
         if isinstance(table, pd.Series) or (self._is_bare and table.shape[1] == 1):
             column = table if isinstance(table, pd.Series) else table.iloc[:, 0]
@@ -56,7 +60,8 @@ class Frames:
             wanting = [name for name in named if name in self._lacks_nan and named[name].hasnans]
             named = named.assign(**{name: _with_none(named[name]) for name in wanting})
         rows = list(named.to_dict("records"))
-        return [list(row.values()) for row in rows] if self._is_nameless and self._is_by_place(table) else rows
+        is_by_place = self._is_nameless and table.shape[1] == self._width and named.columns.is_unique
+        return [list(row.values()) for row in rows] if is_by_place else rows
 
     def _named(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table whose labels are texts."""

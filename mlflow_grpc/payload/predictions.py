@@ -103,11 +103,15 @@ class Predictions:
         """Whether a dictionary that was predicted for one record has lists of several rows, or of none."""
         if not self._by_name or not found:
             return False
-        depths = [(self._by_name.get(key_text(name)), value) for name, value in found.items()]
-        return all(
-            output is not None and output.depth is not None and _is_list(value) and _depth(value) > output.depth
-            for output, value in depths
-        ) and {len(value) for _, value in depths} != {1}
+        if not all(_is_list(value) for value in found.values()) or {len(value) for value in found.values()} == {1}:
+            return False
+        outputs = [(self._by_name.get(key_text(name)), value) for name, value in found.items()]
+        known = [(output.depth, value) for output, value in outputs if output is not None and output.depth is not None]
+        return (
+            bool(known)
+            and all(output is not None for output, _ in outputs)
+            and all(_depth(value) > depth for depth, value in known)
+        )
 
     def _record(self, found: dict[Any, Any]) -> dict[Any, Any]:
         """A dictionary for one record: of its values, or of columns with one row."""
@@ -115,13 +119,19 @@ class Predictions:
             is_any = self._outputs[0].depth is None
             arrays = [value for value in found.values() if isinstance(value, np.ndarray) and value.shape[:1] == (1,)]
             return {name: value[0] for name, value in found.items()} if is_any and len(arrays) == len(found) else found
-        return {name: self._value(self._by_name.get(key_text(name)), value) for name, value in found.items()}
+        outputs = [(name, self._by_name.get(key_text(name)), value) for name, value in found.items()]
+        # A list in the place of any value may be that value: the others tell whether all of them are columns.
+        are_columns = any(
+            output is not None and output.depth is not None and _is_list(value) and _depth(value) > output.depth
+            for _, output, value in outputs
+        )
+        return {name: self._value(output, value, are_columns=are_columns) for name, output, value in outputs}
 
     @staticmethod
-    def _value(output: _Output | None, value: Any) -> Any:
+    def _value(output: _Output | None, value: Any, *, are_columns: bool) -> Any:
         if not _is_list(value):
             return _opened(value)
-        if output is None or (output.depth is None and not isinstance(value, np.ndarray)):
+        if output is None or (output.depth is None and not (are_columns or isinstance(value, np.ndarray))):
             return value
         if output.depth is not None and _depth(value) <= output.depth:
             return value

@@ -21,6 +21,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.payload.predictions import Predictions
 from tests.parity.conftest import oracle_of
 from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller
@@ -102,6 +103,15 @@ ANSWERS: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     "dict of lists": (NAMED, lambda n: {"label": ["a"] * n, "score": [0.5] * n}),
     "dict of tuples": (NAMED, lambda n: {"label": ("a",) * n, "score": (0.5,) * n}),
     "dict of both": (NAMED, lambda n: {"label": ["a"] * n, "score": np.full(n, 0.5)}),
+    "dict of lists with anything among them": (
+        Schema([ColSpec(DataType.long, "number"), ColSpec(AnyType(), "more")]),
+        lambda n: {"number": [1] * n, "more": [{"a": [1, "b"]}] * n},
+    ),
+    "labels that the signature does not have": (
+        columns(DataType.string, LABEL),
+        lambda n: pd.DataFrame({"a": ["a"] * n, "best": [{"label": "a", "score": 0.5}] * n}),
+    ),
+    "series of anything": (column(AnyType(), "all"), lambda n: pd.Series([{"all": 1}] * n, name="all")),
     "dict of lists of lists": (
         Schema([ColSpec(Array(DataType.double), "all"), ColSpec(DataType.double, "best")]),
         lambda n: {"all": [[0.5, 1.5]] * n, "best": [1.5] * n},
@@ -273,6 +283,34 @@ def test_the_answers_to_rows(served, name):
         for place in range(2)
     ]
     assert [texts_of_moments(leaves(row)) for row in taken] == [texts_of_moments(leaves(row)) for row in rows]
+
+
+def test_one_row_of_columns_is_read_as_two_are(served):
+    """A list with a single value is a column of one row where the columns beside it are."""
+    oracle, typed, label = served("dict of lists with anything among them")
+    assert in_json(oracle, 1)["more"] == in_json(oracle, 2)["more"][:1]
+    first = typed(f"{label}_predict_batch", {"row": [0, 1]}).more[0]
+    assert as_json(first) == in_json(oracle, 2)["more"][0]
+    assert typed(f"{label}_predict_batch", {"row": [0]}).more[0] == first
+    assert typed(f"{label}_predict", {"row": 0}).more == first
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (column(AnyType(), "all"), {}),
+        (
+            Schema([ColSpec(Array(DataType.double), "all"), ColSpec(DataType.double, "best", required=False)]),
+            [0.5, 1.5],
+        ),
+    ],
+)
+def test_a_series_with_the_name_of_an_output(tmp_path, schema, value):
+    """It holds values of that output: a dictionary or a list in it is no row."""
+    signature = ModelSignature(column(DataType.long, "row"), schema)
+    answer = Answers(lambda n: pd.Series([value] * n, name="all"))
+    mlflow.pyfunc.save_model(tmp_path / "m", python_model=answer, signature=signature, pip_requirements=["mlflow"])
+    assert Predictions(schema).rows(answer.answer(2), 2) == in_json(oracle_of(tmp_path / "m"), 2)
 
 
 @pytest.mark.parametrize("answer", [{1, 2}, 1 + 2j, object()])
