@@ -85,7 +85,8 @@ def _calls(model: Model, connection: Connection, contract: Contract | None) -> I
     if not model.example:
         return
     command = ["mlflow-grpc-predict", *connection.flags, "-m", model.label]
-    yield from _command("example", [*command, _compact(model.example)])
+    if not model.example_is_typed:
+        yield from _command("example", [*command, _compact(model.example)])
     found = example_in(model.example, contract) if contract is not None else None
     if found is None:
         return

@@ -12,7 +12,7 @@ import grpc
 
 from mlflow_grpc_client import columns, html, options, typed_reader, typed_writer
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
-from mlflow_grpc_client.contract import Contract, Rpc, kind_name
+from mlflow_grpc_client.contract import Contract, Keywords, Rpc, kind_name
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
 from mlflow_grpc_client.payloads import kind_of, library
 from mlflow_grpc_client.wire import CONTRACT_KEY
@@ -150,7 +150,7 @@ class BaseTypedModel:
             raise TypeError(f"predict_many takes an iterable of records or a DataFrame: {what}")
         rpc = contract.rpc("predict_many")
         if isinstance(records, library("pandas", "DataFrame")):
-            records = (_Keywords(row) for row in columns.records_of(records, rpc.request))
+            records = (Keywords(row) for row in columns.records_of(records, rpc.request))
         return Stream(
             rpc.path,
             records,
@@ -182,7 +182,7 @@ class BaseTypedModel:
         if only is None and not isinstance(record, Mapping):
             raise TypeError(f"{kind_of(record)} is no record: give a dict")
         is_value = not isinstance(record, Mapping) or (only is not None and only.takes_dicts)
-        if only is not None and is_value and not isinstance(record, _Keywords):
+        if only is not None and is_value and not isinstance(record, Keywords):
             record = {only.name: record}
         with self._telling_what_is_missing():
             typed_writer.fill(message, rpc.request, record)
@@ -206,13 +206,9 @@ class BaseTypedModel:
             ) from None
 
 
-class _Keywords(dict[str, Any]):
-    """Fields that were given by their names, and so are no value of a field without one."""
-
-
 def _given(rows: Any, fields: dict[str, Any]) -> Any:
     if rows is None:
-        return _Keywords(fields)
+        return Keywords(fields)
     if fields:
         raise TypeError("give fields by keyword, or a record or rows, not both")
     if not columns.is_batch(rows) and not isinstance(rows, Mapping):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_grpc_client.contract import Contract, Field, Form, Kind, Record, Type
+from mlflow_grpc_client.contract import Contract, Field, Form, Keywords, Kind, Record, Type
 from mlflow_grpc_client.payload_rows import params_in, rows_in
 from mlflow_grpc_client.payloads import jsonable
 
@@ -68,7 +68,7 @@ def _one(value: Any, record: Record) -> Any:
     """A record; where the only field has no name, a bare value is its value."""
     only = record.only_nameless
     if only is not None and not isinstance(value, Mapping):
-        return {only.name: _value(value, only, only.name)}
+        return Keywords({only.name: _value(value, only, only.name)})
     return _row(value, record, "")
 
 

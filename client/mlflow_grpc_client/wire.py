@@ -137,6 +137,8 @@ class Model:
     """The paths of the RPCs that call it."""
     example: str
     """A payload that it takes."""
+    example_is_typed: bool = False
+    """Whether its typed calls alone take the example, since MLflow refuses it as JSON."""
 
     @property
     def label(self) -> str:
@@ -205,9 +207,13 @@ def models(data: bytes) -> Models:
 
 
 def _model(message: Any) -> Model:
-    plain = ("name", "version", "error", "display_name", "description", "uri", "run_id", "model_id")
+    texts = ("name", "version", "error", "display_name", "description", "uri", "run_id", "model_id", "example")
+    plain = (*texts, "batched", "batching_reason", "example_is_typed")
     return Model(
-        **{name: getattr(message, name) for name in (*plain, "batched", "batching_reason", "example")},
+        **{
+            name: getattr(message, name)
+            for name in (*plain, "batched", "batching_reason", "example", "example_is_typed")
+        },
         state=message.State.Name(message.state) if message.state in message.State.values() else str(message.state),
         flavors=tuple(message.flavors),
         input_schema=_schema(message.input.json_schema),

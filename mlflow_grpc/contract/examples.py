@@ -1,10 +1,13 @@
 """Example values for JSON Schemas, for people to start from.
 
-Rule of this module: it reads a schema and tries nothing. What it makes may still not fit: a pattern, say, is not kept.
+Rule of this module: it reads a schema and tries nothing. What it makes may still not fit, such as a text that has
+to have a pattern and a length.
 """
 
 import math
 from typing import Any
+
+from mlflow_grpc.contract.patterns import text_for
 
 _WORDS = {
     "date-time": "2020-02-29T12:00:00Z",
@@ -47,13 +50,14 @@ class _Examples:
         match schema.get("type"):
             case "object":
                 fields, needed = schema.get("properties", {}), schema.get("required", ())
-                return {name: self.of(each, within) for name, each in fields.items() if name in needed}
+                made = {name: self.of(each, within) for name, each in fields.items() if name in needed or not needed}
+                return made if needed else {name: value for name, value in made.items() if value is not None}
             case "array":
                 items = schema.get("prefixItems") or schema.get("items", {})
                 if not isinstance(items, list):
                     items = [items] * max(1, schema.get("minItems", 1))
-                made = [self.of(item, within) for item in items]
-                return made if None not in made else []
+                values = [self.of(item, within) for item in items]
+                return values if None not in values else []
             case "boolean":
                 return True
             case "integer":
@@ -61,9 +65,17 @@ class _Examples:
             case "number":
                 return _number(schema)
             case "string":
-                return _WORDS.get(schema.get("format", ""), "text".ljust(schema.get("minLength", 0), "x"))
+                return _text(schema)
             case _:
                 return None
+
+
+def _text(schema: dict[str, Any]) -> str:
+    """A text of the format or pattern, or of the length."""
+    if isinstance(pattern := schema.get("pattern"), str) and (found := text_for(pattern)) is not None:
+        return found
+    least = schema.get("minLength", 0)
+    return _WORDS.get(schema.get("format", ""), "text"[: max(least, schema.get("maxLength", 4))].ljust(least, "x"))
 
 
 def _number(schema: dict[str, Any]) -> float:

@@ -4,9 +4,12 @@ Rule of this module: whatever stands in the file, MLflow decides whether it is s
 out, with a line that says so.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import pydantic
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PyFuncModel
 
@@ -15,8 +18,12 @@ from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor, has_tensors
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting import chat, type_hints
+from mlflow_grpc.hosting import mlflow_internals as internals
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.hosting.model import About, SchemaTexts
+
+_MOST_CHECKED = 100_000
+"""The characters of an example that MLflow is asked about: `--describe` shows no longer ones."""
 
 
 def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hint: Any) -> About:
@@ -37,6 +44,7 @@ def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hi
         raise StartError("the signature in its MLmodel file is no mapping")
     signature = metadata.signature.to_dict() if metadata.signature is not None else {}
     contract = _contract_of(signature, model, item_hint)
+    example, is_typed = _example(model, payload, contract.inputs, item_hint)
     return About(
         flavors=flavors,
         run_id=_text(metadata.run_id),
@@ -46,7 +54,8 @@ def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hi
         output=_texts(signature.get("outputs"), contract.outputs),
         params=_texts(signature.get("params"), contract.params),
         deterministic=_is_deterministic(metadata.metadata),
-        example=payload or _made_up(contract.inputs, is_hinted=item_hint is not None),
+        example=example,
+        is_example_typed=is_typed,
         logged_example=payload,
     )
 
@@ -75,13 +84,67 @@ def _texts(mlflow_json: str | None, part: Record | Tensor | None) -> SchemaTexts
     return SchemaTexts(mlflow_json or "", json_schema.text_of(json_schema.schema_of(part)) if part is not None else "")
 
 
-def _made_up(inputs: Record | Tensor | None, *, is_hinted: bool) -> str:
+def _example(model: PyFuncModel, payload: str, inputs: Record | Tensor | None, item_hint: Any) -> tuple[str, bool]:
+    """A payload to start from, and whether MLflow refuses it and all others that could be made up.
+
+    The one that was logged comes first, then its first row alone: MLflow refuses points in time that are written in
+    different ways in one column.
+    """
+    if len(payload) > _MOST_CHECKED:
+        return payload, False
+    known = [payload, _first_row(payload)] if payload else []
+    for text in known:
+        if _is_taken(model, text, item_hint):
+            return text, False
+    for text in _made_up(inputs, item_hint):
+        if _is_taken(model, text, item_hint):
+            return text, False
+        known.append(text)
+    return (known[0], True) if known else ("", False)
+
+
+def _first_row(payload: str) -> str:
+    """A table with the first of its rows; another payload as it is."""
+    with contextlib.suppress(ValueError, RecursionError):  # The file may hold anything.
+        match json.loads(payload):
+            case {"dataframe_split": {"columns": columns, "data": [first, *_]}}:
+                return json.dumps({"dataframe_split": {"columns": columns, "data": [first]}})
+    return payload
+
+
+def _made_up(inputs: Record | Tensor | None, item_hint: Any) -> Iterator[str]:
+    """Payloads that may fit, the best one first."""
     if inputs is None:
-        return ""
+        return
     example = example_of(json_schema.schema_of(inputs))
     if isinstance(inputs, Tensor) or has_tensors(inputs):
-        return json.dumps({"inputs": example})
-    if all(each.name for each in inputs.fields):
-        return json.dumps({"dataframe_records": [example]})
-    values = list(example.values())
-    return json.dumps({"inputs": values} if is_hinted else {"dataframe_split": {"data": [values]}})
+        yield json.dumps({"inputs": example})
+    elif item_hint is not None:
+        yield json.dumps({"inputs": list(example.values())})
+        with contextlib.suppress(pydantic.errors.PydanticUserError):  # A class that has no JSON Schema.
+            # The contract has the types of fields. What else they have to fulfil stands in the schema of the hint.
+            yield json.dumps({"inputs": [example_of(pydantic.TypeAdapter(item_hint).json_schema())]})
+    elif all(each.name for each in inputs.fields):
+        yield json.dumps({"dataframe_records": [example]})
+        if not any(each.required for each in inputs.fields):
+            # One of them may be what MLflow takes no JSON for.
+            yield from (json.dumps({"dataframe_records": [{name: value}]}) for name, value in example.items())
+            yield json.dumps({"dataframe_records": [{}]})
+    else:
+        yield json.dumps({"dataframe_split": {"data": [list(example.values())]}})
+
+
+def _is_taken(model: PyFuncModel, payload: str, item_hint: Any) -> bool:
+    """Whether a payload passes MLflow's checks, as far as they come before the model."""
+    schema = model.metadata.get_input_schema()
+    try:
+        parsed = internals.parse_json(payload.encode(), model.metadata, schema)
+        if parsed.is_unified_llm_input:
+            return True
+        if item_hint is not None:
+            return not any(problem for item in parsed.data for problem in type_hints.problems(item_hint, item))
+        if schema is not None:
+            internals.enforce_schema(parsed.data, schema, model.loader_module)
+    except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+        return False
+    return True

@@ -48,8 +48,10 @@ class About:
     """Whether the same input always gets the same output."""
     example: str = ""
     """A payload that it takes."""
+    is_example_typed: bool = False
+    """Whether typed RPCs alone take it, since MLflow refuses it as JSON."""
     logged_example: str = ""
-    """The same, if it was logged with the model and not made up from its schema."""
+    """The one that was logged with the model; empty if there is none, and `example` is made up from its schema."""
 
 
 class HostedModel(Protocol):

@@ -80,7 +80,7 @@ class ModelsServicer:
             message.batched, message.batching_reason = loaded.batched, loaded.batching_reason
             if about.deterministic is not None:
                 message.deterministic = about.deterministic
-            message.example = _sayable(about.example)
+            message.example, message.example_is_typed = _sayable(about.example), about.is_example_typed
             if entry.config.endpoint:
                 self._add_rpcs(message.rpcs, entry, streams=loaded.model.streams)
         described: Message = message

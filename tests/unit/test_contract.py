@@ -10,7 +10,7 @@ from uuid import UUID
 import pydantic.v1
 import pytest
 from mlflow.types import Schema as MlflowSchema
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from schema import And, Optional, Or, Schema
 
 from mlflow_grpc import protos
@@ -226,6 +226,25 @@ def test_examples_of_pydantic_1_and_bounds():
         found = example_of({"type": "number", **{key: value for key, value in bounds.items() if value is not None}})
         assert low is None or found > low
         assert high is None or found < high
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^[A-Z]{3}-[0-9]+$", r"^\d{4}-\d{2}$", r"^(foo|bar)?x*$", r"^[^a-z]$", r"^[^\w\s]$", r"\bword\b", r"^(?:\+49|0)[1-9]\d{3,}$",
+        r"^\w+@\w+\.[a-z]{2,}$", r"^$", r"^.{5}\S\D\W$",
+    ],
+)  # fmt: skip
+def test_examples_of_patterns(pattern):
+    """pydantic finds the pattern in them."""
+    made = create_model("Made", text=(str, Field(pattern=pattern)))
+    made.model_validate(example_of(made.model_json_schema()))
+
+
+@pytest.mark.parametrize("pattern", ["(", r"^(?P<a>x)(?P=a)$", "a{100000}", r"^\p{L}$", "^(?=b)a$"])
+def test_no_example_of_a_pattern(pattern):
+    """What cannot be made is any text."""
+    assert example_of({"type": "string", "pattern": pattern}) == "text"
 
 
 def test_the_json_schema_of_a_signature():
