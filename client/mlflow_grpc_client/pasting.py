@@ -15,7 +15,6 @@ from typing import Any
 from mlflow_grpc_client import typed_json, typed_writer
 from mlflow_grpc_client.contract import Contract, Field, Form, Kind, Record, Type
 from mlflow_grpc_client.errors import PredictError
-from mlflow_grpc_client.payload_rows import rows_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ def example_in(payload: str, contract: Contract) -> Example | None:
     try:
         given, params = typed_json.given_in(payload, contract)
         record = contract.rpc("predict").request
-        _, is_rows = rows_in(typed_json.parsed(payload), record.spellings)
+        _, is_rows = typed_json.rows_of(typed_json.parsed(payload), contract)
         fields = _present(_first(given, record, is_rows=is_rows), record)
         if record.only_nameless is None:
             fields = {name: _with_texts(value) for name, value in fields.items()}
@@ -52,7 +51,7 @@ def example_in(payload: str, contract: Contract) -> Example | None:
         arguments = [f"{name}={text}" for name, text in sources.items()]
     if params and contract.params is not None:
         arguments.append(f"params={_value(params, contract.params)}")
-    return Example(", ".join(arguments), _payload(fields, params, record))
+    return Example(", ".join(arguments), _payload(fields, params, record, has_rows=typed_json.has_rows(contract)))
 
 
 def _first(given: Any, record: Record, *, is_rows: bool) -> dict[str, Any]:
@@ -105,12 +104,13 @@ def _check(fields: dict[str, Any], params: dict[str, Any] | None, contract: Cont
         raise ValueError("the example lacks fields that the model needs")
 
 
-def _payload(fields: dict[str, Any], params: dict[str, Any] | None, record: Record) -> str:
+def _payload(fields: dict[str, Any], params: dict[str, Any] | None, record: Record, *, has_rows: bool) -> str:
     only = record.only_nameless
     value: Any = fields if only is None else fields[only.name]
     if params:
-        value = {"dataframe_records" if only is None else "inputs": [value], "params": params}
-    elif only is not None and isinstance(value, list):
+        rows = [value] if has_rows else value
+        value = {"inputs" if only is not None or not has_rows else "dataframe_records": rows, "params": params}
+    elif only is not None and isinstance(value, list) and has_rows:
         value = [value]  # A list is rows.
     text = typed_json.written(value)
     return text if text.isprintable() else text.encode("ascii", "backslashreplace").decode()

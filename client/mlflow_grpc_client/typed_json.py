@@ -32,11 +32,31 @@ def given_in(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]
     record = contract.row
     payload = parsed(text)
     names = record.spellings.keys()
-    rows, is_rows = rows_in(payload, names)
+    rows, is_rows = rows_of(payload, contract)
     params = params_in(payload, names)
     if is_rows:
         return [_row(row, record, f"[{place}]") for place, row in enumerate(rows)], params
     return _one(rows, record), params
+
+
+def rows_of(payload: Any, contract: Contract) -> tuple[Any, bool]:
+    """The record or the rows in a payload, and whether it is rows; see `rows_in` for the error.
+
+    Where no tensor has a size for rows, there is but the one record.
+    """
+    if not has_rows(contract):
+        match payload:
+            case {"inputs": found, **others} | {"instances": found, **others} if not others.keys() - {"params"}:
+                return found, False
+            case list():
+                return payload, False
+    return rows_in(payload, contract.row.spellings.keys())
+
+
+def has_rows(contract: Contract) -> bool:
+    """Whether a model takes rows: of one with tensors, whether these have a size for them."""
+    are_tensors = all(each.type.kind is Kind.TENSOR for each in contract.row.fields.values())
+    return "predict_batch" in contract.rpcs or not are_tensors
 
 
 def record_in(text: str, contract: Contract) -> Any:

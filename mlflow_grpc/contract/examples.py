@@ -29,6 +29,7 @@ class _Examples:
     """Makes examples for one schema and its definitions."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
         self._definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
 
     def of(self, schema: Any, within: tuple[str, ...]) -> Any:
@@ -50,14 +51,16 @@ class _Examples:
         match schema.get("type"):
             case "object":
                 fields, needed = schema.get("properties", {}), schema.get("required", ())
-                made = {name: self.of(each, within) for name, each in fields.items() if name in needed or not needed}
-                return made if needed else {name: value for name, value in made.items() if value is not None}
+                if schema is self._schema and not needed:  # A record without a field would show nothing.
+                    found = ((name, self.of(each, within)) for name, each in fields.items())
+                    return {name: value for name, value in found if value is not None}
+                return {name: self.of(each, within) for name, each in fields.items() if name in needed}
             case "array":
                 items = schema.get("prefixItems") or schema.get("items", {})
                 if not isinstance(items, list):
                     items = [items] * max(1, schema.get("minItems", 1))
-                values = [self.of(item, within) for item in items]
-                return values if None not in values else []
+                made = [self.of(item, within) for item in items]
+                return made if None not in made else []
             case "boolean":
                 return True
             case "integer":

@@ -17,7 +17,7 @@ import pytest
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array, Object, Property
 from mlflow_grpc_client import TLS, Client
 from mlflow_grpc_client.cli import EXIT_USAGE, main
@@ -38,6 +38,9 @@ MADE_UP = {
         [ColSpec(DataType.string, "1", required=False), ColSpec(DataType.double, "2", required=False)]
     ),
     "only_typed": Schema([ColSpec(Object([Property("x", DataType.float), Property("at", DataType.datetime)]), "part")]),
+    "one_tensor": Schema([TensorSpec(np.dtype("u1"), (3, 2))]),
+    "one_tensor_with_a_name": Schema([TensorSpec(np.dtype("f8"), (3, 2), "x")]),
+    "optional_within": Schema([ColSpec(Object([Property("at", DataType.datetime, required=False)]), "part")]),
     "only_typed_if_given": Schema([ColSpec(Array(DataType.float), "x", required=False), ColSpec(DataType.long, "n")]),
 }
 """Signatures for which an example is made up."""
