@@ -6,6 +6,7 @@ imported when one is made.
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -78,11 +79,27 @@ def _flags(model: Any, given: dict[str, Any]) -> dict[str, Any]:
     # The one client is here: no balancer has to see that the server is about to end.
     flags: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "end_with_stdin": True, "lame_duck_s": 0, **given}
     if model is not None:
-        # What MLflow's log_model gives has the URI of the model.
-        flags["model_uri"] = str(getattr(model, "model_uri", model))
+        flags["model_uri"] = _uri_of(model)
     elif given.get("config") is None:
         raise TypeError("serving() needs a model: a directory, a URI such as models:/name/1, or config=FILE")
     return {name: value for name, value in flags.items() if value is not None}
+
+
+def _uri_of(model: Any) -> str:
+    """Where a model is.
+
+    Raises:
+        TypeError: It is an object in this process, which the server's process cannot have.
+
+    """
+    found = getattr(model, "model_uri", model)  # What MLflow's log_model gives has it.
+    if not isinstance(found, str | os.PathLike):
+        raise TypeError(
+            f"serving() takes a directory, a URI such as models:/name/1, or what MLflow's log_model gives, and no "
+            f"{type(model).__name__}: the server is another process. Log the model, or save it into a directory, with "
+            "its flavor's function, such as mlflow.sklearn.save_model(model, directory), and give that"
+        )
+    return os.fsdecode(found)
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

@@ -130,6 +130,8 @@ class HookedModel:
         if isinstance(given, pd.DataFrame) and schema.has_input_names() and not internals.hides_schema_details():
             faults = {str(spec.name): words for spec in schema if (words := self._fault(given, spec))}
         listed = "; ".join(f"{name}: {words}" for name, words in faults.items())
+        if not isinstance(given, pd.DataFrame) and self._columns is not None:
+            listed = f"it is of type {type(given).__name__}, and the model takes a DataFrame"
         raise InvalidPayload(
             "What the hook preprocess made of the payload does not fit the model's signature"
             + (f": {listed}." if listed else "."),

@@ -115,6 +115,8 @@ def test_a_server_that_cannot_start(tmp_path, model):
         mlflow_grpc.serving(model, threads=0).__enter__()
     with pytest.raises(TypeError, match=r"serving\(\) has no argument thread: did you mean threads\?"):
         mlflow_grpc.serving(model, thread=1).__enter__()
+    with pytest.raises(TypeError, match=r"no dict: .*such as mlflow\.sklearn\.save_model\(model, directory\)"):
+        mlflow_grpc.serving({}).__enter__()
     with pytest.raises(TypeError, match=r"serving\(\) needs a model: a directory, a URI such as models:/name/1"):
         mlflow_grpc.serving().__enter__()
 

@@ -55,6 +55,11 @@ def text_in_a(df):
     return df.assign(a="a secret")
 
 
+def three_columns(df):
+    """An array in place of a table, with more columns than the model takes."""
+    return df.assign(c=1.0).to_numpy()
+
+
 def forgets(predictions):
     """Has no return."""
 

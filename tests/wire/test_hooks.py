@@ -89,6 +89,7 @@ def test_parts_of_an_answer(path):
         ({"postprocess": "forgets"}, "INTERNAL", "The hook postprocess returned None"),
         ({"preprocess": "refuses"}, "INVALID_ARGUMENT", "The hook preprocess answered INVALID_PARAMETER_VALUE"),
         ({"preprocess": "without_b"}, "INVALID_ARGUMENT", "b: missing after preprocess"),
+        ({"preprocess": "three_columns"}, "INVALID_ARGUMENT", "it is of type ndarray, and the model takes a DataFrame"),
         ({"preprocess": "text_in_a"}, "INVALID_ARGUMENT", "and the model takes double"),
     ],
 )
