@@ -7,6 +7,7 @@ our own format has errors.
 
 import difflib
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -272,6 +273,10 @@ def _words(problem: Any) -> str:
         return _about_key(problem["loc"])
     if kind == "string_type":
         return "has to be a text" if isinstance(given, list | dict) else "has to be a text: put it in quotes"
+    if kind == "string_unicode":  # Python's surrogates, for bytes of a path that its encoding does not have.
+        encoding = sys.getfilesystemencoding()
+        advice = "rename it" if encoding == "utf-8" else "set PYTHONUTF8=1"
+        return f"has bytes that are not {encoding}, in which paths are read here: {advice}"
     return _WORDS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
 
 

@@ -111,12 +111,13 @@ class Server:
 
     async def _load(self, number: int, main: MainThread, fetches: asyncio.Semaphore, turns: Turns) -> None:
         entry, limit_s = self.catalog.entries[number], self._settings.load_timeout_s or None
-        config = entry.config
+        config, is_fetched = entry.config, False
         try:
             async with contextlib.nullcontext() if loading.is_fetched(config) else fetches:
                 logger.info("loading %s from %s", entry.label or "a model", config.source)
                 async with asyncio.timeout(limit_s):
                     fetched = await in_daemon_thread(lambda: loading.fetch(config))
+            is_fetched = True
             if fetched is not None and fetched.version:
                 logger.info("%s is version %s", config.source, fetched.version)
             async with turns.turn(number):
@@ -124,7 +125,9 @@ class Server:
                 loaded = await main.call(load, limit_s=limit_s)
             await self.host(entry, loaded)
         except TimeoutError:
-            self._leave_out(entry, StartError(f"it was not loaded within {limit_s:g} s ({spelling('load_timeout_s')})"))
+            late = f"within {limit_s:g} s ({spelling('load_timeout_s')})"
+            words = f"it was not loaded {late}" if is_fetched else loading.not_fetched(config, late)
+            self._leave_out(entry, StartError(words))
         except StartError as error:
             self._leave_out(entry, error)
         turns.give_up(number)

@@ -93,6 +93,19 @@ def fetch(model: ModelConfig) -> "FetchedModel | None":
         return fetching.fetch(model.uri)
 
 
+def not_fetched(model: ModelConfig, late: str) -> str:
+    """Says that a model was not fetched in time, and who was asked for it.
+
+    Args:
+        model: An MLflow model.
+        late: Within which time.
+
+    """
+    from mlflow_grpc.hosting import fetching
+
+    return f"it was not fetched {late}: no answer yet from {fetching.asked(model.uri or '')}"
+
+
 def is_fetched(model: ModelConfig) -> bool:
     """Whether a model is on this machine anyway."""
     if model.uri is None:

@@ -91,8 +91,8 @@ def told_if_slow(uri: str, how_to_end: str = "") -> Iterator[None]:
         how_to_end: What can be done about it; a sentence.
 
     """
-    asked = f"the registry {_registry(uri)}" if uri.startswith(("models:", "runs:")) else "its storage"
-    words = f"{uri} has not been fetched after {SLOW_S:g} s: still waiting for {asked}.{how_to_end and ' '}{how_to_end}"
+    sent = f"still waiting for {asked(uri)}.{how_to_end and ' '}{how_to_end}"
+    words = f"{uri} has not been fetched after {SLOW_S:g} s: {sent}"
     timer = threading.Timer(SLOW_S, logger.warning, ("%s", words))
     timer.daemon = True
     timer.start()
@@ -100,6 +100,11 @@ def told_if_slow(uri: str, how_to_end: str = "") -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def asked(uri: str) -> str:
+    """Who has a model's files, for an error or a log line, which leave out passwords: a registry, or a storage."""
+    return f"the registry {_registry(uri)}" if uri.startswith(("models:", "runs:")) else "its storage"
 
 
 def import_clients(uris: Iterable[str]) -> None:

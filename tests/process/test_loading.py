@@ -69,7 +69,8 @@ def test_a_registry_that_does_not_answer_holds_up_no_other_model(launch, model, 
             assert call.outcome(payload("x"), mlflow_model="churn")[0] == "UNAVAILABLE"
             ready_address(process)
             assert call.outcome(payload("x"), mlflow_model="churn")[0] == "FAILED_PRECONDITION"
-        process.wait_for("churn.* is left out: it was not loaded within 30 s .--load-timeout")
+        asked = f"no answer yet from the registry {url}"
+        process.wait_for(rf"churn.* is left out: it was not fetched within 30 s .--load-timeout.: {asked}")
 
 
 def test_a_model_that_does_not_load_in_time_stops_the_start(launch, model, tmp_path):
@@ -81,6 +82,21 @@ def test_a_model_that_does_not_load_in_time_stops_the_start(launch, model, tmp_p
     assert process.wait() == 2
     assert "Error: it was not loaded within 1 s (--load-timeout)" in process.output
     assert "Traceback" not in process.output
+
+
+def test_a_model_that_is_not_fetched_in_time_names_who_was_asked():
+    """Alone, too, so that the owner sees that the registry is at fault and not the model; its password is left out."""
+    with (
+        silent_registry() as url,
+        start_server(
+            *("-m", "models:/churn/1", "--load-timeout", "1"),
+            env={"MLFLOW_TRACKING_URI": url.replace("://", "://user:secret@")},
+        ) as process,
+    ):
+        assert process.wait() == 2
+        asked = f"no answer yet from the registry {url.replace('://', '://user:***@')}"
+        assert f"Error: it was not fetched within 1 s (--load-timeout): {asked}" in process.output
+        assert "secret" not in process.output
 
 
 def registry(tmp_path: Path, *commands: str) -> str:

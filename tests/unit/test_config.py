@@ -1,6 +1,9 @@
 """The configuration file: what it may say, and what is said of one that is wrong."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -61,6 +64,25 @@ def test_hooks_that_cannot_be(tmp_path, text, words):
     """They are functions, of MLflow models alone, that take tables."""
     with pytest.raises(StartError, match=words):
         read(tmp_path, f"models: [{text}]")
+
+
+@pytest.mark.parametrize(
+    ("flags", "encoding", "advice"),
+    [({"PYTHONUTF8": "1"}, "utf-8", "rename it"), ({"PYTHONUTF8": "0"}, "ascii", "set PYTHONUTF8=1")],
+)
+def test_a_path_that_is_not_in_the_encoding_of_file_names(flags, encoding, advice):
+    """The encoding is named, which Python takes from the locale, and what to do about it."""
+    path = b"/models/caf\xe9" if encoding == "utf-8" else "/models/caf\u00e9".encode()
+    process = subprocess.run(
+        [sys.executable, "-m", "mlflow_grpc", "serve", "-m", path],
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", **flags},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert process.returncode == 2
+    assert f"uri: has bytes that are not {encoding}, in which paths are read here: {advice}" in process.stderr
 
 
 def test_the_file_of_rest_model_service(tmp_path):
