@@ -7,10 +7,12 @@ Nothing that one model has left there is taken for another's.
 """
 
 import hashlib
+import importlib
 import os
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlflow
@@ -51,16 +53,20 @@ def load_model(
     if directory is None:
         directory = Path(uri) if Path(uri).exists() else Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     flavors = {name: flavor for name, flavor in Model.load(str(directory)).flavors.items() if isinstance(flavor, dict)}
+    folders = [directory / folder for flavor in flavors.values() if (folder := flavor.get(internals.CODE))]
     with _one_at_a_time:
-        for flavor in flavors.values():
-            if folder := flavor.get(internals.CODE):
-                _claim(directory / folder, uri)
-        if internals.has_own_code(flavors):
-            internals.forget_model_from_code()
+        before = set(_brought)
         try:
+            for folder in folders:
+                _claim(folder, uri)
+            if internals.has_own_code(flavors):
+                internals.forget_model_from_code()
             loaded: PyFuncModel = mlflow.pyfunc.load_model(
                 str(directory), suppress_warnings=suppress_warnings, model_config=config
             )
+        except BaseException:
+            _give_back(set(_brought) - before, folders)
+            raise
         finally:
             _forget_impossible_paths()
         return loaded
@@ -94,6 +100,32 @@ def _claim(folder: Path, uri: str) -> None:
                 "another: one process can hold only one of them. Give the code another name, or serve the models in "
                 "servers of their own"
             )
+
+
+def _give_back(names: set[str], folders: list[Path]) -> None:
+    """Forgets the code of a model that was not loaded, so that another one can bring code of the same names: an older
+    version of it, say.
+
+    Args:
+        names: Those that this model was the first to bring. Code that a model shares with another one stays.
+        folders: Where its code is.
+
+    """
+    for name in names:
+        del _brought[name]
+    for name, module in list(sys.modules.items()):
+        # A library may have the same name, and was there before.
+        if name.partition(".")[0] in names and any(_is_of(module, folder) for folder in folders):
+            del sys.modules[name]
+    if names:
+        theirs = {str(folder) for folder in folders}
+        sys.path[:] = [path for path in sys.path if path not in theirs]
+        importlib.invalidate_caches()
+
+
+def _is_of(module: ModuleType, folder: Path) -> bool:
+    places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
+    return any(isinstance(place, str) and Path(place).is_relative_to(folder) for place in places)
 
 
 def _digest(place: Path) -> str:

@@ -1,5 +1,6 @@
 """Models that bring Python code along, or are code, and are loaded into one process."""
 
+import colorsys
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -172,6 +173,21 @@ def test_other_code_of_the_same_name_is_refused(log, tmp_path):
     with pytest.raises(StartError, match=f"'brought_along', and so does the model at {first}") as refused:
         pyfunc.load(fetching.fetch(str(second)))
     assert "StartError" not in str(refused.value)
+
+
+def test_a_model_that_is_not_loaded_keeps_no_name(log, tmp_path):
+    """An older version of it, with other code of the same name, is loaded after it and runs its own code; a library of
+    that name, which was imported before, stays.
+    """
+    code = ASKS_ITS_HELPER.format(helper="brought_in_vain")
+    older = log("older", code, code_paths=[helper(tmp_path / "a", "brought_in_vain", "one")])
+    library = helper(tmp_path / "b", "colorsys", "two")
+    broken = log("broken", code, code_paths=[helper(tmp_path / "c", "brought_in_vain", "two"), library])
+    (broken / "broken_code.py").write_text(f"{code}\nraise RuntimeError('no good')\n")
+    with pytest.raises(StartError, match="no good"):
+        pyfunc.load(fetching.fetch(str(broken)))
+    assert sys.modules["colorsys"] is colorsys
+    assert answer(pyfunc.load(fetching.fetch(str(older)))) == ["one"]
 
 
 def test_the_same_code_of_the_same_name_is_shared(log, tmp_path):
