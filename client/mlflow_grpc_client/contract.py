@@ -30,10 +30,6 @@ NULL_ITEMS_NUMBER = 200_000
 """Of the field for the places in a list, or the keys of a map, with a null: so much above that of the list or map."""
 
 
-class Keywords(dict[str, Any]):
-    """Fields that were given by their names, and so are no value of a field without one."""
-
-
 class Kind(Enum):
     """What a value of a field is."""
 

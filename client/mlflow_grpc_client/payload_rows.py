@@ -9,6 +9,10 @@ from typing import Any
 _FORMATS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 
 
+class Keywords(dict[str, Any]):
+    """Fields that were given by their names, and so are no value of a field without one."""
+
+
 def rows_in(payload: Any, fields: Collection[str]) -> tuple[Any, bool]:
     """What a payload has, as a typed call takes it.
 

@@ -12,8 +12,9 @@ import grpc
 
 from mlflow_grpc_client import columns, html, options, typed_reader, typed_writer
 from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
-from mlflow_grpc_client.contract import Contract, Keywords, Rpc, kind_name
+from mlflow_grpc_client.contract import Contract, Rpc, kind_name
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
+from mlflow_grpc_client.payload_rows import Keywords
 from mlflow_grpc_client.payloads import kind_of, library
 from mlflow_grpc_client.wire import CONTRACT_KEY
 

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_grpc_client.contract import Contract, Field, Form, Keywords, Kind, Record, Type
-from mlflow_grpc_client.payload_rows import params_in, rows_in
+from mlflow_grpc_client.contract import Contract, Field, Form, Kind, Record, Type
+from mlflow_grpc_client.payload_rows import Keywords, params_in, rows_in
 from mlflow_grpc_client.payloads import jsonable
 
 _FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE, Kind.JSON, Kind.UNION, Kind.TENSOR})
