@@ -145,8 +145,10 @@ class Request(ABC):
     def _failed(self, failed: "ModelFailed | UnwritableAnswer", data: Any) -> ServingError:
         """What a caller is told of a model that failed on parsed data, which is None if it did not come to that."""
         hosted = self.hosted
+        if failed.__cause__ is None:
+            return failed  # The model raised nothing: what it was given is not why.
         told = hosted.codec.with_clues(failed, data) if isinstance(failed, ModelFailed) and data is not None else failed
-        if hosted.shows_exceptions and failed.__cause__ is not None:
+        if hosted.shows_exceptions:
             told.shown = shown(failed.__cause__)
         return told
 

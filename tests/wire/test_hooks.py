@@ -108,6 +108,16 @@ def test_hooks_that_fail(path, caplog, named, status, words, batching):
         assert "of-a-hook" in str([vars(record) for record in caplog.records])
 
 
+@pytest.mark.parametrize(("hook", "is_told"), [("forgets", False), ("raises", True)])
+def test_missing_values_are_named_only_where_something_was_raised(path, hook, is_told):
+    """A hook that forgets to return anything does so whatever it is given."""
+    with served(config(path, postprocess=hook)) as call, pytest.raises(grpc.RpcError) as caught:
+        call(ONE_ROW.replace("2.0", "null"))
+    error: Any = caught.value
+    assert error.code().name == "INTERNAL"
+    assert ("Missing values may be why" in error.details()) == is_told
+
+
 def test_a_typed_call_whose_answer_is_no_longer_what_the_signature_says(path):
     """JSON has whatever postprocess returns; the messages are those of the signature."""
     with served(config(path, postprocess="labels")) as call:
