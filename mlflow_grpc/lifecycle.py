@@ -12,20 +12,20 @@ import grpc
 
 from mlflow_grpc import root_logger
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.engine import loading
+from mlflow_grpc.contract.lockfile.lockset import LockSet
+from mlflow_grpc.engine import loading, typed_plan
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
-from mlflow_grpc.engine.concurrency import looks
-from mlflow_grpc.engine.execution import Engine
-from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.engine.concurrency import sample_event_loop
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.turns import Turns
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import in_daemon_thread
 from mlflow_grpc.services import connections, health, listener, models, reflection, text, typed
-from mlflow_grpc.services.calls import Calls
-from mlflow_grpc.services.locks import Locks
+from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.settings import OnError, Settings, spelling
 
 logger = get_logger(__name__)
@@ -52,24 +52,24 @@ class Server:
     def __init__(self, settings: Settings, configuration: Configuration, *, share_port: bool = False) -> None:
         self._settings = settings
         self._stage = Stage.LOADING
-        self._calls = Calls()
+        self._dispatcher = RpcDispatcher(shows_exceptions=settings.show_exceptions)
         self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
         self._judged: list[Entry] = []
         self._offered: list[Entry] = []  # The models that the typed RPCs are made for.
-        self.catalog = Catalog(configuration.models, lambda: Engine.of_settings(settings), reserved=self.services)
+        self.catalog = Catalog(configuration.models, lambda: Engine.from_settings(settings), reserved=self.services)
         self._health = health.HealthServicer(self.services)
-        self._locks = Locks.of_settings(settings)
-        self._typed = typed.TypedService(self._calls, self.catalog, self._locks)
+        self._locks = LockSet.from_file(settings.lock)
+        self._typed = typed.TypedService(self._dispatcher, self.catalog, self._locks)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
             self._typed,  # gRPC asks them in this order, with each call.
-            *text.handlers(self._calls, self.catalog),
-            models.handlers(self._calls, self.catalog, self._typed),
-            health.handlers(self._calls, self._health),
+            *text.handlers(self._dispatcher, self.catalog),
+            models.handlers(self._dispatcher, self.catalog, self._typed),
+            health.handlers(self._dispatcher, self._health),
         ]
         if settings.reflection:
-            handlers += reflection.handlers(self._calls, self._reflection)
+            handlers += reflection.handlers(self._dispatcher, self._reflection)
             self._reflection.offer(self.services, self._typed.pool, self._typed.file)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
         self.port = 0
@@ -82,7 +82,7 @@ class Server:
 
         """
         await self._health.set_serving(False, *self._health_names())
-        self.port = listener.listen(self._grpc, self._settings, self._calls.handshakes)
+        self.port = listener.listen(self._grpc, self._settings, self._dispatcher.handshakes)
         await self._grpc.start()
 
     async def load(self, main: MainThread) -> None:
@@ -153,16 +153,16 @@ class Server:
                 raise StartError(f"{entry.config.source}: {error}") from error
             raise error
         logger.error("model %s is left out: %s", entry.config.source, error)
-        self.catalog.give_up(entry, str(error))
+        self.catalog.mark_failed(entry, str(error))
 
-    async def host(self, entry: Entry, loaded: Loaded) -> None:
+    async def host(self, entry: Entry, loaded: ServableModel) -> None:
         """Gives the server a loaded model.
 
         Raises:
             StartError: There is another one of its name and version.
 
         """
-        self.catalog.place(entry, loaded)
+        self.catalog.register(entry, loaded)
         await self._health.set_serving(False, *_names(entry))
 
     async def open(self) -> None:
@@ -183,7 +183,7 @@ class Server:
             return
         self._judged.append(entry)
         try:
-            verdict = typed.verdict(entry, self.catalog, self._locks)
+            verdict = typed_plan.verdict(entry, self.catalog, self._locks)
             if verdict is not None and verdict.breaking:
                 if not self._settings.allow_incompatible:
                     raise StartError(verdict.refusal)  # noqa: TRY301
@@ -241,14 +241,14 @@ class Server:
     async def watch(self) -> None:
         """Looks for what hangs, in models and on its way in, and for what models did to the log; until cancelled."""
         await asyncio.gather(
-            self._watch_threads(), self._watch_loop(), self._calls.watch_arrivals(self._settings.timeout_s)
+            self._watch_threads(), self._watch_loop(), self._dispatcher.watch_connections(self._settings.timeout_s)
         )
 
     async def _watch_loop(self) -> None:
         """Has models run fewer calls at a time while those keep the event loop from its work."""
-        async for look in looks():
+        async for sample in sample_event_loop():
             for entry in self.catalog.entries:
-                entry.engine.adapt(look)
+                entry.engine.adapt(sample)
 
     async def _watch_threads(self) -> None:
         """Says NOT_SERVING of models whose threads are all held by hung calls, and of the server if all are so."""
@@ -258,7 +258,7 @@ class Server:
             root_logger.put_back()
             entries = [entry for entry in self.catalog.entries if entry.state is State.READY]
             for entry in entries:
-                was, now = stuck.get(id(entry), False), entry.engine.threads.stuck
+                was, now = stuck.get(id(entry), False), entry.engine.threads.is_exhausted
                 if now == was or self._stage is not Stage.OPEN:
                     continue
                 stuck[id(entry)] = now
@@ -295,7 +295,7 @@ class Server:
         else:
             oldest_s = listener.connection_age_s(self._settings) * listener.MAX_AGE_SPREAD
             await port.wait_until_left(limit_s=min(oldest_s, self._settings.drain_timeout_s))
-        await self._calls.arrivals.wait_until_quiet()
+        await self._dispatcher.open_calls.arrivals.wait_until_idle()
 
     async def drain(self) -> int:
         """Refuses new calls, says NOT_SERVING, and waits for those in flight, up to the drain timeout.
@@ -309,18 +309,20 @@ class Server:
         self._set_stage(Stage.DRAINING)
         await self._health.set_serving(False, *self._health_names())
         admissions = [entry.engine.admission for entry in self.catalog.entries]
-        logger.info("draining: %d calls in flight", sum(admission.in_flight for admission in admissions))
+        logger.info("draining: %d calls in flight", sum(admission.admitted_calls for admission in admissions))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
-                await asyncio.gather(self._calls.end_streams(), *(each.wait_until_empty() for each in admissions))
-                await self._calls.arrivals.wait_until_quiet()
-        return sum(admission.in_flight + admission.unread for admission in admissions)
+                await asyncio.gather(
+                    self._dispatcher.open_calls.end_streams(), *(each.wait_until_empty() for each in admissions)
+                )
+                await self._dispatcher.open_calls.arrivals.wait_until_idle()
+        return sum(admission.admitted_calls + admission.unsent_responses for admission in admissions)
 
     async def stop(self) -> None:
         """Closes the port and every connection; calls that are still in flight end with UNAVAILABLE."""
         for entry in self.catalog.entries:
             entry.engine.threads.close()
-        self._calls.end_all()
+        self._dispatcher.end_all()
         await self._grpc.stop(FLUSH_S)
 
 

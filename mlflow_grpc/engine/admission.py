@@ -1,10 +1,10 @@
-"""Which calls may come in, and how many are in.
+"""Admission control: which calls may enter, and how many are in the server.
 
-Rule of this module: it is used from the event loop only, so a look and the step after it are one. A refusal
-costs next to nothing, because under overload there are more refusals than answers.
+Rule of this module: used from the event loop only, so check-then-act needs no lock. A refusal costs next to nothing,
+because under overload there are more refusals than answers.
 
-A call is refused if there are too many, and also if those before it will take longer than it has time: waiting would
-only end in DEADLINE_EXCEEDED, and a caller that is refused at once can still go elsewhere.
+A call is refused if there are too many. It is also refused if the calls before it will take longer than it has time:
+waiting would only end in DEADLINE_EXCEEDED, and a caller that is refused at once can go elsewhere.
 """
 
 import asyncio
@@ -15,255 +15,293 @@ from collections.abc import Callable
 from enum import Enum
 
 from mlflow_grpc.engine.throughput import Throughput
-from mlflow_grpc.errors import NotReady, Overloaded
+from mlflow_grpc.errors import NotReady, Overloaded, TimeLimitExceeded
 
 
 class Stage(Enum):
-    """A server's life as its callers see it; the value is what they are told when it is not OPEN."""
+    """Stage of a server's life; the value is the error message for callers while it is not OPEN."""
 
     LOADING = "The model is still being loaded. Try again in a moment."
     OPEN = ""
     DRAINING = "The server is shutting down. Try again: another server may take the call."
 
 
-LEAST_PAUSE_S, MOST_PAUSE_S = 0.01, 5.0
-"""Within which a caller that is refused is asked to come again, in seconds."""
+MIN_RETRY_S, MAX_RETRY_S = 0.01, 5.0
+"""Bounds of the time after which a refused caller is told to try again, in seconds."""
 
 STREAMS_SHARE = 0.5
-"""How much of the room streams may take up: what they send waits for its turn, and calls still come in."""
+"""Share of the limits that requests of streams may use, so that unary calls still get in."""
 
-LEAST_ON_THE_WAY = 128
-"""So many calls may be on their way in at a time, of which nothing has been read, where less than these may be in."""
+MIN_ARRIVING = 128
+"""Minimum number of calls that may be open without a complete request; the limit on calls if that is higher."""
 
 
 class Admission:
-    """Lets calls in while the stage is OPEN and there is room, and tells when the last one has left."""
+    """Admits calls while the stage is OPEN and there is room, and knows when the last one has left.
+
+    A call is open from its arrival (`admit_call`) to its end. Its request is admitted once it has been read
+    (`admit_request`), and holds room for its payload until it has been answered.
+    """
 
     def __init__(
         self,
         *,
-        most_calls: int,
-        most_bytes: int,
-        at_once: int,
+        max_calls: int,
+        max_bytes: int,
+        concurrency: int,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        most_calls: The most calls that are in at a time, waiting or running.
-        most_bytes: The most that their payloads may come to, and the answers that callers have not read yet; one
-            may be larger if it is alone.
-        at_once: How many calls run at a time; more have to wait.
-        timeout_s: The time limit of a call in seconds, whatever its caller's deadline is.
-        clock: Gives the time in seconds.
+        """Starts in the stage LOADING.
+
+        Args:
+            max_calls: Maximum number of admitted requests, waiting or running.
+            max_bytes: Maximum size of their payloads together, and of the responses that callers have not read yet. A
+                larger one is admitted while it is alone.
+            concurrency: Number of requests that run at a time; the others wait.
+            timeout_s: Time limit of a call in seconds, whatever its caller's deadline is.
+            clock: Returns the time in seconds.
+
         """
         self.stage = Stage.LOADING
-        self.present = 0
-        """Calls that have arrived, of which some may still be on the way in."""
-        self.in_flight = 0
-        """Calls that have been let in."""
-        self.unread = 0
-        """Large answers that callers have not read yet."""
+        self.open_calls = 0
+        """Calls that have arrived, read or not."""
+        self.admitted_calls = 0
+        """Requests that have been admitted and not answered yet."""
+        self.unsent_responses = 0
+        """Large responses that callers have not read yet."""
+        self.throughput = Throughput()
         self._bytes = 0
-        self._unread_bytes = 0
-        self._most_calls = most_calls
-        self._most_on_the_way = max(most_calls, LEAST_ON_THE_WAY)
-        self._most_bytes = most_bytes
-        self._at_once = at_once
+        self._unsent_bytes = 0
+        self._max_calls = max_calls
+        self._max_arriving = max(max_calls, MIN_ARRIVING)
+        self._max_bytes = max_bytes
+        self._concurrency = concurrency
         self._timeout_s = timeout_s
         self._clock = clock
-        self.throughput = Throughput()
-        self._changed = 0.0  # When a call last came in or left.
-        self._in_line: deque[tuple[asyncio.Future[None], int]] = deque()  # Of streams, for room.
+        self._changed_at = 0.0  # When a request was last admitted or answered.
+        self._queue: deque[tuple[asyncio.Future[None], int]] = deque()  # Requests of streams that wait for room.
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def arrive(self, time_remaining_s: Callable[[], float | None] = lambda: None) -> None:
-        """Takes note of a call of which nothing has been read, which has to `depart` again.
+    def admit_call(self, time_remaining_s: Callable[[], float | None] = lambda: None) -> None:
+        """Opens a call of which nothing has been read; it has to be closed by `close_call`.
 
         Args:
-            time_remaining_s: Gives how long the caller waits, in seconds; None if there is no limit. Asked only while
-                calls wait.
+            time_remaining_s: Returns the time until the caller's deadline, in seconds; None if it has none. Called
+                only while requests wait.
 
         Raises:
-            NotReady: The model is loading, or the server is draining.
-            Overloaded: There are as many calls as there may be, in or on their way, or those before it take too long.
+            NotReady: The model is being loaded, or the server is draining.
+            Overloaded: There are too many calls, or those that wait take longer than the caller has time.
 
         """
         self.check()
-        if self.in_flight > self._at_once:
+        if self.admitted_calls > self._concurrency:
             self._check_wait(time_remaining_s())
-        if self.present - self.in_flight >= self._most_on_the_way:
+        if self.open_calls - self.admitted_calls >= self._max_arriving:
             raise Overloaded(
-                "As many calls have begun, and sent no whole request yet, as the server takes. Try again later.",
-                retry_after_s=self._pause_s(),
+                "Too many calls are open without a complete request. Try again later.",
+                retry_after_s=self._retry_s(),
             )
-        self.present += 1
+        self.open_calls += 1
 
-    def depart(self) -> None:
-        """A call that arrived has ended."""
-        self.present -= 1
+    def close_call(self) -> None:
+        """Closes a call that `admit_call` opened."""
+        self.open_calls -= 1
 
     def check(self) -> None:
         """Refuses a call if there is no room for another one.
 
         Raises:
-            NotReady: The model is loading, or the server is draining.
-            Overloaded: There are as many calls as there may be.
+            NotReady: The model is being loaded, or the server is draining.
+            Overloaded: There are too many calls.
 
         """
         if self.stage is not Stage.OPEN:
             raise NotReady(self.stage.value)
-        if self.in_flight >= self._most_calls:
+        if self.admitted_calls >= self._max_calls:
             raise Overloaded(
                 "The server has as many calls waiting as it takes. Try again later, or more slowly.",
-                retry_after_s=self._pause_s(),
+                retry_after_s=self._retry_s(),
             )
 
     def _check_wait(self, time_remaining_s: float | None) -> None:
-        wait_s = self.throughput.wait_s(self.present + 1)
+        wait_s = self.throughput.wait_s(self.open_calls + 1)
         limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
         if wait_s is not None and wait_s > limit_s:
             raise Overloaded(
                 "The calls that wait already take longer than this one has time. Try again later, or more slowly.",
-                retry_after_s=min(max(wait_s - limit_s / 2, LEAST_PAUSE_S), MOST_PAUSE_S) * _spread(),
+                retry_after_s=min(max(wait_s - limit_s / 2, MIN_RETRY_S), MAX_RETRY_S) * _jitter(),
             )
 
-    def enter(self, size: int) -> None:
-        """Lets a call in, which has to `leave` again.
+    def admit_request(self, size: int) -> "AdmittedRequest":
+        """Admits a request that has been read; the context manager that is returned releases its room.
+
+        A request that ends in TimeLimitExceeded or CancelledError does not count as answered: the model may not have
+        run for it.
 
         Args:
-            size: The size of its payload, in bytes or characters.
+            size: Size of its payload, in bytes or characters.
 
         Raises:
-            NotReady: The model is loading, or the server is draining.
+            NotReady: The model is being loaded, or the server is draining.
             Overloaded: There is no room for it.
 
         """
         self.check()
-        if self.in_flight and self._bytes + size > self._most_bytes:
+        if self.admitted_calls and self._bytes + size > self._max_bytes:
             raise Overloaded(
                 "The payloads that wait in the server are as large as it takes. Try again later, or more slowly.",
-                retry_after_s=self._pause_s(),
+                retry_after_s=self._retry_s(),
             )
-        self._let_in(size)
+        self._acquire(size)
+        return AdmittedRequest(self, size)
 
-    def _let_in(self, size: int) -> None:
-        if not self.in_flight:
-            self._empty.clear()
-        now = self._clock()
-        if self.in_flight > self._at_once:
-            self.throughput.passed(now - self._changed, self.in_flight)
-        self._changed = now
-        self.in_flight += 1
-        self._bytes += size
+    async def admit_in_order(self, size: int) -> None:
+        """Waits for room for a request of a stream and admits it; it has to be given to `release_in_order`.
 
-    def leave(self, size: int, *, answered: bool = True) -> None:
-        """A call that was let in has ended.
+        Requests are admitted in their order, so a large one gets its room too. One that waits already is admitted
+        even if the server drains meanwhile.
 
         Args:
-            size: As it was then.
-            answered: Whether the model has run for it; not if it was given up while it waited.
-
-        """
-        now = self._clock()
-        if self.in_flight > self._at_once:
-            self.throughput.passed(now - self._changed, self.in_flight, answered=answered)
-        self._changed = now
-        self._bytes -= size
-        self.in_flight -= 1
-        if self._in_line:
-            self._let_in_those_in_line()
-        if not self.in_flight and not self.unread:
-            self._empty.set()
-
-    def hold(self, size: int) -> None:
-        """Takes note of an answer that goes out, which has to be `release`d when its caller has read it.
-
-        Args:
-            size: Its size in bytes.
+            size: Size of its payload, in bytes or characters.
 
         Raises:
-            Overloaded: Those that have not been read are as large as they may be.
-
-        """
-        if self.unread and self._unread_bytes + size > self._most_bytes:
-            raise Overloaded(
-                "The answers that callers have not read yet are as large as the server keeps. Read them, or try again "
-                "later.",
-                retry_after_s=MOST_PAUSE_S,
-            )
-        self.unread += 1
-        self._unread_bytes += size
-        self._empty.clear()
-
-    def release(self, size: int) -> None:
-        """An answer has been read, or its caller has gone; `size` as it was then."""
-        self.unread -= 1
-        self._unread_bytes -= size
-        if not self.in_flight and not self.unread:
-            self._empty.set()
-
-    async def enter_in_turn(self, size: int) -> None:
-        """Lets a message of a stream in, in its turn, and takes note of it; it has to `leave_in_turn`.
-
-        Nothing overtakes it, so a large one gets its room too. One that waits already is let in when the server drains.
-
-        Args:
-            size: Its size, in bytes or characters.
-
-        Raises:
-            NotReady: The model is loading, or the server is draining.
+            NotReady: The model is being loaded, or the server is draining.
 
         """
         if self.stage is not Stage.OPEN:
             raise NotReady(self.stage.value)
-        if not self._in_line and self._has_room_for_streams(size):
-            self._let_in_turn(size)
+        if not self._queue and self._has_room_for_streams(size):
+            self._acquire_for_stream(size)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._in_line.append((turn, size))
+        self._queue.append((turn, size))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave_in_turn(size)
+                self.release_in_order(size)
             else:
-                self._let_in_those_in_line()  # Those behind it, if it was the first; it is taken out there.
+                self._admit_queued()  # Those behind it, if it was the first; it is removed there.
             raise
 
-    def leave_in_turn(self, size: int, *, answered: bool = True) -> None:
-        """A message of a stream that was let in has ended; see `leave`."""
-        self.present -= 1
-        self.leave(size, answered=answered)
+    def release_in_order(self, size: int, *, answered: bool = True) -> None:
+        """Ends a request that `admit_in_order` admitted.
 
-    def _has_room_for_streams(self, size: int) -> bool:
-        return not self.in_flight or (
-            self.in_flight < self._most_calls * STREAMS_SHARE and self._bytes + size <= self._most_bytes * STREAMS_SHARE
-        )
+        Args:
+            size: The size that it was admitted with.
+            answered: False if its time ran out while it waited.
 
-    def _let_in_turn(self, size: int) -> None:
-        self.present += 1
-        self._let_in(size)
+        """
+        self.open_calls -= 1
+        self.release_request(size, answered=answered)
 
-    def _let_in_those_in_line(self) -> None:
-        while self._in_line and (self._in_line[0][0].done() or self._has_room_for_streams(self._in_line[0][1])):
-            turn, size = self._in_line.popleft()
-            if not turn.done():
-                self._let_in_turn(size)
-                turn.set_result(None)
+    def reserve_response(self, size: int) -> None:
+        """Reserves room for a response that is kept until its caller reads it; to be given to `free_response`.
+
+        Args:
+            size: Size of the response in bytes.
+
+        Raises:
+            Overloaded: The responses that callers have not read yet are too large.
+
+        """
+        if self.unsent_responses and self._unsent_bytes + size > self._max_bytes:
+            raise Overloaded(
+                "The answers that callers have not read yet are as large as the server keeps. Read them, or try again "
+                "later.",
+                retry_after_s=MAX_RETRY_S,
+            )
+        self.unsent_responses += 1
+        self._unsent_bytes += size
+        self._empty.clear()
+
+    def free_response(self, size: int) -> None:
+        """Frees the room of a response whose caller has read it or has left."""
+        self.unsent_responses -= 1
+        self._unsent_bytes -= size
+        self._notify_if_empty()
 
     async def wait_until_empty(self) -> None:
-        """Returns once no call that was let in and no large answer is left; at once if there is none."""
-        while self.in_flight or self.unread:  # A call leaves just before its large answer is held.
+        """Returns once every request has been answered and every large response has been read."""
+        while self.admitted_calls or self.unsent_responses:  # A request ends just before its response is reserved.
             await self._empty.wait()
 
-    def _pause_s(self) -> float:
-        """After how long half of the calls will have left; spread, so that not all come again at once."""
-        silent_s = self._clock() - self._changed
-        half_s = max((self.throughput.wait_s(self.in_flight) or 0.0) / 2, silent_s / 2, LEAST_PAUSE_S)
-        return min(half_s, MOST_PAUSE_S) * _spread()
+    def _acquire(self, size: int) -> None:
+        if not self.admitted_calls:
+            self._empty.clear()
+        now = self._clock()
+        if self.admitted_calls > self._concurrency:
+            self.throughput.passed(now - self._changed_at, self.admitted_calls)
+        self._changed_at = now
+        self.admitted_calls += 1
+        self._bytes += size
+
+    def release_request(self, size: int, *, answered: bool) -> None:
+        """Releases the room of an admitted request.
+
+        Args:
+            size: The size that it was admitted with.
+            answered: False if its time ran out, so that the model may not have run for it.
+
+        """
+        now = self._clock()
+        if self.admitted_calls > self._concurrency:
+            self.throughput.passed(now - self._changed_at, self.admitted_calls, answered=answered)
+        self._changed_at = now
+        self._bytes -= size
+        self.admitted_calls -= 1
+        if self._queue:
+            self._admit_queued()
+        self._notify_if_empty()
+
+    def _notify_if_empty(self) -> None:
+        if not self.admitted_calls and not self.unsent_responses:
+            self._empty.set()
+
+    def _has_room_for_streams(self, size: int) -> bool:
+        return not self.admitted_calls or (
+            self.admitted_calls < self._max_calls * STREAMS_SHARE
+            and self._bytes + size <= self._max_bytes * STREAMS_SHARE
+        )
+
+    def _acquire_for_stream(self, size: int) -> None:
+        self.open_calls += 1
+        self._acquire(size)
+
+    def _admit_queued(self) -> None:
+        while self._queue and (self._queue[0][0].done() or self._has_room_for_streams(self._queue[0][1])):
+            turn, size = self._queue.popleft()
+            if not turn.done():
+                self._acquire_for_stream(size)
+                turn.set_result(None)
+
+    def _retry_s(self) -> float:
+        """Time in which half of the calls will have left; spread, so that not all callers come back at once."""
+        silent_s = self._clock() - self._changed_at
+        half_s = max((self.throughput.wait_s(self.admitted_calls) or 0.0) / 2, silent_s / 2, MIN_RETRY_S)
+        return min(half_s, MAX_RETRY_S) * _jitter()
 
 
-def _spread() -> float:
-    """A factor that keeps callers from coming again all at once."""
+class AdmittedRequest:
+    """Context manager that releases the room of a request."""
+
+    __slots__ = ("_admission", "_size")
+
+    def __init__(self, admission: Admission, size: int) -> None:
+        self._admission = admission
+        self._size = size
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, error_type: type[BaseException] | None, error: object, traceback: object) -> None:
+        is_unanswered = error_type is not None and issubclass(error_type, TimeLimitExceeded | asyncio.CancelledError)
+        self._admission.release_request(self._size, answered=not is_unanswered)
+
+
+def _jitter() -> float:
+    """Random factor that keeps callers from coming back all at once."""
     return random.uniform(0.75, 1.25)  # noqa: S311 - nothing secret

@@ -1,11 +1,11 @@
-"""How many calls of a model run at a time: fewer than there are threads while they keep the event loop from its work.
+"""Limit on concurrent calls of a model: fewer than it has threads while they keep the event loop from its work.
 
 Threads of a model that computes in Python take turns at the interpreter with each other and with the event loop. More
 of them answer no more calls, and each makes the event loop wait longer for its turn: 0.6 ms beside one such thread,
 3 ms beside two and 6 ms beside four, several times for each call. Beside four it can neither answer nor refuse a few
 hundred calls a second. A model that waits, or computes outside of the interpreter as numpy does, keeps its threads.
 
-Rule of this module: it decides by what was measured, and measures nothing but the event loop.
+Rule of this module: it measures the event loop and nothing else, and decides by what was measured.
 """
 
 import asyncio
@@ -14,78 +14,81 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 INTERVAL_S = 0.1
-"""How often the event loop is looked at, in seconds."""
+"""Time between two measurements of the event loop, in seconds."""
 
-LEARN = 0.2
-"""The weight of the last look."""
+LEARNING_RATE = 0.2
+"""Weight of the latest measurement."""
 
 MAX_WAIT_S = 0.0015
-"""If the event loop waits longer than this for the interpreter, in seconds, more than one thread computes in it."""
+"""Wait of the event loop for the interpreter, in seconds, above which more than one thread computes in Python."""
 
 MIN_MODEL_SHARE = 0.5
-"""The threads of a model that compute for a smaller share of the time, all together, are not those."""
+"""Processors that the threads of a model use, all together, below which they are not the reason."""
 
-MIN_CROWD = 2
-"""With fewer calls in than this many times the number of threads the limit does not matter."""
+MIN_CALLS_PER_THREAD = 2
+"""Number of calls for each thread below which the limit does not matter."""
 
 SETTLING_S = 0.5
-"""How long a new limit takes to show, in seconds."""
+"""Time until a new limit shows its effect, in seconds."""
 
 FIRST_TRIAL_S, MAX_TRIAL_S = 2.0, 60.0
-"""After how long one more call at a time is tried, in seconds; twice as long after each trial that fails."""
+"""Time until a higher limit is tried, in seconds: at first, and at most. It doubles after each trial that fails."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What was seen of the event loop."""
+class LoopSample:
+    """One measurement of the event loop."""
 
     at: float
-    """When, on the clock of `time.monotonic`, in seconds."""
+    """Time of the measurement, on the clock of `time.monotonic`, in seconds."""
     wait_s: float
-    """How long it waits for the interpreter lately, in seconds."""
+    """Moving mean of the event loop's wait for the interpreter, in seconds."""
 
 
-async def looks() -> AsyncGenerator[Look]:
-    """Looks at the event loop from time to time; endless."""
+async def sample_event_loop() -> AsyncGenerator[LoopSample]:
+    """Measures the event loop again and again, until cancelled."""
     wait_s = 0.0
     while True:
         await asyncio.sleep(INTERVAL_S)
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         time.sleep(0)  # noqa: ASYNC251 - gives up the interpreter and waits for it, as after each `epoll_wait`
-        wait_s += LEARN * (time.perf_counter() - began - wait_s)
-        yield Look(time.monotonic(), wait_s)
+        wait_s += LEARNING_RATE * (time.perf_counter() - started_at - wait_s)
+        yield LoopSample(time.monotonic(), wait_s)
 
 
 class Concurrency:
-    """The limit of one model."""
+    """Limit on the concurrent calls of one model."""
 
     def __init__(self, size: int) -> None:
-        """Args:
-        size: How many threads the model has.
+        """Starts with the number of threads.
+
+        Args:
+            size: Number of threads of the model.
+
         """
         self.limit = size
         self._size = size
         self._settled_at = self._trial_at = 0.0
         self._trial_s = FIRST_TRIAL_S
 
-    def update(self, look: Look, *, calls: int, model_share: float) -> None:
-        """Sets the limit by what was measured.
+    def update(self, sample: LoopSample, *, calls: int, model_share: float) -> None:
+        """Adapts the limit.
 
         Args:
-            look: What was seen of the event loop.
-            calls: How many calls are in.
-            model_share: For what share of the time the model's threads computed, all together; 1 is one processor.
+            sample: The latest measurement of the event loop.
+            calls: Number of calls in the server.
+            model_share: Processors that the model's threads used, all together; 1 is one processor.
 
         """
-        if calls < MIN_CROWD * self._size:
+        if calls < MIN_CALLS_PER_THREAD * self._size:
             self.limit, self._trial_s = self._size, FIRST_TRIAL_S
-        elif look.at < self._settled_at:
+        elif sample.at < self._settled_at:
             return
-        elif look.wait_s > MAX_WAIT_S:
+        elif sample.wait_s > MAX_WAIT_S:
             if self.limit > 1 and model_share > MIN_MODEL_SHARE:
                 self.limit //= 2
-                self._settled_at = look.at + SETTLING_S
-                self._trial_at, self._trial_s = look.at + self._trial_s, min(2 * self._trial_s, MAX_TRIAL_S)
-        elif self.limit < self._size and look.at >= self._trial_at:
+                self._settled_at = sample.at + SETTLING_S
+                self._trial_at, self._trial_s = sample.at + self._trial_s, min(2 * self._trial_s, MAX_TRIAL_S)
+        elif self.limit < self._size and sample.at >= self._trial_at:
             self.limit += 1
-            self._settled_at = look.at + SETTLING_S
+            self._settled_at = sample.at + SETTLING_S

@@ -1,7 +1,7 @@
-"""Makes a model that is ready to be run out of what the configuration says of it.
+"""Loading: from a model of the configuration to a ServableModel.
 
-Rule of this module: MLflow is imported in its functions. It takes seconds, in which the server can already answer
-health checks; and a server of MLModel packages alone does without it.
+Rule of this module: MLflow is imported inside of functions. It takes seconds, in which the server can already answer
+health checks, and a server of MLModel packages alone does not need it.
 """
 
 import contextlib
@@ -9,21 +9,19 @@ import contextvars
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.contract.types import Contract, has_tensors
 from mlflow_grpc.engine import trial
-from mlflow_grpc.engine.requests import Hosted, Plain
+from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.classes import one_line
-from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.payload.codec import Codec, RecordCodec, TextCodec
+from mlflow_grpc.payload.codec import Codec, TextCodec
 from mlflow_grpc.settings import Batching, Payload, Settings, spelling
 
 if TYPE_CHECKING:
@@ -34,35 +32,11 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model with all that is needed to answer calls to it."""
-
-    model: HostedModel
-    codec: Codec
-    plain: Plain | None = None
-    """How its plain rows are run, if there is a fast way for this model."""
-    batched: bool = False
-    """Whether rows of calls that wait at the same time are predicted together."""
-    batching_reason: str = ""
-    """Why, or why not."""
-    context: contextvars.Context = field(default_factory=contextvars.Context, repr=False)
-    """The context variables as loading the model left them, in copies of which it predicts."""
-    refused: frozenset[RpcKind] = frozenset()
-    """Typed RPCs that it is not to have, since they failed on its example."""
-
-    @property
-    def record_codec(self) -> RecordCodec | None:
-        """Its codec, if it takes records and it is known of what."""
-        is_known = self.model.about.contract.inputs is not None
-        return self.codec if is_known and isinstance(self.codec, RecordCodec) else None
-
-
 def import_libraries(models: Iterable[ModelConfig]) -> None:
-    """Imports what fetching and loading the models needs, before several are fetched at a time.
+    """Imports the libraries for fetching and loading the models, before several are fetched at a time.
 
-    It then puts the working directory at the head of `sys.path`, where `mlflow models serve` has it too (uvicorn's
-    `--app-dir`): a model's own module may be there.
+    Then puts the working directory at the head of `sys.path`, because a model's own module may be there. `mlflow models
+    serve` has it there too (uvicorn's `--app-dir`).
     """
     if uris := [model.uri for model in models if model.uri]:
         from mlflow_grpc.hosting import fetching, mlflow_internals, pyfunc  # noqa: F401
@@ -79,10 +53,10 @@ def import_libraries(models: Iterable[ModelConfig]) -> None:
 
 
 def fetch(model: ModelConfig) -> "FetchedModel | None":
-    """Fetches an MLflow model, or nothing for an MLModel class. Several models may be fetched at a time.
+    """Fetches an MLflow model; None for an MLModel class. Several models may be fetched at a time.
 
     Raises:
-        StartError: It cannot be had.
+        StartError: The model cannot be fetched.
 
     """
     if model.uri is None:
@@ -94,11 +68,11 @@ def fetch(model: ModelConfig) -> "FetchedModel | None":
 
 
 def not_fetched(model: ModelConfig, late: str) -> str:
-    """Says that a model was not fetched in time, and who was asked for it.
+    """Returns the message that a model was not fetched in time, with the registry or store that did not answer.
 
     Args:
         model: An MLflow model.
-        late: Within which time.
+        late: Phrase for the time limit, such as `within 5 s`.
 
     """
     from mlflow_grpc.hosting import fetching
@@ -107,7 +81,7 @@ def not_fetched(model: ModelConfig, late: str) -> str:
 
 
 def is_fetched(model: ModelConfig) -> bool:
-    """Whether a model is on this machine anyway."""
+    """Returns True if a model is on this machine already."""
     if model.uri is None:
         return True
     from mlflow_grpc.hosting import fetching
@@ -117,15 +91,15 @@ def is_fetched(model: ModelConfig) -> bool:
 
 def load(
     model: ModelConfig, settings: Settings, fetched: "FetchedModel | None" = None, *, is_alone: bool = True
-) -> Loaded:
+) -> ServableModel:
     """Loads one model, in the thread and the context of the caller.
 
     Args:
-        model: What it is.
-        settings: What holds for all models that do not say otherwise.
-        fetched: What `fetch` gave for it; it is fetched here if that has not been done.
-        is_alone: Whether it has the process to itself, and may change the working directory for good. If not, the
-            directory is put back for the next model.
+        model: The model of the configuration.
+        settings: Settings for models that have none of their own.
+        fetched: Result of `fetch`; the model is fetched here if it is None.
+        is_alone: True if the model has the process to itself, and may change the working directory. Otherwise the
+            directory is restored for the next model.
 
     Raises:
         StartError: The model cannot be served.
@@ -135,11 +109,11 @@ def load(
     try:
         if model.class_path:
             return _load_class(model, settings)
-        return _tried(_load_mlflow(model, settings, fetched or fetch(model)), model, settings)
+        return _try_typed_rpcs(_load_mlflow(model, settings, fetched or fetch(model)), model, settings)
     except StartError:
         raise
     except Exception as error:
-        # Code of the model that no other place foresaw; where it is can be seen nowhere else.
+        # Unforeseen, usually in the model's own code; only this traceback shows where.
         logger.exception("%s: loading it raised", model.source)
         raise StartError(f"it cannot be loaded: {one_line(error)}") from error
     finally:
@@ -151,22 +125,21 @@ def load(
 
 def _working_directory() -> str | None:
     try:
-        return os.getcwd()  # noqa: PTH109 - a path, for it may be one that is gone
-    except OSError:  # It has been removed; there is no way back to it.
+        return os.getcwd()  # noqa: PTH109 - Path.cwd() raises the same
+    except OSError:  # It has been removed, so it cannot be restored.
         return None
 
 
-def _tried(loaded: Loaded, config: ModelConfig, settings: Settings) -> Loaded:
-    """A model without the typed RPCs that fail on the example that it was logged with."""
+def _try_typed_rpcs(loaded: ServableModel, config: ModelConfig, settings: Settings) -> ServableModel:
+    """Refuses the typed RPCs that fail on the example that the model was logged with."""
     codec, example = loaded.record_codec, loaded.model.about.logged_example
     is_on = settings.try_example if config.try_example is None else config.try_example
     if codec is None or not example or not is_on or not config.endpoint:
         return loaded
-    hosted = Hosted(loaded.model, loaded.codec, loaded.plain)
-    return replace(loaded, refused=trial.refused(hosted, codec, example))
+    return replace(loaded, refused_rpcs=trial.refused(loaded, codec, example))
 
 
-def _load_class(config: ModelConfig, settings: Settings) -> Loaded:
+def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
     from mlflow_grpc.hosting import mlmodel
     from mlflow_grpc.payload.records import RecordsCodec
 
@@ -176,7 +149,7 @@ def _load_class(config: ModelConfig, settings: Settings) -> Loaded:
         configuration=config.configuration,
         decorators=config.decorators,
     )
-    return Loaded(
+    return ServableModel(
         model,
         RecordsCodec(model.schema, unknown_columns=_unknown_columns(config, settings)),
         batching_reason="its interface takes the records of one call",
@@ -184,20 +157,20 @@ def _load_class(config: ModelConfig, settings: Settings) -> Loaded:
     )
 
 
-def _load_mlflow(config: ModelConfig, settings: Settings, fetched: "FetchedModel | None") -> Loaded:
+def _load_mlflow(config: ModelConfig, settings: Settings, fetched: "FetchedModel | None") -> ServableModel:
     from mlflow_grpc.hosting import pyfunc
 
     if fetched is None:
         raise ValueError(f"{config.source} is no MLflow model")
     model = pyfunc.load(fetched, name=config.name, config=config.configuration, requirements=settings.requirements)
     context = contextvars.copy_context()
-    # What the model changes when it is tried is not for the calls.
+    # In a copy, so that trying the model changes nothing for the calls.
     return replace(context.copy().run(_prepare, model, config, settings), context=context)
 
 
-def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> Loaded:
-    """A loaded MLflow model with its codec and, if there is one for it, the fast way."""
-    from mlflow_grpc.engine import rows
+def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> ServableModel:
+    """Makes the codec of an MLflow model, and its fast path if its signature allows one."""
+    from mlflow_grpc.engine.batching import qualification, row_runner
     from mlflow_grpc.payload.plain import decoder_for
     from mlflow_grpc.payload.scoring import ScoringCodec
 
@@ -206,7 +179,7 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> L
     if (config.payload or settings.payload) is Payload.TEXT:
         if config.has_hooks:
             raise StartError("preprocess and postprocess take tables, and --payload text hands the model a text")
-        return Loaded(model, TextCodec(), batching_reason="its payload is text")
+        return ServableModel(model, TextCodec(), batching_reason="its payload is text")
     codec = ScoringCodec(
         model.metadata,
         model.loader_module,
@@ -220,26 +193,26 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> L
     if decoder is None:
         reason = "the signature is not one of plain columns or a plain tensor"
         logger.info("%s: batching off: %s", model.name, reason)
-        return Loaded(model, codec, batching_reason=reason)
+        return ServableModel(model, codec, batching_reason=reason)
     samples = _samples(model, decoder)
     if samples and model.try_arrays(decoder.table(samples)):
         logger.info("%s: scikit-learn is given arrays: it answers as it does to frames", model.name)
-    runner = rows.RowRunner(model, decoder, codec)
-    batched, reason = rows.decide(config.batching or settings.batching, model, runner, samples)
+    runner = row_runner.RowRunner(model, decoder, codec)
+    batched, reason = qualification.decide(config.batching or settings.batching, model, runner, samples)
     logger.info("%s: batching %s: %s", model.name, "on" if batched else "off", reason)
-    plain = Plain(decoder)
+    fast_path = FastPath(decoder)
     if batched or model.rows_are_independent:
-        most_rows = settings.batch_rows if batched else 1
-        inline = batched and rows.is_quick(model, runner, samples, most_rows)
-        plain = Plain(decoder, runner, most_rows, settings.batch_wait_s, inline)
-    return Loaded(model, codec, plain, batched, reason)
+        max_rows = settings.batch_rows if batched else 1
+        inline = batched and qualification.fits_event_loop(model, runner, samples, max_rows)
+        fast_path = FastPath(decoder, runner, max_rows, settings.batch_wait_s, inline)
+    return ServableModel(model, codec, fast_path, batched, reason)
 
 
 def _hooked(
     model: "PyfuncModel", codec: Codec, decoder: "PlainDecoder | None", config: ModelConfig, settings: Settings
-) -> Loaded:
-    """An MLflow model with functions before and after it. Its calls are put together only if its owner says so."""
-    from mlflow_grpc.engine import rows
+) -> ServableModel:
+    """Wraps an MLflow model in its hooks; it is batched only if its owner says so."""
+    from mlflow_grpc.engine.batching import row_runner
     from mlflow_grpc.hosting.hooks import HookedModel
 
     hooked = HookedModel(model, preprocess=config.preprocess, postprocess=config.postprocess)
@@ -247,26 +220,28 @@ def _hooked(
     batched = decoder is not None and mode is Batching.ON
     reason = "its owner says on" if batched else "preprocess and postprocess may look at several rows at once"
     logger.info("%s: batching %s: %s", hooked.name, "on" if batched else "off", reason)
-    plain = Plain(decoder) if decoder is not None else None
+    fast_path = FastPath(decoder) if decoder is not None else None
     if decoder is not None and batched:
-        plain = Plain(decoder, rows.RowRunner(hooked, decoder, codec), settings.batch_rows, settings.batch_wait_s)
-    return Loaded(hooked, codec, plain, batched, reason)
+        fast_path = FastPath(
+            decoder, row_runner.RowRunner(hooked, decoder, codec), settings.batch_rows, settings.batch_wait_s
+        )
+    return ServableModel(hooked, codec, fast_path, batched, reason)
 
 
 def _samples(model: "PyfuncModel", decoder: "PlainDecoder") -> "list[PlainRows]":
-    """Single rows to try a model with: of as many values as can be, if the model takes them."""
+    """Makes single rows to try a model with; their values vary as much as the model accepts."""
     varied = decoder.samples(model.example, varied=True)
     if not varied:
         return []
     try:
         model.predict_table(decoder.table(varied))
-    except Exception:  # noqa: BLE001 - a code of a category, say, that it has not been trained on
+    except Exception:  # noqa: BLE001 - such as a category that it was not trained on
         return decoder.samples(model.example)
     return varied
 
 
-def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> Loaded:
-    """An MLflow model with decorators around it, which see records."""
+def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> ServableModel:
+    """Wraps an MLflow model in its decorators, which get records."""
     from mlflow_grpc.hosting import mlmodel
     from mlflow_grpc.payload.records import RecordsCodec
 
@@ -279,25 +254,25 @@ def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) ->
     around = mlmodel.MLModel(shown, mlmodel.NEWER, name=model.name)
     if shown.version == inside.version:
         around.version = model.version
-    # What decorators leave alone is said in MLflow's words: a decorator that does nothing changes no message.
-    about, own = around.about, model.about
-    same_inputs = shown.input_schema is inside.input_schema and not has_tensors(own.contract.inputs)
+    # Schemas that the decorators do not change stay MLflow's, so that a decorator that does nothing changes no message.
+    about, model_about = around.about, model.about
+    same_inputs = shown.input_schema is inside.input_schema and not has_tensors(model_about.contract.inputs)
     same_outputs = shown.output_schema is inside.output_schema
     around.about = replace(
         about,
-        flavors=own.flavors,
-        run_id=own.run_id,
-        model_id=own.model_id,
-        lock=own.lock,
+        flavors=model_about.flavors,
+        run_id=model_about.run_id,
+        model_id=model_about.model_id,
+        lock=model_about.lock,
         contract=Contract(
-            own.contract.inputs if same_inputs else about.contract.inputs,
-            own.contract.outputs if same_outputs else about.contract.outputs,
+            model_about.contract.inputs if same_inputs else about.contract.inputs,
+            model_about.contract.outputs if same_outputs else about.contract.outputs,
         ),
-        input=own.input if same_inputs else about.input,
-        output=own.output if same_outputs else about.output,
+        input=model_about.input if same_inputs else about.input,
+        output=model_about.output if same_outputs else about.output,
     )
     codec = RecordsCodec(around.schema, unknown_columns=_unknown_columns(config, settings))
-    return Loaded(around, codec, batching_reason="its decorators take the rows of one call")
+    return ServableModel(around, codec, batching_reason="its decorators take the rows of one call")
 
 
 def _unknown_columns(config: ModelConfig, settings: Settings) -> UnknownColumns:

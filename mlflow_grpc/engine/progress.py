@@ -1,80 +1,88 @@
-"""Where the time of a request goes, for the log: waiting for its turn, and in the model.
+"""Time and row counts of requests, for the log: how long they waited, and how long the model took.
 
-Rule of this module: it keeps clocks and counts, and decides nothing. A Progress is written by whoever has the request
-at the moment, a thread of the model or the event loop; a Usage by the event loop alone.
+Rule of this module: it keeps clocks and counts, and makes no decisions. A RequestProgress is written by the thread that
+works on the request at the moment, a model thread or the event loop. A CallUsage is written by the event loop alone.
 """
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 
-class Progress:
-    """How far one request has come. Times are on the clock of `time.monotonic`, in seconds."""
+class RequestProgress:
+    """Timestamps and row count of one request. Times are on the clock of `time.monotonic`, in seconds."""
 
-    __slots__ = ("began", "came", "entered_model", "model_s", "rows")
+    __slots__ = ("created_at", "model_s", "predicting_since", "rows", "started_at")
 
     def __init__(self) -> None:
-        self.came = time.monotonic()
-        self.began: float | None = None  # When its turn came: it is decoded then.
-        self.entered_model: float | None = None  # While it is in the model.
+        self.created_at = time.monotonic()
+        self.started_at: float | None = None
+        """When decoding began; None while the request waits."""
+        self.predicting_since: float | None = None
+        """When the model call that is running began; None outside of the model."""
         self.model_s = 0.0
         self.rows: int | None = None
+        """Number of rows in the payload; None while unknown."""
 
-    def begin(self) -> None:
-        """Its turn has come; the first time counts."""
-        if self.began is None:
-            self.began = time.monotonic()
+    def start(self) -> None:
+        """Marks the end of waiting; a second call changes nothing."""
+        if self.started_at is None:
+            self.started_at = time.monotonic()
 
 
-class InModel:
-    """The time in which the model predicts for some requests, as a context manager."""
+class PredictTimer:
+    """Context manager around a model call; adds its duration to every request that the call answers."""
 
-    __slots__ = ("_members",)
+    __slots__ = ("_requests",)
 
-    def __init__(self, members: Sequence[Progress]) -> None:
-        """Args:
-        members: Those of the requests that are predicted together; each has the whole time.
+    def __init__(self, requests: Sequence[RequestProgress]) -> None:
+        """Times one model call.
+
+        Args:
+            requests: The requests that are predicted together; each is charged the full duration.
+
         """
-        self._members = members
+        self._requests = requests
 
     def __enter__(self) -> None:
         now = time.monotonic()
-        for member in self._members:
-            member.entered_model = now
+        for progress in self._requests:
+            progress.predicting_since = now
 
     def __exit__(self, *_: object) -> None:
         now = time.monotonic()
-        for member in self._members:
-            if member.entered_model is not None:
-                member.model_s += now - member.entered_model
-                member.entered_model = None
+        for progress in self._requests:
+            if progress.predicting_since is not None:
+                progress.model_s += now - progress.predicting_since
+                progress.predicting_since = None
 
 
-class Usage:
-    """What the requests of one call came to, those of a stream added up."""
+class CallUsage:
+    """Totals of one call over its requests; a stream has many."""
 
     __slots__ = ("model_s", "rows", "waited_s")
 
     def __init__(self) -> None:
-        self.rows: int | None = None  # None if that is not known.
-        self.waited_s: float | None = None  # None if no request has got as far as to wait.
-        self.model_s: float | None = None  # None if the model was not asked.
+        self.rows: int | None = None
+        """Rows of all payloads; None if unknown."""
+        self.waited_s: float | None = None
+        """Seconds before decoding; None if no request reached the queue."""
+        self.model_s: float | None = None
+        """Seconds in the model; None if the model never ran."""
 
-    def add(self, progress: Progress) -> None:
-        """Adds a request that has ended, or that nobody waits for any more."""
+    def add(self, progress: RequestProgress) -> None:
+        """Adds a request that has ended, or that its caller abandoned."""
         now = time.monotonic()
-        began, entered = progress.began, progress.entered_model
-        self.waited_s = (self.waited_s or 0.0) + (now if began is None else began) - progress.came
-        in_model_s = progress.model_s + (now - entered if entered is not None else 0.0)
-        if in_model_s:
-            self.model_s = (self.model_s or 0.0) + in_model_s
+        started_at, predicting_since = progress.started_at, progress.predicting_since
+        self.waited_s = (self.waited_s or 0.0) + (now if started_at is None else started_at) - progress.created_at
+        model_s = progress.model_s + (now - predicting_since if predicting_since is not None else 0.0)
+        if model_s:
+            self.model_s = (self.model_s or 0.0) + model_s
         if progress.rows is not None:
             self.rows = (self.rows or 0) + progress.rows
 
 
-def row_count(data: Any) -> int | None:
-    """How many rows a model's input has, as far as its form says: a table, an array, named arrays or records."""
+def row_count(data: object) -> int | None:
+    """Number of rows in a model's input: a table, an array, named arrays or records. None if its type does not say."""
     if isinstance(data, dict):
         data = next(iter(data.values()), None)
     elif isinstance(data, list):

@@ -1,50 +1,50 @@
-"""How fast a model answers while calls wait for it.
+"""Throughput of a model while calls wait for it.
 
-Rule of this module: it is told what happens and when, and keeps no clock.
+Rule of this module: the caller passes events and durations; there is no clock here.
 
-Only the time counts in which more calls are in than run at once: of a model that is not busy, the rate says how often
-it is called and not how fast it is. A model that predicts waiting calls together gets faster with more of them: its
-rate with a short queue says little of a long one.
+Only time in which more calls are admitted than run at once counts. While a model is not busy, its rate shows how often
+it is called, not how fast it is. A batched model gets faster with more calls, so a rate that was measured with a short
+queue says little about a long one.
 """
 
 MEMORY_S = 2.0
-"""After how long what was seen counts for about a third, in seconds."""
+"""Time after which a measurement counts for about a third, in seconds."""
 
 MIN_ANSWERS = 16
-"""With fewer answers in memory the rate is not known."""
+"""Minimum number of answers in memory for the rate to be known."""
 
 MAX_GROWTH = 2.0
-"""How many times as long a queue may be as those that the rate was seen with, if the model predicts calls together."""
+"""Maximum length of a batched model's queue, in multiples of the queues that its rate was measured with."""
 
 
 class Throughput:
-    """The rate at which waiting calls are answered, lately."""
+    """Recent rate at which waiting calls are answered."""
 
     def __init__(self) -> None:
         self.is_batched = False
-        """Whether the model predicts waiting calls together."""
+        """True if the model predicts waiting calls together."""
         self._answers = 0.0
         self._busy_s = 0.0
-        self._waiting_s = 0.0  # The sum of the times that calls have been in.
+        self._call_s = 0.0  # Sum of the times that calls have been admitted.
 
     def passed(self, seconds: float, calls: int, *, answered: bool = False) -> None:
-        """Time has passed in which more calls were in than run at once.
+        """Adds a time span in which more calls were admitted than run at once.
 
         Args:
-            seconds: How much.
-            calls: How many calls were in.
-            answered: Whether one of them has been answered at its end.
+            seconds: Length of the time span.
+            calls: Number of admitted calls.
+            answered: True if one of them was answered at the end of the time span.
 
         """
         kept = MEMORY_S / (MEMORY_S + seconds)  # In small steps the same as exp(-seconds / MEMORY_S), and cheaper.
         self._answers = self._answers * kept + answered
         self._busy_s = self._busy_s * kept + seconds
-        self._waiting_s = self._waiting_s * kept + seconds * calls
+        self._call_s = self._call_s * kept + seconds * calls
 
     def wait_s(self, calls: int) -> float | None:
-        """How long so many calls take, in seconds; None if it is not known."""
+        """Estimated time to answer that many calls, in seconds; None if unknown."""
         if self._answers < MIN_ANSWERS:
             return None
-        if self.is_batched and calls * self._busy_s > MAX_GROWTH * self._waiting_s:
+        if self.is_batched and calls * self._busy_s > MAX_GROWTH * self._call_s:
             return None
         return calls * self._busy_s / self._answers

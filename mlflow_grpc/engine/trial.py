@@ -1,7 +1,7 @@
-"""Tries the typed RPCs of a model on the example that it was logged with, before anybody calls them.
+"""Trial of a model's typed RPCs on its input example, before they are offered.
 
-Rule of this module: an RPC is taken away where its call fails and the same row is answered as JSON. If that fails too,
-or takes too long, nothing is known of the RPC. The model runs once for each that works, and again for one that fails.
+Rule of this module: an RPC is refused if its call fails and the same row is answered as JSON. If JSON fails too, or the
+trial takes too long, the RPC is offered. The model runs once for each RPC that works, and twice for one that fails.
 """
 
 import contextvars
@@ -9,11 +9,15 @@ import threading
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import Message
+
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages, service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.shapes import RpcKind
-from mlflow_grpc.engine.requests import Hosted, RecordRequest, Request, RowsRequest, TextRequest
+from mlflow_grpc.engine.answer import answer, answer_chunks
+from mlflow_grpc.engine.requests import AnswerT, NoObserver, RecordRequest, Request, RowsRequest, TextRequest
+from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import ServingError
 from mlflow_grpc.hosting.classes import one_line
 from mlflow_grpc.own_loggers import get_logger
@@ -25,35 +29,35 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 LIMIT_S = 10.0
-"""How long the calls of one model may take together, in seconds: about as long as loading a large model."""
+"""Maximum duration of a model's trial, in seconds: about as long as loading a large model."""
 
 ROWS = 2
-"""How many rows are in a batch: an answer to one alone may be none for several."""
+"""Number of rows in a batch: an answer that is right for one row may be wrong for several."""
 
 MAX_CHUNKS = 3
-"""How many parts of an answer are looked at."""
+"""Number of chunks of a streamed answer that are tried."""
 
-_GO_TOGETHER = {RpcKind.ONE: (RpcKind.ONE, RpcKind.MANY)}
-"""RPCs that go if one is not to be had: a stream of records answers each like a single one."""
+_REFUSED_TOGETHER = {RpcKind.ONE: (RpcKind.ONE, RpcKind.MANY)}
+"""RPCs that are refused together: a stream of records answers each record like a single one."""
 
 
-def refused(hosted: Hosted, codec: RecordCodec, payload: str) -> frozenset[RpcKind]:
-    """The typed RPCs of a model that fail on its example.
+def refused(servable: ServableModel, codec: RecordCodec, example: str) -> frozenset[RpcKind]:
+    """Returns the typed RPCs of a model that fail on its input example.
 
     Args:
-        hosted: The model.
-        codec: Takes records.
-        payload: The example.
+        servable: The model.
+        codec: Its codec for records.
+        example: The example, as JSON.
 
     """
-    model = hosted.model
+    model = servable.model
     contract = model.about.contract
     if messages.obstacle(contract):
         return frozenset()
     if not contract.takes_rows:
         logger.info("%s: typed RPCs are not tried: their messages are those of MLflow's chat API", model.name)
         return frozenset()
-    trial = _Trial(hosted, codec, payload)
+    trial = _Trial(servable, codec, example)
     # In a thread, since a model that takes too long cannot be stopped.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(trial.run,), name="trial", daemon=True)
     thread.start()
@@ -62,19 +66,19 @@ def refused(hosted: Hosted, codec: RecordCodec, payload: str) -> frozenset[RpcKi
 
 
 class _Trial:
-    """The trial of one model."""
+    """Trial of one model."""
 
-    def __init__(self, hosted: Hosted, codec: RecordCodec, payload: str) -> None:
-        self._hosted = hosted
+    def __init__(self, servable: ServableModel, codec: RecordCodec, example: str) -> None:
+        self._servable = servable
         self._codec = codec
-        self._payload = payload
-        self._label = hosted.model.name
-        self._lock = threading.Lock()  # Of what follows.
+        self._example = example
+        self._label = servable.model.name
+        self._lock = threading.Lock()  # Guards the fields below.
         self._refused: set[RpcKind] = set()
         self._is_running = True
 
     def end(self) -> frozenset[RpcKind]:
-        """What has been found so far; nothing is tried any more."""
+        """Ends the trial and returns the RPCs that have failed so far."""
         with self._lock:
             if self._is_running:
                 logger.warning(
@@ -86,10 +90,10 @@ class _Trial:
             return frozenset(self._refused)
 
     def run(self) -> None:
-        """Tries one RPC after the other."""
+        """Tries the RPCs one by one."""
         try:
             self._try_all()
-        except Exception as error:  # noqa: BLE001 - of an example that is no payload, or cannot be put into a message
+        except Exception as error:  # noqa: BLE001 - the example is no payload, or does not fit into a message
             logger.info("%s: typed RPCs are not tried: its example cannot be sent: %s", self._label, one_line(error))
         finally:
             with self._lock:
@@ -98,86 +102,87 @@ class _Trial:
     def _try_all(self) -> None:
         from mlflow_grpc.payload import typed_examples
 
-        model = self._hosted.model
-        contract = model.about.contract
-        text = typed_examples.first_row(self._payload, contract)
-        rows = typed_examples.first_row(self._payload, contract, times=ROWS)
-        calls = _Calls(self._hosted, self._codec)
-        example = typed_examples.Example(self._codec.decode(text, None), contract, calls.messages)
-        for kind, request in calls.requests(example).items():
-            as_json = TextRequest(self._hosted, rows if kind is RpcKind.BATCH else text, None)
+        contract = self._servable.model.about.contract
+        row = typed_examples.first_row(self._example, contract)
+        rows = typed_examples.first_row(self._example, contract, times=ROWS)
+        calls = _TypedCalls(self._servable, self._codec)
+        example = typed_examples.Example(self._codec.decode(row, None), contract, calls.messages)
+        for rpc_kind, request in calls.requests(example).items():
+            json_request = TextRequest(rows if rpc_kind is RpcKind.BATCH else row, None, NoObserver())
             with self._lock:
-                if not self._is_running or kind in self._refused:
+                if not self._is_running or rpc_kind in self._refused:
                     continue
-            failure = _failure(request, kind)
-            if failure is not None and _failure(as_json, kind) is None:
-                self._refuse(kind, failure, has_batch=calls.messages.batch is not None)
+            failure = _failure(request, self._servable, rpc_kind)
+            if failure is not None and _failure(json_request, self._servable, rpc_kind) is None:
+                self._refuse(rpc_kind, failure, has_batch=calls.messages.batch is not None)
 
-    def _refuse(self, kind: RpcKind, failure: Exception, *, has_batch: bool) -> None:
-        going = [other for other in RpcKind if other in _GO_TOGETHER.get(kind, (kind,))]
-        if kind is RpcKind.ONE and not has_batch:
-            going.insert(1, RpcKind.BATCH)  # There is none, so none of the model's calls is left.
+    def _refuse(self, rpc_kind: RpcKind, failure: Exception, *, has_batch: bool) -> None:
+        kinds = [refused for refused in RpcKind if refused in _REFUSED_TOGETHER.get(rpc_kind, (rpc_kind,))]
+        if rpc_kind is RpcKind.ONE and not has_batch:
+            kinds.insert(1, RpcKind.BATCH)  # A model without a batch RPC has no typed RPC left then.
         with self._lock:
             if self._is_running:
-                self._refused.update(going)
+                self._refused.update(kinds)
                 logger.warning(
                     "%s: not offered as typed RPCs: %s, since its example fails there and is answered as JSON: %s",
                     self._label,
-                    ", ".join(going),
+                    ", ".join(kinds),
                     failure.message if isinstance(failure, ServingError) else one_line(failure),
                 )
 
 
-class _Calls:
-    """The typed calls of a model that has no service yet."""
+class _TypedCalls:
+    """Typed calls of a model that has no service yet."""
 
-    def __init__(self, hosted: Hosted, codec: RecordCodec) -> None:
-        self._hosted = hosted
+    def __init__(self, servable: ServableModel, codec: RecordCodec) -> None:
         self._codec = codec
-        model = hosted.model
+        self._contract = servable.model.about.contract
+        model = servable.model
         maker = messages.FileMaker()
         self.messages = maker.add("model", model.about.contract, streams=model.streams)
         service.add_service(maker.file, [self.messages])
         self._pool = protos.pool_with(maker.file)
 
-    def requests(self, example: "Example") -> dict[RpcKind, Request]:
-        """A request for each RPC that takes one, with the example in it.
+    def requests(self, example: "Example") -> dict[RpcKind, Request[Message]]:
+        """Makes a request with the example for each RPC of the model.
 
         Raises:
-            UnwritableAnswer: The messages cannot say it.
-            TypeError: Likewise, and ValueError.
+            UnwritableAnswer: The example does not fit into the messages.
+            TypeError: Likewise.
+            ValueError: Likewise.
 
         """
         from mlflow_grpc.payload.typed_codecs import TypedCodecs
 
-        codecs = TypedCodecs(self._codec, self._hosted.model.about.contract, self.messages, self._class)
+        codecs = TypedCodecs(self._codec, self._contract, self.messages, self._class)
         record = self._class(self.messages.input.name)()
         example.fill_record(record)
-        found: dict[RpcKind, Request] = {RpcKind.ONE: RecordRequest(self._hosted, codecs.one, record)}
+        observer = NoObserver()
+        requests: dict[RpcKind, Request[Message]] = {RpcKind.ONE: RecordRequest(codecs.one, record, observer)}
         if self.messages.batch is not None and codecs.rows is not None:
             rows = self._class(self.messages.batch.inputs.name)()
             example.fill_rows(rows, self.messages.batch, ROWS)
-            found[RpcKind.BATCH] = RowsRequest(self._hosted, codecs.rows, rows)
+            requests[RpcKind.BATCH] = RowsRequest(codecs.rows, rows, observer)
         if self.messages.streams:
-            found[RpcKind.STREAM] = RecordRequest(self._hosted, codecs.chunks, record)
-        return found
+            requests[RpcKind.STREAM] = RecordRequest(codecs.chunks, record, observer)
+        return requests
 
     def _class(self, name: str) -> Any:
         return protos.message_class(self._pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
-def _failure(request: Request, kind: RpcKind) -> Exception | None:
-    """What comes out of a request, if it is no answer."""
+def _failure(request: Request[AnswerT], servable: ServableModel, rpc_kind: RpcKind) -> Exception | None:
+    """Answers a request; returns the error, or None if there is an answer."""
     try:
-        if kind is not RpcKind.STREAM:
-            request.answer()
+        if rpc_kind is not RpcKind.STREAM:
+            answer(request, servable)
             return None
-        parts = request.parts()
+        chunks = answer_chunks(request, servable)
         try:
-            for _ in islice(parts, MAX_CHUNKS):
+            for _ in islice(chunks, MAX_CHUNKS):
                 pass
         finally:
-            parts.close()
-    except Exception as error:  # noqa: BLE001 - whatever it is, a caller would get it
+            chunks.close()
+    except Exception as error:  # noqa: BLE001 - a caller would get any of them
         return error
     return None

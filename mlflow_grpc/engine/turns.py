@@ -1,6 +1,6 @@
-"""In which order models that are fetched side by side are loaded.
+"""The order in which models are loaded after they were fetched in parallel.
 
-Rule of this module: it runs nothing. It is used in one event loop.
+Rule of this module: it runs nothing, and is used in one event loop.
 """
 
 import asyncio
@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """Turns, one at a time: of those that wait, the one with the lowest number is next."""
+    """Turns of numbered tasks, one at a time; the lowest number that waits is next."""
 
     def __init__(self, soon: Iterable[int]) -> None:
-        """Args:
-        soon: Numbers that come soon, so that nobody has a turn before they have come or have been given up.
+        """Starts without waiting tasks.
+
+        Args:
+            soon: Numbers that arrive soon. The first turn waits until each of them has arrived or was given up.
+
         """
         self._soon = set(soon)
         self._waiting: dict[int, asyncio.Future[None]] = {}
@@ -21,11 +24,11 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """How many have come and have not had their turn to the end."""
+        """Number of tasks that have arrived and not ended their turn."""
         return len(self._waiting)
 
     def give_up(self, number: int) -> None:
-        """Says that a number does not come."""
+        """Gives up a number that will not arrive."""
         self._soon.discard(number)
         self._next()
 

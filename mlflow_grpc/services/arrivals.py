@@ -1,4 +1,4 @@
-"""When calls arrive, and whether callers have paused.
+"""Times of arriving calls, and the pause before the server stops.
 
 Rule of this module: it is used from the event loop only.
 """
@@ -6,35 +6,35 @@ Rule of this module: it is used from the event loop only.
 import asyncio
 import time
 
-QUIET_S = 0.1
-"""How long no call may have come, in seconds, before the server ends: gRPC hands calls over one by one, and ends those
-that it has not handed over with CANCELLED, which no caller sends again."""
+DRAIN_IDLE_S = 0.1
+"""Time without a new call before the server stops, in seconds. gRPC hands over calls one at a time and cancels those
+still queued; clients do not retry CANCELLED."""
 
-MAX_NOISE_S = 2.0
-"""How long callers that do not stop calling may hold up the end, in seconds; the closer it is, the shorter a pause of
-theirs will do."""
+DRAIN_IDLE_LIMIT_S = 2.0
+"""Maximum time that callers who do not pause can delay the stop, in seconds. The pause that is needed gets shorter
+toward the end."""
 
 
 class Arrivals:
-    """The time of the last call."""
+    """Time of the latest call."""
 
     def __init__(self) -> None:
         self._last = 0.0
 
     def note(self, now: float) -> None:
-        """A call has arrived, at this time on the clock of `time.monotonic`."""
+        """Notes a call that arrived at this time, on the clock of `time.monotonic`."""
         self._last = now
 
-    async def wait_until_quiet(self) -> None:
-        """Returns when callers pause, so that next to no call is on its way into the server."""
-        began = self._last = time.monotonic()
+    async def wait_until_idle(self) -> None:
+        """Returns once callers pause, so that hardly any call is on its way into the server."""
+        started_at = self._last = time.monotonic()
         while True:
             now = time.monotonic()
-            enough_s = QUIET_S * (1 - (now - began) / MAX_NOISE_S)
-            missing_s = self._last + enough_s - now
+            needed_s = DRAIN_IDLE_S * (1 - (now - started_at) / DRAIN_IDLE_LIMIT_S)
+            missing_s = self._last + needed_s - now
             if missing_s <= 0:
                 return
             await asyncio.sleep(missing_s)
             woken = time.monotonic()
-            if woken - now - missing_s > QUIET_S / 2:
-                self._last = woken  # The event loop was busy: that no call was handed over says nothing.
+            if woken - now - missing_s > DRAIN_IDLE_S / 2:
+                self._last = woken  # The event loop was busy, so calls may be waiting in gRPC.

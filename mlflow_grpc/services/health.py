@@ -9,10 +9,11 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 
 from mlflow_grpc import protos
-from mlflow_grpc.services.calls import Call, Calls
+from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.dispatch import RpcDispatcher
 
 if TYPE_CHECKING:
-    from mlflow_grpc.services.calls import Handlers
+    from mlflow_grpc.services.dispatch import Handlers
 
 NAME = health.SERVICE_NAME
 
@@ -21,22 +22,22 @@ _messages: Any = health_pb2  # Newer than its type stubs.
 
 
 class HealthServicer:
-    """The health of the server as a whole (the empty name), of each service and each model by its name."""
+    """Health of the server (the empty name), of each service and of each model, by their names."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        # A Call stands in for the gRPC context.
+        # A CallContext is passed to it in place of a gRPC context.
         self._library: Any = health.aio.HealthServicer()
         self.services = ("", *services)
-        """The server as a whole, and its services."""
+        """Names of the server as a whole and of its services."""
         self._names = list(self.services)
 
-    async def Check(self, request: Any, call: Call) -> Message:
-        """The status of one service; NOT_FOUND if there is no such service."""
+    async def Check(self, request: Any, call: CallContext) -> Message:
+        """Returns the status of one service; NOT_FOUND if there is no such service."""
         answer: Message = await self._library.Check(request, call)
         return answer
 
-    async def List(self, request: Any, call: Call) -> Message:
-        """The statuses of all services."""
+    async def List(self, request: Any, call: CallContext) -> Message:
+        """Returns the statuses of all services."""
         answer: Any = _messages.HealthListResponse()
         for name in self._names:
             status = await self._library.Check(_messages.HealthCheckRequest(service=name), call)
@@ -44,12 +45,12 @@ class HealthServicer:
         response: Message = answer
         return response
 
-    async def Watch(self, request: Any, call: Call) -> None:
-        """The status of one service now and whenever it changes."""
+    async def Watch(self, request: Any, call: CallContext) -> None:
+        """Writes the status of one service now and whenever it changes."""
         await self._library.Watch(request, call)
 
     async def set_serving(self, serving: bool, *names: str) -> None:
-        """Sets the status of services and models, which from then on are known."""
+        """Sets the status of services and models, and adds names that are new."""
         serving_status = health_pb2.HealthCheckResponse
         for name in names:
             if name not in self._names:
@@ -57,6 +58,9 @@ class HealthServicer:
             await self._library.set(name, serving_status.SERVING if serving else serving_status.NOT_SERVING)
 
 
-def handlers(calls: Calls, servicer: HealthServicer) -> "Handlers":
-    """The handlers of service grpc.health.v1.Health."""
-    return calls.handlers(health_pb2.DESCRIPTOR.services_by_name["Health"], servicer)
+def handlers(dispatcher: RpcDispatcher, servicer: HealthServicer) -> "Handlers":
+    """Makes the handlers of service grpc.health.v1.Health."""
+    return dispatcher.service_handlers(
+        health_pb2.DESCRIPTOR.services_by_name["Health"],
+        {"Check": servicer.Check, "List": servicer.List, "Watch": servicer.Watch},
+    )

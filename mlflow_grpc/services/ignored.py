@@ -1,10 +1,10 @@
-"""The trailer that names what the model ignored of a call: `mlflow-ignored-columns`.
+"""The trailer `mlflow-ignored-columns`, which names the columns and params of a call that the model ignored.
 
-Its value is a list of names with commas between them. In a name everything but printable ASCII, and of that the space,
-the percent sign, the comma and the semicolon, is percent-encoded as UTF-8, as in gRPC's own `grpc-message`: no name can
-end the value or stand for two. What there is no room for is counted behind a semicolon: `citty,regoin;more=3`.
+Its value is a list of names, separated by commas. Characters other than printable ASCII are percent-encoded as UTF-8,
+as in gRPC's own `grpc-message`. So are the space, the percent sign, the comma and the semicolon, so that no name can
+end the value or look like two. Names that do not fit are counted behind a semicolon: `citty,regoin;more=3`.
 
-Rule of this module: the names are the caller's own, and go nowhere else; what it keeps of a call is bounded.
+Rule of this module: the names are the caller's own and go nowhere else. Their number and size are bounded.
 """
 
 from collections.abc import Iterable
@@ -12,20 +12,20 @@ from urllib.parse import quote
 
 KEY = "mlflow-ignored-columns"
 
-MOST_BYTES, MOST_BYTES_OF_ERROR = 1000, 400
-"""The longest value of the trailer; beside an error's details there is less room."""
+MAX_BYTES, MAX_BYTES_OF_ERROR = 1000, 400
+"""Maximum size of the trailer's value in bytes; there is less room beside an error's details."""
 
-MOST_CHARACTERS = 100
-"""How much of a name is kept."""
+MAX_NAME_CHARACTERS = 100
+"""Maximum length of a name; longer names are cut."""
 
-MOST_NAMES = 1000
-"""How many names of a call are kept; a stream may have any number."""
+MAX_NAMES = 1000
+"""Maximum number of names of a call, because a stream may have any number."""
 
 _AS_THEY_ARE = "!\"#$&'()*+-./:<=>?@[\\]^_`{|}~"
 
 
 class IgnoredColumns:
-    """The names of one call, each once; added by threads of the model, and read by the event loop."""
+    """Names that one call's requests have and its model ignores; added by model threads, read by the event loop."""
 
     __slots__ = ("_names",)
 
@@ -33,19 +33,19 @@ class IgnoredColumns:
         self._names: dict[str, None] = {}
 
     def add(self, names: Iterable[str]) -> None:
-        """Takes note of names."""
+        """Adds names; repeated names count once."""
         for name in names:
-            if len(self._names) < MOST_NAMES:
-                self._names[name if len(name) <= MOST_CHARACTERS else f"{name[:MOST_CHARACTERS]}…"] = None
+            if len(self._names) < MAX_NAMES:
+                self._names[name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}…"] = None
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def trailers(self, most_bytes: int = MOST_BYTES) -> tuple[tuple[str, str], ...]:
-        """The trailer, none if there are no names.
+    def trailers(self, max_bytes: int = MAX_BYTES) -> tuple[tuple[str, str], ...]:
+        """Returns the trailer; nothing if there are no names.
 
         Args:
-            most_bytes: What the names may come to.
+            max_bytes: Maximum size of its value in bytes.
 
         """
         if not self._names:
@@ -58,8 +58,8 @@ class IgnoredColumns:
                 name or '""', safe=_AS_THEY_ARE, errors="replace"
             )  # JSON can spell lone surrogates, UTF-8 cannot.
             size += len(text) + 1
-            if size > most_bytes:
+            if size > max_bytes:
                 break
             encoded.append(text)
-        more = f";more={len(names) - len(encoded)}" if len(encoded) < len(names) else ""
-        return ((KEY, ",".join(encoded) + more),)
+        count = f";more={len(names) - len(encoded)}" if len(encoded) < len(names) else ""
+        return ((KEY, ",".join(encoded) + count),)

@@ -1,6 +1,6 @@
-"""The gRPC server itself: its options, its address, its TLS.
+"""The gRPC server: its options, its address, its TLS.
 
-Rule of this module: a limit or an option of gRPC is set here and nowhere else.
+Rule of this module: limits and options of gRPC are set here and nowhere else.
 """
 
 import logging
@@ -17,61 +17,60 @@ from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.settings import Settings, spelling
 
 if TYPE_CHECKING:
-    from mlflow_grpc.services.calls import Handlers
+    from mlflow_grpc.services.dispatch import Handlers
 
 
-def _is_not_of_a_caller(record: logging.LogRecord) -> bool:
-    """Whether a record of gRPC's is about something that callers cannot bring about as they like.
+def _is_no_callers_fault(record: logging.LogRecord) -> bool:
+    """Returns False for a log record of gRPC's that any caller can cause at will.
 
-    It logs with a traceback what each of them can: metadata that is no UTF-8, and with its bytes; and to go away in the
-    moment in which the answer is sent, which is then an InternalError.
+    gRPC logs two of these with a traceback: metadata that is not UTF-8, with its bytes, and an answer to a caller that
+    has just left, which is an InternalError.
     """
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, grpc.aio.InternalError) and not str(record.msg).startswith("Invalid encoding")
 
 
-logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_of_a_caller)
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_callers_fault)
 
 REBALANCE_S = 300.0
-"""The age of a connection with several workers: the kernel deals out connections, not calls, and a client
-that stays connected stays with one worker."""
-
+"""Maximum age of a connection with several workers, in seconds. The kernel distributes connections, not calls, so a
+client that stays connected stays with one worker."""
 
 MAX_AGE_SPREAD = 1.1
-"""gRPC makes each age up to 10 % longer or shorter, so that clients do not all come back at once (gRFC A9)."""
+"""Factor on the age: gRPC varies it by up to 10 %, so that clients do not all reconnect at once (gRFC A9)."""
 
-MOST_PENDING_CALLS = 50_000
-"""From how many calls on that this server has not looked at yet gRPC cancels some, without a reason.
+MAX_PENDING_CALLS = 50_000
+"""Number of calls in gRPC's own queue above which it cancels some without a reason.
 
-Its default is 1,000, which a burst of calls reaches; those past the bounds of `mlflow_grpc.engine.admission` are to be
-told so.
+gRPC's default is 1,000, which a burst of calls reaches. Admission refuses such calls with a reason
+(`mlflow_grpc.engine.admission`).
 """
 
 HANDSHAKE_S = 10.0
-"""How long a new connection may take until it speaks TLS and HTTP/2; gRPC's default is 120 s."""
+"""Maximum duration of the TLS and HTTP/2 handshakes, in seconds; gRPC's default is 120 s."""
 
 
 def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_port: bool) -> grpc.aio.Server:
-    """A server that is not yet started and has no port.
+    """Makes a server that is not started and has no port.
 
     Args:
         settings: The limits.
         handlers: The services.
-        share_port: Whether other processes listen on the same port (SO_REUSEPORT). gRPC's default is yes,
-            which lets a second server take half of the calls without a word (grpc#10755).
+        share_port: True if other processes listen on the same port (SO_REUSEPORT). gRPC's default is True, which lets
+            a second server silently take half of the calls (grpc#10755).
 
     """
     options = [
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        # Clients behind a proxy that closes idle connections ping each 30 s or so; gRPC's default takes
-        # more than one ping in 5 min without a call for an attack.
+        # Clients behind a proxy that closes idle connections ping about every 30 s. By default gRPC treats more than
+        # one ping in 5 min without a call as an attack.
         ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_S * 1000)),
-        ("grpc.server.max_pending_requests", MOST_PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * MOST_PENDING_CALLS),
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
     ]
     if age_s := connection_age_s(settings):
         options.append(("grpc.max_connection_age_ms", round(age_s * 1000)))
@@ -84,17 +83,17 @@ def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_por
 def listen(server: grpc.aio.Server, settings: Settings, handshakes: Handshakes) -> int:
     """Binds the address and returns the port.
 
-    A name with several addresses (localhost: 127.0.0.1 and ::1) is bound on all of them or not at all;
-    gRPC by itself is content with one.
+    A name with several addresses (localhost: 127.0.0.1 and ::1) is bound on all of them or not at all. gRPC by itself
+    is satisfied with one.
 
     Args:
-        server: Not yet started.
+        server: A server that is not started.
         settings: Where to listen, and the TLS files.
-        handshakes: Is told of connections that come, with TLS.
+        handshakes: Counts new TLS connections.
 
     Raises:
         AddressUnavailable: The address is taken, not ours, or not permitted.
-        StartError: The TLS files are no good, or the host name is unknown.
+        StartError: The TLS files are invalid, or the host name is unknown.
 
     """
     credentials = _credentials(settings, handshakes)
@@ -104,19 +103,19 @@ def listen(server: grpc.aio.Server, settings: Settings, handshakes: Handshakes) 
         try:
             port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
         except RuntimeError as error:
-            raise AddressUnavailable(_why_not(address, port)) from error
+            raise AddressUnavailable(_bind_error(address, port)) from error
     return port
 
 
 def security(settings: Settings) -> str:
-    """Whether connections are encrypted, in words."""
+    """Returns a phrase for the ready line: whether connections are encrypted."""
     if settings.tls_cert is None:
         return "no TLS"
     return "TLS with client certificates" if settings.tls_client_ca is not None else "TLS"
 
 
 def connection_age_s(settings: Settings) -> float:
-    """At what age a connection is closed, in seconds; 0 is never."""
+    """Returns the age at which a connection is closed, in seconds; 0 for never."""
     if settings.max_connection_age_s is not None:
         return settings.max_connection_age_s
     return REBALANCE_S if settings.workers > 1 else 0.0
@@ -129,8 +128,8 @@ def _addresses(host: str, source: str) -> list[str]:
         raise StartError(f"{source} {host}: no such host ({error.strerror})") from error
 
 
-def _why_not(address: str, port: int) -> str:
-    """Asks the kernel what gRPC does not tell: why an address cannot be bound."""
+def _bind_error(address: str, port: int) -> str:
+    """Finds out why an address cannot be bound, which gRPC does not report."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     reason = ""
     try:
@@ -146,7 +145,7 @@ def _credentials(settings: Settings, handshakes: Handshakes) -> grpc.ServerCrede
     cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
     if cert is None or key is None:
         return None
-    # gRPC takes any bytes and then fails to bind without a reason; OpenSSL says what is wrong with a file.
+    # gRPC accepts any bytes and then fails to bind without a reason. OpenSSL reports what is wrong with a file.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(cert, key, password=_no_password)
@@ -162,8 +161,8 @@ def _credentials(settings: Settings, handshakes: Handshakes) -> grpc.ServerCrede
         [(key.read_bytes(), cert.read_bytes())],
         root_certificates=client_ca.read_bytes() if client_ca else None,
     )
-    # What it gives, None, leaves the certificate as it is; the type stub does not know that.
-    fetch: Any = handshakes.began
+    # Returning None keeps the certificate, which the type stub does not know.
+    fetch: Any = handshakes.connection_opened
     return grpc.dynamic_ssl_server_credentials(
         configuration, fetch, require_client_authentication=client_ca is not None
     )
@@ -175,6 +174,6 @@ def _no_password() -> str:
 
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
-        words = (error.reason or "not PEM").lower().replace("_", " ")
-        return f"OpenSSL says {words} (files have to be PEM, and the key that of the certificate)"
+        reason = (error.reason or "not PEM").lower().replace("_", " ")
+        return f"OpenSSL says {reason} (files have to be PEM, and the key that of the certificate)"
     return str(error)

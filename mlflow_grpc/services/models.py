@@ -1,6 +1,6 @@
-"""Service mlflow_grpc.v1.Models: which models the server hosts, and how each is called.
+"""Service mlflow_grpc.v1.Models: the models of the server, and how to call them.
 
-Rule of this module: it tells what the catalog knows, and touches no model.
+Rule of this module: it describes what is in the catalog, and runs no model.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog, Entry, State
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting.model import SchemaTexts
 from mlflow_grpc.services import text
-from mlflow_grpc.services.calls import Call, Calls
+from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.typed import NAME as NAME_OF_TYPED
 from mlflow_grpc.services.typed import TypedService
 
 if TYPE_CHECKING:
-    from mlflow_grpc.services.calls import Handlers
+    from mlflow_grpc.services.dispatch import Handlers
 
 NAME = "mlflow_grpc.v1.Models"
 
@@ -35,11 +36,11 @@ class ModelsServicer:
         self._catalog = catalog
         self._typed = typed
 
-    async def ListModels(self, request: Any, call: Call) -> Message:
-        """All models, or a page of them.
+    async def ListModels(self, request: Any, call: CallContext) -> Message:
+        """Describes all models, or a page of them.
 
         Raises:
-            InvalidPayload: There are no pages of this size, or none that begins at this token.
+            InvalidPayload: The page size or the page token is invalid.
 
         """
         if request.page_size < 0:
@@ -56,8 +57,8 @@ class ModelsServicer:
         )
         return page
 
-    async def GetModel(self, request: Any, call: Call) -> Message:
-        """One model; see `Catalog.get` for the errors."""
+    async def GetModel(self, request: Any, call: CallContext) -> Message:
+        """Describes one model; raises the errors of `Catalog.get`."""
         return self._describe(self._catalog.get(request.name, request.version))
 
     def _describe(self, entry: Entry) -> Message:
@@ -65,41 +66,41 @@ class ModelsServicer:
             name=entry.name,
             version=entry.version,
             state=_STATES[entry.state],
-            error=_sayable(entry.error),
+            error=_as_utf8(entry.error),
             uri=entry.config.source,
         )
         loaded = entry.loaded
         if loaded is not None:
             about = loaded.model.about
-            message.display_name, message.description = _sayable(about.display_name), _sayable(about.description)
-            message.flavors.extend(map(_sayable, about.flavors))
-            message.run_id, message.model_id = _sayable(about.run_id), _sayable(about.model_id)
-            for part in ("input", "output", "params"):
-                _copy(getattr(about, part), message, part)
+            message.display_name, message.description = _as_utf8(about.display_name), _as_utf8(about.description)
+            message.flavors.extend(map(_as_utf8, about.flavors))
+            message.run_id, message.model_id = _as_utf8(about.run_id), _as_utf8(about.model_id)
+            for schema in ("input", "output", "params"):
+                _copy(getattr(about, schema), message, schema)
             self._add_field_names(message, entry)
             message.batched, message.batching_reason = loaded.batched, loaded.batching_reason
             if about.deterministic is not None:
                 message.deterministic = about.deterministic
-            message.example, message.example_is_typed = _sayable(about.example), about.is_example_typed
+            message.example, message.example_is_typed = _as_utf8(about.example), about.is_example_typed
             if entry.config.endpoint:
                 self._add_rpcs(message.rpcs, entry, streams=loaded.model.streams)
         described: Message = message
         return described
 
     def _add_field_names(self, message: Any, entry: Entry) -> None:
-        made = self._typed.messages_of(entry)
-        if made is not None:
-            message.contract = made.fingerprint
-            message.names.update({name: _sayable(word) for name, word in made.words.names.items()})
-            message.wrappers.extend(made.words.wrappers)
-        for part in ("input", "output", "params") if made is not None else ():
-            typed = getattr(made, part)
-            for slot in typed.slots if typed is not None else ():
+        typed = self._typed.messages_of(entry)
+        if typed is None:
+            return
+        message.contract = typed.fingerprint
+        message.names.update({name: _as_utf8(text) for name, text in typed.words.names.items()})
+        message.wrappers.extend(typed.words.wrappers)
+        for schema, shape in (("input", typed.input), ("output", typed.output), ("params", typed.params)):
+            for slot in shape.slots if shape is not None else ():
                 if slot.source.name and slot.name != slot.source.name:
-                    getattr(message, part).field_names[slot.name] = _sayable(slot.source.name)
+                    getattr(message, schema).field_names[slot.name] = _as_utf8(slot.source.name)
 
     def _add_rpcs(self, rpcs: Any, entry: Entry, *, streams: bool) -> None:
-        metadata = {} if self._catalog.is_reached_without_name(entry) else {MODEL_KEY: entry.label}
+        metadata = {} if self._catalog.is_default(entry) else {MODEL_KEY: entry.label}
         for service in (text.NAME, text.STREAM_NAME):
             for method in protos.service(service).methods:
                 if streams or method.name != "predict_stream":
@@ -121,21 +122,25 @@ def _add_rpc(rpcs: Any, service: str, method: MethodDescriptor, metadata: dict[s
 
 def _copy(schema: SchemaTexts, message: Any, field: str) -> None:
     if schema != SchemaTexts():
-        said = {"mlflow_json": _sayable(schema.mlflow_json), "json_schema": _sayable(schema.json_schema)}
-        getattr(message, field).MergeFrom(_Schema(**said))
+        getattr(message, field).MergeFrom(
+            _Schema(mlflow_json=_as_utf8(schema.mlflow_json), json_schema=_as_utf8(schema.json_schema))
+        )
 
 
-def _sayable(text: str) -> str:
-    """A text as protobuf takes it: models may have lone surrogates, which YAML and JSON can say and UTF-8 cannot."""
+def _as_utf8(text: str) -> str:
+    """Replaces lone surrogates, which YAML and JSON can hold and protobuf cannot."""
     return text.encode(errors="replace").decode()
 
 
-def _refused(field: str, what: str) -> InvalidPayload:
+def _refused(field: str, problem: str) -> InvalidPayload:
     return InvalidPayload(
-        f"{field} {what}.", reason="INVALID_PARAMETER_VALUE", violations=(FieldViolation(field, what),)
+        f"{field} {problem}.", reason="INVALID_PARAMETER_VALUE", violations=(FieldViolation(field, problem),)
     )
 
 
-def handlers(calls: Calls, catalog: Catalog, typed: TypedService) -> "Handlers":
-    """The handlers of service mlflow_grpc.v1.Models."""
-    return calls.handlers(protos.service(NAME), ModelsServicer(catalog, typed))
+def handlers(dispatcher: RpcDispatcher, catalog: Catalog, typed: TypedService) -> "Handlers":
+    """Makes the handlers of service mlflow_grpc.v1.Models."""
+    servicer = ModelsServicer(catalog, typed)
+    return dispatcher.service_handlers(
+        protos.service(NAME), {"ListModels": servicer.ListModels, "GetModel": servicer.GetModel}
+    )

@@ -1,8 +1,7 @@
 """Server reflection, so that grpcurl, buf curl and their like can list, describe and call the services.
 
-v1alpha and v1 are the same protocol under two names, and newer clients ask for the latter first. Both are answered,
-with grpcio-reflection's messages. Its servicer is not used: it takes files out of a descriptor pool, which keeps no
-comments.
+v1alpha and v1 are the same protocol under two names, and newer clients try v1 first. Both are served, with the messages
+of grpcio-reflection. Its servicer is not used, because it reads files from a descriptor pool, which keeps no comments.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -16,10 +15,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from mlflow_grpc import protos
 from mlflow_grpc.process import in_daemon_thread
-from mlflow_grpc.services.calls import Call, Calls
+from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.dispatch import RpcDispatcher
 
 if TYPE_CHECKING:
-    from mlflow_grpc.services.calls import Handlers
+    from mlflow_grpc.services.dispatch import Handlers
 
 NAME = "grpc.reflection.v1alpha.ServerReflection"
 NAME_V1 = "grpc.reflection.v1.ServerReflection"
@@ -29,16 +29,16 @@ protos.adopt(reflection_pb2.DESCRIPTOR)
 
 @dataclass(frozen=True)
 class _Offer:
-    """What a server has to show."""
+    """Services and files that reflection shows."""
 
     services: tuple[str, ...]
     pool: DescriptorPool
     typed_file: Callable[[], FileDescriptorProto | None]
     files: dict[str, FileDescriptorProto]
-    """Those of `protos`, and once somebody has asked for it the one of the typed messages."""
+    """Files of `protos`; the file of the typed messages is added at the first request for it."""
 
     async def file(self, name: str) -> FileDescriptorProto:
-        """A file of the pool.
+        """Returns a file of the pool.
 
         Raises:
             KeyError: The pool has no such file.
@@ -46,15 +46,15 @@ class _Offer:
         """
         self.pool.FindFileByName(name)
         if name not in self.files:
-            # Not made before it is wanted, and not in the event loop: its comments take a second if it is large.
-            made = await in_daemon_thread(self.typed_file)
-            if made is not None:
-                self.files[made.name] = made
+            # Made at the first request, and outside of the event loop: the comments of a large file take a second.
+            typed_file = await in_daemon_thread(self.typed_file)
+            if typed_file is not None:
+                self.files[typed_file.name] = typed_file
         return self.files[name]
 
 
 class ReflectionServicer:
-    """Answers from a descriptor pool of the server's own."""
+    """Serves the files of a descriptor pool of the server's own."""
 
     def __init__(self) -> None:
         self._offer: _Offer
@@ -62,20 +62,20 @@ class ReflectionServicer:
     def offer(
         self, services: tuple[str, ...], pool: DescriptorPool, typed_file: Callable[[], FileDescriptorProto | None]
     ) -> None:
-        """Says what there is.
+        """Sets what is shown from now on.
 
         Args:
-            services: Those that are listed, besides reflection itself.
+            services: Names of the services to list, besides reflection itself.
             pool: Their messages.
-            typed_file: Gives the file that the pool has been made from besides those of `protos`, if there is one.
+            typed_file: Returns the file of the typed messages; None if there are none.
 
         """
         self._offer = _Offer(
             tuple(sorted((*services, NAME))), pool, typed_file, {file.name: file for file in protos.files()}
         )
 
-    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """Answers each request of the stream in turn."""
+    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: CallContext) -> None:
+        """Answers each request of the stream, in order."""
         async for request in requests:
             answer = reflection_pb2.ServerReflectionResponse(original_request=request)
             try:
@@ -93,16 +93,16 @@ async def _answer(offer: _Offer, request: Any, answer: Any) -> None:
         case "file_containing_symbol":
             await _put(offer, answer, pool.FindFileContainingSymbol(request.file_containing_symbol).name)
         case "file_containing_extension":
-            asked = request.file_containing_extension
+            requested = request.file_containing_extension
             extension = pool.FindExtensionByNumber(
-                pool.FindMessageTypeByName(asked.containing_type), asked.extension_number
+                pool.FindMessageTypeByName(requested.containing_type), requested.extension_number
             )
             await _put(offer, answer, pool.FindFileContainingSymbol(extension.full_name).name)
         case "all_extension_numbers_of_type":
             extended = pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
-            told = answer.all_extension_numbers_response
-            told.base_type_name = extended.full_name
-            told.extension_number.extend(sorted(each.number for each in pool.FindAllExtensions(extended)))
+            response = answer.all_extension_numbers_response
+            response.base_type_name = extended.full_name
+            response.extension_number.extend(sorted(extension.number for extension in pool.FindAllExtensions(extended)))
         case "list_services":
             for name in offer.services:
                 answer.list_services_response.service.add(name=name)
@@ -111,26 +111,30 @@ async def _answer(offer: _Offer, request: Any, answer: Any) -> None:
 
 
 async def _put(offer: _Offer, answer: Any, name: str) -> None:
-    """Answers with a file and all that it imports."""
-    found: dict[str, FileDescriptorProto] = {}
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = await offer.file(name)
-            waiting += reversed(found[name].dependency)
-    parts = answer.file_descriptor_response.file_descriptor_proto
-    parts.extend(file.SerializeToString() for file in found.values())
+    """Answers with a file and all files that it imports."""
+    files: dict[str, FileDescriptorProto] = {}
+    pending = [name]
+    while pending:
+        name = pending.pop()
+        if name not in files:
+            files[name] = await offer.file(name)
+            pending += reversed(files[name].dependency)
+    serialized = answer.file_descriptor_response.file_descriptor_proto
+    serialized.extend(file.SerializeToString() for file in files.values())
 
 
 def _refuse(answer: Any, code: grpc.StatusCode) -> None:
-    number, words = code.value
+    number, description = code.value
     answer.error_response.error_code = number
-    answer.error_response.error_message = words
+    answer.error_response.error_message = description
 
 
-def handlers(calls: Calls, servicer: ReflectionServicer) -> "tuple[Handlers, Handlers]":
-    """The handlers of both names of the reflection service."""
-    # What is answered are messages of the library's own classes, not of those in our pool.
+def handlers(dispatcher: RpcDispatcher, servicer: ReflectionServicer) -> "tuple[Handlers, Handlers]":
+    """Makes the handlers of both names of the reflection service."""
+    # Its responses are messages of the library's own classes, not of those in our pool.
     descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-    return calls.handlers(descriptor, servicer), calls.handlers(descriptor, servicer, path=NAME_V1)
+    methods = {"ServerReflectionInfo": servicer.ServerReflectionInfo}
+    return (
+        dispatcher.service_handlers(descriptor, methods),
+        dispatcher.service_handlers(descriptor, methods, path=NAME_V1),
+    )

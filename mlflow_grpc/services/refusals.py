@@ -1,7 +1,7 @@
-"""The log lines of calls that are refused for want of room.
+"""Log lines of calls that are refused because of overload.
 
-Rule of this module: they are counted, and a line a second says how many there were. A line for each would cost as much
-as the refusal, at a time when the server has the most of them.
+Rule of this module: refusals are counted, and one line a second gives their number. A line for each would cost as much
+as the refusal, when the server has the most of them.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections import Counter
 from mlflow_grpc import logs
 
 INTERVAL_S = 1.0
-"""How often a line is written while calls are refused, in seconds."""
+"""Time between two lines while calls are refused, in seconds."""
 
 
 class Refusals:
@@ -21,13 +21,13 @@ class Refusals:
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def count(self, model: str, reason: str, message: str) -> None:
-        """Takes note of a refused call; a line about it is written within the interval."""
+        """Counts a refused call; a line follows within the interval."""
         if not self._counts:
             asyncio.get_running_loop().call_later(INTERVAL_S, self.write)
         self._counts[model, reason, message] += 1
 
     def write(self) -> None:
-        """Writes what has been counted, at once."""
+        """Writes the counts at once."""
         for (model, reason, message), calls in self._counts.items():
             fields = {"model": model, "status": "RESOURCE_EXHAUSTED", "reason": reason, "error": message}
             logs.calls.write(logging.WARNING, "refused", {"calls": calls, **fields})

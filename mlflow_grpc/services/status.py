@@ -1,9 +1,8 @@
-"""How an error becomes a gRPC status: the one place.
+"""Conversion of errors to gRPC statuses.
 
-Rule of this module: what it returns fits into one frame of trailers. Past 16 KB of metadata a client
-sees RESOURCE_EXHAUSTED instead of the code (grpc#37852), and proxies allow less; the limit here is
-3 KB for all trailers of an answer, kept by cutting text and leaving out the last violations; 4 KB with
-`--show-exceptions`.
+Rule of this module: a status fits into one frame of trailers. Past 16 KB of metadata a client sees RESOURCE_EXHAUSTED
+instead of the code (grpc#37852), and proxies allow less. The limit here is 3 KB for all trailers of an answer, and 4 KB
+with `--show-exceptions`. Long text is cut, and the last violations are left out.
 """
 
 from functools import lru_cache
@@ -19,32 +18,31 @@ from mlflow_grpc import protos
 from mlflow_grpc.errors import FRAME, Overloaded, ServingError, Status
 
 DOMAIN = "mlflow.org"
-"""The domain of ErrorInfo: reasons are MLflow's error codes."""
+"""Domain of ErrorInfo: reasons are MLflow's error codes."""
 
 DETAILS_KEY: str = rpc_status.GRPC_DETAILS_METADATA_KEY  # type: ignore[attr-defined]  # not in its stubs
 REQUEST_ID_KEY = "x-request-id"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
-"""Tells a gRPC client when to try again, or with -1 not to (gRFC A6)."""
+"""Trailer that tells a gRPC client when to try again, or not to with -1 (gRFC A6)."""
 
-MOST_MESSAGE_BYTES = 700  # As percent-encoded in the grpc-message trailer.
-MOST_DETAILS_BYTES = 1300  # Before base64, which adds a third.
+MAX_MESSAGE_BYTES = 700  # As percent-encoded in the grpc-message trailer.
+MAX_DETAILS_BYTES = 1300  # Before base64, which adds a third.
 
-# By reflection clients learn what is in a status, and show it.
+# Clients such as grpcurl use reflection to decode the details of a status.
 for _module in (status_pb2, error_details_pb2):
     protos.adopt(_module.DESCRIPTOR)
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 _ANY_ID = "\1" * 16
-"""Stands for a request id as the server makes them; no text has it in it."""
+"""Placeholder for a request id that the server made; it occurs in no text."""
 
 
 def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.StatusCode, str, Trailers]:
-    """The status code, message and trailers of a failed call.
+    """Returns the status code, message and trailers of a failed call.
 
-    The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, error class, model)
-    and, where fields are at fault, BadRequest; with `--show-exceptions` DebugInfo. RESOURCE_EXHAUSTED says besides
-    whether to try again.
+    The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, error class, model). It has a BadRequest
+    if fields are at fault, and a DebugInfo with `--show-exceptions`. RESOURCE_EXHAUSTED also carries the pushback.
     """
     if isinstance(error, Overloaded) and len(request_id) == len(_ANY_ID):
         message, details = _refusal(error.message, model)
@@ -60,13 +58,13 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
 
 @lru_cache(maxsize=256)
 def _refusal(message: str, model: str) -> tuple[str, bytes]:
-    """What refusals have in common, of which there are thousands a second under overload."""
+    """Caches what refusals have in common, because there are thousands a second under overload."""
     return _message_and_details(Overloaded(message, retry_after_s=0.0), _ANY_ID, model)
 
 
 def _message_and_details(error: ServingError, request_id: str, model: str) -> tuple[str, bytes]:
-    told, *frames = (error.shown or "").split(FRAME)
-    message = _cut(f"{error.message} {told}".rstrip(), MOST_MESSAGE_BYTES)
+    exception, *frames = (error.shown or "").split(FRAME)
+    message = _cut(f"{error.message} {exception}".rstrip(), MAX_MESSAGE_BYTES)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"request_id": request_id})
     if error.error_class:
         info.metadata["error_class"] = error.error_class[:64]
@@ -76,13 +74,13 @@ def _message_and_details(error: ServingError, request_id: str, model: str) -> tu
     bad_request = error_details_pb2.BadRequest()
     for violation in error.violations:
         bad_request.field_violations.add(field=_cut(violation.field, 256), description=_cut(violation.description, 256))
-        if status.ByteSize() + bad_request.ByteSize() > MOST_DETAILS_BYTES:
+        if status.ByteSize() + bad_request.ByteSize() > MAX_DETAILS_BYTES:
             del bad_request.field_violations[-1]
             break
     if bad_request.field_violations:
         status.details.append(_packed(bad_request))
-    if told:
-        debug = error_details_pb2.DebugInfo(stack_entries=frames, detail=_cut(told, MOST_MESSAGE_BYTES))
+    if exception:
+        debug = error_details_pb2.DebugInfo(stack_entries=frames, detail=_cut(exception, MAX_MESSAGE_BYTES))
         status.details.append(_packed(debug))
     return message, status.SerializeToString()
 
@@ -93,17 +91,17 @@ def _packed(message: Message) -> any_pb2.Any:
     return packed
 
 
-def _cut(text: str, most_bytes: int) -> str:
-    """Shortens text to a size on the wire, where a character outside of ASCII takes up to 12 bytes.
+def _cut(text: str, max_bytes: int) -> str:
+    """Cuts text to a size on the wire, where a character outside of ASCII takes up to 12 bytes.
 
-    Lone surrogates, which JSON can spell and UTF-8 cannot, become question marks.
+    Lone surrogates, which JSON can hold and UTF-8 cannot, become question marks.
     """
     text = text.encode(errors="replace").decode()
-    if len(quote(text, safe="")) <= most_bytes:
+    if len(quote(text, safe="")) <= max_bytes:
         return text
     size = 0
     for position, character in enumerate(text):
         size += len(quote(character, safe=" "))
-        if size > most_bytes - 9:
+        if size > max_bytes - 9:
             return f"{text[:position]}…"
     return text

@@ -1,125 +1,137 @@
-"""Streams of requests, answered in their order.
+"""Streams of requests, answered in order.
 
-Rule of this module: a stream takes no more than it can give back. So many requests are read ahead that batches fill,
-but only once those before them have been let in; a caller that does not read its answers is not read from either.
+Rule of this module: a stream takes no more than it can return. It reads ahead so that batches fill, but only after the
+requests before have been admitted; a caller that does not read its answers is not read from either.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
 from mlflow_grpc.errors import CallerGaveUp, NotReady, ServingError
-from mlflow_grpc.services.calls import SHUTDOWN, Call, as_serving_error, log_failed_request
+from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.call_log import log_failed_request
+from mlflow_grpc.services.dispatch import SHUTDOWN
 
 READ_AHEAD = 128
-"""How many requests of a stream may be in the server at a time: a batch of the usual size."""
+"""Maximum number of requests of a stream in the server at a time: a batch of the usual size."""
 
-Begin = Callable[[Any], Awaitable["asyncio.Future[Any]"]]
-"""Lets a request in, when there is room for it, and gives what will be its answer."""
+MessageT = TypeVar("MessageT")
+AnswerT = TypeVar("AnswerT")
+
+Submit = Callable[[MessageT], Awaitable[asyncio.Future[AnswerT]]]
+"""Admits a request once there is room for it, and returns its future answer."""
 
 
-async def answer_each(
-    requests: AsyncIterator[Any],
-    call: Call,
-    begin: Begin,
-    message_of: Callable[[Any], Message],
-    in_place: Callable[[ServingError], Message],
+async def answer_in_order(
+    requests: AsyncIterator[MessageT],
+    call: CallContext,
+    submit: Submit[MessageT, AnswerT],
+    make_output: Callable[[AnswerT], Message],
+    make_error: Callable[[ServingError], Message],
 ) -> None:
     """Writes an answer for each request, in their order.
 
     Args:
-        requests: What is asked, as it comes.
-        call: What they come with, and what the answers are written to.
-        begin: Begins to answer one request; several are under way at a time.
-        message_of: The message for an answer.
-        in_place: What stands in the place of an answer that there is none of.
+        requests: The requests, as they arrive.
+        call: The call that they belong to; answers are written to it.
+        submit: Starts to answer one request; several are in progress at a time.
+        make_output: Makes the message for an answer.
+        make_error: Makes the message sent in place of a failed request's answer.
 
     Raises:
-        NotReady: The server is draining: what had been read has been answered.
+        NotReady: The server is draining; the requests that were read have been answered.
         CallerGaveUp: The deadline of the stream passed.
 
     """
-    line = _Line(requests, begin)
-    call.end_reading = line.end
-    place = 0
+    queue = _ResponseQueue(requests, submit)
+    call.on_drain(queue.stop_reading)
+    index = 0
     try:
-        while (answered := await line.waiting.get()) is not None:
+        while (answer := await queue.responses.get()) is not None:
             try:
-                message = message_of(await answered)
+                message = make_output(await answer)
             except (NotReady, CallerGaveUp):
                 raise
-            except Exception as error:  # noqa: BLE001 - it stands in its place
-                told = as_serving_error(error)
-                log_failed_request(call, told, place)
-                message = in_place(told)
+            except Exception as error:  # noqa: BLE001 - sent in place of the answer
+                serving_error = call.serving_error(error)
+                log_failed_request(call, serving_error, index)
+                message = make_error(serving_error)
             await call.write(message)
-            line.room.release()
-            place += 1
-        if line.is_ended:
+            queue.room.release()
+            index += 1
+        if queue.is_stopped:
             raise NotReady(SHUTDOWN)
-        await line.reading
+        await queue.reader
     finally:
-        line.reading.cancel()
-        left = []
-        while not line.waiting.empty():
-            if (answered := line.waiting.get_nowait()) is not None:
-                answered.cancel()
-                left.append(answered)
-        await asyncio.gather(line.reading, *left, return_exceptions=True)
+        queue.reader.cancel()
+        unanswered = []
+        while not queue.responses.empty():
+            if (answer := queue.responses.get_nowait()) is not None:
+                answer.cancel()
+                unanswered.append(answer)
+        await asyncio.gather(queue.reader, *unanswered, return_exceptions=True)
 
 
-class _Line:
-    """The answers of a stream that wait to be written, in their order."""
+class _ResponseQueue(Generic[MessageT, AnswerT]):
+    """Answers of a stream that wait to be written, in order."""
 
-    def __init__(self, requests: AsyncIterator[Any], begin: Begin) -> None:
+    def __init__(self, requests: AsyncIterator[MessageT], submit: Submit[MessageT, AnswerT]) -> None:
         self.room = asyncio.Semaphore(READ_AHEAD)
-        self.waiting: asyncio.Queue[asyncio.Future[Any] | None] = asyncio.Queue()
-        self.is_ended = False
+        self.responses: asyncio.Queue[asyncio.Future[AnswerT] | None] = asyncio.Queue()
+        self.is_stopped = False
         self._requests = requests
-        self._begin = begin
-        self._holds_none = True  # Whether no request has been read that is not in the line yet.
-        self.reading = asyncio.create_task(self._read())
+        self._submit = submit
+        self._is_idle = True  # False from reading a request until its answer is in the queue.
+        self.reader = asyncio.create_task(self._read())
 
-    def end(self) -> None:
-        """Has nothing more read; what has been read is answered."""
-        self.is_ended = True
-        if self._holds_none:
-            self.reading.cancel()
+    def stop_reading(self) -> None:
+        """Stops reading; requests that were read are answered."""
+        self.is_stopped = True
+        if self._is_idle:
+            self.reader.cancel()
 
     async def _read(self) -> None:
-        """Reads requests, as long as there is room for their answers."""
         try:
-            while not self.is_ended:
+            while not self.is_stopped:
                 await self.room.acquire()
-                self.waiting.put_nowait(await self._next())
+                self.responses.put_nowait(await self._next())
         except StopAsyncIteration:
             return
         finally:
-            self.waiting.put_nowait(None)
+            self.responses.put_nowait(None)
 
-    async def _next(self) -> "asyncio.Future[Any]":
-        """The answer of the next request, once that has been let in."""
+    async def _next(self) -> "asyncio.Future[AnswerT]":
+        """Reads a request and returns its future answer, once it has been admitted."""
         try:
             request = await anext(self._requests)
-            self._holds_none = False
-            return await self._begin(request)
+            self._is_idle = False
+            return await self._submit(request)
         except ServingError as error:
-            failed = asyncio.get_running_loop().create_future()
+            failed: asyncio.Future[AnswerT] = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
             return failed
         finally:
-            self._holds_none = True
+            self._is_idle = True
 
 
-def error_message(kind: type[Message], error: ServingError) -> Message:
-    """What a stream says of a request that has no answer, as a message of the type of `Output.Error`."""
-    return kind(
+def error_message(error_class: type[Message], error: ServingError) -> Message:
+    """Makes the error of a failed request in a stream.
+
+    Args:
+        error_class: Class of a message with the fields of `Output.Error`.
+        error: The error.
+
+    """
+    return error_class(
         code=code_pb2.Code.Value(error.status.value),
         message=f"{error.message} {error.shown or ''}".rstrip(),
         reason=error.reason,
         error_class=error.error_class or "",
-        field_violations=[{"field": each.field, "description": each.description} for each in error.violations],
+        field_violations=[
+            {"field": violation.field, "description": violation.description} for violation in error.violations
+        ],
     )

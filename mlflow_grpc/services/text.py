@@ -1,63 +1,59 @@
 """Services MLflow and MLflowStream: a string in, a string out."""
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
-from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog, Entry
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.requests import TextRequest
 from mlflow_grpc.errors import ServingError
-from mlflow_grpc.services import doors
-from mlflow_grpc.services.calls import Call, Calls
-from mlflow_grpc.services.streams import answer_each, error_message
+from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.streams import answer_in_order, error_message
 
 if TYPE_CHECKING:
-    from mlflow_grpc.services.calls import Handlers
+    from mlflow_grpc.services.dispatch import Handlers
 
 CONTENT_TYPE_KEY = "mlflow-content-type"
 NAME = "MLflow"
 STREAM_NAME = "MLflowStream"
 
 
-class TextServicer:
-    """`rpc predict(Input) returns (Output)` of mlflow.proto."""
+class Input(Protocol):
+    """Message `Input` of mlflow.proto."""
 
-    async def predict(self, request: Any, call: Call) -> Message:
-        """Answers one payload; see `Engine.predict` for the errors."""
-        asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY), call.ignored.add)
-        return _output(
-            await call.engine.predict(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
+    value: str
+
+
+class TextServicer:
+    """The RPCs of mlflow.proto that call a model."""
+
+    async def predict(self, message: Input, call: CallContext, engine: Engine) -> Message:
+        """Answers one payload; raises the errors of `Engine.predict`."""
+        return _output(await engine.predict(_request(message, call), call.deadline))
+
+    async def predict_many(self, messages: AsyncIterator[Input], call: CallContext, engine: Engine) -> None:
+        """Answers each payload of a stream, in order."""
+        await answer_in_order(
+            messages, call, lambda message: engine.submit(_request(message, call), call.deadline), _output, _error
         )
 
-
-class StreamServicer:
-    """The RPCs of service MLflowStream."""
-
-    async def predict_many(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """Answers each payload of a stream, in their order."""
-        content_type = call.metadata(CONTENT_TYPE_KEY)
-
-        def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
-            asked = call.engine.text(request.value, content_type, call.ignored.add)
-            return call.engine.begin(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
-
-        await answer_each(requests, call, begin, _output, _failed)
-
-    async def predict_stream(self, request: Any, call: Call) -> None:
-        """Gives the parts of one answer; see `Engine.predict_stream` for the errors."""
-        asked = call.engine.text(request.value, call.metadata(CONTENT_TYPE_KEY), call.ignored.add)
-        async with aclosing(
-            call.engine.predict_stream(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
-        ) as parts:
-            async for text in parts:
+    async def predict_stream(self, message: Input, call: CallContext, engine: Engine) -> None:
+        """Writes the chunks of one answer; raises the errors of `Engine.predict_stream`."""
+        async with aclosing(engine.predict_stream(_request(message, call), call.deadline)) as chunks:
+            async for text in chunks:
                 await call.write(_output(text))
 
 
-_Error = protos.message_named("Output.Error")
+_ErrorMessage = protos.message_named("Output.Error")
+
+
+def _request(message: Input, call: CallContext) -> TextRequest:
+    return TextRequest(message.value, call.metadata(CONTENT_TYPE_KEY), call)
 
 
 def _output(text: str) -> Message:
@@ -65,22 +61,23 @@ def _output(text: str) -> Message:
     return output
 
 
-def _failed(error: ServingError) -> Message:
-    output: Message = protos.Output(error=error_message(_Error, error))
+def _error(error: ServingError) -> Message:
+    output: Message = protos.Output(error=error_message(_ErrorMessage, error))
     return output
 
 
-def handlers(calls: Calls, catalog: Catalog) -> "tuple[Handlers, Handlers]":
-    """The handlers of both services."""
-    find = doors.named(catalog)
-    one, many = doors.CallDoor(find), doors.StreamDoor(find)
-    servicer = StreamServicer()
+def handlers(dispatcher: RpcDispatcher, catalog: Catalog) -> "tuple[Handlers, Handlers]":
+    """Makes the handlers of both services."""
+
+    def model_from_metadata(call: CallContext) -> Entry:
+        return catalog.resolve(call.metadata(MODEL_KEY))
+
+    servicer = TextServicer()
     return (
-        calls.handlers(protos.service(NAME), TextServicer(), door=one, level=logging.INFO),
-        calls.handlers(
+        dispatcher.model_service_handlers(protos.service(NAME), {"predict": servicer.predict}, model_from_metadata),
+        dispatcher.model_service_handlers(
             protos.service(STREAM_NAME),
-            servicer,
-            door={"predict_many": many, "predict_stream": one},
-            level=logging.INFO,
+            {"predict_many": servicer.predict_many, "predict_stream": servicer.predict_stream},
+            model_from_metadata,
         ),
     )

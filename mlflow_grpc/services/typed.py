@@ -1,14 +1,13 @@
-"""Service model_grpc_service.ModelgRPCService: an RPC with types of its own for each model, made when it is loaded.
+"""Service model_grpc_service.ModelgRPCService: RPCs with message types of their own for each model.
 
-Rule of this module: its messages stand in a pool of the server's own, so that neither a hosted model nor a second
-server in the process can clash with them.
+Rule of this module: the messages are in a descriptor pool of the server's own, so that neither a hosted model nor a
+second server in the process can clash with them. They are made when the models are loaded.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -20,305 +19,182 @@ from packaging.version import InvalidVersion, Version
 from mlflow_grpc import protos
 from mlflow_grpc.contract import comments, messages, service
 from mlflow_grpc.contract.fields import PACKAGE
-from mlflow_grpc.contract.lock import ModelLock
+from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.catalog import Catalog, Entry
-from mlflow_grpc.errors import ServingError, StartError
-from mlflow_grpc.hosting.classes import one_line
-from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.requests import RecordRequest, Request, RowsRequest
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.engine.typed_plan import plan
+from mlflow_grpc.errors import ContractChanged, ServingError
 from mlflow_grpc.payload.codec import RecordCodec
-from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_codecs import TypedCodecs
-from mlflow_grpc.payload.typed_rows import RowsCodec
-from mlflow_grpc.services import doors
-from mlflow_grpc.services.calls import Call, Calls, Door
-from mlflow_grpc.services.doors import CallDoor, Find, StreamDoor
-from mlflow_grpc.services.locks import Locks, Verdict
-from mlflow_grpc.services.streams import answer_each, error_message
+from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
+from mlflow_grpc.services.streams import answer_in_order, error_message
 
 if TYPE_CHECKING:
-    from mlflow_grpc.engine.loading import Loaded
-    from mlflow_grpc.services.calls import Handler
-
-    _Planned = tuple[Entry, Loaded, str, Contract, ModelLock | None]
-
-logger = get_logger(__name__)
+    from mlflow_grpc.services.dispatch import Handler
 
 NAME = f"{PACKAGE}.{messages.SERVICE}"
 
+CONTRACT_KEY = "mlflow-contract"
+"""Metadata key under which a client sends the fingerprint of the messages that it knows."""
 
-def verdict(entry: Entry, catalog: Catalog, locks: Locks) -> Verdict | None:
-    """How a model differs from what is locked of it; None if it is not loaded, or not to be called.
-
-    Raises:
-        StartError: Its lock is not one for it.
-
-    """
-    if entry.loaded is None or not entry.config.endpoint:
-        return None
-    about, streams = entry.loaded.model.about, entry.loaded.model.streams
-    contract = about.contract if _is_typed(entry.loaded) else None
-    label = _label(entry, catalog)
-    return locks.verdict(label, about.lock, contract, streams=streams, refused=entry.loaded.refused)
-
-
-def _is_typed(loaded: "Loaded") -> bool:
-    """Whether a model has typed RPCs: messages can be made for it, and not all of their calls were seen to fail."""
-    is_left = not loaded.refused >= {RpcKind.ONE, RpcKind.BATCH} or (
-        loaded.model.streams and RpcKind.STREAM not in loaded.refused
-    )
-    return loaded.record_codec is not None and is_left and not messages.obstacle(loaded.model.about.contract)
-
-
-def plan(
-    catalog: Catalog,
-    locks: Locks = Locks(),  # noqa: B008 - frozen
-) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
-    """Makes the messages and the service for the models that are loaded and say what they take.
-
-    A model whose messages protobuf refuses has none, so that the others are served.
-
-    Returns:
-        The file with its comments, and for each of those models its messages.
-
-    Raises:
-        StartError: A lock is not for the model that it lies with, or protobuf refuses what the models are together.
-
-    """
-    planned = list(_planned(catalog, locks))
-    try:
-        maker, made = _file_of(planned, locks)
-        if not protos.refusal_of(maker.file):
-            return maker, made
-    except StartError:
-        raise
-    except Exception:
-        logger.exception("making the typed messages of all models raised: each is tried by itself")
-    kept = []
-    for each in planned:
-        if refusal := _refusal_of(*each[1:]):
-            logger.warning("%s: no typed RPCs: %s", each[0].label, refusal)
-        else:
-            kept.append(each)
-    maker, made = _file_of(kept, locks)
-    if refusal := protos.refusal_of(maker.file):
-        raise StartError(f"protobuf refuses the messages of the models: {refusal}")
-    return maker, made
-
-
-def _planned(catalog: Catalog, locks: Locks) -> "Iterator[_Planned]":
-    """The models that are to have messages."""
-    for entry in catalog.entries:
-        if not entry.config.endpoint or entry.loaded is None or not catalog.is_settled(entry):
-            continue
-        if obstacle := messages.obstacle(entry.loaded.model.about.contract):
-            logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
-        if _is_typed(entry.loaded):
-            about, label = entry.loaded.model.about, _label(entry, catalog)
-            yield entry, entry.loaded, label, about.contract, locks.of(label, about.lock)
-
-
-def _refusal_of(loaded: "Loaded", label: str, contract: Contract, locked: ModelLock | None) -> str:
-    """Why a model cannot have messages; empty if it can."""
-    streams, refused = loaded.model.streams, loaded.refused
-    try:
-        maker = service.file_of(label, contract, locked, streams=streams, refused=refused)
-    except Exception as error:  # noqa: BLE001 - it costs this model its RPCs, and no other model anything
-        return f"its messages cannot be made: {one_line(error)}"
-    refusal = protos.refusal_of(maker.file)
-    return f"protobuf refuses its messages: {refusal}" if refusal else ""
-
-
-def _file_of(planned: "list[_Planned]", locks: Locks) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
-    """The file of the models that are to have messages, and these."""
-    maker = FileMaker([*locks.known, *(locked for *_, locked in planned if locked is not None)])
-    made = [
-        (
-            entry,
-            loaded,
-            maker.add(label, contract, locked, streams=loaded.model.streams, refused=loaded.refused),
-        )
-        for entry, loaded, label, contract, locked in planned
-    ]
-    service.add_service(maker.file, [each for _, _, each in made])
-    for entry, loaded, each in made:
-        about = loaded.model.about
-        said = [about.display_name or entry.label, about.description]
-        for rpc in service.rpcs_of(each):
-            maker.comments[messages.SERVICE, rpc.name] = service.WORDS.get(rpc.kind, ": ".join(filter(None, said)))
-    return maker, made
+MessageT = TypeVar("MessageT")
 
 
 class TypedService(grpc.GenericRpcHandler):
-    """The service, once it is made: until then it has no method."""
+    """The typed service. It has no methods until `make` has been called."""
 
-    def __init__(self, calls: Calls, catalog: Catalog, locks: Locks = Locks()) -> None:  # noqa: B008 - frozen
-        self._calls = calls
+    def __init__(
+        self,
+        dispatcher: RpcDispatcher,
+        catalog: Catalog,
+        locks: LockSet = LockSet(),  # noqa: B008 - frozen
+    ) -> None:
+        self._dispatcher = dispatcher
         self._catalog = catalog
         self._locks = locks
         self._handlers: dict[str, Handler] = {}
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None
-        self._made: list[tuple[Entry, ModelMessages]] = []
+        self._messages: list[tuple[Entry, ModelMessages]] = []
 
     def service(self, handler_call_details: Any) -> "Handler | None":
-        """The handler of a method."""
+        """Returns the handler of a method; gRPC calls this for each call."""
         return self._handlers.get(handler_call_details.method)
 
     def messages_of(self, entry: Entry) -> ModelMessages | None:
-        """The messages of a model, if it has some."""
-        return next((each for made, each in self._made if made is entry), None)
+        """Returns the messages of a model; None if it has no typed RPCs."""
+        return next((messages for typed_entry, messages in self._messages if typed_entry is entry), None)
 
     def methods_of(self, entry: Entry) -> list[MethodDescriptor]:
-        """The RPCs that call a model."""
-        found = self.messages_of(entry)
-        names = {rpc.name for rpc in service.rpcs_of(found)} if found is not None else set()
+        """Returns the descriptors of a model's typed RPCs."""
+        model_messages = self.messages_of(entry)
+        names = {rpc.name for rpc in service.rpcs_of(model_messages)} if model_messages is not None else set()
         return [method for method in self.pool.FindServiceByName(NAME).methods if method.name in names] if names else []
 
     def file(self) -> FileDescriptorProto | None:
-        """The file that the pool has beside those of `protos`, with comments, which take some time."""
+        """Returns the file of the typed messages with its comments, which take some time; None before `make`."""
         maker = self._maker
         return comments.described(maker.file, maker.comments) if maker is not None else None
 
     def make(self) -> bool:
-        """Makes messages and RPCs for the models that are loaded and say what they take; again when more are loaded.
+        """Makes messages and RPCs for the loaded models that have a signature; called again when more are loaded.
 
         Returns:
-            Whether there are any.
+            True if there are any.
 
         """
-        maker, made = plan(self._catalog, self._locks)
-        if not made:
+        maker, planned = plan(self._catalog, self._locks)
+        if not planned:
             return False
         self.pool, self._maker = protos.pool_with(maker.file), maker
-        self._made = [(entry, each) for entry, _, each in made]
-        collection = self._class("model_collection")(models=[_described(*each) for each in made])
-        methods = self.pool.FindServiceByName(NAME).methods_by_name
+        self._messages = [(entry, model_messages) for entry, _, model_messages in planned]
+        collection = self._class("model_collection")(models=[_description(*typed_model) for typed_model in planned])
+
+        async def get_models(request: object, call: CallContext) -> Any:
+            return collection
+
+        descriptors = self.pool.FindServiceByName(NAME).methods_by_name
         path = f"/{NAME}/get_models"
-        self._handlers[path] = self._calls.handler(path, methods["get_models"], _Collection(collection).call)
-        for entry, loaded, each in made:
-            if (codec := loaded.record_codec) is not None:
-                rpcs = self._rpcs(entry, codec, loaded.model.about.contract, each)
-                for rpc in service.rpcs_of(each):
-                    path = f"/{NAME}/{rpc.name}"
-                    answering = rpcs[rpc.kind]
-                    self._handlers[path] = self._calls.handler(
-                        path, methods[rpc.name], answering.call, door=answering.door, level=logging.INFO
-                    )
+        self._handlers[path] = self._dispatcher.handler(path, descriptors["get_models"], get_models)
+        for entry, model, model_messages in planned:
+            if (codec := model.record_codec) is None:
+                continue
+            methods = self._methods(codec, model.model.about.contract, model_messages)
+            resolve = _resolver(entry, model_messages.fingerprint)
+            for rpc in service.rpcs_of(model_messages):
+                path = f"/{NAME}/{rpc.name}"
+                self._handlers[path] = self._dispatcher.model_handler(
+                    path, descriptors[rpc.name], methods[rpc.kind], resolve
+                )
         return True
 
-    def _rpcs(self, entry: Entry, codec: RecordCodec, contract: Contract, each: ModelMessages) -> dict[RpcKind, Any]:
+    def _methods(
+        self, codec: RecordCodec, contract: Contract, messages: ModelMessages
+    ) -> dict[RpcKind, ModelRpcMethod]:
         """What answers the RPCs of a model."""
-        find = doors.only(entry, each.fingerprint)
-        codecs = TypedCodecs(codec, contract, each, self._class)
-        rpcs = {
-            RpcKind.ONE: _One(find, entry, codecs.one),
-            RpcKind.MANY: _Many(find, entry, codecs.one, self._class("error")),
-            RpcKind.STREAM: _Stream(find, entry, codecs.chunks),
+        codecs = TypedCodecs(codec, contract, messages, self._class)
+        error_class = self._class("error")
+
+        def make_error(error: ServingError) -> Message:
+            return codecs.one.failed(error_message(error_class, error))
+
+        records = _TypedServicer[Message](partial(RecordRequest, codecs.one), make_error)
+        chunks = _TypedServicer[Message](partial(RecordRequest, codecs.chunks), make_error)
+        methods: dict[RpcKind, ModelRpcMethod] = {
+            RpcKind.ONE: records.predict,
+            RpcKind.MANY: records.predict_many,
+            RpcKind.STREAM: chunks.predict_stream,
         }
         if codecs.rows is not None:
-            rpcs[RpcKind.BATCH] = _Batch(find, entry, codecs.rows)
-        return rpcs
+            methods[RpcKind.BATCH] = _TypedServicer[Message](partial(RowsRequest, codecs.rows), make_error).predict
+        return methods
 
     def _class(self, name: str) -> Any:
         return protos.message_class(self.pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
-class _One:
-    """One model's RPC for one record."""
+class _TypedServicer(Generic[MessageT]):
+    """The RPCs of one model for one type of request message."""
 
-    def __init__(self, find: Find, entry: Entry, codec: TypedCodec) -> None:
-        self.door: Door = CallDoor(find)
-        self._engine = entry.engine
-        self._codec = codec
+    def __init__(
+        self,
+        make_request: Callable[[MessageT, CallContext], Request[Message]],
+        make_error: Callable[[ServingError], Message],
+    ) -> None:
+        """Serves messages of one type.
 
-    async def call(self, request: Any, call: Call) -> Message:
-        """Answers it; see `Engine.predict` for the errors."""
-        asked = self._engine.record(request, self._codec, call.ignored.add)
-        answer: Message = await self._engine.predict(
-            asked, time_remaining_s=call.context.time_remaining(), usage=call.usage
+        Args:
+            make_request: Makes a request from a message.
+            make_error: Makes the output message sent in place of a failed request's answer.
+
+        """
+        self._make_request = make_request
+        self._make_error = make_error
+
+    async def predict(self, message: MessageT, call: CallContext, engine: Engine) -> Message:
+        """Answers one message; raises the errors of `Engine.predict`."""
+        return await engine.predict(self._make_request(message, call), call.deadline)
+
+    async def predict_many(self, messages: AsyncIterator[MessageT], call: CallContext, engine: Engine) -> None:
+        """Answers each message of a stream, in order."""
+        await answer_in_order(
+            messages,
+            call,
+            lambda message: engine.submit(self._make_request(message, call), call.deadline),
+            lambda answer: answer,
+            self._make_error,
         )
-        return answer
+
+    async def predict_stream(self, message: MessageT, call: CallContext, engine: Engine) -> None:
+        """Writes the chunks of one answer; raises the errors of `Engine.predict_stream`."""
+        async with aclosing(engine.predict_stream(self._make_request(message, call), call.deadline)) as chunks:
+            async for chunk in chunks:
+                await call.write(chunk)
 
 
-class _Batch:
-    """One model's RPC for rows in columns."""
+def _resolver(entry: Entry, fingerprint: str) -> ResolveModel:
+    """Resolves calls to one model, in messages of the contract with a fingerprint."""
 
-    def __init__(self, find: Find, entry: Entry, codec: RowsCodec) -> None:
-        self.door: Door = CallDoor(find)
-        self._engine = entry.engine
-        self._codec = codec
+    def resolve(call: CallContext) -> Entry:
+        if call.metadata(CONTRACT_KEY) not in (None, fingerprint):
+            raise ContractChanged(
+                f"The typed messages of the model {entry.name} are not those that this call was written for. Ask the "
+                "server's reflection for them again."
+            )
+        return entry
 
-    async def call(self, request: Any, call: Call) -> Message:
-        """Answers them; see `Engine.predict` for the errors."""
-        asked = self._engine.rows(request, self._codec, call.ignored.add)
-        answer: Message = await self._engine.predict(
-            asked, time_remaining_s=call.context.time_remaining(), usage=call.usage
-        )
-        return answer
+    return resolve
 
 
-class _Many:
-    """One model's RPC for a stream of records."""
-
-    def __init__(self, find: Find, entry: Entry, codec: TypedCodec, error_class: Any) -> None:
-        self.door: Door = StreamDoor(find)
-        self._engine = entry.engine
-        self._codec = codec
-        self._error_class = error_class
-
-    async def call(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """Answers each record, in their order; what fails has its error in its place."""
-
-        def begin(request: Any) -> "Awaitable[asyncio.Future[Any]]":
-            asked = self._engine.record(request, self._codec, call.ignored.add)
-            return self._engine.begin(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
-
-        await answer_each(requests, call, begin, lambda answer: answer, self._failed)
-
-    def _failed(self, error: ServingError) -> Message:
-        return self._codec.failed(error_message(self._error_class, error))
-
-
-class _Stream:
-    """One model's RPC for an answer in parts."""
-
-    def __init__(self, find: Find, entry: Entry, codec: TypedCodec) -> None:
-        self.door: Door = CallDoor(find)
-        self._engine = entry.engine
-        self._codec = codec
-
-    async def call(self, request: Any, call: Call) -> None:
-        """Gives the parts; see `Engine.predict_stream` for the errors."""
-        asked = self._engine.record(request, self._codec, call.ignored.add)
-        async with aclosing(
-            self._engine.predict_stream(asked, time_remaining_s=call.context.time_remaining(), usage=call.usage)
-        ) as parts:
-            async for message in parts:
-                await call.write(message)
-
-
-class _Collection:
-    """The models of the service."""
-
-    def __init__(self, collection: Message) -> None:
-        self._collection = collection
-
-    async def call(self, request: Any, call: Call) -> Message:
-        """All of them."""
-        return self._collection
-
-
-def _label(entry: Entry, catalog: Catalog) -> str:
-    """What a model's messages begin with: its name, and its version where it is not the one that a name means."""
-    return entry.name if catalog.get(entry.name, "") is entry else f"{entry.name}_{entry.version}"
-
-
-def _described(entry: Entry, loaded: "Loaded", each: ModelMessages) -> dict[str, Any]:
-    """A model as the family's `get_models` describes it."""
-    about = loaded.model.about
+def _description(entry: Entry, servable: ServableModel, messages: ModelMessages) -> dict[str, Any]:
+    """Describes a model for `get_models`."""
+    about = servable.model.about
     try:
         release = (*Version(entry.version).release, 0, 0)
     except InvalidVersion:
@@ -329,7 +205,7 @@ def _described(entry: Entry, loaded: "Loaded", each: ModelMessages) -> dict[str,
         "description": about.description,
         "major_version": release[0],
         "minor_version": release[1],
-        "input_type": each.input.name,
-        "output_type": each.output.name,
-        "predict_operation": "" if RpcKind.ONE in each.refused else f"{each.base}_predict",
+        "input_type": messages.input.name,
+        "output_type": messages.output.name,
+        "predict_operation": "" if RpcKind.ONE in messages.refused else f"{messages.base}_predict",
     }

@@ -12,7 +12,7 @@ from mlflow_grpc_client import AsyncClient, Client, Model, ModelError, PredictEr
 from mlflow_grpc_client.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import ModelFailed
 from tests.support import zoo
 from tests.support.models import FunctionModel, PlainCodec
@@ -30,7 +30,7 @@ def address():
     placed = [
         (
             ModelConfig(uri="(in process)", name=name, version="1", endpoint=True),
-            Loaded(FunctionModel(each), PlainCodec()),
+            ServableModel(FunctionModel(each), PlainCodec()),
         )
         for name, each in models.items()
     ]

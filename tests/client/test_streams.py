@@ -24,7 +24,7 @@ from mlflow_grpc_client import (
 )
 
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import ModelFailed
 from mlflow_grpc.services.streams import READ_AHEAD
 from tests.client.conftest import INTERRUPTIBLE
@@ -48,11 +48,11 @@ def address(tmp_path_factory):
         (ModelConfig(class_path="tests.support.newer_models.Words", endpoint=True), None),
         (
             ModelConfig(uri="(in process)", name="text", endpoint=True),
-            Loaded(FunctionModel(lambda text: text), PlainCodec()),
+            ServableModel(FunctionModel(lambda text: text), PlainCodec()),
         ),
         (
             ModelConfig(uri="(in process)", name="lines", endpoint=True),
-            Loaded(FunctionModel(lambda text: text.replace(" ", "\n")), PlainCodec()),
+            ServableModel(FunctionModel(lambda text: text.replace(" ", "\n")), PlainCodec()),
         ),
     ]
     with serving_models(models) as running:

@@ -1,13 +1,18 @@
-"""A batcher to look into: work that can be held at its gate, requests of words, a crowd that the test sets."""
+"""A batcher for tests: work that can be held at its gate, requests of words, and a load that the test sets."""
 
 import asyncio
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
-from mlflow_grpc.engine.batching import Batcher
-from mlflow_grpc.engine.progress import Progress
-from mlflow_grpc.engine.threads import ModelThreads
+from mlflow_grpc.engine.batching.batcher import Batcher
+from mlflow_grpc.engine.progress import RequestProgress
+from mlflow_grpc.engine.requests import NoObserver, Request
+from mlflow_grpc.engine.servable import FastPath, ServableModel
+from mlflow_grpc.engine.thread_pool import ModelThreadPool
+from mlflow_grpc.payload.codec import ModelInput
+from tests.support.models import FunctionModel, PlainCodec
 
 
 class Work:
@@ -44,60 +49,88 @@ class Work:
         return predictions[:-1] if self.wrong_count and len(rows) > 1 else predictions
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A request, and its rows as well; that of the word `odd` is none, and `unwritable` has no answer as one of them."""
+class WorkModel(FunctionModel):
+    """Predicts `<row>` for one row by itself; raises KeyError for rows of the word `poison`."""
 
-    work: Work
+    def __init__(self, work):
+        super().__init__(self._predict_alone)
+        self.work = work
+
+    def _predict_alone(self, row):
+        self.work.by_themselves.append(row)
+        if "poison" in row:
+            raise KeyError(row)
+        return f"<{row}>"
+
+
+@dataclass(frozen=True)
+class WordRequest(Request[str]):
+    """A request of one word, which is its rows as well.
+
+    The word `odd` has no rows, `broken` fails to decode, and `unwritable` has no answer as rows.
+    """
+
     row: str
     count: int = 1
     size: int = 10
-    progress: Progress = field(default_factory=Progress)
+    observer: NoObserver = field(default_factory=NoObserver)
+    progress: RequestProgress = field(default_factory=RequestProgress)
 
-    def rows(self):
+    def decode_rows(self, model):
         if "broken" in self.row:
             raise ValueError(self.row)
         return None if "odd" in self.row else self
 
-    def encode(self, predictions):
+    def encode_rows(self, model, predictions):
         if "unwritable" in self.row:
             raise ValueError(self.row)
         return f"{predictions}>"
 
-    def answer(self):
-        try:
-            return self.encode(self.work.predict([self])[0]) if self.rows() else self.answer_checked()
-        except ValueError:
-            return self.answer_checked()
+    def decode(self, model):
+        return ModelInput(self.row)
 
-    def answer_checked(self):
-        self.work.by_themselves.append(self.row)
-        if "poison" in self.row:
-            raise KeyError(self.row)
-        return f"<{self.row}>"
+    def encode(self, model, predictions, decoded):
+        return predictions
+
+    def explain(self, model, cause):
+        raise AssertionError("no test refuses a word")
+
+
+@dataclass(frozen=True)
+class HangingRequest(WordRequest):
+    """A request without rows that is decoded once its gate is open."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def decode_rows(self, model):
+        return None
+
+    def decode(self, model):
+        assert self.gate.wait(30)
+        return super().decode(model)
 
 
 def soon(seconds=30.0):
     return time.monotonic() + seconds
 
 
+def servable(work, **options):
+    """A model whose fast path is `work`; options are those of FastPath."""
+    no_decoder: Any = None
+    return ServableModel(WorkModel(work), PlainCodec(), FastPath(no_decoder, work, **options))
+
+
 class Bench:
     """A batcher with its work, inside a running loop."""
 
-    def __init__(self, *, threads=2, most_rows=64, longest_wait_s=30.0, inline=False, crowd=None):
+    def __init__(self, *, threads=2, max_rows=64, max_wait_s=30.0, inline=False, load=None):
         self.work = Work()
-        self.threads = ModelThreads(threads)
-        self.batcher = Batcher(
-            self.threads,
-            self.work,
-            most_rows=most_rows,
-            longest_wait_s=longest_wait_s,
-            inline=inline,
-            crowd=crowd,
-        )
+        self.threads = ModelThreadPool(threads)
+        model = servable(self.work, max_rows=max_rows, max_wait_s=max_wait_s, inline=inline)
+        self.batcher = Batcher(self.threads, model, model.fast_path, load)
 
-    def call(self, row, *, deadline=None, **more):
-        return asyncio.create_task(self.batcher.run(Asked(self.work, row, **more), deadline=deadline or soon()))
+    def call(self, row, *, deadline=None, **options):
+        return asyncio.create_task(self.batcher.predict(WordRequest(row, **options), deadline=deadline or soon()))
 
     async def hold(self, row="first"):
         """Starts a call that stays in the model until the gate opens."""
@@ -116,33 +149,9 @@ async def turn(times=3):
         await asyncio.sleep(0)
 
 
-@dataclass(frozen=True)
-class Hanging:
-    """A request that is answered by itself, once its gate is open."""
+class Load:
+    """Numbers of calls in the server, set by the test."""
 
-    work: Work
-    row: str
-    gate: threading.Event
-    size: int = 10
-    progress: Progress = field(default_factory=Progress)
-
-    def rows(self):
-        return None
-
-    def encode(self, predictions):
-        return predictions
-
-    def answer(self):
-        return self.answer_checked()
-
-    def answer_checked(self):
-        assert self.gate.wait(30)
-        return f"<{self.row}>"
-
-
-class Crowd:
-    """Calls that are in the server, set by the test."""
-
-    def __init__(self, present, in_flight):
-        self.present = present
-        self.in_flight = in_flight
+    def __init__(self, open_calls, admitted_calls):
+        self.open_calls = open_calls
+        self.admitted_calls = admitted_calls

@@ -18,7 +18,8 @@ import grpc
 import requests
 
 from mlflow_grpc import config, protos
-from mlflow_grpc.engine.loading import Loaded, load
+from mlflow_grpc.engine.loading import load
+from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.payload.codec import Codec
@@ -151,7 +152,7 @@ def serving(model: HostedModel, codec: Codec, **settings: Any) -> Iterator["InPr
 
 @contextlib.contextmanager
 def serving_models(
-    models: Sequence[tuple[config.ModelConfig, Loaded | str | None]], **settings: Any
+    models: Sequence[tuple[config.ModelConfig, ServableModel | str | None]], **settings: Any
 ) -> Iterator["InProcess"]:
     """Runs the server in this process with several models: those that are loaded already, those that cannot be, for the
     reason that stands in their place, and those that are loaded as their configuration says.
@@ -163,7 +164,7 @@ def serving_models(
     async def place() -> None:
         for entry, (each, loaded) in zip(running.server.catalog.entries, models, strict=True):
             if isinstance(loaded, str):
-                running.server.catalog.give_up(entry, loaded)
+                running.server.catalog.mark_failed(entry, loaded)
             else:
                 await running.server.host(entry, loaded or load(each, known))
         await running.server.open()
@@ -212,7 +213,7 @@ class InProcess:
     async def host(self, model: HostedModel, codec: Codec) -> None:
         """Gives the server its model, and has it take calls; runs in the server's event loop."""
         (entry,) = self.server.catalog.entries
-        await self.server.host(entry, Loaded(model, codec))
+        await self.server.host(entry, ServableModel(model, codec))
         await self.server.open()
 
     @property

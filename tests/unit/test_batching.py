@@ -1,4 +1,4 @@
-"""engine/batching.py: batching never shows, whatever strikes when. Gates, not luck."""
+"""engine/batching/batcher.py: batching never shows, whatever fails when. Gates, not luck."""
 
 import asyncio
 import random
@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from mlflow_grpc.engine.batching import MOST_DEPARTED
+from mlflow_grpc.engine.batching.batcher import MAX_DEPARTED
 from mlflow_grpc.errors import NotReady
-from tests.support.batches import Bench, Crowd, run, soon, turn
+from tests.support.batches import Bench, Load, run, soon, turn
 
 
 def test_a_lone_call_starts_at_once():
@@ -43,13 +43,13 @@ def test_a_batch_waits_for_calls_that_are_on_their_way():
     """It starts when they have come."""
 
     async def check():
-        crowd = Crowd(present=3, in_flight=0)
-        bench = Bench(crowd=crowd)
+        load = Load(open_calls=3, admitted_calls=0)
+        bench = Bench(load=load)
         assert await bench.call("seen lately") == "<seen lately>"
         calls = []
         for name in "abc":
             calls.append(bench.call(name))
-            crowd.in_flight += 1
+            load.admitted_calls += 1
             await turn()
         assert await asyncio.gather(*calls) == ["<a>", "<b>", "<c>"]
         assert bench.work.batches[1:] == [["a", "b", "c"]]
@@ -61,21 +61,21 @@ def test_calls_that_never_come_are_waited_for_once():
     """A peer that begins calls and sends nothing must not slow down the others for as long as it likes."""
 
     async def check():
-        bench = Bench(crowd=Crowd(present=7, in_flight=0))
+        bench = Bench(load=Load(open_calls=7, admitted_calls=0))
         for name in "abc":
             assert await bench.call(name) == f"<{name}>"
-        assert bench.batcher._coming() == 0
+        assert bench.batcher._forecast.arriving == 0
 
     run(check)
 
 
-def test_where_more_wait_than_go_into_a_batch_the_hopeless_make_room():
+def test_full_batch_drops_calls_that_would_miss_their_deadline():
     """Those whose deadline comes before an answer could are told so, and the model is kept for the others."""
 
     async def check():
-        bench = Bench(most_rows=2)
+        bench = Bench(max_rows=2)
         first = await bench.hold()
-        bench.batcher._threads._usual_s = 5.0
+        bench.batcher._threads._mean_duration_s = 5.0
         late = [bench.call(f"late {number}", deadline=soon(3)) for number in range(2)]
         fine = [bench.call(f"r{number}") for number in range(2)]
         await turn()
@@ -92,7 +92,7 @@ def test_a_batch_has_no_more_rows_than_allowed():
     """Rows are counted, not calls; a call that is larger by itself still runs."""
 
     async def check():
-        bench = Bench(most_rows=4)
+        bench = Bench(max_rows=4)
         first = await bench.hold()
         sizes = [3, 1, 1, 9, 2, 2]
         rest = [bench.call(f"r{place}", count=size) for place, size in enumerate(sizes)]
@@ -108,7 +108,7 @@ def test_a_slow_batch_does_not_hold_up_the_next_for_ever():
     """After the longest wait, what waits is started beside it."""
 
     async def check():
-        bench = Bench(longest_wait_s=0.05)
+        bench = Bench(max_wait_s=0.05)
         slow = await bench.hold()
         waiting = bench.call("b")
         assert await asyncio.to_thread(bench.work.entered.acquire, timeout=30)
@@ -244,7 +244,7 @@ def test_when_there_is_no_time_left_for_a_batch_its_members_are_told():
         async def no_time(function, *, deadline):
             raise TimeoutError
 
-        bench.batcher._expected = 2.0
+        bench.batcher._forecast._expected = 2.0
         bench.batcher._threads.run = no_time  # type: ignore[method-assign]
         outcomes = await asyncio.gather(bench.call("a"), bench.call("b"), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [TimeoutError, TimeoutError]
@@ -259,14 +259,14 @@ def test_calls_that_have_gone_are_not_kept():
         bench = Bench()
         hung = await bench.hold()
         for _ in range(3):
-            gone = [bench.call(f"r{number}") for number in range(MOST_DEPARTED)]
+            gone = [bench.call(f"r{number}") for number in range(MAX_DEPARTED)]
             await turn()
             for task in gone:
                 task.cancel()
             await asyncio.gather(*gone, return_exceptions=True)
         stays = bench.call("stays")
         await turn()
-        assert len(bench.batcher._waiting) <= MOST_DEPARTED + 2
+        assert len(bench.batcher._queue) <= MAX_DEPARTED + 2
         bench.work.gate.set()
         assert list(await asyncio.gather(hung, stays)) == ["<first>", "<stays>"]
 
@@ -290,7 +290,7 @@ def test_ten_thousand_distinct_inputs():
 
     async def check():
         dice = random.Random(1)
-        bench = Bench(threads=4, most_rows=16)
+        bench = Bench(threads=4, max_rows=16)
         outcomes = {}
 
         async def one(number):

@@ -11,7 +11,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from mlflow_grpc import logs, protos
 from mlflow_grpc.services import listener
-from mlflow_grpc.services.calls import Calls
+from mlflow_grpc.services.dispatch import RpcDispatcher
 
 GONE = "Failed grpc_call_start_batch"
 GRPC_LOG = logging.getLogger("grpc._cython.cygrpc")
@@ -26,7 +26,7 @@ def log_as_grpc_does(words: Any, error: BaseException) -> None:
 
 def test_grpc_says_nothing_of_an_answer_that_could_not_be_sent(caplog):
     """Any caller could fill the log with tracebacks; other errors of gRPC's are logged, and those without words."""
-    assert listener._is_not_of_a_caller in GRPC_LOG.filters
+    assert listener._is_no_callers_fault in GRPC_LOG.filters
     log_as_grpc_does("ExecuteBatchError raised in core by servicer method [/x/y]", cygrpc.ExecuteBatchError(GONE))
     assert not caplog.records
     log_as_grpc_does("Unexpected [ValueError] raised by servicer method [/x/y]", ValueError("x"))
@@ -55,7 +55,7 @@ def test_a_part_that_cannot_be_sent_is_no_error_of_the_server(caplog, remaining_
     async def requests() -> Any:
         yield b""
 
-    handler: Any = Calls().handler("/MLflowStream/predict_many", method, behaviour)
+    handler: Any = RpcDispatcher().handler("/MLflowStream/predict_many", method, behaviour)
     with pytest.raises(grpc.aio.InternalError):
         asyncio.run(handler.stream_stream(requests(), context))
     logs.calls.flush()

@@ -5,9 +5,9 @@ import pytest
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.admission import Admission
 from mlflow_grpc.engine.catalog import Catalog
-from mlflow_grpc.engine.execution import Engine
-from mlflow_grpc.engine.loading import Loaded
-from mlflow_grpc.engine.threads import ModelThreads
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.engine.thread_pool import ModelThreadPool
 from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, StartError, UnknownModel
 from tests.support.models import FunctionModel, PlainCodec
 
@@ -15,44 +15,44 @@ from tests.support.models import FunctionModel, PlainCodec
 def model(name, version=""):
     made = FunctionModel(str)
     made.name, made.version = name, version
-    return Loaded(made, PlainCodec())
+    return ServableModel(made, PlainCodec())
 
 
 def engine():
-    return Engine(ModelThreads(1), Admission(most_calls=1, most_bytes=1, at_once=1, timeout_s=1), timeout_s=1)
+    return Engine(ModelThreadPool(1), Admission(max_calls=1, max_bytes=1, concurrency=1, timeout_s=1), timeout_s=1)
 
 
 def catalog(*configs, load=True):
     made = Catalog(tuple(ModelConfig(**{"uri": "m", **config}) for config in configs), engine, reserved=("", "MLflow"))
     if load:
         for entry, config in zip(made.entries, configs, strict=True):
-            made.place(entry, model(config.get("name", "own"), config.get("version", "")))
+            made.register(entry, model(config.get("name", "own"), config.get("version", "")))
     return made
 
 
 def test_the_only_model_need_not_be_named():
     """It may be, with and without its version."""
     models = catalog({"name": "iris", "version": "3"})
-    assert {models.find(wanted).label for wanted in (None, "", "iris", "iris/3")} == {"iris/3"}
+    assert {models.resolve(wanted).label for wanted in (None, "", "iris", "iris/3")} == {"iris/3"}
     for wanted in ("iris/2", "Iris", "iris/", "../iris", "iris/3/4"):
         with pytest.raises(UnknownModel, match=r"There are: iris/3\.$"):
-            models.find(wanted)
+            models.resolve(wanted)
 
 
 def test_the_model_s_own_name_and_version():
     """Where the configuration says nothing."""
     models = catalog({}, load=False)
-    models.place(models.entries[0], model("own", "7"))
-    assert models.find("own/7") is models.entries[0]
+    models.register(models.entries[0], model("own", "7"))
+    assert models.resolve("own/7") is models.entries[0]
 
 
 def test_several_models_have_to_be_named():
     """Unless one of them is the default; the words tell which there are."""
     with pytest.raises(ModelNotNamed, match="There are: a, b/1"):
-        catalog({"name": "a"}, {"name": "b", "version": "1"}).find(None)
+        catalog({"name": "a"}, {"name": "b", "version": "1"}).resolve(None)
     models = catalog({"name": "a"}, {"name": "b", "version": "1", "default": True})
-    assert models.find(None).name == "b"
-    assert models.find("a").name == "a"
+    assert models.resolve(None).name == "b"
+    assert models.resolve("a").name == "a"
 
 
 @pytest.mark.parametrize(
@@ -62,60 +62,60 @@ def test_several_models_have_to_be_named():
 def test_without_a_version_it_is_the_highest(versions, expected):
     """As numbers, where they are numbers; also when the name is left out, since there is but one."""
     models = catalog(*({"name": "m", "version": version} for version in versions))
-    assert models.find("m").version == expected
-    assert models.find(None).version == expected
-    assert models.find(f"m/{versions[0]}").version == versions[0]
+    assert models.resolve("m").version == expected
+    assert models.resolve(None).version == expected
+    assert models.resolve(f"m/{versions[0]}").version == versions[0]
 
 
 def test_the_default_beats_the_highest_version():
     """The owner says which version is the one to use."""
     models = catalog({"name": "m", "version": "1", "default": True}, {"name": "m", "version": "2"})
-    assert models.find("m").version == "1"
+    assert models.resolve("m").version == "1"
 
 
 def test_while_loading_nothing_is_unknown():
     """What is not there may be among those that are still to come; a name from the configuration is known at once."""
     models = catalog({"name": "a"}, {"uri": None, "class_path": "package.Class"}, load=False)
-    assert models.find("a").name == "a"
+    assert models.resolve("a").name == "a"
     for wanted in ("b", "a/3", None):
         with pytest.raises(NotReady):
-            models.find(wanted)
-    models.place(models.entries[1], model("b"))
-    models.place(models.entries[0], model("a"))
-    assert models.find("b").name == "b"
+            models.resolve(wanted)
+    models.register(models.entries[1], model("b"))
+    models.register(models.entries[0], model("a"))
+    assert models.resolve("b").name == "b"
     with pytest.raises(UnknownModel):
-        models.find("c")
+        models.resolve("c")
 
 
 def test_names_from_uris_are_known_while_loading():
     """Only a version that an alias may mean is not."""
     models = catalog({"uri": "models:/churn@champion"}, {"uri": "/srv/iris"}, load=False)
-    assert models.find("iris").name == "iris"
+    assert models.resolve("iris").name == "iris"
     with pytest.raises(NotReady):
-        models.find("churn/3")
+        models.resolve("churn/3")
     with pytest.raises(UnknownModel, match="There are: churn, iris"):
-        models.find("nope")
+        models.resolve("nope")
 
 
 def test_a_model_is_settled_once_no_other_version_of_it_is_loading():
     """Until then it is not certain which version a call means that names none."""
     models = catalog({"name": "m", "version": "1"}, {"name": "m", "version": "2"}, {"name": "n"}, load=False)
     first, second, other = models.entries
-    models.place(first, model("m", "1"))
-    models.place(other, model("n"))
+    models.register(first, model("m", "1"))
+    models.register(other, model("n"))
     assert [models.is_settled(entry) for entry in models.entries] == [False, False, True]
-    models.give_up(second, "why")
+    models.mark_failed(second, "why")
     assert [models.is_settled(entry) for entry in models.entries] == [True, False, True]
 
 
 def test_one_that_could_not_be_loaded():
     """It is known, and says so; the others are not touched."""
     models = catalog({"name": "a"}, {"name": "b"}, load=False)
-    models.place(models.entries[0], model("a"))
-    models.give_up(models.entries[1], "why")
+    models.register(models.entries[0], model("a"))
+    models.mark_failed(models.entries[1], "why")
     with pytest.raises(ModelNotLoaded, match="The model b could not be loaded"):
-        models.find("b")
-    assert models.find("a").name == "a"
+        models.resolve("b")
+    assert models.resolve("a").name == "a"
     assert models.entries[1].error == "why"
     assert models.names == ["a"]
 
@@ -123,11 +123,11 @@ def test_one_that_could_not_be_loaded():
 def test_no_error_says_where_a_model_was_to_come_from():
     """One without a name that could not be loaded is listed by its URI, which is none of a caller's business."""
     models = catalog({"uri": "/srv/a", "default": True}, {"name": "b"}, load=False)
-    models.give_up(models.entries[0], "why")
-    models.place(models.entries[1], model("b"))
+    models.mark_failed(models.entries[0], "why")
+    models.register(models.entries[1], model("b"))
     for wanted, expected in ((None, ModelNotLoaded), ("c", UnknownModel)):
         with pytest.raises(expected) as caught:
-            models.find(wanted)
+            models.resolve(wanted)
         assert "srv" not in str(caught.value)
 
 
@@ -135,17 +135,17 @@ def test_one_without_an_endpoint_cannot_be_called():
     """It is not among the names, and does not make the other one ambiguous."""
     models = catalog({"name": "a", "endpoint": False}, {"name": "b"})
     assert models.names == ["b"]
-    assert models.find(None).name == "b"
+    assert models.resolve(None).name == "b"
     with pytest.raises(UnknownModel):
-        models.find("a")
+        models.resolve("a")
 
 
 def test_names_are_unique_and_not_those_of_services():
     """Whether the name comes from the configuration or from the model."""
     models = catalog({}, {}, load=False)
-    models.place(models.entries[0], model("same"))
+    models.register(models.entries[0], model("same"))
     with pytest.raises(StartError, match="more than one model is called same"):
-        models.place(models.entries[1], model("same"))
-    models.place(models.entries[1], model("same", "2"))
+        models.register(models.entries[1], model("same"))
+    models.register(models.entries[1], model("same", "2"))
     with pytest.raises(StartError, match="MLflow is the name of a service"):
         catalog({"name": "MLflow"})

@@ -11,8 +11,8 @@ from mlflow_grpc.engine.concurrency import (
     MAX_WAIT_S,
     SETTLING_S,
     Concurrency,
-    Look,
-    looks,
+    LoopSample,
+    sample_event_loop,
 )
 
 LATE, IN_TIME = 2 * MAX_WAIT_S, MAX_WAIT_S / 2
@@ -22,7 +22,7 @@ def limits(concurrency, waits, *, began=0.0, calls=100, model_share=1.0):
     """The limit after each look at an event loop that waits for so long, in seconds."""
     seen = []
     for number, wait_s in enumerate(waits):
-        concurrency.update(Look(began + number * SETTLING_S, wait_s), calls=calls, model_share=model_share)
+        concurrency.update(LoopSample(began + number * SETTLING_S, wait_s), calls=calls, model_share=model_share)
         seen.append(concurrency.limit)
     return seen
 
@@ -33,7 +33,7 @@ def test_the_limit_falls_while_the_event_loop_waits():
     assert limits(concurrency, [LATE, LATE, LATE]) == [2, 1, 1]
     concurrency = Concurrency(4)
     for moment in (0.0, SETTLING_S / 2):
-        concurrency.update(Look(moment, LATE), calls=100, model_share=1.0)
+        concurrency.update(LoopSample(moment, LATE), calls=100, model_share=1.0)
     assert concurrency.limit == 2
 
 
@@ -56,7 +56,7 @@ def test_more_is_tried_ever_more_rarely():
     while now < 500.0:
         # One thread leaves the event loop enough of the interpreter, and two do not.
         before = concurrency.limit
-        concurrency.update(Look(now, LATE if before > 1 else IN_TIME), calls=100, model_share=1.0)
+        concurrency.update(LoopSample(now, LATE if before > 1 else IN_TIME), calls=100, model_share=1.0)
         if concurrency.limit > before:
             trials.append(now)
         now += INTERVAL_S
@@ -76,8 +76,8 @@ def test_a_thread_that_computes_in_python_is_noticed():
             sum(range(1000))
 
     async def waited_s(count):
-        """How long the event loop waits at the least, of so many looks."""
-        seen = looks()
+        """How long the event loop waits at the least, of so many sample_event_loop."""
+        seen = sample_event_loop()
         try:
             return min([(await anext(seen)).wait_s for _ in range(count)][count // 2 :])
         finally:

@@ -110,12 +110,12 @@ def test_rows_together_are_what_they_are_alone(estimator, load):
     asked[::2, 10:] = asked[::2, 9::-1]
     members = [PlainRows(asked[place : place + 1], 1) for place in range(len(asked))]
     found = [
-        loaded.plain.runner.encode(part)
+        loaded.fast_path.runner.encode(part)
         for start in range(0, len(members), 32)
-        for part in loaded.plain.runner.predict(members[start : start + 32])
+        for part in loaded.fast_path.runner.predict(members[start : start + 32])
     ]
     alone = [estimator.predict(pd.DataFrame(row[None], columns=COLUMNS)) for row in asked]
-    assert found == [loaded.plain.runner.encode(each) for each in alone]
+    assert found == [loaded.fast_path.runner.encode(each) for each in alone]
 
 
 def exactness(estimator, rows=COARSE):

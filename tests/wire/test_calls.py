@@ -117,7 +117,7 @@ def test_cancelled_work_is_not_run(gated):
 def until_in_flight(server: InProcess, calls: int) -> None:
     """Returns once the server has so many calls in flight."""
     (entry,) = server.server.catalog.entries
-    server.wait_until(lambda: entry.engine.admission.in_flight == calls)
+    server.wait_until(lambda: entry.engine.admission.admitted_calls == calls)
 
 
 def test_a_thousand_cancels(gated):

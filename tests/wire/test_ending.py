@@ -48,8 +48,8 @@ def test_calls_that_grpc_holds_are_refused_and_not_cancelled():
 
 def test_callers_that_go_on_calling_do_not_hold_up_the_end(monkeypatch):
     """They are refused for some time, and then the server ends all the same."""
-    monkeypatch.setattr(arrivals, "QUIET_S", 1.0)
-    monkeypatch.setattr(arrivals, "MAX_NOISE_S", 0.5)
+    monkeypatch.setattr(arrivals, "DRAIN_IDLE_S", 1.0)
+    monkeypatch.setattr(arrivals, "DRAIN_IDLE_LIMIT_S", 0.5)
     with serving(FunctionModel(str), PlainCodec(), drain_timeout_s=600) as server, Caller(server.address) as call:
         call("before")
         ended, refused = threading.Event(), Counter[str]()

@@ -8,7 +8,7 @@ import grpc
 import pytest
 import trustme
 
-from mlflow_grpc.services.handshakes import INTERVAL_S, PATIENCE_S, Handshakes
+from mlflow_grpc.services.handshakes import FIRST_CALL_LIMIT_S, INTERVAL_S, Handshakes
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving
 
@@ -38,7 +38,7 @@ def lines_of(caplog):
 def test_refused_handshakes_leave_a_line(server, authority, caplog):
     """A client without TLS and one without a certificate are counted, one that calls is not; one line a minute."""
     assert server.server.ready_line.endswith("; TLS with client certificates")
-    handshakes = server.server._calls.handshakes
+    handshakes = server.server._dispatcher.handshakes
     root = authority.cert_pem.bytes()
     with Caller(server.address) as plain, Caller(server.address, grpc.ssl_channel_credentials(root)) as nobody:
         for call in (plain, nobody):
@@ -54,35 +54,35 @@ def test_refused_handshakes_leave_a_line(server, authority, caplog):
         assert len(handshakes.pending) == refused
     now = time.monotonic()
     with caplog.at_level(logging.WARNING):
-        handshakes.tell(now)
+        handshakes.report(now)
         assert lines_of(caplog) == []
-        now += PATIENCE_S + 1
-        handshakes.tell(now)
+        now += FIRST_CALL_LIMIT_S + 1
+        handshakes.report(now)
         (line,) = lines_of(caplog)
-        assert line.startswith(f"TLS connections that made no call within {PATIENCE_S:g} s: {refused}. ")
+        assert line.startswith(f"TLS connections that made no call within {FIRST_CALL_LIMIT_S:g} s: {refused}. ")
         host, _, port = server.address.rpartition(":")
         socket.create_connection((host, int(port))).close()
         server.wait_until(lambda: len(handshakes.pending) == 1)
-        handshakes.tell(now + INTERVAL_S - 1)
+        handshakes.report(now + INTERVAL_S - 1)
         assert len(lines_of(caplog)) == 1
-        handshakes.tell(now + INTERVAL_S)
-        assert lines_of(caplog)[1].startswith(f"TLS connections that made no call within {PATIENCE_S:g} s: 1. ")
+        handshakes.report(now + INTERVAL_S)
+        assert lines_of(caplog)[1].startswith(f"TLS connections that made no call within {FIRST_CALL_LIMIT_S:g} s: 1. ")
 
 
 def test_without_tls_nothing_is_counted():
     """Nobody asks for a certificate there, and calls are not looked at."""
     with serving(FunctionModel(lambda text: text), PlainCodec()) as running, Caller(running.address) as call:
         assert call("x") == "x"
-        assert not running.server._calls.handshakes.pending
-        assert not running.server._calls.handshakes._peers
+        assert not running.server._dispatcher.handshakes.pending
+        assert not running.server._dispatcher.handshakes._peers
 
 
 def test_peers_are_forgotten(monkeypatch):
     """Those that have not called for the longest time; a peer that is known stays so while it calls."""
-    monkeypatch.setattr("mlflow_grpc.services.handshakes.MOST_PEERS", 2)
+    monkeypatch.setattr("mlflow_grpc.services.handshakes.MAX_PEERS", 2)
     handshakes = Handshakes()
     for _ in range(4):
-        handshakes.began()
+        handshakes.connection_opened()
     for peer, left in (("a", 3), ("b", 2), ("a", 2), ("c", 1), ("a", 1), ("b", 0)):
-        handshakes.used(peer)
+        handshakes.call_received(peer)
         assert len(handshakes.pending) == left, peer

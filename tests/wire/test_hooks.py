@@ -135,7 +135,7 @@ def test_calls_are_put_together_only_if_the_owner_says_so(path, batching, togeth
     model = config(path, "noted", batching=batching)
     loaded = load(model, Settings(model_uri="m"))
     assert loaded.batched is together
-    assert loaded.plain is not None
+    assert loaded.fast_path is not None
     hooks.rows.clear()
     with serving_models([(model, loaded)], batch_wait_s=0.05) as running, Caller(running.address) as call:
         calls = [call.raw.future(protos.Input(value=ONE_ROW).SerializeToString()) for _ in range(20)]

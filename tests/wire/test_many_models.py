@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.engine.servable import ServableModel
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, InProcess, serving_models
 
@@ -22,11 +22,11 @@ HealthStub: Any = health_pb2_grpc.HealthStub
 @contextmanager
 def serving_all(models: dict[str, Any], **settings: Any) -> Iterator[tuple[InProcess, Caller]]:
     """Serves models under names such as `iris/1`; those that are None could not be loaded."""
-    placed: list[tuple[ModelConfig, Loaded | str | None]] = []
+    placed: list[tuple[ModelConfig, ServableModel | str | None]] = []
     for label, model in models.items():
         name, _, version = label.partition("/")
         known = ModelConfig(uri="(in process)", name=name, version=version or None, endpoint=True)
-        placed.append((known, "it is broken" if model is None else Loaded(model, PlainCodec())))
+        placed.append((known, "it is broken" if model is None else ServableModel(model, PlainCodec())))
     with serving_models(placed, **settings) as running, Caller(running.address) as call:
         yield running, call
 
@@ -79,7 +79,7 @@ def test_hung_calls_to_one_model_leave_the_others_alone(gated):
         ThreadPoolExecutor() as pool,
     ):
         held = [pool.submit(call, f"hold {number}", mlflow_model="slow") for number in range(3)]
-        running.wait_until(lambda: running.server.catalog.find("slow").engine.admission.in_flight == 3)
+        running.wait_until(lambda: running.server.catalog.resolve("slow").engine.admission.admitted_calls == 3)
         assert call.outcome("late", mlflow_model="slow")[0] == "RESOURCE_EXHAUSTED"
         assert [call("x", mlflow_model="b") for _ in range(20)] == ["b x"] * 20
         gated.let_go()

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from mlflow_grpc.engine.admission import Stage
-from mlflow_grpc.services import arrivals, calls
+from mlflow_grpc.services import arrivals, dispatch, open_calls
 from tests.support.http2 import Connection
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving
@@ -38,7 +38,7 @@ class Drain:
 
     def waits_for_the_answer_on(self, connection):
         """It does not end before the one call there has been read, and then loses none."""
-        self._thread.join(3 * arrivals.QUIET_S)
+        self._thread.join(3 * arrivals.DRAIN_IDLE_S)
         assert self._thread.is_alive()
         connection.take_all()
         connection.wait_for_statuses(1)
@@ -58,7 +58,7 @@ def test_answers_that_nobody_reads_are_bounded():
             connection.call(MESSAGE)
         connection.wait_for_statuses(16)
         assert set(connection.statuses.values()) == {RESOURCE_EXHAUSTED}
-        assert admission(server).unread == 4
+        assert admission(server).unsent_responses == 4
         assert call("small") == "small"
         status, message = call.outcome("large")
         assert status == "RESOURCE_EXHAUSTED"
@@ -67,7 +67,7 @@ def test_answers_that_nobody_reads_are_bounded():
         connection.wait_for_statuses(20)
         assert sorted(connection.statuses.values()) == [OK] * 4 + [RESOURCE_EXHAUSTED] * 16
         assert len(call("large")) == MEGABYTE
-        server.wait_until(lambda: admission(server).unread == 0)
+        server.wait_until(lambda: admission(server).unsent_responses == 0)
 
 
 def test_an_answer_over_the_bound_is_given_if_it_is_alone():
@@ -75,7 +75,7 @@ def test_an_answer_over_the_bound_is_given_if_it_is_alone():
     with answering_a_megabyte(queue_bytes=1024) as server, Caller(server.address) as call:
         for _ in range(3):
             assert len(call("large")) == MEGABYTE
-            server.wait_until(lambda: admission(server).unread == 0)
+            server.wait_until(lambda: admission(server).unsent_responses == 0)
 
 
 def test_answers_of_callers_that_go_are_forgotten():
@@ -84,15 +84,15 @@ def test_answers_of_callers_that_go_are_forgotten():
         with Connection(server.address) as connection:
             for _ in range(5):
                 connection.call(MESSAGE)
-            server.wait_until(lambda: admission(server).unread == 5)
-        server.wait_until(lambda: admission(server).unread == 0)
+            server.wait_until(lambda: admission(server).unsent_responses == 5)
+        server.wait_until(lambda: admission(server).unsent_responses == 0)
 
 
 def test_the_end_waits_for_answers_that_are_being_read():
     """A caller on a slow line gets what has been answered."""
     with answering_a_megabyte() as server, Connection(server.address) as connection:
         connection.call(MESSAGE)
-        server.wait_until(lambda: admission(server).unread == 1)
+        server.wait_until(lambda: admission(server).unsent_responses == 1)
         drain = Drain(server)
         drain.waits_for_the_answer_on(connection)
 
@@ -111,7 +111,7 @@ def test_the_end_waits_for_answers_that_are_made_meanwhile():
         assert entered.wait(20)
         drain = Drain(server)
         let_go.set()
-        server.wait_until(lambda: admission(server).unread == 1)
+        server.wait_until(lambda: admission(server).unsent_responses == 1)
         drain.waits_for_the_answer_on(connection)
 
 
@@ -119,7 +119,7 @@ def test_the_end_tells_of_answers_that_nobody_read():
     """They are calls that had not ended."""
     with answering_a_megabyte(drain_timeout_s=0.2) as server, Connection(server.address) as connection:
         connection.call(MESSAGE)
-        server.wait_until(lambda: admission(server).unread == 1)
+        server.wait_until(lambda: admission(server).unsent_responses == 1)
         assert server.run(server.server.drain) == 1
 
 
@@ -133,15 +133,15 @@ def test_calls_that_only_begin_are_bounded():
             connection.wait_for_statuses(30)
             assert set(connection.statuses.values()) == {RESOURCE_EXHAUSTED}
             assert call.outcome("small")[0] == "RESOURCE_EXHAUSTED"
-        server.wait_until(lambda: admission(server).present == 0)
+        server.wait_until(lambda: admission(server).open_calls == 0)
         assert call("small") == "small"
 
 
 @pytest.mark.parametrize("path", ["/MLflow/predict", "/grpc.health.v1.Health/Check"])
 def test_calls_that_only_begin_are_ended(monkeypatch, path):
     """After some time; streams, of which nobody knows when something comes, are not."""
-    monkeypatch.setattr(calls, "LONGEST_ARRIVAL_S", 0.1)
-    monkeypatch.setattr(calls, "ARRIVAL_INTERVAL_S", 0.05)
+    monkeypatch.setattr(open_calls, "MAX_READ_S", 0.1)
+    monkeypatch.setattr(dispatch, "CHECK_INTERVAL_S", 0.05)
     with answering_a_megabyte(timeout_s=0.1) as server, Connection(server.address) as connection:
 
         async def begin() -> None:

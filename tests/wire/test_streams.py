@@ -141,11 +141,11 @@ def test_no_more_is_read_than_can_be_answered(gated):
     stream.send(*(f"hold {number}" for number in range(10 * READ_AHEAD)))
     model.wait_until_entered(4)
     admission = admission_of(server)
-    server.wait_until(lambda: admission.in_flight == READ_AHEAD)
+    server.wait_until(lambda: admission.admitted_calls == READ_AHEAD)
     model.let_go()
     stream.end()
     assert len(stream.rest()) == 10 * READ_AHEAD
-    server.wait_until(lambda: (admission.in_flight, admission.present) == (0, 0))
+    server.wait_until(lambda: (admission.admitted_calls, admission.open_calls) == (0, 0))
 
 
 def test_a_reader_that_reads_nothing_holds_up_only_itself(gated):
@@ -158,7 +158,7 @@ def test_a_reader_that_reads_nothing_holds_up_only_itself(gated):
     with Caller(server.address) as other:
         for _ in range(50):
             assert other("y") == "<y>"
-        server.wait_until(lambda: admission_of(server).in_flight == 0)
+        server.wait_until(lambda: admission_of(server).admitted_calls == 0)
         assert len(model.calls) < 500
     stream.end()
     assert len(stream.rest()) == 1_250
@@ -171,9 +171,9 @@ def test_a_stream_that_is_cancelled_leaves_nothing_behind(gated):
     stream.send(*(f"hold {number}" for number in range(50)))
     model.wait_until_entered(4)
     admission = admission_of(server)
-    server.wait_until(lambda: admission.in_flight == 50)
+    server.wait_until(lambda: admission.admitted_calls == 50)
     stream.call.cancel()
-    server.wait_until(lambda: (admission.in_flight, admission.present) == (0, 0))
+    server.wait_until(lambda: (admission.admitted_calls, admission.open_calls) == (0, 0))
     model.let_go()
     assert call("after") == "<after>"
     assert len(model.calls) <= 4 + 4 * 4 + 1  # Threads that take over from those whose callers have gone.
@@ -189,7 +189,7 @@ def test_the_deadline_of_a_stream_ends_it(gated):
     with pytest.raises(grpc.RpcError) as caught:
         next(answers)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    server.wait_until(lambda: admission_of(server).in_flight == 0)
+    server.wait_until(lambda: admission_of(server).admitted_calls == 0)
 
 
 def test_one_request_that_takes_too_long_has_its_error_in_its_place():
@@ -212,9 +212,9 @@ def test_streams_wait_for_room_and_leave_some_for_calls():
             stream.end()
         model.wait_until_entered()
         admission = admission_of(server)
-        server.wait_until(lambda: admission.in_flight == 5)
+        server.wait_until(lambda: admission.admitted_calls == 5)
         alone = call.raw.future(data_of("alone"), timeout=30)
-        server.wait_until(lambda: admission.in_flight == 6)
+        server.wait_until(lambda: admission.admitted_calls == 6)
         model.let_go()
         assert protos.Output.FromString(alone.result()).value == "<alone>"
         for stream in streams:
@@ -231,16 +231,16 @@ def test_a_large_request_is_not_overtaken_and_all_that_fit_are_let_in():
         held.send("hold 1", "hold 2")
         model.wait_until_entered(2)
         large.send("x" * 999)
-        server.wait_until(lambda: len(admission._in_line) == 1)
+        server.wait_until(lambda: len(admission._queue) == 1)
         small.send("hold a", "hold b", "hold c")
-        server.wait_until(lambda: len(admission._in_line) == 2)
-        assert admission.in_flight == 2
+        server.wait_until(lambda: len(admission._queue) == 2)
+        assert admission.admitted_calls == 2
         model.let_go()
         for stream, count in ((held, 2), (large, 1), (small, 3)):
             stream.end()
             assert len(stream.rest()) == count
         assert model.calls.index("x" * 999) == 2
-        server.wait_until(lambda: (admission.in_flight, admission._bytes, len(admission._in_line)) == (0, 0, 0))
+        server.wait_until(lambda: (admission.admitted_calls, admission._bytes, len(admission._queue)) == (0, 0, 0))
 
 
 def test_what_waits_for_room_is_not_read_ahead():
@@ -251,8 +251,8 @@ def test_what_waits_for_room_is_not_read_ahead():
         stream.send(*["hold" + "x" * 996] * 50)
         model.wait_until_entered()
         admission = admission_of(server)
-        server.wait_until(lambda: len(admission._in_line) == 1)
-        assert admission.in_flight == 2
+        server.wait_until(lambda: len(admission._queue) == 1)
+        assert admission.admitted_calls == 2
         model.let_go()
         stream.end()
         assert len(stream.rest()) == 50
@@ -268,7 +268,7 @@ def test_a_cancelled_stream_gives_its_turn_to_the_next():
         admission = admission_of(server)
         for place, stream in enumerate((second, third), start=1):
             stream.send("x")
-            server.wait_until(lambda place=place: len(admission._in_line) == place)
+            server.wait_until(lambda place=place: len(admission._queue) == place)
         second.call.cancel()
         model.let_go()
         third.end()
@@ -309,7 +309,7 @@ def test_streams_that_wait_for_room_are_answered_when_the_server_drains():
         model.wait_until_entered()
         for place, stream in enumerate(others, start=1):
             stream.send("x")
-            server.wait_until(lambda place=place: len(admission_of(server)._in_line) == place)
+            server.wait_until(lambda place=place: len(admission_of(server)._queue) == place)
         draining = threading.Thread(target=lambda: server.run(server.server.drain))
         draining.start()
         server.wait_until(lambda: admission_of(server).stage.name == "DRAINING")
@@ -375,7 +375,7 @@ def test_a_caller_that_leaves_closes_the_model_s_iterator(parts):
     assert words(next(answers)) == "one"
     assert model.held.acquire(timeout=30)
     answers.cancel()
-    server.wait_until(lambda: admission_of(server).in_flight == 0)
+    server.wait_until(lambda: admission_of(server).admitted_calls == 0)
     assert not model.closed.is_set()
     model.gate.release()
     assert model.closed.wait(10)
@@ -441,7 +441,7 @@ def test_a_model_whose_threads_are_all_held_answers_in_time():
                 list(answers)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert time.monotonic() - began < 10
-        server.wait_until(lambda: admission_of(server).in_flight == 0)
+        server.wait_until(lambda: admission_of(server).admitted_calls == 0)
         for _ in hung:
             model.gate.release()
 

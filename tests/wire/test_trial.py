@@ -15,7 +15,6 @@ from mlflow_grpc_client.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading, trial
-from mlflow_grpc.engine.requests import Hosted
 from mlflow_grpc.settings import Settings
 from tests.support import zoo
 from tests.support.servers import Caller, serving_models
@@ -138,7 +137,7 @@ def warnings_of(caplog):
 def test_what_works_is_offered(folder, caplog):
     """The model runs once for each RPC, on the first row of the example, with its params; rows are that one twice."""
     loaded = loading.load(ModelConfig(uri=str(folder / "numbers"), endpoint=True), Settings(model_uri="m"))
-    assert (loaded.refused, runs) == (frozenset(), [([1], {"flag": True}), ([1, 1], {"flag": True})])
+    assert (loaded.refused_rpcs, runs) == (frozenset(), [([1], {"flag": True}), ([1, 1], {"flag": True})])
     assert offered(folder, "numbers") == ALL
     assert warnings_of(caplog) == []
 
@@ -184,11 +183,11 @@ def test_it_can_be_turned_off(folder):
     """For all models, for one, and on again for one; what is only listed is not tried."""
     config = ModelConfig(uri=str(folder / "more"), endpoint=True)
     off = Settings(model_uri="m", try_example=False)
-    assert not loading.load(config, off).refused
-    assert not loading.load(config.model_copy(update={"try_example": False}), Settings(model_uri="m")).refused
-    assert not loading.load(config.model_copy(update={"endpoint": False}), Settings(model_uri="m")).refused
+    assert not loading.load(config, off).refused_rpcs
+    assert not loading.load(config.model_copy(update={"try_example": False}), Settings(model_uri="m")).refused_rpcs
+    assert not loading.load(config.model_copy(update={"endpoint": False}), Settings(model_uri="m")).refused_rpcs
     assert [1] not in runs
-    assert loading.load(config.model_copy(update={"try_example": True}), off).refused
+    assert loading.load(config.model_copy(update={"try_example": True}), off).refused_rpcs
 
 
 # No types; an answer for all rows together; and an example that is made up and has no values, or none that MLflow takes.
@@ -207,6 +206,5 @@ def test_every_type_can_be_tried(tmp_path, name, caplog):
     loaded = loading.load(config, Settings(model_uri="m", try_example=False))
     codec = loaded.record_codec
     assert codec is not None
-    hosted = Hosted(loaded.model, loaded.codec, loaded.plain)
-    assert trial.refused(hosted, codec, loaded.model.about.example) == frozenset()
+    assert trial.refused(loaded, codec, loaded.model.about.example) == frozenset()
     assert warnings_of(caplog) == []

@@ -1,4 +1,4 @@
-"""engine/rows.py and hosting/arrays.py: how models are tried at load, and which ones the event loop runs itself."""
+"""engine/batching/qualification.py and hosting/arrays.py: how models are tried at load, and which ones the event loop runs itself."""
 
 import itertools
 import time
@@ -19,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.engine import loading, rows
+from mlflow_grpc.engine import loading
+from mlflow_grpc.engine.batching import qualification, row_runner
 from mlflow_grpc.payload.plain import PlainRows
 from mlflow_grpc.settings import Settings
 
@@ -64,8 +65,8 @@ def test_only_what_runs_nothing_but_scikit_learn(model, bounded, tmp_path):
     loaded = loaded_of(model.fit(FRAME, TARGET), FRAME, tmp_path)
     model_of_mlflow: Any = loaded.model
     assert model_of_mlflow.is_bounded is bounded
-    assert loaded.plain is not None
-    assert bounded or not loaded.plain.inline
+    assert loaded.fast_path is not None
+    assert bounded or not loaded.fast_path.inline
 
 
 def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
@@ -76,16 +77,16 @@ def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
     fitted = KNeighborsClassifier(1000, algorithm="brute").fit(wide, wide["f0"] > 0)
     with threadpool_limits(1):
         loaded = loaded_of(fitted, wide, tmp_path)
-    assert loaded.plain is not None
-    assert not loaded.plain.inline
+    assert loaded.fast_path is not None
+    assert not loaded.fast_path.inline
 
 
 def test_a_list_of_outputs_is_not_cut_into_rows():
     """As `predict_proba` gives it for two targets: as many as there are rows, and yet an array of all rows each."""
-    with pytest.raises(ValueError, match="nothing that has a row for each row"):
-        rows.split([np.zeros((2, 3)), np.ones((2, 3))], [1, 1])
-    assert rows.split(["a", "b", "c"], [1, 2]) == [["a"], ["b", "c"]]
-    (one, other) = rows.split([np.zeros(3), np.ones(3)], [1, 1])
+    with pytest.raises(ValueError, match="have no rows"):
+        row_runner.split([np.zeros((2, 3)), np.ones((2, 3))], [1, 1])
+    assert row_runner.split(["a", "b", "c"], [1, 2]) == [["a"], ["b", "c"]]
+    (one, other) = row_runner.split([np.zeros(3), np.ones(3)], [1, 1])
     assert (one[0].tolist(), other[0].tolist()) == ([0.0] * 3, [1.0] * 3)
 
 
@@ -93,7 +94,7 @@ def test_a_list_of_outputs_is_not_cut_into_rows():
 def test_a_slow_model_is_tried_with_fewer_rows(seconds_a_look, tried, tmp_path, monkeypatch):
     """A server that starts is waited for."""
     clock = itertools.count(0.0, seconds_a_look)
-    monkeypatch.setattr(rows, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(qualification, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
     loaded = loaded_of(LogisticRegression().fit(FRAME, TARGET), FRAME, tmp_path)
     assert loaded.batching_reason.startswith(f"of {tried} sample rows")
     assert loaded.batched
@@ -108,8 +109,8 @@ def test_the_largest_batch_of_a_slow_model_is_not_waited_for():
 
         def predict(self, members):
             ran.append(len(members))
-            time.sleep(2 * rows.QUICK_S)
+            time.sleep(2 * qualification.QUICK_S)
 
     slow: Any = Slow()
-    assert not rows.is_quick(slow, slow, [PlainRows(None, 1)] * 4, 128)
+    assert not qualification.fits_event_loop(slow, slow, [PlainRows(None, 1)] * 4, 128)
     assert ran == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""What a log line says of a call besides its outcome."""
+"""services/call_log.py: fields of a call's log line besides its status."""
 
 import numpy as np
 import pandas as pd
@@ -61,20 +61,25 @@ def test_usage_adds_up(monkeypatch):
     """Waiting ends when the turn comes; the time in the model is counted apart, also while it is still in there."""
     now = 100.0
     monkeypatch.setattr("mlflow_grpc.engine.progress.time.monotonic", lambda: now)
-    usage, done, running, waiting = progress.Usage(), progress.Progress(), progress.Progress(), progress.Progress()
+    usage, done, running, waiting = (
+        progress.CallUsage(),
+        progress.RequestProgress(),
+        progress.RequestProgress(),
+        progress.RequestProgress(),
+    )
     assert (usage.rows, usage.waited_s, usage.model_s) == (None, None, None)
     now = 101.0
-    done.begin()
+    done.start()
     now = 102.0
-    done.begin()
-    with progress.InModel([done]):
+    done.start()
+    with progress.PredictTimer([done]):
         now = 105.0
     done.rows = 7
     now = 106.0
     usage.add(done)
     assert (usage.rows, usage.waited_s, usage.model_s) == (7, 1.0, 3.0)
-    running.begin()
-    progress.InModel([running]).__enter__()
+    running.start()
+    progress.PredictTimer([running]).__enter__()
     now = 108.0
     usage.add(running)
     assert (usage.waited_s, usage.model_s) == (1.0 + 6.0, 3.0 + 2.0)

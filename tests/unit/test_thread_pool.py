@@ -1,4 +1,4 @@
-"""engine/threads.py, with gates in place of luck."""
+"""engine/thread_pool.py, with gates in place of luck."""
 
 import asyncio
 import gc
@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from mlflow_grpc.engine.concurrency import Look
-from mlflow_grpc.engine.threads import LEARN, MOST_ABANDONED, REPLACEMENTS_PER_THREAD, ModelThreads
+from mlflow_grpc.engine.concurrency import LoopSample
+from mlflow_grpc.engine.thread_pool import LEARNING_RATE, MAX_ABANDONED, REPLACEMENTS_PER_THREAD, ModelThreadPool
 from mlflow_grpc.errors import NotReady
 
 
@@ -47,7 +47,7 @@ def test_it_gives_results_and_raises_errors():
     """What a function returns or raises reaches its caller."""
 
     async def check():
-        threads = ModelThreads(2)
+        threads = ModelThreadPool(2)
         assert await threads.run(lambda: 3, deadline=soon()) == 3
         with pytest.raises(KeyError, match="x"):
             await threads.run(lambda: {"y": 1}["x"], deadline=soon())
@@ -63,7 +63,7 @@ def test_exceptions_that_asyncio_would_misread_are_carried(kind):
         raise kind
 
     async def check():
-        threads = ModelThreads(1)
+        threads = ModelThreadPool(1)
         with pytest.raises(RuntimeError) as caught:
             await threads.run(raises, deadline=soon())
         assert isinstance(caught.value.__cause__, kind)
@@ -76,7 +76,7 @@ def test_no_more_than_size_run_at_once_and_the_rest_wait():
     """Two threads run two functions; a third waits for one of them."""
 
     async def check():
-        threads, gates = ModelThreads(2), [Gate(), Gate(), Gate()]
+        threads, gates = ModelThreadPool(2), [Gate(), Gate(), Gate()]
         tasks = [asyncio.create_task(threads.run(gate, deadline=soon())) for gate in gates]
         await gates[0].until_entered()
         await gates[1].until_entered()
@@ -94,7 +94,7 @@ def test_a_burst_after_idleness_uses_every_thread():
     """Jobs that come at once, while a thread is idle, do not queue behind that one thread."""
 
     async def check():
-        threads = ModelThreads(3)
+        threads = ModelThreadPool(3)
         await threads.run(int, deadline=soon())
         gates = [Gate(), Gate(), Gate()]
         tasks = [asyncio.create_task(threads.run(gate, deadline=soon())) for gate in gates]
@@ -111,7 +111,7 @@ def test_a_function_past_its_deadline_is_not_run():
     """Waiting counts: when its turn comes after the deadline, a function is dropped and its caller told."""
 
     async def check():
-        threads, gate, ran = ModelThreads(1), Gate(), []
+        threads, gate, ran = ModelThreadPool(1), Gate(), []
         first = asyncio.create_task(threads.run(gate, deadline=soon()))
         await gate.until_entered()
         with pytest.raises(TimeoutError):
@@ -128,7 +128,7 @@ def test_a_cancelled_caller_s_waiting_function_is_not_run():
     """A caller that leaves the queue takes its function with it, and the others get theirs."""
 
     async def check():
-        threads, gate, ran = ModelThreads(1), Gate(), []
+        threads, gate, ran = ModelThreadPool(1), Gate(), []
         first = asyncio.create_task(threads.run(gate, deadline=soon()))
         await gate.until_entered()
         leaver = asyncio.create_task(threads.run(lambda: ran.append("leaver"), deadline=soon()))
@@ -148,7 +148,7 @@ def test_hung_functions_give_up_their_places():
     """More hung calls than threads, and the next one still runs; when they end, the pool shrinks back."""
 
     async def check():
-        threads, gates = ModelThreads(2), [Gate() for _ in range(4)]
+        threads, gates = ModelThreadPool(2), [Gate() for _ in range(4)]
         for gate in gates:
             task = asyncio.create_task(threads.run(gate, deadline=soon()))
             await gate.until_entered()
@@ -158,7 +158,7 @@ def test_hung_functions_give_up_their_places():
         assert await threads.run(lambda: "free", deadline=soon()) == "free"
         for gate in gates:
             gate.go.set()
-        await until(lambda: threads._left == 0)
+        await until(lambda: threads._abandoned_running == 0)
         await asyncio.gather(*(threads.run(int, deadline=soon()) for _ in range(20)))
         await until(lambda: threads._threads <= threads.concurrency)
 
@@ -169,20 +169,20 @@ def test_hung_functions_have_a_limit_and_it_shows():
     """When every replacement hangs too, the pool says that it is stuck, and recovers with the first that ends."""
 
     async def check():
-        threads = ModelThreads(1)
+        threads = ModelThreadPool(1)
         gates = [Gate() for _ in range(1 + REPLACEMENTS_PER_THREAD)]
         for gate in gates:
-            assert not threads.stuck
+            assert not threads.is_exhausted
             task = asyncio.create_task(threads.run(gate, deadline=soon()))
             await gate.until_entered()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        assert threads.stuck
+        assert threads.is_exhausted
         waiting = asyncio.create_task(threads.run(lambda: "at last", deadline=soon()))
         await asyncio.sleep(0)
         gates[0].go.set()
         assert await waiting == "at last"
-        assert not threads.stuck
+        assert not threads.is_exhausted
         for gate in gates:
             gate.go.set()
 
@@ -197,7 +197,7 @@ def test_threads_that_cannot_be_started_are_none(monkeypatch, caplog):
         raise RuntimeError("can't start new thread")
 
     async def check():
-        threads, gates = ModelThreads(2), [Gate(), Gate()]
+        threads, gates = ModelThreadPool(2), [Gate(), Gate()]
         monkeypatch.setattr(threading.Thread, "start", refuse)
         for _ in range(5):
             with pytest.raises(NotReady):
@@ -223,7 +223,7 @@ def test_a_late_outcome_is_for_nobody():
     """A function that ends after its caller has gone disturbs nothing, whether it returns or raises."""
 
     async def check():
-        threads, gate = ModelThreads(1), Gate()
+        threads, gate = ModelThreadPool(1), Gate()
         task = asyncio.create_task(threads.run(gate, deadline=time.monotonic() + 0.5))
         await gate.until_entered()
         with pytest.raises(TimeoutError):
@@ -239,7 +239,7 @@ def test_close_ends_idle_threads_and_tells_those_who_wait():
     """After close nothing is taken, callers in the queue are told, and idle threads end."""
 
     async def check():
-        threads, gate = ModelThreads(1), Gate()
+        threads, gate = ModelThreadPool(1), Gate()
         running = asyncio.create_task(threads.run(gate, deadline=soon()))
         await gate.until_entered()
         waiting = asyncio.create_task(threads.run(int, deadline=soon()))
@@ -264,7 +264,7 @@ def test_results_are_not_kept_alive_by_idle_threads():
         pass
 
     async def check():
-        threads = ModelThreads(1)
+        threads = ModelThreadPool(1)
         big = await threads.run(Big, deadline=soon())
         reference = weakref.ref(big)
         del big
@@ -278,7 +278,7 @@ def test_each_caller_gets_its_own_result_under_load():
     """10,000 calls on 4 threads, some of which give up: none lost, none swapped."""
 
     async def check():
-        threads = ModelThreads(4)
+        threads = ModelThreadPool(4)
 
         async def one(number):
             if number % 7 == 0:
@@ -299,20 +299,20 @@ def test_calls_that_have_gone_are_not_kept():
     """Behind a function that hangs, what has left neither keeps its data alive nor its place in line for ever."""
 
     async def check():
-        pool = ModelThreads(1)
+        pool = ModelThreadPool(1)
         gate = threading.Event()
         held = [asyncio.create_task(pool.run(gate.wait, deadline=soon())) for _ in range(1 + REPLACEMENTS_PER_THREAD)]
         for busy, task in enumerate(held, start=1):
             await until(lambda busy=busy: pool._busy == busy)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        assert pool.stuck
+        assert pool.is_exhausted
 
         class Data:
             pass
 
         alive = []
-        for _ in range(3 * MOST_ABANDONED):
+        for _ in range(3 * MAX_ABANDONED):
             data = Data()
             alive.append(weakref.ref(data))
             task = asyncio.create_task(pool.run(lambda data=data: data, deadline=soon()))  # type: ignore[misc]
@@ -323,7 +323,7 @@ def test_calls_that_have_gone_are_not_kept():
             del task
         gc.collect()
         assert sum(ref() is not None for ref in alive) <= 1
-        assert pool._jobs.qsize() <= MOST_ABANDONED + 1
+        assert pool._jobs.qsize() <= MAX_ABANDONED + 1
         gate.set()
         assert await pool.run(lambda: "after", deadline=soon()) == "after"
 
@@ -334,7 +334,7 @@ def test_an_error_keeps_no_data_alive():
     """Not even until the collector comes by."""
 
     async def check():
-        pool = ModelThreads(1)
+        pool = ModelThreadPool(1)
 
         class Data:
             pass
@@ -363,7 +363,7 @@ def test_a_call_that_was_left_does_not_count_for_how_long_calls_take():
     """It tells how long its caller waited, not how long it went on."""
 
     async def check():
-        pool = ModelThreads(1)
+        pool = ModelThreadPool(1)
         gate = threading.Event()
         began = time.monotonic()
         task = asyncio.create_task(pool.run(gate.wait, deadline=soon()))
@@ -374,7 +374,7 @@ def test_a_call_that_was_left_does_not_count_for_how_long_calls_take():
         await until(lambda: time.monotonic() > left + 0.2)
         gate.set()
         await until(lambda: not pool._busy)
-        assert 0 < pool.usual_s <= LEARN * (left - began)
+        assert 0 < pool.mean_duration_s <= LEARNING_RATE * (left - began)
 
     asyncio.run(check())
 
@@ -383,11 +383,11 @@ def test_fewer_functions_run_at_a_time_when_the_limit_falls():
     """Those that run go on; when the limit rises, those that wait begin at once."""
 
     async def check():
-        threads, gates = ModelThreads(2), [Gate() for _ in range(4)]
+        threads, gates = ModelThreadPool(2), [Gate() for _ in range(4)]
         tasks = [asyncio.create_task(threads.run(gate, deadline=soon())) for gate in gates]
         await asyncio.gather(gates[0].until_entered(), gates[1].until_entered())
-        threads._usual_s = threads._usual_cpu_s = 0.1
-        threads.adapt(Look(at=100.0, wait_s=1.0), calls=4)
+        threads._mean_duration_s = threads._mean_cpu_s = 0.1
+        threads.adapt(LoopSample(at=100.0, wait_s=1.0), calls=4)
         assert threads.concurrency == 1
         gates[0].go.set()
         await tasks[0]
@@ -396,7 +396,7 @@ def test_fewer_functions_run_at_a_time_when_the_limit_falls():
         gates[1].go.set()
         await gates[2].until_entered()
         assert not gates[3].entered.is_set()
-        threads.adapt(Look(at=200.0, wait_s=0.0), calls=4)
+        threads.adapt(LoopSample(at=200.0, wait_s=0.0), calls=4)
         assert threads.concurrency == 2
         await gates[3].until_entered()
         for gate in gates:

@@ -1,19 +1,19 @@
-"""engine/batching.py: batches that the event loop runs itself, and those that it leaves to threads."""
+"""engine/batching/batcher.py: batches that the event loop runs itself, and those that it leaves to threads."""
 
 import asyncio
 import threading
 
 import pytest
 
-from mlflow_grpc.engine import batching
-from tests.support.batches import Bench, Hanging, run, soon, turn
+from mlflow_grpc.engine.batching import batcher
+from tests.support.batches import Bench, HangingRequest, run, soon, turn
 
 
 def test_quick_batches_are_run_by_the_event_loop():
     """One after the other, with a turn for everything else between two; no thread is started."""
 
     async def check():
-        bench, turns = Bench(inline=True, most_rows=10), []
+        bench, turns = Bench(inline=True, max_rows=10), []
 
         async def count():
             while len(bench.work.batches) < 5:
@@ -54,7 +54,7 @@ def test_quick_batches_do_not_wait_for_what_runs_by_itself():
     async def check():
         bench = Bench(inline=True)
         gate = threading.Event()
-        hanging = asyncio.create_task(bench.batcher.run(Hanging(bench.work, "odd", gate), deadline=soon()))
+        hanging = asyncio.create_task(bench.batcher.predict(HangingRequest("odd", gate=gate), deadline=soon()))
         await turn(10)
         assert await bench.call("a") == "<a>"
         gate.set()
@@ -64,13 +64,13 @@ def test_quick_batches_do_not_wait_for_what_runs_by_itself():
 
 
 @pytest.mark.parametrize(
-    "much", [{"count": 11}, {"count": 6}, {"size": batching.MOST_SIZE_HERE // 2 + 1}], ids=["one", "rows", "size"]
+    "much", [{"count": 11}, {"count": 6}, {"size": batcher.INLINE_MAX_SIZE // 2 + 1}], ids=["one", "rows", "size"]
 )
 def test_what_is_more_than_was_tried_at_load_is_run_in_a_thread(much):
     """A call of many rows, calls that have many together, or that are long: the event loop would stand still."""
 
     async def check():
-        bench = Bench(inline=True, most_rows=10)
+        bench = Bench(inline=True, max_rows=10)
         assert list(await asyncio.gather(bench.call("a", **much), bench.call("b", **much))) == ["<a>", "<b>"]
         assert threading.get_ident() not in bench.work.threads
         assert await bench.call("small") == "<small>"
@@ -92,14 +92,14 @@ def test_a_quick_batch_that_fails_is_halved_in_a_thread():
     run(check)
 
 
-@pytest.mark.parametrize("pause_s", [batching.PAUSE_HERE_S, 0.0])
+@pytest.mark.parametrize("pause_s", [batcher.INLINE_PAUSE_S, 0.0])
 def test_batches_that_are_quick_no_more_are_run_in_threads(pause_s, monkeypatch):
     """For a while: what is asked may be of a kind that takes longer than what was tried at load."""
-    monkeypatch.setattr(batching, "PAUSE_HERE_S", pause_s)
+    monkeypatch.setattr(batcher, "INLINE_PAUSE_S", pause_s)
 
     async def check():
         bench = Bench(inline=True)
-        bench.work.takes_s = 2 * batching.LONGEST_HERE_S
+        bench.work.takes_s = 2 * batcher.INLINE_LIMIT_S
         assert await bench.call("a") == "<a>"
         bench.work.takes_s = 0.0
         assert await bench.call("b") == "<b>"

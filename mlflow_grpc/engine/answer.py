@@ -1,0 +1,118 @@
+"""From a request to its answer, for one request by itself: decode, predict, encode.
+
+Rule of this module: synchronous functions without shared state, which run in a model thread. They raise ServingErrors
+and nothing else. Several requests at once are the business of `mlflow_grpc.engine.batching.run_batch`.
+"""
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+
+from mlflow_grpc.engine.progress import PredictTimer, row_count
+from mlflow_grpc.engine.requests import AnswerT, Request
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.errors import ModelFailed, ServingError, UnwritableAnswer
+from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.payload.codec import ModelInput
+
+if TYPE_CHECKING:
+    from mlflow_grpc.payload.plain import PlainRows
+
+
+def decode_rows(request: Request[AnswerT], model: ServableModel) -> "PlainRows | None":
+    """Decodes a request on the fast path and notes its row count; None if the fast path does not apply."""
+    request.progress.start()
+    rows = request.decode_rows(model)
+    if rows is not None:
+        request.progress.rows = rows.count
+    return rows
+
+
+def answer(request: Request[AnswerT], model: ServableModel) -> AnswerT:
+    """Answers a request on the fast path if there is one, otherwise with all of MLflow's checks.
+
+    Raises:
+        ServingError: The payload was refused, the model failed, or its output cannot be written.
+
+    """
+    rows, fast_path = decode_rows(request, model), model.fast_path
+    if rows is None or fast_path is None:
+        return answer_checked(request, model)
+    if fast_path.runner is None:
+        table = fast_path.decoder.table([rows])
+        try:
+            with PredictTimer((request.progress,)):
+                predictions = model.model.predict(table, None)
+            return request.encode_rows(model, predictions)
+        except (ModelFailed, UnwritableAnswer) as error:
+            raise _with_clues(error, model, table) from error.__cause__
+    try:
+        with PredictTimer((request.progress,)):
+            (predictions,) = fast_path.runner.predict([rows])
+        return request.encode_rows(model, predictions)
+    except BaseException:  # noqa: BLE001 - the checked way raises it again, in MLflow's words
+        return answer_checked(request, model)
+
+
+def answer_checked(request: Request[AnswerT], model: ServableModel) -> AnswerT:
+    """Answers a request with all of MLflow's checks; raises the errors of `answer`."""
+    decoded = None
+    try:
+        decoded = _decode(request, model)
+        with PredictTimer((request.progress,)):
+            predictions = model.model.predict(decoded.data, decoded.params)
+        return request.encode(model, predictions, decoded)
+    except InputRefused as refusal:
+        raise request.explain(model, refusal.__cause__) from None
+    except (ModelFailed, UnwritableAnswer) as error:
+        raise _with_clues(error, model, decoded and decoded.data) from error.__cause__
+
+
+def answer_chunks(request: Request[AnswerT], model: ServableModel) -> Generator[AnswerT]:
+    """Yields the chunks of an answer from a model that has `predict_stream`; raises the errors of `answer`."""
+    decoded = None
+    try:
+        decoded = _decode(request, model)
+        chunks = iter(model.model.predict_stream(decoded.data, decoded.params))
+        try:
+            while (chunk := _next(chunks, request)) is not _END:
+                yield request.encode(model, chunk, decoded)
+        finally:
+            # Closed here and in this context: a traceback that is kept would keep the model's iterator open.
+            if (close := getattr(chunks, "close", None)) is not None:
+                close()
+    except InputRefused as refusal:
+        raise request.explain(model, refusal.__cause__) from None
+    except (ModelFailed, UnwritableAnswer) as error:
+        raise _with_clues(error, model, decoded and decoded.data) from error.__cause__
+
+
+def _decode(request: Request[AnswerT], model: ServableModel) -> ModelInput:
+    request.progress.start()
+    decoded = request.decode(model)
+    if decoded.ignored:
+        request.observer.columns_ignored(decoded.ignored)
+    if (rows := row_count(decoded.data)) is not None:
+        request.progress.rows = rows
+    return decoded
+
+
+_END = object()
+
+
+def _next(chunks: Iterator[object], request: Request[AnswerT]) -> object:
+    with PredictTimer((request.progress,)):
+        return next(chunks, _END)
+
+
+def _with_clues(error: ModelFailed | UnwritableAnswer, model: ServableModel, data: object) -> ServingError:
+    """The error of a failed model, with what about the parsed data may be the reason.
+
+    Args:
+        error: What the model or the encoder raised.
+        model: The model.
+        data: The parsed data; None if parsing did not get that far.
+
+    """
+    if error.__cause__ is None or data is None or not isinstance(error, ModelFailed):
+        return error  # Without a cause the model raised nothing, so its data is not the reason.
+    return model.codec.with_clues(error, data)

@@ -1,0 +1,293 @@
+"""The queue of one model's calls: decides when a batch starts, and which calls are in it.
+
+Rule of this module: it decides when. What a batch does is in `run_batch`; how many calls to wait for is in `arrivals`.
+A caller that leaves takes only its own request along.
+
+Calls that arrive while a batch runs make up the next one. Only when a batch takes long is another one started beside
+it. A batch that costs less than handing it to a thread and back runs in the event loop ("inline").
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from mlflow_grpc.engine.answer import answer, answer_checked
+from mlflow_grpc.engine.batching.arrivals import BATCH_IDLE_S, ArrivalForecast, LoadView
+from mlflow_grpc.engine.batching.run_batch import BatchResult, decode_batch, predict_group, run_batch
+from mlflow_grpc.engine.requests import AnswerT, Request
+from mlflow_grpc.engine.servable import FastPath, ServableModel
+from mlflow_grpc.engine.thread_pool import ModelThreadPool
+
+INLINE_MAX_SIZE = 65_536
+"""Maximum size of the payloads of an inline batch, in bytes or characters: under a millisecond of decoding."""
+
+INLINE_LIMIT_S, INLINE_PAUSE_S = 0.03, 60.0
+"""If an inline batch takes more than INLINE_LIMIT_S of processor time, batches run in threads for INLINE_PAUSE_S."""
+
+MAX_DEPARTED = 256
+"""Maximum number of queued calls whose callers have left."""
+
+NEVER = float("inf")
+
+
+class PendingCall:
+    """One call that waits for its answer."""
+
+    __slots__ = ("batch", "deadline", "future", "queued_at", "request")
+
+    def __init__(self, request: Request[Any], deadline: float, future: "asyncio.Future[Any]") -> None:
+        """Starts waiting.
+
+        Args:
+            request: What the caller sent.
+            deadline: On the clock of `time.monotonic`, in seconds.
+            future: Receives the answer or the error.
+
+        """
+        self.request = request
+        self.deadline = deadline
+        self.queued_at = time.monotonic()
+        self.future = future
+        self.batch: RunningBatch | None = None
+
+    def is_waiting(self) -> bool:
+        """Returns False once the caller has left or its deadline has passed."""
+        return not self.future.done() and time.monotonic() < self.deadline
+
+    def resolve(self, answer: object) -> None:
+        """Gives the caller its answer, unless it has left."""
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def fail(self, error: Exception) -> None:
+        """Gives the caller an error, unless it has left."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class RunningBatch:
+    """Calls that run together in a thread."""
+
+    __slots__ = ("calls", "task", "waiting")
+
+    def __init__(self, calls: list[PendingCall]) -> None:
+        self.calls = calls
+        self.waiting = len(calls)
+        self.task: asyncio.Task[None] | None = None
+        for call in calls:
+            call.batch = self
+
+    def caller_left(self) -> None:
+        """Stops waiting for the thread once the last caller has left."""
+        self.waiting -= 1
+        if not self.waiting and self.task is not None:
+            self.task.cancel()
+
+
+class Batcher:
+    """Collects calls to one model and runs them in batches; used from the event loop only."""
+
+    def __init__(
+        self, threads: ModelThreadPool, model: ServableModel, fast_path: FastPath, load: LoadView | None = None
+    ) -> None:
+        """Starts with an empty queue.
+
+        Args:
+            threads: Where batches run.
+            model: What predicts.
+            fast_path: The model's fast path, which has a runner.
+            load: Numbers of calls in the server; by default those that this queue has.
+
+        """
+        self._threads = threads
+        self._model = model
+        self._max_rows = fast_path.max_rows
+        self._max_wait_s = fast_path.max_wait_s
+        self._inline_allowed_from = 0.0 if fast_path.inline else NEVER
+        self._queue: deque[PendingCall] = deque()
+        self._pending: set[PendingCall] = set()  # Queued or running.
+        self._forecast = ArrivalForecast(load or self, max_wait_s=fast_path.max_wait_s)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._check: asyncio.Handle | None = None
+        self._check_at = NEVER
+        self._expiry: asyncio.TimerHandle | None = None
+        self._next_deadline = NEVER
+
+    @property
+    def open_calls(self) -> int:
+        """Number of calls that are queued or running."""
+        return len(self._pending)
+
+    admitted_calls = open_calls
+
+    async def predict(self, request: Request[AnswerT], *, deadline: float) -> AnswerT:
+        """Answers one request, alone or with others.
+
+        Args:
+            request: What the caller sent.
+            deadline: On the clock of `time.monotonic`, in seconds.
+
+        Raises:
+            TimeoutError: The deadline passed.
+            Exception: The error of the request when it is answered by itself.
+
+        """
+        loop = asyncio.get_running_loop()
+        call = PendingCall(request, deadline, loop.create_future())
+        if deadline < self._next_deadline:
+            self._expire_at(deadline)
+        self._queue.append(call)
+        self._pending.add(call)
+        self._forecast.note_arrival(call.queued_at)
+        if self._check is None or self._forecast.is_complete(len(self._queue), self._max_rows):
+            self._schedule_now(loop)
+        try:
+            result: AnswerT = await call.future
+            return result
+        finally:
+            self._pending.discard(call)
+            if call.batch is not None:
+                call.batch.caller_left()
+            elif not self._pending:
+                self._queue.clear()
+            elif len(self._queue) > max(MAX_DEPARTED, 2 * len(self._pending)):
+                # Behind a batch that hangs, calls whose callers left must not be kept with their data.
+                self._queue = deque(queued for queued in self._queue if queued in self._pending)
+            del call  # An error's traceback leads here, and from the call to the error.
+
+    def _expire_at(self, deadline: float) -> None:
+        """Sets the one timer for all deadlines: most calls are answered long before it would fire."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._next_deadline = deadline
+        delay_s = max(0.0, deadline - time.monotonic())
+        self._expiry = asyncio.get_running_loop().call_later(delay_s, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry, self._next_deadline = None, NEVER
+        now = time.monotonic()
+        deadlines = []
+        for call in self._pending:
+            if call.deadline <= now:
+                call.fail(TimeoutError())
+            else:
+                deadlines.append(call.deadline)
+        if deadlines:
+            self._expire_at(min(deadlines))
+
+    def _schedule_now(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs the next check after this turn of the event loop, so that calls of the same turn go together."""
+        if self._check is not None:
+            self._check.cancel()
+        self._check, self._check_at = loop.call_soon(self._start_batches), NEVER
+
+    def _start_batches(self) -> None:
+        """Starts the batches that are due, and schedules the next check."""
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        if now - self._check_at > BATCH_IDLE_S:
+            self._forecast.note_delay(now)
+        self._check_at = NEVER
+        while self._queue and len(self._tasks) < self._threads.concurrency:
+            if (wait_s := self._wait_s(now)) > 0:
+                self._check = loop.call_later(wait_s, self._start_batches)
+                self._check_at = now + wait_s
+                return
+            calls = self._take(now)
+            if now >= self._inline_allowed_from and (result := self._run_inline(calls)) is not None:
+                self._deliver(result)
+                if self._queue:
+                    self._schedule_now(loop)
+                return
+            if calls:
+                batch = RunningBatch(calls)
+                batch.task = self._start(self._run(batch))
+
+    def _wait_s(self, now: float) -> float:
+        """How long the next batch has to wait, in seconds."""
+        queued_at = self._queue[0].queued_at
+        if self._tasks and now < self._inline_allowed_from:
+            return self._max_wait_s - (now - queued_at)
+        if self._forecast.is_complete(len(self._queue), self._max_rows):
+            return 0.0
+        return self._forecast.wait_s(now, queued_at=queued_at, predict_s=self._threads.mean_duration_s)
+
+    def _take(self, now: float) -> list[PendingCall]:
+        """Takes the calls of the next batch from the queue; none if all of their callers have left."""
+        self._forecast.note_batch()
+        # If more calls wait than fit into a batch, those that would hardly be answered in time make room.
+        min_time_left_s = self._threads.min_time_left_s if len(self._queue) > self._max_rows else 0.0
+        calls: list[PendingCall] = []
+        while self._queue and len(calls) < self._max_rows:
+            call = self._queue.popleft()
+            if call.deadline <= now + min_time_left_s:
+                call.fail(TimeoutError())
+            if not call.future.done():
+                calls.append(call)
+        return calls
+
+    def _run_inline(self, calls: list[PendingCall]) -> BatchResult[PendingCall] | None:
+        """Runs a batch in the event loop; None if it has to run in a thread after all."""
+        if sum(call.request.size for call in calls) > INLINE_MAX_SIZE:
+            return None
+        decoded = decode_batch(calls, self._model)
+        if not decoded.rows:
+            return BatchResult([], decoded.unbatched)
+        if sum(rows.count for _, rows in decoded.rows) > self._max_rows:
+            return None
+        started_s = time.thread_time()
+        answers = self._threads.context.copy().run(predict_group, decoded.rows, self._model)
+        if time.thread_time() - started_s > INLINE_LIMIT_S:
+            self._inline_allowed_from = time.monotonic() + INLINE_PAUSE_S
+        return None if answers is None else BatchResult(answers, decoded.unbatched)
+
+    async def _run(self, batch: RunningBatch) -> None:
+        calls = batch.calls
+        if len(calls) == 1:
+            await self._run_alone(calls[0], answer)
+            return
+        last_deadline = max(call.deadline for call in calls)
+        try:
+            result = await self._threads.run(
+                partial(run_batch, calls, self._model, self._max_rows), deadline=last_deadline
+            )
+        except Exception as error:  # noqa: BLE001 - no time left, or the pool is closed: every caller gets it
+            for call in calls:
+                call.fail(error)
+            return
+        self._deliver(result)
+
+    def _deliver(self, result: BatchResult[PendingCall]) -> None:
+        for call, value in result.answers:
+            call.resolve(value)
+        for call in result.unbatched:
+            if not call.future.done():
+                self._start(self._run_alone(call, answer_checked))
+
+    async def _run_alone(self, call: PendingCall, run: Callable[[Request[Any], ServableModel], Any]) -> None:
+        running = asyncio.ensure_future(
+            self._threads.run(partial(run, call.request, self._model), deadline=call.deadline)
+        )
+        call.future.add_done_callback(lambda _: running.cancel())
+        try:
+            call.resolve(await running)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            call.fail(error)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._start_batches()

@@ -1,0 +1,220 @@
+"""The way of a request through the engine: admit, decode, batch or run, encode.
+
+Rule of this module: every request ends in an answer or in a ServingError. The event loop only waits; a call that takes
+long, or never ends, holds up no other.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from functools import partial
+from typing import Self
+
+from mlflow_grpc.engine.admission import Admission
+from mlflow_grpc.engine.answer import answer, answer_chunks
+from mlflow_grpc.engine.batching.batcher import Batcher
+from mlflow_grpc.engine.chunks import ResponseChunks
+from mlflow_grpc.engine.concurrency import LoopSample
+from mlflow_grpc.engine.requests import AnswerT, Request
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.engine.thread_pool import ModelThreadPool
+from mlflow_grpc.errors import CallerGaveUp, NotReady, TimeLimitExceeded, Unsupported
+from mlflow_grpc.settings import Settings
+
+MAX_BATCHED_SIZE = 16_384
+"""Maximum size of a payload that is batched, in bytes or characters: the other calls of the batch wait while it is
+decoded, for well under a millisecond.
+"""
+
+
+class Engine:
+    """Runs the requests to one model, once it has been given the model."""
+
+    def __init__(self, threads: ModelThreadPool, admission: Admission, *, timeout_s: float) -> None:
+        """Starts without a model.
+
+        Args:
+            threads: Where the model runs.
+            admission: Which calls may enter.
+            timeout_s: Time limit of a call in seconds, waiting included.
+
+        """
+        self.threads = threads
+        self.admission = admission
+        self._timeout_s = timeout_s
+        self._model: ServableModel | None = None
+        self._batcher: Batcher | None = None
+        self._open_call = _OpenCall(self)
+        self._open_stream = nullcontext(self)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Makes an engine with threads and limits of its own, so that no model can take another's."""
+        admission = Admission(
+            max_calls=settings.queue_calls,
+            max_bytes=settings.queue_bytes,
+            concurrency=settings.threads,
+            timeout_s=settings.timeout_s,
+        )
+        return cls(ModelThreadPool(settings.threads), admission, timeout_s=settings.timeout_s)
+
+    def host(self, model: ServableModel) -> None:
+        """Gives the engine its model."""
+        self._model = model
+        self.threads.context = model.context
+        fast_path = model.fast_path
+        if fast_path is not None and fast_path.runner is not None:
+            self.admission.throughput.is_batched = True
+            self._batcher = Batcher(self.threads, model, fast_path, load=self.admission)
+
+    def adapt(self, sample: LoopSample) -> None:
+        """Runs fewer requests at a time while they keep the event loop from its work."""
+        self.threads.adapt(sample, calls=self.admission.admitted_calls)
+
+    def open_call(self, time_remaining_s: Callable[[], float | None]) -> "AbstractContextManager[Engine]":
+        """Admits a call of which nothing has been read; see `Admission.admit_call`."""
+        self.admission.admit_call(time_remaining_s)
+        return self._open_call
+
+    def open_stream(self) -> "AbstractContextManager[Engine]":
+        """Admits a stream of requests, which are admitted one by one later; raises the errors of `Admission.check`."""
+        self.admission.check()
+        return self._open_stream
+
+    async def predict(self, request: Request[AnswerT], deadline: float | None) -> AnswerT:
+        """Answers one request.
+
+        Args:
+            request: What the caller sent.
+            deadline: Deadline of the caller, on the clock of `time.monotonic`, in seconds; None if it has none.
+
+        Raises:
+            NotReady: The model is being loaded, or the server is draining.
+            Overloaded: There is no room for the request.
+            TimeLimitExceeded: The caller's deadline passed, or the server's time limit.
+            ServingError: The payload was refused, the model failed, or its output cannot be written.
+
+        """
+        size = request.size
+        with self.admission.admit_request(size):
+            try:
+                return await self._answer(request, size, self._time_limit(deadline))
+            finally:
+                request.observer.request_ended(request.progress)
+
+    async def _answer(self, request: Request[AnswerT], size: int, limit: "_TimeLimit") -> AnswerT:
+        """Decodes, predicts and encodes: together with other requests if the model is batched, or alone in a thread."""
+        try:
+            if self._batcher is not None and size <= MAX_BATCHED_SIZE:
+                return await self._batcher.predict(request, deadline=limit.deadline)
+            return await self.threads.run(partial(answer, request, self._hosted()), deadline=limit.deadline)
+        except TimeoutError:
+            raise limit.error() from None
+
+    async def submit(self, request: Request[AnswerT], deadline: float | None) -> "asyncio.Future[AnswerT]":
+        """Admits one request of a stream, in order; waits while there is no room.
+
+        Args:
+            request: What the caller sent.
+            deadline: As in `predict`. The server's time limit is for waiting and answering together.
+
+        Returns:
+            The answer, which may fail as that of `predict`.
+
+        Raises:
+            NotReady: The model is being loaded, or the server is draining.
+            TimeLimitExceeded: There was no room in time.
+
+        """
+        limit = self._time_limit(deadline)
+        size = request.size
+        try:
+            async with asyncio.timeout(limit.deadline - time.monotonic()):
+                await self.admission.admit_in_order(size)
+        except TimeoutError:
+            raise limit.error() from None
+        answering = asyncio.ensure_future(self._answer(request, size, limit))
+
+        def release(done: "asyncio.Future[AnswerT]") -> None:
+            is_late = done.cancelled() or isinstance(done.exception(), TimeLimitExceeded)
+            self.admission.release_in_order(size, answered=not is_late)
+            request.observer.request_ended(request.progress)
+
+        # A callback, because a task that is cancelled before it starts never runs its `finally`.
+        answering.add_done_callback(release)
+        return answering
+
+    async def predict_stream(self, request: Request[AnswerT], deadline: float | None) -> AsyncGenerator[AnswerT]:
+        """Yields the chunks of the answer of a model that streams, each as soon as it is made.
+
+        Each chunk has the server's time limit for itself. Close the generator (`contextlib.aclosing`) if you leave it
+        early.
+
+        Args:
+            request: What the caller sent.
+            deadline: As in `predict`, for all chunks together.
+
+        Raises:
+            Unsupported: The model has no `predict_stream`.
+            ServingError: As in `predict`.
+
+        """
+        model = self._hosted()
+        if not model.model.streams:
+            raise Unsupported(f"The model {model.model.name} has no predict_stream. Call predict for the whole answer.")
+        with self.admission.admit_request(request.size):
+            try:
+                async with aclosing(ResponseChunks(answer_chunks(request, model), self.threads)) as chunks:
+                    while (chunk := await self._next(chunks, self._time_limit(deadline))) is not None:
+                        yield chunk
+            finally:
+                request.observer.request_ended(request.progress)
+
+    async def _next(self, chunks: ResponseChunks[AnswerT], limit: "_TimeLimit") -> AnswerT | None:
+        try:
+            return await chunks.next(deadline=limit.deadline)
+        except TimeoutError:
+            raise limit.error() from None
+
+    def _hosted(self) -> ServableModel:
+        if self._model is None:
+            raise NotReady("The model is still being loaded.")
+        return self._model
+
+    def _time_limit(self, deadline: float | None) -> "_TimeLimit":
+        return _TimeLimit(self._timeout_s, deadline)
+
+
+class _OpenCall:
+    """Context manager around an open call; one object serves all calls, because it keeps nothing of them."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Engine:
+        return self._engine
+
+    def __exit__(self, error_type: object, error: object, traceback: object) -> None:
+        self._engine.admission.close_call()
+
+
+class _TimeLimit:
+    """Deadline of one request: the caller's, or the server's time limit if that comes first."""
+
+    __slots__ = ("_is_callers", "_timeout_s", "deadline")
+
+    def __init__(self, timeout_s: float, deadline: float | None) -> None:
+        self.deadline = time.monotonic() + timeout_s
+        self._timeout_s = timeout_s
+        self._is_callers = deadline is not None and deadline < self.deadline
+        if deadline is not None and self._is_callers:
+            self.deadline = deadline
+
+    def error(self) -> TimeLimitExceeded:
+        """The error for a request that was not answered in time."""
+        if self._is_callers:
+            return CallerGaveUp("The call was not answered before the caller's deadline.")
+        return TimeLimitExceeded(f"The call was not answered within the server's time limit of {self._timeout_s:g} s.")

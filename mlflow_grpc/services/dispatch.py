@@ -1,0 +1,259 @@
+"""Dispatch of every RPC of this server: admission, parsing, error answers, request ids and the log line.
+
+Rule of this module: gRPC never answers by itself. `grpc.aio` answers UNKNOWN, with the exception's text, to a message
+that does not parse, to any exception that leaves a handler and to a response that does not serialize. So handlers are
+registered without serializers; bytes are parsed and every exception is translated here.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+
+from mlflow_grpc.engine.catalog import Entry
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.errors import LateRequest, NotReady, Overloaded
+from mlflow_grpc.protos import message_class
+from mlflow_grpc.services import status
+from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.call_log import level_of, log_call, log_failed_call
+from mlflow_grpc.services.handshakes import Handshakes
+from mlflow_grpc.services.ignored import MAX_BYTES_OF_ERROR
+from mlflow_grpc.services.open_calls import OpenCalls
+from mlflow_grpc.services.refusals import Refusals
+
+if TYPE_CHECKING:
+    from mlflow_grpc.services.call_context import RpcContext
+
+    # Generic in the type stubs only.
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Handlers = grpc.GenericRpcHandler
+
+SHUTDOWN = "The server is shutting down."
+
+OVERDUE = "The request did not arrive in time. Send it in smaller parts, or over a faster connection."
+
+CHECK_INTERVAL_S = 1.0
+"""Time between two looks for requests and handshakes that do not arrive, in seconds."""
+
+LARGE_RESPONSE = 65_536
+"""Size of a response, in bytes, from which it stays in the server until its caller reads it: HTTP/2's default window.
+"""
+
+
+RpcMethod = Callable[[Any, CallContext], Awaitable[Message | None]]
+"""Takes the request, or an iterator of requests, and the call. Returns the response, or None if it wrote a stream. The
+iterator raises InvalidMessage for a message that does not parse, and goes on after it.
+"""
+
+ModelRpcMethod = Callable[[Any, CallContext, Engine], Awaitable[Message | None]]
+"""Takes what an RpcMethod takes, and the engine of the model that is called."""
+
+ResolveModel = Callable[[CallContext], Entry]
+"""Returns the model that a call is for; raises a ServingError if there is none."""
+
+Admit = Callable[[CallContext], AbstractContextManager[Engine]]
+"""Admits a call before anything of its request is read; raises a ServingError to refuse it."""
+
+
+class RpcDispatcher:
+    """Makes gRPC handlers from the methods of servicers, and keeps track of the calls that are open."""
+
+    def __init__(self, *, shows_exceptions: bool = False) -> None:
+        """Starts without calls.
+
+        Args:
+            shows_exceptions: True if errors tell callers what the model raised.
+
+        """
+        self.open_calls = OpenCalls()
+        self.handshakes = Handshakes()
+        self._refusals = Refusals()
+        self._shows_exceptions = shows_exceptions
+
+    def service_handlers(
+        self,
+        service: Any,
+        methods: Mapping[str, RpcMethod],
+        *,
+        path: str | None = None,
+    ) -> "Handlers":
+        """Makes the handlers of a service that calls no model.
+
+        Args:
+            service: Its descriptor; requests come in the classes of its pool.
+            methods: What answers each method, by the method's name.
+            path: Full name of the service on the wire, if it differs from the descriptor's.
+
+        """
+        name = path or service.full_name
+        return grpc.method_handlers_generic_handler(
+            name,
+            {
+                method.name: self.handler(f"/{name}/{method.name}", method, methods[method.name])
+                for method in service.methods
+            },
+        )
+
+    def model_service_handlers(
+        self, service: Any, methods: Mapping[str, ModelRpcMethod], resolve: ResolveModel
+    ) -> "Handlers":
+        """Makes the handlers of a service whose methods call models.
+
+        Args:
+            service: Its descriptor; requests come in the classes of its pool.
+            methods: What answers each method, by the method's name.
+            resolve: Which model a call is for.
+
+        """
+        name = service.full_name
+        return grpc.method_handlers_generic_handler(
+            name,
+            {
+                method.name: self.model_handler(f"/{name}/{method.name}", method, methods[method.name], resolve)
+                for method in service.methods
+            },
+        )
+
+    def handler(self, path: str, method: MethodDescriptor, rpc_method: RpcMethod) -> "Handler":
+        """Makes the handler of a method that calls no model; its calls are logged at level DEBUG.
+
+        Args:
+            path: Path of the method on the wire.
+            method: Its descriptor.
+            rpc_method: What answers it.
+
+        """
+        unadmitted: AbstractContextManager[Any] = nullcontext()
+        return self._handler(
+            path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, logging.DEBUG
+        )
+
+    def model_handler(
+        self, path: str, method: MethodDescriptor, rpc_method: ModelRpcMethod, resolve: ResolveModel
+    ) -> "Handler":
+        """Makes the handler of a method that calls a model; its calls are logged at level INFO.
+
+        The requests of a client stream are admitted one by one, when they come (`Engine.submit`).
+
+        Args:
+            path: Path of the method on the wire.
+            method: Its descriptor.
+            rpc_method: What answers it.
+            resolve: Which model a call is for.
+
+        """
+        client_streaming = method.client_streaming
+
+        def admit(call: CallContext) -> AbstractContextManager[Engine]:
+            entry = resolve(call)
+            call.model = entry.name
+            if client_streaming:
+                return entry.engine.open_stream()
+            return entry.engine.open_call(call.time_remaining)
+
+        return self._handler(path, method, rpc_method, admit, logging.INFO)
+
+    def _handler(
+        self, path: str, method: MethodDescriptor, rpc_method: ModelRpcMethod, admit: Admit, level: int
+    ) -> "Handler":
+        request_class = message_class(method.input_type)
+        client_streaming = method.client_streaming
+
+        async def handle(messages: AsyncIterator[bytes], rpc_context: "RpcContext") -> bytes | None:
+            call = CallContext(path, rpc_context, shows_exceptions=self._shows_exceptions)
+            response = None
+            task: Any = asyncio.current_task()
+            self.open_calls.add(task, call)
+            if self.handshakes.pending:
+                self.handshakes.call_received(call.peer())
+            try:
+                try:
+                    with admit(call) as engine:
+                        if client_streaming:
+                            call.is_read = True
+                            request: Any = _Requests(request_class, messages, call)
+                        else:
+                            data = await rpc_context.read()
+                            call.is_read = True
+                            request = call.parse(request_class, data)
+                        message = await rpc_method(request, call, engine)
+                        if message is not None:
+                            response = call.serialize(message)
+                            if len(response) >= LARGE_RESPONSE and engine is not None:
+                                _reserve(response, engine, task)
+                finally:
+                    self.open_calls.remove(task)
+            except BaseException as error:  # noqa: BLE001 - every failed call ends there
+                await self._fail(call, rpc_context, error)
+            rpc_context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id), *call.ignored.trailers()))
+            log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
+            return response
+
+        # Registered as if every method took a stream, which is the same on the wire: if `grpc.aio` expects exactly
+        # one message, it never answers a call that ends without any.
+        if method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    async def _fail(self, call: CallContext, rpc_context: "RpcContext", error: BaseException) -> NoReturn:
+        """Answers with an error status."""
+        # gRPC's InternalError: nothing can be sent any more, since the caller has left.
+        if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
+            if not self.open_calls.is_closing and not call.is_overdue:
+                remaining_s = call.time_remaining()
+                is_late = remaining_s is not None and remaining_s <= 0
+                log_call(logging.INFO, call, "DEADLINE_EXCEEDED" if is_late else "CANCELLED")
+                raise error
+            error = NotReady(SHUTDOWN) if self.open_calls.is_closing else LateRequest(OVERDUE)
+        serving_error = call.serving_error(error)
+        level = level_of(serving_error)
+        if isinstance(serving_error, Overloaded):
+            self._refusals.count(call.model, serving_error.reason, serving_error.message)
+            level = logging.DEBUG
+        log_failed_call(level, call, serving_error)
+        code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
+        await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR)))
+
+    async def watch_connections(self, timeout_s: float) -> None:
+        """Ends calls whose requests do not arrive, and reports TLS handshakes that fail; runs until cancelled.
+
+        Args:
+            timeout_s: Time limit of a call, in seconds.
+
+        """
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            now = time.monotonic()
+            self.handshakes.report(now)
+            self.open_calls.cancel_overdue(now, timeout_s)
+
+    def end_all(self) -> None:
+        """Ends every open call with UNAVAILABLE, because the server stops."""
+        self._refusals.write()
+        self.open_calls.cancel_all()
+
+
+def _reserve(response: bytes, engine: Engine, task: "asyncio.Task[Any]") -> None:
+    """Reserves room for a response until it has been read: gRPC ends the call's task then."""
+    size = len(response)
+    engine.admission.reserve_response(size)
+    task.add_done_callback(lambda _: engine.admission.free_response(size))
+
+
+class _Requests(AsyncIterator[Message]):
+    """The requests of a client stream, parsed."""
+
+    def __init__(self, request_class: type[Message], messages: AsyncIterator[bytes], call: CallContext) -> None:
+        self._request_class = request_class
+        self._messages = aiter(messages)
+        self._call = call
+
+    async def __anext__(self) -> Message:
+        return self._call.parse(self._request_class, await anext(self._messages))

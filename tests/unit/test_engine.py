@@ -1,0 +1,72 @@
+"""engine/engine.py: requests of a stream while there is no room."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from mlflow_grpc.engine.admission import Admission, Stage
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.requests import NoObserver, TextRequest
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.engine.thread_pool import ModelThreadPool
+from mlflow_grpc.errors import CallerGaveUp, TimeLimitExceeded
+from tests.support.models import FunctionModel, PlainCodec
+
+
+def engine(**more: Any) -> Engine:
+    admission = Admission(max_calls=2, max_bytes=100, concurrency=1, timeout_s=60)
+    admission.stage = Stage.OPEN
+    made = Engine(ModelThreadPool(1), admission, **{"timeout_s": 60, **more})
+    made.host(ServableModel(FunctionModel(str), PlainCodec()))
+    return made
+
+
+def request(text: str) -> TextRequest:
+    return TextRequest(text, None, NoObserver())
+
+
+def deadline(remaining_s: float | None) -> float | None:
+    return None if remaining_s is None else time.monotonic() + remaining_s
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "remaining_s", "error"), [(0.05, None, TimeLimitExceeded), (60, 0.05, CallerGaveUp)]
+)
+def test_waiting_for_room_has_the_time_limit_of_the_call(timeout_s, remaining_s, error):
+    """Of the server or of the caller; whoever waits behind gets the room that was meant for it."""
+
+    async def run() -> None:
+        made = engine(timeout_s=timeout_s)
+        made.admission.admit_request(1)
+        with pytest.raises(error):
+            await made.submit(request("late"), deadline(remaining_s))
+        behind = asyncio.ensure_future(made.submit(request("behind"), None))
+        await asyncio.sleep(0)
+        made.admission.release_request(1, answered=True)
+        assert await (await behind) == "behind"
+        await asyncio.sleep(0)
+        assert (made.admission.admitted_calls, made.admission.open_calls) == (0, 0)
+        made.threads.close()
+
+    asyncio.run(run())
+
+
+def test_a_turn_that_comes_as_its_stream_goes_is_given_back():
+    """Cancelled between being let in and going on."""
+
+    async def run() -> None:
+        made = engine()
+        made.admission.admit_request(1)
+        going = asyncio.ensure_future(made.submit(request("going"), None))
+        await asyncio.sleep(0)
+        made.admission.release_request(1, answered=True)
+        assert made.admission.admitted_calls == 1
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        assert (made.admission.admitted_calls, made.admission.open_calls) == (0, 0)
+        made.threads.close()
+
+    asyncio.run(run())
