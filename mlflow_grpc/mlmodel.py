@@ -1,6 +1,9 @@
-"""Bridges between MLflow models and MLModel packages, for use in notebooks and other services.
+"""Bridges between MLflow models and MLModel packages, for notebooks and other services.
 
-Rule of this module: it is a library for people; the server does not need it.
+Rule of this module: it is the public Python API of the server's distribution. The server itself does not need it.
+
+`MlflowModel` is the class of the models that `as_mlmodel` makes. A configuration of rest-model-service names it by its
+path, `mlflow_grpc.mlmodel.MlflowModel`. It is imported on first use, because it needs the package ml-base.
 """
 
 import importlib.metadata
@@ -15,7 +18,15 @@ from mlflow.types import Schema
 
 from mlflow_grpc.contract import mlflow_schema
 from mlflow_grpc.contract.types import AnyValue, Record
-from mlflow_grpc.hosting import mlmodel, mlmodel_as_pyfunc
+from mlflow_grpc.hosting.mlmodel import adapter, as_pyfunc
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MlflowModel":
+        from mlflow_grpc.hosting.mlmodel.from_pyfunc import MlflowModel
+
+        return MlflowModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def log_model(class_path: str, *, name: str = "model", **more: Any) -> ModelInfo:
@@ -59,17 +70,17 @@ def as_mlmodel(
         StartError: It has no signature of named columns.
 
     """
-    from mlflow_grpc.hosting.mlflow_as_mlmodel import MlflowModel
+    from mlflow_grpc.hosting.mlmodel.from_pyfunc import MlflowModel
 
     return MlflowModel(model_uri, qualified_name=qualified_name, version=version, model_config=model_config)
 
 
 def _arguments(class_path: str, more: dict[str, Any]) -> dict[str, Any]:
     configuration = more.pop("configuration", None)
-    about = mlmodel.load(class_path, configuration=configuration).about
+    about = adapter.load(class_path, configuration=configuration).about
     inputs, outputs = about.contract.inputs, about.contract.outputs
     made = {
-        "python_model": mlmodel_as_pyfunc.__file__,
+        "python_model": as_pyfunc.__file__,
         "model_config": {"class_path": class_path, "configuration": configuration},
         "signature": ModelSignature(inputs=_schema(inputs), outputs=_schema(outputs)),
         **more,

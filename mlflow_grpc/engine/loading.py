@@ -19,14 +19,14 @@ from mlflow_grpc.contract.types import Contract, has_tensors
 from mlflow_grpc.engine import trial
 from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import Codec, TextCodec
 from mlflow_grpc.settings import Batching, Payload, Settings, spelling
 
 if TYPE_CHECKING:
-    from mlflow_grpc.hosting.fetching import FetchedModel
-    from mlflow_grpc.hosting.pyfunc import PyfuncModel
+    from mlflow_grpc.hosting.pyfunc.fetching import FetchedModel
+    from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
     from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
 
 logger = get_logger(__name__)
@@ -39,13 +39,17 @@ def import_libraries(models: Iterable[ModelConfig]) -> None:
     serve` has it there too (uvicorn's `--app-dir`).
     """
     if uris := [model.uri for model in models if model.uri]:
-        from mlflow_grpc.hosting import fetching, mlflow_internals, pyfunc  # noqa: F401
+        from mlflow_grpc.hosting.pyfunc import (
+            fetching,
+            internals,
+            load,  # noqa: F401
+        )
         from mlflow_grpc.payload import plain, scoring  # noqa: F401
 
         logs.adopt()
-        logs.quiet(mlflow_internals.CHATTY_LOGGERS)
+        logs.quiet(internals.CHATTY_LOGGERS)
         if not sys.stderr.isatty():
-            mlflow_internals.disable_progress_bars()
+            internals.disable_progress_bars()
         if len(uris) > 1:
             fetching.import_clients(uris)
     if "" not in sys.path:
@@ -61,7 +65,7 @@ def fetch(model: ModelConfig) -> "FetchedModel | None":
     """
     if model.uri is None:
         return None
-    from mlflow_grpc.hosting import fetching
+    from mlflow_grpc.hosting.pyfunc import fetching
 
     with fetching.told_if_slow(model.uri, f"{spelling('load_timeout_s')} says for how long"):
         return fetching.fetch(model.uri)
@@ -75,7 +79,7 @@ def not_fetched(model: ModelConfig, late: str) -> str:
         late: Phrase for the time limit, such as `within 5 s`.
 
     """
-    from mlflow_grpc.hosting import fetching
+    from mlflow_grpc.hosting.pyfunc import fetching
 
     return f"it was not fetched {late}: no answer yet from {fetching.asked(model.uri or '')}"
 
@@ -84,7 +88,7 @@ def is_fetched(model: ModelConfig) -> bool:
     """Returns True if a model is on this machine already."""
     if model.uri is None:
         return True
-    from mlflow_grpc.hosting import fetching
+    from mlflow_grpc.hosting.pyfunc import fetching
 
     return fetching.is_local(model.uri)
 
@@ -140,10 +144,10 @@ def _try_typed_rpcs(loaded: ServableModel, config: ModelConfig, settings: Settin
 
 
 def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
-    from mlflow_grpc.hosting import mlmodel
+    from mlflow_grpc.hosting.mlmodel import adapter
     from mlflow_grpc.payload.records import RecordsCodec
 
-    model = mlmodel.load(
+    model = adapter.load(
         config.class_path or "",
         name=config.name,
         configuration=config.configuration,
@@ -158,11 +162,11 @@ def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
 
 
 def _load_mlflow(config: ModelConfig, settings: Settings, fetched: "FetchedModel | None") -> ServableModel:
-    from mlflow_grpc.hosting import pyfunc
+    from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 
     if fetched is None:
         raise ValueError(f"{config.source} is no MLflow model")
-    model = pyfunc.load(fetched, name=config.name, config=config.configuration, requirements=settings.requirements)
+    model = load_pyfunc(fetched, name=config.name, config=config.configuration, requirements=settings.requirements)
     context = contextvars.copy_context()
     # In a copy, so that trying the model changes nothing for the calls.
     return replace(context.copy().run(_prepare, model, config, settings), context=context)
@@ -213,7 +217,7 @@ def _hooked(
 ) -> ServableModel:
     """Wraps an MLflow model in its hooks; it is batched only if its owner says so."""
     from mlflow_grpc.engine.batching import row_runner
-    from mlflow_grpc.hosting.hooks import HookedModel
+    from mlflow_grpc.hosting.pyfunc.hooks import HookedModel
 
     hooked = HookedModel(model, preprocess=config.preprocess, postprocess=config.postprocess)
     mode = config.batching or settings.batching
@@ -242,16 +246,16 @@ def _samples(model: "PyfuncModel", decoder: "PlainDecoder") -> "list[PlainRows]"
 
 def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> ServableModel:
     """Wraps an MLflow model in its decorators, which get records."""
-    from mlflow_grpc.hosting import mlmodel
+    from mlflow_grpc.hosting.mlmodel import adapter
     from mlflow_grpc.payload.records import RecordsCodec
 
     try:
-        from mlflow_grpc.hosting.mlflow_as_mlmodel import MlflowModel
+        from mlflow_grpc.hosting.mlmodel.from_pyfunc import MlflowModel
     except ModuleNotFoundError as error:
         raise StartError("decorators need the package ml-base: pip install ml-base") from error
     inside = MlflowModel(loaded=model.loaded, qualified_name=model.name, version=model.version)
-    shown = mlmodel.decorate(inside, config.decorators)
-    around = mlmodel.MLModel(shown, mlmodel.NEWER, name=model.name)
+    shown = adapter.decorate(inside, config.decorators)
+    around = adapter.MLModel(shown, adapter.NEWER, name=model.name)
     if shown.version == inside.version:
         around.version = model.version
     # Schemas that the decorators do not change stay MLflow's, so that a decorator that does nothing changes no message.

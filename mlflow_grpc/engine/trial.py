@@ -19,7 +19,7 @@ from mlflow_grpc.engine.answer import answer, answer_chunks
 from mlflow_grpc.engine.requests import AnswerT, NoObserver, RecordRequest, Request, RowsRequest, TextRequest
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import ServingError
-from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import RecordCodec
 

@@ -17,7 +17,7 @@ from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.own_loggers import get_logger
 
 logger = get_logger(__name__)

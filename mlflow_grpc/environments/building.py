@@ -27,7 +27,7 @@ from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import EnvManager
 
 if TYPE_CHECKING:  # It imports MLflow.
-    from mlflow_grpc.hosting.carried_environment import CarriedEnvironment
+    from mlflow_grpc.hosting.pyfunc.carried_environment import CarriedEnvironment
 
 logger = get_logger(__name__)
 

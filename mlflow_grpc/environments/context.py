@@ -15,7 +15,7 @@ from mlflow_grpc.environments import interpreters, support
 from mlflow_grpc.environments.requirements_files import write_requirements
 from mlflow_grpc.environments.wheels import Wheel, pack_server_and_client
 from mlflow_grpc.errors import StartError, writing
-from mlflow_grpc.hosting import carried_environment
+from mlflow_grpc.hosting.pyfunc import carried_environment
 from mlflow_grpc.naming import name_from_uri, without_secrets
 
 ENTRIES = ("Dockerfile", "model", "wheels", "requirements")

@@ -18,7 +18,7 @@ from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import EnvManager, Settings, spelling
 
 if TYPE_CHECKING:  # It imports MLflow.
-    from mlflow_grpc.hosting.carried_environment import CarriedEnvironment
+    from mlflow_grpc.hosting.pyfunc.carried_environment import CarriedEnvironment
 
 logger = get_logger(__name__)
 
@@ -88,7 +88,7 @@ def start(directory: Path, flags: Sequence[str]) -> NoReturn:
 
 def _read(uri: str) -> "tuple[CarriedEnvironment, Path]":
     # Imported late, and not in the main thread: MLflow takes seconds, in which a signal is to be seen.
-    from mlflow_grpc.hosting import carried_environment, fetching
+    from mlflow_grpc.hosting.pyfunc import carried_environment, fetching
 
     logs.adopt()
     with fetching.told_if_slow(uri):

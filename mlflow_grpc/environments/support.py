@@ -13,7 +13,7 @@ from mlflow_grpc.distribution import SERVER
 from mlflow_grpc.errors import StartError
 
 if TYPE_CHECKING:  # It imports MLflow.
-    from mlflow_grpc.hosting.carried_environment import CarriedEnvironment
+    from mlflow_grpc.hosting.pyfunc.carried_environment import CarriedEnvironment
 
 _MLFLOW = frozenset({"mlflow", "mlflow-skinny"})
 """The distributions of MLflow whose versions go together."""

@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow.models import Model
 from mlflow.types import Schema
 
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload import csv_tables
 from mlflow_grpc.payload import json_terms as terms
 

@@ -15,7 +15,7 @@ import pydantic
 from mlflow.types.agent import ChatAgentMessage, ChatContext
 from mlflow.types.llm import ChatMessage, ChatParams
 
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload import json_terms as terms
 
 _WORDS: dict[Any, str] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow.types import ColSpec, DataType, Schema
 
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 
 
 def read(text: str, schema: Schema | None, *, dates: bool) -> Any:

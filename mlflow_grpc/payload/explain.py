@@ -23,8 +23,8 @@ from mlflow.types import ParamSpec, Schema
 from mlflow.types.schema import Object, Property
 
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, Status
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting.pyfunc import status_of_error_code
+from mlflow_grpc.hosting.pyfunc import internals
+from mlflow_grpc.hosting.pyfunc.model_errors import status_of_error_code
 from mlflow_grpc.payload import chat_faults, csv_tables, faults, hint_faults, seen, tensor_faults
 from mlflow_grpc.payload import json_terms as terms
 from mlflow_grpc.payload.advice import Advice, names_of

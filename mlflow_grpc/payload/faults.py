@@ -13,7 +13,7 @@ from typing import Any
 from mlflow.types import ParamSpec
 from mlflow.types.schema import Array, Map, Object
 
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload import json_terms as terms
 
 Takes = Callable[[Any], bool]

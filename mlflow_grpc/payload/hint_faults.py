@@ -13,7 +13,7 @@ import pydantic
 from mlflow.types import DataType
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload import json_terms as terms
 from mlflow_grpc.payload.faults import Fault
 

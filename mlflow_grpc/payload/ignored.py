@@ -12,8 +12,7 @@ import pandas as pd
 from mlflow.models import Model
 
 from mlflow_grpc.choices import UnknownColumns
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting import type_hints
+from mlflow_grpc.hosting.pyfunc import internals, type_hints
 from mlflow_grpc.payload.unknown import PARAMS, Unknown
 
 

@@ -14,8 +14,7 @@ from mlflow.models import Model
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Map, Object
 
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting import type_hints
+from mlflow_grpc.hosting.pyfunc import internals, type_hints
 from mlflow_grpc.payload.codec import ModelInput
 
 Read = Callable[[Any], Any]

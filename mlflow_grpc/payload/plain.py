@@ -24,7 +24,7 @@ import pandas as pd
 from mlflow.models import Model
 from mlflow.types import ColSpec, DataType, TensorSpec
 
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload import bulk, cells, heads, samples
 
 Table = pd.DataFrame | npt.NDArray[Any]

@@ -16,7 +16,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object
 
 from mlflow_grpc.errors import UnwritableAnswer
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload.frames import Frames
 from mlflow_grpc.payload.typed_values import MOST_DEPTH, is_nothing, key_text
 

@@ -14,8 +14,7 @@ from mlflow.models import Model
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting import type_hints
+from mlflow_grpc.hosting.pyfunc import internals, type_hints
 from mlflow_grpc.payload import faults
 from mlflow_grpc.payload.explain import Explainer, Source
 from mlflow_grpc.payload.native_values import NativeValues

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
-from mlflow_grpc.hosting.records import RecordRefused, RecordSchema
+from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
 from mlflow_grpc.payload.codec import ModelInput, Records
 from mlflow_grpc.payload.unknown import Unknown
 

@@ -21,9 +21,8 @@ from mlflow.types import DataType
 
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting import type_hints
 from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.hosting.pyfunc import internals, type_hints
 from mlflow_grpc.payload import clues, csv_tables
 from mlflow_grpc.payload.codec import ABSENT, ModelInput, Records
 from mlflow_grpc.payload.explain import Explainer

@@ -19,7 +19,8 @@ import trustme
 from mlflow_grpc_client import AsyncClient, Client, options
 
 from mlflow_grpc import logs
-from mlflow_grpc.hosting import fetching, pyfunc
+from mlflow_grpc.hosting.pyfunc import fetching
+from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.scoring import ScoringCodec
 from mlflow_grpc.settings import Settings
 from tests.support.servers import ROOT, InProcess, serving
@@ -212,7 +213,7 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iris]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's and MLflow's, about each other.
         runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](path)
-    model = pyfunc.load(fetching.fetch(str(path)), name="iris")
+    model = load_pyfunc(fetching.fetch(str(path)), name="iris")
     with serving(model, ScoringCodec(model.metadata, model.loader_module)) as server:
         yield Iris(model, server.address, path)
 

@@ -20,7 +20,8 @@ from mlflow.utils.proto_json_utils import dump_input_data
 from mlflow_grpc_client import Client, InvalidInput
 from mlflow_grpc_client.payloads import from_json, is_bare, to_json
 
-from mlflow_grpc.hosting import fetching, pyfunc
+from mlflow_grpc.hosting.pyfunc import fetching
+from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.scoring import ScoringCodec
 from tests.support import zoo
 from tests.support.servers import serving
@@ -291,7 +292,7 @@ def model(tmp_path_factory):
         def get(name):
             if name not in made:
                 zoo.save(name, folder / name)
-                loaded = pyfunc.load(fetching.fetch(str(folder / name)), name=name)
+                loaded = load_pyfunc(fetching.fetch(str(folder / name)), name=name)
                 server = stack.enter_context(serving(loaded, ScoringCodec(loaded.metadata, loaded.loader_module)))
                 made[name] = loaded, stack.enter_context(Client(server.address))
             return made[name]

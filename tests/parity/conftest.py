@@ -9,7 +9,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.scoring_server import invocations
 
-from mlflow_grpc.hosting import fetching, mlflow_internals, pyfunc
+from mlflow_grpc.hosting.pyfunc import fetching, internals
+from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
+from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
 from mlflow_grpc.payload.scoring import ScoringCodec
 from tests.support import zoo
 from tests.support.servers import Caller, serving
@@ -31,15 +33,15 @@ def zoo_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Oracle, Caller, pyfunc.PyfuncModel]]]:
+def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Oracle, Caller, PyfuncModel]]]:
     """MLflow's answer and our server for a model; each is loaded once and apart from the other."""
     with ExitStack() as stack:
-        made: dict[str, tuple[Oracle, Caller, pyfunc.PyfuncModel]] = {}
+        made: dict[str, tuple[Oracle, Caller, PyfuncModel]] = {}
 
-        def make(name: str) -> tuple[Oracle, Caller, pyfunc.PyfuncModel]:
+        def make(name: str) -> tuple[Oracle, Caller, PyfuncModel]:
             if name not in made:
                 path = zoo_path(name)
-                model = pyfunc.load(fetching.fetch(str(path)), name=name)
+                model = load_pyfunc(fetching.fetch(str(path)), name=name)
                 codec = ScoringCodec(model.metadata, model.loader_module, model.item_hint)
                 server = stack.enter_context(serving(model, codec))
                 made[name] = (oracle_of(path), stack.enter_context(Caller(server.address)), model)
@@ -51,7 +53,7 @@ def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Orac
 def oracle_of(path: Path) -> Oracle:
     """The core of MLflow's server, in process: what `invocations` returns, and what becomes of what it raises."""
     model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
-    mlflow_internals.enter_serving_environment()
+    internals.enter_serving_environment()
     schema = model.metadata.get_input_schema()
 
     def ask(text: str, content_type: str) -> tuple[int, str]:

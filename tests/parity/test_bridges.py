@@ -18,6 +18,7 @@ from mlflow_grpc import mlmodel as bridges
 from mlflow_grpc.config import Decorator, ModelConfig
 from mlflow_grpc.engine.loading import load
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting import import_path
 from mlflow_grpc.settings import Settings
 from tests.support import zoo
 from tests.support.servers import ROOT, post, start_mlflow_server
@@ -160,3 +161,9 @@ def test_what_cannot_be_shown_as_records(zoo_path, name):
     with pytest.raises(StartError, match="only an MLflow model whose signature names its columns"):
         load(of_uri(zoo_path(name), decorators=(around,)), Settings(model_uri="m"))
     assert name in zoo.NAMES
+
+
+def test_the_class_of_bridged_models_has_a_public_path(folder):
+    """Configurations name it by its path, whatever module it is in."""
+    made = bridges.as_mlmodel(str(folder / "iris"), qualified_name="iris")
+    assert import_path.find("mlflow_grpc.mlmodel.MlflowModel") is type(made)

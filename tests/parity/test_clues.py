@@ -15,7 +15,8 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow_grpc_client import Client, ModelError
 from sklearn.linear_model import LogisticRegression
 
-from mlflow_grpc.hosting import fetching, pyfunc
+from mlflow_grpc.hosting.pyfunc import fetching
+from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.scoring import ScoringCodec
 from tests.parity.conftest import oracle_of
 from tests.support import zoo
@@ -35,7 +36,7 @@ def flowers(tmp_path_factory):
     mlflow.sklearn.save_model(
         LogisticRegression().fit(table, classes), path, signature=infer_signature(table, classes), pip_requirements=[]
     )
-    model = pyfunc.load(fetching.fetch(str(path)), name="flowers")
+    model = load_pyfunc(fetching.fetch(str(path)), name="flowers")
     codec = ScoringCodec(model.metadata, model.loader_module)
     with (
         serving(model, codec) as server,
@@ -142,7 +143,7 @@ def dated(tmp_path_factory):
     mlflow.pyfunc.save_model(
         path, python_model=zoo.Echo(), signature=ModelSignature(Schema(specs)), pip_requirements=["mlflow"]
     )
-    model = pyfunc.load(fetching.fetch(str(path)), name="dated")
+    model = load_pyfunc(fetching.fetch(str(path)), name="dated")
     parsing = ScoringCodec(model.metadata, model.loader_module, csv_dates=True)
     with (
         serving(model, ScoringCodec(model.metadata, model.loader_module)) as server,

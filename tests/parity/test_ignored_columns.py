@@ -10,7 +10,8 @@ from mlflow_grpc_client import wire
 
 from mlflow_grpc import protos
 from mlflow_grpc.choices import UnknownColumns
-from mlflow_grpc.hosting import fetching, pyfunc
+from mlflow_grpc.hosting.pyfunc import fetching
+from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.scoring import ScoringCodec
 from mlflow_grpc.services import ignored
 from tests.support.servers import Caller, serving
@@ -184,7 +185,7 @@ def test_fields_within_messages(pair):
 @pytest.fixture(scope="module")
 def strict(zoo_path):
     """A server that refuses what it does not know."""
-    model = pyfunc.load(fetching.fetch(str(zoo_path("params"))), name="params")
+    model = load_pyfunc(fetching.fetch(str(zoo_path("params"))), name="params")
     codec = ScoringCodec(model.metadata, model.loader_module, unknown_columns=UnknownColumns.REFUSE)
     with serving(model, codec) as server, Caller(server.address) as call:
         yield call

@@ -9,7 +9,9 @@ from google.rpc import error_details_pb2, status_pb2
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS
 from mlflow.protos.databricks_pb2 import ErrorCode
 
-from mlflow_grpc.hosting import fetching, pyfunc
+from mlflow_grpc.hosting.pyfunc import fetching
+from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
+from mlflow_grpc.hosting.pyfunc.model_errors import status_of_error_code
 from mlflow_grpc.payload.scoring import ScoringCodec
 from tests.parity.conftest import oracle_of
 from tests.support import misbehaving
@@ -25,7 +27,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def call(model):
-    loaded = pyfunc.load(fetching.fetch(str(model)), name="misbehaving")
+    loaded = load_pyfunc(fetching.fetch(str(model)), name="misbehaving")
     with serving(loaded, ScoringCodec(loaded.metadata, loaded.loader_module)) as server, Caller(server.address) as call:
         yield call
 
@@ -111,6 +113,6 @@ def test_an_mlflow_exception_has_the_natural_status_of_its_code(call, name):
 def test_every_error_code_of_mlflow_has_a_status():
     """No error code of MLflow ends as UNKNOWN, and those that MLflow blames on the request are no INTERNAL."""
     for name in ErrorCode.keys():  # noqa: SIM118 - a protobuf enum is no dict
-        status = pyfunc.status_of_error_code(name)
+        status = status_of_error_code(name)
         assert grpc.StatusCode[status.value] is not grpc.StatusCode.OK
         assert (400 <= ERROR_CODE_TO_HTTP_STATUS.get(name, 500) < 500) <= (status.value != "INTERNAL")

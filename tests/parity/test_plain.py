@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload import bulk, heads
 from mlflow_grpc.payload.plain import MatrixDecoder, decoder_for
 from tests.support.payloads import SCALARS, TEXTS, payloads

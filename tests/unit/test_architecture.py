@@ -1,6 +1,7 @@
 """The rules of the house that a test can hold: who may import what, and who reads the environment."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,30 @@ def test_imports_point_down(path):
             assert LAYERS.index(there) <= LAYERS.index(here), name
 
 
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Modules have no circles, in subfolders either; imports inside of functions count."""
+    names = {module_name(path) for path in MODULES}
+    graph = {
+        module_name(path): {
+            imported if imported in names else imported.rpartition(".")[0]
+            for imported in imports(path)
+            if {imported, imported.rpartition(".")[0]} & (names - {module_name(path)})
+        }
+        for path in MODULES
+    }
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_mlflow_models_are_hosted_without_the_mlmodel_interface():
+    """Who only cares for MLflow never opens hosting/mlmodel; the bridges are in there."""
+    for path in (PACKAGE / "hosting" / "pyfunc").glob("*.py"):
+        assert not [name for name in imports(path) if name.startswith("mlflow_grpc.hosting.mlmodel")], path
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_libraries_stay_in_their_rooms(path):
     """grpc is known in services and lifecycle only, MLflow in hosting, payload and the bridges only, its private
@@ -92,7 +117,7 @@ def test_libraries_stay_in_their_rooms(path):
         "lifecycle",
     )
     assert "mlflow" not in used or room(path) in ("hosting", "payload", "mlmodel")
-    if path.name != "mlflow_internals.py":
+    if path != PACKAGE / "hosting" / "pyfunc" / "internals.py":
         private = [name for name in imports(path) if name.startswith("mlflow.") and "._" in name]
         assert not private
 

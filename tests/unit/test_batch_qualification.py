@@ -1,4 +1,4 @@
-"""engine/batching/qualification.py and hosting/arrays.py: how models are tried at load, and which ones the event loop runs itself."""
+"""engine/batching/qualification.py and hosting/pyfunc/sklearn_arrays.py: how models are tried at load, and which ones the event loop runs itself."""
 
 import itertools
 import time

@@ -10,7 +10,7 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.utils.virtualenv import _get_python_env
 
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import carried_environment
+from mlflow_grpc.hosting.pyfunc import carried_environment
 
 
 class Nothing(PythonModel):

@@ -22,7 +22,7 @@ from mlflow_grpc.environments.building import Recipe
 from mlflow_grpc.environments.commands import CommandFailed, Commands, Ended
 from mlflow_grpc.environments.wheels import Wheel
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting.carried_environment import CarriedEnvironment
+from mlflow_grpc.hosting.pyfunc.carried_environment import CarriedEnvironment
 from mlflow_grpc.settings import EnvManager, Settings
 from tests.support.processes import wait_until_gone
 from tests.support.servers import ROOT

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Base64Bytes, BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
 
-from mlflow_grpc.hosting.json_values import InDetail, Place, encoded, in_full
+from mlflow_grpc.hosting.mlmodel.json_values import InDetail, Place, encoded, in_full
 
 
 class Hex(BaseModel):

@@ -17,8 +17,8 @@ from mlflow.pyfunc.utils import data_validation
 from mlflow.types import type_hints
 from mlflow.utils import proto_json_utils, requirements_utils, virtualenv
 
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting import type_hints as type_hints_of_models
+from mlflow_grpc.hosting.pyfunc import internals
+from mlflow_grpc.hosting.pyfunc.type_hints import item_hint
 from tests.support.versions import mlflow_is_before
 
 PARAMETERS = {
@@ -44,7 +44,7 @@ if not mlflow_is_before("3.10"):
 def test_parameters(function):
     """MLflow's functions still take what they are given."""
     assert list(inspect.signature(function).parameters) == PARAMETERS[function], (
-        f"{function.__module__}.{function.__qualname__} has changed: look at mlflow_grpc/hosting/mlflow_internals.py "
+        f"{function.__module__}.{function.__qualname__} has changed: look at mlflow_grpc/hosting/pyfunc/internals.py "
         "and at how mlflow.pyfunc.scoring_server.invocations uses it now"
     )
 
@@ -122,7 +122,7 @@ def test_the_type_hint_of_a_model(tmp_path):
     for model, hint in ((Hinted(), int), (Plain(), None)):
         path = tmp_path / type(model).__name__
         mlflow.pyfunc.save_model(path, python_model=model, pip_requirements=["mlflow"])
-        assert type_hints_of_models.item_hint(mlflow.pyfunc.load_model(str(path))) == hint
+        assert item_hint(mlflow.pyfunc.load_model(str(path))) == hint
 
 
 def test_chatty_loggers_exist():

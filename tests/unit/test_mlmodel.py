@@ -9,7 +9,7 @@ from ml_base import MLModel as Interface
 
 from mlflow_grpc.config import Decorator
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, UnsupportedContentType, UnwritableAnswer
-from mlflow_grpc.hosting import mlmodel
+from mlflow_grpc.hosting.mlmodel import adapter
 from mlflow_grpc.payload.records import RecordsCodec
 
 NEWER = "tests.support.newer_models."
@@ -19,7 +19,7 @@ class Served:
     """A model and its codec, called with text."""
 
     def __init__(self, path, **more):
-        self.model = mlmodel.load(path, **more)
+        self.model = adapter.load(path, **more)
         self.codec = RecordsCodec(self.model.schema)
 
     def text(self, text, content_type=None):
@@ -238,7 +238,7 @@ def test_an_output_without_a_form_in_json():
 def test_classes_that_cannot_be_hosted(path, words):
     """One line that says which and why."""
     with pytest.raises(StartError) as caught:
-        mlmodel.load(path)
+        adapter.load(path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -247,7 +247,7 @@ def test_arguments_that_the_class_does_not_take():
     """The configuration is its keyword arguments."""
     assert Served(f"{NEWER}Echo", configuration={"suffix": "!"})(RECORD)["name"] == "a!"
     with pytest.raises(StartError, match=r"its constructor raised TypeError: .*depth"):
-        mlmodel.load(f"{NEWER}Echo", configuration={"depth": 3})
+        adapter.load(f"{NEWER}Echo", configuration={"depth": 3})
 
 
 def test_decorators_are_stacked_in_order():
@@ -270,10 +270,10 @@ def test_decorators_are_stacked_in_order():
 def test_decorators_that_are_none(path, words):
     """They are looked at as models are."""
     with pytest.raises(StartError, match=words):
-        mlmodel.load(f"{NEWER}Echo", decorators=(Decorator(class_path=path),))
+        adapter.load(f"{NEWER}Echo", decorators=(Decorator(class_path=path),))
 
 
 def test_decorators_are_for_the_newer_interface():
     """A decorator says itself that it does not take a model of the older one."""
     with pytest.raises(StartError, match="cannot be put around Iris: ValueError"):
-        mlmodel.load("older_models.Iris", decorators=(Decorator(class_path=f"{NEWER}Gate"),))
+        adapter.load("older_models.Iris", decorators=(Decorator(class_path=f"{NEWER}Gate"),))

@@ -10,7 +10,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import fetching
+from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.naming import name_from_uri
 from mlflow_grpc.settings import Settings
 

@@ -9,7 +9,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.contract import json_schema
 from mlflow_grpc.engine import loading
 from mlflow_grpc.errors import ModelFailed, StartError, UnwritableAnswer
-from mlflow_grpc.hosting import mlmodel
+from mlflow_grpc.hosting.mlmodel import adapter
 from mlflow_grpc.payload.records import RecordsCodec
 from mlflow_grpc.settings import Settings
 from tests.support.serialized_models import Number, RoundedSchema
@@ -19,13 +19,13 @@ HERE = "tests.support.serialized_models."
 
 def test_an_example_that_a_validator_raises_at_is_none():
     """The server makes it up, so that the model is loaded all the same."""
-    assert mlmodel.load(f"{HERE}Raises").about.example == ""
-    assert json.loads(mlmodel.load(f"{HERE}Alias").about.example) == {"instances": 1.0}
+    assert adapter.load(f"{HERE}Raises").about.example == ""
+    assert json.loads(adapter.load(f"{HERE}Alias").about.example) == {"instances": 1.0}
 
 
 def test_a_validator_that_raises_fails_the_model():
     """The caller is told the type of the exception, as of any that the model raises."""
-    schema = mlmodel.load(f"{HERE}Raises").schema
+    schema = adapter.load(f"{HERE}Raises").schema
     with pytest.raises(ModelFailed) as caught:
         schema.parse({"code": "b"})
     assert caught.value.error_class == "KeyError"
@@ -36,8 +36,8 @@ def test_a_validator_that_raises_fails_the_model():
 def test_a_property_that_raises_is_a_reason_not_to_start():
     """Also one that a model need not have."""
     with pytest.raises(StartError, match="DeterministicRaises: its deterministic raised RuntimeError: not known"):
-        mlmodel.load(f"{HERE}DeterministicRaises")
-    assert mlmodel.load(f"{HERE}RootScalar").about.deterministic is None
+        adapter.load(f"{HERE}DeterministicRaises")
+    assert adapter.load(f"{HERE}RootScalar").about.deterministic is None
 
 
 def test_whatever_loading_raises_is_a_reason_not_to_start(monkeypatch, caplog):
@@ -46,7 +46,7 @@ def test_whatever_loading_raises_is_a_reason_not_to_start(monkeypatch, caplog):
     def load(*args, **more):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(mlmodel, "load", load)
+    monkeypatch.setattr(adapter, "load", load)
     config = ModelConfig(class_path=f"{HERE}RootScalar", endpoint=True)
     with pytest.raises(StartError, match="it cannot be loaded: ZeroDivisionError: by zero"):
         loading.load(config, Settings(model_uri="m"))
@@ -63,7 +63,7 @@ def test_whatever_loading_raises_is_a_reason_not_to_start(monkeypatch, caplog):
 )
 def test_an_alias_that_is_called_as_a_format_is(name, record):
     """It is a field, whichever way pydantic finds it: the oracle is the class itself."""
-    schema = mlmodel.load(f"{HERE}{name}").schema
+    schema = adapter.load(f"{HERE}{name}").schema
     request = RecordsCodec(schema).decode(json.dumps(record), None)
     assert request.bare_answer
     assert request.data == [schema.parse(record)]
@@ -76,7 +76,7 @@ def test_defaults_that_json_has_no_word_for():
     def refuse(word):
         raise ValueError(word)
 
-    about = mlmodel.load(f"{HERE}Defaults").about
+    about = adapter.load(f"{HERE}Defaults").about
     properties = json.loads(about.input.json_schema, parse_constant=refuse)["properties"]
     assert "default" not in properties["ratio"]
     assert properties["default"]["default"] == 1
@@ -89,16 +89,16 @@ def test_defaults_that_json_has_no_word_for():
 def test_a_class_within_a_class():
     """The line says what is there and what is not."""
     with pytest.raises(StartError, match=rf"{HERE}Outer is a class; only a class at the top of a module can be named"):
-        mlmodel.load(f"{HERE}Outer.Inner")
+        adapter.load(f"{HERE}Outer.Inner")
     with pytest.raises(StartError, match=r"no module 'tests.support.nowhere', though 'tests.support' is"):
-        mlmodel.load("tests.support.nowhere.Model")
+        adapter.load("tests.support.nowhere.Model")
     with pytest.raises(StartError, match="there is no module 'nowhere'; install the package"):
-        mlmodel.load("nowhere.at_all.Model")
+        adapter.load("nowhere.at_all.Model")
 
 
 def test_an_answer_that_its_own_serialiser_raises_at():
     """It is the model's fault, in messages as in JSON."""
-    codec = RecordsCodec(mlmodel.load(f"{HERE}Rounded").schema)
+    codec = RecordsCodec(adapter.load(f"{HERE}Rounded").schema)
     broken = RoundedSchema.model_construct(value="text", text=1.0)
     request = codec.decode('{"value": 1.0}', None)
     with pytest.raises(UnwritableAnswer):

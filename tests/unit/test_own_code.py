@@ -15,7 +15,8 @@ import pytest
 from mlflow.models import infer_signature
 
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import fetching, own_code, pyfunc
+from mlflow_grpc.hosting.pyfunc import fetching, model_code
+from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 
 FRAME = pd.DataFrame({"x": [1.0]})
 SIGNATURE = infer_signature(FRAME, ["text"])
@@ -61,7 +62,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Makes a model from code; what its loading does to the process is undone."""
-    path, modules, brought = list(sys.path), set(sys.modules), dict(own_code._brought)
+    path, modules, brought = list(sys.path), set(sys.modules), dict(model_code._brought)
 
     def make(name: str, code: str, **more: Any) -> Path:
         # As it is in a process that has just begun.
@@ -83,8 +84,8 @@ def log(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
     yield make
     restore()
-    own_code._brought.clear()
-    own_code._brought.update(brought)
+    model_code._brought.clear()
+    model_code._brought.update(brought)
 
 
 def helper(folder: Path, name: str, says: str) -> str:
@@ -114,11 +115,11 @@ class Turn:
 
 
 def with_pyfunc(path: Path, who: str) -> Any:
-    return pyfunc.load(fetching.fetch(str(path)), config={"who": who})
+    return load_pyfunc(fetching.fetch(str(path)), config={"who": who})
 
 
 def as_mlmodel(path: Path, who: str) -> Any:
-    from mlflow_grpc.hosting.mlflow_as_mlmodel import MlflowModel
+    from mlflow_grpc.hosting.mlmodel.from_pyfunc import MlflowModel
 
     loaded = MlflowModel(str(path), model_config={"who": who})._model
     return SimpleNamespace(predict=lambda data, params: loaded.predict(data, params))
@@ -144,7 +145,7 @@ def test_models_from_code_are_loaded_one_after_the_other(told, log, monkeypatch,
             other_came.set()
 
     told.model_is_set = model_is_set
-    monkeypatch.setattr(own_code, "_one_at_a_time", Turn(asked))
+    monkeypatch.setattr(model_code, "_one_at_a_time", Turn(asked))
     with ThreadPoolExecutor() as threads:
         one = threads.submit(load, first, "the first")
         assert set_by_first.wait(30)
@@ -169,9 +170,9 @@ def test_other_code_of_the_same_name_is_refused(log, tmp_path):
     code = ASKS_ITS_HELPER.format(helper="brought_along")
     first = log("first", code, code_paths=[helper(tmp_path / "a", "brought_along", "one")])
     second = log("second", code, code_paths=[helper(tmp_path / "b", "brought_along", "two")])
-    assert answer(pyfunc.load(fetching.fetch(str(first)))) == ["one"]
+    assert answer(load_pyfunc(fetching.fetch(str(first)))) == ["one"]
     with pytest.raises(StartError, match=f"'brought_along', and so does the model at {first}") as refused:
-        pyfunc.load(fetching.fetch(str(second)))
+        load_pyfunc(fetching.fetch(str(second)))
     assert "StartError" not in str(refused.value)
 
 
@@ -185,9 +186,9 @@ def test_a_model_that_is_not_loaded_keeps_no_name(log, tmp_path):
     broken = log("broken", code, code_paths=[helper(tmp_path / "c", "brought_in_vain", "two"), library])
     (broken / "broken_code.py").write_text(f"{code}\nraise RuntimeError('no good')\n")
     with pytest.raises(StartError, match="no good"):
-        pyfunc.load(fetching.fetch(str(broken)))
+        load_pyfunc(fetching.fetch(str(broken)))
     assert sys.modules["colorsys"] is colorsys
-    assert answer(pyfunc.load(fetching.fetch(str(older)))) == ["one"]
+    assert answer(load_pyfunc(fetching.fetch(str(older)))) == ["one"]
 
 
 def test_the_same_code_of_the_same_name_is_shared(log, tmp_path):
@@ -200,7 +201,7 @@ def test_the_same_code_of_the_same_name_is_shared(log, tmp_path):
     compiled.mkdir(exist_ok=True)
     (compiled / "other.cpython-311.pyc").write_bytes(b"other")
     assert (
-        answer(pyfunc.load(fetching.fetch(str(first)))) == answer(pyfunc.load(fetching.fetch(str(second)))) == ["both"]
+        answer(load_pyfunc(fetching.fetch(str(first)))) == answer(load_pyfunc(fetching.fetch(str(second)))) == ["both"]
     )
 
 

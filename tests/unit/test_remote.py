@@ -13,8 +13,9 @@ from packaging.utils import canonicalize_name
 
 from mlflow_grpc.distribution import install_source, installed_extras
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import carried_environment, fetching, pyfunc
-from mlflow_grpc.hosting.remote import missing_library
+from mlflow_grpc.hosting.pyfunc import carried_environment, fetching
+from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
+from mlflow_grpc.hosting.pyfunc.remote import missing_library
 from scripts.requirements_of_extra import requirements
 from tests.support.servers import ROOT
 
@@ -116,7 +117,7 @@ def test_a_model_in_s3_is_served(bucket, tmp_path):
     for path in saved.rglob("*"):
         if path.is_file():
             bucket.upload_file(str(path), "models", f"echo/{path.relative_to(saved)}")
-    model = pyfunc.load(fetching.fetch("s3://models/echo"))
+    model = load_pyfunc(fetching.fetch("s3://models/echo"))
     assert model.name == "echo"
     assert model.predict([1, 2], None) == [1, 2]
     carried = carried_environment.read("s3://models/echo")

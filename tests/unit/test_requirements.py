@@ -4,8 +4,8 @@ import pytest
 
 from mlflow_grpc.distribution import install_source
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import requirements
-from mlflow_grpc.hosting.requirements_files import lines_of, requirements_of
+from mlflow_grpc.hosting.pyfunc import requirements
+from mlflow_grpc.hosting.pyfunc.requirements_files import lines_of, requirements_of
 
 FAULTS = {
     "-r nothere.txt\nnumpy\n": r"requirements.txt, line 1, names .*/nothere.txt: No such file or directory",

@@ -1,4 +1,4 @@
-"""hosting/rounding.py: rows together are what they are alone, also where the last digit of a sum decides."""
+"""hosting/pyfunc/row_exactness.py: rows together are what they are alone, also where the last digit of a sum decides."""
 
 from typing import Any
 
@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading
-from mlflow_grpc.hosting import rounding
-from mlflow_grpc.hosting.rounding import Exactness
+from mlflow_grpc.hosting.pyfunc import row_exactness
+from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
 from mlflow_grpc.payload.plain import PlainRows
 from mlflow_grpc.settings import Settings
 
@@ -128,7 +128,7 @@ def exactness(estimator, rows=COARSE):
             return estimator
 
     model: Any = Model()
-    return rounding.examine(model, rows.copy())  # There are pipelines that change what they are given.
+    return row_exactness.examine(model, rows.copy())  # There are pipelines that change what they are given.
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def are_as_alone(function):
 
 def scores_of(estimator, rows):
     """The labels by scores, as if those for rows together were not the same as alone."""
-    return rounding.Scores(estimator, "decision_function", rows)
+    return row_exactness.Scores(estimator, "decision_function", rows)
 
 
 def test_ties_are_in_doubt():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from mlflow_grpc.engine.batching.row_runner import RowModel, RowRunner
-from mlflow_grpc.hosting.rounding import Exactness
+from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
 from mlflow_grpc.payload.plain import PlainRows
 from mlflow_grpc.settings import Batching
 

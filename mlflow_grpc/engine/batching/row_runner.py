@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from mlflow_grpc.hosting.rounding import Exactness
+from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec
 from mlflow_grpc.payload.plain import PlainDecoder, PlainRows, Table
 

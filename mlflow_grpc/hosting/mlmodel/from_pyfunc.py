@@ -39,9 +39,8 @@ from pydantic import (
 from mlflow_grpc.contract import mlflow_schema, types
 from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting import own_code
-from mlflow_grpc.hosting.predicted_rows import each_row, only_row
+from mlflow_grpc.hosting.mlmodel.predicted_rows import each_row, only_row
+from mlflow_grpc.hosting.pyfunc import internals, model_code
 
 
 def _to_the_nanosecond(value: Any, handler: ValidatorFunctionWrapHandler) -> datetime:
@@ -153,7 +152,7 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
             StartError: It has no signature of named columns, or brings code of a name that is taken.
 
         """
-        self._model = loaded or own_code.load_model(model_uri, config=model_config)
+        self._model = loaded or model_code.load_model(model_uri, config=model_config)
         self._qualified_name = qualified_name
         self._version = version or str(self._model.metadata.run_id or "0")
         signature = self._model.metadata.signature

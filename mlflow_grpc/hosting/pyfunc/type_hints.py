@@ -18,8 +18,8 @@ from mlflow.pyfunc import PyFuncModel
 from pydantic.fields import FieldInfo
 
 from mlflow_grpc.contract.types import AnyValue, Contract, Field, ListOf, MapOf, Record, Type
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting import records
+from mlflow_grpc.hosting.aliases import aliases
+from mlflow_grpc.hosting.pyfunc import internals
 
 Read = Callable[[Any], Any]
 
@@ -205,7 +205,7 @@ def keys(hint: Any) -> dict[str, Any]:
     return {
         key: info.annotation
         for name, info in hint.model_fields.items()
-        for key in (name, *records.aliases(info.validation_alias))
+        for key in (name, *aliases(info.validation_alias))
     }
 
 

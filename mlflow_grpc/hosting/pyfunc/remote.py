@@ -6,7 +6,7 @@ MLflow imports them when a URI wants them, and installs none of them itself.
 import re
 
 from mlflow_grpc.distribution import install_source
-from mlflow_grpc.hosting.classes import chain, text_of
+from mlflow_grpc.hosting.error_text import chain, text_of
 
 _EXTRA_BY_PACKAGE = {"boto3": "s3", "botocore": "s3", "google": "gs", "azure": "azure"}
 """By the top-level package that MLflow's artifact repositories for s3, gs, abfss and wasbs import."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.pyfunc import FLAVOR_NAME, PyFuncModel
 
-from mlflow_grpc.hosting.arrays import parts_of
+from mlflow_grpc.hosting.pyfunc.sklearn_arrays import parts_of
 
 Function = Callable[[Any], Any]
 Numbers = list[npt.NDArray[Any]]

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from mlflow_grpc.contract import json_schema
 from mlflow_grpc.contract.types import ANY_CHUNK, Contract, ListOf, MapOf, Record, Scalar, Type
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 
 _CHUNKS: dict[type, Any] = {
     mlflow.pyfunc.ChatModel: ChatCompletionChunk,

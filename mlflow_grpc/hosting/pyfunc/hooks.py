@@ -16,11 +16,12 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Array, Object
 
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed
-from mlflow_grpc.hosting import classes
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting import import_path
 from mlflow_grpc.hosting.model import About, InputRefused
-from mlflow_grpc.hosting.pyfunc import PyfuncModel, failure_of
-from mlflow_grpc.hosting.rounding import Exactness
+from mlflow_grpc.hosting.pyfunc import internals
+from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
+from mlflow_grpc.hosting.pyfunc.model_errors import failure_of
+from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
 
 Hook = Callable[[Any], Any]
 
@@ -164,7 +165,7 @@ def _hook(name: str, path: str | None) -> Hook:
     """A function that calls the hook and says which one failed; what is given comes back if there is none."""
     if path is None:
         return lambda value: value
-    function = classes.find_function(path)
+    function = import_path.find_function(path)
 
     def call(value: Any) -> Any:
         try:

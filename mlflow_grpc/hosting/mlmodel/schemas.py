@@ -17,7 +17,8 @@ import pydantic.v1
 import pydantic_core
 
 from mlflow_grpc.errors import FieldViolation, ModelFailed, StartError
-from mlflow_grpc.hosting.json_values import (
+from mlflow_grpc.hosting.aliases import aliases
+from mlflow_grpc.hosting.mlmodel.json_values import (
     InDetail,
     Place,
     WithDefaults,
@@ -183,17 +184,6 @@ class _Pydantic(_Outputs):
     @cached_property
     def _has_naive(self) -> bool:
         return has_naive(self._in_detail)
-
-
-def aliases(alias: str | pydantic.AliasPath | pydantic.AliasChoices | None) -> Iterator[str]:
-    """The names at the top of a record in which a field is looked for."""
-    if isinstance(alias, str):
-        yield alias
-    elif isinstance(alias, pydantic.AliasPath):
-        yield str(alias.path[0])
-    elif alias is not None:
-        for choice in alias.choices:
-            yield from aliases(choice)
 
 
 class _Pydantic1(_Outputs):

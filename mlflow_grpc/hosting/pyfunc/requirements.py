@@ -15,9 +15,9 @@ from packaging.utils import canonicalize_name
 
 from mlflow_grpc.distribution import install_source
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting.classes import one_line
-from mlflow_grpc.hosting.requirements_files import needs_file, read_lines, requirements_of
+from mlflow_grpc.hosting.error_text import one_line
+from mlflow_grpc.hosting.pyfunc import internals
+from mlflow_grpc.hosting.pyfunc.requirements_files import needs_file, read_lines, requirements_of
 
 FILE = "requirements.txt"
 

@@ -15,10 +15,10 @@ from mlflow.environment_variables import MLFLOW_ENV_ROOT
 from mlflow.utils.uri import append_to_uri_path
 
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting.classes import one_line
-from mlflow_grpc.hosting.fetching import check_registry, fetch_error, is_local, local_directory
-from mlflow_grpc.hosting.requirements_files import lines_of, requirements_of
+from mlflow_grpc.hosting.error_text import one_line
+from mlflow_grpc.hosting.pyfunc import internals
+from mlflow_grpc.hosting.pyfunc.fetching import check_registry, fetch_error, is_local, local_directory
+from mlflow_grpc.hosting.pyfunc.requirements_files import lines_of, requirements_of
 
 MAX_DESCRIPTION_BYTES = 1024 * 1024
 """The largest file of a remote model that is fetched to see what the model needs."""

@@ -20,7 +20,7 @@ from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import mlflow_internals as internals
+from mlflow_grpc.hosting.pyfunc import internals
 
 # A model may load another one while it is loaded itself.
 _one_at_a_time = threading.RLock()

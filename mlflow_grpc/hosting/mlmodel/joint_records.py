@@ -7,7 +7,7 @@ other name on to the model within, so that a call by name alone would pass a dec
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_grpc.hosting import classes
+from mlflow_grpc.hosting import import_path
 
 NEWER, DECORATOR = "ml_base", "MLModelDecorator"
 
@@ -50,6 +50,6 @@ def _one_after_the_other(self: Any, data: list[Any]) -> list[Any]:
 
 def _decorator_base(cls: type) -> Any:
     """The class MLModelDecorator itself, if a class derives from it."""
-    if not classes.derives_from(cls, NEWER, DECORATOR):
+    if not import_path.derives_from(cls, NEWER, DECORATOR):
         return None
     return next(each for each in cls.__mro__ if each.__name__ == DECORATOR and each.__module__.split(".")[0] == NEWER)

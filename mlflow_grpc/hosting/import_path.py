@@ -7,16 +7,11 @@ it can fail is a StartError that names the path.
 import importlib
 import inspect
 import sys
-import sysconfig
-import traceback
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from mlflow_grpc.errors import StartError
-
-_OTHER_CODE = ("<", str(Path(__file__).parents[1]), *sysconfig.get_paths().values())
-"""What the files of the standard library, of installed packages and of the server begin with."""
+from mlflow_grpc.hosting.error_text import one_line
 
 
 def find(path: str) -> type:
@@ -96,45 +91,3 @@ def make(path: str, cls: type, configuration: dict[str, Any] | None) -> Any:
         return cls(**(configuration or {}))
     except BaseException as error:
         raise StartError(f"{path} cannot be made: its constructor raised {one_line(error)}") from error
-
-
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that led to it, as a traceback shows them: the last one first."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-
-
-def place_in_model(error: BaseException, directory: Path) -> str:
-    """Where a model's own code raised, as ` (file, line 3, in function)`; empty if no code of its own did.
-
-    Code of its own is what lies in its directory, or, if nothing there raised, in no directory of installed packages.
-
-    Args:
-        error: What came out of it.
-        directory: The model's.
-
-    """
-    frames = [frame for each in chain(error) for frame in reversed(traceback.extract_tb(each.__traceback__))]
-    within = [frame for frame in frames if Path(frame.filename).is_relative_to(directory)]
-    outside = [frame for frame in frames if not frame.filename.startswith(_OTHER_CODE) and frame.line]
-    for frame in within or outside:
-        return f" ({frame.filename}, line {frame.lineno}, in {frame.name})"
-    return ""
-
-
-def text_of(error: BaseException) -> str:
-    """What an exception says; a model's own class may fail to."""
-    try:
-        return str(error)
-    except Exception as failure:  # noqa: BLE001 - whatever the class raises
-        return f"(its __str__ raised {type(failure).__name__})"
-
-
-def one_line(error: BaseException) -> str:
-    """An exception as its type and the first 500 characters of its text, on one line."""
-    text = " ".join(text_of(error).split())
-    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

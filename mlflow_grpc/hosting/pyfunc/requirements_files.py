@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.error_text import one_line
+from mlflow_grpc.hosting.pyfunc import internals
 
 _FILE_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)(?:\s+|=)?(.+?)(?:\s+#.*)?\s*$")
 _OPTION_OR_VARIABLE = re.compile(r"^\s*-(?!e\b|-editable\b)|\$\{[A-Z0-9_]+\}")

@@ -16,14 +16,16 @@ from mlflow_grpc.contract import json_schema, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError
-from mlflow_grpc.hosting import classes, records, together
+from mlflow_grpc.hosting import import_path
+from mlflow_grpc.hosting.chunks import each_part
+from mlflow_grpc.hosting.error_text import one_line
+from mlflow_grpc.hosting.mlmodel import joint_records, schemas
+from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
 from mlflow_grpc.hosting.model import About, SchemaTexts
-from mlflow_grpc.hosting.parts import each_part
-from mlflow_grpc.hosting.records import RecordRefused, RecordSchema
 from mlflow_grpc.naming import name_from
 
-NEWER, OLDER = together.NEWER, "ml_model_abc"
-INTERFACE, DECORATOR, REFUSAL = "MLModel", together.DECORATOR, "MLModelSchemaValidationException"
+NEWER, OLDER = joint_records.NEWER, "ml_model_abc"
+INTERFACE, DECORATOR, REFUSAL = "MLModel", joint_records.DECORATOR, "MLModelSchemaValidationException"
 
 
 class MLModel:
@@ -41,12 +43,12 @@ class MLModel:
         """
         path = type(model).__qualname__
         self._model = model
-        self._predict_many = together.predict_many_of(model)
+        self._predict_many = joint_records.predict_many_of(model)
         self.qualified_name = _text(path, model, "qualified_name")
         self.version = _version(path, model, generation)
         self.name = name or name_from(self.qualified_name)
         self.description = f"MLModel, {generation}"
-        self.schema: RecordSchema = records.schema_of(
+        self.schema: RecordSchema = schemas.schema_of(
             _property(path, model, "input_schema"), _property(path, model, "output_schema")
         )
         self.about = self._about(path, generation)
@@ -57,7 +59,7 @@ class MLModel:
             contract = Contract(json_schema.input_of(inputs), json_schema.record_of(outputs, "output"))
             texts = json_schema.text_of(inputs), json_schema.text_of(outputs)
         except Exception as error:
-            raise StartError(f"{path}: its schemas have no form as JSON Schema: {classes.one_line(error)}") from error
+            raise StartError(f"{path}: its schemas have no form as JSON Schema: {one_line(error)}") from error
         deterministic = _property(path, self._model, "deterministic", None)
         return About(
             display_name=_text(path, self._model, "display_name"),
@@ -96,13 +98,13 @@ class MLModel:
         return [self._predict(record, f"[{place}]" if len(data) > 1 else "") for place, record in enumerate(data)]
 
     @staticmethod
-    def _together(predict_many: together.PredictMany, data: list[Any]) -> list[Any]:
+    def _together(predict_many: joint_records.PredictMany, data: list[Any]) -> list[Any]:
         with _errors_told(""):
             found = predict_many(data)
         if not isinstance(found, list | tuple) or len(found) != len(data):
             what = f"{len(found)} outputs" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
             raise ModelFailed(
-                f"The model's {together.METHOD} gave {what} for {len(data)} records; it has to give a list."
+                f"The model's {joint_records.METHOD} gave {what} for {len(data)} records; it has to give a list."
             )
         return list(found)
 
@@ -139,8 +141,8 @@ def _errors_told(place: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if any(classes.derives_from(type(error), package, REFUSAL) for package in (NEWER, OLDER)):
-            refused = RecordRefused(str(error), records.violations_behind(error))
+        if any(import_path.derives_from(type(error), package, REFUSAL) for package in (NEWER, OLDER)):
+            refused = RecordRefused(str(error), schemas.violations_behind(error))
             raise InvalidPayload(**refused.words(place)) from None
         raise ModelFailed(
             "The model raised an exception. It is in the server's log, under the request id of this answer.",
@@ -167,11 +169,11 @@ def load(
         StartError: There is no such class, it does not implement the interface, or it cannot be made.
 
     """
-    found = classes.find(class_path)
-    generation = next((each for each in (NEWER, OLDER) if classes.derives_from(found, each, INTERFACE)), None)
+    found = import_path.find(class_path)
+    generation = next((each for each in (NEWER, OLDER) if import_path.derives_from(found, each, INTERFACE)), None)
     if generation is None:
         raise StartError(f"{class_path} does not derive from {NEWER}.{INTERFACE} or {OLDER}.{INTERFACE}")
-    model = classes.make(class_path, found, configuration)
+    model = import_path.make(class_path, found, configuration)
     return MLModel(decorate(model, decorators), generation, name=name)
 
 
@@ -184,16 +186,14 @@ def decorate(model: Any, decorators: tuple[Decorator, ...]) -> Any:
     """
     for decorator in decorators:
         path = decorator.class_path
-        found = classes.find(path)
-        if not classes.derives_from(found, NEWER, DECORATOR):
+        found = import_path.find(path)
+        if not import_path.derives_from(found, NEWER, DECORATOR):
             raise StartError(f"{path} does not derive from {NEWER}.decorator.{DECORATOR}")
-        around = classes.make(path, found, decorator.configuration)
+        around = import_path.make(path, found, decorator.configuration)
         try:
-            model = around.set_model(together.for_decorator(around, model))
+            model = around.set_model(joint_records.for_decorator(around, model))
         except BaseException as error:
-            raise StartError(
-                f"{path} cannot be put around {type(model).__name__}: {classes.one_line(error)}"
-            ) from error
+            raise StartError(f"{path} cannot be put around {type(model).__name__}: {one_line(error)}") from error
     return model
 
 
@@ -205,7 +205,7 @@ def _property(path: str, model: Any, name: str, *otherwise: Any) -> Any:
     try:
         return getattr(model, name, *otherwise)
     except BaseException as error:
-        raise StartError(f"{path}: its {name} raised {classes.one_line(error)}") from error
+        raise StartError(f"{path}: its {name} raised {one_line(error)}") from error
 
 
 def _text(path: str, model: Any, name: str) -> str:

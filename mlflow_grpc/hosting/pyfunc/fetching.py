@@ -19,9 +19,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
 
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting.classes import one_line
-from mlflow_grpc.hosting.remote import CLIENTS, missing_library
+from mlflow_grpc.hosting.error_text import one_line
+from mlflow_grpc.hosting.pyfunc import internals
+from mlflow_grpc.hosting.pyfunc.remote import CLIENTS, missing_library
 from mlflow_grpc.naming import without_secrets
 from mlflow_grpc.own_loggers import get_logger
 

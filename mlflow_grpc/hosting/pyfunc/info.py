@@ -17,10 +17,9 @@ from mlflow_grpc.contract import json_schema, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor, has_tensors
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting import chat, type_hints
-from mlflow_grpc.hosting import mlflow_internals as internals
-from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.hosting.model import About, SchemaTexts
+from mlflow_grpc.hosting.pyfunc import chat, internals, type_hints
 
 _MOST_CHECKED = 100_000
 """The characters of an example that MLflow is asked about: `--describe` shows no longer ones."""

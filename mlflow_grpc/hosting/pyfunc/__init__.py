@@ -1,0 +1,1 @@
+"""Hosting of MLflow models: fetching, loading and running them as `mlflow models serve` does."""

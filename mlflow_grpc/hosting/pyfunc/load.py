@@ -1,0 +1,143 @@
+"""Loading of MLflow models.
+
+Rule of this module: every way in which a model cannot be loaded becomes a StartError of one line.
+"""
+
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import Model
+from mlflow.models.utils import SERVING_INPUT_FILENAME
+
+from mlflow_grpc.contract import lock
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting.error_text import chain, one_line, place_in_model
+from mlflow_grpc.hosting.pyfunc import internals, model_code
+from mlflow_grpc.hosting.pyfunc.fetching import WHAT_A_MODEL_IS, FetchedModel
+from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
+from mlflow_grpc.hosting.pyfunc.requirements import (
+    FILE,
+    UnmetRequirement,
+    install_command,
+    listed,
+    unmet_requirements,
+)
+from mlflow_grpc.naming import name_from_uri
+from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.settings import Requirements
+
+logger = get_logger(__name__)
+
+
+def load_pyfunc(
+    fetched: FetchedModel,
+    *,
+    name: str | None = None,
+    config: dict[str, Any] | None = None,
+    requirements: Requirements = Requirements.CHECK,
+) -> PyfuncModel:
+    """Loads an MLflow model. Models are loaded one after the other: Python cannot unpickle two at a time.
+
+    Args:
+        fetched: The model's files.
+        name: The model's name; made from the URI if not given.
+        config: MLflow's `model_config`.
+        requirements: Which unmet requirements of the model refuse it.
+
+    Raises:
+        StartError: The model is broken, no MLflow model, its requirements are not met, or its lock is none.
+
+    """
+    directory, uri = fetched.directory, fetched.uri
+    _check(directory, uri)
+    unmet = _unmet(directory, uri, requirements)
+    _check_requirements(unmet, requirements, directory)
+    differences = [*map(str, unmet), *_other_python(directory)]
+    if differences:
+        logger.warning(
+            "%s: its requirements differ from what is installed: %s", name or name_from_uri(uri), ", ".join(differences)
+        )
+    try:
+        # MLflow's own warnings repeat the line above.
+        model = model_code.load_model(uri, directory=directory, config=config, suppress_warnings=True)
+    except StartError as error:
+        raise StartError(f"the model at {uri} cannot be loaded: {error}") from error
+    except BaseException as error:
+        raise StartError(_why_not(uri, error, directory, unmet)) from error
+    internals.enter_serving_environment()
+    payload = directory / SERVING_INPUT_FILENAME
+    hosted = PyfuncModel(
+        name or name_from_uri(uri),
+        model,
+        version=fetched.version,
+        payload=payload.read_text(encoding="utf-8", errors="replace") if payload.is_file() else "",
+    )
+    if (directory / lock.FILE_NAME).is_file():
+        hosted.about = replace(hosted.about, lock=lock.read(directory / lock.FILE_NAME))
+    return hosted
+
+
+def _unmet(directory: Path, uri: str, requirements: Requirements) -> list[UnmetRequirement]:
+    """What of its requirements is not met; requirements that cannot be read are a warning if they refuse nothing."""
+    try:
+        return unmet_requirements(directory)
+    except StartError as error:
+        if requirements is not Requirements.WARN:
+            raise StartError(f"{error}. Or serve the model all the same with --requirements warn") from error
+        logger.warning("%s: %s", uri, error)
+        return []
+
+
+def _check_requirements(unmet: list[UnmetRequirement], requirements: Requirements, directory: Path) -> None:
+    missing = [item for item in unmet if item.installed is None]
+    refused = {Requirements.STRICT: unmet, Requirements.CHECK: missing, Requirements.WARN: []}[requirements]
+    if refused:
+        raise StartError(
+            f"the model's requirements are not met by this environment: {listed(unmet)}. Install them with "
+            f"`{install_command(unmet, directory)}`, or serve it all the same with --requirements warn"
+        )
+
+
+def _other_python(directory: Path) -> list[str]:
+    """The version of Python that the model was logged with, if its minor version is another one than here."""
+    flavor = Model.load(str(directory)).flavors[internals.FLAVOR_NAME]
+    logged = str(flavor.get("python_version") or "") if isinstance(flavor, dict) else ""
+    running = platform.python_version()
+    if not logged or logged.split(".")[:2] == running.split(".")[:2]:
+        return []
+    return [f"Python {logged} (this is {running})"]
+
+
+def _why_not(uri: str, error: BaseException, directory: Path, unmet: list[UnmetRequirement]) -> str:
+    missing = next((each for each in chain(error) if isinstance(each, ModuleNotFoundError)), None)
+    if missing is not None:
+        reason = (
+            f"the model needs the Python module {missing.name!r}, which is not installed here. Install the package "
+            f"that it is in, which the model's requirements should name ({directory / FILE})"
+        )
+    else:
+        reason = f"the model at {uri} cannot be loaded: {one_line(error)}{place_in_model(error, directory)}"
+    if not unmet:
+        return reason
+    return (
+        f"{reason}. Its requirements differ from what is installed, which may be why: {listed(unmet)}. Install them "
+        f"with `{install_command(unmet, directory)}`"
+    )
+
+
+def _check(directory: Path, uri: str) -> None:
+    if not (directory / "MLmodel").is_file():
+        raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file ({WHAT_A_MODEL_IS})")
+    try:
+        metadata = Model.load(str(directory))
+    except Exception as error:
+        raise StartError(f"the MLmodel file of {uri} is broken: {one_line(error)}") from error
+    if not isinstance(metadata.flavors, dict):
+        raise StartError(f"the MLmodel file of {uri} is broken: flavors has to be a mapping")
+    if internals.FLAVOR_NAME not in metadata.flavors:
+        raise StartError(
+            f"{uri} has no {internals.FLAVOR_NAME} flavor, only {', '.join(metadata.flavors) or 'none at all'}: "
+            "log it with a flavor that Python can serve"
+        )

@@ -1,0 +1,87 @@
+"""Errors of MLflow models, as errors of this server.
+
+Rule of this module: every exception of MLflow or of a model becomes InputRefused or ModelFailed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
+
+from mlflow_grpc.errors import ModelFailed, Status
+from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.hosting.pyfunc import internals
+
+# MLflow's error codes that have a natural gRPC status, where the HTTP status says less.
+_STATUS_BY_ERROR_CODE = {
+    "ABORTED": Status.ABORTED,
+    "ALREADY_EXISTS": Status.ALREADY_EXISTS,
+    "CANCELLED": Status.CANCELLED,
+    "DATA_LOSS": Status.DATA_LOSS,
+    "DEADLINE_EXCEEDED": Status.DEADLINE_EXCEEDED,
+    "FEATURE_DISABLED": Status.FAILED_PRECONDITION,
+    "INVALID_STATE": Status.FAILED_PRECONDITION,
+    "INVALID_STATE_TRANSITION": Status.FAILED_PRECONDITION,
+    "MALFORMED_REQUEST": Status.INVALID_ARGUMENT,
+    "QUOTA_EXCEEDED": Status.RESOURCE_EXHAUSTED,
+    "RESOURCE_ALREADY_EXISTS": Status.ALREADY_EXISTS,
+    "RESOURCE_LIMIT_EXCEEDED": Status.RESOURCE_EXHAUSTED,
+    "SERVICE_UNDER_MAINTENANCE": Status.UNAVAILABLE,
+    "WORKSPACE_TEMPORARILY_UNAVAILABLE": Status.UNAVAILABLE,
+}
+_STATUS_BY_HTTP = {
+    400: Status.INVALID_ARGUMENT,
+    401: Status.UNAUTHENTICATED,
+    403: Status.PERMISSION_DENIED,
+    404: Status.NOT_FOUND,
+    409: Status.ABORTED,
+    429: Status.RESOURCE_EXHAUSTED,
+    499: Status.CANCELLED,
+    501: Status.UNIMPLEMENTED,
+    503: Status.UNAVAILABLE,
+    504: Status.DEADLINE_EXCEEDED,
+}
+
+
+def status_of_error_code(error_code: str) -> Status:
+    """The gRPC status that an MLflow error code such as RESOURCE_DOES_NOT_EXIST naturally has.
+
+    Codes without an entry of their own go by MLflow's HTTP status for them
+    (`mlflow.exceptions.ERROR_CODE_TO_HTTP_STATUS`); those that MLflow answers 500 to are INTERNAL.
+    """
+    by_http = _STATUS_BY_HTTP.get(ERROR_CODE_TO_HTTP_STATUS.get(error_code, 500), Status.INTERNAL)
+    return _STATUS_BY_ERROR_CODE.get(error_code, by_http)
+
+
+@contextmanager
+def translate_model_errors() -> Iterator[None]:
+    """Turns whatever comes out of MLflow and the model into InputRefused or ModelFailed."""
+    try:
+        yield
+    except BaseException as error:
+        if internals.input_was_refused(error):
+            raise InputRefused from error
+        raise failure_of(
+            error, "The model", "Check that the payload has the columns and types the model was trained on."
+        ) from error
+
+
+def failure_of(error: BaseException, whose: str, advice: str = "") -> ModelFailed:
+    """The failure that an exception of the model's own code, or of a hook's, is to the caller.
+
+    Args:
+        error: The exception. An MlflowException has the status of its error code; its text is for the log only.
+        whose: Who raised it, at the beginning of a sentence.
+        advice: What the caller may do about another exception.
+
+    """
+    if isinstance(error, MlflowException):
+        return ModelFailed(
+            f"{whose} answered {error.error_code}. Its message is in the server's log, "
+            "under the request id of this answer.",
+            status=status_of_error_code(error.error_code),
+            reason=error.error_code,
+            error_class=internals.error_class(error),
+        )
+    told = f"{whose} raised an exception. It is in the server's log, under the request id of this answer."
+    return ModelFailed(f"{told} {advice}".rstrip(), error_class=type(error).__name__)
