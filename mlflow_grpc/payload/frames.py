@@ -10,6 +10,7 @@ import pandas as pd
 from mlflow.types import DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Map, Object
 
+from mlflow_grpc.payload.answer_forms import is_wrapped
 from mlflow_grpc.payload.typed_values import key_text
 
 _WITH_NAN = (DataType.float, DataType.double)
@@ -34,6 +35,9 @@ class Frames:
         self._width = len(specs)
         is_wide = only is None or isinstance(only.type, Object | Map | AnyType)
         self._is_bare = only is not None and only.name in (None, "") and not is_wide
+        self._nested = (
+            only.type if only is not None and not self._names and isinstance(only.type, Map | Object) else None
+        )
         # A bare value would be taken for the row: a list for that of all outputs, a dictionary for that of their names.
         self._as_columns = frozenset(self._names) if is_wide else frozenset[str]()
         # A flavor such as pytorch's gives a frame for a frame, and an array for the array that it was logged with.
@@ -52,7 +56,7 @@ class Frames:
             return _elements(table, is_single=len(self._tensor.shape) == 1)
         if isinstance(table, pd.Series) and (self._is_any or table.name in self._as_columns):
             table = pd.DataFrame(table)
-        if isinstance(table, pd.Series) or (self._is_bare and table.shape[1] == 1):
+        if isinstance(table, pd.Series) or (table.shape[1] == 1 and (self._is_bare or self._has_values(table))):
             column = table if isinstance(table, pd.Series) else table.iloc[:, 0]
             return (_with_none(column) if self._only_lacks_nan else column).to_list()
         named = self._named(table)
@@ -62,6 +66,14 @@ class Frames:
         rows = list(named.to_dict("records"))
         is_by_place = self._is_nameless and table.shape[1] == self._width and named.columns.is_unique
         return [list(row.values()) for row in rows] if is_by_place else rows
+
+    def _has_values(self, table: pd.DataFrame) -> bool:
+        """Whether the only column of a table has dictionaries for the only output, which has no name."""
+        if self._nested is None:
+            return False
+        cells = table.iloc[:, 0].dropna().to_list()
+        label = key_text(table.columns[0])
+        return bool(cells) and all(is_wrapped({label: cell}, self._nested) for cell in cells)
 
     def _named(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table whose labels are texts."""

@@ -5,7 +5,7 @@ ambiguous, such as for a list in the answer to one record, the output schema dec
 """
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -17,8 +17,9 @@ from mlflow.types.schema import AnyType, Array, Map, Object
 
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.hosting.pyfunc import internals
+from mlflow_grpc.payload.answer_forms import has_form, is_wrapped
 from mlflow_grpc.payload.frames import Frames
-from mlflow_grpc.payload.typed_values import MOST_DEPTH, is_nothing, key_text
+from mlflow_grpc.payload.typed_values import MOST_DEPTH, is_list, is_nothing, key_text
 
 Convert = Callable[[Any], Any]
 
@@ -36,6 +37,12 @@ class _Output:
     """How deep lists are nested in a value of it; None if it is of any type."""
     convert: Convert | None
     """What makes a value of it one that messages know; None if every value is one."""
+    schema_type: Any = None
+    """The type in the signature; None for tensors, and where the signature says nothing."""
+
+    def has_form(self, value: Any) -> bool:
+        """Whether a value can be one of this output."""
+        return not isinstance(value, dict) if self.schema_type is None else has_form(value, self.schema_type)
 
 
 class Predictions:
@@ -49,9 +56,14 @@ class Predictions:
         specs = [] if schema is None else list(schema)
         self._outputs = [_output_of(spec) for spec in specs] or [_Output("", None, _as_json)]
         self._by_name = {output.name: output for output in self._outputs if output.name}
+        self._is_nameless = len(specs) > 1 and not self._by_name
+        if self._is_nameless:
+            self._by_name = {f"column_{place}": output for place, output in enumerate(self._outputs)}
         self._converts = any(output.convert is not None for output in self._outputs)
         self._is_any = len(self._outputs) == 1 and not self._by_name and self._outputs[0].depth is None
         self._is_bare = len(specs) == 1 and not self._by_name and not isinstance(specs[0].type, Object | Map | AnyType)
+        only = self._outputs[0].schema_type if len(specs) == 1 else None
+        self._nested = only if isinstance(only, Array | Map | Object) else None
 
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """What was predicted for so many rows: dictionaries, lists or bare values.
@@ -64,25 +76,72 @@ class Predictions:
 
         """
         rows = self._rows(_opened(predictions), count)
-        if any(issubclass(kind, _CLOSED) for kind in set(map(type, rows))):
+        types = set(map(type, rows))
+        if any(issubclass(row_type, _CLOSED) for row_type in types):
             rows = [_opened(row) for row in rows]
-        if not isinstance(predictions, pd.DataFrame):  # Whose labels have been seen to.
-            rows = [self._labelled(row) if isinstance(row, dict) else row for row in rows]
+            types = set(map(type, rows))
+        if not isinstance(predictions, pd.DataFrame) and any(issubclass(row_type, dict) for row_type in types):
+            rows = self._named(rows)  # The labels of DataFrames have been seen to.
+        if self._nested is not None and not (types <= _SIZED and 1 not in set(map(len, rows))):
+            rows = [self._unwrapped(row) for row in rows]
         return [self._converted(row) for row in rows] if self._converts else rows
 
     def _rows(self, found: Any, count: int) -> list[Any]:
         if isinstance(found, pd.DataFrame | pd.Series):
             rows = self._frames.rows(found)
             return [rows] if self._is_any and count == 1 and len(rows) != 1 else rows
-        if isinstance(found, dict) and self._is_bare and len(found) == 1:
+        if isinstance(found, dict) and self._is_only_column(found):
             return self._rows(_opened(*found.values()), count)  # By a name that the signature does not have.
         if isinstance(found, dict):
+            places = self._by_place(found)
+            found = found if places is None else {places[label]: value for label, value in found.items()}
             return [self._record(found)] if count == 1 and not self._has_columns(found) else _transposed(found)
-        if count == 1 and not (_is_list(found) and self._has_rows(found)):
+        if count == 1 and not (is_list(found) and self._has_rows(found)):
             return [found]
-        if not _is_list(found):
+        if not is_list(found):
             _refuse_without_rows()
         return list(found)
+
+    def _is_only_column(self, found: dict[Any, Any]) -> bool:
+        """Whether a dictionary has nothing but the values of the only output, which has no name."""
+        if len(found) != 1 or self._by_name:
+            return False
+        return self._is_bare or (self._nested is not None and not has_form(found, self._nested))
+
+    def _by_place(self, labels: Iterable[Any]) -> dict[Any, str] | None:
+        """The name of an output for each label of a column, where columns are taken by their places.
+
+        That is so where outputs have no names, and where labels are 0, 1 and so on. None if labels are names.
+        """
+        listed, names = list(labels), list(self._by_name)
+        if len(listed) != len(names) or {key_text(label) for label in listed} == set(names):
+            return None
+        is_counted = listed == list(range(len(names))) and not any(isinstance(label, bool) for label in listed)
+        return dict(zip(listed, names, strict=True)) if self._is_nameless or is_counted else None
+
+    def _named(self, rows: list[Any]) -> list[Any]:
+        """Rows by the names of outputs, or as lists where these have none: all in the order of the first dictionary."""
+        places = self._by_place(next((row for row in rows if isinstance(row, dict)), ()))
+        if places is not None:
+            rows = [
+                {name: row[label] for label, name in places.items()}
+                if isinstance(row, dict) and row.keys() == places.keys()
+                else row
+                for row in rows
+            ]
+        if not self._is_nameless:
+            return [self._labelled(row) if isinstance(row, dict) else row for row in rows]
+        names = self._by_name
+        return [
+            [row[name] for name in names] if isinstance(row, dict) and row.keys() == names.keys() else row
+            for row in rows
+        ]
+
+    def _unwrapped(self, row: Any) -> Any:
+        """The value of the only output, where a row holds it under any name or as its only item."""
+        if (isinstance(row, dict) and self._by_name) or not is_wrapped(row, self._nested):
+            return row
+        return next(iter(row.values())) if isinstance(row, dict) else row[0]
 
     def _labelled(self, row: dict[Any, Any]) -> Any:
         """A row with texts for the labels of its columns, as JSON has them; the only value where there is no label."""
@@ -93,17 +152,21 @@ class Predictions:
     def _has_rows(self, found: Any) -> bool:
         """Whether a list that was predicted for one record is one of rows, and not the row itself."""
         if len(self._outputs) > 1:
-            return len(found) != len(self._outputs) or any(isinstance(value, dict) for value in found)
+            return len(found) != len(self._outputs) or not all(
+                output.has_form(value) for output, value in zip(self._outputs, found, strict=True)
+            )
         (output,) = self._outputs
         if output.depth is None:
             return len(found) == 1
-        return _depth(found) > output.depth or (len(found) == 1 and _is_record_of(output, found[0]))
+        return _depth(found) > output.depth or (
+            len(found) == 1 and (_is_record_of(output, found[0]) or is_wrapped(found[0], output.schema_type))
+        )
 
     def _has_columns(self, found: dict[Any, Any]) -> bool:
         """Whether a dictionary that was predicted for one record has lists of several rows, or of none."""
         if not self._by_name or not found:
             return False
-        if not all(_is_list(value) for value in found.values()) or {len(value) for value in found.values()} == {1}:
+        if not all(is_list(value) for value in found.values()) or {len(value) for value in found.values()} == {1}:
             return False
         outputs = [(self._by_name.get(key_text(name)), value) for name, value in found.items()]
         known = [(output.depth, value) for output, value in outputs if output is not None and output.depth is not None]
@@ -122,14 +185,14 @@ class Predictions:
         outputs = [(name, self._by_name.get(key_text(name)), value) for name, value in found.items()]
         # A list in the place of any value may be that value: the others tell whether all of them are columns.
         are_columns = any(
-            output is not None and output.depth is not None and _is_list(value) and _depth(value) > output.depth
+            output is not None and output.depth is not None and is_list(value) and _depth(value) > output.depth
             for _, output, value in outputs
         )
         return {name: self._value(output, value, are_columns=are_columns) for name, output, value in outputs}
 
     @staticmethod
     def _value(output: _Output | None, value: Any, *, are_columns: bool) -> Any:
-        if not _is_list(value):
+        if not is_list(value):
             return _opened(value)
         if output is None or (output.depth is None and not (are_columns or isinstance(value, np.ndarray))):
             return value
@@ -148,7 +211,7 @@ class Predictions:
         if isinstance(row, dict):
             outputs = ((name, self._by_name.get(key_text(name))) for name in row)
             return {name: _applied(output.convert if output else None, row[name]) for name, output in outputs}
-        if not _is_list(row) or len(row) != len(self._outputs):
+        if not is_list(row) or len(row) != len(self._outputs):
             return row
         return [_applied(output.convert, value) for output, value in zip(self._outputs, row, strict=True)]
 
@@ -169,7 +232,7 @@ def refuse_rows(count: int) -> NoReturn:
 
 def _transposed(columns: dict[Any, Any]) -> list[dict[Any, Any]]:
     parts = list(columns.values())
-    if not parts or not all(_is_list(part) and len(part) == len(parts[0]) for part in parts):
+    if not parts or not all(is_list(part) and len(part) == len(parts[0]) for part in parts):
         _refuse_without_rows()
     return [dict(zip(columns, row, strict=True)) for row in zip(*parts, strict=True)]
 
@@ -185,6 +248,10 @@ _CLOSED = (pydantic.BaseModel, np.ndarray, np.void)
 """Types of rows that may stand for others: objects for dictionaries, arrays without a dimension for single values."""
 
 
+_SIZED = {dict, list, tuple, np.ndarray}
+"""Types of rows that have a length: looking at those alone is ten times as fast as looking into each row."""
+
+
 def _opened(value: Any) -> Any:
     """What an object of pydantic's, an array without a dimension, with names for its columns or with a mask holds."""
     if isinstance(value, pydantic.BaseModel):
@@ -196,14 +263,10 @@ def _opened(value: Any) -> Any:
     return value.item() if isinstance(value, np.void) else value
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
-
-
 def _depth(value: Any) -> int:
     """How deep lists are nested in one another, by the first that is not None of each."""
     depth = 0
-    while _is_list(value):
+    while is_list(value):
         if isinstance(value, np.ndarray) and value.dtype != object:
             return int(depth + value.ndim)
         depth += 1
@@ -220,7 +283,7 @@ def _output_of(spec: ColSpec | TensorSpec) -> _Output:
     if isinstance(spec, TensorSpec):
         shape = spec.shape[1:] if spec.shape[:1] == (-1,) else spec.shape
         return _Output(name, len(shape), None)
-    return _Output(name, _depth_of_type(spec.type), _converter(spec.type))
+    return _Output(name, _depth_of_type(spec.type), _converter(spec.type), spec.type)
 
 
 def _depth_of_type(kind: Any) -> int | None:
@@ -243,7 +306,7 @@ def _converter(kind: Any) -> Convert | None:
     if isinstance(kind, Object):
         return _object_converter({each.name: _converter(each.dtype) for each in kind.properties})
     if isinstance(kind, Array) and (of_item := _converter(kind.dtype)) is not None:
-        return lambda value: [_applied(of_item, item) for item in value] if _is_list(value) else value
+        return lambda value: [_applied(of_item, item) for item in value] if is_list(value) else value
     if isinstance(kind, Map) and (of_value := _converter(kind.value_type)) is not None:
         return lambda value: (
             {key: _applied(of_value, item) for key, item in value.items()} if isinstance(value, dict) else value

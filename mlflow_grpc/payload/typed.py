@@ -29,7 +29,7 @@ from mlflow_grpc.errors import InvalidPayload
 from mlflow_grpc.payload import unknown_fields
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_values import as_unwritable, unwritable
+from mlflow_grpc.payload.typed_values import as_unwritable, is_list, unwritable
 from mlflow_grpc.payload.typed_writer import AS_THEY_ARE, fill
 
 
@@ -127,7 +127,7 @@ class TypedCodec:
 
         """
         output = self._output_class()
-        if self._only is not None and _is_list(predictions) and len(predictions) == 1:
+        if self._only is not None and is_list(predictions) and len(predictions) == 1:
             name, kind = self._only
             value = predictions[0].item() if isinstance(predictions[0], np.generic) else predictions[0]
             if type(value) is kind:
@@ -147,7 +147,7 @@ class TypedCodec:
         slots = self._messages.output.slots
         if len(slots) == 1:
             return self._as_only(slots[0], value)
-        if not _is_list(value):
+        if not is_list(value):
             return value
         values = list(value)
         if len(values) != len(slots):
@@ -159,7 +159,7 @@ class TypedCodec:
         name = slot.source.name or slot.name
         if isinstance(value, dict) and not self._is_bare and (value.keys() <= {name} or not _takes_objects(slot)):
             return value
-        if _is_list(value) and len(value) == 1 and _is_single(slot):
+        if is_list(value) and len(value) == 1 and _is_single(slot):
             return {name: value[0]}
         return {name: value}
 
@@ -191,11 +191,6 @@ def _only_plain(slots: list[Slot]) -> tuple[str, type] | None:
         return None
     kind = AS_THEY_ARE.get(slots[0].shape.type)
     return None if kind is None else (slots[0].name, kind)
-
-
-def _is_list(value: Any) -> bool:
-    """Whether a value has items; an array without a dimension has none."""
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _takes_objects(slot: Slot) -> bool:

@@ -62,6 +62,11 @@ def is_nothing(value: Any) -> bool:
     )
 
 
+def is_list(value: Any) -> bool:
+    """Whether a value has items; an array without a dimension has none."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def can_be_nothing(kind: type) -> bool:
     """Whether `is_nothing` may be true of a value of a type: to look at each value takes longer than at their types."""
     return kind in (type(None), type(np.ma.masked), np.datetime64) or kind.__name__ in ("NaTType", "NAType")

@@ -5,6 +5,7 @@ import collections
 import datetime
 import enum
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -155,6 +156,45 @@ ANSWERS: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     ),
 }  # fmt: skip
 
+UNNAMED = columns(DataType.string, Array(DataType.double), Map(DataType.long), LABEL, AnyType())
+ROW = {"a": "x", "b": [0.5, 1.5], "c": {"k": 1}, "d": {"label": "y", "score": 0.5}, "e": {"more": [1, None]}}
+
+
+def cells(*values: Any) -> np.ndarray:
+    """A column of any values, without a look into lists."""
+    found = np.empty(len(values), object)
+    found[:] = values
+    return found
+
+
+ANSWERS |= {
+    "dicts, unnamed": (UNNAMED, lambda n: [ROW] * n),
+    "dicts by numbers, unnamed": (UNNAMED, lambda n: [dict(enumerate(ROW.values()))] * n),
+    "dict of lists, unnamed": (UNNAMED, lambda n: {name: [value] * n for name, value in ROW.items()}),
+    "dict of arrays, unnamed": (UNNAMED, lambda n: {name: cells(*[value] * n) for name, value in ROW.items()}),
+    "frame, unnamed": (UNNAMED, lambda n: pd.DataFrame({name: [value] * n for name, value in ROW.items()})),
+    "lists, unnamed": (UNNAMED, lambda n: [list(ROW.values())] * n),
+    "pydantic, unnamed": (columns(DataType.string, DataType.double), lambda n: [Label(label="a", score=0.5)] * n),
+    "names of fields": (
+        columns(DataType.long, DataType.long),
+        lambda n: [{"column_0": place, "column_1": -place} for place in range(n)],
+    ),
+    "numbers for names": (NAMED, lambda n: [{0: "a", 1: 0.5}] * n),
+    "columns with numbers for names": (NAMED, lambda n: {0: ["a"] * n, 1: [0.5] * n}),
+    "frame of maps": (columns(Map(DataType.long)), lambda n: pd.DataFrame({"a": [{"k": 1, "l": 2}] * n})),
+    "frame of maps of maps": (columns(Map(Map(DataType.long))), lambda n: pd.DataFrame({"a": [{"k": {"l": 2}}] * n})),
+    "frame that is a map of maps": (columns(Map(Map(DataType.long))), lambda n: pd.DataFrame({"a": [{"k": 1}] * n})),
+    "frame that is a map": (columns(Map(DataType.long)), lambda n: pd.DataFrame({"a": [1] * n, "b": [2] * n})),
+    "frame of objects": (columns(LABEL), lambda n: pd.DataFrame({"a": [{"label": "y", "score": 0.5}] * n})),
+    "frame that is an object": (columns(LABEL), lambda n: pd.DataFrame({"label": ["y"] * n, "score": [0.5] * n})),
+    "dicts of one map": (columns(Map(DataType.long)), lambda n: [{"a": {"k": 1, "l": 2}}] * n),
+    "dict of maps": (columns(Map(DataType.long)), lambda n: {"a": [{"k": 1, "l": 2}] * n}),
+    "dict of objects": (columns(LABEL), lambda n: {"a": [Label(label="y", score=0.5)] * n}),
+    "dicts of one list": (columns(Array(DataType.double)), lambda n: [{"a": [0.5, 1.5]}] * n),
+    "lists of one list": (columns(Array(DataType.double)), lambda n: [[[0.5, 1.5]]] * n),
+    "lists of one map": (columns(Map(DataType.long)), lambda n: [[{"k": 1}]] * n),
+}
+
 ONE_RECORD: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     "one object": (NAMED, lambda n: Label(label="a", score=0.5)),
     "one dict": (NAMED, lambda n: {"label": "a", "score": np.array(0.5)}),
@@ -167,6 +207,13 @@ ONE_RECORD: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     "one number of numpy's": (None, lambda n: np.array(0.5)),
     "one text": (None, lambda n: "x"),
     "any list": (None, lambda n: ["a", "b", "c"]),
+    "one dict, unnamed": (UNNAMED, lambda n: ROW),
+    "one list, unnamed": (UNNAMED, lambda n: list(ROW.values())),
+    "one list with a dict": (
+        Schema([ColSpec(DataType.string, "a"), ColSpec(LABEL, "b")]),
+        lambda n: ["x", {"label": "y", "score": 0.5}],
+    ),
+    "one dict of a map": (columns(Map(DataType.long)), lambda n: {"a": {"k": 1, "l": 2}}),
 }
 """Answers that have no rows, and so are for one record only."""
 
@@ -293,6 +340,21 @@ def test_one_row_of_columns_is_read_as_two_are(served):
     assert as_json(first) == in_json(oracle, 2)["more"][0]
     assert typed(f"{label}_predict_batch", {"row": [0]}).more[0] == first
     assert typed(f"{label}_predict", {"row": 0}).more == first
+
+
+def test_columns_without_names_have_the_order_of_the_first_row():
+    """Labels tell which value belongs where in the rows after it; the names of fields go before places."""
+    unnamed = Predictions(columns(DataType.long, DataType.long))
+    assert unnamed.rows([{"b": 1, "a": 2}, {"a": 4, "b": 3}], 2) == [[1, 2], [3, 4]]
+    assert unnamed.rows({"b": [1, 3], "a": [2, 4]}, 2) == [[1, 2], [3, 4]]
+    assert unnamed.rows([{"column_1": 2, "column_0": 1}], 1) == [[1, 2]]
+    assert unnamed.rows([{"b": 1, "a": 2}, {"b": 3, "c": 4}], 2) == [[1, 2], {"b": 3, "c": 4}]
+
+
+def test_missing_maps_in_a_frame():
+    """What pandas has NaN for is null, as in the columns of other types."""
+    frame = pd.DataFrame({"a": [{"k": 1}, None, math.nan]})
+    assert Predictions(columns(Map(DataType.long))).rows(frame, 3) == [{"k": 1}, None, None]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Whether a predicted value has the form of a type in a model's signature: a list, a dictionary, or a single value.
+
+Rule of this module: only the form counts. Whether a number is exact in its field is decided where it is written.
+"""
+
+from typing import Any
+
+import pydantic
+from mlflow.types.schema import AnyType, Array, Map, Object
+
+from mlflow_grpc.payload.typed_values import is_list, is_nothing
+
+
+def has_form(value: Any, schema_type: Any) -> bool:
+    """Whether a value can be one of a type of MLflow's. A list is judged by its first item that is not null."""
+    if is_nothing(value) or isinstance(schema_type, AnyType):
+        return True
+    if isinstance(schema_type, Array):
+        return is_list(value) and has_form(
+            next((item for item in value if not is_nothing(item)), None), schema_type.dtype
+        )
+    content = value.model_dump() if isinstance(value, pydantic.BaseModel) else value
+    if isinstance(schema_type, Map):
+        return isinstance(content, dict) and all(has_form(item, schema_type.value_type) for item in content.values())
+    if isinstance(schema_type, Object):
+        types = {each.name: each.dtype for each in schema_type.properties}
+        return isinstance(content, dict) and all(
+            name in types and has_form(item, types[name]) for name, item in content.items()
+        )
+    return not is_list(value) and not isinstance(content, dict)
+
+
+def is_wrapped(row: Any, schema_type: Any) -> bool:
+    """Whether a row of one output holds its value, under any name or as the only item, and is not the value itself."""
+    if isinstance(row, dict):
+        return len(row) == 1 and not has_form(row, schema_type) and has_form(next(iter(row.values())), schema_type)
+    return is_list(row) and len(row) == 1 and not has_form(row, schema_type) and has_form(row[0], schema_type)
