@@ -38,24 +38,26 @@ def _named(word: str) -> tuple[list[Workload], bool]:
     default=3,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How many times each figure is taken, in turn.",
+    help="The number of measurements per figure, in turn.",
 )
-@click.option("--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="For how long each time.")
+@click.option("--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="Seconds per measurement.")
 @click.option(
     "--tries",
     default=4,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How many times a figure is taken at the most while other machines take part of the processors; the one that "
-    "lost the least counts.",
+    help="The maximum number of attempts at a measurement while other machines use the processors. The attempt with "
+    "the least stolen time counts.",
 )
 @click.option(
     "--only",
     default="",
     callback=lambda _context, _option, word: _named(word),
-    help="Only workloads whose name has this in it.",
+    help="Runs only the workloads with this text in their names.",
 )
-@click.option("--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="Where results go.")
+@click.option(
+    "--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="The directory of results."
+)
 def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], bool], out: Path) -> None:
     """Compares this server, `mlflow models serve` and a bare echo, one after the other in each round."""
     chosen, has_frame = only
