@@ -24,7 +24,7 @@ BUSY_IN_FLIGHT = 32
 
 
 def _named(word: str) -> tuple[list[Workload], bool]:
-    """The workloads whose name has a word in it, and whether the frame is among them."""
+    """Returns the workloads whose name contains a word, and whether the DataFrame workload is among them."""
     found = [workload for workload in WORKLOADS if word in workload.name]
     if not found and word not in frames.NAME:
         names = "; ".join([*(each.name for each in WORKLOADS), frames.NAME])
@@ -59,7 +59,7 @@ def _named(word: str) -> tuple[list[Workload], bool]:
     "--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="The directory of results."
 )
 def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], bool], out: Path) -> None:
-    """Compares this server, `mlflow models serve` and a bare echo, one after the other in each round."""
+    """Compares this server, `mlflow models serve` and a bare echo, in turn in each round."""
     chosen, has_frame = only
     try:
         version = load.check_installed() if chosen else ""
@@ -125,7 +125,7 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: int, tri
 
 @contextmanager
 def _started(model: Path, directory: Path) -> Iterator[list[Contender]]:
-    """The contenders, started one after the other, so that none is in the other's way."""
+    """Starts the contenders one after the other, so that their starts do not slow each other down."""
     with ExitStack() as stack:
         servers = []
         for contender in CONTENDERS:
@@ -136,13 +136,13 @@ def _started(model: Path, directory: Path) -> Iterator[list[Contender]]:
 
 
 def _check_answers(workload: Workload, servers: list[Contender]) -> tuple[str, dict[str, str]]:
-    """Compares what the servers answer, before anything is timed.
+    """Compares the answers of the servers before the timing starts.
 
     Returns:
-        A payload and, by server, the answer to it.
+        A payload, and its answer from each server.
 
     Raises:
-        LoadError: They differ.
+        LoadError: The answers differ.
 
     """
     texts = workload.payloads(CHECKED_PAYLOADS if workload.rows == 1 else 3)
