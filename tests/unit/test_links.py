@@ -22,3 +22,11 @@ def test_links(page):
         file = page.parent / target if target else page
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths(page):
+    """Files of the repository that a page names by their paths exist; the decisions belong to another change."""
+    text = page.read_text().partition("\n## Decisions\n")[0]
+    for path in re.findall(r"`(\w+/[\w./-]+\.(?:py|md|proto|yaml|json))`", text):
+        assert (ROOT / path).exists() or (ROOT / "mlflow_grpc" / path).exists(), path
