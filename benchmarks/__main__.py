@@ -24,7 +24,7 @@ BUSY_IN_FLIGHT = 32
 
 
 def _named(word: str) -> tuple[list[Workload], bool]:
-    """The workloads whose name has a word in it, and whether the frame is among them."""
+    """Returns the workloads whose name contains a word, and whether the DataFrame workload is among them."""
     found = [workload for workload in WORKLOADS if word in workload.name]
     if not found and word not in frames.NAME:
         names = "; ".join([*(each.name for each in WORKLOADS), frames.NAME])
@@ -38,26 +38,28 @@ def _named(word: str) -> tuple[list[Workload], bool]:
     default=3,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How many times each figure is taken, in turn.",
+    help="The number of measurements per figure, in turn.",
 )
-@click.option("--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="For how long each time.")
+@click.option("--seconds", default=5, show_default=True, type=click.IntRange(min=1), help="Seconds per measurement.")
 @click.option(
     "--tries",
     default=4,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How many times a figure is taken at the most while other machines take part of the processors; the one that "
-    "lost the least counts.",
+    help="The maximum number of attempts at a measurement while other machines use the processors. The attempt with "
+    "the least stolen time counts.",
 )
 @click.option(
     "--only",
     default="",
     callback=lambda _context, _option, word: _named(word),
-    help="Only workloads whose name has this in it.",
+    help="Runs only the workloads with this text in their names.",
 )
-@click.option("--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="Where results go.")
+@click.option(
+    "--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="The directory of results."
+)
 def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], bool], out: Path) -> None:
-    """Compares this server, `mlflow models serve` and a bare echo, one after the other in each round."""
+    """Compares this server, `mlflow models serve` and a bare echo, in turn in each round."""
     chosen, has_frame = only
     try:
         version = load.check_installed() if chosen else ""
@@ -123,7 +125,7 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: int, tri
 
 @contextmanager
 def _started(model: Path, directory: Path) -> Iterator[list[Contender]]:
-    """The contenders, started one after the other, so that none is in the other's way."""
+    """Starts the contenders one after the other, so that their starts do not slow each other down."""
     with ExitStack() as stack:
         servers = []
         for contender in CONTENDERS:
@@ -134,13 +136,13 @@ def _started(model: Path, directory: Path) -> Iterator[list[Contender]]:
 
 
 def _check_answers(workload: Workload, servers: list[Contender]) -> tuple[str, dict[str, str]]:
-    """Compares what the servers answer, before anything is timed.
+    """Compares the answers of the servers before the timing starts.
 
     Returns:
-        A payload and, by server, the answer to it.
+        A payload, and its answer from each server.
 
     Raises:
-        LoadError: They differ.
+        LoadError: The answers differ.
 
     """
     texts = workload.payloads(CHECKED_PAYLOADS if workload.rows == 1 else 3)

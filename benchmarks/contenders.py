@@ -1,4 +1,4 @@
-"""The servers that are compared: started, asked, measured and ended."""
+"""The servers in the comparison: start, call, measurement and end."""
 
 import contextlib
 import json
@@ -30,20 +30,20 @@ ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_len
 
 
 class Contender(ABC):
-    """A server in a process of its own."""
+    """A server in a separate process."""
 
     name: str
     http2 = True
 
     def __init__(self, model: Path, log: Path) -> None:
-        """Starts it.
+        """Starts the server.
 
         Args:
             model: The model to serve.
-            log: Where its output goes.
+            log: The file for its output.
 
         Raises:
-            RuntimeError: It does not answer.
+            RuntimeError: The server does not answer.
 
         """
         with socket.socket() as probe:
@@ -63,31 +63,31 @@ class Contender(ABC):
             )
         self._first_answer()
         self.start_s = time.perf_counter() - began
-        """How long it took from the start of the process to the first answer."""
+        """Returns the time from the start of the process to the first answer, in seconds."""
 
     @abstractmethod
     def command(self, model: Path) -> list[str]:
-        """The command line."""
+        """Returns the command line."""
 
     @abstractmethod
     def ask(self, text: str) -> str:
-        """The answer to one payload; raises if there is none."""
+        """Returns the answer to one payload, or raises the error of the call."""
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where the load goes."""
+        """Returns the URL for the load generator."""
 
     @abstractmethod
     def body(self, text: str) -> bytes:
-        """A payload as the body of a request."""
+        """Converts a payload to the body of a request."""
 
     def answer_bytes(self, answer: str) -> int:
-        """How long an answer that `ask` gave is on the wire."""
+        """Returns the size in bytes that an answer of `ask` has on the wire."""
         return len(self.body(answer))
 
     def memory_mb(self) -> float:
-        """What the process and its children have in memory, in MB (proportional set size)."""
+        """Returns the memory of the process and its children in MB (proportional set size)."""
         total = 0
         for pid in _family(self._process.pid):
             with contextlib.suppress(OSError):
@@ -96,12 +96,12 @@ class Contender(ABC):
         return total / 1024
 
     def processor_s(self) -> float:
-        """The seconds that the process has had of the processors."""
+        """Returns the CPU time of the process in seconds."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
-        """Ends it and its children."""
+        """Ends the process and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         try:
@@ -136,9 +136,9 @@ class _Grpc(Contender):
     _raw: Any = None
 
     def ask(self, text: str) -> str:
-        """Calls predict."""
+        """Calls the RPC `predict`."""
         if self._raw is None:
-            # Without a proxy's or a broken connection's back-off between attempts at a server that starts.
+            # No proxy, and no back-off between attempts while the server starts.
             options = [*ANY_SIZE, ("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50)]
             self._raw = grpc.insecure_channel(f"127.0.0.1:{self.port}", options).unary_unary("/MLflow/predict")
         answer: str = protos.Output.FromString(
@@ -148,32 +148,32 @@ class _Grpc(Contender):
 
     @property
     def url(self) -> str:
-        """The method's path."""
+        """Returns the URL with the path of the method."""
         return f"http://127.0.0.1:{self.port}/MLflow/predict"
 
     def body(self, text: str) -> bytes:
-        """One gRPC message."""
+        """Converts a payload to one gRPC message."""
         message: bytes = protos.Input(value=text).SerializeToString()
         return _framed(message)
 
 
 class Ours(_Grpc):
-    """The server of this project, with its defaults."""
+    """The server of this project with its defaults."""
 
     name = "mlflow-grpc"
 
     def command(self, model: Path) -> list[str]:
-        """The server as a user starts it."""
+        """Returns the command that a user would run."""
         return [sys.executable, "server.py", "-m", str(model), "-p", str(self.port), "--model-name", "bench"]
 
 
 class Typed(Ours):
-    """The same server, called by the RPCs that it makes from the model's signature."""
+    """The same server, called through its typed RPCs."""
 
     name = "mlflow-grpc, typed"
 
     def __init__(self, model: Path, log: Path) -> None:
-        """Starts it, and gets its messages by reflection."""
+        """Starts the server, and reads its messages by reflection."""
         super().__init__(model, log)
         self._channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", ANY_SIZE)
         self._service: Any = DescriptorPool(ProtoReflectionDescriptorDatabase(self._channel)).FindServiceByName(
@@ -183,7 +183,7 @@ class Typed(Ours):
         self._method = ""
 
     def ask(self, text: str) -> str:
-        """Calls the typed RPC, once it is known, and tells the answer as MLflow would."""
+        """Calls the typed RPC, if it is known yet, and returns the answer in MLflow's form."""
         if not hasattr(self, "_service"):
             return super().ask(text)
         data = self.body(text)[GRPC_HEADER_BYTES:]
@@ -196,21 +196,21 @@ class Typed(Ours):
         return told
 
     def answer_bytes(self, answer: str) -> int:
-        """As it came."""
+        """Returns the size of the message as it arrived."""
         return self._answer_bytes[answer]
 
     @property
     def url(self) -> str:
-        """The path of the method for the last payload."""
+        """Returns the URL with the path of the method for the last payload."""
         return f"http://127.0.0.1:{self.port}/{TYPED_SERVICE}/{self._method}"
 
     def body(self, text: str) -> bytes:
-        """One message of a row, or of rows in columns."""
+        """Converts a payload to one message, of a row or of rows in columns."""
         table = json.loads(text)["dataframe_split"]
         rows = table["data"]
         self._method = ONE if len(rows) == 1 else BATCH
         message: Any = GetMessageClass(self._service.FindMethodByName(self._method).input_type)()
-        # The fields stand in the order of the columns, by names that protobuf takes.
+        # The fields are in the order of the columns, with names that are legal in protobuf.
         for place, field in enumerate(message.DESCRIPTOR.fields[: len(table["columns"])]):
             if self._method == ONE:
                 setattr(message, field.name, rows[0][place])
@@ -220,39 +220,39 @@ class Typed(Ours):
 
 
 class Echo(_Grpc):
-    """The bare echo."""
+    """The bare echo server."""
 
     name = "bare echo"
 
     def command(self, model: Path) -> list[str]:
-        """The echo server, which needs no model."""
+        """Returns the command of the echo server, which needs no model."""
         return [sys.executable, "-m", "benchmarks.echo", str(self.port)]
 
 
 class Mlflow(Contender):
-    """MLflow's own server, with its defaults and one worker."""
+    """MLflow's own server with its defaults and one worker."""
 
     name = "mlflow models serve"
     http2 = False
 
     def command(self, model: Path) -> list[str]:
-        """The server as MLflow's documentation starts it."""
+        """Returns the command from MLflow's documentation."""
         where = ["-m", str(model), "-p", str(self.port), "--env-manager", "local", "-w", "1"]
         return [str(SCRIPTS / "mlflow"), "models", "serve", *where]
 
     def ask(self, text: str) -> str:
-        """Posts an invocation."""
+        """Posts the payload to the scoring endpoint."""
         answer = requests.post(self.url, text.encode(), headers={"content-type": "application/json"}, timeout=60)
         answer.raise_for_status()
         return answer.text
 
     @property
     def url(self) -> str:
-        """The scoring endpoint."""
+        """Returns the URL of the scoring endpoint."""
         return f"http://127.0.0.1:{self.port}/invocations"
 
     def body(self, text: str) -> bytes:
-        """The payload itself."""
+        """Returns the payload unchanged."""
         return text.encode()
 
 
@@ -260,12 +260,12 @@ CONTENDERS: tuple[type[Contender], ...] = (Ours, Typed, Mlflow, Echo)
 
 
 def _framed(message: bytes) -> bytes:
-    """A message as gRPC sends it: not compressed, its length, its bytes."""
+    """Frames a message as gRPC sends it: the flag for compression, the length, the bytes."""
     return b"\0" + len(message).to_bytes(GRPC_HEADER_BYTES - 1, "big") + message
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """Returns a process and all its descendants."""
     with contextlib.suppress(OSError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
         return [pid, *(member for child in children for member in _family(int(child)))]

@@ -1,4 +1,4 @@
-"""A bare grpc.aio server that sends back what it gets: the most that any gRPC server in Python can do."""
+"""A bare grpc.aio server that returns its input: the upper limit for a gRPC server in Python."""
 
 import sys
 from typing import Any
@@ -8,12 +8,12 @@ import uvloop
 
 
 async def echo(request: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
-    """The request as it is."""
+    """Returns the request unchanged."""
     return request
 
 
 async def serve(port: int) -> None:
-    """Answers /MLflow/predict until it is killed."""
+    """Serves /MLflow/predict until the process is killed."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", -1),

@@ -1,7 +1,7 @@
-"""A frame as people have them, by the Python client, from a DataFrame to a list: JSON beside typed.
+"""Benchmark of a typical DataFrame with the Python client, as JSON and typed.
 
-Rule of this module: both calls go to the same server in turn and must get the same answers. Time is that of the
-processors, of the client and of the server's process together, since the client is the larger part of a call.
+Rule of this module: both calls go to the same server in turn and must get the same answers. The time is the CPU time of
+the client and the server together, because the client takes the larger part of such a call.
 """
 
 import statistics
@@ -23,7 +23,7 @@ from benchmarks.load import LoadError
 NAME = "100,000 rows of texts, dates and optional columns"
 ROWS = 100_000
 FLOOR = 1.0
-"""How many times as fast as JSON typed calls are to be at the least."""
+"""Minimum speed of typed calls, relative to JSON."""
 
 _KINDS = {
     "customer": DataType.string,
@@ -37,14 +37,14 @@ _OPTIONAL_KINDS = {"score": DataType.double, "note": DataType.string, "last": Da
 
 
 class _Score(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
-    """A model that takes hardly any time itself."""
+    """A model that takes almost no time itself."""
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
         return model_input["income"].to_numpy() / 1000 + model_input["visits"].to_numpy()
 
 
 def frame(rows: int) -> pd.DataFrame:
-    """Rows of nine columns: two texts, two dates, two numbers, and one of each in which a tenth is missing."""
+    """Makes rows of nine columns: two texts, two dates, two numbers, and one of each with a tenth missing."""
     dice = np.random.default_rng(0)
     made = pd.DataFrame(
         {
@@ -67,7 +67,7 @@ def frame(rows: int) -> pd.DataFrame:
 
 
 def measure(directory: Path, rounds: int) -> dict[str, Any]:
-    """Seconds of the processors for each call, by its way.
+    """Measures the CPU time of each call in seconds, as JSON and typed.
 
     Raises:
         LoadError: The answers differ.
@@ -100,7 +100,7 @@ def measure(directory: Path, rounds: int) -> dict[str, Any]:
 
 
 def markdown(figures: dict[str, Any]) -> list[str]:
-    """The lines of the report."""
+    """Returns the lines of the report."""
     seconds = figures["processor_s"]
     times = statistics.median(one / other for one, other in zip(seconds["json"], seconds["typed"], strict=True))
     json_s, typed_s = (statistics.median(seconds[way]) for way in ("json", "typed"))

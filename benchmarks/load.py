@@ -1,4 +1,4 @@
-"""h2load: a real load generator, for gRPC (HTTP/2) and for MLflow's server (HTTP/1.1)."""
+"""The load generator h2load, for gRPC (HTTP/2) and for MLflow's server (HTTP/1.1)."""
 
 import re
 import shutil
@@ -17,36 +17,36 @@ MISSING = (
 )
 MOST_CONNECTIONS = 8
 TOLERANCE = 0.05
-"""By which share the bytes of the answers may be off: the first and the last of a run are counted in part."""
+"""Tolerance for the number of answer bytes, because h2load counts the first and last answers of a run in part."""
 
 WARM_UP_S = 1
 QUIET = 0.02
-"""The share of the processors' time that others may take for a figure to count at once."""
+"""Maximum share of stolen CPU time for a figure that counts at the first attempt."""
 
 _ANSWERS = re.compile(r"requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
 _DATA = re.compile(r"traffic: .*\((\d+)\) data")
 
 
 class LoadError(Exception):
-    """What was measured is not what was meant."""
+    """A measurement is not valid."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of the load generator."""
+    """The figures of one run of the load generator."""
 
     per_second: float
     p50_ms: float
     p99_ms: float
     stolen: float
-    """The share of the processors' busy time that went to other machines."""
+    """The share of busy CPU time that went to other machines."""
 
 
 def check_installed() -> str:
-    """h2load's version.
+    """Returns the version of h2load.
 
     Raises:
-        LoadError: It is not there.
+        LoadError: h2load is not installed.
 
     """
     if shutil.which("h2load") is None:
@@ -55,7 +55,7 @@ def check_installed() -> str:
 
 
 def run_quietly(server: Contender, text: str, answer: str, *, tries: int, **how: Any) -> Measured:
-    """Runs until other machines take next to nothing of the processors, or so many times; gives the quietest.
+    """Repeats a run until other machines take almost no CPU time, up to `tries` times, and returns the quietest run.
 
     Raises:
         LoadError: Calls failed.
@@ -77,16 +77,16 @@ def run(
     scratch: Path,
     rate: float | None = None,
 ) -> Measured:
-    """Sends one payload for some seconds, with so many calls in flight, or at a rate.
+    """Sends one payload repeatedly, with a fixed number of calls in flight or at a rate.
 
     Args:
-        server: Where to.
+        server: The server under load.
         text: The payload.
-        answer: What comes back for it; a run with other answers does not count.
-        in_flight: How many calls are open at a time.
-        seconds: For how long, after a second of warming up.
+        answer: The expected answer. A run with other answers does not count.
+        in_flight: The number of calls that are open at a time.
+        seconds: The duration, after a second of warm-up.
         scratch: A directory for files.
-        rate: Calls a second; None for as many as it takes.
+        rate: Calls a second; None for no limit.
 
     Raises:
         LoadError: Calls failed.
@@ -106,8 +106,8 @@ def run(
     log.unlink(missing_ok=True)
     command += [f"-D{seconds}", server.url]
     if server.http2:
-        # Warmed up in a run of its own, because h2load's option counts the bytes of both together. They are needed: a
-        # gRPC error is an HTTP success without data, and only the bytes tell how many answers there were.
+        # The warm-up is a separate run, because h2load's own option counts the bytes of both together. The bytes are
+        # needed to count answers, because a gRPC error is an HTTP success without data.
         subprocess.run([*command, f"-D{WARM_UP_S}"], capture_output=True, check=True)
     else:
         command.append(f"--warm-up-time={WARM_UP_S}")
@@ -119,7 +119,7 @@ def run(
     enough = succeeded * server.answer_bytes(answer) * (1 - TOLERANCE)
     if sum(lost) or not succeeded or (server.http2 and data < enough):
         raise LoadError(f"{server.name}: not every call was answered\n{output}")
-    # What h2load gave up at its end is still in the server; the answer to one more call comes after it.
+    # Calls that h2load gave up at its end are still in the server. The answer to one more call comes after them.
     server.ask(text)
     took_ms = sorted(int(line.split()[2]) / 1000 for line in log.read_text(encoding="ascii").splitlines())
     quantiles = statistics.quantiles(took_ms, n=100)

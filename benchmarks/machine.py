@@ -1,4 +1,4 @@
-"""The machine that is measured on, and how much of it others took meanwhile."""
+"""The machine of the measurement, and the CPU time that other machines took."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def name() -> str:
-    """Its cores and the model of its processor."""
+    """Returns the number of cores and the model of the processor."""
     return f"{os.cpu_count()} cores, {_processor()}"
 
 
@@ -20,13 +20,13 @@ def _processor() -> str:
 
 
 class Stolen:
-    """How much of the processors' time a hypervisor gives to other machines, from the moment on that this is made."""
+    """The CPU time that a hypervisor gives to other machines, counted from the creation of this object."""
 
     def __init__(self) -> None:
         self._before = _processor_time()
 
     def share(self) -> float:
-        """The share of the busy time (`steal` of proc_stat(5)); 0 where the system does not tell it."""
+        """Returns the stolen share of busy time (`steal` of proc_stat(5)), or 0 if the system does not report it."""
         spent = [later - earlier for earlier, later in zip(self._before, _processor_time(), strict=True)]
         if not spent:
             return 0.0
@@ -35,6 +35,6 @@ class Stolen:
 
 
 def _processor_time() -> list[int]:
-    """The processors' time so far, by what it went to; empty where that is not told."""
+    """Returns the CPU time so far by category, or an empty result if the system does not report it."""
     told = Path("/proc/stat")
     return list(map(int, told.read_text(encoding="ascii").splitlines()[0].split()[1:9])) if told.is_file() else []

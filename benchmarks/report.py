@@ -1,4 +1,4 @@
-"""What came out: a table in Markdown, the raw figures as JSON, a plot."""
+"""The results: a table in Markdown, the raw figures as JSON, a plot."""
 
 import json
 import statistics
@@ -13,12 +13,12 @@ OURS, TYPED, MLFLOW, ECHO = "mlflow-grpc", "mlflow-grpc, typed", "mlflow models 
 
 
 def median(rows: list[Figures], what: str) -> float:
-    """The median over the rounds."""
+    """Returns the median over the rounds."""
     return float(statistics.median(row[what] for row in rows))
 
 
 def ratios(figures: Figures) -> list[Figures]:
-    """For each workload and number of calls in flight, how this server compares to the others."""
+    """Compares this server with the others, for each workload and number of calls in flight."""
     found = []
     for workload in figures["workloads"]:
         for in_flight, by_server in workload["throughput"].items():
@@ -48,17 +48,17 @@ def ratios(figures: Figures) -> list[Figures]:
 
 
 def _ratio(one: list[Figures], other: list[Figures]) -> float:
-    """The median of the ratios of each round, because a machine may slow down between rounds."""
+    """Returns the median of the ratios within a round, because a machine may slow down between rounds."""
     return float(statistics.median(a["per_second"] / b["per_second"] for a, b in zip(one, other, strict=True)))
 
 
 def _tail(rows: list[Figures]) -> float:
-    """How many times the median the slowest call in a hundred takes: the median over the rounds."""
+    """Returns the ratio of p99 to the median latency, as the median over the rounds."""
     return float(statistics.median(row["p99_ms"] / row["p50_ms"] for row in rows))
 
 
 def _told_of_stolen(figures: Figures) -> str:
-    """How much of the processors' time other machines took, in all and while what counts was measured."""
+    """Describes the CPU time that other machines took, in total and during the measurements that count."""
     counted = [
         row["stolen"]
         for workload in figures["workloads"]
@@ -67,14 +67,14 @@ def _told_of_stolen(figures: Figures) -> str:
         for row in rows
     ]
     return (
-        f"As far as the system tells, other machines took {figures['stolen']:.0%} of the processors' busy time. "
+        f"According to the system, other machines took {figures['stolen']:.0%} of the busy CPU time. "
         f"Each figure is the one of up to {figures['tries']} that lost the least: {statistics.median(counted):.0%} in "
-        f"the median, {max(counted):.0%} at the most."
+        f"the median, at most {max(counted):.0%}."
     )
 
 
 def markdown(figures: Figures) -> str:
-    """The report."""
+    """Returns the report."""
     lines = [
         f"# {figures['date']}, {figures['machine']}",
         "",
@@ -139,9 +139,12 @@ def _of_workloads(figures: Figures) -> list[str]:
 
 
 def plot(figures: Figures, path: Path) -> None:
-    """Throughput, and p50 and p99, against calls in flight; no file if no workload has several counts of them."""
+    """Plots throughput, p50 and p99 against calls in flight.
+
+    Without a workload of several numbers of calls, there is no file.
+    """
     shown = [workload for workload in figures["workloads"] if len(workload["throughput"]) > 1]
-    path.unlink(missing_ok=True)  # Of a run before, which had others.
+    path.unlink(missing_ok=True)  # An earlier run may have left one.
     if not shown:
         return
     import matplotlib as mpl

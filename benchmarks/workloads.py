@@ -1,4 +1,4 @@
-"""What is served and what is sent: models trained on the spot, and payloads for them."""
+"""The workloads: models that are trained at run time, and payloads for them."""
 
 import json
 from collections.abc import Callable
@@ -18,19 +18,19 @@ AS_JSON = "as fast as JSON"
 
 @dataclass(frozen=True)
 class Workload:
-    """One model and the payloads that it gets."""
+    """One model and its payloads."""
 
     name: str
     estimator: Callable[[], BaseEstimator]
     data: Callable[[], tuple[pd.DataFrame, pd.Series]]
     rows: int
-    """The rows in a call."""
+    """Number of rows in a call."""
     in_flight: tuple[int, ...]
-    """How many calls are in flight at a time."""
+    """Numbers of calls in flight."""
     floors: dict[int, float]
-    """How many times as many calls a second as MLflow's server there are to be, by calls in flight."""
+    """Minimum throughput relative to MLflow's server, by calls in flight."""
     typed_floor: str
-    """The same of typed calls, in words."""
+    """Minimum throughput of typed calls, as text."""
 
     def save(self, path: Path) -> None:
         """Trains the model and saves it with signature and input example."""
@@ -45,7 +45,7 @@ class Workload:
         )
 
     def payloads(self, count: int) -> list[str]:
-        """Payloads with different rows."""
+        """Makes payloads with different rows."""
         features, _ = self.data()
         dice = np.random.default_rng(1)
         chosen = [features.iloc[dice.choice(len(features), self.rows)] for _ in range(count)]

@@ -1,9 +1,10 @@
 """The command line: turns flags into settings, and outcomes into lines and exit codes.
 
-Rule of this module: it decides nothing about serving. Exit codes: 0 stopped by a signal, 1 the address is
-not to be had, 2 the settings or the model are no good, 128 + n ended by a second signal n. Of `proto`: 0 done, or
-compatible, 1 not written, or incompatible, 2 the settings, a model or a lock are no good. Of `dockerfile`: 0 done,
-1 not written, 2 the settings or the model are no good.
+Rule of this module: it decides nothing about serving.
+
+Exit codes of `serve`: 0 stopped by a signal, 1 address already in use, 2 invalid settings or unusable model, 128 + n
+ended by a second signal n. Exit codes of `proto`: 0 written or compatible, 1 not written or incompatible, 2 invalid
+settings, unusable model or lock. Exit codes of `dockerfile`: 0 written, 1 not written, 2 invalid settings or model.
 """
 
 import sys
@@ -70,7 +71,10 @@ def _log_warnings(configuration: config.Configuration) -> None:
 
 
 def _restart(loaded: Settings, flags: dict[str, Any], *, install_mlflow: bool) -> NoReturn:
-    """Goes on as the server in the model's environment; ends with 0 if a signal comes while that is built."""
+    """Replaces this process by the server in the model's environment.
+
+    A signal during the build of the environment ends the process with exit code 0.
+    """
     from mlflow_grpc.environments import commands, restarting
 
     try:
@@ -84,8 +88,8 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
     settings.prepare_grpc_core()
     if loaded.tls_cert is None and (reached := exposure(loaded.host)):
         logger.warning(
-            "listening on %s without TLS: whoever reaches the port can call the models and read along. "
-            "%s and %s turn TLS on, %s lets in only clients with a certificate",
+            "listening on %s without TLS: anyone who reaches the port can call the models and read the traffic. "
+            "Turn on TLS with %s and %s; add %s to accept only clients with a certificate",
             reached,
             *map(settings.spelling, ("tls_cert", "tls_key", "tls_client_ca")),
         )
@@ -93,7 +97,7 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
         from mlflow_grpc import workers
 
         return workers.supervise(loaded, configuration)
-    # Imported late: grpc reads its environment when it is imported, and a supervisor must not import it.
+    # Imported late, because grpc reads its environment at import, and a supervisor must not import it.
     from mlflow_grpc import lifecycle, runner
 
     stdout = sys.stdout
@@ -105,13 +109,13 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
 
 
 def choices(info: FieldInfo) -> list[str] | None:
-    """The legal values of a setting that is one of a few words, else None."""
+    """Returns the legal values of a setting with an enum type, otherwise None."""
     kind = info.annotation
     return [item.value for item in kind] if isinstance(kind, type) and issubclass(kind, StrEnum) else None
 
 
 def default_text(info: FieldInfo) -> str:
-    """A setting's default as a person would write it."""
+    """Formats the default of a setting as a user would write it."""
     value = info.default
     if isinstance(value, StrEnum):
         return value.value
@@ -125,7 +129,7 @@ def default_text(info: FieldInfo) -> str:
 
 
 def _option(name: str, info: FieldInfo) -> click.Option:
-    """The flag of a setting; its words come from the setting's declaration."""
+    """Makes the flag of a setting from its declaration."""
     flag, legal = declarations.flag(info), choices(info)
     default = default_text(info)
     note = f"default: {default}" if default else "no default"
@@ -141,16 +145,16 @@ main.add_command(
     click.Command(
         "serve",
         callback=_serve,
-        help="Serves one model, or those of a configuration file, until SIGTERM, SIGINT or SIGHUP.",
+        help="Serves one model, or the models of a configuration file, until SIGTERM, SIGINT or SIGHUP.",
         context_settings={"help_option_names": ["--help"]},
         params=[
             *(_option(name, info) for name, info in settings.fields()),
-            click.Option(["--no-conda"], is_flag=True, help="As for MLflow: the same as --env-manager local."),
+            click.Option(["--no-conda"], is_flag=True, help="Same as --env-manager local, as in MLflow."),
             click.Option(
                 ["--install-mlflow"],
                 is_flag=True,
-                help="Puts the MLflow of this environment into the model's, in the place of the one that the model "
-                "requires; of no effect with --env-manager local, as for MLflow.",
+                help="Installs the MLflow version of this environment into the model's environment, instead of the "
+                "version that the model requires. No effect with --env-manager local, as in MLflow.",
             ),
         ],
     )
@@ -158,7 +162,7 @@ main.add_command(
 
 
 def _end_after(work: Callable[[], int]) -> NoReturn:
-    """Runs a command that serves nothing, and ends the process with the command's exit code or an error's."""
+    """Runs a command that serves nothing, and ends the process with the exit code of the command or of its error."""
     occupy_standard_streams()
     demote_warnings()
     try:
@@ -190,11 +194,17 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
 
 
 def _locked(loaded: Settings, configuration: config.Configuration, output: str) -> "TypedContract":
-    """What is to be written, once the lock has it: no client can then have a number that the lock does not know."""
+    """Makes the contract and updates the lock file.
+
+    The lock is written before the contract, so that no client can have a number that is missing in the lock.
+    """
     from mlflow_grpc.typed_contract import typed_contract
 
     if loaded.lock is not None and output != "-" and Path(output).resolve() == loaded.lock.resolve():
-        raise StartError(f"--output and --lock are one file, {output}: the contract would take the place of the lock")
+        raise StartError(
+            f"--output and --lock are the same file, {output}: the contract would overwrite the lock; "
+            "choose another --output"
+        )
     with ExitStack() as stack:
         if loaded.lock is not None:
             with writing(loaded.lock):
@@ -209,11 +219,11 @@ def _locked(loaded: Settings, configuration: config.Configuration, output: str) 
 
 
 def _checked(verdicts: "list[Verdict]", *, has_file: bool) -> int:
-    """Says how the models differ from what is locked of them; gives the exit code."""
+    """Prints how the models differ from the lock, and returns the exit code."""
     if not has_file and not any(verdict.source for verdict in verdicts):
         raise StartError(
-            "there is no lock to check against: make one with `mlflow-grpc proto --lock "
-            f"{lock.FILE_NAME} -o model_service.proto` from the version that clients have"
+            "there is no lock to check against: make one from the version that clients use, with `mlflow-grpc proto "
+            f"--lock {lock.FILE_NAME} -o model_service.proto`"
         )
     for verdict in verdicts:
         click.echo("\n".join(logs.escape(line) for line in str(verdict).split("\n")))
@@ -226,18 +236,24 @@ main.add_command(
     click.Command(
         "proto",
         callback=_proto,
-        help="Writes the typed RPCs that a server makes for its models as a .proto file, for clients that compile it.",
+        help="Writes the typed RPCs of a server's models as a .proto file, for clients that compile it.",
         params=[
             *(_option(name, info) for name, info in settings.fields() if name in _OF_PROTO),
             click.Option(
-                ["-o", "--output"], default="-", metavar="FILE", help="Where to; - is stdout.", show_default=True
+                ["-o", "--output"],
+                default="-",
+                metavar="FILE",
+                help="The file to write; - is stdout.",
+                show_default=True,
             ),
-            click.Option(["--descriptor-set"], is_flag=True, help="A serialised FileDescriptorSet in place of text."),
+            click.Option(
+                ["--descriptor-set"], is_flag=True, help="Writes a serialised FileDescriptorSet instead of text."
+            ),
             click.Option(
                 ["--check"],
                 is_flag=True,
-                help="Says what has changed since the lock was written, and whether calls of old clients are still "
-                "taken and their answers read; writes nothing. Exit code 0 if they are, else 1.",
+                help="Reports the changes since the lock was written, and whether old clients still work. Writes "
+                "nothing. Exit code 0 if they work, otherwise 1.",
             ),
         ],
     )
@@ -262,7 +278,7 @@ main.add_command(
     click.Command(
         "dockerfile",
         callback=_dockerfile,
-        help="Writes a build context for an image that serves a model: a Dockerfile, the model and the server.",
+        help="Writes the build context of an image that serves a model: a Dockerfile, the model and the server.",
         context_settings={"help_option_names": ["--help"]},
         params=[
             *(_option(name, info) for name, info in settings.fields() if name in ("model_uri", "model_name")),
@@ -271,9 +287,9 @@ main.add_command(
                 type=click.Path(path_type=Path, file_okay=False),
                 default=Path("mlflow-dockerfile"),
                 metavar="DIR",
-                help="Where to; as for `mlflow models generate-dockerfile`, mlflow-dockerfile if not given.",
+                help="The directory to write; mlflow-dockerfile by default, as in `mlflow models generate-dockerfile`.",
             ),
-            click.Option(["--force"], is_flag=True, help="Replaces what an earlier run has written there."),
+            click.Option(["--force"], is_flag=True, help="Overwrites the output of an earlier run."),
         ],
     )
 )

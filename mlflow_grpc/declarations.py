@@ -1,4 +1,4 @@
-"""How a setting is declared: its flags, environment names, default and help text."""
+"""Declarations of settings: flags, environment names, default and help text."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True)
 class Flag:
-    """The command line spellings of a setting; a switch has a spelling that turns it off too."""
+    """The command line flags of a setting. A switch also has a flag that turns it off."""
 
     names: tuple[str, ...]
     off: str | None = None
@@ -23,24 +23,26 @@ def setting(default: Any, *env: str, text: str, **limits: Any) -> Any:
 
 
 def flag(info: FieldInfo) -> Flag:
-    """The command line spellings of a setting."""
+    """Returns the command line flags of a setting."""
     return next(item for item in info.metadata if isinstance(item, Flag))
 
 
 def env_names(info: FieldInfo) -> list[str]:
-    """The environment names of a setting, the one that wins first."""
+    """Returns the environment names of a setting, in order of precedence."""
     alias = info.validation_alias
     return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """A value of a setting that is a JSON object, within single quotes or as a JSON string too.
+    """Parses a setting that is a JSON object.
+
+    The object may be in single quotes, or inside a JSON string.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a JSON object.
 
     """
-    # `docker run --env-file` keeps the quotes that a shell would take away.
+    # `docker run --env-file` keeps the quotes that a shell would remove.
     text = text.strip()
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
     try:

@@ -1,8 +1,7 @@
-"""Makes the example models: an iris classifier as an MLflow model in models/iris/ and, the same one, in the MLModel
-package models/iris_model/ (`make models/iris`).
+"""Trains the example model and saves it as an MLflow model and in an MLModel package (`make models/iris`).
 
-scikit-learn ships the data, so nothing is downloaded. The model is trained on this machine instead of
-being kept in the repository, because a pickled model loads on the versions that wrote it.
+The MLflow model is in models/iris/, the package in models/iris_model/. scikit-learn ships the data, so nothing is
+downloaded. The repository does not contain the model, because a pickled model needs the versions that wrote it.
 """
 
 import shutil
@@ -26,8 +25,8 @@ def main(target: Path, package: Path | None = None) -> None:
     """Trains the model and saves it.
 
     Args:
-        target: The directory of the MLflow model, which is replaced as a whole.
-        package: A directory that gets the model as a file model.skops: that of the MLModel package.
+        target: The directory of the MLflow model, which is replaced completely.
+        package: The directory of the MLModel package, which gets the model as the file model.skops.
 
     """
     iris = load_iris(as_frame=True)
@@ -39,7 +38,7 @@ def main(target: Path, package: Path | None = None) -> None:
     mlflow.sklearn.save_model(
         model,
         unfinished,
-        # MLflow before 3.9 knows pickles alone.
+        # MLflow before 3.9 supports only pickles.
         serialization_format="skops" if "skops" in SUPPORTED_SERIALIZATION_FORMATS else "cloudpickle",
         signature=infer_signature(features, model.predict(features)),
         input_example=features.head(2),
@@ -48,7 +47,7 @@ def main(target: Path, package: Path | None = None) -> None:
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     if package is not None:
-        # The package takes measures without names.
+        # The package takes measurements without names.
         skops.io.dump(clone(model).fit(features.to_numpy(), species), package / "model.skops.unfinished")
         (package / "model.skops.unfinished").rename(package / "model.skops")
 

@@ -1,12 +1,11 @@
-"""Makes the descriptor sets that server and client read their messages from, and the client's copy of the writer of
-.proto files (`make protos`).
+"""Generates the descriptor sets of server and client, and the client's copy of `proto_text.py` (`make protos`).
 
-A descriptor set, loaded into a pool of its own, is used instead of generated modules: those register
-in the process-wide pool, where `Input` and `Output`, which stand in no package, would clash with the
-messages of a hosted model or with stubs that a user made from mlflow.proto.
+Server and client load a descriptor set into a private pool instead of importing generated modules. Those would register
+in the process-wide pool. There `Input` and `Output`, which have no package, would clash with the messages of a hosted
+model or with stubs that a user made from mlflow.proto.
 
-The writer is one for both, so that a .proto file is the same whether a server or a client has written it. Neither
-distribution requires the other, so each has the module.
+Both distributions have the writer of .proto files, because neither requires the other. So a server and a client write
+the same file.
 """
 
 import sys
@@ -33,7 +32,7 @@ SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto")
 
 
 def compile_contract() -> list[descriptor_pb2.FileDescriptorProto]:
-    """The server's own .proto files as protoc sees them, with their comments."""
+    """Compiles the server's .proto files, and keeps their comments."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set.binpb"
         include = resources.files("grpc_tools") / "_proto"
@@ -54,7 +53,7 @@ def compile_contract() -> list[descriptor_pb2.FileDescriptorProto]:
 
 
 def without_comments(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
-    """A copy of a file for those who do not show it."""
+    """Copies the description of a file without its comments."""
     copy = descriptor_pb2.FileDescriptorProto()
     copy.CopyFrom(file)
     copy.ClearField("source_code_info")
@@ -62,14 +61,14 @@ def without_comments(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2
 
 
 def proto_of(descriptor: FileDescriptor) -> descriptor_pb2.FileDescriptorProto:
-    """The description of a file that an installed package has registered."""
+    """Returns the description of a file that an installed package has registered."""
     proto = descriptor_pb2.FileDescriptorProto()
     descriptor.CopyToProto(proto)
     return proto
 
 
 def contents() -> dict[Path, bytes]:
-    """What each file that this script makes has to hold."""
+    """Returns the contents of each generated file."""
     contract = compile_contract()
     for_client = [
         *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2)),
@@ -84,7 +83,7 @@ def contents() -> dict[Path, bytes]:
 
 
 def main() -> None:
-    """Writes the files, or with --check says which are stale and exits with 1."""
+    """Writes the files. With --check, reports stale files and exits with 1 instead."""
     stale = [path for path, data in contents().items() if not path.exists() or path.read_bytes() != data]
     if "--check" in sys.argv:
         if stale:

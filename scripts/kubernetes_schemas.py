@@ -1,8 +1,8 @@
-"""Writes tests/support/kubernetes.json: the published schemas of the kinds in deploy/kubernetes, for the test of these.
+"""Writes tests/support/kubernetes.json, the published schemas of the kinds in deploy/kubernetes, for their test.
 
-Run with the package that carries them (it takes 108 MB, which is why they are kept here):
+Run it with the package that contains them. The repository keeps a copy, because the package takes 108 MB:
 `uv run --no-project --with kubernetes-validate==1.37.0 python scripts/kubernetes_schemas.py`.
-The schemas are strict: what they do not name is not allowed, as for `kubectl apply --validate=strict`.
+The schemas are strict. They forbid unknown fields, as `kubectl apply --validate=strict` does.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 VERSIONS = ("1.29", "1.37")
-"""The oldest version of Kubernetes that the manifests are for, and the newest."""
+"""The oldest and the newest version of Kubernetes that the manifests support."""
 
 KINDS = {
     "apps/v1 Deployment": "deployment-apps-v1",
@@ -29,7 +29,7 @@ _REFERENCE = re.compile(r".*#/\$defs/(.+)")
 
 
 def without_words(schema: Any, needed: set[str]) -> Any:
-    """A schema without descriptions, its references within one document; takes note of what it refers to."""
+    """Removes descriptions, makes references local to one document, and records the referenced names."""
     if isinstance(schema, list):
         return [without_words(each, needed) for each in schema]
     if not isinstance(schema, dict):
@@ -47,7 +47,7 @@ def without_words(schema: Any, needed: set[str]) -> Any:
 
 
 def schemas_of(version: str) -> dict[str, Any]:
-    """The schemas of all kinds, and what they refer to."""
+    """Returns the schemas of all kinds and of the types that they refer to."""
     folder = resources.files("kubernetes_validate") / "kubernetes-json-schema" / f"v{version}.0-local-strict"
     known = json.loads((folder / "_definitions.json").read_text())["$defs"]
     needed: set[str] = set()

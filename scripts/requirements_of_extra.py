@@ -1,4 +1,4 @@
-"""Prints what an extra of the server requires, a line each (`python scripts/requirements_of_extra.py s3`)."""
+"""Prints the requirements of an extra, one per line (`python scripts/requirements_of_extra.py s3`)."""
 
 import sys
 import tomllib
@@ -8,7 +8,7 @@ PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
 def requirements(extra: str) -> list[str]:
-    """The requirements of an extra, as pyproject.toml declares them."""
+    """Returns the requirements of an extra from pyproject.toml."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     return list(project["optional-dependencies"][extra])
 

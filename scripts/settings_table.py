@@ -1,10 +1,10 @@
-"""Prints the table of docs/settings.md, made from their declarations (`python scripts/settings_table.py`)."""
+"""Prints the table in docs/settings.md from the declarations of the settings (`python scripts/settings_table.py`)."""
 
 from mlflow_grpc import cli, declarations, settings
 
 
 def rows() -> list[str]:
-    """A Markdown row a setting."""
+    """Returns one Markdown row per setting."""
     made = []
     for _, info in settings.fields():
         flag = declarations.flag(info)

@@ -1,7 +1,7 @@
-"""`mlflow-grpc-predict`: sends a payload, prints the answer.
+"""The command `mlflow-grpc-predict`, which sends a payload and prints the answer.
 
-Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, 2 used wrongly,
-3 the payload was refused, 4 no server answers or it is not serving, 5 the deadline passed, 130 interrupted.
+Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, 2 invalid usage,
+3 payload refused, 4 no server answers or it is not serving, 5 deadline passed, 130 interrupted.
 """
 
 import argparse
@@ -75,13 +75,21 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Raises ValueError for flags of --proto without it."""
+    """Checks combinations of flags.
+
+    Raises:
+        ValueError: A flag that belongs to --proto is used without it.
+
+    """
     if not given.proto and (given.descriptor_set or given.output != "-"):
-        raise ValueError("--descriptor-set and --output are for --proto: give that, too")
+        raise ValueError("--descriptor-set and --output work only with --proto; add --proto")
 
 
 def _call(client: Client, given: argparse.Namespace) -> int:
-    """Makes the call that the flags ask for, prints what comes, and returns the exit code; raises what fails."""
+    """Makes the call that the flags select, prints its answer, and returns the exit code.
+
+    Errors of the call are raised.
+    """
     if given.health is not None:
         timeout_s = HEALTH_TIMEOUT_S if given.timeout is None else given.timeout
         status = client.health(given.health, timeout_s=timeout_s)
@@ -101,10 +109,10 @@ def _call(client: Client, given: argparse.Namespace) -> int:
 
 
 def _about_models(client: Client, given: argparse.Namespace) -> list[str]:
-    """The lines for --list or --describe.
+    """Returns the lines for --list or --describe.
 
     Raises:
-        ValueError: There is no such model.
+        ValueError: The model does not exist.
 
     """
     models = client.models(timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout)
@@ -132,7 +140,7 @@ def _proto(client: Client, given: argparse.Namespace) -> int:
 
 
 def _contract_of(client: Client, model: Model) -> Contract | None:
-    """The types of a model; None if it has none, or the server does not tell them."""
+    """Returns the types of a model, or None if it has none or the server does not offer them."""
     try:
         return client.model(model.label).contract()
     except PredictError:
@@ -140,7 +148,7 @@ def _contract_of(client: Client, model: Model) -> Contract | None:
 
 
 def _stream(client: Client, given: argparse.Namespace) -> int:
-    """Sends a payload a line and writes an answer a line, in the same order; errors stand in their places.
+    """Sends each line as a payload and writes each answer or error as a line, in the same order.
 
     Raises:
         ValueError: A line cannot be sent.
@@ -167,14 +175,14 @@ def _stream(client: Client, given: argparse.Namespace) -> int:
                 failed = failed or isinstance(answer, PredictError)
                 if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _line(answer, given)):
                     return code
-        except (TypeError, ValueError) as error:  # Lines are drawn until one cannot be sent.
+        except (TypeError, ValueError) as error:  # A line cannot be sent, which ends the stream.
             said = "it is not UTF-8" if isinstance(error, UnicodeError) else _without_place(str(error))
             raise ValueError(f"line {lines.number}: {said}") from None
     return EXIT_FAILED if failed else 0
 
 
 def _parts(client: Client, given: argparse.Namespace) -> int:
-    """Sends one payload and writes the parts of its answer, each on a line as soon as it is there."""
+    """Sends one payload and writes each part of its answer on a line as soon as it arrives."""
     text = _payload(given.payload)
     if given.typed:
         model = _typed_model(client, given)
@@ -199,19 +207,22 @@ class RecordRefused(Exception):
 
 
 def _typed_model(client: Client, given: argparse.Namespace) -> TypedModel:
-    """The model that a typed call is for.
+    """Returns the model for a typed call.
 
     Raises:
-        ValueError: The payload is said to be in another format than JSON.
+        ValueError: --content-type is not JSON.
 
     """
     if given.content_type not in (None, "application/json"):
-        raise ValueError(f"--typed takes records in JSON, and --content-type is {given.content_type}")
+        raise ValueError(f"--typed takes records in JSON, and --content-type is {given.content_type}; leave it out")
     return client.model(given.model or "", timeout_s=given.timeout, request_id=given.request_id)
 
 
 def _typed_answer(client: Client, given: argparse.Namespace) -> str:
-    """The answer to a record or to rows, as JSON; see `_typed_model` and `_of_record` for the errors."""
+    """Returns the answer to a record or to rows as JSON.
+
+    Raises the errors of `_typed_model` and `_of_record`.
+    """
     model = _typed_model(client, given)
     contract = model.contract()
     text = _payload(given.payload)
@@ -219,10 +230,10 @@ def _typed_answer(client: Client, given: argparse.Namespace) -> str:
 
 
 def _of_record(call: Callable[[Any, dict[str, Any] | None], Any], text: str, contract: Contract) -> Any:
-    """What a call gives of the record or the rows in a text, and of the params beside them.
+    """Calls a function with the record or rows in a text, and with the params beside them.
 
     Raises:
-        RecordRefused: They do not fit.
+        RecordRefused: The record, the rows or the params do not fit the model's types.
 
     """
     try:
@@ -232,24 +243,24 @@ def _of_record(call: Callable[[Any, dict[str, Any] | None], Any], text: str, con
 
 
 def _without_place(text: str) -> str:
-    """The words about a record of a stream without its place, which for a line is another."""
+    """Removes the record's index from an error of a stream, because the number of the line differs from it."""
     return re.sub(r"^\[\d+\]: ", "", text)
 
 
 def _line(answer: Any, given: argparse.Namespace) -> str:
-    """An answer of a stream as a line."""
+    """Formats an answer of a stream as a line."""
     return typed_json.written(answer) if given.typed else _one_line(answer)
 
 
 class _Lines:
-    """The lines of stdin that have something in them, each when it is there."""
+    """The lines of stdin that are not blank, each as soon as it arrives."""
 
     def __init__(self) -> None:
         self.number = 0
-        """Of the last one that was drawn, counted from 1."""
+        """Number of the last line read, counted from 1."""
 
     def __iter__(self) -> Iterator[str]:
-        # A file of its own: the interpreter closes sys.stdin at exit, and cannot while gRPC's thread waits for a line.
+        # A file of its own, because the interpreter closes sys.stdin at exit, and hangs while gRPC's thread reads it.
         with os.fdopen(os.dup(0), "rb") as stdin:
             for self.number, line in enumerate(stdin, 1):
                 if line.strip():
@@ -257,12 +268,12 @@ class _Lines:
 
 
 def _one_line(answer: str) -> str:
-    """An answer as a line: a text of several lines as a JSON string, the others as they are."""
+    """Formats an answer as a line: a text of several lines becomes a JSON string."""
     return json.dumps(answer, ensure_ascii=False) if "\n" in answer or "\r" in answer else answer
 
 
 def _error_line(error: PredictError) -> str:
-    """An error as a line of JSON."""
+    """Formats an error as a line of JSON."""
     violations = [{"field": each.field, "description": each.description} for each in error.violations]
     said = {"code": error.code.name, "message": error.message, "reason": error.reason, "error_class": error.error_class}
     return json.dumps({"error": {**{key: value for key, value in said.items() if value}, "violations": violations}})
@@ -270,7 +281,7 @@ def _error_line(error: PredictError) -> str:
 
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Has what the model ignores printed as a line, without a place in this package's code."""
+    """Prints IgnoredColumns warnings as lines, without a location in this package's code."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", IgnoredColumns)
         ordinary = warnings.showwarning
@@ -318,12 +329,12 @@ def _payload(argument: str | None) -> str:
 
 
 def _write(text: str) -> int:
-    """Prints a line to stdout; 0, or the exit code if that fails."""
+    """Prints a line to stdout. Returns 0, or the exit code if writing fails."""
     return _write_bytes(text.encode() + b"\n")
 
 
 def _write_bytes(data: bytes) -> int:
-    """Prints to stdout; 0, or the exit code if that fails."""
+    """Writes bytes to stdout. Returns 0, or the exit code if writing fails."""
     if sys.stdout is None:
         _complain("cannot write the answer: stdout is closed")
         return EXIT_FAILED
@@ -331,26 +342,26 @@ def _write_bytes(data: bytes) -> int:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
     except OSError as error:
-        # Python flushes once more at exit, and would complain a second time.
+        # Python flushes again at exit, and would report the error a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # Whoever closed the pipe has seen enough.
+        if not isinstance(error, BrokenPipeError):  # The reader closed the pipe on purpose, as `head` does.
             _complain(f"cannot write the answer: {error.strerror}")
         return EXIT_FAILED
     return 0
 
 
 def _complain(text: str, what: str = "error") -> None:
-    """Prints one line to stderr, whatever a server has put into the text."""
+    """Prints one line to stderr, and escapes control characters in a server's text."""
     line = _printable(text)
     with contextlib.suppress(OSError, ValueError):
         print(f"{what}: {line}", file=sys.stderr)
 
 
 def _silence_grpc() -> None:
-    """Keeps what gRPC's C core logs off stderr, unless GRPC_VERBOSITY asks for it: the error line says it better.
+    """Keeps the log of gRPC's C core off stderr, unless GRPC_VERBOSITY is set, because the error line is clearer.
 
-    The core writes to file descriptor 2 and reads GRPC_VERBOSITY when it is imported, which is before
-    any line of this module: so stderr moves to another descriptor.
+    The core writes to file descriptor 2, and reads GRPC_VERBOSITY at import, before any line of this module runs. So
+    stderr moves to another descriptor.
     """
     if "GRPC_VERBOSITY" in os.environ or sys.stderr is None:
         return
@@ -364,46 +375,55 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlflow-grpc-predict",
         description="Calls a model served by mlflow-grpc and prints its answer.",
-        epilog="Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, 2 "
-        "used wrongly, 3 the payload was refused, 4 no server answers or it is not serving, 5 the deadline passed, "
+        epilog="Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, "
+        "2 invalid usage, 3 payload refused, 4 no server answers or it is not serving, 5 deadline passed, "
         "130 interrupted.",
     )
     add = parser.add_argument
-    add("payload", nargs="?", help="the payload; @FILE reads a file, - or nothing reads stdin")
+    add("payload", nargs="?", help="the payload; @FILE reads a file; - or no payload reads stdin")
     add(
         "-a",
         "--address",
         default="localhost:50051",
-        help="host:port of the server (%(default)s), or grpcs://host:port; several with commas between",
+        help="host:port of the server (%(default)s), or grpcs://host:port for TLS; separate several servers by commas",
     )
-    add("-m", "--model", metavar="NAME", help="which of several models: its name, or name/version")
+    add("-m", "--model", metavar="NAME", help="the model, if the server has several: its name, or name/version")
     add(
         "-t",
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help=f"the deadline ({DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health, --list, --describe and "
-        "--proto; --stream has none unless it is given)",
+        help=f"the deadline (default: {DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health, --list, --describe "
+        "and --proto; none with --stream)",
     )
     add(
         "--stream",
         action="store_true",
-        help="with a payload: print the parts of its answer, each when it is there; without: send a payload for each "
-        "line of stdin that is not blank and print an answer for each",
+        help="with a payload: print each part of its answer as soon as it arrives; without: send each line of stdin "
+        "that is not blank as a payload, and print an answer for each",
     )
     add(
         "--typed",
         action="store_true",
-        help="call the model in its own types: the payload is a record in JSON, or a list of records, and so is the "
-        "answer",
+        help="call the model in its own types; the payload is a record in JSON or a list of records",
     )
-    add("--content-type", metavar="TYPE", help="format of the payload: application/json (the default) or text/csv")
-    add("--request-id", metavar="ID", help="the id under which the server logs the call")
+    add("--content-type", metavar="TYPE", help="the format of the payload: application/json (default) or text/csv")
+    add("--request-id", metavar="ID", help="the id of the call in the server's log")
     add("--list", action="store_true", help="print the models of the server instead of predicting")
-    add("--describe", metavar="NAME", help="print what a model takes and gives, and calls to paste")
+    add("--describe", metavar="NAME", help="print the input and output of a model, and calls that you can paste")
     add("--proto", action="store_true", help="write the .proto file of the server's typed RPCs instead of predicting")
-    add("--descriptor-set", action="store_true", help="with --proto: a serialised FileDescriptorSet in place of text")
-    add("-o", "--output", default="-", metavar="FILE", help="with --proto: where to; - is stdout (%(default)s)")
+    add(
+        "--descriptor-set",
+        action="store_true",
+        help="with --proto: write a serialised FileDescriptorSet instead of text",
+    )
+    add(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="with --proto: the file to write; - is stdout (default: %(default)s)",
+    )
     add(
         "--health",
         nargs="?",
@@ -411,8 +431,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="print the health of the server, a service or a model instead of predicting",
     )
-    add("--tls", action="store_true", help="encrypt, trusting the system's authorities")
-    add("--tls-ca", metavar="FILE", help="encrypt, trusting these authorities (PEM)")
+    add("--tls", action="store_true", help="encrypt, and trust the system's authorities")
+    add("--tls-ca", metavar="FILE", help="encrypt, and trust these authorities (PEM)")
     add("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
     add("--tls-key", metavar="FILE", help="the key of --tls-cert (PEM)")
     add("--tls-server-name", metavar="NAME", help="the name in the server's certificate")

@@ -1,7 +1,7 @@
-"""Runs commands that take minutes: their lines go to the log, and a signal ends them with all that they have started.
+"""Long-running commands whose lines go to the log, and which a signal ends together with all their children.
 
-Rule of this module: while commands run, a signal raises nothing in the middle of other code. It is seen where this
-module waits, and `Ended` is raised there.
+Rule of this module: while commands run, a signal raises no exception in the middle of other code. The module notices
+the signal where it waits, and raises `Ended` there.
 """
 
 import os
@@ -27,17 +27,17 @@ logger = get_logger(__name__)
 Result = TypeVar("Result")
 
 KILL_AFTER_S = 3.0
-"""How long a command may take to end when it is told to, in seconds, before it is killed."""
+"""Seconds between SIGTERM and SIGKILL for a command."""
 
 POLL_INTERVAL_S = 0.05
-"""How often it is looked whether what ends without a line has ended, in seconds."""
+"""Seconds between checks for the end of a process or a thread that writes no lines."""
 
 MAX_LAST_LINES = 8
-"""How many of a failed command's last lines are in the error."""
+"""Maximum number of a failed command's last lines in the error."""
 
 
 class Ended(BaseException):
-    """A signal came that ends the process."""
+    """A signal that ends the process has arrived."""
 
     def __init__(self, number: int) -> None:
         """Args:
@@ -48,11 +48,14 @@ class Ended(BaseException):
 
 
 class CommandFailed(StartError):
-    """A command ended with another exit code than 0, or could not be started."""
+    """A command could not be started, or its exit code is not 0."""
 
 
 class Commands:
-    """Runs one command at a time. A context manager: within it the signals that end a process are taken."""
+    """Runs one command at a time.
+
+    As a context manager, it catches the signals that end a process.
+    """
 
     def __enter__(self) -> Self:
         self._wakeup, self._signalled = socket.socketpair()
@@ -74,23 +77,23 @@ class Commands:
     def run(
         self, command: Sequence[str | Path], *, label: str, cwd: Path | None = None, keep_open: Sequence[int] = ()
     ) -> None:
-        """Runs a command to its end and logs each line that it writes.
+        """Runs a command to its end and logs its output line by line.
 
         Args:
             command: The program and its arguments.
-            label: What stands before its lines, and what an error calls it.
+            label: The prefix of its lines, and its name in errors.
             cwd: Its working directory.
-            keep_open: File descriptors that it is to have too.
+            keep_open: File descriptors that the command inherits.
 
         Raises:
-            CommandFailed: It failed; the error has its last lines.
-            Ended: A signal came; the command and what it has started are gone.
+            CommandFailed: The command failed. The error has its last lines.
+            Ended: A signal arrived. The command and its children have ended.
 
         """
         arguments = [str(argument) for argument in command]
         logger.info("running %s", " ".join(arguments))
         try:
-            # In a session of its own, so that all that it starts can be ended with it.
+            # In a session of its own, so that its children can be ended with it.
             process = subprocess.Popen(  # noqa: S603 - programs of the interpreter or that the operator has installed
                 arguments,
                 cwd=cwd,
@@ -113,10 +116,10 @@ class Commands:
             raise CommandFailed(f"{label} failed with exit code {process.returncode}: {_summary(list(last_lines))}")
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """Calls a function that may take long in another thread, and gives its result or raises its error.
+        """Calls a slow function in another thread, and returns its result or raises its error.
 
         Raises:
-            Ended: A signal came; the thread, which cannot be stopped, does not hold up the end of the process.
+            Ended: A signal arrived. The thread cannot be stopped, but it does not delay the end of the process.
 
         """
         future: Future[Result] = Future()
@@ -124,7 +127,7 @@ class Commands:
         def call() -> None:
             try:
                 future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+            except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
                 future.set_exception(error)
 
         threading.Thread(target=call, name="fetch-environment", daemon=True).start()
@@ -133,10 +136,10 @@ class Commands:
         return future.result()
 
     def pause(self, seconds: float) -> None:
-        """Waits for some time.
+        """Waits for a number of seconds.
 
         Raises:
-            Ended: A signal came.
+            Ended: A signal arrived.
 
         """
         with selectors.DefaultSelector() as selector:
@@ -145,7 +148,7 @@ class Commands:
         self._look_for_signal()
 
     def _log_lines(self, process: "subprocess.Popen[bytes]", label: str) -> "deque[str]":
-        """Logs what a process writes until it has closed its output; gives the last lines."""
+        """Logs the output of a process until the process closes it, and returns the last lines."""
         last_lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
         with selectors.DefaultSelector() as selector, _output_of(process) as output:
             selector.register(self._wakeup, selectors.EVENT_READ)
@@ -182,17 +185,17 @@ def _text(line: bytes) -> str:
 
 
 def _summary(lines: list[str]) -> str:
-    """The lines from the first one on that says that it is an error, or all."""
+    """Joins the lines from the first that begins with "error", or all lines."""
     start = next((index for index, line in enumerate(lines) if line.lower().startswith("error")), 0)
     return "; ".join(lines[start:]) or "it wrote nothing"
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a process and all that is in its group, first with a request and then by force."""
+    """Ends a process and its group, first by SIGTERM and then by SIGKILL."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(KILL_AFTER_S)
-    with suppress(ProcessLookupError):  # Also of what the process has started and not waited for.
+    with suppress(ProcessLookupError):  # The group may still have children that the process has not waited for.
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -59,7 +59,7 @@ def test_it_lists_the_methods(buf, iris):
 
 def test_it_calls_the_typed_rpc(buf, iris):
     """The README's record and answer, and what the model says in Python."""
-    (record,) = re.findall(r"-d '(\{.*\})' \\", (ROOT / "README.md").read_text())
+    (record,) = re.findall(r"-d '(\{.*\})' \\", (ROOT / "docs" / "typed.md").read_text())
     code, out = curl(buf, iris.address, "-d", record)
     (expected,) = iris.model.predict(pd.DataFrame([json.loads(record)]), None)
     assert (code, json.loads(out)) == (0, {"prediction": expected})

@@ -89,7 +89,7 @@ def test_a_server_without_reflection_says_so(iris):
 def test_flags_that_do_not_fit(iris, tmp_path):
     """2 for flags of --proto without it, 1 for a file that cannot be written."""
     code, out, error = run("-a", iris.address, "--descriptor-set", "{}")
-    assert (code, out, error) == (2, "", "error: --descriptor-set and --output are for --proto: give that, too\n")
+    assert (code, out, error) == (2, "", "error: --descriptor-set and --output work only with --proto; add --proto\n")
     code, out, error = run("-a", iris.address, "--proto", "-o", str(tmp_path / "no" / "file"))
     assert (code, out) == (1, "")
     assert error == f"error: cannot write {tmp_path / 'no' / 'file'}: No such file or directory\n"

@@ -27,6 +27,7 @@ from tests.support.servers import ROOT, Process, free_port
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
 README = (ROOT / "README.md").read_text()
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 INSIDE = "/opt/ml/model"
 NOT_LOCKED = "toolz==1.0.0"
 """Something that a model may require and the server's lock does not have."""
@@ -215,8 +216,8 @@ def running(engine: Engine, baked: str) -> Iterator[Container]:
 
 
 def shown(command: str, flag: str) -> dict[str, str]:
-    """What the README gives to a command as `flag NAME=VALUE`, in all lines that have such a flag with a model's name."""
-    lines = [line for line in README.splitlines() if line.startswith(command) and "MODEL_NAME=" in line]
+    """The pairs `flag NAME=VALUE` that docs/deployment.md passes to a command, on lines that set MODEL_NAME."""
+    lines = [line for line in DEPLOYMENT.splitlines() if line.startswith(command) and "MODEL_NAME=" in line]
     words = [word for line in lines for word in shlex.split(line)]
     pairs = [after.partition("=") for word, after in pairwise(words) if word == flag]
     assert pairs
@@ -452,4 +453,4 @@ def test_model_dir_without_a_model_fails_the_build(engine: Engine, context: Path
         engine.build("mlflow-grpc-test:wrong", context, MODEL_DIR="models"), capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
-    assert "MODEL_DIR=models is no MLflow model: it has no MLmodel file" in done.stdout + done.stderr
+    assert "MODEL_DIR=models is not an MLflow model: it has no MLmodel file" in done.stdout + done.stderr

@@ -213,7 +213,9 @@ def test_checks_that_cannot_be_made(first, tmp_path):
     """Exit code 2, and one line that says what to do."""
     code, said, errors = proto("-m", first, "--check")
     assert (code, said) == (2, "")
-    assert errors.startswith("Error: there is no lock to check against: make one with `mlflow-grpc proto --lock ")
+    assert errors.startswith(
+        "Error: there is no lock to check against: make one from the version that clients use, with "
+    )
     code, said, errors = proto("-m", first, "--check", "--lock", tmp_path / "nope.json")
     assert (code, said) == (2, "")
     assert errors.startswith(f"Error: cannot read the lock {tmp_path}/nope.json: No such file")

@@ -40,7 +40,7 @@ def test_a_contract_does_not_take_the_place_of_its_lock(written):
     for output in (path, link):
         code, _, errors = proto("-m", ECHO, "--model-name", "one", "--lock", path, "-o", output)
         assert (code, errors) == (
-            2, f"Error: --output and --lock are one file, {output}: the contract would take the place of the lock",
+            2, f"Error: --output and --lock are the same file, {output}: the contract would overwrite the lock; choose another --output",
         )  # fmt: skip
     assert path.read_text() == before
     link.unlink()

@@ -1,4 +1,4 @@
-"""The README's commands and examples do what it says."""
+"""Commands and examples of README.md and docs/deployment.md, run as they are written."""
 
 import os
 import re
@@ -12,12 +12,14 @@ import pytest
 from tests.support.servers import ROOT, Process, free_port, ready_address
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
+PAGES = ["README.md", *(f"docs/{page}.md" for page in ("deployment", "errors", "operations", "payloads"))]
 SCRIPTS = Path(sys.executable).parent
 
 
-def blocks(language):
-    return [text for name, text in BLOCKS if name == language]
+def blocks(language, page=README):
+    """The code blocks of a page that are written in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_the_shell_example_runs(served):
 
 
 def test_the_serve_examples_start(tmp_path):
-    """Each `mlflow-grpc serve` of the README starts with files and a model of the names that it uses."""
+    """Each `mlflow-grpc serve` command starts, given the files and the model that it names."""
     import trustme
 
     authority = trustme.CA()
@@ -76,7 +78,9 @@ def test_the_serve_examples_start(tmp_path):
         blob.write_to_path(str(tmp_path / "server.pem"), append=True)
     authority.cert_pem.write_to_path(str(tmp_path / "clients-ca.pem"))
     (tmp_path / "models").symlink_to(ROOT / "models")
-    commands = [line for text in blocks("sh") for line in text.splitlines() if line.startswith("mlflow-grpc serve")]
+    commands = [
+        line for text in blocks("sh", DEPLOYMENT) for line in text.splitlines() if line.startswith("mlflow-grpc serve")
+    ]
     assert len(commands) == 2
     for command in commands:
         words = command.split()
@@ -84,14 +88,15 @@ def test_the_serve_examples_start(tmp_path):
             ready_address(process)
 
 
-def test_flags_in_the_text_exist():
-    """Every flag that the README names is one of our commands', of the client's, of docker's or of buf's."""
+@pytest.mark.parametrize("page", PAGES)
+def test_flags_in_the_text_exist(page):
+    """Every flag that a page names belongs to our commands, the client's command or docker."""
     from mlflow_grpc_client.cli import _parser
 
     from mlflow_grpc.cli import main
 
-    options = [option for command in ("serve", "proto") for option in main.commands[command].params]
+    options = [option for command in ("serve", "proto", "dockerfile") for option in main.commands[command].params]
     known = {spelling for option in options for spelling in (*option.opts, *option.secondary_opts)}
     known |= {spelling for action in _parser()._actions for spelling in action.option_strings}
-    known |= {"--build-arg", "--stop-timeout", "--label", "--protocol", "--http2-prior-knowledge"}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README)) <= known
+    known |= {"--build-arg", "--stop-timeout", "--label"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text())) <= known

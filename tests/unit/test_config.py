@@ -223,9 +223,11 @@ def test_a_file_beats_model_path_and_no_flag(tmp_path, monkeypatch):
         Settings.load({"config": str(path), "model_uri": "a"})
 
 
-def test_the_readme_s_file(tmp_path):
-    """What the README shows is a configuration file."""
-    (text,) = re.findall(r"^```yaml\n(models:.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+def test_the_file_of_the_docs(tmp_path):
+    """The example in docs/models.md is a valid configuration file."""
+    (text,) = re.findall(
+        r"^```yaml\n(models:.*?)^```", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert [model.source for model in read(tmp_path, text).models] == [
         "models/iris", "mlmodel:iris_model.iris_predict.IrisModel",
     ]  # fmt: skip

@@ -23,11 +23,11 @@ if (positionals.length !== 1) {
 
 const { MLflow } = grpc.loadPackageDefinition(loadSync(given.proto));
 const client = new MLflow(given.address, grpc.credentials.createInsecure(), {
-  // grpc-js takes 4 MB by default; an answer may be larger.
+  // grpc-js accepts 4 MB by default, and an answer may be larger.
   "grpc.max_receive_message_length": 100 * 1024 * 1024,
 });
 
-// Without a deadline a call to a server that hangs would wait for ever.
+// Without a deadline, a call to a hung server never ends.
 const deadline = Date.now() + 60_000;
 client.predict({ value: positionals[0] }, { deadline }, (error, answer) => {
   if (error) {
@@ -42,7 +42,7 @@ client.predict({ value: positionals[0] }, { deadline }, (error, answer) => {
 function report(error) {
   console.error(`${grpc.status[error.code]}: ${error.details}`);
   const [data] = error.metadata.get("grpc-status-details-bin");
-  if (!data) return; // Not from the server: it was not reached, or the deadline passed.
+  if (!data) return; // Not from the server, because it was not reached or the deadline passed.
   const messages = loadSync(here("status.proto"), { keepCase: true });
   for (const { type_url, value } of messages["google.rpc.Status"].deserialize(data).details) {
     const detail = messages[type_url.split("/").pop()]?.deserialize(value);

@@ -1,4 +1,4 @@
-// Calls the example model in its own types: one flower, rows in columns, and a stream with an error in its place.
+// Calls the example model in its own types: one flower, rows in columns, and a stream in which one record gets an error.
 //
 //   mlflow-grpc proto -m models/iris --model-name iris -o model_service.proto
 //   node typed.mjs [--address HOST:PORT] [--proto FILE]
@@ -14,14 +14,14 @@ const { values: given } = parseArgs({
   },
 });
 
-// keepCase: otherwise sepal_length_cm would be called sepalLengthCm, and what is called otherwise is not sent.
-// longs: numbers of 64 bits as texts, since a number of JavaScript's does not hold them all.
+// keepCase, because sepal_length_cm would otherwise become sepalLengthCm, and unknown names are not sent.
+// longs as texts, because JavaScript's numbers cannot hold all 64-bit integers.
 const { model_grpc_service } = grpc.loadPackageDefinition(loadSync(given.proto, { keepCase: true, longs: String }));
 const client = new model_grpc_service.ModelgRPCService(given.address, grpc.credentials.createInsecure());
 
 const call = (name, request) =>
   new Promise((done, fail) => {
-    // Without a deadline a call to a server that hangs would wait for ever.
+    // Without a deadline, a call to a hung server never ends.
     client[name](request, { deadline: Date.now() + 60_000 }, (error, answer) => (error ? fail(error) : done(answer)));
   });
 

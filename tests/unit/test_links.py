@@ -1,0 +1,32 @@
+"""Links between the pages of the documentation lead somewhere."""
+
+import re
+
+import pytest
+
+from tests.support.servers import ROOT
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "client" / "README.md", ROOT / "benchmarks" / "README.md"]
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page):
+    """Files that a page links to exist, and so do the headings in them."""
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)]*)\)", page.read_text()):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths(page):
+    """Files of the repository that a page names by their paths exist; the decisions belong to another change."""
+    text = page.read_text().partition("\n## Decisions\n")[0]
+    for path in re.findall(r"`(\w+/[\w./-]+\.(?:py|md|proto|yaml|json))`", text):
+        assert (ROOT / path).exists() or (ROOT / "mlflow_grpc" / path).exists(), path

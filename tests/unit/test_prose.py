@@ -1,0 +1,119 @@
+"""Plain English in every text for people: no phrase that a reader has to solve."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import ROOT
+
+BANNED = {
+    "(tell|tells|told) of": "reports, describes",
+    "(is|are|was|were|be|been) (asked|told)": "is requested, is notified",
+    "(stand|stands|stood) in": "is in",
+    r"(?<!there\s)(is|are|was|were) (?-i:none)": "is not a",
+    "to be had": "available",
+    "no good": "invalid",
+    "for ever": "without limit, until cancelled, permanently",
+    "anew": "again",
+    "at the most": "at most",
+    "but for": "except",
+    "so many": "the number itself",
+    "one way or the other": "nothing",
+}
+"""Phrases as regular expressions, and what to write instead."""
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md")]
+PAGES += [ROOT / "client" / "README.md", ROOT / "benchmarks" / "README.md"]
+HASH_COMMENTS = [ROOT / "Makefile", ROOT / "Dockerfile", ROOT / "mlflow_grpc" / "environments" / "Dockerfile"]
+HASH_COMMENTS += ROOT.glob("deploy/**/*.yaml")
+SLASH_COMMENTS = [ROOT / "mlflow.proto", *ROOT.glob("mlflow_grpc/protos/**/*.proto")]
+PYTHON = [
+    ROOT / "mlflow_grpc" / "cli.py",
+    ROOT / "mlflow_grpc" / "declarations.py",
+    ROOT / "mlflow_grpc" / "settings.py",
+    ROOT / "mlflow_grpc" / "environments" / "commands.py",
+    ROOT / "client" / "mlflow_grpc_client" / "cli.py",
+    *(path for folder in ("benchmarks", "scripts", "models") for path in sorted((ROOT / folder).glob("*.py"))),
+]
+"""The modules whose docstrings, comments and messages are checked so far; the goal is the whole tree."""
+
+NOT_YET = {"CHANGELOG.md"}
+
+Prose = list[tuple[int, str]]
+"""Texts with the number of their first line."""
+
+
+def without_code(text: str) -> str:
+    """The text with its code blocks and inline code blanked, and with its line breaks kept."""
+    return re.sub(r"^ *```.*?^ *```|`[^`]+`", lambda code: re.sub(r"[^\n]", "`", code[0]), text, flags=re.M | re.S)
+
+
+def of_page(text: str) -> Prose:
+    """A Markdown page is one text; that of the decisions in docs/design.md belongs to another change."""
+    return [(1, text.partition("\n## Decisions\n")[0])]
+
+
+def of_comments(text: str, mark: str) -> Prose:
+    """Comments of a file, of which a block of lines is one text: a Makefile, a Dockerfile, YAML, a .proto file."""
+    blank = [line.partition(mark)[2] if mark in line else "" for line in text.split("\n")]
+    return [(1, "\n".join(blank))]
+
+
+def of_python(text: str) -> Prose:
+    """Docstrings, messages (each string literal, and the fixed parts of an f-string) and comments of a module."""
+    strings = [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    lines = [comments.get(number, "") for number in range(1, text.count("\n") + 2)]
+    return [*strings, (1, "\n".join(lines))]
+
+
+def prose_of(path: Path) -> Prose:
+    """The texts for people in a file."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        return of_page(text)
+    if path.suffix == ".py":
+        return of_python(text)
+    return of_comments(text, "//" if path in SLASH_COMMENTS else "#")
+
+
+def findings(prose: Prose) -> list[str]:
+    """A line for each banned phrase."""
+    found = []
+    for start, text in prose:
+        plain = without_code(text)
+        for phrase, instead in BANNED.items():
+            for match in re.finditer(rf"\b{phrase}\b".replace(" ", r"\s+"), plain, re.IGNORECASE):
+                line = start + plain.count("\n", 0, match.start())
+                found.append(f"line {line}: {' '.join(match[0].split())!r}; write {instead}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in [*PAGES, *HASH_COMMENTS, *SLASH_COMMENTS, *PYTHON] if path.name not in NOT_YET],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_no_banned_phrase(path):
+    """Texts use the trade's nouns; the failure names line, phrase and replacement."""
+    assert findings(prose_of(path)) == []
+
+
+def test_phrases_are_found():
+    """In prose, across a line break, in a message and in a comment; not in code, and not Python's None."""
+    assert findings(of_page("one\nAs told\n  of `anew`.")) == ["line 2: 'told of'; write reports, describes"]
+    assert findings(of_page("```\nanew\n```\n  ```sh\n  anew\n  ```\nThere is none. It is None.")) == []
+    code = 'def f(x):\n    """Tells of x."""\n    raise ValueError(f"{x} is none, "\n        "no good")  # For ever.\n'
+    assert [finding.split(";")[0] for finding in findings(of_python(code))] == [
+        "line 2: 'Tells of'", "line 3: 'is none'", "line 3: 'no good'", "line 4: 'For ever'",
+    ]  # fmt: skip
+    assert findings(of_comments("a: 1\n# stands in\n", "#")) == ["line 2: 'stands in'; write is in"]
