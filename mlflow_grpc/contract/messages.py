@@ -1,7 +1,7 @@
 """Protobuf messages out of contracts: one file of messages for all models of a server, and how values stand in them.
 
 Rule of this module: everything that a message looks like is decided here, once. Descriptors are made for protobuf and
-shapes beside them for those who fill messages and read them (`mlflow_grpc.payload.typed`).
+shapes beside them for those who fill messages and read them (`mlflow_grpc.payload.protobuf.record`).
 
 Choices: a single value has presence (`optional`), so that what is left out is not zero and a required field that is
 missing is found out. A list or map has none where leaving it out means the same as an empty one; where it does not, it

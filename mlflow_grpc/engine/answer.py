@@ -15,7 +15,7 @@ from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.payload.codec import ModelInput
 
 if TYPE_CHECKING:
-    from mlflow_grpc.payload.plain import PlainRows
+    from mlflow_grpc.payload.fast_json.decoders import PlainRows
 
 
 def decode_rows(request: Request[AnswerT], model: ServableModel) -> "PlainRows | None":

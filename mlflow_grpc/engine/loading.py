@@ -27,7 +27,7 @@ from mlflow_grpc.settings import Batching, Payload, Settings, spelling
 if TYPE_CHECKING:
     from mlflow_grpc.hosting.pyfunc.fetching import FetchedModel
     from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
-    from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
+    from mlflow_grpc.payload.fast_json.decoders import PlainDecoder, PlainRows
 
 logger = get_logger(__name__)
 
@@ -44,7 +44,8 @@ def import_libraries(models: Iterable[ModelConfig]) -> None:
             internals,
             load,  # noqa: F401
         )
-        from mlflow_grpc.payload import plain, scoring  # noqa: F401
+        from mlflow_grpc.payload.fast_json import decoders  # noqa: F401
+        from mlflow_grpc.payload.mlflow_json import codec  # noqa: F401
 
         logs.adopt()
         logs.quiet(internals.CHATTY_LOGGERS)
@@ -145,7 +146,7 @@ def _try_typed_rpcs(loaded: ServableModel, config: ModelConfig, settings: Settin
 
 def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
     from mlflow_grpc.hosting.mlmodel import adapter
-    from mlflow_grpc.payload.records import RecordsCodec
+    from mlflow_grpc.payload.mlmodel_json import RecordsCodec
 
     model = adapter.load(
         config.class_path or "",
@@ -175,8 +176,8 @@ def _load_mlflow(config: ModelConfig, settings: Settings, fetched: "FetchedModel
 def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> ServableModel:
     """Makes the codec of an MLflow model, and its fast path if its signature allows one."""
     from mlflow_grpc.engine.batching import qualification, row_runner
-    from mlflow_grpc.payload.plain import decoder_for
-    from mlflow_grpc.payload.scoring import ScoringCodec
+    from mlflow_grpc.payload.fast_json.decoders import decoder_for
+    from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 
     if config.decorators:
         return _decorated(model, config, settings)
@@ -247,7 +248,7 @@ def _samples(model: "PyfuncModel", decoder: "PlainDecoder") -> "list[PlainRows]"
 def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> ServableModel:
     """Wraps an MLflow model in its decorators, which get records."""
     from mlflow_grpc.hosting.mlmodel import adapter
-    from mlflow_grpc.payload.records import RecordsCodec
+    from mlflow_grpc.payload.mlmodel_json import RecordsCodec
 
     try:
         from mlflow_grpc.hosting.mlmodel.from_pyfunc import MlflowModel

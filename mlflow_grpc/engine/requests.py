@@ -17,9 +17,9 @@ from mlflow_grpc.errors import InvalidPayload
 from mlflow_grpc.payload.codec import PLAIN_INPUT, ModelInput
 
 if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
-    from mlflow_grpc.payload.plain import PlainRows
-    from mlflow_grpc.payload.typed import TypedCodec
-    from mlflow_grpc.payload.typed_rows import RowsCodec
+    from mlflow_grpc.payload.fast_json.decoders import PlainRows
+    from mlflow_grpc.payload.protobuf.record import TypedCodec
+    from mlflow_grpc.payload.protobuf.rows import RowsCodec
 
 JSON_TYPES = (None, "application/json")
 """Values of `mlflow-content-type` for which the payload may be plain rows."""

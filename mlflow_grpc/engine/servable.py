@@ -13,7 +13,7 @@ from mlflow_grpc.payload.codec import Codec, RecordCodec
 
 if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
     from mlflow_grpc.engine.batching.row_runner import RowRunner
-    from mlflow_grpc.payload.plain import PlainDecoder
+    from mlflow_grpc.payload.fast_json.decoders import PlainDecoder
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import RecordCodec
 
 if TYPE_CHECKING:
-    from mlflow_grpc.payload.typed_examples import Example
+    from mlflow_grpc.payload.protobuf.examples import Example
 
 logger = get_logger(__name__)
 
@@ -100,13 +100,13 @@ class _Trial:
                 self._is_running = False
 
     def _try_all(self) -> None:
-        from mlflow_grpc.payload import typed_examples
+        from mlflow_grpc.payload.protobuf import examples
 
         contract = self._servable.model.about.contract
-        row = typed_examples.first_row(self._example, contract)
-        rows = typed_examples.first_row(self._example, contract, times=ROWS)
+        row = examples.first_row(self._example, contract)
+        rows = examples.first_row(self._example, contract, times=ROWS)
         calls = _TypedCalls(self._servable, self._codec)
-        example = typed_examples.Example(self._codec.decode(row, None), contract, calls.messages)
+        example = examples.Example(self._codec.decode(row, None), contract, calls.messages)
         for rpc_kind, request in calls.requests(example).items():
             json_request = TextRequest(rows if rpc_kind is RpcKind.BATCH else row, None, NoObserver())
             with self._lock:
@@ -152,7 +152,7 @@ class _TypedCalls:
             ValueError: Likewise.
 
         """
-        from mlflow_grpc.payload.typed_codecs import TypedCodecs
+        from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
 
         codecs = TypedCodecs(self._codec, self._contract, self.messages, self._class)
         record = self._class(self.messages.input.name)()

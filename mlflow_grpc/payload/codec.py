@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
 
 if TYPE_CHECKING:
-    from mlflow_grpc.payload.unknown import Unknown
+    from mlflow_grpc.payload.unknown_names import Unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.typed_plan import plan
 from mlflow_grpc.errors import ContractChanged, ServingError
 from mlflow_grpc.payload.codec import RecordCodec
-from mlflow_grpc.payload.typed_codecs import TypedCodecs
+from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
 from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
 from mlflow_grpc.services.streams import answer_in_order, error_message

@@ -21,7 +21,7 @@ from mlflow_grpc_client import AsyncClient, Client, options
 from mlflow_grpc import logs
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
-from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from mlflow_grpc.settings import Settings
 from tests.support.servers import ROOT, InProcess, serving
 

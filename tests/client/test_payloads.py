@@ -22,7 +22,7 @@ from mlflow_grpc_client.payloads import from_json, is_bare, to_json
 
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
-from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.support import zoo
 from tests.support.servers import serving
 

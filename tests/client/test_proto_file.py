@@ -12,7 +12,7 @@ from mlflow_grpc_client import AsyncClient, Client, PredictError, ProtoFile
 
 from mlflow_grpc.config import Configuration, ModelConfig
 from mlflow_grpc.contract import messages
-from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.typed_contract import typed_contract
 from tests.client.test_cli import run

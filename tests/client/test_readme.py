@@ -12,7 +12,7 @@ import mlflow_grpc_client
 import pytest
 from mlflow_grpc_client import Client, cli, errors
 
-from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.support.servers import ROOT, serving
 
 README = (ROOT / "client" / "README.md").read_text()

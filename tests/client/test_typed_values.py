@@ -22,8 +22,8 @@ from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.types import Contract, Kind, Record, Scalar, Tensor
 from mlflow_grpc.contract.types import Field as Column
-from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_writer import fill as fill_as_server
+from mlflow_grpc.payload.protobuf.reader import Reader
+from mlflow_grpc.payload.protobuf.writer import fill as fill_as_server
 
 
 class Known:

@@ -12,7 +12,7 @@ from mlflow.pyfunc.scoring_server import invocations
 from mlflow_grpc.hosting.pyfunc import fetching, internals
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
-from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.support import zoo
 from tests.support.servers import Caller, serving
 

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
-from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.parity.conftest import oracle_of
 from tests.support import zoo
 from tests.support.servers import Caller, serving

@@ -12,7 +12,7 @@ from mlflow_grpc import protos
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
-from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from mlflow_grpc.services import ignored
 from tests.support.servers import Caller, serving
 from tests.support.typed import SERVICE, TypedCaller, plain

@@ -12,7 +12,7 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.hosting.pyfunc.model_errors import status_of_error_code
-from mlflow_grpc.payload.scoring import ScoringCodec
+from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.parity.conftest import oracle_of
 from tests.support import misbehaving
 from tests.support.servers import Caller, serving

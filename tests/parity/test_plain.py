@@ -12,8 +12,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload import bulk, heads
-from mlflow_grpc.payload.plain import MatrixDecoder, decoder_for
+from mlflow_grpc.payload.fast_json import bulk, prefix_cache
+from mlflow_grpc.payload.fast_json.decoders import MatrixDecoder, decoder_for
 from tests.support.payloads import SCALARS, TEXTS, payloads
 
 PLAIN = {"boolean": True, "integer": 3, "long": 2**60, "float": 0.1, "double": 0.1, "string": "é"}
@@ -250,11 +250,13 @@ def test_so_many_beginnings_are_kept(monkeypatch):
     meta = metadata(SCHEMAS["doubles"])
     made = decoder_for(meta)
     assert isinstance(made, MatrixDecoder)
-    texts = [f"{' ' * blanks}{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]}}}}" for blanks in range(3 * heads.MOST)]
+    texts = [f"{' ' * blanks}{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]}}}}" for blanks in range(3 * prefix_cache.MOST)]
     for text in texts:
         assert agree(made, meta, text)
-    assert [made.heads.split(text) is not None for text in texts] == [False] * 2 * heads.MOST + [True] * heads.MOST
-    monkeypatch.setattr(heads, "MOST_CHARACTERS", 20)
+    assert [made.heads.split(text) is not None for text in texts] == [False] * 2 * prefix_cache.MOST + [
+        True
+    ] * prefix_cache.MOST
+    monkeypatch.setattr(prefix_cache, "MOST_CHARACTERS", 20)
     made.heads.learn("\n" + texts[0])
     assert made.heads.split("\n" + texts[0]) is None
 

@@ -22,7 +22,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.payload.predictions import Predictions
+from mlflow_grpc.payload.mlflow_json.predictions import Predictions
 from tests.parity.conftest import oracle_of
 from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller

@@ -1,4 +1,4 @@
-"""payload/alternatives.py: a union's value stands in its own type, and comes back as pydantic wrote it."""
+"""payload/protobuf/unions.py: a union's value stands in its own type, and comes back as pydantic wrote it."""
 
 import json
 from datetime import UTC, date, datetime, time, timedelta
@@ -18,8 +18,8 @@ from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.errors import UnwritableAnswer
-from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_writer import fill
+from mlflow_grpc.payload.protobuf.reader import Reader
+from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support.newer_models import Size
 
 

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.batching import qualification, row_runner
-from mlflow_grpc.payload.plain import PlainRows
+from mlflow_grpc.payload.fast_json.decoders import PlainRows
 from mlflow_grpc.settings import Settings
 
 FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, -1.0, 2.0, 0.0]})

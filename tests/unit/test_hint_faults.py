@@ -7,7 +7,7 @@ import pytest
 from mlflow.types import DataType
 from mlflow.types.schema import Array, Map, Object, Property
 
-from mlflow_grpc.payload.hint_faults import said_by_pydantic
+from mlflow_grpc.payload.mlflow_json.refusals.hint_faults import said_by_pydantic
 
 
 class Message(pydantic.BaseModel):

@@ -31,8 +31,8 @@ from mlflow_grpc.contract.types import (
     Union,
 )
 from mlflow_grpc.errors import InvalidPayload, StartError, UnwritableAnswer
-from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_writer import fill
+from mlflow_grpc.payload.protobuf.reader import Reader
+from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support import newer_models, zoo
 from tests.unit.test_proto_text import compiled, in_order, text_of
 

@@ -10,7 +10,7 @@ from ml_base import MLModel as Interface
 from mlflow_grpc.config import Decorator
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting.mlmodel import adapter
-from mlflow_grpc.payload.records import RecordsCodec
+from mlflow_grpc.payload.mlmodel_json import RecordsCodec
 
 NEWER = "tests.support.newer_models."
 

@@ -10,7 +10,7 @@ from mlflow_grpc.contract import json_schema
 from mlflow_grpc.engine import loading
 from mlflow_grpc.errors import ModelFailed, StartError, UnwritableAnswer
 from mlflow_grpc.hosting.mlmodel import adapter
-from mlflow_grpc.payload.records import RecordsCodec
+from mlflow_grpc.payload.mlmodel_json import RecordsCodec
 from mlflow_grpc.settings import Settings
 from tests.support.serialized_models import Number, RoundedSchema
 

@@ -26,7 +26,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading
 from mlflow_grpc.hosting.pyfunc import row_exactness
 from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
-from mlflow_grpc.payload.plain import PlainRows
+from mlflow_grpc.payload.fast_json.decoders import PlainRows
 from mlflow_grpc.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""payload/typed_writer.py: no value becomes another one on its way into a message."""
+"""payload/protobuf/writer.py: no value becomes another one on its way into a message."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.types import AnyValue, Contract, Field, Kind, ListOf, MapOf, Record, Scalar, Tensor, Type
 from mlflow_grpc.errors import UnwritableAnswer
-from mlflow_grpc.payload.typed_writer import fill
+from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support.typed import plain
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 
 from mlflow_grpc.engine.batching.row_runner import RowModel, RowRunner
 from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
-from mlflow_grpc.payload.plain import PlainRows
+from mlflow_grpc.payload.fast_json.decoders import PlainRows
 from mlflow_grpc.settings import Batching
 
 TOLERANCE = 1e-9

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec
-from mlflow_grpc.payload.plain import PlainDecoder, PlainRows, Table
+from mlflow_grpc.payload.fast_json.decoders import PlainDecoder, PlainRows, Table
 
 
 class RowModel(Protocol):

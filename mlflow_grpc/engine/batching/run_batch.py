@@ -16,7 +16,7 @@ from mlflow_grpc.engine.requests import Request
 from mlflow_grpc.engine.servable import ServableModel
 
 if TYPE_CHECKING:
-    from mlflow_grpc.payload.plain import PlainRows
+    from mlflow_grpc.payload.fast_json.decoders import PlainRows
 
 
 class BatchItem(Protocol):

@@ -20,7 +20,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from mlflow_grpc.contract.shapes import Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload import moments
-from mlflow_grpc.payload.typed_values import exactly, is_nothing, keyed, write_json
+from mlflow_grpc.payload.protobuf.values import exactly, is_nothing, keyed, write_json
 
 _FORMATS: dict[str, type] = {
     "date": datetime.date,

@@ -10,9 +10,9 @@ import numpy as np
 from mlflow.types import Schema, TensorSpec
 
 from mlflow_grpc.errors import FieldViolation
-from mlflow_grpc.payload import json_terms as terms
 from mlflow_grpc.payload.codec import ABSENT
-from mlflow_grpc.payload.faults import Fault
+from mlflow_grpc.payload.mlflow_json.refusals import json_terms
+from mlflow_grpc.payload.mlflow_json.refusals.value_faults import Fault
 
 
 def violations(key: str, value: Any, schema: Schema, *, is_message: bool) -> list[FieldViolation]:
@@ -31,12 +31,14 @@ def violations(key: str, value: Any, schema: Schema, *, is_message: bool) -> lis
         field = str(spec.name) if spec.name is not None else str(index)
         path, tensor = _tensor(key, value, spec, only=len(specs) == 1)
         if key == "dataframe_records" and spec.name is None:
-            refused.append(FieldViolation(field, f"has no name: send inputs, which must be {terms.expected(spec)}"))
+            refused.append(
+                FieldViolation(field, f"has no name: send inputs, which must be {json_terms.expected(spec)}")
+            )
             continue
         if is_message:
             path = str(spec.name) if spec.name is not None else "value"
         if tensor is ABSENT:
-            refused.append(FieldViolation(field, f"missing; must be {terms.expected(spec)}"))
+            refused.append(FieldViolation(field, f"missing; must be {json_terms.expected(spec)}"))
         elif (fault := _fault(tensor, spec, path)) is not None:
             refused.append(FieldViolation(field, str(fault)))
     return refused
@@ -52,23 +54,23 @@ def _tensor(key: str, value: Any, spec: TensorSpec, *, only: bool) -> tuple[str,
         position = columns.index(name) if name in columns else None
         return f"{key}.data[*][{position}]", ABSENT if position is None else [row[position] for row in value["data"]]
     if isinstance(value, dict):
-        return f"{key}{terms.step(name)}", value.get(name, ABSENT)
+        return f"{key}{json_terms.step(name)}", value.get(name, ABSENT)
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         lacking = any(name not in item for item in value)
-        return f"{key}[*]{terms.step(name)}", ABSENT if lacking else [item[name] for item in value]
+        return f"{key}[*]{json_terms.step(name)}", ABSENT if lacking else [item[name] for item in value]
     return key, value if only else ABSENT
 
 
 def _fault(value: Any, spec: TensorSpec, path: str) -> Fault | None:
     if isinstance(value, dict) or value is None:
-        return Fault(path, f"is {terms.article(value)}", f"must be {terms.expected(spec)}")
+        return Fault(path, f"is {json_terms.article(value)}", f"must be {json_terms.expected(spec)}")
     if not _is_array(value, spec):
         return _element_fault(value, spec, path)
     shape = np.shape(np.array(value, dtype=spec.type))
     expected = tuple(spec.shape)
     if len(shape) == len(expected) and all(size in (-1, got) for size, got in zip(expected, shape, strict=True)):
         return None
-    return Fault(path, f"has shape {shape}", f"must be {terms.expected(spec)}")
+    return Fault(path, f"has shape {shape}", f"must be {json_terms.expected(spec)}")
 
 
 def _element_fault(value: Any, spec: TensorSpec, path: str) -> Fault:
@@ -78,7 +80,7 @@ def _element_fault(value: Any, spec: TensorSpec, path: str) -> Fault:
         if index is None:
             return _ragged(value, spec, path)
         value, path = value[index], _at(path, index)
-    problem = f"is {terms.article(value)}"
+    problem = f"is {json_terms.article(value)}"
     if isinstance(value, int) and not isinstance(value, bool) and spec.type.kind in "iu":
         problem = "is a whole number that does not fit"
     return Fault(path, problem, f"must be {_element(spec)}")
@@ -88,7 +90,7 @@ def _ragged(items: list[Any], spec: TensorSpec, path: str) -> Fault:
     shapes = [np.shape(np.array(item, dtype=spec.type)) for item in items]
     other = next((index for index, shape in enumerate(shapes) if shape != shapes[0]), None)
     if other is None:
-        return Fault(path, "is no tensor", f"must be {terms.expected(spec)}")
+        return Fault(path, "is no tensor", f"must be {json_terms.expected(spec)}")
     return Fault(_at(path, other), f"has shape {shapes[other]}", f"must have {shapes[0]} like {_at(path, 0)}")
 
 

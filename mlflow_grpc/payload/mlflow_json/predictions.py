@@ -17,9 +17,9 @@ from mlflow.types.schema import AnyType, Array, Map, Object
 
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload.answer_forms import has_form, is_wrapped
-from mlflow_grpc.payload.frames import Frames
-from mlflow_grpc.payload.typed_values import MOST_DEPTH, is_list, is_nothing, key_text
+from mlflow_grpc.payload.mlflow_json.answer_forms import has_form, is_wrapped
+from mlflow_grpc.payload.mlflow_json.frames import Frames
+from mlflow_grpc.payload.protobuf.values import MOST_DEPTH, is_list, is_nothing, key_text
 
 Convert = Callable[[Any], Any]
 

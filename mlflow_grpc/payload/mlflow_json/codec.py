@@ -1,7 +1,7 @@
 """MLflow's scoring contract: the formats of `mlflow models serve`, parsed and written by MLflow itself.
 
-Rule of this module: whether a payload is right is MLflow's decision, made by MLflow's functions. Only
-the words for a refusal are found here (`mlflow_grpc.payload.explain`), since MLflow's repeat the payload.
+Rule of this module: MLflow's own functions decide whether a payload is valid. Only the text of a refusal is made here
+(`mlflow_grpc.payload.mlflow_json.refusals`), because MLflow's text repeats the payload.
 """
 
 import base64
@@ -23,14 +23,14 @@ from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.hosting.pyfunc import internals, type_hints
-from mlflow_grpc.payload import clues, csv_tables
 from mlflow_grpc.payload.codec import ABSENT, ModelInput, Records
-from mlflow_grpc.payload.explain import Explainer
-from mlflow_grpc.payload.ignored import OfSignature
-from mlflow_grpc.payload.native_values import NativeValues
-from mlflow_grpc.payload.nested_bytes import NestedBytes
-from mlflow_grpc.payload.predictions import Predictions, refuse_rows
-from mlflow_grpc.payload.record_refusals import RecordRefusals
+from mlflow_grpc.payload.mlflow_json import clues, csv_tables
+from mlflow_grpc.payload.mlflow_json.ignored import OfSignature
+from mlflow_grpc.payload.mlflow_json.native_values import NativeValues
+from mlflow_grpc.payload.mlflow_json.nested_bytes import NestedBytes
+from mlflow_grpc.payload.mlflow_json.predictions import Predictions, refuse_rows
+from mlflow_grpc.payload.mlflow_json.refusals.explain import Explainer
+from mlflow_grpc.payload.mlflow_json.refusals.record_refusals import RecordRefusals
 
 
 class ScoringCodec:
@@ -129,7 +129,7 @@ class ScoringCodec:
         return self._explainer.explain_table(text, _mime(content_type), cause)
 
     def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
-        """The error with the columns that have missing values; see `mlflow_grpc.payload.clues`."""
+        """The error with the columns that have missing values; see `mlflow_grpc.payload.mlflow_json.clues`."""
         if internals.hides_schema_details():
             return failed
         return clues.with_clues(failed, data, None if self._is_hinted else self._input_schema)

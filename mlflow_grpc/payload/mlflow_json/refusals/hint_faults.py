@@ -14,8 +14,8 @@ from mlflow.types import DataType
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload import json_terms as terms
-from mlflow_grpc.payload.faults import Fault
+from mlflow_grpc.payload.mlflow_json.refusals import json_terms
+from mlflow_grpc.payload.mlflow_json.refusals.value_faults import Fault
 
 _PYTHON = {of: of.to_python() for of in DataType} | {DataType.datetime: datetime.datetime}
 
@@ -59,7 +59,7 @@ def within_hint(value: Any, of: Any, hint: Any, path: str) -> Iterator[Fault]:
     elif isinstance(of, Map) and isinstance(value, dict):
         inner = _last_argument(hint)
         for index, item in enumerate(value.values()):
-            yield from within_hint(item, of.value_type, inner, f"{path}{terms.key_step(index)}")
+            yield from within_hint(item, of.value_type, inner, f"{path}{json_terms.key_step(index)}")
     elif isinstance(of, Object | Array | Map) or (isinstance(of, DataType) and not _takes(value, of)):
         yield _mismatch(value, of, path)
 
@@ -74,7 +74,7 @@ def _of_model(value: dict[str, Any], of: Object, hint: Any, path: str) -> Iterat
     for prop in of.properties:
         # What is not there may have a default, which the signature does not tell.
         if prop.name in value and (prop.required or value[prop.name] is not None):
-            at = f"{path}{terms.step(prop.name)}"
+            at = f"{path}{json_terms.step(prop.name)}"
             yield from _strictly(value[prop.name], prop.dtype, at, required=prop.required)
 
 
@@ -108,7 +108,7 @@ def said_by_pydantic(error: pydantic.ValidationError, value: Any, of: Any, path:
         if fault.path in of_unions and error_type.endswith(_OF_TYPES):
             item = _follow(steps, value, of, path)[0]
             remedy = f"must be {' or '.join(dict.fromkeys(of_unions[fault.path]))}"
-            fault = Fault(fault.path, f"is {terms.article(item)}", remedy)
+            fault = Fault(fault.path, f"is {json_terms.article(item)}", remedy)
         # A union has an error for each of its members at the same place, of which the first is as good as any.
         key = str(fault) if error_type in _OF_KEYS else fault.path
         if key not in seen:
@@ -122,7 +122,7 @@ def _wanted_of_unions(problems: Any, value: Any, of: Any, path: str) -> dict[str
     for problem in problems:
         _, inner, _, at = _follow(problem["loc"], value, of, path)
         if (inner is None or isinstance(inner, AnyType)) and problem["type"].endswith(_OF_TYPES):
-            found.setdefault(at, []).append(terms.wanted(problem["type"], problem["msg"]))
+            found.setdefault(at, []).append(json_terms.wanted(problem["type"], problem["msg"]))
     return found
 
 
@@ -143,7 +143,7 @@ def _translated(error_type: str, steps: tuple[int | str, ...], message: str, val
         outer_value, _, _, at = _follow(steps[:-1], value, of, path)
         index = list(outer_value).index(steps[-1])
         return Fault(
-            at, f"has a key that the model does not take ({terms.key_step(index).strip('.<>')})", "leave it out"
+            at, f"has a key that the model does not take ({json_terms.key_step(index).strip('.<>')})", "leave it out"
         )
     item, inner, required, at = _follow(steps, value, of, path)
     if error_type in _BOUNDS:
@@ -166,7 +166,7 @@ def _follow(steps: tuple[int | str, ...], value: Any, of: Any, path: str) -> tup
             of, value, path = getattr(of, "dtype", None), value[name], f"{path}[{name}]"
         elif isinstance(value, dict) and isinstance(name, str) and name in value:
             prop = _property(of, name)
-            path += terms.step(name) if prop is not None else terms.key_step(list(value).index(name))
+            path += json_terms.step(name) if prop is not None else json_terms.key_step(list(value).index(name))
             of, required = (prop.dtype, prop.required) if prop is not None else (getattr(of, "value_type", None), True)
             value = value[name]
     return value, of, required, path
@@ -177,7 +177,7 @@ def _property(of: Any, name: str) -> Property | None:
 
 
 def _mismatch(value: Any, of: Any, path: str, *, strict: bool = False, required: bool = True) -> Fault:
-    problem = terms.problem(value, of)
+    problem = json_terms.problem(value, of)
     if isinstance(value, str) and of in (DataType.binary, DataType.datetime):
         format_name = "base64" if of == DataType.binary else "date and time in ISO 8601"
         problem = "is a string" if strict else f"is a string that is no {format_name}"
@@ -188,7 +188,9 @@ def _remedy(of: Any, *, strict: bool, required: bool = True) -> str:
     if strict and of in (DataType.binary, DataType.datetime):
         way_out = "the model's owner must declare str" if required else "leave it out"
         return f"must be {_PYTHON[of].__name__}, for which pydantic takes no string in MLflow's strict mode: {way_out}"
-    return f"must be {terms.type_name(of)}: {terms.description(of)}{terms.such_as(terms.example(of))}"
+    return (
+        f"must be {json_terms.type_name(of)}: {json_terms.description(of)}{json_terms.such_as(json_terms.example(of))}"
+    )
 
 
 def _takes(value: Any, of: DataType) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_grpc.payload.json_terms import article
+from mlflow_grpc.payload.mlflow_json.refusals.json_terms import article
 
 
 def _split_problem(value: Any) -> str | None:

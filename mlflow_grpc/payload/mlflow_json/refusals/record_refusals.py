@@ -1,7 +1,7 @@
 """Words for records that MLflow refused, by the names that their messages have.
 
 Rule of this module: a record came in a message, so nothing is said of the format that it was handed on in. Which
-columns are at fault is found as for payloads (`mlflow_grpc.payload.explain`).
+columns are at fault is found as for payloads (`mlflow_grpc.payload.mlflow_json.refusals.explain`).
 """
 
 import json
@@ -15,9 +15,9 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting.pyfunc import internals, type_hints
-from mlflow_grpc.payload import faults
-from mlflow_grpc.payload.explain import Explainer, Source
-from mlflow_grpc.payload.native_values import NativeValues
+from mlflow_grpc.payload.mlflow_json.native_values import NativeValues
+from mlflow_grpc.payload.mlflow_json.refusals import value_faults
+from mlflow_grpc.payload.mlflow_json.refusals.explain import Explainer, Source
 
 
 class RecordRefusals:
@@ -79,7 +79,7 @@ class RecordRefusals:
         cells, spec = _cells(payload, name), self._specs.get(name)
         if spec is None or len(cells) != 1:
             return ""
-        for fault in faults.within(cells[0], spec.type, name, required=spec.required):
+        for fault in value_faults.within(cells[0], spec.type, name, required=spec.required):
             if fault.problem == "is null":
                 return f"{fault.path} {fault.problem}"
         return ""

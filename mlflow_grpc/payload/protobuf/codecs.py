@@ -9,9 +9,9 @@ from typing import Any
 from mlflow_grpc.contract.shapes import ModelMessages
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.payload.codec import RecordCodec
-from mlflow_grpc.payload.typed import TypedCodec
-from mlflow_grpc.payload.typed_chunks import ChunkCodec
-from mlflow_grpc.payload.typed_rows import RowsCodec
+from mlflow_grpc.payload.protobuf.chunks import ChunkCodec
+from mlflow_grpc.payload.protobuf.record import TypedCodec
+from mlflow_grpc.payload.protobuf.rows import RowsCodec
 
 
 class TypedCodecs:

@@ -2,7 +2,7 @@
 
 Rule of this module: it knows one kind of payload (JSON, rows of scalar columns that a signature names or of a
 numeric tensor, every cell of its column's own type) and gives None at the first sign of anything else: that
-payload goes the way of `mlflow_grpc.payload.scoring`, and MLflow judges. It never refuses.
+payload goes the way of `mlflow_grpc.payload.mlflow_json.codec`, and MLflow judges. It never refuses.
 
 What makes it fast: orjson, one array in place of a DataFrame for each call, and no cast and no check for cells
 that have been seen to be of their column's type. What makes it equal: for cells of these types MLflow's casts
@@ -25,7 +25,7 @@ from mlflow.models import Model
 from mlflow.types import ColSpec, DataType, TensorSpec
 
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload import bulk, cells, heads, samples
+from mlflow_grpc.payload.fast_json import bulk, cells, prefix_cache, samples
 
 Table = pd.DataFrame | npt.NDArray[Any]
 
@@ -104,7 +104,7 @@ class _NamedDecoder(ABC):
         self._names = names
         self._width = len(names)
         self._places = lru_cache(maxsize=64)(self._find_places)
-        self.heads = heads.Heads(self._places)
+        self.heads = prefix_cache.Heads(self._places)
         self._read: dict[str, Callable[[Any], PlainRows | None]] = {
             "dataframe_split": self._split,
             "dataframe_records": self._records,

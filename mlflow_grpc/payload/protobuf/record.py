@@ -26,11 +26,11 @@ from mlflow_grpc.contract.shapes import (
 )
 from mlflow_grpc.contract.types import Contract, Tensor
 from mlflow_grpc.errors import InvalidPayload
-from mlflow_grpc.payload import unknown_fields
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
-from mlflow_grpc.payload.typed_reader import Reader
-from mlflow_grpc.payload.typed_values import as_unwritable, is_list, unwritable
-from mlflow_grpc.payload.typed_writer import AS_THEY_ARE, fill
+from mlflow_grpc.payload.protobuf import unknown_fields
+from mlflow_grpc.payload.protobuf.reader import Reader
+from mlflow_grpc.payload.protobuf.values import as_unwritable, is_list, unwritable
+from mlflow_grpc.payload.protobuf.writer import AS_THEY_ARE, fill
 
 
 class TypedCodec:

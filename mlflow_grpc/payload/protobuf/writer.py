@@ -12,8 +12,8 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
 from mlflow_grpc.errors import UnwritableAnswer
-from mlflow_grpc.payload.alternatives import chosen
-from mlflow_grpc.payload.typed_values import (
+from mlflow_grpc.payload.protobuf.unions import chosen
+from mlflow_grpc.payload.protobuf.values import (
     can_be_nothing,
     is_nothing,
     keyed,

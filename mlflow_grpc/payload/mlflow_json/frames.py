@@ -10,8 +10,8 @@ import pandas as pd
 from mlflow.types import DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Map, Object
 
-from mlflow_grpc.payload.answer_forms import is_wrapped
-from mlflow_grpc.payload.typed_values import key_text
+from mlflow_grpc.payload.mlflow_json.answer_forms import is_wrapped
+from mlflow_grpc.payload.protobuf.values import key_text
 
 _WITH_NAN = (DataType.float, DataType.double)
 

@@ -17,13 +17,13 @@ from mlflow_grpc.contract.types import Kind
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
-from mlflow_grpc.payload.typed import TypedCodec
-from mlflow_grpc.payload.typed_reader import Reader, label, nothing, refuse_unknown
-from mlflow_grpc.payload.typed_values import as_unwritable, is_nothing, unwritable
-from mlflow_grpc.payload.typed_writer import extend, filler, put
+from mlflow_grpc.payload.protobuf.reader import Reader, label, nothing, refuse_unknown
+from mlflow_grpc.payload.protobuf.record import TypedCodec
+from mlflow_grpc.payload.protobuf.values import as_unwritable, is_nothing, unwritable
+from mlflow_grpc.payload.protobuf.writer import extend, filler, put
 
 if TYPE_CHECKING:
-    from mlflow_grpc.payload.plain import PlainDecoder, PlainRows
+    from mlflow_grpc.payload.fast_json.decoders import PlainDecoder, PlainRows
 
 _SAME: dict[int, tuple[str, ...]] = {
     Proto.TYPE_DOUBLE: ("float64", "float32"),

@@ -16,7 +16,7 @@ from mlflow.types.agent import ChatAgentMessage, ChatContext
 from mlflow.types.llm import ChatMessage, ChatParams
 
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload import json_terms as terms
+from mlflow_grpc.payload.mlflow_json.refusals import json_terms
 
 _WORDS: dict[Any, str] = {
     str: "a string",
@@ -70,7 +70,7 @@ _Fault = tuple[str, str, str]
 def _of(kinds: dict[str, Any], request: dict[str, Any]) -> Iterator[_Fault]:
     for name, kind in kinds.items():
         if name in request:
-            yield from _within(kind, request[name], terms.step(name))
+            yield from _within(kind, request[name], json_terms.step(name))
 
 
 def _within(kind: Any, value: Any, path: str) -> Iterator[_Fault]:
@@ -81,7 +81,7 @@ def _within(kind: Any, value: Any, path: str) -> Iterator[_Fault]:
     fitting = _chosen([each for each in kinds if _has_form(each, value)], value)
     if not fitting:
         is_other_word = isinstance(value, str) and any(get_origin(each) is Literal for each in kinds)
-        problem = "is refused" if is_other_word else f"is {terms.article(value)}"
+        problem = "is refused" if is_other_word else f"is {json_terms.article(value)}"
         yield path, problem, f"must be {_words(kind)}"
         return
     found = [list(_of_kind(each, value, path)) for each in fitting]
@@ -99,7 +99,7 @@ def _of_kind(kind: Any, value: Any, path: str) -> Iterator[_Fault]:
             yield from _within(inner[0], item, f"{path}[{place}]")
     elif get_origin(kind) is dict:
         for place, item in enumerate(value.values()):
-            yield from _within(inner[1], item, f"{path}{terms.key_step(place)}")
+            yield from _within(inner[1], item, f"{path}{json_terms.key_step(place)}")
 
 
 def _of_class(of: Any, value: dict[str, Any], path: str) -> Iterator[_Fault]:
@@ -108,7 +108,7 @@ def _of_class(of: Any, value: dict[str, Any], path: str) -> Iterator[_Fault]:
     for name, kind, is_required in _fields(of):
         faults_of_field: Iterator[_Fault] = iter(())
         if name in value:
-            faults_of_field = _within(kind, value[name], f"{path}{terms.step(name)}")
+            faults_of_field = _within(kind, value[name], f"{path}{json_terms.step(name)}")
         elif is_required:
             faults_of_field = iter([(path, f"lacks {name}", f"it must be {_words(kind)}")])
         for fault in faults_of_field:
@@ -155,8 +155,8 @@ def _said_by_pydantic(error: pydantic.ValidationError, value: Any, path: str) ->
         elif cause is not None:
             yield at, "is refused", _without_values(str(cause), item)
         else:
-            words = terms.wanted(problem["type"], problem["msg"])
-            wanted.setdefault((at, f"is {terms.article(item)}"), []).append(words)
+            words = json_terms.wanted(problem["type"], problem["msg"])
+            wanted.setdefault((at, f"is {json_terms.article(item)}"), []).append(words)
     for (at, what), words_of_types in wanted.items():
         yield at, what, f"must be {' or '.join(dict.fromkeys(words_of_types))}"
 
@@ -167,7 +167,7 @@ def _follow(steps: tuple[int | str, ...], value: Any, path: str) -> tuple[Any, s
         if isinstance(value, list) and isinstance(name, int) and name < len(value):
             value, path = value[name], f"{path}[{name}]"
         elif isinstance(value, dict) and isinstance(name, str) and name in value:
-            value, path = value[name], f"{path}{terms.step(name)}"
+            value, path = value[name], f"{path}{json_terms.step(name)}"
     return value, path
 
 
@@ -178,13 +178,13 @@ def _said_by_dataclass(of: Any, text: str, value: dict[str, Any], path: str) -> 
     if field is None or field[1] not in kinds:
         return path, "is refused", _without_values(text, value)
     name = field[1]
-    at, kind = f"{path}{terms.step(name)}", kinds[name]
+    at, kind = f"{path}{json_terms.step(name)}", kinds[name]
     if text.endswith("is required"):
         if name in value:
-            return at, f"is {terms.article(value[name])}", f"must be {_words(kind)}"
+            return at, f"is {json_terms.article(value[name])}", f"must be {_words(kind)}"
         return path, f"lacks {name}", f"it must be {_words(kind)}"
     if "must be of type" in text and text.startswith("`"):
-        return at, f"is {terms.article(value[name])}", f"must be {_words(kind)}"
+        return at, f"is {json_terms.article(value[name])}", f"must be {_words(kind)}"
     rule = re.split(r",? (?:got|received|Received) ", text)[0].replace(f"`{name}` ", "")
     return at, "is refused", rule[:1].lower() + rule[1:]
 

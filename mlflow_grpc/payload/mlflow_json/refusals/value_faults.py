@@ -14,7 +14,7 @@ from mlflow.types import ParamSpec
 from mlflow.types.schema import Array, Map, Object
 
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload import json_terms as terms
+from mlflow_grpc.payload.mlflow_json.refusals import json_terms
 
 Takes = Callable[[Any], bool]
 """Whether MLflow takes a value at one place."""
@@ -77,7 +77,7 @@ def _pieces(value: Any, of: Any, path: str, *, required: bool) -> Iterator[Fault
     elif isinstance(of, Map) and isinstance(value, dict):
         for index, (key, item) in enumerate(value.items()):
             if not takes({key: item}, of, required=required):
-                yield from within(item, of.value_type, f"{path}{terms.key_step(index)}", required=required)
+                yield from within(item, of.value_type, f"{path}{json_terms.key_step(index)}", required=required)
 
 
 def _of_object(value: dict[str, Any], of: Object, path: str) -> Iterator[Fault]:
@@ -87,18 +87,18 @@ def _of_object(value: dict[str, Any], of: Object, path: str) -> Iterator[Fault]:
             yield lacking(prop.name, prop.dtype, path, _takes(prop.dtype, required=True))
     unknown = [index for index, key in enumerate(value) if key not in properties]
     if unknown:
-        keys = ", ".join(terms.key_step(index).strip(".<>") for index in unknown[:3])
+        keys = ", ".join(json_terms.key_step(index).strip(".<>") for index in unknown[:3])
         yield Fault(
             path,
             f"has keys that the signature does not have ({keys})",
-            f"leave them out; it takes {terms.properties(of)}",
+            f"leave them out; it takes {json_terms.properties(of)}",
         )
     for name, item in value.items():
         if name not in properties:
             continue
         of_name, required = properties[name].dtype, properties[name].required
         if not takes(item, of_name, required=required):
-            yield from within(item, of_name, f"{path}{terms.step(name)}", required=required)
+            yield from within(item, of_name, f"{path}{json_terms.step(name)}", required=required)
 
 
 def lacking(name: str, of: Any, path: str, takes_here: Takes) -> Fault:
@@ -108,9 +108,9 @@ def lacking(name: str, of: Any, path: str, takes_here: Takes) -> Fault:
 
 def leaf(value: Any, of: Any, path: str, *, required: bool, takes_here: Takes) -> Fault:
     """The fault of a value that has no pieces, or none that is refused for itself."""
-    problem = terms.problem(value, of)
-    if problem == "has a time zone" and takes_here(terms.example(of)):
-        return Fault(path, problem, f"write it without one{terms.such_as(terms.example(of))}")
+    problem = json_terms.problem(value, of)
+    if problem == "has a time zone" and takes_here(json_terms.example(of)):
+        return Fault(path, problem, f"write it without one{json_terms.such_as(json_terms.example(of))}")
     if isinstance(of, Object | Map) and isinstance(value, dict):
         problem = "is an object that does not fit"
     if isinstance(of, Array) and isinstance(value, list):
@@ -119,10 +119,10 @@ def leaf(value: Any, of: Any, path: str, *, required: bool, takes_here: Takes) -
 
 
 def _remedy(of: Any, *, required: bool, takes_here: Takes, verb: str = "must be") -> str:
-    name, example = terms.type_name(of), terms.example(of)
+    name, example = json_terms.type_name(of), json_terms.example(of)
     if takes_here(example):
-        return f"{verb} {name}: {terms.description(of)}{terms.such_as(example)}"
-    way_out = f"the model's owner must declare {terms.other_type(of)}" if required else "leave it out"
+        return f"{verb} {name}: {json_terms.description(of)}{json_terms.such_as(example)}"
+    way_out = f"the model's owner must declare {json_terms.other_type(of)}" if required else "leave it out"
     return f"{verb} {name}, and MLflow takes no JSON value for that here: {way_out}"
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mlflow_grpc.payload.tables import CsvTable, Table
+from mlflow_grpc.payload.mlflow_json.refusals.tables import CsvTable, Table
 
 MOST_NAMES, MOST_CHARACTERS = 8, 40
 """How many names are said, and how much of each."""

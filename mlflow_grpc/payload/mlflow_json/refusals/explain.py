@@ -25,14 +25,21 @@ from mlflow.types.schema import Object, Property
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, Status
 from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.hosting.pyfunc.model_errors import status_of_error_code
-from mlflow_grpc.payload import chat_faults, csv_tables, faults, hint_faults, seen, tensor_faults
-from mlflow_grpc.payload import json_terms as terms
-from mlflow_grpc.payload.advice import Advice, names_of
 from mlflow_grpc.payload.codec import ABSENT
-from mlflow_grpc.payload.column_faults import ColumnFaults, Probe
-from mlflow_grpc.payload.format_faults import SHAPE_PROBLEMS, lengths_problem
-from mlflow_grpc.payload.native_values import restore
-from mlflow_grpc.payload.tables import BareTable, CsvTable, Table, table_of
+from mlflow_grpc.payload.mlflow_json import csv_tables
+from mlflow_grpc.payload.mlflow_json.native_values import restore
+from mlflow_grpc.payload.mlflow_json.refusals import (
+    chat_faults,
+    hint_faults,
+    json_terms,
+    seen,
+    tensor_faults,
+    value_faults,
+)
+from mlflow_grpc.payload.mlflow_json.refusals.advice import Advice, names_of
+from mlflow_grpc.payload.mlflow_json.refusals.column_faults import ColumnFaults, Probe
+from mlflow_grpc.payload.mlflow_json.refusals.format_faults import SHAPE_PROBLEMS, lengths_problem
+from mlflow_grpc.payload.mlflow_json.refusals.tables import BareTable, CsvTable, Table, table_of
 
 FORMATS = sorted(internals.SUPPORTED_FORMATS)
 
@@ -98,7 +105,7 @@ class Explainer:
         """Explains why a payload was refused that has been parsed."""
         try:
             if not isinstance(payload, dict):
-                text = f"The payload must be a JSON object, it is {terms.article(payload)}.{self._advice.json()}"
+                text = f"The payload must be a JSON object, it is {json_terms.article(payload)}.{self._advice.json()}"
                 return self._refusal(text, cause)
             return self._explain_document(payload, cause, source)
         except Exception:  # noqa: BLE001
@@ -198,9 +205,9 @@ class Explainer:
         items = payload["inputs"]
         if spec is None:
             return self._refusal("The inputs do not match the model's type hint.", cause)
-        expected = f"each item of inputs must be {terms.expected(spec)}"
+        expected = f"each item of inputs must be {json_terms.expected(spec)}"
         if not isinstance(items, list):
-            violations = [FieldViolation("inputs", f"is {terms.article(items)}; must be an array, and {expected}")]
+            violations = [FieldViolation("inputs", f"is {json_terms.article(items)}; must be an array, and {expected}")]
         else:
             violations = list(islice(self._hint_violations(items, spec.type, source), MOST_VIOLATIONS))
         return self._of_signature(f"The inputs do not match the model's type hint: {expected}.", cause, violations)
@@ -223,7 +230,7 @@ class Explainer:
             violations = tensor_faults.violations(key, value, schema, is_message=source is not Source.JSON)
             text = f"The value of {key} does not fit the model's signature."
             if not violations:
-                takes = " and ".join(terms.expected(spec) for spec in schema.inputs[:MOST_VIOLATIONS])
+                takes = " and ".join(json_terms.expected(spec) for spec in schema.inputs[:MOST_VIOLATIONS])
                 text = f"{text[:-1]}, which takes {takes}; send it as inputs."
             return self._of_signature(text, cause, violations)
         table = table_of(key, value, schema)
@@ -250,11 +257,10 @@ class Explainer:
             items = value if isinstance(value, list) else [value]
             index = next((index for index, item in enumerate(items) if not isinstance(item, dict)), 0)
             at = f"{key}[{index}]" if isinstance(value, list) else key
-            what = (
-                f"The model's inputs have names ({names}): {at} must be an object, it is {terms.article(items[index])}"
-            )
+            actual = json_terms.article(items[index])
+            what = f"The model's inputs have names ({names}): {at} must be an object, it is {actual}"
             violations = [
-                FieldViolation(str(spec.name), f"missing; must be {terms.expected(spec)}")
+                FieldViolation(str(spec.name), f"missing; must be {json_terms.expected(spec)}")
                 for spec in schema.inputs
                 if spec.required
             ]
@@ -319,12 +325,12 @@ class Explainer:
         if self._params is None or given is None:
             return
         if not isinstance(given, dict):
-            yield FieldViolation("params", f"must be an object, is {terms.article(given)}")
+            yield FieldViolation("params", f"must be an object, is {json_terms.article(given)}")
             return
         for spec in self._params.params:
             if spec.name in given and not _takes_param(spec, given[spec.name]):
-                path = f"{'' if is_bare else 'params'}{terms.step(spec.name)}".lstrip(".")
-                for fault in faults.within_param(given[spec.name], spec, path, partial(_takes_param, spec)):
+                path = f"{'' if is_bare else 'params'}{json_terms.step(spec.name)}".lstrip(".")
+                for fault in value_faults.within_param(given[spec.name], spec, path, partial(_takes_param, spec)):
                     yield FieldViolation(f"params.{spec.name}", str(fault))
 
     def _of_signature(

@@ -12,7 +12,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array, Object
 
 from mlflow_grpc.payload.codec import ABSENT
-from mlflow_grpc.payload.json_terms import step
+from mlflow_grpc.payload.mlflow_json.refusals.json_terms import step
 
 Row = dict[int, Any]
 """The values of a row, by their columns."""

@@ -11,8 +11,8 @@ from mlflow.models import Model
 from mlflow.types import Schema
 
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload import csv_tables
-from mlflow_grpc.payload import json_terms as terms
+from mlflow_grpc.payload.mlflow_json import csv_tables
+from mlflow_grpc.payload.mlflow_json.refusals import json_terms
 
 MAX_ADVICE = 200
 """The longest payload in characters."""
@@ -41,7 +41,7 @@ class Advice:
         names = names_of(self._schema)
         if self._schema is None or not names or internals.hides_schema_details():
             return ""
-        row = [terms.example(spec.type) for spec in self._schema.inputs]
+        row = [json_terms.example(spec.type) for spec in self._schema.inputs]
         text = pd.DataFrame([row], columns=names, dtype=object).to_csv(index=False)
         try:
             self._enforce(csv_tables.read(text, self._schema, dates=self._csv_dates))
@@ -53,7 +53,7 @@ class Advice:
         """A JSON payload, or where to find one if it is long; nothing if MLflow takes none of a row of examples."""
         if self._schema is None or internals.hides_schema_details():
             return ""
-        row = [terms.example(spec.type) for spec in self._schema.inputs]
+        row = [json_terms.example(spec.type) for spec in self._schema.inputs]
         if self._schema.has_input_names():
             names = [str(spec.name) for spec in self._schema.inputs]
             payload: dict[str, Any] = {"dataframe_records": [dict(zip(names, row, strict=True))]}

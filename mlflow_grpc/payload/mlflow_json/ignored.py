@@ -13,7 +13,7 @@ from mlflow.models import Model
 
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.hosting.pyfunc import internals, type_hints
-from mlflow_grpc.payload.unknown import PARAMS, Unknown
+from mlflow_grpc.payload.unknown_names import PARAMS, Unknown
 
 
 class OfSignature:

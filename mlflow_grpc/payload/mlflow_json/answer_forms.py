@@ -8,7 +8,7 @@ from typing import Any
 import pydantic
 from mlflow.types.schema import AnyType, Array, Map, Object
 
-from mlflow_grpc.payload.typed_values import is_list, is_nothing
+from mlflow_grpc.payload.protobuf.values import is_list, is_nothing
 
 
 def has_form(value: Any, schema_type: Any) -> bool:

@@ -17,8 +17,8 @@ from mlflow_grpc.contract.messages import row_of
 from mlflow_grpc.contract.shapes import Batch, ModelMessages, Plain, Slot
 from mlflow_grpc.contract.types import AnyValue, Contract, Kind, ListOf, MapOf, Record, Scalar, Tensor, Type
 from mlflow_grpc.payload.codec import ModelInput
-from mlflow_grpc.payload.typed_values import is_nothing
-from mlflow_grpc.payload.typed_writer import extend, fill, put
+from mlflow_grpc.payload.protobuf.values import is_nothing
+from mlflow_grpc.payload.protobuf.writer import extend, fill, put
 
 _TABLES = ("dataframe_split", "dataframe_records", "inputs", "instances")
 

@@ -16,7 +16,7 @@ from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
 from mlflow_grpc.payload.codec import ModelInput, Records
-from mlflow_grpc.payload.unknown import Unknown
+from mlflow_grpc.payload.unknown_names import Unknown
 
 JSON, CSV = "application/json", "text/csv"
 

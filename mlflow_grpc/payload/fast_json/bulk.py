@@ -3,7 +3,7 @@
 Rule of this module: it is certain or says None. simdjson reads numbers of any depth one after the other and takes
 integers for floats, so whatever could hide behind that is looked for: other brackets than those of the rows, rows of
 other lengths, numbers past those that floats hold exactly. It is an optional speed-up: without pysimdjson, which
-has no wheel for each Python, everything goes the way of `mlflow_grpc.payload.plain`.
+has no wheel for each Python, everything goes the way of `mlflow_grpc.payload.fast_json.decoders`.
 """
 
 from collections.abc import Iterable

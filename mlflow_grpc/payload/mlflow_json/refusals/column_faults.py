@@ -12,10 +12,9 @@ from typing import Any
 from mlflow.types import ColSpec, DataType, Schema
 
 from mlflow_grpc.errors import FieldViolation
-from mlflow_grpc.payload import faults
-from mlflow_grpc.payload import json_terms as terms
 from mlflow_grpc.payload.codec import ABSENT
-from mlflow_grpc.payload.tables import CsvTable, Row, Table
+from mlflow_grpc.payload.mlflow_json.refusals import json_terms, value_faults
+from mlflow_grpc.payload.mlflow_json.refusals.tables import CsvTable, Row, Table
 
 MAX_PROBES = 96
 """How often MLflow is asked about parts of one refused payload."""
@@ -110,7 +109,7 @@ class ColumnFaults:
         return FieldViolation(str(index), f"column {index}, which has no name: {description}")
 
     def _missing(self, spec: ColSpec) -> str:
-        return f"missing; must be {terms.expected(spec)}{terms.such_as(terms.example(spec.type))}"
+        return f"missing; must be {json_terms.expected(spec)}{json_terms.such_as(json_terms.example(spec.type))}"
 
     def _refuses(self, columns: Sequence[int], rows: Sequence[Row]) -> bool:
         beside = [self._table.companion] if self._table.companion is not None else []
@@ -144,15 +143,16 @@ class ColumnFaults:
         label = str(spec.name) if spec.name is not None else self._field_name(index)
         if cell is ABSENT:
             path = self._path("", row, self._table.row_path(row))
-            return [str(faults.lacking(label, spec.type, path, lambda other: self._takes(index, other)))]
+            return [str(value_faults.lacking(label, spec.type, path, lambda other: self._takes(index, other)))]
         path = self._path(label, row, self._table.path(index, row))
         if self._is_taken_elsewhere(index, cell):
-            what = f"{path} has to be {terms.type_name(spec.type)}, which MLflow does not take in {self._table.format}"
+            name, format_name = json_terms.type_name(spec.type), self._table.format
+            what = f"{path} has to be {name}, which MLflow does not take in {format_name}"
             is_date = self._table.format == CsvTable.format and spec.type == DataType.datetime
             return [
                 f"{what}: send dataframe_records{', or have the server parse dates (--csv-dates)' if is_date else ''}"
             ]
-        refused = faults.within(
+        refused = value_faults.within(
             cell,
             spec.type,
             path,
@@ -165,7 +165,7 @@ class ColumnFaults:
         """What a column without a name is called in messages; see `mlflow_grpc.contract`."""
         return "value" if len(self._specs) == 1 else f"column_{index}"
 
-    def _with_way_out(self, fault: faults.Fault, cell: Any, spec: ColSpec) -> faults.Fault:
+    def _with_way_out(self, fault: value_faults.Fault, cell: Any, spec: ColSpec) -> value_faults.Fault:
         if cell is not None:
             return fault
         problem = "is empty" if self._table.format == CsvTable.format else fault.problem
@@ -178,7 +178,7 @@ class ColumnFaults:
         if self._elsewhere is None or spec.name is None:
             return False
         # Of scalars other formats cast what MLflow refuses here, and not always to what the caller means.
-        if isinstance(spec.type, DataType) and self._takes(index, terms.example(spec.type)):
+        if isinstance(spec.type, DataType) and self._takes(index, json_terms.example(spec.type)):
             return False
         return self._is_taken_by(self._elsewhere, [{str(spec.name): cell}], Schema([spec]))
 
@@ -218,9 +218,10 @@ class ColumnFaults:
             null = "; write null where there is none" if not self._refuses([index], filled) else ""
             return f"is in some rows and not in others, where MLflow takes it in all or in none{null}"
         if spec.type == DataType.datetime and all(isinstance(cell, str) for cell in present):
-            return f"the strings differ in form; write all of them alike{terms.such_as(terms.example(spec.type))}"
-        types = ", ".join(sorted({terms.json_type(cell) for cell in present}))
-        return f"must be {terms.expected(spec)}{f'; the payload has {types}' if types else ''}"
+            example = json_terms.such_as(json_terms.example(spec.type))
+            return f"the strings differ in form; write all of them alike{example}"
+        types = ", ".join(sorted({json_terms.json_type(cell) for cell in present}))
+        return f"must be {json_terms.expected(spec)}{f'; the payload has {types}' if types else ''}"
 
 
 _NUMBERS = frozenset({DataType.integer, DataType.long, DataType.float, DataType.double})
@@ -240,7 +241,7 @@ def _likeness(cell: Any, of: Any) -> Any:
         return int
     if isinstance(cell, list) and cell:
         return type(cell[0]), len(cell)
-    return tuple(cell) if isinstance(cell, dict) else terms.problem(cell, of)
+    return tuple(cell) if isinstance(cell, dict) else json_terms.problem(cell, of)
 
 
 def _is_number(text: str) -> bool:

@@ -12,9 +12,9 @@ from google.protobuf.message import Message as ProtoMessage
 from mlflow_grpc.contract.shapes import Message, ModelMessages
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
-from mlflow_grpc.payload.typed import TypedCodec
-from mlflow_grpc.payload.typed_values import as_unwritable
-from mlflow_grpc.payload.typed_writer import fill
+from mlflow_grpc.payload.protobuf.record import TypedCodec
+from mlflow_grpc.payload.protobuf.values import as_unwritable
+from mlflow_grpc.payload.protobuf.writer import fill
 
 _BARE = ModelInput(None, bare_answer=True)
 

@@ -1,0 +1,1 @@
+"""Explanations of refused payloads, in terms of JSON."""

@@ -1,0 +1,1 @@
+"""Messages of a model's own types: records and rows out of input messages, predictions into output messages."""
