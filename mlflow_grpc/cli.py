@@ -26,7 +26,7 @@ from mlflow_grpc.process import demote_warnings, end_process, end_with_stdin, oc
 from mlflow_grpc.settings import EnvManager, Settings
 
 if TYPE_CHECKING:
-    from mlflow_grpc.services.locks import Verdict
+    from mlflow_grpc.contract.compatibility import Verdict
     from mlflow_grpc.typed_contract import TypedContract
 
 

@@ -12,7 +12,8 @@ import grpc
 
 from mlflow_grpc import root_logger
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.engine import loading
+from mlflow_grpc.contract.lockfile.lockset import LockSet
+from mlflow_grpc.engine import loading, typed_plan
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.concurrency import looks
@@ -25,7 +26,6 @@ from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import in_daemon_thread
 from mlflow_grpc.services import connections, health, listener, models, reflection, text, typed
 from mlflow_grpc.services.calls import Calls
-from mlflow_grpc.services.locks import Locks
 from mlflow_grpc.settings import OnError, Settings, spelling
 
 logger = get_logger(__name__)
@@ -59,7 +59,7 @@ class Server:
         self._offered: list[Entry] = []  # The models that the typed RPCs are made for.
         self.catalog = Catalog(configuration.models, lambda: Engine.of_settings(settings), reserved=self.services)
         self._health = health.HealthServicer(self.services)
-        self._locks = Locks.of_settings(settings)
+        self._locks = LockSet.from_file(settings.lock)
         self._typed = typed.TypedService(self._calls, self.catalog, self._locks)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
@@ -183,7 +183,7 @@ class Server:
             return
         self._judged.append(entry)
         try:
-            verdict = typed.verdict(entry, self.catalog, self._locks)
+            verdict = typed_plan.verdict(entry, self.catalog, self._locks)
             if verdict is not None and verdict.breaking:
                 if not self._settings.allow_incompatible:
                     raise StartError(verdict.refusal)  # noqa: TRY301

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.contract import comments, lock, proto_text
-from mlflow_grpc.engine import loading
+from mlflow_grpc.contract.compatibility import Verdict
+from mlflow_grpc.contract.lockfile.lockset import LockSet
+from mlflow_grpc.engine import loading, typed_plan
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.execution import Engine
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.services import typed
-from mlflow_grpc.services.locks import Locks, Verdict
 from mlflow_grpc.settings import Settings
 
 
@@ -40,15 +40,15 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
         StartError: A model cannot be loaded, none says what it takes, or a lock is no good.
 
     """
-    locks = Locks.of_settings(settings, may_be_missing=make_lock)
+    locks = LockSet.from_file(settings.lock, may_be_missing=make_lock)
     catalog = Catalog(configuration.models, lambda: Engine.of_settings(settings))
     loading.import_libraries(configuration.models)
     for entry in catalog.entries:
         catalog.place(entry, loading.load(entry.config, settings))
-    maker, made = typed.plan(catalog, locks)
+    maker, made = typed_plan.plan(catalog, locks)
     if not made:
         raise StartError("there are no typed RPCs: no model has a signature or schemas that messages can be made of")
-    verdicts = [found for entry in catalog.entries if (found := typed.verdict(entry, catalog, locks)) is not None]
+    verdicts = [found for entry in catalog.entries if (found := typed_plan.verdict(entry, catalog, locks)) is not None]
     verdicts += locks.missing({each.label for each in verdicts})
     file = comments.described(maker.file, maker.comments)
     return TypedContract(proto_text.text_of(file), protos.set_of(file), locks.updated(maker.locks), verdicts)

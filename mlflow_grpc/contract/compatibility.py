@@ -34,6 +34,40 @@ class Change:
         return f"{self.place}: {self.what}"
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """The result of comparing a model with its lock."""
+
+    label: str
+    changes: tuple[Change, ...] = ()
+    source: str = ""
+    """The lock file; empty if no lock knows the model."""
+
+    @property
+    def breaking(self) -> list[Change]:
+        """The changes that break old clients."""
+        return [change for change in self.changes if change.breaks]
+
+    def __str__(self) -> str:
+        if not self.source:
+            return f"{self.label}: new: no lock knows it"
+        sides = {change.side for change in self.breaking}
+        calls = f"calls of old clients are {'not ' * (Side.CALLS in sides)}taken"
+        answers = f"their answers are {'not ' * (Side.ANSWERS in sides)}read"
+        head = f"{self.label}: {'in' * bool(sides)}compatible: {calls}, {answers}"
+        return "\n".join([head, *(f"  {'breaks' if change.breaks else 'fine'}: {change}" for change in self.changes)])
+
+    @property
+    def refusal(self) -> str:
+        """The error text for a model that is not served: the breaking changes, then what to do."""
+        listed = "; ".join(map(str, self.breaking))
+        return (
+            f"{self.label} is incompatible with old clients, going by the lock {self.source}: {listed}. Serve a "
+            "version that takes their calls; or take the change into the lock with `mlflow-grpc proto --lock FILE` "
+            "and give clients the new .proto; or serve it all the same with --allow-incompatible"
+        )
+
+
 def changes(old: ModelLock, new: ModelLock) -> list[Change]:
     """What differs for clients between two versions of a model; the new one has its numbers from the old one's lock."""
     comparison = _Comparison(old, new)

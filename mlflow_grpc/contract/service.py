@@ -11,10 +11,8 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract.fields import PACKAGE
-from mlflow_grpc.contract.lock import ModelLock
-from mlflow_grpc.contract.messages import SERVICE, FileMaker
+from mlflow_grpc.contract.messages import SERVICE
 from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
-from mlflow_grpc.contract.types import Contract
 
 Proto = FieldDescriptorProto
 
@@ -98,29 +96,6 @@ def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> N
             method.client_streaming = True
         if rpc.kind in (RpcKind.MANY, RpcKind.STREAM):
             method.server_streaming = True
-
-
-def file_of(
-    label: str,
-    contract: Contract,
-    locked: ModelLock | None,
-    *,
-    streams: bool,
-    refused: frozenset[RpcKind] = frozenset(),
-) -> FileMaker:
-    """The file of a server that has one model only.
-
-    Args:
-        label: What it is called.
-        contract: What it takes and gives.
-        locked: The numbers and names that it has had.
-        streams: Whether it gives answers part by part.
-        refused: RPCs that it is not to have.
-
-    """
-    maker = FileMaker([locked] if locked is not None else [])
-    add_service(maker.file, [maker.add(label, contract, locked, streams=streams, refused=refused)])
-    return maker
 
 
 def _add_error(file: FileDescriptorProto) -> None:

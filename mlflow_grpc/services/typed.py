@@ -6,7 +6,7 @@ server in the process can clash with them.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,13 @@ from packaging.version import InvalidVersion, Version
 from mlflow_grpc import protos
 from mlflow_grpc.contract import comments, messages, service
 from mlflow_grpc.contract.fields import PACKAGE
-from mlflow_grpc.contract.lock import ModelLock
+from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.catalog import Catalog, Entry
-from mlflow_grpc.errors import ServingError, StartError
-from mlflow_grpc.hosting.classes import one_line
-from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.engine.typed_plan import plan
+from mlflow_grpc.errors import ServingError
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.typed import TypedCodec
 from mlflow_grpc.payload.typed_codecs import TypedCodecs
@@ -35,126 +34,19 @@ from mlflow_grpc.payload.typed_rows import RowsCodec
 from mlflow_grpc.services import doors
 from mlflow_grpc.services.calls import Call, Calls, Door
 from mlflow_grpc.services.doors import CallDoor, Find, StreamDoor
-from mlflow_grpc.services.locks import Locks, Verdict
 from mlflow_grpc.services.streams import answer_each, error_message
 
 if TYPE_CHECKING:
     from mlflow_grpc.engine.loading import Loaded
     from mlflow_grpc.services.calls import Handler
 
-    _Planned = tuple[Entry, Loaded, str, Contract, ModelLock | None]
-
-logger = get_logger(__name__)
-
 NAME = f"{PACKAGE}.{messages.SERVICE}"
-
-
-def verdict(entry: Entry, catalog: Catalog, locks: Locks) -> Verdict | None:
-    """How a model differs from what is locked of it; None if it is not loaded, or not to be called.
-
-    Raises:
-        StartError: Its lock is not one for it.
-
-    """
-    if entry.loaded is None or not entry.config.endpoint:
-        return None
-    about, streams = entry.loaded.model.about, entry.loaded.model.streams
-    contract = about.contract if _is_typed(entry.loaded) else None
-    label = _label(entry, catalog)
-    return locks.verdict(label, about.lock, contract, streams=streams, refused=entry.loaded.refused)
-
-
-def _is_typed(loaded: "Loaded") -> bool:
-    """Whether a model has typed RPCs: messages can be made for it, and not all of their calls were seen to fail."""
-    is_left = not loaded.refused >= {RpcKind.ONE, RpcKind.BATCH} or (
-        loaded.model.streams and RpcKind.STREAM not in loaded.refused
-    )
-    return loaded.record_codec is not None and is_left and not messages.obstacle(loaded.model.about.contract)
-
-
-def plan(
-    catalog: Catalog,
-    locks: Locks = Locks(),  # noqa: B008 - frozen
-) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
-    """Makes the messages and the service for the models that are loaded and say what they take.
-
-    A model whose messages protobuf refuses has none, so that the others are served.
-
-    Returns:
-        The file with its comments, and for each of those models its messages.
-
-    Raises:
-        StartError: A lock is not for the model that it lies with, or protobuf refuses what the models are together.
-
-    """
-    planned = list(_planned(catalog, locks))
-    try:
-        maker, made = _file_of(planned, locks)
-        if not protos.refusal_of(maker.file):
-            return maker, made
-    except StartError:
-        raise
-    except Exception:
-        logger.exception("making the typed messages of all models raised: each is tried by itself")
-    kept = []
-    for each in planned:
-        if refusal := _refusal_of(*each[1:]):
-            logger.warning("%s: no typed RPCs: %s", each[0].label, refusal)
-        else:
-            kept.append(each)
-    maker, made = _file_of(kept, locks)
-    if refusal := protos.refusal_of(maker.file):
-        raise StartError(f"protobuf refuses the messages of the models: {refusal}")
-    return maker, made
-
-
-def _planned(catalog: Catalog, locks: Locks) -> "Iterator[_Planned]":
-    """The models that are to have messages."""
-    for entry in catalog.entries:
-        if not entry.config.endpoint or entry.loaded is None or not catalog.is_settled(entry):
-            continue
-        if obstacle := messages.obstacle(entry.loaded.model.about.contract):
-            logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
-        if _is_typed(entry.loaded):
-            about, label = entry.loaded.model.about, _label(entry, catalog)
-            yield entry, entry.loaded, label, about.contract, locks.of(label, about.lock)
-
-
-def _refusal_of(loaded: "Loaded", label: str, contract: Contract, locked: ModelLock | None) -> str:
-    """Why a model cannot have messages; empty if it can."""
-    streams, refused = loaded.model.streams, loaded.refused
-    try:
-        maker = service.file_of(label, contract, locked, streams=streams, refused=refused)
-    except Exception as error:  # noqa: BLE001 - it costs this model its RPCs, and no other model anything
-        return f"its messages cannot be made: {one_line(error)}"
-    refusal = protos.refusal_of(maker.file)
-    return f"protobuf refuses its messages: {refusal}" if refusal else ""
-
-
-def _file_of(planned: "list[_Planned]", locks: Locks) -> "tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]":
-    """The file of the models that are to have messages, and these."""
-    maker = FileMaker([*locks.known, *(locked for *_, locked in planned if locked is not None)])
-    made = [
-        (
-            entry,
-            loaded,
-            maker.add(label, contract, locked, streams=loaded.model.streams, refused=loaded.refused),
-        )
-        for entry, loaded, label, contract, locked in planned
-    ]
-    service.add_service(maker.file, [each for _, _, each in made])
-    for entry, loaded, each in made:
-        about = loaded.model.about
-        said = [about.display_name or entry.label, about.description]
-        for rpc in service.rpcs_of(each):
-            maker.comments[messages.SERVICE, rpc.name] = service.WORDS.get(rpc.kind, ": ".join(filter(None, said)))
-    return maker, made
 
 
 class TypedService(grpc.GenericRpcHandler):
     """The service, once it is made: until then it has no method."""
 
-    def __init__(self, calls: Calls, catalog: Catalog, locks: Locks = Locks()) -> None:  # noqa: B008 - frozen
+    def __init__(self, calls: Calls, catalog: Catalog, locks: LockSet = LockSet()) -> None:  # noqa: B008 - frozen
         self._calls = calls
         self._catalog = catalog
         self._locks = locks
@@ -309,11 +201,6 @@ class _Collection:
     async def call(self, request: Any, call: Call) -> Message:
         """All of them."""
         return self._collection
-
-
-def _label(entry: Entry, catalog: Catalog) -> str:
-    """What a model's messages begin with: its name, and its version where it is not the one that a name means."""
-    return entry.name if catalog.get(entry.name, "") is entry else f"{entry.name}_{entry.version}"
 
 
 def _described(entry: Entry, loaded: "Loaded", each: ModelMessages) -> dict[str, Any]:

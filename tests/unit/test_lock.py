@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mlflow_grpc import protos
-from mlflow_grpc.contract import lock, messages, mlflow_schema, service
+from mlflow_grpc.contract import lock, messages, mlflow_schema, plan, service
 from mlflow_grpc.contract.compatibility import Side, changes
 from mlflow_grpc.contract.fields import NULLS_NUMBER, PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.lock import Lock, ModelLock
+from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.types import (
     ANY_CHUNK,
     AnyValue,
@@ -31,7 +33,6 @@ from mlflow_grpc.contract.types import (
 from mlflow_grpc.errors import InvalidPayload, StartError, UnwritableAnswer
 from mlflow_grpc.payload.typed_reader import Reader
 from mlflow_grpc.payload.typed_writer import fill
-from mlflow_grpc.services.locks import Locks
 from tests.support import newer_models, zoo
 from tests.unit.test_proto_text import compiled, in_order, text_of
 
@@ -614,22 +615,22 @@ def test_whose_lock_it_is():
     """The file's, else the directory's: under the model's name, or the only one, whatever that is called here."""
     one = Version(Contract(Record("", [KEEP])), name="one").lock
     two = Version(Contract(Record("", [Field("x", LONG), KEEP])), name="two").lock
-    locks = Locks(Lock(models={"a": one}), "a file")
+    locks = LockSet(Lock(models={"a": one}), "a file")
     own = Lock(models={"b": two})
-    assert locks.of("a", own) == one
-    assert locks.of("b", own) == two
-    assert locks.of("c", own) == two.model_copy(update={"name": ""})
-    assert locks.of("b", Lock(models={"b": one})) == one.model_copy(update={"name": ""})
-    assert locks.of("c", None) is locks.of("c", Lock()) is None
+    assert locks.find("a", own) == one
+    assert locks.find("b", own) == two
+    assert locks.find("c", own) == two.model_copy(update={"name": ""})
+    assert locks.find("b", Lock(models={"b": one})) == one.model_copy(update={"name": ""})
+    assert locks.find("c", None) is locks.find("c", Lock()) is None
     with pytest.raises(StartError, match="has no c, but a, b: keep only the model's own"):
-        locks.of("c", Lock(models={"a": one, "b": two}))
-    assert not locks.verdict("c", None, None).breaking
-    assert "it has no typed RPCs any more" in locks.verdict("a", None, None).refusal
+        locks.find("c", Lock(models={"a": one, "b": two}))
+    assert not plan.verdict(locks, "c", None, None).breaking
+    assert "it has no typed RPCs any more" in plan.verdict(locks, "a", None, None).refusal
     written_anew = locks.updated({"b": two})
     assert (written_anew.models["a"].removed, written_anew.models["a"].messages) == (True, one.messages)
     assert [verdict.label for verdict in locks.missing({"b"})] == ["a"]
-    assert not Locks(written_anew).missing({"b"})
-    assert not Locks(written_anew).verdict("a", None, None).breaking
+    assert not LockSet(written_anew).missing({"b"})
+    assert not plan.verdict(LockSet(written_anew), "a", None, None).breaking
 
 
 def test_columns_of_one_name():
@@ -844,7 +845,7 @@ def test_rpcs_that_are_gone():
     ):
         old = with_rpcs(before)
         assert [each.place for each in changes(old, with_rpcs(after, old)) if each.breaks] == ["predict_batch"]
-    verdict = Locks(Lock(models={"m": with_rpcs(columns, streams=True)}), "a file").verdict
+    verdict = partial(plan.verdict, LockSet(Lock(models={"m": with_rpcs(columns, streams=True)}), "a file"))
     assert verdict("m", None, columns).breaking
     assert not verdict("m", None, columns, streams=True).breaking
 
@@ -891,7 +892,7 @@ def test_rows_that_a_model_never_took_are_not_missed():
     """A lock of old has an RPC for rows of a chat API, which answered none."""
     columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
     old, _ = locked_after(columns)
-    verdict = Locks(Lock(models={"m": old}), "a file").verdict
+    verdict = partial(plan.verdict, LockSet(Lock(models={"m": old}), "a file"))
     single = dataclasses.replace(columns, takes_rows=False)
     assert "predict_batch" not in locked_after(single, old)[0].rpcs
     assert not verdict("m", None, single, streams=True).breaking

@@ -9,8 +9,9 @@ import unicodedata
 import pytest
 from google.protobuf import descriptor_pb2
 
-from mlflow_grpc.contract import comments, lock, messages, mlflow_schema, proto_text, service
+from mlflow_grpc.contract import comments, lock, messages, mlflow_schema, plan, proto_text, service
 from mlflow_grpc.contract.json_schema import record_of
+from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.types import Contract, Enumeration, Field, Kind, MapOf, Record, Scalar
 from scripts import generate_protos
 from tests.support import newer_models, zoo
@@ -20,6 +21,11 @@ def file_of(**contracts):
     maker = messages.FileMaker()
     service.add_service(maker.file, [maker.add(name, contract) for name, contract in contracts.items()])
     return maker
+
+
+def planned(contract, locked=None):
+    """The file of one model, called m."""
+    return plan.make_file([plan.TypedModel("m", contract, locked)], LockSet())[0]
 
 
 def text_of(maker):
@@ -157,12 +163,9 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
         locked = lock.ModelLock(name="m", input="input", output="output", messages={
             "input": lock.Members(fields=fields), "output": lock.Members()})  # fmt: skip
     elif before is not None:
-        first = service.file_of(
-            "m", Contract(Record("in", old[before]), Record("out", columns[:1])), None, streams=False
-        )
-        locked = first.locks["m"]
+        locked = planned(Contract(Record("in", old[before]), Record("out", columns[:1]))).locks["m"]
     record = Record("in", columns)
-    maker = service.file_of("m", Contract(record, record), locked, streams=False)
+    maker = planned(Contract(record, record), locked)
     expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
     assert in_order(compiled(text_of(maker), tmp_path)) == expected
     names = {key: each.name for key, each in maker.locks["m"].messages["input"].fields.items()}
@@ -170,7 +173,7 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
     if before == "lock" and locked is not None:
         kept = {key: each.name for key, each in locked.messages["input"].fields.items()}
         assert {key: names[key] for key in kept} == kept
-    again = service.file_of("m", Contract(record, record), maker.locks["m"], streams=False)
+    again = planned(Contract(record, record), maker.locks["m"])
     assert again.locks == maker.locks
 
 

@@ -1,0 +1,98 @@
+"""The choice of the lock that applies to a model: one in a file for all models, or one in the model's own directory.
+
+Rule of this module: it reads lock files and never writes one.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from mlflow_grpc.contract import lock
+from mlflow_grpc.contract.compatibility import Change, Side, Verdict
+from mlflow_grpc.contract.lock import Lock, ModelLock
+from mlflow_grpc.errors import StartError
+
+MODEL_DIRECTORY_LOCK = f"{lock.FILE_NAME} in the model's directory"
+
+
+@dataclass(frozen=True)
+class LockSet:
+    """The locks of a server's models: one file for all models, and the files in the models' own directories."""
+
+    file: Lock | None = None
+    source: str = ""
+    """Path of the file for all models, for messages."""
+
+    @classmethod
+    def from_file(cls, path: Path | None, *, may_be_missing: bool = False) -> Self:
+        """Reads the lock file of a server.
+
+        Args:
+            path: The file; None for a server without one.
+            may_be_missing: Whether a file that does not exist yet counts as an empty one.
+
+        Raises:
+            StartError: The file cannot be read, or is not a lock file.
+
+        """
+        if path is None:
+            return cls()
+        return cls(Lock() if may_be_missing and not path.exists() else lock.read(path), str(path))
+
+    @property
+    def models(self) -> Mapping[str, ModelLock]:
+        """All models of the file by their labels, hosted here or not."""
+        return self.file.models if self.file is not None else {}
+
+    def find(self, label: str, own: Lock | None) -> ModelLock | None:
+        """Finds the lock of a model: in the file, else in the model's own directory.
+
+        Args:
+            label: The model's name, followed by its version unless that is the default version.
+            own: The lock file in the model's directory.
+
+        Returns:
+            The locked model, or None for a model that no lock knows.
+
+        Raises:
+            StartError: The lock file in the directory has several models, and none has this label.
+
+        """
+        if label in self.models:
+            return self.models[label]
+        if own is None or not own.models:
+            return None
+        locked = own.models.get(label)
+        if locked is None and len(own.models) > 1:
+            raise StartError(
+                f"{MODEL_DIRECTORY_LOCK} has no {label}, but {', '.join(own.models)}: keep only the model's own"
+            )
+        if locked is None or locked.name in [model.name for model in self.models.values()]:
+            # Its RPCs need another name: the model has another label here, or a model of the file has the name.
+            locked = (locked or next(iter(own.models.values()))).model_copy(update={"name": ""})
+        return locked
+
+    def source_of(self, label: str) -> str:
+        """Names the lock file that applies to a locked model, for messages."""
+        return self.source if label in self.models else MODEL_DIRECTORY_LOCK
+
+    def missing(self, labels: Iterable[str]) -> list[Verdict]:
+        """Gives a verdict on each model of the file that is not among the labels of the models hosted here."""
+        gone = [label for label, model in self.models.items() if not model.removed and label not in set(labels)]
+        text = "the model is not there any more"
+        return [Verdict(label, (Change(Side.CALLS, label, text, True),), self.source) for label in gone]
+
+    def updated(self, locked: Mapping[str, ModelLock]) -> Lock:
+        """Makes the next version of the file. Models that are not hosted keep their lock and are marked as removed.
+
+        Args:
+            locked: The models hosted here, by label, as their new messages are.
+
+        """
+        gone = {
+            label: model.model_copy(update={"removed": True})
+            for label, model in self.models.items()
+            if label not in locked
+        }
+        return Lock(models={**gone, **locked})

@@ -1,0 +1,123 @@
+"""The models of a catalog that get typed RPCs, and the file of messages for them.
+
+Rule of this module: it picks the models and logs why a model has no typed RPCs. `mlflow_grpc.contract.plan`, which is
+below the engine and knows no catalog, makes the file.
+"""
+
+from collections.abc import Iterator
+
+from mlflow_grpc import protos
+from mlflow_grpc.contract import messages
+from mlflow_grpc.contract import plan as contract_plan
+from mlflow_grpc.contract.compatibility import Verdict
+from mlflow_grpc.contract.lockfile.lockset import LockSet
+from mlflow_grpc.contract.messages import FileMaker
+from mlflow_grpc.contract.plan import TypedModel
+from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
+from mlflow_grpc.engine.catalog import Catalog, Entry
+from mlflow_grpc.engine.loading import Loaded
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting.classes import one_line
+from mlflow_grpc.own_loggers import get_logger
+
+logger = get_logger(__name__)
+
+Candidate = tuple[Entry, Loaded, TypedModel]
+
+
+def plan(catalog: Catalog, locks: LockSet) -> tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]:
+    """Makes the messages and RPCs of all loaded models that have a signature or schemas.
+
+    A model gets no typed RPCs if protobuf refuses its messages. The others keep theirs.
+
+    Returns:
+        The maker of the file, with its comments; each model with typed RPCs, and its messages.
+
+    Raises:
+        StartError: A lock is for other models or inconsistent, or protobuf refuses the file of all models together.
+
+    """
+    candidates = list(_candidates(catalog, locks))
+    try:
+        maker, planned = _make_file(candidates, locks)
+        if not protos.refusal_of(maker.file):
+            return maker, planned
+    except StartError:
+        raise
+    except Exception:
+        logger.exception("making the typed messages of all models raised: each is tried by itself")
+    accepted = []
+    for candidate in candidates:
+        if refusal := _refusal_of(candidate[2]):
+            logger.warning("%s: no typed RPCs: %s", candidate[0].label, refusal)
+        else:
+            accepted.append(candidate)
+    maker, planned = _make_file(accepted, locks)
+    if refusal := protos.refusal_of(maker.file):
+        raise StartError(f"protobuf refuses the messages of the models: {refusal}")
+    return maker, planned
+
+
+def verdict(entry: Entry, catalog: Catalog, locks: LockSet) -> Verdict | None:
+    """Compares a model with its lock.
+
+    Returns:
+        The verdict, or None for a model that is not loaded or has no endpoint.
+
+    Raises:
+        StartError: The lock in the model's directory is for other models, or is inconsistent.
+
+    """
+    if entry.loaded is None or not entry.config.endpoint:
+        return None
+    about, streams = entry.loaded.model.about, entry.loaded.model.streams
+    contract = about.contract if _is_typed(entry.loaded) else None
+    label = _label(entry, catalog)
+    return contract_plan.verdict(locks, label, about.lock, contract, streams=streams, refused=entry.loaded.refused)
+
+
+def _candidates(catalog: Catalog, locks: LockSet) -> Iterator[Candidate]:
+    for entry in catalog.entries:
+        if not entry.config.endpoint or entry.loaded is None or not catalog.is_settled(entry):
+            continue
+        model, about = entry.loaded.model, entry.loaded.model.about
+        if obstacle := messages.obstacle(about.contract):
+            logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
+        if _is_typed(entry.loaded):
+            label = _label(entry, catalog)
+            summary = ": ".join(filter(None, [about.display_name or entry.label, about.description]))
+            locked = locks.find(label, about.lock)
+            typed = TypedModel(label, about.contract, locked, model.streams, entry.loaded.refused, summary)
+            yield entry, entry.loaded, typed
+
+
+def _is_typed(loaded: Loaded) -> bool:
+    """Whether messages can be made for a model, and at least one of its typed RPCs did not fail on its example."""
+    has_rpcs = not loaded.refused >= {RpcKind.ONE, RpcKind.BATCH} or (
+        loaded.model.streams and RpcKind.STREAM not in loaded.refused
+    )
+    return loaded.record_codec is not None and has_rpcs and not messages.obstacle(loaded.model.about.contract)
+
+
+def _make_file(
+    candidates: list[Candidate], locks: LockSet
+) -> tuple[FileMaker, list[tuple[Entry, Loaded, ModelMessages]]]:
+    maker, planned = contract_plan.make_file([typed for _, _, typed in candidates], locks)
+    return maker, [
+        (entry, loaded, its_messages) for (entry, loaded, _), its_messages in zip(candidates, planned, strict=True)
+    ]
+
+
+def _refusal_of(model: TypedModel) -> str:
+    """The reason why a model cannot have typed messages; empty if it can."""
+    try:
+        maker, _ = contract_plan.make_file([model], LockSet())
+    except Exception as error:  # noqa: BLE001 - it costs this model its typed RPCs, and no other model anything
+        return f"its messages cannot be made: {one_line(error)}"
+    refusal = protos.refusal_of(maker.file)
+    return f"protobuf refuses its messages: {refusal}" if refusal else ""
+
+
+def _label(entry: Entry, catalog: Catalog) -> str:
+    """A model's name, followed by its version unless that is the default version of the name."""
+    return entry.name if catalog.get(entry.name, "") is entry else f"{entry.name}_{entry.version}"
