@@ -21,7 +21,8 @@ from mlflow.models import Model
 from mlflow.models.utils import SERVING_INPUT_FILENAME
 from mlflow.pyfunc import PyFuncModel
 
-from mlflow_grpc.contract import lock
+from mlflow_grpc.contract.lockfile import io as lock_io
+from mlflow_grpc.contract.lockfile.format import FILE_NAME
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, Status, Unsupported
 from mlflow_grpc.hosting import arrays, own_code, rounding, type_hints
 from mlflow_grpc.hosting import mlflow_internals as internals
@@ -310,8 +311,8 @@ def load(
         version=fetched.version,
         payload=payload.read_text(encoding="utf-8", errors="replace") if payload.is_file() else "",
     )
-    if (directory / lock.FILE_NAME).is_file():
-        hosted.about = replace(hosted.about, lock=lock.read(directory / lock.FILE_NAME))
+    if (directory / FILE_NAME).is_file():
+        hosted.about = replace(hosted.about, lock=lock_io.read(directory / FILE_NAME))
     return hosted
 
 

@@ -90,11 +90,11 @@ class ModelsServicer:
         made = self._typed.messages_of(entry)
         if made is not None:
             message.contract = made.fingerprint
-            message.names.update({name: _sayable(word) for name, word in made.words.names.items()})
-            message.wrappers.extend(made.words.wrappers)
+            message.names.update({name: _sayable(word) for name, word in made.model_names.names.items()})
+            message.wrappers.extend(made.model_names.wrappers)
         for part in ("input", "output", "params") if made is not None else ():
             typed = getattr(made, part)
-            for slot in typed.slots if typed is not None else ():
+            for slot in typed.fields if typed is not None else ():
                 if slot.source.name and slot.name != slot.source.name:
                     getattr(message, part).field_names[slot.name] = _sayable(slot.source.name)
 

@@ -95,7 +95,7 @@ class TypedService(grpc.GenericRpcHandler):
                 rpcs = self._rpcs(entry, codec, loaded.model.about.contract, each)
                 for rpc in service.rpcs_of(each):
                     path = f"/{NAME}/{rpc.name}"
-                    answering = rpcs[rpc.kind]
+                    answering = rpcs[rpc.rpc_kind]
                     self._handlers[path] = self._calls.handler(
                         path, methods[rpc.name], answering.call, door=answering.door, level=logging.INFO
                     )

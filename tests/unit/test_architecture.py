@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,24 @@ def test_imports_point_down(path):
             assert there in BESIDE, name
         elif there not in BESIDE:
             assert LAYERS.index(there) <= LAYERS.index(here), name
+
+
+FOLDERS = [path.parent for path in MODULES if path.name == "__init__.py"]
+WITH_SUBFOLDERS = [folder for folder in FOLDERS if any(inner.parent == folder for inner in FOLDERS)]
+
+
+@pytest.mark.parametrize("folder", WITH_SUBFOLDERS, ids=lambda folder: folder.name)
+def test_a_subfolder_is_a_layer_of_its_room(folder):
+    """A subfolder imports only modules of its room that do not import the subfolder, directly or through others."""
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        if folder in path.parents and path != folder / "__init__.py":
+            importer = path.relative_to(folder).parts[0].removesuffix(".py")
+            for name in imports(path):
+                target = PACKAGE.parent.joinpath(*name.split("."))
+                if folder in target.parents and (imported := target.relative_to(folder).parts[0]) != importer:
+                    graph.setdefault(importer, set()).add(imported)
+    assert list(TopologicalSorter(graph).static_order())  # Raises CycleError.
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
