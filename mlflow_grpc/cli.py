@@ -20,14 +20,15 @@ from pydantic.fields import FieldInfo
 from mlflow_grpc import __version__, config, declarations, logs, settings
 from mlflow_grpc.addresses import exposure
 from mlflow_grpc.arguments import arguments_of
-from mlflow_grpc.contract import lock
+from mlflow_grpc.contract.lockfile import io as lock_io
+from mlflow_grpc.contract.lockfile.format import FILE_NAME
 from mlflow_grpc.errors import StartError, writing
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import demote_warnings, end_process, end_with_stdin, occupy_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
 
 if TYPE_CHECKING:
-    from mlflow_grpc.contract.compatibility import Verdict
+    from mlflow_grpc.contract.lockfile.compatibility import Verdict
     from mlflow_grpc.typed_contract import TypedContract
 
 
@@ -208,13 +209,13 @@ def _locked(loaded: Settings, configuration: config.Configuration, output: str) 
     with ExitStack() as stack:
         if loaded.lock is not None:
             with writing(loaded.lock):
-                stack.enter_context(lock.held(loaded.lock))
+                stack.enter_context(lock_io.exclusive(loaded.lock))
         made = typed_contract(loaded, configuration, make_lock=True)
         for line in [f"{each.label}: {change}" for each in made.verdicts for change in each.breaking]:
             click.echo(f"Warning: breaks old clients: {logs.escape(line)}", err=True)
         if loaded.lock is not None:
             with writing(loaded.lock):
-                lock.write(loaded.lock, made.lock)
+                lock_io.write(loaded.lock, made.lock)
     return made
 
 
@@ -223,7 +224,7 @@ def _checked(verdicts: "list[Verdict]", *, has_file: bool) -> int:
     if not has_file and not any(verdict.source for verdict in verdicts):
         raise StartError(
             "there is no lock to check against: make one from the version that clients use, with `mlflow-grpc proto "
-            f"--lock {lock.FILE_NAME} -o model_service.proto`"
+            f"--lock {FILE_NAME} -o model_service.proto`"
         )
     for verdict in verdicts:
         click.echo("\n".join(logs.escape(line) for line in str(verdict).split("\n")))

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.contract import comments, lock, proto_text
-from mlflow_grpc.contract.compatibility import Verdict
+from mlflow_grpc.contract import comments, proto_text
+from mlflow_grpc.contract.lockfile.compatibility import Verdict
+from mlflow_grpc.contract.lockfile.format import LockFile
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.engine import loading, typed_plan
 from mlflow_grpc.engine.catalog import Catalog
@@ -22,7 +23,7 @@ class TypedContract:
     """Of a .proto file."""
     data: bytes
     """The same as a serialised FileDescriptorSet, with what it imports."""
-    lock: lock.Lock
+    lock: LockFile
     """The names and numbers that are in it, and those that were before."""
     verdicts: list[Verdict]
     """How each model differs from what was locked of it."""

@@ -1,6 +1,6 @@
-"""What the .proto text says of a field beside its type, and where a descriptor holds that.
+"""Comments of the .proto file: their texts for fields, and their place in a descriptor.
 
-Rule of this module: words for people. Nothing is read out of them again.
+Rule of this module: comments are for people. Nothing is read from them again.
 """
 
 import json
@@ -9,77 +9,86 @@ from collections.abc import Iterator, Mapping
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from mlflow_grpc.contract import proto_text
-from mlflow_grpc.contract.shapes import Array, Plain, Shape, Timestamp
+from mlflow_grpc.contract.shapes import ScalarShape, Shape, TensorShape, TimestampShape
 from mlflow_grpc.contract.types import Field
 
 WIDTH = 100
+"""Maximum length of a line with a comment, in characters."""
 
 Comments = Mapping[tuple[str, str], str]
-"""What is said of a message and its fields, an enum and its values, the service and its RPCs: by the names of the one
-and the other; the other is empty for what is said of the whole, both for what is said of the file.
+"""Comments by the name of a message, enum or service, and the name of a field, value or RPC in it. The second name is
+empty for the comment of a whole message, enum or service; both are empty for that of the file.
 """
 
 
-def words_of(each: Field, name: str, shape: Shape) -> str:
-    """What a comment says of a field."""
-    said = [each.description]
-    if each.name != name:
-        said.append(f"In the model: {json.dumps(each.name, ensure_ascii=False)}." if each.name else "")
-    said.append("Required." if each.needs_value else "")
-    if not each.required and each.default is not None:
-        said.append(f"Default: {json.dumps(each.default, ensure_ascii=False)}.")
-    elif each.has_default:
-        said.append("Has a default, which the model makes.")
-    if isinstance(shape, Timestamp):
-        said.append("A point in time, in UTC.")
-    elif isinstance(shape, Plain) and shape.format:
-        said.append(f"Format: {shape.format}.")
-    elif isinstance(shape, Array):
-        said.append(f"{shape.dtype}, of the shape {list(shape.shape)}; -1 is any size.")
-    return " ".join(filter(None, said))
+def field_comment(field: Field, name: str, shape: Shape) -> str:
+    """Makes the comment of a field.
+
+    Args:
+        field: The column, record field or param.
+        name: Name of the field in the message.
+        shape: Shape of the field's values.
+
+    """
+    sentences = [field.description]
+    if field.name and field.name != name:
+        sentences.append(f"In the model: {json.dumps(field.name, ensure_ascii=False)}.")
+    if field.needs_value:
+        sentences.append("Required.")
+    if not field.required and field.default is not None:
+        sentences.append(f"Default: {json.dumps(field.default, ensure_ascii=False)}.")
+    elif field.has_default:
+        sentences.append("Has a default, which the model makes.")
+    if isinstance(shape, TimestampShape):
+        sentences.append("A point in time, in UTC.")
+    elif isinstance(shape, ScalarShape) and shape.format:
+        sentences.append(f"Format: {shape.format}.")
+    elif isinstance(shape, TensorShape):
+        sentences.append(f"{shape.dtype}, of the shape {list(shape.shape)}; -1 is any size.")
+    return " ".join(filter(None, sentences))
 
 
 def described(file: FileDescriptorProto, comments: Comments) -> FileDescriptorProto:
-    """A copy of a file with comments in its source_code_info, in lines of WIDTH, as protoc finds them in its text.
+    """Copies a file and puts comments into its source_code_info, in lines of WIDTH, as protoc reads them from a text.
 
-    About as much work as to make the file: half a second for a model of 4,000 columns.
+    The copy takes about as long as making the file: half a second for a model of 4,000 columns.
     """
     copy = FileDescriptorProto()
     copy.CopyFrom(file)
     indents = {path: span[1] for path, span in proto_text.spans_of(file).items()}
-    said = {}
-    for path, of in _declarations(file):
-        if words := comments.get(of):
-            said[path] = "".join(_lines(words, indents[path]))
-            copy.source_code_info.location.add(path=path, leading_comments=said[path])
+    leading = {}
+    for path, names in _declarations(file):
+        if text := comments.get(names):
+            leading[path] = "".join(_wrap(text, indents[path]))
+            copy.source_code_info.location.add(path=path, leading_comments=leading[path])
     spans = proto_text.spans_of(copy)
     copy.ClearField("source_code_info")
     for path, span in spans.items():
-        copy.source_code_info.location.add(path=path, span=span, leading_comments=said.get(path))
+        copy.source_code_info.location.add(path=path, span=span, leading_comments=leading.get(path))
     return copy
 
 
 def _declarations(file: FileDescriptorProto) -> Iterator[tuple[proto_text.Path, tuple[str, str]]]:
-    """What comments are of: paths, and the names of the one and the other."""
+    """The declarations of a file that can have a comment: paths, and keys of `Comments`."""
     yield (proto_text.SYNTAX,), ("", "")
-    for kind, parts in (
-        (proto_text.SERVICE, [(part.name, [each.name for each in part.method]) for part in file.service]),
-        (proto_text.MESSAGE, [(part.name, [each.name for each in part.field]) for part in file.message_type]),
-        (proto_text.ENUM, [(part.name, [each.name for each in part.value]) for part in file.enum_type]),
-    ):
-        for place, (name, members) in enumerate(parts):
-            yield (kind, place), (name, "")
-            for number, member in enumerate(members):
-                yield (kind, place, proto_text.MEMBER, number), (name, member)
+    declarations = [
+        *(((proto_text.SERVICE, i), s.name, [m.name for m in s.method]) for i, s in enumerate(file.service)),
+        *(((proto_text.MESSAGE, i), m.name, [f.name for f in m.field]) for i, m in enumerate(file.message_type)),
+        *(((proto_text.ENUM, i), e.name, [v.name for v in e.value]) for i, e in enumerate(file.enum_type)),
+    ]
+    for path, name, members in declarations:
+        yield path, (name, "")
+        for index, member in enumerate(members):
+            yield (*path, proto_text.MEMBER, index), (name, member)
 
 
-def _lines(words: str, indent: int) -> Iterator[str]:
-    """A comment in lines that are not too long."""
-    most = WIDTH - indent - len("//")
-    for paragraph in words.splitlines():
+def _wrap(text: str, indent: int) -> Iterator[str]:
+    """Breaks a comment into lines of at most WIDTH characters."""
+    width = WIDTH - indent - len("//")
+    for paragraph in text.splitlines():
         line = ""
         for word in map(proto_text.visible, paragraph.split()):
-            if line and len(line) + 1 + len(word) > most:
+            if line and len(line) + 1 + len(word) > width:
                 yield f"{line}\n"
                 line = ""
             line = f"{line} {word}"

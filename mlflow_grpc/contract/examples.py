@@ -1,15 +1,15 @@
 """Example values for JSON Schemas, for people to start from.
 
-Rule of this module: it reads a schema and tries nothing. What it makes may still not fit, such as a text that has
-to have a pattern and a length.
+Rule of this module: it reads a schema and tries nothing. An example may still be invalid, such as a string that must
+match a pattern and have a length.
 """
 
 import math
-from typing import Any
 
-from mlflow_grpc.contract.patterns import text_for
+from mlflow_grpc.contract.patterns import matching_text
+from mlflow_grpc.contract.types import Json, JsonSchema
 
-_WORDS = {
+_STRINGS = {
     "date-time": "2020-02-29T12:00:00Z",
     "date": "2020-02-29",
     "time": "12:00:00",
@@ -20,47 +20,41 @@ _WORDS = {
 }
 
 
-def example_of(schema: dict[str, Any]) -> Any:
-    """A value that a JSON Schema describes; None where there is none to be had."""
-    return _Examples(schema).of(schema, ())
+def example_of(schema: JsonSchema) -> Json:
+    """Makes a value that fits a JSON Schema; None if the schema gives too little to go by."""
+    return _Examples(schema).example(schema, ())
 
 
 class _Examples:
-    """Makes examples for one schema and its definitions."""
+    """Examples for a schema and its definitions."""
 
-    def __init__(self, schema: dict[str, Any]) -> None:
+    def __init__(self, schema: JsonSchema) -> None:
         self._schema = schema
         self._definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
 
-    def of(self, schema: Any, within: tuple[str, ...]) -> Any:
-        """An example for a part of the schema that stands within these definitions."""
+    def example(self, schema: object, outer: tuple[str, ...]) -> Json:
+        """Makes an example for a schema that is nested in these definitions."""
         if not isinstance(schema, dict):
             return None
         if reference := schema.get("$ref"):
             key = reference.rsplit("/", 1)[-1]
-            return self.of(self._definitions.get(key, {}), (*within, key)) if key not in within else None
-        given = [schema.get("const"), schema.get("default"), *schema.get("examples", ()), *schema.get("enum", ())]
-        if found := [value for value in given if value is not None]:
-            return found[0]
+            return self.example(self._definitions.get(key, {}), (*outer, key)) if key not in outer else None
+        candidates = [schema.get("const"), schema.get("default"), *schema.get("examples", ()), *schema.get("enum", ())]
+        for value in candidates:
+            if value is not None:
+                example: Json = value
+                return example
         for key in ("allOf", "anyOf", "oneOf"):
             if schema.get(key):
-                return self.of(schema[key][0], within)
-        return self._by_type(schema, within)
+                return self.example(schema[key][0], outer)
+        return self._by_type(schema, outer)
 
-    def _by_type(self, schema: dict[str, Any], within: tuple[str, ...]) -> Any:
+    def _by_type(self, schema: JsonSchema, outer: tuple[str, ...]) -> Json:
         match schema.get("type"):
             case "object":
-                fields, needed = schema.get("properties", {}), schema.get("required", ())
-                if schema is self._schema and not needed:  # A record without a field would show nothing.
-                    found = ((name, self.of(each, within)) for name, each in fields.items())
-                    return {name: value for name, value in found if value is not None}
-                return {name: self.of(each, within) for name, each in fields.items() if name in needed}
+                return self._object(schema, outer)
             case "array":
-                items = schema.get("prefixItems") or schema.get("items", {})
-                if not isinstance(items, list):
-                    items = [items] * max(1, schema.get("minItems", 1))
-                made = [self.of(item, within) for item in items]
-                return made if None not in made else []
+                return self._array(schema, outer)
             case "boolean":
                 return True
             case "integer":
@@ -68,21 +62,37 @@ class _Examples:
             case "number":
                 return _number(schema)
             case "string":
-                return _text(schema)
+                return _string(schema)
             case _:
                 return None
 
+    def _object(self, schema: JsonSchema, outer: tuple[str, ...]) -> Json:
+        """An object with the required fields, or with all fields of a schema that requires none."""
+        fields, required = schema.get("properties", {}), schema.get("required", ())
+        if schema is self._schema and not required:  # An empty record would show nothing.
+            values = {name: self.example(field, outer) for name, field in fields.items()}
+            return {name: value for name, value in values.items() if value is not None}
+        return {name: self.example(field, outer) for name, field in fields.items() if name in required}
 
-def _text(schema: dict[str, Any]) -> str:
-    """A text of the format or pattern, or of the length."""
-    if isinstance(pattern := schema.get("pattern"), str) and (found := text_for(pattern)) is not None:
-        return found
-    least = schema.get("minLength", 0)
-    return _WORDS.get(schema.get("format", ""), "text"[: max(least, schema.get("maxLength", 4))].ljust(least, "x"))
+    def _array(self, schema: JsonSchema, outer: tuple[str, ...]) -> Json:
+        items = schema.get("prefixItems") or schema.get("items", {})
+        if not isinstance(items, list):
+            items = [items] * max(1, schema.get("minItems", 1))
+        values = [self.example(item, outer) for item in items]
+        return values if None not in values else []
 
 
-def _number(schema: dict[str, Any]) -> float:
-    """1, or a number that is within the bounds."""
+def _string(schema: JsonSchema) -> str:
+    """A string that matches the pattern or format, or has a valid length."""
+    if isinstance(pattern := schema.get("pattern"), str) and (text := matching_text(pattern)) is not None:
+        return text
+    shortest = schema.get("minLength", 0)
+    default = "text"[: max(shortest, schema.get("maxLength", 4))].ljust(shortest, "x")
+    return _STRINGS.get(schema.get("format", ""), default)
+
+
+def _number(schema: JsonSchema) -> float:
+    """1, or a number within the bounds."""
     low = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf))
     high = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf))
     if low < 1 < high:

@@ -4,15 +4,15 @@ Source: the JSON of `mlflow.models.ModelSignature.to_dict` (`mlflow.types.schema
 """
 
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from mlflow_grpc.contract.types import (
     AnyValue,
     Contract,
+    DataType,
     Enumeration,
     Field,
-    Kind,
+    JsonSchema,
     ListOf,
     MapOf,
     Record,
@@ -27,130 +27,137 @@ class UnknownTypeError(ValueError):
     """A signature has a type that no message can hold, such as a vector of Spark ML."""
 
 
-def contract_of(signature: dict[str, Any] | None) -> Contract:
-    """The contract of a signature.
+def contract_of(signature: Mapping[str, str | None] | None) -> Contract:
+    """Makes the contract of a signature.
 
     Args:
-        signature: As `ModelSignature.to_dict` gives it: JSON texts under inputs, outputs and params, or None.
+        signature: The result of `ModelSignature.to_dict`: JSON texts under inputs, outputs and params, or None.
 
     Raises:
-        UnknownTypeError: One of its types is not known here.
+        UnknownTypeError: The signature has a type that no message can hold.
 
     """
-    parts = {key: json.loads(text) for key, text in (signature or {}).items() if text}
-    params = parts.get("params")
+    schemas = {key: json.loads(text) for key, text in (signature or {}).items() if text}
+    params = schemas.get("params")
     return Contract(
-        inputs=_schema(parts.get("inputs"), "input", _takes_nulls),
-        outputs=_schema(parts.get("outputs"), "output", _gives_nulls),
+        inputs=_schema(schemas.get("inputs"), "input", _input_takes_nulls),
+        outputs=_schema(schemas.get("outputs"), "output", _output_has_nulls),
         params=Record("params", [_param(param) for param in params]) if params else None,
     )
 
 
-Nulls = Callable[[str, Type, bool], bool]
-"""Whether an array or map of a type of values may have nulls, in a column or property that is optional or not."""
+NullRule = Callable[[str, Type, bool], bool]
+"""Whether an array or map may have nulls. The arguments are `array` or `map`, the type of its values, and whether its
+column or property is optional."""
 
-_MADE_BY_NUMPY = (Kind.BOOLEAN, Kind.DOUBLE, Kind.STRING, Kind.BINARY)
-"""The values of which MLflow makes arrays of numpy's, where these take None: as False, NaN and the text of it."""
+_NUMPY_TYPES = (DataType.BOOLEAN, DataType.DOUBLE, DataType.STRING, DataType.BINARY)
+"""Types whose values MLflow puts into numpy arrays, which turn None into False, NaN or a string."""
 
 
-def _takes_nulls(holder: str, values: Type, optional: bool) -> bool:
-    """Of an input; source: `_enforce_array` and `_enforce_map` of `mlflow.models.utils`."""
+def _input_takes_nulls(container: str, values: Type, optional: bool) -> bool:
+    """The rule for inputs; source: `_enforce_array` and `_enforce_map` of `mlflow.models.utils`."""
     if isinstance(values, AnyValue):
-        return False  # It says null itself.
-    if holder == "array" and isinstance(values, Scalar):
-        return values.kind in _MADE_BY_NUMPY
+        return False  # The type includes null.
+    if container == "array" and isinstance(values, Scalar):
+        return values.data_type in _NUMPY_TYPES
     return optional
 
 
-def _gives_nulls(holder: str, values: Type, optional: bool) -> bool:
-    """Of an output: MLflow writes None wherever a model gives it, whatever the signature says."""
+def _output_has_nulls(container: str, values: Type, optional: bool) -> bool:
+    """The rule for outputs: MLflow writes every None that a model returns, whatever the signature says."""
     return not isinstance(values, AnyValue)
 
 
-def _schema(specs: list[dict[str, Any]] | None, name: str, nulls: Nulls) -> Record | Tensor | None:
+def _schema(specs: list[JsonSchema] | None, name: str, null_rule: NullRule) -> Record | Tensor | None:
     if specs is None:
         return None
     if len(specs) == 1 and specs[0]["type"] == "tensor" and not specs[0].get("name"):
         return _tensor(specs[0])
-    return Record(name, [_field(spec, nulls) for spec in specs])
+    return Record(name, [_field(spec, null_rule) for spec in specs])
 
 
-def _field(spec: dict[str, Any], nulls: Nulls) -> Field:
+def _field(spec: JsonSchema, null_rule: NullRule) -> Field:
     required = spec.get("required", True)
     name = "" if spec.get("name") is None else str(spec["name"])
-    return Field(name, _type(spec, name, nulls, not required), required=required, nullable=not required)
+    type_ = _type(spec, name, null_rule, not required)
+    return Field(name, type_, required=required, nullable=not required)
 
 
-def _type(spec: dict[str, Any], name: str, nulls: Nulls, optional: bool) -> Type:
+def _properties(spec: JsonSchema, null_rule: NullRule) -> list[Field]:
+    return [_field({**properties, "name": name}, null_rule) for name, properties in spec["properties"].items()]
+
+
+def _type(spec: JsonSchema, name: str, null_rule: NullRule, optional: bool) -> Type:
     match spec["type"]:
         case "tensor":
             return _tensor(spec)
         case "array":
-            items = _type(spec["items"], name, nulls, optional)
-            return ListOf(items, nulls_beside=nulls("array", items, optional))
+            items = _type(spec["items"], name, null_rule, optional)
+            return ListOf(items, undeclared_nulls=null_rule("array", items, optional))
         case "map":
-            values = _type(spec["values"], name, nulls, optional)
-            return MapOf(values, nulls_beside=nulls("map", values, optional))
+            values = _type(spec["values"], name, null_rule, optional)
+            return MapOf(values, undeclared_nulls=null_rule("map", values, optional))
         case "object":
-            fields = [_field({**each, "name": key}, nulls) for key, each in spec["properties"].items()]
-            return Record(name, fields, is_closed=True)
+            return Record(name, _properties(spec, null_rule), is_closed=True)
         case "any":
             return AnyValue()
-        case kind:
-            return _scalar(kind)
+        case data_type:
+            return _scalar(data_type)
 
 
-def _scalar(kind: Any) -> Scalar:
+def _scalar(data_type: str) -> Scalar:
     try:
-        return Scalar(Kind(kind))
+        return Scalar(DataType(data_type))
     except ValueError:
-        raise UnknownTypeError(f"its signature has the type {kind}, for which there is no message") from None
+        raise UnknownTypeError(f"its signature has the type {data_type}, for which there is no message") from None
 
 
-def _tensor(spec: dict[str, Any]) -> Tensor:
+def _tensor(spec: JsonSchema) -> Tensor:
     tensor = spec["tensor-spec"]
     return Tensor(tensor["dtype"], tuple(tensor["shape"]))
 
 
-def _param(spec: dict[str, Any]) -> Field:
+def _param(spec: JsonSchema) -> Field:
+    type_: Type
     if spec["type"] == "object":
-        properties = [{**each, "name": key} for key, each in spec["properties"].items()]
-        kind: Type = Record(spec["name"], [_field(each, _takes_nulls) for each in properties])
+        type_ = Record(spec["name"], _properties(spec, _input_takes_nulls))
     else:
-        kind = _scalar(spec["type"])
+        type_ = _scalar(spec["type"])
     if spec.get("shape"):
-        kind = ListOf(kind, nulls_beside=True)  # MLflow looks at no value of a param that is None.
-    return Field(spec["name"], kind, required=False, nullable=spec.get("default") is None, default=spec.get("default"))
+        type_ = ListOf(type_, undeclared_nulls=True)  # MLflow does not check the items of a param.
+    default = spec.get("default")
+    return Field(spec["name"], type_, required=False, nullable=default is None, default=default)
 
 
-def schema_of(record: Record) -> list[dict[str, Any]]:
-    """A record as an MLflow schema of columns, which `mlflow.types.Schema.from_json` takes as JSON.
+def schema_of(record: Record) -> list[JsonSchema]:
+    """Makes an MLflow schema of columns, which `mlflow.types.Schema.from_json` takes as JSON.
 
-    Where MLflow's types say less, the column says less: an enumeration is a string, a union anything.
+    A type that MLflow does not have becomes a wider one: an enumeration is a string, a union is anything.
     """
     return [
-        {**_spec(each.type), **({"name": each.name} if each.name else {}), "required": each.needs_value}
-        for each in record.fields
+        {**_spec(field.type), **({"name": field.name} if field.name else {}), "required": field.needs_value}
+        for field in record.fields
     ]
 
 
-def _spec(kind: Type, within: tuple[Record, ...] = ()) -> dict[str, Any]:
-    match kind:
+def _spec(type_: Type, outer: tuple[Record, ...] = ()) -> JsonSchema:
+    match type_:
         case Scalar():
-            return {"type": kind.kind.value}
+            return {"type": type_.data_type.value}
         case Enumeration():
-            return {"type": Kind.STRING.value}
-        case ListOf() if not kind.nullable and _is_known(kind.items, within):
-            return {"type": "array", "items": _spec(kind.items, within)}
-        case MapOf() if not kind.nullable and _is_known(kind.values, within):
-            return {"type": "map", "values": _spec(kind.values, within)}
-        case Record() if kind.fields and kind not in within:
+            return {"type": DataType.STRING.value}
+        case ListOf() if not type_.nullable and _is_known(type_.items, outer):
+            return {"type": "array", "items": _spec(type_.items, outer)}
+        case MapOf() if not type_.nullable and _is_known(type_.values, outer):
+            return {"type": "map", "values": _spec(type_.values, outer)}
+        case Record() if type_.fields and type_ not in outer:
             properties = {
-                each.name: {**_spec(each.type, (*within, kind)), "required": each.needs_value} for each in kind.fields
+                field.name: {**_spec(field.type, (*outer, type_)), "required": field.needs_value}
+                for field in type_.fields
             }
             return {"type": "object", "properties": properties}
         case Tensor():
-            return {"type": "tensor", "tensor-spec": {"dtype": kind.dtype, "shape": list(kind.shape)}}
+            return {"type": "tensor", "tensor-spec": {"dtype": type_.dtype, "shape": list(type_.shape)}}
         case ListOf():
             return {"type": "array", "items": {"type": "any"}}
         case MapOf():
@@ -159,5 +166,5 @@ def _spec(kind: Type, within: tuple[Record, ...] = ()) -> dict[str, Any]:
             return {"type": "any"}
 
 
-def _is_known(kind: Type, within: tuple[Record, ...]) -> bool:
-    return _spec(kind, within) != {"type": "any"}
+def _is_known(type_: Type, outer: tuple[Record, ...]) -> bool:
+    return _spec(type_, outer) != {"type": "any"}

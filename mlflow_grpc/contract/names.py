@@ -1,6 +1,6 @@
-"""Names for protobuf out of any words: identifiers, each given once in its scope.
+"""Protobuf names out of any text: identifiers, each used once in its scope.
 
-Rule of this module: the same words in the same order get the same names, since clients are compiled against them.
+Rule of this module: the same texts in the same order get the same names, because clients are compiled against them.
 """
 
 import keyword
@@ -12,150 +12,153 @@ MESSAGE_ATTRIBUTES = frozenset({
     "ListFields", "MergeFrom", "MergeFromString", "ParseFromString", "RegisterExtension",
     "SerializePartialToString", "SerializeToString", "SetInParent", "UnknownFields", "WhichOneof",
 })  # fmt: skip
-"""What each message has in Python, and hides a field that is called so. A list of our own, since a protobuf library
-with one more must not change the names of fields."""
+"""Attributes of every message class in Python, which hide a field of the same name. The list is written out, because a
+newer protobuf library with another attribute must not rename fields."""
+
+UNSPECIFIED = "unspecified"
+"""Name of the first value of every enum, which stands for none of the model's values."""
 
 
 class Scope:
-    """Gives out identifiers, none of them twice."""
+    """Names that are in use, and new ones that are not."""
 
-    _kept: frozenset[str] = frozenset()
+    _reserved: frozenset[str] = frozenset()
 
-    def __init__(self, *taken: str) -> None:
+    def __init__(self, *names: str) -> None:
         self._taken: set[str] = set()
-        for name in taken:
+        for name in names:
             self.take(name)
 
-    def name(self, words: str, otherwise: str) -> str:
-        """An identifier for some words; `otherwise` where nothing of them is left.
+    def name(self, text: str, fallback: str) -> str:
+        """Makes a new identifier out of a text, and takes it.
 
-        What is an identifier already is kept as it is. A second one for the same words gets a number.
+        Args:
+            text: Any text. An identifier is kept as it is, and gets a number if it is in use.
+            fallback: The identifier for a text without any usable character, and the prefix of a text that starts with
+                a digit.
+
         """
-        made = re.sub(r"\W+", "_", words, flags=re.ASCII).strip("_") if not is_identifier(words) else words
-        if not made[:1].isalpha():
-            made = f"{otherwise}_{made}" if made else otherwise
-        if keyword.iskeyword(made) or made in self._kept:
-            made = f"{made}_field"
-        candidate, number = made, 2
+        base = text if is_identifier(text) else re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
+        if not base[:1].isalpha():
+            base = f"{fallback}_{base}" if base else fallback
+        if keyword.iskeyword(base) or base in self._reserved:
+            base = f"{base}_field"
+        candidate, number = base, 2
         while not self.is_free(candidate):
-            candidate, number = f"{made}_{number}", number + 1
+            candidate, number = f"{base}_{number}", number + 1
         self.take(candidate)
         return candidate
 
     def is_free(self, name: str) -> bool:
-        """Whether nothing has a name."""
+        """Whether a name is not in use."""
         return _key(name) not in self._taken
 
     def take(self, name: str) -> None:
-        """Says that something has a name."""
+        """Marks a name as in use."""
         self._taken.add(_key(name))
 
 
 class FieldScope(Scope):
-    """The names of a message's fields, which generated Python code has beside its own, and of the types of its maps."""
+    """The names of a message's fields, and of the entry types of its maps."""
 
-    _kept = MESSAGE_ATTRIBUTES
+    _reserved = MESSAGE_ATTRIBUTES
 
-    def __init__(self, *taken: str) -> None:
+    def __init__(self, *names: str) -> None:
         self._fields: set[str] = set()
         self._entries: set[str] = set()
-        super().__init__(*taken)
+        super().__init__(*names)
 
     def is_free(self, name: str) -> bool:
-        """Whether neither a field nor the type of a map has a name."""
+        """Whether neither a field nor the entry type of a map has a name."""
         return super().is_free(name) and name not in self._entries
 
     def take(self, name: str) -> None:
-        """Says that a field has a name."""
+        """Marks a name as that of a field."""
         super().take(name)
         self._fields.add(name)
 
-    def map(self, words: str, otherwise: str) -> str:
-        """A name for a map; that of its type is free too, and taken."""
-        made = self.name(words, otherwise)
-        while not self.can_be_map(made):
-            made = self.name(words, otherwise)
-        self.take_entry(made)
-        return made
+    def map(self, text: str, fallback: str) -> str:
+        """Makes a new name for a map, whose entry type has a free name too, and takes both."""
+        name = self.name(text, fallback)
+        while not self.can_be_map(name):
+            name = self.name(text, fallback)
+        self.take_entry(name)
+        return name
 
     def can_be_map(self, name: str) -> bool:
-        """Whether no field is called like the type that a map of this name has."""
+        """Whether no field has the name of a map's entry type."""
         return entry_name(name) not in self._fields
 
     def take_entry(self, name: str) -> None:
-        """Says that the field of this name is a map."""
+        """Marks the name of a map's entry type as in use."""
         self._entries.add(entry_name(name))
 
 
 class FileScope(Scope):
-    """The names of a file: its messages and enums, and beside them the full names of the values of all its enums."""
+    """The names of a file: its messages and enums, and the full names of all enum values."""
 
-    def __init__(self, *taken: str) -> None:
+    def __init__(self, *names: str) -> None:
         self._symbols: set[str] = set()
-        super().__init__(*taken)
+        super().__init__(*names)
 
     def is_free(self, name: str) -> bool:
-        """Whether nothing has a name."""
+        """Whether neither a message, an enum nor an enum value has a name."""
         return super().is_free(name) and name not in self._symbols
 
     def take(self, name: str) -> None:
-        """Says that a message or enum has a name."""
+        """Marks a name as that of a message or enum."""
         super().take(name)
         self._symbols.add(name)
 
-    def enum(self, words: str, otherwise: str) -> str:
-        """A name for an enum; that of its first value is free too."""
-        made = self.name(words, otherwise)
-        while not self.has_room(word_name(made, UNSPECIFIED)):
-            made = self.name(words, otherwise)
-        self.take_word(word_name(made, UNSPECIFIED))
-        return made
+    def enum(self, text: str, fallback: str) -> str:
+        """Makes a new name for an enum, whose first value has a free full name too, and takes both."""
+        name = self.name(text, fallback)
+        while not self.is_value_free(enum_value_name(name, UNSPECIFIED)):
+            name = self.name(text, fallback)
+        self.take_value(enum_value_name(name, UNSPECIFIED))
+        return name
 
-    def has_room(self, full: str) -> bool:
-        """Whether nothing has the full name of an enum's value."""
-        return full not in self._symbols
+    def is_value_free(self, full_name: str) -> bool:
+        """Whether the full name of an enum value is not in use."""
+        return full_name not in self._symbols
 
-    def take_word(self, full: str) -> None:
-        """Says that an enum's value has a full name."""
-        self._symbols.add(full)
-
-
-UNSPECIFIED = "unspecified"
-"""The first value of each enum: none of its words."""
+    def take_value(self, full_name: str) -> None:
+        """Marks the full name of an enum value as in use."""
+        self._symbols.add(full_name)
 
 
-class WordScope(Scope):
-    """The words of one enum, whose full names stand in the scope of the file."""
+class EnumScope(Scope):
+    """The names of an enum's values. Their full names are in the scope of the file, as protobuf's rules demand."""
 
     def __init__(self, enum: str, file: FileScope) -> None:
         self._enum, self._file = enum, file
         super().__init__(UNSPECIFIED)
 
     def is_free(self, name: str) -> bool:
-        """Whether neither this enum has a word nor the file its full name."""
-        return super().is_free(name) and self._file.has_room(word_name(self._enum, name))
+        """Whether no value of the enum has a name, and nothing in the file has the full name."""
+        return super().is_free(name) and self._file.is_value_free(enum_value_name(self._enum, name))
 
     def take(self, name: str) -> None:
-        """Says that a value has a name."""
+        """Marks a name as that of a value."""
         super().take(name)
-        self._file.take_word(word_name(self._enum, name))
+        self._file.take_value(enum_value_name(self._enum, name))
 
 
-def is_identifier(words: str) -> bool:
-    """Whether protobuf takes some words for a name as they are, and generated Python code can spell it."""
-    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", words)) and not keyword.iskeyword(words)
+def is_identifier(text: str) -> bool:
+    """Whether a text is a valid name for protobuf and can be spelled in generated Python code."""
+    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text)) and not keyword.iskeyword(text)
 
 
 def entry_name(name: str) -> str:
-    """What protoc calls the type of a map's entries, which stands beside the fields of the message."""
-    return f"{''.join(part[:1].upper() + part[1:] for part in name.split('_'))}Entry"
+    """The name that protoc gives to the entry type of a map, which is in the scope of the message's fields."""
+    return f"{''.join(word[:1].upper() + word[1:] for word in name.split('_'))}Entry"
 
 
-def word_name(enum: str, name: str) -> str:
-    """The full name of an enum's value, which stands in the scope of the package."""
+def enum_value_name(enum: str, name: str) -> str:
+    """The full name of an enum value, which is in the scope of the package."""
     return f"{enum}_{name}".upper()
 
 
 def _key(name: str) -> str:
-    """What generated code makes of a name in the languages that drop underscores and case (JSON names, Java, Go)."""
+    """A name as generated code has it in languages that drop underscores and case (JSON names, Java, Go)."""
     return name.replace("_", "").lower()

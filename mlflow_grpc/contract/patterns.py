@@ -1,21 +1,23 @@
-"""Texts for regular expressions, for the examples that people start from.
+"""Strings that match regular expressions, for the examples that people start from.
 
-Rule of this module: it reads what Python's own parser makes of an expression. What it does not understand, such as a
-reference to a group, gives no text.
+Rule of this module: it reads the parse tree that Python's own parser makes. An expression with an unknown node, such as
+a reference to a group, gives no string.
 """
 
 import importlib
 import re
 from typing import Any
 
-# There is no public way to the parts of an expression.
+# Python has no public API for the parse tree of an expression.
 _parser: Any = importlib.import_module("re._parser")
 _constants: Any = importlib.import_module("re._constants")
 
-_LETTERS = "aA0_- .,;:/@#$%&+*=!?'\"()[]{}<>|\\^~`\tbBcC123é"
-"""What is tried where a set of characters leaves the choice."""
-_MOST = 10_000
-"""The characters of a repeated part."""
+Node = tuple[Any, Any]
+"""A node of a parse tree: its opcode, and its arguments."""
+
+_CHARACTERS = "aA0_- .,;:/@#$%&+*=!?'\"()[]{}<>|\\^~`\tbBcC123é"
+"""Candidates for a set of characters, in the order of preference."""
+_MAX_REPEATED_CHARACTERS = 10_000
 _CATEGORIES = {
     _constants.CATEGORY_DIGIT: "0",
     _constants.CATEGORY_NOT_DIGIT: "a",
@@ -35,70 +37,70 @@ _CLASSES = {
 }
 
 
-def text_for(pattern: str) -> str | None:
-    """A short text in which a regular expression is found; None if none could be made."""
+def matching_text(pattern: str) -> str | None:
+    """Makes a short string in which `re.search` finds a pattern; None if that fails."""
     try:
-        made = "".join(map(_of, _parser.parse(pattern)))
-        return made if re.search(pattern, made) else None
+        text = "".join(map(_node_text, _parser.parse(pattern)))
+        return text if re.search(pattern, text) else None
     except (re.error, ValueError, RecursionError, OverflowError):
         return None
 
 
-def _of(part: tuple[Any, Any]) -> str:
-    """A text for one part.
+def _node_text(node: Node) -> str:
+    """A string for a node.
 
     Raises:
-        ValueError: It is none of those that are known here.
+        ValueError: The opcode is unknown here, or the string would be too long.
 
     """
-    kind, value = part
-    match kind:
+    opcode, value = node
+    match opcode:
         case _constants.LITERAL:
             return chr(value)
         case _constants.NOT_LITERAL:
-            return next(letter for letter in _LETTERS if ord(letter) != value)
+            return next(character for character in _CHARACTERS if ord(character) != value)
         case _constants.ANY:
             return "a"
-        case _constants.AT | _constants.ASSERT | _constants.ASSERT_NOT:  # Whether they hold is seen at the end.
+        case _constants.AT | _constants.ASSERT | _constants.ASSERT_NOT:  # The final search checks these.
             return ""
         case _constants.IN:
-            return _of_set(value)
+            return _set_text(value)
         case _constants.BRANCH:
-            return "".join(map(_of, value[1][0]))
+            return "".join(map(_node_text, value[1][0]))
         case _constants.SUBPATTERN:
-            return "".join(map(_of, value[-1]))
+            return "".join(map(_node_text, value[-1]))
         case _constants.MAX_REPEAT | _constants.MIN_REPEAT | _constants.POSSESSIVE_REPEAT:
-            least, most, repeated = value
-            text, times = "".join(map(_of, repeated)), int(max(least, min(most, 1)))
-            if len(text) * times > _MOST:
+            minimum, maximum, repeated = value
+            text, times = "".join(map(_node_text, repeated)), int(max(minimum, min(maximum, 1)))
+            if len(text) * times > _MAX_REPEATED_CHARACTERS:
                 raise ValueError("it would be too long")
             return text * times
-    raise ValueError(f"{kind} is not known")
+    raise ValueError(f"{opcode} is not known")
 
 
-def _of_set(members: list[tuple[Any, Any]]) -> str:
+def _set_text(members: list[Node]) -> str:
     """A character of a set.
 
     Raises:
-        ValueError: It is none of the common ones.
+        ValueError: No common character is in the set.
 
     """
-    (first, value), *others = members
-    if first is _constants.NEGATE:
-        found = next((letter for letter in _LETTERS if not any(_has(member, letter) for member in others)), None)
-        if found is None:
-            raise ValueError("a set leaves no common letter")
-        return found
-    if first is _constants.RANGE:
+    (opcode, value), *excluded = members
+    if opcode is _constants.NEGATE:
+        for character in _CHARACTERS:
+            if not any(_contains(member, character) for member in excluded):
+                return character
+        raise ValueError("a set leaves no common letter")
+    if opcode is _constants.RANGE:
         return chr(value[0])
-    return str(_CATEGORIES[value]) if first is _constants.CATEGORY else chr(value)
+    return _CATEGORIES[value] if opcode is _constants.CATEGORY else chr(value)
 
 
-def _has(member: tuple[Any, Any], letter: str) -> bool:
-    """Whether a part of a set has a character."""
-    kind, value = member
-    if kind is _constants.RANGE:
-        return bool(value[0] <= ord(letter) <= value[1])
-    if kind is _constants.CATEGORY:
-        return re.match(_CLASSES[value], letter) is not None
-    return bool(ord(letter) == value)
+def _contains(member: Node, character: str) -> bool:
+    """Whether a member of a set includes a character."""
+    opcode, value = member
+    if opcode is _constants.RANGE:
+        return bool(value[0] <= ord(character) <= value[1])
+    if opcode is _constants.CATEGORY:
+        return re.match(_CLASSES[value], character) is not None
+    return bool(ord(character) == value)

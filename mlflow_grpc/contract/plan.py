@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages, service
-from mlflow_grpc.contract.compatibility import Change, Side, Verdict, changes
-from mlflow_grpc.contract.lock import Lock, ModelLock
+from mlflow_grpc.contract.lockfile.compatibility import Change, Side, Verdict, changes
+from mlflow_grpc.contract.lockfile.format import LockedModel, LockFile
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
@@ -24,7 +24,7 @@ class TypedModel:
     label: str
     """The model's key in lock files, which its messages and RPCs begin with."""
     contract: Contract
-    locked: ModelLock | None = None
+    locked: LockedModel | None = None
     """Names and numbers that earlier versions of the model have used."""
     streams: bool = False
     """Whether the model answers in chunks."""
@@ -57,14 +57,14 @@ def make_file(models: Sequence[TypedModel], locks: LockSet) -> tuple[FileMaker, 
     service.add_service(maker.file, planned)
     for model, its_messages in zip(models, planned, strict=True):
         for rpc in service.rpcs_of(its_messages):
-            maker.comments[messages.SERVICE, rpc.name] = service.WORDS.get(rpc.kind, model.summary)
+            maker.comments[messages.SERVICE, rpc.name] = service.RPC_COMMENTS.get(rpc.rpc_kind, model.summary)
     return maker, planned
 
 
 def verdict(
     locks: LockSet,
     label: str,
-    own: Lock | None,
+    in_directory: LockFile | None,
     contract: Contract | None,
     *,
     streams: bool = False,
@@ -75,7 +75,7 @@ def verdict(
     Args:
         locks: The locks of the server.
         label: The model's name, followed by its version unless that is the default version.
-        own: The lock file in the model's directory.
+        in_directory: The lock file in the model's directory.
         contract: The model's inputs and outputs; None if it has no typed RPCs.
         streams: Whether the model answers in chunks.
         refused: RPCs that the model does not get.
@@ -84,16 +84,16 @@ def verdict(
         StartError: The lock in the model's directory is for other models, or is inconsistent.
 
     """
-    locked = locks.find(label, own)
+    locked = locks.find(label, in_directory)
     if locked is None or (contract is None and locked.removed):
         return Verdict(label)
     if contract is not None and not contract.takes_rows:
         # Earlier servers offered the RPC for rows to models that predict only the first of several rows.
-        locked = locked.model_copy(update={"rpcs": tuple(kind for kind in locked.rpcs if kind != RpcKind.BATCH)})
+        locked = locked.model_copy(update={"rpcs": tuple(rpc for rpc in locked.rpcs if rpc != RpcKind.BATCH)})
     source = locks.source_of(label)
     maker = None
     if contract is not None:
         maker, _ = make_file([TypedModel(label, contract, locked, streams, refused)], LockSet())
     if maker is None or protos.refusal_of(maker.file):
-        return Verdict(label, (Change(Side.CALLS, label, "it has no typed RPCs any more", True),), source)
+        return Verdict(label, (Change(Side.CALLS, label, "it no longer has typed RPCs", True),), source)
     return Verdict(label, tuple(changes(locked, maker.locks[label])), source)

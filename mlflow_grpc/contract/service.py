@@ -1,29 +1,27 @@
 """The service of the typed RPCs, and the messages that belong to no model.
 
-Rule of this module: names and numbers are those that this family of services has.
+Rule of this module: its names and numbers are those of model-grpc-service, whose clients can call it.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from google.protobuf import struct_pb2, timestamp_pb2
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileOptions
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileOptions
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.messages import SERVICE
 from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
 
-Proto = FieldDescriptorProto
-
-
-WORDS = {
-    RpcKind.BATCH: "The same for any number of rows at once, in columns.",
-    RpcKind.MANY: "The same for a stream of records, answered in their order. In the place of a record that failed the "
-    "answer has nothing but the error.",
-    RpcKind.STREAM: "Gives the answer part by part, each when it is there.",
+RPC_COMMENTS = {
+    RpcKind.BATCH: "Predicts any number of rows, in columns.",
+    RpcKind.MANY: "Predicts a stream of records, and answers in their order. The answer to a record that failed has "
+    "only the error.",
+    RpcKind.STREAM: "Answers in chunks, as soon as the model has them.",
 }
-"""What a comment says of an RPC, but for that of one record."""
+"""Comments of the RPCs. That of `predict` describes the model."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +29,22 @@ class Rpc:
     """An RPC of a model."""
 
     name: str
-    kind: RpcKind
+    rpc_kind: RpcKind
     input: str
-    """The name of a message."""
+    """Name of the request message."""
     output: str
+    """Name of the response message."""
 
 
 def rpcs_of(model: ModelMessages) -> Iterator[Rpc]:
-    """The RPCs of a model."""
-    for kind in model.rpcs:
-        of_rows = model.batch if kind is RpcKind.BATCH else None
-        takes, gives = (model.input, model.output) if of_rows is None else (of_rows.inputs, of_rows.outputs)
-        if kind is RpcKind.STREAM and model.chunk is not None:
-            gives = model.chunk
-        yield Rpc(f"{model.base}_{kind}", kind, takes.name, gives.name)
+    """Lists the RPCs of a model."""
+    for rpc_kind in model.rpcs:
+        request, response = model.input.name, model.output.name
+        if rpc_kind is RpcKind.BATCH and model.batch is not None:
+            request, response = model.batch.inputs.name, model.batch.outputs.name
+        elif rpc_kind is RpcKind.STREAM and model.chunk is not None:
+            response = model.chunk.name
+        yield Rpc(f"{model.base}_{rpc_kind}", rpc_kind, request, response)
 
 
 OPTIONS = FileOptions(
@@ -58,21 +58,19 @@ OPTIONS = FileOptions(
     php_metadata_namespace="MlflowGrpc\\Models\\Metadata",
     ruby_package="MlflowGrpc::Models",
 )
-"""Of the file, for compilers: without them Go has no package, and the classes of others get the wire's names."""
+"""Options of the file, for compilers. Go needs a package, and other languages would name classes as on the wire."""
 
 _MODEL_FIELDS = ("qualified_name", "display_name", "description", "major_version", "minor_version", "input_type")
 
 
 def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> None:
-    """Adds the service, its `get_models`, and an RPC for each model, all named as this family of services has them, and
-    what compilers for other languages call the classes.
-    """
+    """Adds the service with `get_models` and the RPCs of all models, and the options for compilers."""
     file.options.CopyFrom(OPTIONS)
     file.message_type.add(name="empty")
     model = file.message_type.add(name="model")
     for number, name in enumerate((*_MODEL_FIELDS, "output_type", "predict_operation"), start=1):
-        kind = Proto.TYPE_SINT32 if name.endswith("_version") else Proto.TYPE_STRING
-        model.field.add(name=name, number=number, label=Proto.LABEL_OPTIONAL, type=kind)
+        proto_type = Proto.TYPE_SINT32 if name.endswith("_version") else Proto.TYPE_STRING
+        model.field.add(name=name, number=number, label=Proto.LABEL_OPTIONAL, type=proto_type)
     collection = file.message_type.add(name="model_collection")
     collection.field.add(
         name="models",
@@ -82,24 +80,24 @@ def add_service(file: FileDescriptorProto, models: Iterable[ModelMessages]) -> N
         type_name=f".{PACKAGE}.model",
     )
     _add_error(file)
-    for needed in (timestamp_pb2.Timestamp.DESCRIPTOR, struct_pb2.Value.DESCRIPTOR):
-        if f".{needed.full_name}" in _types(file):
-            file.dependency.append(needed.file.name)
+    for descriptor in (timestamp_pb2.Timestamp.DESCRIPTOR, struct_pb2.Value.DESCRIPTOR):
+        if f".{descriptor.full_name}" in _types(file):
+            file.dependency.append(descriptor.file.name)
     service = file.service.add(name=SERVICE)
     service.method.add(name="get_models", input_type=f".{PACKAGE}.empty", output_type=f".{PACKAGE}.model_collection")
-    for rpc in (rpc for each in models for rpc in rpcs_of(each)):
+    for rpc in (rpc for its_messages in models for rpc in rpcs_of(its_messages)):
         method = service.method.add(
             name=rpc.name, input_type=f".{PACKAGE}.{rpc.input}", output_type=f".{PACKAGE}.{rpc.output}"
         )
-        # Set where it is true only, as protoc does.
-        if rpc.kind is RpcKind.MANY:
+        # protoc sets these flags only where they are true.
+        if rpc.rpc_kind is RpcKind.MANY:
             method.client_streaming = True
-        if rpc.kind in (RpcKind.MANY, RpcKind.STREAM):
+        if rpc.rpc_kind in (RpcKind.MANY, RpcKind.STREAM):
             method.server_streaming = True
 
 
 def _add_error(file: FileDescriptorProto) -> None:
-    """The message that says why a record of a stream has no answer; the same as `Output.Error` of mlflow.proto."""
+    """Adds the message for the error of a streamed record, with the fields of `Output.Error` in mlflow.proto."""
     for name, source in (("error", "Output.Error"), ("field_violation", "Output.FieldViolation")):
         message = file.message_type.add()
         protos.message_named(source).DESCRIPTOR.CopyToProto(message)
@@ -111,6 +109,6 @@ def _add_error(file: FileDescriptorProto) -> None:
 
 
 def _types(file: FileDescriptorProto) -> set[str]:
-    """The types of all fields that have a named one, those of maps included."""
-    parts = [part for message in file.message_type for part in (message, *message.nested_type)]
-    return {field.type_name for part in parts for field in part.field}
+    """The message and enum types of all fields, including the entries of maps."""
+    descriptors = [nested for message in file.message_type for nested in (message, *message.nested_type)]
+    return {field.type_name for descriptor in descriptors for field in descriptor.field}

@@ -1,149 +1,161 @@
-"""How values stand in messages: what those who fill messages and read them go by.
+"""Shapes of messages: what is in a field, for the code that fills and reads messages, and the descriptor types.
 
-Rule of this module: shapes are made beside the descriptors, by `mlflow_grpc.contract.messages`, and say the same.
+Rule of this module: a shape and the descriptor of the same message are made together (`mlflow_grpc.contract.messages`)
+and agree.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
+from typing import TypeAlias
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.types import Field, Kind
+from mlflow_grpc.contract.types import DataType, Field
+
+ProtoType: TypeAlias = "Proto.Type.ValueType"
+"""Number of a field type."""
+
+
+class Cardinality(Enum):
+    """How many values a field holds, in protobuf's terms."""
+
+    SINGULAR = auto()
+    REPEATED = auto()
+    MAP = auto()
 
 
 @dataclass(frozen=True)
-class Plain:
+class ScalarShape:
     """A scalar."""
 
-    type: "Proto.Type.ValueType"
-    kind: Kind | None = None
-    """Which kind of column it is; None of an element of a tensor."""
+    type: ProtoType
+    data_type: DataType | None = None
+    """The column's type; None for an element of a tensor."""
     format: str = ""
 
 
 @dataclass(frozen=True)
-class Words:
-    """A value of an enum; the number 0 is none of them."""
+class EnumShape:
+    """An enum. The number 0 is unspecified."""
 
     enum: str
     values: tuple[str, ...]
     numbers: tuple[int, ...]
-    """Of the values, in their order."""
+    """Numbers of the values, in the order of the values."""
 
 
 @dataclass(frozen=True)
-class Timestamp:
+class TimestampShape:
     """google.protobuf.Timestamp."""
 
 
 @dataclass(frozen=True)
-class Value:
+class ValueShape:
     """google.protobuf.Value."""
 
 
 @dataclass(frozen=True)
-class Array:
-    """A message of packed data and shape."""
+class TensorShape:
+    """A message of packed data and a shape."""
 
     message: str
     dtype: str
     shape: tuple[int, ...]
-    """Of one row: without the first size of a batch."""
-    element: "Proto.Type.ValueType"
-    """The type of its data."""
+    """Shape of a row, without the batch dimension."""
+    element: ProtoType
+    """Type of the data."""
 
 
 @dataclass(frozen=True)
-class OneOf:
-    """A message of one value in one of several fields, by name."""
+class OneofShape:
+    """A message with a oneof: a field for each alternative of a union, by name."""
 
     message: str
     alternatives: tuple[tuple[str, "Shape"], ...]
 
 
 @dataclass(frozen=True)
-class Boxed:
-    """A message around a list (field values), a map (field values) or a value that may be null (field value)."""
+class WrapperShape:
+    """A message around a list or map (field `values`), or around a value that may be null (field `value`)."""
 
     message: str
-    content: "Slot"
+    content: "FieldShape"
 
 
 @dataclass(eq=False)
-class Message:
+class MessageShape:
     """A message for a record."""
 
     name: str
-    slots: list["Slot"] = field(default_factory=list)
+    fields: list["FieldShape"] = field(default_factory=list)
     extra: str = ""
-    """The field for what a value has beside these, a map of google.protobuf.Value; empty if it has nothing else."""
+    """Name of the map with the values that have no field; empty for a record that is not open."""
     is_closed: bool = False
-    """Whether a message with a field that is none of these is refused."""
+    """Whether a message with an unknown field is refused."""
 
 
-Shape = Plain | Words | Timestamp | Value | Array | OneOf | Boxed | Message
+Shape = ScalarShape | EnumShape | TimestampShape | ValueShape | TensorShape | OneofShape | WrapperShape | MessageShape
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A field of a message and what stands in it."""
+class FieldShape:
+    """A field of a message, and the shape of its values."""
 
     name: str
-    """The field's name."""
+    """Name of the field in the message."""
     source: Field
-    """The column, record field or param that it is for."""
+    """The column, record field or param that the field is for."""
     shape: Shape
-    """Of the value, or of each value of a list or map."""
-    form: str = "one"
-    """one, list or map."""
+    """Shape of the value, or of each value of a list or map."""
+    cardinality: Cardinality = Cardinality.SINGULAR
     number: int = 0
     null: str = ""
-    """The field that is true where there is no value, of a list or map that would be empty without it."""
+    """Name of the field that is true for a null list or map, which is otherwise the same as an empty one."""
     null_items: str = ""
-    """The field with the places in a list, or the keys of a map, where there is a null; empty if there may be none."""
+    """Name of the field with the indices or keys of null items; empty if there are none."""
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnShape:
     """A field of a message for any number of rows."""
 
-    slot: Slot
-    """What stands in it: a list of a value for each row, or one tensor of all rows."""
+    field: FieldShape
+    """A list with a value for each row, or a single tensor of all rows."""
     nulls: str = ""
-    """The field with the places of the rows that have no value; empty if each row has one."""
+    """Name of the field with the indices of rows without a value; empty if each row has one."""
 
 
 @dataclass(eq=False)
-class Rows:
+class RowsShape:
     """A message for any number of rows."""
 
     name: str
-    columns: list[Column] = field(default_factory=list)
+    columns: list[ColumnShape] = field(default_factory=list)
     is_closed: bool = False
-    """Whether a message with a field that is none of these is refused."""
+    """Whether a message with an unknown field is refused."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The messages for any number of rows of a model."""
+class BatchShape:
+    """The messages of a model for any number of rows."""
 
-    inputs: Rows
-    outputs: Rows
+    inputs: RowsShape
+    outputs: RowsShape
 
 
 @dataclass(frozen=True)
-class ModelWords:
-    """What the descriptors of a model's messages do not say, for clients that know nothing else."""
+class ModelNames:
+    """The model's own names where descriptors differ from them, for clients that have only the descriptors."""
 
     names: dict[str, str] = field(default_factory=dict)
-    """Full names of fields and of enum values, and the word in the model where it is another one; empty for none."""
+    """Name in the model, by the full name of a field or enum value; empty for a field that has no name in the model."""
     wrappers: list[str] = field(default_factory=list)
-    """Full names of the messages that are no record of the model's: boxes and tensors."""
+    """Full names of the messages that are not records of the model: wrappers and tensors."""
 
 
 class RpcKind(StrEnum):
-    """What an RPC does for a model; the value is the last part of its name."""
+    """What an RPC does for a model. The value is the last part of the RPC's name."""
 
     ONE = "predict"
     BATCH = "predict_batch"
@@ -153,31 +165,65 @@ class RpcKind(StrEnum):
 
 @dataclass(frozen=True)
 class ModelMessages:
-    """The messages of one model."""
+    """The messages of a model."""
 
     base: str
-    """What its messages and RPCs begin with."""
-    input: Message
-    output: Message
-    params: Message | None = None
-    """What the field for params holds; its name is `params_field`."""
+    """Prefix of the model's messages and RPCs."""
+    input: MessageShape
+    output: MessageShape
+    params: MessageShape | None = None
+    """Message of the params, in the field `params_field`."""
     params_field: str = ""
     error_field: str = ""
-    """The field of the output that says why there is none."""
-    batch: Batch | None = None
-    """None if what the model takes or gives has no rows."""
+    """Name of the output's field for the error of a streamed record."""
+    batch: BatchShape | None = None
+    """None if the model's inputs or outputs are not rows."""
     streams: bool = False
-    """Whether the model gives answers part by part."""
-    chunk: Message | None = None
-    """The message of a part; None if that is the output."""
+    """Whether the model answers in chunks."""
+    chunk: MessageShape | None = None
+    """Message of a chunk; None if a chunk is an output message."""
     refused: frozenset[RpcKind] = frozenset()
-    """RPCs that the model is not to have, since they were seen to fail."""
-    words: ModelWords = field(default_factory=ModelWords)
+    """RPCs that the model does not get, because they failed on its example."""
+    model_names: ModelNames = field(default_factory=ModelNames)
     fingerprint: str = ""
-    """Another one whenever a descriptor of these messages is another one."""
+    """Hash of the messages' descriptors."""
 
     @property
     def rpcs(self) -> Iterator[RpcKind]:
-        """The RPCs that the model has."""
+        """The RPCs of the model."""
         has = {RpcKind.BATCH: self.batch is not None, RpcKind.STREAM: self.streams}
-        return (kind for kind in RpcKind if has.get(kind, True) and kind not in self.refused)
+        return (rpc for rpc in RpcKind if has.get(rpc, True) and rpc not in self.refused)
+
+
+SCALARS: dict[DataType, ProtoType] = {
+    DataType.BOOLEAN: Proto.TYPE_BOOL,
+    DataType.INTEGER: Proto.TYPE_INT32,
+    DataType.LONG: Proto.TYPE_INT64,
+    DataType.FLOAT: Proto.TYPE_FLOAT,
+    DataType.DOUBLE: Proto.TYPE_DOUBLE,
+    DataType.STRING: Proto.TYPE_STRING,
+    DataType.BINARY: Proto.TYPE_BYTES,
+}
+_ELEMENTS: dict[str, tuple[str, ProtoType]] = {
+    "float64": ("double", Proto.TYPE_DOUBLE),
+    "float32": ("float", Proto.TYPE_FLOAT),
+    "float16": ("float", Proto.TYPE_FLOAT),
+    "int64": ("int64", Proto.TYPE_INT64),
+    **dict.fromkeys(("int32", "int16", "int8"), ("int32", Proto.TYPE_INT32)),
+    "uint64": ("uint64", Proto.TYPE_UINT64),
+    **dict.fromkeys(("uint32", "uint16", "uint8"), ("uint32", Proto.TYPE_UINT32)),
+    "bool": ("bool", Proto.TYPE_BOOL),
+}
+_STRINGS = ("string", Proto.TYPE_STRING)
+_BYTES = ("bytes", Proto.TYPE_BYTES)
+
+ELEMENTS = tuple(dict.fromkeys(name for name, _ in (*_ELEMENTS.values(), _STRINGS, _BYTES)))
+"""The types that an element of a tensor can have, by their names in a .proto file."""
+
+
+def element(dtype: str) -> tuple[str, ProtoType]:
+    """The protobuf type for a tensor's dtype: its name in a .proto file, and its number in a descriptor.
+
+    Every dtype that is neither numeric nor bytes, such as str and object, is a string.
+    """
+    return _BYTES if dtype.startswith(("bytes", "|S", "S")) else _ELEMENTS.get(dtype, _STRINGS)

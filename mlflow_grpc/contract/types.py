@@ -1,15 +1,22 @@
 """The types that columns, fields and params can have.
 
-Rule of this module: a type says everything that a message, a JSON Schema or an MLflow schema can be made from, and
-nothing of how they look.
+Rule of this module: a type holds what is needed to make a message, a JSON Schema or an MLflow schema of it, and nothing
+of how these look.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+"""A JSON value."""
+
+JsonSchema: TypeAlias = dict[str, Any]
+"""A JSON Schema, or a part of one: an object whose values depend on the keyword, as `json` gives it."""
 
 
-class Kind(StrEnum):
+class DataType(StrEnum):
     """Scalar types, by MLflow's names (`mlflow.types.DataType`)."""
 
     BOOLEAN = "boolean"
@@ -28,16 +35,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Scalar:
-    """One value."""
+    """A single value."""
 
-    kind: Kind
+    data_type: DataType
     format: str = ""
-    """What a string holds, by JSON Schema's names: date, time, uuid."""
+    """Format of a string, by JSON Schema's names: date, time, uuid."""
 
 
 @dataclass(frozen=True)
 class Enumeration:
-    """One of some words."""
+    """A string out of a fixed set."""
 
     name: str
     values: tuple[str, ...]
@@ -45,45 +52,45 @@ class Enumeration:
 
 @dataclass(frozen=True)
 class ListOf:
-    """Any number of values of one type."""
+    """Any number of values of the same type."""
 
     items: "Type"
     nullable: bool = False
-    """Whether there may be nulls among them, as the type says."""
-    nulls_beside: bool = field(default=False, compare=False)
-    """Whether there may be nulls among them although the type says nothing of it, as in MLflow's signatures. It is the
-    same type with and without: what had a message before keeps it."""
+    """Whether the type declares that items may be null."""
+    undeclared_nulls: bool = field(default=False, compare=False)
+    """Whether items may be null although the type does not declare it, as in MLflow's signatures. Two types that differ
+    only in this are equal, so that a message made before the difference was known keeps its name and numbers."""
 
 
 @dataclass(frozen=True)
 class MapOf:
-    """Values of one type under any words."""
+    """Values of the same type under any keys."""
 
     values: "Type"
     nullable: bool = False
-    nulls_beside: bool = field(default=False, compare=False)
+    undeclared_nulls: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Union:
-    """One of several types."""
+    """A value of any of several types."""
 
     alternatives: tuple["Type", ...]
 
 
 @dataclass(frozen=True)
 class AnyValue:
-    """Whatever JSON can say."""
+    """Any JSON value."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An array of numbers or words."""
+    """An array of numbers or strings."""
 
     dtype: str
-    """numpy's name."""
+    """numpy's name of the dtype."""
     shape: tuple[int, ...]
-    """-1 where any size will do."""
+    """-1 for a dimension of any size."""
 
 
 @dataclass(frozen=True)
@@ -95,40 +102,40 @@ class Field:
     type: "Type"
     required: bool = True
     nullable: bool = False
-    """Whether null may stand for it."""
+    """Whether the value may be null."""
     description: str = ""
-    default: Any = None
-    """What stands for it if it is left out, as JSON; of no meaning if it is required."""
-    has_unsayable_default: bool = False
-    """Whether something stands for it then that JSON cannot say, or that the model makes anew each time."""
+    default: Json = None
+    """Value of a field that is left out, as JSON; meaningless for a required field."""
+    has_default_outside_json: bool = False
+    """Whether the field has a default that JSON cannot express, or that the model makes for each call."""
 
     @property
     def is_null_if_absent(self) -> bool:
-        """Whether a message that leaves it out says null, as it has no other way to say that."""
+        """Whether a message without the field means null, because it cannot express null in another way."""
         return self.required and self.nullable
 
     @property
     def has_default(self) -> bool:
-        """Whether something other than null stands for it if it is left out."""
-        return not self.required and (self.default is not None or self.has_unsayable_default)
+        """Whether a field that is left out has a value other than null."""
+        return not self.required and (self.default is not None or self.has_default_outside_json)
 
     @property
     def needs_value(self) -> bool:
-        """Whether a message without it is no good."""
+        """Whether a message without the field is invalid."""
         return self.required and not self.nullable
 
 
 @dataclass(eq=False)
 class Record:
-    """Fields by their names. Compared by identity, since a record may hold itself."""
+    """Fields by their names. Compared by identity, because a record may contain itself."""
 
     name: str
     fields: list[Field] = field(default_factory=list)
     description: str = ""
     open: bool = False
-    """Whether a value may have fields beside these."""
+    """Whether a value may have fields beside these, which the message keeps as JSON."""
     is_closed: bool = False
-    """Whether the model refuses a record with a field that is none of these."""
+    """Whether the model refuses a record with any other field."""
 
 
 Type = Scalar | Enumeration | ListOf | MapOf | Union | AnyValue | Tensor | Record
@@ -136,42 +143,56 @@ Type = Scalar | Enumeration | ListOf | MapOf | Union | AnyValue | Tensor | Recor
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model takes and gives: for one row where it takes rows, as a whole where it takes a tensor."""
+    """The inputs and outputs of a model: of a single row if it takes rows, of a whole call if it takes a tensor."""
 
     inputs: Record | Tensor | None = None
-    """None if nothing is known."""
+    """None if the model declares no inputs."""
     outputs: Record | Tensor | None = None
     params: Record | None = None
     chunks: Record | None = None
-    """What a part of an answer is that comes in parts; None if it is what the whole answer is."""
+    """Type of a chunk of a streamed answer; None if a chunk is a whole output."""
     takes_rows: bool = True
-    """Whether several rows in one call get an answer each."""
+    """Whether several rows in a call get an answer each."""
     obstacle: str = ""
-    """Why the types of a model are not known though it has a signature; empty if they are, or it has none."""
+    """The reason why the types of a model with a signature are unknown; empty if they are known, or it has none."""
 
 
 ANY_CHUNK = Record("chunk", [Field("", AnyValue())], "A part of an answer, as it is in JSON.")
-"""Of a model that answers in parts of which nothing is known."""
+"""Chunk of a model that streams and does not declare what."""
 
 
-def with_nulls_beside(contract: Contract) -> set[ListOf | MapOf]:
-    """The lists and maps of a contract, at any depth, which may have nulls that their types do not tell."""
-    found: set[ListOf | MapOf] = set()
-    seen: set[int] = set()
-    left: list[Type] = [each for each in (contract.inputs, contract.outputs, contract.params) if each is not None]
-    while left:
-        kind = left.pop()
-        match kind:
-            case ListOf() | MapOf():
-                left.append(kind.items if isinstance(kind, ListOf) else kind.values)
-                if kind.nulls_beside:
-                    found.add(kind)
-            case Record() if id(kind) not in seen:
-                seen.add(id(kind))
-                left.extend(each.type for each in kind.fields)
-    return found
+def types_with_undeclared_nulls(contract: Contract) -> set[ListOf | MapOf]:
+    """The lists and maps of a contract, at any depth, that may have nulls although their types do not declare it."""
+    roots = [root for root in (contract.inputs, contract.outputs, contract.params) if root is not None]
+    return {
+        inner
+        for root in roots
+        for inner in _nested(root, set())
+        if isinstance(inner, ListOf | MapOf) and inner.undeclared_nulls
+    }
 
 
-def has_tensors(part: Record | Tensor | None) -> bool:
+def _nested(outer: Type, visited: set[int]) -> Iterator[Type]:
+    """A type and all types in its lists, maps and records; a record that contains itself comes once."""
+    yield outer
+    match outer:
+        case ListOf():
+            yield from _nested(outer.items, visited)
+        case MapOf():
+            yield from _nested(outer.values, visited)
+        case Record() if id(outer) not in visited:
+            visited.add(id(outer))
+            for column in outer.fields:
+                yield from _nested(column.type, visited)
+
+
+def has_tensors(root: Record | Tensor | None) -> bool:
     """Whether an input or output is a tensor, or has one among its fields."""
-    return isinstance(part, Tensor) or (part is not None and any(isinstance(each.type, Tensor) for each in part.fields))
+    return isinstance(root, Tensor) or (root is not None and any(isinstance(f.type, Tensor) for f in root.fields))
+
+
+def row_of(type_: Type) -> Type:
+    """The type of a row of a column: a tensor without its batch dimension, any other type as it is."""
+    if isinstance(type_, Tensor) and type_.shape[:1] == (-1,):
+        return Tensor(type_.dtype, type_.shape[1:])
+    return type_

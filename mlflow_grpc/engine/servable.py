@@ -4,16 +4,24 @@ Rule of this module: values without behavior. It imports neither MLflow nor gRPC
 """
 
 import contextvars
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, RecordCodec
 
 if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
-    from mlflow_grpc.engine.batching.row_runner import RowRunner
-    from mlflow_grpc.payload.fast_json.decoders import PlainDecoder
+    from mlflow_grpc.payload.fast_json.decoders import PlainDecoder, PlainRows
+
+
+class RowPredictor(Protocol):
+    """Predicts decoded rows without MLflow's checks."""
+
+    def predict(self, requests: "Sequence[PlainRows]") -> list[Any]:
+        """Returns the predictions for the rows of each request, in order; raises anything if that fails."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class FastPath:
     """Decoder and runner for payloads of plain rows, which skip MLflow's parser and checks."""
 
     decoder: "PlainDecoder"
-    runner: "RowRunner | None" = None
+    runner: RowPredictor | None = None
     """Predicts rows without MLflow's checks; None if only the decoder is used."""
     max_rows: int = 1
     """Maximum rows in a batch; 1 turns batching off."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages
 from mlflow_grpc.contract import plan as contract_plan
-from mlflow_grpc.contract.compatibility import Verdict
+from mlflow_grpc.contract.lockfile.compatibility import Verdict
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.plan import TypedModel

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mlflow_grpc.contract.lock import Lock
+from mlflow_grpc.contract.lockfile.format import LockFile
 from mlflow_grpc.contract.types import Contract
 
 
@@ -39,7 +39,7 @@ class About:
     run_id: str = ""
     model_id: str = ""
     contract: Contract = field(default_factory=Contract)
-    lock: Lock | None = None
+    lock: LockFile | None = None
     """Which names and numbers its messages have, if that lies in its directory."""
     input: SchemaTexts = SchemaTexts()
     output: SchemaTexts = SchemaTexts()

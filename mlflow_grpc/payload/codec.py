@@ -95,7 +95,7 @@ class Codec(Protocol):
 class RecordCodec(Codec, Protocol):
     """The formats of a model that takes records of typed values too."""
 
-    moments_have_zone: bool
+    timestamps_have_timezone: bool
     """Whether a point in time ends with Z in a record; else it is UTC and says nothing."""
     refuses_missing: bool
     """Whether records without a field that they need are refused by its name; else one is not to be handed over."""

@@ -34,7 +34,7 @@ NO_FORM = "The model returned something that has no JSON form. Let it return an 
 class RecordsCodec:
     """The formats of one MLModel package."""
 
-    moments_have_zone = True
+    timestamps_have_timezone = True
     refuses_missing = True
 
     def __init__(self, schema: RecordSchema, *, unknown_columns: UnknownColumns = UnknownColumns.IGNORE) -> None:

@@ -92,12 +92,12 @@ class ModelsServicer:
         if typed is None:
             return
         message.contract = typed.fingerprint
-        message.names.update({name: _as_utf8(text) for name, text in typed.words.names.items()})
-        message.wrappers.extend(typed.words.wrappers)
+        message.names.update({name: _as_utf8(text) for name, text in typed.model_names.names.items()})
+        message.wrappers.extend(typed.model_names.wrappers)
         for schema, shape in (("input", typed.input), ("output", typed.output), ("params", typed.params)):
-            for slot in shape.slots if shape is not None else ():
-                if slot.source.name and slot.name != slot.source.name:
-                    getattr(message, schema).field_names[slot.name] = _as_utf8(slot.source.name)
+            for field_shape in shape.fields if shape is not None else ():
+                if field_shape.source.name and field_shape.name != field_shape.source.name:
+                    getattr(message, schema).field_names[field_shape.name] = _as_utf8(field_shape.source.name)
 
     def _add_rpcs(self, rpcs: Any, entry: Entry, *, streams: bool) -> None:
         metadata = {} if self._catalog.is_default(entry) else {MODEL_KEY: entry.label}

@@ -110,7 +110,7 @@ class TypedService(grpc.GenericRpcHandler):
             for rpc in service.rpcs_of(model_messages):
                 path = f"/{NAME}/{rpc.name}"
                 self._handlers[path] = self._dispatcher.model_handler(
-                    path, descriptors[rpc.name], methods[rpc.kind], resolve
+                    path, descriptors[rpc.name], methods[rpc.rpc_kind], resolve
                 )
         return True
 

@@ -20,7 +20,7 @@ from mlflow_grpc import protos
 from mlflow_grpc.contract import service
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.messages import FileMaker
-from mlflow_grpc.contract.types import Contract, Kind, Record, Scalar, Tensor
+from mlflow_grpc.contract.types import Contract, DataType, Record, Scalar, Tensor
 from mlflow_grpc.contract.types import Field as Column
 from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.writer import fill as fill_as_server
@@ -34,8 +34,8 @@ class Known:
         self.shapes = maker.add("m", contract)
         service.add_service(maker.file, [self.shapes])
         about = wire.model_message(b"")
-        about.names.update(self.shapes.words.names)
-        about.wrappers.extend(self.shapes.words.wrappers)
+        about.names.update(self.shapes.model_names.names)
+        about.wrappers.extend(self.shapes.model_names.wrappers)
         for rpc in service.rpcs_of(self.shapes):
             types = {
                 "request_type": f"model_grpc_service.{rpc.input}",
@@ -372,10 +372,10 @@ def arrays():
         Column("small", Tensor("int32", (-1, 2))),
         Column("flags", Tensor("bool", (-1, 2))),
         Column("words", Tensor("object", (-1, 2))),
-        Column("x", Scalar(Kind.DOUBLE), required=False),
-        Column("n", Scalar(Kind.LONG), required=False),
-        Column("s", Scalar(Kind.STRING), required=False),
-        Column("f", Scalar(Kind.FLOAT), required=False),
+        Column("x", Scalar(DataType.DOUBLE), required=False),
+        Column("n", Scalar(DataType.LONG), required=False),
+        Column("s", Scalar(DataType.STRING), required=False),
+        Column("f", Scalar(DataType.FLOAT), required=False),
     ]
     return Known(Contract(Record("input", fields), Record("output", fields)))
 
@@ -467,7 +467,7 @@ def test_an_element_may_be_an_array_without_a_dimension(arrays):
 )
 def test_a_row_of_a_frame_that_lacks_what_is_needed(name, values):
     """It is told so, also where pandas has NaN for want of another word."""
-    kinds = {"s": Kind.STRING, "n": Kind.LONG, "b": Kind.BOOLEAN}
+    kinds = {"s": DataType.STRING, "n": DataType.LONG, "b": DataType.BOOLEAN}
     record = Record("input", [Column(name, Scalar(kinds[name]))])
     known = Known(Contract(record, record))
     with pytest.raises(ValueError, match=rf"{name}\[1\]: there is no value for this row"):
@@ -476,7 +476,7 @@ def test_a_row_of_a_frame_that_lacks_what_is_needed(name, values):
 
 def test_rows_without_a_field_are_counted_by_a_column_that_can_be_null():
     """MLflow takes no null for a whole number, and False for that of a boolean."""
-    kinds = {"flag": Kind.BOOLEAN, "whole": Kind.LONG, "data": Kind.BINARY, "text": Kind.STRING}
+    kinds = {"flag": DataType.BOOLEAN, "whole": DataType.LONG, "data": DataType.BINARY, "text": DataType.STRING}
     columns_of_all = [Column(name, Scalar(kind), required=False) for name, kind in kinds.items()]
     for count, told in ((4, "text"), (3, "whole"), (1, "flag")):
         record = Record("input", columns_of_all[:count])
@@ -550,7 +550,7 @@ def test_rows_that_do_not_fit(arrays, rows, error, words):
 
 def test_a_required_column_has_a_value_in_each_row(whole):
     """There is no way to leave one out, so that the client says which row lacks it."""
-    record = Record("input", [Column("a", Scalar(Kind.LONG)), Column("b", Scalar(Kind.LONG))])
+    record = Record("input", [Column("a", Scalar(DataType.LONG)), Column("b", Scalar(DataType.LONG))])
     known = Known(Contract(record, record))
     with pytest.raises(ValueError, match=r"b\[1\]: there is no value for this row"):
         known.batch([{"a": 1, "b": 1}, {"a": 2}])

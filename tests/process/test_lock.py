@@ -18,7 +18,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from mlflow_grpc import protos
-from mlflow_grpc.contract import lock
+from mlflow_grpc.contract.lockfile import format as lock_format
 from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
 from tests.support.typed import TypedCaller
 
@@ -165,14 +165,14 @@ def wrote(path, *arguments, modules=None):
 @pytest.fixture(scope="module")
 def locked(first, tmp_path_factory):
     """The lock of the first version."""
-    path = tmp_path_factory.mktemp("lock") / lock.FILE_NAME
+    path = tmp_path_factory.mktemp("lock") / lock_format.FILE_NAME
     wrote(path.with_name("model_service.proto"), "-m", first, "--model-name", "m", "--lock", path)
     return path
 
 
 def test_a_lock_through_three_versions(first, more, other, locked, tmp_path):
     """It is made where there is none, kept up, and checked against without being written."""
-    path = tmp_path / lock.FILE_NAME
+    path = tmp_path / lock_format.FILE_NAME
     text, errors = wrote(tmp_path / "one.proto", "-m", first, "--model-name", "m", "--lock", path)
     assert (errors, path.read_text()) == ("", locked.read_text())
     assert "optional double b = 2;" in text
@@ -254,13 +254,13 @@ def test_a_model_that_is_gone(first, locked, tmp_path):
         [
             "n: new: no lock knows it",
             "m: incompatible: calls of old clients are not taken, their answers are read",
-            "  breaks: m: the model is not there any more",
+            "  breaks: m: the model is no longer hosted",
         ],
     )
     wrote(tmp_path / "x.proto", *arguments)
     assert proto(*arguments, "--check")[0] == 0
     models = json.loads(locked.read_text())["models"]
-    assert json.loads((tmp_path / lock.FILE_NAME).read_text())["models"]["m"] == {
+    assert json.loads((tmp_path / lock_format.FILE_NAME).read_text())["models"]["m"] == {
         "name": "m",
         "removed": True,
         **models["m"],
@@ -294,7 +294,7 @@ def test_a_server_refuses_what_breaks_old_clients(start, other, locked, workers,
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
     for words in (
-        f"m is incompatible with old clients, going by the lock {locked}: input.a: was",
+        f"m is incompatible with old clients, according to the lock {locked}: input.a: was",
         "input.b: removed",
         "--allow-incompatible",
     ):
@@ -304,7 +304,7 @@ def test_a_server_refuses_what_breaks_old_clients(start, other, locked, workers,
     shutil.copy(locked, path)
     process = start("-m", str(path))
     assert process.wait() == 2
-    assert "going by the lock model_service.lock.json in the model's directory" in process.output
+    assert "according to the lock model_service.lock.json in the model's directory" in process.output
     process = start("-m", str(other), "--lock", str(locked), "--allow-incompatible", "-w", workers)
     with grpc.insecure_channel(ready_address(process)) as channel:
         caller = TypedCaller(channel)
@@ -318,7 +318,7 @@ def test_rolling_back(start, first, more, locked, tmp_path):
     """--allow-incompatible serves the version before under the newest lock, with its numbers and the lock as it is. What
     only the newer one knows is lost.
     """
-    path = tmp_path / lock.FILE_NAME
+    path = tmp_path / lock_format.FILE_NAME
     shutil.copy(locked, path)
     wrote(tmp_path / "new.proto", "-m", more, "--model-name", "m", "--lock", path)
     newest = path.read_text()
@@ -370,13 +370,13 @@ def test_one_that_breaks_old_clients_can_be_skipped(first, other, locked, tmp_pa
     ("content", "words"),
     [
         (None, "cannot read the lock"),
-        ("{", "is no lock: it is not JSON"),
-        ('{"format": 9}', "is a lock of format 9"),
+        ("{", "is not a valid lock file: it is not JSON"),
+        ('{"format": 9}', "is a lock file of format 9"),
     ],
 )
 def test_locks_that_are_no_good(start, first, content, words, tmp_path):
     """Exit code 2 and one line, wherever the lock lies."""
-    path = tmp_path / lock.FILE_NAME
+    path = tmp_path / lock_format.FILE_NAME
     if content is not None:
         path.write_text(content)
         model = shutil.copytree(first, tmp_path / "model")
@@ -392,14 +392,14 @@ def test_locks_that_are_no_good(start, first, content, words, tmp_path):
 
 def test_what_only_streams_and_rows_would_notice(others):
     """A model that streams no more, and a list that rows may no longer be without, are incompatible."""
-    arguments = ("--model-name", "m", "--lock", others / lock.FILE_NAME)
+    arguments = ("--model-name", "m", "--lock", others / lock_format.FILE_NAME)
     wrote(others / "one.proto", "-m", "mlmodel:other_models.First", *arguments, modules=others)
     assert proto("-m", "mlmodel:other_models.First", *arguments, "--check", modules=others)[0] == 0
     code, said, _ = proto("-m", "mlmodel:other_models.Second", *arguments, "--check", modules=others)
     assert (code, said.splitlines()[1:]) == (
         1,
         [
-            "  breaks: predict_stream: the model has this RPC no more",
+            "  breaks: predict_stream: removed: old clients cannot call it",
             "  breaks: input.tags: required now: old clients may leave it out",
         ],
     )
@@ -407,7 +407,7 @@ def test_what_only_streams_and_rows_would_notice(others):
 
 def test_messages_that_protobuf_refuses(others):
     """Such a model has no typed RPCs, the log says why, and the others have theirs. Only a lock can have it so."""
-    path, known = others / "models.yaml", others / lock.FILE_NAME
+    path, known = others / "models.yaml", others / lock_format.FILE_NAME
     models = [{"class_path": f"other_models.{name}", "name": name.lower()} for name in ("First", "Third")]
     path.write_text(yaml.safe_dump({"models": models}))
     text, _ = wrote(others / "one.proto", "--config", path, "--lock", known, modules=others)
@@ -427,4 +427,4 @@ def test_messages_that_protobuf_refuses(others):
             # The plain RPC takes it as ever.
             assert call.outcome('{"mode": "c", "mode_a": "d"}', mlflow_model="third")[0] != "UNIMPLEMENTED"
     code, said, _ = proto(*flags, "--check", modules=others)
-    assert (code, said.splitlines()[-1]) == (1, "  breaks: third: it has no typed RPCs any more")
+    assert (code, said.splitlines()[-1]) == (1, "  breaks: third: it no longer has typed RPCs")

@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mlflow_grpc.contract import lock
+from mlflow_grpc.contract.lockfile import format as lock_format
+from mlflow_grpc.contract.lockfile import io as lock_io
 from tests.process.test_lock import proto
 
 ECHO = "mlmodel:tests.support.newer_models.Echo"
@@ -14,7 +15,7 @@ ECHO = "mlmodel:tests.support.newer_models.Echo"
 def written(tmp_path_factory):
     """The lock that runs at once have written, and how each of them ended."""
     folder = tmp_path_factory.mktemp("runs")
-    path = folder / lock.FILE_NAME
+    path = folder / lock_format.FILE_NAME
 
     def run(name):
         return proto("-m", ECHO, "--model-name", name, "--lock", path, "-o", folder / f"{name}.proto")
@@ -28,7 +29,7 @@ def test_runs_at_once_each_have_their_model_in_the_lock(written):
     """None loses what another one has written, and nothing is left beside the files that were asked for."""
     path, ends = written
     assert [code for code, _, _ in ends] == [0, 0, 0], ends
-    assert sorted(lock.read(path).models) == ["one", "three", "two"]
+    assert sorted(lock_io.read(path).models) == ["one", "three", "two"]
     assert {each.name for each in path.parent.iterdir()} == {path.name, "one.proto", "two.proto", "three.proto"}
 
 

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,24 @@ def test_mlflow_models_are_hosted_without_the_mlmodel_interface():
     """Who only cares for MLflow never opens hosting/mlmodel; the bridges are in there."""
     for path in (PACKAGE / "hosting" / "pyfunc").glob("*.py"):
         assert not [name for name in imports(path) if name.startswith("mlflow_grpc.hosting.mlmodel")], path
+
+
+FOLDERS = [path.parent for path in MODULES if path.name == "__init__.py"]
+WITH_SUBFOLDERS = [folder for folder in FOLDERS if any(inner.parent == folder for inner in FOLDERS)]
+
+
+@pytest.mark.parametrize("folder", WITH_SUBFOLDERS, ids=lambda folder: folder.name)
+def test_a_subfolder_is_a_layer_of_its_room(folder):
+    """A subfolder imports only modules of its room that do not import the subfolder, directly or through others."""
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        if folder in path.parents and path != folder / "__init__.py":
+            importer = path.relative_to(folder).parts[0].removesuffix(".py")
+            for name in imports(path):
+                target = PACKAGE.parent.joinpath(*name.split("."))
+                if folder in target.parents and (imported := target.relative_to(folder).parts[0]) != importer:
+                    graph.setdefault(importer, set()).add(imported)
+    assert list(TopologicalSorter(graph).static_order())  # Raises CycleError.
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

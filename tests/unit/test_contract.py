@@ -17,10 +17,10 @@ from mlflow_grpc import protos
 from mlflow_grpc.contract import json_schema, mlflow_schema, types
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.names import MESSAGE_ATTRIBUTES
-from mlflow_grpc.contract.types import AnyValue, Enumeration, Kind, ListOf, MapOf, Record, Scalar, Tensor, Union
+from mlflow_grpc.contract.types import AnyValue, DataType, Enumeration, ListOf, MapOf, Record, Scalar, Tensor, Union
 from tests.support import zoo
 
-LONG, DOUBLE, STRING = Scalar(Kind.LONG), Scalar(Kind.DOUBLE), Scalar(Kind.STRING)
+LONG, DOUBLE, STRING = Scalar(DataType.LONG), Scalar(DataType.DOUBLE), Scalar(DataType.STRING)
 SIGNATURES = {name: made for name, made in zoo._signatures().items() if made is not None}
 
 
@@ -138,14 +138,14 @@ def test_pydantic():
     assert {name: each.type for name, each in found.items()} == {
         "integer": LONG,
         "number": DOUBLE,
-        "flag": Scalar(Kind.BOOLEAN),
+        "flag": Scalar(DataType.BOOLEAN),
         "text": STRING,
-        "data": Scalar(Kind.BINARY),
-        "moment": Scalar(Kind.DATETIME),
-        "day": Scalar(Kind.STRING, "date"),
-        "clock": Scalar(Kind.STRING, "time"),
-        "pause": Scalar(Kind.STRING, "duration"),
-        "uuid": Scalar(Kind.STRING, "uuid"),
+        "data": Scalar(DataType.BINARY),
+        "moment": Scalar(DataType.DATETIME),
+        "day": Scalar(DataType.STRING, "date"),
+        "clock": Scalar(DataType.STRING, "time"),
+        "pause": Scalar(DataType.STRING, "duration"),
+        "uuid": Scalar(DataType.STRING, "uuid"),
         "decimal": Union((DOUBLE, STRING)),
         "color": Enumeration("Color", ("red", "blue")),
         "level": LONG,
@@ -223,7 +223,9 @@ def test_examples_of_pydantic_1_and_bounds():
     OldWhole.parse_obj(example_of(OldWhole.schema()))
     for low, high in ((5, 9), (None, -3), (8, None), (0.25, 0.5)):
         bounds = {"exclusiveMinimum": low, "exclusiveMaximum": high}
-        found = example_of({"type": "number", **{key: value for key, value in bounds.items() if value is not None}})
+        found: Any = example_of(
+            {"type": "number", **{key: value for key, value in bounds.items() if value is not None}}
+        )
         assert low is None or found > low
         assert high is None or found < high
 

@@ -10,19 +10,21 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mlflow_grpc import protos
-from mlflow_grpc.contract import lock, messages, mlflow_schema, plan, service
-from mlflow_grpc.contract.compatibility import Side, changes
-from mlflow_grpc.contract.fields import NULLS_NUMBER, PACKAGE
+from mlflow_grpc.contract import messages, mlflow_schema, plan, service
+from mlflow_grpc.contract.fields import MAX_FIELDS, NULLS_NUMBER, PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
-from mlflow_grpc.contract.lock import Lock, ModelLock
+from mlflow_grpc.contract.lockfile import format as lock_format
+from mlflow_grpc.contract.lockfile import io as lock_io
+from mlflow_grpc.contract.lockfile.compatibility import Side, changes
+from mlflow_grpc.contract.lockfile.format import LockedModel, LockFile
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.types import (
     ANY_CHUNK,
     AnyValue,
     Contract,
+    DataType,
     Enumeration,
     Field,
-    Kind,
     ListOf,
     MapOf,
     Record,
@@ -36,7 +38,9 @@ from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support import newer_models, zoo
 from tests.unit.test_proto_text import compiled, in_order, text_of
 
-LONG, DOUBLE, TEXT, MOMENT = (Scalar(kind) for kind in (Kind.LONG, Kind.DOUBLE, Kind.STRING, Kind.DATETIME))
+LONG, DOUBLE, TEXT, MOMENT = (
+    Scalar(kind) for kind in (DataType.LONG, DataType.DOUBLE, DataType.STRING, DataType.DATETIME)
+)
 COLOR = Enumeration("Color", ("red", "blue"))
 MORE_COLORS = Enumeration("Color", ("green", "blue", "red"))
 KEEP = Field("keep", DOUBLE)
@@ -171,8 +175,8 @@ CALLS = {
         [Field("x", Union((ListOf(LONG), TEXT)))], [Field("x", Union((TEXT, ListOf(DOUBLE), ListOf(LONG))))], {"x": [1]}, True,
     ),
     "map_values": ([Field("x", MapOf(LONG))], [Field("x", MapOf(DOUBLE))], {"x": {"a": 1}}, False),
-    "format": ([Field("x", TEXT)], [Field("x", Scalar(Kind.STRING, "date"))], {"x": "2020-02-29"}, False),
-    "no_format": ([Field("x", Scalar(Kind.STRING, "date"))], [Field("x", TEXT)], {"x": "2020-02-29"}, True),
+    "format": ([Field("x", TEXT)], [Field("x", Scalar(DataType.STRING, "date"))], {"x": "2020-02-29"}, False),
+    "no_format": ([Field("x", Scalar(DataType.STRING, "date"))], [Field("x", TEXT)], {"x": "2020-02-29"}, True),
     "unnamed_more": ([Field("", LONG), Field("", TEXT)], [Field("", LONG), Field("", TEXT), Field("", LONG)], None, False),
 }  # fmt: skip
 ANSWERS = {
@@ -188,8 +192,8 @@ ANSWERS = {
     "union_added": ([Field("x", Union((LONG, TEXT)))], [Field("x", Union((LONG, TEXT, DOUBLE)))], {"x": 1.5}, False),
     "union_removed": ([Field("x", Union((LONG, TEXT, DOUBLE)))], [Field("x", Union((DOUBLE, TEXT)))], {"x": 1.5}, True),
     "nested_added": ([Field("x", part(KEEP))], [Field("x", part(Field("n", LONG), KEEP))], {"x": {"keep": 1.0, "n": 2}}, True),
-    "format": ([Field("x", TEXT)], [Field("x", Scalar(Kind.STRING, "date"))], {"x": "2020-02-29"}, True),
-    "no_format": ([Field("x", Scalar(Kind.STRING, "date"))], [Field("x", TEXT)], {"x": "any"}, False),
+    "format": ([Field("x", TEXT)], [Field("x", Scalar(DataType.STRING, "date"))], {"x": "2020-02-29"}, True),
+    "no_format": ([Field("x", Scalar(DataType.STRING, "date"))], [Field("x", TEXT)], {"x": "any"}, False),
 }  # fmt: skip
 
 
@@ -271,7 +275,7 @@ def test_numbers_and_names_are_for_ever():
     assert first.fields() == {"a b": ("a_b", 1), "x": ("x", 2), "keep": ("keep", 3)}
     second = Version(Contract(Record("", [Field("a_b", LONG), Field("a b", LONG), Field("x", TEXT)])), first.lock)
     assert second.fields() == {"a_b": ("a_b_2", 5), "a b": ("a_b", 1), "x": ("x", 4)}
-    assert [each.name for each in second.messages.input.slots] == ["a_b_2", "a_b", "x"]
+    assert [each.name for each in second.messages.input.fields] == ["a_b_2", "a_b", "x"]
     for line in ("reserved 2, 3;", 'reserved "keep";', "optional string x = 4;"):
         assert line in second.text
     third = Version(Contract(Record("", [KEEP, Field("Keep", LONG), Field("x", LONG)])), second.lock)
@@ -292,10 +296,10 @@ def test_words_are_for_ever():
 @pytest.mark.parametrize("start", [998, 18_999])
 def test_numbers_that_columns_pass_over(start):
     """1000 to 1099 are those of fields that are no columns, 19000 to 19999 are protobuf's."""
-    fields = [Field(f"c{number}", Scalar(Kind.BOOLEAN), **MAYBE) for number in range(1, start + 4)]
+    fields = [Field(f"c{number}", Scalar(DataType.BOOLEAN), **MAYBE) for number in range(1, start + 4)]
     params = Record("params", [Field("c1001", LONG, required=False, default=1)])
     made = Version(Contract(Record("", fields), None, params))
-    numbers = [each.number for each in made.messages.input.slots]
+    numbers = [each.number for each in made.messages.input.fields]
     assert len(set(numbers)) == len(fields)
     assert not {*range(1000, 1100), *range(19_000, 20_000)} & set(numbers)
     assert numbers == sorted(numbers)
@@ -304,7 +308,7 @@ def test_numbers_that_columns_pass_over(start):
     # A lock of 998 columns goes on there too.
     before = Version(Contract(Record("", fields[:start])))
     after = Version(Contract(Record("", fields), None, params), before.lock)
-    assert [each.number for each in after.messages.input.slots] == numbers
+    assert [each.number for each in after.messages.input.fields] == numbers
 
 
 def test_params_keep_their_field():
@@ -331,10 +335,16 @@ def test_a_column_called_like_the_params_in_a_lock():
     """It is a column all the same, alone and beside others."""
     for more in ([], [KEEP]):
         made = Version(
-            Contract(Record("in", [Field(lock.PARAMS, LONG), *more]), Record("out", [KEEP]), Record("", [KEEP]))
+            Contract(
+                Record("in", [Field(lock_format.PARAMS_KEY, LONG), *more]), Record("out", [KEEP]), Record("", [KEEP])
+            )
         )
         found = {key: number for key, (_, number) in made.fields().items()}
-        assert found == {"(params) (2)": 1, **({"keep": 2} if more else {}), lock.PARAMS: lock.PARAMS_NUMBER}
+        assert found == {
+            "(params) (2)": 1,
+            **({"keep": 2} if more else {}),
+            lock_format.PARAMS_KEY: lock_format.PARAMS_NUMBER,
+        }
 
 
 def test_models_keep_their_names():
@@ -375,7 +385,7 @@ def test_columns_without_names_that_change_places_are_told():
     first = Version(CONTRACTS["unnamed"])
     assert changes(first.lock, Version(CONTRACTS["unnamed"], first.lock).lock) == []
     second = Version(Contract(turned(CONTRACTS["unnamed"].inputs)), first.lock)
-    assert [(each.place, each.breaks) for each in changes(first.lock, second.lock)] == [
+    assert [(each.path, each.breaks) for each in changes(first.lock, second.lock)] == [
         ("input.0", True), ("input.1", True),
     ]  # fmt: skip
 
@@ -385,13 +395,13 @@ def test_the_order_of_columns_is_nothing(name):
     """With a lock the same model in another order has the same messages, and the lock the same text."""
     contract = CONTRACTS[name]
     first = Version(contract)
-    text = lock.text_of(Lock(models={"m": first.lock}))
-    read_back = lock.parse(text, "a lock").models["m"]
+    text = lock_format.text_of(LockFile(models={"m": first.lock}))
+    read_back = lock_format.parse(text, "a lock").models["m"]
     assert read_back == first.lock
     turned_contract = Contract(turned(contract.inputs), turned(contract.outputs), turned(contract.params))
     second = Version(turned_contract, read_back)
     assert by_name(second.maker.file) == by_name(first.maker.file)
-    assert lock.text_of(Lock(models={"m": second.lock})) == text
+    assert lock_format.text_of(LockFile(models={"m": second.lock})) == text
     assert changes(first.lock, second.lock) == []
 
 
@@ -443,14 +453,14 @@ def test_no_number_ever_means_two_things(history):
     """Whatever becomes of a model, and however often: in each message a number is of one field of one type, for ever."""
     meaning: dict[tuple[str, int], tuple[str, str]] = {}
     names: dict[tuple[str, str], str] = {}
-    before = ModelLock()
+    before = LockedModel()
     for fields in history:
         made = Version(Contract(Record("in", fields), Record("out", fields[::-1])), before if before.name else None)
         for role, members in made.lock.messages.items():
             for key, each in members.fields.items():
                 assert meaning.setdefault((role, each.number), (key, each.type)) == (key, each.type)
                 assert names.setdefault((role, each.name), key) == key
-        assert lock.parse(lock.text_of(Lock(models={"m": made.lock})), "").models["m"] == made.lock
+        assert lock_format.parse(lock_format.text_of(LockFile(models={"m": made.lock})), "").models["m"] == made.lock
         same = Version(Contract(Record("in", fields[::-1]), Record("out", fields)), made.lock)
         assert changes(made.lock, same.lock) == []
         before = made.lock
@@ -496,40 +506,42 @@ def test_columns_may_move_and_optional_ones_be_added(fields, more, data):
 
 
 def valid():
-    return json.loads(lock.text_of(Lock(models={"m": Version(Contract(Record("", [KEEP, Field("x", COLOR)]))).lock})))
+    return json.loads(
+        lock_format.text_of(LockFile(models={"m": Version(Contract(Record("", [KEEP, Field("x", COLOR)]))).lock}))
+    )
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda made: made.update(format=2), "is a lock of format 2, and this mlflow-grpc knows 1: update"),
+        (lambda made: made.update(format=2), "is a lock file of format 2, and this mlflow-grpc reads 1: update"),
         (lambda made: made.update(format="1"), "has no format"),
         (lambda made: made.update(format=True), "has no format"),
-        (lambda made: made.update(format=0), "is no lock: format"),
-        (lambda made: made.update(models=[]), "is no lock: models"),
+        (lambda made: made.update(format=0), "is not a valid lock file: format"),
+        (lambda made: made.update(models=[]), "is not a valid lock file: models"),
         (lambda made: made.update(more=1), "more: Extra inputs"),
-        (lambda made: fields(made)["x"].update(number=1), "number 1 is given twice: 'keep', 'x'"),
+        (lambda made: fields(made)["x"].update(number=1), "number 1 is used twice: 'keep', 'x'"),
         (lambda made: fields(made)["x"].update(number=0), "greater than or equal to 1"),
         (lambda made: fields(made)["x"].update(number="2"), "valid integer"),
-        (lambda made: fields(made)["x"].update(number=19_500), "number 19500 is none that a field can have"),
-        (lambda made: fields(made)["x"].update(number=100_000), "number 100000 is none that a field can have (1 to 99999,"),
-        (lambda made: fields(made)["x"].update(number=2**29), "is none that a field can have"),
-        (lambda made: fields(made).update({"(x)": {"name": "z", "number": 1000}}), "number 1000 of '(x)' is none that a column"),
-        (lambda made: fields(made).update({"(params)": {"name": "z", "number": 7}}), "number 7 of '(params)' is none"),
-        (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[1001]), "number 1001 of 'reserved' is none"),
-        (lambda made: made["models"]["m"].update(name="my words"), "is no lock: models.m.name: String should match"),
-        (lambda made: made["models"]["m"].update(rpcs=["a b"]), "is no lock: models.m.rpcs.0"),
-        (lambda made: made["models"]["m"].update(output="input"), "models.m: input is of calls and of answers"),
-        (lambda made: fields(made)["x"].update(number=1000), "number 1000 of 'x' is none that a column can have"),
-        (lambda made: fields(made)["x"].update(name="Keep"), "the name Keep is given twice"),
+        (lambda made: fields(made)["x"].update(number=19_500), "number 19500 is out of range"),
+        (lambda made: fields(made)["x"].update(number=100_000), "number 100000 is out of range (1 to 99999,"),
+        (lambda made: fields(made)["x"].update(number=2**29), "is out of range"),
+        (lambda made: fields(made).update({"(x)": {"name": "z", "number": 1000}}), "number 1000 of '(x)' is invalid: 1000 to 1099 are not for columns"),
+        (lambda made: fields(made).update({"(params)": {"name": "z", "number": 7}}), "number 7 of '(params)' is invalid: it must be 1000"),
+        (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[1001]), "number 1001 of 'reserved' is invalid"),
+        (lambda made: made["models"]["m"].update(name="my words"), "is not a valid lock file: models.m.name: String should match"),
+        (lambda made: made["models"]["m"].update(rpcs=["a b"]), "is not a valid lock file: models.m.rpcs.0"),
+        (lambda made: made["models"]["m"].update(output="input"), "models.m: input is the message of both calls and answers"),
+        (lambda made: fields(made)["x"].update(number=1000), "number 1000 of 'x' is invalid: 1000 to 1099 are not for columns"),
+        (lambda made: fields(made)["x"].update(name="Keep"), "the name Keep is used twice"),
         (lambda made: fields(made)["x"].update(name="a b"), "models.m.messages.input.fields.x.name"),
         (lambda made: fields(made)["x"].update(type="optional enum Nope"), "messages.input.x: there is no enum Nope"),
         (lambda made: fields(made)["x"].update(type="message Color"), "there is no message Color"),
         (lambda made: made["models"]["m"].update(input="nope"), "there is no message nope"),
         (lambda made: made["models"].update(n=made["models"]["m"]), "two models have the name m"),
-        (lambda made: made["models"]["m"]["messages"]["Color"]["fields"]["red"].update(name="Unspecified"), "no name that protobuf"),
-        (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[2]), "number 2 is given twice"),
-        (lambda made: made["models"]["m"]["messages"]["input"].update(removed={"x": fields(made)["x"]}), "'x' is there and removed"),
+        (lambda made: made["models"]["m"]["messages"]["Color"]["fields"]["red"].update(name="Unspecified"), "is not valid in protobuf"),
+        (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[2]), "number 2 is used twice"),
+        (lambda made: made["models"]["m"]["messages"]["input"].update(removed={"x": fields(made)["x"]}), "'x' is both a field and a removed field"),
     ],
 )  # fmt: skip
 def test_locks_that_are_none(spoil, words):
@@ -537,7 +549,7 @@ def test_locks_that_are_none(spoil, words):
     made = valid()
     spoil(made)
     with pytest.raises(StartError) as caught:
-        lock.parse(json.dumps(made), "some.json")
+        lock_format.parse(json.dumps(made), "some.json")
     assert str(caught.value).startswith("some.json ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -546,10 +558,10 @@ def test_locks_that_are_none(spoil, words):
 def test_what_a_merge_leaves_behind():
     """A column that is there twice is an error, and not the last one of the two."""
     text = json.dumps(valid()).replace('"fields": {"keep"', '"fields": {"keep": {}, "keep"', 1)
-    with pytest.raises(StartError, match="the key 'keep' is there twice in one object"):
-        lock.parse(text, "some.json")
-    with pytest.raises(StartError, match="is no lock"):
-        lock.parse("[" * 100_000, "some.json")
+    with pytest.raises(StartError, match="the key 'keep' occurs twice in an object"):
+        lock_format.parse(text, "some.json")
+    with pytest.raises(StartError, match="is not a valid lock file"):
+        lock_format.parse("[" * 100_000, "some.json")
 
 
 def fields(made):
@@ -558,11 +570,11 @@ def fields(made):
 
 def test_files(tmp_path):
     """What is written is read again, a link stays one, nothing is left beside; what cannot be read is an error."""
-    made = Lock(models={"m": Version(CONTRACTS["whole"]).lock})
+    made = LockFile(models={"m": Version(CONTRACTS["whole"]).lock})
     path, link = tmp_path / "there.json", tmp_path / "link.json"
     link.symlink_to(path)
-    lock.write(link, made)
-    assert (lock.read(link), link.is_symlink(), {each.name for each in tmp_path.iterdir()}) == (
+    lock_io.write(link, made)
+    assert (lock_io.read(link), link.is_symlink(), {each.name for each in tmp_path.iterdir()}) == (
         made,
         True,
         {"link.json", "there.json"},
@@ -573,18 +585,18 @@ def test_files(tmp_path):
     for name, data, words in (
         ("binary", b"\xff", "not UTF-8"),
         ("text", b"x", "not JSON"),
-        ("nope", None, "--lock makes"),
+        ("nope", None, "make one with"),
     ):
         if data is not None:
             (tmp_path / name).write_bytes(data)
         with pytest.raises(StartError, match=words):
-            lock.read(tmp_path / name)
+            lock_io.read(tmp_path / name)
 
 
 def test_numbers_end():
     """A lock that has given out the last number has none for a new column, and says so."""
     before = Version(Contract(Record("", [KEEP]))).lock
-    last = before.messages["input"].fields["keep"].model_copy(update={"number": lock.MOST})
+    last = before.messages["input"].fields["keep"].model_copy(update={"number": lock_format.MAX_FIELD_NUMBER})
     full = before.messages["input"].model_copy(update={"fields": {"keep": last}})
     before = before.model_copy(update={"messages": {**before.messages, "input": full}})
     with pytest.raises(StartError, match="no number left for 'x'"):
@@ -615,17 +627,17 @@ def test_whose_lock_it_is():
     """The file's, else the directory's: under the model's name, or the only one, whatever that is called here."""
     one = Version(Contract(Record("", [KEEP])), name="one").lock
     two = Version(Contract(Record("", [Field("x", LONG), KEEP])), name="two").lock
-    locks = LockSet(Lock(models={"a": one}), "a file")
-    own = Lock(models={"b": two})
+    locks = LockSet(LockFile(models={"a": one}), "a file")
+    own = LockFile(models={"b": two})
     assert locks.find("a", own) == one
     assert locks.find("b", own) == two
     assert locks.find("c", own) == two.model_copy(update={"name": ""})
-    assert locks.find("b", Lock(models={"b": one})) == one.model_copy(update={"name": ""})
-    assert locks.find("c", None) is locks.find("c", Lock()) is None
+    assert locks.find("b", LockFile(models={"b": one})) == one.model_copy(update={"name": ""})
+    assert locks.find("c", None) is locks.find("c", LockFile()) is None
     with pytest.raises(StartError, match="has no c, but a, b: keep only the model's own"):
-        locks.find("c", Lock(models={"a": one, "b": two}))
+        locks.find("c", LockFile(models={"a": one, "b": two}))
     assert not plan.verdict(locks, "c", None, None).breaking
-    assert "it has no typed RPCs any more" in plan.verdict(locks, "a", None, None).refusal
+    assert "it no longer has typed RPCs" in plan.verdict(locks, "a", None, None).refusal
     written_anew = locks.updated({"b": two})
     assert (written_anew.models["a"].removed, written_anew.models["a"].messages) == (True, one.messages)
     assert [verdict.label for verdict in locks.missing({"b"})] == ["a"]
@@ -638,7 +650,7 @@ def test_columns_of_one_name():
     twins = [Field("x", LONG), Field("x", LONG)]
     old, new = versions(twins, [*twins, Field("y", LONG, **MAYBE)])
     assert new.fields() == {"x": ("x", 1), "x (2)": ("x_2", 2), "y": ("y", 3)}
-    assert dataclasses.asdict(changes(old.lock, new.lock)[0])["place"] == "input.y"
+    assert dataclasses.asdict(changes(old.lock, new.lock)[0])["path"] == "input.y"
 
 
 BEFORE_NULLS_WITHIN = """{
@@ -719,9 +731,9 @@ def of_signature(parts, before=None):
 @pytest.mark.parametrize("has_lock", [True, False])
 def test_nulls_within_lists_change_nothing_that_was_there(has_lock, tmp_path):
     """Names and numbers are those of before, with the lock of before and without one, and the lock is the same text."""
-    old = lock.parse(BEFORE_NULLS_WITHIN, "old.json")
+    old = lock_format.parse(BEFORE_NULLS_WITHIN, "old.json")
     version = of_signature(WITHIN_LISTS, old.models["m"] if has_lock else None)
-    assert lock.text_of(Lock(models={"m": version.lock})) == BEFORE_NULLS_WITHIN
+    assert lock_format.text_of(LockFile(models={"m": version.lock})) == BEFORE_NULLS_WITHIN
     assert not changes(old.models["m"], version.lock)
     made = {
         each.name: {field.name: field.number for field in each.field}
@@ -742,7 +754,7 @@ def test_nulls_within_lists_change_nothing_that_was_there(has_lock, tmp_path):
         ("m_x_values_2", "values_null_items"): 200_001,
     }
     assert "v_null_items_2" in version.text
-    assert "The places in v, counted from 0, that are null: what stands there is of no meaning." in version.text
+    assert "Indices of the nulls in v, counted from 0. The value at such an index has no meaning." in version.text
     assert in_order(compiled(version.text, tmp_path)) == in_order(version.maker.file)
 
 
@@ -760,7 +772,7 @@ def test_only_models_with_such_lists_have_another_fingerprint():
     """A client that knows the messages of other models goes on with them; here it reads them again."""
     without = Contract(Record("in", [Field("v", LIST)]), Record("out", [Field("n", LONG)]))
     same = Contract(Record("in", [Field("v", dataclasses.replace(LIST))]), Record("out", [Field("n", LONG)]))
-    beside = dataclasses.replace(LIST, nulls_beside=True)
+    beside = dataclasses.replace(LIST, undeclared_nulls=True)
     other = Contract(Record("in", [Field("v", beside)]), Record("out", [Field("n", LONG)]))
     of = [Version(each).messages.fingerprint for each in (without, same, other)]
     assert of[0] == of[1] != of[2]
@@ -781,7 +793,7 @@ def test_rows_in_columns_follow_from_one_row():
         nulls = {field.name: field.number for field in rows.fields if field.number >= NULLS_NUMBER}
         assert nulls == {
             f"{slot.name}_nulls": NULLS_NUMBER + slot.number
-            for slot in version.messages.input.slots
+            for slot in version.messages.input.fields
             if slot.source.nullable
         }
     assert version.text.count('reserved "gone";') == 2
@@ -792,6 +804,18 @@ def test_rows_in_columns_follow_from_one_row():
     read_by_new.ParseFromString(data.SerializeToString())
     assert (list(read_by_new.a), list(read_by_new.list[0].values)) == ([1, 2], [0.5])
     assert not any("inputs" in role for role in new.lock.messages)
+
+
+def test_a_list_in_rows_does_not_take_the_message_of_a_field_that_changed_its_type():
+    """Rows of old clients are read as before when the last field of the output was a list of lists and no longer is."""
+    inputs = Record("in", [Field("v", ListOf(LONG))])
+    old = Version(Contract(inputs, Record("out", [KEEP, Field("x", LISTS)])))
+    new = Version(Contract(inputs, Record("out", [KEEP, Field("x", DOUBLE)])), old.lock)
+    sent = old.message(old.messages.batch.inputs)
+    sent.v.add().values.extend([1, 2])
+    received = new.message(new.messages.batch.inputs)
+    received.ParseFromString(sent.SerializeToString())
+    assert list(received.v[0].values) == [1, 2]
 
 
 def test_an_error_is_not_taken_for_a_column():
@@ -833,19 +857,19 @@ def test_rpcs_that_are_gone():
     old = with_rpcs(columns, streams=True)
     assert old.rpcs == ("predict", "predict_batch", "predict_many", "predict_stream")
     (gone,) = changes(old, with_rpcs(columns, old))
-    assert (str(gone), gone.breaks) == ("predict_stream: the model has this RPC no more", True)
+    assert (str(gone), gone.breaks) == ("predict_stream: removed: old clients cannot call it", True)
     (back,) = changes(with_rpcs(columns, old), with_rpcs(columns, old, streams=True))
     assert (str(back), back.breaks) == ("predict_stream: added: old clients do not call it", False)
     assert changes(old.model_copy(update={"rpcs": ()}), with_rpcs(columns, old)) == []
     rows, fixed = (Tensor("float64", shape) for shape in ((-1, 5), (5,)))
-    most = [Field(f"c{number}", LONG, **MAYBE) for number in range(messages.MOST_FIELDS // 2 + 1)]
+    most = [Field(f"c{number}", LONG, **MAYBE) for number in range(MAX_FIELDS // 2 + 1)]
     for before, after in (
         (Contract(rows, rows), Contract(fixed, fixed)),
         (Contract(Record("", most[:-1])), Contract(Record("", most))),
     ):
         old = with_rpcs(before)
-        assert [each.place for each in changes(old, with_rpcs(after, old)) if each.breaks] == ["predict_batch"]
-    verdict = partial(plan.verdict, LockSet(Lock(models={"m": with_rpcs(columns, streams=True)}), "a file"))
+        assert [each.path for each in changes(old, with_rpcs(after, old)) if each.breaks] == ["predict_batch"]
+    verdict = partial(plan.verdict, LockSet(LockFile(models={"m": with_rpcs(columns, streams=True)}), "a file"))
     assert verdict("m", None, columns).breaking
     assert not verdict("m", None, columns, streams=True).breaking
 
@@ -863,14 +887,14 @@ def test_parts_of_an_answer_are_locked_like_answers():
     without, made = locked_after(columns)
     assert (without.chunk, made.chunk) == ("", None)
     old, made = locked_after(parts, without)
-    assert (made.chunk.name, [slot.number for slot in made.chunk.slots]) == ("m_chunk", [1, 2])
+    assert (made.chunk.name, [slot.number for slot in made.chunk.fields]) == ("m_chunk", [1, 2])
     assert changes(without, old) == []
     turned = dataclasses.replace(
         columns, chunks=Record("", [Field("id", LONG), Field("more", LONG), Field("delta", LONG)])
     )
-    assert [slot.number for slot in locked_after(turned, old)[1].chunk.slots] == [2, 3, 1]
+    assert [slot.number for slot in locked_after(turned, old)[1].chunk.fields] == [2, 3, 1]
     asleep, _ = locked_after(parts, old, streams=False)
-    assert locked_after(turned, asleep)[1].chunk.slots[0].number == 2
+    assert locked_after(turned, asleep)[1].chunk.fields[0].number == 2
     gone, _ = locked_after(dataclasses.replace(columns, chunks=Record("", [Field("id", LONG)])), old)
     assert [str(change) for change in changes(old, gone) if change.breaks] == [
         "chunk.delta: removed, and it was required: old clients would find nothing there"
@@ -884,15 +908,15 @@ def test_parts_of_which_nothing_is_known_are_what_the_lock_has():
     as_output, _ = locked_after(columns)
     assert locked_after(unknown, as_output)[1].chunk is None
     as_json, made = locked_after(unknown)
-    assert [(slot.name, slot.number) for slot in made.chunk.slots] == [("prediction", 1)]
-    assert locked_after(columns, as_json)[1].chunk.slots[0].shape == made.chunk.slots[0].shape
+    assert [(slot.name, slot.number) for slot in made.chunk.fields] == [("prediction", 1)]
+    assert locked_after(columns, as_json)[1].chunk.fields[0].shape == made.chunk.fields[0].shape
 
 
 def test_rows_that_a_model_never_took_are_not_missed():
     """A lock of old has an RPC for rows of a chat API, which answered none."""
     columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
     old, _ = locked_after(columns)
-    verdict = partial(plan.verdict, LockSet(Lock(models={"m": old}), "a file"))
+    verdict = partial(plan.verdict, LockSet(LockFile(models={"m": old}), "a file"))
     single = dataclasses.replace(columns, takes_rows=False)
     assert "predict_batch" not in locked_after(single, old)[0].rpcs
     assert not verdict("m", None, single, streams=True).breaking
@@ -904,8 +928,8 @@ def test_what_a_record_has_beside_its_fields_has_a_number_of_its_own():
     inner = Record("part", [KEEP], open=True)
     outputs = Record("", [Field("part", inner), Field("extra", LONG)], open=True)
     lock, made = locked_after(Contract(Record("", [KEEP]), outputs))
-    assert (made.output.extra, [slot.name for slot in made.output.slots]) == ("extra", ["part", "extra_2"])
-    assert made.output.slots[0].shape.extra == "extra"
+    assert (made.output.extra, [slot.name for slot in made.output.fields]) == ("extra", ["part", "extra_2"])
+    assert made.output.fields[0].shape.extra == "extra"
     more = Record("", [Field("Extra", LONG), *outputs.fields], open=True)
     assert locked_after(Contract(Record("", [KEEP]), more), lock)[1].output.extra == "extra"
 
@@ -989,24 +1013,24 @@ def test_columns_called_like_methods_of_messages():
     """Generated Python code can read them; a lock that has them as they are keeps them."""
     columns = Record("", [Field(name, LONG) for name in ("ByteSize", "DESCRIPTOR", "bytesize")])
     made = Version(Contract(columns))
-    assert [each.name for each in made.messages.input.slots] == ["ByteSize_field", "DESCRIPTOR_field", "bytesize"]
-    text = lock.text_of(Lock(models={"m": made.lock})).replace("_field", "")
-    before = lock.parse(text.replace('"name": "bytesize"', '"name": "other"'), "a lock").models["m"]
+    assert [each.name for each in made.messages.input.fields] == ["ByteSize_field", "DESCRIPTOR_field", "bytesize"]
+    text = lock_format.text_of(LockFile(models={"m": made.lock})).replace("_field", "")
+    before = lock_format.parse(text.replace('"name": "bytesize"', '"name": "other"'), "a lock").models["m"]
     kept = Version(Contract(columns), before)
-    assert [each.name for each in kept.messages.input.slots] == ["ByteSize", "DESCRIPTOR", "other"]
+    assert [each.name for each in kept.messages.input.fields] == ["ByteSize", "DESCRIPTOR", "other"]
 
 
 def test_a_lock_that_does_not_go_together():
     """One line, and no error of the library that checks it: params of another type keep their number."""
     params = Record("params", [Field("a", LONG, required=False, default=1)])
     contract = Contract(Record("", [KEEP]), None, params)
-    text = lock.text_of(Lock(models={"m": Version(contract).lock}))
-    before = lock.parse(text.replace('"type": "message params"', '"type": "string"'), "a lock").models["m"]
+    text = lock_format.text_of(LockFile(models={"m": Version(contract).lock}))
+    before = lock_format.parse(text.replace('"type": "message params"', '"type": "string"'), "a lock").models["m"]
     assert [str(each).partition(":")[0] for each in changes(before, Version(contract, before).lock) if each.breaks] == [
         "input.(params)"
     ]
     twice = before.messages["input"].model_copy(update={"reserved": (1,)})
     before = before.model_copy(update={"messages": {**before.messages, "input": twice}})
-    with pytest.raises(StartError, match=r"^the lock of m does not go together: .*number 1 is given twice") as caught:
+    with pytest.raises(StartError, match=r"^the lock of m is inconsistent: .*number 1 is used twice") as caught:
         Version(contract, before)
     assert "\n" not in str(caught.value)

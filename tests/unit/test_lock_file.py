@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_grpc.contract import lock
-from mlflow_grpc.contract.lock import Lock, ModelLock
+from mlflow_grpc.contract.lockfile import io as lock_io
+from mlflow_grpc.contract.lockfile.format import LockedModel, LockFile
 
 
 def lock_of(*labels):
-    return Lock(models={label: ModelLock(name=label) for label in labels})
+    return LockFile(models={label: LockedModel(name=label) for label in labels})
 
 
 def mode_of(path):
@@ -27,29 +27,29 @@ def test_two_that_write_at_once_each_write_the_whole(tmp_path, monkeypatch):
 
     def other_first(self, target):
         monkeypatch.setattr(Path, "replace", replace)
-        lock.write(path, lock_of("other"))
-        assert lock.read(path) == lock_of("other")
+        lock_io.write(path, lock_of("other"))
+        assert lock_io.read(path) == lock_of("other")
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", other_first)
-    lock.write(path, lock_of("mine"))
-    assert lock.read(path) == lock_of("mine")
+    lock_io.write(path, lock_of("mine"))
+    assert lock_io.read(path) == lock_of("mine")
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     """And nothing beside it; the error names the lock."""
     path = tmp_path / "a.json"
-    lock.write(path, lock_of("old"))
+    lock_io.write(path, lock_of("old"))
 
     def full(descriptor):
         raise OSError(28, "No space left on device", str(tmp_path / "other"))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left") as caught:
-        lock.write(path, lock_of("new"))
+        lock_io.write(path, lock_of("new"))
     assert caught.value.filename == str(path)
-    assert lock.read(path) == lock_of("old")
+    assert lock_io.read(path) == lock_of("old")
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -58,29 +58,29 @@ def test_who_may_read_and_write_stays(tmp_path, mode):
     """Whatever the umask is; a new file has the rights that any other new one has."""
     path, any_file = tmp_path / "a.json", tmp_path / "any"
     any_file.touch()
-    lock.write(path, lock_of("m"))
+    lock_io.write(path, lock_of("m"))
     assert mode_of(path) == mode_of(any_file)
     path.chmod(mode)
-    lock.write(path, lock_of("n"))
-    assert (mode_of(path), lock.read(path)) == (mode, lock_of("n"))
+    lock_io.write(path, lock_of("n"))
+    assert (mode_of(path), lock_io.read(path)) == (mode, lock_of("n"))
 
 
 def test_a_file_that_is_read_only_is_not_written(tmp_path):
     """Nor held until it could be: root, too, would have to make it writable first."""
     path = tmp_path / "a.json"
-    lock.write(path, lock_of("m"))
+    lock_io.write(path, lock_of("m"))
     path.chmod(0o444)
-    for attempt in (lambda: lock.write(path, lock_of("n")), lambda: lock.held(path).__enter__()):
+    for attempt in (lambda: lock_io.write(path, lock_of("n")), lambda: lock_io.exclusive(path).__enter__()):
         with pytest.raises(PermissionError, match="Permission denied") as caught:
             attempt()
         assert caught.value.filename == str(path)
-    assert lock.read(path) == lock_of("m")
+    assert lock_io.read(path) == lock_of("m")
 
 
 def test_a_directory_that_is_missing(tmp_path):
     """The error names the lock, and no file that nobody has asked for."""
     path = tmp_path / "none" / "a.json"
-    for attempt in (lambda: lock.write(path, lock_of("n")), lambda: lock.held(path).__enter__()):
+    for attempt in (lambda: lock_io.write(path, lock_of("n")), lambda: lock_io.exclusive(path).__enter__()):
         with pytest.raises(FileNotFoundError) as caught:
             attempt()
         assert (caught.value.filename, caught.value.filename2) == (str(path), None)
@@ -90,29 +90,29 @@ def test_one_run_at_a_time_reads_and_writes(tmp_path, caplog):
     """The second waits, says so, and finds what the first has written."""
     caplog.set_level(logging.INFO)
     path, waits = tmp_path / "a.json", threading.Event()
-    lock.write(path, lock_of())
+    lock_io.write(path, lock_of())
 
     class Tells(logging.Handler):
         def emit(self, record):
             waits.set()
 
     def add(label):
-        with lock.held(path):
-            known = lock.read(path)
+        with lock_io.exclusive(path):
+            known = lock_io.read(path)
             if label == "first":
                 second.start()
                 assert waits.wait(30)
-            lock.write(path, lock_of(*known.models, label))
+            lock_io.write(path, lock_of(*known.models, label))
 
     second = threading.Thread(target=add, args=("second",))
     teller = Tells()
-    lock.logger.addHandler(teller)
+    lock_io.logger.addHandler(teller)
     try:
         add("first")
         second.join(30)
     finally:
-        lock.logger.removeHandler(teller)
-    assert lock.read(path) == lock_of("first", "second")
+        lock_io.logger.removeHandler(teller)
+    assert lock_io.read(path) == lock_of("first", "second")
     assert [each.getMessage() for each in caplog.records] == [
         f"waiting for another run that writes a lock in {tmp_path}"
     ]
@@ -125,7 +125,7 @@ def test_a_file_system_that_holds_nothing(tmp_path, monkeypatch, caplog):
         raise OSError(9, "Bad file descriptor")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with lock.held(tmp_path / "a.json"):
-        lock.write(tmp_path / "a.json", lock_of("m"))
-    assert lock.read(tmp_path / "a.json") == lock_of("m")
+    with lock_io.exclusive(tmp_path / "a.json"):
+        lock_io.write(tmp_path / "a.json", lock_of("m"))
+    assert lock_io.read(tmp_path / "a.json") == lock_of("m")
     assert f"another run must not write {tmp_path}/a.json now" in caplog.text

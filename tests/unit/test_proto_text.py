@@ -9,10 +9,11 @@ import unicodedata
 import pytest
 from google.protobuf import descriptor_pb2
 
-from mlflow_grpc.contract import comments, lock, messages, mlflow_schema, plan, proto_text, service
+from mlflow_grpc.contract import comments, messages, mlflow_schema, plan, proto_text, service
 from mlflow_grpc.contract.json_schema import record_of
+from mlflow_grpc.contract.lockfile import format as lock_format
 from mlflow_grpc.contract.lockfile.lockset import LockSet
-from mlflow_grpc.contract.types import Contract, Enumeration, Field, Kind, MapOf, Record, Scalar
+from mlflow_grpc.contract.types import Contract, DataType, Enumeration, Field, MapOf, Record, Scalar
 from scripts import generate_protos
 from tests.support import newer_models, zoo
 
@@ -106,7 +107,7 @@ def test_all_in_one_file(tmp_path):
 def test_names_that_are_none():
     """They become identifiers, each of its own; the comment has the name that the model knows."""
     names = ["a b", "a_b", "aB", "1st", "", "class", "é", "message", "a*/b\n// c", "_"]
-    record = Record("input", [Field(name, Scalar(Kind.DOUBLE)) for name in names])
+    record = Record("input", [Field(name, Scalar(DataType.DOUBLE)) for name in names])
     maker = file_of(odd=Contract(record, record))
     (message,) = (each for each in maker.file.message_type if each.name == "odd_input")
     made = [field.name for field in message.field]
@@ -132,7 +133,7 @@ def test_descriptions_of_what_no_text_can_show(said, tmp_path):
     assert not [each for each in text if unicodedata.category(each) in ("Cc", "Cs") and each != "\n"]
 
 
-MAP, TEXT = MapOf(Scalar(Kind.LONG)), Scalar(Kind.STRING)
+MAP, TEXT = MapOf(Scalar(DataType.LONG)), Scalar(DataType.STRING)
 FIELDS = {
     "map": Field("a", MAP),
     "default": Field("part", MAP, required=False, default={}),
@@ -158,10 +159,10 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
     locked = None
     if before == "lock of both":
         # As one that was made before the names of these types were looked at.
-        fields = {"a": lock.Member(name="a", number=1, type="map<string, int64>"),
-                  "AEntry": lock.Member(name="AEntry", number=2, type="optional string")}  # fmt: skip
-        locked = lock.ModelLock(name="m", input="input", output="output", messages={
-            "input": lock.Members(fields=fields), "output": lock.Members()})  # fmt: skip
+        fields = {"a": lock_format.LockedField(name="a", number=1, type="map<string, int64>"),
+                  "AEntry": lock_format.LockedField(name="AEntry", number=2, type="optional string")}  # fmt: skip
+        locked = lock_format.LockedModel(name="m", input="input", output="output", messages={
+            "input": lock_format.LockedMessage(fields=fields), "output": lock_format.LockedMessage()})  # fmt: skip
     elif before is not None:
         locked = planned(Contract(Record("in", old[before]), Record("out", columns[:1]))).locks["m"]
     record = Record("in", columns)

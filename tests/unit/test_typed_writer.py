@@ -10,7 +10,7 @@ from mlflow_grpc import protos
 from mlflow_grpc.contract import service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.messages import FileMaker
-from mlflow_grpc.contract.types import AnyValue, Contract, Field, Kind, ListOf, MapOf, Record, Scalar, Tensor, Type
+from mlflow_grpc.contract.types import AnyValue, Contract, DataType, Field, ListOf, MapOf, Record, Scalar, Tensor, Type
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support.typed import plain
@@ -20,7 +20,7 @@ def written(kind: Type, value: Any) -> Any:
     """What stands in a field of this type for a value."""
     maker = FileMaker()
     record = Record("out", [Field("x", kind, required=isinstance(kind, ListOf | MapOf))])
-    made = maker.add("m", Contract(Record("in", [Field("a", Scalar(Kind.LONG))]), record))
+    made = maker.add("m", Contract(Record("in", [Field("a", Scalar(DataType.LONG))]), record))
     service.add_service(maker.file, [made])
     pool = protos.pool_with(maker.file)
     message: Any = protos.message_class(pool.FindMessageTypeByName(f"{PACKAGE}.{made.output.name}"))()
@@ -32,13 +32,13 @@ def written(kind: Type, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (Kind.INTEGER, [1, 2**31]),
-        (Kind.LONG, [1, 2**63]),
-        (Kind.LONG, [1, 2**70]),
-        (Kind.STRING, ["a", "\ud800"]),
-        (Kind.BOOLEAN, [True, 1]),
-        (Kind.DOUBLE, [1.5, "2"]),
-        (Kind.LONG, [1, None]),
+        (DataType.INTEGER, [1, 2**31]),
+        (DataType.LONG, [1, 2**63]),
+        (DataType.LONG, [1, 2**70]),
+        (DataType.STRING, ["a", "\ud800"]),
+        (DataType.BOOLEAN, [True, 1]),
+        (DataType.DOUBLE, [1.5, "2"]),
+        (DataType.LONG, [1, None]),
     ],
 )
 def test_a_list_with_what_its_type_does_not_hold(kind, values):
@@ -54,7 +54,7 @@ def nested(depth: int) -> Any:
 def test_an_open_record_keeps_what_no_field_can_hold():
     """A key that it does not name, and a value of another type than its field's; a closed one has room for neither."""
     value = {"x": 1, "words": ["a", None], "part": {"x": "one", "more": {"deep": [1.5]}}}
-    fields = [Field("x", Scalar(Kind.LONG))]
+    fields = [Field("x", Scalar(DataType.LONG))]
     part = Record("part", list(fields), open=True)
     assert written(part, value) == {
         "x": 1,
@@ -77,12 +77,12 @@ SMALL, WORDS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("
 @pytest.mark.parametrize(
     ("kind", "value", "expected"),
     [
-        (Scalar(Kind.STRING), pd.Timestamp("2020-01-01T00:00:00.123456789"), "2020-01-01T00:00:00.123456789"),
-        (Scalar(Kind.DATETIME), pd.NaT, None),
-        (Scalar(Kind.DATETIME), np.datetime64("NaT", "ns"), None),
-        (Scalar(Kind.LONG), pd.NA, None),
-        (MapOf(Scalar(Kind.LONG)), {1: 2, "a": 3}, {"1": 2, "a": 3}),
-        (MapOf(Scalar(Kind.LONG)), {True: 2, None: 3}, {"true": 2, "null": 3}),
+        (Scalar(DataType.STRING), pd.Timestamp("2020-01-01T00:00:00.123456789"), "2020-01-01T00:00:00.123456789"),
+        (Scalar(DataType.DATETIME), pd.NaT, None),
+        (Scalar(DataType.DATETIME), np.datetime64("NaT", "ns"), None),
+        (Scalar(DataType.LONG), pd.NA, None),
+        (MapOf(Scalar(DataType.LONG)), {1: 2, "a": 3}, {"1": 2, "a": 3}),
+        (MapOf(Scalar(DataType.LONG)), {True: 2, None: 3}, {"true": 2, "null": 3}),
         (AnyValue(), {False: None}, {"false": None}),
         (FLOATS, np.array([2**53, -(2**53)]), [2.0**53, -(2.0**53)]),
         (FLOATS, [1, 2.5], [1.0, 2.5]),
@@ -119,10 +119,10 @@ def test_what_is_exact_is_written(kind, value, expected):
         (BITS, np.array([1, 0])),
         (WORDS, [1, "a"]),
         (WORDS, np.array([1, 2])),
-        (Scalar(Kind.STRING), "\ud800"),
-        (Scalar(Kind.DATETIME), "2020-01-01T00:00:00.1234567891"),
-        (Scalar(Kind.DATETIME), np.datetime64("10000-01-01")),
-        (MapOf(Scalar(Kind.LONG)), {1: 2, "1": 3}),
+        (Scalar(DataType.STRING), "\ud800"),
+        (Scalar(DataType.DATETIME), "2020-01-01T00:00:00.1234567891"),
+        (Scalar(DataType.DATETIME), np.datetime64("10000-01-01")),
+        (MapOf(Scalar(DataType.LONG)), {1: 2, "1": 3}),
         (AnyValue(), {True: 2, "true": 3}),
         (AnyValue(), {(1, 2): 3}),
         (AnyValue(), nested(40)),

@@ -10,7 +10,9 @@ from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression
 
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.contract import lock, messages, mlflow_schema
+from mlflow_grpc.contract import messages, mlflow_schema
+from mlflow_grpc.contract.lockfile import format as lock_format
+from mlflow_grpc.contract.lockfile import io as lock_io
 from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller
 
@@ -29,7 +31,7 @@ def test_columns_that_have_changed_their_places(tmp_path, batching):
     mlflow.sklearn.save_model(
         model, tmp_path / "m", signature=infer_signature(turned, np.array(TARGET)), pip_requirements=["scikit-learn"]
     )
-    lock.write(tmp_path / "m" / lock.FILE_NAME, lock.Lock(models=maker.locks))
+    lock_io.write(tmp_path / "m" / lock_format.FILE_NAME, lock_format.LockFile(models=maker.locks))
     config = ModelConfig(uri=str(tmp_path / "m"), name="m", batching=batching, endpoint=True)
     with serving_models([(config, None)]) as running, Caller(running.address) as call:
         typed = TypedCaller(call.channel)

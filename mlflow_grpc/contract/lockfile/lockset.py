@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from mlflow_grpc.contract import lock
-from mlflow_grpc.contract.compatibility import Change, Side, Verdict
-from mlflow_grpc.contract.lock import Lock, ModelLock
+from mlflow_grpc.contract.lockfile import io
+from mlflow_grpc.contract.lockfile.compatibility import Change, Side, Verdict
+from mlflow_grpc.contract.lockfile.format import FILE_NAME, LockedModel, LockFile
 from mlflow_grpc.errors import StartError
 
-MODEL_DIRECTORY_LOCK = f"{lock.FILE_NAME} in the model's directory"
+MODEL_DIRECTORY_LOCK = f"{FILE_NAME} in the model's directory"
 
 
 @dataclass(frozen=True)
 class LockSet:
     """The locks of a server's models: one file for all models, and the files in the models' own directories."""
 
-    file: Lock | None = None
+    file: LockFile | None = None
     source: str = ""
     """Path of the file for all models, for messages."""
 
@@ -38,19 +38,19 @@ class LockSet:
         """
         if path is None:
             return cls()
-        return cls(Lock() if may_be_missing and not path.exists() else lock.read(path), str(path))
+        return cls(LockFile() if may_be_missing and not path.exists() else io.read(path), str(path))
 
     @property
-    def models(self) -> Mapping[str, ModelLock]:
+    def models(self) -> Mapping[str, LockedModel]:
         """All models of the file by their labels, hosted here or not."""
         return self.file.models if self.file is not None else {}
 
-    def find(self, label: str, own: Lock | None) -> ModelLock | None:
+    def find(self, label: str, in_directory: LockFile | None) -> LockedModel | None:
         """Finds the lock of a model: in the file, else in the model's own directory.
 
         Args:
             label: The model's name, followed by its version unless that is the default version.
-            own: The lock file in the model's directory.
+            in_directory: The lock file in the model's directory.
 
         Returns:
             The locked model, or None for a model that no lock knows.
@@ -61,16 +61,15 @@ class LockSet:
         """
         if label in self.models:
             return self.models[label]
-        if own is None or not own.models:
+        if in_directory is None or not in_directory.models:
             return None
-        locked = own.models.get(label)
-        if locked is None and len(own.models) > 1:
-            raise StartError(
-                f"{MODEL_DIRECTORY_LOCK} has no {label}, but {', '.join(own.models)}: keep only the model's own"
-            )
+        locked = in_directory.models.get(label)
+        if locked is None and len(in_directory.models) > 1:
+            labels = ", ".join(in_directory.models)
+            raise StartError(f"{MODEL_DIRECTORY_LOCK} has no {label}, but {labels}: keep only the model's own")
         if locked is None or locked.name in [model.name for model in self.models.values()]:
             # Its RPCs need another name: the model has another label here, or a model of the file has the name.
-            locked = (locked or next(iter(own.models.values()))).model_copy(update={"name": ""})
+            locked = (locked or next(iter(in_directory.models.values()))).model_copy(update={"name": ""})
         return locked
 
     def source_of(self, label: str) -> str:
@@ -80,10 +79,10 @@ class LockSet:
     def missing(self, labels: Iterable[str]) -> list[Verdict]:
         """Gives a verdict on each model of the file that is not among the labels of the models hosted here."""
         gone = [label for label, model in self.models.items() if not model.removed and label not in set(labels)]
-        text = "the model is not there any more"
+        text = "the model is no longer hosted"
         return [Verdict(label, (Change(Side.CALLS, label, text, True),), self.source) for label in gone]
 
-    def updated(self, locked: Mapping[str, ModelLock]) -> Lock:
+    def updated(self, locked: Mapping[str, LockedModel]) -> LockFile:
         """Makes the next version of the file. Models that are not hosted keep their lock and are marked as removed.
 
         Args:
@@ -95,4 +94,4 @@ class LockSet:
             for label, model in self.models.items()
             if label not in locked
         }
-        return Lock(models={**gone, **locked})
+        return LockFile(models={**gone, **locked})

@@ -75,6 +75,8 @@ class MLModel:
     def _example(self, schema: dict[str, Any]) -> str:
         """A record that the schema takes, if the one that is made of it does."""
         record = example_of(schema)
+        if not isinstance(record, dict):
+            return ""
         try:
             self.schema.parse(record)
             return json.dumps(record)

@@ -37,7 +37,7 @@ from pydantic import (
 )
 
 from mlflow_grpc.contract import mlflow_schema, types
-from mlflow_grpc.contract.types import Kind
+from mlflow_grpc.contract.types import DataType
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.mlmodel.predicted_rows import each_row, only_row
 from mlflow_grpc.hosting.pyfunc import internals, model_code
@@ -81,7 +81,7 @@ def _written_unless_missing(value: Any, handler: SerializerFunctionWrapHandler) 
     return handler(value)
 
 
-_MAY_LACK = {Kind.STRING, Kind.FLOAT, Kind.DOUBLE, Kind.DATETIME, Kind.BOOLEAN}
+_MAY_LACK = {DataType.STRING, DataType.FLOAT, DataType.DOUBLE, DataType.DATETIME, DataType.BOOLEAN}
 """Required columns in which MLflow takes a cell without a value; in optional ones it judges for itself."""
 
 
@@ -105,25 +105,25 @@ def _moment(written: PlainSerializer) -> Any:
     ]
 
 
-_SCALARS: dict[Kind | None, Any] = {
+_SCALARS: dict[DataType | None, Any] = {
     None: Any,
-    Kind.BOOLEAN: bool,
-    Kind.INTEGER: Annotated[int, Field(ge=-(2**31), lt=2**31)],
-    Kind.LONG: Annotated[int, Field(ge=-(2**63), lt=2**63)],
-    Kind.FLOAT: float,
-    Kind.DOUBLE: float,
-    Kind.STRING: str,
-    Kind.BINARY: Base64Bytes,
+    DataType.BOOLEAN: bool,
+    DataType.INTEGER: Annotated[int, Field(ge=-(2**31), lt=2**31)],
+    DataType.LONG: Annotated[int, Field(ge=-(2**63), lt=2**63)],
+    DataType.FLOAT: float,
+    DataType.DOUBLE: float,
+    DataType.STRING: str,
+    DataType.BINARY: Base64Bytes,
     # MLflow refuses those with a zone.
-    Kind.DATETIME: _moment(PlainSerializer(_with_nine_digits, when_used="json")),
+    DataType.DATETIME: _moment(PlainSerializer(_with_nine_digits, when_used="json")),
 }
 """What callers send, by the types of columns; under None what is of any type."""
 
 _OUTPUTS = {
     **_SCALARS,
     # The model gives the bytes themselves.
-    Kind.BINARY: Annotated[bytes, _WRITTEN, WithJsonSchema({"type": "string", "format": "base64"})],
-    Kind.DATETIME: _moment(_WRITTEN),
+    DataType.BINARY: Annotated[bytes, _WRITTEN, WithJsonSchema({"type": "string", "format": "base64"})],
+    DataType.DATETIME: _moment(_WRITTEN),
     None: Annotated[Any, _WRITTEN],
 }
 """What the model gives."""
@@ -274,7 +274,11 @@ def _attributes(names: Iterable[str]) -> dict[str, str]:
 
 
 def _class_of(
-    record: types.Record, name: str, scalars: dict[Kind | None, Any], *, may_lack: AbstractSet[Kind] = frozenset()
+    record: types.Record,
+    name: str,
+    scalars: dict[DataType | None, Any],
+    *,
+    may_lack: AbstractSet[DataType] = frozenset(),
 ) -> type[BaseModel]:
     attributes = _attributes(each.name for each in record.fields)
     fields: dict[str, Any] = {}
@@ -284,7 +288,7 @@ def _class_of(
         optional = not each.required or each.nullable
         if optional:
             kind = Annotated[kind | None, BeforeValidator(_none_of_nothing)]
-        if may_lack and isinstance(each.type, types.Scalar) and (optional or each.type.kind in may_lack):
+        if may_lack and isinstance(each.type, types.Scalar) and (optional or each.type.data_type in may_lack):
             kind = Annotated[kind, WrapValidator(_unless_missing), WrapSerializer(_written_unless_missing)]
         fields[attribute] = (
             kind,
@@ -307,10 +311,10 @@ def _output_class(outputs: types.Record | types.Tensor | None) -> type[BaseModel
     return RootModel[kind]  # type: ignore[valid-type]
 
 
-def _python_type(kind: types.Type, name: str, scalars: dict[Kind | None, Any]) -> Any:
+def _python_type(kind: types.Type, name: str, scalars: dict[DataType | None, Any]) -> Any:
     match kind:
         case types.Scalar():
-            return scalars[kind.kind]
+            return scalars[kind.data_type]
         case types.ListOf():
             return list[_python_type(kind.items, name, scalars)]  # type: ignore[misc]
         case types.MapOf():

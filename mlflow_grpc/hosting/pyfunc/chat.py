@@ -66,9 +66,9 @@ def _without_nulls_beside(kind: Any, seen: set[int]) -> Any:
     """
     match kind:
         case ListOf():
-            return replace(kind, items=_without_nulls_beside(kind.items, seen), nulls_beside=False)
+            return replace(kind, items=_without_nulls_beside(kind.items, seen), undeclared_nulls=False)
         case MapOf():
-            return replace(kind, values=_without_nulls_beside(kind.values, seen), nulls_beside=False)
+            return replace(kind, values=_without_nulls_beside(kind.values, seen), undeclared_nulls=False)
         case Record() if id(kind) not in seen:
             seen.add(id(kind))
             kind.fields = [replace(each, type=_without_nulls_beside(each.type, seen)) for each in kind.fields]

@@ -116,10 +116,11 @@ def _made_up(inputs: Record | Tensor | None, item_hint: Any) -> Iterator[str]:
     if inputs is None:
         return
     example = example_of(json_schema.schema_of(inputs))
+    fields = example if isinstance(example, dict) else {}
     if isinstance(inputs, Tensor) or has_tensors(inputs):
         yield json.dumps({"inputs": example})
     elif item_hint is not None:
-        yield json.dumps({"inputs": list(example.values())})
+        yield json.dumps({"inputs": list(fields.values())})
         with contextlib.suppress(pydantic.errors.PydanticUserError):  # A class that has no JSON Schema.
             # The contract has the types of fields. What else they have to fulfil stands in the schema of the hint.
             yield json.dumps({"inputs": [example_of(pydantic.TypeAdapter(item_hint).json_schema())]})
@@ -127,10 +128,10 @@ def _made_up(inputs: Record | Tensor | None, item_hint: Any) -> Iterator[str]:
         yield json.dumps({"dataframe_records": [example]})
         if not any(each.required for each in inputs.fields):
             # One of them may be what MLflow takes no JSON for.
-            yield from (json.dumps({"dataframe_records": [{name: value}]}) for name, value in example.items())
+            yield from (json.dumps({"dataframe_records": [{name: value}]}) for name, value in fields.items())
             yield json.dumps({"dataframe_records": [{}]})
     else:
-        yield json.dumps({"dataframe_split": {"data": [list(example.values())]}})
+        yield json.dumps({"dataframe_split": {"data": [list(fields.values())]}})
 
 
 def _is_taken(model: PyFuncModel, payload: str, item_hint: Any) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from mlflow.models import Model
 from mlflow.models.utils import SERVING_INPUT_FILENAME
 
-from mlflow_grpc.contract import lock
+from mlflow_grpc.contract.lockfile import io as lock_io
+from mlflow_grpc.contract.lockfile.format import FILE_NAME as LOCK_FILE
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import chain, one_line, place_in_model
 from mlflow_grpc.hosting.pyfunc import internals, model_code
@@ -74,8 +75,8 @@ def load_pyfunc(
         version=fetched.version,
         payload=payload.read_text(encoding="utf-8", errors="replace") if payload.is_file() else "",
     )
-    if (directory / lock.FILE_NAME).is_file():
-        hosted.about = replace(hosted.about, lock=lock.read(directory / lock.FILE_NAME))
+    if (directory / LOCK_FILE).is_file():
+        hosted.about = replace(hosted.about, lock=lock_io.read(directory / LOCK_FILE))
     return hosted
 
 

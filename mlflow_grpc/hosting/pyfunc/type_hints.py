@@ -61,10 +61,10 @@ def _refined(kind: Type, hint: Any) -> Type:
         return Record(kind.name, fields, kind.description, is_closed=hint.model_config.get("extra") == "forbid")
     if isinstance(kind, ListOf) and get_args(hint):
         item = get_args(hint)[0]
-        return replace(kind, items=_refined(kind.items, item), nullable=_takes_none(item), nulls_beside=False)
+        return replace(kind, items=_refined(kind.items, item), nullable=_takes_none(item), undeclared_nulls=False)
     if isinstance(kind, MapOf) and len(get_args(hint)) > 1:
         value = get_args(hint)[1]
-        return replace(kind, values=_refined(kind.values, value), nullable=_takes_none(value), nulls_beside=False)
+        return replace(kind, values=_refined(kind.values, value), nullable=_takes_none(value), undeclared_nulls=False)
     return kind
 
 
@@ -76,7 +76,7 @@ def _field(each: Field, info: FieldInfo, owner: Any) -> Field:
         type=_refined(each.type, info.annotation),
         required=info.is_required(),
         default=default,
-        has_unsayable_default=is_unsayable,
+        has_default_outside_json=is_unsayable,
         description=info.description or "",
     )
 

@@ -40,7 +40,7 @@ class ScoringCodec:
     of the payload, of the model and of the answer can be told apart.
     """
 
-    moments_have_zone = False
+    timestamps_have_timezone = False
     refuses_missing = False
 
     def __init__(

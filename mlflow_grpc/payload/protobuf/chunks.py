@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message as ProtoMessage
 
-from mlflow_grpc.contract.shapes import Message, ModelMessages
+from mlflow_grpc.contract.shapes import MessageShape, ModelMessages
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.protobuf.record import TypedCodec
@@ -27,7 +27,7 @@ class ChunkCodec(TypedCodec):
         codec: RecordCodec,
         contract: Contract,
         messages: ModelMessages,
-        chunk: Message,
+        chunk: MessageShape,
         chunk_class: type[ProtoMessage],
     ) -> None:
         """Args:
@@ -38,7 +38,7 @@ class ChunkCodec(TypedCodec):
         chunk_class: Of that message.
         """
         super().__init__(codec, contract, replace(messages, output=chunk), chunk_class)
-        self._only_field = chunk.slots[0].name if [slot.source.name for slot in chunk.slots] == [""] else None
+        self._only_field = chunk.fields[0].name if [field.source.name for field in chunk.fields] == [""] else None
 
     def encode(self, predictions: Any) -> ProtoMessage:
         """The message for one part.

@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.messages import row_of
-from mlflow_grpc.contract.shapes import Batch, ModelMessages, Plain, Slot
-from mlflow_grpc.contract.types import AnyValue, Contract, Kind, ListOf, MapOf, Record, Scalar, Tensor, Type
+from mlflow_grpc.contract.shapes import BatchShape, Cardinality, FieldShape, ModelMessages, ScalarShape
+from mlflow_grpc.contract.types import AnyValue, Contract, DataType, ListOf, MapOf, Record, Scalar, Tensor, Type, row_of
 from mlflow_grpc.payload.codec import ModelInput
 from mlflow_grpc.payload.protobuf.values import is_nothing
 from mlflow_grpc.payload.protobuf.writer import extend, fill, put
@@ -69,9 +68,9 @@ class Example:
         # A model with type hints is given the row as it is in JSON.
         bytes_of = base64.b64decode if isinstance(decoded.data, list) else str.encode
         self._record = {
-            slot.source.name or slot.name: _as_said(value, slot.source.type, bytes_of)
-            for slot, value in zip(messages.input.slots, _row(decoded.data, contract), strict=True)
-            if not (is_nothing(value) or _is_missing(value, slot))
+            field.source.name or field.name: _as_said(value, field.source.type, bytes_of)
+            for field, value in zip(messages.input.fields, _row(decoded.data, contract), strict=True)
+            if not (is_nothing(value) or _is_missing(value, field))
         }
         if not self._record:
             raise ValueError("its first row has no values")
@@ -87,21 +86,21 @@ class Example:
         fill(message, self._messages.input, self._record, "")
         self._fill_params(message)
 
-    def fill_rows(self, message: Any, batch: Batch, times: int) -> None:
+    def fill_rows(self, message: Any, batch: BatchShape, times: int) -> None:
         """Writes it several times into the message of rows; raises what `fill_record` raises."""
         for column in batch.inputs.columns:
-            slot, name = column.slot, column.slot.source.name or column.slot.name
+            field, name = column.field, column.field.source.name or column.field.name
             if name not in self._record:
                 continue
-            if slot.form == "one":
-                put(message, slot, np.stack([np.asarray(self._record[name])] * times), name)
+            if field.cardinality is Cardinality.SINGULAR:
+                put(message, field, np.stack([np.asarray(self._record[name])] * times), name)
             else:
-                extend(getattr(message, slot.name), slot.shape, [self._record[name]] * times, name)
+                extend(getattr(message, field.name), field.shape, [self._record[name]] * times, name)
         self._fill_params(message)
 
     def _fill_params(self, message: Any) -> None:
         if self._messages.params is not None and self._params:
-            names = {slot.source.name for slot in self._messages.params.slots}
+            names = {field.source.name for field in self._messages.params.fields}
             params = {name: value for name, value in self._params.items() if name in names}
             fill(getattr(message, self._messages.params_field), self._messages.params, params, "params")
 
@@ -126,7 +125,7 @@ def _as_said(value: Any, kind: Type, bytes_of: Callable[[str], bytes]) -> Any:
     """A value as messages take it: lists for arrays, which MLflow makes of lists, and bytes where JSON has a text."""
     if isinstance(value, np.ndarray) and not isinstance(kind, Tensor):
         value = value.tolist()
-    if isinstance(kind, Scalar) and kind.kind is Kind.BINARY and isinstance(value, str):
+    if isinstance(kind, Scalar) and kind.data_type is DataType.BINARY and isinstance(value, str):
         return bytes_of(value)
     if isinstance(kind, ListOf) and isinstance(value, list):
         return [_as_said(item, kind.items, bytes_of) for item in value]
@@ -144,7 +143,7 @@ def _of_tensor(value: Any, kind: Any) -> Any:
     return value[0] if has_rows and value is not None else value
 
 
-def _is_missing(value: Any, slot: Slot) -> bool:
+def _is_missing(value: Any, field: FieldShape) -> bool:
     """Whether a value is NaN where that is no number, but what pandas has for none."""
-    is_float = isinstance(slot.shape, Plain) and slot.shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
+    is_float = isinstance(field.shape, ScalarShape) and field.shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
     return not is_float and isinstance(value, float) and math.isnan(value)

@@ -11,7 +11,19 @@ import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
+from mlflow_grpc.contract.shapes import (
+    Cardinality,
+    EnumShape,
+    FieldShape,
+    MessageShape,
+    OneofShape,
+    ScalarShape,
+    Shape,
+    TensorShape,
+    TimestampShape,
+    ValueShape,
+    WrapperShape,
+)
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload.codec import ABSENT, EXACT
 
@@ -30,7 +42,7 @@ class Reader:
         self._with_zone = with_zone
         self._refuses_missing = refuses_missing
 
-    def record(self, message: Any, shape: Message, path: str, *, optional: bool = False) -> dict[str, Any]:
+    def record(self, message: Any, shape: MessageShape, path: str, *, optional: bool = False) -> dict[str, Any]:
         """The fields that are there, by the names of their columns; None for what has to be there and may be null.
 
         Args:
@@ -48,96 +60,100 @@ class Reader:
         if self._refuses_missing and not (optional and not message.ListFields()):
             self._check_needed(message, shape, path)
         record = {}
-        for slot in shape.slots:
-            name = label(slot)
+        for field in shape.fields:
+            name = label(field)
             where = f"{path}.{name}".lstrip(".")
-            if slot.form == "one":
-                if message.HasField(slot.name) and not self._is_unspecified(message, slot):
-                    record[name] = self._value(getattr(message, slot.name), slot.shape, where, not slot.source.required)
-                elif slot.source.is_null_if_absent:
+            if field.cardinality is Cardinality.SINGULAR:
+                if message.HasField(field.name) and not self._is_unspecified(message, field):
+                    record[name] = self._value(
+                        getattr(message, field.name), field.shape, where, not field.source.required
+                    )
+                elif field.source.is_null_if_absent:
                     record[name] = None
-            elif (found := getattr(message, slot.name)) or slot.source.required or _null_items(message, slot):
-                record[name] = self._many(found, message, slot, where, not slot.source.required)
+            elif (found := getattr(message, field.name)) or field.source.required or _null_items(message, field):
+                record[name] = self._many(found, message, field, where, not field.source.required)
         return record
 
-    def _check_needed(self, message: Any, shape: Message, path: str) -> None:
+    def _check_needed(self, message: Any, shape: MessageShape, path: str) -> None:
         absent = [
-            f"{path}.{label(slot)}".lstrip(".")
-            for slot in shape.slots
-            if slot.form == "one" and slot.source.needs_value and not message.HasField(slot.name)
+            f"{path}.{label(field)}".lstrip(".")
+            for field in shape.fields
+            if field.cardinality is Cardinality.SINGULAR
+            and field.source.needs_value
+            and not message.HasField(field.name)
         ]
         if absent:
             raise missing(absent)
 
     @staticmethod
-    def _is_unspecified(message: Any, slot: Slot) -> bool:
-        return isinstance(slot.shape, Words) and getattr(message, slot.name) == 0
+    def _is_unspecified(message: Any, field: FieldShape) -> bool:
+        return isinstance(field.shape, EnumShape) and getattr(message, field.name) == 0
 
-    def column(self, found: Any, slot: Slot, nulls: set[int], where: str) -> list[Any]:
-        """The values of a column, with `nothing(slot)` in the rows that have none."""
-        if isinstance(slot.shape, Plain) and not nulls:
+    def column(self, found: Any, field: FieldShape, nulls: set[int], where: str) -> list[Any]:
+        """The values of a column, with `nothing(field)` in the rows that have none."""
+        if isinstance(field.shape, ScalarShape) and not nulls:
             return list(found)
-        optional = not slot.source.required
+        optional = not field.source.required
         values = [
-            nothing(slot) if place in nulls else self._value(each, slot.shape, f"[{place}].{where}", optional)
+            nothing(field) if place in nulls else self._value(each, field.shape, f"[{place}].{where}", optional)
             for place, each in enumerate(found)
         ]
-        return _of_one_length(values) if isinstance(slot.shape, Timestamp) and not self._with_zone else values
+        return _of_one_length(values) if isinstance(field.shape, TimestampShape) and not self._with_zone else values
 
-    def tensor(self, found: Any, shape: Array, count: int, where: str) -> Any:
+    def tensor(self, found: Any, shape: TensorShape, count: int, where: str) -> Any:
         """One tensor of so many rows, for each of which there is a shape."""
         return _array_of(found, replace(shape, shape=(count, *shape.shape)), where)
 
-    def _many(self, found: Any, message: Any, slot: Slot, where: str, optional: bool) -> Any:
-        if slot.null_items and (nulls := getattr(message, slot.null_items)):
-            return self._with_nulls(found, frozenset(nulls), slot, where, optional)
-        if slot.form == "map":
-            return {key: self._value(found[key], slot.shape, f"{where}.{key}", optional) for key in found}
-        if isinstance(slot.shape, Plain):
+    def _many(self, found: Any, message: Any, field: FieldShape, where: str, optional: bool) -> Any:
+        if field.null_items and (nulls := getattr(message, field.null_items)):
+            return self._with_nulls(found, frozenset(nulls), field, where, optional)
+        if field.cardinality is Cardinality.MAP:
+            return {key: self._value(found[key], field.shape, f"{where}.{key}", optional) for key in found}
+        if isinstance(field.shape, ScalarShape):
             return list(found)
-        return [self._value(each, slot.shape, f"{where}[{place}]", optional) for place, each in enumerate(found)]
+        return [self._value(each, field.shape, f"{where}[{place}]", optional) for place, each in enumerate(found)]
 
-    def _with_nulls(self, found: Any, nulls: frozenset[Any], slot: Slot, where: str, optional: bool) -> Any:
+    def _with_nulls(self, found: Any, nulls: frozenset[Any], field: FieldShape, where: str, optional: bool) -> Any:
         """A list or map with None in some places; what the message has there is of no meaning."""
-        if slot.form == "map":
+        if field.cardinality is Cardinality.MAP:
             keys = found.keys() - nulls
-            values = {key: self._value(found[key], slot.shape, f"{where}.{key}", optional) for key in keys}
+            values = {key: self._value(found[key], field.shape, f"{where}.{key}", optional) for key in keys}
             return values | dict.fromkeys(nulls)
         if max(nulls) >= len(found):
-            _refuse(where, f"has {len(found)} values, counted from 0, and {slot.null_items} names {max(nulls)}")
+            _refuse(where, f"has {len(found)} values, counted from 0, and {field.null_items} names {max(nulls)}")
         return [
-            None if place in nulls else self._value(each, slot.shape, f"{where}[{place}]", optional)
+            None if place in nulls else self._value(each, field.shape, f"{where}[{place}]", optional)
             for place, each in enumerate(found)
         ]
 
     def _value(self, value: Any, shape: Shape, where: str, optional: bool) -> Any:
         match shape:
-            case Plain():
+            case ScalarShape():
                 return value
-            case Words():
+            case EnumShape():
                 if value not in shape.numbers:
                     _refuse(where, f"has no value of number {value}")
                 return shape.values[shape.numbers.index(value)]
-            case Timestamp():
+            case TimestampShape():
                 return self._moment(value, where)
-            case Value():
+            case ValueShape():
                 return _json_of(value)
-            case Array():
+            case TensorShape():
                 return _array_of(value, shape, where)
-            case OneOf():
+            case OneofShape():
                 return self._alternative(value, shape, where, optional)
-            case Boxed():
+            case WrapperShape():
                 return self._content(value, shape.content, where, optional)
-            case Message():
+            case MessageShape():
                 return self.record(value, shape, where, optional=optional)
 
-    def _content(self, value: Any, slot: Slot, where: str, optional: bool) -> Any:
-        found = getattr(value, slot.name)
-        if slot.form != "one":
-            return self._many(found, value, slot, where, optional)
-        return self._value(found, slot.shape, where, optional) if value.HasField(slot.name) else None
+    def _content(self, value: Any, field: FieldShape, where: str, optional: bool) -> Any:
+        found = getattr(value, field.name)
+        if field.cardinality is not Cardinality.SINGULAR:
+            return self._many(found, value, field, where, optional)
+        return self._value(found, field.shape, where, optional) if value.HasField(field.name) else None
 
-    def _alternative(self, value: Any, shape: OneOf, where: str, optional: bool) -> Any:
+    def _alternative(self, value: Any, shape: OneofShape, where: str, optional: bool) -> Any:
         chosen = value.WhichOneof("value")
         if chosen is None:
             _refuse(where, "has no value in it")
@@ -151,14 +167,14 @@ class Reader:
         return text if self._with_zone else text.removesuffix("Z")
 
 
-def _null_items(message: Any, slot: Slot) -> Any:
+def _null_items(message: Any, field: FieldShape) -> Any:
     """The places or keys of the nulls within a list or map; empty if there are none, or may be none."""
-    return getattr(message, slot.null_items) if slot.null_items else ()
+    return getattr(message, field.null_items) if field.null_items else ()
 
 
-def label(slot: Slot) -> str:
+def label(field: FieldShape) -> str:
     """What a field is called in errors: as in the model, and as in the message if it has no name there."""
-    return slot.source.name or slot.name
+    return field.source.name or field.name
 
 
 def refuse_unknown(message: Any, where: str) -> None:
@@ -192,9 +208,9 @@ def missing(names: list[str]) -> InvalidPayload:
     )
 
 
-def nothing(slot: Slot) -> Any:
+def nothing(field: FieldShape) -> Any:
     """What stands in a column for a row without a value: None if the field has to be there, else ABSENT."""
-    return None if slot.source.is_null_if_absent else ABSENT
+    return None if field.source.is_null_if_absent else ABSENT
 
 
 def _of_one_length(moments: list[Any]) -> list[Any]:
@@ -233,7 +249,7 @@ def _is_minus_zero(number: float) -> bool:
     return not number and math.copysign(1, number) < 0
 
 
-def _array_of(value: Any, shape: Array, where: str) -> Any:
+def _array_of(value: Any, shape: TensorShape, where: str) -> Any:
     sizes = tuple(value.shape) or shape.shape
     fits = len(sizes) == len(shape.shape) and all(
         want in (-1, got) for want, got in zip(shape.shape, sizes, strict=True)

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message as ProtoMessage
 
-from mlflow_grpc.contract.messages import row_of
 from mlflow_grpc.contract.shapes import (
-    Array,
-    Boxed,
-    Message,
+    Cardinality,
+    EnumShape,
+    FieldShape,
+    MessageShape,
     ModelMessages,
-    OneOf,
-    Plain,
-    Slot,
-    Timestamp,
-    Value,
-    Words,
+    OneofShape,
+    ScalarShape,
+    TensorShape,
+    TimestampShape,
+    ValueShape,
+    WrapperShape,
 )
-from mlflow_grpc.contract.types import Contract, Tensor
+from mlflow_grpc.contract.types import Contract, Tensor, row_of
 from mlflow_grpc.errors import InvalidPayload
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.protobuf import unknown_fields
@@ -50,17 +50,18 @@ class TypedCodec:
         self._output_class = output_class
         self._is_array = isinstance(contract.inputs, Tensor)
         self._tensors = _batched_tensors(contract)
-        self._reader = Reader(with_zone=codec.moments_have_zone, refuses_missing=not codec.refuses_missing)
+        self._reader = Reader(with_zone=codec.timestamps_have_timezone, refuses_missing=not codec.refuses_missing)
         self._is_bare = not self._has_named_output(contract)
-        self._only = _only_plain(messages.output.slots) if self._is_bare else None
-        slots = messages.input.slots
-        self._plain_count = len(slots) if all(_is_plain(slot) for slot in slots) and messages.params is None else -1
+        self._only = _only_plain(messages.output.fields) if self._is_bare else None
+        fields = messages.input.fields
+        self._plain_count = len(fields) if all(_is_plain(field) for field in fields) and messages.params is None else -1
         # Fields come in the order of their numbers, which a lock keeps when the columns are in another one.
-        in_message = sorted(slot.number for slot in slots)
-        order = [in_message.index(slot.number) for slot in slots] if self._plain_count > 0 else []
+        in_message = sorted(field.number for field in fields)
+        order = [in_message.index(field.number) for field in fields] if self._plain_count > 0 else []
         self._order = order if order != sorted(order) else None
         self._is_flat = messages.params is None and all(
-            isinstance(slot.shape, Plain | Words) and slot.form != "map" for slot in slots
+            isinstance(field.shape, ScalarShape | EnumShape) and field.cardinality is not Cardinality.MAP
+            for field in fields
         )
 
     @staticmethod
@@ -71,15 +72,15 @@ class TypedCodec:
     def plain_values(self, message: Any) -> list[Any] | None:
         """The values of a message that has nothing but scalars, or the elements of an array, if all are there."""
         if self._is_array:
-            slot = self._messages.input.slots[0]
+            field = self._messages.input.fields[0]
             if unknown_fields.are_at_top(message):
                 return None
-            if not isinstance(slot.shape, Array):
-                return [getattr(message, slot.name)] if message.HasField(slot.name) else None
-            found = getattr(message, slot.name)
+            if not isinstance(field.shape, TensorShape):
+                return [getattr(message, field.name)] if message.HasField(field.name) else None
+            found = getattr(message, field.name)
             if unknown_fields.are_at_top(found):
                 return None
-            return list(found.data) if not found.shape or tuple(found.shape) == slot.shape.shape else None
+            return list(found.data) if not found.shape or tuple(found.shape) == field.shape.shape else None
         fields = message.ListFields()
         if len(fields) != self._plain_count or unknown_fields.are_at_top(message):
             return None
@@ -144,22 +145,22 @@ class TypedCodec:
 
     def as_record(self, value: Any) -> Any:
         """What was predicted, by the names of the output: a bare value for the only one, a list of one for each."""
-        slots = self._messages.output.slots
-        if len(slots) == 1:
-            return self._as_only(slots[0], value)
+        fields = self._messages.output.fields
+        if len(fields) == 1:
+            return self._as_only(fields[0], value)
         if not is_list(value):
             return value
         values = list(value)
-        if len(values) != len(slots):
-            unwritable("output", f"{len(values)} values for {len(slots)} fields")
-        return {slot.source.name or slot.name: each for slot, each in zip(slots, values, strict=True)}
+        if len(values) != len(fields):
+            unwritable("output", f"{len(values)} values for {len(fields)} fields")
+        return {field.source.name or field.name: each for field, each in zip(fields, values, strict=True)}
 
-    def _as_only(self, slot: Slot, value: Any) -> dict[str, Any]:
+    def _as_only(self, field: FieldShape, value: Any) -> dict[str, Any]:
         """What was predicted for the only output: as a record of it, bare, or as the only column of a table."""
-        name = slot.source.name or slot.name
-        if isinstance(value, dict) and not self._is_bare and (value.keys() <= {name} or not _takes_objects(slot)):
+        name = field.source.name or field.name
+        if isinstance(value, dict) and not self._is_bare and (value.keys() <= {name} or not _takes_objects(field)):
             return value
-        if is_list(value) and len(value) == 1 and _is_single(slot):
+        if is_list(value) and len(value) == 1 and _is_single(field):
             return {name: value[0]}
         return {name: value}
 
@@ -185,21 +186,25 @@ def _batched_tensors(contract: Contract) -> set[str]:
     return {each.name for each in fields if isinstance(each.type, Tensor) and row_of(each.type) != each.type}
 
 
-def _only_plain(slots: list[Slot]) -> tuple[str, type] | None:
+def _only_plain(fields: list[FieldShape]) -> tuple[str, type] | None:
     """The name of the only field, and the type of values that stand in it without a further look."""
-    if len(slots) != 1 or not _is_plain(slots[0]) or not isinstance(slots[0].shape, Plain):
+    if len(fields) != 1 or not _is_plain(fields[0]) or not isinstance(fields[0].shape, ScalarShape):
         return None
-    kind = AS_THEY_ARE.get(slots[0].shape.type)
-    return None if kind is None else (slots[0].name, kind)
+    kind = AS_THEY_ARE.get(fields[0].shape.type)
+    return None if kind is None else (fields[0].name, kind)
 
 
-def _takes_objects(slot: Slot) -> bool:
-    return slot.form == "map" or isinstance(slot.shape, Message | Value | OneOf | Boxed)
+def _takes_objects(field: FieldShape) -> bool:
+    return field.cardinality is Cardinality.MAP or isinstance(
+        field.shape, MessageShape | ValueShape | OneofShape | WrapperShape
+    )
 
 
-def _is_single(slot: Slot) -> bool:
-    return slot.form == "one" and isinstance(slot.shape, Plain | Words | Timestamp)
+def _is_single(field: FieldShape) -> bool:
+    return field.cardinality is Cardinality.SINGULAR and isinstance(
+        field.shape, ScalarShape | EnumShape | TimestampShape
+    )
 
 
-def _is_plain(slot: Slot) -> bool:
-    return slot.form == "one" and isinstance(slot.shape, Plain)
+def _is_plain(field: FieldShape) -> bool:
+    return field.cardinality is Cardinality.SINGULAR and isinstance(field.shape, ScalarShape)

@@ -12,8 +12,16 @@ import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message
 
-from mlflow_grpc.contract.shapes import Array, Batch, Column, Plain, Shape, Timestamp
-from mlflow_grpc.contract.types import Kind
+from mlflow_grpc.contract.shapes import (
+    BatchShape,
+    Cardinality,
+    ColumnShape,
+    ScalarShape,
+    Shape,
+    TensorShape,
+    TimestampShape,
+)
+from mlflow_grpc.contract.types import DataType
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
@@ -34,7 +42,7 @@ _SAME: dict[int, tuple[str, ...]] = {
 }
 """The arrays whose numbers all stand in a field as they are."""
 
-_TEXT = Plain(Proto.TYPE_STRING, Kind.STRING)
+_TEXT = ScalarShape(Proto.TYPE_STRING, DataType.STRING)
 
 _NUMBERS = {name for names in _SAME.values() for name in names}
 
@@ -42,7 +50,7 @@ _NUMBERS = {name for names in _SAME.values() for name in names}
 class RowsCodec:
     """Reads the messages of many rows of one model and writes those of its output."""
 
-    def __init__(self, one: TypedCodec, codec: RecordCodec, batch: Batch, output_class: type[Message]) -> None:
+    def __init__(self, one: TypedCodec, codec: RecordCodec, batch: BatchShape, output_class: type[Message]) -> None:
         """Args:
         one: Does the same for one row.
         codec: Takes records.
@@ -55,10 +63,10 @@ class RowsCodec:
         self._is_closed = batch.inputs.is_closed
         self._outputs = batch.outputs.columns
         self._output_class = output_class
-        self._reader = Reader(with_zone=codec.moments_have_zone, refuses_missing=not codec.refuses_missing)
-        self._is_tensor = len(self._outputs) == 1 and isinstance(self._outputs[0].slot.shape, Array)
+        self._reader = Reader(with_zone=codec.timestamps_have_timezone, refuses_missing=not codec.refuses_missing)
+        self._is_tensor = len(self._outputs) == 1 and isinstance(self._outputs[0].field.shape, TensorShape)
         self._is_plain = not any(column.nulls for column in self._columns) and all(
-            isinstance(column.slot.shape, Plain | Array) for column in self._columns
+            isinstance(column.field.shape, ScalarShape | TensorShape) for column in self._columns
         )
 
     def plain_rows(self, message: Any, decoder: "PlainDecoder") -> "PlainRows | None":
@@ -73,10 +81,10 @@ class RowsCodec:
         count = self.count(message)
         columns = []
         for column in self._columns:
-            found = getattr(message, column.slot.name)
-            if isinstance(column.slot.shape, Array):
-                columns.append(self._reader.tensor(found, column.slot.shape, count, column.slot.name))
-            elif column.slot.shape == _TEXT:
+            found = getattr(message, column.field.name)
+            if isinstance(column.field.shape, TensorShape):
+                columns.append(self._reader.tensor(found, column.field.shape, count, column.field.name))
+            elif column.field.shape == _TEXT:
                 columns.append(list(found))
             else:
                 columns.append(np.array(found))
@@ -106,19 +114,23 @@ class RowsCodec:
         count = self.count(message)
         arrays: dict[str, Any] = {}
         for column in self._columns:
-            slot = column.slot
-            found = getattr(message, slot.name)
-            if not slot.source.name or slot.form != "list" or not isinstance(slot.shape, Plain | Timestamp):
+            field = column.field
+            found = getattr(message, field.name)
+            if (
+                not field.source.name
+                or field.cardinality is not Cardinality.REPEATED
+                or not isinstance(field.shape, ScalarShape | TimestampShape)
+            ):
                 return None
             if not found:
                 continue
             nulls = list(getattr(message, column.nulls)) if column.nulls else []
             if nulls and max(nulls) >= count:
                 return None
-            array = _array(found, slot.shape, nulls)
+            array = _array(found, field.shape, nulls)
             if array is None:
                 return None
-            arrays[slot.source.name] = array
+            arrays[field.source.name] = array
         return arrays
 
     def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
@@ -132,49 +144,50 @@ class RowsCodec:
             InvalidPayload: It has none, or columns of different lengths.
 
         """
-        counts = {label(column.slot): self._count(message, column) for column in self._columns}
+        counts = {label(column.field): self._count(message, column) for column in self._columns}
         most = max(counts.values())
         if not most:
             _refuse(
-                {label(column.slot): "has no rows" for column in self._columns if not column.nulls}, "there are no rows"
+                {label(column.field): "has no rows" for column in self._columns if not column.nulls},
+                "there are no rows",
             )
         wrong = {
             name: f"has {counts[name]} rows"
             for name, column in zip(counts, self._columns, strict=True)
-            if counts[name] != most and (counts[name] or column.slot.source.needs_value)
+            if counts[name] != most and (counts[name] or column.field.source.needs_value)
         }
         if wrong:
             _refuse(wrong, f"each column must have an entry for each of {most} rows")
         return most
 
-    def _count(self, message: Any, column: Column) -> int:
-        found = getattr(message, column.slot.name)
-        if not isinstance(column.slot.shape, Array) or column.slot.form == "list":
+    def _count(self, message: Any, column: ColumnShape) -> int:
+        found = getattr(message, column.field.name)
+        if not isinstance(column.field.shape, TensorShape) or column.field.cardinality is Cardinality.REPEATED:
             return len(found)
         if found.shape:
             return int(found.shape[0])
-        size = math.prod(column.slot.shape.shape)
+        size = math.prod(column.field.shape.shape)
         return len(found.data) // size if size > 0 else 0
 
     def _records(self, message: Any) -> Records:
         count = self.count(message)
         columns: dict[str, Any] = {}
         for column in self._columns:
-            slot = column.slot
-            found = getattr(message, slot.name)
-            where = label(slot)
-            if isinstance(slot.shape, Array) and slot.form == "one":
-                if message.HasField(slot.name):
-                    columns[slot.source.name or slot.name] = self._reader.tensor(found, slot.shape, count, where)
+            field = column.field
+            found = getattr(message, field.name)
+            where = label(field)
+            if isinstance(field.shape, TensorShape) and field.cardinality is Cardinality.SINGULAR:
+                if message.HasField(field.name):
+                    columns[field.source.name or field.name] = self._reader.tensor(found, field.shape, count, where)
                 continue
             if not found:
-                if slot.source.is_null_if_absent:
-                    columns[slot.source.name or slot.name] = [nothing(slot)] * count
+                if field.source.is_null_if_absent:
+                    columns[field.source.name or field.name] = [nothing(field)] * count
                 continue
             nulls = set(getattr(message, column.nulls)) if column.nulls else set()
             if nulls and max(nulls) >= count:
                 _refuse({column.nulls: f"names row {max(nulls)}"}, f"there are {count} rows, counted from 0")
-            columns[slot.source.name or slot.name] = self._reader.column(found, slot, nulls, where)
+            columns[field.source.name or field.name] = self._reader.column(found, field, nulls, where)
         return Records(columns, count)
 
     def encode(self, predictions: Any, count: int) -> Message:
@@ -198,7 +211,7 @@ class RowsCodec:
             return output
         rows = self._codec.rows(predictions, count)
         records = [self._as_record(row) for row in rows]
-        names = [column.slot.source.name or column.slot.name for column in self._outputs]
+        names = [column.field.source.name or column.field.name for column in self._outputs]
         for column, name in zip(self._outputs, names, strict=True):
             self._put(output, column, [record.pop(name, None) for record in records], name)
         if rest := next(filter(None, records), None):
@@ -213,34 +226,34 @@ class RowsCodec:
 
     def _put_array(self, output: Any, array: Any) -> bool:
         """Writes an array as it is, if its numbers are those of the fields; whether they are."""
-        if len(self._outputs) == 1 and (array.ndim == 1 or self._outputs[0].slot.form == "one"):
+        if len(self._outputs) == 1 and (array.ndim == 1 or self._outputs[0].field.cardinality is Cardinality.SINGULAR):
             columns = [array]
         elif array.shape[1:] == (len(self._outputs),):
             columns = list(array.T)
         else:
             return False
         pairs = list(zip(self._outputs, columns, strict=True))
-        if not all(_stands_as_it_is(values, column.slot.shape) for column, values in pairs):
+        if not all(_stands_as_it_is(values, column.field.shape) for column, values in pairs):
             return False
         for column, values in pairs:
-            if isinstance(column.slot.shape, Array):
-                put(output, column.slot, values, column.slot.source.name)
+            if isinstance(column.field.shape, TensorShape):
+                put(output, column.field, values, column.field.source.name)
             else:
-                getattr(output, column.slot.name).extend(values.tolist())
+                getattr(output, column.field.name).extend(values.tolist())
         return True
 
-    def _put(self, output: Any, column: Column, values: Sequence[Any], where: str) -> None:
-        slot = column.slot
-        if slot.form == "one":
-            put(output, slot, values, where)
+    def _put(self, output: Any, column: ColumnShape, values: Sequence[Any], where: str) -> None:
+        field = column.field
+        if field.cardinality is Cardinality.SINGULAR:
+            put(output, field, values, where)
             return
         getattr(output, column.nulls).extend(place for place, value in enumerate(values) if is_nothing(value))
-        extend(getattr(output, slot.name), slot.shape, values, where, filler=filler(slot.shape))
+        extend(getattr(output, field.name), field.shape, values, where, filler=filler(field.shape))
 
 
-def _array(found: Any, shape: Plain | Timestamp, nulls: list[int]) -> Any:
+def _array(found: Any, shape: ScalarShape | TimestampShape, nulls: list[int]) -> Any:
     """A column of a message; None if its values or nulls have no array or list that MLflow's parser would make too."""
-    if isinstance(shape, Timestamp):
+    if isinstance(shape, TimestampShape):
         array = moments.column([each.seconds for each in found], [each.nanos for each in found], nulls)
     elif shape.type == Proto.TYPE_STRING:
         array = list(found)
@@ -259,9 +272,9 @@ def _array(found: Any, shape: Plain | Timestamp, nulls: list[int]) -> Any:
 
 def _stands_as_it_is(values: Any, shape: Shape) -> bool:
     """Whether an array can be written without a look at each value."""
-    if isinstance(shape, Array):
+    if isinstance(shape, TensorShape):
         return bool(values.dtype.name == shape.dtype and shape.dtype in _NUMBERS)
-    return isinstance(shape, Plain) and values.dtype.name in _SAME.get(shape.type, ())
+    return isinstance(shape, ScalarShape) and values.dtype.name in _SAME.get(shape.type, ())
 
 
 def _refuse(wrong: dict[str, str], what: str) -> NoReturn:

@@ -17,7 +17,18 @@ import pydantic
 from google.protobuf import struct_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.shapes import Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
+from mlflow_grpc.contract.shapes import (
+    Cardinality,
+    EnumShape,
+    FieldShape,
+    MessageShape,
+    OneofShape,
+    ScalarShape,
+    Shape,
+    TimestampShape,
+    ValueShape,
+    WrapperShape,
+)
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.protobuf.values import exactly, is_nothing, keyed, write_json
@@ -48,7 +59,7 @@ class Fit(IntEnum):
     EXACT = 2
 
 
-def chosen(value: Any, shape: OneOf) -> tuple[str, Shape] | None:
+def chosen(value: Any, shape: OneofShape) -> tuple[str, Shape] | None:
     """The name and the type of the alternative that a value is written in; None if it fits none."""
     judge = _Judge()
     fits = [judge.fit(value, alternative) for _, alternative in shape.alternatives]
@@ -73,49 +84,49 @@ class _Judge:
     def _judged(self, value: Any, shape: Shape) -> Fit:
         found = Fit.LIKE
         match shape:
-            case Plain():
+            case ScalarShape():
                 found = _of_scalar(value, shape)
-            case Words():
+            case EnumShape():
                 word = value.value if isinstance(value, Enum) else value
                 found = Fit.EXACT if isinstance(word, str) and word in shape.values else Fit.NOT
-            case Timestamp():
+            case TimestampShape():
                 found = _of_moment(value)
-            case Value():
+            case ValueShape():
                 found = _of_json(value)
-            case Message():
+            case MessageShape():
                 found = self._of_record(value, shape)
-            case Boxed(content=Slot(form="one")):
+            case WrapperShape(content=FieldShape(cardinality=Cardinality.SINGULAR)):
                 found = Fit.EXACT if is_nothing(value) else self.fit(value, shape.content.shape)
-            case Boxed():
-                found = self._in_slot(value, shape.content)
-            case OneOf():
+            case WrapperShape():
+                found = self._in_field(value, shape.content)
+            case OneofShape():
                 found = max(self.fit(value, alternative) for _, alternative in shape.alternatives)
         return found
 
-    def _of_record(self, value: Any, shape: Message) -> Fit:
-        slots = {slot.source.name or slot.name: slot for slot in shape.slots}
-        if not isinstance(value, dict) or not value.keys() <= slots.keys():
+    def _of_record(self, value: Any, shape: MessageShape) -> Fit:
+        fields = {field.source.name or field.name: field for field in shape.fields}
+        if not isinstance(value, dict) or not value.keys() <= fields.keys():
             return Fit.NOT
-        found = Fit.EXACT if len(value) == len(slots) else Fit.LIKE
-        for name, slot in slots.items():
+        found = Fit.EXACT if len(value) == len(fields) else Fit.LIKE
+        for name, field in fields.items():
             if not is_nothing(each := value.get(name)):
-                found = min(found, self._in_slot(each, slot))
-            elif slot.source.required and not (name in value and slot.source.nullable):
+                found = min(found, self._in_field(each, field))
+            elif field.source.required and not (name in value and field.source.nullable):
                 return Fit.NOT
             if found is Fit.NOT:
                 break
         return found
 
-    def _in_slot(self, value: Any, slot: Slot) -> Fit:
-        if slot.form == "one":
-            return self.fit(value, slot.shape)
-        if slot.form == "list":
+    def _in_field(self, value: Any, field: FieldShape) -> Fit:
+        if field.cardinality is Cardinality.SINGULAR:
+            return self.fit(value, field.shape)
+        if field.cardinality is Cardinality.REPEATED:
             items = value.tolist() if isinstance(value, np.ndarray) else value
-            return self._all(items, slot.shape) if isinstance(items, list | tuple | set | frozenset) else Fit.NOT
+            return self._all(items, field.shape) if isinstance(items, list | tuple | set | frozenset) else Fit.NOT
         if not isinstance(value, dict):
             return Fit.NOT
         try:
-            return self._all([each for _, each in keyed(value, "")], slot.shape)
+            return self._all([each for _, each in keyed(value, "")], field.shape)
         except UnwritableAnswer:
             return Fit.NOT
 
@@ -128,7 +139,7 @@ class _Judge:
         return found
 
 
-def _of_scalar(value: Any, shape: Plain) -> Fit:
+def _of_scalar(value: Any, shape: ScalarShape) -> Fit:
     value = value.value if isinstance(value, Enum) else value
     value = value.item() if isinstance(value, np.generic) else value
     exact = exactly(value, shape.type)

@@ -16,7 +16,7 @@ import pydantic_core
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.shapes import Plain, Words
+from mlflow_grpc.contract.shapes import EnumShape, ScalarShape
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.codec import EXACT
@@ -93,7 +93,7 @@ def keyed(value: dict[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
         yield text, each
 
 
-def scalar(value: Any, shape: Plain | Words, where: str) -> Any:
+def scalar(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
     """A value as protobuf takes it.
 
     Raises:
@@ -104,7 +104,7 @@ def scalar(value: Any, shape: Plain | Words, where: str) -> Any:
         value = value.value
     if isinstance(value, np.generic | np.ndarray) and not value.ndim:
         value = value.item()
-    if isinstance(shape, Words):
+    if isinstance(shape, EnumShape):
         if value not in shape.values:
             unwritable(where, "a word that is none of its values")
         return shape.numbers[shape.values.index(value)]
@@ -214,6 +214,6 @@ def write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = 0
             "numbers: declare a long in the model's output signature, or let the model answer it as text",
         )
     elif isinstance(value, int | float):
-        message.number_value = scalar(value, Plain(Proto.TYPE_DOUBLE), where)
+        message.number_value = scalar(value, ScalarShape(Proto.TYPE_DOUBLE), where)
     else:
-        message.string_value = scalar(value, Plain(Proto.TYPE_STRING), where)
+        message.string_value = scalar(value, ScalarShape(Proto.TYPE_STRING), where)

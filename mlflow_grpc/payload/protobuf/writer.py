@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.shapes import Array, Boxed, Message, OneOf, Plain, Shape, Slot, Timestamp, Value, Words
+from mlflow_grpc.contract.shapes import (
+    Cardinality,
+    EnumShape,
+    FieldShape,
+    MessageShape,
+    OneofShape,
+    ScalarShape,
+    Shape,
+    TensorShape,
+    TimestampShape,
+    ValueShape,
+    WrapperShape,
+)
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload.protobuf.unions import chosen
 from mlflow_grpc.payload.protobuf.values import (
@@ -33,7 +45,7 @@ AS_THEY_ARE: dict[int, type] = {
 """The Python type all of whose values a field takes as they are, or refuses."""
 
 
-def fill(message: Any, shape: Message, value: Any, path: str) -> None:
+def fill(message: Any, shape: MessageShape, value: Any, path: str) -> None:
     """Writes a record into a message; what is None is left out.
 
     What no field can hold is an error, unless the record is one that may have fields of its own.
@@ -41,68 +53,72 @@ def fill(message: Any, shape: Message, value: Any, path: str) -> None:
     if not isinstance(value, dict):
         unwritable(path or "it", f"a value of type {type(value).__name__}")
     rest = dict(value)
-    for slot in shape.slots:
-        each = rest.pop(slot.source.name or slot.name, None)
+    for field in shape.fields:
+        each = rest.pop(field.source.name or field.name, None)
         if is_nothing(each):
-            if slot.null:
-                setattr(message, slot.null, True)
-            elif shape.extra and slot.form != "one" and slot.source.name in value:
-                rest[slot.source.name] = None  # Beside the field, which would be an empty one.
+            if field.null:
+                setattr(message, field.null, True)
+            elif shape.extra and field.cardinality is not Cardinality.SINGULAR and field.source.name in value:
+                rest[field.source.name] = None  # Beside the field, which would be an empty one.
             continue
         try:
-            put(message, slot, each, f"{path}.{slot.source.name or slot.name}".lstrip("."))
+            put(message, field, each, f"{path}.{field.source.name or field.name}".lstrip("."))
         except (UnwritableAnswer, TypeError, ValueError):
             if not shape.extra:
                 raise
-            message.ClearField(slot.name)
-            rest[slot.source.name] = each
+            message.ClearField(field.name)
+            rest[field.source.name] = each
     if rest and not shape.extra:
         unwritable(path or "it", "fields that the schema does not have")
     for key, each in keyed(rest, path or "it"):
         write_json(getattr(message, shape.extra)[key], each, f"{path}.{key}".lstrip("."))
 
 
-def put(message: Any, slot: Slot, value: Any, where: str) -> None:
-    """Writes a value into the field that a slot says."""
-    if slot.form == "one":
-        _put_one(message, slot.name, slot.shape, value, where)
-    elif slot.form == "list":
-        _put_list(message, slot, value, where)
+def put(message: Any, field: FieldShape, value: Any, where: str) -> None:
+    """Writes a value into the field that a field says."""
+    if field.cardinality is Cardinality.SINGULAR:
+        _put_one(message, field.name, field.shape, value, where)
+    elif field.cardinality is Cardinality.REPEATED:
+        _put_list(message, field, value, where)
     else:
-        _put_map(message, slot, value, where)
+        _put_map(message, field, value, where)
 
 
-def _put_list(message: Any, slot: Slot, value: Any, where: str) -> None:
-    field = getattr(message, slot.name)
+def _put_list(message: Any, field: FieldShape, value: Any, where: str) -> None:
+    container = getattr(message, field.name)
     # numpy's own list has numbers in place of points in time.
     is_array = isinstance(value, np.ndarray) and value.dtype.kind != "M"
     items = value.tolist() if is_array else value
     if not isinstance(items, list | tuple | set | frozenset | np.ndarray):
         unwritable(where, f"a value of type {type(value).__name__}")
     types = set(map(type, items))
-    if isinstance(slot.shape, Plain) and types == {AS_THEY_ARE.get(slot.shape.type)} and _extends(field, items):
+    if (
+        isinstance(field.shape, ScalarShape)
+        and types == {AS_THEY_ARE.get(field.shape.type)}
+        and _extends(container, items)
+    ):
         return
-    if slot.null_items and any(map(can_be_nothing, types)):
-        getattr(message, slot.null_items).extend(place for place, each in enumerate(items) if is_nothing(each))
-        extend(field, slot.shape, items, where, filler=_item_filler(slot.shape))
+    if field.null_items and any(map(can_be_nothing, types)):
+        getattr(message, field.null_items).extend(place for place, each in enumerate(items) if is_nothing(each))
+        extend(container, field.shape, items, where, filler=_item_filler(field.shape))
     else:
-        extend(field, slot.shape, items, where)
+        extend(container, field.shape, items, where)
 
 
-def _put_map(message: Any, slot: Slot, value: Any, where: str) -> None:
+def _put_map(message: Any, field: FieldShape, value: Any, where: str) -> None:
     if not isinstance(value, dict):
         unwritable(where, f"a value of type {type(value).__name__}")
-    field = getattr(message, slot.name)
+    container = getattr(message, field.name)
     for key, each in keyed(value, where):
         if is_nothing(each):
-            if slot.null_items:
-                getattr(message, slot.null_items).append(key)
+            if field.null_items:
+                getattr(message, field.null_items).append(key)
                 continue
-            _check_null(slot.shape, f"{where}.{key}")
-        if isinstance(slot.shape, Plain | Words):
-            field[key] = scalar(each, slot.shape, f"{where}.{key}")
+            _check_null(field.shape, f"{where}.{key}")
+        if isinstance(field.shape, ScalarShape | EnumShape):
+            container[key] = scalar(each, field.shape, f"{where}.{key}")
         else:
-            _write(field[key], slot.shape, each, f"{where}.{key}")
+            _write(container[key], field.shape, each, f"{where}.{key}")
 
 
 def _extends(field: Any, items: Any) -> bool:
@@ -117,7 +133,7 @@ def _extends(field: Any, items: Any) -> bool:
 
 def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, filler: Any = None) -> None:
     """Writes values into a repeated field; `filler` stands there where a value is None, if there may be such."""
-    if isinstance(shape, Plain | Words):
+    if isinstance(shape, ScalarShape | EnumShape):
         field.extend(
             filler if filler is not None and is_nothing(each) else _item(each, shape, f"{where}[{place}]")
             for place, each in enumerate(values)
@@ -133,18 +149,18 @@ def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, fille
 
 def filler(shape: Shape) -> Any:
     """What stands in a repeated field where there is no value; anything but None for what is a message."""
-    if isinstance(shape, Plain) and shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
+    if isinstance(shape, ScalarShape) and shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
         return "" if shape.type == Proto.TYPE_STRING else b""
     return 0
 
 
 def _item_filler(shape: Shape) -> Any:
     """The same within a list, for those too who read nothing but the list: NaN says best that there is no number."""
-    is_float = isinstance(shape, Plain) and shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
+    is_float = isinstance(shape, ScalarShape) and shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
     return math.nan if is_float else filler(shape)
 
 
-def _item(value: Any, shape: Plain | Words, where: str) -> Any:
+def _item(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
     if value is None:
         _check_null(shape, where)
     return scalar(value, shape, where)
@@ -152,12 +168,14 @@ def _item(value: Any, shape: Plain | Words, where: str) -> Any:
 
 def _check_null(shape: Shape, where: str) -> None:
     """Refuses a null in a list or map whose values have no room for it."""
-    if not isinstance(shape, Value) and not (isinstance(shape, Boxed) and shape.content.form == "one"):
+    if not isinstance(shape, ValueShape) and not (
+        isinstance(shape, WrapperShape) and shape.content.cardinality is Cardinality.SINGULAR
+    ):
         unwritable(where, "a null, for which there is no room in the lists and maps of its messages")
 
 
 def _put_one(message: Any, name: str, shape: Shape, value: Any, where: str) -> None:
-    if isinstance(shape, Plain | Words):
+    if isinstance(shape, ScalarShape | EnumShape):
         setattr(message, name, scalar(value, shape, where))
         return
     part = getattr(message, name)
@@ -168,20 +186,20 @@ def _put_one(message: Any, name: str, shape: Shape, value: Any, where: str) -> N
 def _write(message: Any, shape: Shape, value: Any, where: str) -> None:
     """Writes a value into a message that stands for it."""
     match shape:
-        case Timestamp():
+        case TimestampShape():
             write_moment(message, value, where)
-        case Value():
+        case ValueShape():
             write_json(message, value, where)
-        case Array():
+        case TensorShape():
             array = _array(value, where)
             message.shape.extend(array.shape)
             message.data.extend(_elements(array, shape, where))
-        case OneOf():
+        case OneofShape():
             _write_alternative(message, shape, value, where)
-        case Boxed():
+        case WrapperShape():
             if value is not None:
                 put(message, shape.content, value, where)
-        case Message():
+        case MessageShape():
             fill(message, shape, value, where)
         case _:
             unwritable(where, f"a value of type {type(value).__name__}")
@@ -202,9 +220,9 @@ def _array(value: Any, where: str) -> Any:
     return array
 
 
-def _elements(array: Any, shape: Array, where: str) -> list[Any]:
+def _elements(array: Any, shape: TensorShape, where: str) -> list[Any]:
     if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) or array.dtype.kind not in "biuf":
-        return [scalar(each, Plain(shape.element), where) for each in array.ravel().tolist()]
+        return [scalar(each, ScalarShape(shape.element), where) for each in array.ravel().tolist()]
     if not _is_exact(array, np.dtype(shape.dtype)):
         unwritable(where, f"numbers that are not exact as {shape.dtype}")
     return list(array.astype(shape.dtype).ravel().tolist())
@@ -228,7 +246,7 @@ def _is_exact(array: Any, dtype: Any) -> bool:
         return bool(np.array_equal(array.astype(dtype), array, equal_nan=array.dtype.kind == "f"))
 
 
-def _write_alternative(message: Any, shape: OneOf, value: Any, where: str) -> None:
+def _write_alternative(message: Any, shape: OneofShape, value: Any, where: str) -> None:
     alternative = chosen(value, shape)
     if alternative is None:
         unwritable(where, f"a value of type {type(value).__name__}, which is none of its types")
