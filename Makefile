@@ -53,7 +53,7 @@ test: $(VENV)/.dev ## run the whole test suite
 	$(BIN)/uv pip install --quiet --python $(@D) --no-deps "mlflow==$*"
 	@touch $@
 
-.venvs/python-%/.ready: requirements-dev.txt pyproject.toml client/pyproject.toml | $(VENV)/.dev
+.venvs/python-%/.ready: requirements.txt requirements-dev.txt pyproject.toml client/pyproject.toml | $(VENV)/.dev
 	$(BIN)/uv venv --quiet --seed --clear --python $* $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) --require-hashes -r requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(@D) --no-deps -e . -e ./client
@@ -94,11 +94,12 @@ restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks
 
-check: $(VENV)/.dev ## check lint, format, types and generated files
+check: $(VENV)/.dev ## check lint, format, types, generated files and the version
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/generate_protos.py --check
+	$(BIN)/python scripts/set_version.py --check
 
 format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix .
@@ -120,6 +121,8 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 			--universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 			-o requirements-$$extra.txt || exit 1; \
 	done
+	@# These files refer to requirements.txt, and keep only what they add to it.
+	$(BIN)/python scripts/lock_additions.py requirements-dev.txt $(EXTRAS:%=requirements-%.txt)
 
 .venvs/grpcurl/.ready: | $(VENV)/.dev
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
