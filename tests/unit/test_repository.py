@@ -1,0 +1,117 @@
+"""What the repository says about itself: versions, locked requirements, workflows."""
+
+import re
+import shutil
+from pathlib import Path
+
+import mlflow_grpc_client
+import pytest
+import yaml
+
+import mlflow_grpc
+from scripts import set_version
+from scripts.lock_additions import additions
+from tests.support.servers import ROOT
+
+WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
+LOCKED = sorted(ROOT.glob("*requirements*.txt"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The files that have the version, and the changelog."""
+    for name in (*set_version.PLACES, "CHANGELOG.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_both_distributions_have_one_version():
+    """The packages, and the labels of both images, name the same version."""
+    assert set(set_version.versions().values()) == {mlflow_grpc.__version__, mlflow_grpc_client.__version__}
+    assert set_version.problems(None) == []
+
+
+def test_both_distributions_have_the_license():
+    """The client is built from its own folder, which needs a copy."""
+    assert (ROOT / "client" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_a_version_is_set_everywhere(copy):
+    """One command moves all places, and the rest of each file stays."""
+    set_version.set_version("9.8.7rc1", copy)
+    assert set(set_version.versions(copy).values()) == {"9.8.7rc1"}
+    set_version.set_version(mlflow_grpc.__version__, copy)
+    assert all((copy / name).read_text() == (ROOT / name).read_text() for name in set_version.PLACES)
+
+
+def test_a_tag_is_compared_with_the_files_and_the_changelog(copy):
+    """A release needs the version of its tag, and a section of the changelog with a date."""
+    set_version.set_version("9.8.7", copy)
+    assert set_version.problems("v9.8.7", copy) == ["CHANGELOG.md has no section '## [9.8.7] - YYYY-MM-DD'"]
+    with (copy / "CHANGELOG.md").open("a") as changelog:
+        changelog.write("\n## [9.8.7] - 2026-01-31\n")
+    assert set_version.problems("v9.8.7", copy) == []
+    assert "mlflow_grpc/__init__.py has version 9.8.7, not 9.8.8" in set_version.problems("v9.8.8", copy)
+
+
+@pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0-beta", ""])
+def test_what_is_not_a_version_changes_nothing(copy, version):
+    """A version that the index would write in another way is refused."""
+    with pytest.raises(ValueError, match="write three numbers"):
+        set_version.set_version(version, copy)
+    assert set_version.problems(None, copy) == []
+
+
+def test_requirements_on_top_of_others():
+    """Equal pins are left out; another version, another platform and another hash stay."""
+    base = "# head\na==1 \\\n    --hash=sha256:1\n    # via x\nb==1 \\\n    --hash=sha256:2\nc==1 ; x \\\n    --hash=sha256:3\n"
+    text = "# head\na==1 \\\n    --hash=sha256:1\n    # via\n    #   y\nb==1 \\\n    --hash=sha256:9\nc==1 \\\n    --hash=sha256:3\n"
+    expected = "# head\n-r requirements.txt\nb==1 \\\n    --hash=sha256:9\nc==1 \\\n    --hash=sha256:3\n"
+    assert additions(text, base) == expected
+    assert additions(expected, base) == expected
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("requirements-*.txt")), ids=lambda path: path.name)
+def test_locked_requirements_are_not_repeated(path):
+    """The files for tests and extras have only what they add to requirements.txt."""
+    text = path.read_text()
+    assert additions(text, (ROOT / "requirements.txt").read_text()) == text
+
+
+@pytest.mark.parametrize("path", LOCKED, ids=lambda path: path.name)
+def test_locked_requirements_name_no_server(path):
+    """They install from the index that the user's own configuration names, and each package has a hash."""
+    text = path.read_text()
+    assert not re.search(r"https?://|--(extra-)?index-url|--find-links", text)
+    packages = re.findall(r"^[a-z0-9][^\n]*==", text, re.MULTILINE)
+    assert packages
+    assert len(re.findall(r"^[a-z0-9][^\n]*\\\n +--hash=sha256:", text, re.MULTILINE)) == len(packages)
+
+
+def test_the_hook_has_the_locked_version_of_ruff():
+    """A commit is formatted as `make check` wants it."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    (ruff,) = (repo["rev"] for repo in hooks["repos"] if repo["repo"].endswith("/ruff-pre-commit"))
+    assert f"\nruff=={ruff.removeprefix('v')} \\\n" in (ROOT / "requirements-dev.txt").read_text()
+
+
+def test_make_targets_exist():
+    """Those that workflows run and that CONTRIBUTING.md names."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    pages = [*WORKFLOWS, ROOT / "CONTRIBUTING.md", ROOT / ".github" / "pull_request_template.md"]
+    for page in pages:
+        commands = re.findall(r"(?:run: |`|^)make ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)*)", page.read_text(), re.MULTILINE)
+        assert {target for command in commands for target in command.split()} <= targets, page.name
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned_and_jobs_have_few_rights(path):
+    """A tag of an action can be moved, a hash cannot; a job that needs more rights than reading names them."""
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for name, job in workflow["jobs"].items():
+        assert job["timeout-minutes"], name
+        for step in job["steps"]:
+            assert "uses" not in step or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"]), step
