@@ -50,12 +50,14 @@ def test_the_two_commands(served):
     assert sh(f"make --no-print-directory predict PORT={port}").splitlines()[-1:] == shown
 
 
-def test_python_blocks_run(served):
-    """Each Python block runs as it stands, but for the port."""
+def test_python_blocks_run(served, capsys):
+    """Python blocks of README.md and docs/payloads.md run unchanged except for the port, and print what they show."""
     port, _ = served
-    assert blocks("python")
-    for text in blocks("python"):
+    payloads = (ROOT / "docs" / "payloads.md").read_text()
+    assert [len(blocks("python", page)) for page in (README, payloads)] == [2, 1]
+    for text in (*blocks("python"), *blocks("python", payloads)):
         exec(compile(text.replace("50051", str(port)), "README.md", "exec"), {})  # noqa: S102
+        assert capsys.readouterr().out.splitlines() == re.findall(r"^ *print\(.*  # (.*)$", text, re.MULTILINE)
 
 
 def test_the_shell_example_runs(served):
