@@ -1,8 +1,7 @@
-"""Which models a server hosts: one that the settings name, or those of a configuration file.
+"""The models that a server hosts: the model of the settings, or those of a configuration file.
 
-Rule of this module: it reads and checks, and loads nothing. A file that is not right is refused with the place in
-it that is wrong. The `rest_config.yaml` of rest-model-service is a configuration file as it is, with warnings where
-our own format has errors.
+Rule of this module: it reads and checks, and loads no model. An invalid file is refused with the path of the error. The
+`rest_config.yaml` of rest-model-service is accepted unchanged, with warnings where our own format has errors.
 """
 
 import difflib
@@ -30,7 +29,7 @@ from mlflow_grpc.naming import Name, canonical_uri, without_secrets
 from mlflow_grpc.settings import Batching, OnError, Payload, Settings
 
 MLMODEL_SCHEME = "mlmodel:"
-"""Stands before the path of an MLModel class where an MLflow URI can stand too."""
+"""Prefix of the path of an MLModel class, where an MLflow URI is accepted too."""
 
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -66,37 +65,37 @@ class Decorator(_Strict):
 
 
 class ModelConfig(_Strict):
-    """One model that is to be hosted: an MLflow model by its `uri`, or an MLModel package by its `class_path`."""
+    """A model to host: an MLflow model by its `uri`, or an MLModel package by its `class_path`."""
 
     uri: Annotated[str, StringConstraints(min_length=1), AfterValidator(canonical_uri)] | None = None
     class_path: ClassPath | None = None
     name: Name | None = None
-    """The name that callers use; made from the model if not given."""
+    """Name for callers; by default that of the model."""
     version: Name | None = None
-    """The version that callers may ask for; the model's own if not given."""
+    """Version for callers; by default that of the model."""
     configuration: dict[str, Any] | None = None
-    """MLflow's `model_config`, or the keyword arguments of the class."""
+    """MLflow's `model_config`, or keyword arguments of the class."""
     decorators: tuple[Decorator, ...] = ()
-    """From the innermost to the outermost."""
+    """Decorators around the model, from the innermost to the outermost."""
     preprocess: FunctionPath | None = None
-    """A function that makes the frame for the model of the one that was sent."""
+    """Function from the frame that was sent to the frame for the model."""
     postprocess: FunctionPath | None = None
-    """A function that makes the predictions for the caller of those of the model."""
+    """Function from the model's predictions to those for the caller."""
     batching: Batching | None = None
     payload: Payload | None = None
     unknown_columns: UnknownColumns | None = None
     try_example: bool | None = None
-    """Whether its typed RPCs are tried on its input example when it is loaded."""
+    """True to try the typed RPCs on the model's input example when it is loaded."""
     default: bool = False
-    """Whether calls that name no model are for this one, or calls that name no version for this version."""
+    """True if the model is for calls without a model's name, or this version for calls without a version."""
     on_error: OnError | None = None
     endpoint: bool = Field(True, validation_alias=AliasChoices("endpoint", "create_endpoint"))
-    """Whether the model can be called; else it is loaded and listed only."""
+    """True if the model can be called; otherwise it is only loaded and listed."""
 
     @model_validator(mode="before")
     @classmethod
     def _none_is_absent(cls, value: Any) -> Any:
-        # YAML gives None for a key with nothing behind it.
+        # YAML reads a key without a value as None.
         return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
@@ -113,19 +112,19 @@ class ModelConfig(_Strict):
 
     @property
     def has_hooks(self) -> bool:
-        """Whether a function stands before or after the model."""
+        """True if the model has a preprocess or postprocess function."""
         return self.preprocess is not None or self.postprocess is not None
 
     @property
     def source(self) -> str:
-        """Where the model comes from, as it may be shown."""
+        """URI or class path of the model, without secrets."""
         return without_secrets(self.uri) if self.uri else f"{MLMODEL_SCHEME}{self.class_path}"
 
 
 class _File(_Strict):
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     logging: dict[str, Any] | None = None
-    # Of rest-model-service: words for its OpenAPI document, and its own metrics. A file of ours may have them too.
+    # Keys of rest-model-service for its OpenAPI document and its metrics, accepted in our own format too.
     service_title: str | None = None
     version: str | None = None
     description: str | None = None
@@ -133,32 +132,32 @@ class _File(_Strict):
 
 
 class Configuration(BaseModel):
-    """What a server is to host."""
+    """Models and logging of a server."""
 
     model_config = ConfigDict(frozen=True)
 
     models: tuple[ModelConfig, ...]
     logging: dict[str, Any] | None = None
-    """For `logging.config.dictConfig`."""
+    """Configuration for `logging.config.dictConfig`."""
     warnings: tuple[str, ...] = ()
-    """Lines for the log: keys that have no effect, each with the file and its place."""
+    """Log lines about keys without effect, each with its file and path."""
 
 
 def load(settings: Settings) -> Configuration:
-    """The models that the settings name, by themselves or through a file.
+    """Returns the models that the settings name, directly or in a file.
 
     Raises:
-        StartError: The file cannot be read or is not right; one line that names the place.
+        StartError: The file cannot be read or is invalid; the message has the path of the error.
 
     """
     if settings.config is not None:
         return read(settings.config)
     uri = settings.model_uri or ""
-    of_class = uri.startswith(MLMODEL_SCHEME)
+    is_class = uri.startswith(MLMODEL_SCHEME)
     try:
         model = ModelConfig(
-            uri=None if of_class else uri,
-            class_path=uri.removeprefix(MLMODEL_SCHEME) if of_class else None,
+            uri=None if is_class else uri,
+            class_path=uri.removeprefix(MLMODEL_SCHEME) if is_class else None,
             name=settings.model_name,
             configuration=settings.pyfunc_config,
             payload=settings.payload,
@@ -170,30 +169,26 @@ def load(settings: Settings) -> Configuration:
 
 
 def read(path: Path) -> Configuration:
-    """The models of a configuration file.
+    """Reads a configuration file.
 
     Raises:
-        StartError: The file cannot be read or is not right; one line that names the place.
+        StartError: The file cannot be read or is invalid; the message has the path of the error.
 
     """
     try:
-        content, doubled = _parsed(path.read_text(encoding="utf-8"))
+        content, duplicate_keys = _parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # The last two are of dates that are none, and of depth.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid dates. RecursionError: depth.
         raise StartError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise StartError(f"{path} lists no models: it has to be a mapping with the key models")
     warnings: list[str] = []
     if rest_config.is_rest_config(content):
-        content, warnings = rest_config.as_own(content)
-        warnings += [f"{line}; the last one counts" for line in doubled]
-    elif doubled:
-        raise StartError(f"{path}: {doubled[0]}")
+        content, warnings = rest_config.to_configuration(content)
+        warnings += [f"{line}; the last one counts" for line in duplicate_keys]
+    elif duplicate_keys:
+        raise StartError(f"{path}: {duplicate_keys[0]}")
     try:
         file = _File.model_validate(content)
     except ValidationError as error:
@@ -211,15 +206,15 @@ def _check_names(path: Path, models: tuple[ModelConfig, ...]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Notes keys that are there twice in a mapping, of which YAML's readers drop the first without a word.
+    """Notes duplicate keys in a mapping, of which YAML readers silently drop the first.
 
-    Looks at what is written: what `<<` merges in may well be there already.
+    It looks at the text of the file, because a key that `<<` merges in may exist already.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.doubled: list[str] = []
-        """A line for each of them."""
+        self.duplicate_keys: list[str] = []
+        """A line for each duplicate key."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -229,63 +224,65 @@ class _Loader(yaml.SafeLoader):
                 continue
             line = key.start_mark.line + 1
             if first := lines.get((key.tag, key.value)):
-                self.doubled.append(f"the key {key.value} is there twice in one mapping, in lines {first} and {line}")
+                self.duplicate_keys.append(
+                    f"the key {key.value} is there twice in one mapping, in lines {first} and {line}"
+                )
             lines[key.tag, key.value] = line
         return node
 
 
-def _parsed(text: str) -> tuple[Any, list[str]]:
-    """The content of a file, and a line for each key that is there twice."""
+def _parse(text: str) -> tuple[Any, list[str]]:
+    """Returns the content of a file, and a line for each duplicate key."""
     loader = _Loader(text)
     try:
-        return loader.get_single_data(), loader.doubled
+        return loader.get_single_data(), loader.duplicate_keys
     finally:
         loader.dispose()
 
 
-_WORDS = {
+_MESSAGES = {
     "tuple_type": "has to be a list",
     "too_short": "has to have at least one entry",
     "dict_type": "has to be a mapping",
     "model_type": "has to be a mapping",
     "missing": "is missing",
 }
-"""Of errors whose own words are about Python."""
+"""Messages for errors whose own messages are about Python."""
 
 
 def _explain(error: ValidationError) -> str:
-    found = error.errors()
-    problems = []
-    for problem in found:
-        at = problem["loc"]
-        # What is wrong within a list is not in it any more when it is counted.
-        if problem["type"] == "too_short" and any(each["loc"][: len(at)] == at != each["loc"] for each in found):
+    errors = error.errors()
+    messages = []
+    for problem in errors:
+        loc = problem["loc"]
+        # pydantic counts only the valid items of a list, so an invalid item makes the list too short as well.
+        if problem["type"] == "too_short" and any(inner["loc"][: len(loc)] == loc != inner["loc"] for inner in errors):
             continue
-        words = _words(problem)
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
-        problems.append(f"{place}: {words[:1].lower()}{words[1:]}" if place else words)
-    return "; ".join(problems)
+        message = _message(problem)
+        path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc).lstrip(".")
+        messages.append(f"{path}: {message[:1].lower()}{message[1:]}" if path else message)
+    return "; ".join(messages)
 
 
-def _words(problem: Any) -> str:
-    kind, given = problem["type"], problem["input"]
-    if kind == "extra_forbidden":
-        return _about_key(problem["loc"])
-    if kind == "string_type":
-        return "has to be a text" if isinstance(given, list | dict) else "has to be a text: put it in quotes"
-    if kind == "string_unicode":  # Python's surrogates, for bytes of a path that its encoding does not have.
+def _message(problem: Any) -> str:
+    error_type, value = problem["type"], problem["input"]
+    if error_type == "extra_forbidden":
+        return _unknown_key(problem["loc"])
+    if error_type == "string_type":
+        return "has to be a text" if isinstance(value, list | dict) else "has to be a text: put it in quotes"
+    if error_type == "string_unicode":  # Python's surrogates, for bytes of a path that are invalid in its encoding.
         encoding = sys.getfilesystemencoding()
         advice = "rename it" if encoding == "utf-8" else "set PYTHONUTF8=1"
         return f"has bytes that are not {encoding}, in which paths are read here: {advice}"
-    return _WORDS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
+    return _MESSAGES.get(error_type) or str(problem["msg"]).removeprefix("Value error, ")
 
 
-def _about_key(place: tuple[int | str, ...]) -> str:
-    """What is said of a key that is none, at the top, of a model or of a decorator."""
-    kinds: dict[int, type[BaseModel]] = {1: _File, 3: ModelConfig}
-    kind = kinds.get(len(place), Decorator)
-    key, names = str(place[-1]), [*kind.model_fields]
-    aliases = {name for each in kind.model_fields.values() for name in _aliases(each.validation_alias)}
+def _unknown_key(loc: tuple[int | str, ...]) -> str:
+    """Error text for an unknown key at the top level, in a model or in a decorator."""
+    classes: dict[int, type[BaseModel]] = {1: _File, 3: ModelConfig}
+    config_class = classes.get(len(loc), Decorator)
+    key, names = str(loc[-1]), [*config_class.model_fields]
+    aliases = {name for field in config_class.model_fields.values() for name in _aliases(field.validation_alias)}
     if key in aliases:
         return f"means the same as {', '.join(sorted(aliases - {key}))}, which is there too"
     near = difflib.get_close_matches(key, names, 1)
@@ -293,4 +290,4 @@ def _about_key(place: tuple[int | str, ...]) -> str:
 
 
 def _aliases(alias: Any) -> list[str]:
-    return [str(each) for each in alias.choices] if isinstance(alias, AliasChoices) else []
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []

@@ -255,7 +255,7 @@ class Server:
         stuck: dict[int, bool] = {}
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
-            root_logger.put_back()
+            root_logger.restore()
             entries = [entry for entry in self.catalog.entries if entry.state is State.READY]
             for entry in entries:
                 was, now = stuck.get(id(entry), False), entry.engine.threads.is_exhausted

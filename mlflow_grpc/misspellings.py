@@ -1,6 +1,6 @@
-"""Environment variables that look like a setting of this server and are none.
+"""Misspelt settings in the environment.
 
-Rule of this module: it knows names alone. A value may be a secret and is not shown.
+Rule of this module: it compares names. A value may be a secret and is never shown.
 """
 
 import difflib
@@ -8,43 +8,44 @@ import re
 from collections.abc import Collection, Mapping
 
 PREFIX = "MLFLOW_GRPC_"
-"""What this server's own environment names begin with."""
+"""Prefix of this server's own environment variables."""
 
-LIKE_A_SETTING = 0.9
-"""How like a setting's name another name has to be (difflib's ratio) to be taken for it, if it has not the prefix."""
+MIN_SIMILARITY = 0.9
+"""Minimum similarity (difflib's ratio) of a name without the prefix to a setting's name."""
 
-LEAST_LENGTH = 12
-"""Shorter names, such as PORT, are like too many others."""
+MIN_LENGTH = 12
+"""Minimum length of a name for the comparison; shorter names, such as PORT, resemble too many names."""
 
 _OF_SERVICE = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-"""What Kubernetes sets in each pod for each Service of the namespace (one called mlflow-grpc-iris:
-MLFLOW_GRPC_IRIS_SERVICE_HOST), and Docker for links; NAME_PORT, with a URL, besides.
+"""Variables that Kubernetes sets in each pod for each Service of the namespace, and Docker for links.
+
+For a Service called mlflow-grpc-iris one of them is MLFLOW_GRPC_IRIS_SERVICE_HOST. They also set NAME_PORT to a URL.
 """
 
 _URL = re.compile(r"(tcp|udp|sctp)://")
 
 
-def misspelt(environment: Mapping[str, str], known: Collection[str]) -> list[str]:
-    """A line for each name that is meant for this server and that it does not know, with the nearest that it does.
+def misspelt(environment: Mapping[str, str], settings: Collection[str]) -> list[str]:
+    """Returns a log line for each name that looks like a setting and is not one, with the nearest setting.
 
     Args:
-        environment: Names and values; empty values count as not set.
-        known: The names of all settings.
+        environment: Names and values; empty values count as unset.
+        settings: Names of all settings.
 
     """
     lines = []
-    # Without the prefix: with it, any two names would be alike.
-    by_ending = {each.removeprefix(PREFIX): each for each in known}
-    long_names = [each for each in known if len(each) >= LEAST_LENGTH]
+    # Without the prefix, which would make any two names similar.
+    by_ending = {setting.removeprefix(PREFIX): setting for setting in settings}
+    long_names = [setting for setting in settings if len(setting) >= MIN_LENGTH]
     for name, value in sorted(environment.items()):
-        if not value or name in known or _is_of_service(name, value):
+        if not value or name in settings or _is_of_service(name, value):
             continue
         has_prefix = name.upper().startswith(PREFIX)
         if has_prefix:
             near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), by_ending, n=1)
-            nearest = [by_ending[each] for each in near]
+            nearest = [by_ending[ending] for ending in near]
         else:
-            nearest = difflib.get_close_matches(name.upper(), long_names, n=1, cutoff=LIKE_A_SETTING)
+            nearest = difflib.get_close_matches(name.upper(), long_names, n=1, cutoff=MIN_SIMILARITY)
         if nearest:
             lines.append(f"{name} is ignored: there is no such setting; did you mean {nearest[0]}?")
         elif has_prefix:

@@ -1,8 +1,7 @@
 """The configuration file of the package rest-model-service (`rest_config.yaml`), read as that package reads it.
 
-Rule of this module: it makes content for our own format of it and checks nothing; what is wrong with a value is said
-there. The package's classes (`rest_model_service.configuration`, 0.1.0 to 0.6.0) ignore keys that they do not have, so
-such keys are warnings here and never errors.
+Rule of this module: it converts the content to our own format, which checks the values. The package's classes
+(`rest_model_service.configuration`, 0.1.0 to 0.6.0) ignore unknown keys, so such keys are warnings and never errors.
 """
 
 import difflib
@@ -10,59 +9,61 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-_OF_REST_INTERFACE = frozenset({"service_title", "version", "description", "metrics"})
-"""Keys of the file about OpenAPI and the package's own metrics."""
+_REST_INTERFACE_KEYS = frozenset({"service_title", "version", "description", "metrics"})
+"""Keys for OpenAPI and for the package's own metrics."""
 
-_FILE_KEYS = _OF_REST_INTERFACE | {"models", "logging"}
+_FILE_KEYS = _REST_INTERFACE_KEYS | {"models", "logging"}
 _MODEL_KEYS = frozenset({"class_path", "create_endpoint", "configuration", "decorators"})
 _DECORATOR_KEYS = frozenset({"class_path", "configuration"})
 
 _OBSOLETE = {
     "qualified_name": "is obsolete since rest-model-service 0.5.0 and has no effect; callers use the name in the class"
 }
-"""Keys of a model that had to be there up to 0.4.1, where the name had to be the one that the class gives."""
+"""Keys of a model that were required up to 0.4.1, where the name had to equal that of the class."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 _ONLY_OURS = frozenset(
     {"uri", "name", "version", "batching", "payload", "default", "on_error", "endpoint", "preprocess", "postprocess"}
 )
-"""Keys of a model that no version of the package has."""
+"""Keys of a model that exist in our own format only."""
 
 
 def is_rest_config(content: dict[str, Any]) -> bool:
-    """Whether a file has keys that only rest-model-service has, and none of a model that only ours has."""
+    """Returns True if a file has keys of rest-model-service, and no model keys of our own format."""
     models = [model for model in _items(content.get("models")) if isinstance(model, dict)]
     if any(_ONLY_OURS & model.keys() for model in models):
         return False
-    return bool(_OF_REST_INTERFACE & content.keys()) or any(
+    return bool(_REST_INTERFACE_KEYS & content.keys()) or any(
         model.keys() & {"create_endpoint", *_OBSOLETE} for model in models
     )
 
 
-def as_own(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The content of a `rest_config.yaml` as that of a file of ours.
+def to_configuration(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Converts the content of a `rest_config.yaml` to our own format.
 
     Returns:
-        The content, and a warning for each key that is unknown or obsolete, with its place.
+        The content, and a warning with its path for each key that is unknown or obsolete.
 
     """
     warnings: list[str] = []
-    own = _without_unknown(content, _FILE_KEYS, "", warnings)
-    own = {key: value for key, value in own.items() if key not in _OF_REST_INTERFACE}
-    if isinstance(own.get("models"), list):
-        own["models"] = [_model(model, f"models[{index}].", warnings) for index, model in enumerate(own["models"])]
-    return own, warnings
+    converted = _without_unknown(content, _FILE_KEYS, "", warnings)
+    converted = {key: value for key, value in converted.items() if key not in _REST_INTERFACE_KEYS}
+    if isinstance(converted.get("models"), list):
+        converted["models"] = [
+            _model(model, f"models[{index}].", warnings) for index, model in enumerate(converted["models"])
+        ]
+    return converted, warnings
 
 
 def _model(model: Any, prefix: str, warnings: list[str]) -> Any:
-    own = _without_unknown(model, _MODEL_KEYS, prefix, warnings, obsolete=_OBSOLETE)
-    if isinstance(own, dict) and isinstance(own.get("decorators"), list):
-        own["decorators"] = [
+    converted = _without_unknown(model, _MODEL_KEYS, prefix, warnings, obsolete=_OBSOLETE)
+    if isinstance(converted, dict) and isinstance(converted.get("decorators"), list):
+        converted["decorators"] = [
             _without_unknown(decorator, _DECORATOR_KEYS, f"{prefix}decorators[{index}].", warnings)
-            for index, decorator in enumerate(own["decorators"])
+            for index, decorator in enumerate(converted["decorators"])
         ]
-    return own
+    return converted
 
 
 def _without_unknown(

@@ -1,6 +1,6 @@
-"""The root logger, through which the lines of libraries and models go, as the server has set it up.
+"""The root logger, which handles the records of libraries and models, as the server has set it up.
 
-Rule of this module: it imports nothing of the package. The server's own lines do not depend on it (`own_loggers`).
+Rule of this module: it imports nothing of the package. The server's own records do not depend on it (`own_loggers`).
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class _Setup:
-    """What models may have changed and libraries' lines depend on."""
+    """State of the logging tree that models may change."""
 
     handlers: tuple[logging.Handler, ...]
     filters: tuple[Any, ...]
@@ -20,33 +20,35 @@ class _Setup:
 
 
 _set_up: _Setup | None = None
-"""How `remember` has found it; None before that."""
+"""State when `remember` was called; None before that."""
 
 
 def _disabled() -> frozenset[str]:
-    known = list(logging.root.manager.loggerDict.items())
-    return frozenset(name for name, each in known if isinstance(each, logging.Logger) and each.disabled)
+    loggers = list(logging.root.manager.loggerDict.items())
+    return frozenset(name for name, logger in loggers if isinstance(logger, logging.Logger) and logger.disabled)
 
 
 def remember() -> None:
-    """Notes how the root logger is now, for `put_back`."""
-    global _set_up  # noqa: PLW0603 - as there is one root logger
+    """Saves the state of the root logger for `restore`."""
+    global _set_up  # noqa: PLW0603 - there is one root logger
     root = logging.getLogger()
     _set_up = _Setup(tuple(root.handlers), tuple(root.filters), root.level, _disabled())
 
 
-def put_back() -> None:
-    """Undoes what a model has done to the lines of libraries and other models: the root logger's handlers, filters and
-    level, loggers that it disabled, captured warnings. A handler that it added stays, unless it writes to the terminal.
+def restore() -> None:
+    """Undoes a model's changes to the logging of libraries and other models.
 
-    Does nothing before `remember` has been called.
+    These are the root logger's handlers, filters and level, disabled loggers, and captured warnings. A handler that a
+    model added stays, unless it writes to the terminal. Does nothing before `remember` has been called.
     """
     if _set_up is None:
         return
     root = logging.getLogger()
-    added = [each for each in root.handlers if each not in _set_up.handlers and not _writes_to_terminal(each)]
-    if root.handlers != (wanted := [*_set_up.handlers, *added]):
-        root.handlers[:] = wanted
+    added = [
+        handler for handler in root.handlers if handler not in _set_up.handlers and not _writes_to_terminal(handler)
+    ]
+    if root.handlers != (handlers := [*_set_up.handlers, *added]):
+        root.handlers[:] = handlers
     if root.filters != (filters := list(_set_up.filters)):
         root.filters[:] = filters
     if root.level != _set_up.level:
@@ -60,4 +62,4 @@ def put_back() -> None:
 
 def _writes_to_terminal(handler: logging.Handler) -> bool:
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
-    return isinstance(handler, logging.StreamHandler) and any(handler.stream is each for each in streams)
+    return isinstance(handler, logging.StreamHandler) and any(handler.stream is stream for stream in streams)

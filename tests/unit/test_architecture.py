@@ -48,7 +48,6 @@ BESIDE = {
     "logs",
     "own_loggers",
     "root_logger",
-    "line_writer",
     "protos",
     "process",
     "__init__",

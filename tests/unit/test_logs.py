@@ -15,7 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_grpc import line_writer, logs
+from mlflow_grpc import logs
+from mlflow_grpc.logs import call_log, line_writer
+from mlflow_grpc.logs import format as log_format
+from mlflow_grpc.logs.handler import LineHandler
 from tests.support.servers import ROOT
 
 
@@ -29,7 +32,7 @@ def record(message, fields=None, exc_info=None):
 @given(st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.none()))
 def test_json_lines_are_one_line_and_parse(message, fields):
     """Whatever is logged is one JSON object on one line."""
-    line = logs.JsonFormatter().format(record(message, {f"x{key}": value for key, value in fields.items()}))
+    line = log_format.JsonFormatter().format(record(message, {f"x{key}": value for key, value in fields.items()}))
     assert len(line.splitlines()) == 1
     json.loads(line)
 
@@ -37,7 +40,7 @@ def test_json_lines_are_one_line_and_parse(message, fields):
 @given(st.text(), st.text())
 def test_text_lines_are_one_line_without_control_characters(message, value):
     """On a terminal, neither a new line nor an escape sequence gets through."""
-    line = logs.TextFormatter().format(record(message, {"key": value}))
+    line = log_format.TextFormatter().format(record(message, {"key": value}))
     assert len(line.splitlines()) == 1
     assert not [character for character in line if ord(character) < 32 or 127 <= ord(character) < 160]
 
@@ -48,16 +51,16 @@ def test_a_traceback_stays_with_its_record():
         raise ValueError("a\nFAKE\x1b[2J")
     except ValueError as error:
         made = record("failed", exc_info=(type(error), error, error.__traceback__))
-    line = json.loads(logs.JsonFormatter().format(made))
+    line = json.loads(log_format.JsonFormatter().format(made))
     assert "ValueError" in line["exception"]
-    first, *rest = logs.TextFormatter().format(made).splitlines()
+    first, *rest = log_format.TextFormatter().format(made).splitlines()
     assert "failed" in first
     assert rest
     assert all(part.startswith("    ") for part in rest)
     assert "\x1b" not in "".join(rest)
 
 
-@pytest.mark.parametrize("formatter", [logs.JsonFormatter(), logs.TextFormatter()])
+@pytest.mark.parametrize("formatter", [log_format.JsonFormatter(), log_format.TextFormatter()])
 def test_what_exceptions_say_is_shortened(formatter):
     """Each of a chain or a group, before it costs anything: the event loop writes the line."""
     long = "payload\n" * 1_000_000
@@ -79,7 +82,7 @@ def test_what_exceptions_say_is_shortened(formatter):
 @pytest.mark.parametrize("value", ["\ud800", {"k": 1}, b"x", object()])
 def test_odd_values_do_not_lose_the_line(value):
     """A value with no JSON form is still logged."""
-    assert json.loads(logs.JsonFormatter().format(record("m", {"key": value})))["key"] is not None
+    assert json.loads(log_format.JsonFormatter().format(record("m", {"key": value})))["key"] is not None
 
 
 class Pipe:
@@ -114,8 +117,8 @@ def piped(formatter, *names):
     """Loggers that write into a pipe, and a log of calls under the first one's name."""
     pipe = Pipe()
     loggers = [logging.getLogger(name) for name in names]
-    with mock.patch.object(logs, "calls", logs.CallLog(names[0])):
-        handler = logs.LineHandler(pipe.stream)
+    with mock.patch.object(logs, "calls", call_log.CallLog(names[0])):
+        handler = LineHandler(pipe.stream, logs.calls)
         handler.setFormatter(formatter)
         for logger in loggers:
             logger.handlers, logger.propagate = [handler], False
@@ -132,7 +135,7 @@ def piped(formatter, *names):
 def log(monkeypatch):
     """A log of calls, its logger, another one, and the pipe that both write to."""
     monkeypatch.setattr(line_writer, "INTERVAL_S", 3600.0)  # What is written is written because it was asked for.
-    with piped(logs.TextFormatter(), "test_logs.call", "test_logs.other") as (pipe, logger, other):
+    with piped(log_format.TextFormatter(), "test_logs.call", "test_logs.other") as (pipe, logger, other):
         yield logs.calls, logger, other, pipe
 
 
@@ -150,16 +153,16 @@ def test_other_lines_come_at_once_after_the_calls_before_them(log):
 def test_calls_are_written_in_groups(log):
     """One by one they would cost as much again."""
     calls, _, _, pipe = log
-    for number in range(line_writer.MOST_LINES - 1):
+    for number in range(line_writer.MAX_LINES - 1):
         calls.write(logging.INFO, "call", {"number": number})
     assert pipe.is_empty()
     calls.write(logging.INFO, "call", {"number": "last"})
-    assert pipe.words(line_writer.MOST_LINES)[-1] == ["call", "number=last"]
+    assert pipe.words(line_writer.MAX_LINES)[-1] == ["call", "number=last"]
 
 
 def test_no_call_waits_long_to_be_written():
     """Also if it is the only one."""
-    with piped(logs.TextFormatter(), "test_logs.call") as (pipe, _):
+    with piped(log_format.TextFormatter(), "test_logs.call") as (pipe, _):
         logs.calls.write(logging.INFO, "call", {"number": 1})
         assert pipe.words(1) == [["call", "number=1"]]
 
@@ -173,10 +176,10 @@ def test_a_handler_that_fails_ends_no_call(log, capsys):
             raise IndexError("collector away")
 
     logger.addHandler(Fails())
-    for number in range(logs.MOST_NOTES):
+    for number in range(call_log.MAX_NOTES):
         calls.write(logging.INFO, "call", {"number": number})
     calls.write(logging.ERROR, "call", {"number": "last"})
-    assert len(pipe.lines(logs.MOST_NOTES + 1)) == logs.MOST_NOTES + 1
+    assert len(pipe.lines(call_log.MAX_NOTES + 1)) == call_log.MAX_NOTES + 1
     assert "collector away" in capsys.readouterr().err
 
 
@@ -214,7 +217,10 @@ def test_handlers_that_log_themselves_do_not_block_each_other(log):
 def test_nothing_is_lost_at_the_end():
     """Also if the owner's configuration makes logging forget its handlers."""
     code = """
-from mlflow_grpc import line_writer, logs
+from mlflow_grpc import logs
+from mlflow_grpc.logs import call_log, line_writer
+from mlflow_grpc.logs import format as log_format
+from mlflow_grpc.logs.handler import LineHandler
 from tests.support.servers import ROOT
 from mlflow_grpc.settings import LogFormat, LogLevel
 logs.configure(LogFormat.TEXT, LogLevel.INFO, extra={"version": 1})
@@ -237,8 +243,8 @@ def numbers(lines):
 
 def test_a_reader_that_stops_reading_holds_up_nobody():
     """What it leaves is kept up to a bound; when it reads again it gets that, and how many lines it has lost."""
-    count = 3 * line_writer.MOST_CHARACTERS // 1000
-    with piped(logs.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
+    count = 3 * line_writer.MAX_CHARACTERS // 1000
+    with piped(log_format.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
         began = time.monotonic()
         numbered(logger, count)
         logger.handlers[0].flush()
@@ -247,7 +253,7 @@ def test_a_reader_that_stops_reading_holds_up_nobody():
         while not (line := pipe.lines(1)[0]).startswith('{"time"') or "lost" not in line:
             kept.append(line)
         assert numbers(kept) == list(range(len(kept)))
-        assert 0.9 * line_writer.MOST_CHARACTERS < len("".join(kept)) < 1.1 * line_writer.MOST_CHARACTERS
+        assert 0.9 * line_writer.MAX_CHARACTERS < len("".join(kept)) < 1.1 * line_writer.MAX_CHARACTERS
         told = json.loads(line)
         assert (told["level"], told["lines"]) == ("warning", count - len(kept))
         logger.warning("after")
@@ -256,10 +262,10 @@ def test_a_reader_that_stops_reading_holds_up_nobody():
 
 def test_a_reader_that_reads_gets_all(monkeypatch):
     """However fast lines come, from several threads: they go at its pace."""
-    monkeypatch.setattr(line_writer, "MOST_CHARACTERS", 64_000)
-    monkeypatch.setattr(line_writer, "MANY_CHARACTERS", 32_000)
+    monkeypatch.setattr(line_writer, "MAX_CHARACTERS", 64_000)
+    monkeypatch.setattr(line_writer, "SLOWDOWN_CHARACTERS", 32_000)
     threads, count = 3, 500
-    with piped(logs.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
+    with piped(log_format.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
         writing = [threading.Thread(target=numbered, args=(logger, count), daemon=True) for _ in range(threads)]
         for thread in writing:
             thread.start()
@@ -271,8 +277,9 @@ def test_long_lines_of_several_processes_stay_whole():
     code = """
 import logging, sys
 from mlflow_grpc import logs
+from mlflow_grpc.logs.handler import LineHandler
 logger = logging.getLogger("long")
-logger.handlers = [logs.LineHandler(sys.stdout)]
+logger.handlers = [LineHandler(sys.stdout, logs.calls)]
 for number in range(300):
     logger.warning("%s %s", sys.argv[1], sys.argv[1] * 9000)
 logger.handlers[0].flush()
@@ -292,7 +299,7 @@ logger.handlers[0].flush()
 
 def test_a_pipe_that_somebody_made_non_blocking_loses_no_lines():
     """Whoever shares it may do so; what does not fit then waits."""
-    with piped(logs.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
+    with piped(log_format.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
         os.set_blocking(pipe.stream.fileno(), False)
         numbered(logger, 300)
         assert numbers(pipe.lines(300)) == list(range(300))
@@ -300,7 +307,7 @@ def test_a_pipe_that_somebody_made_non_blocking_loses_no_lines():
 
 def test_what_a_model_forks_writes_its_own_lines_at_once():
     """And not those of the server again, which nobody has read yet."""
-    with piped(logs.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
+    with piped(log_format.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
         numbered(logger, 200)
         if (child := os.fork()) == 0:
             logger.handlers[0].flush()
