@@ -1,6 +1,6 @@
 """Fields of messages as descriptors.
 
-Rule of this module: it writes what a shape says, and decides nothing.
+Rule of this module: it writes descriptors for shapes, and decides nothing.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.lockfile.format import MAX_FIELD_NUMBER
+from mlflow_grpc.contract.lockfile.format import MAX_FIELD_NUMBER, PARAMS_NUMBER
 from mlflow_grpc.contract.names import entry_name
 from mlflow_grpc.contract.shapes import (
     Cardinality,
@@ -33,6 +33,12 @@ NULLS_NUMBER = MAX_FIELD_NUMBER + 1
 
 NULL_ITEMS_NUMBER = 2 * NULLS_NUMBER
 """Offset from a list's or map's number to that of the field with its null items, above all other numbers."""
+
+ERROR_NUMBER = PARAMS_NUMBER + 1
+"""Number of the output's field for the error of a streamed record."""
+
+EXTRA_NUMBER = PARAMS_NUMBER + 2
+"""Number of the map, in the message of an open record, with the values that have no field."""
 
 MAX_FIELDS = 4_000
 """Maximum columns of a message, because protobuf has 64 KB for the fields of a message that contains messages: 16 bytes
@@ -86,7 +92,7 @@ def add_nulls(
     nulls_name: Callable[[str], str],
     comments: dict[tuple[str, str], str],
 ) -> dict[int, FieldShape]:
-    """Adds a field beside each list and map of an answer that says whether the list or map is null.
+    """Adds a field beside each list and map of an answer: whether the list or map is null.
 
     Models predict None for lists and maps too, required or not. Clients that do not know the added fields read messages
     as before.
@@ -102,7 +108,7 @@ def add_nulls(
 
     """
     for index, field in fields.items():
-        if field.cardinality is not Cardinality.SINGULAR:
+        if not field.is_singular:
             fields[index] = replace(field, null=nulls_name(field.name))
             add_field(descriptor, fields[index].null, NULLS_NUMBER + field.number, ScalarShape(Proto.TYPE_BOOL))
             comments[descriptor.name, fields[index].null] = f"True if {field.name} is null, and not empty."
@@ -129,13 +135,12 @@ def add_null_items(
         The field, with the name of the added one.
 
     """
-    is_map = field.cardinality is Cardinality.MAP
     name = null_items_name(field.name, field.cardinality)
-    shape = ScalarShape(Proto.TYPE_STRING if is_map else Proto.TYPE_UINT64)
+    shape = ScalarShape(Proto.TYPE_STRING if field.is_map else Proto.TYPE_UINT64)
     add_field(descriptor, name, NULL_ITEMS_NUMBER + field.number, shape, Cardinality.REPEATED)
     comments[descriptor.name, name] = (
         f"Keys whose value is null. They are here and not in {field.name}."
-        if is_map
+        if field.is_map
         else f"Indices of the nulls in {field.name}, counted from 0. The value at such an index has no meaning."
     )
     return replace(field, null_items=name)

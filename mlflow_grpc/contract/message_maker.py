@@ -1,4 +1,4 @@
-"""Messages for the types of a model: descriptors for protobuf, and shapes for the code that fills and reads messages.
+"""Messages for the types of a model: descriptors for protobuf, and shapes for those who fill and read them.
 
 Rules of this module:
 
@@ -10,13 +10,13 @@ Rules of this module:
 import copy
 import json
 from dataclasses import replace
+from typing import Self
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.comments import field_comment
-from mlflow_grpc.contract.fields import PACKAGE, add_field, add_null_items, add_nulls
-from mlflow_grpc.contract.lockfile.format import PARAMS_NUMBER
+from mlflow_grpc.contract.fields import EXTRA_NUMBER, PACKAGE, add_field, add_null_items, add_nulls
 from mlflow_grpc.contract.lockfile.keys import alternative_keys, field_keys, type_word, unique_keys
 from mlflow_grpc.contract.lockfile.numbering import ContractNumbering, ReservedNames, TypeKey
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, enum_value_name
@@ -53,9 +53,6 @@ from mlflow_grpc.contract.types import (
     types_with_undeclared_nulls,
 )
 
-EXTRA_NUMBER = PARAMS_NUMBER + 2
-"""Number of the map, in the message of an open record, with the values that have no field."""
-
 
 class MessageMaker:
     """Makes the messages of a model, each type once."""
@@ -91,10 +88,10 @@ class MessageMaker:
         self._oneofs: dict[TypeKey, OneofShape] = {}
         self._tensors: set[str] = set()
 
-    def for_answers(self) -> "MessageMaker":
+    def for_answers(self) -> Self:
         """A maker for the messages of answers, which knows all messages of this one.
 
-        Lists and maps of an answer can be null, whatever the contract says.
+        Lists and maps of an answer can be null, whatever the contract declares.
         """
         maker = copy.copy(self)
         maker.in_answer = True
@@ -150,8 +147,7 @@ class MessageMaker:
             fields = add_nulls(descriptor, fields, numbers.nulls_field, self.comments)
         for index, field in fields.items():
             type_ = field.source.type
-            is_wrapped = field.cardinality is Cardinality.SINGULAR
-            if isinstance(type_, ListOf | MapOf) and type_.undeclared_nulls and not is_wrapped:
+            if isinstance(type_, ListOf | MapOf) and type_.undeclared_nulls and not field.is_singular:
                 fields[index] = add_null_items(descriptor, field, numbers.null_items_field, self.comments)
         message.fields.extend(fields[index] for index in range(len(keys)))
         return message
@@ -184,12 +180,11 @@ class MessageMaker:
         key = self.numbering.key("wrapper", (content, null), role)
         if key in self._wrappers:
             return self._wrappers[key]
-        is_single = null or not isinstance(content, ListOf | MapOf)
-        message = self.numbering.name(key, f"{name}_{'value' if is_single else 'values'}", "values")
+        content_name = "value" if null or not isinstance(content, ListOf | MapOf) else "values"
+        message = self.numbering.name(key, f"{name}_{content_name}", "values")
         descriptor = self.file.message_type.add(name=message)
         self.model_names.wrappers.append(f"{PACKAGE}.{message}")
-        source = Field("value" if is_single else "values", content, required=False)
-        numbers = self.numbering.fields_of(message)
+        source, numbers = Field(content_name, content, required=False), self.numbering.fields_of(message)
         # The name is taken before the content is made, because the content may contain the wrapper itself.
         field_name, inner_role = numbers.name(source.name, source.name, "value"), numbers.role(source.name)
         if null:
@@ -215,7 +210,6 @@ class MessageMaker:
         return self._bare_shape(source.type, name, role)
 
     def _bare_shape(self, type_: Type, name: str, role: str) -> tuple[Shape, Cardinality]:
-        """The shape of a field without a message around its list or map."""
         match type_:
             case ListOf():
                 return self._item(type_.items, name, role, nullable=type_.nullable), Cardinality.REPEATED
@@ -301,5 +295,6 @@ class MessageMaker:
 
 def _needs_wrapper(field: Field) -> bool:
     """Whether a field is a list or map, and leaving it out means anything else than an empty one."""
-    is_many = isinstance(field.type, ListOf | MapOf)
-    return is_many and (field.nullable or not (field.required or field.default in ([], {})))
+    return isinstance(field.type, ListOf | MapOf) and (
+        field.nullable or not (field.required or field.default in ([], {}))
+    )

@@ -64,7 +64,7 @@ def _input_takes_nulls(container: str, values: Type, optional: bool) -> bool:
 
 
 def _output_has_nulls(container: str, values: Type, optional: bool) -> bool:
-    """The rule for outputs: MLflow writes every None that a model returns, whatever the signature says."""
+    """The rule for outputs: MLflow writes every None that a model returns, whatever the signature declares."""
     return not isinstance(values, AnyValue)
 
 

@@ -16,7 +16,7 @@ MESSAGE_ATTRIBUTES = frozenset({
 newer protobuf library with another attribute must not rename fields."""
 
 UNSPECIFIED = "unspecified"
-"""Name of the first value of every enum, which stands for none of the model's values."""
+"""Name of the first value of every enum, which is none of the model's values."""
 
 
 class Scope:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages, mlflow_schema, plan, service
-from mlflow_grpc.contract.fields import MAX_FIELDS, NULLS_NUMBER, PACKAGE
+from mlflow_grpc.contract.fields import ERROR_NUMBER, MAX_FIELDS, NULLS_NUMBER, PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.lockfile import format as lock_format
 from mlflow_grpc.contract.lockfile import io as lock_io
@@ -826,7 +826,7 @@ def test_an_error_is_not_taken_for_a_column():
     new = Version(Contract(Record("in", [KEEP]), Record("out", [KEEP])), old.lock)
     assert new.messages.error_field == "error_2"
     descriptor = new.message(new.messages.output).DESCRIPTOR
-    assert descriptor.fields_by_number[messages.ERROR_NUMBER].name == "error_2"
+    assert descriptor.fields_by_number[ERROR_NUMBER].name == "error_2"
 
 
 def test_nulls_of_a_list_that_is_required_now():

@@ -145,7 +145,10 @@ class FieldNumbering:
             number = fixed or (self._last + 1 if self._message_kind == "enum" else _next_field_number(self._last))
         limit = lock_format.MAX_ENUM_NUMBER if self._message_kind == "enum" else lock_format.MAX_FIELD_NUMBER
         if number > limit:
-            raise StartError(f"the lock has no number left for {key!r}: the highest number in use is {self._last}")
+            raise StartError(
+                f"the lock has no number left for {key!r}: the highest number in use is {self._last}. "
+                "Start a new lock file, and give clients the new .proto"
+            )
         if not fixed:
             self._last = max(self._last, number)
         return number

@@ -38,6 +38,9 @@ PARAMS_KEY = "(params)"
 PARAMS_NUMBER = CONTRACT_NUMBERS.start
 """Number of the field for the params."""
 
+REMEDY = "Restore the file from version control."
+"""Advice for an invalid lock file. Writing a new one would give columns other numbers than clients have."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Role = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
 """Name of a message or enum without the prefix of its model."""
@@ -188,7 +191,8 @@ def parse(text: str, source: str) -> LockFile:
         source: Name of the file for error messages.
 
     Raises:
-        StartError: The text is not a lock file, or is of a later format; one line that says where.
+        StartError: The text is not a lock file, or is of a later format. The error is a single line with
+            the location of the problem.
 
     """
     try:
@@ -209,7 +213,7 @@ def parse(text: str, source: str) -> LockFile:
 
 
 def _invalid(source: str, problem: str) -> str:
-    return f"{source} is not a valid lock file: {problem}. Restore it from version control"
+    return f"{source} is not a valid lock file: {problem}. {REMEDY}"
 
 
 def describe(error: ValidationError) -> str:

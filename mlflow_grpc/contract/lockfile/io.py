@@ -33,9 +33,7 @@ def read(path: Path) -> LockFile:
         hint = "; make one with `mlflow-grpc proto --lock FILE`" if isinstance(error, FileNotFoundError) else ""
         raise StartError(f"cannot read the lock {path}: {error.strerror}{hint}") from error
     except UnicodeDecodeError as error:
-        raise StartError(
-            f"{path} is not a valid lock file: it is not UTF-8. Restore it from version control"
-        ) from error
+        raise StartError(f"{path} is not a valid lock file: it is not UTF-8. {lock_format.REMEDY}") from error
 
 
 @contextmanager

@@ -179,4 +179,6 @@ class ContractNumbering:
                 messages={**self.locked.messages, **messages},
             )
         except ValidationError as error:
-            raise StartError(f"the lock of {self._base} is inconsistent: {lock_format.describe(error)}") from None
+            raise StartError(
+                f"the lock of {self._base} is inconsistent: {lock_format.describe(error)}. {lock_format.REMEDY}"
+            ) from None

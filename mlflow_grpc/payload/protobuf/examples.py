@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.shapes import BatchShape, Cardinality, FieldShape, ModelMessages, ScalarShape
+from mlflow_grpc.contract.shapes import BatchShape, FieldShape, ModelMessages, ScalarShape
 from mlflow_grpc.contract.types import AnyValue, Contract, DataType, ListOf, MapOf, Record, Scalar, Tensor, Type, row_of
 from mlflow_grpc.payload.codec import ModelInput
 from mlflow_grpc.payload.protobuf.values import is_nothing
@@ -92,7 +92,7 @@ class Example:
             field, name = column.field, column.field.source.name or column.field.name
             if name not in self._record:
                 continue
-            if field.cardinality is Cardinality.SINGULAR:
+            if field.is_singular:
                 put(message, field, np.stack([np.asarray(self._record[name])] * times), name)
             else:
                 extend(getattr(message, field.name), field.shape, [self._record[name]] * times, name)

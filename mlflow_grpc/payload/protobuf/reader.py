@@ -12,7 +12,6 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from mlflow_grpc.contract.shapes import (
-    Cardinality,
     EnumShape,
     FieldShape,
     MessageShape,
@@ -63,7 +62,7 @@ class Reader:
         for field in shape.fields:
             name = label(field)
             where = f"{path}.{name}".lstrip(".")
-            if field.cardinality is Cardinality.SINGULAR:
+            if field.is_singular:
                 if message.HasField(field.name) and not self._is_unspecified(message, field):
                     record[name] = self._value(
                         getattr(message, field.name), field.shape, where, not field.source.required
@@ -78,9 +77,7 @@ class Reader:
         absent = [
             f"{path}.{label(field)}".lstrip(".")
             for field in shape.fields
-            if field.cardinality is Cardinality.SINGULAR
-            and field.source.needs_value
-            and not message.HasField(field.name)
+            if field.is_singular and field.source.needs_value and not message.HasField(field.name)
         ]
         if absent:
             raise missing(absent)
@@ -107,7 +104,7 @@ class Reader:
     def _many(self, found: Any, message: Any, field: FieldShape, where: str, optional: bool) -> Any:
         if field.null_items and (nulls := getattr(message, field.null_items)):
             return self._with_nulls(found, frozenset(nulls), field, where, optional)
-        if field.cardinality is Cardinality.MAP:
+        if field.is_map:
             return {key: self._value(found[key], field.shape, f"{where}.{key}", optional) for key in found}
         if isinstance(field.shape, ScalarShape):
             return list(found)
@@ -115,7 +112,7 @@ class Reader:
 
     def _with_nulls(self, found: Any, nulls: frozenset[Any], field: FieldShape, where: str, optional: bool) -> Any:
         """A list or map with None in some places; what the message has there is of no meaning."""
-        if field.cardinality is Cardinality.MAP:
+        if field.is_map:
             keys = found.keys() - nulls
             values = {key: self._value(found[key], field.shape, f"{where}.{key}", optional) for key in keys}
             return values | dict.fromkeys(nulls)
@@ -149,7 +146,7 @@ class Reader:
 
     def _content(self, value: Any, field: FieldShape, where: str, optional: bool) -> Any:
         found = getattr(value, field.name)
-        if field.cardinality is not Cardinality.SINGULAR:
+        if not field.is_singular:
             return self._many(found, value, field, where, optional)
         return self._value(found, field.shape, where, optional) if value.HasField(field.name) else None
 

@@ -12,7 +12,6 @@ import numpy as np
 from google.protobuf.message import Message as ProtoMessage
 
 from mlflow_grpc.contract.shapes import (
-    Cardinality,
     EnumShape,
     FieldShape,
     MessageShape,
@@ -60,8 +59,7 @@ class TypedCodec:
         order = [in_message.index(field.number) for field in fields] if self._plain_count > 0 else []
         self._order = order if order != sorted(order) else None
         self._is_flat = messages.params is None and all(
-            isinstance(field.shape, ScalarShape | EnumShape) and field.cardinality is not Cardinality.MAP
-            for field in fields
+            isinstance(field.shape, ScalarShape | EnumShape) and not field.is_map for field in fields
         )
 
     @staticmethod
@@ -195,16 +193,12 @@ def _only_plain(fields: list[FieldShape]) -> tuple[str, type] | None:
 
 
 def _takes_objects(field: FieldShape) -> bool:
-    return field.cardinality is Cardinality.MAP or isinstance(
-        field.shape, MessageShape | ValueShape | OneofShape | WrapperShape
-    )
+    return field.is_map or isinstance(field.shape, MessageShape | ValueShape | OneofShape | WrapperShape)
 
 
 def _is_single(field: FieldShape) -> bool:
-    return field.cardinality is Cardinality.SINGULAR and isinstance(
-        field.shape, ScalarShape | EnumShape | TimestampShape
-    )
+    return field.is_singular and isinstance(field.shape, ScalarShape | EnumShape | TimestampShape)
 
 
 def _is_plain(field: FieldShape) -> bool:
-    return field.cardinality is Cardinality.SINGULAR and isinstance(field.shape, ScalarShape)
+    return field.is_singular and isinstance(field.shape, ScalarShape)

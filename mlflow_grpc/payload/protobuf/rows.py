@@ -14,7 +14,6 @@ from google.protobuf.message import Message
 
 from mlflow_grpc.contract.shapes import (
     BatchShape,
-    Cardinality,
     ColumnShape,
     ScalarShape,
     Shape,
@@ -118,7 +117,7 @@ class RowsCodec:
             found = getattr(message, field.name)
             if (
                 not field.source.name
-                or field.cardinality is not Cardinality.REPEATED
+                or not field.is_repeated
                 or not isinstance(field.shape, ScalarShape | TimestampShape)
             ):
                 return None
@@ -162,7 +161,7 @@ class RowsCodec:
 
     def _count(self, message: Any, column: ColumnShape) -> int:
         found = getattr(message, column.field.name)
-        if not isinstance(column.field.shape, TensorShape) or column.field.cardinality is Cardinality.REPEATED:
+        if not isinstance(column.field.shape, TensorShape) or column.field.is_repeated:
             return len(found)
         if found.shape:
             return int(found.shape[0])
@@ -176,7 +175,7 @@ class RowsCodec:
             field = column.field
             found = getattr(message, field.name)
             where = label(field)
-            if isinstance(field.shape, TensorShape) and field.cardinality is Cardinality.SINGULAR:
+            if isinstance(field.shape, TensorShape) and field.is_singular:
                 if message.HasField(field.name):
                     columns[field.source.name or field.name] = self._reader.tensor(found, field.shape, count, where)
                 continue
@@ -226,7 +225,7 @@ class RowsCodec:
 
     def _put_array(self, output: Any, array: Any) -> bool:
         """Writes an array as it is, if its numbers are those of the fields; whether they are."""
-        if len(self._outputs) == 1 and (array.ndim == 1 or self._outputs[0].field.cardinality is Cardinality.SINGULAR):
+        if len(self._outputs) == 1 and (array.ndim == 1 or self._outputs[0].field.is_singular):
             columns = [array]
         elif array.shape[1:] == (len(self._outputs),):
             columns = list(array.T)
@@ -244,7 +243,7 @@ class RowsCodec:
 
     def _put(self, output: Any, column: ColumnShape, values: Sequence[Any], where: str) -> None:
         field = column.field
-        if field.cardinality is Cardinality.SINGULAR:
+        if field.is_singular:
             put(output, field, values, where)
             return
         getattr(output, column.nulls).extend(place for place, value in enumerate(values) if is_nothing(value))

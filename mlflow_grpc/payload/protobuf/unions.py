@@ -18,7 +18,6 @@ from google.protobuf import struct_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import (
-    Cardinality,
     EnumShape,
     FieldShape,
     MessageShape,
@@ -95,7 +94,7 @@ class _Judge:
                 found = _of_json(value)
             case MessageShape():
                 found = self._of_record(value, shape)
-            case WrapperShape(content=FieldShape(cardinality=Cardinality.SINGULAR)):
+            case WrapperShape(content=FieldShape(is_singular=True)):
                 found = Fit.EXACT if is_nothing(value) else self.fit(value, shape.content.shape)
             case WrapperShape():
                 found = self._in_field(value, shape.content)
@@ -118,9 +117,9 @@ class _Judge:
         return found
 
     def _in_field(self, value: Any, field: FieldShape) -> Fit:
-        if field.cardinality is Cardinality.SINGULAR:
+        if field.is_singular:
             return self.fit(value, field.shape)
-        if field.cardinality is Cardinality.REPEATED:
+        if field.is_repeated:
             items = value.tolist() if isinstance(value, np.ndarray) else value
             return self._all(items, field.shape) if isinstance(items, list | tuple | set | frozenset) else Fit.NOT
         if not isinstance(value, dict):

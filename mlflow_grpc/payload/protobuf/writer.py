@@ -11,7 +11,6 @@ import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import (
-    Cardinality,
     EnumShape,
     FieldShape,
     MessageShape,
@@ -58,7 +57,7 @@ def fill(message: Any, shape: MessageShape, value: Any, path: str) -> None:
         if is_nothing(each):
             if field.null:
                 setattr(message, field.null, True)
-            elif shape.extra and field.cardinality is not Cardinality.SINGULAR and field.source.name in value:
+            elif shape.extra and not field.is_singular and field.source.name in value:
                 rest[field.source.name] = None  # Beside the field, which would be an empty one.
             continue
         try:
@@ -76,9 +75,9 @@ def fill(message: Any, shape: MessageShape, value: Any, path: str) -> None:
 
 def put(message: Any, field: FieldShape, value: Any, where: str) -> None:
     """Writes a value into the field that a field says."""
-    if field.cardinality is Cardinality.SINGULAR:
+    if field.is_singular:
         _put_one(message, field.name, field.shape, value, where)
-    elif field.cardinality is Cardinality.REPEATED:
+    elif field.is_repeated:
         _put_list(message, field, value, where)
     else:
         _put_map(message, field, value, where)
@@ -168,9 +167,7 @@ def _item(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
 
 def _check_null(shape: Shape, where: str) -> None:
     """Refuses a null in a list or map whose values have no room for it."""
-    if not isinstance(shape, ValueShape) and not (
-        isinstance(shape, WrapperShape) and shape.content.cardinality is Cardinality.SINGULAR
-    ):
+    if not isinstance(shape, ValueShape) and not (isinstance(shape, WrapperShape) and shape.content.is_singular):
         unwritable(where, "a null, for which there is no room in the lists and maps of its messages")
 
 
