@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-mlflow test-python test-client stress starts restarts bench check format protos lock interop image-test image-sbom clean
+.PHONY: help install serve predict test test-fast coverage test-mlflow test-python test-client stress starts restarts bench check format protos lock interop image-test image-sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,19 @@ serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ##
 predict: $(VENV)/.runtime ## call the served example model
 	@$(BIN)/mlflow-grpc-predict --address 127.0.0.1:$(PORT) @models/iris/serving_input_example.json
 
-test: $(VENV)/.dev ## run the whole test suite
-	$(BIN)/python -m pytest
+# The tests of a file stay in one process, where they share what its fixtures start. Groups of tests, pytest-xdist's
+# loadgroup, are of no effect with pytest 9.2 and pytest-xdist 3.8.
+TEST_JOBS ?= 2
+PARALLEL := -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/.dev ## run the whole test suite; TEST_JOBS=N sets how many tests run at a time
+	$(BIN)/python -m pytest $(PARALLEL) --budget 240
+
+test-fast: $(VENV)/.dev ## run the tests that take under a minute together, for each save
+	$(BIN)/python -m pytest $(PARALLEL) --budget 60 --fast tests/unit tests/wire tests/client
+
+coverage: $(VENV)/.dev ## run the whole test suite and measure which lines and branches it reaches
+	$(BIN)/python -m pytest $(PARALLEL) --cov
 
 # MLflow consists of three distributions, which are not always released together. The one called mlflow has all modules.
 # The server of MLflow before 3.11 does not start with Starlette 1.

@@ -3,7 +3,11 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support.servers import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_client_alone(iris, request, tmp_path):

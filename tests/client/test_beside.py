@@ -13,6 +13,8 @@ from grpc_tools import protoc
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import ROOT, serving
 
+pytestmark = pytest.mark.slow
+
 
 def python(code: str, *arguments: str) -> str:
     """Runs code in a Python of its own and gives what it prints."""

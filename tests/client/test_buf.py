@@ -18,6 +18,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tests.client.test_node import tool
 from tests.support.servers import ROOT
 
+pytestmark = pytest.mark.slow
+
 SERVICE = "model_grpc_service.ModelgRPCService"
 
 

@@ -1,4 +1,4 @@
-"""The command as a process: what it prints, where, and its exit code."""
+"""The command: what it prints, where, and its exit code; in a process of its own where that matters."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from mlflow_grpc_client import __version__
 
 from mlflow_grpc.errors import InvalidPayload, ServingError
 from tests.client.conftest import INTERRUPTIBLE
+from tests.support.commands import predict_command
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import free_port, serving
 
@@ -24,7 +25,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(*arguments, stdin: bytes | int = b"", **more):
-    """Exit code, stdout and stderr of the command."""
+    """Exit code, stdout and stderr of the command in a process of its own."""
     streams = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
     options: dict[str, Any] = {"capture_output": True, "env": environment(), "timeout": 60} | streams | more
     done = subprocess.run([*COMMAND, *arguments], check=False, **options)
@@ -60,14 +61,14 @@ def test_a_payload_on_the_command_line(address):
 def test_a_payload_in_a_file(address, tmp_path):
     """@FILE, with whatever line ends and marks the file has."""
     (tmp_path / "payload.json").write_bytes("\ufeff{}\r\n".encode())
-    assert run("-a", address, f"@{tmp_path / 'payload.json'}") == (0, "\ufeff{}\r\n\n", "")
+    assert predict_command("-a", address, f"@{tmp_path / 'payload.json'}") == (0, "\ufeff{}\r\n\n", "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
 def test_a_payload_on_stdin(address, arguments):
     """With - or with no payload at all; large ones too."""
     payload = "é" * 1_000_000
-    assert run("-a", address, *arguments, stdin=payload.encode()) == (0, payload + "\n", "")
+    assert predict_command("-a", address, *arguments, stdin=payload.encode()) == (0, payload + "\n", "")
 
 
 def test_answers_are_utf_8_whatever_the_locale(address):
@@ -85,7 +86,7 @@ def test_refused(address):
 
 def test_failed(address):
     """1."""
-    code, out, error = run("-a", address, "fail")
+    code, out, error = predict_command("-a", address, "fail")
     assert (code, out) == (1, "")
     assert error.startswith("error: INTERNAL: The model failed. (request id ")
 
@@ -95,8 +96,8 @@ def test_the_content_type(address):
     from mlflow_grpc.payload.codec import TextCodec
 
     with serving(FunctionModel(lambda text: text), TextCodec()) as server:
-        assert run("-a", server.address, "x", "--content-type", "text/plain") == (0, "x\n", "")
-        assert run("-a", server.address, "x", "--content-type", "text/csv")[0] == 3
+        assert predict_command("-a", server.address, "x", "--content-type", "text/plain") == (0, "x\n", "")
+        assert predict_command("-a", server.address, "x", "--content-type", "text/csv")[0] == 3
 
 
 def test_no_server():
@@ -116,17 +117,21 @@ def test_a_name_that_does_not_resolve():
 
 def test_the_deadline(blackhole):
     """5, after --timeout."""
-    assert run("-a", blackhole, "-t", "0.2", "x") == (5, "", "error: DEADLINE_EXCEEDED: No answer came within 0.2 s.\n")
+    assert predict_command("-a", blackhole, "-t", "0.2", "x") == (
+        5,
+        "",
+        "error: DEADLINE_EXCEEDED: No answer came within 0.2 s.\n",
+    )
 
 
 def test_health(loading, blackhole):
     """4 and NOT_SERVING, then 0 and SERVING; 1 for a service that there is not; 5 for no answer in time."""
-    assert run("-a", loading.address, "--health") == (4, "NOT_SERVING\n", "")
+    assert predict_command("-a", loading.address, "--health") == (4, "NOT_SERVING\n", "")
     loading.run(loading.server.open)
-    assert run("-a", loading.address, "--health") == (0, "SERVING\n", "")
-    assert run("-a", loading.address, "--health", "MLflow") == (0, "SERVING\n", "")
-    assert run("-a", loading.address, "--health", "nonsense")[:2] == (1, "")
-    assert run("-a", blackhole, "--health", "-t", "0.2")[:2] == (5, "")
+    assert predict_command("-a", loading.address, "--health") == (0, "SERVING\n", "")
+    assert predict_command("-a", loading.address, "--health", "MLflow") == (0, "SERVING\n", "")
+    assert predict_command("-a", loading.address, "--health", "nonsense")[:2] == (1, "")
+    assert predict_command("-a", blackhole, "--health", "-t", "0.2")[:2] == (5, "")
 
 
 def test_tls(certificates):
@@ -143,7 +148,7 @@ def test_tls(certificates):
         code, out, error = run("-a", server.address, "x", "--tls")
         assert (code, out, error.count("\n")) == (4, "", 1)
         assert "CERTIFICATE_VERIFY_FAILED" in error
-    assert run("x", "--tls-ca", client_key) == (
+    assert predict_command("x", "--tls-ca", client_key) == (
         2,
         "",
         f"error: TLS: {client_key} does not hold certificates in PEM format\n",
@@ -167,29 +172,29 @@ def test_tls(certificates):
 )  # fmt: skip
 def test_used_wrongly(tmp_path, arguments, line):
     """2, and one line that says how."""
-    assert run(*arguments, cwd=tmp_path) == (2, "", line)
+    assert predict_command(*arguments, cwd=tmp_path) == (2, "", line)
 
 
 def test_input_that_is_not_utf_8(tmp_path):
     """2, on stdin and in a file, before anything is sent."""
     (tmp_path / "payload").write_bytes(b"a\xff")
-    assert run(stdin=b"a\xff") == (2, "", "error: the payload is not UTF-8\n")
-    assert run(f"@{tmp_path / 'payload'}") == (2, "", "error: the payload is not UTF-8\n")
+    assert predict_command(stdin=b"a\xff") == (2, "", "error: the payload is not UTF-8\n")
+    assert predict_command(f"@{tmp_path / 'payload'}") == (2, "", "error: the payload is not UTF-8\n")
 
 
 def test_unknown_flags():
     """2, with the usage."""
-    code, out, error = run("--nonsense", "x")
+    code, out, error = predict_command("--nonsense", "x")
     assert (code, out) == (2, "")
     assert error.startswith("usage: mlflow-grpc-predict")
 
 
 def test_help_and_version():
     """They print to stdout; the help names every exit code."""
-    code, out, _ = run("--help")
+    code, out, _ = predict_command("--help")
     assert code == 0
     assert all(f" {number} " in " ".join(out.split()) for number in (0, 1, 2, 3, 4, 5, 130))
-    assert run("--version") == (0, f"{__version__}\n", "")
+    assert predict_command("--version") == (0, f"{__version__}\n", "")
 
 
 def test_ctrl_c_during_a_call():
@@ -255,13 +260,3 @@ def test_the_installed_command(address):
         [script, "-a", address, '{"a": 1}'], capture_output=True, check=True, env=environment(), timeout=60
     )
     assert json.loads(done.stdout) == {"a": 1}
-
-
-def test_main_in_process(address, capsys):
-    """main takes its arguments as a list and ends in SystemExit."""
-    from mlflow_grpc_client.cli import main
-
-    with pytest.raises(SystemExit) as caught:
-        main(["--version"])
-    assert caught.value.code == 0
-    assert capsys.readouterr().out == f"{__version__}\n"

@@ -11,7 +11,10 @@ import pytest
 
 from mlflow_grpc.contract import messages
 from tests.client.test_node import example, tool  # noqa: F401 - a fixture
-from tests.support.servers import ROOT, free_port
+from tests.support.fork_server import ForkedProcess
+from tests.support.servers import ROOT, environment, free_port
+
+pytestmark = pytest.mark.slow
 
 RECORD = {"sepal_length_cm": 6.7, "sepal_width_cm": 3.0, "petal_length_cm": 5.2, "petal_width_cm": 2.3}
 SETOSA = {"sepal_length_cm": 5.1, "sepal_width_cm": 3.5, "petal_length_cm": 1.4, "petal_width_cm": 0.2}
@@ -41,10 +44,12 @@ def proto(tmp_path_factory: pytest.TempPathFactory, iris: Any) -> Path:
 
 
 def run_command(*arguments: str) -> bytes:
-    command = [sys.executable, "-m", "mlflow_grpc", "proto", *arguments]
-    done = subprocess.run(command, capture_output=True, timeout=100, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
+    """What `mlflow-grpc proto` writes to stdout."""
+    process = ForkedProcess(["proto", *arguments], environment(None), ROOT)
+    with process.stdout, process.stderr:
+        out, error = process.stdout.read(), process.stderr.read()
+    assert process.wait() == 0, error.decode()
+    return out
 
 
 def test_in_python(proto, iris, tmp_path):

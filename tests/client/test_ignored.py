@@ -1,8 +1,6 @@
 """What the client says of columns that a model ignores: once for each name."""
 
 import re
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -12,6 +10,7 @@ from mlflow_grpc_client import IgnoredColumns, InvalidInput
 
 from mlflow_grpc.config import ModelConfig
 from tests.support import zoo
+from tests.support.commands import predict_command
 from tests.support.servers import serving_models
 
 ZOO = ("numbers", "optional", "every_column", "unnamed")
@@ -85,10 +84,9 @@ def test_of_calls_that_fail(client):
 
 def test_the_command_prints_a_line(address):
     """Without a place in the client's code, and the answer as ever."""
-    command = [sys.executable, "-m", "mlflow_grpc_client", "-a", address, "-m", "numbers"]
     text = '{"dataframe_records": [{"a": 1, "b": 2.5, "c": 1}]}'
-    done = subprocess.run([*command, text], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "warning: the model numbers does not have and ignores 'c'\n")
+    code, _, error = predict_command("-a", address, "-m", "numbers", text)
+    assert (code, error) == (0, "warning: the model numbers does not have and ignores 'c'\n")
 
 
 def test_predict_text_takes_bytes(client):

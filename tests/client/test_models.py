@@ -4,7 +4,6 @@ import asyncio
 import json
 import shlex
 import subprocess
-import sys
 
 import grpc
 import pytest
@@ -15,6 +14,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import ModelFailed
 from tests.support import zoo
+from tests.support.commands import predict_command
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import serving_models
 
@@ -58,17 +58,10 @@ def test_errors_say_what_was_wrong(address):
         assert failed.value.error_class == "ValueError"
 
 
-def run_command(*arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of mlflow-grpc-predict."""
-    whole = [sys.executable, "-m", "mlflow_grpc_client", *arguments]
-    done = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 def test_the_command_names_a_model(address):
     """With -m."""
     for arguments, expected in ((["-m", "b"], "b x\n"), (["--model", "a/1"], "a x\n")):
-        assert run_command("--address", address, *arguments, "x") == (0, expected, "")
+        assert predict_command("--address", address, *arguments, "x") == (0, expected, "")
 
 
 @pytest.fixture(scope="module")
@@ -110,25 +103,25 @@ def test_models_describe_themselves(described):
 
 def test_the_command_lists_and_describes(described):
     """A line for each model; fields with types, defaults and words; a call that can be pasted."""
-    code, out, _ = run_command("-a", described, "--list")
+    code, out, _ = predict_command("-a", described, "--list")
     assert (code, out.splitlines()) == (
         0, ["params/2  READY", "echo/1.2.0  READY  MLModel, ml_base  Gives back what it gets."],
     )  # fmt: skip
-    code, out, _ = run_command("-a", described, "--describe", "params")
+    code, out, _ = predict_command("-a", described, "--describe", "params")
     lines = out.splitlines()
     assert "  a: number" in lines
     assert '  label: string, default "x"' in lines
     assert "    print(client.model('params/2').predict(a=1.0))" in lines
-    code, out, _ = run_command("-a", described, "--describe", "echo/1.2.0")
+    code, out, _ = predict_command("-a", described, "--describe", "echo/1.2.0")
     lines = out.splitlines()
     assert '  size: "small" | "large", default "small"' in lines
     assert "  parts: list of Part, default []" in lines
     assert "  seen: date-time or null, optional" in lines
     assert "    print(client.model('echo/1.2.0').predict(name='text', born='2020-02-29'))" in lines
     (pasted,) = (shlex.split(line.removeprefix("example: ")) for line in lines if line.startswith("example: "))
-    code, out, _ = run_command(*pasted[1:])
+    code, out, _ = predict_command(*pasted[1:])
     assert (code, json.loads(out)["name"]) == (0, "text")
-    code, _, error = run_command("-a", described, "--describe", "nope")
+    code, _, error = predict_command("-a", described, "--describe", "nope")
     assert (code, error) == (2, "error: there is no model nope; there are: params/2, echo/1.2.0\n")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.servers import ROOT, free_port
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = ROOT / "client" / "examples" / "node"
 FLOWERS = pd.DataFrame(
     [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]],

@@ -8,6 +8,8 @@ from mlflow_grpc_client.html import MOST_ROWS, table
 
 from tests.client.conftest import Iris
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_client_shows_where_it_is_connected(iris: Iris) -> None:
     """Without a call; the types that it knows once it has made one."""

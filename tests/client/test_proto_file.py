@@ -21,6 +21,8 @@ from tests.support import zoo
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import serving, serving_models
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_text_is_that_of_the_server_s_command(iris, proto, tmp_path):  # noqa: F811 - a fixture
     """To the byte, comments included, in a file and on stdout."""

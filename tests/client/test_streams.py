@@ -6,10 +6,10 @@ import itertools
 import json
 import signal
 import subprocess
-import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 import pytest
@@ -21,6 +21,7 @@ from mlflow_grpc_client import (
     ModelError,
     PredictError,
     ResourceExhausted,
+    cli,
 )
 
 from mlflow_grpc.config import ModelConfig
@@ -30,6 +31,7 @@ from mlflow_grpc.services.streams import READ_AHEAD
 from tests.client.conftest import INTERRUPTIBLE
 from tests.parity.test_typed import in_any_order
 from tests.support import zoo
+from tests.support.commands import predict_command
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
 from tests.support.servers import serving, serving_models
 
@@ -492,9 +494,8 @@ def test_a_stream_can_be_shared(address):
 
 
 def run_command(*arguments, lines=b""):
-    whole = [sys.executable, "-m", "mlflow_grpc_client", *arguments]
-    done = subprocess.run(whole, input=lines, capture_output=True, timeout=60, check=False)
-    return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
+    code, out, error = predict_command(*arguments, stdin=lines)
+    return code, out.splitlines(), error
 
 
 def test_the_command(address):
@@ -523,15 +524,12 @@ def test_the_command(address):
     assert run_command(*arguments, lines=good + b"\n\xff\n") == (2, [expected], "error: line 2: it is not UTF-8\n")
 
 
-def test_a_line_that_is_too_large(address):
+def test_a_line_that_is_too_large(address, monkeypatch):
     """Its error stands in its place, and the lines behind it are answered."""
-    code = "from functools import partial; from mlflow_grpc_client import cli; "
-    code += "cli.Client = partial(cli.Client, max_message_bytes=1000); cli.main()"
-    whole = [sys.executable, "-c", code, "-a", address, "-m", "text", "--stream"]
+    monkeypatch.setattr(cli, "Client", partial(Client, max_message_bytes=1000))
     lines = b"a\n\nb\n" + b"x" * 998 + b"\nc\n"
-    done = subprocess.run(whole, input=lines, capture_output=True, timeout=60, check=False)
-    first, second, failed, last = done.stdout.decode().splitlines()
-    assert (done.returncode, first, second, last, done.stderr) == (1, "a", "b", "c", b"")
+    code, (first, second, failed, last), error = run_command("-a", address, "-m", "text", "--stream", lines=lines)
+    assert (code, first, second, last, error) == (1, "a", "b", "c", "")
     assert "the message has 1001 bytes, and this client sends up to 1000" in json.loads(failed)["error"]["message"]
 
 

@@ -12,10 +12,11 @@ from tests.support.servers import Caller, post, ready_address, start_mlflow_serv
 
 @pytest.fixture(scope="module", params=["every_column", "tensor", "no_signature"])
 def both(request, zoo_path):
-    """A model served by both, each in a process of its own."""
+    """A model served by both, each in a process of its own; the first one by the commands that users type."""
     path = zoo_path(request.param)
-    with start_server("-m", str(path)) as ours:
-        theirs, url = start_mlflow_server(path)
+    is_first = request.param == "every_column"
+    with start_server("-m", str(path), fresh=is_first) as ours:
+        theirs, url = start_mlflow_server(path, fresh=is_first)
         with theirs, Caller(ready_address(ours)) as call:
             yield url, call
 

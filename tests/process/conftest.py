@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,25 +13,60 @@ from typing import Any
 import pytest
 
 from tests.support import stepper
-from tests.support.servers import Caller, Process, ready_address, start_server
+from tests.support.fork_server import fork_server
+from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
+
+
+def pytest_collection_finish():
+    """Starts the fork server: it imports MLflow while the first tests run."""
+    fork_server()
+
+
+QUICK = "mlmodel:tests.support.quick_stepper.Stepper"
+"""The stepper whose server does not import MLflow."""
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stepper, saved."""
+    """The stepper, saved as an MLflow model."""
     path = tmp_path_factory.mktemp("stepper") / "model"
     stepper.save(path)
     return path
 
 
+REGISTRY = """
+import mlflow
+from tests.support import stepper
+from tests.support.fork_server import fork_server
+mlflow.set_tracking_uri({uri!r})
+mlflow.create_experiment("e", artifact_location={artifacts!r})
+mlflow.set_experiment("e")
+for _ in range(2):
+    mlflow.pyfunc.log_model(
+        artifact_path="m", python_model=stepper.__file__, pip_requirements=["mlflow"], registered_model_name="churn"
+    )
+mlflow.MlflowClient().set_registered_model_alias("churn", "champion", "1")
+"""
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a registry with two versions of the stepper under the name churn."""
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder}/registry.db"
+    code = REGISTRY.format(uri=uri, artifacts=(folder / "artifacts").as_uri())
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True)
+    return uri
+
+
 @pytest.fixture
-def start(model: Path) -> Iterator[Callable[..., Process]]:
-    """Starts a server with the stepper, or with the model that the flags name."""
+def start() -> Iterator[Callable[..., Process]]:
+    """Starts a server with the stepper as an MLModel class, or with the model that the flags name."""
     with ExitStack() as stack:
 
-        def launch(*flags: str, env: dict[str, str] | None = None) -> Process:
-            given = flags if "-m" in flags else ("-m", str(model), *flags)
-            return stack.enter_context(start_server(*given, env=env))
+        def launch(*flags: str, env: dict[str, str] | None = None, fresh: bool = False) -> Process:
+            model = () if "-m" in flags else ("-m", QUICK)
+            return stack.enter_context(start_server(*model, *flags, env=env, fresh=fresh))
 
         yield launch
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -99,30 +98,9 @@ def test_a_model_that_is_not_fetched_in_time_names_who_was_asked():
         assert "secret" not in process.output
 
 
-def registry(tmp_path: Path, *commands: str) -> str:
-    """A registry in a file, in which models of the name churn are logged; gives its URI."""
-    uri = f"sqlite:///{tmp_path}/registry.db"
-    code = "\n".join(
-        [
-            "import mlflow",
-            "from tests.support import stepper",
-            f"mlflow.set_tracking_uri({uri!r})",
-            f"mlflow.create_experiment('e', artifact_location={(tmp_path / 'artifacts').as_uri()!r})",
-            "mlflow.set_experiment('e')",
-            "for _ in range(2): mlflow.pyfunc.log_model(artifact_path='m', python_model=stepper.__file__, "
-            "pip_requirements=['mlflow'], registered_model_name='churn')",
-            "client = mlflow.MlflowClient()",
-            "client.set_registered_model_alias('churn', 'champion', '1')",
-            *commands,
-        ]
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True)
-    return uri
-
-
-def test_aliases_and_latest_are_looked_up_once(launch, tmp_path):
+def test_aliases_and_latest_are_looked_up_once(launch, registry):
     """The version that they mean is in the log, in calls and in the list of models."""
-    env = {"MLFLOW_TRACKING_URI": registry(tmp_path)}
+    env = {"MLFLOW_TRACKING_URI": registry}
     process = launch([{"uri": "models:/churn@champion"}, {"uri": "models:/churn/latest"}], env=env)
     address = ready_address(process)
     process.wait_for("models:/churn@champion is version 1")
@@ -143,13 +121,12 @@ def test_aliases_and_latest_are_looked_up_once(launch, tmp_path):
         ("models:/chrun/1", ["It has no model chrun, but churn"]),
     ],
 )
-def test_errors_say_what_the_registry_has(start, tmp_path, uri, words):
+def test_errors_say_what_the_registry_has(start, registry, uri, words):
     """And which registry was asked."""
-    asked = registry(tmp_path)
-    process = start("-m", uri, env={"MLFLOW_TRACKING_URI": asked})
+    process = start("-m", uri, env={"MLFLOW_TRACKING_URI": registry})
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
-    for text in [*words, f"The registry that was asked is {asked}"]:
+    for text in [*words, f"The registry that was asked is {registry}"]:
         assert text in line
 
 
@@ -200,10 +177,10 @@ def test_spellings_of_a_path(start, connect, model, tmp_path, spelling):
     assert connect(start("-m", spelling.format(tmp_path), env={"HOME": str(tmp_path)}))(payload("x"))
 
 
-def test_warnings_as_errors_do_not_end_the_start(start, connect):
+def test_warnings_as_errors_do_not_end_the_start(start, connect, model):
     """PYTHONWARNINGS=error, with one process and with two."""
     for workers in ("1", "2"):
-        process = start("-w", workers, env={"PYTHONWARNINGS": "error"})
+        process = start("-m", str(model), "-w", workers, env={"PYTHONWARNINGS": "error"}, fresh=True)
         assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
 
 

@@ -1,7 +1,6 @@
 """`mlflow-grpc proto` with a lock, and servers whose models have one."""
 
 import json
-import os
 import re
 import shutil
 import struct
@@ -19,7 +18,7 @@ from mlflow.types import ColSpec, Schema
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract.lockfile import format as lock_format
-from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
+from tests.support.servers import ROOT, Caller, Forked, ready_address, start_server
 from tests.support.typed import TypedCaller
 
 MODEL = '''
@@ -146,13 +145,11 @@ def start():
 
 def proto(*arguments, modules=None):
     """Exit code and output of `mlflow-grpc proto`, and what it says itself on stderr."""
-    command = [sys.executable, "-W", "ignore", "-m", "mlflow_grpc", "proto", *map(str, arguments)]
-    env = {**os.environ, **({"PYTHONPATH": str(modules)} if modules else {})}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT, env=env)
-    said = [
-        line for line in done.stderr.splitlines() if line.startswith(("Error: ", "Warning: ")) or "Traceback" in line
-    ]
-    return done.returncode, done.stdout, "\n".join(said)
+    env = {"PYTHONPATH": str(modules)} if modules else None
+    with Forked(["proto", *map(str, arguments)], env) as process:
+        code = process.wait()
+    said = [line for line in process.stderr if line.startswith(("Error: ", "Warning: ")) or "Traceback" in line]
+    return code, "\n".join(process.stdout), "\n".join(said)
 
 
 def wrote(path, *arguments, modules=None):
@@ -225,13 +222,14 @@ def test_checks_that_cannot_be_made(first, tmp_path):
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-"])
-def test_closed_standard_streams(first, locked, closed, tmp_path):
+def test_closed_standard_streams(closed, tmp_path):
     """The file is written, and holds nothing that was meant for them."""
-    path = tmp_path / "x.proto"
-    command = f"{sys.executable} -m mlflow_grpc proto -m {first} --model-name m --lock {locked} -o {path} {closed}"
-    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=100, check=False, cwd=ROOT)
+    arguments = ("-m", "mlmodel:tests.support.newer_models.Echo", "--lock", tmp_path / lock_format.FILE_NAME)
+    expected, _ = wrote(tmp_path / "expected.proto", *arguments)
+    command = " ".join(map(str, [sys.executable, "-m", "mlflow_grpc", "proto", *arguments, "-o", tmp_path / "x.proto"]))
+    done = subprocess.run(["/bin/sh", "-c", f"{command} {closed}"], capture_output=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert path.read_bytes() == locked.with_name("model_service.proto").read_bytes()
+    assert (tmp_path / "x.proto").read_text() == expected
 
 
 def test_no_model_with_typed_rpcs(save, tmp_path):
@@ -359,9 +357,7 @@ def test_one_that_breaks_old_clients_can_be_skipped(first, other, locked, tmp_pa
             assert found.state == model.FAILED
             assert "input.b: removed" in found.error
     path.write_text(yaml.safe_dump({"models": models[1:]}))
-    with Process(
-        [sys.executable, str(ROOT / "server.py"), "-p", "0", "--config", str(path), "--lock", str(locked)]
-    ) as process:
+    with start_server("--config", str(path), "--lock", str(locked)) as process:
         assert process.wait() == 2
         assert "none of the models could be loaded" in process.output
 

@@ -32,9 +32,10 @@ def test_one_json_line_a_call(start, connect):
     assert "secret payload" not in process.output
 
 
-def test_who_called_and_what_took_time(start, connect, tmp_path):
+@pytest.mark.alone
+def test_who_called_and_what_took_time(start, connect, model, tmp_path):
     """A line has the peer, the rows, the trace, and the time in the model apart from the time before that."""
-    process = start("--threads", "1", "--batching", "off")
+    process = start("-m", str(model), "--threads", "1", "--batching", "off")
     call = connect(process)
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     first = Held(call, tmp_path, "first", x_request_id="first", traceparent=f"00-{trace}-00f067aa0ba902b7-01")

@@ -41,9 +41,9 @@ def test_an_idle_server_ends_at_once(start, number):
     assert "Traceback" not in process.output
 
 
-def test_calls_in_flight_finish(start, connect, tmp_path):
+def test_calls_in_flight_finish(start, connect, model, tmp_path):
     """SIGTERM without a lame duck: new calls are UNAVAILABLE, those in flight are answered, then exit 0."""
-    process = start()
+    process = start("-m", str(model), fresh=True)
     call = connect(process)
     held = [Held(call, tmp_path, f"call{number}") for number in range(5)]
     check: Any = call.channel.unary_unary(CHECK)
@@ -58,6 +58,7 @@ def test_calls_in_flight_finish(start, connect, tmp_path):
     assert process.wait() == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("verb", ["hang", "hang_spinning"])
 def test_a_hung_model_cannot_hold_the_exit(start, connect, verb):
     """When the drain timeout is over the process ends, and the callers are told."""
@@ -115,7 +116,7 @@ def test_a_terminal_that_closes_drains(start, connect, tmp_path, workers):
 def test_nohup(start, connect, tmp_path, workers):
     """A server that is started with SIGHUP ignored outlives its terminal, and SIGTERM is the first signal."""
     with what_a_child_does_at_sighup(signal.SIG_IGN):
-        process = start("-w", str(workers), "--drain-timeout", "600")
+        process = start("-w", str(workers), "--drain-timeout", "600", fresh=True)
     held = Held(connect(process), tmp_path)
     ignored = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{process.popen.pid}/status").read_text(), re.MULTILINE)
     assert ignored

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.process.conftest import payload
+from tests.process.conftest import QUICK, payload
 from tests.support.servers import ROOT, free_port, ready_address
 
 
@@ -32,9 +32,9 @@ def broken(model, tmp_path):
     return shutil.copytree(model, tmp_path / "model")
 
 
-def test_ready_line(start, connect):
-    """One line on stdout names model, address and services; MODEL_PATH alone is enough."""
-    process = start()
+def test_ready_line(start, connect, model):
+    """One line on stdout names model, address and services."""
+    process = start("-m", str(model))
     call = connect(process)
     assert call(payload("hello")) == '{"predictions": ["hello"]}'
     assert len(process.stdout) == 1
@@ -240,23 +240,11 @@ def test_file_uris_and_relative_paths(start, connect, model):
     assert connect(start("-m", f"file://{model}"))(payload("x")) == '{"predictions": ["x"]}'
 
 
-def test_registered_models(start, connect, model, tmp_path):
+def test_registered_models(start, connect, registry):
     """A model of a registry is fetched by its URI and named after it."""
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    code = (
-        "import mlflow, sys\n"
-        f"mlflow.set_tracking_uri({uri!r})\n"
-        f"mlflow.create_experiment('e', artifact_location={(tmp_path / 'art').as_uri()!r}); mlflow.set_experiment('e')\n"
-        "from tests.support import stepper\n"
-        "mlflow.pyfunc.log_model(name='m', python_model=stepper.__file__, pip_requirements=['mlflow'], "
-        "registered_model_name='steps')\n"
-    )
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True, env=os.environ
-    )
-    process = start("-m", "models:/steps/1", env={"MLFLOW_TRACKING_URI": uri})
+    process = start("-m", "models:/churn/1", env={"MLFLOW_TRACKING_URI": registry})
     assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
-    assert "model steps" in process.stdout[0]
+    assert "model churn" in process.stdout[0]
 
 
 @pytest.mark.parametrize(
@@ -269,14 +257,14 @@ def test_registered_models(start, connect, model, tmp_path):
         ("", ("stdout", "stderr"), 2),
     ],
 )
-def test_standard_streams_that_are_gone_harm_nothing(model, closed, unread, workers):
+def test_standard_streams_that_are_gone_harm_nothing(closed, unread, workers):
     """A server whose stdout is closed, or its stderr, or all of them, or whose readers have gone, still answers and ends
     cleanly; with workers too.
     """
     port = free_port()
     reading, writing = os.pipe()
     os.close(reading)
-    command = f"exec {sys.executable} {ROOT / 'server.py'} -m {model} -p {port} -w {workers} {closed}"
+    command = f"exec {sys.executable} {ROOT / 'server.py'} -m {QUICK} -p {port} -w {workers} {closed}"
     streams: dict[str, Any] = {"stderr": subprocess.DEVNULL, **dict.fromkeys(unread, writing)}
     child = subprocess.Popen(["/bin/sh", "-c", command], **streams)
     os.close(writing)
@@ -306,7 +294,7 @@ def test_the_exit_code_does_not_need_a_reader(reader):
         os.set_blocking(writing, True)
     else:
         os.close(reading)
-    command = [sys.executable, str(ROOT / "server.py"), "--port", "0", "-m", "/no/such/model"]
+    command = [sys.executable, str(ROOT / "server.py"), "--port", "0", "-m", "mlmodel:no_such_module.Model"]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writing)
     try:
         assert started.wait(30) == 2

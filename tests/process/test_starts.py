@@ -10,7 +10,7 @@ import pytest
 from tests.support import pickled
 from tests.support.servers import Caller, ready_address, start_server
 
-STARTS = int(os.environ.get("STARTS", "3"))
+STARTS = int(os.environ.get("STARTS", "2"))
 
 
 @pytest.mark.timeout(60 + 60 * STARTS)
@@ -24,7 +24,7 @@ def test_four_pickled_models_start_each_time(tmp_path):
         for name in ("one", "two", "linear", "tree")
     }
     for _ in range(STARTS):
-        with start_server("--config", str(file)) as process, Caller(ready_address(process)) as call:
+        with start_server("--config", str(file), fresh=True) as process, Caller(ready_address(process)) as call:
             text = json.dumps({"inputs": [pickled.ROW]})
             answers = {name: json.loads(call(text, mlflow_model=name))["predictions"] for name in expected}
             assert answers == expected

@@ -36,6 +36,12 @@ def by_mlflow(model: Path, *payloads: str) -> list[Any]:
         return [requests.post(url, data=text, headers=headers, timeout=60).json() for text in payloads]
 
 
+@pytest.fixture(scope="module")
+def answers(saved: Path) -> list[Any]:
+    """What `mlflow models serve` answers for the estimator, one by one."""
+    return by_mlflow(saved / "estimator", *ROWS)
+
+
 def parts(call: Caller, text: str) -> list[Any]:
     """The parts of a streamed answer."""
     stream: Any = call.channel.unary_stream("/MLflowStream/predict_stream")
@@ -60,16 +66,15 @@ def test_calls_and_streams(saved):
         assert second["predictions"][1] == "set by a call"
 
 
-def test_batches_and_rows_by_themselves(saved):
+def test_batches_and_rows_by_themselves(saved, answers):
     """An estimator that sets the context when it is unpickled predicts in it, batched or not."""
-    expected = by_mlflow(saved / "estimator", *ROWS)
     for batching in ("on", "off"):
         process = start_server("-m", str(saved / "estimator"), "--batching", batching)
         with process, Caller(ready_address(process)) as call, ThreadPoolExecutor(32) as threads:
-            assert [json.loads(answer) for answer in threads.map(call, ROWS)] == expected
+            assert [json.loads(answer) for answer in threads.map(call, ROWS)] == answers
 
 
-def test_several_models_and_decorators(saved, tmp_path):
+def test_several_models_and_decorators(saved, answers, tmp_path):
     """Each has the context of its own loading, also behind a decorator."""
     file = tmp_path / "models.yaml"
     file.write_text(
@@ -87,9 +92,8 @@ def test_several_models_and_decorators(saved, tmp_path):
             }
         )
     )
-    (expected,) = by_mlflow(saved / "estimator", ROWS[0])
     with start_server("--config", str(file)) as process, Caller(ready_address(process)) as call:
         for name in ("first", "second"):
             seen = json.loads(call(json.dumps({"inputs": [1]}), mlflow_model=name))["predictions"]
             assert seen[:2] == [True, name]
-        assert json.loads(call(ROWS[0], mlflow_model="decorated")) == expected
+        assert json.loads(call(ROWS[0], mlflow_model="decorated")) == answers[0]

@@ -44,9 +44,9 @@ def alive(pid):
         return False
 
 
-def test_workers_share_the_port(start):
+def test_workers_share_the_port(start, model):
     """Connections reach both; one ready line for all; SIGTERM drains both and the exit code is 0."""
-    process = start("-w", "2")
+    process = start("-w", "2", "-m", str(model), fresh=True)
     address = ready_address(process)
     assert "2 workers" in process.stdout[0]
     assert len(process.stdout) == 1
@@ -56,6 +56,7 @@ def test_workers_share_the_port(start):
     assert not [pid for pid in pids(process) if alive(pid)]
 
 
+@pytest.mark.alone
 def test_a_worker_that_dies_is_replaced(start):
     """The replacement starts within 2 s, listens only once it is loaded, and the other worker notices nothing."""
     process = start("-w", "2")
@@ -77,6 +78,7 @@ def test_a_worker_that_dies_is_replaced(start):
     assert process.wait() == 0
 
 
+@pytest.mark.alone
 def test_what_a_model_forked_does_not_hide_that_its_worker_died(start):
     """The forked process keeps the pipes of its worker open; that is replaced all the same, and the exit is quick."""
     process = start("-w", "2")
@@ -115,7 +117,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(start):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_model_may_have_processes_of_its_own(start, workers):
     """As with one process, and as under `mlflow models serve`."""
-    with fresh(ready_address(start("-w", str(workers)))) as call:
+    with fresh(ready_address(start("-w", str(workers), fresh=True))) as call:
         assert call(payload("parallel")) == '{"predictions": 0}'
 
 
@@ -165,7 +167,7 @@ def test_a_signal_to_all_while_workers_start(start, tmp_path):
         "os.register_at_fork(after_in_child=wait)\n"
     )
     paths = (str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")]))
-    process = start("-w", "2", env={"PYTHONPATH": os.pathsep.join(paths)})
+    process = start("-w", "2", env={"PYTHONPATH": os.pathsep.join(paths)}, fresh=True)
     process.wait_for("starting now", times=2)
     process.wait_for(r"worker \d+ started", times=2)
     for pid in (*pids(process), process.popen.pid):

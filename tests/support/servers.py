@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import os
+import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,6 +26,7 @@ from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.payload.codec import Codec
 from mlflow_grpc.settings import Settings
+from tests.support.fork_server import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 100.0
@@ -34,19 +37,7 @@ class Process:
     """A child process whose output is collected line by line."""
 
     def __init__(self, command: list[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
-        clean = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("MLFLOW_", "MODEL_PATH")) and key not in ("HOST", "PORT")
-        }
-        self.popen = subprocess.Popen(
-            command,
-            env={**clean, "PYTHONWARNINGS": "ignore", "MLFLOW_GRPC_LAME_DUCK": "0", **(env or {})},
-            cwd=cwd or ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-        )
+        self.popen = self._start(command, environment(env), cwd or ROOT)
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self.is_read = threading.Event()  # Cleared, its output stays where it is.
@@ -58,6 +49,16 @@ class Process:
         ]
         for reader in self._readers:
             reader.start()
+
+    def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> "subprocess.Popen[bytes] | ForkedProcess":
+        return subprocess.Popen(
+            command,
+            env=env,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
 
     def _read(self, stream: Any, lines: list[str]) -> None:
         for line in stream:
@@ -107,10 +108,46 @@ class Process:
         self.stop()
 
 
-def start_server(*flags: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Process:
-    """Starts `python server.py` on a free port; does not wait."""
-    command = [sys.executable, str(ROOT / "server.py"), "--port", "0", *flags]
-    return Process(command, env, cwd)
+class Forked(Process):
+    """A process of the command `mlflow-grpc` that has MLflow imported already, by way of the fork server."""
+
+    def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> ForkedProcess:
+        return ForkedProcess(command, env, cwd)
+
+
+class ForkedUvicorn(Process):
+    """The same for `uvicorn`, which is what `mlflow models serve` runs."""
+
+    def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> ForkedProcess:
+        return ForkedProcess(command, env, cwd, "uvicorn")
+
+
+def environment(changes: dict[str, str] | None) -> dict[str, str]:
+    """The variables of a child process: those of the tests, but no setting of a server or of MLflow, and the changes."""
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("MLFLOW_", "MODEL_PATH")) and key not in ("HOST", "PORT")
+    }
+    return {**clean, "PYTHONWARNINGS": "ignore", "MLFLOW_GRPC_LAME_DUCK": "0", **(changes or {})}
+
+
+def start_server(
+    *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None, fresh: bool = False
+) -> Process:
+    """Starts a server on a free port; does not wait.
+
+    Args:
+        flags: Flags of `mlflow-grpc serve`.
+        env: Variables to change.
+        cwd: The working directory; the repository if it is not given.
+        fresh: Whether it is a new process, `python server.py`, and not a copy of one that has imported MLflow.
+
+    """
+    arguments = ["--port", "0", *flags]
+    if fresh:
+        return Process([sys.executable, str(ROOT / "server.py"), *arguments], env, cwd)
+    return Forked(["serve", *arguments], env, cwd)
 
 
 def ready_address(process: Process) -> str:
@@ -118,13 +155,30 @@ def ready_address(process: Process) -> str:
     return process.wait_for(r"ready: models? .* on (\S+:\d+),")[1]
 
 
-def start_mlflow_server(model: Path) -> tuple[Process, str]:
-    """Starts `mlflow models serve` and waits until it answers; gives the URL of its invocations."""
+def start_mlflow_server(model: Path, *, fresh: bool = False) -> tuple[Process, str]:
+    """Starts MLflow's scoring server and waits until it answers.
+
+    Args:
+        model: The directory of an MLflow model.
+        fresh: Whether it is the command `mlflow models serve` in a new process, which imports MLflow twice. If not, what
+            this command runs is started as a copy of a process that has imported MLflow.
+
+    Returns:
+        The process, and the URL of its invocations.
+
+    """
     port, scripts = free_port(), Path(sys.executable).parent
-    process = Process(
-        [str(scripts / "mlflow"), "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"],
-        env={"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},  # It starts uvicorn by name.
-    )
+    process: Process
+    if fresh:
+        process = Process(
+            [str(scripts / "mlflow"), "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"],
+            env={"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},  # It starts uvicorn by name.
+        )
+    else:
+        from mlflow.pyfunc.scoring_server import get_cmd
+
+        command, env = get_cmd(str(model), port=port, nworkers=1)  # Of uvicorn, which listens on 127.0.0.1.
+        process = ForkedUvicorn(shlex.split(command)[1:], {key: env[key] for key in env.keys() - os.environ.keys()})
     try:
         process.wait_for(r"Uvicorn running on", timeout_s=MLFLOW_START_LIMIT_S)
     except BaseException:
@@ -134,9 +188,15 @@ def start_mlflow_server(model: Path) -> tuple[Process, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Returns a port that is free now.
+
+    It is below those that the kernel gives to servers and connections of other tests that run at the same time.
+    """
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = random.SystemRandom().randrange(10_000, 32_768)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from mlflow_grpc.environments import context, wheels
 from mlflow_grpc.errors import StartError
 from tests.support.servers import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 class Echo(PythonModel):
     def predict(self, context, model_input, params=None):

@@ -27,6 +27,8 @@ from mlflow_grpc.settings import EnvManager, Settings
 from tests.support.processes import wait_until_gone
 from tests.support.servers import ROOT
 
+pytestmark = pytest.mark.slow
+
 HERE = platform.python_version()
 
 

@@ -9,6 +9,8 @@ import pytest
 from mlflow_grpc import __version__
 from tests.support.servers import ROOT
 
+pytestmark = pytest.mark.slow
+
 TEXT = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 
 

@@ -18,6 +18,8 @@ from mlflow_grpc import main_thread
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.main_thread import MainThread
 
+pytestmark = pytest.mark.slow
+
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
 
 Run = Callable[[Callable[[MainThread], Coroutine[Any, Any, Any]]], Any]

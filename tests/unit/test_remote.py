@@ -19,6 +19,8 @@ from mlflow_grpc.hosting.pyfunc.remote import missing_library
 from scripts.requirements_of_extra import requirements
 from tests.support.servers import ROOT
 
+pytestmark = pytest.mark.slow
+
 URIS = {
     "s3": ["s3://bucket/model"],
     "gs": ["gs://bucket/model"],

@@ -12,6 +12,8 @@ from tests.support.http2 import PREDICT, exchange, frame
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, ready_address, serving, start_server
 
+pytestmark = pytest.mark.slow
+
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = "3", "8", "12", "13"
 LIMIT = 32 << 20
 MESSAGE = b"\n\x05hello"

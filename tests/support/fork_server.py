@@ -1,0 +1,251 @@
+"""Server processes that start as copies of a process that has imported MLflow, which costs seconds of CPU.
+
+A copy has the arguments, the environment, the working directory and the standard streams that a new process would have,
+and ends as one: `sys.exit` from the command line's `main` ends the interpreter. What Python reads only when it starts is
+the fork server's: `-W` and `PYTHONWARNINGS`, `sitecustomize`, signals that a shell has set to be ignored.
+
+Rule of this module: the process that forks has one Python thread and has not imported grpc, as the supervisor of workers.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from mlflow_grpc import environments, hosting, payload
+from mlflow_grpc.forks import Fork, leave_stdin, seed_again
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LIBRARIES = (
+    "mlflow.pyfunc.scoring_server",
+    "mlflow.sklearn",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pandas",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.neighbors",
+    "sklearn.tree",
+    "uvicorn.main",
+)
+ROOMS = (hosting, payload, environments)
+"""What the fork server imports: libraries, and all modules of these packages."""
+
+COMMANDS = {"mlflow-grpc": "mlflow_grpc.cli:main", "uvicorn": "uvicorn.main:main"}
+"""The commands that a copy can run, each with its module and function."""
+
+INHERITED = (signal.SIGINT, signal.SIGHUP)
+"""Signals that a new process ignores if its parent does."""
+
+
+class ForkedProcess:
+    """A process that the fork server starts, with the part of `subprocess.Popen` that tests use."""
+
+    def __init__(self, arguments: Sequence[str], env: dict[str, str], cwd: Path, command: str = "mlflow-grpc") -> None:
+        """Starts a command.
+
+        Args:
+            arguments: What the command is called with.
+            env: All variables of its environment.
+            cwd: Its working directory.
+            command: One of `COMMANDS`.
+
+        Raises:
+            ValueError: A variable of the environment is one that Python reads only when it starts.
+            RuntimeError: The fork server could not start.
+
+        """
+        for name, value in env.items():
+            is_read_late = name == "PYTHONPATH" or (name, value) == ("PYTHONWARNINGS", "ignore")
+            if name.startswith("PYTHON") and not is_read_late and os.environ.get(name) != value:
+                raise ValueError(f"a copy of a process cannot have another {name}: start a fresh one")
+        request = {
+            "command": command,
+            "arguments": list(arguments),
+            "env": env,
+            "cwd": str(cwd),
+            "coverage": _data_file(),
+            "ignored": [number for number in INHERITED if signal.getsignal(number) is signal.SIG_IGN],
+        }
+        self._control, theirs = socket.socketpair()
+        outputs = [os.pipe(), os.pipe()]
+        try:
+            socket.send_fds(fork_server(), [b"f"], [outputs[0][1], outputs[1][1], theirs.fileno()])
+        finally:
+            theirs.close()
+            for _, writing in outputs:
+                os.close(writing)
+        self._control.sendall(json.dumps(request).encode())
+        self._control.shutdown(socket.SHUT_WR)
+        self.stdout: IO[bytes] = os.fdopen(outputs[0][0], "rb")
+        self.stderr: IO[bytes] = os.fdopen(outputs[1][0], "rb")
+        self._replies = self._control.makefile("r")
+        if not (reply := self._replies.readline()):
+            raise RuntimeError("the fork server has ended; its reason is on stderr")
+        self.pid = int(reply)
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns the exit code, or the number of the signal that ended the process with a minus.
+
+        Raises:
+            subprocess.TimeoutExpired: The process runs on.
+
+        """
+        if self.returncode is None:
+            if not select.select([self._control], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            self.returncode = int(self._replies.readline())
+            self._replies.close()
+            self._control.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Returns the exit code, or None while the process runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _data_file() -> str | None:
+    """Returns where the coverage of this process is written, if it is measured."""
+    coverage = sys.modules.get("coverage")
+    measured = coverage.Coverage.current() if coverage else None
+    return measured and str(ROOT / ".coverage")
+
+
+def _measure(data_file: str) -> None:
+    """Measures the coverage of a copy until it ends by itself, and of the workers that it forks."""
+    from coverage import Coverage
+
+    measured = Coverage(data_file, data_suffix=True, config_file=str(ROOT / "pyproject.toml"), messages=False)
+    measured.start()
+
+    def end() -> None:
+        measured.stop()
+        measured.save()
+
+    atexit.register(end)
+
+
+@functools.cache
+def fork_server() -> socket.socket:
+    """Starts the fork server, which ends when this process does, and returns the socket for requests to it."""
+    ours, theirs = socket.socketpair()
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from tests.support import fork_server; fork_server.run({theirs.fileno()})"],
+        cwd=ROOT,
+        env={**env, "PYTHONWARNINGS": "ignore"},
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # A terminal would have Python write lines in another way.
+    )
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.kill()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _serve(requests: socket.socket) -> dict[str, Any] | None:
+    """Forks for every request; returns the request in the child, and None at the end of requests."""
+    wakeup, signalled = socket.socketpair()
+    for end in (wakeup, signalled):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(signalled.fileno())
+    children: list[tuple[Fork, socket.socket]] = []
+    while True:
+        ready = select.select([requests, wakeup], [], [])[0]
+        if wakeup in ready:
+            wakeup.recv(4096)
+            for child, control in list(children):
+                if child.exitcode is not None:
+                    children.remove((child, control))
+                    with control, contextlib.suppress(OSError):  # The test has not waited.
+                        control.sendall(f"{child.exitcode}\n".encode())
+        if requests in ready:
+            _, fds, _, _ = socket.recv_fds(requests, 1, 3)
+            if not fds:
+                return None
+            control = socket.socket(fileno=fds[2])
+            started = Fork.start((signal.SIGTERM, *INHERITED))
+            if started is None:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for held in (requests, wakeup, signalled, *(held for _, held in children)):
+                    held.close()
+                return _become(fds[0], fds[1], control)
+            for fd in fds[:2]:
+                os.close(fd)
+            children.append((started, control))
+            control.sendall(f"{started.pid}\n".encode())
+
+
+def _become(stdout: int, stderr: int, control: socket.socket) -> dict[str, Any]:
+    """Gives a copy what its request names; returns the request."""
+    with control, control.makefile("rb") as file:
+        request: dict[str, Any] = json.load(file)
+    leave_stdin()
+    for fd, standard in ((stdout, 1), (stderr, 2)):
+        os.dup2(fd, standard)
+        os.close(fd)
+    for number in INHERITED:
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, *INHERITED))
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = [request["command"], *request["arguments"]]
+    seed_again()
+    return request
+
+
+def run(fd: int) -> None:
+    """Is the fork server, which gets requests from a socket, or one of its copies, until it ends."""
+    sys.path[0] = str(ROOT)  # In place of the working directory, which copies change.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then end.
+    for name in (*LIBRARIES, "mlflow_grpc.cli", "mlflow_grpc.engine.loading"):
+        importlib.import_module(name)
+    for room in ROOMS:
+        for info in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+            importlib.import_module(info.name)
+    if threading.active_count() > 1 or "grpc" in sys.modules:
+        raise RuntimeError(f"a process with grpc or with threads cannot be copied: {threading.enumerate()}")
+    gc.collect()
+    gc.freeze()
+    if (request := _serve(socket.socket(fileno=fd))) is not None:
+        if request["coverage"]:
+            _measure(request["coverage"])
+        module, _, function = COMMANDS[request["command"]].partition(":")
+        getattr(importlib.import_module(module), function)()
