@@ -1,7 +1,7 @@
-"""What can be an address to listen on, who reaches it, and what in the environment is meant to be one.
+"""Addresses to listen on: validation, who can reach them, and values in the environment.
 
-Rule of this module: `HOST` and `PORT` belong to other programs too (conda's compilers, shells, Kubernetes), so a value
-that this machine cannot listen on is not an error there.
+Rule of this module: `HOST` and `PORT` belong to other programs too (conda's compilers, shells, Kubernetes). A value
+there that this machine cannot listen on is ignored with a warning.
 """
 
 import ipaddress
@@ -14,11 +14,10 @@ MAX_PORT = 65_535
 
 
 def host_alone(text: str) -> str:
-    """A host name or address; spaces, and the brackets of an IPv6 address, as in URLs, may stand around it.
+    """Returns a host name or address without spaces and without the brackets of an IPv6 address.
 
     Raises:
-        ValueError: There is nothing in it, or more: a scheme, a path or a port; or it stands for all addresses in the
-            words of others.
+        ValueError: The text is empty or `*`, or has a scheme, a path or a port.
 
     """
     host = text.strip()
@@ -33,29 +32,29 @@ def host_alone(text: str) -> str:
 
 
 def is_port(text: str) -> bool:
-    """Whether a text is the number of a port; 0 is one."""
+    """Returns True if a text is a port number; 0 is valid."""
     return text.isascii() and text.isdecimal() and int(text) <= MAX_PORT
 
 
 def addresses_of(host: str, port: int = 0) -> list[tuple[socket.AddressFamily, socket.SocketKind, Any]]:
-    """What a host name or address and a port stand for when listening: address families, socket types and addresses.
+    """Resolves a host name or address for listening, to address families, socket types and addresses.
 
     Raises:
-        OSError: The resolver does not know the name; socket.gaierror says why.
+        OSError: The resolver does not know the name (socket.gaierror).
 
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except UnicodeError as error:  # Of IDNA: a label that is empty or too long.
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:  # IDNA: a label is empty or too long.
         raise socket.gaierror(socket.EAI_NONAME, f"not a host name, {error}") from error
-    return list(dict.fromkeys((family, kind, address) for family, kind, _, _, address in found))
+    return list(dict.fromkeys((family, socket_type, address) for family, socket_type, _, _, address in resolved))
 
 
 def is_own_address(text: str) -> bool:
-    """Whether this machine can listen on a host. Asks the resolver, and binds a free port for a moment."""
+    """Returns True if this machine can listen on a host. Resolves it, and binds a free port for a moment."""
     try:
-        for family, kind, address in addresses_of(host_alone(text)):
-            with socket.socket(family, kind) as probe:
+        for family, socket_type, address in addresses_of(host_alone(text)):
+            with socket.socket(family, socket_type) as probe:
                 probe.bind(address)
     except (OSError, ValueError):
         return False
@@ -63,39 +62,39 @@ def is_own_address(text: str) -> bool:
 
 
 def exposure(host: str) -> str:
-    """Who can reach a server that listens on a host: "" this machine alone, else the addresses, for a log line.
+    """Returns the addresses that others can reach, for a log line; empty if only this machine can.
 
-    Asks the resolver. A host that is not known is nobody's: listening on it fails, and says why.
+    Resolves the host. An unknown host gives an empty text, because listening on it fails with an error of its own.
     """
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
         return ""
-    # An address of one link has the link's name behind it.
-    addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found]
+    # A link-local address is followed by the name of its link.
+    addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in resolved]
     if any(address.is_unspecified for address in addresses):
         return f"all addresses of this machine ({host})"
     return host if any(not address.is_loopback for address in addresses) else ""
 
 
 SHARED_NAMES: dict[str, Callable[[str], bool]] = {"host": is_own_address, "port": is_port}
-"""By setting whose environment names are not this server's alone: whether a value can be meant for it."""
+"""Validators for settings whose environment variables other programs use too."""
 
 
 def first_usable(
     setting: str, names: Iterable[str], environment: Mapping[str, str], is_usable: Callable[[str], bool]
 ) -> tuple[str | None, list[str]]:
-    """The value that the environment has for a setting, and why others were ignored.
+    """Returns the value of a setting in the environment, and a log line for each value that was ignored.
 
     Args:
-        setting: Its name.
-        names: Its environment names, the one that wins first.
+        setting: Name of the setting.
+        names: Its environment variables, in the order of precedence.
         environment: Names and values.
-        is_usable: Whether a value can be meant for this server.
+        is_usable: Returns True if a value can be meant for this server.
 
     Returns:
-        The first usable value, None if there is none, and a line for each value before it that is not usable. A value
-        under one of this server's own names is usable whatever it is, so that a mistake there is reported.
+        The first usable value, None if there is none, and the log lines. A value of one of this server's own variables
+        always counts as usable, so that a mistake there is reported.
 
     """
     lines: list[str] = []

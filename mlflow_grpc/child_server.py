@@ -1,7 +1,7 @@
-"""A server in a process of its own, for as long as a block of a notebook or a test runs.
+"""A server in a child process for a `with` block of a notebook or a test.
 
-Rule of this module: it starts the same command that a person would, and imports neither grpc nor MLflow; the client is
-imported when one is made.
+Rule of this module: it starts the same command that a person would. It imports neither grpc nor MLflow, and imports the
+client when it makes one.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from mlflow_grpc.errors import StartError
 if TYPE_CHECKING:
     from mlflow_grpc_client import Client
 
-KEPT_LINES = 200
-"""Of the log, to be shown if the start fails."""
+MAX_KEPT_LINES = 200
+"""Number of log lines that are kept, to be shown if the start fails."""
 
 END_LIMIT_S = 5.0
-"""How long the server may take to end after its calls have, in seconds."""
+"""Maximum time for the server to end after its calls have ended, in seconds."""
 
 _READY = re.compile(r"ready: models? .* on (\S+:\d+),")
 
 
 @contextlib.contextmanager
 def serving(
-    model: Any, client_options: Mapping[str, Any] | None, start_timeout_s: float, given: dict[str, Any]
+    model: Any, client_options: Mapping[str, Any] | None, start_timeout_s: float, options: dict[str, Any]
 ) -> Iterator["Client"]:
-    """See `mlflow_grpc.serving`."""
+    """Runs a server for a `with` block and yields a client; see `mlflow_grpc.serving`."""
     make_client = _client_class()
-    flags = _flags(model, given)
-    known = settings.Settings.load(flags)
-    with _Child(flags, known.lame_duck_s + known.drain_timeout_s) as child:
+    flags = _flags(model, options)
+    loaded = settings.Settings.load(flags)
+    with _Child(flags, loaded.lame_duck_s + loaded.drain_timeout_s) as child:
         address = child.wait_until_ready(start_timeout_s)
         with make_client(address, **(client_options or {})) as client:
             client.health(timeout_s=start_timeout_s)
@@ -65,61 +65,61 @@ def _client_class() -> type["Client"]:
     return Client
 
 
-def _flags(model: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the server, by field name.
+def _flags(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of the server, by field name.
 
     Raises:
         TypeError: There is no such setting, or no model.
 
     """
-    known = [name for name, _ in settings.fields()]
-    for name in given:
-        if name not in known or name == "model_uri":
-            raise TypeError(f"serving() has no argument {name}{_did_you_mean(name, known)}")
-    # The one client is here: no balancer has to see that the server is about to end.
-    flags: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "end_with_stdin": True, "lame_duck_s": 0, **given}
+    names = [name for name, _ in settings.fields()]
+    for name in options:
+        if name not in names or name == "model_uri":
+            raise TypeError(f"serving() has no argument {name}{_did_you_mean(name, names)}")
+    # No lame duck: the only client is here, and no load balancer has to notice the shutdown.
+    flags: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "end_with_stdin": True, "lame_duck_s": 0, **options}
     if model is not None:
         flags["model_uri"] = _uri_of(model)
-    elif given.get("config") is None:
+    elif options.get("config") is None:
         raise TypeError("serving() needs a model: a directory, a URI such as models:/name/1, or config=FILE")
     return {name: value for name, value in flags.items() if value is not None}
 
 
 def _uri_of(model: Any) -> str:
-    """Where a model is.
+    """Returns the URI of a model.
 
     Raises:
-        TypeError: It is an object in this process, which the server's process cannot have.
+        TypeError: The model is an object in this process, which another process cannot use.
 
     """
-    found = getattr(model, "model_uri", model)  # What MLflow's log_model gives has it.
-    if not isinstance(found, str | os.PathLike):
+    uri = getattr(model, "model_uri", model)  # MLflow's log_model returns an object with this attribute.
+    if not isinstance(uri, str | os.PathLike):
         raise TypeError(
             f"serving() takes a directory, a URI such as models:/name/1, or what MLflow's log_model gives, and no "
             f"{type(model).__name__}: the server is another process. Log the model, or save it into a directory, with "
             "its flavor's function, such as mlflow.sklearn.save_model(model, directory), and give that"
         )
-    return os.fsdecode(found)
+    return os.fsdecode(uri)
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
+def _did_you_mean(name: str, names: list[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     return f": did you mean {close[0]}?" if close else "; docs/settings.md has those that there are"
 
 
 class _Child:
-    """The server's process. Ends with the block, however that ends."""
+    """The server's process, which ends with the block."""
 
     def __init__(self, flags: dict[str, Any], ending_s: float) -> None:
         self._end_within_s = ending_s + END_LIMIT_S
-        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._news = threading.Condition()
+        self._lines: deque[str] = deque(maxlen=MAX_KEPT_LINES)
+        self._changed = threading.Condition()
         self._address = ""
         self._is_over = False
-        # A session of its own: Ctrl-C, and interrupting a notebook's cell, are for the block and not for the server.
-        self._process = subprocess.Popen(  # noqa: S603 - a program of ours, without a shell
+        # A session of its own, because Ctrl-C and interrupting a notebook's cell are meant for the block.
+        self._process = subprocess.Popen(  # noqa: S603 - our own program, without a shell
             [sys.executable, "-m", "mlflow_grpc", "serve", *arguments_of(flags)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -130,16 +130,16 @@ class _Child:
         self._reader.start()
 
     def wait_until_ready(self, limit_s: float) -> str:
-        """The address of the server, once it takes calls.
+        """Waits until the server takes calls, and returns its address.
 
         Raises:
-            StartError: It has ended, or is not ready in time; with what it has logged.
+            StartError: It has ended, or is not ready in time; the message has its last log lines.
 
         """
-        with self._news:
+        with self._changed:
             until = time.monotonic() + limit_s
             while not self._address and not self._is_over:
-                if not self._news.wait(until - time.monotonic()):
+                if not self._changed.wait(until - time.monotonic()):
                     break
             if self._address:
                 return self._address
@@ -149,24 +149,24 @@ class _Child:
         raise StartError(f"the server was not ready within {limit_s:g} s:\n{lines}")
 
     def _read(self, stream: IO[bytes]) -> None:
-        """Reads what the server says: to the end, since one that nobody reads would lose lines."""
+        """Reads the server's output to its end, because a server whose output is not read loses log lines."""
         with stream:
             for line in stream:
                 self._take(line.decode(errors="replace").rstrip("\n"))
-        with self._news:
+        with self._changed:
             self._is_over = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _take(self, line: str) -> None:
         ready = _READY.match(_message(line))
-        with self._news:
+        with self._changed:
             self._lines.append(line)
             if ready:
                 self._address = ready[1]
-                self._news.notify_all()
+                self._changed.notify_all()
             is_serving = bool(self._address) and not ready
         if is_serving and _is_warning(line):
-            with contextlib.suppress(OSError, ValueError):  # A stream that is closed has no reader.
+            with contextlib.suppress(OSError, ValueError):  # The stream is closed.
                 print(line, file=sys.stderr)
 
     def __enter__(self) -> Self:
@@ -186,19 +186,19 @@ class _Child:
 
 def _fields(line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        fields = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _message(line: str) -> str:
-    """The message of a line of the log; a line for people has time and level before it."""
-    found = _fields(line)
-    return str(found["message"]) if "message" in found else re.sub(r"^\S+ [A-Z]+ +", "", line)
+    """Returns the message of a log line; a line for people has time and level before it."""
+    fields = _fields(line)
+    return str(fields["message"]) if "message" in fields else re.sub(r"^\S+ [A-Z]+ +", "", line)
 
 
 def _is_warning(line: str) -> bool:
-    """Whether a line is worth a look while the block runs: all but those of the log's lower levels."""
+    """Returns True for lines above level INFO, which are shown while the block runs."""
     level = _fields(line).get("level") or next(iter(re.findall(r"^\S+ ([A-Z]+) ", line)), "warning")
     return str(level).lower() not in ("debug", "info")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlflow_grpc.naming import without_secrets
 
-MOST_FRAMES, MOST_SHOWN = 4, 1000
+MAX_FRAMES, MAX_SHOWN_CHARACTERS = 4, 1000
 """How many of the last lines of a traceback callers may see, and how many characters of an exception's text."""
 
 
@@ -107,11 +107,11 @@ def shown(error: BaseException) -> str:
 
     Without the lines of code and the folders, which say nothing to a caller.
     """
-    said = "".join(traceback.format_exception_only(error)).strip()
-    said = said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]}…"
-    frames = traceback.extract_tb(error.__traceback__)[-MOST_FRAMES:]
-    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} in {frame.name}" for frame in reversed(frames)]
-    return FRAME.join([said, *places])
+    text = "".join(traceback.format_exception_only(error)).strip()
+    text = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+    frames = traceback.extract_tb(error.__traceback__)[-MAX_FRAMES:]
+    locations = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} in {frame.name}" for frame in reversed(frames)]
+    return FRAME.join([text, *locations])
 
 
 class InvalidPayload(ServingError):

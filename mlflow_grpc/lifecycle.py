@@ -1,6 +1,6 @@
-"""One server from start to end: listen, load, serve, send callers away, drain, stop.
+"""The life of one server: listen, load, serve, lame duck, drain, stop.
 
-Rule of this module: it puts the parts together and holds their order; each does its own work, none at import.
+Rule of this module: it connects the rooms and holds the order of events. The work is done in the rooms.
 """
 
 import asyncio
@@ -31,23 +31,23 @@ from mlflow_grpc.settings import OnError, Settings, spelling
 logger = get_logger(__name__)
 
 FLUSH_S = 2.0
-"""How long gRPC may take to send the last answers once no call is left, in seconds."""
+"""Maximum time for gRPC to send the last responses after the last call has ended, in seconds."""
 
 MAX_FETCHES = 64
-"""How many models are fetched at a time; so many that those of a dead registry do not keep the others waiting."""
+"""Number of models that are fetched at a time; high enough that a dead registry does not delay the others."""
 
 NOTICE_S = 2.0
-"""How long a balancer that only tries to connect has to notice that the port is closed, in seconds."""
+"""Time for a load balancer that only checks connections to notice the closed port, in seconds."""
 
 GOAWAY_LIMIT_S = 5.0
-"""How long a connection may be so busy that its client cannot be told to go, in seconds."""
+"""Maximum time that a busy connection is waited for until a GOAWAY can be sent, in seconds."""
 
 HEALTH_INTERVAL_S = 1.0
-"""How often the server looks whether hung calls hold all of its threads, in seconds."""
+"""Time between two checks whether hung calls hold all threads of a model, in seconds."""
 
 
 class Server:
-    """A server for the models of a configuration. Used once: start, serve, stop."""
+    """A server for the models of a configuration; used once, from start to stop."""
 
     def __init__(self, settings: Settings, configuration: Configuration, *, share_port: bool = False) -> None:
         self._settings = settings
@@ -55,15 +55,15 @@ class Server:
         self._dispatcher = RpcDispatcher(shows_exceptions=settings.show_exceptions)
         self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
-        self._judged: list[Entry] = []
-        self._offered: list[Entry] = []  # The models that the typed RPCs are made for.
+        self._compared: list[Entry] = []  # Models that have been compared with their locks.
+        self._offered: list[Entry] = []  # Models that the typed RPCs were made for.
         self.catalog = Catalog(configuration.models, lambda: Engine.from_settings(settings), reserved=self.services)
         self._health = health.HealthServicer(self.services)
         self._locks = LockSet.from_file(settings.lock)
         self._typed = typed.TypedService(self._dispatcher, self.catalog, self._locks)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
-            self._typed,  # gRPC asks them in this order, with each call.
+            self._typed,  # gRPC searches them in this order for each call.
             *text.handlers(self._dispatcher, self.catalog),
             models.handlers(self._dispatcher, self.catalog, self._typed),
             health.handlers(self._dispatcher, self._health),
@@ -75,10 +75,10 @@ class Server:
         self.port = 0
 
     async def start(self) -> None:
-        """Listens. Health answers NOT_SERVING and predict UNAVAILABLE until a model is loaded.
+        """Starts to listen. Health is NOT_SERVING and calls are UNAVAILABLE until a model is loaded.
 
         Raises:
-            StartError: The address is taken, or the TLS files are no good.
+            StartError: The address is taken, or the TLS files are invalid.
 
         """
         await self._health.set_serving(False, *self._health_names())
@@ -86,14 +86,15 @@ class Server:
         await self._grpc.start()
 
     async def load(self, main: MainThread) -> None:
-        """Fetches the models, several at a time, and loads them in the main thread: one at a time, the first in the
-        configuration of those that are fetched. Each takes calls as soon as it is ready.
+        """Fetches several models at a time, and loads them one by one in the main thread, in the configuration's order.
+
+        Each model takes calls as soon as it is ready.
 
         Args:
             main: The main thread of the process.
 
         Raises:
-            StartError: One cannot be served and is not to be skipped, or none can.
+            StartError: A model without `on_error: skip` cannot be served, or no model can.
 
         """
         entries = self.catalog.entries
@@ -104,8 +105,8 @@ class Server:
         self._offer_typed()
         if all(entry.state is State.FAILED for entry in entries):
             raise StartError("none of the models could be loaded")
-        # What is there now stays: a full collection that goes through all of MLflow's modules takes 0.1 s, in which
-        # no call is answered.
+        # Exempts what exists now: a full collection over all of MLflow's modules takes 0.1 s, in which no call is
+        # answered.
         gc.collect()
         gc.freeze()
 
@@ -126,28 +127,28 @@ class Server:
             await self.host(entry, loaded)
         except TimeoutError:
             late = f"within {limit_s:g} s ({spelling('load_timeout_s')})"
-            words = f"it was not loaded {late}" if is_fetched else loading.not_fetched(config, late)
-            self._leave_out(entry, StartError(words))
+            message = f"it was not loaded {late}" if is_fetched else loading.not_fetched(config, late)
+            self._skip_or_raise(entry, StartError(message))
         except StartError as error:
-            self._leave_out(entry, error)
+            self._skip_or_raise(entry, error)
         turns.give_up(number)
         await self._open_settled()
         if not turns.waiting:
-            # Only models that are being fetched are missing, which may take long.
+            # The missing models are still being fetched, which may take long.
             self._offer_typed()
 
     async def _open_settled(self) -> None:
-        """Opens the models that are ready for calls, before all are loaded."""
+        """Opens the models that are ready, before all are loaded."""
         for entry in self.catalog.entries:
             if entry.engine.admission.stage is not Stage.LOADING or not self.catalog.is_settled(entry):
                 continue
-            self._judge(entry)
+            self._compare_with_lock(entry)
             if entry.loaded is not None and self._stage is Stage.LOADING:
                 entry.engine.admission.stage = Stage.OPEN
                 await self._health.set_serving(True, *_names(entry))
 
-    def _leave_out(self, entry: Entry, error: StartError) -> None:
-        """Does without a model that cannot be served, if that is how it is to be; else raises the error."""
+    def _skip_or_raise(self, entry: Entry, error: StartError) -> None:
+        """Skips a model that cannot be served, if its configuration says so; otherwise raises the error."""
         if (entry.config.on_error or OnError.STOP) is OnError.STOP:
             if len(self.catalog.entries) > 1:
                 raise StartError(f"{entry.config.source}: {error}") from error
@@ -156,32 +157,32 @@ class Server:
         self.catalog.mark_failed(entry, str(error))
 
     async def host(self, entry: Entry, loaded: ServableModel) -> None:
-        """Gives the server a loaded model.
+        """Adds a loaded model to the catalog.
 
         Raises:
-            StartError: There is another one of its name and version.
+            StartError: Another model has the same name and version.
 
         """
         self.catalog.register(entry, loaded)
         await self._health.set_serving(False, *_names(entry))
 
     async def open(self) -> None:
-        """Takes calls from now on, unless the server is draining already."""
+        """Opens the server for calls, unless it is draining already."""
         if self._stage is Stage.LOADING:
             self._offer_typed()
             self._set_stage(Stage.OPEN)
             await self._health.set_serving(True, *self._health_names(State.READY))
 
-    def _judge(self, entry: Entry) -> None:
+    def _compare_with_lock(self, entry: Entry) -> None:
         """Compares a model with its lock, once.
 
         Raises:
-            StartError: It breaks old clients, going by its lock, and is not to be skipped.
+            StartError: The model breaks old clients, and its configuration does not say `on_error: skip`.
 
         """
-        if entry in self._judged:
+        if entry in self._compared:
             return
-        self._judged.append(entry)
+        self._compared.append(entry)
         try:
             verdict = typed_plan.verdict(entry, self.catalog, self._locks)
             if verdict is not None and verdict.breaking:
@@ -189,18 +190,18 @@ class Server:
                     raise StartError(verdict.refusal)  # noqa: TRY301
                 logger.warning("%s breaks old clients: %s", verdict.label, "; ".join(map(str, verdict.breaking)))
         except StartError as error:
-            self._leave_out(entry, error)
+            self._skip_or_raise(entry, error)
 
     def _offer_typed(self) -> None:
-        """Makes the RPCs that take messages of the models' own types, for the models that are ready.
+        """Makes the typed RPCs of the models that are ready.
 
         Raises:
-            StartError: A model breaks old clients, going by its lock, and is not to be skipped.
+            StartError: A model breaks old clients, and its configuration does not say `on_error: skip`.
 
         """
         for entry in self.catalog.entries:
             if self.catalog.is_settled(entry):
-                self._judge(entry)
+                self._compare_with_lock(entry)
         ready = [entry for entry in self.catalog.entries if self.catalog.is_settled(entry)]
         if ready == self._offered or not self._typed.make():
             return
@@ -215,18 +216,18 @@ class Server:
             entry.engine.admission.stage = stage
 
     def _health_names(self, *states: State) -> list[str]:
-        """The server as a whole, and the models that are so far; all if none is named."""
+        """Names in health checks of the server as a whole and of the models in some states, by default in all."""
         entries = [entry for entry in self.catalog.entries if not states or entry.state in states]
         return [*self._health.services, *(name for entry in entries for name in _names(entry))]
 
     @property
     def takes_calls(self) -> bool:
-        """Whether a model is open for calls; some may be before all are loaded."""
+        """True if at least one model is open for calls; the first one may be before all are loaded."""
         return any(entry.engine.admission.stage is Stage.OPEN for entry in self.catalog.entries)
 
     @property
     def ready_line(self) -> str:
-        """Says in one line what is served where, and whether over TLS."""
+        """Log line about the served models, the address, the services and TLS."""
         ready = [entry for entry in self.catalog.entries if entry.loaded is not None]
         listed = ", ".join(f"{entry.label} ({entry.loaded.model.description})" for entry in ready if entry.loaded)
         services = [*self.services, *([reflection.NAME_V1, reflection.NAME] if self._settings.reflection else [])]
@@ -235,36 +236,36 @@ class Server:
 
     @property
     def address(self) -> str:
-        """Where the server listens, as a client writes it."""
+        """Address of the server, as a client writes it."""
         return f"[{host}]:{self.port}" if ":" in (host := self._settings.host) else f"{host}:{self.port}"
 
     async def watch(self) -> None:
-        """Looks for what hangs, in models and on its way in, and for what models did to the log; until cancelled."""
+        """Watches threads, the event loop, connections and the root logger; runs until cancelled."""
         await asyncio.gather(
             self._watch_threads(), self._watch_loop(), self._dispatcher.watch_connections(self._settings.timeout_s)
         )
 
     async def _watch_loop(self) -> None:
-        """Has models run fewer calls at a time while those keep the event loop from its work."""
+        """Limits the concurrency of models that keep the event loop from its work; runs until cancelled."""
         async for sample in sample_event_loop():
             for entry in self.catalog.entries:
                 entry.engine.adapt(sample)
 
     async def _watch_threads(self) -> None:
-        """Says NOT_SERVING of models whose threads are all held by hung calls, and of the server if all are so."""
-        stuck: dict[int, bool] = {}
+        """Sets health to NOT_SERVING for models whose threads are all hung, and for the server if all models are."""
+        exhausted: dict[int, bool] = {}
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
             root_logger.restore()
             entries = [entry for entry in self.catalog.entries if entry.state is State.READY]
             for entry in entries:
-                was, now = stuck.get(id(entry), False), entry.engine.threads.is_exhausted
+                was, now = exhausted.get(id(entry), False), entry.engine.threads.is_exhausted
                 if now == was or self._stage is not Stage.OPEN:
                     continue
-                stuck[id(entry)] = now
-                all_stuck = all(stuck.get(id(each), False) for each in entries)
+                exhausted[id(entry)] = now
+                all_exhausted = all(exhausted.get(id(ready), False) for ready in entries)
                 await self._health.set_serving(not now, *_names(entry))
-                await self._health.set_serving(not all_stuck, *self._health.services)
+                await self._health.set_serving(not all_exhausted, *self._health.services)
                 if now:
                     logger.error(
                         "%s: every thread is held by a call that does not end: not serving, restart the server",
@@ -273,14 +274,14 @@ class Server:
                 else:
                     logger.info("%s: threads are free again: serving", entry.label)
 
-    async def send_callers_away(self, lame_duck_s: float) -> None:
-        """Has callers go elsewhere, while calls are answered as before.
+    async def lame_duck(self, lame_duck_s: float) -> None:
+        """Sends callers elsewhere while calls are answered as before.
 
-        Health says NOT_SERVING. After the lame duck the port is closed, and when a balancer that looks at nothing else
-        has had time to notice, clients are told to make no new calls on the connections that are open.
+        Health is NOT_SERVING. After the lame duck the port is closed. Once a load balancer that checks nothing else has
+        had time to notice, GOAWAY tells clients to make no new calls on open connections.
 
         Args:
-            lame_duck_s: How long the port stays open, in seconds.
+            lame_duck_s: Time that the port stays open, in seconds.
 
         """
         await self._health.set_serving(False, *self._health_names())
@@ -298,12 +299,12 @@ class Server:
         await self._dispatcher.open_calls.arrivals.wait_until_idle()
 
     async def drain(self) -> int:
-        """Refuses new calls, says NOT_SERVING, and waits for those in flight, up to the drain timeout.
+        """Refuses new calls, and waits for the calls in flight, up to the drain timeout.
 
-        It refuses calls as long as they come, for a while: each is told so, and may be sent elsewhere.
+        Calls that arrive while it waits are refused with UNAVAILABLE, so that clients can send them elsewhere.
 
         Returns:
-            How many calls had not ended by then.
+            Number of calls that had not ended by then.
 
         """
         self._set_stage(Stage.DRAINING)
@@ -313,13 +314,14 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await asyncio.gather(
-                    self._dispatcher.open_calls.end_streams(), *(each.wait_until_empty() for each in admissions)
+                    self._dispatcher.open_calls.end_streams(),
+                    *(admission.wait_until_empty() for admission in admissions),
                 )
                 await self._dispatcher.open_calls.arrivals.wait_until_idle()
         return sum(admission.admitted_calls + admission.unsent_responses for admission in admissions)
 
     async def stop(self) -> None:
-        """Closes the port and every connection; calls that are still in flight end with UNAVAILABLE."""
+        """Closes the port and all connections; calls in flight end with UNAVAILABLE."""
         for entry in self.catalog.entries:
             entry.engine.threads.close()
         self._dispatcher.end_all()
@@ -327,5 +329,5 @@ class Server:
 
 
 def _names(entry: Entry) -> tuple[str, ...]:
-    """What health checks call a model: by its name, and by its version if it has one."""
+    """Names of a model in health checks: its name, and its label if it has a version."""
     return tuple(dict.fromkeys((entry.name, entry.label))) if entry.name else ()

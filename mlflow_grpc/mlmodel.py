@@ -49,25 +49,25 @@ def log_model(class_path: str, *, name: str = "model", **more: Any) -> ModelInfo
 
 
 def save_model(class_path: str, path: str | Path, **more: Any) -> None:
-    """The same, into a directory; see `log_model`."""
+    """Saves an MLModel class as an MLflow model in a directory; takes the arguments of `log_model`."""
     mlflow.pyfunc.save_model(path=path, **_arguments(class_path, more))
 
 
 def as_mlmodel(
     model_uri: str, *, qualified_name: str, version: str = "", model_config: dict[str, Any] | None = None
 ) -> Any:
-    """An MLflow model as an `ml_base.MLModel`, for services that are written for that interface.
+    """Adapts an MLflow model to the interface `ml_base.MLModel`, for services that are written for it.
 
     Its schemas are pydantic classes made from the signature. Needs the package ml-base.
 
     Args:
         model_uri: Any URI that `mlflow.pyfunc.load_model` takes.
-        qualified_name: What to call it.
-        version: Its version; the id of its run if not given.
+        qualified_name: Name of the adapted model.
+        version: Its version; by default the id of its run.
         model_config: MLflow's `model_config`.
 
     Raises:
-        StartError: It has no signature of named columns.
+        StartError: The model has no signature of named columns.
 
     """
     from mlflow_grpc.hosting.mlmodel.from_pyfunc import MlflowModel
@@ -79,21 +79,21 @@ def _arguments(class_path: str, more: dict[str, Any]) -> dict[str, Any]:
     configuration = more.pop("configuration", None)
     about = adapter.load(class_path, configuration=configuration).about
     inputs, outputs = about.contract.inputs, about.contract.outputs
-    made = {
+    arguments = {
         "python_model": as_pyfunc.__file__,
         "model_config": {"class_path": class_path, "configuration": configuration},
         "signature": ModelSignature(inputs=_schema(inputs), outputs=_schema(outputs)),
         **more,
     }
     if "pip_requirements" not in more:
-        made["pip_requirements"] = [f"mlflow=={mlflow.__version__}", *_package_of(class_path)]
-    return made
+        arguments["pip_requirements"] = [f"mlflow=={mlflow.__version__}", *_package_of(class_path)]
+    return arguments
 
 
 def _schema(record: Any) -> Schema | None:
-    # A record of no known fields says nothing, and neither does any value at all.
-    known = isinstance(record, Record) and any(each.name or each.type != AnyValue() for each in record.fields)
-    return Schema.from_json(json.dumps(mlflow_schema.schema_of(record))) if known else None
+    # A record without fields, or whose only field takes any value, says nothing that a signature could.
+    has_types = isinstance(record, Record) and any(field.name or field.type != AnyValue() for field in record.fields)
+    return Schema.from_json(json.dumps(mlflow_schema.schema_of(record))) if has_types else None
 
 
 def _package_of(class_path: str) -> list[str]:

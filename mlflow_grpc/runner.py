@@ -117,7 +117,7 @@ async def _serve(
 async def _end(server: Server, lame_duck_s: float) -> int:
     """Sends callers away, if there may be any, and drains; gives how many calls had not ended."""
     if server.takes_calls:
-        await server.send_callers_away(lame_duck_s)
+        await server.lame_duck(lame_duck_s)
     return await server.drain()
 
 

@@ -1,4 +1,7 @@
-"""The typed messages and RPCs of a configuration's models, made as a server makes them, for `mlflow-grpc proto`."""
+"""The typed messages and RPCs of a configuration's models, for `mlflow-grpc proto`.
+
+Rule of this module: it makes them as a server does, and serves nothing.
+"""
 
 from dataclasses import dataclass
 
@@ -17,28 +20,28 @@ from mlflow_grpc.settings import Settings
 
 @dataclass(frozen=True)
 class TypedContract:
-    """The messages and RPCs that a server makes for its models."""
+    """Messages and RPCs of a server's models."""
 
     text: str
-    """Of a .proto file."""
+    """Text of the .proto file."""
     data: bytes
-    """The same as a serialised FileDescriptorSet, with what it imports."""
+    """Serialized FileDescriptorSet of the file and its imports."""
     lock: LockFile
-    """The names and numbers that are in it, and those that were before."""
+    """Names and numbers of this version and of earlier ones."""
     verdicts: list[Verdict]
-    """How each model differs from what was locked of it."""
+    """Differences of each model from its lock."""
 
 
 def typed_contract(settings: Settings, configuration: Configuration, *, make_lock: bool) -> TypedContract:
-    """What a server makes for its models, without one.
+    """Loads the models and makes their typed messages and RPCs.
 
     Args:
-        settings: What holds for all models.
+        settings: Settings for all models.
         configuration: The models.
-        make_lock: Whether the lock that the settings name need not be there yet.
+        make_lock: True if the lock file of the settings may be missing, because it is about to be written.
 
     Raises:
-        StartError: A model cannot be loaded, none says what it takes, or a lock is no good.
+        StartError: A model cannot be loaded, no model has a signature or schemas, or a lock is invalid.
 
     """
     locks = LockSet.from_file(settings.lock, may_be_missing=make_lock)
@@ -46,10 +49,12 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
     loading.import_libraries(configuration.models)
     for entry in catalog.entries:
         catalog.register(entry, loading.load(entry.config, settings))
-    maker, made = typed_plan.plan(catalog, locks)
-    if not made:
+    maker, planned = typed_plan.plan(catalog, locks)
+    if not planned:
         raise StartError("there are no typed RPCs: no model has a signature or schemas that messages can be made of")
-    verdicts = [found for entry in catalog.entries if (found := typed_plan.verdict(entry, catalog, locks)) is not None]
-    verdicts += locks.missing({each.label for each in verdicts})
+    verdicts = [
+        verdict for entry in catalog.entries if (verdict := typed_plan.verdict(entry, catalog, locks)) is not None
+    ]
+    verdicts += locks.missing({verdict.label for verdict in verdicts})
     file = comments.described(maker.file, maker.comments)
     return TypedContract(proto_text.text_of(file), protos.set_of(file), locks.updated(maker.locks), verdicts)

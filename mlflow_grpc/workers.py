@@ -1,8 +1,8 @@
-"""N processes that share one port, and the process that looks after them.
+"""Worker processes that share one port, and their supervisor.
 
-Rule of this module: the supervisor serves nothing and does not import grpc (a server does not survive a fork, and its
-threads would be in the way). It imports MLflow, and workers are forked from it: they share that memory. Each worker
-loads the model and listens on the same port by SO_REUSEPORT; the kernel deals out the connections.
+Rule of this module: the supervisor serves nothing and does not import grpc, because a gRPC server does not survive a
+fork. It imports MLflow, and workers are forked from it, so that they share that memory. Each worker loads the models
+and listens on the same port (SO_REUSEPORT). The kernel distributes the connections.
 """
 
 import gc
@@ -30,18 +30,19 @@ from mlflow_grpc.settings import Settings, spelling
 logger = get_logger(__name__)
 
 KILL_AFTER_S = 5.0
-"""How long after the drain timeout a worker may still be alive, in seconds, before it is killed."""
+"""Time after the drain timeout until a worker is killed, in seconds."""
 
 STABLE_S = 10.0
-"""A worker that took calls for this long is replaced at once; one that did not waits, ever longer, in seconds."""
+"""Time that a worker must have served calls to be replaced at once, in seconds; others are replaced with a delay."""
 
-LONGEST_PAUSE_S = 30.0
+MAX_RESTART_DELAY_S = 30.0
+"""Maximum delay before a worker is replaced, in seconds; the delay doubles with each failure."""
 
 SENT_TO_ALL = (signal.SIGINT, signal.SIGHUP)
-"""What the terminal sends to the whole group; the supervisor passes on what is meant for the workers."""
+"""Signals that the terminal sends to the whole process group; the supervisor forwards what is meant for workers."""
 
 LOADED, OPEN, OPENED, FAILED = "loaded", "open", "opened", "failed"
-"""What is said in the pipe of a worker: by itself that it is loaded, to it that it may open, by itself that it has."""
+"""Messages in a worker's pipe: it is loaded, it may open, it has opened, it has failed."""
 
 
 @dataclass
@@ -50,14 +51,14 @@ class _Worker:
     process: Fork
     pipe: Connection
     loaded: bool = False
-    taking_since: float | None = None  # When it began to take calls.
-    silent: bool = False  # It has closed its end of the pipe.
+    serving_since: float | None = None  # When it began to serve calls.
+    has_closed_pipe: bool = False
     reason: str = ""
     exit_code: int = 0
 
 
 class _InChild(BaseException):
-    """Raised in a forked process, so that it leaves what the supervisor is doing."""
+    """Raised in a forked process, so that it leaves the supervisor's loop."""
 
     def __init__(self, number: int, pipe: Connection) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ def supervise(settings: Settings, configuration: Configuration) -> int:
 
 
 class _Supervisor:
-    """Watches pipes and processes in one loop; each turn handles one event."""
+    """Watches pipes and processes in one loop; each step handles one event."""
 
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -92,12 +93,13 @@ class _Supervisor:
         self._reserved, port = _reserve(settings)
         self._settings = settings.model_copy(update={"port": port})
         self._workers: dict[int, _Worker] = {}
-        self._pauses: dict[int, float] = {}
-        self._due: dict[int, float] = {}
+        self._restart_delays: dict[int, float] = {}
+        self._restart_at: dict[int, float] = {}
         self._opened = self._announced = False
         self._is_supervisor = True
         self._awaited = (*ending_signals(), signal.SIGCHLD)
-        self._ours, self._lifeline = socket.socketpair()  # Workers have the second one, which ends with this process.
+        # Workers inherit the second socket, which closes when this process ends.
+        self._lifeline_end, self._lifeline = socket.socketpair()
         self._wakeup, self._signalled = socket.socketpair()
         self._wakeup.setblocking(False)
         self._signalled.setblocking(False)
@@ -107,11 +109,11 @@ class _Supervisor:
         previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
         try:
             _import_libraries(self._configuration)
-            first = self._signal_so_far()
+            first = self._pending_signal()
             for number in range(self._count if first is None else 0):
                 self._start(number)
             while first is None:
-                first = self._turn()
+                first = self._step()
             second = self._end_all(first)
             return 128 + second if second else 0
         except _InChild:
@@ -129,99 +131,102 @@ class _Supervisor:
                 self._reserved.close()
 
     def _start(self, number: int) -> None:
-        ours, theirs = multiprocessing.Pipe()
+        supervisor_end, worker_end = multiprocessing.Pipe()
         try:
             process = Fork.start((*self._awaited, *SENT_TO_ALL))
         except OSError:
-            ours.close()
-            theirs.close()
+            supervisor_end.close()
+            worker_end.close()
             raise
         if process is None:
-            ours.close()
-            raise _InChild(number, theirs)
-        theirs.close()
-        self._workers[number] = _Worker(number, process, ours)
+            supervisor_end.close()
+            raise _InChild(number, worker_end)
+        worker_end.close()
+        self._workers[number] = _Worker(number, process, supervisor_end)
         logger.info("worker %d started, pid %d", number, process.pid)
 
     def work(self, number: int, pipe: Connection) -> NoReturn:
-        """Lets go of all that is the supervisor's, in a forked process, and is a worker until it ends."""
+        """Releases the supervisor's resources in a forked process, and runs a worker until it ends."""
         signal.set_wakeup_fd(-1)
         for awaited in self._awaited:
             signal.signal(awaited, signal.SIG_DFL)
         for ignored in SENT_TO_ALL:
             signal.signal(ignored, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*self._awaited, *SENT_TO_ALL})
-        for held in (self._reserved, self._ours, self._wakeup, self._signalled):
-            held.close()
+        for inherited in (self._reserved, self._lifeline_end, self._wakeup, self._signalled):
+            inherited.close()
         for worker in self._workers.values():
             worker.pipe.close()
         leave_stdin()
         seed_again()
         _work(self._settings, self._configuration, number, pipe, self._lifeline, replaces=self._opened)
 
-    def _signal_so_far(self) -> int | None:
-        """The number of a signal that is to end the server, if one has come."""
+    def _pending_signal(self) -> int | None:
+        """Returns the number of a pending signal that ends the server; None if there is none."""
         while wait([self._wakeup], 0):
-            if (number := self._wakeup.recv(1)[0]) != signal.SIGCHLD:  # Of what libraries run while they are imported.
+            if (
+                number := self._wakeup.recv(1)[0]
+            ) != signal.SIGCHLD:  # SIGCHLD comes from processes that libraries run when they are imported.
                 return number
         return None
 
-    def _turn(self) -> int | None:
-        """Waits for something to happen and handles it; gives the number of a signal that is to end the server.
+    def _step(self) -> int | None:
+        """Waits for an event and handles it; returns the number of a signal that ends the server.
 
-        SIGCHLD tells that a worker has ended: its sentinel, a pipe, is kept open by processes that its model forked.
+        SIGCHLD reports that a worker has ended. Its sentinel, a pipe, may be kept open by processes that its model
+        forked.
         """
-        timeout_s = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
-        pipes = [worker.pipe for worker in self._workers.values() if not worker.silent]
+        timeout_s = max(0.0, min(self._restart_at.values()) - time.monotonic()) if self._restart_at else None
+        pipes = [worker.pipe for worker in self._workers.values() if not worker.has_closed_pipe]
         ready = wait([self._wakeup, *pipes], timeout_s)
         if self._wakeup in ready and (number := self._wakeup.recv(1)[0]) != signal.SIGCHLD:
             return number
         for worker in list(self._workers.values()):
             ended = worker.process.exitcode is not None
             if worker.pipe in ready or ended:
-                self._hear(worker)
+                self._read_messages(worker)
             if ended:
-                self._bury(worker)
-        for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
-            del self._due[number]
-            self._start_again(number)
+                self._reap(worker)
+        for number in [number for number, at in self._restart_at.items() if at <= time.monotonic()]:
+            del self._restart_at[number]
+            self._restart(number)
         return None
 
-    def _hear(self, worker: _Worker) -> None:
-        """Takes what a worker has said: that it is loaded, that it takes calls, or why it cannot."""
+    def _read_messages(self, worker: _Worker) -> None:
+        """Reads a worker's messages: it is loaded, it serves calls, or why it cannot."""
         try:
             while worker.pipe.poll():
-                kind, text, worker.exit_code = worker.pipe.recv()
-                if kind == FAILED:
+                message, text, worker.exit_code = worker.pipe.recv()
+                if message == FAILED:
                     worker.reason = text
-                elif kind == OPENED:
-                    worker.taking_since = time.monotonic()
+                elif message == OPENED:
+                    worker.serving_since = time.monotonic()
                     self._announce(text)
                 else:
                     self._open(worker)
         except (EOFError, OSError):
-            worker.silent = True
+            worker.has_closed_pipe = True
 
     def _announce(self, ready_line: str) -> None:
-        """Says that the server is ready, once all workers take calls."""
-        taking = [worker for worker in self._workers.values() if worker.taking_since is not None]
-        if len(taking) == self._count and not self._announced:
+        """Writes the ready line once all workers serve calls."""
+        serving = [worker for worker in self._workers.values() if worker.serving_since is not None]
+        if len(serving) == self._count and not self._announced:
             self._announced = True
             logs.announce(f"{ready_line}, {self._count} workers", self._settings.log_format, sys.stdout)
 
     def _open(self, worker: _Worker) -> None:
-        """Lets a loaded worker take calls: at once if others do, else when all are loaded."""
+        """Opens a loaded worker: at once if others are open, otherwise when all are loaded."""
         worker.loaded = True
         if self._opened:
             worker.pipe.send(OPEN)
-        elif len(self._workers) == self._count and all(other.loaded for other in self._workers.values()):
+        elif len(self._workers) == self._count and all(loaded.loaded for loaded in self._workers.values()):
             self._opened = True
-            for other in self._workers.values():
-                with suppress(OSError):  # It has died since; its sentinel says so.
-                    other.pipe.send(OPEN)
+            for waiting in self._workers.values():
+                with suppress(OSError):  # It has ended meanwhile, which the next step handles.
+                    waiting.pipe.send(OPEN)
 
-    def _bury(self, worker: _Worker) -> None:
-        """Sees to a worker that has ended by itself: the end of all while they start, else replaced."""
+    def _reap(self, worker: _Worker) -> None:
+        """Handles a worker that has ended by itself: at the start the server fails, later the worker is replaced."""
         worker.pipe.close()
         del self._workers[worker.number]
         code = worker.process.exitcode
@@ -231,39 +236,39 @@ class _Supervisor:
             )
             error.exit_code = worker.exit_code or 2
             raise error
-        # Not since it was started: loading may take long each time, and fail each time.
-        if worker.taking_since is not None and time.monotonic() - worker.taking_since > STABLE_S:
-            self._pauses.pop(worker.number, None)
-        pause_s = self._put_off(worker.number)
+        # Measured from its first call, because loading may take long and fail each time.
+        if worker.serving_since is not None and time.monotonic() - worker.serving_since > STABLE_S:
+            self._restart_delays.pop(worker.number, None)
+        delay_s = self._schedule_restart(worker.number)
         logger.error(
             "worker %d (pid %d) ended with code %s%s; a new one starts in %g s",
             worker.number,
             worker.process.pid,
             code,
             f" ({worker.reason})" if worker.reason else "",
-            pause_s,
+            delay_s,
         )
 
-    def _start_again(self, number: int) -> None:
-        """Starts a worker in the place of one that has ended; later, if the machine does not let it now."""
+    def _restart(self, number: int) -> None:
+        """Starts a worker to replace one that has ended; later, if the machine has no room for it now."""
         try:
             self._start(number)
         except OSError as error:
-            pause_s = self._put_off(number)
-            logger.error("worker %d cannot be started: %s; again in %g s", number, error, pause_s)  # noqa: TRY400
+            delay_s = self._schedule_restart(number)
+            logger.error("worker %d cannot be started: %s; again in %g s", number, error, delay_s)  # noqa: TRY400
 
-    def _put_off(self, number: int) -> float:
-        """After how long a worker is started again, in seconds; the next time it is longer."""
-        pause_s = self._pauses.get(number, 0.0)
-        self._pauses[number] = min(LONGEST_PAUSE_S, max(1.0, pause_s * 2))
-        self._due[number] = time.monotonic() + pause_s
-        return pause_s
+    def _schedule_restart(self, number: int) -> float:
+        """Schedules the restart of a worker and returns its delay, in seconds; the next delay is longer."""
+        delay_s = self._restart_delays.get(number, 0.0)
+        self._restart_delays[number] = min(MAX_RESTART_DELAY_S, max(1.0, delay_s * 2))
+        self._restart_at[number] = time.monotonic() + delay_s
+        return delay_s
 
     def _end_all(self, first: int) -> int | None:
-        """Drains the workers; gives the number of a second signal, which ends the wait.
+        """Drains the workers; returns the number of a second signal, which ends the wait.
 
         Args:
-            first: The signal that ends them.
+            first: Number of the first signal.
 
         """
         logger.info("draining %d workers", len(self._workers))
@@ -274,7 +279,7 @@ class _Supervisor:
         limit_s = self._settings.drain_timeout_s + KILL_AFTER_S
         deadline = time.monotonic() + limit_s + (self._settings.lame_duck_s if has_lame_duck else 0)
         while True:
-            for ended in [each for each in self._workers.values() if each.process.exitcode is not None]:
+            for ended in [worker for worker in self._workers.values() if worker.process.exitcode is not None]:
                 del self._workers[ended.number]
             left_s = deadline - time.monotonic()
             if not self._workers or left_s <= 0:
@@ -293,18 +298,18 @@ class _Supervisor:
 
 
 def _reserve(settings: Settings) -> tuple[socket.socket, int]:
-    """Holds the port for the workers, whoever of them is alive, and finds out whether it is free.
+    """Reserves the port for as long as the supervisor runs, and returns the socket and the port.
 
-    The first socket asks without SO_REUSEPORT: with it, a stranger's server on the port would share it.
+    A first socket binds without SO_REUSEPORT, because with it another program's server would share the port.
     """
-    family, kind, address = _address(settings)
+    family, socket_type, address = _address(settings)
     try:
-        with socket.socket(family, kind) as probe:
+        with socket.socket(family, socket_type) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen()
             port: int = probe.getsockname()[1]
-        reserved = socket.socket(family, kind)
+        reserved = socket.socket(family, socket_type)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind((address[0], port, *address[2:]))
     except OSError as error:
@@ -323,11 +328,11 @@ def _address(settings: Settings) -> Any:
 
 
 def _import_libraries(configuration: Configuration) -> None:
-    """Imports what all workers need, once, where that memory can be shared: macOS forbids a fork after such imports."""
+    """Imports the libraries that all workers share; not on macOS, which forbids a fork after such imports."""
     from mlflow_grpc.engine import loading
 
     if sys.platform != "darwin":
-        with suppress(ImportError):  # It shows again in the workers, which say so.
+        with suppress(ImportError):  # The workers raise it again and report it.
             loading.import_libraries(configuration.models)
         gc.collect()
         gc.freeze()
@@ -342,7 +347,7 @@ def _work(
     *,
     replaces: bool,
 ) -> NoReturn:
-    """The life of one worker, in a process of its own."""
+    """Runs one worker in its process."""
     logs.configure(
         settings.log_format,
         settings.log_level,
@@ -351,7 +356,7 @@ def _work(
         extra=configuration.logging,
     )
     threading.Thread(target=_end_with_supervisor, args=(lifeline,), name="watch-supervisor", daemon=True).start()
-    # Imported here: the supervisor, which imports this module, must not import grpc.
+    # Imported here, because the supervisor must not import grpc.
     from mlflow_grpc import lifecycle, runner
 
     async def when_loaded(server: lifecycle.Server) -> None:
@@ -367,12 +372,12 @@ def _work(
         pipe.send((FAILED, str(error), error.exit_code))
         code = error.exit_code
     except (EOFError, BrokenPipeError):
-        code = 1  # The supervisor went while this worker was starting.
+        code = 1  # The supervisor ended while this worker was starting.
     end_process(code)
 
 
 def _end_with_supervisor(lifeline: socket.socket) -> None:
-    """Ends this process, at whatever it is, when the supervisor has gone."""
+    """Ends this process when the supervisor has ended."""
     wait([lifeline])
     logger.error("the supervisor has gone")
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""When a worker that has ended is replaced."""
+"""workers.py: when a worker that has ended is replaced."""
 
 import multiprocessing
 import time
@@ -12,39 +12,39 @@ from mlflow_grpc.settings import Settings
 
 
 @pytest.fixture
-def bury():
-    """Buries worker 0, which took calls for so many seconds, or None if it never did; gives the pause after it."""
+def restart_delay():
+    """Ends worker 0 after it served calls for some seconds, or None for never; returns the delay of its restart."""
     settings = Settings(model_uri="(none)", port=0, workers=2)
     supervisor: Any = workers._Supervisor(settings, config.load(settings))
     supervisor._opened = True
 
-    def end(took_calls_s: float | None) -> float:
-        since = None if took_calls_s is None else time.monotonic() - took_calls_s
+    def end_worker(served_s: float | None) -> float:
+        since = None if served_s is None else time.monotonic() - served_s
         process: Any = SimpleNamespace(exitcode=-9, pid=1)
-        ours, theirs = multiprocessing.Pipe()
-        theirs.close()
-        worker = workers._Worker(0, process, ours, taking_since=since)
+        supervisor_end, worker_end = multiprocessing.Pipe()
+        worker_end.close()
+        worker = workers._Worker(0, process, supervisor_end, serving_since=since)
         supervisor._workers[0] = worker
-        supervisor._bury(worker)
-        due: float = supervisor._due.pop(0)
-        return round(due - time.monotonic())
+        supervisor._reap(worker)
+        restart_at: float = supervisor._restart_at.pop(0)
+        return round(restart_at - time.monotonic())
 
-    yield end
-    for each in (
+    yield end_worker
+    for resource in (
         supervisor._reserved,
-        supervisor._ours,
+        supervisor._lifeline_end,
         supervisor._lifeline,
         supervisor._wakeup,
         supervisor._signalled,
     ):
-        each.close()
+        resource.close()
 
 
-def test_a_worker_that_never_takes_calls_waits_ever_longer(bury):
+def test_a_worker_that_never_serves_calls_waits_longer_each_time(restart_delay):
     """However long it loads before it fails."""
-    assert [bury(None) for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert [restart_delay(None) for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
 
 
-def test_a_worker_that_took_calls_for_a_while_is_replaced_at_once(bury):
-    """Whatever was before; one that did not is not."""
-    assert [bury(took_calls_s) for took_calls_s in (1, 1, 1, 60, 60, 1)] == [0, 1, 2, 0, 0, 1]
+def test_a_worker_that_served_calls_for_a_while_is_replaced_at_once(restart_delay):
+    """Earlier failures do not count; a worker that served for a shorter time waits."""
+    assert [restart_delay(served_s) for served_s in (1, 1, 1, 60, 60, 1)] == [0, 1, 2, 0, 0, 1]

@@ -92,7 +92,7 @@ def send_away(server, credentials=None, *, connections=8):
         calling = [pool.submit(call_until_it_fails, server.address, credentials, enough) for _ in range(connections)]
         for _ in range(connections):
             assert enough.acquire(timeout=30)
-        server.run(lambda: server.server.send_callers_away(0.0))
+        server.run(lambda: server.server.lame_duck(0.0))
         return [future.result(30) for future in calling]
 
 
@@ -109,7 +109,7 @@ def test_a_call_in_flight_is_answered_after_its_caller_was_sent_away():
     with serving(model, PlainCodec()) as server, Caller(server.address) as call:
         held = call.raw.future(protos.Input(value="hold").SerializeToString(), timeout=30)
         model.wait_until_entered(1)
-        server.run(lambda: server.server.send_callers_away(0.0))
+        server.run(lambda: server.server.lame_duck(0.0))
         model.let_go()
         assert held.result() is not None
         assert call.outcome("after")[0] == "UNAVAILABLE"
