@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from mlflow_grpc_client import wire
+from mlflow_grpc_client import _wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +103,12 @@ def failure(code: grpc.StatusCode, message: str, **details: Any) -> PredictError
 def from_rpc_error(error: Any) -> PredictError:
     """The PredictError for what grpcio raised, of the synchronous or the asyncio stack."""
     trailers = dict(error.trailing_metadata() or ())
-    status = wire.status_details(trailers.get(wire.DETAILS_KEY) or b"")
+    status = _wire.status_details(trailers.get(_wire.DETAILS_KEY) or b"")
     return failure(
         error.code(),
         error.details() or "",
         reason=status.reason,
-        request_id=status.metadata.get("request_id") or trailers.get(wire.REQUEST_ID_KEY) or "",
+        request_id=status.metadata.get("request_id") or trailers.get(_wire.REQUEST_ID_KEY) or "",
         error_class=status.metadata.get("error_class", ""),
         violations=tuple(FieldViolation(*violation) for violation in status.violations),
         exception=status.exception,

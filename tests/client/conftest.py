@@ -16,7 +16,7 @@ from typing import Any, Self
 import grpc
 import pytest
 import trustme
-from mlflow_grpc_client import AsyncClient, Client, options
+from mlflow_grpc_client import AsyncClient, Client, _options
 
 from mlflow_grpc import logs
 from mlflow_grpc.hosting.pyfunc import fetching
@@ -153,7 +153,7 @@ def make(kind: Any) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients of this test wait a tenth as long between attempts, where it is not the waiting that is tested."""
-    monkeypatch.setattr(options, "_SERVICE_CONFIG", options._SERVICE_CONFIG.replace('"0.1s"', '"0.01s"'))
+    monkeypatch.setattr(_options, "_SERVICE_CONFIG", _options._SERVICE_CONFIG.replace('"0.1s"', '"0.01s"'))
 
 
 class Attempts(logging.Handler):

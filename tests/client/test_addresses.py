@@ -12,7 +12,7 @@ import grpc
 import pytest
 import uvicorn
 from mlflow_grpc_client import TLS, AsyncClient, Client, PredictError, Unavailable
-from mlflow_grpc_client.targets import target_of
+from mlflow_grpc_client._connection.targets import target_of
 
 from tests.support.servers import free_port
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import grpc
 import pytest
-from mlflow_grpc_client import TLS, AsyncClient, Client, Unavailable, channels
-from mlflow_grpc_client.channels import Channels, look_up
-from mlflow_grpc_client.options import service_config
-from mlflow_grpc_client.targets import target_of
+from mlflow_grpc_client import TLS, AsyncClient, Client, Unavailable
+from mlflow_grpc_client._connection import channels
+from mlflow_grpc_client._connection.channels import Channels, look_up
+from mlflow_grpc_client._connection.targets import target_of
+from mlflow_grpc_client._options import service_config
 
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import InProcess, free_port, serving

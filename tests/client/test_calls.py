@@ -21,7 +21,7 @@ from mlflow_grpc_client import (
     PredictError,
     ResourceExhausted,
     Unavailable,
-    wire,
+    _wire,
 )
 
 from mlflow_grpc import protos
@@ -330,8 +330,8 @@ class Relay:
 
 def test_a_connection_that_died_silently(make, echo, monkeypatch):
     """Keepalive finds it out and the call is answered over a new connection, within its deadline."""
-    monkeypatch.setattr("mlflow_grpc_client.options.KEEPALIVE_TIME_S", 0.5)
-    monkeypatch.setattr("mlflow_grpc_client.options.KEEPALIVE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("mlflow_grpc_client._options.KEEPALIVE_TIME_S", 0.5)
+    monkeypatch.setattr("mlflow_grpc_client._options.KEEPALIVE_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener, Relay(listener, echo.server.port) as relay:
         client = make(f"127.0.0.1:{listener.getsockname()[1]}")
         assert client.predict_text("before") == "before"
@@ -538,7 +538,7 @@ def test_details_of_any_length_are_read():
     """wire.status_details never raises, whatever bytes come."""
     whole = status_pb2.Status(message="é" * 50).SerializeToString()
     for end in range(len(whole)):
-        wire.status_details(whole[:end])
+        _wire.status_details(whole[:end])
 
 
 def test_a_cancelled_task_stays_cancelled(gated):

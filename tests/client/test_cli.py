@@ -259,7 +259,7 @@ def test_the_installed_command(address):
 
 def test_main_in_process(address, capsys):
     """main takes its arguments as a list and ends in SystemExit."""
-    from mlflow_grpc_client.cli import main
+    from mlflow_grpc_client._cli.command import main
 
     with pytest.raises(SystemExit) as caught:
         main(["--version"])

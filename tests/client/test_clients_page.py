@@ -9,8 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-from mlflow_grpc_client import Client, cli
-from mlflow_grpc_client.options import service_config
+from mlflow_grpc_client import Client
+from mlflow_grpc_client._cli import command
+from mlflow_grpc_client._options import service_config
 
 from tests.client.test_node import example, tool  # noqa: F401 - a fixture
 from tests.support.servers import ROOT
@@ -85,7 +86,7 @@ def test_commands(iris, capsys, monkeypatch):
     monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
     (payload,) = re.findall(r"--typed '(.*)'", PAGE)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["-a", iris.address, "-m", "iris", "--typed", payload])
+        command.main(["-a", iris.address, "-m", "iris", "--typed", payload])
     assert (ended.value.code, capsys.readouterr().out) == (0, '"setosa"\n')
     with Client(iris.address) as client:
         assert client.model("iris").predict(json.loads(payload)) == "setosa"

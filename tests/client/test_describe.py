@@ -20,8 +20,8 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array, Object, Property
 from mlflow_grpc_client import TLS, Client
-from mlflow_grpc_client.cli import EXIT_USAGE, main
-from mlflow_grpc_client.describe import Connection, describe
+from mlflow_grpc_client._cli.command import EXIT_USAGE, main
+from mlflow_grpc_client._cli.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from tests.support import zoo

@@ -9,7 +9,7 @@ import sys
 import grpc
 import pytest
 from mlflow_grpc_client import AsyncClient, Client, Model, ModelError, PredictError
-from mlflow_grpc_client.describe import Connection, describe
+from mlflow_grpc_client._cli.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import ServableModel

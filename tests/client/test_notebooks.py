@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from mlflow_grpc_client import AsyncClient, Client
-from mlflow_grpc_client.html import MOST_ROWS, table
+from mlflow_grpc_client._html import MOST_ROWS, table
 
 from tests.client.conftest import Iris
 

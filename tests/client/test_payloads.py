@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.utils.proto_json_utils import dump_input_data
 from mlflow_grpc_client import Client, InvalidInput
-from mlflow_grpc_client.payloads import from_json, is_bare, to_json
+from mlflow_grpc_client._payloads import from_json, is_bare, to_json
 
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc

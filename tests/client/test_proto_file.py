@@ -98,8 +98,8 @@ def test_flags_that_do_not_fit(iris, tmp_path):
 def test_it_needs_neither_mlflow_nor_reflection_s_library(iris):
     """What the command has imported once it has written the file."""
     code = (
-        "import sys; from mlflow_grpc_client import cli\n"
-        f"try: cli.main(['-a', {iris.address!r}, '--proto'])\n"
+        "import sys; from mlflow_grpc_client._cli import command\n"
+        f"try: command.main(['-a', {iris.address!r}, '--proto'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "bad = {'mlflow', 'pandas', 'numpy', 'grpc_reflection.v1alpha', 'mlflow_grpc'} & set(sys.modules)\n"
         "sys.exit(repr(bad) if bad else 0)"

@@ -10,7 +10,8 @@ import sys
 
 import mlflow_grpc_client
 import pytest
-from mlflow_grpc_client import Client, cli, errors
+from mlflow_grpc_client import Client, errors
+from mlflow_grpc_client._cli import command
 
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.support.servers import ROOT, serving
@@ -65,7 +66,7 @@ def test_the_table_of_errors():
 
 def test_the_table_of_exit_codes():
     """It has each of the command's."""
-    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")} | {0}
+    codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")} | {0}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} == codes
 
 

@@ -525,8 +525,8 @@ def test_the_command(address):
 
 def test_a_line_that_is_too_large(address):
     """Its error stands in its place, and the lines behind it are answered."""
-    code = "from functools import partial; from mlflow_grpc_client import cli; "
-    code += "cli.Client = partial(cli.Client, max_message_bytes=1000); cli.main()"
+    code = "from functools import partial; from mlflow_grpc_client._cli import command; "
+    code += "command.Client = partial(command.Client, max_message_bytes=1000); command.main()"
     whole = [sys.executable, "-c", code, "-a", address, "-m", "text", "--stream"]
     lines = b"a\n\nb\n" + b"x" * 998 + b"\nc\n"
     done = subprocess.run(whole, input=lines, capture_output=True, timeout=60, check=False)

@@ -12,8 +12,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow_grpc_client import columns, tensors, typed_reader, typed_writer, wire
-from mlflow_grpc_client.contract import SERVICE, contract_of
+from mlflow_grpc_client import _wire
+from mlflow_grpc_client._typed import columns, reader, tensors, writer
+from mlflow_grpc_client._typed.contract import SERVICE, contract_of
 from pydantic import BaseModel, Field
 
 from mlflow_grpc import protos
@@ -33,7 +34,7 @@ class Known:
         maker = FileMaker()
         self.shapes = maker.add("m", contract)
         service.add_service(maker.file, [self.shapes])
-        about = wire.model_message(b"")
+        about = _wire.model_message(b"")
         about.names.update(self.shapes.model_names.names)
         about.wrappers.extend(self.shapes.model_names.wrappers)
         for rpc in service.rpcs_of(self.shapes):
@@ -48,7 +49,7 @@ class Known:
     def message(self, record: dict[str, Any]) -> Any:
         """A record as the client writes it."""
         message = self.one.request_class()
-        typed_writer.fill(message, self.one.request, record)
+        writer.fill(message, self.one.request, record)
         return message
 
     def read_by_server(self, record: dict[str, Any]) -> Any:
@@ -59,7 +60,7 @@ class Known:
         """A record as the client reads what the server has written."""
         message = self.one.response_class()
         fill_as_server(message, self.shapes.output, record, "")
-        return typed_reader.read_record(message, self.one.response)
+        return reader.read_record(message, self.one.response)
 
     def batch(self, rows: Any) -> Any:
         """Rows as the client writes them."""
@@ -563,5 +564,5 @@ def test_a_batch_answers_what_its_rows_would(whole, rows):
     """Rows in columns hold the same values as messages of their own: read back, they are equal."""
     message = whole.batch(rows)
     found = columns.rows_of(message, whole.many.request)
-    expected = [typed_reader.read_record(whole.message(row), whole.one.request) for row in rows]
+    expected = [reader.read_record(whole.message(row), whole.one.request) for row in rows]
     assert exact(found) == exact(expected)

@@ -7,7 +7,7 @@ import inspect
 import warnings
 from typing import Any
 
-from mlflow_grpc_client import wire
+from mlflow_grpc_client import _wire
 
 MOST_REMEMBERED = 10_000
 
@@ -33,8 +33,8 @@ class Warner:
 
         """
         for key, value in trailers or ():
-            if key == wire.IGNORED_KEY:
-                names, more = wire.ignored_columns(value)
+            if key == _wire.IGNORED_KEY:
+                names, more = _wire.ignored_columns(value)
                 self._warn_of([name for name in names if (model, name) not in self._known], more, model)
 
     def _warn_of(self, names: list[str], more: int, model: str) -> None:

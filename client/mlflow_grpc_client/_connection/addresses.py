@@ -7,7 +7,7 @@ that says what to write; gRPC's own syntax passes. What gRPC says of a connectio
 import re
 from urllib.parse import unquote
 
-from mlflow_grpc_client.probing import Talk
+from mlflow_grpc_client._connection.probing import Talk
 
 DEFAULT_PORT = 50051
 """Where `mlflow-grpc serve` listens if it is not told otherwise."""

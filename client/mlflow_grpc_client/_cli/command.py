@@ -24,13 +24,13 @@ from mlflow_grpc_client import (
     TypedModel,
     Unavailable,
     __version__,
-    typed_json,
 )
-from mlflow_grpc_client.contract import Contract
-from mlflow_grpc_client.describe import Connection, describe
-from mlflow_grpc_client.ignored import IgnoredColumns
-from mlflow_grpc_client.options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
-from mlflow_grpc_client.wire import Model
+from mlflow_grpc_client._cli import typed_json
+from mlflow_grpc_client._cli.describe import Connection, describe
+from mlflow_grpc_client._ignored import IgnoredColumns
+from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
+from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client._wire import Model
 
 EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 1, 2, 3, 4, 5
 EXIT_INTERRUPTED = 130

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_grpc_client.contract import Contract
-from mlflow_grpc_client.options import TLS
-from mlflow_grpc_client.pasting import example_in
-from mlflow_grpc_client.wire import Model
+from mlflow_grpc_client._cli.examples import example_in
+from mlflow_grpc_client._options import TLS
+from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client._wire import Model
 
 _MOST_BYTES = 100_000
 """Of an example on a command line: an argument has 128 KiB at the most (Linux, MAX_ARG_STRLEN)."""

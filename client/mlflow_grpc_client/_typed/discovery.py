@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 
-from mlflow_grpc_client import contract, reflection, schemas, wire
-from mlflow_grpc_client.calls import Call, Learn
-from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client import _reflection, _wire
+from mlflow_grpc_client._calls import Call, Learn
+from mlflow_grpc_client._typed import contract, schemas
+from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure
 
 
@@ -28,18 +29,18 @@ def learn(wanted: Learn) -> Generator[Call, Any, Contract]:
 
     """
     try:
-        model = yield wanted.call(wire.GET_MODEL, wire.get_model_bytes(wanted.label), wire.model_message)
+        model = yield wanted.call(_wire.GET_MODEL, _wire.get_model_bytes(wanted.label), _wire.model_message)
     except PredictError as error:
         if error.code is not grpc.StatusCode.NOT_FOUND:
             raise
-        models = yield wanted.call(wire.LIST_MODELS, wire.list_models_bytes(), wire.models)
+        models = yield wanted.call(_wire.LIST_MODELS, _wire.list_models_bytes(), _wire.models)
         there = ", ".join(each.label for each in models) or "none"
         said = f"There is no model {wanted.label}. There are: {there}."
         raise failure(error.code, said, reason=error.reason, request_id=error.request_id) from None
     contract.check_typed(model)
     if wanted.stale is not None and wanted.stale.about == contract.about(model):
         return wanted.stale
-    pool = yield from reflection.descriptors(contract.SERVICE, wanted.call)
+    pool = yield from _reflection.descriptors(contract.SERVICE, wanted.call)
     try:
         found = contract.contract_of(model, pool)
     except KeyError as error:

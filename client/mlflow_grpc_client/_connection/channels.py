@@ -13,8 +13,8 @@ from typing import Any
 
 import grpc
 
+from mlflow_grpc_client._connection.targets import Target, name_of
 from mlflow_grpc_client.errors import PredictError, failure
-from mlflow_grpc_client.targets import Target, name_of
 
 LOOK_UP_AGAIN_S = 30.0
 """After which time a call has the names looked up again, in seconds; the least that gRPC's own resolver waits."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client.contract import Kind, Type
-from mlflow_grpc_client.payloads import library
+from mlflow_grpc_client._payloads import library
+from mlflow_grpc_client._typed.contract import Kind, Type
 
 _LEAST_TOO_LARGE = (2 - 2**-24) * 2.0**127
 """What is rounded to infinity as a float of 32 bits; what is less is rounded to the largest at the most."""

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client.payloads import kind_of, library
+from mlflow_grpc_client._payloads import kind_of, library
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _SECOND = dt.timedelta(seconds=1)

@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_grpc_client.contract import Contract, Field, Form, Kind, Record, Type
-from mlflow_grpc_client.payload_rows import Keywords, params_in, rows_in
-from mlflow_grpc_client.payloads import jsonable
+from mlflow_grpc_client._payloads import jsonable
+from mlflow_grpc_client._typed.contract import Contract, Field, Form, Kind, Record, Type
+from mlflow_grpc_client._typed.payload_rows import Keywords, params_in, rows_in
 
 _FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE, Kind.JSON, Kind.UNION, Kind.TENSOR})
 

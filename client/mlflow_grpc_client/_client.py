@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc_client.base import BaseClient
-from mlflow_grpc_client.calls import Call, Learn, OnError, Stream, left_s
-from mlflow_grpc_client.channels import Channels
-from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client._base import BaseClient
+from mlflow_grpc_client._calls import Call, Learn, OnError, Stream, left_s
+from mlflow_grpc_client._connection.channels import Channels
+from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
+from mlflow_grpc_client._payloads import as_text, to_json
+from mlflow_grpc_client._proto_file import ProtoFile
+from mlflow_grpc_client._streams import Answers, Requests
+from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client._typed.model import Steps, TypedModel
+from mlflow_grpc_client._wire import Models
 from mlflow_grpc_client.errors import PredictError
-from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
-from mlflow_grpc_client.payloads import as_text, to_json
-from mlflow_grpc_client.proto_file import ProtoFile
-from mlflow_grpc_client.streams import Answers, Requests
-from mlflow_grpc_client.typed import Steps, TypedModel
-from mlflow_grpc_client.wire import Models
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc_client import columns, html, options, typed_reader, typed_writer
-from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
-from mlflow_grpc_client.contract import Contract, Rpc, kind_name
+from mlflow_grpc_client import _html, _options
+from mlflow_grpc_client._calls import Call, Learn, OnError, Stream
+from mlflow_grpc_client._payloads import kind_of, library
+from mlflow_grpc_client._typed import columns, reader, writer
+from mlflow_grpc_client._typed.contract import Contract, Rpc, kind_name
+from mlflow_grpc_client._typed.payload_rows import Keywords
+from mlflow_grpc_client._wire import CONTRACT_KEY
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
-from mlflow_grpc_client.payload_rows import Keywords
-from mlflow_grpc_client.payloads import kind_of, library
-from mlflow_grpc_client.wire import CONTRACT_KEY
 
 if TYPE_CHECKING:
-    from mlflow_grpc_client.streams import Answers, AsyncAnswers
+    from mlflow_grpc_client._streams import Answers, AsyncAnswers
 
 Params = Mapping[str, Any] | None
 
@@ -47,16 +48,16 @@ class BaseTypedModel:
         timeout_s: float | None,
         default_timeout_s: float,
         request_id: str | None,
-        metadata: options.MoreMetadata | None,
+        metadata: _options.MoreMetadata | None,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of a model is a text, such as 'iris' or 'iris/3'; not {kind_of(name)}")
         self.name = name
         """As it was given to `model()`."""
-        self._stream_timeout_s = None if timeout_s is None else options.checked_timeout(timeout_s)
+        self._stream_timeout_s = None if timeout_s is None else _options.checked_timeout(timeout_s)
         self._timeout_s = default_timeout_s if timeout_s is None else timeout_s
         self._request_id = request_id or ""
-        self._metadata = options.call_metadata(None, request_id, None, metadata)
+        self._metadata = _options.call_metadata(None, request_id, None, metadata)
         self._known: Contract | None = None
         """The last one that was used, to be shown."""
 
@@ -68,9 +69,9 @@ class BaseTypedModel:
         title = f"{type(self).__name__} {self.name or '(the default)'}"
         shown = rpcs.get("predict") or rpcs.get("predict_batch")
         if shown is None:
-            return html.facts(title, {"types": "asked for at the first call"})
-        return html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
-            f"<i>{name}</i>{html.table((), [(each.label, kind_name(each)) for each in record.fields.values()])}"
+            return _html.facts(title, {"types": "asked for at the first call"})
+        return _html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
+            f"<i>{name}</i>{_html.table((), [(each.label, kind_name(each)) for each in record.fields.values()])}"
             for name, record in (("input", shown.request), ("output", shown.response))
         )
 
@@ -84,7 +85,7 @@ class BaseTypedModel:
         """The deadline of all that a call of the caller's makes, on the monotonic clock."""
         return time.monotonic() + self._timeout_s
 
-    def _metadata_for(self, contract: Contract) -> options.Metadata:
+    def _metadata_for(self, contract: Contract) -> _options.Metadata:
         """With what the messages are, so that a server that has others now does not take one for another."""
         known = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
         return (*self._metadata, *known)
@@ -186,7 +187,7 @@ class BaseTypedModel:
         if only is not None and is_value and not isinstance(record, Keywords):
             record = {only.name: record}
         with self._telling_what_is_missing():
-            typed_writer.fill(message, rpc.request, record)
+            writer.fill(message, rpc.request, record)
         _put_params(contract, message, params)
         data: bytes = message.SerializeToString()
         return data
@@ -196,7 +197,7 @@ class BaseTypedModel:
         """Makes the error that the server would give, if it could know."""
         try:
             yield
-        except typed_writer.MissingFields as error:
+        except writer.MissingFields as error:
             raise failure(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"The record does not fit the model's schema: {error}",
@@ -222,7 +223,7 @@ def _put_params(contract: Contract, message: Any, params: Params) -> None:
         return
     if contract.params is None:
         raise TypeError(f"the model {contract.label} takes no params")
-    typed_writer.put(message, contract.params, params, "params")
+    writer.put(message, contract.params, params, "params")
 
 
 def _answer(rpc: Rpc, data: bytes, request_id: str = "") -> Any:
@@ -231,7 +232,7 @@ def _answer(rpc: Rpc, data: bytes, request_id: str = "") -> Any:
     if rpc.error and message.HasField(rpc.error):
         return from_error_message(getattr(message, rpc.error), request_id)
     only = rpc.response.only_nameless
-    return typed_reader.read_record(message, rpc.response) if only is None else typed_reader.read(message, only)
+    return reader.read_record(message, rpc.response) if only is None else reader.read(message, only)
 
 
 class TypedModel(BaseTypedModel):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc_client import compat
+from mlflow_grpc_client import _compat
 from mlflow_grpc_client.errors import PredictError, failure
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class AsyncAnswers:
             self._call, self._outcomes = await self._opening
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._is_over and task is not None and not compat.is_cancelled(task):
+            if self._is_over and task is not None and not _compat.is_cancelled(task):
                 raise StopAsyncIteration from None
             self._is_over = True
             raise
@@ -289,7 +289,7 @@ class AsyncAnswers:
         except asyncio.CancelledError:
             outcomes.is_over = True
             task = asyncio.current_task()
-            if task is None or compat.is_cancelled(task):
+            if task is None or _compat.is_cancelled(task):
                 raise
             if self._is_over:
                 raise StopAsyncIteration from None

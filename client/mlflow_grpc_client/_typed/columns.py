@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client import moments, tensors, typed_reader, typed_writer
-from mlflow_grpc_client.contract import NULLS_NUMBER, Field, Form, Kind, Record
-from mlflow_grpc_client.payloads import kind_of, library
-from mlflow_grpc_client.typed_writer import FILLERS, MissingFields, holds_no_nan, is_missing, known_field
+from mlflow_grpc_client._payloads import kind_of, library
+from mlflow_grpc_client._typed import reader, tensors, timestamps, writer
+from mlflow_grpc_client._typed.contract import NULLS_NUMBER, Field, Form, Kind, Record
+from mlflow_grpc_client._typed.writer import FILLERS, MissingFields, holds_no_nan, is_missing, known_field
 
 _FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE})
 _NUMBERS = frozenset({Kind.BOOLEAN, Kind.INTEGER, *_FLOATS})
@@ -193,7 +193,7 @@ def _put(message: Any, each: Field, values: Any, count: int, *, has_default: boo
     if each.form is Form.ONE:
         _put_tensor(message, each, values)
         return True
-    if each.type.kind is Kind.MOMENT and (whole := moments.whole_column(values)) is not None:
+    if each.type.kind is Kind.MOMENT and (whole := timestamps.whole_column(values)) is not None:
         return _put_moments(message, each, whole, nulls, count, has_default=has_default)
     is_series = isinstance(values, library("pandas", "Series"))
     nan_is_none = is_series and each.type.kind is not Kind.JSON and (nulls is not None or each.type.kind not in _FLOATS)
@@ -207,28 +207,28 @@ def _put(message: Any, each: Field, values: Any, count: int, *, has_default: boo
     if each.type.kind is Kind.JSON:
         missing = [place for place in missing if values[place] is _LEFT_OUT]  # The others are null.
     if has_default and (given := [place for place in missing if values[place] is not _LEFT_OUT]):
-        typed_writer.refuse_null(f"{each.label}[{given[0]}]")
+        writer.refuse_null(f"{each.label}[{given[0]}]")
     if missing and nulls is None:
         return False if len(missing) == count else _lacks(each, missing[0])
     if missing:
         getattr(message, nulls or "").extend(missing)
         _put_around(getattr(message, each.name), each, values, frozenset(missing))
     else:
-        typed_writer.extend(getattr(message, each.name), each.type, values, each.label)
+        writer.extend(getattr(message, each.name), each.type, values, each.label)
     return True
 
 
 def _put_moments(
-    message: Any, each: Field, whole: moments.Column, nulls: str | None, count: int, *, has_default: bool
+    message: Any, each: Field, whole: timestamps.Column, nulls: str | None, count: int, *, has_default: bool
 ) -> bool:
     """Writes a column of points in time, as `_put` does."""
     if whole.missing and has_default:
-        typed_writer.refuse_null(f"{each.label}[{whole.missing[0]}]")
+        writer.refuse_null(f"{each.label}[{whole.missing[0]}]")
     if whole.missing and nulls is None:
         return False if len(whole.missing) == count else _lacks(each, whole.missing[0])
     if whole.missing:
         getattr(message, nulls or "").extend(whole.missing)
-    moments.extend(getattr(message, each.name), whole)
+    timestamps.extend(getattr(message, each.name), whole)
     return True
 
 
@@ -237,7 +237,7 @@ def _put_tensor(message: Any, each: Field, values: Any) -> None:
     values = values.tolist() if isinstance(values, library("pandas", "Series")) else values
     if isinstance(values, list) and (missing := _missing(values, nan_is_none=False)):
         _lacks(each, missing[0])
-    typed_writer.put(message, each, values, each.label)
+    writer.put(message, each, values, each.label)
 
 
 def _lacks(each: Field, place: int) -> NoReturn:
@@ -276,7 +276,7 @@ def _put_array(message: Any, each: Field, array: Any, nulls: str | None) -> None
             array[absent] = 0
     if array.dtype.kind == "f" and each.type.kind is Kind.INTEGER:
         array = array.astype(object)  # pandas keeps whole numbers as floats where some are absent.
-    tensors.extend(message, each.name, each.type, array, each.label, typed_writer.scalar)
+    tensors.extend(message, each.name, each.type, array, each.label, writer.scalar)
 
 
 def _put_around(field: Any, each: Field, values: Any, missing: frozenset[int]) -> None:
@@ -286,16 +286,16 @@ def _put_around(field: Any, each: Field, values: Any, missing: frozenset[int]) -
         filled = list(values)
         for place in missing:
             filled[place] = FILLERS[kind.kind]
-        typed_writer.extend(field, kind, filled, each.label)
+        writer.extend(field, kind, filled, each.label)
         return
     for place, value in enumerate(values):
         where = f"{each.label}[{place}]"
         if not is_message:
-            field.append(0 if place in missing else typed_writer.scalar(value, kind, where))
+            field.append(0 if place in missing else writer.scalar(value, kind, where))
         elif place in missing:
             field.add()
         else:
-            typed_writer.write(field.add(), kind, value, where)
+            writer.write(field.add(), kind, value, where)
 
 
 def rows_of(message: Any, record: Record) -> list[Any]:
@@ -322,10 +322,10 @@ def rows_of(message: Any, record: Record) -> list[Any]:
 def _read(message: Any, each: Field) -> list[Any]:
     nulls = _nulls_name(message, each)
     if each.form is Form.ONE:
-        values = typed_reader.read(message, each)
+        values = reader.read(message, each)
         values = values if isinstance(values, list) else []
     else:
-        values = typed_reader.read_values(getattr(message, each.name), each.type)
+        values = reader.read_values(getattr(message, each.name), each.type)
     for place in getattr(message, nulls) if nulls is not None else ():
         if place < len(values):
             values[place] = None

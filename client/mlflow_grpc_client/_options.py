@@ -14,8 +14,8 @@ from typing import Any, TypedDict
 
 import grpc
 
-from mlflow_grpc_client.targets import Target
-from mlflow_grpc_client.wire import CONTENT_TYPE_KEY, MODEL_KEY, REQUEST_ID_KEY
+from mlflow_grpc_client._connection.targets import Target
+from mlflow_grpc_client._wire import CONTENT_TYPE_KEY, MODEL_KEY, REQUEST_ID_KEY
 
 DEFAULT_TIMEOUT_S = 60.0
 """The deadline of a call that is given none, in seconds; the time limit of `mlflow models serve`."""

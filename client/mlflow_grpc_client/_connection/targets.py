@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mlflow_grpc_client.addresses import checked_address, host_and_port, scheme_of
+from mlflow_grpc_client._connection.addresses import checked_address, host_and_port, scheme_of
 
 Addresses = str | Iterable[str]
 """`host:port`, several of them with commas between or in a list, a grpc:// or grpcs:// URL, or a target of gRPC's."""

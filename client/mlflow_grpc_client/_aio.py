@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc_client import addresses, compat, probing
-from mlflow_grpc_client.base import BaseClient
-from mlflow_grpc_client.calls import Call, Learn, OnError, Stream, left_s
-from mlflow_grpc_client.channels import Channels
-from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client import _compat
+from mlflow_grpc_client._base import BaseClient
+from mlflow_grpc_client._calls import Call, Learn, OnError, Stream, left_s
+from mlflow_grpc_client._connection import addresses, probing
+from mlflow_grpc_client._connection.channels import Channels
+from mlflow_grpc_client._connection.probing import Talk
+from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
+from mlflow_grpc_client._payloads import as_text, to_json
+from mlflow_grpc_client._proto_file import ProtoFile
+from mlflow_grpc_client._streams import AsyncAnswers, AsyncRequests, Outcomes
+from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client._typed.model import AsyncTypedModel, Steps
+from mlflow_grpc_client._wire import Models
 from mlflow_grpc_client.errors import PredictError
-from mlflow_grpc_client.options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
-from mlflow_grpc_client.payloads import as_text, to_json
-from mlflow_grpc_client.probing import Talk
-from mlflow_grpc_client.proto_file import ProtoFile
-from mlflow_grpc_client.streams import AsyncAnswers, AsyncRequests, Outcomes
-from mlflow_grpc_client.typed import AsyncTypedModel, Steps
-from mlflow_grpc_client.wire import Models
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
@@ -220,7 +221,7 @@ class AsyncClient(BaseClient):
         except asyncio.CancelledError:
             # grpcio cancels the calls of a channel that is closed, as if somebody had cancelled their tasks.
             task = asyncio.current_task()
-            if self._closed and task is not None and not compat.is_cancelled(task):
+            if self._closed and task is not None and not _compat.is_cancelled(task):
                 raise self._closed_failure() from None
             raise
         finally:

@@ -146,7 +146,8 @@ class Model:
         return f"{self.name}/{self.version}" if self.version else self.name
 
     def _repr_html_(self) -> str:
-        from mlflow_grpc_client import describe, html
+        from mlflow_grpc_client import _html
+        from mlflow_grpc_client._cli import describe
 
         said = {
             "state": self.state,
@@ -157,20 +158,20 @@ class Model:
         }
         schemas = {"input": self.input_schema, "params": self.params_schema, "output": self.output_schema}
         tables = [
-            f"<i>{name}</i>{html.table((), describe.field_rows(schema))}" for name, schema in schemas.items() if schema
+            f"<i>{name}</i>{_html.table((), describe.field_rows(schema))}" for name, schema in schemas.items() if schema
         ]
-        return html.facts(self.label, said) + "".join(tables)
+        return _html.facts(self.label, said) + "".join(tables)
 
 
 class Models(list[Model]):
     """The models of a server: a list, which a notebook shows as a table."""
 
     def _repr_html_(self) -> str:
-        from mlflow_grpc_client import html
+        from mlflow_grpc_client import _html
 
         heads = ("model", "state", "flavors", "description")
         rows = [(each.label, each.state, ", ".join(each.flavors), each.error or each.description) for each in self]
-        return html.table(heads, rows)
+        return _html.table(heads, rows)
 
 
 def list_models_bytes() -> bytes:

@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client import addresses, html, options, payloads, probing, proto_file, wire
-from mlflow_grpc_client.calls import Call, Learn, OnError, Stream
-from mlflow_grpc_client.contract import Contract
+from mlflow_grpc_client import _html, _options, _payloads, _proto_file, _wire
+from mlflow_grpc_client._calls import Call, Learn, OnError, Stream
+from mlflow_grpc_client._connection import addresses, probing
+from mlflow_grpc_client._connection.probing import Talk
+from mlflow_grpc_client._connection.targets import Addresses, target_of
+from mlflow_grpc_client._ignored import Warner
+from mlflow_grpc_client._streams import Outcomes, Requests
+from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client._typed.discovery import learn
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
-from mlflow_grpc_client.ignored import Warner
-from mlflow_grpc_client.learning import learn
-from mlflow_grpc_client.probing import Talk
-from mlflow_grpc_client.streams import Outcomes, Requests
-from mlflow_grpc_client.targets import Addresses, target_of
 
 _R = TypeVar("_R", bound=Requests)
 
@@ -44,12 +45,12 @@ class BaseClient:
         self,
         address: Addresses = "localhost:50051",
         *,
-        timeout_s: float = options.DEFAULT_TIMEOUT_S,
-        tls: options.TLS | bool | None = None,
+        timeout_s: float = _options.DEFAULT_TIMEOUT_S,
+        tls: _options.TLS | bool | None = None,
         max_message_bytes: int = 100 * 1024 * 1024,
-        channel_options: options.ChannelOptions = (),
+        channel_options: _options.ChannelOptions = (),
         interceptors: Sequence[Any] = (),
-        metadata: options.MoreMetadata | None = None,
+        metadata: _options.MoreMetadata | None = None,
     ) -> None:
         """Args:
             address: `host:port`, a grpc:// or grpcs:// URL of these, several of them in a list or with commas between,
@@ -71,15 +72,15 @@ class BaseClient:
 
         """
         self._target = target_of(address)
-        self._timeout_s = options.checked_timeout(timeout_s)
-        self._tls = options.checked_tls(tls, self._target)
+        self._timeout_s = _options.checked_timeout(timeout_s)
+        self._tls = _options.checked_tls(tls, self._target)
         self._credentials = self._tls.credentials() if self._tls else None
         self._max_message_bytes = max_message_bytes
-        self._channel_options = options.channel_options(
-            max_message_bytes, self._tls, self._target, options.checked_channel_options(channel_options)
+        self._channel_options = _options.channel_options(
+            max_message_bytes, self._tls, self._target, _options.checked_channel_options(channel_options)
         )
         self._interceptors = self._checked_interceptors(interceptors)
-        self._metadata = dict(options.call_metadata(None, None, None, metadata))
+        self._metadata = dict(_options.call_metadata(None, None, None, metadata))
         self._closed = False
         self._contracts: dict[str, Contract] = {}
         self._ignored = Warner()
@@ -104,7 +105,7 @@ class BaseClient:
             "state": "closed" if self._closed else "",
             "models called so far": ", ".join(each.label for each in self._contracts.values()),
         }
-        return html.facts(type(self).__name__, said)
+        return _html.facts(type(self).__name__, said)
 
     @classmethod
     def _checked_interceptors(cls, given: Sequence[Any]) -> tuple[Any, ...]:
@@ -130,7 +131,7 @@ class BaseClient:
             return stack.insecure_channel(target, self._channel_options, **more)
         return stack.secure_channel(target, self._credentials, self._channel_options, **more)
 
-    def _merged(self, metadata: options.MoreMetadata | None) -> dict[str, str | bytes]:
+    def _merged(self, metadata: _options.MoreMetadata | None) -> dict[str, str | bytes]:
         """The metadata of a call: the client's, and what the call is given itself."""
         return {**self._metadata, **(metadata or {})}
 
@@ -142,30 +143,30 @@ class BaseClient:
         timeout_s: float | None = None,
         request_id: str | None = None,
         model: str | None = None,
-        metadata: options.MoreMetadata | None = None,
+        metadata: _options.MoreMetadata | None = None,
     ) -> Call:
         return Call(
-            wire.PREDICT,
-            wire.input_bytes(payloads.as_text(text)),
-            wire.output_text,
-            self._timeout_s if timeout_s is None else options.checked_timeout(timeout_s),
-            options.call_metadata(content_type, request_id, model, self._merged(metadata)),
+            _wire.PREDICT,
+            _wire.input_bytes(_payloads.as_text(text)),
+            _wire.output_text,
+            self._timeout_s if timeout_s is None else _options.checked_timeout(timeout_s),
+            _options.call_metadata(content_type, request_id, model, self._merged(metadata)),
         )
 
     def _health_call(self, service: str, timeout_s: float) -> Call:
-        request = wire.health_request_bytes(service)
-        checked = options.checked_timeout(timeout_s)
-        return Call(wire.HEALTH_CHECK, request, wire.health_status, checked, tuple(self._metadata.items()))
+        request = _wire.health_request_bytes(service)
+        checked = _options.checked_timeout(timeout_s)
+        return Call(_wire.HEALTH_CHECK, request, _wire.health_status, checked, tuple(self._metadata.items()))
 
     def _models_call(self, timeout_s: float) -> Call:
-        checked = options.checked_timeout(timeout_s)
+        checked = _options.checked_timeout(timeout_s)
         metadata = tuple(self._metadata.items())
-        return Call(wire.LIST_MODELS, wire.list_models_bytes(), wire.models, checked, metadata)
+        return Call(_wire.LIST_MODELS, _wire.list_models_bytes(), _wire.models, checked, metadata)
 
-    def _proto_steps(self, timeout_s: float) -> Generator[Call, Any, proto_file.ProtoFile]:
-        limit_s = options.checked_timeout(timeout_s)
+    def _proto_steps(self, timeout_s: float) -> Generator[Call, Any, _proto_file.ProtoFile]:
+        limit_s = _options.checked_timeout(timeout_s)
         metadata = tuple(self._metadata.items())
-        return proto_file.ask(lambda method, request, read: Call(method, request, read, limit_s, metadata))
+        return _proto_file.ask(lambda method, request, read: Call(method, request, read, limit_s, metadata))
 
     def _text_stream(
         self,
@@ -174,7 +175,7 @@ class BaseClient:
         content_type: str | None,
         encode: Any,
         read: Any,
-        given: options.CallOptions,
+        given: _options.CallOptions,
     ) -> Stream:
         """A stream of payloads.
 
@@ -190,28 +191,28 @@ class BaseClient:
         request_id = given.get("request_id") or ""
 
         def answer(data: bytes) -> Any:
-            text, error = wire.output_parts(data)
+            text, error = _wire.output_parts(data)
             return read(text) if error is None else from_error_message(error, request_id)
 
         timeout_s = given.get("timeout_s")
         return Stream(
-            wire.PREDICT_MANY,
+            _wire.PREDICT_MANY,
             texts,
-            lambda each: wire.input_bytes(encode(each)),
+            lambda each: _wire.input_bytes(encode(each)),
             answer,
-            None if timeout_s is None else options.checked_timeout(timeout_s),
-            options.call_metadata(
+            None if timeout_s is None else _options.checked_timeout(timeout_s),
+            _options.call_metadata(
                 content_type, request_id or None, given.get("model"), self._merged(given.get("metadata"))
             ),
             on_error,
         )
 
-    def _payload_stream(self, payloads_given: Any, on_error: OnError, given: options.CallOptions) -> Stream:
+    def _payload_stream(self, payloads_given: Any, on_error: OnError, given: _options.CallOptions) -> Stream:
         waiting: deque[bool] = deque()  # Whether the answers to what is under way are bare, in order.
 
         def encode(data: Any) -> str:
-            text = payloads.to_json(data)
-            waiting.append(payloads.is_bare(data))
+            text = _payloads.to_json(data)
+            waiting.append(_payloads.is_bare(data))
             return text
 
         stream = self._text_stream(payloads_given, on_error, None, encode, str, given)
@@ -222,14 +223,14 @@ class BaseClient:
 
         return replace(stream, read=read)
 
-    def _parts_stream(self, data: Any, params: dict[str, Any] | None, given: options.CallOptions) -> Stream:
-        text = payloads.to_json(data, params)
-        is_bare = payloads.is_bare(data)
+    def _parts_stream(self, data: Any, params: dict[str, Any] | None, given: _options.CallOptions) -> Stream:
+        text = _payloads.to_json(data, params)
+        is_bare = _payloads.is_bare(data)
         return self._text_parts(text, None, lambda part: self._from_json(part, is_bare), given)
 
-    def _text_parts(self, text: str, content_type: str | None, read: Any, given: options.CallOptions) -> Stream:
+    def _text_parts(self, text: str, content_type: str | None, read: Any, given: _options.CallOptions) -> Stream:
         stream = self._text_stream((), "raise", content_type, str, read, given)
-        return replace(stream, method=wire.PREDICT_STREAM, requests=wire.input_bytes(text))
+        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.input_bytes(text))
 
     def _read(self, call: Call | Stream, answer: bytes) -> Any:
         try:
@@ -242,15 +243,15 @@ class BaseClient:
     def _warn(self, call: Call | Stream, trailers: Any) -> None:
         """Warns of what the model has ignored, once for each name."""
         if trailers:
-            self._ignored.warn(trailers, call.model or str(dict(call.metadata).get(wire.MODEL_KEY, "")))
+            self._ignored.warn(trailers, call.model or str(dict(call.metadata).get(_wire.MODEL_KEY, "")))
 
     def _predictions(self, data: Any, answer: str) -> Any:
-        return self._from_json(answer, payloads.is_bare(data))
+        return self._from_json(answer, _payloads.is_bare(data))
 
     @staticmethod
     def _from_json(answer: str, is_bare: bool) -> Any:
         try:
-            return payloads.from_json(answer, bare=is_bare)
+            return _payloads.from_json(answer, bare=is_bare)
         except (ValueError, RecursionError):
             raise failure(grpc.StatusCode.INTERNAL, "The answer is not JSON; predict_text gives it as it is.") from None
 

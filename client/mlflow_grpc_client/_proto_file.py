@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import grpc
 from google.protobuf import descriptor_pb2
 
-from mlflow_grpc_client import proto_text, reflection
-from mlflow_grpc_client.calls import Call
-from mlflow_grpc_client.contract import SERVICE
+from mlflow_grpc_client import _proto_text, _reflection
+from mlflow_grpc_client._calls import Call
+from mlflow_grpc_client._typed.contract import SERVICE
 from mlflow_grpc_client.errors import failure
 
 
@@ -27,7 +27,7 @@ class ProtoFile:
     """The same as a serialised google.protobuf.FileDescriptorSet, with what it imports."""
 
 
-def ask(call: reflection.MakeCall) -> Generator[Call, None, ProtoFile]:
+def ask(call: _reflection.MakeCall) -> Generator[Call, None, ProtoFile]:
     """Asks a server for its file.
 
     Yields:
@@ -42,12 +42,12 @@ def ask(call: reflection.MakeCall) -> Generator[Call, None, ProtoFile]:
         "The server has no typed RPCs, or not yet: none of its models is ready and has a signature or schemas that "
         "messages can be made of.",
     )
-    found = yield from reflection.files(SERVICE, call, unknown)
+    found = yield from _reflection.files(SERVICE, call, unknown)
     try:
-        file = found[reflection.pool_of(found).FindFileContainingSymbol(SERVICE).name]
-        text = proto_text.text_of(file)
+        file = found[_reflection.pool_of(found).FindFileContainingSymbol(SERVICE).name]
+        text = _proto_text.text_of(file)
     except (KeyError, ValueError) as error:
-        raise reflection.senseless(error.args[0]) from None
+        raise _reflection.senseless(error.args[0]) from None
     needed = [found[each] for each in file.dependency]
     data = descriptor_pb2.FileDescriptorSet(file=[*needed, file]).SerializeToString(deterministic=True)
     return ProtoFile(file.name, text, data)

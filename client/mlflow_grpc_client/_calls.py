@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from mlflow_grpc_client.contract import Contract
-from mlflow_grpc_client.options import Metadata
+from mlflow_grpc_client._options import Metadata
+from mlflow_grpc_client._typed.contract import Contract
 
 OnError = Literal["raise", "return"]
 """What becomes of the error of one record of a stream: it is raised in its place, or given there."""

@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 
 from google.protobuf import struct_pb2
 
-from mlflow_grpc_client import moments, tensors
-from mlflow_grpc_client.contract import Field, Form, Kind, Record, Type
-from mlflow_grpc_client.payloads import jsonable, kind_of, library
+from mlflow_grpc_client._payloads import jsonable, kind_of, library
+from mlflow_grpc_client._typed import tensors, timestamps
+from mlflow_grpc_client._typed.contract import Field, Form, Kind, Record, Type
 
 _READY = {Kind.DOUBLE: float, Kind.BOOLEAN: bool, Kind.INTEGER: int}
 """Types of which every value is what a field takes: lists of them need no look at each."""
@@ -235,7 +235,7 @@ def write(message: Any, kind: Type, value: Any, where: str) -> None:
     """Writes a value into a message that stands for it."""
     match kind.kind:
         case Kind.MOMENT:
-            message.seconds, message.nanos = moments.seconds_and_nanos(_unpacked(value), where)
+            message.seconds, message.nanos = timestamps.seconds_and_nanos(_unpacked(value), where)
         case Kind.JSON:
             try:
                 _write_json(message, value, where, MOST_MESSAGES)

@@ -6,9 +6,9 @@ Rule of this module: no value is changed on the way, but for what is finer than 
 import math
 from typing import Any
 
-from mlflow_grpc_client import moments, tensors
-from mlflow_grpc_client.contract import Field, Form, Kind, Record, Type
-from mlflow_grpc_client.typed_writer import EXACT
+from mlflow_grpc_client._typed import tensors, timestamps
+from mlflow_grpc_client._typed.contract import Field, Form, Kind, Record, Type
+from mlflow_grpc_client._typed.writer import EXACT
 
 _AS_THEY_ARE = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE, Kind.TEXT, Kind.BYTES})
 
@@ -52,7 +52,7 @@ def read_value(value: Any, kind: Type) -> Any:
         case Kind.WORD:
             return kind.words.get(value)
         case Kind.MOMENT:
-            return moments.datetime_of(value)
+            return timestamps.datetime_of(value)
         case Kind.JSON:
             return _json_of(value)
         case Kind.TENSOR:

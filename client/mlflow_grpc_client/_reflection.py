@@ -11,14 +11,14 @@ import grpc
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from mlflow_grpc_client import wire
-from mlflow_grpc_client.calls import Call
+from mlflow_grpc_client import _wire
+from mlflow_grpc_client._calls import Call
 from mlflow_grpc_client.errors import PredictError, failure
 
 METHODS = tuple(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha"))
 
-_Request = wire.message_class("grpc.reflection.v1alpha.ServerReflectionRequest")
-_Response = wire.message_class("grpc.reflection.v1alpha.ServerReflectionResponse")
+_Request = _wire.message_class("grpc.reflection.v1alpha.ServerReflectionRequest")
+_Response = _wire.message_class("grpc.reflection.v1alpha.ServerReflectionResponse")
 
 
 MakeCall = Callable[[str, bytes, Callable[[bytes], Any]], Call]

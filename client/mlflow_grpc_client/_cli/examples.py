@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_grpc_client import typed_json, typed_writer
-from mlflow_grpc_client.contract import Contract, Field, Form, Kind, Record, Type
+from mlflow_grpc_client._cli import typed_json
+from mlflow_grpc_client._typed import writer
+from mlflow_grpc_client._typed.contract import Contract, Field, Form, Kind, Record, Type
 from mlflow_grpc_client.errors import PredictError
 
 
@@ -96,9 +97,9 @@ def _check(fields: dict[str, Any], params: dict[str, Any] | None, contract: Cont
     """
     rpc = contract.rpc("predict")
     message = rpc.request_class()
-    typed_writer.fill(message, rpc.request, fields)
+    writer.fill(message, rpc.request, fields)
     if params and contract.params is not None:
-        typed_writer.put(message, contract.params, params, "params")
+        writer.put(message, contract.params, params, "params")
     given = {rpc.request.spellings[name].name for name in fields}
     if not given or rpc.request.required - given:
         raise ValueError("the example lacks fields that the model needs")

@@ -6,7 +6,7 @@ Rule of this module: it marks records of `contract`; what it does not understand
 import json
 from typing import Any
 
-from mlflow_grpc_client.contract import Contract, Kind, Record
+from mlflow_grpc_client._typed.contract import Contract, Kind, Record
 
 
 def mark_contract(contract: Contract, model: Any) -> None:
