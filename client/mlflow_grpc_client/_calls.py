@@ -1,6 +1,6 @@
-"""RPCs that are ready to be made, in the terms of both clients.
+"""RPCs that are ready to be sent, for both clients.
 
-Rule of this module: plain values, which say what to send and how to read what comes.
+Rule of this module: plain values with the bytes to send and a reader of the response.
 """
 
 import time
@@ -9,68 +9,53 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from mlflow_grpc_client._options import Metadata
-from mlflow_grpc_client._typed.contract import Contract
 
 OnError = Literal["raise", "return"]
-"""What becomes of the error of one record of a stream: it is raised in its place, or given there."""
+"""How a stream delivers the error of a record: raised or returned, in the record's turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One RPC of one request and one answer."""
+    """An RPC with a single request and a single response."""
 
     method: str
     request: bytes
     read: Callable[[bytes], Any]
     timeout_s: float
     metadata: Metadata = ()
-    until: float | None = None
-    """The deadline of what it is one of several steps of, on the monotonic clock."""
+    deadline: float | None = None
+    """The deadline of the user's call, which can consist of several RPCs, on the monotonic clock."""
     model: str = ""
-    """Which model it is for, if the method says so and not the metadata."""
+    """The model's label, if the method names the model instead of the metadata."""
 
     @property
-    def left_s(self) -> float:
-        """The time that it has, in seconds; never 0, which grpc.aio takes for no deadline."""
-        return self.timeout_s if self.until is None else min(self.timeout_s, left_s(self.until))
+    def remaining_s(self) -> float:
+        """Seconds until the timeout or the deadline. Never 0, because grpc.aio reads 0 as no deadline."""
+        return self.timeout_s if self.deadline is None else min(self.timeout_s, remaining_s(self.deadline))
 
 
-def left_s(until: float) -> float:
-    """The time to a deadline on the monotonic clock; a millisecond if it is past."""
-    return max(until - time.monotonic(), 0.001)
+def remaining_s(deadline: float) -> float:
+    """Seconds until a deadline on the monotonic clock; a millisecond if it has passed."""
+    return max(deadline - time.monotonic(), 0.001)
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One RPC with a stream of answers."""
+    """An RPC with a stream of responses."""
 
     method: str
     requests: Any
-    """The bytes of the only request, or records: an iterable, for an AsyncClient also an asynchronous one."""
+    """The bytes of a single request, or an iterable of records. An AsyncClient takes asynchronous iterables, too."""
     encode: Callable[[Any], bytes]
-    """Makes a request of a record."""
+    """Converts a record into the bytes of a request."""
     read: Callable[[bytes], Any]
-    """Makes an answer; a PredictError if that is what stands in its place."""
+    """Reads an answer, or the PredictError in its place."""
     timeout_s: float | None
     metadata: Metadata = ()
     on_error: OnError = "raise"
     model: str = ""
-    """As of `Call`."""
+    """The model's label; see `Call`."""
 
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):
             raise ValueError(f"on_error is 'raise' or 'return'; not {self.on_error!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Learn:
-    """The wish for the contract of a model."""
-
-    label: str
-    """`name`, `name/version`, or empty for the model that calls reach which name none."""
-    call: Callable[[str, bytes, Callable[[bytes], Any]], Call]
-    """Makes a call of a method, a request and how to read the answer."""
-    timeout_s: float
-    """How long whoever wishes it waits."""
-    stale: Contract | None = None
-    """One that may not be true any more."""

@@ -1,7 +1,7 @@
-"""How the channel to a server is made and what goes with a call: TLS, limits, retries, metadata.
+"""Options of channels and calls: TLS, limits, retries, metadata.
 
-Rule of this module: what gRPC would take for something else, or refuse in words of its own, is refused
-here with a ValueError or TypeError before anything is sent.
+Rule of this module: an option that gRPC would misread, or refuse without a clear message, is a ValueError or TypeError
+before anything is sent.
 """
 
 import json
@@ -18,20 +18,21 @@ from mlflow_grpc_client._connection.targets import Target
 from mlflow_grpc_client._wire import CONTENT_TYPE_KEY, MODEL_KEY, REQUEST_ID_KEY
 
 DEFAULT_TIMEOUT_S = 60.0
-"""The deadline of a call that is given none, in seconds; the time limit of `mlflow models serve`."""
+"""Default timeout of a call in seconds, which is also that of `mlflow models serve`."""
 
 HEALTH_TIMEOUT_S = 5.0
-"""The deadline of a health check that is given none, in seconds."""
+"""Default timeout of a health check in seconds."""
 
-MOST_TIMEOUT_S = 365 * 86_400.0
-"""The longest deadline in seconds. gRPC counts in nanoseconds and takes what overflows for a deadline long past."""
+MAX_TIMEOUT_S = 365 * 86_400.0
+"""Maximum timeout in seconds. gRPC counts nanoseconds, and reads an overflow as a deadline in the past."""
 
 KEEPALIVE_TIME_S = 30.0
 KEEPALIVE_TIMEOUT_S = 20.0
-"""When a connection on which a call waits counts as dead; within the default deadline, so that a retry can follow.
+"""Seconds until the first ping on a connection with a running call, and until an unanswered ping closes it.
 
-Without it a connection that died silently (a NAT that forgot it, a host that lost power) would fail every
-call until TCP gives up after some 15 minutes. The server permits pings each 20 s.
+Without pings, a connection that died silently (a NAT that forgot it, a host that lost power) would fail every call
+until TCP gives up after some 15 minutes. Both fit into the default timeout, so that a retry can follow. The server
+permits a ping every 20 s.
 """
 
 _SERVICE_CONFIG = json.dumps(
@@ -41,7 +42,7 @@ _SERVICE_CONFIG = json.dumps(
                 "name": [
                     {"service": "MLflow"},
                     {"service": "model_grpc_service.ModelgRPCService"},
-                    # What typed calls ask before the first one.
+                    # Typed calls need these before the first RPC of a model.
                     {"service": "mlflow_grpc.v1.Models", "method": "GetModel"},
                     {"service": "grpc.reflection.v1.ServerReflection"},
                     {"service": "grpc.reflection.v1alpha.ServerReflection"},
@@ -51,14 +52,14 @@ _SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.1s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
-                    # RESOURCE_EXHAUSTED is an overloaded server, which says in its trailers after which pause to
-                    # try again; where it means that something is too large, the server says not to.
+                    # An overloaded server sends RESOURCE_EXHAUSTED with the pause before a retry in its trailers.
+                    # For a message over a limit it sends a trailer that forbids a retry.
                     "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
                 },
             }
         ],
-        # While more than a third of all attempts fail, no retries: they would only add to the load (gRFC A6).
-        # The first ten calls that fail are still tried again in full.
+        # No retries while more than a third of all attempts fail, because they would add to the load (gRFC A6).
+        # The first ten calls that fail are still retried in full.
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
     }
 )
@@ -66,25 +67,25 @@ _SERVICE_CONFIG = json.dumps(
 Metadata = tuple[tuple[str, str | bytes], ...]
 MoreMetadata = Mapping[str, str | bytes]
 ChannelOptions = Mapping[str, Any] | Iterable[tuple[str, Any]]
-"""Of gRPC's channels, by name: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""
+"""Options of gRPC's channels by name: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""
 
 
 class CallOptions(TypedDict, total=False):
-    """What may be given with a call, by keyword."""
+    """The keyword options of a call."""
 
     timeout_s: float | None
-    """The deadline of this call in seconds; the client's if left out."""
+    """Timeout of this call in seconds. The default is the client's."""
     request_id: str | None
-    """The id under which the server logs the call; the server makes one if left out."""
+    """The id of the call in the server's log. The server creates one by default."""
     model: str | None
-    """Which of several models: its name, or `name/version`. Not needed with one model or a default one."""
+    """The model: `name` or `name/version`. Not needed with a single or a default model."""
     metadata: MoreMetadata | None
-    """Further metadata; the values of keys that end in `-bin` are bytes."""
+    """Further metadata. Values of keys that end in `-bin` are bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """Files (PEM) for an encrypted connection. With none, the system's authorities are trusted."""
+    """PEM files for an encrypted connection. Without any, the system's authorities are trusted."""
 
     ca: Path | str | None = None
     """The authorities to trust instead of the system's."""
@@ -93,13 +94,13 @@ class TLS:
     key: Path | str | None = None
     """The key of `cert`, without a passphrase."""
     server_name: str | None = None
-    """The name that the server's certificate must have, if not the one that is connected to."""
+    """The name in the server's certificate, if it differs from the host of the address."""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Reads and checks the files; gRPC itself would only say that no connection can be made.
+        """Reads and checks the files. gRPC itself would only report a failed connection.
 
         Raises:
-            ValueError: A file does not hold what it should, or one of `cert` and `key` is missing.
+            ValueError: A file is invalid, or only one of `cert` and `key` is given.
             OSError: A file cannot be read.
 
         """
@@ -116,7 +117,7 @@ class TLS:
                 raise ValueError(f"TLS: {self.ca} does not hold certificates in PEM format") from None
         if self.cert is not None:
             try:
-                # A password, even a wrong one, keeps OpenSSL from asking for it on the terminal.
+                # Any password keeps OpenSSL from a prompt on the terminal.
                 context.load_cert_chain(self.cert, self.key, password="")
             except ssl.SSLError:
                 raise ValueError(
@@ -127,71 +128,74 @@ class TLS:
 
 
 def checked_timeout(timeout_s: float) -> float:
-    """The timeout, if a call can have it.
+    """The timeout, if it is valid.
 
     Raises:
-        ValueError: It is not above 0, not a number, or longer than a year. grpc.aio takes 0 for no deadline.
+        ValueError: The timeout is not above 0, not a number, or above a year. grpc.aio reads 0 as no deadline.
 
     """
-    if not 0 < timeout_s <= MOST_TIMEOUT_S:
+    if not 0 < timeout_s <= MAX_TIMEOUT_S:
         raise ValueError(f"the timeout is a number of seconds above 0 and up to a year; not {timeout_s!r}")
     return timeout_s
 
 
 def checked_tls(tls: TLS | bool | None, target: Target) -> TLS | None:
-    """The TLS of a client; None for none.
+    """The TLS files of a client; None for an unencrypted connection.
 
     Raises:
-        ValueError: The address says something else, or is a list of several hosts, of which gRPC checks one name alone.
-        TypeError: It is none of the types.
+        ValueError: The scheme of the address contradicts `tls`, or the address is a list of several hosts without a
+            server name, because gRPC checks all certificates for a single name.
+        TypeError: `tls` has a wrong type.
 
     """
     if tls is not None and not isinstance(tls, TLS | bool):
         raise TypeError(f"tls is True, False, or TLS(...) with files; not {tls!r}")
     if tls is not None and target.encrypted is not None and bool(tls) is not target.encrypted:
-        said = "grpcs:// is with TLS, and tls=False" if target.encrypted else "grpc:// is without TLS, and tls is given"
-        raise ValueError(f"{said}: {target.text}")
+        conflict = (
+            "grpcs:// is with TLS, and tls=False" if target.encrypted else "grpc:// is without TLS, and tls is given"
+        )
+        raise ValueError(f"{conflict}: {target.text}")
     if not (target.encrypted if tls is None else tls):
         return None
-    made = tls if isinstance(tls, TLS) else TLS()
-    if target.is_list and not made.server_name:
+    files = tls if isinstance(tls, TLS) else TLS()
+    if target.is_list and not files.server_name:
         if not target.common_host:
             raise ValueError(
                 "TLS: gRPC checks the certificates of a list for one name: give it (server_name, --tls-server-name)"
             )
-        return replace(made, server_name=target.common_host)
-    return made
+        return replace(files, server_name=target.common_host)
+    return files
 
 
-def checked_channel_options(given: ChannelOptions) -> dict[str, Any]:
+def checked_channel_options(options: Any) -> dict[str, Any]:
     """Options of gRPC's channels by name.
 
     Raises:
-        TypeError: They are neither a mapping nor pairs, or a name is no text.
+        TypeError: The options are neither a mapping nor pairs, or a name or value has a wrong type.
 
     """
     try:
-        found = dict(given)
+        by_name = dict(options)
     except (TypeError, ValueError):
         raise TypeError(
-            f"channel_options are a dict or pairs, such as {{'grpc.keepalive_time_ms': 30_000}}; not {given!r}"
+            f"channel_options are a dict or pairs, such as {{'grpc.keepalive_time_ms': 30_000}}; not {options!r}"
         ) from None
-    for name, value in found.items():
+    for name, value in by_name.items():
         if not isinstance(name, str) or value is None or isinstance(value, float):
             raise TypeError(f"a channel option is a name with a text or a whole number; not {name!r}: {value!r}")
-    return found
+    return by_name
 
 
 def channel_options(
-    max_message_bytes: int, tls: TLS | None, target: Target, more: Mapping[str, Any]
+    max_message_bytes: int, tls: TLS | None, target: Target, overrides: Mapping[str, Any]
 ) -> list[tuple[str, Any]]:
-    """Options for grpcio's channel: message size, keepalive, retries and balancing; those in `more` go first."""
+    """Options for a channel of grpcio: message size, keepalive, retries and load balancing."""
     options: dict[str, Any] = {
         "grpc.max_receive_message_length": max_message_bytes,
         "grpc.max_send_message_length": max_message_bytes,
         "grpc.keepalive_time_ms": int(KEEPALIVE_TIME_S * 1000),
         "grpc.keepalive_timeout_ms": int(KEEPALIVE_TIMEOUT_S * 1000),
-        # gRPC also pings to measure the bandwidth, and sends no keepalive while such a ping is unanswered.
+        # gRPC also pings to measure bandwidth, and sends no keepalive ping until that ping is answered.
         "grpc.http2.ping_timeout_ms": int(KEEPALIVE_TIMEOUT_S * 1000),
         "grpc.service_config": service_config(balances=target.balances),
     }
@@ -199,29 +203,29 @@ def channel_options(
         options["grpc.ssl_target_name_override"] = tls.server_name
     elif target.authority:
         options["grpc.default_authority"] = target.authority
-    return list({**options, **more}.items())
+    return list({**options, **overrides}.items())
 
 
 def service_config(*, balances: bool) -> str:
-    """The service config of gRPC: retries, and with several servers one call to each in turn."""
+    """The gRPC service config with the retry policy, and round-robin balancing for several servers."""
     if not balances:
         return _SERVICE_CONFIG
     return json.dumps({"loadBalancingConfig": [{"round_robin": {}}], **json.loads(_SERVICE_CONFIG)})
 
 
 def call_metadata(
-    content_type: str | None, request_id: str | None, model: str | None, more: MoreMetadata | None
+    content_type: str | None, request_id: str | None, model: str | None, metadata: MoreMetadata | None
 ) -> Metadata:
-    """Metadata of a call.
+    """The metadata of a call.
 
     Raises:
-        ValueError: A key or a text is not one that gRPC can carry.
-        TypeError: A value is not of the type that its key asks for.
+        ValueError: A key or a text has characters that gRPC cannot send.
+        TypeError: A value does not have the type that its key requires.
 
     """
-    named = {CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id, MODEL_KEY: model}
-    said = {key: value for key, value in named.items() if value is not None}
-    pairs = tuple({**(more or {}), **said}.items())
+    by_key = {CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id, MODEL_KEY: model}
+    options = {key: value for key, value in by_key.items() if value is not None}
+    pairs = tuple({**(metadata or {}), **options}.items())
     for key, value in pairs:
         if not isinstance(key, str) or not re.fullmatch("[0-9a-z_.-]+", key):
             raise ValueError(f"a metadata key has lower case letters, digits and _ . - only; not {key!r}")

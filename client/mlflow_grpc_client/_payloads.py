@@ -1,12 +1,11 @@
-"""Python objects to JSON payloads, and answers to Python objects.
+"""Python objects into JSON payloads, and answers into Python objects.
 
-Rule of this module: pandas and numpy are used where the program has them, and never imported: an object of
-theirs can only come from a program that has imported them already.
+Rule of this module: pandas and numpy are never imported, because their objects come only from programs that have
+imported them.
 
-What MLflow's own client can send (`mlflow.utils.proto_json_utils.dump_input_data`) is sent here with the same
-values. What it cannot send (bytes, numpy scalars, pd.NA in a list) or sends in a form that the server
-refuses or mistakes (columns and arrays of datetime64) is sent in one that the server reads. Where there is
-none, a TypeError says so.
+Data that MLflow's own client can send (`mlflow.utils.proto_json_utils.dump_input_data`) is sent with the same values.
+Data that it cannot send (bytes, numpy scalars, pd.NA in a list), or that the server would refuse or misread (columns
+and arrays of datetime64), is sent in a form that the server reads. Data without such a form is a TypeError.
 """
 
 import base64
@@ -23,13 +22,13 @@ def to_json(data: Any, params: dict[str, Any] | None = None) -> str:
     """The payload for `data`.
 
     Args:
-        data: A JSON text, which is sent as it is; a dict in one of MLflow's formats; a pandas DataFrame (sent
-            as dataframe_split) or Series (as one column, as MLflow's pyfunc takes it); a list, a numpy array
-            or a dict of arrays (sent as inputs).
-        params: Params of the model: added as `params`, or to an LLM payload as keys of its own.
+        data: A JSON text, which is sent unchanged; a dict in one of MLflow's formats; a pandas DataFrame (sent as
+            dataframe_split) or Series (as a single column, as in MLflow's pyfunc); a list, a numpy array or a dict of
+            arrays (sent as inputs).
+        params: Params of the model, added as `params`, or to an LLM payload as keys.
 
     Raises:
-        TypeError: Something in it has no JSON form, or params are given twice or beside a text.
+        TypeError: A value has no JSON form, or params are given twice or with a text.
 
     """
     if isinstance(data, str):
@@ -39,8 +38,8 @@ def to_json(data: Any, params: dict[str, Any] | None = None) -> str:
     payload = _document(data)
     if params is not None:
         added = params if is_bare(payload) else {"params": params}
-        if twice := sorted(map(str, payload.keys() & added.keys())):
-            raise TypeError(f"{', '.join(twice)}: given both in the payload and in params")
+        if duplicates := sorted(map(str, payload.keys() & added.keys())):
+            raise TypeError(f"{', '.join(duplicates)}: given both in the payload and in params")
         payload = {**payload, **added}
     return json.dumps(payload, default=jsonable)
 
@@ -49,14 +48,14 @@ def as_text(payload: str | bytes) -> str:
     """A payload as text; bytes are UTF-8.
 
     Raises:
-        TypeError: It is neither text nor bytes.
+        TypeError: The payload is neither text nor bytes.
         ValueError: The bytes are not UTF-8.
 
     """
     if isinstance(payload, str):
         return payload
     if not isinstance(payload, bytes | bytearray | memoryview):
-        raise TypeError(f"cannot send {kind_of(payload)} as text: give a str or bytes")
+        raise TypeError(f"cannot send {type_label(payload)} as text: give a str or bytes")
     try:
         return bytes(payload).decode()
     except UnicodeDecodeError as error:
@@ -64,10 +63,10 @@ def as_text(payload: str | bytes) -> str:
 
 
 def from_json(text: str, *, bare: bool = False) -> Any:
-    """What stands under `predictions` in an answer, or all of it if nothing else does or `bare` is set.
+    """The value of `predictions` in an answer; the whole answer if it has other keys or `bare` is set.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The answer is not JSON.
 
     """
     answer = json.loads(text)
@@ -77,9 +76,9 @@ def from_json(text: str, *, bare: bool = False) -> Any:
 
 
 def is_bare(data: Any) -> bool:
-    """Whether the answer comes without `predictions` around it: MLflow's unified LLM payloads."""
+    """Whether a payload is one of MLflow's unified LLM payloads, whose answers have no `predictions` key."""
     if isinstance(data, str):
-        # Parsed only where it may matter: a text may be large.
+        # A text may be large, so it is parsed only if it may be such a payload.
         if not any(f'"{key}"' in data for key in _LLM_KEYS):
             return False
         try:
@@ -90,9 +89,9 @@ def is_bare(data: Any) -> bool:
 
 
 def library(module: str, name: str) -> Any:
-    """A class or object of a library that the program has imported; else (), which nothing is an instance of.
+    """A class or object of a library that the program has imported; else (), which has no instances.
 
-    The same while another thread is half-way through importing it.
+    An import that another thread has not finished counts as none.
     """
     return getattr(sys.modules.get(module), name, ())
 
@@ -108,16 +107,16 @@ def _document(data: Any) -> dict[str, Any]:
         return {"inputs": data} if arrays and _KEYS.isdisjoint(data) else data
     if isinstance(data, (list, tuple, array)):
         return {"inputs": data}
-    raise TypeError(f"cannot send {kind_of(data)}: give a dict, a DataFrame, an array, a list or a JSON text")
+    raise TypeError(f"cannot send {type_label(data)}: give a dict, a DataFrame, an array, a list or a JSON text")
 
 
 def _split(frame: Any) -> dict[str, Any]:
     if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise TypeError(f"the DataFrame has several columns of the name {twice!r}")
+        label = frame.columns[frame.columns.duplicated()][0]
+        raise TypeError(f"the DataFrame has several columns of the name {label!r}")
     split: dict[str, Any] = _with_dates_as_text(frame).to_dict(orient="split")
     if isinstance(frame.index, library("pandas", "RangeIndex")) and frame.index.start == 0 and frame.index.step == 1:
-        del split["index"]  # What the server makes without one.
+        del split["index"]  # The server's default.
     for key in ("columns", "index"):
         if any(isinstance(label, tuple) for label in split.get(key, ())):
             raise TypeError(
@@ -128,27 +127,25 @@ def _split(frame: Any) -> dict[str, Any]:
 
 
 def _with_dates_as_text(frame: Any) -> Any:
-    # isoformat() leaves out a fraction of zero, and MLflow's server (pandas.to_datetime) takes the first value's
-    # form for that of the column: one whole second among others would make it refuse them all.
-    places = [place for place, dtype in enumerate(frame.dtypes) if dtype.kind == "M"]
-    if places:
+    # isoformat() omits a fraction of zero, and MLflow's server (pandas.to_datetime) expects all values of a column in
+    # the form of the first: a whole second among fractions would make it refuse the column.
+    indexes = [index for index, dtype in enumerate(frame.dtypes) if dtype.kind == "M"]
+    if indexes:
         frame = frame.copy(deep=False)
-    for place in places:
-        stamps = frame.iloc[:, place].tolist()
-        precision = next((f"{part}s" for part in ("nanosecond", "microsecond") if _any_has(stamps, part)), "seconds")
-        frame.isetitem(place, [stamp.isoformat(timespec=precision) for stamp in stamps])
+    for index in indexes:
+        times = frame.iloc[:, index].tolist()
+        units = ("nanosecond", "microsecond")
+        # NaT has NaN for each unit.
+        precision = next((f"{unit}s" for unit in units if any(getattr(time, unit) > 0 for time in times)), "seconds")
+        frame.isetitem(index, [time.isoformat(timespec=precision) for time in times])
     return frame
 
 
-def _any_has(stamps: list[Any], part: str) -> bool:
-    return any(getattr(stamp, part) > 0 for stamp in stamps)  # NaT has NaN for each part.
-
-
 def jsonable(value: Any) -> Any:
-    """What stands for a value that JSON does not know; see the rules above.
+    """The JSON form of a value that JSON does not know; see the rules of this module.
 
     Raises:
-        TypeError: It has no JSON form.
+        TypeError: The value has no JSON form.
 
     """
     if value is library("pandas", "NA"):
@@ -162,14 +159,14 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, (library("pandas", "Series"), library("pandas", "Index"))):
         return value.tolist()
     hint = ": send a number, such as its total_seconds()" if isinstance(value, dt.timedelta) else ""
-    raise TypeError(f"{kind_of(value)} has no JSON form{hint}")
+    raise TypeError(f"{type_label(value)} has no JSON form{hint}")
 
 
 def _array_values(array: Any) -> Any:
-    """The values of an array or a scalar of numpy's."""
+    """The values of a numpy array or scalar."""
     kind = array.dtype.kind
     if kind == "M":
-        return array.astype(str).tolist()  # Nanoseconds would become bare integers.
+        return array.astype(str).tolist()  # tolist() makes integers of nanoseconds.
     if array.dtype.char == "g":
         array = array.astype(float)
     if kind not in "biufUTO":
@@ -178,6 +175,6 @@ def _array_values(array: Any) -> Any:
     return array.tolist()
 
 
-def kind_of(value: Any) -> str:
+def type_label(value: Any) -> str:
     """The type of a value, for people."""
     return f"{type(value).__module__.removeprefix('builtins')}.{type(value).__qualname__}".removeprefix(".")

@@ -1,6 +1,6 @@
 """The .proto file of a server's typed RPCs, for clients that compile it.
 
-Rule of this module: it makes no call; what is to be asked is yielded, and the answers are sent to it.
+Rule of this module: it makes no call; it yields calls and is sent their results.
 """
 
 from collections.abc import Generator
@@ -20,21 +20,21 @@ class ProtoFile:
     """The typed RPCs of a server, as `mlflow-grpc proto` writes them from the same models."""
 
     name: str
-    """Under which Python and Node know it once it is compiled: model_service.proto."""
+    """The file name, model_service.proto, which compiled stubs in Python and Node depend on."""
     text: str
-    """Of the .proto file, with comments."""
+    """The text of the .proto file, with comments."""
     descriptor_set: bytes
-    """The same as a serialised google.protobuf.FileDescriptorSet, with what it imports."""
+    """The file and its imports as a serialised google.protobuf.FileDescriptorSet."""
 
 
-def ask(call: _reflection.MakeCall) -> Generator[Call, None, ProtoFile]:
-    """Asks a server for its file.
+def fetch(call: _reflection.MakeCall) -> Generator[Call, None, ProtoFile]:
+    """Fetches the file from a server.
 
     Yields:
-        Each call; send it what came, or throw the PredictError that came instead.
+        Calls to make; send the result of each, or throw its PredictError.
 
     Raises:
-        PredictError: The server has no typed RPCs or no reflection, or what it says makes no sense.
+        PredictError: The server has no typed RPCs or no reflection, or sends invalid descriptors.
 
     """
     unknown = failure(
@@ -42,12 +42,12 @@ def ask(call: _reflection.MakeCall) -> Generator[Call, None, ProtoFile]:
         "The server has no typed RPCs, or not yet: none of its models is ready and has a signature or schemas that "
         "messages can be made of.",
     )
-    found = yield from _reflection.files(SERVICE, call, unknown)
+    files = yield from _reflection.files(SERVICE, call, unknown)
     try:
-        file = found[_reflection.pool_of(found).FindFileContainingSymbol(SERVICE).name]
+        file = files[_reflection.pool_of(files).FindFileContainingSymbol(SERVICE).name]
         text = _proto_text.text_of(file)
     except (KeyError, ValueError) as error:
-        raise _reflection.senseless(error.args[0]) from None
-    needed = [found[each] for each in file.dependency]
-    data = descriptor_pb2.FileDescriptorSet(file=[*needed, file]).SerializeToString(deterministic=True)
+        raise _reflection.invalid(error.args[0]) from None
+    imports = [files[name] for name in file.dependency]
+    data = descriptor_pb2.FileDescriptorSet(file=[*imports, file]).SerializeToString(deterministic=True)
     return ProtoFile(file.name, text, data)

@@ -1,6 +1,6 @@
-"""The descriptors of a service, asked of a server by reflection.
+"""Descriptors of a service, fetched by server reflection.
 
-Rule of this module: it makes no call. It says what to ask and puts answers together; the messages are those of
+Rule of this module: it makes no call; it yields calls and is sent their results. The messages are those of
 grpc.reflection.v1alpha, which v1 has under another name.
 """
 
@@ -22,97 +22,97 @@ _Response = _wire.message_class("grpc.reflection.v1alpha.ServerReflectionRespons
 
 
 MakeCall = Callable[[str, bytes, Callable[[bytes], Any]], Call]
-"""Makes a call of a method, a request and how to read the answer. The method takes a stream, of which one message is
-sent: on the wire that is the same as a call of one request and one answer."""
+"""Builds a call from a method, a request and a reader of the response.
+
+The method takes a stream, and a single message is sent. On the wire that equals a unary call.
+"""
+
+Files = dict[str, descriptor_pb2.FileDescriptorProto]
+"""Files by name."""
 
 
 def descriptors(symbol: str, call: MakeCall) -> Generator[Call, Any, DescriptorPool]:
-    """Asks for the file that defines a symbol and those that it needs.
+    """Fetches the file that defines a symbol, and its imports.
 
     Args:
-        symbol: Its full name.
-        call: Makes a call.
+        symbol: The full name.
+        call: Builds a call.
 
     Yields:
-        Each call; send it what came, or throw the PredictError that came instead.
+        Calls to make; send the result of each, or throw its PredictError.
 
     Returns:
-        A pool of their own with these files.
+        A new pool with these files.
 
     Raises:
-        PredictError: The server has no reflection, knows no such symbol, or what it says makes no sense.
+        PredictError: The server has no reflection or no such symbol, or sends invalid descriptors.
 
     """
-    found = yield from files(symbol, call, senseless(f"it knows no {symbol}"))
-    return pool_of(found)
+    fetched = yield from files(symbol, call, invalid(f"it knows no {symbol}"))
+    return pool_of(fetched)
 
 
-def files(
-    symbol: str, call: MakeCall, unknown: PredictError
-) -> Generator[Call, Any, dict[str, descriptor_pb2.FileDescriptorProto]]:
-    """The same, but gives the files by their names.
+def files(symbol: str, call: MakeCall, unknown: PredictError) -> Generator[Call, Any, Files]:
+    """Fetches the files of `descriptors` without a pool.
 
     Raises:
-        PredictError: `unknown`, if the server knows no such symbol; others as of `descriptors`.
+        PredictError: `unknown`, if the server has no such symbol; else as in `descriptors`.
 
     """
-    method, found = METHODS[0], {}
-    request = {"file_containing_symbol": symbol}
+    fetched: Files = {}
+    method, request = METHODS[0], {"file_containing_symbol": symbol}
     while request:
         try:
-            answered = yield call(method, _Request(**request).SerializeToString(), _files)
+            received = yield call(method, _Request(**request).SerializeToString(), _files)
         except PredictError as error:
             if error.code is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
             if method == METHODS[-1]:
-                raise failure(
-                    error.code,
-                    "The server offers no reflection, by which this client learns the types of a model. "
-                    "client.predict works without.",
-                ) from None
+                message = "The server has no reflection, which typed calls need. Use client.predict instead."
+                raise failure(error.code, message) from None
             method = METHODS[-1]
             continue
-        found.update({file.name: file for file in answered})
-        missing = sorted({needed for file in found.values() for needed in file.dependency} - found.keys())
-        if not answered and "file_containing_symbol" in request:
+        fetched.update({file.name: file for file in received})
+        missing = sorted({name for file in fetched.values() for name in file.dependency} - fetched.keys())
+        if not received and "file_containing_symbol" in request:
             raise unknown
-        if not answered or request.get("file_by_filename") in missing:
-            raise senseless(f"the file {request} is not there")
+        if not received or request.get("file_by_filename") in missing:
+            raise invalid(f"the file {request} is not there")
         request = {"file_by_filename": missing[0]} if missing else {}
-    return found
+    return fetched
 
 
-def _files(answer: bytes) -> list[descriptor_pb2.FileDescriptorProto]:
-    response = _Response.FromString(answer)
+def _files(response_bytes: bytes) -> list[descriptor_pb2.FileDescriptorProto]:
+    response = _Response.FromString(response_bytes)
     if response.HasField("error_response"):
         if response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]:
             return []
-        raise senseless(response.error_response.error_message)
-    parts = response.file_descriptor_response.file_descriptor_proto
-    return [descriptor_pb2.FileDescriptorProto.FromString(part) for part in parts]
+        raise invalid(response.error_response.error_message)
+    serialized = response.file_descriptor_response.file_descriptor_proto
+    return [descriptor_pb2.FileDescriptorProto.FromString(data) for data in serialized]
 
 
-def pool_of(found: dict[str, descriptor_pb2.FileDescriptorProto]) -> DescriptorPool:
+def pool_of(fetched: Files) -> DescriptorPool:
     """A pool of files.
 
     Raises:
-        PredictError: They do not fit together.
+        PredictError: The files do not fit together.
 
     """
-    pool, waiting = DescriptorPool(), dict(found)
-    while waiting:
-        ready = [file for file in waiting.values() if not waiting.keys() & set(file.dependency)]
+    pool, remaining = DescriptorPool(), dict(fetched)
+    while remaining:
+        ready = [file for file in remaining.values() if not remaining.keys() & set(file.dependency)]
         if not ready:
-            raise senseless("the files need each other")
+            raise invalid("the files need each other")
         for file in ready:
             try:
                 pool.Add(file)
             except TypeError as error:
-                raise senseless(str(error)) from None
-            del waiting[file.name]
+                raise invalid(str(error)) from None
+            del remaining[file.name]
     return pool
 
 
-def senseless(what: Any) -> PredictError:
-    """The error for what no server of ours says."""
-    return failure(grpc.StatusCode.INTERNAL, f"The server's reflection does not describe its models: {what}.")
+def invalid(problem: Any) -> PredictError:
+    """The error for descriptors that mlflow-grpc never sends."""
+    return failure(grpc.StatusCode.INTERNAL, f"The server's reflection does not describe its models: {problem}.")

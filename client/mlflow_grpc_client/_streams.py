@@ -1,7 +1,7 @@
-"""Records of a stream going out, and its answers coming in.
+"""The records a stream sends, and the answers it receives.
 
-Rule of this module: what goes wrong with a caller's records is told to the caller, and never by way of gRPC: it ends
-the records, and is raised behind the answers to those before.
+Rule of this module: an error in the user's records ends the stream and is raised after the answers to earlier records.
+gRPC never sees it.
 """
 
 from __future__ import annotations
@@ -25,34 +25,36 @@ if TYPE_CHECKING:
 Read = Callable[[bytes], Any]
 Fail = Callable[[grpc.RpcError], PredictError]
 
-
 _PLACEHOLDER = b"\xff"
-"""Sent for a record that is refused here already: bytes that are no message get an error in their place."""
+"""Sent for a record that cannot be encoded. The bytes are not a message, so the server answers with an error."""
 
 
 class Requests:
-    """Records as the bytes of requests, drawn one by one. Ends at the first that fails, and keeps what happened.
+    """An iterator over the requests of a stream.
 
-    One that cannot be sent does not end them where errors are returned: its error stands in the place of its answer.
+    It ends at the first record that fails, and keeps the error. If errors are returned, a record that cannot be sent
+    does not end it; the record's error is returned in place of its answer.
     """
 
-    def __init__(self, records: Any, encode: Callable[[Any], bytes], most_bytes: int, *, returns_errors: bool) -> None:
-        """Args:
-        records: An iterable of either kind.
-        encode: Makes the bytes of one.
-        most_bytes: How many the connection sends in one message; any number, if it is negative.
-        returns_errors: Whether the error of a record that cannot be sent stands in its place; else it ends them.
+    def __init__(self, records: Any, encode: Callable[[Any], bytes], max_bytes: int, *, returns_errors: bool) -> None:
+        """Takes the records of a stream.
+
+        Args:
+            records: An iterable of either type.
+            encode: Converts a record into the bytes of a request.
+            max_bytes: The connection's limit for a message in bytes; a negative number is no limit.
+            returns_errors: Whether the error of a record that cannot be sent is returned instead of raised.
+
         """
         self._returns_errors = returns_errors
         self._records = aiter(records) if hasattr(records, "__aiter__") else iter(records)
         self._encode = encode
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self.failure: BaseException | None = None
-        self.refused: dict[int, PredictError] = {}
-        """What is wrong with records that the server would refuse if it saw them, by their places."""
+        self.rejected: dict[int, PredictError] = {}
+        """Errors of records that were not sent, by the indexes of the records."""
         self.count = 0
-        self.are_drawn = False
-        """Whether there are no more."""
+        self.is_exhausted = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -61,45 +63,46 @@ class Requests:
         try:
             data = self._request(next(self._records))
         except StopIteration:
-            self.are_drawn = True
+            self.is_exhausted = True
             raise
-        except BaseException as error:  # noqa: BLE001 - raised again where the answers are taken
+        except BaseException as error:  # noqa: BLE001 - raised again where the answers are read
             self.failure = error
             raise StopIteration from None
         self.count += 1
         return data
 
     def _request(self, record: Any) -> bytes:
-        """The bytes of a record.
+        """The bytes for a record.
 
         Raises:
-            TypeError: It cannot be sent.
-            ValueError: It cannot be sent, or is too large for the connection, which would end with it and with what
-                is on its way.
+            TypeError: The record cannot be sent.
+            ValueError: The record cannot be sent, or exceeds the connection's limit. gRPC would end the stream at a
+                message over the limit and lose earlier records on their way.
 
         """
         try:
-            return self._sendable(self._encode(record))
+            return self._check_size(self._encode(record))
         except PredictError as error:
-            self.refused[self.count] = error
+            self.rejected[self.count] = error
             return _PLACEHOLDER
         except (TypeError, ValueError) as error:
-            said = f"[{self.count}]: {error}"
+            message = f"[{self.count}]: {error}"
             if not self._returns_errors:
-                raise (TypeError if isinstance(error, TypeError) else ValueError)(said) from error
-            refused = self.refused[self.count] = failure(grpc.StatusCode.INVALID_ARGUMENT, said, reason="BAD_REQUEST")
-            refused.__cause__ = error
+                raise (TypeError if isinstance(error, TypeError) else ValueError)(message) from error
+            rejection = failure(grpc.StatusCode.INVALID_ARGUMENT, message, reason="BAD_REQUEST")
+            rejection.__cause__ = error
+            self.rejected[self.count] = rejection
             return _PLACEHOLDER
 
-    def _sendable(self, data: bytes) -> bytes:
-        if 0 <= self._most_bytes < len(data):
-            said = f"the message has {len(data)} bytes, and this client sends up to {self._most_bytes}"
-            raise ValueError(f"{said} (max_message_bytes)")
+    def _check_size(self, data: bytes) -> bytes:
+        if 0 <= self._max_bytes < len(data):
+            limit = f"this client sends up to {self._max_bytes} (max_message_bytes)"
+            raise ValueError(f"the message has {len(data)} bytes, and {limit}")
         return data
 
 
 class AsyncRequests(Requests):
-    """The same for asyncio, of an iterable of either kind."""
+    """`Requests` for asyncio, over an iterable of either type."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -109,17 +112,17 @@ class AsyncRequests(Requests):
             is_async = hasattr(self._records, "__anext__")
             data = self._request(await anext(self._records) if is_async else next(self._records))
         except (StopIteration, StopAsyncIteration):
-            self.are_drawn = True
+            self.is_exhausted = True
             raise StopAsyncIteration from None
-        except Exception as error:  # noqa: BLE001 - raised again where the answers are taken
+        except Exception as error:  # noqa: BLE001 - raised again where the answers are read
             self.failure = error
             raise StopAsyncIteration from None
         self.count += 1
         return data
 
 
-class Outcomes:
-    """What the answers of a stream and its end mean, for either kind of waiting."""
+class ResponseReader:
+    """Reads the responses of a stream and its end, for both clients."""
 
     def __init__(
         self, read: Read, fail: Fail, warn: Callable[[Any], None], requests: Requests | None, *, returns_errors: bool
@@ -133,46 +136,46 @@ class Outcomes:
         self.is_over = False
 
     def answer(self, data: bytes) -> Any:
-        """An answer; raises the error that stands in its place, unless errors are returned."""
-        refused = None if self._requests is None else self._requests.refused.pop(self._count, None)
+        """The answer in a response; raises the error in its place, unless errors are returned."""
+        rejection = None if self._requests is None else self._requests.rejected.pop(self._count, None)
         self._count += 1
-        answer = refused or self._read(data)
+        answer = rejection or self._read(data)
         if isinstance(answer, PredictError) and not self._returns_errors:
             raise answer
         return answer
 
-    def ended(self, trailers: Any) -> None:
-        """The server has answered all; raises what ended the records before their time."""
+    def end(self, trailers: Any) -> None:
+        """Handles status OK; raises the error that ended the records early."""
         self.is_over = True
         self._warn(trailers)
         if self._requests is None:
             return
         if self._requests.failure is not None:
             raise self._requests.failure
-        if not self._requests.are_drawn or self._requests.count != self._count:
-            said = f"The server ended the stream of records before it had answered them all, after {self._count}."
-            raise failure(grpc.StatusCode.INTERNAL, said)
+        if not self._requests.is_exhausted or self._requests.count != self._count:
+            message = f"The server ended the stream of records before it had answered them all, after {self._count}."
+            raise failure(grpc.StatusCode.INTERNAL, message)
 
-    def broken(self, error: grpc.RpcError) -> BaseException:
-        """What to raise for a status that ended the stream."""
+    def error(self, error: grpc.RpcError) -> BaseException:
+        """The exception to raise for a status that ended the stream."""
         self.is_over = True
-        found = self._fail(error)
+        predict_error = self._fail(error)
         if self._requests is not None and self._requests.failure is not None:
             return self._requests.failure
-        return found
+        return predict_error
 
 
 class Answers:
-    """The answers of a stream, in order: an iterator.
+    """An iterator over the answers of a stream, in order.
 
-    An error that stands in the place of one answer is raised there; `next` goes on with the answer after it. A status
-    that ends the stream is raised as a PredictError, and so is what the caller's own records raise, behind the answers
-    to those before; then the iterator is at its end. Closing it cancels the call. Threads that share it take turns.
+    The error of a record is raised in its turn, and `next` goes on with the answer after it. A status that ends the
+    stream is raised as a PredictError, and an exception of the user's records is raised after the answers to earlier
+    records; both end the iterator. Closing it cancels the call. Threads that share it take turns.
     """
 
-    def __init__(self, call: Any, outcomes: Outcomes) -> None:
+    def __init__(self, call: Any, responses: ResponseReader) -> None:
         self._call = call
-        self._outcomes = outcomes
+        self._responses = responses
         self._lock = threading.Lock()
 
     def __iter__(self) -> Self:
@@ -180,59 +183,62 @@ class Answers:
 
     def __next__(self) -> Any:
         with self._lock:  # gRPC's call is an iterator for one thread at a time.
-            return self._next(self._outcomes)
+            return self._next(self._responses)
 
-    def _next(self, outcomes: Outcomes) -> Any:
-        if outcomes.is_over:
+    def _next(self, responses: ResponseReader) -> Any:
+        if responses.is_over:
             raise StopIteration
         try:
             data = next(self._call)
         except StopIteration:
-            outcomes.ended(self._call.trailing_metadata())
+            responses.end(self._call.trailing_metadata())
             raise
         except grpc.RpcError as error:
-            if outcomes.is_over:  # Closed while it waited, in another thread.
+            if responses.is_over:  # Another thread closed it meanwhile.
                 raise StopIteration from None
-            raise outcomes.broken(error) from None
-        return outcomes.answer(data)
+            raise responses.error(error) from None
+        return responses.answer(data)
 
     def close(self) -> None:
-        """Cancels the call, if it has not ended; there are no more answers."""
-        self._outcomes.is_over = True
+        """Ends the iterator, and cancels the call if it is still running."""
+        self._responses.is_over = True
         self._call.cancel()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
 
 class AsyncAnswers:
-    """`Answers` for asyncio: an asynchronous iterator. The call is made when the first answer is asked for.
+    """`Answers` for asyncio, as an asynchronous iterator. The call is made when the first answer is awaited.
 
-    Tasks that share it take turns. One that nobody holds any more is closed.
+    Tasks that share it take turns. Garbage collection closes it.
     """
 
     def __init__(
         self,
-        open_call: Callable[[], Awaitable[tuple[Any, Outcomes]]],
-        is_closed: Callable[[], bool],
-        find_out: Callable[[grpc.RpcError], Awaitable[None]],
+        open_call: Callable[[], Awaitable[tuple[Any, ResponseReader]]],
+        is_client_closed: Callable[[], bool],
+        probe: Callable[[grpc.RpcError], Awaitable[None]],
     ) -> None:
-        """Args:
-        open_call: Makes the call.
-        is_closed: Whether its client is closed.
-        find_out: Finds out what an error of the call means, before that is told.
+        """Takes a call that is not made yet.
+
+        Args:
+            open_call: Makes the call.
+            is_client_closed: Whether the client is closed.
+            probe: Finds out more about an error of the call before it is raised.
+
         """
         self._open_call = open_call
-        self._is_closed = is_closed
-        self._find_out = find_out
+        self._is_client_closed = is_client_closed
+        self._probe = probe
         self._call: Any = None
-        self._outcomes: Outcomes | None = None
-        self._is_over = False
+        self._responses: ResponseReader | None = None
+        self._is_closed = False
         self._lock = asyncio.Lock()
         self._opening: asyncio.Future[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -242,64 +248,62 @@ class AsyncAnswers:
 
     async def __anext__(self) -> Any:
         async with self._lock:
-            if self._is_over or (self._outcomes is not None and self._outcomes.is_over):
+            if self._is_closed or (self._responses is not None and self._responses.is_over):
                 raise StopAsyncIteration
-            outcomes = self._outcomes or await self._open()
-            data = await self._next(outcomes)
+            responses = self._responses or await self._open()
+            data = await self._read(responses)
             if data is grpc.aio.EOF:
-                outcomes.ended(await self._call.trailing_metadata())
+                responses.end(await self._call.trailing_metadata())
                 raise StopAsyncIteration
-            return outcomes.answer(data)
+            return responses.answer(data)
 
-    async def _open(self) -> Outcomes:
-        """Makes the call, in a task of its own, so that `close` can end it without ending the caller's."""
+    async def _open(self) -> ResponseReader:
+        """Makes the call in a task of its own, so that `close` can end it without ending the user's task."""
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.ensure_future(self._open_call())
         try:
-            self._call, self._outcomes = await self._opening
+            self._call, self._responses = await self._opening
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._is_over and task is not None and not _compat.is_cancelled(task):
+            if self._is_closed and not _compat.is_current_task_cancelled():
                 raise StopAsyncIteration from None
-            self._is_over = True
+            self._is_closed = True
             raise
         except BaseException:
-            self._is_over = True
+            self._is_closed = True
             raise
         finally:
             self._opening = None
-        if self._is_over:  # Closed in the moment between.
+        if self._is_closed:  # Closed between the call and this line.
             self._call.cancel()
             raise StopAsyncIteration
-        return self._outcomes
+        return self._responses
 
     def __del__(self) -> None:
         if self._call is not None and self._loop is not None and not self._call.done():
             with contextlib.suppress(RuntimeError):  # The loop is closed, and its calls with it.
                 self._loop.call_soon_threadsafe(self._call.cancel)
 
-    async def _next(self, outcomes: Outcomes) -> Any:
+    async def _read(self, responses: ResponseReader) -> Any:
         try:
             return await self._call.read()
         except grpc.RpcError as error:
-            if self._is_over:
+            if self._is_closed:
                 raise StopAsyncIteration from None
-            await self._find_out(error)
-            raise outcomes.broken(error) from None
+            await self._probe(error)
+            raise responses.error(error) from None
         except asyncio.CancelledError:
-            outcomes.is_over = True
-            task = asyncio.current_task()
-            if task is None or _compat.is_cancelled(task):
+            responses.is_over = True
+            if _compat.is_current_task_cancelled():
                 raise
-            if self._is_over:
+            if self._is_closed:
                 raise StopAsyncIteration from None
-            if self._is_closed():
+            if self._is_client_closed():
                 raise failure(grpc.StatusCode.CANCELLED, "The client is closed.") from None
             raise
 
     async def close(self) -> None:
-        """As `Answers.close`."""
-        self._is_over = True
+        """Like `Answers.close`."""
+        self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
         if self._call is not None:
@@ -309,6 +313,6 @@ class AsyncAnswers:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()

@@ -69,7 +69,7 @@ def test_the_config_works_in_node(example: Path, tmp_path):  # noqa: F811 - a fi
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     server.stop(None).wait()
     assert done.stdout.split() == ["answered", "answered", str(grpc.StatusCode.INTERNAL.value[0])], done.stderr
-    assert [each.decode() for each in handler.seen] == [*["UNAVAILABLE"] * 2, *["RESOURCE_EXHAUSTED"] * 2, "INTERNAL"]
+    assert [line.decode() for line in handler.seen] == [*["UNAVAILABLE"] * 2, *["RESOURCE_EXHAUSTED"] * 2, "INTERNAL"]
 
 
 @pytest.mark.parametrize(

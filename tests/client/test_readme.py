@@ -45,7 +45,7 @@ def test_python_blocks(iris, certificates, code, tmp_path, monkeypatch):
 def test_payloads_for_other_tools(iris):
     """What the shell, grpcurl and Node are shown to send is what the example server takes."""
     written = [json.loads(text) for text in re.findall(r"'(\{\".*\})'", README)]
-    payloads = [each.get("value") or json.dumps(each) for each in written]
+    payloads = [message.get("value") or json.dumps(message) for message in written]
     assert len(payloads) == 3
     with Client(iris.address) as client:
         assert [client.predict_text(payload) for payload in payloads] == ['{"predictions": ["setosa"]}'] * 3
@@ -59,9 +59,9 @@ def test_there_are_blocks():
 
 def test_the_table_of_errors():
     """It has each class with its code."""
-    for code, kind in errors._BY_CODE.items():
-        assert f"| `{kind.__name__}` | `{code.name}` |" in README
-        assert kind.__name__ in mlflow_grpc_client.__all__
+    for code, error_class in errors._BY_CODE.items():
+        assert f"| `{error_class.__name__}` | `{code.name}` |" in README
+        assert error_class.__name__ in mlflow_grpc_client.__all__
 
 
 def test_the_table_of_exit_codes():

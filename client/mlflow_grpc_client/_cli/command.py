@@ -28,9 +28,9 @@ from mlflow_grpc_client import (
 from mlflow_grpc_client._cli import typed_json
 from mlflow_grpc_client._cli.describe import Connection, describe
 from mlflow_grpc_client._ignored import IgnoredColumns
+from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
 from mlflow_grpc_client._typed.contract import Contract
-from mlflow_grpc_client._wire import Model
 
 EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 1, 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
@@ -45,20 +45,20 @@ _EXIT_CODES: dict[type[PredictError], int] = {
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and exits."""
     try:
-        given = _parser().parse_args(arguments)
+        args = _parser().parse_args(arguments)
         _silence_grpc()
-        code = run(given)
+        code = run(args)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     sys.exit(code)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Makes the call, prints the answer or the error, and returns the exit code."""
     try:
-        _check(given)
-        with _warnings_as_lines(), _client(given) as client:
-            return _call(client, given)
+        _check(args)
+        with _warnings_as_lines(), _client(args) as client:
+            return _call(client, args)
     except RecordRefused as error:
         _complain(str(error))
         return EXIT_REFUSED
@@ -74,67 +74,67 @@ def run(given: argparse.Namespace) -> int:
     return EXIT_USAGE
 
 
-def _check(given: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     """Checks combinations of flags.
 
     Raises:
         ValueError: A flag that belongs to --proto is used without it.
 
     """
-    if not given.proto and (given.descriptor_set or given.output != "-"):
+    if not args.proto and (args.descriptor_set or args.output != "-"):
         raise ValueError("--descriptor-set and --output work only with --proto; add --proto")
 
 
-def _call(client: Client, given: argparse.Namespace) -> int:
+def _call(client: Client, args: argparse.Namespace) -> int:
     """Makes the call that the flags select, prints its answer, and returns the exit code.
 
     Errors of the call are raised.
     """
-    if given.health is not None:
-        timeout_s = HEALTH_TIMEOUT_S if given.timeout is None else given.timeout
-        status = client.health(given.health, timeout_s=timeout_s)
+    if args.health is not None:
+        timeout_s = HEALTH_TIMEOUT_S if args.timeout is None else args.timeout
+        status = client.health(args.health, timeout_s=timeout_s)
         return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
-    if given.list or given.describe is not None:
-        return _write("\n".join(_about_models(client, given)))
-    if given.proto:
-        return _proto(client, given)
-    if given.stream:
-        return _stream(client, given) if given.payload in (None, "-") else _parts(client, given)
-    if given.typed:
-        return _write(_typed_answer(client, given))
+    if args.list or args.describe is not None:
+        return _write("\n".join(_model_lines(client, args)))
+    if args.proto:
+        return _proto(client, args)
+    if args.stream:
+        return _stream(client, args) if args.payload in (None, "-") else _chunks(client, args)
+    if args.typed:
+        return _write(_typed_answer(client, args))
     answer = client.predict_text(
-        _payload(given.payload), content_type=given.content_type, request_id=given.request_id, model=given.model
+        _payload(args.payload), content_type=args.content_type, request_id=args.request_id, model=args.model
     )
     return _write(answer)
 
 
-def _about_models(client: Client, given: argparse.Namespace) -> list[str]:
+def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
     """Returns the lines for --list or --describe.
 
     Raises:
         ValueError: The model does not exist.
 
     """
-    models = client.models(timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout)
-    if given.list:
+    models = client.models(timeout_s=HEALTH_TIMEOUT_S if args.timeout is None else args.timeout)
+    if args.list:
         return [_printable("  ".join(_summary(model))) for model in models]
     for model in models:
-        if given.describe in (model.name, model.label):
-            connection = Connection(given.address, _tls(given))
+        if args.describe in (model.name, model.label):
+            connection = Connection(args.address, _tls(args))
             return [_printable(line) for line in describe(model, connection, _contract_of(client, model))]
-    raise ValueError(f"there is no model {given.describe}; there are: {', '.join(model.label for model in models)}")
+    raise ValueError(f"there is no model {args.describe}; there are: {', '.join(model.label for model in models)}")
 
 
-def _proto(client: Client, given: argparse.Namespace) -> int:
+def _proto(client: Client, args: argparse.Namespace) -> int:
     """Writes the .proto file of the server's typed RPCs, or its descriptor set."""
-    found = client.proto_file(timeout_s=HEALTH_TIMEOUT_S if given.timeout is None else given.timeout)
-    data = found.descriptor_set if given.descriptor_set else found.text.encode()
-    if given.output == "-":
+    proto_file = client.proto_file(timeout_s=HEALTH_TIMEOUT_S if args.timeout is None else args.timeout)
+    data = proto_file.descriptor_set if args.descriptor_set else proto_file.text.encode()
+    if args.output == "-":
         return _write_bytes(data)
     try:
-        Path(given.output).write_bytes(data)
+        Path(args.output).write_bytes(data)
     except OSError as error:
-        _complain(f"cannot write {given.output}: {error.strerror or error}")
+        _complain(f"cannot write {args.output}: {error.strerror or error}")
         return EXIT_FAILED
     return 0
 
@@ -147,7 +147,7 @@ def _contract_of(client: Client, model: Model) -> Contract | None:
         return None
 
 
-def _stream(client: Client, given: argparse.Namespace) -> int:
+def _stream(client: Client, args: argparse.Namespace) -> int:
     """Sends each line as a payload and writes each answer or error as a line, in the same order.
 
     Raises:
@@ -155,49 +155,51 @@ def _stream(client: Client, given: argparse.Namespace) -> int:
 
     """
     failed, lines = False, _Lines()
-    if given.typed:
-        model = _typed_model(client, given)
+    if args.typed:
+        model = _typed_model(client, args)
         contract = model.contract()
         records = (typed_json.record_in(line, contract) for line in lines)
         answers = model.predict_many(records, on_error="return")
     else:
         answers = client.stream_text(
             lines,
-            content_type=given.content_type,
+            content_type=args.content_type,
             on_error="return",
-            timeout_s=given.timeout,
-            request_id=given.request_id,
-            model=given.model,
+            timeout_s=args.timeout,
+            request_id=args.request_id,
+            model=args.model,
         )
     with answers:
         try:
             for answer in answers:
                 failed = failed or isinstance(answer, PredictError)
-                if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _line(answer, given)):
+                if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _line(answer, args)):
                     return code
         except (TypeError, ValueError) as error:  # A line cannot be sent, which ends the stream.
-            said = "it is not UTF-8" if isinstance(error, UnicodeError) else _without_place(str(error))
-            raise ValueError(f"line {lines.number}: {said}") from None
+            problem = "it is not UTF-8" if isinstance(error, UnicodeError) else _without_index(str(error))
+            raise ValueError(f"line {lines.number}: {problem}") from None
     return EXIT_FAILED if failed else 0
 
 
-def _parts(client: Client, given: argparse.Namespace) -> int:
+def _chunks(client: Client, args: argparse.Namespace) -> int:
     """Sends one payload and writes each part of its answer on a line as soon as it arrives."""
-    text = _payload(given.payload)
-    if given.typed:
-        model = _typed_model(client, given)
-        answers = _of_record(lambda rows, params: model.predict_stream(rows, params=params), text, model.contract())
+    text = _payload(args.payload)
+    if args.typed:
+        model = _typed_model(client, args)
+        answers = _call_with_record(
+            lambda rows, params: model.predict_stream(rows, params=params), text, model.contract()
+        )
     else:
         answers = client.predict_stream_text(
             text,
-            content_type=given.content_type,
-            timeout_s=given.timeout,
-            request_id=given.request_id,
-            model=given.model,
+            content_type=args.content_type,
+            timeout_s=args.timeout,
+            request_id=args.request_id,
+            model=args.model,
         )
     with answers:
         for answer in answers:
-            if code := _write(_line(answer, given)):
+            if code := _write(_line(answer, args)):
                 return code
     return 0
 
@@ -206,30 +208,30 @@ class RecordRefused(Exception):
     """A record does not fit the model's types."""
 
 
-def _typed_model(client: Client, given: argparse.Namespace) -> TypedModel:
+def _typed_model(client: Client, args: argparse.Namespace) -> TypedModel:
     """Returns the model for a typed call.
 
     Raises:
         ValueError: --content-type is not JSON.
 
     """
-    if given.content_type not in (None, "application/json"):
-        raise ValueError(f"--typed takes records in JSON, and --content-type is {given.content_type}; leave it out")
-    return client.model(given.model or "", timeout_s=given.timeout, request_id=given.request_id)
+    if args.content_type not in (None, "application/json"):
+        raise ValueError(f"--typed takes records in JSON, and --content-type is {args.content_type}; leave it out")
+    return client.model(args.model or "", timeout_s=args.timeout, request_id=args.request_id)
 
 
-def _typed_answer(client: Client, given: argparse.Namespace) -> str:
+def _typed_answer(client: Client, args: argparse.Namespace) -> str:
     """Returns the answer to a record or to rows as JSON.
 
-    Raises the errors of `_typed_model` and `_of_record`.
+    Raises the errors of `_typed_model` and `_call_with_record`.
     """
-    model = _typed_model(client, given)
+    model = _typed_model(client, args)
     contract = model.contract()
-    text = _payload(given.payload)
-    return typed_json.written(_of_record(lambda rows, params: model.predict(rows, params=params), text, contract))
+    text = _payload(args.payload)
+    return typed_json.dumps(_call_with_record(lambda rows, params: model.predict(rows, params=params), text, contract))
 
 
-def _of_record(call: Callable[[Any, dict[str, Any] | None], Any], text: str, contract: Contract) -> Any:
+def _call_with_record(call: Callable[[Any, dict[str, Any] | None], Any], text: str, contract: Contract) -> Any:
     """Calls a function with the record or rows in a text, and with the params beside them.
 
     Raises:
@@ -237,19 +239,19 @@ def _of_record(call: Callable[[Any, dict[str, Any] | None], Any], text: str, con
 
     """
     try:
-        return call(*typed_json.given_in(text, contract))
+        return call(*typed_json.input_of(text, contract))
     except (TypeError, ValueError) as error:
         raise RecordRefused(str(error)) from None
 
 
-def _without_place(text: str) -> str:
+def _without_index(text: str) -> str:
     """Removes the record's index from an error of a stream, because the number of the line differs from it."""
     return re.sub(r"^\[\d+\]: ", "", text)
 
 
-def _line(answer: Any, given: argparse.Namespace) -> str:
+def _line(answer: Any, args: argparse.Namespace) -> str:
     """Formats an answer of a stream as a line."""
-    return typed_json.written(answer) if given.typed else _one_line(answer)
+    return typed_json.dumps(answer) if args.typed else _one_line(answer)
 
 
 class _Lines:
@@ -274,9 +276,11 @@ def _one_line(answer: str) -> str:
 
 def _error_line(error: PredictError) -> str:
     """Formats an error as a line of JSON."""
-    violations = [{"field": each.field, "description": each.description} for each in error.violations]
-    said = {"code": error.code.name, "message": error.message, "reason": error.reason, "error_class": error.error_class}
-    return json.dumps({"error": {**{key: value for key, value in said.items() if value}, "violations": violations}})
+    violations = [{"field": item.field, "description": item.description} for item in error.violations]
+    texts = {
+        "code": error.code.name, "message": error.message, "reason": error.reason, "error_class": error.error_class,
+    }  # fmt: skip
+    return json.dumps({"error": {**{key: text for key, text in texts.items() if text}, "violations": violations}})
 
 
 @contextlib.contextmanager
@@ -284,13 +288,13 @@ def _warnings_as_lines() -> Iterator[None]:
     """Prints IgnoredColumns warnings as lines, without a location in this package's code."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", IgnoredColumns)
-        ordinary = warnings.showwarning
+        show_other = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *location: Any) -> None:
             if issubclass(category, IgnoredColumns):
                 _complain(str(message), "warning")
             else:
-                ordinary(message, category, *where)
+                show_other(message, category, *location)
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield
@@ -301,21 +305,21 @@ def _printable(line: str) -> str:
 
 
 def _summary(model: Model) -> list[str]:
-    said = [model.label, model.state, ", ".join(model.flavors), model.error or model.description]
-    return [part for part in said if part]
+    texts = [model.label, model.state, ", ".join(model.flavors), model.error or model.description]
+    return [text for text in texts if text]
 
 
-def _client(given: argparse.Namespace) -> Client:
+def _client(args: argparse.Namespace) -> Client:
     return Client(
-        given.address,
-        timeout_s=DEFAULT_TIMEOUT_S if given.timeout is None else given.timeout,
-        tls=_tls(given),
+        args.address,
+        timeout_s=DEFAULT_TIMEOUT_S if args.timeout is None else args.timeout,
+        tls=_tls(args),
     )
 
 
-def _tls(given: argparse.Namespace) -> TLS | None:
-    tls = TLS(given.tls_ca, given.tls_cert, given.tls_key, given.tls_server_name)
-    return tls if given.tls or tls != TLS() else None
+def _tls(args: argparse.Namespace) -> TLS | None:
+    tls = TLS(args.tls_ca, args.tls_cert, args.tls_key, args.tls_server_name)
+    return tls if args.tls or tls != TLS() else None
 
 
 def _payload(argument: str | None) -> str:
@@ -350,11 +354,11 @@ def _write_bytes(data: bytes) -> int:
     return 0
 
 
-def _complain(text: str, what: str = "error") -> None:
+def _complain(text: str, severity: str = "error") -> None:
     """Prints one line to stderr, and escapes control characters in a server's text."""
     line = _printable(text)
     with contextlib.suppress(OSError, ValueError):
-        print(f"{what}: {line}", file=sys.stderr)
+        print(f"{severity}: {line}", file=sys.stderr)
 
 
 def _silence_grpc() -> None:
@@ -366,9 +370,9 @@ def _silence_grpc() -> None:
     if "GRPC_VERBOSITY" in os.environ or sys.stderr is None:
         return
     with contextlib.suppress(OSError):
-        own = os.dup(2)
+        copy = os.dup(2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.stderr = os.fdopen(own, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+        sys.stderr = os.fdopen(copy, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
 
 
 def _parser() -> argparse.ArgumentParser:

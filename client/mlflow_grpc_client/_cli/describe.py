@@ -1,7 +1,7 @@
-"""A model in words: what it takes and gives, and calls to paste.
+"""A model in words: its inputs and outputs, and calls to paste.
 
-Rule of this module: it reads JSON Schemas for people. It leaves out what does not fit on a line, and a call that could
-not be pasted.
+Rule of this module: it reads JSON Schemas for people. It omits details that do not fit on a line, and calls that cannot
+be pasted.
 """
 
 import json
@@ -10,62 +10,62 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_grpc_client import _schema_text
 from mlflow_grpc_client._cli.examples import example_in
+from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import TLS
 from mlflow_grpc_client._typed.contract import Contract
-from mlflow_grpc_client._wire import Model
 
-_MOST_BYTES = 100_000
-"""Of an example on a command line: an argument has 128 KiB at the most (Linux, MAX_ARG_STRLEN)."""
+_MAX_EXAMPLE_BYTES = 100_000
+"""Maximum size of an example on a command line. Linux allows 128 KiB for an argument (MAX_ARG_STRLEN)."""
+
+_TLS_FIELDS = ("ca", "cert", "key", "server_name")
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How the calls to paste reach the server."""
+    """The connection of calls to paste."""
 
     address: str
     tls: TLS | None = None
 
     @property
     def flags(self) -> list[str]:
-        """Of the command."""
+        """The flags of the command."""
         flags = ["-a", self.address]
-        if self.tls is not None and self.tls != TLS():
-            for name in ("ca", "cert", "key", "server_name"):
-                if value := getattr(self.tls, name):
-                    flags += [f"--tls-{name.replace('_', '-')}", str(value)]
-        elif self.tls is not None and not self.address.lower().startswith("grpcs://"):
-            flags.append("--tls")
-        return flags
+        for name, value in self._tls_options.items():
+            flags += [f"--tls-{name.replace('_', '-')}", value]
+        return [*flags, "--tls"] if self._needs_bare_tls else flags
 
     @property
     def source(self) -> str:
-        """A client in Python."""
-        if self.tls is None or (self.tls == TLS() and self.address.lower().startswith("grpcs://")):
-            return f"Client({self.address!r})"
-        given = [
-            f"{name}={str(value)!r}"
-            for name in ("ca", "cert", "key", "server_name")
-            if (value := getattr(self.tls, name))
-        ]
-        tls = f"TLS({', '.join(given)})" if given else "True"
-        return f"Client({self.address!r}, tls={tls})"
+        """The Python source of a client."""
+        if options := self._tls_options:
+            arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            return f"Client({self.address!r}, tls=TLS({arguments}))"
+        return f"Client({self.address!r}, tls=True)" if self._needs_bare_tls else f"Client({self.address!r})"
+
+    @property
+    def _tls_options(self) -> dict[str, str]:
+        return {name: str(value) for name in _TLS_FIELDS if (value := getattr(self.tls, name, None))}
+
+    @property
+    def _needs_bare_tls(self) -> bool:
+        is_encrypted_url = self.address.lower().startswith("grpcs://")
+        return self.tls is not None and not self._tls_options and not is_encrypted_url
 
 
 def describe(model: Model, connection: Connection, contract: Contract | None = None) -> Iterator[str]:
     """The lines about a model.
 
     Args:
-        model: As the server tells of it.
-        connection: Where the calls to paste go.
-        contract: Its types, if it has typed calls.
+        model: The server's description of the model.
+        connection: The connection of calls to paste.
+        contract: The types of the model, if it has typed calls.
 
     """
-    yield (
-        f"{model.label} ({', '.join(model.flavors)}): {model.state}"
-        if model.flavors
-        else f"{model.label}: {model.state}"
-    )
+    flavors = f" ({', '.join(model.flavors)})" if model.flavors else ""
+    yield f"{model.label}{flavors}: {model.state}"
     yield from (line for line in (model.display_name, model.description, model.error, model.uri) if line)
     for title, schema in (
         ("input", model.input_schema),
@@ -74,27 +74,27 @@ def describe(model: Model, connection: Connection, contract: Contract | None = N
     ):
         if schema:
             yield f"{title}:"
-            yield from _fields(schema)
+            yield from _schema_text.lines_of(schema)
     if model.rpcs:
         yield f"called by: {', '.join(model.rpcs)}"
     yield from _calls(model, connection, contract)
 
 
 def _calls(model: Model, connection: Connection, contract: Contract | None) -> Iterator[str]:
-    """Calls to paste, as far as the model has an example: into a shell, and into Python."""
+    """Calls to paste into a shell and into Python, for a model with an example."""
     if not model.example:
         return
     command = ["mlflow-grpc-predict", *connection.flags, "-m", model.label]
     if not model.example_is_typed:
         yield from _command("example", [*command, _compact(model.example)])
-    found = example_in(model.example, contract) if contract is not None else None
-    if found is None:
+    example = example_in(model.example, contract) if contract is not None else None
+    if example is None:
         return
-    yield from _command("typed", [*command, "--typed", found.payload])
-    call = f"client.model({model.label!r}).predict({found.arguments})"
+    yield from _command("typed", [*command, "--typed", example.payload])
+    call = f"client.model({model.label!r}).predict({example.arguments})"
     client = connection.source
     yield from ["in Python:", ""]
-    if "datetime." in found.arguments:
+    if "datetime." in example.arguments:
         yield from ["import datetime", ""]
     yield f"from mlflow_grpc_client import {'TLS, Client' if 'TLS(' in client else 'Client'}"
     yield ""
@@ -102,16 +102,16 @@ def _calls(model: Model, connection: Connection, contract: Contract | None) -> I
     yield f"    print({call})"
 
 
-def _command(title: str, words: list[str]) -> Iterator[str]:
-    size = len(words[-1].encode())
-    if size <= _MOST_BYTES:
-        yield f"{title}: {shlex.join(words)}"
+def _command(title: str, arguments: list[str]) -> Iterator[str]:
+    size = len(arguments[-1].encode())
+    if size <= _MAX_EXAMPLE_BYTES:
+        yield f"{title}: {shlex.join(arguments)}"
     else:
         yield f"{title}: none to paste, its payload has {size} bytes"
 
 
 def _compact(example: str) -> str:
-    """An example on one line, if it is JSON: what is not printable would not be pasted as it is."""
+    """A JSON example on a single line. Unprintable characters are escaped, because a terminal would change them."""
     try:
         payload = json.loads(example)
     except ValueError:
@@ -122,50 +122,11 @@ def _compact(example: str) -> str:
 
 
 def _first_row(payload: Any) -> Any:
-    """A payload with the first of its rows, if it is a table."""
+    """A table's payload with its first row only; any other payload unchanged."""
     match payload:
         case {"dataframe_split": {"data": [first, *_], **split}, **others}:
-            kept = {name: value for name, value in split.items() if name != "index"}
-            return {**others, "dataframe_split": {**kept, "data": [first]}}
+            columns = {name: value for name, value in split.items() if name != "index"}
+            return {**others, "dataframe_split": {**columns, "data": [first]}}
         case {"dataframe_records": [first, *_], **others}:
             return {**others, "dataframe_records": [first]}
     return payload
-
-
-def _fields(schema: dict[str, Any]) -> Iterator[str]:
-    definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
-    properties = schema.get("properties")
-    if not isinstance(properties, dict):
-        yield f"  {_type(schema, definitions)}"
-        return
-    required = schema.get("required", ())
-    for name, each in properties.items():
-        said = [_type(each, definitions)]
-        if name not in required:
-            default = each.get("default")
-            unsaid = "has a default" if each.get("x-has-default") is True else "optional"
-            said.append(unsaid if default is None else f"default {json.dumps(default)}")
-        line = f"  {name}: {', '.join(said)}"
-        yield f"{line}  {each['description']}" if each.get("description") else line
-
-
-def field_rows(schema: dict[str, Any]) -> list[tuple[str, str]]:
-    """The fields of a schema, each with its type."""
-    lines = [line.strip() for line in _fields(schema)]
-    return [(name, rest) if rest else ("", name) for name, _, rest in (line.partition(": ") for line in lines)]
-
-
-def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
-    if reference := schema.get("$ref"):
-        key = reference.rsplit("/", 1)[-1]
-        found = definitions.get(key, {})
-        return _type(found, {}) if "enum" in found else key
-    alternatives = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
-    if alternatives:
-        return " or ".join(dict.fromkeys(_type(each, definitions) for each in alternatives))
-    if "enum" in schema:
-        return " | ".join(json.dumps(value) for value in schema["enum"])
-    if schema.get("type") == "array":
-        items = schema.get("items")
-        return f"list of {_type(items, definitions)}" if isinstance(items, dict) else "list"
-    return str(schema.get("format") or schema.get("type") or "any")

@@ -1,7 +1,7 @@
-"""Typed calls in JSON, as the command line makes them: texts into records, and answers into texts.
+"""JSON texts into records for typed calls, and answers into JSON texts.
 
-Rule of this module: JSON has texts where fields have bytes (base64) and points in time (ISO 8601, which
-`typed_writer` reads itself), and NaN where a table has no value. All other values stay as they are.
+Rule of this module: JSON has base64 for bytes, ISO 8601 for times (which `writer` reads itself), and NaN for missing
+values of a table. Other values do not change.
 """
 
 import base64
@@ -12,70 +12,72 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow_grpc_client._payloads import jsonable
-from mlflow_grpc_client._typed.contract import Contract, Field, Form, Kind, Record, Type
-from mlflow_grpc_client._typed.payload_rows import Keywords, params_in, rows_in
+from mlflow_grpc_client._typed.contract import Cardinality, Contract, Field, Record, TypeCode, ValueType
+from mlflow_grpc_client._typed.payloads import Keywords, params_in, rows_in
 
-_FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE, Kind.JSON, Kind.UNION, Kind.TENSOR})
+_WITH_NAN = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.JSON, TypeCode.UNION, TypeCode.TENSOR})
 
 
-def given_in(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]:
-    """The record or the rows in a JSON text, and the params beside them.
+def input_of(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]:
+    """The record or rows in a JSON text, and the params.
 
     Args:
         text: A record, a list of records, or a payload in one of MLflow's formats.
-        contract: Of the model.
+        contract: The contract of the model.
 
     Raises:
-        ValueError: It is not JSON, or a text is no base64 where the model takes bytes.
+        ValueError: The text is not JSON, or a text for bytes is not base64.
 
     """
     record = contract.row
     payload = parsed(text)
-    names = record.spellings.keys()
-    rows, is_rows = rows_of(payload, contract)
+    names = record.by_any_name.keys()
+    data, is_rows = rows_of(payload, contract)
     params = params_in(payload, names)
     if is_rows:
-        return [_row(row, record, f"[{place}]") for place, row in enumerate(rows)], params
-    return _one(rows, record), params
+        return [_row(row, record, f"[{index}]") for index, row in enumerate(data)], params
+    sole = record.sole_unnamed_field
+    if sole is not None and not isinstance(data, Mapping):
+        return Keywords({sole.name: _value(data, sole, sole.name)}), params
+    return _row(data, record, ""), params
 
 
 def rows_of(payload: Any, contract: Contract) -> tuple[Any, bool]:
-    """The record or the rows in a payload, and whether it is rows; see `rows_in` for the error.
+    """The record or rows in a payload, and whether it is rows; errors as of `rows_in`.
 
-    Where no tensor has a size for rows, there is but the one record.
+    A model whose tensors have no dimension for rows takes a single record.
     """
     if not has_rows(contract):
         match payload:
-            case {"inputs": found, **others} | {"instances": found, **others} if not others.keys() - {"params"}:
-                return found, False
+            case {"inputs": data, **others} | {"instances": data, **others} if not others.keys() - {"params"}:
+                return data, False
             case list():
                 return payload, False
-    return rows_in(payload, contract.row.spellings.keys())
+    return rows_in(payload, contract.row.by_any_name.keys())
 
 
 def has_rows(contract: Contract) -> bool:
-    """Whether a model takes rows: of one with tensors, whether these have a size for them."""
-    are_tensors = all(each.type.kind is Kind.TENSOR for each in contract.row.fields.values())
+    """Whether a model takes rows. A model with tensors only takes rows if it has batches."""
+    are_tensors = all(column.type.code is TypeCode.TENSOR for column in contract.row.fields.values())
     return "predict_batch" in contract.rpcs or not are_tensors
 
 
 def record_in(text: str, contract: Contract) -> Any:
-    """One record in a JSON text, for a stream; see `given_in` for the errors."""
+    """The record in a JSON text, for a stream; errors as of `input_of`."""
     record = contract.rpc("predict_many").request
-    payload = parsed(text)
-    return _row(payload, record, "")
+    return _row(parsed(text), record, "")
 
 
-def written(answer: Any) -> str:
-    """An answer as JSON, on one line."""
+def dumps(answer: Any) -> str:
+    """An answer as JSON on a single line."""
     return json.dumps(answer, ensure_ascii=False, default=jsonable)
 
 
 def parsed(text: str) -> Any:
-    """The value in a JSON text.
+    """The value of a JSON text.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The text is not JSON.
 
     """
     try:
@@ -84,63 +86,56 @@ def parsed(text: str) -> Any:
         raise ValueError(f"a typed call takes a record in JSON: {error}") from None
 
 
-def _one(value: Any, record: Record) -> Any:
-    """A record; where the only field has no name, a bare value is its value."""
-    only = record.only_nameless
-    if only is not None and not isinstance(value, Mapping):
-        return Keywords({only.name: _value(value, only, only.name)})
-    return _row(value, record, "")
-
-
-def _row(row: Any, record: Record, where: str) -> Any:
-    only = record.only_nameless
-    if isinstance(row, Mapping) and not (only is not None and only.takes_dicts):
-        return _fields(row, record, where)
-    if only is not None:
-        return _value(row, only, where or only.label)
-    fields = list(record.fields.values())
-    if isinstance(row, list) and len(row) == len(fields):
-        return [_value(value, each, where) for value, each in zip(row, fields, strict=True)]
+def _row(row: Any, record: Record, path: str) -> Any:
+    sole = record.sole_unnamed_field
+    if isinstance(row, Mapping) and not (sole is not None and sole.accepts_dicts):
+        return _fields(row, record, path)
+    if sole is not None:
+        return _value(row, sole, path or sole.label)
+    columns = list(record.fields.values())
+    if isinstance(row, list) and len(row) == len(columns):
+        return [_value(value, column, path) for value, column in zip(row, columns, strict=True)]
     return row
 
 
-def _fields(values: Mapping[str, Any], record: Record, where: str) -> dict[str, Any]:
-    made = {}
+def _fields(values: Mapping[str, Any], record: Record, path: str) -> dict[str, Any]:
+    fields = {}
     for name, value in values.items():
-        each = record.spellings.get(name)
-        made[name] = value if each is None else _value(value, each, f"{where}.{name}" if where else name)
-    return made
+        column = record.by_any_name.get(name)
+        fields[name] = value if column is None else _value(value, column, f"{path}.{name}" if path else name)
+    return fields
 
 
-def _value(value: Any, each: Field, where: str) -> Any:
-    if each.form is Form.LIST and isinstance(value, list):
-        return [_single(item, each.type, f"{where}[{place}]") for place, item in enumerate(value)]
-    if each.form is Form.MAP and isinstance(value, dict):
-        return {key: _single(item, each.type, f"{where}.{key}") for key, item in value.items()}
-    return _single(value, each.type, where)
+def _value(value: Any, column: Field, path: str) -> Any:
+    if column.cardinality is Cardinality.REPEATED and isinstance(value, list):
+        return [_single(item, column.type, f"{path}[{index}]") for index, item in enumerate(value)]
+    if column.cardinality is Cardinality.MAP and isinstance(value, dict):
+        return {key: _single(item, column.type, f"{path}.{key}") for key, item in value.items()}
+    return _single(value, column.type, path)
 
 
-def _single(value: Any, kind: Type, where: str) -> Any:
-    if isinstance(value, float) and math.isnan(value) and kind.kind not in _FLOATS:
-        return _value(value, kind.content, where) if kind.kind is Kind.BOX else None
-    if kind.kind is Kind.MOMENT and value == "NaT":
+def _single(value: Any, value_type: ValueType, path: str) -> Any:
+    code = value_type.code
+    if isinstance(value, float) and math.isnan(value) and code not in _WITH_NAN:
+        return _value(value, value_type.content, path) if code is TypeCode.WRAPPER else None
+    if code is TypeCode.TIMESTAMP and value == "NaT":
         return None
-    if kind.kind is Kind.BYTES and isinstance(value, str):
+    if code is TypeCode.BYTES and isinstance(value, str):
         try:
-            return base64.b64decode("".join(value.split()), validate=True)  # MLflow writes it in lines.
+            return base64.b64decode("".join(value.split()), validate=True)  # MLflow's base64 has line breaks.
         except binascii.Error:
-            raise ValueError(f"{where}: the model takes bytes, which are base64 in JSON; this is none") from None
-    if kind.kind is Kind.RECORD and isinstance(value, dict):
-        return _fields(value, kind.message, where)
-    if kind.kind is Kind.BOX:
-        return _value(value, kind.content, where)
-    if kind.kind is Kind.TENSOR:
-        return _elements(value, kind.message.fields["data"].type, where)
+            raise ValueError(f"{path}: the model takes bytes, which are base64 in JSON; this is not base64") from None
+    if code is TypeCode.RECORD and isinstance(value, dict):
+        return _fields(value, value_type.message, path)
+    if code is TypeCode.WRAPPER:
+        return _value(value, value_type.content, path)
+    if code is TypeCode.TENSOR:
+        return _elements(value, value_type.message.fields["data"].type, path)
     return value
 
 
-def _elements(value: Any, kind: Type, where: str) -> Any:
-    """The elements of a tensor; MLflow takes a null among floats for NaN, and writes it so."""
+def _elements(value: Any, element_type: ValueType, path: str) -> Any:
+    """The elements of a tensor. MLflow reads null among floats as NaN, and writes NaN as null."""
     if isinstance(value, list):
-        return [_elements(item, kind, where) for item in value]
-    return math.nan if value is None and kind.kind in _FLOATS else _single(value, kind, where)
+        return [_elements(item, element_type, path) for item in value]
+    return math.nan if value is None and element_type.code in _WITH_NAN else _single(value, element_type, path)

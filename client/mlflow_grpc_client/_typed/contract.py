@@ -1,9 +1,9 @@
-"""What a model's messages hold, learnt from their descriptors and from what service Models says beside.
+"""The types of a model's messages, read from their descriptors and from a message mlflow_grpc.v1.Model.
 
-Rule of this module: it knows types, not values, and asks nobody anything.
+Rule of this module: it knows types, never values, and makes no call.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
@@ -18,56 +18,54 @@ from mlflow_grpc_client.errors import failure
 SERVICE = "model_grpc_service.ModelgRPCService"
 
 PARAMS_NUMBER = 1000
-"""Of the field for a model's params in its input message."""
+"""Field number of a model's params in its input message."""
 ERROR_NUMBER = 1001
-"""Of the field for the error of a record in the output message of a stream."""
+"""Field number of a record's error in the output message of a stream."""
 EXTRA_NUMBER = 1002
-"""Of the map with what a record of an answer has beside its fields."""
+"""Field number of the map with values that an output record has besides its fields."""
 ERROR_MESSAGE = "model_grpc_service.error"
 NULLS_NUMBER = 100_000
-"""Of the field for the places of the rows in which a column has no value: so much above the column's own."""
+"""Offset from a column's field number to that of the field with the indexes of its null rows."""
 NULL_ITEMS_NUMBER = 200_000
-"""Of the field for the places in a list, or the keys of a map, with a null: so much above that of the list or map."""
+"""Offset from the number of a list or map to that of the field with the indexes or keys of its null items."""
 
 
-class Kind(Enum):
-    """What a value of a field is."""
+class TypeCode(Enum):
+    """The type of a single value."""
 
     BOOLEAN = auto()
     INTEGER = auto()
     FLOAT = auto()
     DOUBLE = auto()
-    TEXT = auto()
+    STRING = auto()
     BYTES = auto()
-    WORD = auto()
-    """One of some words: an enum."""
-    MOMENT = auto()
+    ENUM = auto()
+    TIMESTAMP = auto()
     """google.protobuf.Timestamp."""
     JSON = auto()
     """google.protobuf.Value."""
     RECORD = auto()
-    BOX = auto()
-    """A message around a list, a map or a value that may be null."""
+    WRAPPER = auto()
+    """A message around a list, a map or a nullable value."""
     TENSOR = auto()
     UNION = auto()
-    """A message with one of several fields."""
+    """A message with a oneof."""
 
 
-class Form(Enum):
-    """How many values a field has."""
+class Cardinality(Enum):
+    """The number of values in a field."""
 
-    ONE = auto()
-    LIST = auto()
+    SINGULAR = auto()
+    REPEATED = auto()
     MAP = auto()
 
 
 _SCALARS = {
-    FieldDescriptor.TYPE_BOOL: Kind.BOOLEAN,
-    FieldDescriptor.TYPE_FLOAT: Kind.FLOAT,
-    FieldDescriptor.TYPE_DOUBLE: Kind.DOUBLE,
-    FieldDescriptor.TYPE_STRING: Kind.TEXT,
-    FieldDescriptor.TYPE_BYTES: Kind.BYTES,
-    FieldDescriptor.TYPE_ENUM: Kind.WORD,
+    FieldDescriptor.TYPE_BOOL: TypeCode.BOOLEAN,
+    FieldDescriptor.TYPE_FLOAT: TypeCode.FLOAT,
+    FieldDescriptor.TYPE_DOUBLE: TypeCode.DOUBLE,
+    FieldDescriptor.TYPE_STRING: TypeCode.STRING,
+    FieldDescriptor.TYPE_BYTES: TypeCode.BYTES,
 }
 _INTEGERS = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
@@ -75,31 +73,31 @@ _INTEGERS = {
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
 }
-_KNOWN_MESSAGES = {"google.protobuf.Timestamp": Kind.MOMENT, "google.protobuf.Value": Kind.JSON}
+_WELL_KNOWN = {"google.protobuf.Timestamp": TypeCode.TIMESTAMP, "google.protobuf.Value": TypeCode.JSON}
 
 
 @dataclass(frozen=True, slots=True)
-class Type:
-    """What one value is."""
+class ValueType:
+    """The full type of a single value."""
 
-    kind: Kind
+    code: TypeCode
     bounds: tuple[int, int] = (0, 0)
-    """The least and the largest integer."""
-    numbers: Mapping[str, int] = field(default_factory=dict)
-    """Words and their numbers."""
-    words: Mapping[int, str] = field(default_factory=dict)
-    """Numbers and their words."""
+    """Smallest and largest integer."""
+    enum_numbers: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of enum values by their names in the model."""
+    enum_names: Mapping[int, str] = field(default_factory=dict)
+    """The reverse of `enum_numbers`."""
     record: "Record | None" = None
-    """The fields of a message: of a record, a union, a box or a tensor."""
+    """The fields of a message: a record, a union, a wrapper or a tensor."""
 
     @property
     def message(self) -> "Record":
-        """The fields of one that is a message."""
+        """The fields of a message type."""
         return self.record or Record("")
 
     @property
     def content(self) -> "Field":
-        """The field of a box."""
+        """The field inside a wrapper."""
         (content,) = self.message.fields.values()
         return content
 
@@ -109,74 +107,80 @@ class Field:
     """A field of a message."""
 
     name: str
-    """In protobuf."""
-    word: str
-    """In the model; empty for a column without a name."""
+    """The name in protobuf."""
+    model_name: str
+    """The name in the model; empty for an unnamed column."""
     number: int
-    type: Type
-    form: Form
+    type: ValueType
+    cardinality: Cardinality
     has_presence: bool
-    """Whether one that is left out is another thing than an empty one."""
-    null: str = ""
-    """The field that is true where there is no value, of a list or map that would be empty without it."""
+    """Whether a field that is absent differs from an empty field."""
+    null_flag: str = ""
+    """Name of the boolean field that marks a null list or map; empty if there is no such field."""
     null_items: str = ""
-    """The field with the places or keys of the nulls within a list or map; empty if there is no room for any."""
+    """Name of the field with the indexes or keys of null items; empty if items cannot be null."""
 
     @property
     def label(self) -> str:
-        """What an answer calls it."""
-        return self.word or self.name
+        """The key of this field in an answer."""
+        return self.model_name or self.name
 
     @property
-    def takes_dicts(self) -> bool:
-        """Whether a dict may be its value."""
-        if self.form is not Form.ONE or self.type.kind is not Kind.BOX:
-            return self.form is Form.MAP or (self.form is Form.ONE and self.type.kind in (Kind.RECORD, Kind.JSON))
-        return self.type.content.takes_dicts
+    def is_nullable_json(self) -> bool:
+        """Whether null is a value of this field, because any JSON value is."""
+        return self.type.code is TypeCode.JSON and self.cardinality is Cardinality.SINGULAR
+
+    @property
+    def accepts_dicts(self) -> bool:
+        """Whether a dict can be the value of this field."""
+        if self.cardinality is Cardinality.SINGULAR and self.type.code is TypeCode.WRAPPER:
+            return self.type.content.accepts_dicts
+        is_object = self.cardinality is Cardinality.SINGULAR and self.type.code in (TypeCode.RECORD, TypeCode.JSON)
+        return is_object or self.cardinality is Cardinality.MAP
 
 
-def kind_name(each: Field) -> str:
-    """What values a field has, in words."""
-    kind = each.type.kind
-    if kind is Kind.BOX:
-        return kind_name(each.type.content)
-    name = " | ".join(each.type.numbers) if kind is Kind.WORD else kind.name.lower()
-    name = f"{name} or null" if each.null_items else name
-    return {Form.ONE: name, Form.LIST: f"list of {name}", Form.MAP: f"map of {name}"}[each.form]
+def type_name(column: Field) -> str:
+    """The type of a field, for people."""
+    code = column.type.code
+    if code is TypeCode.WRAPPER:
+        return type_name(column.type.content)
+    name = " | ".join(column.type.enum_numbers) if code is TypeCode.ENUM else code.name.lower()
+    name = f"{name} or null" if column.null_items else name
+    return {Cardinality.REPEATED: f"list of {name}", Cardinality.MAP: f"map of {name}"}.get(column.cardinality, name)
 
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """The fields of a message, by name. Filled after it was made, since it may hold itself."""
+    """The fields of a message by name. Fields are added after creation, because a message can contain itself."""
 
     name: str
     fields: dict[str, Field] = field(default_factory=dict)
-    spellings: dict[str, Field] = field(default_factory=dict)
-    """By their names in the model, and by those in protobuf where no other field has that name in the model."""
+    by_any_name: dict[str, Field] = field(default_factory=dict)
+    """Fields by their names in the model and in protobuf. The name in the model wins if both exist."""
     required: set[str] = field(default_factory=set)
-    """The names in protobuf of fields that have to be given, as far as a schema says so."""
+    """Protobuf names of required fields, as far as a schema marks them."""
     defaulted: set[str] = field(default_factory=set)
-    """Those of fields that have a default other than null when they are left out."""
+    """Protobuf names of fields with a default that is not null."""
     extra: Field | None = None
-    """The map with what a record of an answer has beside its fields."""
+    """The map with values that an output record has besides its fields."""
 
-    def add(self, made: Field) -> None:
+    def add(self, column: Field) -> None:
         """Adds a field under all its names."""
-        self.fields[made.name] = made
-        self.spellings.setdefault(made.name, made)
-        if made.word:
-            self.spellings[made.word] = made
+        self.fields[column.name] = column
+        self.by_any_name.setdefault(column.name, column)
+        if column.model_name:
+            self.by_any_name[column.model_name] = column
 
     @property
-    def only_nameless(self) -> Field | None:
-        """Its only field, if it has no other and that one has no name in the model."""
-        found = list(self.fields.values())
-        return found[0] if len(found) == 1 and not found[0].word else None
+    def sole_unnamed_field(self) -> Field | None:
+        """The field of a record that has just one, without a name in the model; None for any other record."""
+        columns = list(self.fields.values())
+        return columns[0] if len(columns) == 1 and not columns[0].model_name else None
 
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """One RPC of a model."""
+    """A typed RPC of a model."""
 
     path: str
     request_class: Any
@@ -184,83 +188,76 @@ class Rpc:
     response_class: Any
     response: Record
     error: str = ""
-    """The field of the response for the error of a record of a stream, if it has one."""
+    """Name of the response field for a record's error; empty if there is no such field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The RPCs of one model, as a server had them at one time."""
+    """The typed RPCs of a model, as a server described them at some point in time."""
 
     label: str
-    about: bytes
-    """What service Models said that this was made from."""
+    source: bytes
+    """The result of `type_source` for the model that this contract was read from."""
     rpcs: Mapping[str, Rpc]
-    """By what their names end in: predict, predict_batch, predict_many, predict_stream."""
+    """RPCs by the end of their names: predict, predict_batch, predict_many, predict_stream."""
     params: Field | None
-    """The field for params of its input messages."""
+    """The params field of the input messages."""
     fingerprint: str = ""
-    """What the server calls these messages; empty if it does not say."""
+    """The server's hash of these messages; empty if it sends none."""
 
     @property
     def row(self) -> Record:
-        """What one row may have; of a model that gives no answer to a single record, by the columns of a batch.
+        """The fields of a row. A model with batches only has them by the columns of a batch.
 
         Raises:
-            PredictError: It takes neither records nor rows.
+            PredictError: The model takes neither records nor rows.
 
         """
         if "predict" in self.rpcs or "predict_batch" not in self.rpcs:
             return self.rpc("predict").request
         batch = self.rpcs["predict_batch"].request
-        found = Record(batch.name, required=batch.required, defaulted=batch.defaulted)
-        for each in batch.fields.values():
-            found.add(replace(each, form=Form.ONE))
-        return found
+        row = Record(batch.name, required=batch.required, defaulted=batch.defaulted)
+        for column in batch.fields.values():
+            row.add(replace(column, cardinality=Cardinality.SINGULAR))
+        return row
 
-    def rpc(self, kind: str) -> Rpc:
-        """One of its RPCs.
+    def rpc(self, name: str) -> Rpc:
+        """The RPC whose name ends in `name`.
 
         Raises:
-            PredictError: It has none of this kind.
+            PredictError: UNIMPLEMENTED, the model has no such RPC.
 
         """
-        if kind not in self.rpcs:
-            what = {
-                "predict": "gives no answer to a single record: give it in a list, for all rows of its answer"
-                if "predict_batch" in self.rpcs
-                else "has no such RPC",
-                "predict_batch": "takes no batches of rows: give one record at a time",
-                "predict_many": "has no typed stream: client.stream takes JSON payloads",
-                "predict_stream": "does not give its answers in parts",
-            }.get(kind, "has no such RPC")
-            raise failure(grpc.StatusCode.UNIMPLEMENTED, f"The model {self.label} {what}.")
-        return self.rpcs[kind]
+        if name not in self.rpcs:
+            message = f"The model {self.label} has no typed RPC {name}. It has: {', '.join(self.rpcs)}."
+            raise failure(grpc.StatusCode.UNIMPLEMENTED, message)
+        return self.rpcs[name]
 
 
-_KINDS_OF_RPC = ("predict", "predict_batch", "predict_many", "predict_stream")
+_RPC_NAMES = ("predict", "predict_batch", "predict_many", "predict_stream")
 
 
-def about(model: Any) -> bytes:
-    """What of a message mlflow_grpc.v1.Model says how its messages look: equal if and only if they look the same."""
-    kept = type(model)(
+def type_source(model: Any) -> bytes:
+    """The parts of a message mlflow_grpc.v1.Model that define its typed messages; equal bytes mean equal types."""
+    parts = type(model)(
         input=model.input, output=model.output, params=model.params, rpcs=model.rpcs, contract=model.contract
     )
-    kept.names.update(model.names)
-    kept.wrappers.extend(model.wrappers)
-    data: bytes = kept.SerializeToString(deterministic=True)
+    parts.names.update(model.names)
+    parts.wrappers.extend(model.wrappers)
+    data: bytes = parts.SerializeToString(deterministic=True)
     return data
 
 
 def label_of(model: Any) -> str:
-    """What a call names a model by."""
+    """`name/version`, or `name` without a version, for a message mlflow_grpc.v1.Model."""
     return f"{model.name}/{model.version}" if model.version else str(model.name)
 
 
 def check_typed(model: Any) -> None:
-    """Sees whether a message mlflow_grpc.v1.Model is of a model that typed calls reach.
+    """Checks that the model of a message mlflow_grpc.v1.Model has typed RPCs now.
 
     Raises:
-        PredictError: It is not, and why.
+        PredictError: It has none; the message says why.
 
     """
     label, state = label_of(model), model.State.Name(model.state) if model.state in model.State.values() else ""
@@ -270,129 +267,128 @@ def check_typed(model: Any) -> None:
         raise failure(grpc.StatusCode.UNAVAILABLE, f"The model {label} is not ready: {state or model.state}.")
     if not model.rpcs:
         raise failure(grpc.StatusCode.UNIMPLEMENTED, f"The model {label} has no endpoint.")
-    if not any(_is_typed(rpc.path) for rpc in model.rpcs):
-        why = (
-            "has no typed call on this server, or not yet"
+    if not any(map(_typed_name, model.rpcs)):
+        reason = (
+            "has no typed RPC on this server, or not yet"
             if model.HasField("input")
             else "has no signature, so no types"
         )
-        said = f"The model {label} {why}: use client.predict(data, model={label!r})."
-        raise failure(grpc.StatusCode.UNIMPLEMENTED, said)
+        message = f"The model {label} {reason}: use client.predict(data, model={label!r})."
+        raise failure(grpc.StatusCode.UNIMPLEMENTED, message)
 
 
 def contract_of(model: Any, pool: DescriptorPool) -> Contract:
-    """The contract of a model that `check_typed` lets pass.
+    """The contract of a model that has typed RPCs; see `check_typed`.
 
     Raises:
-        KeyError: The pool lacks one of its messages.
+        KeyError: The pool lacks a message of the model.
 
     """
-    reader = _Reader(model)
-    found = {}
+    reader = _DescriptorReader(model)
+    rpcs = {}
     for rpc in model.rpcs:
-        if _is_typed(rpc.path):
-            kind = next(each for each in _KINDS_OF_RPC if rpc.path.endswith(f"_{each}"))
+        if name := _typed_name(rpc):
             request, response = (pool.FindMessageTypeByName(name) for name in (rpc.request_type, rpc.response_type))
-            found[kind] = Rpc(
+            rpcs[name] = Rpc(
                 rpc.path,
                 message_factory.GetMessageClass(request),
                 reader.record(request),
                 message_factory.GetMessageClass(response),
                 reader.record(response),
-                next((each.name for each in response.fields if _is_error(each)), ""),
+                next((descriptor.name for descriptor in response.fields if _is_error(descriptor)), ""),
             )
-    return Contract(label_of(model), about(model), found, reader.params, model.contract)
+    return Contract(label_of(model), type_source(model), rpcs, reader.params, model.contract)
 
 
-def _is_typed(path: str) -> bool:
-    return path.startswith(f"/{SERVICE}/") and path.endswith(tuple(f"_{kind}" for kind in _KINDS_OF_RPC))
+def _typed_name(rpc: Any) -> str:
+    """The end of a typed RPC's name; empty for any other RPC."""
+    is_typed = rpc.path.startswith(f"/{SERVICE}/")
+    return next((name for name in _RPC_NAMES if is_typed and rpc.path.endswith(f"_{name}")), "")
 
 
-class _Reader:
-    """Reads the descriptors of one model's messages."""
+class _DescriptorReader:
+    """Reads the descriptors of a model's messages."""
 
     def __init__(self, model: Any) -> None:
         self._names = dict(model.names)
         self._wrappers = frozenset(model.wrappers)
-        self._columns = _column_messages(model)
-        self._takes_params = {rpc.request_type for rpc in model.rpcs} if model.HasField("params") else set()
-        self._known: dict[str, Record] = {}
+        self._named_by = _record_messages(model)
+        self._with_params = {rpc.request_type for rpc in model.rpcs} if model.HasField("params") else set()
+        self._records: dict[str, Record] = {}
         self.params: Field | None = None
 
     def record(self, descriptor: Descriptor) -> Record:
-        """The fields of a message without those that are not the model's: params, errors, places of nulls."""
-        if descriptor.full_name not in self._known:
-            self._known[descriptor.full_name] = record = Record(descriptor.full_name)
-            for each in descriptor.fields:
-                made = self._field(each, descriptor)
-                if each.number == PARAMS_NUMBER and descriptor.full_name in self._takes_params:
-                    self.params = made
-                elif each.number == EXTRA_NUMBER:
-                    record.extra = made
-                elif each.number < NULLS_NUMBER and not _is_error(each):
-                    record.add(made)
-        return self._known[descriptor.full_name]
+        """The model's fields of a message. Fields for params, errors and nulls are not among them."""
+        if descriptor.full_name not in self._records:
+            self._records[descriptor.full_name] = record = Record(descriptor.full_name)
+            for member in descriptor.fields:
+                column = self._field(member, descriptor)
+                if member.number == PARAMS_NUMBER and descriptor.full_name in self._with_params:
+                    self.params = column
+                elif member.number == EXTRA_NUMBER:
+                    record.extra = column
+                elif member.number < NULLS_NUMBER and not _is_error(member):
+                    record.add(column)
+        return self._records[descriptor.full_name]
 
-    def _field(self, each: FieldDescriptor, holder: Descriptor) -> Field:
-        form = Form.LIST if _is_repeated(each) else Form.ONE
-        value = each
-        if each.message_type is not None and each.message_type.GetOptions().map_entry:
-            form, value = Form.MAP, each.message_type.fields_by_name["value"]
-        word = self._names.get(f"{self._columns.get(holder.full_name, holder.full_name)}.{each.name}", each.name)
-        beside = holder.fields_by_number.get(NULLS_NUMBER + each.number)
-        null = beside.name if beside is not None and not _is_repeated(beside) else ""
-        within = holder.fields_by_number.get(NULL_ITEMS_NUMBER + each.number)
-        null_items = within.name if within is not None and form is not Form.ONE else ""
-        return Field(each.name, word, each.number, self._type(value), form, each.has_presence, null, null_items)
+    def _field(self, member: FieldDescriptor, parent: Descriptor) -> Field:
+        cardinality = Cardinality.REPEATED if _is_repeated(member) else Cardinality.SINGULAR
+        value = member
+        if member.message_type is not None and member.message_type.GetOptions().map_entry:
+            cardinality, value = Cardinality.MAP, member.message_type.fields_by_name["value"]
+        name = self._names.get(f"{self._named_by.get(parent.full_name, parent.full_name)}.{member.name}", member.name)
+        nulls = parent.fields_by_number.get(NULLS_NUMBER + member.number)
+        null_flag = nulls.name if nulls is not None and not _is_repeated(nulls) else ""
+        items = parent.fields_by_number.get(NULL_ITEMS_NUMBER + member.number)
+        null_items = items.name if items is not None and cardinality is not Cardinality.SINGULAR else ""
+        return Field(
+            member.name, name, member.number, self._type(value), cardinality, member.has_presence, null_flag, null_items
+        )
 
-    def _type(self, each: FieldDescriptor) -> Type:
-        if each.type in _INTEGERS:
-            return Type(Kind.INTEGER, bounds=_INTEGERS[each.type])
-        if each.enum_type is not None:
-            words = self._words(each.enum_type)
-            return Type(Kind.WORD, numbers={word: number for number, word in words.items()}, words=words)
-        if each.message_type is None:
-            return Type(_SCALARS[each.type])
-        return self._message(each.message_type)
+    def _type(self, member: FieldDescriptor) -> ValueType:
+        if member.type in _INTEGERS:
+            return ValueType(TypeCode.INTEGER, bounds=_INTEGERS[member.type])
+        if member.enum_type is not None:
+            names = self._enum_names(member.enum_type)
+            numbers = {name: number for number, name in names.items()}
+            return ValueType(TypeCode.ENUM, enum_numbers=numbers, enum_names=names)
+        if member.message_type is None:
+            return ValueType(_SCALARS[member.type])
+        return self._message(member.message_type)
 
-    def _words(self, enum: EnumDescriptor) -> dict[int, str]:
+    def _enum_names(self, enum: EnumDescriptor) -> dict[int, str]:
+        """The names by number, without the zero that protobuf requires."""
         names = {value.number: value.name for value in enum.values if value.number}
         return {number: self._names.get(f"{enum.file.package}.{name}", name) for number, name in names.items()}
 
-    def _message(self, descriptor: Descriptor) -> Type:
-        known = _KNOWN_MESSAGES.get(descriptor.full_name)
-        if known is not None:
-            return Type(known)
+    def _message(self, descriptor: Descriptor) -> ValueType:
+        if code := _WELL_KNOWN.get(descriptor.full_name):
+            return ValueType(code)
         if descriptor.full_name in self._wrappers:
-            kind = Kind.TENSOR if "shape" in descriptor.fields_by_name else Kind.BOX
+            code = TypeCode.TENSOR if "shape" in descriptor.fields_by_name else TypeCode.WRAPPER
         else:
-            kind = Kind.UNION if "value" in descriptor.oneofs_by_name else Kind.RECORD
-        return Type(kind, record=self.record(descriptor))
+            code = TypeCode.UNION if "value" in descriptor.oneofs_by_name else TypeCode.RECORD
+        return ValueType(code, record=self.record(descriptor))
 
 
-def _column_messages(model: Any) -> dict[str, str]:
-    """The messages that hold columns, and the one that their names stand for: that of a batch has those of a record."""
-    single: dict[str, Any] = next(
-        ({"in": rpc.request_type, "out": rpc.response_type} for rpc in model.rpcs if rpc.path.endswith("_predict")), {}
-    )
-    columns = {}
-    for rpc in _typed_rpcs(model):
-        columns[rpc.request_type] = single.get("in", rpc.request_type)
-        columns[rpc.response_type] = single.get("out", rpc.response_type)
-    return columns
+def _record_messages(model: Any) -> dict[str, str]:
+    """Messages with the columns of a batch or stream, and the message of a single record that names these columns."""
+    typed = [rpc for rpc in model.rpcs if _typed_name(rpc)]
+    single = next((rpc for rpc in model.rpcs if rpc.path.endswith("_predict")), None)
+    messages = {}
+    for rpc in typed:
+        messages[rpc.request_type] = (single or rpc).request_type
+        messages[rpc.response_type] = (single or rpc).response_type
+    return messages
 
 
-def _typed_rpcs(model: Any) -> Iterator[Any]:
-    return (rpc for rpc in model.rpcs if _is_typed(rpc.path))
+def _is_error(member: FieldDescriptor) -> bool:
+    message = member.message_type.full_name if member.message_type is not None else ""
+    return member.number == ERROR_NUMBER and message == ERROR_MESSAGE
 
 
-def _is_error(each: FieldDescriptor) -> bool:
-    message = each.message_type.full_name if each.message_type is not None else ""
-    return each.number == ERROR_NUMBER and message == ERROR_MESSAGE
-
-
-def _is_repeated(each: FieldDescriptor) -> bool:
-    # protobuf 7 warns of `label`, and protobuf 5 has nothing else.
-    repeated: Any = getattr(each, "is_repeated", None)
-    label: Any = getattr(each, "label", None) if repeated is None else None
+def _is_repeated(member: FieldDescriptor) -> bool:
+    # protobuf 7 warns about `label`, and protobuf 5 has no `is_repeated`.
+    repeated: Any = getattr(member, "is_repeated", None)
+    label: Any = getattr(member, "label", None) if repeated is None else None
     return label == FieldDescriptor.LABEL_REPEATED if repeated is None else bool(repeated)

@@ -1,50 +1,65 @@
-"""Getting the contract of a model from its server.
+"""Discovery of a model's contract.
 
-Rule of this module: it makes no call; what is to be asked is yielded, and the answers are sent to it.
+Rule of this module: it makes no call; it yields calls and is sent their results.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from mlflow_grpc_client import _reflection, _wire
-from mlflow_grpc_client._calls import Call, Learn
+from mlflow_grpc_client import _models, _reflection, _wire
+from mlflow_grpc_client._calls import Call
 from mlflow_grpc_client._typed import contract, schemas
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure
 
 
-def learn(wanted: Learn) -> Generator[Call, Any, Contract]:
-    """Asks what a model's messages are.
+@dataclass(frozen=True, slots=True)
+class FetchContract:
+    """A request to fetch a model's contract, or to take it from the client's cache."""
+
+    label: str
+    """`name`, `name/version`, or empty for the default model."""
+    call: Callable[[str, bytes, Callable[[bytes], Any]], Call]
+    """Builds a call from a method, a request and a reader of the response."""
+    timeout_s: float
+    """The caller's timeout in seconds."""
+    cached: Contract | None = None
+    """A contract to check with the server, because it may be outdated."""
+
+
+def fetch_contract(fetch: FetchContract) -> Generator[Call, Any, Contract]:
+    """Fetches the contract of a model.
 
     Yields:
-        Each call; send it what came, or throw the PredictError that came instead.
+        Calls to make; send the result of each, or throw its PredictError.
 
     Returns:
-        The contract; the stale one, if it is true still.
+        The contract; `cached` itself if it is still valid.
 
     Raises:
-        PredictError: There is no such model, it has no types, or the server does not tell them.
+        PredictError: There is no such model, it has no types, or the server does not describe them.
 
     """
     try:
-        model = yield wanted.call(_wire.GET_MODEL, _wire.get_model_bytes(wanted.label), _wire.model_message)
+        model = yield fetch.call(_wire.GET_MODEL, _models.get_model_bytes(fetch.label), _models.model_message)
     except PredictError as error:
         if error.code is not grpc.StatusCode.NOT_FOUND:
             raise
-        models = yield wanted.call(_wire.LIST_MODELS, _wire.list_models_bytes(), _wire.models)
-        there = ", ".join(each.label for each in models) or "none"
-        said = f"There is no model {wanted.label}. There are: {there}."
-        raise failure(error.code, said, reason=error.reason, request_id=error.request_id) from None
+        models = yield fetch.call(_wire.LIST_MODELS, _models.list_models_bytes(), _models.models_of)
+        labels = ", ".join(model.label for model in models) or "none"
+        message = f"There is no model {fetch.label}. There are: {labels}."
+        raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None
     contract.check_typed(model)
-    if wanted.stale is not None and wanted.stale.about == contract.about(model):
-        return wanted.stale
-    pool = yield from _reflection.descriptors(contract.SERVICE, wanted.call)
+    if fetch.cached is not None and fetch.cached.source == contract.type_source(model):
+        return fetch.cached
+    pool = yield from _reflection.descriptors(contract.SERVICE, fetch.call)
     try:
-        found = contract.contract_of(model, pool)
+        fetched = contract.contract_of(model, pool)
     except KeyError as error:
-        said = f"The server's reflection lacks a message of the model {contract.label_of(model)}: {error.args[0]}"
-        raise failure(grpc.StatusCode.INTERNAL, said) from None
-    schemas.mark_contract(found, model)
-    return found
+        message = f"The server's reflection lacks a message of the model {contract.label_of(model)}: {error.args[0]}"
+        raise failure(grpc.StatusCode.INTERNAL, message) from None
+    schemas.mark_contract(fetched, model)
+    return fetched

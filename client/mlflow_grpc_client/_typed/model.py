@@ -1,6 +1,6 @@
-"""Calls of one model in its own types: `client.model("iris").predict(sepal_length=5.1, ...)`.
+"""Calls of a model in its own types: `client.model("iris").predict(sepal_length=5.1, ...)`.
 
-Rule of this module: `BaseTypedModel` says what to send and what an outcome means; its two kinds only wait differently.
+Rule of this module: `BaseTypedModel` builds calls and reads results; its two subclasses only wait differently.
 """
 
 import contextlib
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from mlflow_grpc_client import _html, _options
-from mlflow_grpc_client._calls import Call, Learn, OnError, Stream
-from mlflow_grpc_client._payloads import kind_of, library
+from mlflow_grpc_client._calls import Call, OnError, Stream
+from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import columns, reader, writer
-from mlflow_grpc_client._typed.contract import Contract, Rpc, kind_name
-from mlflow_grpc_client._typed.payload_rows import Keywords
+from mlflow_grpc_client._typed.contract import Contract, Rpc, type_name
+from mlflow_grpc_client._typed.discovery import FetchContract
+from mlflow_grpc_client._typed.payloads import Keywords
 from mlflow_grpc_client._wire import CONTRACT_KEY
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
 
@@ -24,22 +25,22 @@ if TYPE_CHECKING:
 
 Params = Mapping[str, Any] | None
 
-Steps = Generator[Call | Learn, Any, Any]
-"""What to do, one after the other; the outcome of each is sent or thrown back."""
+Effects = Generator[Call | FetchContract, Any, Any]
+"""A sequence of calls and fetches to perform; the result of each is sent back, its PredictError thrown."""
 
-_BY_A_STALE_CONTRACT = (
+_OUTDATED_CODES = (
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.INVALID_ARGUMENT,
 )
-"""How a call fails whose messages a restarted server does not know any more."""
+"""Statuses of a call with messages that a restarted server no longer knows."""
 
-_GONE = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
-"""What is said of a model that a server does not have any more, or not with types, or could not load."""
+_MODEL_GONE_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+"""Statuses for a model that the server no longer has, or has without types, or could not load."""
 
 
 class BaseTypedModel:
-    """One model of a server. Made by `model()` of a client; what holds for all its calls is given there."""
+    """A model of a server. Created by `model()` of a client, which takes the options of all its calls."""
 
     def __init__(
         self,
@@ -51,95 +52,94 @@ class BaseTypedModel:
         metadata: _options.MoreMetadata | None,
     ) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"the name of a model is a text, such as 'iris' or 'iris/3'; not {kind_of(name)}")
+            raise TypeError(f"the name of a model is a text, such as 'iris' or 'iris/3'; not {type_label(name)}")
         self.name = name
-        """As it was given to `model()`."""
+        """The name given to `model()`."""
         self._stream_timeout_s = None if timeout_s is None else _options.checked_timeout(timeout_s)
         self._timeout_s = default_timeout_s if timeout_s is None else timeout_s
         self._request_id = request_id or ""
         self._metadata = _options.call_metadata(None, request_id, None, metadata)
-        self._known: Contract | None = None
-        """The last one that was used, to be shown."""
+        self._last_contract: Contract | None = None
+        """The contract of the last call, for notebooks."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or '(the default)'}>"
 
     def _repr_html_(self) -> str:
-        rpcs = self._known.rpcs if self._known is not None else {}
+        rpcs = self._last_contract.rpcs if self._last_contract is not None else {}
         title = f"{type(self).__name__} {self.name or '(the default)'}"
-        shown = rpcs.get("predict") or rpcs.get("predict_batch")
-        if shown is None:
-            return _html.facts(title, {"types": "asked for at the first call"})
+        rpc = rpcs.get("predict") or rpcs.get("predict_batch")
+        if rpc is None:
+            return _html.facts(title, {"types": "fetched at the first call"})
         return _html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
-            f"<i>{name}</i>{_html.table((), [(each.label, kind_name(each)) for each in record.fields.values()])}"
-            for name, record in (("input", shown.request), ("output", shown.response))
+            f"<i>{name}</i>{_html.table((), [(column.label, type_name(column)) for column in record.fields.values()])}"
+            for name, record in (("input", rpc.request), ("output", rpc.response))
         )
 
     def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
         return Call(method, request, read, self._timeout_s, self._metadata)
 
-    def _learn(self, stale: Contract | None = None) -> Learn:
-        return Learn(self.name, self._call, self._timeout_s, stale)
+    def _fetch(self, cached: Contract | None = None) -> FetchContract:
+        return FetchContract(self.name, self._call, self._timeout_s, cached)
 
-    def _until(self) -> float:
-        """The deadline of all that a call of the caller's makes, on the monotonic clock."""
+    def _deadline(self) -> float:
+        """The deadline of everything a call of the user makes, on the monotonic clock."""
         return time.monotonic() + self._timeout_s
 
     def _metadata_for(self, contract: Contract) -> _options.Metadata:
-        """With what the messages are, so that a server that has others now does not take one for another."""
-        known = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
-        return (*self._metadata, *known)
+        """The metadata with the contract's fingerprint, by which a server detects messages of another contract."""
+        fingerprint = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
+        return (*self._metadata, *fingerprint)
 
-    def _knowing(self) -> Steps:
-        self._known = yield self._learn()
-        return self._known
+    def _get_contract(self) -> Effects:
+        self._last_contract = yield self._fetch()
+        return self._last_contract
 
-    def _contract_now(self) -> Steps:
-        """The contract for a stream, which cannot be begun again: so it is asked whether it still holds."""
-        contract = yield self._learn()
-        return (yield self._learn(stale=contract))
+    def _get_fresh_contract(self) -> Effects:
+        """The contract for a stream. It is checked with the server first, because a stream cannot be sent again."""
+        contract = yield self._fetch()
+        return (yield self._fetch(cached=contract))
 
-    def _predicting(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
-        given = _given(rows, fields)
-        contract: Contract = yield self._learn()
-        self._known = contract
+    def _predict(self, rows: Any, params: Params, fields: dict[str, Any]) -> Effects:
+        data = _record_or_rows(rows, fields)
+        contract: Contract = yield self._fetch()
+        self._last_contract = contract
         try:
-            call = self._predict_call(contract, given, params)
+            call = self._predict_call(contract, data, params)
             return (yield call) if call else []
-        except (TypeError, ValueError) as error:  # Perhaps it is the types of before that do not fit.
-            failed: Exception = error
+        except (TypeError, ValueError) as error:  # The data may fit newer types.
+            original: Exception = error
         except PredictError as error:
-            if error.code not in _BY_A_STALE_CONTRACT:
+            if error.code not in _OUTDATED_CODES:
                 raise
-            failed = error
+            original = error
         try:
-            newer: Contract = yield self._learn(stale=contract)
+            newer: Contract = yield self._fetch(cached=contract)
         except PredictError as error:
-            # What became of the model explains more than its call that failed; that nobody answers does not.
-            raise (error if error.code in _GONE else failed) from None
+            # That the model is gone explains more than its failed call; that no server answers explains less.
+            raise (error if error.code in _MODEL_GONE_CODES else original) from None
         if newer is contract:
-            raise failed
-        call = self._predict_call(newer, given, params)
+            raise original
+        call = self._predict_call(newer, data, params)
         return (yield call) if call else []
 
-    def _predict_call(self, contract: Contract, given: Any, params: Params) -> Call | None:
+    def _predict_call(self, contract: Contract, data: Any, params: Params) -> Call | None:
         """The call to make; None if there are no rows."""
-        if not columns.is_batch(given):
+        if not columns.is_batch(data):
             rpc = contract.rpc("predict")
-            return self._typed_call(
-                contract, rpc, self._record_bytes(contract, rpc, given, params), lambda data: _answer(rpc, data)
-            )
-        count, found = columns.columns_of(given, contract.row)
+            request = self._record_bytes(contract, rpc, data, params)
+            return self._typed_call(contract, rpc, request, lambda response: _answer(rpc, response))
+        count, values = columns.columns_of(data, contract.row)
         if not count:
             return None
         rpc = contract.rpc("predict_batch")
         message = rpc.request_class()
-        with self._telling_what_is_missing():
-            columns.fill(message, rpc.request, count, found)
+        with self._missing_as_invalid_input():
+            columns.fill(message, rpc.request, count, values)
         _put_params(contract, message, params)
 
-        def read(data: bytes) -> list[Any]:
-            return columns.rows_of(rpc.response_class.FromString(data), rpc.response)
+        def read(response: bytes) -> list[Any]:
+            return columns.rows_of(rpc.response_class.FromString(response), rpc.response)
 
         return self._typed_call(contract, rpc, message.SerializeToString(), read)
 
@@ -148,8 +148,8 @@ class BaseTypedModel:
 
     def _many(self, contract: Contract, records: Any, params: Params, on_error: OnError) -> Stream:
         if isinstance(records, Mapping):
-            what = f"{kind_of(records)} is one record, give it in a list"
-            raise TypeError(f"predict_many takes an iterable of records or a DataFrame: {what}")
+            problem = f"{type_label(records)} is one record, give it in a list"
+            raise TypeError(f"predict_many takes an iterable of records or a DataFrame: {problem}")
         rpc = contract.rpc("predict_many")
         if isinstance(records, library("pandas", "DataFrame")):
             records = (Keywords(row) for row in columns.records_of(records, rpc.request))
@@ -157,44 +157,42 @@ class BaseTypedModel:
             rpc.path,
             records,
             lambda record: self._record_bytes(contract, rpc, record, params),
-            lambda data: _answer(rpc, data, self._request_id),
+            lambda response: _answer(rpc, response, self._request_id),
             self._stream_timeout_s,
             self._metadata_for(contract),
             on_error,
             contract.label,
         )
 
-    def _parts(self, contract: Contract, record: Any, params: Params, fields: dict[str, Any]) -> Stream:
+    def _chunks(self, contract: Contract, record: Any, params: Params, fields: dict[str, Any]) -> Stream:
         rpc = contract.rpc("predict_stream")
-        request = self._record_bytes(contract, rpc, _given(record, fields), params)
-        metadata = self._metadata_for(contract)
         return Stream(
             rpc.path,
-            request,
+            self._record_bytes(contract, rpc, _record_or_rows(record, fields), params),
             bytes,
-            lambda data: _answer(rpc, data),
+            lambda response: _answer(rpc, response),
             self._stream_timeout_s,
-            metadata,
+            self._metadata_for(contract),
             model=contract.label,
         )
 
     def _record_bytes(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
         message = rpc.request_class()
-        only = rpc.request.only_nameless
-        if only is None and not isinstance(record, Mapping):
-            raise TypeError(f"{kind_of(record)} is no record: give a dict")
-        is_value = not isinstance(record, Mapping) or (only is not None and only.takes_dicts)
-        if only is not None and is_value and not isinstance(record, Keywords):
-            record = {only.name: record}
-        with self._telling_what_is_missing():
+        sole = rpc.request.sole_unnamed_field
+        if sole is None and not isinstance(record, Mapping):
+            raise TypeError(f"{type_label(record)} is no record: give a dict")
+        is_value = not isinstance(record, Mapping) or (sole is not None and sole.accepts_dicts)
+        if sole is not None and is_value and not isinstance(record, Keywords):
+            record = {sole.name: record}
+        with self._missing_as_invalid_input():
             writer.fill(message, rpc.request, record)
         _put_params(contract, message, params)
         data: bytes = message.SerializeToString()
         return data
 
     @contextlib.contextmanager
-    def _telling_what_is_missing(self) -> Iterator[None]:
-        """Makes the error that the server would give, if it could know."""
+    def _missing_as_invalid_input(self) -> Iterator[None]:
+        """Raises the error that the server would send if it could detect missing lists and maps."""
         try:
             yield
         except writer.MissingFields as error:
@@ -208,13 +206,14 @@ class BaseTypedModel:
             ) from None
 
 
-def _given(rows: Any, fields: dict[str, Any]) -> Any:
+def _record_or_rows(rows: Any, fields: dict[str, Any]) -> Any:
     if rows is None:
         return Keywords(fields)
     if fields:
         raise TypeError("give fields by keyword, or a record or rows, not both")
     if not columns.is_batch(rows) and not isinstance(rows, Mapping):
-        raise TypeError(f"{kind_of(rows)} is no record: give fields by keyword, a dict, a list of dicts or a DataFrame")
+        problem = f"{type_label(rows)} is no record"
+        raise TypeError(f"{problem}: give fields by keyword, a dict, a list of dicts or a DataFrame")
     return rows
 
 
@@ -226,121 +225,123 @@ def _put_params(contract: Contract, message: Any, params: Params) -> None:
     writer.put(message, contract.params, params, "params")
 
 
-def _answer(rpc: Rpc, data: bytes, request_id: str = "") -> Any:
-    """The answer in a message; a PredictError if that stands in its place."""
-    message = rpc.response_class.FromString(data)
+def _answer(rpc: Rpc, response: bytes, request_id: str = "") -> Any:
+    """The answer in a response, or the PredictError in its place."""
+    message = rpc.response_class.FromString(response)
     if rpc.error and message.HasField(rpc.error):
         return from_error_message(getattr(message, rpc.error), request_id)
-    only = rpc.response.only_nameless
-    return reader.read_record(message, rpc.response) if only is None else reader.read(message, only)
+    sole = rpc.response.sole_unnamed_field
+    return reader.read_record(message, rpc.response) if sole is None else reader.read(message, sole)
 
 
 class TypedModel(BaseTypedModel):
-    """One model of a server, called in its own types, which the server tells by reflection at the first call.
+    """A model of a server, called in its own types, which the client fetches by reflection at the first call.
 
-    Made by `Client.model`. A field is named as in the model, or as in the server's .proto file. Any number of threads
-    may use it.
+    Created by `Client.model`. Fields have the names of the model, or those of the server's .proto file. Any number of
+    threads may use it.
     """
 
-    def __init__(self, run: Callable[[Steps, float], Any], start: Callable[[Stream], "Answers"], **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(
+        self, run: Callable[[Effects, float], Any], start: Callable[[Stream], "Answers"], **options: Any
+    ) -> None:
+        super().__init__(**options)
         self._run = run
         self._start = start
 
     def contract(self) -> Contract:
-        """What the model takes and gives, which the server is asked for if it is not known yet.
+        """The types of the model's inputs and outputs, fetched from the server at the first use.
 
         Raises:
             PredictError: There is no such model, it has no types, or no server answers.
 
         """
-        found: Contract = self._run(self._knowing(), self._until())
-        return found
+        contract: Contract = self._run(self._get_contract(), self._deadline())
+        return contract
 
     def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
-        """The model's answer to one record, or the list of its answers to rows.
+        """Returns the model's answer to a record, or a list of its answers to rows.
 
         Args:
-            rows: A dict is one record. Rows are a list of dicts, a pandas DataFrame, and where the model takes a tensor
-                or columns without names, an array or a list of lists. If the only input has no name and takes dicts, a
-                dict is a value of it.
-            params: Params of the model. A column of that name is given in a dict.
-            fields: The fields of one record, instead of `rows`.
+            rows: A dict is a record. Rows are a list of dicts, a pandas DataFrame, or an array or a list of lists if
+                the model takes a tensor or unnamed columns. If the sole input is unnamed and accepts dicts, a dict is
+                its value.
+            params: Params of the model. A column named `params` is given in a dict.
+            fields: The fields of a record, instead of `rows`.
 
         Returns:
-            For a record a dict of all fields of the output by their names in the model, None where there is no value;
-            the bare value, if the output is one without a name. For rows a list of those.
+            For a record a dict of all output fields by their names in the model, None for absent values; a bare value
+            if the sole output is unnamed. For rows a list of these.
 
         Raises:
-            TypeError: There is no such field, or a value is of another type than its field.
+            TypeError: There is no such field, or a value has a wrong type.
             ValueError: A field cannot hold its value.
-            PredictError: The call failed; UNIMPLEMENTED where the model has no types, or takes no batches of rows.
+            PredictError: The call failed; UNIMPLEMENTED if the model has no types, or takes no batches of rows.
 
         """
-        return self._run(self._predicting(rows, params, fields), self._until())
+        return self._run(self._predict(rows, params, fields), self._deadline())
 
     def predict_many(self, records: Iterable[Any], *, params: Params = None, on_error: OnError = "raise") -> "Answers":
-        """The answers to any number of records, in their order, over one call.
+        """Returns the answers to any number of records, in order, over one call.
 
-        Records are drawn as the connection takes them, in a thread of gRPC's.
+        A thread of gRPC draws records as fast as the connection takes them.
 
         Args:
-            records: Dicts, or the rows of a DataFrame; where the model's only input has no name, values for it. NaN in
-                a field that holds no numbers with a fraction is no value, as in the rows of `DataFrame.to_dict`.
-            params: Params of the model, for each of them.
-            on_error: Whether the PredictError of a record is raised in its place, or returned; so is that of a record
-                that cannot be sent, which otherwise is a TypeError or ValueError and the end.
+            records: Dicts, or the rows of a DataFrame; values, if the sole input is unnamed. NaN in a field without
+                fractions is a missing value, as in the rows of `DataFrame.to_dict`.
+            params: Params of the model, for every record.
+            on_error: "raise" raises a record's PredictError in its turn, "return" returns it. A record that cannot be
+                sent is returned as a PredictError, too; with "raise" it is a TypeError or ValueError and the end.
 
         Raises:
-            TypeError: `records` is no iterable, or one record.
+            TypeError: `records` is not iterable, or a single record.
             PredictError: The model has no such RPC, or no server answers.
 
         """
-        contract = self._run(self._contract_now(), self._until())
+        contract = self._run(self._get_fresh_contract(), self._deadline())
         return self._start(self._many(contract, records, params, on_error))
 
     def predict_stream(self, record: Any = None, /, *, params: Params = None, **fields: Any) -> "Answers":
-        """The parts of the answer to one record, each when it is there; arguments and errors as of `predict`."""
-        contract = self._run(self._contract_now(), self._until())
-        return self._start(self._parts(contract, record, params, fields))
+        """Returns the chunks of the answer to a record as they arrive; arguments and errors as of `predict`."""
+        contract = self._run(self._get_fresh_contract(), self._deadline())
+        return self._start(self._chunks(contract, record, params, fields))
 
 
 class AsyncTypedModel(BaseTypedModel):
-    """`TypedModel` with `await`. Made by `AsyncClient.model`."""
+    """`TypedModel` with `await`. Created by `AsyncClient.model`."""
 
     def __init__(
         self,
-        run: Callable[[Steps, float], Awaitable[Any]],
+        run: Callable[[Effects, float], Awaitable[Any]],
         start: Callable[[Callable[[], Awaitable[Stream]]], "AsyncAnswers"],
-        **given: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**given)
+        super().__init__(**options)
         self._run = run
         self._start = start
 
     async def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
-        """As `TypedModel.predict`."""
-        return await self._run(self._predicting(rows, params, fields), self._until())
+        """Like `TypedModel.predict`."""
+        return await self._run(self._predict(rows, params, fields), self._deadline())
 
     def predict_many(
         self, records: Iterable[Any] | AsyncIterable[Any], *, params: Params = None, on_error: OnError = "raise"
     ) -> "AsyncAnswers":
-        """As `TypedModel.predict_many`, with an asynchronous iterator, and of an iterable of either kind.
+        """Like `TypedModel.predict_many`, as an asynchronous iterator. `records` may be asynchronous.
 
-        One that is not asynchronous is drawn in the event loop.
+        The event loop draws records from an iterable that is not asynchronous.
         """
 
         async def stream() -> Stream:
-            contract = await self._run(self._contract_now(), self._until())
+            contract = await self._run(self._get_fresh_contract(), self._deadline())
             return self._many(contract, records, params, on_error)
 
         return self._start(stream)
 
     def predict_stream(self, record: Any = None, /, *, params: Params = None, **fields: Any) -> "AsyncAnswers":
-        """As `TypedModel.predict_stream`, with an asynchronous iterator."""
+        """Like `TypedModel.predict_stream`, as an asynchronous iterator."""
 
         async def stream() -> Stream:
-            contract = await self._run(self._contract_now(), self._until())
-            return self._parts(contract, record, params, fields)
+            contract = await self._run(self._get_fresh_contract(), self._deadline())
+            return self._chunks(contract, record, params, fields)
 
         return self._start(stream)

@@ -1,6 +1,7 @@
 """Arrays and nested lists into messages of data and shape, and out of them.
 
-Rule of this module: the numbers of an array do not become Python objects where bytes will do. numpy is not imported.
+Rule of this module: elements of an array become Python objects only where their bytes cannot be sent. numpy is not
+imported.
 """
 
 import math
@@ -11,70 +12,69 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client._payloads import library
-from mlflow_grpc_client._typed.contract import Kind, Type
+from mlflow_grpc_client._typed.contract import TypeCode, ValueType
 
-_LEAST_TOO_LARGE = (2 - 2**-24) * 2.0**127
-"""What is rounded to infinity as a float of 32 bits; what is less is rounded to the largest at the most."""
+_FLOAT_OVERFLOW = (2 - 2**-24) * 2.0**127
+"""The smallest double that rounds to infinity as a 32-bit float."""
 
-MOST_SIZES = 64
-"""How deep lists are nested at the most, as in numpy: one that contains itself has no end."""
+MAX_DIMENSIONS = 64
+"""Maximum nesting of lists, as in numpy. The limit ends a list that contains itself."""
 
-Scalar = Callable[[Any, Type, str], Any]
+Scalar = Callable[[Any, ValueType, str], Any]
 
-_AS_BYTES = {Kind.DOUBLE: ("f8", "<f8"), Kind.FLOAT: ("f4", "<f4"), Kind.BOOLEAN: ("b1", "u1")}
-"""The arrays whose bytes are the packed field, and as which type."""
+_PACKED = {TypeCode.DOUBLE: ("f8", "<f8"), TypeCode.FLOAT: ("f4", "<f4"), TypeCode.BOOLEAN: ("b1", "u1")}
+"""Array types whose bytes are those of a packed field, and the type to write them in."""
 
-_FLOATS = {Kind.DOUBLE: "f8", Kind.FLOAT: "f4"}
 _EXACT_IN = {
-    Kind.DOUBLE: ("f4", "f2", "i4", "i2", "i1", "u4", "u2", "u1"),
-    Kind.FLOAT: ("f2", "i2", "i1", "u2", "u1"),
+    TypeCode.DOUBLE: ("f4", "f2", "i4", "i2", "i1", "u4", "u2", "u1"),
+    TypeCode.FLOAT: ("f2", "i2", "i1", "u2", "u1"),
 }
-"""The arrays whose numbers are all floats, too."""
+"""Array types whose numbers are all exact in a float type."""
 
-_ROOMS = {Kind.DOUBLE: "iuf", Kind.FLOAT: "iuf", Kind.INTEGER: "iu", Kind.BOOLEAN: "b"}
-"""The kinds of arrays that may hold what a field takes, before single values are looked at."""
+_ARRAY_KINDS = {TypeCode.DOUBLE: "iuf", TypeCode.FLOAT: "iuf", TypeCode.INTEGER: "iu", TypeCode.BOOLEAN: "b"}
+"""numpy's kinds of arrays that may fit a type."""
 
 
-def write(message: Any, kind: Type, value: Any, where: str, scalar: Scalar) -> None:
+def write(message: Any, element_type: ValueType, value: Any, path: str, scalar: Scalar) -> None:
     """Writes an array, a nested list or a single value into an empty message of `data` and `shape`.
 
     Args:
         message: The message.
-        kind: What the elements are.
+        element_type: The type of the elements.
         value: The array.
-        where: What it is called in errors.
-        scalar: Makes one value fit, or refuses it.
+        path: The path of the field in error messages.
+        scalar: Converts an element, or raises.
 
     Raises:
-        TypeError: The elements are of another type.
-        ValueError: A nested list is no array, or an element does not fit.
+        TypeError: An element has a wrong type.
+        ValueError: A nested list has no shape, or an element does not fit.
 
     """
-    shape, elements = flatten(value, where)
+    shape, elements = flatten(value, path)
     message.shape.extend(shape)
-    extend(message, "data", kind, elements, where, scalar)
+    extend(message, "data", element_type, elements, path, scalar)
 
 
-def flatten(value: Any, where: str) -> tuple[tuple[int, ...], Any]:
-    """The shape and the elements in order: a flat array, or a list.
+def flatten(value: Any, path: str) -> tuple[tuple[int, ...], Any]:
+    """The shape and the elements in order, as a flat array or a list.
 
     Raises:
-        ValueError: A nested list has lists of several sizes.
+        ValueError: The lists at a level have different sizes.
 
     """
     if isinstance(value, library("numpy", "ndarray")):
-        check_unmasked(value, where)
+        check_unmasked(value, path)
         return value.shape, value.reshape(-1)
     elements: list[Any] = [value]
     shape: list[int] = []
     while elements and _is_nested(elements[0]):
         size = len(elements[0])
-        if not all(_is_nested(each) and len(each) == size for each in elements):
-            raise ValueError(f"{where}: the lists within are not all of one size")
-        if len(shape) == MOST_SIZES:
-            raise ValueError(f"{where}: it is nested too deeply, or contains itself")
+        if not all(_is_nested(item) and len(item) == size for item in elements):
+            raise ValueError(f"{path}: the lists within are not all of one size")
+        if len(shape) == MAX_DIMENSIONS:
+            raise ValueError(f"{path}: it is nested too deeply, or contains itself")
         shape.append(size)
-        elements = [item for each in elements for item in each]
+        elements = [element for item in elements for element in item]
     return tuple(shape), elements
 
 
@@ -82,18 +82,13 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, list | tuple) or (isinstance(value, library("numpy", "ndarray")) and value.ndim > 0)
 
 
-def check_unmasked(array: Any, where: str) -> None:
-    """Refuses an array with values that are masked: what is under the mask is not to be seen.
-
-    Raises:
-        ValueError: It has.
-
-    """
+def check_unmasked(array: Any, path: str) -> None:
+    """Raises ValueError for an array with masked values, whose data must not be read."""
     if isinstance(array, library("numpy.ma", "MaskedArray")) and array.mask.any():
-        raise ValueError(f"{where}: the array has masked values: fill them, such as with filled(nan)")
+        raise ValueError(f"{path}: the array has masked values: fill them, such as with filled(nan)")
 
 
-def single(number: float, where: str) -> float:
+def single(number: float, path: str) -> float:
     """A number rounded to 32 bits.
 
     Raises:
@@ -103,66 +98,66 @@ def single(number: float, where: str) -> float:
     try:
         (rounded,) = struct.unpack("<f", struct.pack("<f", number))
     except OverflowError:
-        raise ValueError(f"{where}: {number!r} is too large for a float of 32 bits") from None
+        raise ValueError(f"{path}: {number!r} is too large for a float of 32 bits") from None
     return float(rounded)
 
 
-def extend(message: Any, name: str, kind: Type, elements: Any, where: str, scalar: Scalar) -> None:
-    """Adds elements, as of `flatten`, to a repeated field of scalars; see `write` for the errors."""
+def extend(message: Any, name: str, element_type: ValueType, elements: Any, path: str, scalar: Scalar) -> None:
+    """Writes the elements of a flat array or list into a repeated scalar field; arguments and errors as of `write`."""
+    field, code = getattr(message, name), element_type.code
     if not isinstance(elements, library("numpy", "ndarray")):
-        getattr(message, name).extend([scalar(each, kind, where) for each in elements])
+        field.extend([scalar(element, element_type, path) for element in elements])
         return
-    own, packed = _AS_BYTES.get(kind.kind, ("", ""))
-    if kind.kind is Kind.FLOAT and elements.dtype.str[1:] == "f8":
-        _check_floats(elements, where)
-        elements = elements.astype("f4")
-    elif kind.kind in _FLOATS and elements.dtype.str[1:] in _EXACT_IN[kind.kind]:
-        elements = elements.astype(_FLOATS[kind.kind])
-    if own and elements.dtype.str[1:] == own:
+    dtype, packed = _PACKED.get(code, ("", ""))
+    if code is TypeCode.FLOAT and elements.dtype.str[1:] == "f8":
+        _check_overflow(elements, path)
+        elements = elements.astype(dtype)
+    elif elements.dtype.str[1:] in _EXACT_IN.get(code, ()):
+        elements = elements.astype(dtype)
+    if dtype and elements.dtype.str[1:] == dtype:
         number = message.DESCRIPTOR.fields_by_name[name].number
         if elements.size:
-            message.MergeFromString(_packed(number, elements.astype(packed).tobytes()))
-        return
-    if kind.kind in _ROOMS and elements.dtype.kind not in f"{_ROOMS[kind.kind]}O":
-        raise TypeError(f"{where}: an array of {elements.dtype} does not fit, the model takes {kind.kind.name.lower()}")
-    if kind.kind is Kind.INTEGER and elements.dtype.kind in "iu":
-        _check_bounds(elements, kind.bounds, where)
-        getattr(message, name).extend(elements.tolist())
-        return
-    getattr(message, name).extend([scalar(each, kind, where) for each in elements.tolist()])
+            message.MergeFromString(_length_delimited(number, elements.astype(packed).tobytes()))
+    elif code in _ARRAY_KINDS and elements.dtype.kind not in f"{_ARRAY_KINDS[code]}O":
+        raise TypeError(f"{path}: an array of {elements.dtype} does not fit, the model takes {code.name.lower()}")
+    elif code is TypeCode.INTEGER and elements.dtype.kind in "iu":
+        _check_bounds(elements, element_type.bounds, path)
+        field.extend(elements.tolist())
+    else:
+        field.extend([scalar(element, element_type, path) for element in elements.tolist()])
 
 
-def _check_bounds(elements: Any, bounds: tuple[int, int], where: str) -> None:
-    for end in (elements.min(), elements.max()) if elements.size else ():
-        if not bounds[0] <= int(end) <= bounds[1]:
-            raise ValueError(f"{where}: {end} is not within {bounds[0]} and {bounds[1]}")
+def _check_bounds(elements: Any, bounds: tuple[int, int], path: str) -> None:
+    for extreme in (elements.min(), elements.max()) if elements.size else ():
+        if not bounds[0] <= int(extreme) <= bounds[1]:
+            raise ValueError(f"{path}: {extreme} is not within {bounds[0]} and {bounds[1]}")
 
 
-def _check_floats(elements: Any, where: str) -> None:
+def _check_overflow(elements: Any, path: str) -> None:
     sizes = abs(elements)
-    for each in elements[(sizes >= _LEAST_TOO_LARGE) & (sizes != math.inf)][:1].tolist():
-        raise ValueError(f"{where}: {each!r} is too large for a float of 32 bits")
+    for element in elements[(sizes >= _FLOAT_OVERFLOW) & (sizes != math.inf)][:1].tolist():
+        raise ValueError(f"{path}: {element!r} is too large for a float of 32 bits")
 
 
-def _packed(number: int, data: bytes) -> bytes:
-    """A field of length-delimited bytes on the wire."""
+def _length_delimited(number: int, data: bytes) -> bytes:
+    """A field of bytes on the wire."""
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
 def _varint(value: int) -> bytes:
-    made = bytearray()
+    encoded = bytearray()
     while value > 0x7F:  # noqa: PLR2004
-        made.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    made.append(value)
-    return bytes(made)
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def read(message: Any) -> Any:
-    """The nested lists of a message of data and shape; the bare value where it has no sizes.
+    """The nested lists in a message of data and shape; a bare value if the shape is empty.
 
     Raises:
-        DecodeError: It has another number of elements than its shape says.
+        DecodeError: The number of elements does not match the shape.
 
     """
     shape, values = list(message.shape), list(message.data)

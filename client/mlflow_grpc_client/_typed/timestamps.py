@@ -1,6 +1,6 @@
-"""Points in time: google.protobuf.Timestamp and Python's datetimes.
+"""Times of Python, numpy and pandas as google.protobuf.Timestamp, and back.
 
-Rule of this module: what has no zone is in UTC, as the server reads it.
+Rule of this module: a time without a zone is in UTC, as the server reads it. Nanoseconds are exact.
 """
 
 import datetime as dt
@@ -11,142 +11,141 @@ from typing import Any, NoReturn
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client._payloads import kind_of, library
+from mlflow_grpc_client._payloads import library, type_label
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-_SECOND = dt.timedelta(seconds=1)
-_FIRST, _END = -62_135_596_800, 253_402_300_800
-"""The first second of the years 1 to 9999, which a Timestamp has, and the one after the last."""
-_FIRST_MONTH, _END_MONTH = -1969 * 12, 8030 * 12
-"""The same in months since 1970."""
-_UNIT = re.compile(r"\[(\d*)([a-zA-Z]+)\]")
-"""Of one of numpy's times, in the name of its type."""
-_MONTHS = {"Y": 12, "M": 1}
-_ATTOS = {
+MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
+"""First second of the year 1 and last second of the year 9999: the range of a Timestamp."""
+MIN_MONTHS, MAX_MONTHS = -1969 * 12, 8030 * 12 - 1
+"""The same range in months since 1970."""
+_NUMPY_UNIT = re.compile(r"\[(\d*)([a-zA-Z]+)\]")
+"""The unit in the name of a numpy time type, such as [25s]."""
+_MONTHS_PER_UNIT = {"Y": 12, "M": 1}
+_ATTOSECONDS_PER_UNIT = {
     "as": 1, "fs": 10**3, "ps": 10**6, "ns": 10**9, "us": 10**12, "ms": 10**15, "s": 10**18, "m": 60 * 10**18,
     "h": 3_600 * 10**18, "D": 86_400 * 10**18, "W": 604_800 * 10**18,
 }  # fmt: skip
-_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_TEXT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d)?)?")
+_UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_ISO_8601 = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d)?)?")
 
 
-def seconds_and_nanos(value: Any, where: str) -> tuple[int, int]:
-    """A point in time, counted from 1970.
+def seconds_and_nanos(value: Any, path: str) -> tuple[int, int]:
+    """Seconds since 1970, and nanoseconds beyond.
 
     Args:
-        value: A datetime, a date (its midnight), numpy's datetime64, pandas' Timestamp or a text in ISO 8601.
-        where: What it is called in errors.
+        value: A datetime, a date (its midnight), a numpy.datetime64, a pandas.Timestamp or a text in ISO 8601.
+        path: The path of the field in error messages.
 
     Raises:
-        TypeError: It is of another type.
-        ValueError: A text is no point in time, or one is not of the years 1 to 9999, or finer than a nanosecond.
+        TypeError: The value has another type.
+        ValueError: A text is not ISO 8601, or the time is outside the years 1 to 9999 or finer than a nanosecond.
 
     """
     if isinstance(value, str):
-        return _of_text(value, where)
-    if isinstance(value, (dt.date, library("numpy", "datetime64"))) and value != value:  # noqa: PLR0124 - a NaT
-        raise ValueError(f"{where}: NaT is no point in time")
+        return _parse(value, path)
+    if isinstance(value, (dt.date, library("numpy", "datetime64"))) and value != value:  # noqa: PLR0124 - NaT
+        raise ValueError(f"{path}: NaT is no point in time")
     if isinstance(value, library("pandas", "Timestamp")):
         value = value.to_datetime64()
     if isinstance(value, library("numpy", "datetime64")):
-        return _of_numpy(value, where)
+        return _from_numpy(value, path)
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.timezone.utc)
     if not isinstance(value, dt.datetime):
-        raise TypeError(f"{where}: {kind_of(value)} is not a datetime")
+        raise TypeError(f"{path}: {type_label(value)} is not a datetime")
     if value.tzinfo is None:
         value = value.replace(tzinfo=dt.timezone.utc)
-    seconds, rest = divmod(value - _EPOCH, _SECOND)
-    return _within_years(seconds, where), rest.microseconds * 1000
+    seconds, remainder = divmod(value - _EPOCH, dt.timedelta(seconds=1))
+    return _check_range(seconds, path), remainder.microseconds * 1000
 
 
 @dataclass(frozen=True)
-class Column:
-    """Points in time in columns, counted from 1970."""
+class TimeColumn:
+    """A column of times as arrays."""
 
     seconds: Any
+    """Seconds since 1970."""
     nanos: Any
     missing: list[int]
-    """The places of those that are NaT, in which the others are 0."""
+    """Indexes of NaT, where seconds and nanos are 0."""
 
 
-def whole_column(values: Any) -> Column | None:
-    """A column of pandas' or numpy's points in time, without an object for each.
+def column_of(values: Any) -> TimeColumn | None:
+    """A column of pandas' or numpy's times, converted without an object for each time.
 
-    None if it is something else, or one of them is not of the years 1 to 9999: `seconds_and_nanos` says which one.
+    None for anything else, and for times outside the years 1 to 9999, because `seconds_and_nanos` names the bad one.
     """
-    kind = getattr(values, "dtype", None)
-    if getattr(kind, "kind", "") != "M":
+    dtype = getattr(values, "dtype", None)
+    if getattr(dtype, "kind", "") != "M":
         return None
     if isinstance(values, library("pandas", "Series")):
-        values = (values if getattr(kind, "tz", None) is None else values.dt.tz_convert(None)).to_numpy()
+        values = (values if getattr(dtype, "tz", None) is None else values.dt.tz_convert(None)).to_numpy()
     elif not isinstance(values, library("numpy", "ndarray")) or values.ndim != 1:
         return None
-    found = _UNIT.findall(values.dtype.str)
-    size, unit = found[0] if found else ("", "")
-    if size or unit not in _A_SECOND:
+    (size, unit), *_ = _NUMPY_UNIT.findall(values.dtype.str) or [("", "")]
+    if size or unit not in _UNITS_PER_SECOND:
         return None
-    absent = values != values  # noqa: PLR0124 - NaT
+    is_nat = values != values  # noqa: PLR0124 - NaT
     counts = values.astype("int64")
-    counts[absent] = 0
-    seconds = counts // _A_SECOND[unit]
-    if len(seconds) and not _FIRST <= int(seconds.min()) <= int(seconds.max()) < _END:
+    counts[is_nat] = 0
+    seconds = counts // _UNITS_PER_SECOND[unit]
+    if len(seconds) and not MIN_SECONDS <= int(seconds.min()) <= int(seconds.max()) <= MAX_SECONDS:
         return None
-    nanos = (counts - seconds * _A_SECOND[unit]) * (10**9 // _A_SECOND[unit])
-    return Column(seconds, nanos, absent.nonzero()[0].tolist())
+    nanos = (counts - seconds * _UNITS_PER_SECOND[unit]) * (10**9 // _UNITS_PER_SECOND[unit])
+    return TimeColumn(seconds, nanos, is_nat.nonzero()[0].tolist())
 
 
-def extend(field: Any, column: Column) -> None:
+def extend(field: Any, column: TimeColumn) -> None:
     """Adds a column to a repeated field of Timestamps."""
     add = field.add
     for seconds, nanos in zip(column.seconds.tolist(), column.nanos.tolist(), strict=True):
         add(seconds=seconds, nanos=nanos)
 
 
-def _of_numpy(value: Any, where: str) -> tuple[int, int]:
-    """In Python's integers: numpy's would overflow, and cut off what is finer than the unit."""
-    size, unit = _UNIT.findall(value.dtype.str)[0]
+def _from_numpy(value: Any, path: str) -> tuple[int, int]:
+    """Counts in Python's integers, because numpy's overflow and drop what is finer than the unit."""
+    size, unit = _NUMPY_UNIT.findall(value.dtype.str)[0]
     count = int(value.astype("int64")) * int(size or 1)
-    if unit in _MONTHS:
-        if not _FIRST_MONTH <= count * _MONTHS[unit] < _END_MONTH:
-            _refuse_year(where)
+    if unit in _MONTHS_PER_UNIT:
+        if not MIN_MONTHS <= count * _MONTHS_PER_UNIT[unit] <= MAX_MONTHS:
+            _refuse_range(path)
         count, unit = int(value.astype("datetime64[D]").astype("int64")), "D"
-    nanos, rest = divmod(count * _ATTOS[unit], 10**9)
+    nanos, remainder = divmod(count * _ATTOSECONDS_PER_UNIT[unit], 10**9)
     seconds, nanos = divmod(nanos, 10**9)
-    _within_years(seconds, where)
-    if rest:
-        raise ValueError(f"{where}: {value} is finer than a nanosecond, and a point in time has no more digits")
+    _check_range(seconds, path)
+    if remainder:
+        raise ValueError(f"{path}: {value} is finer than a nanosecond, and a point in time has no more digits")
     return seconds, nanos
 
 
-def _within_years(seconds: int, where: str) -> int:
-    if not _FIRST <= seconds < _END:
-        _refuse_year(where)
+def _check_range(seconds: int, path: str) -> int:
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        _refuse_range(path)
     return seconds
 
 
-def _refuse_year(where: str) -> NoReturn:
-    raise ValueError(f"{where}: a point in time is between the years 1 and 9999")
+def _refuse_range(path: str) -> NoReturn:
+    raise ValueError(f"{path}: a point in time is between the years 1 and 9999")
 
 
-def _of_text(text: str, where: str) -> tuple[int, int]:
-    found = _TEXT.fullmatch(text)
-    if not found:
-        raise ValueError(f"{where}: {text!r} is no point in time such as 2020-02-29T12:00:00Z")
-    day, time, zone = found.groups()
-    moment = timestamp_pb2.Timestamp()
+def _parse(text: str, path: str) -> tuple[int, int]:
+    match = _ISO_8601.fullmatch(text)
+    if not match:
+        raise ValueError(f"{path}: {text!r} is no point in time such as 2020-02-29T12:00:00Z")
+    day, time, zone = match.groups()
+    timestamp = timestamp_pb2.Timestamp()
     try:
-        moment.FromJsonString(f"{day}T{time or '00:00:00'}{zone or 'Z'}")
+        timestamp.FromJsonString(f"{day}T{time or '00:00:00'}{zone or 'Z'}")
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return moment.seconds, moment.nanos
+        raise ValueError(f"{path}: {error}") from None
+    return timestamp.seconds, timestamp.nanos
 
 
 def datetime_of(message: Any) -> dt.datetime:
-    """The datetime of a Timestamp, in UTC. A datetime has microseconds; what is finer is cut off.
+    """The datetime of a Timestamp in UTC, cut to microseconds.
 
     Raises:
-        DecodeError: It is not between the years 1 and 9999.
+        DecodeError: The time is outside the years 1 to 9999.
 
     """
     try:

@@ -1,341 +1,340 @@
-"""Python's values into messages of a model's own types.
+"""Python values into messages of a model's own types.
 
-Rule of this module: no value is changed on the way. What a field cannot hold exactly is refused with the field's name;
-only a 32-bit float is rounded to what that type has, as it would be anywhere. numpy's and pandas' values are known
-when they come, and neither is imported.
+Rule of this module: no value changes on the way, so the checks here are those that the server cannot make. A value that
+a field cannot hold exactly is an error with the field's path; only a 32-bit float is rounded. numpy and pandas are not
+imported.
 """
 
 import datetime as dt
-import difflib
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any, NoReturn
 
 from google.protobuf import struct_pb2
 
-from mlflow_grpc_client._payloads import jsonable, kind_of, library
+from mlflow_grpc_client._payloads import jsonable, library, type_label
 from mlflow_grpc_client._typed import tensors, timestamps
-from mlflow_grpc_client._typed.contract import Field, Form, Kind, Record, Type
+from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode, ValueType
 
-_READY = {Kind.DOUBLE: float, Kind.BOOLEAN: bool, Kind.INTEGER: int}
-"""Types of which every value is what a field takes: lists of them need no look at each."""
-_IN_PLACE = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DOUBLE, Kind.TEXT, Kind.BYTES, Kind.WORD})
+_NATIVE = {TypeCode.DOUBLE: float, TypeCode.BOOLEAN: bool, TypeCode.INTEGER: int, TypeCode.STRING: str}
+"""Python types whose lists protobuf can take as they are."""
+_SCALARS = frozenset({*_NATIVE, TypeCode.FLOAT, TypeCode.BYTES, TypeCode.ENUM})
+NULL_ROWS = {
+    TypeCode.BOOLEAN: False, TypeCode.INTEGER: 0, TypeCode.FLOAT: 0.0, TypeCode.DOUBLE: 0.0, TypeCode.STRING: "",
+    TypeCode.BYTES: b"", TypeCode.ENUM: 0,
+}  # fmt: skip
+"""The values sent for null rows of a column, which are marked in another field."""
+_NULL_ITEMS = {**NULL_ROWS, TypeCode.FLOAT: math.nan, TypeCode.DOUBLE: math.nan}
+"""The values sent for null items of a list. NaN serves readers that look at the list only."""
 
+MAX_EXACT_INTEGER = 2**53
+"""Integers up to this one are exact as a double."""
 
-FILLERS = {Kind.BOOLEAN: False, Kind.INTEGER: 0, Kind.FLOAT: 0.0, Kind.DOUBLE: 0.0, Kind.TEXT: "", Kind.BYTES: b""}
-"""What stands in a field where there is no value."""
-_ITEM_FILLERS = {**FILLERS, Kind.FLOAT: math.nan, Kind.DOUBLE: math.nan, Kind.WORD: 0}
-"""And within a list: for those too who read nothing but the list."""
+MAX_JSON_MESSAGES = 96
+"""Maximum nesting of messages in a google.protobuf.Value. protobuf reads 100, and a few may be around it."""
 
-EXACT = 2**53
-"""Whole numbers up to here are the same as a float."""
-
-MOST_MESSAGES = 96
-"""In one another, of a google.protobuf.Value: protobuf reads a hundred, and a few may be around it."""
+MAX_LABELS = 20
+"""Maximum number of field names in an error message."""
 
 
 class UnknownField(TypeError):
-    """There is no field of a name, as far as is known."""
+    """The model has no field of this name."""
 
 
 class MissingFields(ValueError):
-    """Fields that the model needs are not given, and the message cannot tell the server so.
-
-    A list or map that is left out is an empty one on the wire.
-    """
+    """Required lists or maps are missing. The server cannot detect that, because on the wire they are empty."""
 
     def __init__(self, names: list[str]) -> None:
         super().__init__("; ".join(f"{name}: missing, and the model needs it" for name in names))
         self.names = names
 
 
-def fill(message: Any, record: Record, values: Mapping[str, Any], where: str = "") -> None:
-    """Writes a record into a message. None is left out, but where any JSON value may stand: there it is null.
+def fill(message: Any, record: Record, values: Mapping[str, Any], path: str = "") -> None:
+    """Writes a record into a message. None leaves a field out; in a field for any JSON value it is null.
 
     Args:
         message: An empty message.
-        record: What it holds.
-        values: By the names in the model, or by those in protobuf.
-        where: What the record is called in errors.
+        record: The fields of the message.
+        values: The values by field names, of the model or of protobuf.
+        path: The path of the record in error messages.
 
     Raises:
-        TypeError: There is no such field, or a value is of another type than its field.
-        ValueError: A value is of the right type, and its field cannot hold it; it is None, and its field has a default
-            that stands on the wire for the same.
-        MissingFields: A list or map is not given.
+        TypeError: There is no such field, or a value has a wrong type.
+        ValueError: A field cannot hold its value, or the value is None and would become the field's default.
+        MissingFields: A required list or map is missing.
 
     """
-    given, written = set(), set()
+    seen, written = set(), set()
     for name, value in values.items():
-        each = known_field(record, name, where)
-        if each.name in given:
-            raise TypeError(f"{_within(where, name)}: given twice, by its name in the model and by that in protobuf")
-        given.add(each.name)
-        if has_no_nan(each) and isinstance(value, float) and math.isnan(value):
-            value = None  # noqa: PLW2901 - what pandas has for no value
-        if not is_missing(value) or _takes_null(each):
-            put(message, each, value, _within(where, name))
-            written.add(each.name)
-        elif each.name in record.defaulted:
-            refuse_null(_within(where, name))
+        column, column_path = find_field(record, name, path), _join(path, name)
+        if column.name in seen:
+            raise TypeError(f"{column_path}: given twice, by its name in the model and by that in protobuf")
+        seen.add(column.name)
+        is_null = is_missing(value) or (nan_means_null(column) and isinstance(value, float) and math.isnan(value))
+        if not is_null or column.is_nullable_json:
+            put(message, column, None if is_null else value, column_path)
+            written.add(column.name)
+        elif column.name in record.defaulted:
+            reject_null(column_path)
     absent = record.required - written
     if any(not record.fields[name].has_presence for name in absent):
-        raise MissingFields([_within(where, each.label) for each in record.fields.values() if each.name in absent])
+        raise MissingFields([_join(path, column.label) for column in record.fields.values() if column.name in absent])
 
 
-def refuse_null(where: str) -> NoReturn:
-    """Refuses a null that would be taken for a default."""
-    _refuse(where, "None would become the field's default: leave the field out for that")
+def reject_null(path: str) -> NoReturn:
+    """Raises ValueError for a null that would become a default on the wire."""
+    _refuse(path, "None would become the field's default: leave the field out for that")
 
 
-def known_field(record: Record, name: Any, where: str = "") -> Field:
-    """The field of a name; pandas' labels may be numbers, which messages have as texts.
+def find_field(record: Record, name: Any, path: str = "") -> Field:
+    """The field of a name. pandas' labels can be numbers, which are texts in messages.
 
     Raises:
-        UnknownField: There is none.
+        UnknownField: There is no such field.
 
     """
-    found = record.spellings.get(str(name))
-    if found is not None:
-        return found
-    labels = [each.label for each in record.fields.values()]
-    close = difflib.get_close_matches(str(name), labels, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    there = ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else "")  # noqa: PLR2004
-    raise UnknownField(f"{_within(where, str(name))}: there is no such field; {hint}there are: {there or 'none'}")
+    column = record.by_any_name.get(str(name))
+    if column is None:
+        labels = [column.label for column in record.fields.values()]
+        more = f" and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
+        listed = ", ".join(labels[:MAX_LABELS]) + more
+        raise UnknownField(f"{_join(path, str(name))}: there is no such field; there are: {listed or 'none'}")
+    return column
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is none: None, pandas' NA or a NaT. NaN is a number here; see `has_no_nan`."""
+    """Whether a value is None, pandas' NA or NaT. NaN is a number here; see `nan_means_null`."""
     if value is None:
         return True
     if isinstance(value, (dt.datetime, library("numpy", "datetime64"))):
-        return bool(value != value)  # noqa: PLR0124 - a NaT
-    none = library("pandas", "NA")
-    return not isinstance(none, tuple) and value is none
+        return bool(value != value)  # noqa: PLR0124 - NaT
+    # The place holder for a library that is absent is a tuple.
+    return not isinstance(value, tuple) and value is library("pandas", "NA")
 
 
-def has_no_nan(each: Field) -> bool:
-    """Whether NaN cannot be a value of a field, so that it is pandas' word for none."""
-    return each.form is not Form.ONE or holds_no_nan(each.type)
+def nan_means_null(column: Field) -> bool:
+    """Whether a field cannot hold NaN, so that NaN is pandas' mark for a missing value."""
+    return column.cardinality is not Cardinality.SINGULAR or type_lacks_nan(column.type)
 
 
-def holds_no_nan(kind: Type) -> bool:
-    """Whether NaN cannot be a value of a type; for a column of rows, which is a list of its values."""
-    if kind.kind is Kind.BOX:
-        return kind.content.form is not Form.ONE
-    return kind.kind not in (Kind.FLOAT, Kind.DOUBLE, Kind.JSON, Kind.UNION)
+def type_lacks_nan(value_type: ValueType) -> bool:
+    """Whether a type cannot hold NaN."""
+    if value_type.code is TypeCode.WRAPPER:
+        return value_type.content.cardinality is not Cardinality.SINGULAR
+    return value_type.code not in (TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.JSON, TypeCode.UNION)
 
 
-def _takes_null(each: Field) -> bool:
-    return each.type.kind is Kind.JSON and each.form is Form.ONE
-
-
-def put(message: Any, each: Field, value: Any, where: str) -> None:
-    """Writes a value into a field; see `fill` for the errors."""
-    if each.form is Form.ONE:
-        if each.type.kind in _IN_PLACE:
-            setattr(message, each.name, scalar(value, each.type, where))
-        else:
-            part = getattr(message, each.name)
-            part.SetInParent()
-            write(part, each.type, value, where)
-    elif each.form is Form.LIST:
-        nulls = getattr(message, each.null_items) if each.null_items else None
-        extend(getattr(message, each.name), each.type, _items(value, where), where, nulls)
+def put(message: Any, column: Field, value: Any, path: str) -> None:
+    """Writes a value into a field; errors as of `fill`."""
+    if column.cardinality is Cardinality.REPEATED:
+        items = _items(value, path)
+        nulls = _missing_items(items) if column.null_items else []
+        if nulls:
+            getattr(message, column.null_items).extend(nulls)
+        extend(getattr(message, column.name), column.type, items, path, nulls)
+    elif column.cardinality is Cardinality.MAP:
+        _put_map(message, column, value, path)
+    elif column.type.code in _SCALARS:
+        setattr(message, column.name, scalar(value, column.type, path))
     else:
-        if not isinstance(value, Mapping):
-            _unfit(where, value, "a dict")
-        entries = getattr(message, each.name)
-        has_nulls = each.null_items and any(map(_can_be_missing, set(map(type, value.values()))))
-        for key, item in value.items():
-            if not isinstance(key, str):
-                _unfit(f"{where}: the key {key!r}", key, "a text")
-            if has_nulls and is_missing(item):
-                getattr(message, each.null_items).append(key)
-                continue
-            _check_null(item, each.type, f"{where}.{key}")
-            if each.type.kind in _IN_PLACE:
-                entries[key] = scalar(item, each.type, f"{where}.{key}")
-            else:
-                write(entries[key], each.type, item, f"{where}.{key}")
+        submessage = getattr(message, column.name)
+        submessage.SetInParent()
+        write(submessage, column.type, value, path)
 
 
-def extend(field: Any, kind: Type, items: Any, where: str, nulls: Any = None) -> None:
-    """Writes values into a repeated field, and into another one, if there is one, the places of those that are none."""
-    types = set(map(type, items))
-    if kind.kind in _READY and types <= {_READY[kind.kind]} and not _is_beyond(items, kind):
-        field.extend(items)
-    elif kind.kind is Kind.TEXT and types == {str} and _extends(field, items):
+def _put_map(message: Any, column: Field, value: Any, path: str) -> None:
+    if not isinstance(value, Mapping):
+        _mistype(path, value, "a dict")
+    entries = getattr(message, column.name)
+    for key, item in value.items():
+        if not isinstance(key, str):
+            _mistype(f"{path}: the key {key!r}", key, "a text")
+        if column.null_items and is_missing(item):
+            getattr(message, column.null_items).append(key)
+            continue
+        _check_null(item, column.type, f"{path}.{key}")
+        if column.type.code in _SCALARS:
+            entries[key] = scalar(item, column.type, f"{path}.{key}")
+        else:
+            write(entries[key], column.type, item, f"{path}.{key}")
+
+
+def extend(
+    field: Any,
+    value_type: ValueType,
+    items: Any,
+    path: str,
+    nulls: Collection[int] = (),
+    fillers: Mapping[TypeCode, Any] = _NULL_ITEMS,
+) -> None:
+    """Writes values into a repeated field.
+
+    Args:
+        field: The repeated field.
+        value_type: The type of its values.
+        items: The values.
+        path: The path of the field in error messages.
+        nulls: Indexes of null items.
+        fillers: Values to send for null items.
+
+    """
+    code, null_indexes = value_type.code, frozenset(nulls)
+    if null_indexes and code in fillers:
+        items = [fillers[code] if index in null_indexes else item for index, item in enumerate(items)]
+    if code in _NATIVE and set(map(type, items)) == {_NATIVE[code]} and _extend_natively(field, items):
         return
-    elif nulls is not None and any(map(_can_be_missing, types)):
-        _extend_around(field, kind, items, where, nulls)
-    elif kind.kind in _IN_PLACE:
-        field.extend([_item(item, kind, f"{where}[{place}]") for place, item in enumerate(items)])
-    else:
-        for place, item in enumerate(items):
-            _check_null(item, kind, f"{where}[{place}]")
-            write(field.add(), kind, item, f"{where}[{place}]")
-
-
-def _can_be_missing(kind: type) -> bool:
-    """Whether a value of a type may be none; see `is_missing`."""
-    none = library("pandas", "NA")
-    is_moment = issubclass(kind, (dt.datetime, library("numpy", "datetime64")))
-    return kind is type(None) or is_moment or (not isinstance(none, tuple) and kind is type(none))
-
-
-def _extend_around(field: Any, kind: Type, items: Any, where: str, nulls: Any) -> None:
-    """Writes values, and where one is missing its place into `nulls`."""
-    for place, item in enumerate(items):
-        is_null = is_missing(item)
-        if is_null:
-            nulls.append(place)
-        if kind.kind in _IN_PLACE:
-            field.append(_ITEM_FILLERS[kind.kind] if is_null else scalar(item, kind, f"{where}[{place}]"))
+    for index, item in enumerate(items):
+        item_path = f"{path}[{index}]"
+        is_null = index in null_indexes
+        if not is_null:
+            _check_null(item, value_type, item_path)
+        if code in _SCALARS:
+            field.append(item if is_null else scalar(item, value_type, item_path))
+        elif is_null:
+            field.add()
         else:
-            made = field.add()
-            if not is_null:
-                write(made, kind, item, f"{where}[{place}]")
+            write(field.add(), value_type, item, item_path)
 
 
-def _extends(field: Any, items: Any) -> bool:
-    """Writes texts as they are; False, and nothing is written, if UTF-8 cannot carry one of them."""
-    before = len(field)
+def _missing_items(items: Any) -> list[int]:
+    """Indexes of missing values; types whose values are never missing are recognised without a look at each value."""
+    if not any(map(_can_be_missing, set(map(type, items)))):
+        return []
+    return [index for index, item in enumerate(items) if is_missing(item)]
+
+
+def _can_be_missing(item_type: type) -> bool:
+    is_time = issubclass(item_type, (dt.datetime, library("numpy", "datetime64")))
+    is_na = item_type is not tuple and item_type is type(library("pandas", "NA"))
+    return is_time or is_na or item_type is type(None)
+
+
+def _extend_natively(field: Any, items: Any) -> bool:
+    """Writes values without a look at each; False, and nothing is written, if protobuf refuses a value."""
+    size = len(field)
     try:
         field.extend(items)
-    except ValueError:
-        del field[before:]
+    except ValueError:  # Out of bounds, or a lone surrogate.
+        del field[size:]
         return False
     return True
 
 
-def _item(value: Any, kind: Type, where: str) -> Any:
-    _check_null(value, kind, where)
-    return scalar(value, kind, where)
-
-
-def _check_null(value: Any, kind: Type, where: str) -> None:
-    """Refuses None in a list or map whose values have no room for it."""
-    if value is not None or kind.kind is Kind.JSON:
+def _check_null(value: Any, value_type: ValueType, path: str) -> None:
+    """Raises ValueError for None in a list or map whose items cannot be null."""
+    if value is not None or value_type.code is TypeCode.JSON:
         return
-    if kind.kind is not Kind.BOX or kind.content.form is not Form.ONE:
-        _refuse(where, "None has no room in this list or map: the model takes no null there, so leave it out")
+    if value_type.code is not TypeCode.WRAPPER or value_type.content.cardinality is not Cardinality.SINGULAR:
+        _refuse(path, "None has no room in this list or map: the model takes no null there, so leave it out")
 
 
-def _is_beyond(items: Any, kind: Type) -> bool:
-    low, high = kind.bounds
-    return kind.kind is Kind.INTEGER and len(items) > 0 and (min(items) < low or max(items) > high)
-
-
-def write(message: Any, kind: Type, value: Any, where: str) -> None:
-    """Writes a value into a message that stands for it."""
-    match kind.kind:
-        case Kind.MOMENT:
-            message.seconds, message.nanos = timestamps.seconds_and_nanos(_unpacked(value), where)
-        case Kind.JSON:
+def write(message: Any, value_type: ValueType, value: Any, path: str) -> None:
+    """Writes a value into the message of its type; errors as of `fill`."""
+    match value_type.code:
+        case TypeCode.TIMESTAMP:
+            message.seconds, message.nanos = timestamps.seconds_and_nanos(_unpack(value), path)
+        case TypeCode.JSON:
             try:
-                _write_json(message, value, where, MOST_MESSAGES)
+                _write_json(message, value, path, MAX_JSON_MESSAGES)
             except RecursionError:
-                raise ValueError(
-                    f"{where}: it is nested too deeply, or contains itself: protobuf reads some {MOST_MESSAGES // 2} "
-                    f"lists or {MOST_MESSAGES // 3} dicts in one another"
-                ) from None
-        case Kind.TENSOR:
-            tensors.write(message, kind.message.fields["data"].type, value, where, scalar)
-        case Kind.UNION:
-            _write_alternative(message, kind.message, value, where)
-        case Kind.BOX:
-            if not (is_missing(value) and kind.content.form is Form.ONE):
-                put(message, kind.content, value, where)
+                lists, dicts = MAX_JSON_MESSAGES // 2, MAX_JSON_MESSAGES // 3
+                limits = f"protobuf reads up to {lists} lists or {dicts} dicts within each other"
+                _refuse(path, f"it is nested too deeply, or contains itself: {limits}")
+        case TypeCode.TENSOR:
+            tensors.write(message, value_type.message.fields["data"].type, value, path, scalar)
+        case TypeCode.UNION:
+            _write_alternative(message, value_type.message, value, path)
+        case TypeCode.WRAPPER:
+            if not (is_missing(value) and value_type.content.cardinality is Cardinality.SINGULAR):
+                put(message, value_type.content, value, path)
         case _:
             if not isinstance(value, Mapping):
-                _unfit(where, value, "a dict")
-            fill(message, kind.message, value, where)
+                _mistype(path, value, "a dict")
+            fill(message, value_type.message, value, path)
 
 
-def scalar(value: Any, kind: Type, where: str) -> Any:
-    """A value as protobuf takes it, if it is exactly that."""
-    value = _plain(value)
-    match kind.kind:
-        case Kind.BOOLEAN:
-            return value if isinstance(value, bool) else _unfit(where, value, "a bool")
-        case Kind.INTEGER:
-            return _whole(value, kind.bounds, where)
-        case Kind.FLOAT | Kind.DOUBLE:
-            return _float(value, kind.kind, where)
-        case Kind.TEXT:
-            return _text(value, where)
-        case Kind.BYTES:
+def scalar(value: Any, value_type: ValueType, path: str) -> Any:
+    """A value for a scalar field, exactly as it was; errors as of `fill`."""
+    value = _python_value(value)
+    match value_type.code:
+        case TypeCode.BOOLEAN:
+            return value if isinstance(value, bool) else _mistype(path, value, "a bool")
+        case TypeCode.INTEGER:
+            return _integer(value, value_type.bounds, path)
+        case TypeCode.FLOAT | TypeCode.DOUBLE:
+            return _float(value, value_type.code, path)
+        case TypeCode.STRING:
+            return _string(value, path)
+        case TypeCode.BYTES:
             is_bytes = isinstance(value, bytes | bytearray | memoryview)
-            return bytes(value) if is_bytes else _unfit(where, value, "bytes")
+            return bytes(value) if is_bytes else _mistype(path, value, "bytes")
         case _:
-            number = kind.numbers.get(value) if isinstance(value, str) else None
-            return number or _refuse(where, f"{value!r} is none of {', '.join(map(repr, kind.numbers))}")
+            number = value_type.enum_numbers.get(value) if isinstance(value, str) else None
+            return number or _refuse(path, f"{value!r} is none of {', '.join(map(repr, value_type.enum_numbers))}")
 
 
-def _plain(value: Any) -> Any:
-    """What an Enum's member or a scalar of numpy's holds; numpy's times are no numbers, though some unpack to such."""
+def _python_value(value: Any) -> Any:
+    """The value of an Enum's member or of a numpy scalar. numpy's times stay: some would become bare integers."""
     if isinstance(value, Enum):
         value = value.value
-    value = _unpacked(value)
+    value = _unpack(value)
     if not isinstance(value, library("numpy", "generic")):
         return value
     times = (library("numpy", "datetime64"), library("numpy", "timedelta64"))
-    plain = value.item()
-    return value if isinstance(value, times) and not isinstance(plain, dt.date) else plain
+    item = value.item()
+    return value if isinstance(value, times) and not isinstance(item, dt.date) else item
 
 
-def _unpacked(value: Any) -> Any:
-    """What an array of numpy's without a dimension holds; one with a mask stays what it is."""
+def _unpack(value: Any) -> Any:
+    """The value in a numpy array without dimensions; a masked array stays."""
     if getattr(value, "ndim", None) != 0 or not isinstance(value, library("numpy", "ndarray")):
         return value
     return value if isinstance(value, library("numpy.ma", "MaskedArray")) else value[()]
 
 
-def _whole(value: Any, bounds: tuple[int, int], where: str) -> int:
+def _integer(value: Any, bounds: tuple[int, int], path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        _unfit(where, value, "a whole number")
+        _mistype(path, value, "a whole number")
     if isinstance(value, float) and not value.is_integer():
-        _refuse(where, f"{value!r} is no whole number")
+        _refuse(path, f"{value!r} is no whole number")
     low, high = bounds
     if not low <= value <= high:
-        _refuse(where, f"{value!r} is not within {low} and {high}")
+        _refuse(path, f"{value!r} is not within {low} and {high}")
     return int(value)
 
 
-def _float(value: Any, kind: Kind, where: str) -> float:
+def _float(value: Any, code: TypeCode, path: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        _unfit(where, value, "a number")
+        _mistype(path, value, "a number")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if number != value and not math.isnan(number):
-        _refuse(where, f"{value} is no float: whole numbers are up to 2^53, and some beyond")
-    return tensors.single(number, where) if kind is Kind.FLOAT else number
+        _refuse(path, f"{value} is no float: whole numbers are up to 2^53, and some beyond")
+    return tensors.single(number, path) if code is TypeCode.FLOAT else number
 
 
-def _text(value: Any, where: str) -> str:
+def _string(value: Any, path: str) -> str:
     if isinstance(value, dt.date | dt.time) and not isinstance(value, dt.datetime):
         value = value.isoformat()
     elif isinstance(value, uuid.UUID):
         value = str(value)
     if not isinstance(value, str):
-        _unfit(where, value, "a text")
+        _mistype(path, value, "a text")
     try:
         value.encode()
     except UnicodeEncodeError:
-        _refuse(where, "the text has a lone surrogate, which UTF-8 cannot carry")
+        _refuse(path, "the text has a lone surrogate, which UTF-8 cannot carry")
     return str(value)
 
 
-def _write_json(message: Any, value: Any, where: str, room: int) -> None:
-    """Writes any JSON value; `room` is for how many messages in one another."""
-    if room < 0:
+def _write_json(message: Any, value: Any, path: str, depth: int) -> None:
+    """Writes any JSON value, with at most `depth` nested messages."""
+    if depth < 0:
         raise RecursionError
     if isinstance(value, Enum):
         value = value.value
@@ -344,109 +343,109 @@ def _write_json(message: Any, value: Any, where: str, room: int) -> None:
     elif isinstance(value, bool):
         message.bool_value = value
     elif isinstance(value, int | float):
-        message.number_value = _json_number(value, where)
+        message.number_value = _json_number(value, path)
     elif isinstance(value, str):
-        message.string_value = _text(value, where)
+        message.string_value = _string(value, path)
     elif isinstance(value, Mapping):
         message.struct_value.SetInParent()
-        for key, each in value.items():
+        for key, item in value.items():
             if not isinstance(key, str):
-                _unfit(f"{where}: the key {key!r}", key, "a text")
-            _write_json(message.struct_value.fields[key], each, f"{where}.{key}", room - 3)
+                _mistype(f"{path}: the key {key!r}", key, "a text")
+            _write_json(message.struct_value.fields[key], item, f"{path}.{key}", depth - 3)
     elif isinstance(value, list | tuple):
         message.list_value.SetInParent()
-        for place, each in enumerate(value):
-            _write_json(message.list_value.values.add(), each, f"{where}[{place}]", room - 2)
+        for index, item in enumerate(value):
+            _write_json(message.list_value.values.add(), item, f"{path}[{index}]", depth - 2)
     else:
-        _write_json(message, _json_of(value, where), where, room)
+        _write_json(message, _json_value(value, path), path, depth)
 
 
-def _json_number(value: float, where: str) -> float:
-    if isinstance(value, int) and abs(value) > EXACT:
-        _refuse(where, f"{value} would be a float, which is all that protobuf has for JSON: integers are up to 2^53")
+def _json_number(value: float, path: str) -> float:
+    if isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER:
+        _refuse(path, f"{value} would be a float, which is all that protobuf has for JSON: integers are up to 2^53")
     return float(value)
 
 
-def _json_of(value: Any, where: str) -> Any:
+def _json_value(value: Any, path: str) -> Any:
     try:
         return jsonable(value)
     except TypeError as error:
-        raise TypeError(f"{where}: {error}") from None
+        raise TypeError(f"{path}: {error}") from None
 
 
-def _write_alternative(message: Any, union: Record, value: Any, where: str) -> None:
-    """Writes into the first alternative that can hold the value: of those whose own type it has, or else of all."""
-    alternatives = list(union.fields.values())
-    own = [each for each in alternatives if _is_of(value, each.type)]
+def _write_alternative(message: Any, union: Record, value: Any, path: str) -> None:
+    """Writes into the first alternative that can hold the value; alternatives of the value's own type come first."""
+    own_type = [column for column in union.fields.values() if _is_instance(value, column.type)]
+    alternatives = [*own_type, *(column for column in union.fields.values() if column not in own_type)]
     errors = []
-    for each in (*own, *(each for each in alternatives if each not in own)):
-        trial = type(message)()
+    for column in alternatives:
+        candidate = type(message)()
         try:
-            put(trial, each, value, where)
+            put(candidate, column, value, path)
         except (TypeError, ValueError) as error:
             errors.append(error)
             continue
-        message.CopyFrom(trial)
+        message.CopyFrom(candidate)
         return
-    said = list(dict.fromkeys(map(str, errors[: len(own)])))
-    if len(said) == 1:
+    reasons = list(dict.fromkeys(map(str, errors[: len(own_type)])))
+    if len(reasons) == 1:
         raise errors[0]
-    why = f": {'; '.join(said)}" if said else ""
-    _refuse(where, f"{kind_of(value)} is none of {', '.join(_name(each.type) for each in alternatives)}{why}")
+    names = ", ".join(_type_name(column.type) for column in union.fields.values())
+    _refuse(path, ": ".join([f"{type_label(value)} is none of {names}", *filter(None, ["; ".join(reasons)])]))
 
 
-def _is_of(value: Any, kind: Type) -> bool:
-    """Whether a value has a type, before anything is converted."""
+def _is_instance(value: Any, value_type: ValueType) -> bool:
+    """Whether a value has a type before any conversion."""
     if not isinstance(value, library("numpy", "datetime64")):
-        value = _plain(value)
-    match kind.kind:
-        case Kind.BOOLEAN:
+        value = _python_value(value)
+    match value_type.code:
+        case TypeCode.BOOLEAN:
             return isinstance(value, bool)
-        case Kind.INTEGER:
-            low, high = kind.bounds
+        case TypeCode.INTEGER:
+            low, high = value_type.bounds
             return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        case Kind.FLOAT | Kind.DOUBLE:
+        case TypeCode.FLOAT | TypeCode.DOUBLE:
             return isinstance(value, float)
-        case Kind.WORD:
-            return isinstance(value, str) and value in kind.numbers
-        case Kind.TEXT:
+        case TypeCode.ENUM:
+            return isinstance(value, str) and value in value_type.enum_numbers
+        case TypeCode.STRING:
             return isinstance(value, str)
-        case Kind.BYTES:
+        case TypeCode.BYTES:
             return isinstance(value, bytes | bytearray)
-        case Kind.MOMENT:
+        case TypeCode.TIMESTAMP:
             return isinstance(value, (dt.datetime, library("numpy", "datetime64")))
-        case Kind.RECORD:
-            return isinstance(value, Mapping) and value.keys() <= kind.message.spellings.keys()
-        case Kind.BOX:
-            return isinstance(value, Mapping if kind.content.form is Form.MAP else list | tuple)
+        case TypeCode.RECORD:
+            return isinstance(value, Mapping) and value.keys() <= value_type.message.by_any_name.keys()
+        case TypeCode.WRAPPER:
+            is_map = value_type.content.cardinality is Cardinality.MAP
+            return isinstance(value, Mapping if is_map else list | tuple)
         case _:
             return False
 
 
-def _items(value: Any, where: str) -> Any:
+def _items(value: Any, path: str) -> Any:
     if isinstance(value, library("numpy", "ndarray")):
-        tensors.check_unmasked(value, where)
-        return list(value) if value.ndim else _unfit(where, value, "a list")
+        tensors.check_unmasked(value, path)
+        return list(value) if value.ndim else _mistype(path, value, "a list")
     if isinstance(value, library("pandas", "Series")):
         return value.tolist()
-    if isinstance(value, str | bytes | bytearray | memoryview | Mapping | AbstractSet) or not hasattr(
-        value, "__iter__"
-    ):
-        _unfit(where, value, "a list")
+    is_text = isinstance(value, str | bytes | bytearray | memoryview)
+    if is_text or isinstance(value, Mapping | AbstractSet) or not hasattr(value, "__iter__"):
+        _mistype(path, value, "a list")
     return list(value)
 
 
-def _name(kind: Type) -> str:
-    return kind.record.name.rpartition(".")[2] if kind.record is not None else kind.kind.name.lower()
+def _type_name(value_type: ValueType) -> str:
+    return value_type.record.name.rpartition(".")[2] if value_type.record else value_type.code.name.lower()
 
 
-def _within(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
-def _unfit(where: str, value: Any, wanted: str) -> NoReturn:
-    raise TypeError(f"{where}: {kind_of(value)} is not {wanted}")
+def _mistype(path: str, value: Any, expected: str) -> NoReturn:
+    raise TypeError(f"{path}: {type_label(value)} is not {expected}")
 
 
-def _refuse(where: str, what: str) -> NoReturn:
-    raise ValueError(f"{where}: {what}")
+def _refuse(path: str, reason: str) -> NoReturn:
+    raise ValueError(f"{path}: {reason}")
