@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVER = ROOT / "mlflow_grpc" / "protos" / "mlflow.binpb"
 CLIENT = ROOT / "client" / "mlflow_grpc_client" / "mlflow.binpb"
 WRITER = ROOT / "mlflow_grpc" / "contract" / "proto_text.py"
-WRITER_IN_CLIENT = ROOT / "client" / "mlflow_grpc_client" / "proto_text.py"
+WRITER_IN_CLIENT = ROOT / "client" / "mlflow_grpc_client" / "_proto_text.py"
 COPIED = "# A copy of mlflow_grpc/contract/proto_text.py, made by `make protos`: change that one.\n"
 
 PACKAGED = ROOT / "mlflow_grpc" / "protos"

@@ -8,8 +8,14 @@
 `AsyncClient` is the same for asyncio. Errors are `PredictError`s that carry the server's details.
 """
 
-from mlflow_grpc_client.aio import AsyncClient
-from mlflow_grpc_client.client import Client
+from mlflow_grpc_client._aio import AsyncClient
+from mlflow_grpc_client._client import Client
+from mlflow_grpc_client._ignored import IgnoredColumns
+from mlflow_grpc_client._models import Model
+from mlflow_grpc_client._options import TLS, CallOptions
+from mlflow_grpc_client._proto_file import ProtoFile
+from mlflow_grpc_client._streams import Answers, AsyncAnswers
+from mlflow_grpc_client._typed.model import AsyncTypedModel, TypedModel
 from mlflow_grpc_client.errors import (
     DeadlineExceeded,
     FieldViolation,
@@ -19,12 +25,6 @@ from mlflow_grpc_client.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from mlflow_grpc_client.ignored import IgnoredColumns
-from mlflow_grpc_client.options import TLS, CallOptions
-from mlflow_grpc_client.proto_file import ProtoFile
-from mlflow_grpc_client.streams import Answers, AsyncAnswers
-from mlflow_grpc_client.typed import AsyncTypedModel, TypedModel
-from mlflow_grpc_client.wire import Model
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
 """`python -m mlflow_grpc_client` is `mlflow-grpc-predict`."""
 
-from mlflow_grpc_client.cli import main
+from mlflow_grpc_client._cli.command import main
 
 main()

@@ -11,8 +11,8 @@ from typing import Any
 from mlflow_grpc_client import AsyncClient, Client, DeadlineExceeded, InvalidInput, PredictError, Unavailable
 
 FLOWER: dict[str, Any] = {"sepal_length_cm": 5.1, "sepal_width_cm": 3.5, "petal_length_cm": 1.4, "petal_width_cm": 0.2}
-OTHER = {"sepal_length_cm": 6.7, "sepal_width_cm": 3.0, "petal_length_cm": 5.2, "petal_width_cm": 2.3}
-RECORDS = {"dataframe_records": [FLOWER, OTHER]}
+VIRGINICA = {"sepal_length_cm": 6.7, "sepal_width_cm": 3.0, "petal_length_cm": 5.2, "petal_width_cm": 2.3}
+RECORDS = {"dataframe_records": [FLOWER, VIRGINICA]}
 SPECIES = ["setosa", "virginica"]
 
 
@@ -28,13 +28,13 @@ def blocking(address: str) -> None:
         try:
             client.predict({"dataframe_records": [{**FLOWER, "petal_width_cm": "wide"}]})
         except InvalidInput as error:
-            assert [each.field for each in error.violations] == ["petal_width_cm"]
+            assert [violation.field for violation in error.violations] == ["petal_width_cm"]
         else:
             raise AssertionError("a text was taken for a number")
         iris = client.model("iris")
         assert iris.predict(**FLOWER) == "setosa"
-        assert iris.predict([FLOWER, OTHER]) == SPECIES
-        outcomes = list(iris.predict_many([FLOWER, {"sepal_length_cm": 5.1}, OTHER], on_error="return"))
+        assert iris.predict([FLOWER, VIRGINICA]) == SPECIES
+        outcomes = list(iris.predict_many([FLOWER, {"sepal_length_cm": 5.1}, VIRGINICA], on_error="return"))
         assert (outcomes[0], outcomes[2]) == ("setosa", "virginica")
         assert isinstance(outcomes[1], InvalidInput)
 
@@ -47,7 +47,7 @@ async def concurrent(address: str) -> None:
         iris = client.model("iris")
         # All of them wait for the one that asks the server for the contract.
         assert await asyncio.gather(*(iris.predict(**FLOWER) for _ in range(8))) == ["setosa"] * 8
-        async with iris.predict_many([FLOWER, OTHER]) as answers:
+        async with iris.predict_many([FLOWER, VIRGINICA]) as answers:
             assert [answer async for answer in answers] == SPECIES
 
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import grpc
 import pytest
 import trustme
-from mlflow_grpc_client import AsyncClient, Client, options
+from mlflow_grpc_client import AsyncClient, Client, _options
 
 from mlflow_grpc import logs
 from mlflow_grpc.hosting.pyfunc import fetching
@@ -138,22 +138,22 @@ INTERRUPTIBLE = [
 
 
 @pytest.fixture(params=[Client, Blocking], ids=["sync", "asyncio"])
-def kind(request: pytest.FixtureRequest) -> Any:
+def client_class(request: pytest.FixtureRequest) -> Any:
     """The class of the clients, one after the other."""
     return request.param
 
 
 @pytest.fixture
-def make(kind: Any) -> Iterator[Callable[..., Any]]:
+def make_client(client_class: Any) -> Iterator[Callable[..., Any]]:
     """Makes a client of each kind; all are closed after the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda *args, **more: stack.enter_context(kind(*args, **more))
+        yield lambda *args, **more: stack.enter_context(client_class(*args, **more))
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients of this test wait a tenth as long between attempts, where it is not the waiting that is tested."""
-    monkeypatch.setattr(options, "_SERVICE_CONFIG", options._SERVICE_CONFIG.replace('"0.1s"', '"0.01s"'))
+    monkeypatch.setattr(_options, "_SERVICE_CONFIG", _options._SERVICE_CONFIG.replace('"0.1s"', '"0.01s"'))
 
 
 class Attempts(logging.Handler):
@@ -219,7 +219,7 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iris]:
 
 
 @dataclass
-class Bare:
+class ScriptedServer:
     """A gRPC server that does what a test tells it to, on any method."""
 
     address: str
@@ -228,7 +228,7 @@ class Bare:
 
 
 @pytest.fixture
-def bare() -> Iterator[Bare]:
+def scripted_server() -> Iterator[ScriptedServer]:
     """A server of grpcio with nothing of ours in it, for answers that ours never gives."""
 
     class Handlers(grpc.GenericRpcHandler):
@@ -236,13 +236,34 @@ def bare() -> Iterator[Bare]:
             return grpc.unary_unary_rpc_method_handler(self.answer)
 
         def answer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
-            made.calls.append(context)
-            return made.behaviour(data, context)
+            scripted.calls.append(context)
+            return scripted.behaviour(data, context)
 
     server = grpc.server(ThreadPoolExecutor(2), handlers=[Handlers()])
-    made = Bare(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", lambda data, context: data, [])
+    scripted = ScriptedServer(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", lambda data, context: data, [])
     server.start()
-    yield made
+    yield scripted
+    server.stop(0).wait(10)
+
+
+@pytest.fixture
+def ending_server() -> Iterator[tuple[str, list[grpc.StatusCode]]]:
+    """The address of a grpcio server whose streams end after one answer, and a list for the status of their end."""
+    status: list[grpc.StatusCode] = []
+
+    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield next(requests)
+        if status:
+            context.abort(status[0], "the end")
+
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, call: Any) -> Any:
+            return grpc.stream_stream_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[Handlers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}", status
     server.stop(0).wait(10)
 
 
@@ -262,23 +283,23 @@ class Certificates:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """An authority, a server and a client that it vouches for, and a client that another one does."""
     folder = tmp_path_factory.mktemp("tls")
-    ca, other = trustme.CA(), trustme.CA()
+    ca, other_ca = trustme.CA(), trustme.CA()
 
-    def authority(name: str, made: trustme.CA) -> Path:
-        made.cert_pem.write_to_path(folder / name)
+    def authority(name: str, ca: trustme.CA) -> Path:
+        ca.cert_pem.write_to_path(folder / name)
         return folder / name
 
-    def pair(name: str, made: trustme.LeafCert) -> tuple[Path, Path]:
+    def pair(name: str, leaf: trustme.LeafCert) -> tuple[Path, Path]:
         cert, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
-        cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
-        made.private_key_pem.write_to_path(key)
+        cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        leaf.private_key_pem.write_to_path(key)
         return cert, key
 
     return Certificates(
         ca=authority("ca.pem", ca),
-        other_ca=authority("other-ca.pem", other),
+        other_ca=authority("other-ca.pem", other_ca),
         server=pair("server", ca.issue_cert("localhost", "127.0.0.1")),
         server_elsewhere=pair("elsewhere", ca.issue_cert("models.example")),
         client=pair("client", ca.issue_cert("client.example")),
-        stranger=pair("stranger", other.issue_cert("client.example")),
+        stranger=pair("stranger", other_ca.issue_cert("client.example")),
     )

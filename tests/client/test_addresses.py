@@ -12,7 +12,7 @@ import grpc
 import pytest
 import uvicorn
 from mlflow_grpc_client import TLS, AsyncClient, Client, PredictError, Unavailable
-from mlflow_grpc_client.targets import target_of
+from mlflow_grpc_client._connection.targets import target_of
 
 from tests.support.servers import free_port
 
@@ -84,13 +84,13 @@ def error_of(address: str | list[str], **options: object) -> str:
         ("http://localhost:5000", "the address is host:port, without http://; not 'http://localhost:5000'"),
         ("HTTP://localhost:5000/invocations", "the address is host:port, without HTTP://;"),
         ("https://models.example", r"the address is host:port, without https://; not 'https://models.example'; for TLS give tls \(--tls\) or grpcs://"),
-        ("grpc://localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051, the port of"),
+        ("grpc://localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051 for"),
         ("grpcs://models.example/predict", "the address is host:port, without a path; not 'models.example/predict'"),
-        ("localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051, the port of"),
-        ("127.0.0.1", "the address '127.0.0.1' has no port: give host:port, such as 127.0.0.1:50051,"),
-        ("::1", r"the address '::1' has no port: give host:port, such as \[::1\]:50051,"),
-        ("[::1]", r"the address '\[::1\]' has no port: give host:port, such as \[::1\]:50051,"),
-        ("localhost:1,localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051,"),
+        ("localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051 for"),
+        ("127.0.0.1", "the address '127.0.0.1' has no port: give host:port, such as 127.0.0.1:50051 for"),
+        ("::1", r"the address '::1' has no port: give host:port, such as \[::1\]:50051 for"),
+        ("[::1]", r"the address '\[::1\]' has no port: give host:port, such as \[::1\]:50051 for"),
+        ("localhost:1,localhost", "the address 'localhost' has no port: give host:port, such as localhost:50051 for"),
         ("localhost:1, http://localhost:2", "the address is host:port, without http://; not 'http://localhost:2'"),
         ("localhost:1,localhost:2/x", "the address is host:port, without a path; not 'localhost:2/x'"),
         ("localhost:1,", "the address is host:port, or a target that gRPC knows; not ''"),
@@ -123,9 +123,9 @@ def test_what_is_no_address(address, sentence):
     """Each is refused before anything is tried, with what to write."""
     with pytest.raises(ValueError, match=f"^{sentence}"):
         target_of(address)
-    for kind in (Client, AsyncClient):
+    for client_class in (Client, AsyncClient):
         with pytest.raises(ValueError, match=f"^{sentence}"):
-            kind(address)
+            client_class(address)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_names_of_grpc_stay_as_they_are(address):
 
 
 @pytest.mark.parametrize(
-    ("given", "name"),
+    ("address", "name"),
     [
         ("127.0.0.1:1,127.0.0.2:2", "ipv4:127.0.0.1:1,127.0.0.2:2"),
         (["127.0.0.1:1", "127.0.0.2:2"], "ipv4:127.0.0.1:1,127.0.0.2:2"),
@@ -155,16 +155,16 @@ def test_names_of_grpc_stay_as_they_are(address):
         ("GRPC://a.example:1", "a.example:1"),
     ],
 )
-def test_lists(given, name):
+def test_lists(address, name):
     """What gRPC is told for several addresses, of which it takes those of one version of IP."""
-    assert target_of(given).name == name
+    assert target_of(address).name == name
 
 
-@pytest.mark.parametrize("given", [None, 1, [1], b"localhost:1", [b"localhost:1"], [["localhost:1"]]])
-def test_what_is_no_text(given):
+@pytest.mark.parametrize("address", [None, 1, [1], b"localhost:1", [b"localhost:1"], [["localhost:1"]]])
+def test_what_is_no_text(address):
     """A TypeError that says what an address is; no addresses at all are a ValueError."""
     with pytest.raises(TypeError, match="an address is a text, such as 'localhost:50051', or a list of such"):
-        target_of(given)
+        target_of(address)
     with pytest.raises(ValueError, match="the list of addresses is empty"):
         target_of([])
 
@@ -172,8 +172,8 @@ def test_what_is_no_text(given):
 def test_an_http_server(web):
     """The port of `mlflow models serve` is told from one of ours."""
     assert (
-        f"UNAVAILABLE: What answers at {web} is an HTTP server, as `mlflow models serve` is, and no gRPC server. Give the "
-        "port of `mlflow-grpc serve`, 50051 if it was not told otherwise. (gRPC: failed to connect"
+        f"UNAVAILABLE: The server at {web} is an HTTP server, like `mlflow models serve`, not a gRPC server. Give the port "
+        "of `mlflow-grpc serve`, by default 50051. (gRPC: failed to connect"
     ) in error_of(web)
 
 
@@ -187,13 +187,17 @@ def test_an_http_server_and_tls(web, certificates):
 def test_a_server_of_another_protocol():
     """Bytes that are no HTTP either."""
     with talking(b"SSH-2.0-OpenSSH_9.9\r\n" * 3) as address:
-        assert f"What answers at {address} is no gRPC server. Give the port of `mlflow-grpc serve`" in error_of(address)
+        assert f"The server at {address} is not a gRPC server. Give the port of `mlflow-grpc serve`" in error_of(
+            address
+        )
 
 
 def test_a_server_that_hangs_up():
     """As one does that speaks TLS only, to a client that does not."""
     with talking(None) as address:
-        sentence = f"{address} closes connections at once: it may speak TLS (give tls, --tls), or be no gRPC server."
+        sentence = (
+            f"{address} closes connections at once: it may require TLS (give tls, --tls), or is not a gRPC server."
+        )
         assert sentence in error_of(address)
 
 
@@ -202,28 +206,30 @@ def test_a_server_that_speaks_tls(certificates):
     key, cert = (certificates.server[index].read_bytes() for index in (1, 0))
     server = grpc.server(ThreadPoolExecutor(1))
     ca = certificates.ca.read_bytes()
-    one = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)]))
+    tls_port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)]))
     both = server.add_secure_port(
         "127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
     )
     server.start()
     trusting: dict[str, TLS] = {"tls": TLS(certificates.ca)}
     try:
-        sentence = f"The server at 127.0.0.1:{one} speaks TLS, and this client does not: give tls=True, or TLS(ca=...)"
-        assert sentence in error_of(f"127.0.0.1:{one}")
-        assert sentence in error_of(f"127.0.0.1:{one},localhost:{one}")
+        sentence = (
+            f"The server at 127.0.0.1:{tls_port} speaks TLS, and this client does not: give tls=True, or TLS(ca=...)"
+        )
+        assert sentence in error_of(f"127.0.0.1:{tls_port}")
+        assert sentence in error_of(f"127.0.0.1:{tls_port},localhost:{tls_port}")
         assert f"The server at 127.0.0.1:{both} speaks TLS" in error_of(f"127.0.0.1:{both}")
-        assert "it may want a certificate of the client (cert and key, --tls-cert" in error_of(
+        assert "it may require a client certificate (cert and key, --tls-cert" in error_of(
             f"127.0.0.1:{both}", **trusting
         )
-        assert "is of no authority that is trusted here: give that authority (ca, --tls-ca)" in error_of(
-            f"127.0.0.1:{one}", tls=TLS(certificates.other_ca)
+        assert "is not from a trusted authority: give its authority (ca, --tls-ca)" in error_of(
+            f"127.0.0.1:{tls_port}", tls=TLS(certificates.other_ca)
         )
         assert "is for another name: connect to that, or give it (server_name" in error_of(
-            f"127.0.0.1:{one}", tls=TLS(certificates.ca, server_name="models.example")
+            f"127.0.0.1:{tls_port}", tls=TLS(certificates.ca, server_name="models.example")
         )
-        assert f"The server at 127.0.0.1:{one} has no such method: it is another gRPC server" in error_of(
-            f"127.0.0.1:{one}", **trusting
+        assert f"The server at 127.0.0.1:{tls_port} has no such method: it is not mlflow-grpc" in error_of(
+            f"127.0.0.1:{tls_port}", **trusting
         )
     finally:
         server.stop(None).wait()
@@ -233,8 +239,8 @@ def test_nothing_listens():
     """The address, of a list one of them, and the port that ours has."""
     address = f"127.0.0.1:{free_port()}"
     assert f"Nothing listens at {address}. The port of `mlflow-grpc serve` is 50051" in error_of(address)
-    said = error_of([address, f"[::1]:{free_port()}"])
-    assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The port", said)
+    message = error_of([address, f"[::1]:{free_port()}"])
+    assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The port", message)
 
 
 def test_tls_that_contradicts_the_address(certificates):
@@ -254,9 +260,9 @@ def test_tls_that_contradicts_the_address(certificates):
 def test_a_list_with_an_http_server(web):
     """The one that is none is named."""
     nothing = f"127.0.0.1:{free_port()}"
-    said = error_of(f"{nothing},{web}")
-    assert f"What answers at {web} is an HTTP server" in said or f"Nothing listens at {nothing}" in said
-    assert f"What answers at {web} is an HTTP server" in error_of([web, web.replace("127.0.0.1", "localhost")])
+    message = error_of(f"{nothing},{web}")
+    assert f"The server at {web} is an HTTP server" in message or f"Nothing listens at {nothing}" in message
+    assert f"The server at {web} is an HTTP server" in error_of([web, web.replace("127.0.0.1", "localhost")])
 
 
 def test_a_name_of_grpc_without_a_port():
@@ -288,8 +294,8 @@ def test_the_asyncio_client_says_the_same(certificates):
     with pytest.raises(Unavailable, match=f"Nothing listens at {address}"):
         asyncio.run(call())
     with tls_server(certificates) as address:
-        for made in (call, stream):
+        for call_or_stream in (call, stream):
             with pytest.raises(Unavailable, match=f"The server at {address} speaks TLS, and this client does not"):
-                asyncio.run(made())
+                asyncio.run(call_or_stream())
     with talking(b"\0\0\0\4" + bytes(5)) as address, pytest.raises(Unavailable, match="does not speak TLS: leave tls"):
         asyncio.run(call(tls=TLS(certificates.ca)))

@@ -79,14 +79,14 @@ def test_optimised_and_isolated(address):
     assert done.stdout == "x\n"
 
 
-def test_nothing_is_left_behind(kind, address):
+def test_nothing_is_left_behind(client_class, address):
     """After 50 more clients were opened, used and closed, there is nothing left of each, be it a file or a thread.
 
     A few more there may be: gRPC's own pool of threads grows and shrinks with the load on the machine.
     """
 
     def use():
-        with kind(address) as client:
+        with client_class(address) as client:
             assert client.predict_text("x") == "x"
 
     def count():

@@ -82,13 +82,13 @@ def test_what_is_in_an_error_can_be_read_by_reflection(buf, iris):
     with grpc.insecure_channel(iris.address) as channel:
         pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
         read: list[Any] = [
-            message_factory.GetMessageClass(pool.FindMessageTypeByName(each["type"])).FromString(
-                base64.b64decode(each["value"] + "==")
+            message_factory.GetMessageClass(pool.FindMessageTypeByName(detail["type"])).FromString(
+                base64.b64decode(detail["value"] + "==")
             )
-            for each in json.loads(out)["details"]
+            for detail in json.loads(out)["details"]
         ]
     info, bad_request = read
     assert (info.reason, info.metadata["request_id"]) == ("INVALID_PARAMETER_VALUE", "order-17")
     violations = bad_request.field_violations
-    assert [each.field for each in violations] == ["sepal_width_cm", "petal_length_cm", "petal_width_cm"]
-    assert all(each.description.startswith("missing") for each in violations)
+    assert [violation.field for violation in violations] == ["sepal_width_cm", "petal_length_cm", "petal_width_cm"]
+    assert all(violation.description.startswith("missing") for violation in violations)

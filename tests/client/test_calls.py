@@ -21,7 +21,7 @@ from mlflow_grpc_client import (
     PredictError,
     ResourceExhausted,
     Unavailable,
-    wire,
+    _wire,
 )
 
 from mlflow_grpc import protos
@@ -67,9 +67,9 @@ def blackhole():
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_text_goes_out_and_comes_back_as_it_is(make, echo):
+def test_a_text_goes_out_and_comes_back_as_it_is(make_client, echo):
     """Any characters, and megabytes of them."""
-    client = make(echo.address)
+    client = make_client(echo.address)
     for text in ("", "é\u0000\U0001f600", "x" * 5_000_000):
         assert client.predict_text(text) == text
 
@@ -83,33 +83,33 @@ def test_a_text_goes_out_and_comes_back_as_it_is(make, echo):
         ('"text"', "text"),
     ],
 )
-def test_predictions_are_unwrapped(make, echo, answer, predictions):
+def test_predictions_are_unwrapped(make_client, echo, answer, predictions):
     """What stands under `predictions` and nothing beside it; any other answer as a whole."""
-    assert make(echo.address).predict(answer) == predictions
+    assert make_client(echo.address).predict(answer) == predictions
 
 
-def test_nan_and_infinity_are_read(make, echo):
+def test_nan_and_infinity_are_read(make_client, echo):
     """They stand unquoted in MLflow's answers."""
-    predictions = make(echo.address).predict('{"predictions": [NaN, -Infinity]}')
+    predictions = make_client(echo.address).predict('{"predictions": [NaN, -Infinity]}')
     assert repr(predictions) == "[nan, -inf]"
 
 
-def test_the_content_type_is_sent(make, bare):
+def test_the_content_type_is_sent(make_client, scripted_server):
     """As the metadata key that the server reads."""
-    make(bare.address).predict_text("a\n1\n", content_type="text/csv")
-    assert ("mlflow-content-type", "text/csv") in bare.calls[0].invocation_metadata()
+    make_client(scripted_server.address).predict_text("a\n1\n", content_type="text/csv")
+    assert ("mlflow-content-type", "text/csv") in scripted_server.calls[0].invocation_metadata()
 
 
-def test_metadata_is_sent(make, bare):
+def test_metadata_is_sent(make_client, scripted_server):
     """Texts and bytes, beside what the client adds itself."""
-    make(bare.address).predict_text(
+    make_client(scripted_server.address).predict_text(
         "x", request_id="mine", metadata={"authorization": "Bearer x", "trace-bin": b"\xff"}
     )
-    sent = dict(bare.calls[0].invocation_metadata())
+    sent = dict(scripted_server.calls[0].invocation_metadata())
     assert (sent["authorization"], sent["trace-bin"], sent["x-request-id"]) == ("Bearer x", b"\xff", "mine")
 
 
-def test_errors_carry_what_the_server_said(make, attempts):
+def test_errors_carry_what_the_server_said(make_client, attempts):
     """Code, message, reason, class, violations, and the request id under which the server has logged the call."""
     error = InvalidPayload(
         "The payload does not fit.",
@@ -118,7 +118,7 @@ def test_errors_carry_what_the_server_said(make, attempts):
         violations=(ServerViolation("a", "must be long"), ServerViolation("params.é", "missing")),
     )
     with raising(error) as server, pytest.raises(InvalidInput) as caught:
-        make(server.address).predict([1], request_id="my id")
+        make_client(server.address).predict([1], request_id="my id")
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.message == "The payload does not fit."
     assert caught.value.reason == "INVALID_PARAMETER_VALUE"
@@ -132,38 +132,38 @@ def test_errors_carry_what_the_server_said(make, attempts):
     assert [fields["request_id"] for fields in attempts.fields] == ["my id"]
 
 
-def test_a_request_id_of_the_server_s_making(make, attempts):
+def test_a_request_id_of_the_server_s_making(make_client, attempts):
     """Without an id of the caller's the error has the one that stands in the server's log."""
     with raising(InvalidPayload("no")) as server, pytest.raises(InvalidInput) as caught:
-        make(server.address).predict([1])
+        make_client(server.address).predict([1])
     assert caught.value.request_id == attempts.fields[0]["request_id"] != ""
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.UNAVAILABLE])
-def test_only_unavailable_is_tried_again(make, attempts, status):
+def test_only_unavailable_is_tried_again(make_client, attempts, status):
     """Every other status comes after one attempt, in its class."""
     with raising(ServingError("no", status=status)) as server, pytest.raises(PredictError) as caught:
-        make(server.address).predict([1])
+        make_client(server.address).predict([1])
     assert caught.value.code is grpc.StatusCode[status.value]
     assert type(caught.value) is CLASSES.get(status.value, PredictError)
     assert attempts.statuses == [status.value]
 
 
-def test_an_overloaded_server_is_tried_again_when_it_says(make, attempts):
+def test_an_overloaded_server_is_tried_again_when_it_says(make_client, attempts):
     """The pause is the server's, not the client's own, and the call is answered once there is room."""
     model = GatedModel()
     with serving(model, PlainCodec(), queue_calls=1) as server, Caller(server.address) as call:
         first = call.raw.future(protos.Input(value="hold").SerializeToString(), timeout=30)
         model.wait_until_entered()
         attempts.then = lambda number: model.let_go()
-        assert make(server.address).predict_text("second") == "<second>"
+        assert make_client(server.address).predict_text("second") == "<second>"
         first.result()
     refused = [fields for fields in attempts.fields if fields["status"] == "RESOURCE_EXHAUSTED"]
     assert refused
     assert refused[0]["reason"] == "REQUEST_LIMIT_EXCEEDED"
 
 
-def test_a_server_that_is_loading_is_tried_again(make, attempts, loading):
+def test_a_server_that_is_loading_is_tried_again(make_client, attempts, loading):
     """A call that comes while the model is loaded is answered once it is."""
 
     def third_time(number):
@@ -171,32 +171,32 @@ def test_a_server_that_is_loading_is_tried_again(make, attempts, loading):
             asyncio.get_running_loop().create_task(loading.host(FunctionModel(lambda text: text), PlainCodec()))
 
     attempts.then = third_time
-    assert make(loading.address).predict_text("late") == "late"
+    assert make_client(loading.address).predict_text("late") == "late"
     assert attempts.statuses == ["UNAVAILABLE", "UNAVAILABLE", "UNAVAILABLE", "OK"]
 
 
-@pytest.mark.usefixtures("hasty")
-def test_retries_have_an_end(make, attempts, loading):
+@pytest.mark.usefixtures("fast_retries")
+def test_retries_have_an_end(make_client, attempts, loading):
     """After five attempts the call fails; the next call gets as many."""
-    client = make(loading.address)
+    client = make_client(loading.address)
     for calls in (1, 2):
         with pytest.raises(Unavailable, match="still being loaded"):
             client.predict_text("x")
         assert attempts.statuses == ["UNAVAILABLE"] * 5 * calls
 
 
-def test_retries_stop_at_the_deadline(make, attempts, loading):
+def test_retries_stop_at_the_deadline(make_client, attempts, loading):
     """The pauses between attempts count."""
     with pytest.raises(PredictError) as caught:
-        make(loading.address).predict_text("x", timeout_s=0.5)
+        make_client(loading.address).predict_text("x", timeout_s=0.5)
     assert caught.value.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     assert 1 <= len(attempts.statuses) < 5
 
 
-def test_the_client_s_deadline_applies_to_each_call(make, gated):
+def test_the_client_s_deadline_applies_to_each_call(make_client, gated):
     """A call that is given no deadline has the client's, one that is given one has that."""
     server, model = gated
-    client = make(server.address, timeout_s=0.5)
+    client = make_client(server.address, timeout_s=0.5)
     with pytest.raises(DeadlineExceeded):
         client.predict_text("hold")
     model.wait_until_entered()
@@ -204,42 +204,42 @@ def test_the_client_s_deadline_applies_to_each_call(make, gated):
     assert client.predict_text("hold again", timeout_s=30) == "<hold again>"
 
 
-def test_the_default_deadline_is_60_seconds(make, bare):
+def test_the_default_deadline_is_60_seconds(make_client, scripted_server):
     """The server is told of it; a health check has 5."""
-    client = make(bare.address)
-    for method, least, most in ((client.predict_text, 50, 60), (client.health, 1, 5)):
+    client = make_client(scripted_server.address)
+    for method, lower, upper in ((client.predict_text, 50, 60), (client.health, 1, 5)):
         remaining: list[float] = []
-        bare.behaviour = lambda data, context, seen=remaining: seen.append(context.time_remaining()) or b""
+        scripted_server.behaviour = lambda data, context, seen=remaining: seen.append(context.time_remaining()) or b""
         method("x")
-        assert least < remaining[0] < most + 1  # gRPC rounds up.
+        assert lower < remaining[0] < upper + 1  # gRPC rounds up.
 
 
-def test_a_blackhole_ends_at_the_deadline(make, blackhole):
+def test_a_blackhole_ends_at_the_deadline(make_client, blackhole):
     """A peer that takes the connection and says nothing holds a call no longer than its deadline."""
-    client = make(blackhole)
+    client = make_client(blackhole)
     for method in (client.predict_text, client.health):
         with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
             method("x", timeout_s=0.3)
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_refused_port(make):
+@pytest.mark.usefixtures("fast_retries")
+def test_a_refused_port(make_client):
     """Unavailable, with the address in the message."""
     port = free_port()
-    client = make(f"127.0.0.1:{port}")
+    client = make_client(f"127.0.0.1:{port}")
     for method in (client.predict_text, client.health):
         with pytest.raises(Unavailable, match=rf"127\.0\.0\.1:{port}.*refused"):
             method("x")
 
 
-def test_a_name_that_does_not_resolve(make):
+def test_a_name_that_does_not_resolve(make_client):
     """Unavailable, with the name in the message."""
     with pytest.raises(Unavailable, match=r"no-such-host\.invalid"):
-        make("no-such-host.invalid:50051", timeout_s=20).predict_text("x")
+        make_client("no-such-host.invalid:50051", timeout_s=20).predict_text("x")
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_peer_that_hangs_up(make):
+@pytest.mark.usefixtures("fast_retries")
+def test_a_peer_that_hangs_up(make_client):
     """A port that closes every connection, as a plain client sees one that speaks TLS: Unavailable."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -251,36 +251,36 @@ def test_a_peer_that_hangs_up(make):
         thread = threading.Thread(target=hang_up)
         thread.start()
         with pytest.raises(Unavailable):
-            make(f"127.0.0.1:{listener.getsockname()[1]}").predict_text("x")
+            make_client(f"127.0.0.1:{listener.getsockname()[1]}").predict_text("x")
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_server_that_goes_away(make):
+@pytest.mark.usefixtures("fast_retries")
+def test_a_server_that_goes_away(make_client):
     """A call in flight when the server stops is tried again and ends in Unavailable."""
     model = GatedModel()
     with ThreadPoolExecutor(1) as pool:
         with serving(model, PlainCodec()) as server:
-            call = pool.submit(make(server.address).predict_text, "hold")
+            call = pool.submit(make_client(server.address).predict_text, "hold")
             model.wait_until_entered()
         with pytest.raises(Unavailable):
             call.result(30)
     model.let_go()
 
 
-def test_a_server_that_comes_back(make):
+def test_a_server_that_comes_back(make_client):
     """A client that has lost its server finds the one that takes its place."""
     model = FunctionModel(lambda text: text)
     with serving(model, PlainCodec()) as server:
-        client = make(server.address)
+        client = make_client(server.address)
         assert client.predict_text("one") == "one"
-    other = InProcess(Settings(model_uri="(in process)", port=server.server.port))
-    other.start(model, PlainCodec())
+    second_server = InProcess(Settings(model_uri="(in process)", port=server.server.port))
+    second_server.start(model, PlainCodec())
     try:
         assert client.predict_text("two") == "two"
     finally:
-        other.stop()
+        second_server.stop()
 
 
 class Relay:
@@ -328,12 +328,12 @@ class Relay:
             end.close()
 
 
-def test_a_connection_that_died_silently(make, echo, monkeypatch):
+def test_a_connection_that_died_silently(make_client, echo, monkeypatch):
     """Keepalive finds it out and the call is answered over a new connection, within its deadline."""
-    monkeypatch.setattr("mlflow_grpc_client.options.KEEPALIVE_TIME_S", 0.5)
-    monkeypatch.setattr("mlflow_grpc_client.options.KEEPALIVE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("mlflow_grpc_client._options.KEEPALIVE_TIME_S", 0.5)
+    monkeypatch.setattr("mlflow_grpc_client._options.KEEPALIVE_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener, Relay(listener, echo.server.port) as relay:
-        client = make(f"127.0.0.1:{listener.getsockname()[1]}")
+        client = make_client(f"127.0.0.1:{listener.getsockname()[1]}")
         assert client.predict_text("before") == "before"
         relay.muted[-1].set()
         assert client.predict_text("after", timeout_s=30) == "after"
@@ -341,9 +341,9 @@ def test_a_connection_that_died_silently(make, echo, monkeypatch):
         client.close()
 
 
-def test_a_closed_client_refuses_calls(make, echo):
+def test_a_closed_client_refuses_calls(make_client, echo):
     """At once, and closing it again does no harm."""
-    client = make(echo.address)
+    client = make_client(echo.address)
     assert client.predict_text("x") == "x"
     client.close()
     client.close()
@@ -353,15 +353,15 @@ def test_a_closed_client_refuses_calls(make, echo):
         assert caught.value.code is grpc.StatusCode.CANCELLED
 
 
-def test_a_client_that_was_never_used_closes(make, blackhole):
+def test_a_client_that_was_never_used_closes(make_client, blackhole):
     """Without having connected."""
-    make(blackhole).close()
+    make_client(blackhole).close()
 
 
-def test_closing_ends_calls_in_flight(make, gated):
+def test_closing_ends_calls_in_flight(make_client, gated):
     """Each in a PredictError, however many there are."""
     server, model = gated
-    client = make(server.address)
+    client = make_client(server.address)
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(client.predict_text, f"hold {number}") for number in range(4)]
         model.wait_until_entered(4)
@@ -371,7 +371,7 @@ def test_closing_ends_calls_in_flight(make, gated):
                 call.result(30)
 
 
-def test_calls_run_side_by_side(make):
+def test_calls_run_side_by_side(make_client):
     """Eight calls of one client meet in the model."""
     barrier = threading.Barrier(8)
     with (
@@ -379,12 +379,12 @@ def test_calls_run_side_by_side(make):
         ThreadPoolExecutor(8) as pool,
     ):
         texts = [f"{number}" for number in range(8)]
-        assert list(pool.map(make(server.address).predict_text, texts)) == texts
+        assert list(pool.map(make_client(server.address).predict_text, texts)) == texts
 
 
-def test_health(make, loading):
+def test_health(make_client, loading):
     """NOT_SERVING while the model is loaded, SERVING then; an unknown service is NOT_FOUND."""
-    client = make(loading.address)
+    client = make_client(loading.address)
     assert client.health() == client.health("MLflow") == "NOT_SERVING"
     loading.run(loading.server.open)
     assert client.health() == client.health("MLflow") == "SERVING"
@@ -393,18 +393,18 @@ def test_health(make, loading):
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_health_check_is_not_tried_again(make, bare):
+def test_a_health_check_is_not_tried_again(make_client, scripted_server):
     """It asks how things are now."""
-    bare.behaviour = lambda data, context: context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+    scripted_server.behaviour = lambda data, context: context.abort(grpc.StatusCode.UNAVAILABLE, "no")
     with pytest.raises(Unavailable):
-        make(bare.address).health()
-    assert len(bare.calls) == 1
+        make_client(scripted_server.address).health()
+    assert len(scripted_server.calls) == 1
 
 
-def test_messages_over_the_client_s_limit(make):
+def test_messages_over_the_client_s_limit(make_client):
     """RESOURCE_EXHAUSTED, whether it is the payload or the answer."""
     with serving(FunctionModel(lambda text: text * 2), PlainCodec()) as server:
-        client = make(server.address, max_message_bytes=1000)
+        client = make_client(server.address, max_message_bytes=1000)
         for size in (1000, 600):
             with pytest.raises(PredictError, match="larger than max") as caught:
                 client.predict_text("x" * size)
@@ -412,26 +412,26 @@ def test_messages_over_the_client_s_limit(make):
         assert client.predict_text("x" * 400) == "x" * 800
 
 
-def test_an_answer_that_is_not_json(make, echo):
+def test_an_answer_that_is_not_json(make_client, echo):
     """Such as a server with --payload text gives: predict says so, predict_text hands it over."""
-    client = make(echo.address)
+    client = make_client(echo.address)
     for text in ("plain", "[" * 100_000):
         with pytest.raises(ModelError, match="not JSON; predict_text"):
             client.predict(text)
     assert client.predict_text("plain") == "plain"
 
 
-def test_an_answer_that_is_no_message(make, bare):
+def test_an_answer_that_is_no_message(make_client, scripted_server):
     """INTERNAL, as gRPC would have it."""
-    bare.behaviour = lambda data, context: b"\xff"
-    client = make(bare.address)
+    scripted_server.behaviour = lambda data, context: b"\xff"
+    client = make_client(scripted_server.address)
     for method in (client.predict_text, client.health):
         with pytest.raises(ModelError, match="no answer of /"):
             method("x")
 
 
 @pytest.mark.parametrize("details", [None, b"\xff", b"", status_pb2.Status(code=code_pb2.INTERNAL).SerializeToString()])
-def test_errors_of_others(make, bare, details):
+def test_errors_of_others(make_client, scripted_server, details):
     """What a proxy or another server says comes through, with details that are missing, empty or unreadable."""
 
     def fail(data, context):
@@ -439,16 +439,16 @@ def test_errors_of_others(make, bare, details):
         context.set_trailing_metadata(pairs)
         context.abort(grpc.StatusCode.PERMISSION_DENIED, "go away")
 
-    bare.behaviour = fail
+    scripted_server.behaviour = fail
     with pytest.raises(PredictError, match="PERMISSION_DENIED: go away") as caught:
-        make(bare.address).predict_text("x")
+        make_client(scripted_server.address).predict_text("x")
     assert (caught.value.reason, caught.value.violations, caught.value.request_id) == ("", (), "theirs")
 
 
-def test_a_status_that_this_client_does_not_know(make, bare):
+def test_a_status_that_this_client_does_not_know(make_client, scripted_server):
     """A health status of a later protocol is told by its number."""
-    bare.behaviour = lambda data, context: b"\x08\x63"
-    assert make(bare.address).health() == "99"
+    scripted_server.behaviour = lambda data, context: b"\x08\x63"
+    assert make_client(scripted_server.address).health() == "99"
 
 
 @pytest.mark.parametrize(
@@ -473,19 +473,19 @@ def test_a_status_that_this_client_does_not_know(make, bare):
     ],
     ids=str,
 )
-def test_options_that_cannot_be_sent(make, bare, options):
+def test_options_that_cannot_be_sent(make_client, scripted_server, options):
     """A ValueError or TypeError before anything is sent; gRPC would call them INTERNAL, or wait for ever."""
     with pytest.raises((ValueError, TypeError)):
-        make(bare.address).predict("x", **options)
-    assert bare.calls == []
+        make_client(scripted_server.address).predict("x", **options)
+    assert scripted_server.calls == []
 
 
-def test_lone_surrogates(make, bare):
+def test_lone_surrogates(make_client, scripted_server):
     """A text with one is refused as UnicodeEncodeError; in data they are sent as JSON escapes."""
-    client = make(bare.address)
+    client = make_client(scripted_server.address)
     with pytest.raises(UnicodeEncodeError):
         client.predict_text("\ud800")
-    assert bare.calls == []
+    assert scripted_server.calls == []
     assert client.predict(["\ud800"]) == {"inputs": ["\ud800"]}
 
 
@@ -502,18 +502,18 @@ def test_lone_surrogates(make, bare):
     ],
     ids=str,
 )
-def test_clients_that_cannot_be_made(make, address, options):
+def test_clients_that_cannot_be_made(make_client, address, options):
     """ValueError at once: gRPC would cut the name at NUL and take port 65536 for port 0."""
     with pytest.raises(ValueError, match=r"^the (address|timeout) is"):
-        make(address, **options)
+        make_client(address, **options)
 
 
 @pytest.mark.parametrize(
     "address", ["localhost:1", "[::1]:1", "dns:///a.example:1", "unix:/tmp/x:99999/s", "ipv4:1.2.3.4:1"]
 )
-def test_targets_of_grpc_are_taken(make, address):
+def test_targets_of_grpc_are_taken(make_client, address):
     """In every spelling."""
-    make(address)
+    make_client(address)
 
 
 def test_errors_can_be_pickled():
@@ -536,9 +536,9 @@ def call_once(address):
 
 def test_details_of_any_length_are_read():
     """wire.status_details never raises, whatever bytes come."""
-    whole = status_pb2.Status(message="é" * 50).SerializeToString()
-    for end in range(len(whole)):
-        wire.status_details(whole[:end])
+    status = status_pb2.Status(message="é" * 50).SerializeToString()
+    for end in range(len(status)):
+        _wire.status_details(status[:end])
 
 
 def test_a_cancelled_task_stays_cancelled(gated):

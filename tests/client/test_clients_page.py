@@ -9,8 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-from mlflow_grpc_client import Client, cli
-from mlflow_grpc_client.options import service_config
+from mlflow_grpc_client import Client
+from mlflow_grpc_client._cli import command
+from mlflow_grpc_client._options import service_config
 
 from tests.client.test_node import example, tool  # noqa: F401 - a fixture
 from tests.support.servers import ROOT
@@ -68,7 +69,7 @@ def test_the_config_works_in_node(example: Path, tmp_path):  # noqa: F811 - a fi
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     server.stop(None).wait()
     assert done.stdout.split() == ["answered", "answered", str(grpc.StatusCode.INTERNAL.value[0])], done.stderr
-    assert [each.decode() for each in handler.seen] == [*["UNAVAILABLE"] * 2, *["RESOURCE_EXHAUSTED"] * 2, "INTERNAL"]
+    assert [line.decode() for line in handler.seen] == [*["UNAVAILABLE"] * 2, *["RESOURCE_EXHAUSTED"] * 2, "INTERNAL"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_commands(iris, capsys, monkeypatch):
     monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
     (payload,) = re.findall(r"--typed '(.*)'", PAGE)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["-a", iris.address, "-m", "iris", "--typed", payload])
+        command.main(["-a", iris.address, "-m", "iris", "--typed", payload])
     assert (ended.value.code, capsys.readouterr().out) == (0, '"setosa"\n')
     with Client(iris.address) as client:
         assert client.model("iris").predict(json.loads(payload)) == "setosa"

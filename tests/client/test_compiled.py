@@ -60,10 +60,10 @@ def test_in_python(proto, iris, tmp_path):
     command = [sys.executable, str(tmp_path / "call.py"), iris.address, json.dumps(RECORD)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     (expected,) = iris.model.predict(pd.DataFrame([RECORD]), None)
-    told = done.stdout.split()
-    assert told == ["iris_predict", *[expected] * 4, told[5], expected]
-    assert told[5] != expected
-    assert told[5].isupper()
+    printed = done.stdout.split()
+    assert printed == ["iris_predict", *[expected] * 4, printed[5], expected]
+    assert printed[5] != expected
+    assert printed[5].isupper()
 
 
 def test_in_node(proto, iris, example):  # noqa: F811 - a fixture

@@ -20,8 +20,8 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array, Object, Property
 from mlflow_grpc_client import TLS, Client
-from mlflow_grpc_client.cli import EXIT_USAGE, main
-from mlflow_grpc_client.describe import Connection, describe
+from mlflow_grpc_client._cli.command import EXIT_USAGE, main
+from mlflow_grpc_client._cli.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from tests.support import zoo
@@ -89,7 +89,7 @@ FRAMES = {
     ),
     "infinite": pd.DataFrame({"class": [float("-inf")], "x": [float("inf")]}),
     "nanoseconds": pd.DataFrame({"at": pd.to_datetime(["2020-02-29T12:00:00.123456789"])}),
-    "wide": pd.DataFrame(np.arange(30_000.0).reshape(300, 100), columns=[f"c{place}" for place in range(100)]),
+    "wide": pd.DataFrame(np.arange(30_000.0).reshape(300, 100), columns=[f"c{index}" for index in range(100)]),
     "images": pd.DataFrame({"image": [b"\xff\x00" * 60], "n": [1]}),
     "lists": pd.DataFrame({"values": [[1.0, float("nan")], [2.0]]}),
     "array": np.array([[1.0, np.nan], [3.0, 4.0]]),
@@ -129,7 +129,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *(ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in SAVED),
         *(ModelConfig(class_path=f"tests.support.newer_models.{name}", endpoint=True) for name in ("Mirror", "Echo")),
     ]
-    with serving_models([(each, None) for each in models]) as running:
+    with serving_models([(model, None) for model in models]) as running:
         yield running.address
 
 
@@ -205,7 +205,7 @@ def test_the_connection_is_part_of_the_call(address):
 def test_what_is_too_long_for_a_command_line(address):
     """Is not printed, and its size is; of a table the first row is enough."""
     with Client(address) as client:
-        model = next(each for each in client.models() if each.name == "prompt")
+        model = next(model for model in client.models() if model.name == "prompt")
     long = replace(model, example='{"prompt": "' + "x" * 200_000 + '"}')
     assert "example: none to paste, its payload has 200014 bytes" in list(describe(long, Connection("a:1")))
     (line,) = (line for line in described(address, "wide") if line.startswith("example: "))
@@ -236,7 +236,7 @@ def test_typed_calls(address, tmp_path):
 @pytest.mark.parametrize(
     ("model", "payload", "sentence"),
     [
-        ("census", '{"agee": 1}', "agee: there is no such field; did you mean 'age'?"),
+        ("census", '{"agee": 1}', "agee: there is no such field; there are: age"),
         ("census", '{"age": 1.5}', "age: 1.5 is no whole number"),
         ("census", '{"age": "1"}', "age: str is not a whole number"),
         ("census", "age=1", "a typed call takes a record in JSON: Expecting value"),
@@ -245,7 +245,7 @@ def test_typed_calls(address, tmp_path):
         ("census", '{"dataframe_split": 1}', "dataframe_split: it does not have the form that MLflow gives it"),
         ("census", '{"inputs": {"age": [1, 2], "income": [1]}}', "inputs: the columns have 1, 2 values"),
         ("census", '{"age": 1}', "since: missing, and the model needs it; is member: missing"),
-        ("unnamed_binary", '"!"', "value: the model takes bytes, which are base64 in JSON; this is none"),
+        ("unnamed_binary", '"!"', "value: the model takes bytes, which are base64 in JSON; this is not base64"),
     ],
 )  # fmt: skip
 def test_typed_records_that_do_not_fit(address, capsys, model, payload, sentence):
@@ -267,5 +267,5 @@ def test_typed_calls_are_in_json(address, capsys):
 def test_no_typed_call_without_types(address):
     """A model without them, or a server that does not tell them, is described without."""
     with Client(address) as client:
-        model = next(each for each in client.models() if each.name == "census")
+        model = next(model for model in client.models() if model.name == "census")
     assert not [line for line in describe(model, Connection("a:1")) if line.startswith(("typed:", "in Python:"))]

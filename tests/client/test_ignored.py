@@ -22,13 +22,13 @@ def address(tmp_path_factory):
     for name in ZOO:
         zoo.save(f"rows_{name}", folder / name)
     models = [ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in ZOO]
-    with serving_models([(each, None) for each in models]) as running:
+    with serving_models([(model, None) for model in models]) as running:
         yield running.address
 
 
 @pytest.fixture
-def client(make, address):
-    return make(address)
+def client(make_client, address):
+    return make_client(address)
 
 
 def payload(**more):
@@ -39,19 +39,19 @@ def warned_of(call):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call()
-    return [(str(each.message), each.filename) for each in caught if each.category is IgnoredColumns]
+    return [(str(warning.message), warning.filename) for warning in caught if warning.category is IgnoredColumns]
 
 
 def test_once_for_each_name(client):
     """A call that is answered warns, where the caller stands; the next one only of what is new, for each model anew."""
-    (said,) = warned_of(lambda: client.predict(payload(c=1, größe=2), model="numbers"))
-    assert said[0] == "the model numbers does not have and ignores 'c', 'größe'"
+    (warning_text,) = warned_of(lambda: client.predict(payload(c=1, größe=2), model="numbers"))
+    assert warning_text[0] == "the model numbers does not have and ignores 'c', 'größe'"
     assert warned_of(lambda: client.predict(payload(c=1), model="numbers")) == []
     assert [text for text, _ in warned_of(lambda: client.predict(payload(c=1, d=1), model="numbers"))] == [
         "the model numbers does not have and ignores 'd'"
     ]
-    other = {"dataframe_records": [{"need": 1.5, "c": 1}]}
-    assert len(warned_of(lambda: client.predict(other, model="optional"))) == 1
+    payload_of_optional = {"dataframe_records": [{"need": 1.5, "c": 1}]}
+    assert len(warned_of(lambda: client.predict(payload_of_optional, model="optional"))) == 1
     assert warned_of(lambda: client.predict(payload(), model="numbers")) == []
 
 
@@ -67,8 +67,8 @@ def test_the_place_of_the_caller(address):
 def test_of_streams(client):
     """A stream warns at its end of what was ignored of all its payloads."""
     payloads = [payload(c=1), payload(d=1), payload(c=1)]
-    (said,) = warned_of(lambda: list(client.stream(payloads, model="numbers")))
-    assert sorted(re.findall("'(.)'", said[0])) == ["c", "d"]
+    (warning_text,) = warned_of(lambda: list(client.stream(payloads, model="numbers")))
+    assert sorted(re.findall("'(.)'", warning_text[0])) == ["c", "d"]
 
 
 def test_of_calls_that_fail(client):
@@ -78,8 +78,8 @@ def test_of_calls_that_fail(client):
         with pytest.raises(InvalidInput, match='Seen in its place: "bb"'):
             client.predict({"dataframe_records": [{"a": 1, "bb": 2.5}]}, model="numbers")
 
-    (said,) = warned_of(call)
-    assert said[0].endswith("ignores 'bb'")
+    (warning_text,) = warned_of(call)
+    assert warning_text[0].endswith("ignores 'bb'")
 
 
 def test_the_command_prints_a_line(address):

@@ -19,7 +19,7 @@ from tests.support.servers import ROOT
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
-OWN = ("mlflow.proto", "mlflow_grpc/v1/models.proto")
+PUBLISHED_PROTOS = ("mlflow.proto", "mlflow_grpc/v1/models.proto")
 JARS = Path("/usr/share/java")
 GO_LIBRARIES = Path("/usr/share/gocode")
 PAYLOAD = (
@@ -189,17 +189,17 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 def sources(iris: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with our .proto files, and the one of the example's server, had from there."""
     folder = tmp_path_factory.mktemp("sources")
-    (folder / OWN[1]).parent.mkdir(parents=True)
-    shutil.copy(ROOT / OWN[0], folder)
-    shutil.copy(ROOT / "mlflow_grpc" / "protos" / OWN[1], folder / OWN[1])
+    (folder / PUBLISHED_PROTOS[1]).parent.mkdir(parents=True)
+    shutil.copy(ROOT / PUBLISHED_PROTOS[0], folder)
+    shutil.copy(ROOT / "mlflow_grpc" / "protos" / PUBLISHED_PROTOS[1], folder / PUBLISHED_PROTOS[1])
     with Client(iris.address) as client:
-        found = client.proto_file()
-    (folder / found.name).write_text(found.text)
+        proto_file = client.proto_file()
+    (folder / proto_file.name).write_text(proto_file.text)
     return folder
 
 
 def compile_all(sources: Path, *flags: str) -> None:
-    run(tool("protoc"), *flags, *OWN, "model_service.proto", cwd=sources)
+    run(tool("protoc"), *flags, *PUBLISHED_PROTOS, "model_service.proto", cwd=sources)
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +207,9 @@ def expected(iris: Any) -> list[str]:
     """What each program prints: a prediction as JSON, a refusal, one record, two rows, and a stream with an error."""
     columns = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
     frame = pd.DataFrame([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]], columns=columns)
-    one, other = iris.model.predict(frame, None)
-    assert one != other
-    return [f'{{"predictions": ["{one}"]}}', "", one, f"{one} {other}", one, "INVALID_PARAMETER_VALUE"]
+    label, probabilities = iris.model.predict(frame, None)
+    assert label != probabilities
+    return [f'{{"predictions": ["{label}"]}}', "", label, f"{label} {probabilities}", label, "INVALID_PARAMETER_VALUE"]
 
 
 def assert_printed(printed: str, expected: list[str]) -> None:
@@ -226,8 +226,8 @@ def test_java(sources: Path, iris: Any, expected: list[str], tmp_path: Path) -> 
         f"--java_out={tmp_path}",
         f"--grpc-java_out={tmp_path}",
     )
-    for made in ("mlflow/grpc/Input", "mlflow/grpc/v1/ModelsProto", "mlflow/grpc/models/iris_input"):
-        assert (tmp_path / f"{made}.java").is_file()
+    for name in ("mlflow/grpc/Input", "mlflow/grpc/v1/ModelsProto", "mlflow/grpc/models/iris_input"):
+        assert (tmp_path / f"{name}.java").is_file()
     main = tmp_path / "com" / "example" / "app" / "Main.java"
     main.parent.mkdir(parents=True)
     main.write_text(JAVA)
@@ -239,14 +239,14 @@ def test_java(sources: Path, iris: Any, expected: list[str], tmp_path: Path) -> 
 
 def test_go(sources: Path, iris: Any, expected: list[str], tmp_path: Path) -> None:
     """A program calls JSON and typed RPCs by packages at the paths that the files name; no flag has to map them."""
-    made = tmp_path / "src"
-    made.mkdir()
+    output = tmp_path / "src"
+    output.mkdir()
     tool("protoc-gen-go")
     tool("protoc-gen-go-grpc")
-    compile_all(sources, f"--go_out={made}", f"--go-grpc_out={made}")
-    assert sorted(path.name for path in (made / "mlflow_grpc").rglob("*pb")) == ["mlflowpb", "modelspb", "modelspb"]
-    (made / "app").mkdir()
-    (made / "app" / "main.go").write_text(GO)
+    compile_all(sources, f"--go_out={output}", f"--go-grpc_out={output}")
+    assert sorted(path.name for path in (output / "mlflow_grpc").rglob("*pb")) == ["mlflowpb", "modelspb", "modelspb"]
+    (output / "app").mkdir()
+    (output / "app" / "main.go").write_text(GO)
     go = {"GO111MODULE": "off", "GOPATH": f"{tmp_path}:{GO_LIBRARIES}", "GOFLAGS": ""}
     run(tool("go"), "build", "mlflow_grpc/v1/modelspb", cwd=tmp_path, **go)
     run(tool("go"), "build", "-o", tmp_path / "program", "app", cwd=tmp_path, **go)
@@ -273,10 +273,10 @@ def test_other_languages(sources: Path, tmp_path: Path, language: str) -> None:
     """protoc's own generators take all files at once, and put each into the namespace that it names."""
     compile_all(sources, f"--{language}_out={tmp_path}")
     pattern, namespace, expected = LANGUAGES[language]
-    made = [path.read_text(errors="replace") for path in tmp_path.rglob(pattern)]
-    assert len(made) >= 3
-    found = {name for text in made for name in re.findall(namespace, text, re.MULTILINE)}
-    assert found >= expected
+    output = [path.read_text(errors="replace") for path in tmp_path.rglob(pattern)]
+    assert len(output) >= 3
+    namespaces = {name for text in output for name in re.findall(namespace, text, re.MULTILINE)}
+    assert namespaces >= expected
 
 
 def test_grpcurl_shows_what_is_in_an_error(iris: Any, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_grpcurl_shows_what_is_in_an_error(iris: Any, tmp_path: Path) -> None:
     info, bad_request = map(json.loads, re.findall(r"^ *\d\)\s*(\{.*\})$", done.stderr, re.MULTILINE))
     assert info["@type"].endswith("/google.rpc.ErrorInfo")
     assert (info["reason"], info["metadata"]["request_id"]) == ("INVALID_PARAMETER_VALUE", "order-17")
-    fields = [each["field"] for each in bad_request["field_violations"]]
+    fields = [item["field"] for item in bad_request["field_violations"]]
     assert fields == ["sepal_width_cm", "petal_length_cm", "petal_width_cm"]
 
 
@@ -298,5 +298,5 @@ def test_grpcurl_shows_what_is_in_an_error(iris: Any, tmp_path: Path) -> None:
 )
 def test_grpcurl_describes_with_comments(iris: Any, tmp_path: Path, symbol: str, expected: str) -> None:
     """Of our own services and of the typed messages."""
-    told = run(tool("grpcurl"), "-plaintext", iris.address, "describe", symbol, cwd=tmp_path)
-    assert any(line.startswith(expected) for line in told.splitlines())
+    printed = run(tool("grpcurl"), "-plaintext", iris.address, "describe", symbol, cwd=tmp_path)
+    assert any(line.startswith(expected) for line in printed.splitlines())

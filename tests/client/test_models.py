@@ -8,7 +8,7 @@ import subprocess
 import grpc
 import pytest
 from mlflow_grpc_client import AsyncClient, Client, Model, ModelError, PredictError
-from mlflow_grpc_client.describe import Connection, describe
+from mlflow_grpc_client._cli.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import ServableModel
@@ -30,9 +30,9 @@ def address():
     placed = [
         (
             ModelConfig(uri="(in process)", name=name, version="1", endpoint=True),
-            ServableModel(FunctionModel(each), PlainCodec()),
+            ServableModel(FunctionModel(function), PlainCodec()),
         )
-        for name, each in models.items()
+        for name, function in models.items()
     ]
     with serving_models(placed) as running:
         yield running.address
@@ -73,32 +73,32 @@ def described(tmp_path_factory):
         ModelConfig(uri=str(folder / "params"), name="params", version="2", endpoint=True),
         ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True),
     )
-    with serving_models([(each, None) for each in models]) as running:
+    with serving_models([(model, None) for model in models]) as running:
         yield running.address
 
 
 def test_models_describe_themselves(described):
     """Synchronously and with asyncio; the example is a payload that the model takes."""
     with Client(described) as client:
-        found = client.models()
-        assert [(model.label, model.state) for model in found] == [("params/2", "READY"), ("echo/1.2.0", "READY")]
-        params, echo = found
+        models = client.models()
+        assert [(model.label, model.state) for model in models] == [("params/2", "READY"), ("echo/1.2.0", "READY")]
+        params, echo = models
         assert params.input_schema["properties"] == {"a": {"type": "number"}}
         assert params.params_schema["properties"]["top_k"]["default"] == 3
         assert (params.output_schema, params.deterministic, params.batched) == ({}, None, False)
         assert echo.flavors == ("MLModel", "ml_base")
         typed = "/model_grpc_service.ModelgRPCService/echo_"
         assert echo.rpcs == (
-            "/MLflow/predict", "/MLflowStream/predict_many", *(f"{typed}{kind}" for kind in ("predict", "predict_batch", "predict_many"))
+            "/MLflow/predict", "/MLflowStream/predict_many", *(f"{typed}{rpc}" for rpc in ("predict", "predict_batch", "predict_many"))
         )  # fmt: skip
-        for model in found:
+        for model in models:
             assert client.predict_text(model.example, model=model.label)
 
     async def same() -> list[Model]:
         async with AsyncClient(described) as client:
             return await client.models()
 
-    assert asyncio.run(same()) == found
+    assert asyncio.run(same()) == models
 
 
 def test_the_command_lists_and_describes(described):
@@ -125,10 +125,10 @@ def test_the_command_lists_and_describes(described):
     assert (code, error) == (2, "error: there is no model nope; there are: params/2, echo/1.2.0\n")
 
 
-def test_a_server_that_tells_no_models(bare):
+def test_a_server_that_tells_no_models(scripted_server):
     """UNIMPLEMENTED, and an answer that is none."""
-    bare.behaviour = lambda data, context: b"\xff"
-    with Client(bare.address) as client, pytest.raises(ModelError, match="are no answer of /mlflow_grpc"):
+    scripted_server.behaviour = lambda data, context: b"\xff"
+    with Client(scripted_server.address) as client, pytest.raises(ModelError, match="are no answer of /mlflow_grpc"):
         client.models()
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from mlflow_grpc_client import AsyncClient, Client
-from mlflow_grpc_client.html import MOST_ROWS, table
+from mlflow_grpc_client._html import MAX_ROWS, table
 
 from tests.client.conftest import Iris
 
@@ -22,7 +22,7 @@ def test_a_client_shows_where_it_is_connected(iris: Iris) -> None:
     with Client(iris.address) as client:
         model = client.model("iris")
         assert repr(model) == "<TypedModel iris>"
-        assert "asked for at the first call" in model._repr_html_()
+        assert "fetched at the first call" in model._repr_html_()
         flower = {"sepal_length_cm": 5.1, "sepal_width_cm": 3.5, "petal_length_cm": 1.4, "petal_width_cm": 0.2}
         model.predict(flower)
         assert "<tr><td>sepal_length_cm</td><td>double</td></tr>" in model._repr_html_()
@@ -40,7 +40,7 @@ def test_models_are_a_table(iris: Iris) -> None:
     odd = replace(
         models[0],
         description="<script>" + "x" * 10_000,
-        input_schema={"properties": {f"<{place}>": {"type": "string"} for place in range(1000)}},
+        input_schema={"properties": {f"<{index}>": {"type": "string"} for index in range(1000)}},
     )
     shown = odd._repr_html_()
     assert "&lt;script&gt;xx" in shown
@@ -49,9 +49,9 @@ def test_models_are_a_table(iris: Iris) -> None:
     assert len(shown) < 5_000
 
 
-@pytest.mark.parametrize("count", [0, 1, MOST_ROWS, MOST_ROWS + 1])
+@pytest.mark.parametrize("count", [0, 1, MAX_ROWS, MAX_ROWS + 1])
 def test_tables_are_small(count: int) -> None:
     """The first rows, and how many more there are."""
-    made = table(("a",), [(place,) for place in range(count)])
-    assert made.count("<tr>") == 1 + min(count, MOST_ROWS) + (count > MOST_ROWS)
-    assert ("and 1 more" in made) is (count > MOST_ROWS)
+    markup = table(("a",), [(index,) for index in range(count)])
+    assert markup.count("<tr>") == 1 + min(count, MAX_ROWS) + (count > MAX_ROWS)
+    assert ("and 1 more" in markup) is (count > MAX_ROWS)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.utils.proto_json_utils import dump_input_data
 from mlflow_grpc_client import Client, InvalidInput
-from mlflow_grpc_client.payloads import from_json, is_bare, to_json
+from mlflow_grpc_client._payloads import from_json, is_bare, to_json
 
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
@@ -252,7 +252,7 @@ def test_params_that_would_be_lost(data, params):
 
 
 @pytest.mark.parametrize(
-    ("data", "bare"),
+    ("data", "scripted_server"),
     [
         ({"messages": []}, True),
         ({"prompt": "x"}, True),
@@ -267,10 +267,10 @@ def test_params_that_would_be_lost(data, params):
     ],
     ids=str,
 )
-def test_llm_payloads(data, bare):
+def test_llm_payloads(data, scripted_server):
     """They are answered with nothing around the predictions, so nothing is taken off."""
-    assert is_bare(data) is bare
-    assert from_json('{"predictions": 1}', bare=is_bare(data)) == ({"predictions": 1} if bare else 1)
+    assert is_bare(data) is scripted_server
+    assert from_json('{"predictions": 1}', bare=is_bare(data)) == ({"predictions": 1} if scripted_server else 1)
 
 
 def test_a_library_that_is_being_imported(monkeypatch):
@@ -286,16 +286,16 @@ def test_a_library_that_is_being_imported(monkeypatch):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """Gives the zoo's model of a name: as Python has it, and a client of the server that serves it."""
-    folder, made = tmp_path_factory.mktemp("zoo"), {}
+    folder, loaded_models = tmp_path_factory.mktemp("zoo"), {}
     with contextlib.ExitStack() as stack:
 
         def get(name):
-            if name not in made:
+            if name not in loaded_models:
                 zoo.save(name, folder / name)
                 loaded = load_pyfunc(fetching.fetch(str(folder / name)), name=name)
                 server = stack.enter_context(serving(loaded, ScoringCodec(loaded.metadata, loaded.loader_module)))
-                made[name] = loaded, stack.enter_context(Client(server.address))
-            return made[name]
+                loaded_models[name] = loaded, stack.enter_context(Client(server.address))
+            return loaded_models[name]
 
         yield get
 
@@ -344,9 +344,9 @@ def test_a_signature_gives_back_every_type(model):
     loaded, client = model("every_column")
     frame = typed_frame()
     assert client.predict(frame) == loaded.predict(frame, None)
-    told = client.predict(frame)["input"]["cells"]
-    assert told[6] == ["bytes b'\\x00\\xff'", "bytes b''"]
-    assert told[7][1] == "Timestamp Timestamp('2021-01-01 12:00:00.123456789')"
+    echo = client.predict(frame)["input"]["cells"]
+    assert echo[6] == ["bytes b'\\x00\\xff'", "bytes b''"]
+    assert echo[7][1] == "Timestamp Timestamp('2021-01-01 12:00:00.123456789')"
 
 
 def test_a_series_is_a_column(model):
@@ -369,9 +369,9 @@ def test_params_of_a_model(model):
     params = {"temperature": 0.1, "top_k": 5, "since": dt.datetime(2021, 1, 1), "stops": ["x", "y"]}
     frame = pd.DataFrame({"a": [1.5]})
     assert client.predict(frame, params)["params"] == loaded.predict(frame, params)["params"]
-    told = json.dumps(client.predict(frame, {"top_k": np.int32(5), "weights": np.array([1.5])})["params"])
-    assert "int 5" in told
-    assert "float 1.5" in told
+    echo = json.dumps(client.predict(frame, {"top_k": np.int32(5), "weights": np.array([1.5])})["params"])
+    assert "int 5" in echo
+    assert "float 1.5" in echo
 
 
 def test_an_llm_payload_with_params(model):

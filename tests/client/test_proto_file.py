@@ -48,12 +48,12 @@ def test_many_models_of_every_kind(tmp_path):
         models.append(ModelConfig(uri=str(tmp_path / name), name=name, endpoint=True))
     settings = Settings(model_uri="(in process)", port=0)
     expected = typed_contract(settings, Configuration(models=tuple(models)), make_lock=False)
-    with serving_models([(each, None) for each in models]) as server, Client(server.address) as client:
-        found = client.proto_file()
-    assert found == ProtoFile(messages.FILE, expected.text, expected.data)
+    with serving_models([(model, None) for model in models]) as server, Client(server.address) as client:
+        proto_file = client.proto_file()
+    assert proto_file == ProtoFile(messages.FILE, expected.text, expected.data)
     for word in ("enum ", "map<", "stream ", "Default: ", 'import "google/protobuf/'):
-        assert word in found.text, word
-    names = [file.name for file in descriptor_pb2.FileDescriptorSet.FromString(found.descriptor_set).file]
+        assert word in proto_file.text, word
+    names = [file.name for file in descriptor_pb2.FileDescriptorSet.FromString(proto_file.descriptor_set).file]
     assert names == ["google/protobuf/timestamp.proto", "google/protobuf/struct.proto", messages.FILE]
 
 
@@ -100,8 +100,8 @@ def test_flags_that_do_not_fit(iris, tmp_path):
 def test_it_needs_neither_mlflow_nor_reflection_s_library(iris):
     """What the command has imported once it has written the file."""
     code = (
-        "import sys; from mlflow_grpc_client import cli\n"
-        f"try: cli.main(['-a', {iris.address!r}, '--proto'])\n"
+        "import sys; from mlflow_grpc_client._cli import command\n"
+        f"try: command.main(['-a', {iris.address!r}, '--proto'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "bad = {'mlflow', 'pandas', 'numpy', 'grpc_reflection.v1alpha', 'mlflow_grpc'} & set(sys.modules)\n"
         "sys.exit(repr(bad) if bad else 0)"

@@ -10,7 +10,8 @@ import sys
 
 import mlflow_grpc_client
 import pytest
-from mlflow_grpc_client import Client, cli, errors
+from mlflow_grpc_client import Client, errors
+from mlflow_grpc_client._cli import command
 
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.support.servers import ROOT, serving
@@ -44,7 +45,7 @@ def test_python_blocks(iris, certificates, code, tmp_path, monkeypatch):
 def test_payloads_for_other_tools(iris):
     """What the shell, grpcurl and Node are shown to send is what the example server takes."""
     written = [json.loads(text) for text in re.findall(r"'(\{\".*\})'", README)]
-    payloads = [each.get("value") or json.dumps(each) for each in written]
+    payloads = [message.get("value") or json.dumps(message) for message in written]
     assert len(payloads) == 3
     with Client(iris.address) as client:
         assert [client.predict_text(payload) for payload in payloads] == ['{"predictions": ["setosa"]}'] * 3
@@ -58,14 +59,14 @@ def test_there_are_blocks():
 
 def test_the_table_of_errors():
     """It has each class with its code."""
-    for code, kind in errors._BY_CODE.items():
-        assert f"| `{kind.__name__}` | `{code.name}` |" in README
-        assert kind.__name__ in mlflow_grpc_client.__all__
+    for code, error_class in errors._BY_CODE.items():
+        assert f"| `{error_class.__name__}` | `{code.name}` |" in README
+        assert error_class.__name__ in mlflow_grpc_client.__all__
 
 
 def test_the_table_of_exit_codes():
     """It has each of the command's."""
-    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")} | {0}
+    codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")} | {0}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} == codes
 
 

@@ -21,8 +21,8 @@ from mlflow_grpc_client import (
     ModelError,
     PredictError,
     ResourceExhausted,
-    cli,
 )
+from mlflow_grpc_client._cli import command
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import ServableModel
@@ -62,8 +62,8 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture
-def client(make, address):
-    return make(address)
+def client(make_client, address):
+    return make_client(address)
 
 
 @pytest.fixture
@@ -76,14 +76,14 @@ def gated():
 
 def outcomes(answers):
     """All that a stream gives, errors in their places."""
-    found = []
+    answers_and_errors = []
     while True:
         try:
-            found.append(next(answers))
+            answers_and_errors.append(next(answers))
         except PredictError as error:
-            found.append(error)
+            answers_and_errors.append(error)
         except StopIteration:
-            return found
+            return answers_and_errors
 
 
 RECORDS = [{"a": 1, "b": 0.5}, {"b": 0.5}, {"a": 3, "b": 0.5}]
@@ -102,13 +102,13 @@ def test_errors_stand_in_their_places(client):
 
 def test_errors_can_be_returned(client):
     """For plain loops."""
-    found = list(client.model("numbers").predict_many(RECORDS, on_error="return"))
-    assert [type(each) for each in found] == [dict, InvalidInput, dict]
+    answers_and_errors = list(client.model("numbers").predict_many(RECORDS, on_error="return"))
+    assert [type(answer) for answer in answers_and_errors] == [dict, InvalidInput, dict]
     with pytest.raises(ValueError, match="on_error is 'raise' or 'return'; not 'ignore'"):
         list(client.model("numbers").predict_many(RECORDS, on_error="ignore"))
 
 
-def test_what_the_model_raises_is_named(make):
+def test_what_the_model_raises_is_named(make_client):
     """By its type, in the place of the record."""
 
     def answer(text):
@@ -117,7 +117,7 @@ def test_what_the_model_raises_is_named(make):
         return text
 
     with serving(FunctionModel(answer), PlainCodec()) as server:
-        answers = make(server.address).stream_text(["a", "raise", "b"])
+        answers = make_client(server.address).stream_text(["a", "raise", "b"])
         assert next(answers) == "a"
         with pytest.raises(ModelError, match=r"INTERNAL: The model raised an exception\. \(LookupError\)") as caught:
             next(answers)
@@ -128,9 +128,9 @@ def test_what_the_model_raises_is_named(make):
 def test_params_are_for_all_records(client):
     """Each is answered as if it came with them alone."""
     model, params = client.model("params"), {"top_k": 7}
-    expected = [in_any_order(model.predict(a=place, params=params)) for place in range(3)]
-    answers = model.predict_many(({"a": place} for place in range(3)), params=params)
-    assert [in_any_order(each) for each in answers] == expected
+    expected = [in_any_order(model.predict(a=index, params=params)) for index in range(3)]
+    answers = model.predict_many(({"a": index} for index in range(3)), params=params)
+    assert [in_any_order(answer) for answer in answers] == expected
 
 
 def test_rows_of_a_tensor(client):
@@ -158,31 +158,31 @@ def test_answers_to_llm_payloads_come_bare(client):
     answers = ['{"predictions": [1]}', '{"predictions": [2]}']
     with (
         serving(FunctionModel(lambda text: answers[payloads.index(text)]), PlainCodec()) as server,
-        Client(server.address) as other,
+        Client(server.address) as second_client,
     ):
-        assert list(other.stream(payloads)) == [{"predictions": [1]}, [2]]
+        assert list(second_client.stream(payloads)) == [{"predictions": [1]}, [2]]
 
 
 @pytest.mark.parametrize(
-    ("bad", "error", "words"),
+    ("bad", "error", "message"),
     [
         ({"a": 1.5, "b": 1}, ValueError, r"^\[1\]: a: 1\.5"),
         ({"c": 1}, TypeError, r"^\[1\]: c: there is no such field"),
         (5, TypeError, r"^\[1\]: int is no record"),
     ],
 )
-def test_a_record_that_cannot_be_sent(client, bad, error, words):
+def test_a_record_that_cannot_be_sent(client, bad, error, message):
     """Ends the stream with what is wrong with it and its place, behind the answers to those before."""
     answers = client.model("numbers").predict_many([RECORDS[0], bad, RECORDS[2]])
     assert next(answers) == client.model("numbers").predict(RECORDS[0])
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         next(answers)
     assert list(answers) == []
 
 
-def test_a_payload_that_is_too_large_to_be_sent(make, address):
+def test_a_payload_that_is_too_large_to_be_sent(make_client, address):
     """Ends the stream as any that cannot be sent: all before it are answered, and its place is named."""
-    client = make(address, max_message_bytes=1000)
+    client = make_client(address, max_message_bytes=1000)
     texts = [*map(str, range(100)), "x" * 997]
     assert list(client.stream_text(texts, model="text")) == texts
     answers = client.stream_text([*texts, "x" * 998, "y"], model="text")
@@ -190,7 +190,7 @@ def test_a_payload_that_is_too_large_to_be_sent(make, address):
     with pytest.raises(ValueError, match=r"^\[101\]: the message has 1001 bytes, and this client sends up to 1000"):
         next(answers)
     assert list(answers) == []
-    unbounded = make(address, max_message_bytes=-1)
+    unbounded = make_client(address, max_message_bytes=-1)
     assert list(unbounded.stream_text(["x" * 998], model="text")) == ["x" * 998]
 
 
@@ -256,11 +256,11 @@ def test_records_are_drawn_as_they_are_answered(client):
     assert list(answers) == []
 
 
-def test_closing_cancels(make):
+def test_closing_cancels(make_client):
     """The server is told: the model's own stream ends."""
     model = PartsModel()
     with serving(model, PlainCodec()) as server:
-        with make(server.address).predict_stream("1 " * 1_000_000) as answers:
+        with make_client(server.address).predict_stream("1 " * 1_000_000) as answers:
             assert next(answers) == 1
         assert model.closed.wait(30)
         assert len(model.made) < 1_000_000
@@ -292,20 +292,20 @@ def test_a_model_without_parts(client):
         assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_deadline_is_for_the_whole_stream(make, gated):
+def test_a_deadline_is_for_the_whole_stream(make_client, gated):
     """Where one is given; answers that came before it stay."""
     server, _ = gated
-    answers = make(server.address, timeout_s=0.001).stream_text(iter(["a", "hold"]), timeout_s=2)
+    answers = make_client(server.address, timeout_s=0.001).stream_text(iter(["a", "hold"]), timeout_s=2)
     assert next(answers) == "<a>"
     with pytest.raises(DeadlineExceeded):
         next(answers)
     assert list(answers) == []
 
 
-def test_a_client_that_is_closed(make, gated):
+def test_a_client_that_is_closed(make_client, gated):
     """Ends its streams; new ones cannot be opened."""
     server, model = gated
-    client = make(server.address)
+    client = make_client(server.address)
     answers = client.stream_text(["a", "hold"])
     assert next(answers) == "<a>"
     model.wait_until_entered()
@@ -318,49 +318,28 @@ def test_a_client_that_is_closed(make, gated):
         next(client.stream_text(["a"]))
 
 
-def test_no_server(make, hasty):
+def test_no_server(make_client, fast_retries):
     """UNAVAILABLE, by way of next."""
     with pytest.raises(PredictError) as caught:
-        list(make("127.0.0.1:1").stream_text(["a"]))
+        list(make_client("127.0.0.1:1").stream_text(["a"]))
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.fixture
-def ending():
-    """A server of grpcio alone whose streams end after one answer: with a status if it is given one."""
-    status: list[grpc.StatusCode] = []
-
-    def answer(requests, context):
-        yield next(requests)
-        if status:
-            context.abort(status[0], "the end")
-
-    class Handlers(grpc.GenericRpcHandler):
-        def service(self, call):
-            return grpc.stream_stream_rpc_method_handler(answer)
-
-    server = grpc.server(ThreadPoolExecutor(2), handlers=[Handlers()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}", status
-    server.stop(0).wait(10)
-
-
-def test_a_server_that_leaves_answers_out(make, ending):
+def test_a_server_that_leaves_answers_out(make_client, ending_server):
     """That is an error, not an end."""
-    address, _ = ending
-    answers = make(address).stream_text(itertools.repeat("a"))
+    address, _ = ending_server
+    answers = make_client(address).stream_text(itertools.repeat("a"))
     assert next(answers) == "a"
     with pytest.raises(ModelError, match="before it had answered them all, after 1"):
         next(answers)
     assert list(answers) == []
 
 
-def test_a_status_that_ends_the_stream(make, ending):
+def test_a_status_that_ends_the_stream(make_client, ending_server):
     """Is raised as the server has sent it, also where records are still being sent; then there are no more answers."""
-    address, status = ending
+    address, status = ending_server
     status.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
-    client = make(address)
+    client = make_client(address)
     for _ in range(20):
         answers = client.stream_text(itertools.repeat("a" * 1000))
         assert next(answers) == "a" * 1000
@@ -387,7 +366,7 @@ def test_asynchronous_records(address):
             assert [await anext(answers), await anext(answers)] == ["a", "b"]
             with pytest.raises(LookupError, match="mine"):
                 await anext(answers)
-            assert [each async for each in answers] == []
+            assert [answer async for answer in answers] == []
             async with client.stream_text(forever(), model="text") as answers:
                 assert await anext(answers) == "a"
                 waiting = asyncio.create_task(anext(answers))
@@ -395,7 +374,7 @@ def test_asynchronous_records(address):
                 waiting.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
-            assert [each async for each in answers] == []
+            assert [answer async for answer in answers] == []
             answers = client.stream_text(forever(), model="text")
             assert await anext(answers) == "a"
             waiting = asyncio.create_task(anext(answers, "over"))
@@ -468,8 +447,8 @@ def test_a_stream_can_be_shared(address):
     texts = [str(number) for number in range(500)]
     with Client(address) as client, ThreadPoolExecutor(4) as pool:
         answers = client.stream_text(texts, model="text")
-        found = list(itertools.chain.from_iterable(pool.map(lambda _: list(answers), range(4))))
-    assert sorted(found) == sorted(texts)
+        answers_and_errors = list(itertools.chain.from_iterable(pool.map(lambda _: list(answers), range(4))))
+    assert sorted(answers_and_errors) == sorted(texts)
 
     async def main():
         calls = []
@@ -482,13 +461,13 @@ def test_a_stream_can_be_shared(address):
             __iter__ = staticmethod(records)
 
         async def take(answers):
-            return [each async for each in answers]
+            return [answer async for answer in answers]
 
         async with AsyncClient(address) as client:
             answers = client.stream_text(Texts(), model="text")
             parts = await asyncio.gather(*(take(answers) for _ in range(4)))
         assert len(calls) == 1
-        return [each for part in parts for each in part]
+        return [answer for batch in parts for answer in batch]
 
     assert sorted(asyncio.run(main())) == sorted(texts)
 
@@ -526,7 +505,7 @@ def test_the_command(address):
 
 def test_a_line_that_is_too_large(address, monkeypatch):
     """Its error stands in its place, and the lines behind it are answered."""
-    monkeypatch.setattr(cli, "Client", partial(Client, max_message_bytes=1000))
+    monkeypatch.setattr(command, "Client", partial(Client, max_message_bytes=1000))
     lines = b"a\n\nb\n" + b"x" * 998 + b"\nc\n"
     code, (first, second, failed, last), error = run_command("-a", address, "-m", "text", "--stream", lines=lines)
     assert (code, first, second, last, error) == (1, "a", "b", "c", "")
@@ -541,9 +520,9 @@ def test_the_command_writes_a_line_an_answer(address):
 
 def test_the_command_answers_as_lines_come(address):
     """Each line before the next is there, and an interrupt ends it while it waits for one."""
-    whole = [*INTERRUPTIBLE, "-a", address, "-m", "text", "--stream"]
+    command = [*INTERRUPTIBLE, "-a", address, "-m", "text", "--stream"]
     with subprocess.Popen(
-        whole,
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -596,7 +575,7 @@ def test_the_command_streams_typed_records(address):
     assert error.startswith("error: line 3: a typed call takes a record")
 
 
-def test_parts_as_texts(make, address):
+def test_parts_as_texts(make_client, address):
     """`predict_stream_text` gives them as the server wrote them."""
-    with make(address).predict_stream_text('{"text": "one two"}', model="words") as answers:
-        assert [json.loads(part) for part in answers] == [{"text": "one"}, {"text": "two"}]
+    with make_client(address).predict_stream_text('{"text": "one two"}', model="words") as answers:
+        assert [json.loads(chunk) for chunk in answers] == [{"text": "one"}, {"text": "two"}]

@@ -25,14 +25,14 @@ def run(code: str, folder: Path) -> list[str]:
 
 def test_an_answer_in_parts(tmp_path):
     """The model is logged into a directory and nothing else, the command serves it, and the client prints its words."""
-    make, call = [text for name, text in BLOCKS if name == "python" and "predict_stream" in text]
+    make_client, call = [text for name, text in BLOCKS if name == "python" and "predict_stream" in text]
     ((command,),) = [text.splitlines() for name, text in BLOCKS if name == "sh"]
-    run(make, tmp_path)
+    run(make_client, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["words"]
-    name, *words = command.split()
-    with Process([str(SCRIPTS / name), *words, "-p", "0"], cwd=tmp_path) as process:
-        words = run(call.replace("localhost:50051", ready_address(process)), tmp_path)
-    assert words == ["one", "after", "the", "other"]
+    name, *flags = command.split()
+    with Process([str(SCRIPTS / name), *flags, "-p", "0"], cwd=tmp_path) as process:
+        output = run(call.replace("localhost:50051", ready_address(process)), tmp_path)
+    assert output == ["one", "after", "the", "other"]
 
 
 def test_many_requests(iris, tmp_path):

@@ -6,7 +6,7 @@ from mlflow_grpc_client import TLS, Unavailable
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import serving
 
-pytestmark = pytest.mark.usefixtures("hasty")
+pytestmark = pytest.mark.usefixtures("fast_retries")
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def mutual_server(certificates):
         yield server
 
 
-def test_tls(make, tls_server, certificates):
+def test_tls(make_client, tls_server, certificates):
     """A client that trusts the server's authority gets its answer and health; paths may be texts."""
     for ca in (certificates.ca, str(certificates.ca)):
-        client = make(tls_server.address, tls=TLS(ca=ca))
+        client = make_client(tls_server.address, tls=TLS(ca=ca))
         assert client.predict_text("x") == "x"
         assert client.health() == "SERVING"
 
@@ -36,45 +36,45 @@ def test_tls(make, tls_server, certificates):
 @pytest.mark.parametrize(
     ("tls", "message"),
     [
-        (lambda made: TLS(ca=made.other_ca), "CERTIFICATE_VERIFY_FAILED"),
-        (lambda made: TLS(), "CERTIFICATE_VERIFY_FAILED"),
-        (lambda made: TLS(ca=made.ca, server_name="models.example"), "Hostname Verification"),
-        (lambda made: None, "Socket closed|end of TCP stream|Connection reset"),
+        (lambda certificates: TLS(ca=certificates.other_ca), "CERTIFICATE_VERIFY_FAILED"),
+        (lambda certificates: TLS(), "CERTIFICATE_VERIFY_FAILED"),
+        (lambda certificates: TLS(ca=certificates.ca, server_name="models.example"), "Hostname Verification"),
+        (lambda certificates: None, "Socket closed|end of TCP stream|Connection reset"),
     ],
     ids=["another authority", "the system's authorities", "another name", "no TLS"],
 )
-def test_a_server_that_is_not_trusted(make, tls_server, certificates, tls, message):
+def test_a_server_that_is_not_trusted(make_client, tls_server, certificates, tls, message):
     """Unavailable, with the reason; never an answer."""
     with pytest.raises(Unavailable, match=message):
-        make(tls_server.address, tls=tls(certificates), timeout_s=20).predict_text("x")
+        make_client(tls_server.address, tls=tls(certificates), timeout_s=20).predict_text("x")
 
 
-def test_tls_to_a_plain_server(make, certificates):
+def test_tls_to_a_plain_server(make_client, certificates):
     """Unavailable."""
     with (
         serving(FunctionModel(lambda text: text), PlainCodec()) as server,
         pytest.raises(Unavailable, match="WRONG_VERSION_NUMBER"),
     ):
-        make(server.address, tls=TLS(ca=certificates.ca), timeout_s=20).predict_text("x")
+        make_client(server.address, tls=TLS(ca=certificates.ca), timeout_s=20).predict_text("x")
 
 
-def test_the_server_s_name(make, certificates):
+def test_the_server_s_name(make_client, certificates):
     """A certificate for another name than the one connected to is good if the client says which."""
     cert, key = certificates.server_elsewhere
     with serving(FunctionModel(lambda text: text), PlainCodec(), tls_cert=cert, tls_key=key) as server:
-        client = make(server.address, tls=TLS(ca=certificates.ca, server_name="models.example"))
+        client = make_client(server.address, tls=TLS(ca=certificates.ca, server_name="models.example"))
         assert client.predict_text("x") == "x"
         with pytest.raises(Unavailable, match="Hostname Verification"):
-            make(server.address, tls=TLS(ca=certificates.ca), timeout_s=20).predict_text("x")
+            make_client(server.address, tls=TLS(ca=certificates.ca), timeout_s=20).predict_text("x")
 
 
-def test_mutual_tls(make, mutual_server, certificates):
+def test_mutual_tls(make_client, mutual_server, certificates):
     """A client with a certificate of the right authority is let in, one with another or none is not."""
     cert, key = certificates.client
-    assert make(mutual_server.address, tls=TLS(certificates.ca, cert, key)).predict_text("x") == "x"
+    assert make_client(mutual_server.address, tls=TLS(certificates.ca, cert, key)).predict_text("x") == "x"
     for pair in (certificates.stranger, ()):
         with pytest.raises(Unavailable):
-            make(mutual_server.address, tls=TLS(certificates.ca, *pair), timeout_s=20).predict_text("x")
+            make_client(mutual_server.address, tls=TLS(certificates.ca, *pair), timeout_s=20).predict_text("x")
 
 
 @pytest.fixture
@@ -82,34 +82,34 @@ def broken(certificates, tmp_path):
     """Files that are none of what TLS needs: junk, nothing, and PEM around junk."""
     (tmp_path / "junk").write_bytes(b"junk\xff")
     (tmp_path / "empty").write_bytes(b"")
-    for kind in ("CERTIFICATE", "PRIVATE KEY"):
-        (tmp_path / kind).write_text(f"-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n")
+    for label in ("CERTIFICATE", "PRIVATE KEY"):
+        (tmp_path / label).write_text(f"-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n")
     return tmp_path
 
 
 @pytest.mark.parametrize(
     "tls",
     [
-        lambda made, broken: TLS(ca=broken / "junk"),
-        lambda made, broken: TLS(ca=broken / "empty"),
-        lambda made, broken: TLS(ca=broken / "CERTIFICATE"),
-        lambda made, broken: TLS(ca=made.client[1]),
-        lambda made, broken: TLS(cert=made.client[0], key=broken / "PRIVATE KEY"),
-        lambda made, broken: TLS(cert=broken / "CERTIFICATE", key=made.client[1]),
-        lambda made, broken: TLS(cert=made.client[0], key=made.stranger[1]),
-        lambda made, broken: TLS(cert=made.client[1], key=made.client[0]),
-        lambda made, broken: TLS(cert=made.client[0]),
-        lambda made, broken: TLS(key=made.client[1]),
+        lambda certificates, broken: TLS(ca=broken / "junk"),
+        lambda certificates, broken: TLS(ca=broken / "empty"),
+        lambda certificates, broken: TLS(ca=broken / "CERTIFICATE"),
+        lambda certificates, broken: TLS(ca=certificates.client[1]),
+        lambda certificates, broken: TLS(cert=certificates.client[0], key=broken / "PRIVATE KEY"),
+        lambda certificates, broken: TLS(cert=broken / "CERTIFICATE", key=certificates.client[1]),
+        lambda certificates, broken: TLS(cert=certificates.client[0], key=certificates.stranger[1]),
+        lambda certificates, broken: TLS(cert=certificates.client[1], key=certificates.client[0]),
+        lambda certificates, broken: TLS(cert=certificates.client[0]),
+        lambda certificates, broken: TLS(key=certificates.client[1]),
     ],
 )
-def test_files_that_are_no_good(make, certificates, broken, tls):
+def test_files_that_are_no_good(make_client, certificates, broken, tls):
     """A ValueError that names them when the client is made; gRPC would say at each call that it cannot connect."""
     with pytest.raises(ValueError, match=r"^TLS: "):
-        make("localhost:1", tls=tls(certificates, broken))
+        make_client("localhost:1", tls=tls(certificates, broken))
 
 
-def test_files_that_cannot_be_read(make, certificates, tmp_path):
+def test_files_that_cannot_be_read(make_client, certificates, tmp_path):
     """An OSError with the file's name."""
     for file in (tmp_path / "missing", tmp_path):
         with pytest.raises(OSError, match=str(file)):
-            make("localhost:1", tls=TLS(ca=file))
+            make_client("localhost:1", tls=TLS(ca=file))

@@ -57,13 +57,13 @@ def address(folder, iris):
         ModelConfig(class_path=f"{NEWER}Echo", name="Quiet", endpoint=False),
         ModelConfig(class_path=f"{NEWER}Breaks", name="broken", endpoint=True),
     ]
-    with serving_models([(each, "no weights" if each.name == "broken" else None) for each in models]) as running:
+    with serving_models([(model, "no weights" if model.name == "broken" else None) for model in models]) as running:
         yield running.address
 
 
 @pytest.fixture
-def client(make, address):
-    return make(address)
+def client(make_client, address):
+    return make_client(address)
 
 
 FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [6.0, 2.7, 5.1, 1.6]]
@@ -85,7 +85,7 @@ def test_iris(client):
     assert iris.predict([]) == []
 
 
-WHOLE = {
+MIRROR_RECORD = {
     "integer": 2**63 - 1, "number": 0.0, "flag": False, "text": "", "data": "é".encode(), "day": dt.date(2020, 2, 29),
     "moment": dt.datetime(2020, 2, 29, 12, 0, 0, 1, tzinfo=dt.UTC), "uuid": UUID(int=1), "decimal": "0.10",
     "size": Size.LARGE, "level": Level.HIGH, "literal": "B c", "part": {"weight": 1.5, "tags": ["x"]}, "parts": [],
@@ -94,7 +94,7 @@ WHOLE = {
     "branch": {"name": "root", "children": [{"name": "leaf", "children": []}]},
 }  # fmt: skip
 AS_JSON = {
-    **WHOLE, "data": "é", "day": "2020-02-29", "moment": "2020-02-29T12:00:00.000001Z", "uuid": str(UUID(int=1)),
+    **MIRROR_RECORD, "data": "é", "day": "2020-02-29", "moment": "2020-02-29T12:00:00.000001Z", "uuid": str(UUID(int=1)),
     "size": "large", "level": 2,
 }  # fmt: skip
 
@@ -102,13 +102,13 @@ AS_JSON = {
 def test_every_kind_of_field(client):
     """As in the JSON way; bytes and points in time are values of their own, and what is not there is None."""
     expected = client.predict(AS_JSON, model="mirror")
-    answer = client.model("mirror").predict(WHOLE)
+    answer = client.model("mirror").predict(MIRROR_RECORD)
     moment = dt.datetime.fromisoformat(expected["moment"])
     assert answer == {**expected, "data": expected["data"].encode(), "moment": moment}
     assert answer["maybe"] is None
     assert client.model("mirror").predict(answer) == answer
     more = {"maybe": 1.5, "maybe_list": [3]}
-    assert client.model("mirror").predict([WHOLE, {**WHOLE, **more}]) == [answer, {**answer, **more}]
+    assert client.model("mirror").predict([MIRROR_RECORD, {**MIRROR_RECORD, **more}]) == [answer, {**answer, **more}]
 
 
 def same(client, name, rows, payload):
@@ -199,14 +199,14 @@ def test_rows_without_names(client, name, rows, payload):
 def test_dicts_that_are_values_of_the_only_input(client, name, values):
     """Where it has no name a dict is what the model is given, alone, in rows and in a stream; keywords are fields."""
     model = client.model(name)
-    expected = [in_any_order(each) for each in client.predict({"inputs": values}, model=name)]
-    assert [in_any_order(each) for each in model.predict(values)] == expected
-    assert [in_any_order(each) for each in model.predict_many(values)] == expected
+    expected = [in_any_order(answer) for answer in client.predict({"inputs": values}, model=name)]
+    assert [in_any_order(answer) for answer in model.predict(values)] == expected
+    assert [in_any_order(answer) for answer in model.predict_many(values)] == expected
     assert [in_any_order(model.predict(value=value)) for value in values if value is not None] == [
-        each for each, value in zip(expected, values, strict=True) if value is not None
+        answer for answer, value in zip(expected, values, strict=True) if value is not None
     ]
-    for each, value in zip(expected, values, strict=True):
-        assert not isinstance(value, dict) or in_any_order(model.predict(value)) == each
+    for answer, value in zip(expected, values, strict=True):
+        assert not isinstance(value, dict) or in_any_order(model.predict(value)) == answer
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_dicts_that_are_values_of_a_column_without_a_name(client, name, value):
     model = client.model(name)
     (expected,) = client.predict({"dataframe_split": {"data": [[value]]}}, model=name)
     answers = (model.predict(value), model.predict(value=value), *model.predict([value]), *model.predict_many([value]))
-    assert [in_any_order(each) for each in answers] == [in_any_order(expected)] * 4
+    assert [in_any_order(answer) for answer in answers] == [in_any_order(expected)] * 4
 
 
 def test_one_row_of_a_tensor(client):
@@ -234,28 +234,28 @@ def test_params(client):
         {"dataframe_records": [{"a": 1.0}]}, {**params, "since": "2021-01-01T00:00:00"}, model="params"
     )
     model = client.model("params")
-    assert [in_any_order(each) for each in model.predict([{"a": 1}], params=params)] == [in_any_order(expected[0])]
+    assert [in_any_order(answer) for answer in model.predict([{"a": 1}], params=params)] == [in_any_order(expected[0])]
     assert in_any_order(model.predict(a=1, params=params)) == in_any_order(expected[0])
-    with pytest.raises(TypeError, match=r"params\.top: there is no such field; did you mean 'top_k'\?"):
+    with pytest.raises(TypeError, match=r"params\.top: there is no such field; there are: temperature, top_k"):
         model.predict(a=1, params={"top": 1})
     with pytest.raises(TypeError, match="the model numbers takes no params"):
         client.model("numbers").predict(a=1, b=1, params={})
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "words"),
+    ("call", "error", "message"),
     [
         (lambda model: model.predict(a=1.5, b=2), ValueError, "a: 1.5 is no whole number"),
-        (lambda model: model.predict(a=1, bb=2), TypeError, "bb: there is no such field; did you mean 'b'"),
+        (lambda model: model.predict(a=1, bb=2), TypeError, "bb: there is no such field; there are: a, b"),
         (lambda model: model.predict({"a": 1}, b=2), TypeError, "not both"),
         (lambda model: model.predict("a"), TypeError, "str is no record"),
         (lambda model: model.predict([[1, 2.5]]), TypeError, "the model's columns have names"),
         (lambda model: model.predict([{"a": 1, "b": 1.0}, {"a": "x", "b": 1.0}]), TypeError, r"a\[1\]: str"),
     ],
 )
-def test_what_cannot_be_sent(client, call, error, words):
+def test_what_cannot_be_sent(client, call, error, message):
     """A TypeError or ValueError that names the field."""
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         call(client.model("numbers"))
 
 
@@ -283,13 +283,13 @@ def test_lists_and_maps_that_are_left_out(client, left_out):
     """InvalidInput that names them, as of any field that the model needs, in rows and in a stream's place too."""
     model = client.model("structures", request_id="mine")
     record = {name: value for name, value in STRUCTURES.items() if name not in left_out}
-    given = [record, {**record, **dict.fromkeys(left_out)}]
-    for rows in (*given, *([each] for each in given), pd.DataFrame([record])):
+    incomplete_records = [record, {**record, **dict.fromkeys(left_out)}]
+    for rows in (*incomplete_records, *([item] for item in incomplete_records), pd.DataFrame([record])):
         with pytest.raises(InvalidInput, match=f"{left_out[0]}: missing.*SCHEMA_ENFORCEMENT_FAILED.*mine") as caught:
             model.predict(rows)
         assert sorted(violation.field for violation in caught.value.violations) == left_out
     answers = list(model.predict_many([STRUCTURES, record, STRUCTURES], on_error="return"))
-    assert [type(each) for each in answers] == [dict, InvalidInput, dict]
+    assert [type(answer) for answer in answers] == [dict, InvalidInput, dict]
     assert (answers[1].args[1], answers[1].request_id) == (caught.value.message, "mine")
     assert model.predict({**STRUCTURES, "numbers": [], "counts": {}})
 
@@ -310,23 +310,26 @@ def test_none_is_no_default(client):
     """Where the wire has one word for both None is refused; null as any value is null, in rows as alone."""
     mirror = client.model("mirror")
     for call in (
-        lambda: mirror.predict({**WHOLE, "defaulted": None}),
-        lambda: mirror.predict([WHOLE, {**WHOLE, "defaulted": None}]),
-        lambda: mirror.predict(pd.DataFrame([WHOLE, {**WHOLE, "defaulted": 7}])),
+        lambda: mirror.predict({**MIRROR_RECORD, "defaulted": None}),
+        lambda: mirror.predict([MIRROR_RECORD, {**MIRROR_RECORD, "defaulted": None}]),
+        lambda: mirror.predict(pd.DataFrame([MIRROR_RECORD, {**MIRROR_RECORD, "defaulted": 7}])),
     ):
         with pytest.raises(ValueError, match=r"defaulted(\[\d\])?: None would become the field's default"):
             call()
-    assert mirror.predict({**WHOLE, "maybe": None})["defaulted"] == 7
-    assert [each["defaulted"] for each in mirror.predict([WHOLE, {**WHOLE, "defaulted": 8}])] == [7, 8]
+    assert mirror.predict({**MIRROR_RECORD, "maybe": None})["defaulted"] == 7
+    assert [answer["defaulted"] for answer in mirror.predict([MIRROR_RECORD, {**MIRROR_RECORD, "defaulted": 8}])] == [
+        7,
+        8,
+    ]
     with pytest.raises(ValueError, match=r"params\.top_k: None would become"):
         client.model("params").predict(a=1, params={"top_k": None})
     expected = client.predict({**AS_JSON, "anything": None}, model="mirror")["anything"]
-    assert (mirror.predict({**WHOLE, "anything": None})["anything"], expected) == (None, None)
-    assert mirror.predict([{**WHOLE, "anything": None}, WHOLE])[0]["anything"] is None
+    assert (mirror.predict({**MIRROR_RECORD, "anything": None})["anything"], expected) == (None, None)
+    assert mirror.predict([{**MIRROR_RECORD, "anything": None}, MIRROR_RECORD])[0]["anything"] is None
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "words"),
+    ("name", "code", "message"),
     [
         ("nope", "NOT_FOUND", r"There is no model nope\. There are: iris, numbers, "),
         (
@@ -339,9 +342,9 @@ def test_none_is_no_default(client):
         ("", "INVALID_ARGUMENT", "name"),
     ],
 )
-def test_models_that_cannot_be_called(client, name, code, words):
+def test_models_that_cannot_be_called(client, name, code, message):
     """The error says why, and what can be done."""
-    with pytest.raises(PredictError, match=words) as caught:
+    with pytest.raises(PredictError, match=message) as caught:
         client.model(name).predict(a=1)
     assert caught.value.code.name == code
 
@@ -352,13 +355,13 @@ def test_a_model_by_its_version(client):
     assert answers[0] == answers[1]
 
 
-def test_options_hold_for_all_calls(make, bare):
+def test_options_hold_for_all_calls(make_client, scripted_server):
     """Deadline, request id and metadata go with what is asked first, too; what cannot be sent is refused at once."""
-    client = make(bare.address)
-    bare.behaviour = lambda data, context: context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+    client = make_client(scripted_server.address)
+    scripted_server.behaviour = lambda data, context: context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
     with pytest.raises(PredictError, match="no"):
         client.model("a", request_id="mine", metadata={"authorization": "x"}).predict(a=1)
-    sent = dict(bare.calls[0].invocation_metadata())
+    sent = dict(scripted_server.calls[0].invocation_metadata())
     assert (sent["x-request-id"], sent["authorization"]) == ("mine", "x")
     with pytest.raises(ValueError, match="the timeout"):
         client.model("a", timeout_s=0)
@@ -370,29 +373,29 @@ def test_options_hold_for_all_calls(make, bare):
 
 def test_the_types_are_asked_for_once(address):
     """By many threads or tasks at the same time: a model and the descriptors, and then predictions only."""
-    asked = []
+    methods = []
 
     class Counting(Client):
-        def _make(self, call):
-            asked.append(call.method.rpartition("/")[2])
-            return super()._make(call)
+        def _send(self, call):
+            methods.append(call.method.rpartition("/")[2])
+            return super()._send(call)
 
     class AsyncCounting(AsyncClient):
-        async def _make(self, call):
-            asked.append(call.method.rpartition("/")[2])
-            return await super()._make(call)
+        async def _send(self, call):
+            methods.append(call.method.rpartition("/")[2])
+            return await super()._send(call)
 
     with Counting(address) as client, ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda place: client.model("numbers").predict(a=place, b=1.0), range(20)))
+        list(pool.map(lambda index: client.model("numbers").predict(a=index, b=1.0), range(20)))
 
     async def many():
         async with AsyncCounting(address) as client:
-            await asyncio.gather(*(client.model("numbers").predict(a=place, b=1.0) for place in range(20)))
+            await asyncio.gather(*(client.model("numbers").predict(a=index, b=1.0) for index in range(20)))
 
-    assert sorted(asked) == sorted(["GetModel", "ServerReflectionInfo", *["numbers_predict"] * 20])
-    asked.clear()
+    assert sorted(methods) == sorted(["GetModel", "ServerReflectionInfo", *["numbers_predict"] * 20])
+    methods.clear()
     asyncio.run(many())
-    assert sorted(asked) == sorted(["GetModel", "ServerReflectionInfo", *["numbers_predict"] * 20])
+    assert sorted(methods) == sorted(["GetModel", "ServerReflectionInfo", *["numbers_predict"] * 20])
 
 
 def at(address, folder, name):
@@ -402,10 +405,10 @@ def at(address, folder, name):
     )
 
 
-def test_a_server_with_another_contract(make, folder):
+def test_a_server_with_another_contract(make_client, folder):
     """The types are asked for anew when a call fails that was made by those of before; the caller's own errors stay."""
     address = f"127.0.0.1:{free_port()}"
-    model = make(address).model("m")
+    model = make_client(address).model("m")
     with at(address, folder, "numbers"):
         assert model.predict(a=1, b=2.5)["input"]["columns"] == [["'a'", "int64"], ["'b'", "float64"]]
         with pytest.raises(InvalidInput):
@@ -422,25 +425,25 @@ def test_a_server_with_another_contract(make, folder):
         model.predict(x=[1.0, 2.0], mask=3)
 
 
-def test_a_server_with_other_types_of_the_same_names(make, tmp_path):
+def test_a_server_with_other_types_of_the_same_names(make_client, tmp_path):
     """A value that the types of before cannot hold asks for those of now; one that neither can hold is refused."""
-    for name, kind in (("whole", DataType.long), ("text", DataType.string)):
-        signature = ModelSignature(Schema([ColSpec(kind, "x")]))
+    for name, data_type in (("whole", DataType.long), ("text", DataType.string)):
+        signature = ModelSignature(Schema([ColSpec(data_type, "x")]))
         mlflow.pyfunc.save_model(
             tmp_path / name, python_model=zoo.EchoRows(), signature=signature, pip_requirements=["mlflow"]
         )
     address = f"127.0.0.1:{free_port()}"
-    model = make(address).model("m")
-    for name, value, words in (("whole", 1, "int 1"), ("text", "a", "str 'a'"), ("whole", 2, "int 2")):
+    model = make_client(address).model("m")
+    for name, value, message in (("whole", 1, "int 1"), ("text", "a", "str 'a'"), ("whole", 2, "int 2")):
         with at(address, tmp_path, name):
-            for told in (model.predict(x=value), model.predict([{"x": value}])[0]):
-                assert told["input"]["cells"] == [[words]]
+            for echo in (model.predict(x=value), model.predict([{"x": value}])[0]):
+                assert echo["input"]["cells"] == [[message]]
             with pytest.raises(TypeError, match="x: list is not a"):
                 model.predict(x=[1])
 
 
 @pytest.fixture
-def held(bare):
+def held(scripted_server):
     """The bare server, whose answers wait to be let go, and then fail; what says that the first call is there."""
     arrived, let_go = threading.Event(), threading.Event()
 
@@ -449,15 +452,15 @@ def held(bare):
         let_go.wait(30)
         context.abort(grpc.StatusCode.INTERNAL, "no")
 
-    bare.behaviour = behaviour
+    scripted_server.behaviour = behaviour
     yield arrived, let_go
     let_go.set()
 
 
-def test_each_waits_no_longer_than_its_own_deadline(make, bare, held):
+def test_each_waits_no_longer_than_its_own_deadline(make_client, scripted_server, held):
     """Also for what another call has asked for already."""
     arrived, let_go = held
-    client = make(bare.address)
+    client = make_client(scripted_server.address)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.model("a", timeout_s=30).predict, a=1)
         assert arrived.wait(30)
@@ -467,27 +470,27 @@ def test_each_waits_no_longer_than_its_own_deadline(make, bare, held):
         let_go.set()
         with pytest.raises(ModelError, match="no"):
             first.result(30)
-    assert len(bare.calls) == 1
+    assert len(scripted_server.calls) == 1
 
 
-def test_what_one_call_is_told_all_are_told(bare, held):
+def test_what_one_call_is_told_all_are_told(scripted_server, held):
     """An error too; but not that the one that asked has run out of time, or was cancelled."""
     arrived, let_go = held
 
     async def main():
-        async with AsyncClient(bare.address) as client:
+        async with AsyncClient(scripted_server.address) as client:
             calls = [asyncio.create_task(client.model("a").predict(a=1)) for _ in range(8)]
             await asyncio.to_thread(arrived.wait, 30)
             let_go.set()
-            assert [type(each) for each in await asyncio.gather(*calls, return_exceptions=True)] == [ModelError] * 8
-            assert len(bare.calls) == 1
+            assert [type(answer) for answer in await asyncio.gather(*calls, return_exceptions=True)] == [ModelError] * 8
+            assert len(scripted_server.calls) == 1
             arrived.clear()
             let_go.clear()
-            hasty = asyncio.create_task(client.model("b", timeout_s=0.2).predict(a=1))
+            fast_retries = asyncio.create_task(client.model("b", timeout_s=0.2).predict(a=1))
             await asyncio.sleep(0)
             patient = asyncio.create_task(client.model("b").predict(a=1))
             with pytest.raises(DeadlineExceeded):
-                await hasty
+                await fast_retries
             let_go.set()
             with pytest.raises(ModelError):
                 await patient
@@ -495,17 +498,17 @@ def test_what_one_call_is_told_all_are_told(bare, held):
             arrived.clear()
             cancelled = asyncio.create_task(client.model("c").predict(a=1))
             await asyncio.sleep(0)
-            other = asyncio.create_task(client.model("c").predict(a=1))
+            waiting = asyncio.create_task(client.model("c").predict(a=1))
             await asyncio.to_thread(arrived.wait, 30)
             cancelled.cancel()
             let_go.set()
             with pytest.raises(ModelError):
-                await other
+                await waiting
 
     asyncio.run(main())
 
 
-def test_a_server_whose_columns_have_changed_places(make, tmp_path):
+def test_a_server_whose_columns_have_changed_places(make_client, tmp_path):
     """Nothing is taken for another thing: the call is refused, and made again for the types as they are now."""
     for name in ("xy", "yx"):
         schema = Schema([ColSpec(DataType.double, column) for column in name])
@@ -513,42 +516,42 @@ def test_a_server_whose_columns_have_changed_places(make, tmp_path):
             tmp_path / name, python_model=zoo.EchoRows(), signature=ModelSignature(schema), pip_requirements=["mlflow"]
         )
     address = f"127.0.0.1:{free_port()}"
-    model = make(address).model("m")
+    model = make_client(address).model("m")
     rows = [{"y": 2.0, "x": 1.0}]
     for name in ("xy", "yx"):
         with at(address, tmp_path, name):
-            for told in (model.predict(x=1.0, y=2.0), model.predict(rows)[0]):
-                assert told["input"]["columns"] == [[f"'{column}'", "float64"] for column in name]
-                assert told["input"]["cells"] == [[f"float {1.0 if column == 'x' else 2.0}"] for column in name]
+            for echo in (model.predict(x=1.0, y=2.0), model.predict(rows)[0]):
+                assert echo["input"]["columns"] == [[f"'{column}'", "float64"] for column in name]
+                assert echo["input"]["cells"] == [[f"float {1.0 if column == 'x' else 2.0}"] for column in name]
 
 
-def test_a_server_without_reflection(make, folder):
+def test_a_server_without_reflection(make_client, folder):
     """The error says so."""
     models = [(ModelConfig(uri=str(folder / "numbers"), name="numbers", endpoint=True), None)]
     with serving_models(models, reflection=False) as server:
-        with pytest.raises(PredictError, match="offers no reflection") as caught:
-            make(server.address).model("numbers").predict(a=1, b=1)
+        with pytest.raises(PredictError, match="has no reflection") as caught:
+            make_client(server.address).model("numbers").predict(a=1, b=1)
         assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_no_server(make, hasty):
+def test_no_server(make_client, fast_retries):
     """Unavailable, as of any call."""
     with pytest.raises(Unavailable):
-        make("127.0.0.1:1").model("iris").predict(a=1)
+        make_client("127.0.0.1:1").model("iris").predict(a=1)
 
 
-def test_unavailable_is_tried_again(make, hasty, bare):
+def test_unavailable_is_tried_again(make_client, fast_retries, scripted_server):
     """What is asked before the first prediction, too: four times, as predictions are."""
-    client = make(bare.address)
-    bare.behaviour = lambda data, context: context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+    client = make_client(scripted_server.address)
+    scripted_server.behaviour = lambda data, context: context.abort(grpc.StatusCode.UNAVAILABLE, "no")
     with pytest.raises(Unavailable):
         client.model("a").predict(a=1)
-    assert len(bare.calls) == 5
+    assert len(scripted_server.calls) == 5
 
 
-def test_a_closed_client(make, address):
+def test_a_closed_client(make_client, address):
     """CANCELLED."""
-    client = make(address)
+    client = make_client(address)
     assert client.model("numbers").predict(a=1, b=1.0)
     client.close()
     with pytest.raises(PredictError, match="The client is closed"):

@@ -12,8 +12,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow_grpc_client import columns, tensors, typed_reader, typed_writer, wire
-from mlflow_grpc_client.contract import SERVICE, contract_of
+from mlflow_grpc_client import _models
+from mlflow_grpc_client._typed import columns, reader, tensors, writer
+from mlflow_grpc_client._typed.contract import SERVICE, contract_of
 from pydantic import BaseModel, Field
 
 from mlflow_grpc import protos
@@ -26,14 +27,14 @@ from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.writer import fill as fill_as_server
 
 
-class Known:
+class WireModel:
     """A model's messages, as the server makes them and as the client learns them."""
 
     def __init__(self, contract: Contract) -> None:
         maker = FileMaker()
         self.shapes = maker.add("m", contract)
         service.add_service(maker.file, [self.shapes])
-        about = wire.model_message(b"")
+        about = _models.model_message(b"")
         about.names.update(self.shapes.model_names.names)
         about.wrappers.extend(self.shapes.model_names.wrappers)
         for rpc in service.rpcs_of(self.shapes):
@@ -43,12 +44,12 @@ class Known:
             }
             about.rpcs.add(path=f"/{SERVICE}/{rpc.name}", **types)
         self.contract = contract_of(about, protos.pool_with(maker.file))
-        self.one, self.many = (self.contract.rpc(kind) for kind in ("predict", "predict_batch"))
+        self.single_rpc, self.batch_rpc = (self.contract.rpc(name) for name in ("predict", "predict_batch"))
 
     def message(self, record: dict[str, Any]) -> Any:
         """A record as the client writes it."""
-        message = self.one.request_class()
-        typed_writer.fill(message, self.one.request, record)
+        message = self.single_rpc.request_class()
+        writer.fill(message, self.single_rpc.request, record)
         return message
 
     def read_by_server(self, record: dict[str, Any]) -> Any:
@@ -57,14 +58,14 @@ class Known:
 
     def read_by_client(self, record: dict[str, Any]) -> Any:
         """A record as the client reads what the server has written."""
-        message = self.one.response_class()
+        message = self.single_rpc.response_class()
         fill_as_server(message, self.shapes.output, record, "")
-        return typed_reader.read_record(message, self.one.response)
+        return reader.read_record(message, self.single_rpc.response)
 
     def batch(self, rows: Any) -> Any:
         """Rows as the client writes them."""
-        message = self.many.request_class()
-        columns.fill(message, self.many.request, *columns.columns_of(rows, self.one.request))
+        message = self.batch_rpc.request_class()
+        columns.fill(message, self.batch_rpc.request, *columns.columns_of(rows, self.single_rpc.request))
         return message
 
 
@@ -73,19 +74,19 @@ class Size(Enum):
     LARGE = "large one"
 
 
-class Part(BaseModel):
+class Component(BaseModel):
     weight: float
     values: list[float] = []
     data: list[float] = []
     shape: list[int] = []
 
 
-class Other(BaseModel):
+class Variant(BaseModel):
     weight: float
     values: list[str] = []
 
 
-class Whole(BaseModel):
+class AllTypes(BaseModel):
     integer: int = 0
     number: float | None = None
     flag: bool | None = None
@@ -96,23 +97,23 @@ class Whole(BaseModel):
     uuid: UUID | None = None
     size: Size | None = None
     literal: Literal["a", "b-c", "B c"] | None = None
-    part: Part | None = None
-    parts: list[Part] | None = None
+    component: Component | None = None
+    parts: list[Component] | None = None
     holes: list[float | None] | None = None
     counts: dict[str, int] | None = None
     groups: dict[str, list[int]] | None = None
     table: list[list[str]] | None = None
     anything: Any = None
-    either: int | str | float | Part | None = None
-    shapes: Part | Other | list[int] | list[str] | None = None
+    either: int | str | float | Component | None = None
+    shapes: Component | Variant | list[int] | list[str] | None = None
     moments: list[dt.datetime] | None = None
     odd: int | None = Field(None, alias="odd name (cm)")
 
 
 @pytest.fixture(scope="module")
-def whole():
-    record = record_of(Whole.model_json_schema(), "input")
-    return Known(Contract(record, record))
+def all_types():
+    record = record_of(AllTypes.model_json_schema(), "input")
+    return WireModel(Contract(record, record))
 
 
 ENDLESS: list[Any] = []
@@ -141,7 +142,7 @@ RECORDS = st.fixed_dictionaries(
         "moment": st.datetimes(timezones=st.just(dt.UTC)).map(lambda moment: moment.replace(fold=0)),
         "size": st.sampled_from(["small", "large one"]),
         "literal": st.sampled_from(["a", "b-c", "B c"]),
-        "part": PARTS,
+        "component": PARTS,
         "parts": st.lists(PARTS, max_size=2),
         "holes": st.lists(FLOATS | st.none(), max_size=3),
         "counts": st.dictionaries(TEXT, INTEGERS, max_size=2),
@@ -156,22 +157,22 @@ RECORDS = st.fixed_dictionaries(
 
 def as_the_server_reads(record: dict[str, Any]) -> dict[str, Any]:
     """A record of the server's: points in time are texts, and lists that are empty by default are left out."""
-    found = dict(record)
-    if "moment" in found:
+    result = dict(record)
+    if "moment" in result:
         stamp = Timestamp()
-        stamp.FromDatetime(found["moment"])
-        found["moment"] = stamp.ToJsonString()
-    if "anything" in found:
-        found["anything"] = as_json_knows(found["anything"])
-    for name in found.keys() & {"part", "either"}:
-        found[name] = without_empty(found[name])
-    if "parts" in found:
-        found["parts"] = [without_empty(part) for part in found["parts"]]
-    return found
+        stamp.FromDatetime(result["moment"])
+        result["moment"] = stamp.ToJsonString()
+    if "anything" in result:
+        result["anything"] = as_json_knows(result["anything"])
+    for name in result.keys() & {"component", "either"}:
+        result[name] = without_empty(result[name])
+    if "parts" in result:
+        result["parts"] = [without_empty(component) for component in result["parts"]]
+    return result
 
 
-def without_empty(part: Any) -> Any:
-    return {key: value for key, value in part.items() if value != []} if isinstance(part, dict) else part
+def without_empty(component: Any) -> Any:
+    return {key: value for key, value in component.items() if value != []} if isinstance(component, dict) else component
 
 
 def exact(value: Any) -> Any:
@@ -194,23 +195,23 @@ def as_json_knows(value: Any) -> Any:
 
 @settings(max_examples=200, deadline=None)
 @given(record=RECORDS)
-def test_the_server_reads_what_the_client_writes(whole, record):
+def test_the_server_reads_what_the_client_writes(all_types, record):
     """Every kind of value, to the bit and with its type; what is left out is not there."""
-    assert exact(whole.read_by_server(record)) == exact(as_the_server_reads(record))
+    assert exact(all_types.read_by_server(record)) == exact(as_the_server_reads(record))
 
 
 @settings(max_examples=200, deadline=None)
 @given(record=RECORDS)
-def test_the_client_reads_what_the_server_writes(whole, record):
+def test_the_client_reads_what_the_server_writes(all_types, record):
     """The same back: points in time as datetimes in UTC, words for enums, None for all that is not there."""
-    expected = {each.label: None for each in whole.one.response.fields.values()} | record
+    expected = {column.label: None for column in all_types.single_rpc.response.fields.values()} | record
     if "anything" in record:
         expected["anything"] = as_json_knows(record["anything"])
-    assert exact(whole.read_by_client(record)) == exact(expected)
+    assert exact(all_types.read_by_client(record)) == exact(expected)
 
 
 @pytest.mark.parametrize(
-    ("record", "error", "words"),
+    ("record", "error", "message"),
     [
         ({"integer": 1.5}, ValueError, r"integer: 1\.5 is no whole number"),
         ({"integer": True}, TypeError, "integer: bool is not a whole number"),
@@ -227,9 +228,9 @@ def test_the_client_reads_what_the_server_writes(whole, record):
         ({"moment": "soon"}, ValueError, "moment: 'soon' is no point in time"),
         ({"moment": "2020-02-30"}, ValueError, "moment: "),
         ({"size": "huge"}, ValueError, "size: 'huge' is none of 'small', 'large one'"),
-        ({"part": 1}, TypeError, "part: int is not a dict"),
-        ({"part": {"weight": "x"}}, TypeError, r"part\.weight: str is not a number"),
-        ({"part": {"wait": 1.0}}, TypeError, r"part\.wait: there is no such field; did you mean 'weight'\?"),
+        ({"component": 1}, TypeError, "component: int is not a dict"),
+        ({"component": {"weight": "x"}}, TypeError, r"component\.weight: str is not a number"),
+        ({"component": {"wait": 1.0}}, TypeError, r"component\.wait: there is no such field; there are: weight, values"),
         ({"parts": [{"weight": 1.0}, {"weight": True}]}, TypeError, r"parts\[1\]\.weight: bool"),
         ({"parts": "ab"}, TypeError, "parts: str is not a list"),
         ({"table": [["a", 1]]}, TypeError, r"table\[0\]\[1\]: int is not a text"),
@@ -240,7 +241,7 @@ def test_the_client_reads_what_the_server_writes(whole, record):
         ({"anything": {"a": [object()]}}, TypeError, r"anything\.a\[0\]: object has no JSON form"),
         ({"anything": 2**53 + 1}, ValueError, "anything: 9007199254740993 would be a float"),
         ({"anything": {"a": [-(2**60)]}}, ValueError, r"anything\.a\[0\]: -1152921504606846976 would be a float"),
-        ({"either": True}, ValueError, "either: bool is none of integer, text, double, m_Part"),
+        ({"either": True}, ValueError, "either: bool is none of integer, string, double, m_Component"),
         ({"nope": 1}, TypeError, "nope: there is no such field; there are: integer, number"),
         ({"odd name (cm)": 1, "odd_name_cm": 1}, TypeError, "odd_name_cm: given twice"),
         ({"integer": np.datetime64("2020-01-01", "ns")}, TypeError, r"integer: numpy\.datetime64 is not a whole number"),
@@ -272,14 +273,14 @@ def test_the_client_reads_what_the_server_writes(whole, record):
         ({"shapes": [None]}, ValueError, r"shapes\[0\]: None has no room in this list or map"),
     ],
 )  # fmt: skip
-def test_refusals_name_the_field(whole, record, error, words):
+def test_refusals_name_the_field(all_types, record, error, message):
     """What a field cannot hold as it is, is refused with its name before anything is sent."""
-    with pytest.raises(error, match=words):
-        whole.message(record)
+    with pytest.raises(error, match=message):
+        all_types.message(record)
 
 
 @pytest.mark.parametrize(
-    ("given", "same_as"),
+    ("record", "same_as"),
     [
         ({"integer": np.int16(5), "flag": np.bool_(True), "number": np.float32(0.5)}, {"integer": 5, "flag": True, "number": 0.5}),
         ({"integer": 3.0, "number": 3}, {"integer": 3, "number": 3.0}),
@@ -297,9 +298,9 @@ def test_refusals_name_the_field(whole, record, error, words):
         ({"either": {"weight": 1}}, {"either": {"weight": 1.0}}),
     ],
 )  # fmt: skip
-def test_what_stands_for_the_same(whole, given, same_as):
+def test_what_stands_for_the_same(all_types, record, same_as):
     """Values of numpy and pandas, enum members, dates for texts, whole floats, both names of a field."""
-    assert whole.message(given) == whole.message(same_as)
+    assert all_types.message(record) == all_types.message(same_as)
 
 
 def nested(wrap: Any, depth: int) -> Any:
@@ -309,22 +310,22 @@ def nested(wrap: Any, depth: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize(("wrap", "most"), [(lambda value: [value], 48), (lambda value: {"k": value}, 32)])
-def test_what_is_nested_as_deep_as_protobuf_reads(whole, wrap, most):
+@pytest.mark.parametrize(("wrap", "max_depth"), [(lambda value: [value], 48), (lambda value: {"k": value}, 32)])
+def test_what_is_nested_as_deep_as_protobuf_reads(all_types, wrap, max_depth):
     """The deepest that is sent is read; what is a little deeper is refused here, by its field."""
-    message = whole.message({"anything": nested(wrap, most)})
+    message = all_types.message({"anything": nested(wrap, max_depth)})
     assert type(message).FromString(message.SerializeToString()) == message
     with pytest.raises(
         ValueError, match=r"^anything: it is nested too deeply, or contains itself: .* 48 lists or 32 dicts"
     ):
-        whole.message({"anything": nested(wrap, most + 1)})
+        all_types.message({"anything": nested(wrap, max_depth + 1)})
 
 
 @pytest.mark.parametrize("value", [0, 1.0, "1", {"weight": 1.0}])
-def test_a_union_keeps_the_type(whole, value):
+def test_a_union_keeps_the_type(all_types, value):
     """An int goes to the int, a float that is whole to the float, a text to the text."""
-    found = whole.read_by_server({"either": value})["either"]
-    assert (type(found), found if not isinstance(found, dict) else found["weight"]) == (
+    result = all_types.read_by_server({"either": value})["either"]
+    assert (type(result), result if not isinstance(result, dict) else result["weight"]) == (
         type(value), value if not isinstance(value, dict) else 1.0,
     )  # fmt: skip
 
@@ -352,14 +353,14 @@ def test_a_union_keeps_the_type(whole, value):
         ("2020-02-29", "2020-02-29T00:00:00Z"),
     ],
 )
-def test_points_in_time(whole, value, expected):
+def test_points_in_time(all_types, value, expected):
     """To the nanosecond; what has no zone is in UTC."""
-    assert whole.read_by_server({"moment": value})["moment"] == expected
+    assert all_types.read_by_server({"moment": value})["moment"] == expected
 
 
-def test_nanoseconds_come_back_as_microseconds(whole):
+def test_nanoseconds_come_back_as_microseconds(all_types):
     """A datetime has no more: what is finer is cut off."""
-    answer = whole.read_by_client({"moment": np.datetime64("2020-02-29T12:00:00.123456789")})
+    answer = all_types.read_by_client({"moment": np.datetime64("2020-02-29T12:00:00.123456789")})
     assert answer["moment"] == dt.datetime(2020, 2, 29, 12, 0, 0, 123456, tzinfo=dt.UTC)
 
 
@@ -377,7 +378,7 @@ def arrays():
         Column("s", Scalar(DataType.STRING), required=False),
         Column("f", Scalar(DataType.FLOAT), required=False),
     ]
-    return Known(Contract(Record("input", fields), Record("output", fields)))
+    return WireModel(Contract(Record("input", fields), Record("output", fields)))
 
 
 @pytest.mark.parametrize(
@@ -389,10 +390,10 @@ def arrays():
         ["a", "b"],
     ],
 )
-def test_of_several_records_or_lists_the_first_that_fits(whole, value):
+def test_of_several_records_or_lists_the_first_that_fits(all_types, value):
     """Where more than one looks like what is given."""
-    found = whole.read_by_server({"shapes": value})["shapes"]
-    assert found == value
+    result = all_types.read_by_server({"shapes": value})["shapes"]
+    assert result == value
 
 
 @pytest.mark.parametrize(
@@ -419,14 +420,14 @@ def test_an_array_is_as_its_nested_list(arrays, name, array):
     """Whatever its type, order and layout; the shape is kept."""
     message = arrays.message({name: array})
     assert message == arrays.message({name: array.tolist()}) or not array.size
-    found = getattr(message, name)
+    result = getattr(message, name)
     expected = array.astype("f4") if name == "single" else array
-    assert (list(found.shape), list(found.data)) == (list(array.shape), expected.ravel().tolist())
-    assert tensors.read(found) == expected.tolist()
+    assert (list(result.shape), list(result.data)) == (list(array.shape), expected.ravel().tolist())
+    assert tensors.read(result) == expected.tolist()
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "error", "words"),
+    ("name", "value", "error", "message"),
     [
         ("double", [[1.0], [1.0, 2.0]], ValueError, "double: the lists within are not all of one size"),
         ("double", [[1.0, 2.0], 3.0], ValueError, "double: the lists within are not all of one size"),
@@ -445,9 +446,9 @@ def test_an_array_is_as_its_nested_list(arrays, name, array):
         ("words", [["a", 1]], TypeError, "words: int is not a text"),
     ],
 )
-def test_arrays_that_do_not_fit(arrays, name, value, error, words):
+def test_arrays_that_do_not_fit(arrays, name, value, error, message):
     """They are refused with the name of the field."""
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         arrays.message({name: value})
 
 
@@ -469,20 +470,20 @@ def test_a_row_of_a_frame_that_lacks_what_is_needed(name, values):
     """It is told so, also where pandas has NaN for want of another word."""
     kinds = {"s": DataType.STRING, "n": DataType.LONG, "b": DataType.BOOLEAN}
     record = Record("input", [Column(name, Scalar(kinds[name]))])
-    known = Known(Contract(record, record))
+    typed_model = WireModel(Contract(record, record))
     with pytest.raises(ValueError, match=rf"{name}\[1\]: there is no value for this row"):
-        known.batch(pd.DataFrame({name: values}))
+        typed_model.batch(pd.DataFrame({name: values}))
 
 
 def test_rows_without_a_field_are_counted_by_a_column_that_can_be_null():
     """MLflow takes no null for a whole number, and False for that of a boolean."""
     kinds = {"flag": DataType.BOOLEAN, "whole": DataType.LONG, "data": DataType.BINARY, "text": DataType.STRING}
-    columns_of_all = [Column(name, Scalar(kind), required=False) for name, kind in kinds.items()]
-    for count, told in ((4, "text"), (3, "whole"), (1, "flag")):
+    columns_of_all = [Column(name, Scalar(column_type), required=False) for name, column_type in kinds.items()]
+    for count, carrier in ((4, "text"), (3, "whole"), (1, "flag")):
         record = Record("input", columns_of_all[:count])
-        message = Known(Contract(record, record)).batch([{}, {}])
-        assert {field.name for field, _ in message.ListFields()} == {told, f"{told}_nulls"}
-        assert list(getattr(message, f"{told}_nulls")) == [0, 1]
+        message = WireModel(Contract(record, record)).batch([{}, {}])
+        assert {field.name for field, _ in message.ListFields()} == {carrier, f"{carrier}_nulls"}
+        assert list(getattr(message, f"{carrier}_nulls")) == [0, 1]
 
 
 def test_columns_of_a_frame_are_those_of_its_records(arrays):
@@ -498,8 +499,8 @@ def test_columns_of_a_frame_are_those_of_its_records(arrays):
     records = [{"x": 1.5, "n": 1, "s": "a", "f": 0.5}, {"f": 1.0}, {"x": 0.0, "n": 3, "s": ""}]
     expected = arrays.batch(records)
     assert list(expected.x_nulls) == [1]
-    for each in (frame, frame.astype({"n": "Int64", "s": "string"}), frame.astype(object)):
-        assert arrays.batch(each) == expected
+    for variant in (frame, frame.astype({"n": "Int64", "s": "string"}), frame.astype(object)):
+        assert arrays.batch(variant) == expected
     assert list(arrays.batch([{"x": math.nan}]).x_nulls) == []
 
 
@@ -509,10 +510,10 @@ def test_rows_without_any_value(arrays):
     assert (list(message.x), list(message.x_nulls)) == ([0.0, 0.0], [0, 1])
 
 
-def test_null_as_any_value_is_one(whole):
+def test_null_as_any_value_is_one(all_types):
     """In rows as alone: only a row that leaves the field out has none."""
     for rows in ([{"anything": None}, {}, {"anything": 1}], pd.DataFrame({"anything": [None, "x", 1]})):
-        message = whole.batch(rows)
+        message = all_types.batch(rows)
         assert message.anything[0].HasField("null_value")
         assert list(message.anything_nulls) == ([1] if isinstance(rows, list) else [])
 
@@ -526,7 +527,7 @@ def test_tensors_of_rows_are_one_tensor(arrays):
 
 
 @pytest.mark.parametrize(
-    ("rows", "error", "words"),
+    ("rows", "error", "message"),
     [
         ([{"x": 1.0}, {"x": "a"}], TypeError, r"x\[1\]: str is not a number"),
         ([{"x": 1.0}, {"y": 1.0}], TypeError, r"\[1\]\.y: there is no such field"),
@@ -542,26 +543,26 @@ def test_tensors_of_rows_are_one_tensor(arrays):
         (pd.DataFrame({"x": pd.to_timedelta([5, 6])}), TypeError, r"x\[0\]: pandas.*Timedelta is not a number"),
     ],
 )
-def test_rows_that_do_not_fit(arrays, rows, error, words):
+def test_rows_that_do_not_fit(arrays, rows, error, message):
     """They are refused with the name of the column and the place of the row."""
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         arrays.batch(rows)
 
 
-def test_a_required_column_has_a_value_in_each_row(whole):
+def test_a_required_column_has_a_value_in_each_row(all_types):
     """There is no way to leave one out, so that the client says which row lacks it."""
     record = Record("input", [Column("a", Scalar(DataType.LONG)), Column("b", Scalar(DataType.LONG))])
-    known = Known(Contract(record, record))
+    typed_model = WireModel(Contract(record, record))
     with pytest.raises(ValueError, match=r"b\[1\]: there is no value for this row"):
-        known.batch([{"a": 1, "b": 1}, {"a": 2}])
-    assert not known.batch([{"a": 1}, {"a": 2}]).b
+        typed_model.batch([{"a": 1, "b": 1}, {"a": 2}])
+    assert not typed_model.batch([{"a": 1}, {"a": 2}]).b
 
 
 @settings(max_examples=50, deadline=None)
 @given(rows=st.lists(RECORDS, min_size=1, max_size=4))
-def test_a_batch_answers_what_its_rows_would(whole, rows):
+def test_a_batch_answers_what_its_rows_would(all_types, rows):
     """Rows in columns hold the same values as messages of their own: read back, they are equal."""
-    message = whole.batch(rows)
-    found = columns.rows_of(message, whole.many.request)
-    expected = [typed_reader.read_record(whole.message(row), whole.one.request) for row in rows]
-    assert exact(found) == exact(expected)
+    message = all_types.batch(rows)
+    result = columns.rows_of(message, all_types.batch_rpc.request)
+    expected = [reader.read_record(all_types.message(row), all_types.single_rpc.request) for row in rows]
+    assert exact(result) == exact(expected)

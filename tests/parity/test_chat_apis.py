@@ -10,7 +10,7 @@ import grpc
 import mlflow
 import pytest
 from mlflow_grpc_client import Client, PredictError
-from mlflow_grpc_client.describe import Connection, describe
+from mlflow_grpc_client._cli.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from tests.parity.conftest import oracle_of

@@ -6,7 +6,6 @@ import textwrap
 from typing import Any
 
 import mlflow
-import mlflow_grpc_client.payloads
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ from ml_base.decorator import MLModelDecorator
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, TensorSpec
+from mlflow_grpc_client import _payloads
 
 from mlflow_grpc import mlmodel as bridges
 from mlflow_grpc.config import Configuration, Decorator, ModelConfig
@@ -195,7 +195,7 @@ def test_cells_without_a_value(folder):
         }
     )  # fmt: skip
     for part in (frame, frame.head(1), frame[1:2], frame[2:3]):
-        payload = mlflow_grpc_client.payloads.to_json(part)
+        payload = _payloads.to_json(part)
         expected = answers(config(folder, "lacking"), payload)
         assert len(expected) == len(part)
         assert answers(config(folder, "lacking", decorators=NOTHING), payload) == expected

@@ -6,7 +6,7 @@ from typing import Any, cast
 import grpc
 import pytest
 from grpc_status import rpc_status
-from mlflow_grpc_client import wire
+from mlflow_grpc_client import _wire
 
 from mlflow_grpc import protos
 from mlflow_grpc.choices import UnknownColumns
@@ -29,7 +29,7 @@ def ignored_of(call: Caller, text: str, **metadata: str) -> list[str]:
 
 def named_in(trailers: Any) -> list[str]:
     value = dict(trailers).get(ignored.KEY)
-    return [] if value is None else wire.ignored_columns(value)[0]
+    return [] if value is None else _wire.ignored_columns(value)[0]
 
 
 def split(columns: list[Any], *rows: list[Any]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def test_any_name_comes_through(pair):
     data = protos.Input(value=json.dumps(records(NUMBERS | {f"column {place}": 1 for place in range(500)})))
     _, ended = call.raw.with_call(data.SerializeToString(), timeout=30)
     value = dict(ended.trailing_metadata())[ignored.KEY]
-    names, more = wire.ignored_columns(value)
+    names, more = _wire.ignored_columns(value)
     assert len(names) + more == 500
     assert 900 < len(value) < 1100
 
@@ -122,7 +122,7 @@ def test_names_that_utf_8_does_not_have():
     names = ignored.IgnoredColumns()
     names.add(["a\ud800", ""])
     assert names.trailers() == ((ignored.KEY, 'a?,""'),)
-    assert wire.ignored_columns('a?,""') == (["a?", '""'], 0)
+    assert _wire.ignored_columns('a?,""') == (["a?", '""'], 0)
 
 
 def test_a_failed_call_has_the_trailer_too(pair):

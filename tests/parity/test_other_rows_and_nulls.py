@@ -19,7 +19,7 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
 from mlflow_grpc_client import Client, PredictError
-from mlflow_grpc_client.describe import Connection, describe
+from mlflow_grpc_client._cli.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from tests.parity.conftest import oracle_of

@@ -93,7 +93,7 @@ def test_the_serve_examples_start(tmp_path):
 @pytest.mark.parametrize("page", PAGES)
 def test_flags_in_the_text_exist(page):
     """Every flag that a page names belongs to our commands, the client's command or docker."""
-    from mlflow_grpc_client.cli import _parser
+    from mlflow_grpc_client._cli.command import _parser
 
     from mlflow_grpc.cli import main
 

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from mlflow_grpc_client.cli import main
+from mlflow_grpc_client._cli.command import main
 
 Outcome = tuple[int, str, str]
 """Exit code, stdout and stderr."""

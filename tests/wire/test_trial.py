@@ -11,7 +11,7 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow_grpc_client import Client, PredictError
-from mlflow_grpc_client.describe import Connection, describe
+from mlflow_grpc_client._cli.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading, trial

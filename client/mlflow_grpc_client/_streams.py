@@ -1,0 +1,318 @@
+"""The records a stream sends, and the answers it receives.
+
+Rule of this module: an error in the user's records ends the stream and is raised after the answers to earlier records.
+gRPC never sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from mlflow_grpc_client import _compat
+from mlflow_grpc_client.errors import PredictError, failure
+
+if TYPE_CHECKING:
+    # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
+    from typing_extensions import Self
+
+Read = Callable[[bytes], Any]
+Fail = Callable[[grpc.RpcError], PredictError]
+
+_PLACEHOLDER = b"\xff"
+"""Sent for a record that cannot be encoded. The bytes are not a message, so the server answers with an error."""
+
+
+class Requests:
+    """An iterator over the requests of a stream.
+
+    It ends at the first record that fails, and keeps the error. If errors are returned, a record that cannot be sent
+    does not end it; the record's error is returned in place of its answer.
+    """
+
+    def __init__(self, records: Any, encode: Callable[[Any], bytes], max_bytes: int, *, returns_errors: bool) -> None:
+        """Takes the records of a stream.
+
+        Args:
+            records: An iterable of either type.
+            encode: Converts a record into the bytes of a request.
+            max_bytes: The connection's limit for a message in bytes; a negative number is no limit.
+            returns_errors: Whether the error of a record that cannot be sent is returned instead of raised.
+
+        """
+        self._returns_errors = returns_errors
+        self._records = aiter(records) if hasattr(records, "__aiter__") else iter(records)
+        self._encode = encode
+        self._max_bytes = max_bytes
+        self.failure: BaseException | None = None
+        self.rejected: dict[int, PredictError] = {}
+        """Errors of records that were not sent, by the indexes of the records."""
+        self.count = 0
+        self.is_exhausted = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            data = self._request(next(self._records))
+        except StopIteration:
+            self.is_exhausted = True
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised again where the answers are read
+            self.failure = error
+            raise StopIteration from None
+        self.count += 1
+        return data
+
+    def _request(self, record: Any) -> bytes:
+        """The bytes for a record.
+
+        Raises:
+            TypeError: The record cannot be sent.
+            ValueError: The record cannot be sent, or exceeds the connection's limit. gRPC would end the stream at a
+                message over the limit and lose earlier records on their way.
+
+        """
+        try:
+            return self._check_size(self._encode(record))
+        except PredictError as error:
+            self.rejected[self.count] = error
+            return _PLACEHOLDER
+        except (TypeError, ValueError) as error:
+            message = f"[{self.count}]: {error}"
+            if not self._returns_errors:
+                raise (TypeError if isinstance(error, TypeError) else ValueError)(message) from error
+            rejection = failure(grpc.StatusCode.INVALID_ARGUMENT, message, reason="BAD_REQUEST")
+            rejection.__cause__ = error
+            self.rejected[self.count] = rejection
+            return _PLACEHOLDER
+
+    def _check_size(self, data: bytes) -> bytes:
+        if 0 <= self._max_bytes < len(data):
+            limit = f"this client sends up to {self._max_bytes} (max_message_bytes)"
+            raise ValueError(f"the message has {len(data)} bytes, and {limit}")
+        return data
+
+
+class AsyncRequests(Requests):
+    """`Requests` for asyncio, over an iterable of either type."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            is_async = hasattr(self._records, "__anext__")
+            data = self._request(await anext(self._records) if is_async else next(self._records))
+        except (StopIteration, StopAsyncIteration):
+            self.is_exhausted = True
+            raise StopAsyncIteration from None
+        except Exception as error:  # noqa: BLE001 - raised again where the answers are read
+            self.failure = error
+            raise StopAsyncIteration from None
+        self.count += 1
+        return data
+
+
+class ResponseReader:
+    """Reads the responses of a stream and its end, for both clients."""
+
+    def __init__(
+        self, read: Read, fail: Fail, warn: Callable[[Any], None], requests: Requests | None, *, returns_errors: bool
+    ) -> None:
+        self._read = read
+        self._warn = warn
+        self._fail = fail
+        self._requests = requests
+        self._returns_errors = returns_errors
+        self._count = 0
+        self.is_over = False
+
+    def answer(self, data: bytes) -> Any:
+        """The answer in a response; raises the error in its place, unless errors are returned."""
+        rejection = None if self._requests is None else self._requests.rejected.pop(self._count, None)
+        self._count += 1
+        answer = rejection or self._read(data)
+        if isinstance(answer, PredictError) and not self._returns_errors:
+            raise answer
+        return answer
+
+    def end(self, trailers: Any) -> None:
+        """Handles status OK; raises the error that ended the records early."""
+        self.is_over = True
+        self._warn(trailers)
+        if self._requests is None:
+            return
+        if self._requests.failure is not None:
+            raise self._requests.failure
+        if not self._requests.is_exhausted or self._requests.count != self._count:
+            message = f"The server ended the stream of records before it had answered them all, after {self._count}."
+            raise failure(grpc.StatusCode.INTERNAL, message)
+
+    def error(self, error: grpc.RpcError) -> BaseException:
+        """The exception to raise for a status that ended the stream."""
+        self.is_over = True
+        predict_error = self._fail(error)
+        if self._requests is not None and self._requests.failure is not None:
+            return self._requests.failure
+        return predict_error
+
+
+class Answers:
+    """An iterator over the answers of a stream, in order.
+
+    The error of a record is raised in its turn, and `next` goes on with the answer after it. A status that ends the
+    stream is raised as a PredictError, and an exception of the user's records is raised after the answers to earlier
+    records; both end the iterator. Closing it cancels the call. Threads that share it take turns.
+    """
+
+    def __init__(self, call: Any, responses: ResponseReader) -> None:
+        self._call = call
+        self._responses = responses
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        with self._lock:  # gRPC's call is an iterator for one thread at a time.
+            return self._next(self._responses)
+
+    def _next(self, responses: ResponseReader) -> Any:
+        if responses.is_over:
+            raise StopIteration
+        try:
+            data = next(self._call)
+        except StopIteration:
+            responses.end(self._call.trailing_metadata())
+            raise
+        except grpc.RpcError as error:
+            if responses.is_over:  # Another thread closed it meanwhile.
+                raise StopIteration from None
+            raise responses.error(error) from None
+        return responses.answer(data)
+
+    def close(self) -> None:
+        """Ends the iterator, and cancels the call if it is still running."""
+        self._responses.is_over = True
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncAnswers:
+    """`Answers` for asyncio, as an asynchronous iterator. The call is made when the first answer is awaited.
+
+    Tasks that share it take turns. Garbage collection closes it.
+    """
+
+    def __init__(
+        self,
+        open_call: Callable[[], Awaitable[tuple[Any, ResponseReader]]],
+        is_client_closed: Callable[[], bool],
+        probe: Callable[[grpc.RpcError], Awaitable[None]],
+    ) -> None:
+        """Takes a call that is not made yet.
+
+        Args:
+            open_call: Makes the call.
+            is_client_closed: Whether the client is closed.
+            probe: Finds out more about an error of the call before it is raised.
+
+        """
+        self._open_call = open_call
+        self._is_client_closed = is_client_closed
+        self._probe = probe
+        self._call: Any = None
+        self._responses: ResponseReader | None = None
+        self._is_closed = False
+        self._lock = asyncio.Lock()
+        self._opening: asyncio.Future[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        async with self._lock:
+            if self._is_closed or (self._responses is not None and self._responses.is_over):
+                raise StopAsyncIteration
+            responses = self._responses or await self._open()
+            data = await self._read(responses)
+            if data is grpc.aio.EOF:
+                responses.end(await self._call.trailing_metadata())
+                raise StopAsyncIteration
+            return responses.answer(data)
+
+    async def _open(self) -> ResponseReader:
+        """Makes the call in a task of its own, so that `close` can end it without ending the user's task."""
+        self._loop = asyncio.get_running_loop()
+        self._opening = asyncio.ensure_future(self._open_call())
+        try:
+            self._call, self._responses = await self._opening
+        except asyncio.CancelledError:
+            if self._is_closed and not _compat.is_current_task_cancelled():
+                raise StopAsyncIteration from None
+            self._is_closed = True
+            raise
+        except BaseException:
+            self._is_closed = True
+            raise
+        finally:
+            self._opening = None
+        if self._is_closed:  # Closed between the call and this line.
+            self._call.cancel()
+            raise StopAsyncIteration
+        return self._responses
+
+    def __del__(self) -> None:
+        if self._call is not None and self._loop is not None and not self._call.done():
+            with contextlib.suppress(RuntimeError):  # The loop is closed, and its calls with it.
+                self._loop.call_soon_threadsafe(self._call.cancel)
+
+    async def _read(self, responses: ResponseReader) -> Any:
+        try:
+            return await self._call.read()
+        except grpc.RpcError as error:
+            if self._is_closed:
+                raise StopAsyncIteration from None
+            await self._probe(error)
+            raise responses.error(error) from None
+        except asyncio.CancelledError:
+            responses.is_over = True
+            if _compat.is_current_task_cancelled():
+                raise
+            if self._is_closed:
+                raise StopAsyncIteration from None
+            if self._is_client_closed():
+                raise failure(grpc.StatusCode.CANCELLED, "The client is closed.") from None
+            raise
+
+    async def close(self) -> None:
+        """Like `Answers.close`."""
+        self._is_closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._call is not None:
+            self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,1 @@
+"""Calls of a model in its own types."""

@@ -1,0 +1,299 @@
+"""Rows into the columns of a batch, and columns of an answer into rows.
+
+Rule of this module: values follow the rules of `writer`; the numbers in numpy's and pandas' columns become Python
+objects only where their bytes cannot be sent.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from google.protobuf.message import DecodeError
+
+from mlflow_grpc_client._payloads import library, type_label
+from mlflow_grpc_client._typed import reader, tensors, timestamps, writer
+from mlflow_grpc_client._typed.contract import NULLS_NUMBER, Cardinality, Field, Record, TypeCode
+from mlflow_grpc_client._typed.writer import MissingFields, find_field, is_missing, type_lacks_nan
+
+_FLOATS = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE})
+_NUMBERS = frozenset({TypeCode.BOOLEAN, TypeCode.INTEGER, *_FLOATS})
+
+_NULL_COST = {TypeCode.INTEGER: 1, TypeCode.BYTES: 1, TypeCode.BOOLEAN: 2}
+"""A rank of types by what MLflow makes of a null: it refuses nulls in columns of rank 1, and reads False in rank 2."""
+
+_NEVER_MISSING = {bool, int, float, str, bytes}
+"""Types without a value that means a missing value."""
+
+
+class _Absent:
+    """Marks a row that does not have a column."""
+
+
+_ABSENT = _Absent()
+
+Columns = dict[str, Any]
+"""Columns by the names of fields in protobuf. Each is a list, an array or a Series with a value for each row."""
+
+
+def is_batch(data: Any) -> bool:
+    """Whether data is rows, not a single record."""
+    if isinstance(data, library("numpy", "ndarray")):
+        return bool(data.ndim)
+    return isinstance(data, (list, tuple, library("pandas", "DataFrame"), library("pandas", "Series")))
+
+
+def columns_of(rows: Any, record: Record) -> tuple[int, Columns]:
+    """The number of rows, and their columns.
+
+    Args:
+        rows: A list of dicts, a DataFrame, or an array or nested list for a tensor or unnamed columns. If the sole
+            column is unnamed and accepts dicts, each dict is a value of it.
+        record: The fields of a row.
+
+    Raises:
+        TypeError: Something is not a row of this record.
+        ValueError: The number of values in a row is not that of the model's unnamed columns.
+
+    """
+    if isinstance(rows, library("pandas", "Series")):
+        rows = rows.to_frame()
+    if isinstance(rows, library("pandas", "DataFrame")):
+        names = _frame_fields(rows, record)
+        return len(rows), {name: rows.iloc[:, index] for index, name in enumerate(names)}
+    if not len(rows):
+        return 0, {}
+    sole = record.sole_unnamed_field
+    if all(isinstance(row, Mapping) for row in rows) and not (sole is not None and sole.accepts_dicts):
+        return len(rows), _columns_of_dicts(rows, record)
+    if sole is not None:
+        return len(rows), {sole.name: _unnest(rows, sole)}
+    for index, row in enumerate(rows):
+        if not isinstance(row, (Mapping, list, tuple, library("numpy", "ndarray"), library("numpy", "generic"))):
+            _refuse_row(row, f"[{index}]: ")
+    if any(column.model_name for column in record.fields.values()):
+        raise TypeError(
+            f"the model's columns have names, {type_label(rows)} has none: give dicts or a DataFrame; "
+            f"there are: {', '.join(column.label for column in record.fields.values())}"
+        )
+    return len(rows), _unnamed_columns(rows, record)
+
+
+def records_of(frame: Any, record: Record) -> Iterator[dict[str, Any]]:
+    """The rows of a DataFrame as records by the names of fields in protobuf; errors as of `columns_of`."""
+    names = _frame_fields(frame, record)
+    return (dict(zip(names, row, strict=True)) for row in frame.itertuples(index=False, name=None))
+
+
+def _frame_fields(frame: Any, record: Record) -> list[str]:
+    """The field name of each column of a DataFrame."""
+    labels: list[Any] = list(frame.columns)
+    if labels == list(range(len(labels))) and not any(column.model_name for column in record.fields.values()):
+        _check_width(len(labels), record)
+        labels = list(record.fields)
+    names: list[str] = []
+    for label in labels:
+        column = find_field(record, label)
+        if column.name in names:
+            raise TypeError(f"the DataFrame has several columns for {column.label!r}")
+        names.append(column.name)
+    return names
+
+
+def _columns_of_dicts(rows: Any, record: Record) -> Columns:
+    columns: Columns = {}
+    by_key: Columns = {}
+    for index, row in enumerate(rows):
+        for key, value in row.items():
+            values = by_key.get(key)
+            if values is None:
+                column = find_field(record, key, f"[{index}]")
+                values = by_key[key] = columns.setdefault(column.name, [_ABSENT] * len(rows))
+            values[index] = value
+    if len(by_key) > len(columns):  # Rows use both names of a field, which is an error within a row only.
+        for index, row in enumerate(rows):
+            names = [find_field(record, key).name for key in row]
+            if duplicates := [name for name in set(names) if names.count(name) > 1]:
+                problem = "given twice, by its name in the model and by that in protobuf"
+                raise TypeError(f"[{index}].{duplicates[0]}: {problem}")
+    return columns
+
+
+def _unnamed_columns(rows: Any, record: Record) -> Columns:
+    if isinstance(rows, library("numpy", "ndarray")) and rows.ndim == 2:  # noqa: PLR2004
+        _check_width(rows.shape[1], record)
+        return {name: rows[:, index] for index, name in enumerate(record.fields)}
+    for row in rows:
+        if not isinstance(row, (list, tuple, library("numpy", "ndarray"))):
+            _refuse_row(row)
+        _check_width(len(row), record)
+    return {name: [row[index] for row in rows] for index, name in enumerate(record.fields)}
+
+
+def _refuse_row(row: Any, path: str = "") -> NoReturn:
+    raise TypeError(f"{path}{type_label(row)} is no row: give dicts, a DataFrame or lists of values")
+
+
+def _check_width(width: int, record: Record) -> None:
+    if width != len(record.fields):
+        raise ValueError(f"a row has {width} values, the model takes {len(record.fields)}")
+
+
+def _unnest(rows: Any, sole: Field) -> Any:
+    """The values of the sole column; rows of one value may be given as lists of length 1."""
+    is_nested_type = sole.type.code in (TypeCode.TENSOR, TypeCode.WRAPPER, TypeCode.JSON)
+    if sole.cardinality is not Cardinality.SINGULAR or is_nested_type:
+        return rows
+    if isinstance(rows, library("numpy", "ndarray")):
+        return rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows  # noqa: PLR2004
+    return [row[0] if isinstance(row, list | tuple) and len(row) == 1 else row for row in rows]
+
+
+def fill(message: Any, record: Record, count: int, columns: Columns) -> None:
+    """Writes columns into the message of a batch.
+
+    Args:
+        message: An empty message.
+        record: The fields of the message.
+        count: The number of rows.
+        columns: The columns, as of `columns_of`.
+
+    Raises:
+        TypeError: A value has a wrong type.
+        ValueError: A column cannot hold a value, or lacks a required value.
+        MissingFields: A required column is missing.
+
+    """
+    written = set()
+    for name, values in columns.items():
+        if _put(message, record.fields[name], values, count, has_default=name in record.defaulted):
+            written.add(name)
+    if absent := record.required - written:
+        raise MissingFields([column.label for column in record.fields.values() if column.name in absent])
+    if not written:
+        # The number of rows is the length of a column: an optional column of nulls can carry it.
+        optional = [
+            column for column in record.fields.values() if column.name not in columns and _nulls_name(message, column)
+        ]
+        for column in sorted(optional, key=lambda column: _NULL_COST.get(column.type.code, 0))[:1]:
+            _put(message, column, [_ABSENT] * count, count)
+
+
+def _nulls_name(message: Any, column: Field) -> str:
+    """The name of the field with the indexes of a column's null rows; empty if rows cannot be null."""
+    field = message.DESCRIPTOR.fields_by_number.get(NULLS_NUMBER + column.number)
+    return "" if field is None else str(field.name)
+
+
+def _put(message: Any, column: Field, values: Any, count: int, *, has_default: bool = False) -> bool:
+    """Writes a column. Returns False for a column without any value, which is left out for the server to judge."""
+    code, field, nulls_name = column.type.code, getattr(message, column.name), _nulls_name(message, column)
+    if isinstance(values, library("numpy", "ndarray")):
+        tensors.check_unmasked(values, column.label)
+    if column.cardinality is Cardinality.SINGULAR:
+        _put_tensor(message, column, values)
+        return True
+    times = timestamps.column_of(values) if code is TypeCode.TIMESTAMP else None
+    is_series = isinstance(values, library("pandas", "Series"))
+    nan_is_null = is_series and code is not TypeCode.JSON and (bool(nulls_name) or code not in _FLOATS)
+    if times is not None:
+        missing = times.missing
+    else:
+        if is_series:
+            # A NaN that is an error is found in a list, with its index.
+            values = _array_or_list(values, with_floats=not (nan_is_null and (has_default or not nulls_name)))
+        is_array = isinstance(values, library("numpy", "ndarray")) and values.dtype.kind in "biuf" and values.ndim == 1
+        if is_array and code in _NUMBERS:
+            _put_array(message, column, values, nulls_name if is_series else "")
+            return True
+        missing = _missing(values, nan_is_null=nan_is_null or type_lacks_nan(column.type))
+        if code is TypeCode.JSON:
+            missing = [index for index in missing if values[index] is _ABSENT]  # Other missing values are null.
+    if has_default and (nulls := [index for index in missing if times or values[index] is not _ABSENT]):
+        writer.reject_null(f"{column.label}[{nulls[0]}]")
+    if missing and not nulls_name:
+        return False if len(missing) == count else _refuse_missing(column, missing[0])
+    if missing:
+        getattr(message, nulls_name).extend(missing)
+    if times is not None:
+        timestamps.extend(field, times)
+    else:
+        writer.extend(field, column.type, values, column.label, missing, writer.NULL_ROWS)
+    return True
+
+
+def _put_tensor(message: Any, column: Field, values: Any) -> None:
+    """Writes the tensor of all rows."""
+    values = values.tolist() if isinstance(values, library("pandas", "Series")) else values
+    if isinstance(values, list) and (missing := _missing(values, nan_is_null=False)):
+        _refuse_missing(column, missing[0])
+    writer.put(message, column, values, column.label)
+
+
+def _refuse_missing(column: Field, index: int) -> NoReturn:
+    raise ValueError(f"{column.label}[{index}]: there is no value for this row, and the model needs one")
+
+
+def _array_or_list(series: Any, *, with_floats: bool) -> Any:
+    """The array of a Series of numpy's numbers, else a list."""
+    kinds = "biuf" if with_floats else "biu"
+    return series.to_numpy() if getattr(series.dtype, "str", "")[1:2] in tuple(kinds) else series.tolist()
+
+
+def _missing(values: Any, *, nan_is_null: bool) -> list[int]:
+    """Indexes of rows without a value. pandas marks these by NaN in columns that may lack values."""
+    types = set(map(type, values))
+    if types <= _NEVER_MISSING:
+        return [index for index, value in enumerate(values) if value != value] if nan_is_null else []  # noqa: PLR0124
+    if types <= {str, type(None)}:
+        return [index for index, value in enumerate(values) if value is None]
+    return [
+        index
+        for index, value in enumerate(values)
+        if value is _ABSENT or is_missing(value) or (nan_is_null and isinstance(value, float) and math.isnan(value))
+    ]
+
+
+def _put_array(message: Any, column: Field, array: Any, nulls_name: str) -> None:
+    if nulls_name and array.dtype.kind == "f":
+        is_null = array != array  # noqa: PLR0124 - NaN
+        if is_null.any():
+            getattr(message, nulls_name).extend(is_null.nonzero()[0].tolist())
+            array = array.copy()
+            array[is_null] = 0
+    if array.dtype.kind == "f" and column.type.code is TypeCode.INTEGER:
+        array = array.astype(object)  # pandas keeps integers as floats if some rows have none.
+    tensors.extend(message, column.name, column.type, array, column.label, writer.scalar)
+
+
+def rows_of(message: Any, record: Record) -> list[Any]:
+    """The answers in a batch's output: dicts, or bare values if the sole column is unnamed.
+
+    The model sets their number. A forecast can have more or fewer rows than its input.
+
+    Raises:
+        DecodeError: The columns have different lengths.
+
+    """
+    values_of = {column.label: _read(message, column) for column in record.fields.values()}
+    count = max(map(len, values_of.values()), default=0)
+    columns = {label: values or [None] * count for label, values in values_of.items()}
+    for label, values in columns.items():
+        if len(values) != count:
+            raise DecodeError(f"the column {label} has {len(values)} values for {count} rows")
+    if record.sole_unnamed_field is not None:
+        (column,) = columns.values()
+        return column
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _read(message: Any, column: Field) -> list[Any]:
+    nulls_name = _nulls_name(message, column)
+    if column.cardinality is Cardinality.SINGULAR:
+        values = reader.read(message, column)
+        values = values if isinstance(values, list) else []
+    else:
+        values = reader.read_values(getattr(message, column.name), column.type)
+    for index in getattr(message, nulls_name) if nulls_name else ():
+        if index < len(values):
+            values[index] = None
+    return values

@@ -1,0 +1,65 @@
+"""Discovery of a model's contract.
+
+Rule of this module: it makes no call; it yields calls and is sent their results.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from mlflow_grpc_client import _models, _reflection, _wire
+from mlflow_grpc_client._calls import Call
+from mlflow_grpc_client._typed import contract, schemas
+from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client.errors import PredictError, failure
+
+
+@dataclass(frozen=True, slots=True)
+class FetchContract:
+    """A request to fetch a model's contract, or to take it from the client's cache."""
+
+    label: str
+    """`name`, `name/version`, or empty for the default model."""
+    call: Callable[[str, bytes, Callable[[bytes], Any]], Call]
+    """Builds a call from a method, a request and a reader of the response."""
+    timeout_s: float
+    """The caller's timeout in seconds."""
+    cached: Contract | None = None
+    """A contract to check with the server, because it may be outdated."""
+
+
+def fetch_contract(fetch: FetchContract) -> Generator[Call, Any, Contract]:
+    """Fetches the contract of a model.
+
+    Yields:
+        Calls to make; send the result of each, or throw its PredictError.
+
+    Returns:
+        The contract; `cached` itself if it is still valid.
+
+    Raises:
+        PredictError: There is no such model, it has no types, or the server does not describe them.
+
+    """
+    try:
+        model = yield fetch.call(_wire.GET_MODEL, _models.get_model_bytes(fetch.label), _models.model_message)
+    except PredictError as error:
+        if error.code is not grpc.StatusCode.NOT_FOUND:
+            raise
+        models = yield fetch.call(_wire.LIST_MODELS, _models.list_models_bytes(), _models.models_of)
+        labels = ", ".join(model.label for model in models) or "none"
+        message = f"There is no model {fetch.label}. There are: {labels}."
+        raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None
+    contract.check_typed(model)
+    if fetch.cached is not None and fetch.cached.source == contract.type_source(model):
+        return fetch.cached
+    pool = yield from _reflection.descriptors(contract.SERVICE, fetch.call)
+    try:
+        fetched = contract.contract_of(model, pool)
+    except KeyError as error:
+        message = f"The server's reflection lacks a message of the model {contract.label_of(model)}: {error.args[0]}"
+        raise failure(grpc.StatusCode.INTERNAL, message) from None
+    schemas.mark_contract(fetched, model)
+    return fetched

@@ -1,0 +1,89 @@
+"""Messages of a model's own types into Python values.
+
+Rule of this module: no value changes on the way, except that timestamps are cut to microseconds.
+"""
+
+import math
+from typing import Any
+
+from mlflow_grpc_client._typed import tensors, timestamps
+from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode, ValueType
+from mlflow_grpc_client._typed.writer import MAX_EXACT_INTEGER
+
+_NATIVE = frozenset(
+    {TypeCode.BOOLEAN, TypeCode.INTEGER, TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.STRING, TypeCode.BYTES}
+)
+
+
+def read_record(message: Any, record: Record) -> dict[str, Any]:
+    """The fields of a record by their names in the model, None for absent fields; extra values are merged in."""
+    fields = {column.label: read(message, column) for column in record.fields.values()}
+    return fields if record.extra is None else {**fields, **read(message, record.extra)}
+
+
+def read(message: Any, column: Field) -> Any:
+    """The value of a field; None if it is absent or null."""
+    if column.has_presence and not message.HasField(column.name):
+        return None
+    if column.null_flag and getattr(message, column.null_flag):
+        return None
+    value = getattr(message, column.name)
+    if column.cardinality is Cardinality.SINGULAR:
+        return read_value(value, column.type)
+    if column.cardinality is Cardinality.MAP:
+        items: Any = {key: read_value(value[key], column.type) for key in value}
+    else:
+        items = read_values(value, column.type)
+    for key in getattr(message, column.null_items) if column.null_items else ():
+        if column.cardinality is Cardinality.MAP or key < len(items):
+            items[key] = None
+    return items
+
+
+def read_values(values: Any, value_type: ValueType) -> list[Any]:
+    """The values of a repeated field."""
+    if value_type.code in _NATIVE:
+        return list(values)
+    return [read_value(value, value_type) for value in values]
+
+
+def read_value(value: Any, value_type: ValueType) -> Any:
+    """The Python value of a field's value."""
+    match value_type.code:
+        case TypeCode.ENUM:
+            return value_type.enum_names.get(value)
+        case TypeCode.TIMESTAMP:
+            return timestamps.datetime_of(value)
+        case TypeCode.JSON:
+            return _read_json(value)
+        case TypeCode.TENSOR:
+            return tensors.read(value)
+        case TypeCode.UNION:
+            alternative = value.WhichOneof("value")
+            return None if alternative is None else read(value, value_type.message.fields[alternative])
+        case TypeCode.WRAPPER:
+            return read(value, value_type.content)
+        case TypeCode.RECORD:
+            return read_record(value, value_type.message)
+        case _:
+            return value
+
+
+def _read_json(value: Any) -> Any:
+    """The Python value of a google.protobuf.Value. JSON has one type of number, so whole numbers are integers."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            is_minus_zero = not number and math.copysign(1, number) < 0  # Integers have no such number.
+            is_integer = number.is_integer() and abs(number) <= MAX_EXACT_INTEGER and not is_minus_zero
+            return int(number) if is_integer else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [_read_json(item) for item in value.list_value.values]
+        case "struct_value":
+            return {key: _read_json(item) for key, item in value.struct_value.fields.items()}
+        case _:
+            return None

@@ -1,0 +1,174 @@
+"""Arrays and nested lists into messages of data and shape, and out of them.
+
+Rule of this module: elements of an array become Python objects only where their bytes cannot be sent. numpy is not
+imported.
+"""
+
+import math
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from mlflow_grpc_client._payloads import library
+from mlflow_grpc_client._typed.contract import TypeCode, ValueType
+
+_FLOAT_OVERFLOW = (2 - 2**-24) * 2.0**127
+"""The smallest double that rounds to infinity as a 32-bit float."""
+
+MAX_DIMENSIONS = 64
+"""Maximum nesting of lists, as in numpy. The limit ends a list that contains itself."""
+
+Scalar = Callable[[Any, ValueType, str], Any]
+
+_PACKED = {TypeCode.DOUBLE: ("f8", "<f8"), TypeCode.FLOAT: ("f4", "<f4"), TypeCode.BOOLEAN: ("b1", "u1")}
+"""Array types whose bytes are those of a packed field, and the type to write them in."""
+
+_EXACT_IN = {
+    TypeCode.DOUBLE: ("f4", "f2", "i4", "i2", "i1", "u4", "u2", "u1"),
+    TypeCode.FLOAT: ("f2", "i2", "i1", "u2", "u1"),
+}
+"""Array types whose numbers are all exact in a float type."""
+
+_ARRAY_KINDS = {TypeCode.DOUBLE: "iuf", TypeCode.FLOAT: "iuf", TypeCode.INTEGER: "iu", TypeCode.BOOLEAN: "b"}
+"""numpy's kinds of arrays that may fit a type."""
+
+
+def write(message: Any, element_type: ValueType, value: Any, path: str, scalar: Scalar) -> None:
+    """Writes an array, a nested list or a single value into an empty message of `data` and `shape`.
+
+    Args:
+        message: The message.
+        element_type: The type of the elements.
+        value: The array.
+        path: The path of the field in error messages.
+        scalar: Converts an element, or raises.
+
+    Raises:
+        TypeError: An element has a wrong type.
+        ValueError: A nested list has no shape, or an element does not fit.
+
+    """
+    shape, elements = flatten(value, path)
+    message.shape.extend(shape)
+    extend(message, "data", element_type, elements, path, scalar)
+
+
+def flatten(value: Any, path: str) -> tuple[tuple[int, ...], Any]:
+    """The shape and the elements in order, as a flat array or a list.
+
+    Raises:
+        ValueError: The lists at a level have different sizes.
+
+    """
+    if isinstance(value, library("numpy", "ndarray")):
+        check_unmasked(value, path)
+        return value.shape, value.reshape(-1)
+    elements: list[Any] = [value]
+    shape: list[int] = []
+    while elements and _is_nested(elements[0]):
+        size = len(elements[0])
+        if not all(_is_nested(item) and len(item) == size for item in elements):
+            raise ValueError(f"{path}: the lists within are not all of one size")
+        if len(shape) == MAX_DIMENSIONS:
+            raise ValueError(f"{path}: it is nested too deeply, or contains itself")
+        shape.append(size)
+        elements = [element for item in elements for element in item]
+    return tuple(shape), elements
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, library("numpy", "ndarray")) and value.ndim > 0)
+
+
+def check_unmasked(array: Any, path: str) -> None:
+    """Raises ValueError for an array with masked values, whose data must not be read."""
+    if isinstance(array, library("numpy.ma", "MaskedArray")) and array.mask.any():
+        raise ValueError(f"{path}: the array has masked values: fill them, such as with filled(nan)")
+
+
+def single(number: float, path: str) -> float:
+    """A number rounded to 32 bits.
+
+    Raises:
+        ValueError: It is too large.
+
+    """
+    try:
+        (rounded,) = struct.unpack("<f", struct.pack("<f", number))
+    except OverflowError:
+        raise ValueError(f"{path}: {number!r} is too large for a float of 32 bits") from None
+    return float(rounded)
+
+
+def extend(message: Any, name: str, element_type: ValueType, elements: Any, path: str, scalar: Scalar) -> None:
+    """Writes the elements of a flat array or list into a repeated scalar field; arguments and errors as of `write`."""
+    field, code = getattr(message, name), element_type.code
+    if not isinstance(elements, library("numpy", "ndarray")):
+        field.extend([scalar(element, element_type, path) for element in elements])
+        return
+    dtype, packed = _PACKED.get(code, ("", ""))
+    if code is TypeCode.FLOAT and elements.dtype.str[1:] == "f8":
+        _check_overflow(elements, path)
+        elements = elements.astype(dtype)
+    elif elements.dtype.str[1:] in _EXACT_IN.get(code, ()):
+        elements = elements.astype(dtype)
+    if dtype and elements.dtype.str[1:] == dtype:
+        number = message.DESCRIPTOR.fields_by_name[name].number
+        if elements.size:
+            message.MergeFromString(_length_delimited(number, elements.astype(packed).tobytes()))
+    elif code in _ARRAY_KINDS and elements.dtype.kind not in f"{_ARRAY_KINDS[code]}O":
+        raise TypeError(f"{path}: an array of {elements.dtype} does not fit, the model takes {code.name.lower()}")
+    elif code is TypeCode.INTEGER and elements.dtype.kind in "iu":
+        _check_bounds(elements, element_type.bounds, path)
+        field.extend(elements.tolist())
+    else:
+        field.extend([scalar(element, element_type, path) for element in elements.tolist()])
+
+
+def _check_bounds(elements: Any, bounds: tuple[int, int], path: str) -> None:
+    for extreme in (elements.min(), elements.max()) if elements.size else ():
+        if not bounds[0] <= int(extreme) <= bounds[1]:
+            raise ValueError(f"{path}: {extreme} is not within {bounds[0]} and {bounds[1]}")
+
+
+def _check_overflow(elements: Any, path: str) -> None:
+    sizes = abs(elements)
+    for element in elements[(sizes >= _FLOAT_OVERFLOW) & (sizes != math.inf)][:1].tolist():
+        raise ValueError(f"{path}: {element!r} is too large for a float of 32 bits")
+
+
+def _length_delimited(number: int, data: bytes) -> bytes:
+    """A field of bytes on the wire."""
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:  # noqa: PLR2004
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def read(message: Any) -> Any:
+    """The nested lists in a message of data and shape; a bare value if the shape is empty.
+
+    Raises:
+        DecodeError: The number of elements does not match the shape.
+
+    """
+    shape, values = list(message.shape), list(message.data)
+    if math.prod(shape) != len(values):
+        raise DecodeError(f"a tensor of the shape {shape} has {len(values)} elements")
+    if not shape:
+        return values[0]
+    for size in reversed(shape[1:]):
+        values = [values[start : start + size] for start in range(0, len(values), size)] if size else []
+    return values if math.prod(shape) else _empty(shape)
+
+
+def _empty(shape: list[int]) -> list[Any]:
+    return [_empty(shape[1:]) for _ in range(shape[0])] if shape else []

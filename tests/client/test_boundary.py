@@ -1,0 +1,24 @@
+"""The public API of the client distribution."""
+
+import ast
+
+import mlflow_grpc_client
+
+from tests.support.servers import ROOT
+
+PACKAGE = ROOT / "client" / "mlflow_grpc_client"
+
+
+def test_only_the_package_and_its_errors_are_public():
+    """Every other module is underscored, or is in an underscored package."""
+    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")]
+    public = {str(path) for path in modules if not path.parts[0].startswith("_")}
+    assert public == {"errors.py"}
+    assert {str(path) for path in modules if path.parts[0].startswith("__")} == {"__init__.py", "__main__.py"}
+
+
+def test_everything_public_is_listed():
+    """`__all__` names each class that the package imports."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(mlflow_grpc_client.__all__)
