@@ -1,4 +1,4 @@
-"""The typed messages and RPCs of a configuration's models, made as a server makes them, for `mlflow-grpc proto`."""
+"""The typed messages and RPCs of a configuration's models, as a server makes them, for `mlflow-grpc proto`."""
 
 from dataclasses import dataclass
 
@@ -20,25 +20,25 @@ class TypedContract:
     """The messages and RPCs that a server makes for its models."""
 
     text: str
-    """Of a .proto file."""
+    """Text of a .proto file."""
     data: bytes
-    """The same as a serialised FileDescriptorSet, with what it imports."""
+    """Serialised FileDescriptorSet of the same file and of the files that it imports."""
     lock: LockFile
-    """The names and numbers that are in it, and those that were before."""
+    """Names and numbers of this and of earlier versions."""
     verdicts: list[Verdict]
-    """How each model differs from what was locked of it."""
+    """Comparison of each model with its lock."""
 
 
 def typed_contract(settings: Settings, configuration: Configuration, *, make_lock: bool) -> TypedContract:
-    """What a server makes for its models, without one.
+    """Loads the models of a configuration and makes their messages and RPCs, without a server.
 
     Args:
-        settings: What holds for all models.
+        settings: Settings for all models.
         configuration: The models.
-        make_lock: Whether the lock that the settings name need not be there yet.
+        make_lock: Whether the lock file of the settings may not exist yet.
 
     Raises:
-        StartError: A model cannot be loaded, none says what it takes, or a lock is no good.
+        StartError: A model cannot be loaded, no model has a signature or schemas, or a lock file is invalid.
 
     """
     locks = LockSet.from_file(settings.lock, may_be_missing=make_lock)
