@@ -45,7 +45,7 @@ def plan(catalog: Catalog, locks: LockSet) -> tuple[FileMaker, list[tuple[Entry,
     except StartError:
         raise
     except Exception:
-        logger.exception("making the typed messages of all models raised: each is tried by itself")
+        logger.exception("cannot make the typed messages of all models together: making those of each model alone")
     accepted = []
     for candidate in candidates:
         if refusal := _refusal_of(candidate[2]):
