@@ -6,15 +6,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2
 
-from tests.process.conftest import Held, payload
-from tests.support.servers import ROOT, Caller, free_port, ready_address, start_server
+from tests.process.conftest import QUICK, Held, payload
+from tests.support.servers import ROOT, Caller, Forked, Process, free_port, ready_address, start_server
 
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
@@ -55,7 +54,7 @@ def test_a_registry_that_does_not_answer_holds_up_no_other_model(launch, model, 
     with silent_registry() as url:
         process = launch(
             [{"uri": "models:/churn/1", "on_error": "skip"}, {"uri": str(model), "name": "steps"}],
-            *("--load-timeout", "30", "-p", str(port), "-w", str(workers)),
+            *("--load-timeout", "15", "-p", str(port), "-w", str(workers)),
             env={"MLFLOW_TRACKING_URI": url},
         )
         process.wait_for("loading churn from models:/churn/1")
@@ -69,7 +68,7 @@ def test_a_registry_that_does_not_answer_holds_up_no_other_model(launch, model, 
             ready_address(process)
             assert call.outcome(payload("x"), mlflow_model="churn")[0] == "FAILED_PRECONDITION"
         asked = f"no answer yet from the registry {url}"
-        process.wait_for(rf"churn.* is left out: it was not fetched within 30 s .--load-timeout.: {asked}")
+        process.wait_for(rf"churn.* is left out: it was not fetched within 15 s .--load-timeout.: {asked}")
 
 
 def test_a_model_that_does_not_load_in_time_stops_the_start(launch, model, tmp_path):
@@ -156,10 +155,7 @@ def test_a_module_in_the_working_directory(model, tmp_path):
     code = (own / "stepper.py").read_text()
     (own / "stepper.py").write_text(f"import helper_of_mine\n{code}")
     (tmp_path / "helper_of_mine.py").write_text("")
-    command = [str(Path(sys.executable).parent / "mlflow-grpc"), "serve", "-p", "0", "-m", "own"]
-    from tests.support.servers import Process
-
-    with Process(command, cwd=tmp_path) as process, Caller(ready_address(process)) as call:
+    with Forked(["serve", "-p", "0", "-m", "own"], cwd=tmp_path) as process, Caller(ready_address(process)) as call:
         assert call(payload("x")) == '{"predictions": ["x"]}'
 
 
@@ -216,13 +212,11 @@ def test_names_that_other_programs_own_do_not_stop_the_start(start_bare_server):
 
 
 @pytest.fixture
-def start_bare_server(model):
+def start_bare_server():
     """Starts a server with settings from the environment alone."""
-    from tests.support.servers import Process
-
     with ExitStack() as stack:
         command = [sys.executable, str(ROOT / "server.py")]
-        yield lambda env: stack.enter_context(Process(command, {"MODEL_PATH": str(model), **env}))
+        yield lambda env: stack.enter_context(Process(command, {"MODEL_PATH": QUICK, **env}))
 
 
 def test_versions_of_one_model_open_together(launch, model, tmp_path):

@@ -238,8 +238,8 @@ def run(fd: int) -> None:
     for name in (*LIBRARIES, "mlflow_grpc.cli", "mlflow_grpc.engine.loading"):
         importlib.import_module(name)
     for room in ROOMS:
-        for info in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
-            importlib.import_module(info.name)
+        for submodule in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+            importlib.import_module(submodule.name)
     if threading.active_count() > 1 or "grpc" in sys.modules:
         raise RuntimeError(f"a process with grpc or with threads cannot be copied: {threading.enumerate()}")
     gc.collect()
