@@ -54,6 +54,7 @@ def test_a_block_has_a_server(model):
     assert children() == before
 
 
+@pytest.mark.timeout(240)  # Two processes import MLflow one after the other, and the registry may have to be made.
 def test_a_registered_model(registry, tmp_path):
     """A models:/ URI, of the tracking server that this process uses."""
     code = f"""
@@ -63,7 +64,7 @@ with mlflow_grpc.serving("models:/churn/1") as client:
     print([model.label for model in client.models()])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=230, check=False, cwd=tmp_path
     )
     assert done.stdout == "['churn/1']\n", done.stderr
 
