@@ -15,10 +15,10 @@ from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.payload.codec import ModelInput
 
 if TYPE_CHECKING:
-    from mlflow_grpc.payload.fast_json.decoders import PlainRows
+    from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 
 
-def decode_rows(request: Request[AnswerT], model: ServableModel) -> "PlainRows | None":
+def decode_rows(request: Request[AnswerT], model: ServableModel) -> "RowBlock | None":
     """Decodes a request on the fast path and notes its row count; None if the fast path does not apply."""
     request.progress.start()
     rows = request.decode_rows(model)

@@ -27,7 +27,7 @@ from mlflow_grpc.settings import Batching, Payload, Settings, spelling
 if TYPE_CHECKING:
     from mlflow_grpc.hosting.pyfunc.fetching import FetchedModel
     from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
-    from mlflow_grpc.payload.fast_json.decoders import PlainDecoder, PlainRows
+    from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
 
 logger = get_logger(__name__)
 
@@ -214,7 +214,7 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> S
 
 
 def _hooked(
-    model: "PyfuncModel", codec: Codec, decoder: "PlainDecoder | None", config: ModelConfig, settings: Settings
+    model: "PyfuncModel", codec: Codec, decoder: "FastDecoder | None", config: ModelConfig, settings: Settings
 ) -> ServableModel:
     """Wraps an MLflow model in its hooks; it is batched only if its owner says so."""
     from mlflow_grpc.engine.batching import row_runner
@@ -233,7 +233,7 @@ def _hooked(
     return ServableModel(hooked, codec, fast_path, batched, reason)
 
 
-def _samples(model: "PyfuncModel", decoder: "PlainDecoder") -> "list[PlainRows]":
+def _samples(model: "PyfuncModel", decoder: "FastDecoder") -> "list[RowBlock]":
     """Makes single rows to try a model with; their values vary as much as the model accepts."""
     varied = decoder.samples(model.example, varied=True)
     if not varied:

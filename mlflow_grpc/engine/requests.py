@@ -17,7 +17,7 @@ from mlflow_grpc.errors import InvalidPayload
 from mlflow_grpc.payload.codec import PLAIN_INPUT, ModelInput
 
 if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
-    from mlflow_grpc.payload.fast_json.decoders import PlainRows
+    from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
     from mlflow_grpc.payload.protobuf.record import TypedCodec
     from mlflow_grpc.payload.protobuf.rows import RowsCodec
 
@@ -63,7 +63,7 @@ class Request(ABC, Generic[AnswerT]):
         """Size of the payload, in bytes or characters."""
 
     @abstractmethod
-    def decode_rows(self, model: ServableModel) -> "PlainRows | None":
+    def decode_rows(self, model: ServableModel) -> "RowBlock | None":
         """Decodes the payload on the fast path; None if that does not apply."""
 
     @abstractmethod
@@ -103,7 +103,7 @@ class TextRequest(Request[str]):
         """Size in characters."""
         return len(self.text)
 
-    def decode_rows(self, model: ServableModel) -> "PlainRows | None":
+    def decode_rows(self, model: ServableModel) -> "RowBlock | None":
         """Decodes JSON of plain rows."""
         if model.fast_path is None or self.content_type not in JSON_TYPES:
             return None
@@ -158,11 +158,11 @@ class RecordRequest(_MessageRequest["TypedCodec"]):
 
     __slots__ = ()
 
-    def decode_rows(self, model: ServableModel) -> "PlainRows | None":
+    def decode_rows(self, model: ServableModel) -> "RowBlock | None":
         """Reads a message that has nothing but scalars, or one array."""
         if model.fast_path is None:
             return None
-        values = self.codec.plain_values(self.message)
+        values = self.codec.fast_path_values(self.message)
         return model.fast_path.decoder.row(values) if values is not None else None
 
     def encode_rows(self, model: ServableModel, predictions: object) -> Message:
@@ -175,11 +175,11 @@ class RowsRequest(_MessageRequest["RowsCodec"]):
 
     __slots__ = ()
 
-    def decode_rows(self, model: ServableModel) -> "PlainRows | None":
+    def decode_rows(self, model: ServableModel) -> "RowBlock | None":
         """Reads columns of scalars, or one tensor."""
         if model.fast_path is None:
             return None
-        return self.codec.plain_rows(self.message, model.fast_path.decoder)
+        return self.codec.fast_path_rows(self.message, model.fast_path.decoder)
 
     def encode_rows(self, model: ServableModel, predictions: object) -> Message:
         """Makes the output message with one entry a row."""

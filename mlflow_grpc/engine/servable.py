@@ -13,13 +13,13 @@ from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, RecordCodec
 
 if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
-    from mlflow_grpc.payload.fast_json.decoders import PlainDecoder, PlainRows
+    from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
 
 
 class RowPredictor(Protocol):
     """Predicts decoded rows without MLflow's checks."""
 
-    def predict(self, requests: "Sequence[PlainRows]") -> list[Any]:
+    def predict(self, requests: "Sequence[RowBlock]") -> list[Any]:
         """Returns the predictions for the rows of each request, in order; raises anything if that fails."""
         ...
 
@@ -28,7 +28,7 @@ class RowPredictor(Protocol):
 class FastPath:
     """Decoder and runner for payloads of plain rows, which skip MLflow's parser and checks."""
 
-    decoder: "PlainDecoder"
+    decoder: "FastDecoder"
     runner: RowPredictor | None = None
     """Predicts rows without MLflow's checks; None if only the decoder is used."""
     max_rows: int = 1

@@ -158,7 +158,7 @@ class _TypedCalls:
         record = self._class(self.messages.input.name)()
         example.fill_record(record)
         observer = NoObserver()
-        requests: dict[RpcKind, Request[Message]] = {RpcKind.ONE: RecordRequest(codecs.one, record, observer)}
+        requests: dict[RpcKind, Request[Message]] = {RpcKind.ONE: RecordRequest(codecs.record, record, observer)}
         if self.messages.batch is not None and codecs.rows is not None:
             rows = self._class(self.messages.batch.inputs.name)()
             example.fill_rows(rows, self.messages.batch, ROWS)

@@ -122,9 +122,9 @@ class TypedService(grpc.GenericRpcHandler):
         error_class = self._class("error")
 
         def make_error(error: ServingError) -> Message:
-            return codecs.one.failed(error_message(error_class, error))
+            return codecs.record.encode_error(error_message(error_class, error))
 
-        records = _TypedServicer[Message](partial(RecordRequest, codecs.one), make_error)
+        records = _TypedServicer[Message](partial(RecordRequest, codecs.record), make_error)
         chunks = _TypedServicer[Message](partial(RecordRequest, codecs.chunks), make_error)
         methods: dict[RpcKind, ModelRpcMethod] = {
             RpcKind.ONE: records.predict,

@@ -13,7 +13,8 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload.fast_json import bulk, prefix_cache
-from mlflow_grpc.payload.fast_json.decoders import MatrixDecoder, decoder_for
+from mlflow_grpc.payload.fast_json.column_decoders import MatrixDecoder
+from mlflow_grpc.payload.fast_json.decoders import decoder_for
 from tests.support.payloads import SCALARS, TEXTS, payloads
 
 PLAIN = {"boolean": True, "integer": 3, "long": 2**60, "float": 0.1, "double": 0.1, "string": "é"}
@@ -71,7 +72,7 @@ def agree(decoder, meta, text):
 @pytest.fixture
 def bulk_always(monkeypatch):
     """Reads even small payloads the way that is meant for large ones."""
-    monkeypatch.setattr(bulk, "LEAST_CHARACTERS", 0)
+    monkeypatch.setattr(bulk, "MIN_CHARACTERS", 0)
 
 
 @pytest.fixture(params=SCHEMAS)
@@ -134,7 +135,7 @@ def test_odd_texts_agree_or_are_left_to_mlflow_by_simdjson():
 def test_generated_payloads_agree_or_are_left_to_mlflow(name, least, monkeypatch):
     """Whatever hypothesis makes of the signature."""
     if least is not None:
-        monkeypatch.setattr(bulk, "LEAST_CHARACTERS", least)
+        monkeypatch.setattr(bulk, "MIN_CHARACTERS", least)
     meta = metadata(SCHEMAS[name])
     made = decoder_for(meta)
     assert made is not None
@@ -237,7 +238,7 @@ def test_payloads_that_begin_like_others_agree(beginning):
     learned = decoder_for(meta)
     assert isinstance(learned, MatrixDecoder)
     agree(learned, meta, f"{beginning}{ENDS[0]}")
-    assert (learned.heads.split(f"{beginning}{ENDS[0]}") is not None) == (beginning in BEGINNINGS[:3])
+    assert (learned.prefixes.split(f"{beginning}{ENDS[0]}") is not None) == (beginning in BEGINNINGS[:3])
     for end in ENDS:
         new = decoder_for(meta)
         assert new is not None
@@ -250,15 +251,15 @@ def test_so_many_beginnings_are_kept(monkeypatch):
     meta = metadata(SCHEMAS["doubles"])
     made = decoder_for(meta)
     assert isinstance(made, MatrixDecoder)
-    texts = [f"{' ' * blanks}{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]}}}}" for blanks in range(3 * prefix_cache.MOST)]
+    texts = [f"{' ' * blanks}{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]}}}}" for blanks in range(3 * prefix_cache.MAX_PREFIXES)]
     for text in texts:
         assert agree(made, meta, text)
-    assert [made.heads.split(text) is not None for text in texts] == [False] * 2 * prefix_cache.MOST + [
+    assert [made.prefixes.split(text) is not None for text in texts] == [False] * 2 * prefix_cache.MAX_PREFIXES + [
         True
-    ] * prefix_cache.MOST
-    monkeypatch.setattr(prefix_cache, "MOST_CHARACTERS", 20)
-    made.heads.learn("\n" + texts[0])
-    assert made.heads.split("\n" + texts[0]) is None
+    ] * prefix_cache.MAX_PREFIXES
+    monkeypatch.setattr(prefix_cache, "MAX_PREFIX_CHARACTERS", 20)
+    made.prefixes.learn("\n" + texts[0])
+    assert made.prefixes.split("\n" + texts[0]) is None
 
 
 @pytest.mark.parametrize("end", ["}}\n", "} }", "}\n}"])
@@ -269,9 +270,9 @@ def test_nothing_is_learnt_of_payloads_that_end_otherwise(end):
     assert isinstance(made, MatrixDecoder)
     rows = f"{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]"
     assert agree(made, meta, rows + end)
-    assert made.heads.split(rows + "}}") is None
+    assert made.prefixes.split(rows + "}}") is None
     assert agree(made, meta, rows + "}}")
-    assert made.heads.split(rows + "}}") is not None
+    assert made.prefixes.split(rows + "}}") is not None
 
 
 @pytest.mark.usefixtures("bulk_always")

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading
 from mlflow_grpc.engine.batching import qualification, row_runner
-from mlflow_grpc.payload.fast_json.decoders import PlainRows
+from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 from mlflow_grpc.settings import Settings
 
 FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, -1.0, 2.0, 0.0]})
@@ -112,5 +112,5 @@ def test_the_largest_batch_of_a_slow_model_is_not_waited_for():
             time.sleep(2 * qualification.QUICK_S)
 
     slow: Any = Slow()
-    assert not qualification.fits_event_loop(slow, slow, [PlainRows(None, 1)] * 4, 128)
+    assert not qualification.fits_event_loop(slow, slow, [RowBlock(None, 1)] * 4, 128)
     assert ran == [1, 1, 1]

@@ -26,7 +26,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading
 from mlflow_grpc.hosting.pyfunc import row_exactness
 from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
-from mlflow_grpc.payload.fast_json.decoders import PlainRows
+from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 from mlflow_grpc.settings import Settings
 
 
@@ -108,7 +108,7 @@ def test_rows_together_are_what_they_are_alone(estimator, load):
     assert loaded.batched
     asked = DICE.integers(0, 4, size=(128, 20)) / 10.0
     asked[::2, 10:] = asked[::2, 9::-1]
-    members = [PlainRows(asked[place : place + 1], 1) for place in range(len(asked))]
+    members = [RowBlock(asked[place : place + 1], 1) for place in range(len(asked))]
     found = [
         loaded.fast_path.runner.encode(part)
         for start in range(0, len(members), 32)

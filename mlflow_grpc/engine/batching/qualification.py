@@ -12,7 +12,7 @@ from enum import Enum
 
 from mlflow_grpc.engine.batching.row_runner import RowModel, RowRunner
 from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
-from mlflow_grpc.payload.fast_json.decoders import PlainRows
+from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 from mlflow_grpc.settings import Batching
 
 TOLERANCE = 1e-9
@@ -50,7 +50,7 @@ class Agreement(Enum):
     NONE = "predicted together and one by one, the answers differ"
 
 
-def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: Sequence[PlainRows]) -> tuple[bool, str]:
+def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: Sequence[RowBlock]) -> tuple[bool, str]:
     """Decides whether a model is batched, and configures its runner.
 
     If predicting rows together changes answers in their last digits, or the numbers that decide them, rows of a batch
@@ -81,7 +81,7 @@ def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: Sequence
     return agreement is not Agreement.NONE, f"of {len(alone)} sample rows, {agreement.value}"
 
 
-def fits_event_loop(model: RowModel, runner: RowRunner, samples: Sequence[PlainRows], max_rows: int) -> bool:
+def fits_event_loop(model: RowModel, runner: RowRunner, samples: Sequence[RowBlock], max_rows: int) -> bool:
     """Returns True if a full batch is so quick that handing it to a thread would cost more than running it.
 
     Only a model that cannot wait for anything qualifies, because no call may hold up the event loop. Smaller batches
@@ -93,7 +93,7 @@ def fits_event_loop(model: RowModel, runner: RowRunner, samples: Sequence[PlainR
     return all(_is_quick(batch[:size], runner) for size in (1, 8, max_rows))
 
 
-def _is_quick(batch: Sequence[PlainRows], runner: RowRunner) -> bool:
+def _is_quick(batch: Sequence[RowBlock], runner: RowRunner) -> bool:
     for _ in range(3):
         started_at = time.perf_counter()
         runner.predict(batch)
@@ -102,7 +102,7 @@ def _is_quick(batch: Sequence[PlainRows], runner: RowRunner) -> bool:
     return False
 
 
-def _predict_alone(runner: RowRunner, samples: Sequence[PlainRows]) -> list[str]:
+def _predict_alone(runner: RowRunner, samples: Sequence[RowBlock]) -> list[str]:
     """Answers for as many samples as the time allows, one by one."""
     answers: list[str] = []
     started_at = time.perf_counter()
@@ -111,7 +111,7 @@ def _predict_alone(runner: RowRunner, samples: Sequence[PlainRows]) -> list[str]
     return answers
 
 
-def _check(runner: RowRunner, samples: Sequence[PlainRows], alone: list[str]) -> Agreement:
+def _check(runner: RowRunner, samples: Sequence[RowBlock], alone: list[str]) -> Agreement:
     agreement = _compare(runner, samples, alone)
     if agreement is not Agreement.TO_THE_BIT:
         return agreement
@@ -124,7 +124,7 @@ def _check(runner: RowRunner, samples: Sequence[PlainRows], alone: list[str]) ->
     return Agreement.TO_THE_BIT if exactness is Exactness.EXACT else Agreement.INSIDE
 
 
-def _compare(runner: RowRunner, samples: Sequence[PlainRows], alone: list[str]) -> Agreement:
+def _compare(runner: RowRunner, samples: Sequence[RowBlock], alone: list[str]) -> Agreement:
     agreement = Agreement.TO_THE_BIT
     for size in (2, 5, len(samples)):
         groups = [samples[start : start + size] for start in range(0, len(samples), size)]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec
-from mlflow_grpc.payload.fast_json.decoders import PlainDecoder, PlainRows, Table
+from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock, Table
 
 
 class RowModel(Protocol):
@@ -50,7 +50,7 @@ class RowModel(Protocol):
 class RowRunner:
     """Predicts plain rows with one model."""
 
-    def __init__(self, model: RowModel, decoder: PlainDecoder, codec: Codec) -> None:
+    def __init__(self, model: RowModel, decoder: FastDecoder, codec: Codec) -> None:
         """Takes the model's own table format.
 
         Args:
@@ -67,7 +67,7 @@ class RowRunner:
         self.uses_scores = False
         """True if predictions are made from scores, and calls with tied rows are predicted again alone."""
 
-    def run(self, requests: Sequence[PlainRows]) -> list[str]:
+    def run(self, requests: Sequence[RowBlock]) -> list[str]:
         """Answers for the rows of several requests, in order; raises the errors of `predict`."""
         return [self.encode(predictions) for predictions in self.predict(requests)]
 
@@ -75,7 +75,7 @@ class RowRunner:
         """Writes the predictions for the rows of one request as an answer."""
         return self._codec.encode(predictions, PLAIN_INPUT)
 
-    def predict(self, requests: Sequence[PlainRows]) -> list[Any]:
+    def predict(self, requests: Sequence[RowBlock]) -> list[Any]:
         """Predicts the rows of several requests; returns the predictions of each, in order.
 
         Raises:
@@ -98,7 +98,7 @@ class RowRunner:
             parts[index] = self.predict([requests[index]])[0]
         return parts
 
-    def examine(self, samples: Sequence[PlainRows]) -> Exactness:
+    def examine(self, samples: Sequence[RowBlock]) -> Exactness:
         """Compares the model's exactness for sample rows together and alone."""
         return self._model.examine(self._table(samples))
 

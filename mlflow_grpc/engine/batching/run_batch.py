@@ -16,7 +16,7 @@ from mlflow_grpc.engine.requests import Request
 from mlflow_grpc.engine.servable import ServableModel
 
 if TYPE_CHECKING:
-    from mlflow_grpc.payload.fast_json.decoders import PlainRows
+    from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 
 
 class BatchItem(Protocol):
@@ -48,7 +48,7 @@ class BatchResult(Generic[ItemT]):
 class DecodedBatch(Generic[ItemT]):
     """Items with their rows, and the items that are no plain rows."""
 
-    rows: "list[tuple[ItemT, PlainRows]]"
+    rows: "list[tuple[ItemT, RowBlock]]"
     unbatched: list[ItemT]
 
 
@@ -78,9 +78,7 @@ def decode_batch(items: Sequence[ItemT], model: ServableModel) -> DecodedBatch[I
     return decoded
 
 
-def predict_group(
-    group: "Sequence[tuple[ItemT, PlainRows]]", model: ServableModel
-) -> list[tuple[ItemT, object]] | None:
+def predict_group(group: "Sequence[tuple[ItemT, RowBlock]]", model: ServableModel) -> list[tuple[ItemT, object]] | None:
     """Predicts all rows of a group in one call of the model; None if that fails or the answers cannot be told apart."""
     fast_path = model.fast_path
     if fast_path is None or fast_path.runner is None:
@@ -96,9 +94,7 @@ def predict_group(
         return None
 
 
-def _predict_or_bisect(
-    group: "list[tuple[ItemT, PlainRows]]", model: ServableModel, result: BatchResult[ItemT]
-) -> None:
+def _predict_or_bisect(group: "list[tuple[ItemT, RowBlock]]", model: ServableModel, result: BatchResult[ItemT]) -> None:
     group = [(item, rows) for item, rows in group if item.is_waiting()]
     if not group:
         return
@@ -113,8 +109,8 @@ def _predict_or_bisect(
         _predict_or_bisect(group[half:], model, result)
 
 
-def _groups(decoded: "list[tuple[ItemT, PlainRows]]", max_rows: int) -> "Iterator[list[tuple[ItemT, PlainRows]]]":
-    group: list[tuple[ItemT, PlainRows]] = []
+def _groups(decoded: "list[tuple[ItemT, RowBlock]]", max_rows: int) -> "Iterator[list[tuple[ItemT, RowBlock]]]":
+    group: list[tuple[ItemT, RowBlock]] = []
     room = max_rows
     for item, rows in decoded:
         if group and rows.count > room:

@@ -1,1 +1,1 @@
-"""The fast path for JSON of plain rows: decoded without MLflow, with its result to the bit."""
+"""The fast path for JSON of plain rows, which decodes without MLflow and with equal results to the bit."""

@@ -1,9 +1,9 @@
-"""Thousands of rows of numbers, read from JSON into one array without a Python object for each.
+"""Reading of thousands of rows of numbers from JSON into one array, without a Python object for each number.
 
-Rule of this module: it is certain or says None. simdjson reads numbers of any depth one after the other and takes
-integers for floats, so whatever could hide behind that is looked for: other brackets than those of the rows, rows of
-other lengths, numbers past those that floats hold exactly. It is an optional speed-up: without pysimdjson, which
-has no wheel for each Python, everything goes the way of `mlflow_grpc.payload.fast_json.decoders`.
+Rule of this module: it returns None unless the result is certain. simdjson flattens lists of any depth and reads
+integers as floats. The module therefore checks for further brackets, rows of different lengths, and numbers that a
+float cannot hold exactly. pysimdjson is optional, because it has no wheels for some Python versions. Without it, the
+decoders parse each payload with orjson.
 """
 
 from collections.abc import Iterable
@@ -19,15 +19,15 @@ try:
 except ImportError:
     simdjson = None  # type: ignore[assignment]
 
-LEAST_CHARACTERS = 16_384
-"""From which length of a payload on it is worth it."""
+MIN_CHARACTERS = 16_384
+"""Minimum length of a payload, in characters. Shorter ones are not worth a simdjson parser."""
 
 Matrix = npt.NDArray[np.float64]
 
 
 def split(text: str) -> tuple[list[str], Matrix] | None:
-    """Columns and rows of a `dataframe_split`."""
-    document = _parsed(text)
+    """Reads the column names and rows of a `dataframe_split`; None if it is not certain about them."""
+    document = _parse(text)
     if document is None or list(document) != ["dataframe_split"]:
         return None
     table = document["dataframe_split"]
@@ -44,42 +44,42 @@ def split(text: str) -> tuple[list[str], Matrix] | None:
 
 
 def rows(text: str) -> Matrix | None:
-    """The rows under `inputs` or `instances`."""
-    document = _parsed(text)
+    """Reads the rows under `inputs` or `instances`; None if it is not certain about them."""
+    document = _parse(text)
     if document is None or list(document) not in (["inputs"], ["instances"]):
         return None
     (value,) = document.values()
     return _matrix(value, text, objects=1, arrays=0)
 
 
-def _parsed(text: str) -> Any:
-    """The JSON object in a text; a parser of its own, because what it gives lives in the parser."""
-    if simdjson is None or len(text) < LEAST_CHARACTERS:
+def _parse(text: str) -> Any:
+    """Parses a JSON object, with a new parser because the document lives in the parser's memory."""
+    if simdjson is None or len(text) < MIN_CHARACTERS:
         return None
     try:
         document = simdjson.Parser().parse(text.encode())
-    except (RuntimeError, ValueError):  # Not JSON, or not what simdjson takes: too deep, say.
+    except (RuntimeError, ValueError):  # Not JSON, or JSON that simdjson refuses, such as too deep a nesting.
         return None
     return document if isinstance(document, simdjson.Object) else None
 
 
 def _matrix(value: Any, text: str, *, objects: int, arrays: int) -> Matrix | None:
-    """An array of rows as a matrix, if the text has no brackets but its own and those of what is around it.
+    """Converts an array of rows to a matrix; None if the text has further brackets that could hide other content.
 
     Args:
         value: The array.
-        text: The whole text, in which no string has a bracket.
-        objects: How many objects are around it.
-        arrays: How many arrays there are besides it.
+        text: The complete text, whose strings have no brackets.
+        objects: Number of objects around the array.
+        arrays: Number of further arrays in the text.
 
     """
     if not isinstance(value, simdjson.Array):
         return None
-    rows_found: Iterable[Any] = value
+    array_rows: Iterable[Any] = value
     try:
-        widths = {len(row) for row in rows_found}
+        widths = {len(row) for row in array_rows}
         flat = np.frombuffer(value.as_buffer(of_type="d"), dtype=np.float64)
-    except TypeError:  # A row, or a cell, that is something else.
+    except TypeError:  # A row that is not a list, or a cell that is not a number.
         return None
     count = len(value)
     if len(widths) != 1 or text.count("{") != objects or text.count("[") != count + 1 + arrays:

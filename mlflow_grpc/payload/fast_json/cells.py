@@ -1,6 +1,6 @@
-"""Arrays out of the cells of a column, where that is exact.
+"""Exact conversion of the cells of a column to an array.
 
-Rule of this module: None at the first cell that MLflow would cast, refuse or see in another way.
+Rule of this module: it returns None at the first cell that MLflow would cast, refuse or read differently.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,23 +12,26 @@ from mlflow.types import DataType
 
 from mlflow_grpc.payload.codec import EXACT
 
-SIXTY_FOUR_BITS = 2**63
-"""orjson makes a float of an integer past 64 bits, which MLflow sees as the integer that it is."""
+INTEGER_LIMIT = 2**63
+"""Floats from here on are not converted, because orjson also makes them from integers past 64 bits.
 
-FEW = 64
-"""Up to so many cells Python finds the least and the greatest faster than numpy."""
+MLflow reads such a number as an integer.
+"""
+
+MAX_PYTHON_CELLS = 64
+"""Maximum number of cells for which Python's min and max are faster than numpy's."""
 
 _FLOAT, _NUMBERS = {float}, {float, int}
 
 Column = Sequence[Any]
 
 Cells = Callable[[Column], Any]
-"""Makes an array of cells, or for strings a list; None if they are not all of the type or not exact in it."""
+"""Converts cells to an array, or strings to a list; None if a cell has another type or is not exact in the type."""
 
 
 def _within(cells: Column, array: npt.NDArray[Any], low: float, high: float) -> bool:
-    """Whether all cells are between the two, neither of which is included."""
-    if len(cells) <= FEW:
+    """Returns True if all cells are above `low` and below `high`."""
+    if len(cells) <= MAX_PYTHON_CELLS:
         return bool(low < min(cells) and max(cells) < high)
     return bool(low < array.min() and array.max() < high)
 
@@ -38,7 +41,7 @@ def _booleans(cells: Column) -> npt.NDArray[Any] | None:
 
 
 def _strings(cells: Column) -> Column | None:
-    # numpy, which MLflow goes through in two formats, drops NULs at the end of a text.
+    # Two of the formats go through numpy in MLflow, which drops NULs at the end of a text.
     return cells if set(map(type, cells)) == {str} and not any("\0" in text for text in cells) else None
 
 
@@ -59,14 +62,14 @@ def _integers(dtype: npt.DTypeLike) -> Cells:
 
 
 def _floats(dtype: npt.DTypeLike) -> Cells:
-    greatest = min(float(np.finfo(np.dtype(dtype)).max), float(SIXTY_FOUR_BITS))
+    max_float = min(float(np.finfo(np.dtype(dtype)).max), float(INTEGER_LIMIT))
     is_wide = np.dtype(dtype) == np.float64
 
     def cells_of(cells: Column) -> npt.NDArray[Any] | None:
-        kinds = set(map(type, cells))
-        if kinds == _FLOAT:
-            limit = greatest
-        elif kinds <= _NUMBERS:
+        types = set(map(type, cells))
+        if types == _FLOAT:
+            limit = max_float
+        elif types <= _NUMBERS:
             limit = EXACT
         else:
             return None
@@ -88,6 +91,6 @@ OF_COLUMN: dict[DataType, Cells] = {
 }
 
 OF_TENSOR: dict[np.dtype[Any], Cells] = {
-    np.dtype(kind): (_floats if np.dtype(kind).kind == "f" else _integers)(kind)
-    for kind in (np.float64, np.float32, np.int64, np.int32, np.int16, np.int8, np.uint8, np.uint16, np.uint32)
+    np.dtype(dtype): (_floats if np.dtype(dtype).kind == "f" else _integers)(dtype)
+    for dtype in (np.float64, np.float32, np.int64, np.int32, np.int16, np.int8, np.uint8, np.uint16, np.uint32)
 }

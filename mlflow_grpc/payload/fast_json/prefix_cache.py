@@ -1,8 +1,8 @@
-"""Payloads that begin as others before them did: callers send the same names with each call, and only the rows differ.
+"""Cache of the parsed beginnings of payloads, because callers send the same column names with each call.
 
-Rule of this module: it is certain or says None. A beginning is known if JSON goes on after it with the rows, and ends
-after them with two brackets; then what was found of its names holds for each payload that begins with the same
-characters, and only the rows have to be read.
+Rule of this module: it returns None unless the result is certain. A prefix ends where the rows of a `dataframe_split`
+begin, and after the rows only two braces follow. The names in a prefix are therefore the same for each payload that
+begins with the same characters, and only the rows need to be parsed.
 """
 
 import re
@@ -11,49 +11,53 @@ from typing import Any
 
 import orjson
 
-MOST = 8
-"""How many beginnings are known at a time."""
+MAX_PREFIXES = 8
+"""Maximum number of cached prefixes."""
 
-MOST_CHARACTERS = 65_536
-"""How long a beginning may be."""
+MAX_PREFIX_CHARACTERS = 65_536
+"""Maximum length of a cached prefix, in characters."""
 
-_HEAD = re.compile(r'\s*\{\s*"dataframe_split"\s*:\s*\{\s*"columns"\s*:\s*\[[^\[\]]*\]\s*,\s*"data"\s*:')
-_TAIL = "}}"
+_PREFIX = re.compile(r'\s*\{\s*"dataframe_split"\s*:\s*\{\s*"columns"\s*:\s*\[[^\[\]]*\]\s*,\s*"data"\s*:')
+_SUFFIX = "}}"
 
 
-class Heads:
-    """The beginnings of `dataframe_split` payloads that were seen last; used from any thread."""
+class PrefixCache:
+    """Prefixes of the `dataframe_split` payloads that were seen last; safe to use from any thread."""
 
-    def __init__(self, places_of: Callable[[tuple[str, ...]], list[int] | None]) -> None:
-        """Args:
-        places_of: Finds the columns of the signature among names, None if they are others.
+    def __init__(self, column_indexes: Callable[[tuple[str, ...]], list[int] | None]) -> None:
+        """Starts with no prefixes.
+
+        Args:
+            column_indexes: Returns the indexes of the signature's columns among names; None if the names differ.
+
         """
-        self._places_of = places_of
-        self._known: dict[str, list[int]] = {}
+        self._column_indexes = column_indexes
+        self._cached: dict[str, list[int]] = {}
 
     def split(self, text: str) -> tuple[list[int], Any] | None:
-        """Where the columns are in a row, and the rows, whatever they are; None if the beginning is not known."""
-        if text.endswith(_TAIL):
-            for head, places in self._known.items():
-                if text.startswith(head):
+        """Returns the indexes of the columns in a row, and the rows as parsed; None if the prefix is not cached."""
+        if text.endswith(_SUFFIX):
+            for prefix, indexes in self._cached.items():
+                if text.startswith(prefix):
                     try:
-                        return places, orjson.loads(text[len(head) : -len(_TAIL)])
+                        return indexes, orjson.loads(text[len(prefix) : -len(_SUFFIX)])
                     except orjson.JSONDecodeError:
                         return None
         return None
 
     def learn(self, text: str) -> None:
-        """Remembers how a payload begins, if others may begin so too.
+        """Caches the prefix of a payload, if later payloads may have the same one.
 
-        Not of one that ends in another way: its caller's next one does too, and learning costs more than it saves then.
+        A payload that ends differently is skipped. The next one of its caller will too, so that learning would cost
+        more than it saves.
         """
-        found = _HEAD.match(text, 0, MOST_CHARACTERS) if text.endswith(_TAIL) else None
-        if found is None:
+        match = _PREFIX.match(text, 0, MAX_PREFIX_CHARACTERS) if text.endswith(_SUFFIX) else None
+        if match is None:
             return
         try:
-            names = orjson.loads(f"{found[0]}[]{_TAIL}")["dataframe_split"]["columns"]
+            names = orjson.loads(f"{match[0]}[]{_SUFFIX}")["dataframe_split"]["columns"]
         except orjson.JSONDecodeError:
             return
-        if set(map(type, names)) == {str} and (places := self._places_of(tuple(names))) is not None:
-            kept = list(self._known.items())[1 - MOST :]
-            self._known = {**dict(kept), found[0]: places}
+        if set(map(type, names)) == {str} and (indexes := self._column_indexes(tuple(names))) is not None:
+            kept = list(self._cached.items())[1 - MAX_PREFIXES :]
+            self._cached = {**dict(kept), match[0]: indexes}

@@ -1,6 +1,6 @@
-"""Rows to try a model with: those of an example mixed and varied, or made up.
+"""Sample rows to try a model with: rows of an example, resampled and jittered, or synthetic ones.
 
-Rule of this module: the same comes out at each start.
+Rule of this module: its output is the same at each start of the server.
 """
 
 from typing import Any
@@ -9,38 +9,38 @@ import numpy as np
 import numpy.typing as npt
 
 
-def mixtures(count: int, width: int, most: int) -> list[list[int]]:
-    """For each sample the row that each of its cells is taken from.
+def resample_columns(row_count: int, width: int, sample_count: int) -> list[list[int]]:
+    """Picks, for each sample, the row that each of its cells is taken from.
 
-    Each column turns at a speed of its own, so that samples differ although the example may have but two rows.
+    Each column advances at its own speed, so that samples differ even if the example has only two rows.
     """
-    return [[(turn + turn * place // 2) % count for place in range(width)] for turn in range(most)]
+    return [[(turn + turn * column // 2) % row_count for column in range(width)] for turn in range(sample_count)]
 
 
-class Variation:
-    """Makes numbers a little different each time, always the same way."""
+class Jitter:
+    """Changes numbers a little; each call changes them differently, in the same sequence at each start."""
 
     def __init__(self) -> None:
-        self._dice = np.random.default_rng(1)
+        self._generator = np.random.default_rng(1)
 
-    def of(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Floats within a fifth; integers by two at the most, where their type allows it."""
+    def apply(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Changes floats by up to a fifth, and integers by up to two, within the limits of their type."""
         if cells.dtype.kind == "f":
-            return (cells * self._dice.uniform(0.8, 1.2, cells.shape)).astype(cells.dtype)
+            return (cells * self._generator.uniform(0.8, 1.2, cells.shape)).astype(cells.dtype)
         limits = np.iinfo(cells.dtype)
-        moved = cells.astype(object) + self._dice.integers(-2, 3, cells.shape)
+        moved = cells.astype(object) + self._generator.integers(-2, 3, cells.shape)
         return np.clip(moved, limits.min, limits.max).astype(cells.dtype)
 
 
-def varied(cells: Any, vary: Variation | None) -> Any:
-    """Cells made different, if they are to be and are numbers."""
+def jittered(cells: Any, jitter: Jitter | None) -> Any:
+    """Returns the cells jittered if they are numbers and there is a jitter, else unchanged."""
     has_numbers = isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu"
-    return vary.of(cells) if vary is not None and has_numbers else cells
+    return jitter.apply(cells) if jitter is not None and has_numbers else cells
 
 
-def made_up(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A column of 16 cells."""
-    dice = np.random.default_rng(0)
+def synthetic_column(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Makes a column of 16 cells."""
+    generator = np.random.default_rng(0)
     if dtype.kind == "f":
-        return dice.normal(1, 3, 16)
-    return dice.integers(0, 2 if dtype.kind == "b" else 9, 16).astype(dtype)
+        return generator.normal(1, 3, 16)
+    return generator.integers(0, 2 if dtype.kind == "b" else 9, 16).astype(dtype)

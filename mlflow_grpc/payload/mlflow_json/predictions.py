@@ -19,7 +19,7 @@ from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload.mlflow_json.answer_forms import has_form, is_wrapped
 from mlflow_grpc.payload.mlflow_json.frames import Frames
-from mlflow_grpc.payload.protobuf.values import MOST_DEPTH, is_list, is_nothing, key_text
+from mlflow_grpc.payload.protobuf.values import MAX_DEPTH, is_list, is_nothing, key_text
 
 Convert = Callable[[Any], Any]
 
@@ -333,7 +333,7 @@ def _as_text(value: Any) -> Any:
 
 def _as_json(value: Any, depth: int = 0) -> Any:
     """What JSON has for a value, by MLflow's encoder; what that does not know stays as it is."""
-    if value is None or isinstance(value, str | int | float) or is_nothing(value) or depth > MOST_DEPTH:
+    if value is None or isinstance(value, str | int | float) or is_nothing(value) or depth > MAX_DEPTH:
         return value
     if isinstance(value, dict):
         return {key: _as_json(item, depth + 1) for key, item in value.items()}

@@ -1,1 +1,1 @@
-"""Messages of a model's own types: records and rows out of input messages, predictions into output messages."""
+"""Conversion of messages of a model's own types: input messages to records and rows, predictions to output messages."""

@@ -1,6 +1,6 @@
-"""Parts of an answer into messages of their own.
+"""Conversion of the chunks of a streamed answer into messages.
 
-Rule of this module: a part is what it is in JSON, which is all that MLflow says of the parts of an answer.
+Rule of this module: the message of a chunk is made from its JSON, because MLflow defines no other form of chunks.
 """
 
 import json
@@ -20,7 +20,7 @@ _BARE = ModelInput(None, bare_answer=True)
 
 
 class ChunkCodec(TypedCodec):
-    """Reads the input messages of one model and writes those of the parts of its answers."""
+    """Reads input messages of one model, and writes messages of the chunks of its answers."""
 
     def __init__(
         self,
@@ -30,25 +30,28 @@ class ChunkCodec(TypedCodec):
         chunk: MessageShape,
         chunk_class: type[ProtoMessage],
     ) -> None:
-        """Args:
-        codec: Takes records, and writes answers as JSON.
-        contract: What the model takes and gives.
-        messages: Its messages.
-        chunk: The message of a part.
-        chunk_class: Of that message.
+        """Uses the message of a chunk instead of the output message.
+
+        Args:
+            codec: Codec that takes records and writes answers as JSON.
+            contract: Input and output types of the model.
+            messages: Shapes of the model's messages.
+            chunk: Shape of the message of a chunk.
+            chunk_class: Class of the message of a chunk.
+
         """
         super().__init__(codec, contract, replace(messages, output=chunk), chunk_class)
         self._only_field = chunk.fields[0].name if [field.source.name for field in chunk.fields] == [""] else None
 
     def encode(self, predictions: Any) -> ProtoMessage:
-        """The message for one part.
+        """Makes the message of one chunk.
 
         Raises:
-            UnwritableAnswer: It has no form in JSON, or its fields have values of other types.
+            UnwritableAnswer: JSON has no such value, or a field has a value of another type.
 
         """
-        part = json.loads(self._codec.encode(predictions, _BARE))
+        chunk = json.loads(self._codec.encode(predictions, _BARE))
         message = self._output_class()
         with as_unwritable():
-            fill(message, self._messages.output, part if self._only_field is None else {self._only_field: part}, "")
+            fill(message, self._messages.output, chunk if self._only_field is None else {self._only_field: chunk}, "")
         return message

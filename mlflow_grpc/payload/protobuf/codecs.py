@@ -1,6 +1,6 @@
-"""What reads and writes the messages of one model's RPCs, put together.
+"""The codecs of one model's typed RPCs.
 
-Rule of this module: which RPC has which messages is decided here; how they are read and written is not.
+Rule of this module: it decides which RPC uses which messages. The codecs read and write them.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,22 @@ class TypedCodecs:
     def __init__(
         self, codec: RecordCodec, contract: Contract, messages: ModelMessages, class_of: Callable[[str], Any]
     ) -> None:
-        """Args:
-        codec: Takes records.
-        contract: What the model takes and gives.
-        messages: Its messages.
-        class_of: Gives the class of a message by its name.
+        """Makes the codec of each RPC.
+
+        Args:
+            codec: Codec that takes records.
+            contract: Input and output types of the model.
+            messages: Shapes of the model's messages.
+            class_of: Returns the class of a message by its name.
+
         """
-        self.one = TypedCodec(codec, contract, messages, class_of(messages.output.name))
-        self.chunks = self.one
-        """Of the parts of an answer."""
+        self.record = TypedCodec(codec, contract, messages, class_of(messages.output.name))
+        """Codec for one record."""
+        self.chunks = self.record
+        """Codec for one record whose answer is streamed in chunks."""
         if messages.chunk is not None:
             self.chunks = ChunkCodec(codec, contract, messages, messages.chunk, class_of(messages.chunk.name))
         self.rows: RowsCodec | None = None
-        """Of rows in columns, if the model takes them."""
+        """Codec for many rows in columns; None if the model has no RPC for them."""
         if messages.batch is not None:
-            self.rows = RowsCodec(self.one, codec, messages.batch, class_of(messages.batch.outputs.name))
+            self.rows = RowsCodec(self.record, codec, messages.batch, class_of(messages.batch.outputs.name))

@@ -1,6 +1,6 @@
-"""Messages of a model's own types into records.
+"""Conversion of messages of a model's own types into records.
 
-Rule of this module: no value is changed on the way. What a message may hold and a record may not is refused.
+Rule of this module: it changes no value. A message with content that a record cannot hold is refused.
 """
 
 import math
@@ -26,38 +26,41 @@ from mlflow_grpc.contract.shapes import (
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload.codec import ABSENT, EXACT
 
-MOST_EMPTY = 1_000
-"""Rows without elements, of which a shape of a few bytes could say that there are any number."""
+MAX_EMPTY_ROWS = 1_000
+"""Maximum rows without elements in a tensor. A shape of a few bytes can declare any number of them."""
 
 
 class Reader:
     """Reads messages into records."""
 
     def __init__(self, *, with_zone: bool, refuses_missing: bool = False) -> None:
-        """Args:
-        with_zone: Whether points in time end with Z.
-        refuses_missing: Whether a record without a field that it needs is refused.
+        """Sets how timestamps are written and whether required fields are checked.
+
+        Args:
+            with_zone: True if timestamps end with Z.
+            refuses_missing: True if a record that lacks a required field is refused.
+
         """
         self._with_zone = with_zone
         self._refuses_missing = refuses_missing
 
     def record(self, message: Any, shape: MessageShape, path: str, *, optional: bool = False) -> dict[str, Any]:
-        """The fields that are there, by the names of their columns; None for what has to be there and may be null.
+        """Reads the fields that are set, by column name; a required field that may be null is None if it is not set.
 
         Args:
             message: The message.
-            shape: What it holds.
-            path: What it is called in errors.
-            optional: Whether it may be left out: then MLflow takes one without any field, whatever it needs.
+            shape: Shape of the message.
+            path: Path of the message in errors.
+            optional: True if the message may be left out. An empty one then needs no fields, because MLflow accepts it.
 
         Raises:
-            InvalidPayload: It lacks a field, has one that a closed record does not, or a value that none may have.
+            InvalidPayload: A required field is missing, a closed record has an unknown field, or a value is invalid.
 
         """
         if shape.is_closed:
             refuse_unknown(message, path)
         if self._refuses_missing and not (optional and not message.ListFields()):
-            self._check_needed(message, shape, path)
+            self._check_required(message, shape, path)
         record = {}
         for field in shape.fields:
             name = label(field)
@@ -69,58 +72,61 @@ class Reader:
                     )
                 elif field.source.is_null_if_absent:
                     record[name] = None
-            elif (found := getattr(message, field.name)) or field.source.required or _null_items(message, field):
-                record[name] = self._many(found, message, field, where, not field.source.required)
+            elif (items := getattr(message, field.name)) or field.source.required or _null_items(message, field):
+                record[name] = self._items(items, message, field, where, not field.source.required)
         return record
 
-    def _check_needed(self, message: Any, shape: MessageShape, path: str) -> None:
+    def _check_required(self, message: Any, shape: MessageShape, path: str) -> None:
         absent = [
             f"{path}.{label(field)}".lstrip(".")
             for field in shape.fields
             if field.is_singular and field.source.needs_value and not message.HasField(field.name)
         ]
         if absent:
-            raise missing(absent)
+            raise missing_fields_error(absent)
 
     @staticmethod
     def _is_unspecified(message: Any, field: FieldShape) -> bool:
         return isinstance(field.shape, EnumShape) and getattr(message, field.name) == 0
 
-    def column(self, found: Any, field: FieldShape, nulls: set[int], where: str) -> list[Any]:
-        """The values of a column, with `nothing(field)` in the rows that have none."""
+    def column(self, items: Any, field: FieldShape, nulls: set[int], where: str) -> list[Any]:
+        """Reads the values of a column, with `missing_value(field)` in the rows without a value."""
         if isinstance(field.shape, ScalarShape) and not nulls:
-            return list(found)
+            return list(items)
         optional = not field.source.required
         values = [
-            nothing(field) if place in nulls else self._value(each, field.shape, f"[{place}].{where}", optional)
-            for place, each in enumerate(found)
+            missing_value(field) if row in nulls else self._value(item, field.shape, f"[{row}].{where}", optional)
+            for row, item in enumerate(items)
         ]
-        return _of_one_length(values) if isinstance(field.shape, TimestampShape) and not self._with_zone else values
+        return _pad_fractions(values) if isinstance(field.shape, TimestampShape) and not self._with_zone else values
 
-    def tensor(self, found: Any, shape: TensorShape, count: int, where: str) -> Any:
-        """One tensor of so many rows, for each of which there is a shape."""
-        return _array_of(found, replace(shape, shape=(count, *shape.shape)), where)
+    def tensor(self, message: Any, shape: TensorShape, count: int, where: str) -> Any:
+        """Reads a tensor with `count` rows, each of the given shape."""
+        return _array_of(message, replace(shape, shape=(count, *shape.shape)), where)
 
-    def _many(self, found: Any, message: Any, field: FieldShape, where: str, optional: bool) -> Any:
+    def _items(self, items: Any, message: Any, field: FieldShape, where: str, optional: bool) -> Any:
+        """Reads the items of a list or map."""
         if field.null_items and (nulls := getattr(message, field.null_items)):
-            return self._with_nulls(found, frozenset(nulls), field, where, optional)
+            return self._items_with_nulls(items, frozenset(nulls), field, where, optional)
         if field.is_map:
-            return {key: self._value(found[key], field.shape, f"{where}.{key}", optional) for key in found}
+            return {key: self._value(items[key], field.shape, f"{where}.{key}", optional) for key in items}
         if isinstance(field.shape, ScalarShape):
-            return list(found)
-        return [self._value(each, field.shape, f"{where}[{place}]", optional) for place, each in enumerate(found)]
+            return list(items)
+        return [self._value(item, field.shape, f"{where}[{index}]", optional) for index, item in enumerate(items)]
 
-    def _with_nulls(self, found: Any, nulls: frozenset[Any], field: FieldShape, where: str, optional: bool) -> Any:
-        """A list or map with None in some places; what the message has there is of no meaning."""
+    def _items_with_nulls(
+        self, items: Any, nulls: frozenset[Any], field: FieldShape, where: str, optional: bool
+    ) -> Any:
+        """Reads a list or map in which some items are null; what the message holds for these items is ignored."""
         if field.is_map:
-            keys = found.keys() - nulls
-            values = {key: self._value(found[key], field.shape, f"{where}.{key}", optional) for key in keys}
+            keys = items.keys() - nulls
+            values = {key: self._value(items[key], field.shape, f"{where}.{key}", optional) for key in keys}
             return values | dict.fromkeys(nulls)
-        if max(nulls) >= len(found):
-            _refuse(where, f"has {len(found)} values, counted from 0, and {field.null_items} names {max(nulls)}")
+        if max(nulls) >= len(items):
+            _refuse(where, f"has {len(items)} values, counted from 0, and {field.null_items} names {max(nulls)}")
         return [
-            None if place in nulls else self._value(each, field.shape, f"{where}[{place}]", optional)
-            for place, each in enumerate(found)
+            None if index in nulls else self._value(item, field.shape, f"{where}[{index}]", optional)
+            for index, item in enumerate(items)
         ]
 
     def _value(self, value: Any, shape: Shape, where: str, optional: bool) -> Any:
@@ -132,7 +138,7 @@ class Reader:
                     _refuse(where, f"has no value of number {value}")
                 return shape.values[shape.numbers.index(value)]
             case TimestampShape():
-                return self._moment(value, where)
+                return self._timestamp(value, where)
             case ValueShape():
                 return _json_of(value)
             case TensorShape():
@@ -144,19 +150,20 @@ class Reader:
             case MessageShape():
                 return self.record(value, shape, where, optional=optional)
 
-    def _content(self, value: Any, field: FieldShape, where: str, optional: bool) -> Any:
-        found = getattr(value, field.name)
+    def _content(self, wrapper: Any, field: FieldShape, where: str, optional: bool) -> Any:
+        """Reads the value in a wrapper message; None if it is not set."""
+        content = getattr(wrapper, field.name)
         if not field.is_singular:
-            return self._many(found, value, field, where, optional)
-        return self._value(found, field.shape, where, optional) if value.HasField(field.name) else None
+            return self._items(content, wrapper, field, where, optional)
+        return self._value(content, field.shape, where, optional) if wrapper.HasField(field.name) else None
 
-    def _alternative(self, value: Any, shape: OneofShape, where: str, optional: bool) -> Any:
-        chosen = value.WhichOneof("value")
+    def _alternative(self, message: Any, shape: OneofShape, where: str, optional: bool) -> Any:
+        chosen = message.WhichOneof("value")
         if chosen is None:
             _refuse(where, "has no value in it")
-        return self._value(getattr(value, chosen), dict(shape.alternatives)[chosen], where, optional)
+        return self._value(getattr(message, chosen), dict(shape.alternatives)[chosen], where, optional)
 
-    def _moment(self, value: Any, where: str) -> str:
+    def _timestamp(self, value: Any, where: str) -> str:
         try:
             text: str = value.ToJsonString()
         except ValueError:
@@ -165,12 +172,12 @@ class Reader:
 
 
 def _null_items(message: Any, field: FieldShape) -> Any:
-    """The places or keys of the nulls within a list or map; empty if there are none, or may be none."""
+    """Returns the indexes or keys of the null items of a list or map; empty if it has none or cannot have any."""
     return getattr(message, field.null_items) if field.null_items else ()
 
 
 def label(field: FieldShape) -> str:
-    """What a field is called in errors: as in the model, and as in the message if it has no name there."""
+    """Returns a field's name in errors: its name in the model, or else its name in the message."""
     return field.source.name or field.name
 
 
@@ -178,11 +185,11 @@ def refuse_unknown(message: Any, where: str) -> None:
     """Refuses a message with a field that its type does not have.
 
     Raises:
-        InvalidPayload: It has.
+        InvalidPayload: The message has such a field.
 
     """
     unknown = UnknownFieldSet(message)
-    numbers = sorted({unknown[place].field_number for place in range(len(unknown))})
+    numbers = sorted({unknown[index].field_number for index in range(len(unknown))})
     if numbers:
         fields = [f"{where}.{number}".lstrip(".") for number in numbers]
         raise InvalidPayload(
@@ -194,35 +201,38 @@ def refuse_unknown(message: Any, where: str) -> None:
         )
 
 
-def missing(names: list[str]) -> InvalidPayload:
-    """The refusal of a record without fields that the model needs."""
-    words = "missing, and the model needs it"
+def missing_fields_error(names: list[str]) -> InvalidPayload:
+    """Makes the error for a record without fields that the model needs."""
+    description = "missing, and the model needs it"
     return InvalidPayload(
-        f"The record does not fit the model's signature: {'; '.join(f'{name}: {words}' for name in names)}.",
+        f"The record does not fit the model's signature: {'; '.join(f'{name}: {description}' for name in names)}.",
         reason="INVALID_PARAMETER_VALUE",
         error_class="SCHEMA_ENFORCEMENT_FAILED",
-        violations=tuple(FieldViolation(name, words) for name in names),
+        violations=tuple(FieldViolation(name, description) for name in names),
     )
 
 
-def nothing(field: FieldShape) -> Any:
-    """What stands in a column for a row without a value: None if the field has to be there, else ABSENT."""
+def missing_value(field: FieldShape) -> Any:
+    """Returns the entry of a column for a row without a value: None if the field is required, else ABSENT."""
     return None if field.source.is_null_if_absent else ABSENT
 
 
-def _of_one_length(moments: list[Any]) -> list[Any]:
-    """Points in time with as many digits each: pandas takes the form of the first for that of the column."""
-    digits = max((len(each.partition(".")[2]) for each in moments if isinstance(each, str)), default=0)
+def _pad_fractions(timestamps: list[Any]) -> list[Any]:
+    """Pads all timestamps to the same number of digits, because pandas infers the format from the first one."""
+    digits = max((len(text.partition(".")[2]) for text in timestamps if isinstance(text, str)), default=0)
     if not digits:
-        return moments
+        return timestamps
     return [
-        f"{each.partition('.')[0]}.{each.partition('.')[2]:0<{digits}}" if isinstance(each, str) else each
-        for each in moments
+        f"{text.partition('.')[0]}.{text.partition('.')[2]:0<{digits}}" if isinstance(text, str) else text
+        for text in timestamps
     ]
 
 
 def _json_of(value: Any) -> Any:
-    """What JSON has for a google.protobuf.Value; a whole number is an integer, since JSON knows one kind of number."""
+    """Converts a google.protobuf.Value to a Python value.
+
+    An integral number becomes an int, because JSON has one number type for both.
+    """
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
@@ -234,33 +244,33 @@ def _json_of(value: Any) -> Any:
         case "bool_value":
             return value.bool_value
         case "list_value":
-            return [_json_of(each) for each in value.list_value.values]
+            return [_json_of(item) for item in value.list_value.values]
         case "struct_value":
-            return {key: _json_of(each) for key, each in value.struct_value.fields.items()}
+            return {key: _json_of(item) for key, item in value.struct_value.fields.items()}
         case _:
             return None
 
 
 def _is_minus_zero(number: float) -> bool:
-    """Of which there is no integer."""
+    """Returns True for -0.0, which no integer equals."""
     return not number and math.copysign(1, number) < 0
 
 
-def _array_of(value: Any, shape: TensorShape, where: str) -> Any:
-    sizes = tuple(value.shape) or shape.shape
+def _array_of(message: Any, shape: TensorShape, where: str) -> Any:
+    sizes = tuple(message.shape) or shape.shape
     fits = len(sizes) == len(shape.shape) and all(
-        want in (-1, got) for want, got in zip(shape.shape, sizes, strict=True)
+        expected in (-1, size) for expected, size in zip(shape.shape, sizes, strict=True)
     )
-    if not fits or any(size < 0 for size in sizes) or math.prod(sizes) != len(value.data):
+    if not fits or any(size < 0 for size in sizes) or math.prod(sizes) != len(message.data):
         _refuse(where, f"must have the shape {list(shape.shape)} (-1 is any size) and as many elements in data")
-    if 0 in sizes and math.prod(sizes[: sizes.index(0)]) > MOST_EMPTY:
-        _refuse(where, f"has more than {MOST_EMPTY} rows without elements")
-    # Of texts and bytes as numpy's own types, those at the end would lose their NULs.
-    kind = object if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) else None
-    return np.array(value.data, dtype=kind).reshape(sizes)
+    if 0 in sizes and math.prod(sizes[: sizes.index(0)]) > MAX_EMPTY_ROWS:
+        _refuse(where, f"has more than {MAX_EMPTY_ROWS} rows without elements")
+    # numpy's own string and bytes types drop NULs at the end of an element.
+    dtype = object if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) else None
+    return np.array(message.data, dtype=dtype).reshape(sizes)
 
 
-def _refuse(where: str, what: str) -> NoReturn:
+def _refuse(where: str, problem: str) -> NoReturn:
     raise InvalidPayload(
-        f"{where} {what}.", reason="INVALID_PARAMETER_VALUE", violations=(FieldViolation(where, what),)
+        f"{where} {problem}.", reason="INVALID_PARAMETER_VALUE", violations=(FieldViolation(where, problem),)
     )

@@ -1,7 +1,7 @@
-"""Messages of a model's own types into records, and predictions into messages of its output.
+"""Conversion of messages with one record, and of the prediction for it into an output message.
 
-Rule of this module: it knows which part of a call is which; what single values become is decided in the modules beside
-it, and what the messages look like in `mlflow_grpc.contract.messages`.
+Rule of this module: it tells record, params and output apart. `reader` and `writer` convert the values, and
+`mlflow_grpc.contract.messages` defines the messages.
 """
 
 import contextlib
@@ -29,20 +29,23 @@ from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.protobuf import unknown_fields
 from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.values import as_unwritable, is_list, unwritable
-from mlflow_grpc.payload.protobuf.writer import AS_THEY_ARE, fill
+from mlflow_grpc.payload.protobuf.writer import NATIVE_TYPES, fill
 
 
 class TypedCodec:
-    """Reads the input messages of one model and writes those of its output."""
+    """Reads input messages of one model, and writes messages of its output."""
 
     def __init__(
         self, codec: RecordCodec, contract: Contract, messages: ModelMessages, output_class: type[ProtoMessage]
     ) -> None:
-        """Args:
-        codec: Takes records.
-        contract: What the model takes and gives.
-        messages: Its messages.
-        output_class: Of its output message.
+        """Finds out which messages the fast path can read.
+
+        Args:
+            codec: Codec that takes records.
+            contract: Input and output types of the model.
+            messages: Shapes of the model's messages.
+            output_class: Class of the output message.
+
         """
         self._codec = codec
         self._messages = messages
@@ -51,12 +54,13 @@ class TypedCodec:
         self._tensors = _batched_tensors(contract)
         self._reader = Reader(with_zone=codec.timestamps_have_timezone, refuses_missing=not codec.refuses_missing)
         self._is_bare = not self._has_named_output(contract)
-        self._only = _only_plain(messages.output.fields) if self._is_bare else None
+        self._only_scalar = _only_scalar(messages.output.fields) if self._is_bare else None
         fields = messages.input.fields
-        self._plain_count = len(fields) if all(_is_plain(field) for field in fields) and messages.params is None else -1
-        # Fields come in the order of their numbers, which a lock keeps when the columns are in another one.
-        in_message = sorted(field.number for field in fields)
-        order = [in_message.index(field.number) for field in fields] if self._plain_count > 0 else []
+        has_only_scalars = messages.params is None and all(_is_scalar(field) for field in fields)
+        self._scalar_count = len(fields) if has_only_scalars else -1
+        # ListFields returns fields by number. A lock keeps the numbers even if the order of the columns has changed.
+        numbers = sorted(field.number for field in fields)
+        order = [numbers.index(field.number) for field in fields] if self._scalar_count > 0 else []
         self._order = order if order != sorted(order) else None
         self._is_flat = messages.params is None and all(
             isinstance(field.shape, ScalarShape | EnumShape) and not field.is_map for field in fields
@@ -65,96 +69,103 @@ class TypedCodec:
     @staticmethod
     def _has_named_output(contract: Contract) -> bool:
         outputs = contract.outputs
-        return outputs is not None and not isinstance(outputs, Tensor) and all(each.name for each in outputs.fields)
+        return outputs is not None and not isinstance(outputs, Tensor) and all(field.name for field in outputs.fields)
 
-    def plain_values(self, message: Any) -> list[Any] | None:
-        """The values of a message that has nothing but scalars, or the elements of an array, if all are there."""
+    def fast_path_values(self, message: Any) -> list[Any] | None:
+        """Returns the values of a message with only scalars, or the elements of its array.
+
+        Returns None if the message lacks a value, or has anything else.
+        """
         if self._is_array:
             field = self._messages.input.fields[0]
-            if unknown_fields.are_at_top(message):
+            if unknown_fields.at_top_level(message):
                 return None
             if not isinstance(field.shape, TensorShape):
                 return [getattr(message, field.name)] if message.HasField(field.name) else None
-            found = getattr(message, field.name)
-            if unknown_fields.are_at_top(found):
+            tensor = getattr(message, field.name)
+            if unknown_fields.at_top_level(tensor):
                 return None
-            return list(found.data) if not found.shape or tuple(found.shape) == field.shape.shape else None
+            return list(tensor.data) if not tensor.shape or tuple(tensor.shape) == field.shape.shape else None
         fields = message.ListFields()
-        if len(fields) != self._plain_count or unknown_fields.are_at_top(message):
+        if len(fields) != self._scalar_count or unknown_fields.at_top_level(message):
             return None
         values = [value for _, value in fields]
-        return [values[place] for place in self._order] if self._order else values
+        return [values[index] for index in self._order] if self._order else values
 
     def decode(self, message: Any) -> ModelInput:
-        """What the model is to be given for a message.
+        """Reads a message into model input.
 
         Raises:
-            InvalidPayload: The record does not fit, or holds what its type does not allow.
-            InputRefused: It does not fit; `explain` says why.
+            InvalidPayload: The record does not fit, or a value is invalid for its type.
+            InputRefused: The record does not fit; `explain` says why.
 
         """
-        return self.told(self._codec.decode_record(*self._record(message)), message)
+        return self.with_ignored_fields(self._codec.decode_record(*self._record(message)), message)
 
     def has_unknown(self, message: Any) -> bool:
-        """Whether a message for one row, or for many, has a field that its type does not have."""
-        return unknown_fields.are_at_top(message) if self._is_flat else unknown_fields.are_within(message)
+        """Returns True if a message for one record, or for many rows, has a field that its type does not have."""
+        return unknown_fields.at_top_level(message) if self._is_flat else unknown_fields.at_any_level(message)
 
-    def told(self, decoded: ModelInput, message: Any) -> ModelInput:
-        """The input with the fields that the message has and its type does not, by their numbers.
+    def with_ignored_fields(self, decoded: ModelInput, message: Any) -> ModelInput:
+        """Adds the numbers of a message's unknown fields to the model input made from it.
 
         Args:
-            decoded: What the message came to.
+            decoded: Model input made from the message.
             message: The message.
 
         Raises:
-            InvalidPayload: They are to be refused.
+            InvalidPayload: The message has unknown fields, and the server refuses them.
 
         """
         if not self.has_unknown(message):
             return decoded
-        return replace(decoded, ignored=self._codec.unknown.told(unknown_fields.numbers(message)))
+        return replace(decoded, ignored=self._codec.unknown.told(unknown_fields.paths(message)))
 
     def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
-        """Finds the words for a refusal."""
+        """Makes the error for a message that `decode` or the model's own checks refused."""
         return self._codec.explain_record(*self._record(message), cause)
 
     def encode(self, predictions: Any) -> ProtoMessage:
-        """The output message for the predictions for one record.
+        """Makes the output message from the prediction for one record.
 
         Raises:
-            UnwritableAnswer: They are not what the model's output says, or not for one record.
+            UnwritableAnswer: The predictions do not fit the output schema, or are not for one record.
 
         """
         output = self._output_class()
-        if self._only is not None and is_list(predictions) and len(predictions) == 1:
-            name, kind = self._only
+        if self._only_scalar is not None and is_list(predictions) and len(predictions) == 1:
+            name, value_type = self._only_scalar
             value = predictions[0].item() if isinstance(predictions[0], np.generic) else predictions[0]
-            if type(value) is kind:
-                with contextlib.suppress(ValueError):  # Past 64 bits, or a lone surrogate: told below.
+            if type(value) is value_type:
+                # An integer past 64 bits or a lone surrogate raises here, and again below with a better message.
+                with contextlib.suppress(ValueError):
                     setattr(output, name, value)
                     return output
         with as_unwritable():
             fill(output, self._messages.output, self.as_record(self._codec.value(predictions)), "")
         return output
 
-    def failed(self, error: ProtoMessage) -> ProtoMessage:
-        """The output message that has nothing but an error."""
+    def encode_error(self, error: ProtoMessage) -> ProtoMessage:
+        """Makes an output message that holds only an error."""
         return self._output_class(**{self._messages.error_field: error})
 
     def as_record(self, value: Any) -> Any:
-        """What was predicted, by the names of the output: a bare value for the only one, a list of one for each."""
+        """Converts a prediction to a record by output name.
+
+        A list has a value for each output. Any other value is returned unchanged, unless there is only one output.
+        """
         fields = self._messages.output.fields
         if len(fields) == 1:
-            return self._as_only(fields[0], value)
+            return self._as_single_field_record(fields[0], value)
         if not is_list(value):
             return value
         values = list(value)
         if len(values) != len(fields):
             unwritable("output", f"{len(values)} values for {len(fields)} fields")
-        return {field.source.name or field.name: each for field, each in zip(fields, values, strict=True)}
+        return {field.source.name or field.name: item for field, item in zip(fields, values, strict=True)}
 
-    def _as_only(self, field: FieldShape, value: Any) -> dict[str, Any]:
-        """What was predicted for the only output: as a record of it, bare, or as the only column of a table."""
+    def _as_single_field_record(self, field: FieldShape, value: Any) -> dict[str, Any]:
+        """Converts a prediction for the only output, which is a record, a bare value or the only column of a table."""
         name = field.source.name or field.name
         if isinstance(value, dict) and not self._is_bare and (value.keys() <= {name} or not _takes_objects(field)):
             return value
@@ -163,7 +174,7 @@ class TypedCodec:
         return {name: value}
 
     def params(self, message: Any) -> dict[str, Any] | None:
-        """The params that are there; None if there are none."""
+        """Reads the params that are set; None if the message has no params."""
         if self._messages.params is None or not message.HasField(self._messages.params_field):
             return None
         return self._reader.record(getattr(message, self._messages.params_field), self._messages.params, "params")
@@ -177,19 +188,19 @@ class TypedCodec:
 
 
 def _batched_tensors(contract: Contract) -> set[str]:
-    """The fields whose tensors have a size for the rows before those of one row."""
+    """Returns the names of the fields whose tensors have rows as their first dimension."""
     if isinstance(contract.inputs, Tensor):
         return {"value"} if row_of(contract.inputs) != contract.inputs else set()
     fields = contract.inputs.fields if contract.inputs is not None else []
-    return {each.name for each in fields if isinstance(each.type, Tensor) and row_of(each.type) != each.type}
+    return {field.name for field in fields if isinstance(field.type, Tensor) and row_of(field.type) != field.type}
 
 
-def _only_plain(fields: list[FieldShape]) -> tuple[str, type] | None:
-    """The name of the only field, and the type of values that stand in it without a further look."""
-    if len(fields) != 1 or not _is_plain(fields[0]) or not isinstance(fields[0].shape, ScalarShape):
+def _only_scalar(fields: list[FieldShape]) -> tuple[str, type] | None:
+    """Returns the name of the only field and the Python type that it stores unchanged; None if it is not a scalar."""
+    if len(fields) != 1 or not _is_scalar(fields[0]) or not isinstance(fields[0].shape, ScalarShape):
         return None
-    kind = AS_THEY_ARE.get(fields[0].shape.type)
-    return None if kind is None else (fields[0].name, kind)
+    value_type = NATIVE_TYPES.get(fields[0].shape.type)
+    return None if value_type is None else (fields[0].name, value_type)
 
 
 def _takes_objects(field: FieldShape) -> bool:
@@ -200,5 +211,5 @@ def _is_single(field: FieldShape) -> bool:
     return field.is_singular and isinstance(field.shape, ScalarShape | EnumShape | TimestampShape)
 
 
-def _is_plain(field: FieldShape) -> bool:
+def _is_scalar(field: FieldShape) -> bool:
     return field.is_singular and isinstance(field.shape, ScalarShape)

@@ -1,7 +1,7 @@
-"""Which type of a union a value is of.
+"""Choice of the type of a union that a value is written in.
 
-Rule of this module: a value stands in the type that it fits best, and of equals in the first, as pydantic reads it.
-What does not fit a type, however deep inside, cannot be written in it.
+Rule of this module: it chooses the type that fits best, and the first of several that fit equally, as pydantic does.
+A type does not fit if any value inside, at any depth, cannot be written in it.
 """
 
 import datetime
@@ -30,7 +30,7 @@ from mlflow_grpc.contract.shapes import (
 )
 from mlflow_grpc.errors import UnwritableAnswer
 from mlflow_grpc.payload import moments
-from mlflow_grpc.payload.protobuf.values import exactly, is_nothing, keyed, write_json
+from mlflow_grpc.payload.protobuf.values import exact_value, is_nothing, json_items, write_json
 
 _FORMATS: dict[str, type] = {
     "date": datetime.date,
@@ -46,7 +46,7 @@ _FORMATS: dict[str, type] = {
     "ipv6interface": ipaddress.IPv6Interface,
     **{f"uuid{version}": UUID for version in ("", 1, 3, 4, 5, 6, 7, 8)},
 }
-"""The types whose texts a format is for, by the names that pydantic gives them."""
+"""Python type of each format, by the name that pydantic gives the format."""
 
 
 class Fit(IntEnum):
@@ -54,94 +54,97 @@ class Fit(IntEnum):
 
     NOT = 0
     LIKE = 1
-    """Nothing of it would be lost, but another type may be its own: an integer for a float, a text for an address."""
+    """The value fits without loss, but another type may fit better: an integer in a float, a text in an address."""
     EXACT = 2
 
 
-def chosen(value: Any, shape: OneofShape) -> tuple[str, Shape] | None:
-    """The name and the type of the alternative that a value is written in; None if it fits none."""
-    judge = _Judge()
-    fits = [judge.fit(value, alternative) for _, alternative in shape.alternatives]
+def choose_alternative(value: Any, shape: OneofShape) -> tuple[str, Shape] | None:
+    """Returns the name and type of the alternative that a value is written in; None if it fits no alternative."""
+    checker = _FitChecker()
+    fits = [checker.fit(value, alternative) for _, alternative in shape.alternatives]
     best = max(fits)
     return None if best is Fit.NOT else shape.alternatives[fits.index(best)]
 
 
-class _Judge:
-    """Judges one value. What it has seen it keeps: types that hold themselves would be tried again at each depth."""
+class _FitChecker:
+    """Checks how well one value fits types.
+
+    Results are cached, because a recursive type would otherwise be checked again at each depth.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], tuple[Any, Shape, Fit]] = {}
+        self._cached: dict[tuple[int, int], tuple[Any, Shape, Fit]] = {}
 
     def fit(self, value: Any, shape: Shape) -> Fit:
-        """How well a value fits a type."""
+        """Returns how well a value fits a type."""
         key = id(value), id(shape)
-        if key not in self._known:
-            # Both are kept: an object that is gone would leave its id to another one.
-            self._known[key] = (value, shape, self._judged(value, shape))
-        return self._known[key][2]
+        if key not in self._cached:
+            # Both are kept alive, because the id of a deleted object may be used again.
+            self._cached[key] = (value, shape, self._compute_fit(value, shape))
+        return self._cached[key][2]
 
-    def _judged(self, value: Any, shape: Shape) -> Fit:
-        found = Fit.LIKE
+    def _compute_fit(self, value: Any, shape: Shape) -> Fit:
+        fit = Fit.LIKE
         match shape:
             case ScalarShape():
-                found = _of_scalar(value, shape)
+                fit = _fit_scalar(value, shape)
             case EnumShape():
-                word = value.value if isinstance(value, Enum) else value
-                found = Fit.EXACT if isinstance(word, str) and word in shape.values else Fit.NOT
+                text = value.value if isinstance(value, Enum) else value
+                fit = Fit.EXACT if isinstance(text, str) and text in shape.values else Fit.NOT
             case TimestampShape():
-                found = _of_moment(value)
+                fit = _fit_timestamp(value)
             case ValueShape():
-                found = _of_json(value)
+                fit = _fit_json(value)
             case MessageShape():
-                found = self._of_record(value, shape)
+                fit = self._fit_record(value, shape)
             case WrapperShape(content=FieldShape(is_singular=True)):
-                found = Fit.EXACT if is_nothing(value) else self.fit(value, shape.content.shape)
+                fit = Fit.EXACT if is_nothing(value) else self.fit(value, shape.content.shape)
             case WrapperShape():
-                found = self._in_field(value, shape.content)
+                fit = self._fit_field(value, shape.content)
             case OneofShape():
-                found = max(self.fit(value, alternative) for _, alternative in shape.alternatives)
-        return found
+                fit = max(self.fit(value, alternative) for _, alternative in shape.alternatives)
+        return fit
 
-    def _of_record(self, value: Any, shape: MessageShape) -> Fit:
+    def _fit_record(self, value: Any, shape: MessageShape) -> Fit:
         fields = {field.source.name or field.name: field for field in shape.fields}
         if not isinstance(value, dict) or not value.keys() <= fields.keys():
             return Fit.NOT
-        found = Fit.EXACT if len(value) == len(fields) else Fit.LIKE
+        fit = Fit.EXACT if len(value) == len(fields) else Fit.LIKE
         for name, field in fields.items():
-            if not is_nothing(each := value.get(name)):
-                found = min(found, self._in_field(each, field))
+            if not is_nothing(field_value := value.get(name)):
+                fit = min(fit, self._fit_field(field_value, field))
             elif field.source.required and not (name in value and field.source.nullable):
                 return Fit.NOT
-            if found is Fit.NOT:
+            if fit is Fit.NOT:
                 break
-        return found
+        return fit
 
-    def _in_field(self, value: Any, field: FieldShape) -> Fit:
+    def _fit_field(self, value: Any, field: FieldShape) -> Fit:
         if field.is_singular:
             return self.fit(value, field.shape)
         if field.is_repeated:
             items = value.tolist() if isinstance(value, np.ndarray) else value
-            return self._all(items, field.shape) if isinstance(items, list | tuple | set | frozenset) else Fit.NOT
+            return self._fit_items(items, field.shape) if isinstance(items, list | tuple | set | frozenset) else Fit.NOT
         if not isinstance(value, dict):
             return Fit.NOT
         try:
-            return self._all([each for _, each in keyed(value, "")], field.shape)
+            return self._fit_items([item for _, item in json_items(value, "")], field.shape)
         except UnwritableAnswer:
             return Fit.NOT
 
-    def _all(self, values: Iterable[Any], shape: Shape) -> Fit:
-        found = Fit.EXACT
-        for each in values:
-            found = min(found, self.fit(each, shape))
-            if found is Fit.NOT:
+    def _fit_items(self, items: Iterable[Any], shape: Shape) -> Fit:
+        fit = Fit.EXACT
+        for item in items:
+            fit = min(fit, self.fit(item, shape))
+            if fit is Fit.NOT:
                 break
-        return found
+        return fit
 
 
-def _of_scalar(value: Any, shape: ScalarShape) -> Fit:
+def _fit_scalar(value: Any, shape: ScalarShape) -> Fit:
     value = value.value if isinstance(value, Enum) else value
     value = value.item() if isinstance(value, np.generic) else value
-    exact = exactly(value, shape.type)
+    exact = exact_value(value, shape.type)
     if exact is None:
         return Fit.NOT
     if shape.type != Proto.TYPE_STRING:
@@ -149,21 +152,22 @@ def _of_scalar(value: Any, shape: ScalarShape) -> Fit:
         return Fit.EXACT if isinstance(value, float) is is_float else Fit.LIKE
     if not shape.format:
         return Fit.EXACT if isinstance(value, str) else Fit.LIKE
-    return _of_format(exact, shape.format)
+    return _fit_format(exact, shape.format)
 
 
-def _of_format(text: str, name: str) -> Fit:
-    """Whether a text is how pydantic writes a value of a format, or at least how it reads one; any text may be of a
-    format that is not known here.
+def _fit_format(text: str, name: str) -> Fit:
+    """Returns how well a text fits a format: EXACT if pydantic writes it so, LIKE if pydantic only reads it.
+
+    Any text may be of a format that this module does not have.
     """
     if name not in _FORMATS:
         return Fit.LIKE
     adapter = _adapter(name)
     try:
-        read = adapter.validate_strings(text, strict=True)
+        parsed = adapter.validate_strings(text, strict=True)
     except pydantic.ValidationError:
         return Fit.NOT
-    return Fit.EXACT if adapter.dump_python(read, mode="json") == text else Fit.LIKE
+    return Fit.EXACT if adapter.dump_python(parsed, mode="json") == text else Fit.LIKE
 
 
 @cache
@@ -171,9 +175,9 @@ def _adapter(name: str) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(_FORMATS[name])
 
 
-def _of_moment(value: Any) -> Fit:
-    if isinstance(value, str) and _of_format(value, "date-time") is Fit.NOT:
-        return Fit.NOT  # A date alone.
+def _fit_timestamp(value: Any) -> Fit:
+    if isinstance(value, str) and _fit_format(value, "date-time") is Fit.NOT:
+        return Fit.NOT  # Such as a date without a time.
     try:
         moments.seconds_and_nanos(value)
     except (TypeError, ValueError):
@@ -181,7 +185,7 @@ def _of_moment(value: Any) -> Fit:
     return Fit.LIKE if isinstance(value, str) else Fit.EXACT
 
 
-def _of_json(value: Any) -> Fit:
+def _fit_json(value: Any) -> Fit:
     try:
         write_json(struct_pb2.Value(), value, "")
     except (TypeError, ValueError, OverflowError, UnwritableAnswer):

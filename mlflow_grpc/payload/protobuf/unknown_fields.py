@@ -1,7 +1,7 @@
-"""Fields of a message that its type does not have: of callers whose .proto is another one.
+"""Fields of a message that its type does not have, as sent by callers with another version of the .proto file.
 
-Rule of this module: protobuf keeps no names of them, so they are told by their numbers, behind the names of the fields
-that they are in: `17`, `address.17`.
+Rule of this module: it reports a field by its number, because protobuf keeps no name for it. The number follows the
+names of the enclosing fields: `17`, `address.17`.
 """
 
 from collections.abc import Iterator
@@ -11,36 +11,39 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 
-def are_at_top(message: Any) -> bool:
-    """Whether a message has such fields itself."""
+def at_top_level(message: Any) -> bool:
+    """Returns True if the message itself has unknown fields."""
     return len(UnknownFieldSet(message)) > 0
 
 
-def are_within(message: Any) -> bool:
-    """Whether a message has such fields, or one within it; without a Python object for each of these."""
-    known = type(message)()
-    known.CopyFrom(message)
-    known.DiscardUnknownFields()
-    return bool(known.ByteSize() != message.ByteSize())
+def at_any_level(message: Any) -> bool:
+    """Returns True if the message or a message inside it has unknown fields.
+
+    It compares sizes, which needs no Python object for each inner message.
+    """
+    declared = type(message)()
+    declared.CopyFrom(message)
+    declared.DiscardUnknownFields()
+    return bool(declared.ByteSize() != message.ByteSize())
 
 
-def numbers(message: Any, path: str = "") -> Iterator[str]:
-    """What they are called, each once for each place that has it."""
+def paths(message: Any, path: str = "") -> Iterator[str]:
+    """Yields the path of each unknown field, once for each message that has it."""
     unknown = UnknownFieldSet(message)
-    yield from (f"{path}{number}" for number in sorted({unknown[place].field_number for place in range(len(unknown))}))
+    yield from (f"{path}{number}" for number in sorted({unknown[index].field_number for index in range(len(unknown))}))
     for field, value in message.ListFields():
         if field.message_type is None:
             continue
-        within = f"{path}{field.name}."
+        prefix = f"{path}{field.name}."
         if field.message_type.GetOptions().map_entry:
             if field.message_type.fields_by_name["value"].message_type is not None:
-                for each in value.values():
-                    yield from numbers(each, within)
+                for item in value.values():
+                    yield from paths(item, prefix)
         elif _is_repeated(field):
-            for each in value:
-                yield from numbers(each, within)
+            for item in value:
+                yield from paths(item, prefix)
         else:
-            yield from numbers(value, within)
+            yield from paths(value, prefix)
 
 
 def _is_repeated(field: FieldDescriptor) -> bool:

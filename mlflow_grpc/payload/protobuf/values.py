@@ -1,6 +1,6 @@
-"""Single values as protobuf takes them: scalars, points in time, and whatever JSON can say.
+"""Conversion of single values for protobuf: scalars, timestamps and JSON values.
 
-Rule of this module: no value is changed on the way. What cannot be said exactly is an error, not another value.
+Rule of this module: it changes no value. A value that protobuf cannot hold exactly is an error.
 """
 
 import datetime
@@ -27,33 +27,34 @@ _INTEGERS: dict[int, tuple[int, int]] = {
     Proto.TYPE_INT64: (-(2**63), 2**63 - 1),
     Proto.TYPE_UINT64: (0, 2**64 - 1),
 }
+"""Lowest and highest value of each integer type."""
 
-MOST_DEPTH = 30
-"""Of a google.protobuf.Value: each level takes up to three messages, and protobuf reads no more than a hundred."""
+MAX_DEPTH = 30
+"""Maximum depth of a google.protobuf.Value. A level takes up to three messages, and protobuf reads at most 100."""
 
 
 @contextmanager
 def as_unwritable() -> Iterator[None]:
-    """Whatever protobuf or numpy does not take is the model's fault too."""
+    """Converts errors of protobuf and numpy to UnwritableAnswer, because the model's output caused them."""
     try:
         yield
     except (TypeError, ValueError, OverflowError) as error:
         raise UnwritableAnswer(
             "The model's output is not what its schema says, or cannot be written in its messages. The plain predict "
-            "of service MLflow gives whatever the model returns."
+            "of service MLflow gives any output that the model returns."
         ) from error
 
 
-def unwritable(where: str, what: str) -> NoReturn:
-    """Says that the model's output has something, at a place, that its messages cannot hold."""
+def unwritable(where: str, problem: str) -> NoReturn:
+    """Raises the error for output that has something, at a path, that its messages cannot hold."""
     raise UnwritableAnswer(
-        f"The model's output is not what its schema says: {where} has {what}. The plain predict of service MLflow "
-        "gives whatever the model returns."
+        f"The model's output is not what its schema says: {where} has {problem}. The plain predict of service MLflow "
+        "gives any output that the model returns."
     )
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a value stands for none: None, and what pandas and numpy have for that where NaN is not to be had."""
+    """Returns True for None, and for the null values of pandas and numpy other than NaN."""
     return (
         value is None
         or value is np.ma.masked
@@ -63,41 +64,45 @@ def is_nothing(value: Any) -> bool:
 
 
 def is_list(value: Any) -> bool:
-    """Whether a value has items; an array without a dimension has none."""
+    """Returns True for a list, a tuple or an array with at least one dimension."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
-def can_be_nothing(kind: type) -> bool:
-    """Whether `is_nothing` may be true of a value of a type: to look at each value takes longer than at their types."""
-    return kind in (type(None), type(np.ma.masked), np.datetime64) or kind.__name__ in ("NaTType", "NAType")
+def can_be_nothing(value_type: type) -> bool:
+    """Returns True if `is_nothing` may be true for a value of the type.
+
+    Checking the few types of a list is faster than checking all its values.
+    """
+    null_types = (type(None), type(np.ma.masked), np.datetime64)
+    return value_type in null_types or value_type.__name__ in ("NaTType", "NAType")
 
 
 def key_text(key: Any) -> str:
-    """A key as JSON writes it: null, true, 1.5; any other one as Python's text of it."""
+    """Returns a key as JSON writes it, such as null, true or 1.5; a key that JSON cannot write becomes `str(key)`."""
     return json.dumps(key) if isinstance(key, bool | int | float) or key is None else str(key)
 
 
-def keyed(value: dict[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
-    """The entries of a dictionary with their keys as JSON writes them.
+def json_items(value: dict[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
+    """Yields the items of a dictionary with their keys as JSON writes them.
 
     Raises:
-        UnwritableAnswer: A key has no form in JSON, or that of another one.
+        UnwritableAnswer: JSON cannot write a key, or writes two keys alike.
 
     """
     seen = set()
-    for key, each in value.items():
+    for key, item in value.items():
         text = key_text(key) if isinstance(key, str | bool | int | float) or key is None else key
         if not isinstance(text, str) or text in seen:
-            unwritable(where, "a key that is no text, or is there twice as text")
+            unwritable(where, "a key that is not text, or two keys that are equal as text")
         seen.add(text)
-        yield text, each
+        yield text, item
 
 
 def scalar(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
-    """A value as protobuf takes it.
+    """Converts a value for a scalar or enum field.
 
     Raises:
-        UnwritableAnswer: It would not be exactly that value any more.
+        UnwritableAnswer: The field cannot hold exactly this value.
 
     """
     if isinstance(value, Enum):
@@ -106,38 +111,38 @@ def scalar(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
         value = value.item()
     if isinstance(shape, EnumShape):
         if value not in shape.values:
-            unwritable(where, "a word that is none of its values")
+            unwritable(where, "a text that is not one of its values")
         return shape.numbers[shape.values.index(value)]
-    exact = exactly(value, shape.type)
+    exact = exact_value(value, shape.type)
     if exact is None:
         unwritable(where, f"a value of type {type(value).__name__}, or one that is not exact in its own type")
     return exact
 
 
-def exactly(value: Any, kind: int) -> Any:
-    """The value in a protobuf type; None if it is not that value any more."""
-    if kind == Proto.TYPE_BOOL:
+def exact_value(value: Any, field_type: int) -> Any:
+    """Converts a value to a protobuf type; None if the type cannot hold exactly this value."""
+    if field_type == Proto.TYPE_BOOL:
         return value if isinstance(value, bool) else None
-    if kind == Proto.TYPE_STRING:
+    if field_type == Proto.TYPE_STRING:
         return _text(value)
-    if kind == Proto.TYPE_BYTES:
+    if field_type == Proto.TYPE_BYTES:
         return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if kind in _INTEGERS:
-        low, high = _INTEGERS[kind]
-        whole = int(value) if isinstance(value, int) or (math.isfinite(value) and value.is_integer()) else None
-        return whole if whole is not None and low <= whole <= high else None
+    if field_type in _INTEGERS:
+        low, high = _INTEGERS[field_type]
+        integer = int(value) if isinstance(value, int) or (math.isfinite(value) and value.is_integer()) else None
+        return integer if integer is not None and low <= integer <= high else None
     if isinstance(value, int):
         return _exact_float(value)
-    if kind == Proto.TYPE_FLOAT and math.isfinite(value):
+    if field_type == Proto.TYPE_FLOAT and math.isfinite(value):
         with np.errstate(over="ignore"):
             return value if float(np.float32(value)) == value else None
     return value
 
 
 def _exact_float(value: int) -> float | None:
-    """An integer as a float; None if there is none of exactly its value."""
+    """Converts an integer to a float; None if no float has exactly its value."""
     if abs(value) <= EXACT:
         return float(value)
     try:
@@ -152,17 +157,17 @@ def _text(value: Any) -> str | None:
         return value if value.isascii() or _is_utf_8(value) else None
     if isinstance(value, bool | int | float | bytes | dict | list) or is_nothing(value):
         return None
-    if hasattr(value, "nanosecond"):  # pandas' points in time have more digits than Python's.
+    if hasattr(value, "nanosecond"):  # A pandas Timestamp has more digits than Python's datetime.
         return str(value.isoformat())
     try:
-        plain = pydantic_core.to_jsonable_python(value)  # Dates, UUIDs, decimals: what JSON has text for.
+        json_value = pydantic_core.to_jsonable_python(value)  # Dates, UUIDs and decimals become text.
     except pydantic_core.PydanticSerializationError:
         return None
-    return plain if isinstance(plain, str) else None
+    return json_value if isinstance(json_value, str) else None
 
 
 def _is_utf_8(text: str) -> bool:
-    """Whether there are no lone surrogates in a text."""
+    """Returns True if a text has no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -170,11 +175,11 @@ def _is_utf_8(text: str) -> bool:
     return True
 
 
-def write_moment(message: timestamp_pb2.Timestamp, value: Any, where: str) -> None:
-    """Writes a point in time; without a zone it is UTC, and a date is its midnight.
+def write_timestamp(message: timestamp_pb2.Timestamp, value: Any, where: str) -> None:
+    """Writes a timestamp. One without a zone is taken as UTC, and a date as its midnight.
 
     Raises:
-        UnwritableAnswer: It is none, or none that protobuf has.
+        UnwritableAnswer: The value is not a timestamp, or protobuf cannot hold it.
 
     """
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
@@ -186,23 +191,23 @@ def write_moment(message: timestamp_pb2.Timestamp, value: Any, where: str) -> No
 
 
 def write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = 0) -> None:
-    """Writes whatever JSON can say.
+    """Writes a JSON value.
 
     Raises:
-        UnwritableAnswer: It is something else, or too deep.
+        UnwritableAnswer: JSON has no such value, or it is nested too deeply.
 
     """
-    if depth > MOST_DEPTH:
-        unwritable(where.partition("[")[0].partition(".")[0], f"lists and objects more than {MOST_DEPTH} deep")
+    if depth > MAX_DEPTH:
+        unwritable(where.partition("[")[0].partition(".")[0], f"lists and objects more than {MAX_DEPTH} deep")
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     if isinstance(value, dict):
         message.struct_value.SetInParent()
-        for key, each in keyed(value, where):
-            write_json(message.struct_value.fields[key], each, f"{where}.{key}", depth + 1)
+        for key, item in json_items(value, where):
+            write_json(message.struct_value.fields[key], item, f"{where}.{key}", depth + 1)
     elif isinstance(value, list | tuple | set | frozenset):
         message.list_value.SetInParent()
-        for place, each in enumerate(value):
-            write_json(message.list_value.values.add(), each, f"{where}[{place}]", depth + 1)
+        for index, item in enumerate(value):
+            write_json(message.list_value.values.add(), item, f"{where}[{index}]", depth + 1)
     elif is_nothing(value):
         message.null_value = struct_pb2.NULL_VALUE
     elif isinstance(value, bool):

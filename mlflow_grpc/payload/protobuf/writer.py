@@ -1,6 +1,6 @@
-"""Records into messages of a model's own types.
+"""Conversion of records into messages of a model's own types.
 
-Rule of this module: no value is changed on the way. What a message cannot say exactly is an error, not another value.
+Rule of this module: it changes no value. A value that a message cannot hold exactly is an error.
 """
 
 import math
@@ -23,69 +23,71 @@ from mlflow_grpc.contract.shapes import (
     WrapperShape,
 )
 from mlflow_grpc.errors import UnwritableAnswer
-from mlflow_grpc.payload.protobuf.unions import chosen
+from mlflow_grpc.payload.protobuf.unions import choose_alternative
 from mlflow_grpc.payload.protobuf.values import (
     can_be_nothing,
     is_nothing,
-    keyed,
+    json_items,
     scalar,
     unwritable,
     write_json,
-    write_moment,
+    write_timestamp,
 )
 
-AS_THEY_ARE: dict[int, type] = {
+NATIVE_TYPES: dict[int, type] = {
     Proto.TYPE_BOOL: bool,
     Proto.TYPE_INT32: int,
     Proto.TYPE_INT64: int,
     Proto.TYPE_DOUBLE: float,
     Proto.TYPE_STRING: str,
 }
-"""The Python type all of whose values a field takes as they are, or refuses."""
+"""Python type whose values a field either stores unchanged or refuses, by the field's protobuf type."""
 
 
 def fill(message: Any, shape: MessageShape, value: Any, path: str) -> None:
-    """Writes a record into a message; what is None is left out.
+    """Writes a record into a message; None leaves a field unset.
 
-    What no field can hold is an error, unless the record is one that may have fields of its own.
+    A record that may have further fields keeps a value that fits no field among these. For other records such a value
+    is an error.
     """
     if not isinstance(value, dict):
         unwritable(path or "it", f"a value of type {type(value).__name__}")
-    rest = dict(value)
+    extra_fields = dict(value)
     for field in shape.fields:
-        each = rest.pop(field.source.name or field.name, None)
-        if is_nothing(each):
+        field_value = extra_fields.pop(field.source.name or field.name, None)
+        if is_nothing(field_value):
             if field.null:
                 setattr(message, field.null, True)
             elif shape.extra and not field.is_singular and field.source.name in value:
-                rest[field.source.name] = None  # Beside the field, which would be an empty one.
+                # The null goes to the further fields, because an unset list or map would be read as an empty one.
+                extra_fields[field.source.name] = None
             continue
         try:
-            put(message, field, each, f"{path}.{field.source.name or field.name}".lstrip("."))
+            write_field(message, field, field_value, f"{path}.{field.source.name or field.name}".lstrip("."))
         except (UnwritableAnswer, TypeError, ValueError):
             if not shape.extra:
                 raise
             message.ClearField(field.name)
-            rest[field.source.name] = each
-    if rest and not shape.extra:
+            extra_fields[field.source.name] = field_value
+    if extra_fields and not shape.extra:
         unwritable(path or "it", "fields that the schema does not have")
-    for key, each in keyed(rest, path or "it"):
-        write_json(getattr(message, shape.extra)[key], each, f"{path}.{key}".lstrip("."))
+    for key, item in json_items(extra_fields, path or "it"):
+        write_json(getattr(message, shape.extra)[key], item, f"{path}.{key}".lstrip("."))
 
 
-def put(message: Any, field: FieldShape, value: Any, where: str) -> None:
-    """Writes a value into the field that a field says."""
+def write_field(message: Any, field: FieldShape, value: Any, where: str) -> None:
+    """Writes a value into a field of a message."""
     if field.is_singular:
-        _put_one(message, field.name, field.shape, value, where)
+        _write_singular(message, field.name, field.shape, value, where)
     elif field.is_repeated:
-        _put_list(message, field, value, where)
+        _write_list(message, field, value, where)
     else:
-        _put_map(message, field, value, where)
+        _write_map(message, field, value, where)
 
 
-def _put_list(message: Any, field: FieldShape, value: Any, where: str) -> None:
+def _write_list(message: Any, field: FieldShape, value: Any, where: str) -> None:
     container = getattr(message, field.name)
-    # numpy's own list has numbers in place of points in time.
+    # The tolist() of a datetime64 array returns numbers, so such an array is iterated instead.
     is_array = isinstance(value, np.ndarray) and value.dtype.kind != "M"
     items = value.tolist() if is_array else value
     if not isinstance(items, list | tuple | set | frozenset | np.ndarray):
@@ -93,68 +95,81 @@ def _put_list(message: Any, field: FieldShape, value: Any, where: str) -> None:
     types = set(map(type, items))
     if (
         isinstance(field.shape, ScalarShape)
-        and types == {AS_THEY_ARE.get(field.shape.type)}
-        and _extends(container, items)
+        and types == {NATIVE_TYPES.get(field.shape.type)}
+        and _try_extend(container, items)
     ):
         return
     if field.null_items and any(map(can_be_nothing, types)):
-        getattr(message, field.null_items).extend(place for place, each in enumerate(items) if is_nothing(each))
+        getattr(message, field.null_items).extend(index for index, item in enumerate(items) if is_nothing(item))
         extend(container, field.shape, items, where, filler=_item_filler(field.shape))
     else:
         extend(container, field.shape, items, where)
 
 
-def _put_map(message: Any, field: FieldShape, value: Any, where: str) -> None:
+def _write_map(message: Any, field: FieldShape, value: Any, where: str) -> None:
     if not isinstance(value, dict):
         unwritable(where, f"a value of type {type(value).__name__}")
     container = getattr(message, field.name)
-    for key, each in keyed(value, where):
-        if is_nothing(each):
+    for key, item in json_items(value, where):
+        if is_nothing(item):
             if field.null_items:
                 getattr(message, field.null_items).append(key)
                 continue
             _check_null(field.shape, f"{where}.{key}")
         if isinstance(field.shape, ScalarShape | EnumShape):
-            container[key] = scalar(each, field.shape, f"{where}.{key}")
+            container[key] = scalar(item, field.shape, f"{where}.{key}")
         else:
-            _write(container[key], field.shape, each, f"{where}.{key}")
+            _write(container[key], field.shape, item, f"{where}.{key}")
 
 
-def _extends(field: Any, items: Any) -> bool:
-    """Writes values as they are; False, and nothing is written, if the field refuses one: the words come later."""
+def _try_extend(container: Any, items: Any) -> bool:
+    """Writes values unchanged.
+
+    Returns False, with nothing written, if the field refuses a value. The caller then writes the values one by one,
+    which raises the error.
+    """
     try:
-        field.extend(items)
-    except (ValueError, OverflowError):  # Past the bits that it has, or a lone surrogate.
-        del field[:]
+        container.extend(items)
+    except (ValueError, OverflowError):  # An integer out of range, or a text with a lone surrogate.
+        del container[:]
         return False
     return True
 
 
-def extend(field: Any, shape: Shape, values: Iterable[Any], where: str, *, filler: Any = None) -> None:
-    """Writes values into a repeated field; `filler` stands there where a value is None, if there may be such."""
+def extend(container: Any, shape: Shape, values: Iterable[Any], where: str, *, filler: Any = None) -> None:
+    """Writes values into a repeated field.
+
+    Args:
+        container: The repeated field.
+        shape: Shape of its items.
+        values: The values.
+        where: Path of the field in errors.
+        filler: Item written for a null; None if nulls are not allowed.
+
+    """
     if isinstance(shape, ScalarShape | EnumShape):
-        field.extend(
-            filler if filler is not None and is_nothing(each) else _item(each, shape, f"{where}[{place}]")
-            for place, each in enumerate(values)
+        container.extend(
+            filler if filler is not None and is_nothing(value) else _item(value, shape, f"{where}[{index}]")
+            for index, value in enumerate(values)
         )
         return
-    for place, each in enumerate(values):
-        made = field.add()
-        if filler is None and is_nothing(each):
-            _check_null(shape, f"{where}[{place}]")
-        if filler is None or not is_nothing(each):
-            _write(made, shape, each, f"{where}[{place}]")
+    for index, value in enumerate(values):
+        item = container.add()
+        if filler is None and is_nothing(value):
+            _check_null(shape, f"{where}[{index}]")
+        if filler is None or not is_nothing(value):
+            _write(item, shape, value, f"{where}[{index}]")
 
 
 def filler(shape: Shape) -> Any:
-    """What stands in a repeated field where there is no value; anything but None for what is a message."""
+    """Returns the item that a repeated field has where there is no value; for messages any value other than None."""
     if isinstance(shape, ScalarShape) and shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
         return "" if shape.type == Proto.TYPE_STRING else b""
     return 0
 
 
 def _item_filler(shape: Shape) -> Any:
-    """The same within a list, for those too who read nothing but the list: NaN says best that there is no number."""
+    """Returns the item for a null within a list: NaN for floats, so that readers of the list alone see no number."""
     is_float = isinstance(shape, ScalarShape) and shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
     return math.nan if is_float else filler(shape)
 
@@ -166,25 +181,25 @@ def _item(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
 
 
 def _check_null(shape: Shape, where: str) -> None:
-    """Refuses a null in a list or map whose values have no room for it."""
+    """Refuses a null in a list or map whose items cannot be null."""
     if not isinstance(shape, ValueShape) and not (isinstance(shape, WrapperShape) and shape.content.is_singular):
-        unwritable(where, "a null, for which there is no room in the lists and maps of its messages")
+        unwritable(where, "a null, which the lists and maps of its messages cannot hold")
 
 
-def _put_one(message: Any, name: str, shape: Shape, value: Any, where: str) -> None:
+def _write_singular(message: Any, name: str, shape: Shape, value: Any, where: str) -> None:
     if isinstance(shape, ScalarShape | EnumShape):
         setattr(message, name, scalar(value, shape, where))
         return
-    part = getattr(message, name)
-    part.SetInParent()
-    _write(part, shape, value, where)
+    submessage = getattr(message, name)
+    submessage.SetInParent()
+    _write(submessage, shape, value, where)
 
 
 def _write(message: Any, shape: Shape, value: Any, where: str) -> None:
-    """Writes a value into a message that stands for it."""
+    """Writes a value into the message that represents it."""
     match shape:
         case TimestampShape():
-            write_moment(message, value, where)
+            write_timestamp(message, value, where)
         case ValueShape():
             write_json(message, value, where)
         case TensorShape():
@@ -195,7 +210,7 @@ def _write(message: Any, shape: Shape, value: Any, where: str) -> None:
             _write_alternative(message, shape, value, where)
         case WrapperShape():
             if value is not None:
-                put(message, shape.content, value, where)
+                write_field(message, shape.content, value, where)
         case MessageShape():
             fill(message, shape, value, where)
         case _:
@@ -203,7 +218,7 @@ def _write(message: Any, shape: Shape, value: Any, where: str) -> None:
 
 
 def _array(value: Any, where: str) -> Any:
-    """An array as it is; lists as an array of objects, which numpy would make one type of."""
+    """Returns an array unchanged, and lists as an array of objects, because numpy would convert them to one type."""
     if isinstance(value, np.ma.MaskedArray):
         unwritable(where, "a mask")
     if isinstance(value, np.ndarray):
@@ -212,31 +227,31 @@ def _array(value: Any, where: str) -> Any:
         array = np.array(value, dtype=object)
     except ValueError:
         unwritable(where, "rows of different shapes")
-    if any(isinstance(each, list | tuple | np.ndarray) for each in array.ravel()):
+    if any(isinstance(element, list | tuple | np.ndarray) for element in array.ravel()):
         unwritable(where, "rows of different shapes")
     return array
 
 
 def _elements(array: Any, shape: TensorShape, where: str) -> list[Any]:
     if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) or array.dtype.kind not in "biuf":
-        return [scalar(each, ScalarShape(shape.element), where) for each in array.ravel().tolist()]
+        return [scalar(element, ScalarShape(shape.element), where) for element in array.ravel().tolist()]
     if not _is_exact(array, np.dtype(shape.dtype)):
         unwritable(where, f"numbers that are not exact as {shape.dtype}")
     return list(array.astype(shape.dtype).ravel().tolist())
 
 
 def _is_exact(array: Any, dtype: Any) -> bool:
-    """Whether the numbers of an array are the same in another type; True and False are no numbers."""
+    """Returns True if the numbers of an array are the same in another type; booleans are not numbers."""
     if array.dtype == dtype or not array.size:
         return True
     if "b" in (array.dtype.kind, dtype.kind):
         return False
     if array.dtype.kind in "iu" and dtype.kind == "f":
-        most = 2 ** (np.finfo(dtype).nmant + 1)
-        return bool(-most <= int(array.min()) and int(array.max()) <= most)
+        max_exact = 2 ** (np.finfo(dtype).nmant + 1)
+        return bool(-max_exact <= int(array.min()) and int(array.max()) <= max_exact)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        # As Python's integers: numpy would compare them as floats. The highest float below 2^64 is further off than 1.
+        # Compared as Python integers, because numpy would round the limits to floats: 2^64-1 would become 2^64.
         if not np.isfinite(array).all() or int(array.min()) < limits.min or int(array.max()) > limits.max:
             return False
     with np.errstate(all="ignore"):
@@ -244,7 +259,7 @@ def _is_exact(array: Any, dtype: Any) -> bool:
 
 
 def _write_alternative(message: Any, shape: OneofShape, value: Any, where: str) -> None:
-    alternative = chosen(value, shape)
+    alternative = choose_alternative(value, shape)
     if alternative is None:
-        unwritable(where, f"a value of type {type(value).__name__}, which is none of its types")
-    _put_one(message, *alternative, value, where)
+        unwritable(where, f"a value of type {type(value).__name__}, which fits no type of its union")
+    _write_singular(message, *alternative, value, where)
