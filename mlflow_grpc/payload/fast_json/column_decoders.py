@@ -120,19 +120,17 @@ class ColumnDecoder(_NamedDecoder):
 
     def samples(self, example: str | None, count: int = 64, *, varied: bool = False) -> list[RowBlock]:
         """Makes single rows to try a model with."""
-        rows = self.decode(example) if example else None
-        if rows is None and DataType.string in self._data_types:
+        block = self.decode(example) if example else None
+        if block is None and DataType.string in self._data_types:
             return []
-        columns = (
-            rows.cells if rows else [samples.synthetic_column(data_type.to_numpy()) for data_type in self._data_types]
-        )
+        dtypes = [data_type.to_numpy() for data_type in self._data_types]
+        columns = block.cells if block else [samples.synthetic_column(dtype) for dtype in dtypes]
         jitter = samples.Jitter() if varied else None
         return [
             RowBlock(
-                [samples.jittered(column[row : row + 1], jitter) for column, row in zip(columns, indexes, strict=True)],
-                1,
+                [samples.jittered(column[row : row + 1], jitter) for column, row in zip(columns, rows, strict=True)], 1
             )
-            for indexes in samples.resample_columns(len(columns[0]), self._width, count)
+            for rows in samples.resample_columns(len(columns[0]), self._width, count)
         ]
 
     def columns(self, values: list[Any]) -> RowBlock | None:
@@ -147,9 +145,8 @@ class ColumnDecoder(_NamedDecoder):
         return self._of_columns([flat[index :: self._width] for index in indexes])
 
     def _of_columns(self, columns: list[list[Any]]) -> RowBlock | None:
-        arrays = [
-            cells.OF_COLUMN[data_type](column) for column, data_type in zip(columns, self._data_types, strict=True)
-        ]
+        pairs = zip(columns, self._data_types, strict=True)
+        arrays = [cells.OF_COLUMN[data_type](column) for column, data_type in pairs]
         return None if any(array is None for array in arrays) else RowBlock(arrays, len(columns[0]))
 
 
@@ -162,7 +159,7 @@ class MatrixDecoder(_NamedDecoder):
         self._array_of = cells.OF_COLUMN[data_type]
         self._dtype = data_type.to_numpy()
         self._is_of_doubles = data_type is DataType.double
-        self._in_order = list(range(self._width))
+        self._signature_order = list(range(self._width))
 
     def decode(self, text: str) -> RowBlock | None:
         """Decodes the rows of a JSON payload; None if the payload is not plain."""
@@ -192,22 +189,21 @@ class MatrixDecoder(_NamedDecoder):
 
     def samples(self, example: str | None, count: int = 64, *, varied: bool = False) -> list[RowBlock]:
         """Makes single rows to try a model with."""
-        rows = self.decode(example) if example else None
-        matrix = (
-            rows.cells
-            if rows
-            else np.stack([samples.synthetic_column(self._dtype) for _ in range(self._width)], axis=1)
-        )
+        block = self.decode(example) if example else None
+        matrix = block.cells if block else self._synthetic_matrix()
         across, jitter = np.arange(self._width), samples.Jitter() if varied else None
-        picks = samples.resample_columns(len(matrix), self._width, count)
-        return [RowBlock(samples.jittered(matrix[[indexes], across], jitter), 1) for indexes in picks]
+        row_picks = samples.resample_columns(len(matrix), self._width, count)
+        return [RowBlock(samples.jittered(matrix[[rows], across], jitter), 1) for rows in row_picks]
+
+    def _synthetic_matrix(self) -> npt.NDArray[Any]:
+        return np.stack([samples.synthetic_column(self._dtype) for _ in range(self._width)], axis=1)
 
     def _of_rows(self, flat: list[Any], indexes: list[int]) -> RowBlock | None:
         array = self._array_of(flat)
         return None if array is None else self._ordered(array.reshape(-1, self._width), indexes)
 
     def _ordered(self, matrix: npt.NDArray[Any], indexes: list[int]) -> RowBlock:
-        return RowBlock(matrix if indexes == self._in_order else matrix[:, indexes], len(matrix))
+        return RowBlock(matrix if indexes == self._signature_order else matrix[:, indexes], len(matrix))
 
     def _of_columns(self, columns: list[list[Any]]) -> RowBlock | None:
         array = self._array_of(flatten(columns))

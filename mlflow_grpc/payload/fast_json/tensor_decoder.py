@@ -68,17 +68,17 @@ class TensorDecoder:
 
     def samples(self, example: str | None, count: int = 64, *, varied: bool = False) -> list[RowBlock]:
         """Makes single rows to try a model with."""
-        rows = self.decode(example) if example else None
-        if rows is None:
-            rows = self._synthetic_rows()
-        flat = rows.cells.reshape(rows.count, -1)
+        block = self.decode(example) if example else None
+        if block is None:
+            block = self._synthetic_block()
+        flat = block.cells.reshape(block.count, -1)
         across, jitter = np.arange(flat.shape[1]), samples.Jitter() if varied else None
         return [
-            RowBlock(samples.jittered(flat[[indexes], across], jitter).reshape(1, *self._row_shape), 1)
-            for indexes in samples.resample_columns(rows.count, flat.shape[1], count)
+            RowBlock(samples.jittered(flat[[rows], across], jitter).reshape(1, *self._row_shape), 1)
+            for rows in samples.resample_columns(block.count, flat.shape[1], count)
         ]
 
-    def _synthetic_rows(self) -> RowBlock:
+    def _synthetic_block(self) -> RowBlock:
         generator = np.random.default_rng(0)
         shape = (16, *self._row_shape)
         is_integer = np.issubdtype(self._dtype, np.integer)

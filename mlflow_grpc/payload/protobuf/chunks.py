@@ -30,7 +30,7 @@ class ChunkCodec(TypedCodec):
         chunk: MessageShape,
         chunk_class: type[ProtoMessage],
     ) -> None:
-        """Takes the chunk's message in place of the output's.
+        """Uses the message of a chunk instead of the output message.
 
         Args:
             codec: Codec that takes records and writes answers as JSON.

@@ -72,7 +72,10 @@ class TypedCodec:
         return outputs is not None and not isinstance(outputs, Tensor) and all(field.name for field in outputs.fields)
 
     def fast_path_values(self, message: Any) -> list[Any] | None:
-        """Returns the values of a message with only scalars, or the elements of its array; None if any is missing."""
+        """Returns the values of a message with only scalars, or the elements of its array.
+
+        Returns None if the message lacks a value, or has anything else.
+        """
         if self._is_array:
             field = self._messages.input.fields[0]
             if unknown_fields.at_top_level(message):
@@ -147,7 +150,10 @@ class TypedCodec:
         return self._output_class(**{self._messages.error_field: error})
 
     def as_record(self, value: Any) -> Any:
-        """Converts a prediction to a record by output name. A list has a value for each output."""
+        """Converts a prediction to a record by output name.
+
+        A list has a value for each output. Any other value is returned unchanged, unless there is only one output.
+        """
         fields = self._messages.output.fields
         if len(fields) == 1:
             return self._as_single_field_record(fields[0], value)

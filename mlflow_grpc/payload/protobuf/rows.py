@@ -255,7 +255,7 @@ class RowsCodec:
 
 
 def _array(values: Any, shape: ScalarShape | TimestampShape, nulls: list[int]) -> Any:
-    """Converts a column of a message to the array or list that MLflow's parser makes; None if there is none."""
+    """Converts a column to the array or list that MLflow's parser makes; None if no array holds the column exactly."""
     if isinstance(shape, TimestampShape):
         array = moments.column([value.seconds for value in values], [value.nanos for value in values], nulls)
     elif shape.type == Proto.TYPE_STRING:
