@@ -68,7 +68,7 @@ def fetch(model: ModelConfig) -> "FetchedModel | None":
         return None
     from mlflow_grpc.hosting.pyfunc import fetching
 
-    with fetching.told_if_slow(model.uri, f"{spelling('load_timeout_s')} says for how long"):
+    with fetching.warn_if_slow(model.uri, f"{spelling('load_timeout_s')} says for how long"):
         return fetching.fetch(model.uri)
 
 
@@ -82,7 +82,7 @@ def not_fetched(model: ModelConfig, late: str) -> str:
     """
     from mlflow_grpc.hosting.pyfunc import fetching
 
-    return f"it was not fetched {late}: no answer yet from {fetching.asked(model.uri or '')}"
+    return f"it was not fetched {late}: no answer yet from {fetching.model_source(model.uri or '')}"
 
 
 def is_fetched(model: ModelConfig) -> bool:

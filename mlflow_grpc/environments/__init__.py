@@ -1,1 +1,1 @@
-"""Environments that are made of what a model carries along: in a directory, or as an image's build context."""
+"""Environments from the requirements of a model: in a directory, or as the build context of an image."""

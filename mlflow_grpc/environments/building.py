@@ -1,8 +1,8 @@
-"""Builds a model's environment, or finds the one that was built of the same.
+"""Builds a model's environment, or finds an existing one with the same content.
 
-Rule of this module: an environment is kept under a name that is a hash of all that is in it, and counts only once it
-has its marker, which is written last. Scripts in an environment name its path, so it is built where it stays, under a
-lock that other servers wait for; one without a marker is what a build has left that was cut off, and goes.
+Rule of this module: the name of an environment is a hash of its content. An environment is valid only if it has a
+marker, which is written last. Scripts in an environment contain its path, so it is built at its final path. Other
+servers wait for the lock of the build. An environment without a marker comes from an interrupted build and is removed.
 """
 
 import fcntl
@@ -32,31 +32,31 @@ if TYPE_CHECKING:  # It imports MLflow.
 logger = get_logger(__name__)
 
 MARKER = "mlflow-grpc.json"
-"""The file of a finished environment that says what it was built of."""
+"""File of a finished environment that lists its content."""
 
 WHEELS = "wheels"
-"""The directory of an environment with the wheels that the server in it was installed from."""
+"""Directory of an environment with the wheels of its server and client."""
 
 LOCK_INTERVAL_S = 0.5
-"""How often it is tried whether another server has finished its build, in seconds."""
+"""Seconds between checks whether another server has finished its build."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what is in an environment."""
+    """Everything that decides the content of an environment."""
 
     manager: EnvManager
     carried: "CarriedEnvironment"
     wheels: tuple[Wheel, ...]
-    """Of the server and its client."""
+    """Wheels of the server and its client."""
     extras: tuple[str, ...] = ()
-    """Of the server."""
+    """Extras of the server."""
     mlflow: str = ""
-    """The version of MLflow to put in the place of the model's; empty to leave the model's."""
+    """Version of MLflow to install in place of the model's; empty to install the model's."""
 
     @property
     def content(self) -> dict[str, object]:
-        """What the name is a hash of."""
+        """The values that the name is a hash of."""
         return {
             "manager": self.manager.value,
             "python": self.carried.python,
@@ -73,16 +73,16 @@ class Recipe:
 
 
 def prepare(recipe: Recipe, root: Path, commands: Commands) -> Path:
-    """The directory of the environment that a recipe describes, built if it is not there yet.
+    """Builds the environment of a recipe unless it exists, and returns its directory.
 
     Args:
-        recipe: What is to be in it.
-        root: Where environments are kept.
-        commands: What runs commands, and sees signals.
+        recipe: The content of the environment.
+        root: Directory of all environments.
+        commands: Runs commands and notices signals.
 
     Raises:
-        StartError: It cannot be built; nothing is left of it.
-        Ended: A signal came; nothing is left of what was begun.
+        StartError: The environment cannot be built. Its directory has been removed.
+        Ended: A signal arrived. The unfinished directory has been removed.
 
     """
     directory = root / recipe.name
@@ -107,12 +107,12 @@ def prepare(recipe: Recipe, root: Path, commands: Commands) -> Path:
 
 
 def python_of(directory: Path) -> Path:
-    """The interpreter of an environment."""
+    """Returns the path of an environment's interpreter."""
     return directory / "bin" / "python"
 
 
 class _Build:
-    """The steps by which an environment is built; each is a command."""
+    """The commands that build an environment."""
 
     def __init__(self, recipe: Recipe, directory: Path, commands: Commands, lock: int) -> None:
         self._recipe = recipe
@@ -122,7 +122,7 @@ class _Build:
         self._uv = interpreters.find_uv() if recipe.manager is EnvManager.UV else None
 
     def run(self) -> None:
-        self._make()
+        self._create()
         carried = self._recipe.carried
         server_and_client = self._write_wheels()
         with _writable_view(carried.directory) as view:
@@ -134,22 +134,22 @@ class _Build:
                 self._install(*model, cwd=view)
                 self._install(f"mlflow=={self._recipe.mlflow}", *server_and_client, cwd=view)
             elif carried.has_hashes:
-                # pip would want the hashes of everything that it installs in the same run.
+                # Separately, because pip would require hashes for all packages that it installs in the same run.
                 self._install(*model, cwd=view)
                 self._install(*server_and_client, cwd=view)
             else:
-                # Together, so that what suits both is chosen, or nothing is installed and pip says what does not.
+                # Together, so that pip chooses versions that suit both, or reports the conflict and installs nothing.
                 self._install(*model, *server_and_client, cwd=view)
         self._run(SERVER, [python_of(self._directory), "-I", self._directory / "bin" / SERVER, "--version"])
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         version = self._recipe.carried.python
         interpreter = interpreters.find(version, uv=self._uv)
         if self._uv:
-            make = [self._uv, "venv", "--no-project", "--python"]
+            create = [self._uv, "venv", "--no-project", "--python"]
             try:
-                # Given a version, uv fetches an interpreter if it may.
-                self._run("uv venv", [*make, interpreter or version, self._directory])
+                # If it gets a version, uv fetches an interpreter unless that is disabled.
+                self._run("uv venv", [*create, interpreter or version, self._directory])
             except CommandFailed as error:
                 if interpreter is None:
                     raise StartError(f"{interpreters.missing(version)}. It could not be fetched: {error}") from error
@@ -160,7 +160,7 @@ class _Build:
             raise interpreters.missing(version)
 
     def _write_wheels(self) -> list[str]:
-        """Writes the wheels into the environment; gives them as requirements."""
+        """Writes the wheels into the environment and returns requirements for them."""
         directory = self._directory / WHEELS
         directory.mkdir()
         requirements = []
@@ -172,23 +172,23 @@ class _Build:
     def _install(self, *arguments: str, cwd: Path) -> None:
         python = python_of(self._directory)
         if self._uv:
-            # Compiled as pip does it: the server may not be able to, or not be allowed to, and then takes a minute.
+            # Compiled, as pip does it, because a server that may not write bytecode takes a minute to start.
             install: list[str | Path] = [self._uv, "pip", "install", "--compile-bytecode", "--python", python]
             self._run("uv pip install", [*install, *arguments], cwd=cwd)
         else:
-            # Isolated, so that neither the model's directory nor PYTHONPATH is looked at for pip's own modules.
+            # Isolated, so that pip imports its own modules neither from the model's directory nor from PYTHONPATH.
             quiet = ["--no-input", "--progress-bar", "off", "--disable-pip-version-check"]
             self._run("pip install", [python, "-I", "-m", "pip", "install", *quiet, *arguments], cwd=cwd)
 
     def _run(self, label: str, command: Sequence[str | Path], *, cwd: Path | None = None) -> None:
-        # With the lock's file a command goes on holding the lock if this process is killed: nobody else then builds
-        # what is being written.
+        # The command inherits the lock file. If this process is killed, the command still holds the lock, so that no
+        # other server builds in the same directory.
         self._commands.run(command, label=label, cwd=cwd, keep_open=(self._lock,))
 
 
 @contextmanager
 def _locked(path: Path, commands: Commands) -> Iterator[int]:
-    """Holds a lock that one process on this machine can have; gives its file descriptor."""
+    """Holds a lock that only one process on this machine can have; yields its file descriptor."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -218,7 +218,7 @@ def _try_to_lock(lock: int) -> bool:
 
 
 def _is_complete(directory: Path) -> bool:
-    """Whether an environment was finished, and its interpreter is still there."""
+    """Returns True if an environment was finished and its interpreter still works."""
     if not (directory / MARKER).is_file():
         return False
     try:
@@ -237,14 +237,14 @@ def _mark(directory: Path, recipe: Recipe) -> None:
 
 
 def _remove(directory: Path) -> None:
-    """Removes a directory, its marker first: what is left if that fails is then taken for unfinished."""
+    """Removes a directory, starting with its marker, so that a partly removed environment counts as unfinished."""
     (directory / MARKER).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager
 def _writable_view(model: Path) -> Iterator[Path]:
-    """A directory with a model's files, as links, that can be written to: relative paths in requirements hold in it."""
+    """Yields a writable directory with links to a model's files, so that relative paths in requirements are valid."""
     with tempfile.TemporaryDirectory(prefix="mlflow-grpc-") as folder:
         view = Path(folder)
         for path in model.iterdir():

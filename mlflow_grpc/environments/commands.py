@@ -40,8 +40,11 @@ class Ended(BaseException):
     """A signal that ends the process has arrived."""
 
     def __init__(self, number: int) -> None:
-        """Args:
-        number: The signal.
+        """Names the signal in the text of the exception.
+
+        Args:
+            number: Number of the signal.
+
         """
         super().__init__(signal.Signals(number).name)
         self.number = number

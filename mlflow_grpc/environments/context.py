@@ -1,7 +1,7 @@
-"""Writes the build context of an image that serves one model: a Dockerfile and all that it copies.
+"""Writes the build context of an image that serves one model: a Dockerfile and the files that it copies.
 
-The directory holds the model's files (`model/`), the server and its client as wheels (`wheels/`), what the model
-requires (`requirements/`) and the Dockerfile, whose last stage is that of the repository's own.
+The directory contains the model's files (`model/`), the server and its client as wheels (`wheels/`), the model's
+requirements (`requirements/`) and the Dockerfile. Its last stage is the same as in the repository's own Dockerfile.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from mlflow_grpc.hosting.pyfunc import carried_environment
 from mlflow_grpc.naming import name_from_uri, without_secrets
 
 ENTRIES = ("Dockerfile", "model", "wheels", "requirements")
-"""What a build context consists of."""
+"""Entries of a build context."""
 
 _HEADER = """\
 # An image that serves the MLflow model {uri}, written by `mlflow-grpc dockerfile`:
@@ -28,7 +28,7 @@ _HEADER = """\
 
 # The minor version of Python that the model was logged with.
 ARG PYTHON_IMAGE=python:{minor}-slim-bookworm
-# What callers call the model.
+# The name of the model for callers.
 ARG MODEL_NAME={name}
 
 """
@@ -38,15 +38,15 @@ def write(uri: str | None, directory: Path, *, name: str | None, tag: str, overw
     """Writes a build context.
 
     Args:
-        uri: The model's.
-        directory: Where to; it need not be there yet.
-        name: What callers are to call the model; None for the name that its URI gives.
-        tag: What the Dockerfile's own example calls the image.
-        overwrite: Whether what an earlier run has left there is replaced.
+        uri: URI of the model.
+        directory: Directory to write, which need not exist.
+        name: Name of the model for callers. None for the name from its URI.
+        tag: Tag of the image in the comments of the Dockerfile.
+        overwrite: True to replace the files of an earlier run.
 
     Raises:
-        StartError: The model cannot be fetched or cannot be in one environment with the server, or the directory has
-            something in it.
+        StartError: The model cannot be fetched or cannot share an environment with the server, or the directory is not
+            empty.
         NotWritten: The directory cannot be written.
 
     """
@@ -59,7 +59,7 @@ def write(uri: str | None, directory: Path, *, name: str | None, tag: str, overw
     try:
         support.check(carried)
     finally:
-        carried.discard()  # All of the model's files are fetched below.
+        carried.discard()  # All files of the model are fetched below.
     with writing(directory):
         _write_files(uri, directory, carried, packed, tag, name)
 
@@ -73,7 +73,7 @@ def _write_files(
     name: str | None,
 ) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    # Beside it, so that what is complete can be renamed and nothing else is ever there.
+    # In the parent directory, so that only complete files are moved to the directory.
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as folder:
         unfinished = Path(folder)
         carried_environment.fetch(uri, unfinished / "model")

@@ -1,6 +1,6 @@
-"""Finds the interpreter that a model's environment is to have.
+"""Search for the Python interpreter of a model's environment.
 
-The version that the model was logged with comes first, then the latest of the same minor version: packages are built
+The version that logged the model comes first, then the latest with the same minor version, because packages are built
 for minor versions.
 """
 
@@ -19,17 +19,17 @@ from mlflow_grpc.own_loggers import get_logger
 logger = get_logger(__name__)
 
 PROBE_LIMIT_S = 30
-"""How long an interpreter may take to say its version, in seconds."""
+"""Maximum time in which an interpreter must print its version, in seconds."""
 
-# Debian's interpreters have no ensurepip unless it is installed by itself, and cannot make environments without.
+# Debian packages ensurepip separately, and an interpreter without it cannot create environments.
 _PROBE = "import ensurepip, sys, venv; print('%d.%d.%d' % sys.version_info[:3])"
 
 
 def find_uv() -> str:
-    """The uv command: the one on the PATH, or the one that is installed beside this interpreter.
+    """Returns the path of the uv command, from the PATH or from the package in this environment.
 
     Raises:
-        StartError: There is none.
+        StartError: uv is not installed.
 
     """
     if path := shutil.which("uv"):
@@ -45,11 +45,11 @@ def find_uv() -> str:
 
 
 def find(version: str, *, uv: str | None = None) -> Path | None:
-    """An interpreter of a version, or of the same minor version; None if this machine has none.
+    """Returns an interpreter of a version, or of the same minor version; None if this machine has none.
 
     Args:
-        version: Such as 3.11.7.
-        uv: The uv command, whose own interpreters count too.
+        version: A version such as 3.11.7.
+        uv: Path of the uv command, whose interpreters are candidates too. None if there is no uv.
 
     """
     minor = minor_of(version)
@@ -66,16 +66,16 @@ def find(version: str, *, uv: str | None = None) -> Path | None:
 
 
 def minor_of(version: str) -> str:
-    """The first two numbers of a version, by which packages are built."""
+    """Returns the first two numbers of a version, such as 3.11."""
     return ".".join(version.split(".")[:2])
 
 
 def missing(version: str) -> StartError:
-    """The error that says that there is no interpreter, and how to get one."""
+    """Returns the error for a missing interpreter, with instructions to install one."""
     minor = minor_of(version)
     return StartError(
-        f"the model was logged with Python {version}, and no Python {minor} with venv and ensurepip is to be found "
-        f"(looked at this server's own, python{minor} on the PATH and those of pyenv): install one, for example with "
+        f"the model was logged with Python {version}, and no Python {minor} with venv and ensurepip was found "
+        f"(searched: this server's own, python{minor} on the PATH and those of pyenv): install one, for example with "
         f"`pyenv install {version}` or `uv python install {minor}`, or serve the model with --env-manager local"
     )
 
@@ -93,7 +93,7 @@ def _candidates(minor: str, uv: str | None) -> Iterator[str]:
 
 
 def _output(command: list[str]) -> str:
-    """What a command writes to stdout; empty if it fails."""
+    """Returns the output of a command; empty if it fails."""
     try:
         completed = subprocess.run(  # noqa: S603 - interpreters, pyenv and uv, by their full paths
             command, capture_output=True, text=True, check=True, timeout=PROBE_LIMIT_S, stdin=subprocess.DEVNULL

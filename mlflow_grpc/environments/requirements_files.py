@@ -1,13 +1,13 @@
-"""The two requirements files by which a model's environment is installed."""
+"""The two requirements files that install a model's environment."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 BUILD = "mlflow-grpc-build-requirements.txt"
-"""What is installed first: pip, setuptools, wheel."""
+"""Requirements to install first: pip, setuptools, wheel."""
 
 MODEL = "mlflow-grpc-model-requirements.txt"
-"""What the model requires; it names files of the model's directory, in which it has to be."""
+"""Requirements of the model; the file must be in the model's directory, because it may name files in it."""
 
 
 def write_requirements(directory: Path, build_dependencies: Sequence[str], dependencies: Sequence[str]) -> None:

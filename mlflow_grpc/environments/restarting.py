@@ -1,4 +1,4 @@
-"""Starts the server anew in the environment that its model carries along."""
+"""Restarts the server in the environment that its model carries along."""
 
 import importlib.metadata
 import logging
@@ -27,12 +27,12 @@ def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
     """Finds or builds the environment of the model that the settings name.
 
     Args:
-        loaded: They name one model and an environment manager that is not `local`.
-        install_mlflow: Whether the environment gets the MLflow of this one, whatever the model requires.
+        loaded: Settings with one model and an environment manager other than `local`.
+        install_mlflow: True to install this environment's version of MLflow instead of the one that the model requires.
 
     Raises:
-        StartError: There is no such environment and it cannot be built.
-        Ended: A signal came.
+        StartError: The environment does not exist and cannot be built.
+        Ended: A signal arrived.
 
     """
     manager = f"{spelling('env_manager')} {loaded.env_manager.value}"
@@ -62,7 +62,7 @@ def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
                 loaded.env_manager,
                 carried,
                 packed,
-                # The server in the environment fetches a remote model itself, and needs for it what this one has.
+                # The server in the environment fetches a remote model itself, so it needs the same extras as this one.
                 extras=() if carried.is_local else installed_extras(),
                 mlflow=importlib.metadata.version("mlflow") if install_mlflow else "",
             )
@@ -72,24 +72,24 @@ def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
 
 
 def start(directory: Path, flags: Sequence[str]) -> NoReturn:
-    """Replaces this process by `mlflow-grpc serve` in an environment: the process id and the streams stay.
+    """Replaces this process with `mlflow-grpc serve` in an environment; the process id and the streams stay the same.
 
     Args:
-        directory: The environment's.
-        flags: Those that this server was started with.
+        directory: Directory of the environment.
+        flags: Command-line flags of this server.
 
     """
     python = building.python_of(directory)
     command = [str(python), str(directory / "bin" / SERVER), "serve", *flags, "--env-manager=local"]
     logger.info("starting in the model's environment: %s", directory)
-    logging.shutdown()  # Writes the lines that are waiting.
-    os.execve(python, command, settings.activated(directory))  # noqa: S606 - a program of ours, without a shell
+    logging.shutdown()  # Writes the queued lines.
+    os.execve(python, command, settings.activated(directory))  # noqa: S606 - the server's own program, without a shell
 
 
 def _read(uri: str) -> "tuple[CarriedEnvironment, Path]":
-    # Imported late, and not in the main thread: MLflow takes seconds, in which a signal is to be seen.
+    # Imported here, in another thread, because MLflow takes seconds to import, and the main thread waits for signals.
     from mlflow_grpc.hosting.pyfunc import carried_environment, fetching
 
     logs.adopt()
-    with fetching.told_if_slow(uri):
+    with fetching.warn_if_slow(uri):
         return carried_environment.read(uri), carried_environment.environments_root()

@@ -1,4 +1,4 @@
-"""Whether an environment can hold a model and the server, as far as versions tell, before anything is built."""
+"""Check before a build that the model's versions of Python and MLflow are supported by the server."""
 
 import importlib.metadata
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ if TYPE_CHECKING:  # It imports MLflow.
     from mlflow_grpc.hosting.pyfunc.carried_environment import CarriedEnvironment
 
 _MLFLOW = frozenset({"mlflow", "mlflow-skinny"})
-"""The distributions of MLflow whose versions go together."""
+"""Distributions of MLflow that have the same version."""
 
 
 def check(carried: "CarriedEnvironment", *, install_mlflow: bool = False) -> None:
-    """Refuses a model whose Python or MLflow the server cannot run with.
+    """Refuses a model whose version of Python or MLflow the server does not support.
 
     Args:
         carried: The model's environment.
-        install_mlflow: Whether this server's MLflow takes the place of the model's.
+        install_mlflow: True if this server's MLflow replaces the model's.
 
     Raises:
-        StartError: The server does not run with that Python, or with no MLflow that the model takes.
+        StartError: The server does not support the Python version, or any MLflow version that the model allows.
 
     """
     _check_python(carried)
@@ -37,7 +37,7 @@ def check(carried: "CarriedEnvironment", *, install_mlflow: bool = False) -> Non
             raise StartError(
                 f"the model at {carried.uri} requires {requirement}, and this server runs with mlflow{ours}: one "
                 "environment cannot hold both. Serve it with --install-mlflow, which puts the MLflow of this "
-                "environment in the place of the model's, or with --env-manager local, or log it anew"
+                "environment in place of the model's, or with --env-manager local, or log it again"
             )
 
 
@@ -53,16 +53,16 @@ def _check_python(carried: "CarriedEnvironment") -> None:
         raise StartError(
             f"the model at {carried.uri} was logged with Python {carried.python}, and this server needs {supported}: "
             "one environment cannot hold both. Serve it with --env-manager local in an environment that has what it "
-            "requires, or log it anew with a later Python"
+            "requires, or log it again with a later Python"
         )
 
 
 def _mlflow_requirements(requirements: Iterable[str]) -> list[Requirement]:
-    return [item for item in map(_parsed, requirements) if item and canonicalize_name(item.name) in _MLFLOW]
+    return [item for item in map(_parse_requirement, requirements) if item and canonicalize_name(item.name) in _MLFLOW]
 
 
-def _parsed(requirement: str) -> Requirement | None:
-    """A requirement that names a package; None for a path, a URL or an option, which pip is to judge."""
+def _parse_requirement(requirement: str) -> Requirement | None:
+    """Returns a requirement that names a package; None for a path, a URL or an option, which only pip can check."""
     try:
         parsed = Requirement(requirement)
     except InvalidRequirement:
@@ -76,7 +76,7 @@ def _supported_mlflow() -> SpecifierSet:
 
 
 def _have_common_version(*specifiers: SpecifierSet) -> bool:
-    """Whether some version is in all of the specifiers: tried with their bounds and the next ones after them."""
+    """Returns True if a version is in all specifiers; tries their bounds and the next versions after these."""
     bounds = [Version(item.version.removesuffix(".*")) for specifier in specifiers for item in specifier]
     following = [Version(".".join(map(str, (*bound.release[:-1], bound.release[-1] + 1)))) for bound in bounds]
     later = [Version(".".join(map(str, (*bound.release, 1)))) for bound in bounds]

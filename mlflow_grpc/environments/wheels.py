@@ -1,7 +1,7 @@
-"""The server and its client as wheels, made of the code that runs here.
+"""Wheels of the server and its client, packed from the code that runs here.
 
-Rule of this module: a wheel is made of what is imported and of its installed metadata, so that it can be made of an
-editable install, of a wheel's and of a repository's alike, with nothing fetched or built. Equal code makes equal bytes.
+Rule of this module: a wheel consists of the imported package and its installed metadata. So it can be packed from an
+editable install, a wheel or a repository, without downloads and build steps. Equal code results in equal bytes.
 """
 
 import base64
@@ -18,7 +18,7 @@ from mlflow_grpc.errors import StartError
 
 _METADATA = ("METADATA", "entry_points.txt")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip archive can hold; the files' own would make equal code differ."""
+"""The earliest time in a zip archive; with the times of the files, the bytes of equal code would differ."""
 
 _WHEEL = "Wheel-Version: 1.0\nGenerator: mlflow-grpc\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
@@ -28,36 +28,36 @@ class Wheel:
     """A wheel in memory."""
 
     name: str
-    """Of the distribution."""
+    """Name of the distribution."""
     file_name: str
     data: bytes
 
     def digest(self) -> str:
-        """A hash of the content."""
+        """Returns a hash of the content."""
         return hashlib.sha256(self.data).hexdigest()
 
     def write(self, directory: Path) -> Path:
-        """Writes it into a directory and gives its path."""
+        """Writes the wheel into a directory and returns its path."""
         path = directory / self.file_name
         path.write_bytes(self.data)
         return path
 
 
 def pack_server_and_client() -> tuple[Wheel, Wheel]:
-    """The wheels of the server and of the client.
+    """Packs the wheels of the server and of the client.
 
     Raises:
-        StartError: One of them is not installed here.
+        StartError: The server or the client is not installed here.
 
     """
     return pack(SERVER), pack(CLIENT)
 
 
 def pack(name: str) -> Wheel:
-    """The wheel of an installed distribution that has one package, named as it is.
+    """Packs the wheel of an installed distribution that has one package with its name.
 
     Raises:
-        StartError: It is not installed here.
+        StartError: The distribution is not installed here.
 
     """
     package = name.replace("-", "_")

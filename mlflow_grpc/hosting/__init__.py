@@ -1,1 +1,1 @@
-"""Where models come from: what every hosted model can do, and how an MLflow model becomes one."""
+"""Hosting of models: the interface of every hosted model, and its implementations for MLflow and MLModel packages."""

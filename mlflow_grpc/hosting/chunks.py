@@ -1,7 +1,7 @@
-"""The parts of an answer, out of the iterator that a model gives.
+"""Iteration over the chunks of a model's streamed answer.
 
-Rule of this module: what the model raises while it makes a part is the model's; that its caller leaves between two is
-not. The iterator is closed either way.
+Rule of this module: an exception that the model raises while it computes a chunk is the model's error. A caller that
+leaves between two chunks is not an error. The model's iterator is closed in both cases.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -11,24 +11,26 @@ from typing import Any
 _END = object()
 
 
-def each_part(start: Callable[[], Iterable[Any]], told: Callable[[], AbstractContextManager[None]]) -> Generator[Any]:
-    """Gives one part after the other.
+def iterate_chunks(
+    start: Callable[[], Iterable[Any]], translate_errors: Callable[[], AbstractContextManager[None]]
+) -> Generator[Any]:
+    """Yields the chunks in their order.
 
     Args:
-        start: Gives the model's iterator.
-        told: Turns what the model raises into errors of our own; entered for each thing that the model does.
+        start: Calls the model and returns its iterator.
+        translate_errors: Translates the model's exceptions to errors of this server; entered for every step.
 
     """
-    with told():
-        parts = iter(start())
+    with translate_errors():
+        chunks = iter(start())
     try:
         while True:
-            with told():
-                part = next(parts, _END)
-            if part is _END:
+            with translate_errors():
+                chunk = next(chunks, _END)
+            if chunk is _END:
                 return
-            yield part
+            yield chunk
     finally:
-        close = getattr(parts, "close", None)  # Of a generator, and of what takes after one.
+        close = getattr(chunks, "close", None)  # Generators have it, and other iterators may.
         if close is not None:
             close()

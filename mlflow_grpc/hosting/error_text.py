@@ -1,6 +1,6 @@
 """Text of exceptions for log lines and error messages.
 
-Rule of this module: it never raises, whatever class the exception has.
+Rule of this module: it never raises, even for an exception class with errors of its own.
 """
 
 import sysconfig
@@ -13,7 +13,7 @@ _FOREIGN_CODE = ("<", str(Path(__file__).parents[1]), *sysconfig.get_paths().val
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that led to it, as a traceback shows them: the last one first."""
+    """Yields an exception and its causes in the way that a traceback shows them, the last one first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -22,17 +22,17 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def place_in_model(error: BaseException, directory: Path) -> str:
-    """Where a model's own code raised, as ` (file, line 3, in function)`; empty if no code of its own did.
+def location_in_model(error: BaseException, directory: Path) -> str:
+    """Returns the location of the model's code that raised, as ` (file, line 3, in function)`; empty if none did.
 
-    Code of its own is what lies in its directory, or, if nothing there raised, in no directory of installed packages.
+    A model's own code is in its directory. If no code there raised, it is code outside of installed packages.
 
     Args:
-        error: What came out of it.
-        directory: The model's.
+        error: The exception that the model raised.
+        directory: The model's directory.
 
     """
-    frames = [frame for each in chain(error) for frame in reversed(traceback.extract_tb(each.__traceback__))]
+    frames = [frame for cause in chain(error) for frame in reversed(traceback.extract_tb(cause.__traceback__))]
     within = [frame for frame in frames if Path(frame.filename).is_relative_to(directory)]
     outside = [frame for frame in frames if not frame.filename.startswith(_FOREIGN_CODE) and frame.line]
     for frame in within or outside:
@@ -41,14 +41,14 @@ def place_in_model(error: BaseException, directory: Path) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says; a model's own class may fail to."""
+    """Returns the text of an exception; the `__str__` of a model's own class may raise."""
     try:
         return str(error)
-    except Exception as failure:  # noqa: BLE001 - whatever the class raises
+    except Exception as failure:  # noqa: BLE001 - the class may raise anything
         return f"(its __str__ raised {type(failure).__name__})"
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as its type and the first 500 characters of its text, on one line."""
+    """Returns the type of an exception and the first 500 characters of its text, on one line."""
     text = " ".join(text_of(error).split())
     return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

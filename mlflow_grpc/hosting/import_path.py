@@ -1,7 +1,7 @@
-"""Finds classes and functions that a configuration names by their path, and makes objects of classes.
+"""Import of the classes and functions that a configuration names by their path, and instantiation of the classes.
 
-Rule of this module: nothing is instantiated that is not known to be what the caller asked for, and every way in which
-it can fail is a StartError that names the path.
+Rule of this module: only classes that the caller has checked are instantiated, and every failure is a StartError that
+names the path.
 """
 
 import importlib
@@ -18,45 +18,45 @@ def find(path: str) -> type:
     """Imports the class at a path such as `package.module.Class`.
 
     Raises:
-        StartError: There is no such module or class, or importing it raised.
+        StartError: The module or class does not exist, or its import raised an exception.
 
     """
-    found = _find(path)
-    if not isinstance(found, type):
-        raise StartError(f"{path} is no class, but of type {type(found).__name__}")
-    return found
+    value = _import(path)
+    if not isinstance(value, type):
+        raise StartError(f"{path} is no class, but of type {type(value).__name__}")
+    return value
 
 
 def find_function(path: str) -> Callable[..., Any]:
     """Imports the function at a path such as `package.module.function`.
 
     Raises:
-        StartError: There is no such module or function, or importing it raised.
+        StartError: The module or function does not exist, or its import raised an exception.
 
     """
-    found = _find(path)
-    if isinstance(found, type) or not callable(found):
-        what = "a class" if isinstance(found, type) else f"of type {type(found).__name__}"
-        raise StartError(f"{path} is no function, but {what}")
-    function: Callable[..., Any] = found
+    value = _import(path)
+    if isinstance(value, type) or not callable(value):
+        actual = "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
+        raise StartError(f"{path} is no function, but {actual}")
+    function: Callable[..., Any] = value
     return function
 
 
-def _find(path: str) -> Any:
+def _import(path: str) -> Any:
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise StartError(f"{path}: {_what_is_missing(module_name, error.name or module_name)}") from error
+        raise StartError(f"{path}: {_missing_module_message(module_name, error.name or module_name)}") from error
     except BaseException as error:
         raise StartError(f"{path}: importing {module_name} raised {one_line(error)}") from error
-    found = getattr(module, name, None)
-    if found is None:
+    value = getattr(module, name, None)
+    if value is None:
         raise StartError(f"{path}: the module {module_name} has no {name}")
-    return found
+    return value
 
 
-def _what_is_missing(module_name: str, missing: str) -> str:
+def _missing_module_message(module_name: str, missing: str) -> str:
     if module_name != missing and not module_name.startswith(f"{missing}."):
         return f"it needs the module {missing!r}, which is not there; install the package that it is in"
     parent, _, name = missing.rpartition(".")
@@ -68,20 +68,20 @@ def _what_is_missing(module_name: str, missing: str) -> str:
 
 
 def derives_from(cls: type, package: str, base: str) -> bool:
-    """Whether a class derives from one that is called `base` in the package; it need not be imported for that."""
-    return any(each.__name__ == base and each.__module__.split(".")[0] == package for each in cls.__mro__)
+    """Returns True if a class derives from a class named `base` in the package, which need not be imported."""
+    return any(ancestor.__name__ == base and ancestor.__module__.split(".")[0] == package for ancestor in cls.__mro__)
 
 
 def make(path: str, cls: type, configuration: dict[str, Any] | None) -> Any:
-    """Makes an object of a class.
+    """Instantiates a class.
 
     Args:
-        path: Its path, for words.
+        path: Path of the class, for error messages.
         cls: The class.
-        configuration: Keyword arguments.
+        configuration: Keyword arguments of the constructor.
 
     Raises:
-        StartError: The class is abstract, does not take the arguments, or its constructor raised.
+        StartError: The class is abstract, does not take the arguments, or its constructor raised an exception.
 
     """
     if inspect.isabstract(cls):

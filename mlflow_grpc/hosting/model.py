@@ -1,7 +1,7 @@
-"""What every hosted model can do, wherever it comes from.
+"""The interface of every hosted model.
 
-Rule of this module: words only. It imports neither MLflow nor gRPC, so that the rooms above can be
-tested with a model written in a few lines.
+Rule of this module: it has only types, and imports neither MLflow nor gRPC, so that tests of the packages above can use
+a model of a few lines.
 """
 
 from collections.abc import Iterator
@@ -13,25 +13,25 @@ from mlflow_grpc.contract.types import Contract
 
 
 class InputRefused(Exception):
-    """The data or params do not fit the model; raised before any of the model's own code ran.
+    """The data or params do not fit the model; raised before the model's own code runs.
 
-    The `__cause__` is what the check raised. Its text may repeat the payload: it is neither shown nor
-    logged, `mlflow_grpc.payload` finds words of its own.
+    The `__cause__` is the exception of the check. Its text may contain the payload, so it is neither shown nor logged.
+    `mlflow_grpc.payload` writes its own message.
     """
 
 
 @dataclass(frozen=True)
 class SchemaTexts:
-    """A schema in the languages that people and programs read; empty if there is none."""
+    """A schema in two formats; both are empty if the model has no schema."""
 
     mlflow_json: str = ""
-    """As MLflow writes it."""
+    """The schema in MLflow's JSON format."""
     json_schema: str = ""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a model says of itself to those who ask; what it does not say is empty."""
+    """Information about a model for its callers; fields without a value are empty."""
 
     display_name: str = ""
     description: str = ""
@@ -40,18 +40,18 @@ class About:
     model_id: str = ""
     contract: Contract = field(default_factory=Contract)
     lock: LockFile | None = None
-    """Which names and numbers its messages have, if that lies in its directory."""
+    """Names and numbers of its messages, if its directory has a lock file."""
     input: SchemaTexts = SchemaTexts()
     output: SchemaTexts = SchemaTexts()
     params: SchemaTexts = SchemaTexts()
     deterministic: bool | None = None
-    """Whether the same input always gets the same output."""
+    """True if the same input always has the same output; None if the model does not declare it."""
     example: str = ""
-    """A payload that it takes."""
+    """A payload that the model takes."""
     is_example_typed: bool = False
-    """Whether typed RPCs alone take it, since MLflow refuses it as JSON."""
+    """True if only typed RPCs take the example, because MLflow refuses it as JSON."""
     logged_example: str = ""
-    """The one that was logged with the model; empty if there is none, and `example` is made up from its schema."""
+    """The example that was logged with the model; if it is empty, `example` is generated from the schema."""
 
 
 class HostedModel(Protocol):
@@ -59,41 +59,42 @@ class HostedModel(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in logs, health and answers: letters, digits, `.`, `_` and `-`."""
+        """Name in logs, health checks and answers: letters, digits, `.`, `_` and `-`."""
         ...
 
     @property
     def version(self) -> str:
-        """The version in the catalog: the same letters; empty if the model has none."""
+        """Version in the catalog, with the characters of a name; empty if the model has none."""
         ...
 
     @property
     def description(self) -> str:
-        """A few words for the ready line: what kind of model this is."""
+        """Short description of the type of model, for the ready line."""
         ...
 
     @property
     def about(self) -> About:
-        """What it says of itself."""
+        """Information about the model for its callers."""
         ...
 
     @property
     def streams(self) -> bool:
-        """Whether it has a `predict_stream`."""
+        """True if the model has a `predict_stream`."""
         ...
 
     def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
-        """The parts of an answer, each in whatever type the model gives; raises what `predict` raises while they are
-        made, and nothing before. Only for a model that `streams`.
+        """Yields the chunks of an answer in the type that the model returns; only for a model that `streams`.
+
+        The iterator raises the exceptions of `predict`. The call itself raises none.
         """
         ...
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
-        """The model's predictions for parsed data, in whatever type the model returns.
+        """Returns the predictions for parsed data, in the type that the model returns.
 
         Raises:
-            InputRefused: The data or params do not fit.
-            ModelFailed: The model's own code raised.
+            InputRefused: The data or params do not fit the model.
+            ModelFailed: The model's own code raised an exception.
 
         """
         ...

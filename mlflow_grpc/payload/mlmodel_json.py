@@ -76,7 +76,7 @@ class RecordsCodec:
             try:
                 checked.append(self._schema.parse(record))
             except RecordRefused as refused:
-                raise InvalidPayload(**refused.words("" if bare else f"[{place}]")) from None
+                raise InvalidPayload(**refused.error_arguments("" if bare else f"[{place}]")) from None
         return checked
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
@@ -105,7 +105,7 @@ class RecordsCodec:
         try:
             return ModelInput([self._schema.parse(self._schema.of_message(record))])
         except RecordRefused as refused:
-            raise InvalidPayload(**refused.words()) from None
+            raise InvalidPayload(**refused.error_arguments()) from None
 
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
         """Says that a record was refused; `decode_record` has said why."""

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Base64Bytes, BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
 
-from mlflow_grpc.hosting.mlmodel.json_values import InDetail, Place, encoded, in_full
+from mlflow_grpc.hosting.mlmodel.json_values import DetailedSchema, SchemaNode, encode_bytes, restore_python_values
 
 
 class Hex(BaseModel):
@@ -51,31 +51,35 @@ def found_in(value: Any) -> list[bytes]:
     if isinstance(value, BaseModel | InBase64):
         value = list(vars(value).values())
     if isinstance(value, list | tuple):
-        return [each for part in value for each in found_in(part)]
+        return [data for item in value for data in found_in(item)]
     return [value] if isinstance(value, bytes) else []
 
 
 def test_the_model_gets_the_bytes():
     """Whatever a class's configuration, a type or a definition that holds itself makes of them in JSON."""
-    text = json.dumps(encoded(RECORD, Place(Everywhere.model_json_schema(schema_generator=InDetail)), in_json=True))
+    text = json.dumps(
+        encode_bytes(RECORD, SchemaNode(Everywhere.model_json_schema(schema_generator=DetailedSchema)), as_text=True)
+    )
     assert found_in(Everywhere.model_validate_json(text)) == found_in(RECORD)
 
 
 def test_bytes_that_json_has_no_text_for():
-    """A field of plain UTF-8 cannot say them; those that are encoded can."""
-    place = Place(Everywhere.model_json_schema(schema_generator=InDetail))
-    assert encoded({"map": {"k": b"\xff"}}, place, in_json=True) == {"map": {"k": "/w=="}}
+    """A field of plain UTF-8 cannot say them; base64 can."""
+    node = SchemaNode(Everywhere.model_json_schema(schema_generator=DetailedSchema))
+    assert encode_bytes({"map": {"k": b"\xff"}}, node, as_text=True) == {"map": {"k": "/w=="}}
     with pytest.raises(UnicodeDecodeError):
-        encoded({"plain": b"\xff"}, place, in_json=True)
-    python = Everywhere.model_validate(encoded({**RECORD, "plain": b"\xff"}, place, in_json=False))
+        encode_bytes({"plain": b"\xff"}, node, as_text=True)
+    python = Everywhere.model_validate(encode_bytes({**RECORD, "plain": b"\xff"}, node, as_text=False))
     assert found_in(python) == [b"\xff", *found_in(RECORD)[1:]]
 
 
 def test_the_answer_has_the_bytes():
     """Out of what pydantic writes."""
-    place = Place(Everywhere.model_json_schema(mode="serialization"))
-    text = json.dumps(encoded(RECORD, Place(Everywhere.model_json_schema(schema_generator=InDetail)), in_json=True))
+    node = SchemaNode(Everywhere.model_json_schema(mode="serialization"))
+    text = json.dumps(
+        encode_bytes(RECORD, SchemaNode(Everywhere.model_json_schema(schema_generator=DetailedSchema)), as_text=True)
+    )
     output = Everywhere.model_validate_json(text)
-    told = in_full(output.model_dump(mode="json"), output.model_dump(), place)
-    assert found_in(told) == found_in(RECORD)
-    assert told["pair"][2] == 1
+    restored = restore_python_values(output.model_dump(mode="json"), output.model_dump(), node)
+    assert found_in(restored) == found_in(RECORD)
+    assert restored["pair"][2] == 1

@@ -84,7 +84,7 @@ def test_a_registry_that_does_not_answer_is_named(registry, monkeypatch):
 
     monkeypatch.setattr(fetching, "SLOW_S", 0.01)
     monkeypatch.setattr(fetching.logger, "warning", warning)
-    with fetching.told_if_slow("models:/r2/1", "--load-timeout says for how long"):
+    with fetching.warn_if_slow("models:/r2/1", "--load-timeout says for how long"):
         assert told.wait(30)
     assert "still waiting for the registry sqlite:" in lines[0]
     assert lines[0].endswith("--load-timeout says for how long")

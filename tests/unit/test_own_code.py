@@ -62,7 +62,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Makes a model from code; what its loading does to the process is undone."""
-    path, modules, brought = list(sys.path), set(sys.modules), dict(model_code._brought)
+    path, modules, brought = list(sys.path), set(sys.modules), dict(model_code._owners_by_module)
 
     def make(name: str, code: str, **more: Any) -> Path:
         # As it is in a process that has just begun.
@@ -84,8 +84,8 @@ def log(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
     yield make
     restore()
-    model_code._brought.clear()
-    model_code._brought.update(brought)
+    model_code._owners_by_module.clear()
+    model_code._owners_by_module.update(brought)
 
 
 def helper(folder: Path, name: str, says: str) -> str:

@@ -128,7 +128,7 @@ def exactness(estimator, rows=COARSE):
             return estimator
 
     model: Any = Model()
-    return row_exactness.examine(model, rows.copy())  # There are pipelines that change what they are given.
+    return row_exactness.check_exactness(model, rows.copy())  # There are pipelines that change what they are given.
 
 
 @pytest.mark.parametrize(
@@ -143,19 +143,19 @@ def exactness(estimator, rows=COARSE):
             make_pipeline(FunctionTransformer(share_of_the_first), RandomForestClassifier(3)).fit(COARSE, THREE),
             Exactness.UNKNOWN,
         ),
-        (LogisticRegression().fit(COARSE, THREE), Exactness.BUT_FOR_TIES),
-        (LogisticRegression().fit(COARSE, THREE == "a"), Exactness.BUT_FOR_TIES),
-        (MLPClassifier((5,), max_iter=300, tol=1e-2).fit(COARSE, THREE), Exactness.BUT_FOR_TIES),
-        (GaussianNB().fit(COARSE, THREE), Exactness.BUT_FOR_TIES),
-        (GaussianNB(var_smoothing=0).fit(COARSE * 1e-8, THREE), Exactness.BUT_FOR_TIES),
+        (LogisticRegression().fit(COARSE, THREE), Exactness.EXCEPT_TIES),
+        (LogisticRegression().fit(COARSE, THREE == "a"), Exactness.EXCEPT_TIES),
+        (MLPClassifier((5,), max_iter=300, tol=1e-2).fit(COARSE, THREE), Exactness.EXCEPT_TIES),
+        (GaussianNB().fit(COARSE, THREE), Exactness.EXCEPT_TIES),
+        (GaussianNB(var_smoothing=0).fit(COARSE * 1e-8, THREE), Exactness.EXCEPT_TIES),
         (
             GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {}, cv=2).fit(COARSE, THREE),
-            Exactness.BUT_FOR_TIES,
+            Exactness.EXCEPT_TIES,
         ),
         (make_pipeline(PCA(5), LogisticRegression()).fit(COARSE, THREE), Exactness.UNKNOWN),
         (
             make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(COARSE.copy(), THREE),
-            Exactness.BUT_FOR_TIES,
+            Exactness.EXCEPT_TIES,
         ),
         (CalibratedClassifierCV(LinearSVC(), cv=2).fit(COARSE, THREE), Exactness.UNKNOWN),
         (KNeighborsClassifier(5).fit(COARSE, THREE), Exactness.UNKNOWN),

@@ -116,7 +116,7 @@ def _check(runner: RowRunner, samples: Sequence[RowBlock], alone: list[str]) -> 
     if agreement is not Agreement.TO_THE_BIT:
         return agreement
     exactness = runner.examine(samples)
-    if exactness is Exactness.BUT_FOR_TIES:
+    if exactness is Exactness.EXCEPT_TIES:
         runner.uses_scores = True
         if _compare(runner, samples, alone) is Agreement.TO_THE_BIT:
             return Agreement.BUT_FOR_TIES

@@ -1,9 +1,10 @@
-"""Hosts Python packages that implement the MLModel interface, of either generation, unchanged.
+"""Hosting of Python packages that implement the MLModel interface of either generation.
 
 ml_base (PyPI: ml-base): schemas are pydantic classes of version 1 or 2, `predict` takes and returns instances.
 ml_model_abc, its predecessor: schemas are objects of the package `schema`, `predict` takes and returns dictionaries.
 
-Rule of this module: neither is imported. What derives from their classes has imported them, and tells by its bases.
+Rule of this module: it imports neither package. A class that implements the interface has imported its package, and the
+names of its base classes show which one.
 """
 
 import json
@@ -17,7 +18,7 @@ from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError
 from mlflow_grpc.hosting import import_path
-from mlflow_grpc.hosting.chunks import each_part
+from mlflow_grpc.hosting.chunks import iterate_chunks
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.hosting.mlmodel import joint_records, schemas
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
@@ -29,16 +30,18 @@ INTERFACE, DECORATOR, REFUSAL = "MLModel", joint_records.DECORATOR, "MLModelSche
 
 
 class MLModel:
-    """A model that takes a record and gives one for it, or takes several at once if its class has `predict_many`."""
+    """A model that returns one output per record, and takes several records at once if its class has `predict_many`."""
 
     def __init__(self, model: Any, generation: str, *, name: str | None = None) -> None:
-        """Args:
-        model: An instance of a class of the interface.
-        generation: `ml_base` or `ml_model_abc`.
-        name: What to call it; its qualified name if not given.
+        """Reads the model's name, version and schemas.
+
+        Args:
+            model: An instance of a class that implements the interface.
+            generation: `ml_base` or `ml_model_abc`.
+            name: The model's name on this server. Its qualified name if None.
 
         Raises:
-            StartError: One of its properties raised or is not what the interface says.
+            StartError: One of its properties raised an exception or does not follow the interface.
 
         """
         path = type(model).__qualname__
@@ -73,79 +76,81 @@ class MLModel:
         )
 
     def _example(self, schema: dict[str, Any]) -> str:
-        """A record that the schema takes, if the one that is made of it does."""
+        """Returns a generated record as JSON; empty if the model's own validators refuse it."""
         record = example_of(schema)
         if not isinstance(record, dict):
             return ""
         try:
             self.schema.parse(record)
             return json.dumps(record)
-        except Exception:  # noqa: BLE001 - validators are the model's, and this record is not
+        except Exception:  # noqa: BLE001 - the model's validators may raise anything
             return ""
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> list[Any]:
-        """Runs the model on all records at once if its class has `predict_many`, else on one after the other.
+        """Runs the model on all records at once if its class has `predict_many`, else on one record after the other.
 
         Args:
-            data: Records as `schema.parse` gives them.
-            params: None; the interface knows no params.
+            data: Records as `schema.parse` returns them.
+            params: None, because the interface has no params.
 
         Raises:
-            InvalidPayload: The model says that a record does not fit its schema.
-            ModelFailed: The model raised anything else, or has not one output for each record.
+            InvalidPayload: The model reported that a record does not fit its schema.
+            ModelFailed: The model raised another exception, or did not return one output per record.
 
         """
         if self._predict_many is not None and len(data) > 1:
-            return self._together(self._predict_many, data)
-        return [self._predict(record, f"[{place}]" if len(data) > 1 else "") for place, record in enumerate(data)]
+            return self._predict_jointly(self._predict_many, data)
+        return [self._predict(record, f"[{index}]" if len(data) > 1 else "") for index, record in enumerate(data)]
 
     @staticmethod
-    def _together(predict_many: joint_records.PredictMany, data: list[Any]) -> list[Any]:
-        with _errors_told(""):
-            found = predict_many(data)
-        if not isinstance(found, list | tuple) or len(found) != len(data):
-            what = f"{len(found)} outputs" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
+    def _predict_jointly(predict_many: joint_records.PredictMany, data: list[Any]) -> list[Any]:
+        with _translate_model_errors(""):
+            outputs = predict_many(data)
+        if not isinstance(outputs, list | tuple) or len(outputs) != len(data):
+            result = f"{len(outputs)} outputs" if isinstance(outputs, list | tuple) else f"a {type(outputs).__name__}"
             raise ModelFailed(
-                f"The model's {joint_records.METHOD} gave {what} for {len(data)} records; it has to give a list."
+                f"The model's {joint_records.METHOD} gave {result} for {len(data)} records; it has to give a list."
             )
-        return list(found)
+        return list(outputs)
 
-    def _predict(self, record: Any, place: str) -> Any:
-        with _errors_told(place):
+    def _predict(self, record: Any, record_path: str) -> Any:
+        with _translate_model_errors(record_path):
             return self._model.predict(data=record)
 
     @property
     def streams(self) -> bool:
-        """Whether its class has a `predict_stream`; one behind a decorator that has none does not count, since calls
-        would pass the decorator by.
+        """True if the model's class has a `predict_stream`.
+
+        Behind a decorator without this method it does not count, because calls would bypass the decorator.
         """
         return callable(getattr(type(self._model), "predict_stream", None))
 
     def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
-        """Runs the model's `predict_stream` on the one record that there is; each part is as an answer of `predict`.
+        """Runs the model's `predict_stream` on the only record; a chunk has the form of an answer of `predict`.
 
         Raises:
-            InvalidPayload: There are several records, or the model says that it does not fit its schema.
-            ModelFailed: The model raised anything else.
+            InvalidPayload: There are several records, or the model reported that the record does not fit its schema.
+            ModelFailed: The model raised another exception.
 
         """
         if len(data) != 1:
             raise InvalidPayload(f"predict_stream takes one record, and these are {len(data)}.")
-        found = each_part(lambda: self._model.predict_stream(data=data[0]), lambda: _errors_told(""))
-        with closing(found) as parts:
-            for part in parts:
-                yield [part]
+        with closing(
+            iterate_chunks(lambda: self._model.predict_stream(data=data[0]), lambda: _translate_model_errors(""))
+        ) as chunks:
+            for chunk in chunks:
+                yield [chunk]
 
 
 @contextmanager
-def _errors_told(place: str) -> Iterator[None]:
-    """Turns whatever the model raises, for the record at a place, into InvalidPayload or ModelFailed."""
+def _translate_model_errors(record_path: str) -> Iterator[None]:
+    """Translates an exception of the model for the record at a path to InvalidPayload or ModelFailed."""
     try:
         yield
     except BaseException as error:
         if any(import_path.derives_from(type(error), package, REFUSAL) for package in (NEWER, OLDER)):
             refused = RecordRefused(str(error), schemas.violations_behind(error))
-            raise InvalidPayload(**refused.words(place)) from None
+            raise InvalidPayload(**refused.error_arguments(record_path)) from None
         raise ModelFailed(
             "The model raised an exception. It is in the server's log, under the request id of this answer.",
             error_class=type(error).__name__,
@@ -159,53 +164,53 @@ def load(
     configuration: dict[str, Any] | None = None,
     decorators: tuple[Decorator, ...] = (),
 ) -> MLModel:
-    """Makes an instance of a class that implements the interface, with its decorators around it.
+    """Creates an instance of a class that implements the interface, and wraps it in its decorators.
 
     Args:
         class_path: `package.module.Class`.
-        name: What to call it; its qualified name if not given.
+        name: The model's name on this server. Its qualified name if None.
         configuration: Keyword arguments of the class.
-        decorators: From the innermost to the outermost.
+        decorators: The decorators, innermost first.
 
     Raises:
-        StartError: There is no such class, it does not implement the interface, or it cannot be made.
+        StartError: The class does not exist, does not implement the interface, or cannot be instantiated.
 
     """
-    found = import_path.find(class_path)
-    generation = next((each for each in (NEWER, OLDER) if import_path.derives_from(found, each, INTERFACE)), None)
+    model_class = import_path.find(class_path)
+    generation = next((name for name in (NEWER, OLDER) if import_path.derives_from(model_class, name, INTERFACE)), None)
     if generation is None:
         raise StartError(f"{class_path} does not derive from {NEWER}.{INTERFACE} or {OLDER}.{INTERFACE}")
-    model = import_path.make(class_path, found, configuration)
+    model = import_path.make(class_path, model_class, configuration)
     return MLModel(decorate(model, decorators), generation, name=name)
 
 
 def decorate(model: Any, decorators: tuple[Decorator, ...]) -> Any:
-    """Puts decorators around an `ml_base.MLModel`.
+    """Wraps an `ml_base.MLModel` in decorators.
 
     Raises:
-        StartError: One of them is no decorator, cannot be made, or does not take the model.
+        StartError: A class is not a decorator, cannot be instantiated, or does not take the model.
 
     """
     for decorator in decorators:
         path = decorator.class_path
-        found = import_path.find(path)
-        if not import_path.derives_from(found, NEWER, DECORATOR):
+        decorator_class = import_path.find(path)
+        if not import_path.derives_from(decorator_class, NEWER, DECORATOR):
             raise StartError(f"{path} does not derive from {NEWER}.decorator.{DECORATOR}")
-        around = import_path.make(path, found, decorator.configuration)
+        instance = import_path.make(path, decorator_class, decorator.configuration)
         try:
-            model = around.set_model(joint_records.for_decorator(around, model))
+            model = instance.set_model(joint_records.for_decorator(instance, model))
         except BaseException as error:
             raise StartError(f"{path} cannot be put around {type(model).__name__}: {one_line(error)}") from error
     return model
 
 
-def _mlflow_json(part: Record | Tensor | None) -> str:
-    return json.dumps(mlflow_schema.schema_of(part)) if isinstance(part, Record) else ""
+def _mlflow_json(fields: Record | Tensor | None) -> str:
+    return json.dumps(mlflow_schema.schema_of(fields)) if isinstance(fields, Record) else ""
 
 
-def _property(path: str, model: Any, name: str, *otherwise: Any) -> Any:
+def _property(path: str, model: Any, name: str, *default: Any) -> Any:
     try:
-        return getattr(model, name, *otherwise)
+        return getattr(model, name, *default)
     except BaseException as error:
         raise StartError(f"{path}: its {name} raised {one_line(error)}") from error
 
@@ -220,4 +225,4 @@ def _text(path: str, model: Any, name: str) -> str:
 def _version(path: str, model: Any, generation: str) -> str:
     if generation == NEWER:
         return _text(path, model, "version")
-    return ".".join(str(_property(path, model, part)) for part in ("major_version", "minor_version"))
+    return ".".join(str(_property(path, model, number)) for number in ("major_version", "minor_version"))

@@ -1,8 +1,10 @@
-"""An MLflow model as an `ml_base.MLModel`: for decorators, and for services that are written for that interface.
+"""An MLflow model as an `ml_base.MLModel`: for decorators, and for services that use this interface.
 
-Rule of this module: the schemas are made from the model's signature, `predict` is what MLflow's `predict` is for a
-frame of one row, `predict_many` for one of several, and its outputs as JSON are what MLflow writes. It needs the
-package ml-base.
+Rule of this module: the schemas come from the model's signature, and the outputs as JSON are what MLflow writes.
+`predict` does what MLflow's `predict` does for a frame of one row, and `predict_many` for a frame of several rows. The
+module needs the package ml-base.
+
+It has more than 300 lines, because it holds the interface and the pydantic types that MLflow's cells need.
 """
 
 import json
@@ -39,28 +41,28 @@ from pydantic import (
 from mlflow_grpc.contract import mlflow_schema, types
 from mlflow_grpc.contract.types import DataType
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting.mlmodel.predicted_rows import each_row, only_row
+from mlflow_grpc.hosting.mlmodel.predicted_rows import single_row, split_rows
 from mlflow_grpc.hosting.pyfunc import internals, model_code
 
 
 def _to_the_nanosecond(value: Any, handler: ValidatorFunctionWrapHandler) -> datetime:
-    """Keeps what pydantic cuts off: a datetime has microseconds, a pandas.Timestamp, which is one too, has more."""
-    if value == "NaT":  # As a DataFrame's is written.
+    """Keeps nanoseconds, which pydantic drops: a datetime has microseconds only, its subclass pandas.Timestamp more."""
+    if value == "NaT":  # The text of an empty cell of a DataFrame.
         return pd.NaT  # type: ignore[return-value]  # It is an instance of datetime.
-    moment: datetime = handler(value)
+    timestamp: datetime = handler(value)
     if isinstance(value, pd.Timestamp):
         return value
     digits = re.search(r"(?<=:\d\d)[.,]\d{6}(\d{1,3})", value) if isinstance(value, str) else None
     if digits is None:
-        return moment
+        return timestamp
     try:
-        return pd.Timestamp(moment) + pd.Timedelta(nanoseconds=int(digits[1].ljust(3, "0")))
+        return pd.Timestamp(timestamp) + pd.Timedelta(nanoseconds=int(digits[1].ljust(3, "0")))
     except (pd.errors.OutOfBoundsDatetime, OverflowError):
         raise ValueError("it has nanoseconds, which are known of the years 1678 to 2261 only") from None
 
 
 def _as_mlflow_writes(value: Any) -> Any:
-    """A value as MLflow's server writes it: bytes in base64 with a line feed, moments with all of their digits."""
+    """Returns a value as MLflow's server writes it: bytes in base64 with a line feed, timestamps with all digits."""
     text = StringIO()
     internals.unwrapped_predictions_to_json(value, text)
     return json.loads(text.getvalue())
@@ -70,37 +72,37 @@ def _is_missing(value: Any) -> bool:
     return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
-def _unless_missing(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """None and NaN as they are: MLflow tells one from the other, and so may the model."""
+def _validate_unless_missing(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Returns None and NaN unchanged, because MLflow and the model may tell them apart."""
     return value if value is None or (isinstance(value, float) and math.isnan(value)) else handler(value)
 
 
-def _written_unless_missing(value: Any, handler: SerializerFunctionWrapHandler) -> Any:
+def _serialize_unless_missing(value: Any, handler: SerializerFunctionWrapHandler) -> Any:
     if _is_missing(value):
         return None if value is pd.NaT or value is pd.NA else value
     return handler(value)
 
 
-_MAY_LACK = {DataType.STRING, DataType.FLOAT, DataType.DOUBLE, DataType.DATETIME, DataType.BOOLEAN}
-"""Required columns in which MLflow takes a cell without a value; in optional ones it judges for itself."""
+_TYPES_WITH_EMPTY_CELLS = {DataType.STRING, DataType.FLOAT, DataType.DOUBLE, DataType.DATETIME, DataType.BOOLEAN}
+"""Types of required columns in which MLflow takes empty cells; an optional column of any type takes them."""
 
 
 def _with_nine_digits(value: datetime) -> str:
-    """A point in time as text; with as many digits as any other, since pandas takes a column of one form only."""
+    """Returns a timestamp as text with nine digits, because pandas needs the same form in a whole column."""
     if isinstance(value, pd.Timestamp | type(pd.NaT)):
         return str(value.isoformat(timespec="nanoseconds"))
     text = value.isoformat(timespec="microseconds")
     return f"{text}000" if value.tzinfo is None else text
 
 
-_WRITTEN = PlainSerializer(_as_mlflow_writes, when_used="json")
+_SERIALIZED_BY_MLFLOW = PlainSerializer(_as_mlflow_writes, when_used="json")
 
 
-def _moment(written: PlainSerializer) -> Any:
+def _timestamp_type(serializer: PlainSerializer) -> Any:
     return Annotated[
         NaiveDatetime,
         WrapValidator(_to_the_nanosecond),
-        written,
+        serializer,
         WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
     ]
 
@@ -114,19 +116,19 @@ _SCALARS: dict[DataType | None, Any] = {
     DataType.DOUBLE: float,
     DataType.STRING: str,
     DataType.BINARY: Base64Bytes,
-    # MLflow refuses those with a zone.
-    DataType.DATETIME: _moment(PlainSerializer(_with_nine_digits, when_used="json")),
+    # MLflow refuses timestamps with a timezone.
+    DataType.DATETIME: _timestamp_type(PlainSerializer(_with_nine_digits, when_used="json")),
 }
-"""What callers send, by the types of columns; under None what is of any type."""
+"""Types of input fields, by the column's data type; None is the key for a column of any type."""
 
 _OUTPUTS = {
     **_SCALARS,
-    # The model gives the bytes themselves.
-    DataType.BINARY: Annotated[bytes, _WRITTEN, WithJsonSchema({"type": "string", "format": "base64"})],
-    DataType.DATETIME: _moment(_WRITTEN),
-    None: Annotated[Any, _WRITTEN],
+    # The model returns bytes that are not encoded.
+    DataType.BINARY: Annotated[bytes, _SERIALIZED_BY_MLFLOW, WithJsonSchema({"type": "string", "format": "base64"})],
+    DataType.DATETIME: _timestamp_type(_SERIALIZED_BY_MLFLOW),
+    None: Annotated[Any, _SERIALIZED_BY_MLFLOW],
 }
-"""What the model gives."""
+"""Types of output fields, by the column's data type."""
 
 
 class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
@@ -141,15 +143,17 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         version: str = "",
         model_config: dict[str, Any] | None = None,
     ) -> None:
-        """Args:
-        model_uri: Any URI that `mlflow.pyfunc.load_model` takes.
-        loaded: The model, if it is loaded already.
-        qualified_name: What it is called.
-        version: Its version.
-        model_config: MLflow's `model_config`.
+        """Loads the model unless it is passed in, and creates its schemas.
+
+        Args:
+            model_uri: Any URI that `mlflow.pyfunc.load_model` takes.
+            loaded: The model, if it is loaded already.
+            qualified_name: The model's name.
+            version: The model's version. The id of its run if empty.
+            model_config: MLflow's `model_config`.
 
         Raises:
-            StartError: It has no signature of named columns, or brings code of a name that is taken.
+            StartError: The model has no signature with named columns, or its code has the module name of other code.
 
         """
         self._model = loaded or model_code.load_model(model_uri, config=model_config)
@@ -158,9 +162,9 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         signature = self._model.metadata.signature
         contract = mlflow_schema.contract_of(signature.to_dict() if signature is not None else None)
         columns = contract.inputs
-        if not isinstance(columns, types.Record) or not all(each.name for each in columns.fields):
+        if not isinstance(columns, types.Record) or not all(column.name for column in columns.fields):
             raise StartError("only an MLflow model whose signature names its columns can be shown as an MLModel")
-        self._input_schema = _class_of(columns, "ModelInput", _SCALARS, may_lack=_MAY_LACK)
+        self._input_schema = _class_of(columns, "ModelInput", _SCALARS, types_with_empty_cells=_TYPES_WITH_EMPTY_CELLS)
         self._outputs = contract.outputs
         self._output_schema = _output_class(contract.outputs)
 
@@ -171,67 +175,68 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
 
     @property
     def qualified_name(self) -> str:
-        """As it was given."""
+        """The name that the constructor got."""
         return self._qualified_name
 
     @property
     def description(self) -> str:
-        """Where it comes from."""
+        """The MLflow module that loads the model."""
         return f"An MLflow model ({self._model.loader_module})."
 
     @property
     def version(self) -> str:
-        """As it was given, or the id of the run that logged the model."""
+        """The version that the constructor got, or the id of the run that logged the model."""
         return self._version
 
     @property
     def input_schema(self) -> type[BaseModel]:
-        """A field for each column. A cell without a value is None or NaN, as it was sent, where MLflow takes such."""
+        """A class with a field for each column. Where MLflow takes an empty cell, it is None or NaN, as it was sent."""
         return self._input_schema
 
     @property
     def output_schema(self) -> type[BaseModel]:
-        """A field for each column of the output; the bare value if it has but one, without a name."""
+        """A class with a field for each output column, or of the bare value if the only column has no name."""
         return self._output_schema
 
     def predict(self, data: BaseModel) -> BaseModel:
-        """What the model predicts for one row, which MLflow parses, casts and checks as if it came as JSON.
+        """Runs the model on one row, which MLflow parses, casts and checks as if it came as JSON.
 
         Raises:
-            MLModelSchemaValidationException: The row does not fit the signature after all.
+            MLModelSchemaValidationException: MLflow's checks refuse the row.
 
         """
         try:
-            predictions = self._predicted([data])
+            predictions = self._run([data])
         except _Refused as refused:
             raise MLModelSchemaValidationException("The row does not fit the model's signature.") from refused
-        return self._output_schema.model_validate(only_row(predictions, self._outputs))
+        return self._output_schema.model_validate(single_row(predictions, self._outputs))
 
     def predict_many(self, data: list[BaseModel]) -> list[BaseModel]:
-        """What the model predicts for the rows of one frame; for one after the other, where MLflow takes no such frame
-        or what is predicted has no rows.
+        """Runs the model on all rows in one frame.
+
+        Runs it on one row after the other if MLflow refuses this frame, or if the predictions have no rows.
 
         Raises:
-            MLModelSchemaValidationException: A row does not fit the signature after all.
+            MLModelSchemaValidationException: MLflow's checks refuse a row.
 
         """
         try:
-            rows = each_row(self._predicted(data), self._outputs, len(data))
+            rows = split_rows(self._run(data), self._outputs, len(data))
         except _Refused:
             rows = None
         if rows is not None:
             return [self._output_schema.model_validate(row) for row in rows]
         outputs = []
-        for place, record in enumerate(data):
+        for index, record in enumerate(data):
             try:
                 outputs.append(self.predict(record))
             except MLModelSchemaValidationException as refused:
-                raise MLModelSchemaValidationException(f"[{place}]: {refused}") from refused
+                raise MLModelSchemaValidationException(f"[{index}]: {refused}") from refused
         return outputs
 
-    def _predicted(self, data: list[BaseModel]) -> Any:
-        """What the model predicts for the rows of one frame, before anything is made of it."""
-        rows = [each.model_dump(mode="json", by_alias=True, exclude_unset=True) for each in data]
+    def _run(self, data: list[BaseModel]) -> Any:
+        """Runs the model on the rows in one frame and returns its predictions unconverted."""
+        rows = [record.model_dump(mode="json", by_alias=True, exclude_unset=True) for record in data]
         metadata, text = self._model.metadata, json.dumps({"dataframe_records": rows})
         try:
             frame = internals.parse_json(text.encode(), metadata, metadata.get_input_schema()).data
@@ -246,31 +251,31 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
 
 
 class _Refused(Exception):
-    """MLflow's checks do not take the rows."""
+    """MLflow's checks refuse the rows."""
 
 
-def _none_of_nothing(value: Any) -> Any:
-    """None for what pandas has in its place where a column is of another type."""
+def _none_if_missing(value: Any) -> Any:
+    """Returns None for NaT and NA, which pandas has in place of None in some columns."""
     return None if value is pd.NaT or value is pd.NA else value
 
 
 def _attributes(names: Iterable[str]) -> dict[str, str]:
-    """Names for fields that pydantic takes, none of them twice: identifiers that are no attribute of its classes.
+    """Returns a unique attribute name for each column, which pydantic takes as the name of a field.
 
-    A column that is called so keeps its name, and no other field is found by it.
+    An attribute name is an identifier that the classes of pydantic do not use. A column whose name is one keeps it.
     """
     names = list(names)
-    taken, given = set(names), {}
+    taken, attributes = set(names), {}
     for name in names:
-        made = re.sub(r"\W", "_", name)
-        if not made[:1].isalpha() or hasattr(BaseModel, made):
-            made = f"field_{made}"
-        candidate, number = made, 2
+        stem = re.sub(r"\W", "_", name)
+        if not stem[:1].isalpha() or hasattr(BaseModel, stem):
+            stem = f"field_{stem}"
+        candidate, number = stem, 2
         while candidate != name and candidate in taken:
-            candidate, number = f"{made}_{number}", number + 1
+            candidate, number = f"{stem}_{number}", number + 1
         taken.add(candidate)
-        given[name] = candidate
-    return given
+        attributes[name] = candidate
+    return attributes
 
 
 def _class_of(
@@ -278,21 +283,27 @@ def _class_of(
     name: str,
     scalars: dict[DataType | None, Any],
     *,
-    may_lack: AbstractSet[DataType] = frozenset(),
+    types_with_empty_cells: AbstractSet[DataType] = frozenset(),
 ) -> type[BaseModel]:
-    attributes = _attributes(each.name for each in record.fields)
+    attributes = _attributes(field.name for field in record.fields)
     fields: dict[str, Any] = {}
-    for each in record.fields:
-        attribute = attributes[each.name]
-        kind = _python_type(each.type, f"{name}_{attribute}", scalars)
-        optional = not each.required or each.nullable
+    for field in record.fields:
+        attribute = attributes[field.name]
+        python_type = _python_type(field.type, f"{name}_{attribute}", scalars)
+        optional = not field.required or field.nullable
         if optional:
-            kind = Annotated[kind | None, BeforeValidator(_none_of_nothing)]
-        if may_lack and isinstance(each.type, types.Scalar) and (optional or each.type.data_type in may_lack):
-            kind = Annotated[kind, WrapValidator(_unless_missing), WrapSerializer(_written_unless_missing)]
+            python_type = Annotated[python_type | None, BeforeValidator(_none_if_missing)]
+        if (
+            types_with_empty_cells
+            and isinstance(field.type, types.Scalar)
+            and (optional or field.type.data_type in types_with_empty_cells)
+        ):
+            python_type = Annotated[
+                python_type, WrapValidator(_validate_unless_missing), WrapSerializer(_serialize_unless_missing)
+            ]
         fields[attribute] = (
-            kind,
-            Field(None if optional else ..., alias=each.name, description=each.description or None),
+            python_type,
+            Field(None if optional else ..., alias=field.name, description=field.description or None),
         )
     return create_model(
         name,
@@ -302,24 +313,24 @@ def _class_of(
 
 
 def _output_class(outputs: types.Record | types.Tensor | None) -> type[BaseModel]:
-    if isinstance(outputs, types.Record) and outputs.fields and all(each.name for each in outputs.fields):
+    if isinstance(outputs, types.Record) and outputs.fields and all(field.name for field in outputs.fields):
         return _class_of(outputs, "ModelOutput", _OUTPUTS)
     only = outputs.fields[0] if isinstance(outputs, types.Record) and len(outputs.fields) == 1 else None
-    kind = _python_type(only.type if only else types.AnyValue(), "ModelOutput", _OUTPUTS)
+    python_type = _python_type(only.type if only else types.AnyValue(), "ModelOutput", _OUTPUTS)
     if only is not None and not only.required:
-        kind = Annotated[kind | None, BeforeValidator(_none_of_nothing)]
-    return RootModel[kind]  # type: ignore[valid-type]
+        python_type = Annotated[python_type | None, BeforeValidator(_none_if_missing)]
+    return RootModel[python_type]  # type: ignore[valid-type]
 
 
-def _python_type(kind: types.Type, name: str, scalars: dict[DataType | None, Any]) -> Any:
-    match kind:
+def _python_type(field_type: types.Type, name: str, scalars: dict[DataType | None, Any]) -> Any:
+    match field_type:
         case types.Scalar():
-            return scalars[kind.data_type]
+            return scalars[field_type.data_type]
         case types.ListOf():
-            return list[_python_type(kind.items, name, scalars)]  # type: ignore[misc]
+            return list[_python_type(field_type.items, name, scalars)]  # type: ignore[misc]
         case types.MapOf():
-            return dict[str, _python_type(kind.values, name, scalars)]  # type: ignore[misc]
+            return dict[str, _python_type(field_type.values, name, scalars)]  # type: ignore[misc]
         case types.Record():
-            return _class_of(kind, name, scalars)
+            return _class_of(field_type, name, scalars)
         case _:
             return scalars[None]

@@ -1,7 +1,7 @@
-"""Records that an MLModel or its decorators take together: `predict_many(data: list) -> list`.
+"""Support for `predict_many(data: list) -> list`, with which an MLModel or its decorators take several records.
 
-Rule of this module: the method counts only where a class defines it. `ml_base.decorator.MLModelDecorator` hands any
-other name on to the model within, so that a call by name alone would pass a decorator by.
+Rule of this module: the method counts only if a class defines it. `ml_base.decorator.MLModelDecorator` forwards every
+unknown attribute to the inner model, so a plain attribute lookup would bypass the decorator.
 """
 
 from collections.abc import Callable
@@ -17,39 +17,39 @@ PredictMany = Callable[[list[Any]], Any]
 
 
 def predict_many_of(model: Any) -> PredictMany | None:
-    """What takes several records at once; None if the model or one of its decorators takes one at a time.
+    """Returns the method that takes several records; None if the model or a decorator takes one record at a time.
 
-    A decorator that leaves `predict` alone does nothing to a record: what is within it decides.
+    A decorator that does not override `predict` leaves records unchanged, so the inner model decides.
     """
     while not callable(getattr(type(model), METHOD, None)):
         base = _decorator_base(type(model))
         if base is None or type(model).predict is not base.predict:
             return None
         model = vars(model)["_model"]
-    found: PredictMany = getattr(model, METHOD)
-    return found
+    predict_many: PredictMany = getattr(model, METHOD)
+    return predict_many
 
 
-def for_decorator(around: Any, model: Any) -> Any:
-    """The model for a decorator, which may call its `predict_many` where the decorator has one.
+def for_decorator(decorator: Any, model: Any) -> Any:
+    """Returns a model with a `predict_many`, if the decorator has one and may call that of its inner model.
 
     Args:
-        around: The decorator.
-        model: What it is put around; one that takes one record at a time is given one after the other.
+        decorator: The decorator.
+        model: The inner model. If it takes one record at a time, it is wrapped in a loop over the records.
 
     """
-    base = _decorator_base(type(around))
-    if base is None or not callable(getattr(type(around), METHOD, None)) or predict_many_of(model) is not None:
+    base = _decorator_base(type(decorator))
+    if base is None or not callable(getattr(type(decorator), METHOD, None)) or predict_many_of(model) is not None:
         return model
-    return type("RowByRow", (base,), {METHOD: _one_after_the_other})(model)
+    return type("RowByRow", (base,), {METHOD: _predict_in_a_loop})(model)
 
 
-def _one_after_the_other(self: Any, data: list[Any]) -> list[Any]:
+def _predict_in_a_loop(self: Any, data: list[Any]) -> list[Any]:
     return [self.predict(data=record) for record in data]
 
 
 def _decorator_base(cls: type) -> Any:
-    """The class MLModelDecorator itself, if a class derives from it."""
+    """Returns MLModelDecorator if a class derives from it, else None."""
     if not import_path.derives_from(cls, NEWER, DECORATOR):
         return None
-    return next(each for each in cls.__mro__ if each.__name__ == DECORATOR and each.__module__.split(".")[0] == NEWER)
+    return next(base for base in cls.__mro__ if base.__name__ == DECORATOR and base.__module__.split(".")[0] == NEWER)

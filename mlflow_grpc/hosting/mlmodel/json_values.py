@@ -1,7 +1,7 @@
-"""Bytes and points in time between JSON, which has only text for them, and Python, by what a JSON Schema says of them.
+"""Conversion of bytes and timestamps between JSON and Python, guided by a JSON Schema.
 
-Rule of this module: JSON decides what a record is. Bytes become the text that the schema reads as them, and a value of
-Python's takes the place of JSON's only where JSON says the same of it.
+Rule of this module: JSON decides what a record is. JSON has only strings for bytes and timestamps, so bytes become the
+string that the schema reads as these bytes. A Python value replaces a JSON value only if both have the same meaning.
 """
 
 import base64
@@ -19,84 +19,92 @@ from pydantic_core import core_schema
 from mlflow_grpc.contract.json_schema import HAS_DEFAULT
 
 BYTES_IN_JSON = "x-bytes-in-json"
-"""The keyword for how bytes stand in JSON: utf8, base64 or hex, by pydantic's names."""
-
-
-_NUMBERS = ("number", "integer", "boolean", "null")
-
+"""Keyword for the JSON encoding of bytes: utf8, base64 or hex, as pydantic names them."""
 
 NAIVE = "x-naive"
-"""The keyword for a point in time that must have no zone."""
+"""Keyword of a timestamp that must not have a timezone."""
+
+_NUMBER_TYPES = ("number", "integer", "boolean", "null")
+
+_COMBINATORS = ("allOf", "anyOf", "oneOf")
 
 
-class WithDefaults(GenerateJsonSchema):
-    """Makes JSON Schemas with a keyword at properties whose default they do not say: made anew, or of no JSON form."""
+class SchemaWithDefaults(GenerateJsonSchema):
+    """Generates JSON Schemas with a keyword at properties whose default is not in the schema.
+
+    JSON Schema has no value for a default that a factory creates or that has no JSON form.
+    """
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Of a field that may be left out."""
-        made = super().default_schema(schema)
-        return made if "default" in made else {**made, HAS_DEFAULT: True}
+        """Returns the JSON Schema of a field that may be omitted."""
+        json_schema = super().default_schema(schema)
+        return json_schema if "default" in json_schema else {**json_schema, HAS_DEFAULT: True}
 
 
-class InDetail(GenerateJsonSchema):
-    """Makes JSON Schemas that say how bytes stand in JSON (`val_json_bytes`), and which moments have no zone."""
+class DetailedSchema(GenerateJsonSchema):
+    """Generates JSON Schemas with keywords for the encoding of bytes (`val_json_bytes`) and for naive timestamps."""
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self._ways: list[str] = ["utf8"]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._encodings: list[str] = ["utf8"]
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """Of a class, whose configuration holds for its own fields."""
-        with self._of_class(schema.get("config", {})):
+        """Returns the JSON Schema of a class, whose configuration applies to its own fields."""
+        with self._with_config(schema.get("config", {})):
             return super().model_schema(schema)
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
-        """Of a dataclass, which has a configuration too."""
-        with self._of_class(schema.get("config", {})):
+        """Returns the JSON Schema of a dataclass, whose configuration applies to its own fields."""
+        with self._with_config(schema.get("config", {})):
             return super().dataclass_schema(schema)
 
     @contextlib.contextmanager
-    def _of_class(self, config: core_schema.CoreConfig) -> Iterator[None]:
-        self._ways.append(config.get("val_json_bytes", "utf8"))
+    def _with_config(self, config: core_schema.CoreConfig) -> Iterator[None]:
+        self._encodings.append(config.get("val_json_bytes", "utf8"))
         yield
-        self._ways.pop()
+        self._encodings.pop()
 
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
-        """Of a point in time, with the keyword."""
+        """Returns the JSON Schema of a timestamp, with the keyword if it is naive."""
         naive = {NAIVE: True} if schema.get("tz_constraint") == "naive" else {}
         return {**super().datetime_schema(schema), **naive}
 
     def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
-        """Of bytes, with the keyword."""
-        return {**super().bytes_schema(schema), BYTES_IN_JSON: self._ways[-1]}
+        """Returns the JSON Schema of bytes, with the keyword for their encoding."""
+        return {**super().bytes_schema(schema), BYTES_IN_JSON: self._encodings[-1]}
 
 
-class Place:
-    """A place in the values that a JSON Schema is for, with all schemas that may hold there."""
+class SchemaNode:
+    """A position in the values of a JSON Schema, with all schemas that may apply at this position."""
 
     def __init__(self, schema: Any, definitions: dict[str, Any] | None = None) -> None:
-        """Args:
-        schema: A JSON Schema, or a list of such.
-        definitions: Those that its references mean; its own if not given.
+        """Collects the schemas that apply, with their references resolved.
+
+        Args:
+            schema: A JSON Schema or a list of them.
+            definitions: The schemas that its references name. None for the definitions inside the schema.
+
         """
         if definitions is None:
             definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
         self._definitions = definitions
         self._schemas = list(self._flat(schema if isinstance(schema, list) else [schema], ()))
-        self._parts: dict[str | int | None, Place] = {}
-        self._places = max((len(items) for each in self._schemas if isinstance(items := _items(each), list)), default=0)
-        leaves = [
-            each for each in self._schemas if "type" in each or not {"$ref", "allOf", "anyOf", "oneOf"} & each.keys()
-        ]
-        self._is_of_numbers = bool(leaves) and all(each.get("type") in _NUMBERS for each in leaves)
-        texts = [each for each in self._schemas if each.get("type") == "string"]
-        formats = [each.get("format") for each in texts]
+        self._children: dict[str | int | None, SchemaNode] = {}
+        self._tuple_length = max(
+            (len(items) for items in map(_items, self._schemas) if isinstance(items, list)), default=0
+        )
+        leaves = [leaf for leaf in self._schemas if "type" in leaf or not {"$ref", *_COMBINATORS} & leaf.keys()]
+        self._is_numeric = bool(leaves) and all(leaf.get("type") in _NUMBER_TYPES for leaf in leaves)
+        strings = [leaf for leaf in self._schemas if leaf.get("type") == "string"]
+        formats = [string.get("format") for string in strings]
         self.is_base64 = "base64" in formats
         self.is_binary = "binary" in formats
-        self.is_moment = "date-time" in formats
-        self.is_naive = self.is_moment and all(NAIVE in each for each in texts if each.get("format") == "date-time")
+        self.is_timestamp = "date-time" in formats
+        self.is_naive = self.is_timestamp and all(
+            NAIVE in string for string in strings if string.get("format") == "date-time"
+        )
         self.is_only_bytes = bool(formats) and set(formats) <= {"base64", "binary"}
-        self.in_json = next((each[BYTES_IN_JSON] for each in texts if BYTES_IN_JSON in each), "utf8")
+        self.bytes_encoding = next((string[BYTES_IN_JSON] for string in strings if BYTES_IN_JSON in string), "utf8")
 
     def _flat(self, schemas: Any, within: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         for schema in schemas:
@@ -106,29 +114,32 @@ class Place:
             key = str(schema.get("$ref", "")).rsplit("/", 1)[-1]
             if key and key not in within:
                 yield from self._flat([self._definitions.get(key)], (*within, key))
-            for several in ("allOf", "anyOf", "oneOf"):
-                yield from self._flat(schema.get(several, ()), within)
+            for combinator in _COMBINATORS:
+                yield from self._flat(schema.get(combinator, ()), within)
 
-    def are_numbers(self, plain: Any) -> bool:
-        """Whether a JSON value is a number here, or a list of such: nothing that Python could say more of."""
-        if isinstance(plain, list):
-            return not self._places and self.part(0).are_numbers(None)
-        return self._is_of_numbers
+    def is_numeric(self, json_value: Any) -> bool:
+        """Returns True if a JSON value here is a number or a list of numbers, which needs no conversion."""
+        if isinstance(json_value, list):
+            return not self._tuple_length and self.child(0).is_numeric(None)
+        return self._is_numeric
 
-    def part(self, key: str | int) -> "Place":
-        """The place of a field, or of an item by its number."""
-        # Fields that no schema names are all alike, and so are items past those that a tuple names.
+    def child(self, key: str | int) -> "SchemaNode":
+        """Returns the node of a field, by its name, or of an item, by its index."""
+        # All fields that no schema names share one node, and so do all items after those that a tuple names.
         if isinstance(key, int):
-            known: str | int | None = min(key, self._places)
+            cache_key: str | int | None = min(key, self._tuple_length)
         else:
-            known = key if any(key in schema.get("properties", ()) for schema in self._schemas) else None
-        if known not in self._parts:
-            found = [_item(each, key) if isinstance(key, int) else _field(each, key) for each in self._schemas]
-            self._parts[known] = Place(found, self._definitions)
-        return self._parts[known]
+            cache_key = key if any(key in schema.get("properties", ()) for schema in self._schemas) else None
+        if cache_key not in self._children:
+            schemas = [
+                _item_schema(schema, key) if isinstance(key, int) else _field_schema(schema, key)
+                for schema in self._schemas
+            ]
+            self._children[cache_key] = SchemaNode(schemas, self._definitions)
+        return self._children[cache_key]
 
 
-def _field(schema: dict[str, Any], name: str) -> Any:
+def _field_schema(schema: dict[str, Any], name: str) -> Any:
     return schema.get("properties", {}).get(name, schema.get("additionalProperties"))
 
 
@@ -136,35 +147,35 @@ def _items(schema: dict[str, Any]) -> Any:
     return schema.get("prefixItems") or schema.get("items")
 
 
-def _item(schema: dict[str, Any], place: int) -> Any:
+def _item_schema(schema: dict[str, Any], index: int) -> Any:
     items = _items(schema)
-    return (items[place] if place < len(items) else None) if isinstance(items, list) else items
+    return (items[index] if index < len(items) else None) if isinstance(items, list) else items
 
 
-def has_naive(schema: Any) -> bool:
-    """Whether a JSON Schema in detail has points in time without a zone anywhere."""
+def has_naive_timestamps(schema: Any) -> bool:
+    """Returns True if a JSON Schema of DetailedSchema has a timestamp without a timezone at any depth."""
     if isinstance(schema, dict) and NAIVE in schema:
         return True
-    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
-    return any(map(has_naive, parts))
+    children = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return any(map(has_naive_timestamps, children))
 
 
-def without_zones(value: Any, place: Place) -> Any:
-    """A record with its points in time, which are in UTC, as the schema takes them: without a zone where none may be.
+def remove_forbidden_timezones(value: Any, node: SchemaNode) -> Any:
+    """Returns a record with its UTC timestamps as the schema takes them: naive timestamps lose their Z.
 
     Args:
-        value: Dictionaries and lists, with texts that end with Z.
-        place: Where it stands, by a schema in detail.
+        value: Dictionaries and lists, whose timestamps are strings that end with Z.
+        node: The schemas of the value, from DetailedSchema.
 
     """
     if isinstance(value, dict):
-        return {key: without_zones(each, place.part(key)) for key, each in value.items()}
+        return {key: remove_forbidden_timezones(item, node.child(key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [without_zones(each, place.part(number)) for number, each in enumerate(value)]
-    return value.removesuffix("Z") if isinstance(value, str) and place.is_naive and _is_moment(value) else value
+        return [remove_forbidden_timezones(item, node.child(index)) for index, item in enumerate(value)]
+    return value.removesuffix("Z") if isinstance(value, str) and node.is_naive and _is_timestamp(value) else value
 
 
-def _is_moment(text: str) -> bool:
+def _is_timestamp(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
     except ValueError:
@@ -172,96 +183,99 @@ def _is_moment(text: str) -> bool:
     return True
 
 
-def holds_bytes(value: Any) -> bool:
-    """Whether there are bytes anywhere in dictionaries and lists."""
+def contains_bytes(value: Any) -> bool:
+    """Returns True if a value is bytes, or a collection that contains bytes at any depth."""
     if isinstance(value, dict | list | tuple | set | frozenset):
-        return any(map(holds_bytes, value.values() if isinstance(value, dict) else value))
+        return any(map(contains_bytes, value.values() if isinstance(value, dict) else value))
     return isinstance(value, bytes)
 
 
-def encoded(value: Any, place: Place, *, in_json: bool) -> Any:
-    """A record with what the schema reads as its bytes in place of these.
+def encode_bytes(value: Any, node: SchemaNode, *, as_text: bool) -> Any:
+    """Returns a record with its bytes encoded in the way that the schema decodes.
 
     Args:
         value: Dictionaries and lists with bytes in them.
-        place: Where it stands.
-        in_json: As texts; else as the bytes that the schema decodes, where it decodes any.
+        node: The schemas of the value.
+        as_text: True to encode all bytes as strings. False to encode only base64 fields, as bytes.
 
     Raises:
-        UnicodeDecodeError: JSON has no text for them.
+        UnicodeDecodeError: JSON has no string for some bytes.
 
     """
     if isinstance(value, dict):
-        return {key: encoded(each, place.part(key), in_json=in_json) for key, each in value.items()}
+        return {key: encode_bytes(item, node.child(key), as_text=as_text) for key, item in value.items()}
     if isinstance(value, list):
-        return [encoded(each, place.part(number), in_json=in_json) for number, each in enumerate(value)]
+        return [encode_bytes(item, node.child(index), as_text=as_text) for index, item in enumerate(value)]
     if not isinstance(value, bytes):
         return value
-    if place.is_base64:
+    if node.is_base64:
         value = base64.b64encode(value)
-    if not in_json:
+    if not as_text:
         return value
-    if place.in_json == "base64":
+    if node.bytes_encoding == "base64":
         return base64.urlsafe_b64encode(value).decode()
-    return value.hex() if place.in_json == "hex" else value.decode()
+    return value.hex() if node.bytes_encoding == "hex" else value.decode()
 
 
-def in_full(plain: Any, value: Any, place: Place) -> Any:
-    """What JSON says of an output, with the bytes that its texts stand for, and Python's values where they say more.
+def restore_python_values(json_value: Any, value: Any, node: SchemaNode) -> Any:
+    """Returns an output in its JSON form, with bytes decoded and with Python values where these are more precise.
 
     Args:
-        plain: The output as JSON values.
-        value: The same as Python's.
-        place: Where it stands.
+        json_value: The output as JSON values.
+        value: The output as Python values.
+        node: The schemas of the output.
 
     """
-    if place.are_numbers(plain):
-        return plain
-    if isinstance(plain, dict):
-        by_key = _by_key(plain, value)
-        return {key: in_full(each, by_key.get(key, each), place.part(key)) for key, each in plain.items()}
-    if isinstance(plain, list):
-        values = value if isinstance(value, list | tuple) and len(value) == len(plain) else plain
-        return [in_full(*pair, place.part(number)) for number, pair in enumerate(zip(plain, values, strict=True))]
-    if isinstance(plain, str | bytes) and (isinstance(value, bytes) or place.is_only_bytes):
-        return _bytes(plain, value, place)
-    if place.is_moment and isinstance(value, datetime) and not isinstance(plain, str):
+    if node.is_numeric(json_value):
+        return json_value
+    if isinstance(json_value, dict):
+        by_key = _by_json_key(json_value, value)
+        return {
+            key: restore_python_values(item, by_key.get(key, item), node.child(key)) for key, item in json_value.items()
+        }
+    if isinstance(json_value, list):
+        values = value if isinstance(value, list | tuple) and len(value) == len(json_value) else json_value
+        pairs = zip(json_value, values, strict=True)
+        return [restore_python_values(*pair, node.child(index)) for index, pair in enumerate(pairs)]
+    if isinstance(json_value, str | bytes) and (isinstance(value, bytes) or node.is_only_bytes):
+        return _decoded_bytes(json_value, value, node)
+    if node.is_timestamp and isinstance(value, datetime) and not isinstance(json_value, str):
         return value
-    return value if _is_said(plain, value) else plain
+    return value if _is_default_form(json_value, value) else json_value
 
 
-def _by_key(plain: dict[str, Any], value: Any) -> dict[Any, Any]:
-    """Python's dictionary by the keys that JSON has for it."""
-    if not isinstance(value, dict) or len(value) != len(plain):
+def _by_json_key(json_value: dict[str, Any], value: Any) -> dict[Any, Any]:
+    """Returns the values of a Python dictionary by their keys in JSON."""
+    if not isinstance(value, dict) or len(value) != len(json_value):
         return {}
-    pairs = zip(plain, value.items(), strict=True)
-    return {key if isinstance(key, str) else in_json: each for in_json, (key, each) in pairs}
+    pairs = zip(json_value, value.items(), strict=True)
+    return {key if isinstance(key, str) else json_key: item for json_key, (key, item) in pairs}
 
 
-def _bytes(plain: str | bytes, value: Any, place: Place) -> Any:
-    if place.is_base64:
+def _decoded_bytes(json_value: str | bytes, value: Any, node: SchemaNode) -> Any:
+    if node.is_base64:
         with contextlib.suppress(binascii.Error, ValueError):
-            return base64.b64decode(plain)
-    if place.is_binary:
-        return value if isinstance(value, bytes) or isinstance(plain, bytes) else plain.encode()
-    return plain
+            return base64.b64decode(json_value)
+    if node.is_binary:
+        return value if isinstance(value, bytes) or isinstance(json_value, bytes) else json_value.encode()
+    return json_value
 
 
-def _is_said(plain: Any, value: Any) -> bool:
-    """Whether JSON's value is just what JSON has for Python's."""
-    if isinstance(value, bytes | dict | list | tuple | set | frozenset | np.ndarray) or type(plain) is type(value):
+def _is_default_form(json_value: Any, value: Any) -> bool:
+    """Returns True if a JSON value is what pydantic makes of a Python value by default."""
+    if isinstance(value, bytes | dict | list | tuple | set | frozenset | np.ndarray) or type(json_value) is type(value):
         return False
     try:
-        usual = pydantic_core.to_jsonable_python(value, fallback=_of_numpy)
+        default_form = pydantic_core.to_jsonable_python(value, fallback=_numpy_scalar_to_python)
     except (pydantic_core.PydanticSerializationError, ValueError):
         return False
-    if isinstance(value, datetime) and isinstance(plain, str):
+    if isinstance(value, datetime) and isinstance(json_value, str):
         with contextlib.suppress(ValueError, TypeError):
-            return datetime.fromisoformat(plain) == datetime.fromisoformat(usual)
-    return bool(plain == usual)
+            return datetime.fromisoformat(json_value) == datetime.fromisoformat(default_form)
+    return bool(json_value == default_form)
 
 
-def _of_numpy(value: Any) -> Any:
+def _numpy_scalar_to_python(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.tolist()
     raise TypeError(type(value).__name__)

@@ -1,6 +1,8 @@
-"""The schemas of MLModel packages: one record in, checked; one record out, as plain JSON values.
+"""Schemas of MLModel packages: they validate input records and convert outputs to JSON values.
 
-Rule of this module: what a schema says is said by its own library (pydantic 1 or 2, schema), in its own words.
+Rule of this module: the schema's own library (pydantic 1 or 2, schema) validates and writes its own messages.
+
+It has more than 300 lines, because it holds the adapters of all three libraries, which share their error handling.
 """
 
 import json
@@ -19,14 +21,14 @@ import pydantic_core
 from mlflow_grpc.errors import FieldViolation, ModelFailed, StartError
 from mlflow_grpc.hosting.aliases import aliases
 from mlflow_grpc.hosting.mlmodel.json_values import (
-    InDetail,
-    Place,
-    WithDefaults,
-    encoded,
-    has_naive,
-    holds_bytes,
-    in_full,
-    without_zones,
+    DetailedSchema,
+    SchemaNode,
+    SchemaWithDefaults,
+    contains_bytes,
+    encode_bytes,
+    has_naive_timestamps,
+    remove_forbidden_timezones,
+    restore_python_values,
 )
 
 
@@ -37,14 +39,19 @@ class RecordRefused(Exception):
         super().__init__(message)
         self.violations = violations
 
-    def words(self, place: str = "") -> dict[str, Any]:
-        """The arguments for the error that the caller gets; `place` is which record it was, if there are several."""
+    def error_arguments(self, record_path: str = "") -> dict[str, Any]:
+        """Returns the arguments of the InvalidPayload for the caller.
+
+        Args:
+            record_path: Path of the record, such as `[2]`. Empty if the request has only one record.
+
+        """
         violations = tuple(
-            FieldViolation(f"{place}.{violation.field}".strip("."), violation.description)
+            FieldViolation(f"{record_path}.{violation.field}".strip("."), violation.description)
             for violation in self.violations
         )
         return {
-            "message": f"The record{f' {place}' if place else ''} does not fit the model's schema: {self}",
+            "message": f"The record{f' {record_path}' if record_path else ''} does not fit the model's schema: {self}",
             "reason": "INVALID_PARAMETER_VALUE",
             "error_class": "SCHEMA_ENFORCEMENT_FAILED",
             "violations": violations,
@@ -52,50 +59,50 @@ class RecordRefused(Exception):
 
 
 class RecordSchema(Protocol):
-    """What a model takes and gives."""
+    """Interface to the input and output schema of a model."""
 
     @property
     def fields(self) -> frozenset[str]:
-        """The names that a record may have at its top."""
+        """Names of the top-level fields of a record, aliases included."""
         ...
 
     @property
     def ignores_others(self) -> bool:
-        """Whether a record may have others too, which the model is not given."""
+        """True if a record may have unknown top-level fields, which do not reach the model."""
         ...
 
     def of_message(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A record of a message, whose points in time end with Z, as `parse` takes it."""
+        """Converts a record from a typed message, whose timestamps end with Z, for `parse`."""
         ...
 
     def parse(self, record: dict[str, Any]) -> Any:
-        """What the model's `predict` is to be given for a JSON object; bytes in it are what the model gets.
+        """Validates a JSON object and returns the argument for the model's `predict`; bytes in it stay bytes.
 
         Raises:
-            RecordRefused: It does not fit.
-            ModelFailed: The schema raised what none of its library's refusals is.
+            RecordRefused: The object does not fit the schema.
+            ModelFailed: The schema raised an exception other than its library's validation error.
 
         """
         ...
 
     def dump(self, output: Any) -> Any:
-        """What `predict` gave, as JSON values."""
+        """Converts an output of `predict` to JSON values."""
         ...
 
     def values(self, output: Any) -> Any:
-        """The same with bytes as bytes, and Python's values where JSON says the same of them and they say more."""
+        """Converts an output of `predict` to values for a typed message, with bytes and timestamps as Python values."""
         ...
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The JSON Schemas of input and output."""
+        """Returns the JSON Schemas of the input and the output."""
         ...
 
 
 def schema_of(inputs: Any, outputs: Any) -> RecordSchema:
-    """The schema that a model's `input_schema` and `output_schema` are.
+    """Wraps a model's `input_schema` and `output_schema`.
 
     Raises:
-        StartError: They are of no library that is known.
+        StartError: They come from an unsupported library.
 
     """
     if isinstance(inputs, type):
@@ -109,38 +116,38 @@ def schema_of(inputs: Any, outputs: Any) -> RecordSchema:
 
 
 class _Outputs(ABC):
-    """What all libraries have in common: how outputs are written."""
+    """Conversion of outputs, which all three libraries share."""
 
     def of_message(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A record of a message as it is: JSON Schema's date-time has a zone."""
+        """Returns the record unchanged, because a date-time of JSON Schema has a timezone."""
         return record
 
     def dump(self, output: Any) -> Any:
-        """An output as JSON values."""
-        return _plain(output)
+        """Converts an output to JSON values."""
+        return _to_json_values(output)
 
     def values(self, output: Any) -> Any:
-        """The same with bytes as bytes."""
-        python = _values(output)
+        """Converts an output to values for a typed message."""
+        python_value = _to_python_values(output)
         try:
-            plain = self.dump(output)
+            json_value = self.dump(output)
         except (pydantic_core.PydanticSerializationError, UnicodeDecodeError):
-            if not holds_bytes(python):
+            if not contains_bytes(python_value):
                 raise
-            plain = python  # JSON has no text for bytes that are not UTF-8; a message has them.
-        return in_full(plain, python, self._place_of_outputs)
+            json_value = python_value  # Bytes that are not UTF-8 have no JSON string, but a message can hold them.
+        return restore_python_values(json_value, python_value, self._output_node)
 
     @abstractmethod
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The JSON Schemas of inputs and outputs."""
+        """Returns the JSON Schemas of the input and the output."""
 
     @cached_property
-    def _place_of_outputs(self) -> Place:
-        return Place(self.json_schemas()[1])
+    def _output_node(self) -> SchemaNode:
+        return SchemaNode(self.json_schemas()[1])
 
 
 class _Pydantic(_Outputs):
-    """Classes of pydantic 2."""
+    """Schemas that are pydantic 2 classes."""
 
     def __init__(self, inputs: type[pydantic.BaseModel], outputs: Any) -> None:
         self._inputs = inputs
@@ -151,43 +158,43 @@ class _Pydantic(_Outputs):
         self.ignores_others = inputs.model_config.get("extra", "ignore") == "ignore"
 
     def parse(self, record: dict[str, Any]) -> pydantic.BaseModel:
-        """Validates a record in JSON mode, where texts stand for dates and enums also in strict models."""
+        """Validates a record in JSON mode, because strict models take strings for dates and enums only there."""
         try:
-            said = encoded(record, self._place_of_inputs, in_json=True) if holds_bytes(record) else record
+            payload = encode_bytes(record, self._input_node, as_text=True) if contains_bytes(record) else record
         except UnicodeDecodeError:
-            said = encoded(record, self._place_of_inputs, in_json=False)
-            with _refusals_told():
-                return self._inputs.model_validate(said)
-        text = json.dumps(said)
-        with _refusals_told():
+            payload = encode_bytes(record, self._input_node, as_text=False)
+            with _translate_validation_errors():
+                return self._inputs.model_validate(payload)
+        text = json.dumps(payload)
+        with _translate_validation_errors():
             return self._inputs.model_validate_json(text)
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As `model_json_schema` makes them, with a keyword at defaults that they do not say."""
-        return self._inputs.model_json_schema(schema_generator=WithDefaults), _json_schema(self._outputs)
+        """Returns the schemas of `model_json_schema`, with a keyword for each default that JSON Schema cannot hold."""
+        return self._inputs.model_json_schema(schema_generator=SchemaWithDefaults), _output_json_schema(self._outputs)
 
     @cached_property
-    def _place_of_inputs(self) -> Place:
-        return Place(self._in_detail)
+    def _input_node(self) -> SchemaNode:
+        return SchemaNode(self._detailed_input_schema)
 
     @cached_property
-    def _in_detail(self) -> dict[str, Any]:
-        return self._inputs.model_json_schema(schema_generator=InDetail)
+    def _detailed_input_schema(self) -> dict[str, Any]:
+        return self._inputs.model_json_schema(schema_generator=DetailedSchema)
 
     def of_message(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A record of a message without a zone in the points in time that are naive."""
-        if not self._has_naive:
+        """Removes the timezone of timestamps that the schema wants naive."""
+        if not self._has_naive_timestamps:
             return record
-        found: dict[str, Any] = without_zones(record, self._place_of_inputs)
-        return found
+        converted: dict[str, Any] = remove_forbidden_timezones(record, self._input_node)
+        return converted
 
     @cached_property
-    def _has_naive(self) -> bool:
-        return has_naive(self._in_detail)
+    def _has_naive_timestamps(self) -> bool:
+        return has_naive_timestamps(self._detailed_input_schema)
 
 
 class _Pydantic1(_Outputs):
-    """Classes of pydantic 1, which version 2 brings along as `pydantic.v1`."""
+    """Schemas that are pydantic 1 classes, which pydantic 2 includes as `pydantic.v1`."""
 
     def __init__(self, inputs: type[pydantic.v1.BaseModel], outputs: Any) -> None:
         self._inputs = inputs
@@ -197,26 +204,26 @@ class _Pydantic1(_Outputs):
 
     def parse(self, record: dict[str, Any]) -> pydantic.v1.BaseModel:
         """Validates a record."""
-        with _refusals_told():
+        with _translate_validation_errors():
             return self._inputs.parse_obj(record)
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As `schema` makes them."""
-        return self._inputs.schema(), _json_schema(self._outputs)
+        """Returns the JSON Schemas that the classes' `schema` method makes."""
+        return self._inputs.schema(), _output_json_schema(self._outputs)
 
 
 class _Schema(_Outputs):
-    """Objects of the package `schema`."""
+    """Schemas that are objects of the package `schema`."""
 
     def __init__(self, inputs: Any, outputs: Any) -> None:
         self._inputs = inputs
         self._outputs = outputs
         keys = inputs.schema if isinstance(inputs.schema, dict) else {}
         self.fields = frozenset(str(getattr(key, "schema", key)) for key in keys)
-        self.ignores_others = False  # It refuses them, unless told to; the model gets the record as it came.
+        self.ignores_others = False  # It refuses them by default; if it allows them, the model gets them.
 
     def parse(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Checks a record; the model, whose `predict` checks it again, gets it as it came."""
+        """Validates a record and returns it unchanged, because the model's `predict` validates it again."""
         try:
             self._inputs.validate(record)
         except Exception as error:  # noqa: BLE001 - schemas call functions of the model
@@ -224,13 +231,13 @@ class _Schema(_Outputs):
         return record
 
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As `json_schema` makes them."""
+        """Returns the JSON Schemas that the objects' `json_schema` method makes."""
         return self._inputs.json_schema("input"), self._outputs.json_schema("output")
 
 
 @contextmanager
-def _refusals_told() -> Iterator[None]:
-    """Turns a refusal of pydantic's into RecordRefused, and whatever else a validator raises into ModelFailed."""
+def _translate_validation_errors() -> Iterator[None]:
+    """Translates a validation error of pydantic to RecordRefused, and any other exception to ModelFailed."""
     try:
         yield
     except pydantic.ValidationError as error:
@@ -245,14 +252,14 @@ def _refusals_told() -> Iterator[None]:
 
 
 def violations_behind(error: BaseException | None) -> tuple[FieldViolation, ...]:
-    """The fields at fault, as far as the library's exception behind a model's own tells them."""
+    """Returns the violations that the schema library reported in the chain of causes of a model's exception."""
     while error is not None:
         if isinstance(error, pydantic.ValidationError):
             return _refused(error.errors(include_url=False, include_input=False, include_context=False)).violations
         if isinstance(error, pydantic.v1.ValidationError):
             return _refused(error.errors()).violations
         if isinstance(autos := getattr(error, "autos", None), list):
-            return _of_schema_error([str(each) for each in autos if each])
+            return _violations_of_schema_package([str(message) for message in autos if message])
         error = error.__cause__ or error.__context__
     return ()
 
@@ -260,14 +267,14 @@ def violations_behind(error: BaseException | None) -> tuple[FieldViolation, ...]
 _KEYS = re.compile(r"^(?:Key|Wrong key|Missing keys?:?) (.*?)(?: error:| in .*)?$", re.DOTALL)
 
 
-def _of_schema_error(messages: list[str]) -> tuple[FieldViolation, ...]:
-    """The package schema tells the way to the fault in messages, from the outside to the inside."""
+def _violations_of_schema_package(messages: list[str]) -> tuple[FieldViolation, ...]:
+    """Reads violations from the messages of the package `schema`, which name the path from the outermost key inward."""
     path: list[str] = []
     missing: list[str] = []
     for message in messages:
-        if (found := _KEYS.match(message)) is None:
+        if (match := _KEYS.match(message)) is None:
             continue
-        names = re.findall(r"'((?:[^'\\]|\\.)*)'", found[1])
+        names = re.findall(r"'((?:[^'\\]|\\.)*)'", match[1])
         if message.startswith("Missing"):
             missing = names
         else:
@@ -278,22 +285,25 @@ def _of_schema_error(messages: list[str]) -> tuple[FieldViolation, ...]:
 
 def _refused(problems: Any) -> RecordRefused:
     violations = tuple(FieldViolation(_path(problem["loc"]), str(problem["msg"])) for problem in problems)
-    listed = "; ".join(f"{each.field}: {each.description}" if each.field else each.description for each in violations)
-    return RecordRefused(listed, violations)
+    message = "; ".join(
+        f"{violation.field}: {violation.description}" if violation.field else violation.description
+        for violation in violations
+    )
+    return RecordRefused(message, violations)
 
 
 def _path(loc: tuple[Any, ...]) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc if part != "__root__")
-    return "".join(parts).lstrip(".")
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc if step != "__root__")
+    return "".join(steps).lstrip(".")
 
 
-def _plain(output: Any) -> Any:
+def _to_json_values(output: Any) -> Any:
     if isinstance(output, pydantic.v1.BaseModel):
         return json.loads(output.json(by_alias=True))
-    return pydantic_core.to_jsonable_python(output, by_alias=True, fallback=_of_numpy)
+    return pydantic_core.to_jsonable_python(output, by_alias=True, fallback=_numpy_to_python)
 
 
-def _values(output: Any) -> Any:
+def _to_python_values(output: Any) -> Any:
     if isinstance(output, pydantic.BaseModel):
         return output.model_dump(by_alias=True)
     if not isinstance(output, pydantic.v1.BaseModel):
@@ -302,7 +312,7 @@ def _values(output: Any) -> Any:
     return values.get("__root__") if output.__custom_root_type__ else values
 
 
-def _of_numpy(value: Any) -> Any:
+def _numpy_to_python(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, pydantic.v1.BaseModel):
@@ -310,7 +320,7 @@ def _of_numpy(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} has no form in JSON")
 
 
-def _json_schema(outputs: Any) -> dict[str, Any]:
+def _output_json_schema(outputs: Any) -> dict[str, Any]:
     if isinstance(outputs, type) and issubclass(outputs, pydantic.BaseModel):
         return outputs.model_json_schema(mode="serialization")
     if isinstance(outputs, type) and issubclass(outputs, pydantic.v1.BaseModel):

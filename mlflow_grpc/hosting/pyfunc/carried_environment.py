@@ -1,6 +1,6 @@
 """The Python environment that a model carries along: `python_env.yaml`, `conda.yaml`, `requirements.txt`.
 
-Rule of this module: it reads and fetches, and installs nothing. MLflow's own function says which of the files counts.
+Rule of this module: it reads and fetches files, but installs nothing. A function of MLflow decides which file counts.
 """
 
 import hashlib
@@ -21,31 +21,31 @@ from mlflow_grpc.hosting.pyfunc.fetching import check_registry, fetch_error, is_
 from mlflow_grpc.hosting.pyfunc.requirements_files import lines_of, requirements_of
 
 MAX_DESCRIPTION_BYTES = 1024 * 1024
-"""The largest file of a remote model that is fetched to see what the model needs."""
+"""Maximum size of a file of a remote model that is fetched to read its requirements."""
 
 _FILE_OF_THE_MODEL = re.compile(
     r"^\s*(?:(?:-e|--editable)(?:\s+|=))?(?!-)([^\s@:#;\[]*/[^\s#;\[]*|[^\s@:#;\[]+\.(?:whl|gz|zip))"
 )
-"""A requirement that is a path and not a name, as of a wheel among the model's files."""
+"""A requirement that is a path instead of a name, such as a wheel among the model's files."""
 
 
 @dataclass(frozen=True)
 class CarriedEnvironment:
-    """What a model needs around it, in pip's terms."""
+    """The environment that a model needs, as requirements of pip."""
 
     uri: str
     directory: Path
-    """Where the model's descriptions are, and its other files if a requirement names one of them."""
+    """Directory with the model's environment files, and with its other files if a requirement names one of them."""
     python: str
     """A version such as 3.11.7."""
     build_dependencies: tuple[str, ...]
     """Requirements that are installed first: pip, setuptools, wheel."""
     dependencies: tuple[str, ...]
-    """Lines of a requirements file that stands in the model's directory."""
+    """Lines of a requirements file in the model's directory."""
     is_local: bool
-    """Whether the model need not be fetched."""
+    """True if the model need not be fetched."""
     is_temporary: bool = False
-    """Whether the directory was made by `read` and nobody else uses it."""
+    """True if `read` created the directory, so that nothing else uses it."""
 
     def discard(self) -> None:
         """Removes the directory if it is temporary."""
@@ -54,7 +54,7 @@ class CarriedEnvironment:
 
     @property
     def requirements(self) -> list[str]:
-        """The requirements one by one, those of files that `-r` names included; constraints are left out.
+        """The requirements, including those of files that `-r` names, without constraints.
 
         Raises:
             StartError: A file that they name cannot be read.
@@ -65,19 +65,19 @@ class CarriedEnvironment:
 
     @property
     def has_hashes(self) -> bool:
-        """Whether pip is told to take nothing whose hash is not listed."""
+        """True if pip must refuse packages without a listed hash."""
         return any("--hash" in line for line in self._lines())
 
     @property
     def needs_files(self) -> bool:
-        """Whether a requirement is a file of the model."""
+        """True if a requirement is a file of the model."""
         try:
             return any(_FILE_OF_THE_MODEL.match(line) for line in self._lines())
         except StartError:  # A requirements file that is not here may be among the model's other files.
             return True
 
     def digest(self) -> str:
-        """A hash of all that decides what is installed."""
+        """Returns a hash of everything that decides what is installed."""
         lines = self._lines()
         content = hashlib.sha256(repr((self.python, self.build_dependencies, lines)).encode())
         for path in filter(None, map(_FILE_OF_THE_MODEL.match, lines)):
@@ -90,15 +90,15 @@ class CarriedEnvironment:
 
 
 def environments_root() -> Path:
-    """Where MLflow keeps the environments of models: MLFLOW_ENV_ROOT, or a directory of the user's."""
+    """Returns the directory in which MLflow keeps environments: MLFLOW_ENV_ROOT, or a directory of the user."""
     return Path(MLFLOW_ENV_ROOT.get()).expanduser().absolute()
 
 
 def read(uri: str) -> CarriedEnvironment:
-    """The environment that the model at `uri` carries; of a remote model only small files are fetched.
+    """Reads the environment that the model at `uri` carries; fetches only small files of a remote model.
 
     Raises:
-        StartError: There is no MLflow model, or it does not say what it needs.
+        StartError: The URI has no MLflow model, or the model has no environment files.
 
     """
     if (local := local_directory(uri)) is not None:
@@ -108,7 +108,7 @@ def read(uri: str) -> CarriedEnvironment:
         environment = _read(_fetch_descriptions(uri), uri, is_temporary=True)
         if environment.needs_files:
             environment.discard()
-            # Not temporary: for a URI that leads to a directory of this machine, this is the model itself.
+            # Not temporary: for a URI of a local directory, this is the model itself.
             environment = _read(Path(mlflow.artifacts.download_artifacts(artifact_uri=uri)), uri)
     except StartError:
         raise
@@ -119,11 +119,11 @@ def read(uri: str) -> CarriedEnvironment:
 
 
 def fetch(uri: str, target: Path) -> None:
-    """Copies all files of a model to a directory that is not there yet.
+    """Copies all files of a model to a new directory.
 
     Raises:
         StartError: The model cannot be fetched.
-        OSError: The directory cannot be written.
+        OSError: The target directory cannot be written.
 
     """
     if (local := local_directory(uri)) is not None:

@@ -1,10 +1,11 @@
-"""The chat APIs of MLflow, and what the signature of a model of one of them does not say.
+"""Contracts of models with a chat API of MLflow, with the details that their signature does not have.
 
-Rule of this module: MLflow's own classes say what an answer and a part of it hold.
+Rule of this module: MLflow's own classes define the fields of an answer and of its chunks.
 
-MLflow gives all models of an API one signature. It has no word for the parts of an answer, which are of a class of
-their own, and none for what answers may have beside its fields: models may give dicts, which MLflow checks and hands on
-with all that they have, and the classes take further keys (`ChatUsage`, the items of a `ResponsesAgentResponse`).
+All models of an API have the same signature from MLflow. It describes neither the chunks of an answer, which have a
+class of their own, nor additional fields. An answer may have these, because a model may return a dict, which MLflow
+checks and passes on with all of its keys. Some classes take additional keys too (`ChatUsage`, the items of a
+`ResponsesAgentResponse`).
 """
 
 from dataclasses import replace
@@ -25,65 +26,72 @@ _CHUNKS: dict[type, Any] = {
     mlflow.pyfunc.ChatAgent: ChatAgentChunk,
     mlflow.pyfunc.ResponsesAgent: internals.ResponsesAgentStreamEvent,
 }
-"""What a part of an answer is, by the class that a model derives from."""
+"""Class of the chunks of an answer, by the base class of the model."""
 
 
 def chunk_class(model: PyFuncModel) -> Any:
-    """The class of the parts of a model's answers; None if it is of no chat API."""
+    """Returns the class of the chunks of a model's answers; None if the model has no chat API."""
     try:
         raw = model.get_raw_model()
-    except Exception:  # noqa: BLE001 - most models have none, and say so in different ways
+    except Exception:  # noqa: BLE001 - most models have no raw model, and raise various errors
         return None
     return next((chunk for api, chunk in _CHUNKS.items() if isinstance(raw, api)), None)
 
 
-def completed(contract: Contract, model: PyFuncModel) -> Contract:
-    """The contract of a model's signature with what is known of the parts of its answers."""
+def with_chunks(contract: Contract, model: PyFuncModel) -> Contract:
+    """Returns the contract of a model's signature with the chunks of its answers added."""
     chunk = chunk_class(model)
     if chunk is None:
-        return replace(contract, chunks=None if _gives_one_value(contract) else ANY_CHUNK)
+        return replace(contract, chunks=None if _returns_one_value(contract) else ANY_CHUNK)
     for record in (contract.inputs, contract.outputs):
-        _without_nulls_beside(record, set())
+        _without_undeclared_nulls(record, set())
     chunks = json_schema.record_of(TypeAdapter(chunk).json_schema(), "chunk")
     for record in (contract.outputs, chunks):
         _open(record, set())
     return replace(contract, chunks=chunks, takes_rows=False)
 
 
-def _gives_one_value(contract: Contract) -> bool:
-    """Whether the answer is one column without a name: its parts are taken for such values too, texts for one.
+def _returns_one_value(contract: Contract) -> bool:
+    """Returns True if the answer is one unnamed column, so that chunks are such values too, for example strings.
 
-    MLflow says of the parts of other models only that they are texts or dicts.
+    The chunks of other models are strings or dicts, which is all that MLflow documents.
     """
     outputs = contract.outputs
-    return isinstance(outputs, Record) and [(each.name, type(each.type)) for each in outputs.fields] == [("", Scalar)]
+    return isinstance(outputs, Record) and [(field.name, type(field.type)) for field in outputs.fields] == [
+        ("", Scalar)
+    ]
 
 
-def _without_nulls_beside(kind: Any, seen: set[int]) -> Any:
-    """A type whose lists and maps have no nulls but those that it tells.
+def _without_undeclared_nulls(field_type: Any, seen: set[int]) -> Any:
+    """Returns a type whose lists and maps contain only declared nulls.
 
-    MLflow's classes for chats take no others, and what an answer has beside its fields stands in `extra`.
+    MLflow's classes for chats take no others. Additional fields of an answer are in `extra`.
     """
-    match kind:
+    match field_type:
         case ListOf():
-            return replace(kind, items=_without_nulls_beside(kind.items, seen), undeclared_nulls=False)
+            items = _without_undeclared_nulls(field_type.items, seen)
+            return replace(field_type, items=items, undeclared_nulls=False)
         case MapOf():
-            return replace(kind, values=_without_nulls_beside(kind.values, seen), undeclared_nulls=False)
-        case Record() if id(kind) not in seen:
-            seen.add(id(kind))
-            kind.fields = [replace(each, type=_without_nulls_beside(each.type, seen)) for each in kind.fields]
-    return kind
+            return replace(
+                field_type, values=_without_undeclared_nulls(field_type.values, seen), undeclared_nulls=False
+            )
+        case Record() if id(field_type) not in seen:
+            seen.add(id(field_type))
+            field_type.fields = [
+                replace(field, type=_without_undeclared_nulls(field.type, seen)) for field in field_type.fields
+            ]
+    return field_type
 
 
-def _open(kind: Type | None, seen: set[int]) -> None:
-    """Lets a record, and those in it, have other fields too; of a description it keeps what is said in one line."""
-    match kind:
+def _open(field_type: Type | None, seen: set[int]) -> None:
+    """Allows additional fields in a record and in its inner records; keeps only the first line of descriptions."""
+    match field_type:
         case ListOf():
-            _open(kind.items, seen)
+            _open(field_type.items, seen)
         case MapOf():
-            _open(kind.values, seen)
-        case Record() if id(kind) not in seen:
-            seen.add(id(kind))
-            kind.open, kind.description = True, kind.description.partition("\n")[0]
-            for each in kind.fields:
-                _open(each.type, seen)
+            _open(field_type.values, seen)
+        case Record() if id(field_type) not in seen:
+            seen.add(id(field_type))
+            field_type.open, field_type.description = True, field_type.description.partition("\n")[0]
+            for field in field_type.fields:
+                _open(field.type, seen)

@@ -1,7 +1,7 @@
-"""Where an MLflow model is: the version that its URI means, and a local directory with its files.
+"""Download of MLflow models: resolves the version that a URI names, and returns a local directory with the files.
 
-Rule of this module: it fetches and imports no code of a model, so that several models may be fetched at the same time.
-An alias or `latest` is looked up once; the version that it means then is the one that is fetched, served and shown.
+Rule of this module: it fetches files, but imports no code of a model, so that several models can be fetched at a time.
+An alias or `latest` is resolved only once, so that the same version is fetched, served and shown.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from mlflow_grpc.own_loggers import get_logger
 
 logger = get_logger(__name__)
 
-WHAT_A_MODEL_IS = "an MLflow model is a directory with an MLmodel file, or a URI such as models:/name/1"
+MODEL_URI_HINT = "an MLflow model is a directory with an MLmodel file, or a URI such as models:/name/1"
 
 SLOW_S = 10.0
-"""After how many seconds without an answer of a registry a line says so."""
+"""Seconds without an answer of a registry after which a log line reports it."""
 
 MAX_LISTED = 10
-"""How many versions or names an error lists."""
+"""Maximum number of versions or names in an error message."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,24 @@ class FetchedModel:
     """A model whose files are on this machine."""
 
     uri: str
-    """As it was configured, without a password."""
+    """The configured URI, without a password."""
     directory: Path
     version: str = ""
-    """Its version in the registry; empty if it is not from one."""
+    """Version in the registry; empty if the model does not come from a registry."""
 
 
 def fetch(uri: str) -> FetchedModel:
-    """Fetches a model; may be called from several threads at a time.
+    """Fetches a model; several threads may call this function at a time.
 
     Args:
         uri: A directory, a `file:` URI, or any URI that `mlflow.artifacts.download_artifacts` takes.
 
     Raises:
-        StartError: There is no such model, or its registry or storage does not give it out.
+        StartError: The model does not exist, or its registry or storage refuses it.
 
     """
     if (directory := local_directory(uri)) is not None:
-        # MLflow 3.17 refuses a directory that it reaches through a link, as one outside of where it looks.
+        # MLflow 3.17 refuses a directory behind a symbolic link, because it takes it for one outside of its root.
         return FetchedModel(without_secrets(uri), directory.resolve())
     check_registry(uri)
     try:
@@ -71,11 +71,11 @@ def fetch(uri: str) -> FetchedModel:
 
 
 def fetch_error(uri: str, error: BaseException) -> StartError:
-    """Why a model cannot be fetched, and what to do about it.
+    """Returns an error that states why a model cannot be fetched, and what to do about it.
 
     Args:
-        uri: Of the model.
-        error: What MLflow raised.
+        uri: URI of the model.
+        error: The exception that MLflow raised.
 
     """
     reason = missing_library(error) or _reason(uri, error)
@@ -83,17 +83,17 @@ def fetch_error(uri: str, error: BaseException) -> StartError:
 
 
 @contextlib.contextmanager
-def told_if_slow(uri: str, how_to_end: str = "") -> Iterator[None]:
-    """Logs who is being waited for, if fetching takes long: MLflow's HTTP client tries a dead server for minutes.
+def warn_if_slow(uri: str, advice: str = "") -> Iterator[None]:
+    """Logs a warning if fetching takes long, because MLflow's HTTP client retries a dead server for minutes.
 
     Args:
-        uri: Of the model.
-        how_to_end: What can be done about it; a sentence.
+        uri: URI of the model.
+        advice: A sentence on how to end the wait.
 
     """
-    sent = f"still waiting for {asked(uri)}.{how_to_end and ' '}{how_to_end}"
-    words = f"{uri} has not been fetched after {SLOW_S:g} s: {sent}"
-    timer = threading.Timer(SLOW_S, logger.warning, ("%s", words))
+    state = f"still waiting for {model_source(uri)}.{advice and ' '}{advice}"
+    message = f"{uri} has not been fetched after {SLOW_S:g} s: {state}"
+    timer = threading.Timer(SLOW_S, logger.warning, ("%s", message))
     timer.daemon = True
     timer.start()
     try:
@@ -102,39 +102,39 @@ def told_if_slow(uri: str, how_to_end: str = "") -> Iterator[None]:
         timer.cancel()
 
 
-def asked(uri: str) -> str:
-    """Who has a model's files, for an error or a log line, which leave out passwords: a registry, or a storage."""
+def model_source(uri: str) -> str:
+    """Returns the registry or storage of a model's files for a log line or an error, which remove its password."""
     return f"the registry {_registry(uri)}" if uri.startswith(("models:", "runs:")) else "its storage"
 
 
 def import_clients(uris: Iterable[str]) -> None:
-    """Imports the clients of registries and object stores that fetching may need, as far as they are installed.
+    """Imports the installed clients of registries and object stores that fetching may need.
 
-    MLflow imports them late. While several models are fetched and loaded, threads that import at the same time could
-    deadlock; so the main thread does it before.
+    MLflow imports them on first use. While several models are fetched and loaded, two threads that import at the same
+    time could deadlock, so the main thread imports the clients first.
     """
     schemes = {uri.partition(":")[0].lower() for uri in uris}
     if schemes & {"models", "runs"}:
         internals.import_database_stores()
-        schemes |= CLIENTS.keys()  # Where the registry has a model's files is not known yet.
+        schemes |= CLIENTS.keys()  # The registry may have the files in any object store.
     for module in sorted({module for scheme in schemes for module in CLIENTS.get(scheme, ())}):
-        with contextlib.suppress(ImportError):  # Not installed; MLflow says so if it is needed.
+        with contextlib.suppress(ImportError):  # Not installed; MLflow raises an error if it is needed.
             importlib.import_module(module)
 
 
 def is_local(uri: str) -> bool:
-    """Whether a URI names a directory, there or not, so that nothing is fetched."""
+    """Returns True if a URI names a local directory, which need not exist, so that nothing is fetched."""
     scheme = re.match(r"^([A-Za-z][A-Za-z0-9+.-]*):", uri)
     return scheme is None or scheme[1].lower() == "file" or Path(uri).expanduser().exists()
 
 
 def local_directory(uri: str) -> Path | None:
-    """The directory that a path or a `file:` URI names; None for a URI of another scheme.
+    """Returns the directory that a path or a `file:` URI names; None for a URI of another scheme.
 
-    A `file:` URI may be written with or without percent-encoding; what exists is taken.
+    A `file:` URI may be percent-encoded or not; the path that exists is returned.
 
     Raises:
-        StartError: There is no such directory.
+        StartError: The directory does not exist.
 
     """
     if not is_local(uri):
@@ -143,19 +143,21 @@ def local_directory(uri: str) -> Path | None:
     if re.match(r"^file:", uri, re.IGNORECASE) and not paths[0].exists():
         path = urlsplit(uri, allow_fragments=False).path
         paths = [Path(unquote(path)), Path(path)]
-    found = next((path for path in paths if path.exists()), None)
-    if found is None:
+    directory = next((path for path in paths if path.exists()), None)
+    if directory is None:
         tried = " or ".join(dict.fromkeys(str(path.absolute()) for path in paths))
         meant = f" at {tried}" if tried != uri else ""
-        raise StartError(f"no model at {uri}: there is no such directory{meant} ({WHAT_A_MODEL_IS})")
-    return found
+        raise StartError(f"no model at {uri}: there is no such directory{meant} ({MODEL_URI_HINT})")
+    return directory
 
 
 def check_registry(uri: str) -> None:
-    """Keeps MLflow from making an empty database in the working directory, only to find nothing in it.
+    """Refuses a URI that only a server can resolve if no server is set.
+
+    Otherwise MLflow would create an empty database in the working directory, and find no model in it.
 
     Raises:
-        StartError: The URI names a registered model or a run, and no server that has it is set.
+        StartError: The URI names a registered model or a run, and no server is set.
 
     """
     if not uri.startswith(("models:", "runs:")):
@@ -174,10 +176,10 @@ def _reason(uri: str, error: BaseException) -> str:
             f"{reason}. If this is an MLflow server, it goes into MLFLOW_TRACKING_URI, and the model is named as in "
             "models:/name/1"
         )
-    known = [each for each in get_registered_artifact_repositories() if each]
-    if scheme not in known:
-        near = difflib.get_close_matches(scheme, known, 1)
-        meant = f". Did you mean {near[0]}:{uri.partition(':')[2]}?" if near else f", but {', '.join(sorted(known))}"
+    schemes = list(filter(None, get_registered_artifact_repositories()))
+    if scheme not in schemes:
+        near = difflib.get_close_matches(scheme, schemes, 1)
+        meant = f". Did you mean {near[0]}:{uri.partition(':')[2]}?" if near else f", but {', '.join(sorted(schemes))}"
         return f"MLflow knows no scheme {scheme}:{meant}"
     if scheme not in ("models", "runs"):
         return reason
@@ -189,34 +191,34 @@ def _reason(uri: str, error: BaseException) -> str:
 
 
 def _registry(uri: str) -> str:
-    """The server or database that knows where a registered model or a run has its files."""
+    """Returns the server or database that stores the location of a registered model or a run."""
     return mlflow.get_registry_uri() if uri.startswith("models:") else mlflow.get_tracking_uri()
 
 
 def _hint(uri: str) -> str:
-    """What to write, and what the registry has instead; empty if it does not say."""
-    parts = re.split(r"[/@]", uri.removeprefix("models:").strip("/"))
-    name = parts[0]
-    if re.fullmatch(r"m-[0-9a-f]{32}", "/".join(parts)):  # The id of a logged model; MLflow's message says enough.
+    """Returns advice on the form of the URI, and the models of the registry; empty if there is no advice."""
+    segments = re.split(r"[/@]", uri.removeprefix("models:").strip("/"))
+    name = segments[0]
+    if re.fullmatch(r"m-[0-9a-f]{32}", "/".join(segments)):  # The id of a logged model; MLflow's message suffices.
         return ""
     try:
-        return _what_to_write(uri, parts) + _what_there_is(name)
+        return _advice_on_form(uri, segments) + _available_models(name)
     except MlflowException:
-        return _what_to_write(uri, parts)
+        return _advice_on_form(uri, segments)
 
 
-def _what_to_write(uri: str, parts: list[str]) -> str:
-    name, count = parts[0], len(parts)
+def _advice_on_form(uri: str, segments: list[str]) -> str:
+    name, count = segments[0], len(segments)
     if not name:
         return " Write models:/name/1 or models:/name@alias."
     if count == 1:
         return f" {uri} has no version: write models:/{name}/1 or models:/{name}@alias."
     if count > 2:  # noqa: PLR2004 - a name and a version
-        return f" {uri} has more than a name and a version: write models:/{name}/{parts[1]}."
+        return f" {uri} has more than a name and a version: write models:/{name}/{segments[1]}."
     return ""
 
 
-def _what_there_is(name: str) -> str:
+def _available_models(name: str) -> str:
     versions, aliases = internals.versions_of(name) if name else ([], {})
     if versions:
         newest = sorted(versions, key=int, reverse=True)[:MAX_LISTED]

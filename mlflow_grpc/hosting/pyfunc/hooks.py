@@ -1,8 +1,8 @@
 """Plain functions around an MLflow model: `preprocess(df) -> df` and `postprocess(predictions) -> predictions`.
 
-Rule of this module: a model without hooks does not come here. A hook runs in the thread of the model. `preprocess` gets
-the frame that MLflow's parser makes of what was sent, or the array or list where the signature is not one of columns.
-What it returns is checked against the signature as a payload is.
+Rule of this module: only models with hooks use it. A hook runs in the model's thread. `preprocess` gets the frame that
+MLflow's parser makes of a payload, or an array or list if the signature has no columns. The value that it returns is
+checked against the signature like a payload.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,21 +27,23 @@ Hook = Callable[[Any], Any]
 
 
 class HookedModel:
-    """An MLflow model with functions before and after it."""
+    """An MLflow model with a function before it, after it, or both."""
 
     rows_are_independent = False
-    """A hook may look at several rows at once, such as for their mean."""
+    """Always False, because a hook may combine several rows, for example to compute their mean."""
     takes_arrays = False
     is_bounded = False
 
     def __init__(self, model: PyfuncModel, *, preprocess: str | None, postprocess: str | None) -> None:
-        """Args:
-        model: The model.
-        preprocess: The path of the function before it, such as `package.module.function`.
-        postprocess: The path of the function after it.
+        """Imports the hooks.
+
+        Args:
+            model: The model.
+            preprocess: Path of the function before the model, such as `package.module.function`. None if there is none.
+            postprocess: Path of the function after the model. None if there is none.
 
         Raises:
-            StartError: There is no such module or function, or importing it raised.
+            StartError: A module or function does not exist, or its import raised an exception.
 
         """
         self._model = model
@@ -60,46 +62,46 @@ class HookedModel:
         self._takes_nested = any(isinstance(spec.type, Array | Object) for spec in self._columns or ())
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
-        """What the model predicts for what `preprocess` makes of the data, after `postprocess`.
+        """Runs `preprocess`, the model and `postprocess`.
 
         Raises:
-            InvalidPayload: What `preprocess` made of the data does not fit the signature.
+            InvalidPayload: The result of `preprocess` does not fit the signature.
             InputRefused: Data or params do not fit.
-            ModelFailed: The model or a hook raised, or a hook returned None.
+            ModelFailed: The model or a hook raised an exception, or a hook returned None.
 
         """
-        given = self._before(self._table(data))
+        preprocessed = self._before(self._table(data))
         try:
-            predictions = self._model.predict(given, params)
+            predictions = self._model.predict(preprocessed, params)
         except InputRefused:
-            self._check(given)
+            self._check(preprocessed)
             raise
         return self._after(predictions)
 
     def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
-        """The parts of the answer, each after `postprocess`.
+        """Yields the chunks of the answer, with `postprocess` applied to every chunk.
 
         Raises:
-            InvalidPayload: There are several rows, or what `preprocess` made of the data does not fit the signature.
+            InvalidPayload: There are several rows, or the result of `preprocess` does not fit the signature.
             InputRefused: Data or params do not fit.
-            ModelFailed: The model or a hook raised, or a hook returned None.
+            ModelFailed: The model or a hook raised an exception, or a hook returned None.
 
         """
-        given = self._before(self._table(data))
+        preprocessed = self._before(self._table(data))
         try:
-            with closing(self._model.predict_stream(given, params)) as parts:
-                for part in parts:
-                    yield self._after(part)
+            with closing(self._model.predict_stream(preprocessed, params)) as chunks:
+                for chunk in chunks:
+                    yield self._after(chunk)
         except InputRefused:
-            self._check(given)
+            self._check(preprocessed)
             raise
 
     def predict_table(self, table: Any) -> Any:
-        """As `predict`, without params."""
+        """Runs `predict` without params."""
         return self.predict(table, None)
 
     def _table(self, data: Any) -> Any:
-        """The frame that MLflow's checks make of `inputs` where the signature has columns; else the data itself.
+        """Returns the frame that MLflow's checks make of `inputs` if the signature has columns; else the data itself.
 
         Source: `mlflow.models.utils._enforce_schema`.
         """
@@ -110,35 +112,35 @@ class HookedModel:
                 return pd.DataFrame(data)
             if self._takes_nested or all(np.ndim(value) == 0 for value in data.values()):
                 return pd.DataFrame([data])
-            return pd.DataFrame({name: _listed(value) for name, value in data.items()})
+            return pd.DataFrame({name: _as_list(value) for name, value in data.items()})
         except ValueError as error:
             raise InputRefused from error
 
     def examine(self, table: Any) -> Exactness:
-        """UNKNOWN: what a hook does to the numbers of a model is not known."""
+        """Returns UNKNOWN, because a hook may change the numbers in any way."""
         return Exactness.UNKNOWN
 
     def predict_by_scores(self, table: Any) -> tuple[Any, list[int]]:
-        """Raises ValueError: it is not known to go by scores."""
-        raise ValueError("a model with hooks is not known to go by scores")
+        """Raises ValueError, because a model with hooks is not predicted by its scores."""
+        raise ValueError("a model with hooks is not predicted by its scores")
 
-    def _check(self, given: Any) -> None:
-        """Raises the words for a refusal, if it is what `preprocess` returned that does not fit."""
+    def _check(self, preprocessed: Any) -> None:
+        """Raises InvalidPayload if the result of `preprocess` does not fit the signature."""
         schema = self._model.metadata.get_input_schema()
-        if not self._has_preprocess or schema is None or self._fits(given, schema):
+        if not self._has_preprocess or schema is None or self._fits(preprocessed, schema):
             return
         faults: dict[str, str] = {}
-        if isinstance(given, pd.DataFrame) and schema.has_input_names() and not internals.hides_schema_details():
-            faults = {str(spec.name): words for spec in schema if (words := self._fault(given, spec))}
-        listed = "; ".join(f"{name}: {words}" for name, words in faults.items())
-        if not isinstance(given, pd.DataFrame) and self._columns is not None:
-            listed = f"it is of type {type(given).__name__}, and the model takes a DataFrame"
+        if isinstance(preprocessed, pd.DataFrame) and schema.has_input_names() and not internals.hides_schema_details():
+            faults = {str(spec.name): fault for spec in schema if (fault := self._fault(preprocessed, spec))}
+        details = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+        if not isinstance(preprocessed, pd.DataFrame) and self._columns is not None:
+            details = f"it is of type {type(preprocessed).__name__}, and the model takes a DataFrame"
         raise InvalidPayload(
-            "What the hook preprocess made of the payload does not fit the model's signature"
-            + (f": {listed}." if listed else "."),
+            "The result of the hook preprocess does not fit the model's signature"
+            + (f": {details}." if details else "."),
             reason="INVALID_PARAMETER_VALUE",
             error_class="SCHEMA_ENFORCEMENT_FAILED",
-            violations=tuple(FieldViolation(name, words) for name, words in faults.items()),
+            violations=tuple(FieldViolation(name, fault) for name, fault in faults.items()),
         )
 
     def _fault(self, frame: pd.DataFrame, spec: ColSpec) -> str | None:
@@ -146,8 +148,8 @@ class HookedModel:
             return "missing after preprocess, and the model needs it" if spec.required else None
         if self._fits(frame[[spec.name]], Schema([spec])):
             return None
-        kind = getattr(spec.type, "name", spec.type)
-        return f"of type {frame[spec.name].dtype} after preprocess, and the model takes {kind}"
+        column_type = getattr(spec.type, "name", spec.type)
+        return f"of type {frame[spec.name].dtype} after preprocess, and the model takes {column_type}"
 
     def _fits(self, data: Any, schema: Schema) -> bool:
         try:
@@ -157,23 +159,23 @@ class HookedModel:
         return True
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) and value.ndim > 1 else value
 
 
 def _hook(name: str, path: str | None) -> Hook:
-    """A function that calls the hook and says which one failed; what is given comes back if there is none."""
+    """Returns a function that calls the hook and names it in errors; without a hook, it returns its argument."""
     if path is None:
         return lambda value: value
     function = import_path.find_function(path)
 
     def call(value: Any) -> Any:
         try:
-            found = function(value)
+            result = function(value)
         except BaseException as error:
             raise failure_of(error, f"The hook {name}") from error
-        if found is None:
-            raise ModelFailed(f"The hook {name} returned None. It has to return what it makes of its argument.")
-        return found
+        if result is None:
+            raise ModelFailed(f"The hook {name} returned None. It has to return a value.")
+        return result
 
     return call

@@ -1,7 +1,7 @@
-"""What an MLflow model says of itself, out of its MLmodel file.
+"""Information about an MLflow model, from its MLmodel file.
 
-Rule of this module: whatever stands in the file, MLflow decides whether it is served. What cannot be understood is left
-out, with a line that says so.
+Rule of this module: MLflow decides whether the server can serve a model, even if its file has unknown content. This
+module omits content that it does not understand, and the contract has an obstacle that reports it.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.hosting.model import About, SchemaTexts
 from mlflow_grpc.hosting.pyfunc import chat, internals, type_hints
 
-_MOST_CHECKED = 100_000
-"""The characters of an example that MLflow is asked about: `--describe` shows no longer ones."""
+_MAX_CHECKED_CHARACTERS = 100_000
+"""Maximum length of an example that MLflow checks, because `--describe` does not show longer ones."""
 
 
 def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hint: Any) -> About:
-    """What a loaded model says of itself.
+    """Collects the information about a loaded model.
 
     Args:
         model: The model.
-        flavors: Those that it was logged with.
-        payload: The example that was logged with it, as a payload; empty if there is none.
-        item_hint: The type of one item of the input, if MLflow validates by a type hint.
+        flavors: The flavors that the model was logged with.
+        payload: The example that was logged with the model, as a payload. Empty if there is none.
+        item_hint: The type of one item of the input, if MLflow validates with a type hint.
 
     Raises:
-        StartError: Its signature is not one that any call to it could be checked against.
+        StartError: The signature has an invalid form, so that no call could be checked.
 
     """
     metadata = model.metadata
@@ -60,17 +60,17 @@ def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hi
 
 
 def _contract_of(signature: dict[str, Any], model: PyFuncModel, item_hint: Any) -> Contract:
-    """The contract of a signature; one of nothing but an obstacle, if the signature has what no message can hold."""
+    """Returns the contract of a signature; it has only an obstacle if no message can hold the signature's types."""
     try:
-        return type_hints.refined(chat.completed(mlflow_schema.contract_of(signature), model), item_hint)
+        return type_hints.refined(chat.with_chunks(mlflow_schema.contract_of(signature), model), item_hint)
     except mlflow_schema.UnknownTypeError as error:
         return Contract(obstacle=str(error))
-    except Exception as error:  # noqa: BLE001 - MLflow takes the signature, and so is the model served
+    except Exception as error:  # noqa: BLE001 - MLflow takes the signature, so the model is served
         return Contract(obstacle=f"its signature is not understood: {one_line(error)}")
 
 
 def _text(value: Any) -> str:
-    """A value as text: YAML makes numbers of ids that look like one."""
+    """Returns a value as text, because YAML reads an id that looks like a number as a number."""
     return "" if value is None else str(value)
 
 
@@ -79,31 +79,32 @@ def _is_deterministic(metadata: Any) -> bool | None:
     return deterministic if isinstance(deterministic, bool) else None
 
 
-def _texts(mlflow_json: str | None, part: Record | Tensor | None) -> SchemaTexts:
-    return SchemaTexts(mlflow_json or "", json_schema.text_of(json_schema.schema_of(part)) if part is not None else "")
+def _texts(mlflow_json: str | None, fields: Record | Tensor | None) -> SchemaTexts:
+    schema = json_schema.text_of(json_schema.schema_of(fields)) if fields is not None else ""
+    return SchemaTexts(mlflow_json or "", schema)
 
 
 def _example(model: PyFuncModel, payload: str, inputs: Record | Tensor | None, item_hint: Any) -> tuple[str, bool]:
-    """A payload to start from, and whether MLflow refuses it and all others that could be made up.
+    """Returns an example payload, and True if MLflow refuses it and all other candidates.
 
-    The one that was logged comes first, then its first row alone: MLflow refuses points in time that are written in
-    different ways in one column.
+    The candidates are the logged payload, then its first row, then generated payloads. The first row alone is tried
+    because MLflow refuses a column of timestamps in different formats.
     """
-    if len(payload) > _MOST_CHECKED:
+    if len(payload) > _MAX_CHECKED_CHARACTERS:
         return payload, False
-    known = [payload, _first_row(payload)] if payload else []
-    for text in known:
+    candidates = [payload, _first_row(payload)] if payload else []
+    for text in candidates:
         if _is_taken(model, text, item_hint):
             return text, False
-    for text in _made_up(inputs, item_hint):
+    for text in _generated_payloads(inputs, item_hint):
         if _is_taken(model, text, item_hint):
             return text, False
-        known.append(text)
-    return (known[0], True) if known else ("", False)
+        candidates.append(text)
+    return (candidates[0], True) if candidates else ("", False)
 
 
 def _first_row(payload: str) -> str:
-    """A table with the first of its rows; another payload as it is."""
+    """Returns a table with only its first row; other payloads are returned unchanged."""
     with contextlib.suppress(ValueError, RecursionError):  # The file may hold anything.
         match json.loads(payload):
             case {"dataframe_split": {"columns": columns, "data": [first, *_]}}:
@@ -111,8 +112,8 @@ def _first_row(payload: str) -> str:
     return payload
 
 
-def _made_up(inputs: Record | Tensor | None, item_hint: Any) -> Iterator[str]:
-    """Payloads that may fit, the best one first."""
+def _generated_payloads(inputs: Record | Tensor | None, item_hint: Any) -> Iterator[str]:
+    """Yields payloads that may fit, the best one first."""
     if inputs is None:
         return
     example = example_of(json_schema.schema_of(inputs))
@@ -122,12 +123,12 @@ def _made_up(inputs: Record | Tensor | None, item_hint: Any) -> Iterator[str]:
     elif item_hint is not None:
         yield json.dumps({"inputs": list(fields.values())})
         with contextlib.suppress(pydantic.errors.PydanticUserError):  # A class that has no JSON Schema.
-            # The contract has the types of fields. What else they have to fulfil stands in the schema of the hint.
+            # The contract has only the types of fields. Their other constraints are in the schema of the hint.
             yield json.dumps({"inputs": [example_of(pydantic.TypeAdapter(item_hint).json_schema())]})
-    elif all(each.name for each in inputs.fields):
+    elif all(field.name for field in inputs.fields):
         yield json.dumps({"dataframe_records": [example]})
-        if not any(each.required for each in inputs.fields):
-            # One of them may be what MLflow takes no JSON for.
+        if not any(field.required for field in inputs.fields):
+            # MLflow may take no JSON for one of the fields.
             yield from (json.dumps({"dataframe_records": [{name: value}]}) for name, value in fields.items())
             yield json.dumps({"dataframe_records": [{}]})
     else:
@@ -135,7 +136,7 @@ def _made_up(inputs: Record | Tensor | None, item_hint: Any) -> Iterator[str]:
 
 
 def _is_taken(model: PyFuncModel, payload: str, item_hint: Any) -> bool:
-    """Whether a payload passes MLflow's checks, as far as they come before the model."""
+    """Returns True if a payload passes the checks that MLflow makes before it calls the model."""
     schema = model.metadata.get_input_schema()
     try:
         parsed = internals.parse_json(payload.encode(), model.metadata, schema)
@@ -145,6 +146,6 @@ def _is_taken(model: PyFuncModel, payload: str, item_hint: Any) -> bool:
             return not any(problem for item in parsed.data for problem in type_hints.problems(item_hint, item))
         if schema is not None:
             internals.enforce_schema(parsed.data, schema, model.loader_module)
-    except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+    except Exception:  # noqa: BLE001 - any exception is a refusal
         return False
     return True

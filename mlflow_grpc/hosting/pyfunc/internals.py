@@ -1,9 +1,11 @@
-"""The only module that names what MLflow does not promise to keep.
+"""All uses of MLflow's private and undocumented names.
 
-Everything here is private to MLflow or undocumented, and used because parity with
-`mlflow models serve` means running MLflow's own code. `tests/unit/test_mlflow_internals.py` holds
-each name and shape, so that an MLflow that moved one fails there, in words. What differs between the versions that are
-supported (2.22 and later) is hidden here too, and says since which version MLflow has it.
+Rule of this module: no other module uses such names. They are necessary, because parity with `mlflow models serve`
+means running MLflow's own code. `tests/unit/test_mlflow_internals.py` checks every name and its form, so that a release
+of MLflow that changes one fails there with a clear message. Differences between the supported versions (2.22 and later)
+are hidden here too, with the version that introduced them.
+
+It has more than 300 lines, because splitting it would scatter these names over several modules.
 """
 
 import importlib
@@ -79,16 +81,16 @@ __all__ = [
     "versions_of",
 ]
 
-# MLflow gives these no types.
+# MLflow has no type annotations for these functions.
 parse_json: Any = _parse_json_data
 parse_csv_input: Any = scoring_server.parse_csv_input
 cast_columns: Any = cast_df_types_according_to_schema
-"""Casts the columns of a DataFrame that a schema names, as those of `dataframe_split`; gives the frame."""
-# MLflow reads Parquet since 3.10; before it, None is no content type, and `refuses_content_type` refuses Parquet.
+"""Casts the columns of a DataFrame that a schema names, as in `dataframe_split`; returns the frame."""
+# MLflow reads Parquet since 3.10. Before, this is None, and `refuses_content_type` refuses Parquet.
 CONTENT_TYPE_PARQUET: str | None = getattr(scoring_server, "CONTENT_TYPE_PARQUET", None)
 parse_parquet_input: Any = getattr(scoring_server, "parse_parquet_input", None)
 
-# Before MLflow 3.0 they have the other names.
+# Before MLflow 3.0, these classes have the second name.
 _responses: Any = responses
 ResponsesAgentStreamEvent = getattr(_responses, "ResponsesAgentStreamEvent", None) or _responses.ResponsesStreamEvent
 ResponsesAgentRequest = getattr(_responses, "ResponsesAgentRequest", None) or _responses.ResponsesRequest
@@ -96,7 +98,7 @@ predictions_to_json: Any = scoring_server.predictions_to_json
 unwrapped_predictions_to_json: Any = scoring_server.unwrapped_predictions_to_json
 parse_requirements: Any = _parse_requirements
 json_default: Any = NumpyEncoder().default
-"""What MLflow's server writes for a value that JSON has no word for; raises TypeError if it has none either."""
+"""Returns the form that MLflow's server writes for a value without a JSON form; raises TypeError if it has none."""
 enforce_type: Any = _enforce_type
 validate_type_hint: Any = type_hints._validate_data_against_type_hint
 validate_model: Any = type_hints.model_validate
@@ -112,10 +114,10 @@ INPUT_CHECKS = frozenset(
         "_validate_model_input",
     }
 )
-"""The functions of MLflow between `PyFuncModel.predict` and the model's own code that judge the input."""
+"""Functions of MLflow that check the input between `PyFuncModel.predict` and the model's own code."""
 
 MAX_NAMES = 1000
-"""The most names of registered models that MLflow gives at once (`SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD`)."""
+"""Maximum number of registered models that MLflow returns (`SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD`)."""
 
 _PYTHON_BASES = (
     mlflow.pyfunc.PythonModel,
@@ -123,16 +125,16 @@ _PYTHON_BASES = (
     mlflow.pyfunc.ChatAgent,
     mlflow.pyfunc.ResponsesAgent,
 )
-"""The classes of MLflow that models derive from; the `predict_stream` of each raises NotImplementedError."""
+"""Base classes of models in MLflow; their `predict_stream` raises NotImplementedError."""
 
 CHATTY_LOGGERS = ("mlflow.models.utils", "mlflow.pyfunc.scoring_server", "mlflow.pyfunc.model")
-"""MLflow's loggers that write names and values of a payload at level WARNING, once a call."""
+"""Loggers of MLflow that write names and values of a payload at level WARNING, once per call."""
 
 
 def default_store() -> Path | None:
-    """The file or directory that MLflow keeps runs and models in where no server is set; None if one is set.
+    """Returns the file or directory in which MLflow keeps runs and models if no server is set; None if one is set.
 
-    MLflow makes it when it is asked for the first time. Source: `mlflow.get_tracking_uri`.
+    MLflow creates it on first use. Source: `mlflow.get_tracking_uri`.
     """
     uri: str = mlflow.get_tracking_uri()
     if is_tracking_uri_set() or mlflow.get_registry_uri() != uri:
@@ -142,22 +144,22 @@ def default_store() -> Path | None:
 
 
 def disable_progress_bars() -> None:
-    """Has MLflow draw no progress bar while it downloads files: in a log it is a line without a form."""
+    """Disables MLflow's progress bars for downloads, because a log would contain them as unstructured lines."""
     environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
 
 
 def import_database_stores() -> None:
-    """Imports the stores that MLflow imports when it first asks a registry or tracking server that is a database."""
+    """Imports the stores that MLflow imports on the first query of a registry or tracking server in a database."""
     if urlsplit(mlflow.get_tracking_uri()).scheme.partition("+")[0] in DATABASE_ENGINES:
         importlib.import_module("mlflow.store.model_registry.sqlalchemy_store")
         importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def registered_version(uri: str) -> tuple[str, str] | None:
-    """The name and version that a `models:/` URI means now; None for other URIs and for models that have a bare id.
+    """Returns the name and current version of a `models:/` URI; None for other URIs and for the id of a logged model.
 
-    Asks the registry, also what an alias, a stage or `latest` means. A URI that names a registry of its own
-    (`models://profile@databricks/...`) is left to MLflow.
+    The registry resolves an alias, a stage or `latest`. MLflow itself resolves a URI that names a registry
+    (`models://profile@databricks/...`).
     """
     if not uri.startswith("models:/") or uri.startswith("models://"):
         return None
@@ -165,13 +167,13 @@ def registered_version(uri: str) -> tuple[str, str] | None:
     registered = get_model_name_and_version(client, uri)
     if len(registered) != 2:  # noqa: PLR2004 - an id alone is 1
         return None
-    # The registry says how the version is written: 01 means 1.
+    # The registry has the canonical form of the version: 01 means 1.
     version = client.get_model_version(*registered)
     return version.name, str(version.version)
 
 
 def versions_of(name: str) -> tuple[list[str], dict[str, str]]:
-    """The versions of a registered model, and the version that each alias means; both empty for an unknown model."""
+    """Returns the versions of a registered model, and the version of every alias; both empty for an unknown model."""
     client = mlflow.MlflowClient()
     quoted = name.replace("'", "''")
     versions = [str(version.version) for version in client.search_model_versions(f"name='{quoted}'")]
@@ -180,23 +182,23 @@ def versions_of(name: str) -> tuple[list[str], dict[str, str]]:
 
 
 def registered_names() -> list[str]:
-    """The names of the registry's models, or of as many as it gives at once."""
+    """Returns the names of the registry's models, but no more than MAX_NAMES."""
     return [model.name for model in mlflow.MlflowClient().search_registered_models(max_results=MAX_NAMES)]
 
 
 def enter_serving_environment() -> None:
-    """Does what MLflow's server does once the model is loaded.
+    """Sets the environment variable that MLflow's server sets after it has loaded a model.
 
-    Without it models with type hints do not parse base64 and ISO strings. Source:
+    Without it, models with type hints do not parse base64 and ISO strings. Source:
     `mlflow.pyfunc.scoring_server.init`.
     """
     _MLFLOW_IS_IN_SERVING_ENVIRONMENT.set("true")
 
 
 def hides_schema_details() -> bool:
-    """Whether MLFLOW_DISABLE_SCHEMA_DETAILS keeps columns and types out of errors.
+    """Returns True if MLFLOW_DISABLE_SCHEMA_DETAILS keeps columns and types out of errors.
 
-    MLflow has it since 3.2; here it holds for those before, too.
+    MLflow supports the variable since 3.2. This server supports it with older versions too.
     """
     name = "MLFLOW_DISABLE_SCHEMA_DETAILS"
     variable = getattr(environment_variables, name, None)
@@ -204,26 +206,26 @@ def hides_schema_details() -> bool:
 
 
 def error_class(error: MlflowException) -> str | None:
-    """MLflow's finer classification of an exception, such as SCHEMA_ENFORCEMENT_FAILED; None before MLflow 3.12."""
+    """Returns MLflow's detailed class of an exception, such as SCHEMA_ENFORCEMENT_FAILED; None before MLflow 3.12."""
     return getattr(error, "error_class", None)
 
 
 def has_own_code(flavors: dict[str, Any]) -> bool:
-    """Whether a model of these flavors brings Python code along (`code_paths`) or is code (a model from code)."""
+    """Returns True if a model with these flavors brings code along (`code_paths`) or is code (a model from code)."""
     return any(flavor.get(key) for flavor in flavors.values() for key in (CODE, MODEL_CODE_PATH))
 
 
 def forget_model_from_code() -> None:
-    """Forgets what the last file of a model from code has set.
+    """Clears the model that the last file of a model from code has set.
 
-    MLflow hands it over as the model of the next file too, if that sets none. Source:
+    Otherwise MLflow takes it for the model of the next file, if that file sets none. Source:
     `mlflow.models.utils._load_model_code_path`.
     """
     mlflow.models.model.__mlflow_model__ = None
 
 
 def is_signature_from_type_hint(metadata: Model) -> bool:
-    """Whether the payload's `inputs` go to the model as they are, to be checked against its type hint."""
+    """Returns True if the payload's `inputs` are passed on unconverted and checked against the model's type hint."""
     return bool(metadata._is_signature_from_type_hint())
 
 
@@ -233,24 +235,24 @@ def enforce_schema(data: Any, input_schema: Any, flavor: str | None) -> None:
 
 
 def predict_function(model: PyFuncModel) -> Any:
-    """The function that `PyFuncModel.predict` calls after its checks, with the data as its one argument.
+    """Returns the function that `PyFuncModel.predict` calls after its checks, with the data as the only argument.
 
-    Params are not handed on: it is for models without a params schema, which MLflow gives None.
+    It does not take params, so it is only for models without a params schema, to which MLflow passes None.
     """
     return model._predict_fn
 
 
 def streams(model: PyFuncModel) -> bool:
-    """Whether a model has a `predict_stream` of its own.
+    """Returns True if a model has its own `predict_stream`.
 
-    MLflow says that a model streams if its class has another `predict_stream` than PythonModel. That is so for every
-    ChatModel, ChatAgent and ResponsesAgent: these bases have one that raises NotImplementedError.
+    MLflow reports that a model streams if its class has another `predict_stream` than PythonModel. This is true of
+    every ChatModel, ChatAgent and ResponsesAgent, because these classes have one that raises NotImplementedError.
     """
     if model._predict_stream_fn is None:
         return False
     try:
         raw = model.get_raw_model()
-    except Exception:  # noqa: BLE001 - most models have none, and say so in different ways
+    except Exception:  # noqa: BLE001 - most models have no raw model, and raise different exceptions
         return True
     if not isinstance(raw, mlflow.pyfunc.PythonModel):
         return True
@@ -258,49 +260,48 @@ def streams(model: PyFuncModel) -> bool:
     return all(function is not base.predict_stream for base in _PYTHON_BASES)
 
 
-class _Reached(Exception):
+class _ModelReached(Exception):
     """MLflow accepted the content type and went on to the model."""
 
 
-class _Unreachable:
-    """Stands in for a model where only the content type is judged."""
+class _ProbeModel:
+    """A fake model for a check of only the content type."""
 
     @property
     def metadata(self) -> Any:
-        raise _Reached
+        raise _ModelReached
 
     def predict(self, data: Any, params: Any = None) -> Any:
-        raise _Reached
+        raise _ModelReached
 
 
 @lru_cache(maxsize=256)
 def refuses_content_type(content_type: str) -> bool:
-    """Whether MLflow's server answers 415 to a request with this Content-Type.
+    """Returns True if MLflow's server answers 415 to a request with this Content-Type.
 
     The cache is bounded because callers choose the values.
     """
     try:
         return bool(
-            invocations(b"a\n1\n", content_type, _Unreachable(), None).status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+            invocations(b"a\n1\n", content_type, _ProbeModel(), None).status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
         )
     except Exception:  # noqa: BLE001 - raised after the content type was accepted
         return False
 
 
 def input_was_refused(error: BaseException) -> bool:
-    """Whether an exception out of `PyFuncModel.predict` says that the input is at fault.
+    """Returns True if an exception of `PyFuncModel.predict` reports an invalid input.
 
-    MLflow checks and converts the input on the way to the model's own code, and reports what it finds
-    with the same exception types and codes as a model may. What tells them apart is where the
-    exception comes from: it passed through one of INPUT_CHECKS before it reached code that is not
-    MLflow's. A check that MLflow translates (`raise MlflowException` in an `except` block) is found
-    behind the exception's `__context__`.
+    MLflow checks and converts the input before it calls the model's own code. A model may raise the same exception
+    types and codes as these checks, so the traceback decides: the exception of a check passed through one of
+    INPUT_CHECKS before any code outside of MLflow. If MLflow translates the exception of a check (`raise
+    MlflowException` in an `except` block), the traceback is that of its `__context__`.
     """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        verdict = _first_judge(current.__traceback__)
+        verdict = _input_check_comes_first(current.__traceback__)
         if verdict is not None:
             return verdict
         current = current.__context__
@@ -308,7 +309,7 @@ def input_was_refused(error: BaseException) -> bool:
 
 
 class ChatApi(StrEnum):
-    """One of MLflow's chat APIs, by the module that loads its models."""
+    """MLflow's chat APIs; the value is the module that loads the models of an API."""
 
     CHAT_MODEL = "mlflow.pyfunc.loaders.chat_model"
     CHAT_AGENT = "mlflow.pyfunc.loaders.chat_agent"
@@ -316,9 +317,9 @@ class ChatApi(StrEnum):
 
 
 def refusing_chat_api(error: BaseException | None) -> ChatApi | None:
-    """The chat API whose classes have refused a request that its signature lets pass; None if they have not.
+    """Returns the chat API whose classes refused a request that fits the signature; None if none did.
 
-    MLflow makes objects of them out of a request in `_convert_input` of the API's wrapper.
+    MLflow creates instances of these classes from a request in `_convert_input` of the API's wrapper.
     """
     trace = error.__traceback__ if error is not None else None
     while trace is not None:
@@ -329,16 +330,16 @@ def refusing_chat_api(error: BaseException | None) -> ChatApi | None:
     return None
 
 
-def _first_judge(trace: TracebackType | None) -> bool | None:
-    """True: an input check comes first. False: code outside of MLflow does. None: neither is there."""
+def _input_check_comes_first(trace: TracebackType | None) -> bool | None:
+    """Returns True if an input check comes first, False if code outside of MLflow does, None if there is neither."""
     entered = False
     while trace is not None:
         frame = trace.tb_frame
-        ours = str(frame.f_globals.get("__name__", "")).startswith("mlflow.")
-        if ours and frame.f_code.co_name in INPUT_CHECKS:
+        is_mlflow = str(frame.f_globals.get("__name__", "")).startswith("mlflow.")
+        if is_mlflow and frame.f_code.co_name in INPUT_CHECKS:
             return True
-        if entered and not ours:
+        if entered and not is_mlflow:
             return False
-        entered = entered or ours
+        entered = entered or is_mlflow
         trace = trace.tb_next
     return None

@@ -1,6 +1,6 @@
 """Loading of MLflow models.
 
-Rule of this module: every way in which a model cannot be loaded becomes a StartError of one line.
+Rule of this module: every failure to load a model becomes a StartError of one line.
 """
 
 import platform
@@ -14,9 +14,9 @@ from mlflow.models.utils import SERVING_INPUT_FILENAME
 from mlflow_grpc.contract.lockfile import io as lock_io
 from mlflow_grpc.contract.lockfile.format import FILE_NAME as LOCK_FILE
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting.error_text import chain, one_line, place_in_model
+from mlflow_grpc.hosting.error_text import chain, location_in_model, one_line
 from mlflow_grpc.hosting.pyfunc import internals, model_code
-from mlflow_grpc.hosting.pyfunc.fetching import WHAT_A_MODEL_IS, FetchedModel
+from mlflow_grpc.hosting.pyfunc.fetching import MODEL_URI_HINT, FetchedModel
 from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
 from mlflow_grpc.hosting.pyfunc.requirements import (
     FILE,
@@ -39,23 +39,23 @@ def load_pyfunc(
     config: dict[str, Any] | None = None,
     requirements: Requirements = Requirements.CHECK,
 ) -> PyfuncModel:
-    """Loads an MLflow model. Models are loaded one after the other: Python cannot unpickle two at a time.
+    """Loads an MLflow model; models are loaded one after the other, because unpickling in two threads can deadlock.
 
     Args:
         fetched: The model's files.
-        name: The model's name; made from the URI if not given.
+        name: The model's name. Derived from the URI if None.
         config: MLflow's `model_config`.
-        requirements: Which unmet requirements of the model refuse it.
+        requirements: Decides which unmet requirements make the server refuse the model.
 
     Raises:
-        StartError: The model is broken, no MLflow model, its requirements are not met, or its lock is none.
+        StartError: The directory has no valid MLflow model, its requirements are not met, or its lock file is invalid.
 
     """
     directory, uri = fetched.directory, fetched.uri
     _check(directory, uri)
     unmet = _unmet(directory, uri, requirements)
     _check_requirements(unmet, requirements, directory)
-    differences = [*map(str, unmet), *_other_python(directory)]
+    differences = [*map(str, unmet), *_python_difference(directory)]
     if differences:
         logger.warning(
             "%s: its requirements differ from what is installed: %s", name or name_from_uri(uri), ", ".join(differences)
@@ -66,7 +66,7 @@ def load_pyfunc(
     except StartError as error:
         raise StartError(f"the model at {uri} cannot be loaded: {error}") from error
     except BaseException as error:
-        raise StartError(_why_not(uri, error, directory, unmet)) from error
+        raise StartError(_load_error(uri, error, directory, unmet)) from error
     internals.enter_serving_environment()
     payload = directory / SERVING_INPUT_FILENAME
     hosted = PyfuncModel(
@@ -81,12 +81,15 @@ def load_pyfunc(
 
 
 def _unmet(directory: Path, uri: str, requirements: Requirements) -> list[UnmetRequirement]:
-    """What of its requirements is not met; requirements that cannot be read are a warning if they refuse nothing."""
+    """Returns the unmet requirements of the model.
+
+    If requirements cannot refuse a model, a file that cannot be read is only a warning.
+    """
     try:
         return unmet_requirements(directory)
     except StartError as error:
         if requirements is not Requirements.WARN:
-            raise StartError(f"{error}. Or serve the model all the same with --requirements warn") from error
+            raise StartError(f"{error}. Or serve the model anyway with --requirements warn") from error
         logger.warning("%s: %s", uri, error)
         return []
 
@@ -97,12 +100,12 @@ def _check_requirements(unmet: list[UnmetRequirement], requirements: Requirement
     if refused:
         raise StartError(
             f"the model's requirements are not met by this environment: {listed(unmet)}. Install them with "
-            f"`{install_command(unmet, directory)}`, or serve it all the same with --requirements warn"
+            f"`{install_command(unmet, directory)}`, or serve it anyway with --requirements warn"
         )
 
 
-def _other_python(directory: Path) -> list[str]:
-    """The version of Python that the model was logged with, if its minor version is another one than here."""
+def _python_difference(directory: Path) -> list[str]:
+    """Returns a text with the Python version that the model was logged with, if its minor version differs."""
     flavor = Model.load(str(directory)).flavors[internals.FLAVOR_NAME]
     logged = str(flavor.get("python_version") or "") if isinstance(flavor, dict) else ""
     running = platform.python_version()
@@ -111,15 +114,15 @@ def _other_python(directory: Path) -> list[str]:
     return [f"Python {logged} (this is {running})"]
 
 
-def _why_not(uri: str, error: BaseException, directory: Path, unmet: list[UnmetRequirement]) -> str:
-    missing = next((each for each in chain(error) if isinstance(each, ModuleNotFoundError)), None)
+def _load_error(uri: str, error: BaseException, directory: Path, unmet: list[UnmetRequirement]) -> str:
+    missing = next((cause for cause in chain(error) if isinstance(cause, ModuleNotFoundError)), None)
     if missing is not None:
         reason = (
             f"the model needs the Python module {missing.name!r}, which is not installed here. Install the package "
             f"that it is in, which the model's requirements should name ({directory / FILE})"
         )
     else:
-        reason = f"the model at {uri} cannot be loaded: {one_line(error)}{place_in_model(error, directory)}"
+        reason = f"the model at {uri} cannot be loaded: {one_line(error)}{location_in_model(error, directory)}"
     if not unmet:
         return reason
     return (
@@ -130,7 +133,7 @@ def _why_not(uri: str, error: BaseException, directory: Path, unmet: list[UnmetR
 
 def _check(directory: Path, uri: str) -> None:
     if not (directory / "MLmodel").is_file():
-        raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file ({WHAT_A_MODEL_IS})")
+        raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file ({MODEL_URI_HINT})")
     try:
         metadata = Model.load(str(directory))
     except Exception as error:

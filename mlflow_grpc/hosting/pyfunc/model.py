@@ -1,7 +1,6 @@
-"""Loads an MLflow model and runs it as `mlflow models serve` does.
+"""A loaded MLflow model, which runs as in `mlflow models serve`.
 
-Rule of this module: every way in which a model cannot be loaded becomes a StartError of one line, and
-every way in which a call to it ends becomes one of the three outcomes of `HostedModel.predict`.
+Rule of this module: every call ends in one of the three outcomes of `HostedModel.predict`.
 """
 
 import base64
@@ -17,13 +16,13 @@ from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, Unsupported
-from mlflow_grpc.hosting.chunks import each_part
+from mlflow_grpc.hosting.chunks import iterate_chunks
 from mlflow_grpc.hosting.pyfunc import internals, row_exactness, sklearn_arrays, type_hints
 from mlflow_grpc.hosting.pyfunc.info import about_of
 from mlflow_grpc.hosting.pyfunc.model_errors import translate_model_errors
 
 ROW_WISE_LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
-"""The loader modules of flavors whose models predict each row by itself and take a frame as it is."""
+"""Loader modules of flavors whose models predict each row by itself and take an unconverted frame."""
 
 _END = object()
 
@@ -32,11 +31,14 @@ class PyfuncModel:
     """An MLflow model of any flavor, loaded by `mlflow.pyfunc.load_model`."""
 
     def __init__(self, name: str, model: PyFuncModel, *, version: str = "", payload: str = "") -> None:
-        """Args:
-        name: What to call it.
-        model: What MLflow loaded.
-        version: Its version in the registry.
-        payload: The example payload that was logged with it.
+        """Collects the information about the model.
+
+        Args:
+            name: The model's name on this server.
+            model: The model that MLflow loaded.
+            version: Version in the registry.
+            payload: The example payload that was logged with the model.
+
         """
         self.name = name
         self.version = version
@@ -53,7 +55,7 @@ class PyfuncModel:
 
     @property
     def rows_are_independent(self) -> bool:
-        """Whether the flavor is one whose models predict each row by itself."""
+        """True if models of this flavor predict each row by itself."""
         return self.loader_module in ROW_WISE_LOADERS
 
     @property
@@ -68,10 +70,10 @@ class PyfuncModel:
         return json.dumps({"dataframe_split": {"columns": split["columns"], "data": split["data"]}}, default=_as_text)
 
     def try_arrays(self, table: pd.DataFrame | np.ndarray[Any, Any]) -> bool:
-        """Finds out on a sample whether the model gives the same for the bare array in a frame, and if so uses it.
+        """Uses arrays from now on if the model returns the same for a sample as an array; returns True if so.
 
-        scikit-learn takes a frame apart at every call, which costs more than many an estimator. It is tried only
-        for estimators that are scikit-learn's own through and through and do not choose columns by name.
+        scikit-learn converts a frame to an array at every call, which takes longer than many estimators do. Arrays are
+        tried only for estimators that consist of scikit-learn's own classes and do not select columns by name.
         """
         function = sklearn_arrays.predict_function(self._model)
         if (
@@ -83,41 +85,41 @@ class PyfuncModel:
         return self.takes_arrays
 
     def examine(self, table: Any) -> row_exactness.Exactness:
-        """Finds out how exact the model is for rows together; from then on one that is but for ties has scores.
+        """Checks how exact the model is for batches; keeps the scores of a model that is exact except for ties.
 
         Args:
             table: Sample rows.
 
         """
-        exactness, self._scores = row_exactness.examine(self._model, table)
+        exactness, self._scores = row_exactness.check_exactness(self._model, table)
         return exactness
 
     def predict_by_scores(self, table: Any) -> tuple[Any, list[int]]:
-        """The predictions, and the places of the rows for which they may depend on the other rows.
+        """Returns the predictions, and the indices of the rows whose prediction may depend on the other rows.
 
         Raises:
-            ValueError: It was not found to be exact but for ties.
+            ValueError: `examine` did not find the model exact except for ties.
 
         """
         if self._scores is None:
-            raise ValueError("this model is not known to go by scores")
+            raise ValueError("this model is not predicted by its scores")
         return self._scores.predict(table)
 
     @property
     def is_bounded(self) -> bool:
-        """Whether it is scikit-learn's own code alone, given arrays, in one thread."""
+        """True if the model takes arrays and runs only scikit-learn's own code, in one thread."""
         return self.takes_arrays and sklearn_arrays.is_bounded(self._model)
 
     @property
     def takes_arrays(self) -> bool:
-        """Whether `predict_table` is to be given arrays in place of frames."""
+        """True if `predict_table` takes arrays in place of frames."""
         return self._direct_on_array is not None
 
     def predict_table(self, table: Any) -> Any:
-        """Runs the model on a table that MLflow's checks would hand on as it is.
+        """Runs the model on a table that MLflow's checks would pass on unchanged; raises the model's exceptions.
 
-        For the flavors of ROW_WISE_LOADERS the checks, the tracing context and the look for params, which have
-        nothing to find, are passed by: they cost more than many a model. Raises whatever the model raises.
+        For the flavors of ROW_WISE_LOADERS, it skips MLflow's checks, tracing context and search for params. They would
+        change nothing and take longer than many models do.
         """
         if self._direct_on_array is not None:
             return self._direct_on_array(table)
@@ -130,8 +132,8 @@ class PyfuncModel:
 
         Raises:
             InputRefused: MLflow's checks refused data or params.
-            ModelFailed: The model raised, whatever it raised; SystemExit and its like included, since a
-                model must not be able to end the server.
+            ModelFailed: The model raised any exception, including SystemExit, because a model must not be able to end
+                the server.
 
         """
         with translate_model_errors():
@@ -139,39 +141,39 @@ class PyfuncModel:
 
     @property
     def streams(self) -> bool:
-        """Whether it has a `predict_stream` of its own."""
+        """True if the model has its own `predict_stream`."""
         return internals.streams(self._model)
 
     def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Generator[Any]:
-        """Runs `PyFuncModel.predict_stream`, which enforces the schema before the first part.
+        """Runs `PyFuncModel.predict_stream`, which enforces the schema before the first chunk.
 
         Raises:
             InvalidPayload: There are several rows.
             InputRefused: MLflow's checks refused data or params.
-            Unsupported: Its `predict_stream` itself raises NotImplementedError before the first part.
+            Unsupported: `predict_stream` itself raises NotImplementedError before the first chunk.
             ModelFailed: The model raised.
 
         """
         if isinstance(data, pd.DataFrame | pd.Series | np.ndarray | list) and len(data) != 1:
             raise InvalidPayload(f"predict_stream takes one row, and these are {len(data)}.")
         with closing(
-            each_part(lambda: self._model.predict_stream(data, params=params), translate_model_errors)
-        ) as parts:
+            iterate_chunks(lambda: self._model.predict_stream(data, params=params), translate_model_errors)
+        ) as chunks:
             try:
-                first = next(parts, _END)
+                first = next(chunks, _END)
             except ModelFailed as error:
-                if _is_of_predict_stream(error.__cause__):
+                if _is_raised_by_predict_stream(error.__cause__):
                     raise Unsupported(
                         "The model does not stream: its predict_stream is not implemented. Call predict."
                     ) from error.__cause__
                 raise
             if first is not _END:
                 yield first
-                yield from parts
+                yield from chunks
 
 
-def _is_of_predict_stream(error: BaseException | None) -> bool:
-    """Whether `predict_stream` itself says that it is not implemented; what it calls may mean something else."""
+def _is_raised_by_predict_stream(error: BaseException | None) -> bool:
+    """Returns True if `predict_stream` itself raised NotImplementedError, instead of a function that it calls."""
     if not isinstance(error, NotImplementedError):
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -179,5 +181,5 @@ def _is_of_predict_stream(error: BaseException | None) -> bool:
 
 
 def _as_text(value: Any) -> str:
-    """A cell of an example that JSON has no word for, as MLflow reads it."""
+    """Returns a cell of an example that has no JSON form as the text that MLflow reads."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

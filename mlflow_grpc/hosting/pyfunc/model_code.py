@@ -1,9 +1,9 @@
-"""Loads MLflow models, each with its own Python code or not at all.
+"""Loading of MLflow models that bring Python code along; a model never gets the code of another model.
 
 Rule of this module: models are loaded one after the other. Unpickling imports modules, and two threads that import
-modules of one package at the same time can deadlock. MLflow also hands over code in places that the whole process
-shares: `sys.path` and `sys.modules`, the object that a model's file has set, the configuration that this file reads.
-Nothing that one model has left there is taken for another's.
+modules of the same package at the same time can deadlock. MLflow also passes code on in state that the whole process
+shares: `sys.path`, `sys.modules`, the object that a model's file sets, and the configuration that this file reads. The
+next model must not see the state that a model leaves there.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from mlflow_grpc.hosting.pyfunc import internals
 # A model may load another one while it is loaded itself.
 _one_at_a_time = threading.RLock()
 
-_brought: dict[str, tuple[str, str]] = {}
-"""By the name under which code is imported: the digest of the code, and the model that has brought it."""
+_owners_by_module: dict[str, tuple[str, str]] = {}
+"""Digest of the code, and URI of the model that brought it along, by the name of the module or package."""
 
 _CODE_FILES = frozenset({".py", ".so", ".pyd"})
 
@@ -38,16 +38,16 @@ def load_model(
     config: dict[str, Any] | None = None,
     suppress_warnings: bool = False,
 ) -> PyFuncModel:
-    """Does what `mlflow.pyfunc.load_model` does, for one model at a time: a second caller waits for the first.
+    """Calls `mlflow.pyfunc.load_model` for one model at a time; a second caller waits for the first.
 
     Args:
-        uri: Any URI that MLflow knows, or a directory.
-        directory: Where it is, if it has been fetched already.
+        uri: Any URI that MLflow supports, or a directory.
+        directory: Directory of the model, if it has been fetched already.
         config: MLflow's `model_config`.
-        suppress_warnings: Whether MLflow keeps what it would warn of to itself.
+        suppress_warnings: True to suppress MLflow's warnings.
 
     Raises:
-        StartError: It brings code of a name under which another model has brought other code.
+        StartError: The model brings code along whose module name is already used by different code of another model.
 
     """
     if directory is None:
@@ -55,31 +55,32 @@ def load_model(
     flavors = {name: flavor for name, flavor in Model.load(str(directory)).flavors.items() if isinstance(flavor, dict)}
     folders = [directory / folder for flavor in flavors.values() if (folder := flavor.get(internals.CODE))]
     with _one_at_a_time:
-        before = set(_brought)
+        before = set(_owners_by_module)
         try:
             for folder in folders:
-                _claim(folder, uri)
+                _claim_module_names(folder, uri)
             if internals.has_own_code(flavors):
                 internals.forget_model_from_code()
             loaded: PyFuncModel = mlflow.pyfunc.load_model(
                 str(directory), suppress_warnings=suppress_warnings, model_config=config
             )
         except BaseException:
-            _give_back(set(_brought) - before, folders)
+            _release_module_names(set(_owners_by_module) - before, folders)
             raise
         finally:
-            _forget_impossible_paths()
+            _drop_invalid_paths()
         return loaded
 
 
-def _forget_impossible_paths() -> None:
-    """Takes from `sys.path` what no file can be called. An MLmodel file may name such code, and after that no model
-    could import anything.
+def _drop_invalid_paths() -> None:
+    """Removes entries of `sys.path` that no file can be named.
+
+    The MLmodel file of a broken model may contain one, and then no other model could import anything.
     """
-    sys.path[:] = [path for path in sys.path if _can_be_a_path(path)]
+    sys.path[:] = [path for path in sys.path if _is_valid_path(path)]
 
 
-def _can_be_a_path(path: str) -> bool:
+def _is_valid_path(path: str) -> bool:
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
@@ -87,55 +88,56 @@ def _can_be_a_path(path: str) -> bool:
     return True
 
 
-def _claim(folder: Path, uri: str) -> None:
-    """Takes the names of a model's code, which Python imports once for the whole process."""
-    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
-        name, digest = place.name.partition(".")[0], _digest(place)
+def _claim_module_names(folder: Path, uri: str) -> None:
+    """Claims the module names of a model's code, because Python imports a module once for the whole process."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name, digest = path.name.partition(".")[0], _digest(path)
         if not digest:
             continue
-        known, owner = _brought.setdefault(name, (digest, uri))
-        if known != digest:
+        claimed, owner = _owners_by_module.setdefault(name, (digest, uri))
+        if claimed != digest:
             raise StartError(
-                f"it brings Python code along that is imported as {name!r}, and so does the model at {owner}, whose is "
-                "another: one process can hold only one of them. Give the code another name, or serve the models in "
-                "servers of their own"
+                f"it brings Python code along that is imported as {name!r}, and so does the model at {owner}, whose "
+                "code differs: one process can hold only one of them. Give the code another name, or serve each model "
+                "in a server of its own"
             )
 
 
-def _give_back(names: set[str], folders: list[Path]) -> None:
-    """Forgets the code of a model that was not loaded, so that another one can bring code of the same names: an older
-    version of it, say.
+def _release_module_names(names: set[str], folders: list[Path]) -> None:
+    """Removes the code of a model that was not loaded.
+
+    Another model, for example an older version, can then use the same module names.
 
     Args:
-        names: Those that this model was the first to bring. Code that a model shares with another one stays.
-        folders: Where its code is.
+        names: The module names that this model was the first to claim. Code that another model shares stays.
+        folders: Directories of the model's code.
 
     """
     for name in names:
-        del _brought[name]
+        del _owners_by_module[name]
     for name, module in list(sys.modules.items()):
-        # A library may have the same name, and was there before.
-        if name.partition(".")[0] in names and any(_is_of(module, folder) for folder in folders):
+        # A library with the same name may have been imported before.
+        if name.partition(".")[0] in names and any(_is_in(module, folder) for folder in folders):
             del sys.modules[name]
     if names:
-        theirs = {str(folder) for folder in folders}
-        sys.path[:] = [path for path in sys.path if path not in theirs]
+        removed = {str(folder) for folder in folders}
+        sys.path[:] = [path for path in sys.path if path not in removed]
         importlib.invalidate_caches()
 
 
-def _is_of(module: ModuleType, folder: Path) -> bool:
-    places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
-    return any(isinstance(place, str) and Path(place).is_relative_to(folder) for place in places)
+def _is_in(module: ModuleType, folder: Path) -> bool:
+    paths = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
+    return any(isinstance(path, str) and Path(path).is_relative_to(folder) for path in paths)
 
 
-def _digest(place: Path) -> str:
-    """Of a module or a package, with the files that it may read; empty if there is no code in it."""
-    files = sorted(path for path in (place.rglob("*") if place.is_dir() else (place,)) if path.is_file())
+def _digest(root: Path) -> str:
+    """Returns the hash of a module or a package with its data files; empty if it has no code."""
+    files = sorted(path for path in (root.rglob("*") if root.is_dir() else (root,)) if path.is_file())
     files = [path for path in files if "__pycache__" not in path.parts]
     if not any(path.suffix in _CODE_FILES for path in files):
         return ""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(place.parent)}\0{path.stat().st_size}\0".encode())
+        digest.update(f"{path.relative_to(root.parent)}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Errors of MLflow models, as errors of this server.
+"""Translation of the exceptions of MLflow models to errors of this server.
 
 Rule of this module: every exception of MLflow or of a model becomes InputRefused or ModelFailed.
 """
@@ -12,7 +12,7 @@ from mlflow_grpc.errors import ModelFailed, Status
 from mlflow_grpc.hosting.model import InputRefused
 from mlflow_grpc.hosting.pyfunc import internals
 
-# MLflow's error codes that have a natural gRPC status, where the HTTP status says less.
+# Error codes of MLflow whose gRPC status is more precise than the status for their HTTP status.
 _STATUS_BY_ERROR_CODE = {
     "ABORTED": Status.ABORTED,
     "ALREADY_EXISTS": Status.ALREADY_EXISTS,
@@ -44,10 +44,10 @@ _STATUS_BY_HTTP = {
 
 
 def status_of_error_code(error_code: str) -> Status:
-    """The gRPC status that an MLflow error code such as RESOURCE_DOES_NOT_EXIST naturally has.
+    """Returns the gRPC status of an MLflow error code such as RESOURCE_DOES_NOT_EXIST.
 
-    Codes without an entry of their own go by MLflow's HTTP status for them
-    (`mlflow.exceptions.ERROR_CODE_TO_HTTP_STATUS`); those that MLflow answers 500 to are INTERNAL.
+    The status of a code without an entry comes from its HTTP status in MLflow
+    (`mlflow.exceptions.ERROR_CODE_TO_HTTP_STATUS`). HTTP status 500 becomes INTERNAL.
     """
     by_http = _STATUS_BY_HTTP.get(ERROR_CODE_TO_HTTP_STATUS.get(error_code, 500), Status.INTERNAL)
     return _STATUS_BY_ERROR_CODE.get(error_code, by_http)
@@ -55,7 +55,7 @@ def status_of_error_code(error_code: str) -> Status:
 
 @contextmanager
 def translate_model_errors() -> Iterator[None]:
-    """Turns whatever comes out of MLflow and the model into InputRefused or ModelFailed."""
+    """Translates every exception of MLflow and the model to InputRefused or ModelFailed."""
     try:
         yield
     except BaseException as error:
@@ -66,22 +66,22 @@ def translate_model_errors() -> Iterator[None]:
         ) from error
 
 
-def failure_of(error: BaseException, whose: str, advice: str = "") -> ModelFailed:
-    """The failure that an exception of the model's own code, or of a hook's, is to the caller.
+def failure_of(error: BaseException, raised_by: str, advice: str = "") -> ModelFailed:
+    """Returns the ModelFailed for an exception of the model's own code or of a hook.
 
     Args:
-        error: The exception. An MlflowException has the status of its error code; its text is for the log only.
-        whose: Who raised it, at the beginning of a sentence.
-        advice: What the caller may do about another exception.
+        error: The exception. The status of an MlflowException comes from its error code; its text is only logged.
+        raised_by: The code that raised it, as the subject of a sentence.
+        advice: A sentence for the caller about any other exception.
 
     """
     if isinstance(error, MlflowException):
         return ModelFailed(
-            f"{whose} answered {error.error_code}. Its message is in the server's log, "
+            f"{raised_by} answered {error.error_code}. Its message is in the server's log, "
             "under the request id of this answer.",
             status=status_of_error_code(error.error_code),
             reason=error.error_code,
             error_class=internals.error_class(error),
         )
-    told = f"{whose} raised an exception. It is in the server's log, under the request id of this answer."
-    return ModelFailed(f"{told} {advice}".rstrip(), error_class=type(error).__name__)
+    message = f"{raised_by} raised an exception. It is in the server's log, under the request id of this answer."
+    return ModelFailed(f"{message} {advice}".rstrip(), error_class=type(error).__name__)

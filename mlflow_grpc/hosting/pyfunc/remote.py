@@ -1,6 +1,6 @@
-"""The libraries that MLflow fetches models from object stores with, which come with extras of the server.
+"""Client libraries with which MLflow fetches models from object stores; extras of the server install them.
 
-MLflow imports them when a URI wants them, and installs none of them itself.
+MLflow imports them when a URI needs them, but does not depend on them.
 """
 
 import re
@@ -9,24 +9,24 @@ from mlflow_grpc.distribution import install_source
 from mlflow_grpc.hosting.error_text import chain, text_of
 
 _EXTRA_BY_PACKAGE = {"boto3": "s3", "botocore": "s3", "google": "gs", "azure": "azure"}
-"""By the top-level package that MLflow's artifact repositories for s3, gs, abfss and wasbs import."""
+"""Extra of the server, by the top-level package that MLflow's artifact repository imports."""
 
 _AZURE = ("azure.identity", "azure.storage.blob", "azure.storage.filedatalake")
 CLIENTS = {"s3": ("boto3",), "gs": ("google.cloud.storage",), "abfss": _AZURE, "wasbs": _AZURE}
-"""By the scheme of a URI: the modules that MLflow's artifact repositories import when they are used."""
+"""Modules that MLflow's artifact repository imports when it is used, by the scheme of the URI."""
 
 _FAILED_IMPORT = re.compile(r"No module named '([\w.]+)'|cannot import name '\w+' from '([\w.]+)'")
 
 
 def missing_library(error: BaseException) -> str | None:
-    """Which library a download failed for want of, and how to install it; None if it failed for another reason.
+    """Returns a message with the library that a download lacks and how to install it; None for other failures.
 
     Args:
-        error: What MLflow raised; it may have wrapped the failed import, or have put its text into its own.
+        error: The exception that MLflow raised, which may wrap the failed import or quote its text.
 
     """
-    for each in chain(error):
-        for match in _FAILED_IMPORT.finditer(text_of(each)):
+    for cause in chain(error):
+        for match in _FAILED_IMPORT.finditer(text_of(cause)):
             module = match[1] or match[2]
             extra = _EXTRA_BY_PACKAGE.get(module.partition(".")[0])
             if extra is not None:

@@ -1,7 +1,7 @@
-"""Whether this environment has what a model says it needs.
+"""Comparison of a model's requirements with this environment.
 
-Rule of this module: MLflow parses the model's requirements and judges each one; what is decided here
-is only which of its verdicts count, and how to install what they ask for.
+Rule of this module: MLflow parses and checks the requirements. This module only decides which of its results count, and
+how to install what is missing.
 """
 
 import importlib.util
@@ -21,14 +21,14 @@ from mlflow_grpc.hosting.pyfunc.requirements_files import needs_file, read_lines
 
 FILE = "requirements.txt"
 
-# MLflow loads models that other versions of it have logged, and every model pins the one it was
-# logged with: taken by the letter, each release of MLflow would strand every model.
+# MLflow loads models that other versions of MLflow have logged, but every model pins the version that logged it. A
+# strict check would refuse every model after each release of MLflow.
 _MLFLOW_ITSELF = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 
 
 @dataclass(frozen=True, slots=True)
 class UnmetRequirement:
-    """A requirement of the model that is missing here, or here in a version that it rules out."""
+    """A requirement of the model that is not installed here, or only in a version that it excludes."""
 
     requirement: str
     installed: str | None
@@ -38,10 +38,10 @@ class UnmetRequirement:
 
 
 def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
-    """What the model's requirements.txt asks for and this environment does not have.
+    """Returns the requirements in the model's requirements.txt that this environment does not meet.
 
-    Constraints rule out versions but ask for nothing. Requirements that name no package (a path, an
-    option) cannot be judged and count as met, as in MLflow.
+    A constraint excludes versions, but does not require its package. A line that names no package (a path, an option)
+    cannot be checked and counts as met, as in MLflow.
 
     Raises:
         StartError: The file cannot be read.
@@ -65,19 +65,19 @@ def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
 
 
 def listed(unmet: Sequence[UnmetRequirement]) -> str:
-    """Requirements in one line, each with what is installed in its place."""
+    """Returns requirements on one line, with the versions that are installed instead."""
     return ", ".join(map(str, unmet))
 
 
 def install_command(unmet: Sequence[UnmetRequirement], directory: Path) -> str:
-    """A shell command that installs requirements into this environment.
+    """Returns a shell command that installs requirements into this environment.
 
-    It names the server too, so that pip chooses versions that suit both. Where the model's file has options, such as
-    the index that has a package, pip is given the file.
+    It names the server too, so that pip chooses versions that suit both. If the model's file has options, such as the
+    index of a package, pip gets the file.
 
     Args:
-        unmet: What is to be installed.
-        directory: The model's.
+        unmet: The requirements to install.
+        directory: The model's directory.
 
     """
     python = Path(sys.executable)

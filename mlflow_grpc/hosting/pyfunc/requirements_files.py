@@ -1,7 +1,7 @@
-"""The lines of a model's requirements, in its requirements files and those that they name.
+"""Reader of a model's requirements files and of the files that they name.
 
-Rule of this module: it is the one reader of such files, and whatever is wrong with one is a StartError that names the
-file and the line. What a requirement is, is for MLflow and pip to say.
+Rule of this module: it is the only reader of such files, and every error in one is a StartError with the file and the
+line. MLflow and pip parse the requirements.
 """
 
 import re
@@ -15,52 +15,52 @@ from mlflow_grpc.hosting.pyfunc import internals
 
 _FILE_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)(?:\s+|=)?(.+?)(?:\s+#.*)?\s*$")
 _OPTION_OR_VARIABLE = re.compile(r"^\s*-(?!e\b|-editable\b)|\$\{[A-Z0-9_]+\}")
-"""What pip reads in a file alone: options such as --index-url, and the environment variables that it fills in."""
+"""Content that pip supports only in a file: options such as --index-url, and environment variables."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line, and where it stands."""
+    """A line of a requirements file and its location."""
 
     text: str
-    place: str
-    """For errors, such as `requirements.txt, line 3`."""
+    location: str
+    """Location for errors, such as `requirements.txt, line 3`."""
 
 
 def read_lines(file: Path) -> list[Line]:
-    """The lines of a requirements file and of those that it names with `-r` and `-c`.
+    """Returns the lines of a requirements file and of the files that it names with `-r` and `-c`.
 
     Raises:
-        StartError: One of them cannot be read, or names itself.
+        StartError: A file cannot be read, or includes itself.
 
     """
     return list(_of_file(file, "", ()))
 
 
 def lines_of(texts: Iterable[str], directory: Path) -> list[Line]:
-    """The same for lines that stand in no file of their own, such as the dependencies in `python_env.yaml`.
+    """Returns the lines of requirements that are not in a requirements file, and of the files that they name.
 
     Args:
-        texts: The lines.
-        directory: What the names of files are relative to.
+        texts: The lines, such as the dependencies in `python_env.yaml`.
+        directory: Base directory of relative file names.
 
     """
     return list(_expanded((Line(text, f"the requirement {text!r}") for text in texts), directory, ()))
 
 
 def requirements_of(texts: Sequence[str] | Path, directory: Path) -> list[tuple[str, bool]]:
-    """Requirements one by one as MLflow reads them, each with whether it is a constraint only.
+    """Returns the requirements that MLflow reads from lines or a file; the boolean is True for a constraint.
 
     Args:
-        texts: Lines, or a file of them.
-        directory: What the names of files are relative to.
+        texts: Lines, or a file with lines.
+        directory: Base directory of relative file names.
 
     Raises:
-        StartError: They, or a file that they name, cannot be read.
+        StartError: The requirements, or a file that they name, cannot be read.
 
     """
     if isinstance(texts, Path):
-        texts = [line.text for line in read_lines(texts) if line.place.startswith(f"{texts.resolve()},")]
+        texts = [line.text for line in read_lines(texts) if line.location.startswith(f"{texts.resolve()},")]
     else:
         lines_of(texts, directory)
     try:
@@ -71,7 +71,7 @@ def requirements_of(texts: Sequence[str] | Path, directory: Path) -> list[tuple[
 
 
 def needs_file(lines: Iterable[Line]) -> bool:
-    """Whether pip has to read lines in their file, because options or variables stand in it."""
+    """Returns True if pip has to read the lines from their file, because they have options or variables."""
     return any(_OPTION_OR_VARIABLE.search(line.text) and not _FILE_REFERENCE.match(line.text) for line in lines)
 
 
@@ -81,7 +81,7 @@ def _of_file(file: Path, where: str, within: tuple[Path, ...]) -> Iterator[Line]
         raise StartError(f"cannot read the model's requirements: {where}, names {file}, which it is read from itself")
     try:
         texts = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:  # The latter if it is not UTF-8.
+    except (OSError, ValueError) as error:  # ValueError if the file is not UTF-8.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         named = f"{where}, names " if where else ""
         raise StartError(f"cannot read the model's requirements: {named}{file}: {reason}") from error
@@ -94,4 +94,4 @@ def _expanded(lines: Iterable[Line], directory: Path, within: tuple[Path, ...]) 
         yield line
         reference = _FILE_REFERENCE.match(line.text)
         if reference and "://" not in reference[1]:
-            yield from _of_file(directory / reference[1], line.place, within)
+            yield from _of_file(directory / reference[1], line.location, within)

@@ -1,8 +1,10 @@
-"""Whether rows come out of an estimator the same together as alone: not its answers, but the numbers that decide them.
+"""Checks that an estimator computes the same numbers for a row in a batch as for the row alone.
 
-Rule of this module: it is certain or says no. Libraries for linear algebra take sums over several rows in another order
-than over one. What makes a label of such sums, or picks neighbours by them, still gives the same for most rows, and
-something else where two are as good as tied. Sample answers do not show that; the sums do.
+Rule of this module: it reports a model as exact only if that is certain.
+
+It compares the numbers that decide an answer, because comparing answers is not enough. Libraries for linear algebra add
+up several rows in another order than one row. An estimator that makes labels of such sums, or picks neighbours by them,
+still returns the same answer for most rows, but another one where two candidates are almost tied.
 """
 
 import time
@@ -17,12 +19,12 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.pyfunc import FLAVOR_NAME, PyFuncModel
 
-from mlflow_grpc.hosting.pyfunc.sklearn_arrays import parts_of
+from mlflow_grpc.hosting.pyfunc.sklearn_arrays import sub_estimators
 
 Function = Callable[[Any], Any]
 Numbers = list[npt.NDArray[Any]]
 
-_DECIDING = (
+_SCORE_METHODS = (
     "decision_function",
     "predict_joint_log_proba",
     "predict_proba",
@@ -30,65 +32,76 @@ _DECIDING = (
     "kneighbors",
     "score_samples",
 )
-"""The methods of estimators that give the numbers of which answers are made; where there is none it is `predict`."""
+"""Methods of estimators that return the numbers behind an answer; an estimator without any has only `predict`."""
 
-_SCORES = {
+_METHOD_BY_CLASSIFIER = {
     "LinearClassifierMixin": "decision_function",
     "QuadraticDiscriminantAnalysis": "decision_function",
     "_BaseNB": "predict_joint_log_proba",
     "MLPClassifier": "predict_proba",
 }
-"""Kinds of scikit-learn's classifiers whose label is that of the best score, and of nothing else: where the best is
-well above the next, no last digit changes the label.
+"""Classes of scikit-learn whose label depends on the best score alone, with the method that returns the scores.
+
+If the best score is well above the next one, no rounding error changes the label.
 """
 
 _BY_DISTANCE = ("sklearn.neighbors.", "sklearn.cluster.", "sklearn.semi_supervised.", "sklearn.impute._knn")
-"""Modules of estimators that pick the nearest by distances which they do not show; what they show is computed anew."""
+"""Modules of estimators that pick the nearest rows by internal distances; those they return are computed again."""
 
-_KNOWN = ("sklearn.", "xgboost.", "lightgbm.", "catboost.")
-"""Libraries whose estimators say how many columns they take, unless they take texts or labels, or are trees."""
+_LIBRARIES = ("sklearn.", "xgboost.", "lightgbm.", "catboost.")
+"""Libraries whose estimators have `n_features_in_`, unless they take texts or labels, or are trees."""
 
 _ENCODERS = ("sklearn.preprocessing._encoders", "sklearn.preprocessing._label", "sklearn.compose.", "sklearn.pipeline")
-"""Modules of what may take categories or words only, and adds nothing up: the parts of a composition are looked at each
-by itself.
+"""Modules of estimators that may take only categories or texts, and that add nothing up.
+
+Compositions are among them, because their sub-estimators are checked separately.
 """
 
-_TREES = ("kd_tree", "ball_tree")
-"""Ways to find neighbours that go by one row at a time."""
+_TREE_METHODS = ("kd_tree", "ball_tree")
+"""Methods of neighbour search that process one row at a time."""
 
-_SIZES = ((2, np.asfortranarray), (7, np.ascontiguousarray), (128, np.asfortranarray), (128, np.ascontiguousarray))
-"""The sizes of the batches that are tried, and how their rows lie in memory."""
+_BATCH_SHAPES = (
+    (2, np.asfortranarray),
+    (7, np.ascontiguousarray),
+    (128, np.asfortranarray),
+    (128, np.ascontiguousarray),
+)
+"""Sizes of the batches that are tried, with the memory layout of their rows."""
 
-_FEWEST_ROWS, _MOST_ROWS, _BUDGET_S = 8, 256, 0.05
-"""How many rows an estimator is tried with: as many as it takes alone in that time."""
+_MIN_ROWS, _MAX_ROWS, _BUDGET_S = 8, 256, 0.05
+"""Number of rows that an estimator is tried with: as many as it predicts one by one in the budget."""
 
-_ALIKE = 2
-"""How many parts of one kind, width and parameters are tried: the trees of a forest are all the same in this."""
+_MAX_EQUIVALENT = 2
+"""Maximum number of equivalent sub-estimators that are tried, because all trees of a forest compute alike."""
 
-TIE, TIE_OF_SINGLES = 1e-6, 1e-3
-"""Two scores that are no further apart are tied, as a share of the largest; the last digits are far below that. Scores
-of single precision have half as many.
+TIE_TOLERANCE, SINGLE_PRECISION_TIE_TOLERANCE = 1e-6, 1e-3
+"""Maximum distance of two tied scores, as a share of the largest score; rounding errors are far smaller.
+
+Scores in single precision have half as many digits.
 """
 
 
 class Exactness(Enum):
-    """How the numbers for rows together compare to those for the same rows alone."""
+    """How the numbers for rows in a batch compare with the numbers for the same rows alone."""
 
     EXACT = auto()
-    BUT_FOR_TIES = auto()
-    """Not the same, but only where two labels are tied does that change an answer."""
+    EXCEPT_TIES = auto()
+    """The numbers differ, which changes an answer only if two labels are tied."""
     UNKNOWN = auto()
-    """Not the same, and any answer may hang on it."""
+    """The numbers differ or cannot be compared, which may change any answer."""
 
 
 class Scores:
-    """Predicts labels by their scores, and tells which rows are as good as tied."""
+    """Predicts labels from scores, and finds the rows whose best labels are almost tied."""
 
     def __init__(self, estimator: Any, method: str, table: Any) -> None:
-        """Args:
-        estimator: A classifier.
-        method: The name of its method that gives a score a row for the second of two labels, or one for each label.
-        table: Rows that show how large scores are.
+        """Measures the usual size of a score.
+
+        Args:
+            estimator: A classifier.
+            method: Name of the method that returns the scores: one per label, or the second label's if there are two.
+            table: Sample rows with scores of the usual size.
+
         """
         self._scores: Function = getattr(estimator, method)
         self._labels: npt.NDArray[Any] = estimator.classes_
@@ -97,10 +110,10 @@ class Scores:
         if direct is not None and isinstance(table, np.ndarray) and np.array_equal(direct(table), usual):
             self._scores = direct
         self._usual = float(np.abs(usual).max())
-        self._tie = TIE if usual.dtype == np.float64 else TIE_OF_SINGLES
+        self._tie = TIE_TOLERANCE if usual.dtype == np.float64 else SINGLE_PRECISION_TIE_TOLERANCE
 
     def predict(self, table: Any) -> tuple[npt.NDArray[Any], list[int]]:
-        """The labels, and the places of the rows whose label may depend on what they are predicted with."""
+        """Returns the labels, and the indices of the rows whose label may depend on the other rows of the batch."""
         with np.errstate(invalid="ignore", over="ignore"):
             scores = self._scores(table)
             if scores.ndim == 1:
@@ -116,10 +129,10 @@ class Scores:
 
 
 def _direct_scores(estimator: Any) -> Function | None:
-    """The scores of a linear classifier for an array that needs no further check; None if there is no such way.
+    """Returns a function for the scores of a linear classifier without scikit-learn's checks; None for other classes.
 
-    The checks are nine tenths of the time of scikit-learn's `decision_function`. A row that they would refuse has no
-    score or an endless one, which is never well above another: it is predicted alone, and refused then.
+    The checks are nine tenths of the time of scikit-learn's `decision_function`. A row that they would refuse has a
+    score that is NaN or infinite, which counts as tied. So the row is predicted alone, and refused then.
     """
     method = getattr(type(estimator), "decision_function", None)
     if getattr(method, "__qualname__", "") != "LinearClassifierMixin.decision_function":
@@ -127,121 +140,136 @@ def _direct_scores(estimator: Any) -> Function | None:
     coefficients, intercept = estimator.coef_, estimator.intercept_
     if not isinstance(coefficients, np.ndarray):
         return None
-    of_columns = coefficients.T
+    weights = coefficients.T
 
     def scores(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        found: npt.NDArray[Any] = table @ of_columns + intercept
-        return found[:, 0] if found.shape[1:] == (1,) else found
+        products: npt.NDArray[Any] = table @ weights + intercept
+        return products[:, 0] if products.shape[1:] == (1,) else products
 
     return scores
 
 
-def examine(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
-    """Finds out how exact a model is, and what tells the ties if it is exact but for those.
+def check_exactness(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
+    """Checks how exact a model is; returns its scores too if it is exact except for ties.
 
     Args:
-        model: One of the flavors whose rows are independent.
-        table: Sample rows, as the model is given them.
+        model: A model of a flavor that predicts each row by itself.
+        table: Sample rows in the form that the model takes.
 
     """
     estimator = model.get_raw_model()
     precisions = _precisions(table)
     tried: Counter[str] = Counter()
     inexact = []
-    for part in parts_of(estimator):
-        width = getattr(part, "n_features_in_", None)
-        if _inner(part) is not None:
+    for component in sub_estimators(estimator):
+        width = getattr(component, "n_features_in_", None)
+        if _inner(component) is not None:
             continue
         if not isinstance(width, Integral):
-            if _is_strange(part):
-                inexact.append(part)
+            if _is_unknown(component):
+                inexact.append(component)
             continue
-        kind = _kind_of(part, width)
-        tried[kind] += 1
-        if tried[kind] <= _ALIKE and not all(_is_exact(part, width, each) for each in precisions):
-            inexact.append(part)
+        computation = _computation_key(component, width)
+        tried[computation] += 1
+        if tried[computation] <= _MAX_EQUIVALENT and not all(
+            _is_exact(component, width, precision) for precision in precisions
+        ):
+            inexact.append(component)
     if not inexact:
         return Exactness.EXACT, None
     last = _last_of(estimator)
     scores = _scores_of(last)
     if (
         scores is None
-        or any(part is not last for part in inexact)
+        or any(component is not last for component in inexact)
         or model.metadata.flavors[FLAVOR_NAME].get("predict_fn", "predict") != "predict"
         or np.ndim(estimator.predict(table.copy())) != 1
     ):
         return Exactness.UNKNOWN, None
-    return Exactness.BUT_FOR_TIES, Scores(estimator, scores, table)
+    return Exactness.EXCEPT_TIES, Scores(estimator, scores, table)
 
 
-def _is_strange(part: Any) -> bool:
-    """Whether it computes something, and neither says how many columns it takes nor is of a library that is known."""
-    computes = any(hasattr(part, method) for method in (*_DECIDING, "predict"))
-    return computes and not type(part).__module__.startswith(_KNOWN)
+def _is_unknown(component: Any) -> bool:
+    """Returns True if a component without `n_features_in_` computes something and comes from an unknown library."""
+    computes = any(hasattr(component, method) for method in (*_SCORE_METHODS, "predict"))
+    return computes and not type(component).__module__.startswith(_LIBRARIES)
 
 
-def _kind_of(part: Any, width: Integral) -> str:
-    """What parts that compute in the same way have in common: neighbours may be looked for in several ways."""
-    params = part.get_params(deep=False) if hasattr(part, "get_params") else {}
-    given = {name: value for name, value in params.items() if name != "random_state"}
-    return repr((type(part), width, getattr(part, "_fit_method", None), given))
+def _computation_key(component: Any, width: Integral) -> str:
+    """Returns a key that is equal for components that compute in the same way.
+
+    The key contains the method of neighbour search, because scikit-learn may choose it when it fits an estimator.
+    """
+    params = component.get_params(deep=False) if hasattr(component, "get_params") else {}
+    params = {name: value for name, value in params.items() if name != "random_state"}
+    return repr((type(component), width, getattr(component, "_fit_method", None), params))
 
 
 def _inner(estimator: Any) -> Any:
-    """The estimator in a pipeline or search that predicts; they compute nothing themselves. None if it is none."""
+    """Returns the estimator that predicts in a pipeline or a search, which compute nothing themselves; else None."""
     return estimator.steps[-1][1] if hasattr(estimator, "steps") else getattr(estimator, "best_estimator_", None)
 
 
 def _last_of(estimator: Any) -> Any:
-    """The estimator that predicts in the end."""
+    """Returns the innermost estimator that predicts."""
     inner = _inner(estimator)
     return estimator if inner is None else _last_of(inner)
 
 
 def _scores_of(estimator: Any) -> str | None:
-    """The name of the method whose best score decides; None if that is not known."""
+    """Returns the name of the method whose best score decides the label; None if the class is not in the table."""
     if not type(estimator).__module__.startswith("sklearn."):
         return None
-    return next((_SCORES[base.__name__] for base in type(estimator).__mro__ if base.__name__ in _SCORES), None)
+    return next(
+        (
+            _METHOD_BY_CLASSIFIER[base.__name__]
+            for base in type(estimator).__mro__
+            if base.__name__ in _METHOD_BY_CLASSIFIER
+        ),
+        None,
+    )
 
 
 def _precisions(table: Any) -> list[type[np.floating[Any]]]:
-    """The precisions in which a model may add up such rows: single too where no column needs more."""
+    """Returns the precisions in which a model may add up the rows; single precision only if a column fits into it."""
     dtypes = [table.dtype] if isinstance(table, np.ndarray) else table.dtypes
-    narrow = [each for each in dtypes if each.kind in "fiub" and np.result_type(each, np.float32) == np.float32]
+    narrow = [dtype for dtype in dtypes if dtype.kind in "fiub" and np.result_type(dtype, np.float32) == np.float32]
     return [np.float64, np.float32] if narrow else [np.float64]
 
 
-def _is_exact(part: Any, width: Integral, precision: type[np.floating[Any]]) -> bool:
-    if type(part).__module__.startswith(_BY_DISTANCE) and getattr(part, "_fit_method", None) not in _TREES:
+def _is_exact(component: Any, width: Integral, precision: type[np.floating[Any]]) -> bool:
+    if (
+        type(component).__module__.startswith(_BY_DISTANCE)
+        and getattr(component, "_fit_method", None) not in _TREE_METHODS
+    ):
         return False
-    rows: npt.NDArray[Any] = np.random.default_rng(0).normal(size=(_MOST_ROWS, int(width))).astype(precision)
-    names = getattr(part, "feature_names_in_", None)
-    methods = [method for method in _DECIDING if hasattr(part, method)] or ["predict"]
+    rows: npt.NDArray[Any] = np.random.default_rng(0).normal(size=(_MAX_ROWS, int(width))).astype(precision)
+    names = getattr(component, "feature_names_in_", None)
+    methods = [method for method in _SCORE_METHODS if hasattr(component, method)] or ["predict"]
     for method in methods:
-        function = getattr(part, method, None)
+        function = getattr(component, method, None)
         if function is None:
             continue
-        given: Function = function if names is None else _OnFrame(function, names)
+        on_array: Function = function if names is None else _OnFrame(function, names)
         try:
-            if not _same_together(given, rows):
+            if not _is_same_in_batches(on_array, rows):
                 return False
-        except Exception:  # noqa: BLE001 - it takes no such numbers
-            if method != "transform" or not _is_exact_for_others(part, given, np.abs(rows)):
+        except Exception:  # noqa: BLE001 - it does not take such numbers
+            if method != "transform" or not _is_exact_for_its_domain(component, on_array, np.abs(rows)):
                 return False
     return True
 
 
-def _is_exact_for_others(part: Any, transform: Function, positive: npt.NDArray[Any]) -> bool:
-    """Whether what does not take any number is exact for those that it takes: none below zero, or no numbers at all."""
+def _is_exact_for_its_domain(component: Any, transform: Function, positive: npt.NDArray[Any]) -> bool:
+    """Returns True if a component that refuses some numbers is exact for positive numbers, or takes no numbers."""
     try:
-        return _same_together(transform, positive)
+        return _is_same_in_batches(transform, positive)
     except Exception:  # noqa: BLE001 - it does not take these either
-        return type(part).__module__.startswith(_ENCODERS)
+        return type(component).__module__.startswith(_ENCODERS)
 
 
 class _OnFrame:
-    """A function of a frame, for arrays."""
+    """Adapter that calls a function of a frame with an array."""
 
     def __init__(self, function: Function, names: Any) -> None:
         self._function = function
@@ -251,27 +279,27 @@ class _OnFrame:
         return self._function(pd.DataFrame(rows, columns=self._names, copy=False))
 
 
-def _same_together(function: Function, rows: npt.NDArray[Any]) -> bool:
+def _is_same_in_batches(function: Function, rows: npt.NDArray[Any]) -> bool:
     began_s = time.perf_counter()
     alone: list[Numbers] = []
-    for place in range(len(rows)):
-        alone.append(_numbers(function(rows[place : place + 1].copy())))
-        if place >= _FEWEST_ROWS and time.perf_counter() - began_s > _BUDGET_S:
+    for index in range(len(rows)):
+        alone.append(_numbers(function(rows[index : index + 1].copy())))
+        if index >= _MIN_ROWS and time.perf_counter() - began_s > _BUDGET_S:
             break
-    for size, layout in _SIZES:
+    for size, layout in _BATCH_SHAPES:
         for start in range(0, len(alone) - 1, size):
-            some = alone[start : start + size]
-            together = _numbers(function(layout(rows[start : start + len(some)].copy())))
-            if not all(map(_same, together, map(np.concatenate, zip(*some, strict=True)))):
+            one_by_one = alone[start : start + size]
+            together = _numbers(function(layout(rows[start : start + len(one_by_one)].copy())))
+            if not all(map(_is_same, together, map(np.concatenate, zip(*one_by_one, strict=True)))):
                 return False
     return True
 
 
 def _numbers(value: Any) -> Numbers:
-    """What a method gave, as arrays with a row a row; of neighbours the distances."""
+    """Converts the result of a method to arrays with one row per row; for neighbours, the distances are among them."""
     values = value if isinstance(value, list | tuple) else [value]
-    return [np.asarray(each.toarray() if hasattr(each, "toarray") else each) for each in values]
+    return [np.asarray(array.toarray() if hasattr(array, "toarray") else array) for array in values]
 
 
-def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    return one.shape == other.shape and one.tobytes() == other.tobytes()
+def _is_same(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> bool:
+    return left.shape == right.shape and left.tobytes() == right.tobytes()
