@@ -235,8 +235,8 @@ def _is_record_of(output: _Output, row: Any) -> bool:
 def refuse_rows(count: int) -> NoReturn:
     """Raises an error because the message of one row cannot hold another number of rows."""
     raise UnwritableAnswer(
-        f"The model predicted {count} rows for one record, and the message of its answer has one. Send the record as "
-        "the only row of predict_batch, whose answer has them all; so has that of the plain predict of service MLflow."
+        f"The model predicted {count} rows for one record, and the response message holds one row. Send the record as "
+        "the only row of predict_batch, whose response holds all rows, or call the plain predict of service MLflow."
     )
 
 
@@ -249,8 +249,8 @@ def _transposed(columns: dict[Any, Any]) -> list[dict[Any, Any]]:
 
 def _refuse_without_rows() -> NoReturn:
     raise UnwritableAnswer(
-        "The model returned something that has no row for each row. The plain predict of service MLflow gives "
-        "whatever the model returns."
+        "The model's predictions have no row for each input row. Call the plain predict of service MLflow, which "
+        "returns all forms of predictions."
     )
 
 

@@ -250,13 +250,12 @@ def _selected(candidates: list[Any], value: Any) -> list[Any]:
     if len(candidates) == 1 or not isinstance(value, dict):
         return candidates
     classes = [candidate for candidate in candidates if _is_class(candidate)]
-    of_type = [cls for cls in classes if _default_type(cls) == value.get("type")]
-    if "type" not in value:
-        of_type = [cls for cls in classes if _default_type(cls) is not None]
     untyped = [cls for cls in classes if _default_type(cls) is None]
-    if of_type and "type" in value:
-        return [*of_type, *untyped]
-    return of_type or untyped or candidates
+    if "type" in value:
+        of_type = [cls for cls in classes if _default_type(cls) == value["type"]]
+        return [*of_type, *untyped] or candidates
+    typed = [cls for cls in classes if _default_type(cls) is not None]
+    return typed or untyped or candidates
 
 
 def _default_type(cls: Any) -> Any:

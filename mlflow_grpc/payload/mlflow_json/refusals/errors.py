@@ -26,7 +26,7 @@ def refusal(
     """Returns the error for a refused payload.
 
     Args:
-        text: Sentences about what is wrong.
+        text: Sentences about the fault.
         cause: The exception that MLflow raised.
         violations: The fields at fault.
         caller_names: A sentence with names that the caller chose, which is left out of the log.

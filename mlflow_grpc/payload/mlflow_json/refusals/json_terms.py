@@ -13,7 +13,7 @@ from mlflow.types import ColSpec, DataType, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object
 
 MAX_EXAMPLE = 80
-"""Maximum characters of an example, because a longer one would hide what is wrong."""
+"""Maximum characters of an example, because a longer one would hide the fault."""
 
 FIRST_YEAR, LAST_YEAR = 1678, 2261
 """Years between which pandas can represent all times in nanoseconds."""
@@ -157,7 +157,7 @@ def other_type(schema_type: Any) -> str:
 
 
 def problem(value: Any, schema_type: Any) -> str:
-    """Returns what is wrong with a value that is refused for a scalar type; the text does not contain the value."""
+    """Returns the fault of a value that is refused for a scalar type; the text does not contain the value."""
     if isinstance(schema_type, DataType) and value is not None and not isinstance(value, bool):
         if isinstance(value, str) and schema_type == DataType.datetime:
             return _time_problem(value)
