@@ -1,7 +1,7 @@
-"""What a codec is: how the text of a request becomes a model's input, and its predictions text again.
+"""Interface of codecs: how the text of a request becomes a model's input, and how its predictions become text.
 
-Rule of this module: a codec belongs to one model, keeps nothing of a call and may be used by several
-threads at once. `Any` stands for what MLflow makes of a payload and goes no further than here.
+Rule of this module: a codec belongs to one model, keeps no state of a call and may be used by several threads at once.
+`Any` is the type of MLflow's parsed payloads and predictions; only the payload room uses it.
 """
 
 from collections.abc import Iterator
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """A parsed request: what `HostedModel.predict` takes, and how its answer is to be written."""
+    """Parsed request: the arguments of `HostedModel.predict`, and the form in which its answer is written."""
 
     data: Any
     params: dict[str, Any] | None = None
     bare_answer: bool = False
-    """Whether the predictions stand alone in the answer, without a `predictions` key around them."""
+    """True if the answer is the bare predictions, without a `predictions` key around them."""
     ignored: tuple[str, ...] = ()
-    """What the payload has and the model does not: names of columns, of params as `params.<name>`."""
+    """Names in the payload that the model does not have: of columns, and of params as `params.<name>`."""
 
 
 PLAIN_INPUT = ModelInput(None)
-"""Of an answer to plain rows, for which only `bare_answer` counts."""
+"""Stand-in for the parsed request of a fast-path answer, which reads only `bare_answer`."""
 
 
 EXACT = 2**53
-"""Integers up to here have a float of exactly their value."""
+"""Largest integer up to which every integer has a float of exactly its value."""
 
 
 class Absent:
-    """Of one value, ABSENT."""
+    """Type of the value ABSENT."""
 
 
 ABSENT = Absent()
-"""Stands in a column for a row that has no value there."""
+"""Placeholder in a column for a row without a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +47,32 @@ class Records:
     """Records in columns."""
 
     columns: dict[str, Any]
-    """By their names, a value for each record, or one array with a row for each."""
+    """For each column name a list with a value for each record, or an array with a row for each record."""
     count: int
 
-    def part(self, first: int, last: int) -> "Records":
-        """The records of some rows, without the last."""
+    def slice(self, first: int, last: int) -> "Records":
+        """Returns the records from the index `first` up to `last`, which is excluded."""
         return Records({name: column[first:last] for name, column in self.columns.items()}, last - first)
 
-    def each(self) -> Iterator[dict[str, Any]]:
-        """One record after the other, without what is absent."""
-        for place in range(self.count):
-            yield {name: column[place] for name, column in self.columns.items() if column[place] is not ABSENT}
+    def iterate(self) -> Iterator[dict[str, Any]]:
+        """Yields the records one by one, without absent values."""
+        for index in range(self.count):
+            yield {name: column[index] for name, column in self.columns.items() if column[index] is not ABSENT}
 
 
 class Codec(Protocol):
-    """The text format of one model, in both directions."""
+    """Text format of one model, for requests and answers."""
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
-        """Parses a request; `content_type` is the call's `mlflow-content-type`, None if it has none.
+        """Parses a request.
+
+        Args:
+            text: The payload.
+            content_type: The call's metadata value `mlflow-content-type`; None if it has none.
 
         Raises:
-            UnsupportedContentType: No such format.
-            InputRefused: The text does not parse or does not fit; `explain` says why.
+            UnsupportedContentType: The codec does not support the content type.
+            InputRefused: The text does not parse or does not fit the model; `explain` finds the reason.
 
         """
         ...
@@ -83,84 +87,90 @@ class Codec(Protocol):
         ...
 
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
-        """Finds the words for a refusal, whether of `decode` or of the model's own checks."""
+        """Returns an error that explains a refusal by `decode` or by the model's own checks."""
         ...
 
     def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
-        """The error of a model that failed on parsed data, with what about that data may be why."""
+        """Returns a model's error with possible reasons that were found in the parsed data."""
         ...
 
 
 @runtime_checkable
 class RecordCodec(Codec, Protocol):
-    """The formats of a model that takes records of typed values too."""
+    """Formats of a model that accepts records of typed values too."""
 
     timestamps_have_timezone: bool
-    """Whether a point in time ends with Z in a record; else it is UTC and says nothing."""
+    """True if a point in time in a record ends with Z; if False it has no time zone and is UTC."""
     refuses_missing: bool
-    """Whether records without a field that they need are refused by its name; else one is not to be handed over."""
+    """True if `decode_record` refuses a record without a required field; if False its caller has to."""
     unknown: "Unknown"
-    """What becomes of fields that the model does not have."""
+    """Treatment of fields that the model does not have."""
 
     def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
-        """Takes one record, or the array that the whole input is.
+        """Decodes one record, or the array of a model whose input is one tensor.
 
         Args:
-            record: A dictionary of the fields that are there, or an array; points in time as ISO 8601.
-            params: The params that are there; None if the model has none.
+            record: A dictionary of the fields that are set, or an array; points in time as ISO 8601.
+            params: The params that are set; None if the model has none.
 
         Raises:
-            InvalidPayload: It does not fit.
-            InputRefused: It does not fit; `explain_record` says why.
+            InvalidPayload: The record does not fit the model.
+            InputRefused: The record does not fit the model; `explain_record` finds the reason.
 
         """
         ...
 
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
-        """Finds the words for a refusal of `decode_record` or of the model's own checks."""
+        """Returns an error that explains a refusal by `decode_record` or by the model's own checks."""
         ...
 
     def decode_columns(self, columns: dict[str, Any]) -> ModelInput | None:
-        """Takes columns of scalars as they are: arrays of their own types, texts in lists, NaN where there is no value.
+        """Decodes columns of scalars as they are; None if `decode_records` would return another input for them.
 
-        None if that would not be what `decode_records` makes of the same.
+        Args:
+            columns: Arrays of the columns' numpy types, or lists of texts, by name; NaN where a value is absent.
+
         """
         ...
 
     def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
-        """Takes any number of records; raises what `decode_record` raises."""
+        """Decodes several records; raises the errors of `decode_record`."""
         ...
 
     def explain_records(
         self, records: Records, params: dict[str, Any] | None, cause: BaseException | None
     ) -> InvalidPayload:
-        """Finds the words for a refusal of `decode_records` or of the model's own checks."""
+        """Returns an error that explains a refusal by `decode_records` or by the model's own checks."""
         ...
 
     def rows(self, predictions: Any, count: int) -> list[Any]:
-        """What was predicted for so many rows, for each as `value` gives it for one.
+        """Returns the predicted rows, each in the form that `value` returns.
+
+        Args:
+            predictions: The return value of the model.
+            count: Number of input rows.
 
         Raises:
-            UnwritableAnswer: It has no rows.
+            UnwritableAnswer: The predictions have no rows.
 
         """
         ...
 
     def value(self, predictions: Any) -> Any:
-        """What was predicted for one record: a dictionary, a value or an array.
+        """Returns the prediction for one record: a dictionary, a value or an array.
 
         Raises:
-            UnwritableAnswer: The predictions are for none or for several.
+            UnwritableAnswer: The predictions are for no record or for several.
 
         """
         ...
 
 
 class TextCodec:
-    """Plain text: the string goes to the model as it is, and `str(answer)` comes back."""
+    """Plain text: the model gets the payload as a string, and the answer is `str(predictions)`."""
 
     def decode(self, text: str, content_type: str | None) -> ModelInput:
-        """Takes the text as it is."""
+        """Returns the text as the model's input."""
         if content_type not in (None, "text/plain"):
             raise UnsupportedContentType(
                 "This server hands plain text to the model (--payload text): leave the metadata key "
@@ -169,7 +179,7 @@ class TextCodec:
         return ModelInput(text)
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
-        """Writes `str(predictions)`."""
+        """Returns `str(predictions)`."""
         try:
             answer = str(predictions)
             answer.encode()
@@ -178,12 +188,12 @@ class TextCodec:
         return answer
 
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
-        """Says the one thing that can be wrong with plain text."""
+        """Returns the error for a model whose signature does not accept a string."""
         return InvalidPayload(
             "The model's signature does not take one plain string. Serve it without --payload text and send JSON.",
             reason="INVALID_PARAMETER_VALUE",
         )
 
     def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
-        """The error as it is."""
+        """Returns the error unchanged."""
         return failed

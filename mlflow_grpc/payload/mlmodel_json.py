@@ -1,9 +1,9 @@
 """Text of an MLModel package: a record as a bare JSON object, or records in MLflow's formats.
 
-A bare object is one record and gets the bare output back. The formats of `mlflow models serve` carry any number of
-records and get `{"predictions": [...]}`. A field that is called as a format is takes precedence over it.
+A bare object is one record and gets the bare output. The formats of `mlflow models serve` carry any number of records
+and get `{"predictions": [...]}`. If the schema has a field named like a format, such as `inputs`, the field wins.
 
-Rule of this module: what is a record's fault is said by the model's own schema.
+Rule of this module: the model's own schema judges records and describes their faults.
 """
 
 import csv
@@ -26,21 +26,24 @@ SHAPES = {
     "instances": "a list of objects",
     "inputs": "a list of objects, or an object of lists of the same length",
 }
-"""The formats and what stands in them."""
+"""Formats and descriptions of their values."""
 
 NO_FORM = "The model returned something that has no JSON form. Let it return an instance of its output schema."
 
 
 class RecordsCodec:
-    """The formats of one MLModel package."""
+    """Formats of one MLModel package."""
 
     timestamps_have_timezone = True
     refuses_missing = True
 
     def __init__(self, schema: RecordSchema, *, unknown_columns: UnknownColumns = UnknownColumns.IGNORE) -> None:
-        """Args:
-        schema: What the model takes and gives.
-        unknown_columns: What becomes of fields at the top of a record that it does not have, where it ignores them.
+        """Makes a codec for a schema.
+
+        Args:
+            schema: The model's input and output schema.
+            unknown_columns: Treatment of top-level fields that the schema does not have, if the schema ignores them.
+
         """
         self._schema = schema
         self.unknown = Unknown(schema.fields, unknown_columns)
@@ -49,7 +52,7 @@ class RecordsCodec:
         """Parses and checks records.
 
         Raises:
-            UnsupportedContentType: It is neither JSON nor CSV.
+            UnsupportedContentType: The content type is neither JSON nor CSV.
             InvalidPayload: The text does not parse, or a record does not fit the schema.
 
         """
@@ -60,76 +63,77 @@ class RecordsCodec:
                 "charset=utf-8."
             )
         if mime.strip() == CSV:
-            found, bare = _rows(text), False
+            records, is_bare = _rows(text), False
         else:
-            found, bare = self._records(_parsed(text))
-        return ModelInput(self._checked(found, bare=bare), bare_answer=bare, ignored=self._ignored(found))
+            records, is_bare = self._records(_parsed(text))
+        checked = self._checked(records, is_bare=is_bare)
+        return ModelInput(checked, bare_answer=is_bare, ignored=self._ignored(records))
 
     def _ignored(self, records: list[dict[str, Any]]) -> tuple[str, ...]:
         if not self._schema.ignores_others or all(record.keys() <= self._schema.fields for record in records):
             return ()
-        return self.unknown.told(name for record in records for name in record if name not in self._schema.fields)
+        return self.unknown.check(name for record in records for name in record if name not in self._schema.fields)
 
-    def _checked(self, records: Iterable[dict[str, Any]], *, bare: bool) -> list[Any]:
+    def _checked(self, records: Iterable[dict[str, Any]], *, is_bare: bool) -> list[Any]:
         checked = []
-        for place, record in enumerate(records):
+        for index, record in enumerate(records):
             try:
                 checked.append(self._schema.parse(record))
             except RecordRefused as refused:
-                raise InvalidPayload(**refused.error_arguments("" if bare else f"[{place}]")) from None
+                raise InvalidPayload(**refused.error_arguments("" if is_bare else f"[{index}]")) from None
         return checked
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
         """Writes the outputs as JSON.
 
         Raises:
-            UnwritableAnswer: An output has no form in JSON.
+            UnwritableAnswer: An output has no JSON form.
 
         """
         try:
-            plain = [self._schema.dump(output) for output in predictions]
-            return json.dumps(plain[0] if request.bare_answer else {"predictions": plain})
+            outputs = [self._schema.dump(output) for output in predictions]
+            return json.dumps(outputs[0] if request.bare_answer else {"predictions": outputs})
         except Exception as error:
             raise UnwritableAnswer(NO_FORM) from error
 
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
-        """Says that a payload was refused; `decode` has said why."""
+        """Returns an error without a reason, because `decode` raises one with the reason."""
         return InvalidPayload("The payload does not fit the model.")
 
     def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
-        """The error as it is: the schema has checked each record."""
+        """Returns the error unchanged, because the schema has checked each record."""
         return failed
 
     def decode_record(self, record: Any, params: dict[str, Any] | None) -> ModelInput:
-        """Checks one record."""
+        """Parses and checks one record."""
         try:
             return ModelInput([self._schema.parse(self._schema.of_message(record))])
         except RecordRefused as refused:
             raise InvalidPayload(**refused.error_arguments()) from None
 
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
-        """Says that a record was refused; `decode_record` has said why."""
+        """Returns an error without a reason, because `decode_record` raises one with the reason."""
         return InvalidPayload("The record does not fit the model.")
 
     def decode_columns(self, columns: dict[str, Any]) -> ModelInput | None:
-        """None: records are objects of the schema's."""
+        """Returns None, because records are objects of the schema library."""
         return None
 
     def decode_records(self, records: Records, params: dict[str, Any] | None) -> ModelInput:
-        """Checks one record after the other."""
-        return ModelInput(self._checked(map(self._schema.of_message, records.each()), bare=False))
+        """Parses and checks the records one by one."""
+        return ModelInput(self._checked(map(self._schema.of_message, records.iterate()), is_bare=False))
 
     def explain_records(
         self, records: Records, params: dict[str, Any] | None, cause: BaseException | None
     ) -> InvalidPayload:
-        """Says that a record was refused; `decode_records` has said why."""
+        """Returns an error without a reason, because `decode_records` raises one with the reason."""
         return InvalidPayload("The records do not fit the model.")
 
     def rows(self, predictions: Any, count: int) -> list[Any]:
-        """The outputs, as JSON says them but with bytes.
+        """Returns the outputs as JSON values, except that bytes stay bytes.
 
         Raises:
-            UnwritableAnswer: An output has no form in JSON.
+            UnwritableAnswer: An output has no JSON form.
 
         """
         try:
@@ -138,21 +142,21 @@ class RecordsCodec:
             raise UnwritableAnswer(NO_FORM) from error
 
     def value(self, predictions: Any) -> Any:
-        """The output for the one record; raises what `rows` raises."""
+        """Returns the output for the one record; raises the errors of `rows`."""
         return self.rows(predictions[:1], 1)[0]
 
     def _records(self, payload: Any) -> tuple[list[dict[str, Any]], bool]:
-        """The records of a payload, and whether it is one bare record."""
+        """Returns the records of a payload, and True if it is one bare record."""
         if not isinstance(payload, dict):
             _refuse(f"a record is a JSON object, and this is {_article(payload)}")
         formats = [key for key in payload if key in SHAPES and key not in self._schema.fields]
         if not formats:
             return [payload], True
         if len(formats) > 1 or set(payload) - set(formats):
-            other = sorted(set(payload) - {formats[0]})
-            _refuse(f"beside {formats[0]} there is {', '.join(other)}; send one format and no params")
+            extra = sorted(set(payload) - {formats[0]})
+            _refuse(f"beside {formats[0]} there is {', '.join(extra)}; send one format and no params")
         (key,) = formats
-        records = _of_format(key, payload[key])
+        records = _format_records(key, payload[key])
         if records is None:
             _refuse(f"{key} must be {SHAPES[key]}", field=key)
         return records, False
@@ -170,7 +174,7 @@ def _parsed(text: str) -> Any:
 
 
 def _rows(text: str) -> list[dict[str, Any]]:
-    """The records of a CSV table with a header; an empty cell is an absent field."""
+    """Returns the records of a CSV table with a header; an empty cell is an absent field."""
     reader = csv.reader(StringIO(text), strict=True)
     try:
         names, *rows = [row for row in reader if row]
@@ -183,15 +187,15 @@ def _rows(text: str) -> list[dict[str, Any]]:
     return [{name: cell for name, cell in zip(names, row, strict=True) if cell != ""} for row in rows]
 
 
-def _of_format(key: str, value: Any) -> list[dict[str, Any]] | None:
+def _format_records(key: str, value: Any) -> list[dict[str, Any]] | None:
     if key == "dataframe_split":
-        return _of_split(value)
+        return _split_records(value)
     if key == "inputs" and isinstance(value, dict):
-        return _of_columns(value)
+        return _column_records(value)
     return value if isinstance(value, list) and all(isinstance(record, dict) for record in value) else None
 
 
-def _of_split(value: Any) -> list[dict[str, Any]] | None:
+def _split_records(value: Any) -> list[dict[str, Any]] | None:
     if not isinstance(value, dict) or not {"columns", "data"} <= set(value) <= {"columns", "data", "index"}:
         return None
     names, rows = value["columns"], value["data"]
@@ -202,7 +206,7 @@ def _of_split(value: Any) -> list[dict[str, Any]] | None:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+def _column_records(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     columns = list(value.values())
     if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
         return None
@@ -210,8 +214,8 @@ def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _article(value: Any) -> str:
-    kinds = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a number")
+    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 def _refuse(what: str, *, field: str | None = None) -> NoReturn:

@@ -1,7 +1,7 @@
-"""What becomes of names in a request that the model does not have: of columns, params and fields.
+"""Treatment of names in a request that the model does not have: of columns, params and fields.
 
-Rule of this module: it knows names and nothing of where they stand. They are the caller's own: they go back to the
-caller and into no log.
+Rule of this module: it handles names only, not the values under them. The caller chose the names, so they are returned
+to the caller and never logged.
 """
 
 import difflib
@@ -11,50 +11,53 @@ from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 
 PARAMS = "params."
-"""What stands before the name of a param."""
+"""Prefix of the name of a param."""
 
-MOST_NAMED = 16
-"""How many names one refusal holds."""
+MAX_NAMES = 16
+"""Maximum number of names in a refusal."""
 
-MOST_CHARACTERS, MOST_COMPARED = 64, 256
-"""How much of a name is in a refusal, and how much of it is compared with those that there are."""
+MAX_CHARACTERS, MAX_COMPARED = 64, 256
+"""Maximum characters of a name that a refusal repeats, and that are compared with the declared names."""
 
 
 class Unknown:
-    """What becomes of the names that one model does not have."""
+    """Treatment of the names that one model does not have."""
 
     def __init__(
         self,
-        known: Iterable[str],
+        declared: Iterable[str],
         treatment: UnknownColumns = UnknownColumns.IGNORE,
         *,
-        hides_known: Callable[[], bool] = lambda: False,
+        hides_declared: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Args:
-        known: The names that it has; params as `params.<name>`.
-        treatment: Whether the others are ignored or refused.
-        hides_known: Whether names that it has are kept out of refusals.
+        """Takes the names that the model has.
+
+        Args:
+            declared: Names of its columns and fields; names of its params as `params.<name>`.
+            treatment: Whether unknown names are ignored or refused.
+            hides_declared: Returns True if refusals must not contain names that the model has.
+
         """
-        self._known = list(known)
-        self._hides_known = hides_known
+        self._declared = list(declared)
+        self._hides_declared = hides_declared
         self._refuses = treatment is UnknownColumns.REFUSE
 
-    def told(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The names, each once and in their order.
+    def check(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns unknown names in their order without duplicates.
 
         Raises:
-            InvalidPayload: They are to be refused; it has the names and for each the one that may have been meant.
+            InvalidPayload: Unknown names are refused; the error has a similar declared name for each if there is one.
 
         """
-        found = tuple(dict.fromkeys(names))
-        if found and self._refuses:
-            raise self._refusal(found)
-        return found
+        unique = tuple(dict.fromkeys(names))
+        if unique and self._refuses:
+            raise self._refusal(unique)
+        return unique
 
     def _refusal(self, names: tuple[str, ...]) -> InvalidPayload:
-        violations = [FieldViolation(_shortened(name), self._words(name)) for name in names[:MOST_NAMED]]
-        listed = "; ".join(f"{each.field}: {each.description}" for each in violations)
-        more = f"; and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        violations = [FieldViolation(_shortened(name), self._description(name)) for name in names[:MAX_NAMES]]
+        listed = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+        more = f"; and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         text = "The payload has columns or params that the model does not have, and this server refuses them"
         return InvalidPayload(
             f"{text}. {listed}{more}.",
@@ -64,11 +67,11 @@ class Unknown:
             logged=f"{text}: {len(names)} of them.",
         )
 
-    def _words(self, name: str) -> str:
-        close = [] if self._hides_known() else difflib.get_close_matches(name[:MOST_COMPARED], self._known, n=1)
-        kind = "param" if name.startswith(PARAMS) else "column"
-        return f"the model has no such {kind}{f'; did you mean {close[0]}?' if close else ''}"
+    def _description(self, name: str) -> str:
+        close = [] if self._hides_declared() else difflib.get_close_matches(name[:MAX_COMPARED], self._declared, n=1)
+        noun = "param" if name.startswith(PARAMS) else "column"
+        return f"the model has no such {noun}{f'; did you mean {close[0]}?' if close else ''}"
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= MOST_CHARACTERS else f"{name[:MOST_CHARACTERS]}…"
+    return name if len(name) <= MAX_CHARACTERS else f"{name[:MAX_CHARACTERS]}…"

@@ -7,7 +7,7 @@ import pytest
 from mlflow.types import DataType
 from mlflow.types.schema import Array, Map, Object, Property
 
-from mlflow_grpc.payload.mlflow_json.refusals.hint_faults import said_by_pydantic
+from mlflow_grpc.payload.mlflow_json.refusals.hint_faults import pydantic_faults
 
 
 class Message(pydantic.BaseModel):
@@ -37,7 +37,7 @@ TYPE = Object(
 def faults_of(value: dict[str, Any]) -> list[tuple[str, str]]:
     with pytest.raises(pydantic.ValidationError) as caught:
         Request.model_validate(value, strict=True)
-    faults = [(field, str(fault)) for field, fault in said_by_pydantic(caught.value, value, TYPE, "the payload")]
+    faults = [(field, str(fault)) for field, fault in pydantic_faults(caught.value, value, TYPE, "the payload")]
     assert "hush" not in str(faults)
     return faults
 

@@ -1,6 +1,6 @@
-"""Whether a predicted value has the form of a type in a model's signature: a list, a dictionary, or a single value.
+"""Checks that a predicted value has the form of a type in a signature: a list, a dictionary, or a single value.
 
-Rule of this module: only the form counts. Whether a number is exact in its field is decided where it is written.
+Rule of this module: only the form counts. The writer of a message checks that a number is exact in its field.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from mlflow_grpc.payload.protobuf.values import is_list, is_nothing
 
 
 def has_form(value: Any, schema_type: Any) -> bool:
-    """Whether a value can be one of a type of MLflow's. A list is judged by its first item that is not null."""
+    """Returns True if a value has the form of an MLflow type. The first item of a list that is not null decides."""
     if is_nothing(value) or isinstance(schema_type, AnyType):
         return True
     if isinstance(schema_type, Array):
@@ -23,7 +23,7 @@ def has_form(value: Any, schema_type: Any) -> bool:
     if isinstance(schema_type, Map):
         return isinstance(content, dict) and all(has_form(item, schema_type.value_type) for item in content.values())
     if isinstance(schema_type, Object):
-        types = {each.name: each.dtype for each in schema_type.properties}
+        types = {prop.name: prop.dtype for prop in schema_type.properties}
         return isinstance(content, dict) and all(
             name in types and has_form(item, types[name]) for name, item in content.items()
         )
@@ -31,7 +31,7 @@ def has_form(value: Any, schema_type: Any) -> bool:
 
 
 def is_wrapped(row: Any, schema_type: Any) -> bool:
-    """Whether a row of one output holds its value, under any name or as the only item, and is not the value itself."""
+    """Returns True if a row is not the value of the only output but holds it, under any name or as its only item."""
     if isinstance(row, dict):
         return len(row) == 1 and not has_form(row, schema_type) and has_form(next(iter(row.values())), schema_type)
     return is_list(row) and len(row) == 1 and not has_form(row, schema_type) and has_form(row[0], schema_type)

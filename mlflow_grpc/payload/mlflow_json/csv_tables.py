@@ -1,7 +1,7 @@
-"""CSV as MLflow reads it, and with its dates parsed where the owner wants that.
+"""CSV as MLflow reads it, optionally with its dates parsed.
 
-Rule of this module: MLflow reads and MLflow casts. pandas refuses the type datetime for a column of CSV, and MLflow
-with it; a date comes to the same here as in `dataframe_split`.
+Rule of this module: MLflow reads and casts. Dates need a step of their own because pandas, and therefore MLflow,
+refuses the type datetime for a column of CSV. A date in CSV gets the same value as in `dataframe_split`.
 """
 
 from io import StringIO
@@ -13,12 +13,15 @@ from mlflow_grpc.hosting.pyfunc import internals
 
 
 def read(text: str, schema: Schema | None, *, dates: bool) -> Any:
-    """The table in a text; raises what MLflow raises.
+    """Returns the table in a text.
 
     Args:
         text: The CSV, with a line of names.
-        schema: What the model takes; None if it says nothing.
-        dates: Whether columns of points in time are parsed.
+        schema: The model's input schema; None if it has none.
+        dates: True if columns of points in time are parsed.
+
+    Raises:
+        Exception: Any exception of MLflow's parser, which is a refusal.
 
     """
     if not dates or schema is None or schema.is_tensor_spec() or not schema.has_input_names():

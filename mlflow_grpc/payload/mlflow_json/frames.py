@@ -1,6 +1,6 @@
-"""Tables that a model of MLflow's returns, as rows.
+"""Rows of the pandas tables that an MLflow model returns.
 
-Rule of this module: what pandas has NaN for want of another word is None. In a column of floats NaN is a number.
+Rule of this module: NaN becomes None except in a column of floats, because pandas has no other missing value.
 """
 
 from typing import Any
@@ -17,20 +17,23 @@ _WITH_NAN = (DataType.float, DataType.double)
 
 
 class Frames:
-    """Reads the tables of one model."""
+    """Reader of the tables that one model returns."""
 
     def __init__(self, schema: Schema | None) -> None:
-        """Args:
-        schema: Of the model's output; None if it says nothing.
+        """Chooses how rows are read by the output schema.
+
+        Args:
+            schema: The model's output schema; None if it has none.
+
         """
         specs = [] if schema is None or schema.is_tensor_spec() else list(schema)
-        self._lacks_nan = {str(each.name) for each in specs if _lacks_nan(each.type)}
+        self._lacks_nan = {str(spec.name) for spec in specs if _lacks_nan(spec.type)}
         only = specs[0] if len(specs) == 1 else None
         self._only_lacks_nan = only is not None and _lacks_nan(only.type)
         self._is_any = schema is None or (
             only is not None and only.name in (None, "") and isinstance(only.type, AnyType)
         )
-        self._names = [str(each.name) for each in specs if each.name not in (None, "")]
+        self._names = [str(spec.name) for spec in specs if spec.name not in (None, "")]
         self._is_nameless = len(specs) > 1 and not self._names
         self._width = len(specs)
         is_wide = only is None or isinstance(only.type, Object | Map | AnyType)
@@ -38,19 +41,22 @@ class Frames:
         self._nested = (
             only.type if only is not None and not self._names and isinstance(only.type, Map | Object) else None
         )
-        # A bare value would be taken for the row: a list for that of all outputs, a dictionary for that of their names.
+        # A bare value would be read as a row: a list as all outputs, a dictionary as outputs by their names.
         self._as_columns = frozenset(self._names) if is_wide else frozenset[str]()
-        # A flavor such as pytorch's gives a frame for a frame, and an array for the array that it was logged with.
+        # A flavor such as pytorch returns a frame for a frame, even if it was logged with arrays.
         tensors = [] if schema is None else [spec for spec in schema if isinstance(spec, TensorSpec)]
         self._tensor = tensors[0] if len(tensors) == 1 else None
 
     def rows(self, table: pd.DataFrame | pd.Series) -> list[Any]:
-        """A dictionary for each row of a frame; the bare values of a Series, and of a frame of one column where the
-        output is one without a name.
+        """Returns the rows of a table.
 
-        Where it is a tensor the cells of a row are its elements. Where nothing is known of it, rows are what JSON has.
-        Columns are taken by their places if they have no labels, which pandas counts, or the outputs have no names. A
-        Series with the name of an output is a frame of that column, where a bare value would be taken for the row.
+        A row of a frame is a dictionary, and a row of a Series is a bare value. There are exceptions:
+
+        - A frame of one column has bare values if the only output has no name.
+        - The cells of a row are the elements of a tensor if the output is a tensor.
+        - Without an output schema, rows are those of MLflow's JSON.
+        - Columns are matched by position if they have no labels (pandas numbers them) or the outputs have no names.
+        - A Series with the name of an output is a frame of that column if a bare value would be read as a row.
         """
         if self._tensor is not None and not _has_column(table, self._tensor.name):
             return _elements(table, is_single=len(self._tensor.shape) == 1)
@@ -59,33 +65,33 @@ class Frames:
         if isinstance(table, pd.Series) or (table.shape[1] == 1 and (self._is_bare or self._has_values(table))):
             column = table if isinstance(table, pd.Series) else table.iloc[:, 0]
             return (_with_none(column) if self._only_lacks_nan else column).to_list()
-        named = self._named(table)
+        named = self._with_text_labels(table)
         if named.columns.is_unique:
-            wanting = [name for name in named if name in self._lacks_nan and named[name].hasnans]
-            named = named.assign(**{name: _with_none(named[name]) for name in wanting})
+            with_missing = [name for name in named if name in self._lacks_nan and named[name].hasnans]
+            named = named.assign(**{name: _with_none(named[name]) for name in with_missing})
         rows = list(named.to_dict("records"))
-        is_by_place = self._is_nameless and table.shape[1] == self._width and named.columns.is_unique
-        return [list(row.values()) for row in rows] if is_by_place else rows
+        is_by_position = self._is_nameless and table.shape[1] == self._width and named.columns.is_unique
+        return [list(row.values()) for row in rows] if is_by_position else rows
 
     def _has_values(self, table: pd.DataFrame) -> bool:
-        """Whether the only column of a table has dictionaries for the only output, which has no name."""
+        """Returns True if the only column of a table holds dictionaries for the only output, which has no name."""
         if self._nested is None:
             return False
         cells = table.iloc[:, 0].dropna().to_list()
         label = key_text(table.columns[0])
         return bool(cells) and all(is_wrapped({label: cell}, self._nested) for cell in cells)
 
-    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table whose labels are texts."""
+    def _with_text_labels(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Returns the table with texts as column labels."""
         if all(isinstance(name, str) for name in table.columns):
             return table
         labels = [key_text(label) for label in table.columns]
-        if self._is_by_place(table) and len(self._names) == self._width and set(labels) != set(self._names):
+        if self._has_counted_labels(table) and len(self._names) == self._width and set(labels) != set(self._names):
             labels = self._names
         return table.set_axis(labels, axis="columns")
 
-    def _is_by_place(self, table: pd.DataFrame) -> bool:
-        """Whether a table has as many columns as there are outputs, and no labels of its own."""
+    def _has_counted_labels(self, table: pd.DataFrame) -> bool:
+        """Returns True if a table has as many columns as there are outputs, and only the labels 0, 1 and so on."""
         labels: list[Any] = list(table.columns)
         return labels == list(range(self._width)) and not any(isinstance(label, bool) for label in labels)
 
@@ -95,7 +101,7 @@ def _has_column(table: pd.DataFrame | pd.Series, name: str | None) -> bool:
 
 
 def _elements(table: pd.DataFrame | pd.Series, *, is_single: bool) -> list[Any]:
-    """The rows of a tensor, each of which is a single value or has elements in one dimension at least."""
+    """Returns the rows of a tensor: single values, or lists or arrays of elements."""
     if isinstance(table, pd.Series) or table.shape[1] == 1:
         cells = (table if isinstance(table, pd.Series) else table.iloc[:, 0]).to_list()
         return [cell if is_single or isinstance(cell, list | tuple | np.ndarray) else [cell] for cell in cells]
@@ -104,8 +110,8 @@ def _elements(table: pd.DataFrame | pd.Series, *, is_single: bool) -> list[Any]:
     return [list(row) for row in table.itertuples(index=False, name=None)]
 
 
-def _lacks_nan(kind: Any) -> bool:
-    return kind not in _WITH_NAN and not isinstance(kind, AnyType)
+def _lacks_nan(schema_type: Any) -> bool:
+    return schema_type not in _WITH_NAN and not isinstance(schema_type, AnyType)
 
 
 def _with_none(column: pd.Series) -> pd.Series:

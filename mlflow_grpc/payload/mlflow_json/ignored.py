@@ -1,7 +1,7 @@
 """Columns and params of a payload that the signature of an MLflow model does not have, and that MLflow ignores.
 
-Rule of this module: it names them; what MLflow makes of the others is not touched.
-Source: `mlflow.models.utils._enforce_schema` and `_enforce_params_schema`, which warn of them in the server's log.
+Rule of this module: it only names them, and does not change the payload.
+Source: `mlflow.models.utils._enforce_schema` and `_enforce_params_schema`, which log a warning about them.
 """
 
 from collections.abc import Collection, Iterable
@@ -16,14 +16,17 @@ from mlflow_grpc.hosting.pyfunc import internals, type_hints
 from mlflow_grpc.payload.unknown_names import PARAMS, Unknown
 
 
-class OfSignature:
-    """Finds them by the signature of one MLflow model."""
+class IgnoredNames:
+    """Finds the names in payloads that the signature of one MLflow model does not have."""
 
     def __init__(self, metadata: Model, item_hint: Any, treatment: UnknownColumns) -> None:
-        """Args:
-        metadata: The model's.
-        item_hint: The type of one item of the input, if MLflow validates by a type hint.
-        treatment: What becomes of them.
+        """Collects the names in the signature.
+
+        Args:
+            metadata: The model's metadata.
+            item_hint: Type of one item of the input, if MLflow validates by a type hint.
+            treatment: Treatment of columns and params that the signature does not have.
+
         """
         schema, params = metadata.get_input_schema(), metadata.get_params_schema()
         self._is_hinted = internals.is_signature_from_type_hint(metadata)
@@ -33,21 +36,26 @@ class OfSignature:
         is_counted = schema is not None and not is_named and not schema.is_tensor_spec() and not self._is_hinted
         self._width = len(schema.inputs) if is_counted else 0
         self._params = frozenset() if params is None else frozenset(spec.name for spec in params.params)
-        known = [*map(str, schema.input_names() if is_named else ()), *(f"{PARAMS}{name}" for name in self._params)]
-        known += type_hints.keys(self._hint)
-        self.unknown = Unknown(known, treatment, hides_known=internals.hides_schema_details)
+        declared = [*map(str, schema.input_names() if is_named else ()), *(f"{PARAMS}{name}" for name in self._params)]
+        declared += type_hints.keys(self._hint)
+        self.unknown = Unknown(declared, treatment, hides_declared=internals.hides_schema_details)
 
-    def of(self, data: Any, params: Any) -> tuple[str, ...]:
-        """What is ignored of a parsed payload, before MLflow enforces the schema; raises what `Unknown.told` raises."""
-        names = [str(name) for name in self._of_data(data)]
+    def names(self, data: Any, params: Any) -> tuple[str, ...]:
+        """Returns the ignored names in a payload that is parsed but not enforced yet.
+
+        Raises:
+            InvalidPayload: The server refuses unknown names.
+
+        """
+        names = [str(name) for name in self._data_names(data)]
         if params:
-            given = params if isinstance(params, dict) else ()
-            names += [f"{PARAMS}{name}" for name in given if name not in self._params]
-        return self.unknown.told(names) if names else ()
+            param_names = params if isinstance(params, dict) else ()
+            names += [f"{PARAMS}{name}" for name in param_names if name not in self._params]
+        return self.unknown.check(names) if names else ()
 
-    def _of_data(self, data: Any) -> Iterable[Any]:
+    def _data_names(self, data: Any) -> Iterable[Any]:
         if self._hint is not None:
-            return _of_items(self._hint, data)
+            return _item_keys(self._hint, data)
         if self._names:
             return _without(_labels(data), self._names)
         if self._width:
@@ -55,12 +63,12 @@ class OfSignature:
         return ()
 
 
-def _of_items(hint: Any, data: Any) -> Iterable[str]:
+def _item_keys(hint: Any, data: Any) -> Iterable[str]:
     return (key for item in data for key in type_hints.ignored_keys(hint, item)) if isinstance(data, list) else ()
 
 
 def _labels(data: Any) -> Collection[Any]:
-    """What MLflow will take for the names of columns, or for their numbers where they have no names."""
+    """Returns the names that MLflow uses for the columns, or their numbers where they have no names."""
     if isinstance(data, pd.DataFrame):
         return data.columns
     if isinstance(data, dict):
@@ -75,5 +83,5 @@ def _labels(data: Any) -> Collection[Any]:
 
 
 def _without(labels: Collection[Any], names: Collection[Any]) -> Iterable[Any]:
-    # An array without names is the only column of a signature, or refused.
+    # An array has no names: it is the only column of the signature, or MLflow refuses it.
     return () if isinstance(labels, range) else [label for label in labels if label not in names]

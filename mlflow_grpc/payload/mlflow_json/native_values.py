@@ -1,7 +1,9 @@
-"""Values for MLflow's parser where it takes none that JSON has: numbers of 32 bits and points in time within others.
+"""Native Python and numpy values for MLflow's parser, for types that it refuses in every JSON form.
 
-Rule of this module: only what MLflow refuses in every form of JSON is handed to it as a value of numpy's or Python's.
-Its checks see it, and what they make of it is what the model gets.
+Examples are 32-bit numbers and points in time within lists, objects and maps.
+
+Rule of this module: only a value that MLflow refuses in every JSON form is converted to a native one. MLflow's checks
+see the native value, and the model gets the result of these checks.
 """
 
 import json
@@ -29,37 +31,42 @@ _NATIVE: dict[DataType, tuple[Read, Any]] = {
     DataType.float: (np.float32, 0.5),
     DataType.datetime: (_moment, "2020-01-01T00:00:00"),
 }
-"""What makes a value that MLflow takes, and a value of JSON's for it."""
+"""For each type a function that converts a JSON value to one that MLflow accepts, and an example of a JSON value."""
 
 
 class NativeValues:
-    """Reads payloads of one model's records."""
+    """Converter for the payloads of one model's records."""
 
     def __init__(self, metadata: Model, item_hint: Any) -> None:
-        """Args:
-        metadata: The model's.
-        item_hint: The type of one item of the input, if MLflow validates by a type hint.
+        """Finds the types that need native values by trying them with MLflow.
+
+        Args:
+            metadata: The model's metadata.
+            item_hint: Type of one item of the input, if MLflow validates by a type hint.
+
         """
-        self._of_item = type_hints.reader(item_hint) if item_hint is not None else None
+        self._read_item = type_hints.reader(item_hint) if item_hint is not None else None
         schema = metadata.get_input_schema()
         is_hinted = internals.is_signature_from_type_hint(metadata)
         specs = [] if schema is None or schema.is_tensor_spec() or is_hinted else list(schema)
-        self._refused = {kind for kind in _NATIVE if _has_within(specs, kind) and _is_refused(metadata, kind)}
+        self._refused = {
+            data_type for data_type in _NATIVE if _has_within(specs, data_type) and _is_refused(metadata, data_type)
+        }
         self._names = [spec.name for spec in specs]
         self._columns = [self._reader(spec.type, within=False) for spec in specs]
         self._by_name = {spec.name: read for spec, read in zip(specs, self._columns, strict=True)}
         has_moments = DataType.datetime in self._refused
         self._moments = [
-            place for place, spec in enumerate(specs) if has_moments and _has_within([spec], DataType.datetime)
+            index for index, spec in enumerate(specs) if has_moments and _has_within([spec], DataType.datetime)
         ]
 
     def payload(self, text: str) -> Any:
-        """What MLflow's parser is to be given for a payload: itself, or its values."""
-        if self._of_item is None and not any(self._columns):
+        """Returns the input for MLflow's parser: the payload's bytes, or its parsed values if it needs native ones."""
+        if self._read_item is None and not any(self._columns):
             return text.encode()
         payload = json.loads(text)
-        if self._of_item is not None:
-            payload["inputs"] = [None if item is None else self._of_item(item) for item in payload["inputs"]]
+        if self._read_item is not None:
+            payload["inputs"] = [None if item is None else self._read_item(item) for item in payload["inputs"]]
         elif "dataframe_records" in payload:
             payload["dataframe_records"] = [
                 {name: _read(self._by_name.get(name), value) for name, value in record.items()}
@@ -74,88 +81,91 @@ class NativeValues:
         return payload
 
     def restored(self, parsed: ModelInput) -> ModelInput:
-        """What was parsed, with points in time within others as MLflow's second check takes them.
+        """Returns the parsed input with nested points in time as numpy values again.
 
-        The first makes pandas' of numpy's, and the second takes no more of them than of texts.
+        MLflow's first check converts numpy values to pandas values, which its second check refuses.
         """
         table = parsed.data
-        for place in self._moments:
-            name = self._names[place]
+        for index in self._moments:
+            name = self._names[index]
             if name is None or name in table.columns:
-                column = table.columns[place] if name is None else name
-                table[column] = table[column].map(_with_numpys)
+                column = table.columns[index] if name is None else name
+                table[column] = table[column].map(_numpy_moments)
         return parsed
 
-    def _reader(self, kind: Any, *, within: bool = True) -> Read | None:
-        """What makes values of a type that MLflow takes; None if it takes JSON's."""
-        if isinstance(kind, DataType):
-            return _NATIVE[kind][0] if within and kind in self._refused else None
-        if isinstance(kind, Array):
-            of_item = self._reader(kind.dtype)
-            return None if of_item is None else _of_list(of_item, is_deepest=isinstance(kind.dtype, DataType))
-        if isinstance(kind, Object):
-            fields = {each.name: read for each in kind.properties if (read := self._reader(each.dtype)) is not None}
-            return _of_object(fields) if fields else None
-        if isinstance(kind, Map):
-            of_value = self._reader(kind.value_type)
-            return None if of_value is None else _of_map(of_value)
+    def _reader(self, schema_type: Any, *, within: bool = True) -> Read | None:
+        """Returns a function that makes values of a type that MLflow accepts; None if it accepts the JSON values."""
+        if isinstance(schema_type, DataType):
+            return _NATIVE[schema_type][0] if within and schema_type in self._refused else None
+        if isinstance(schema_type, Array):
+            read_item = self._reader(schema_type.dtype)
+            is_deepest = isinstance(schema_type.dtype, DataType)
+            return None if read_item is None else _list_reader(read_item, is_deepest=is_deepest)
+        if isinstance(schema_type, Object):
+            readers = {prop.name: self._reader(prop.dtype) for prop in schema_type.properties}
+            fields = {name: read for name, read in readers.items() if read is not None}
+            return _object_reader(fields) if fields else None
+        if isinstance(schema_type, Map):
+            read_value = self._reader(schema_type.value_type)
+            return None if read_value is None else _map_reader(read_value)
         return None
 
 
 def restore(data: Any) -> None:
-    """Does for all columns of a table what `NativeValues.restored` does for those that have points in time."""
+    """Converts nested points in time to numpy values in all columns of a table, as `NativeValues.restored` does."""
     if isinstance(data, pd.DataFrame):
         for column in data.select_dtypes(include="object").columns:
-            data[column] = data[column].map(_with_numpys)
+            data[column] = data[column].map(_numpy_moments)
 
 
 def _read(read: Read | None, value: Any) -> Any:
     return value if read is None or value is None else read(value)
 
 
-def _with_numpys(value: Any) -> Any:
+def _numpy_moments(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _with_numpys(item) for key, item in value.items()}
+        return {key: _numpy_moments(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_numpys(item) for item in value]
+        return [_numpy_moments(item) for item in value]
     return value.to_datetime64() if isinstance(value, pd.Timestamp) else value
 
 
-def _of_list(of_item: Read, *, is_deepest: bool) -> Read:
-    # MLflow makes a list of an array's values again, and that has numbers in place of points in time.
+def _list_reader(read_item: Read, *, is_deepest: bool) -> Read:
+    # MLflow converts a nested array to a list, in which points in time are numbers: only the deepest is an array.
     def read(value: Any) -> Any:
-        items = [_read(of_item, item) for item in value]
+        items = [_read(read_item, item) for item in value]
         return np.array(items) if is_deepest and items else items
 
     return read
 
 
-def _of_object(fields: dict[str, Read]) -> Read:
+def _object_reader(fields: dict[str, Read]) -> Read:
     return lambda value: {name: _read(fields.get(name), item) for name, item in value.items()}
 
 
-def _of_map(of_value: Read) -> Read:
-    return lambda value: {key: _read(of_value, item) for key, item in value.items()}
+def _map_reader(read_value: Read) -> Read:
+    return lambda value: {key: _read(read_value, item) for key, item in value.items()}
 
 
-def _has_within(specs: list[ColSpec], kind: DataType) -> bool:
-    """Whether a type stands in a list, an object or a map of a column."""
-    return any(not isinstance(spec.type, DataType) and _holds(spec.type, kind) for spec in specs)
+def _has_within(specs: list[ColSpec], data_type: DataType) -> bool:
+    """Returns True if a list, an object or a map of a column holds a type."""
+    return any(not isinstance(spec.type, DataType) and _holds(spec.type, data_type) for spec in specs)
 
 
-def _holds(outer: Any, kind: DataType) -> bool:
-    if isinstance(outer, Object):
-        return any(_holds(each.dtype, kind) for each in outer.properties)
-    if isinstance(outer, Array | Map):
-        return _holds(outer.value_type if isinstance(outer, Map) else outer.dtype, kind)
-    return bool(outer == kind)
+def _holds(schema_type: Any, data_type: DataType) -> bool:
+    if isinstance(schema_type, Object):
+        return any(_holds(prop.dtype, data_type) for prop in schema_type.properties)
+    if isinstance(schema_type, Array | Map):
+        return _holds(schema_type.value_type if isinstance(schema_type, Map) else schema_type.dtype, data_type)
+    return bool(schema_type == data_type)
 
 
-def _is_refused(metadata: Model, kind: DataType) -> bool:
-    """Whether MLflow refuses JSON's values of a type in maps; that depends on the version of pandas."""
-    schema, payload = Schema([ColSpec(Map(kind), "x")]), {"dataframe_records": [{"x": {"k": _NATIVE[kind][1]}}]}
+def _is_refused(metadata: Model, data_type: DataType) -> bool:
+    """Returns True if MLflow refuses the JSON values of a type in maps, which depends on the version of pandas."""
+    schema = Schema([ColSpec(Map(data_type), "x")])
+    payload = {"dataframe_records": [{"x": {"k": _NATIVE[data_type][1]}}]}
     try:
         internals.enforce_schema(internals.parse_json(payload, metadata, schema).data, schema, None)
-    except Exception:  # noqa: BLE001 - whatever is raised, the server's caller gets an error
+    except Exception:  # noqa: BLE001 - MLflow's server answers every exception with an error
         return True
     return False

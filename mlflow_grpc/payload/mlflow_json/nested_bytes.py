@@ -1,7 +1,7 @@
 """Bytes within lists, objects and maps, for MLflow's parser.
 
-Rule of this module: MLflow decodes base64 where a whole column is binary. Within others it takes a text for the bytes
-that it says in ASCII, so they go there as that text, or not at all.
+Rule of this module: MLflow decodes base64 only where a whole column is binary. Within lists, objects and maps it
+encodes a text as ASCII, so bytes are passed on as that text, and refused if they are not ASCII.
 """
 
 from typing import Any, NoReturn
@@ -13,64 +13,71 @@ from mlflow_grpc.errors import FieldViolation, InvalidPayload
 
 
 class NestedBytes:
-    """Knows which columns of one model have bytes within them."""
+    """Converter of the nested bytes in one model's columns to texts."""
 
     def __init__(self, schema: Schema | None) -> None:
-        """Args:
-        schema: Of the model's columns; None if MLflow decodes base64 at every depth of them.
+        """Finds the columns that hold nested bytes.
+
+        Args:
+            schema: Schema of the columns; None if MLflow decodes base64 at every depth of them.
+
         """
         specs = [] if schema is None or schema.is_tensor_spec() else list(schema)
-        self._are = [each.type != DataType.binary and _has_bytes(each.type) for each in specs]
-        self._by_name = {str(each.name): found for each, found in zip(specs, self._are, strict=True)}
+        self._by_index = [spec.type != DataType.binary and _has_bytes(spec.type) for spec in specs]
+        self._by_name = {str(spec.name): has_bytes for spec, has_bytes in zip(specs, self._by_index, strict=True)}
 
     def as_texts(self, columns: dict[str, Any]) -> dict[str, Any]:
-        """The columns of one record with texts for such bytes.
+        """Returns the columns of one record with texts in place of nested bytes.
 
         Raises:
-            InvalidPayload: There are some that no text says.
+            InvalidPayload: MLflow cannot make the bytes of any text.
 
         """
-        if not any(self._are):
+        if not any(self._by_index):
             return columns
         return {
-            name: _as_texts(value, name) if self._by_name.get(name, self._are[place]) else value
-            for place, (name, value) in enumerate(columns.items())
+            name: _as_texts(value, name) if self._by_name.get(name, self._by_index[index]) else value
+            for index, (name, value) in enumerate(columns.items())
         }
 
-    def of_rows(self, columns: dict[str, Any]) -> dict[str, Any]:
-        """The columns of any number of records with texts for such bytes; raises what `as_texts` raises."""
-        if not any(self._are):
+    def rows_as_texts(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Returns the columns of several records with texts in place of nested bytes.
+
+        Raises:
+            InvalidPayload: MLflow cannot make the bytes of any text.
+
+        """
+        if not any(self._by_index):
             return columns
         return {
             name: [_as_texts(item, f"[{row}].{name}") for row, item in enumerate(values)]
-            if self._by_name.get(name, self._are[place])
+            if self._by_name.get(name, self._by_index[index])
             else values
-            for place, (name, values) in enumerate(columns.items())
+            for index, (name, values) in enumerate(columns.items())
         }
 
 
-def _has_bytes(kind: Any) -> bool:
-    if isinstance(kind, Object):
-        return any(_has_bytes(each.dtype) for each in kind.properties)
-    if isinstance(kind, Array | Map):
-        return _has_bytes(kind.value_type if isinstance(kind, Map) else kind.dtype)
-    return bool(kind == DataType.binary)
+def _has_bytes(schema_type: Any) -> bool:
+    if isinstance(schema_type, Object):
+        return any(_has_bytes(prop.dtype) for prop in schema_type.properties)
+    if isinstance(schema_type, Array | Map):
+        return _has_bytes(schema_type.value_type if isinstance(schema_type, Map) else schema_type.dtype)
+    return bool(schema_type == DataType.binary)
 
 
-def _as_texts(value: Any, where: str) -> Any:
+def _as_texts(value: Any, path: str) -> Any:
     if isinstance(value, list):
-        return [_as_texts(each, f"{where}[{place}]") for place, each in enumerate(value)]
+        return [_as_texts(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, dict):
-        return {key: _as_texts(each, f"{where}.{key}") for key, each in value.items()}
+        return {key: _as_texts(item, f"{path}.{key}") for key, item in value.items()}
     if not isinstance(value, bytes):
         return value
-    if not value.isascii() or value.endswith(b"\0"):  # Of lists MLflow makes numpy's bytes, which lose NULs at the end.
-        _refuse(where)
+    # MLflow makes numpy bytes of the items of lists, and numpy drops NULs at the end.
+    if not value.isascii() or value.endswith(b"\0"):
+        _refuse(path)
     return value.decode()
 
 
-def _refuse(where: str) -> NoReturn:
+def _refuse(path: str) -> NoReturn:
     what = "must be ASCII, with no NUL at the end: MLflow takes bytes within lists, objects and maps for texts"
-    raise InvalidPayload(
-        f"{where} {what}.", reason="INVALID_PARAMETER_VALUE", violations=(FieldViolation(where, what),)
-    )
+    raise InvalidPayload(f"{path} {what}.", reason="INVALID_PARAMETER_VALUE", violations=(FieldViolation(path, what),))

@@ -119,7 +119,7 @@ class TypedCodec:
         """
         if not self.has_unknown(message):
             return decoded
-        return replace(decoded, ignored=self._codec.unknown.told(unknown_fields.paths(message)))
+        return replace(decoded, ignored=self._codec.unknown.check(unknown_fields.paths(message)))
 
     def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
         """Makes the error for a message that `decode` or the model's own checks refused."""

@@ -1,1 +1,1 @@
-"""Explanations of refused payloads, in terms of JSON."""
+"""Explanations of refused payloads for callers who know JSON and the model's signature."""

@@ -1,6 +1,6 @@
-"""Payloads to copy, for callers who sent something else.
+"""Valid payloads to copy, for callers who sent an invalid one.
 
-Rule of this module: no payload is given that MLflow does not take.
+Rule of this module: MLflow has accepted every payload that is shown.
 """
 
 import json
@@ -15,20 +15,23 @@ from mlflow_grpc.payload.mlflow_json import csv_tables
 from mlflow_grpc.payload.mlflow_json.refusals import json_terms
 
 MAX_ADVICE = 200
-"""The longest payload in characters."""
+"""Maximum size of a payload that is shown, in characters."""
 
 SEE_DESCRIBE = " `mlflow-grpc-predict --describe MODEL` prints a payload that the model takes."
 
 
 class Advice:
-    """Sentences with payloads that one model takes."""
+    """Sentences with payloads that one model accepts."""
 
     def __init__(self, metadata: Model, loader_module: str | None, schema: Schema | None, *, csv_dates: bool) -> None:
-        """Args:
-        metadata: Of the model.
-        loader_module: Of the model's flavor.
-        schema: What it takes; None if it says nothing.
-        csv_dates: Whether points in time are parsed in CSV.
+        """Prepares payloads for a signature of columns.
+
+        Args:
+            metadata: The model's metadata.
+            loader_module: The module that loads its flavor.
+            schema: The model's input schema; None if it has none.
+            csv_dates: True if points in time are parsed in CSV.
+
         """
         self._metadata = metadata
         self._loader_module = loader_module
@@ -37,7 +40,7 @@ class Advice:
         self._csv_dates = csv_dates
 
     def csv(self) -> str:
-        """A table in CSV; a JSON payload if MLflow takes no CSV for the model."""
+        """Returns a sentence with a table in CSV; with a JSON payload if MLflow accepts no CSV for the model."""
         names = names_of(self._schema)
         if self._schema is None or not names or internals.hides_schema_details():
             return ""
@@ -45,12 +48,15 @@ class Advice:
         text = pd.DataFrame([row], columns=names, dtype=object).to_csv(index=False)
         try:
             self._enforce(csv_tables.read(text, self._schema, dates=self._csv_dates))
-        except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+        except Exception:  # noqa: BLE001 - every exception is a refusal
             return self.json()
         return f" This CSV works: {json.dumps(text, ensure_ascii=False)}." if len(text) <= MAX_ADVICE else SEE_DESCRIBE
 
     def json(self) -> str:
-        """A JSON payload, or where to find one if it is long; nothing if MLflow takes none of a row of examples."""
+        """Returns a sentence with a JSON payload, or with a command that prints one if it is long.
+
+        Returns an empty text if MLflow refuses a row of examples.
+        """
         if self._schema is None or internals.hides_schema_details():
             return ""
         row = [json_terms.example(spec.type) for spec in self._schema.inputs]
@@ -64,7 +70,7 @@ class Advice:
             return SEE_DESCRIBE
         try:
             self._enforce(internals.parse_json(text.encode(), self._metadata, self._schema).data)
-        except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+        except Exception:  # noqa: BLE001 - every exception is a refusal
             return ""
         return f" MLflow takes {text}."
 
@@ -73,7 +79,7 @@ class Advice:
 
 
 def names_of(schema: Schema | None) -> list[str]:
-    """The names of columns; none of a schema that has no names, or tensors."""
+    """Returns the names of columns; empty for a schema without names, or of tensors."""
     if schema is None or schema.is_tensor_spec() or not schema.has_input_names():
         return []
     return [str(spec.name) for spec in schema.inputs]

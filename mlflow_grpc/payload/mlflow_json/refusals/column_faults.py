@@ -1,7 +1,7 @@
-"""Which columns of a table MLflow refuses, in which row, and what stands there.
+"""Faults of the columns of a table that MLflow refuses, each with a row and the value in it.
 
-Rule of this module: MLflow judges. It is shown the table again with fewer columns, then with fewer rows, so that what
-is named is refused for itself; how often is bounded, since each time a part of the payload is parsed.
+Rule of this module: MLflow judges. It checks the table again with fewer columns, then with fewer rows, until a column
+or a cell is refused by itself. The number of checks is limited, because each parses a section of the payload.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,55 +17,58 @@ from mlflow_grpc.payload.mlflow_json.refusals import json_terms, value_faults
 from mlflow_grpc.payload.mlflow_json.refusals.tables import CsvTable, Row, Table
 
 MAX_PROBES = 96
-"""How often MLflow is asked about parts of one refused payload."""
+"""Maximum number of checks by MLflow for one refused payload."""
 
 MAX_COLUMN_PROBES = 64
-"""How many of these look for columns; the others look for rows and try examples."""
+"""Maximum number of these that search for columns; the remaining ones search for rows and try examples."""
 
 MAX_COLUMNS = 16
-"""How many columns are named."""
+"""Maximum number of columns that are reported."""
 
 MAX_SAMPLE = 256
-"""How many rows are looked at first."""
+"""Maximum number of rows in the sample that is checked first."""
 
 MAX_CELLS = 200_000
-"""The largest table of which all rows are looked at; MLflow reads it several times for that."""
+"""Maximum size of a table that is checked with all rows, because MLflow reads it several times."""
 
 MAX_IN_A_CELL = 4
-"""How many places within one cell are named."""
+"""Maximum number of faults that are reported for one cell."""
 
 MAX_VALUES = 1000
-"""How many values of a column are looked at, to tell which types of JSON it holds."""
+"""Maximum number of values of a column that are read to list its JSON types."""
 
 Probe = Callable[[Any, Schema], None]
-"""Parses and enforces a payload of the table's format for a schema; raises what MLflow raises."""
+"""Parses and enforces a payload of the table's format for a schema; raises MLflow's exceptions."""
 
 Path = Callable[[str, int, str], str]
-"""What a place is called, from a column's label (empty for all of a row), the row and its path in the payload."""
+"""Returns the path for the caller, from a column's label (empty for a whole row), the row and the payload's path."""
 
 
 class ColumnFaults:
-    """Looks for the faults of one table."""
+    """Search for the faults of one table."""
 
     def __init__(self, table: Table, schema: Schema, probe: Probe, path: Path, elsewhere: Probe | None = None) -> None:
-        """Args:
-        table: What was sent.
-        schema: What the model takes.
-        probe: Asks MLflow.
-        path: Names places.
-        elsewhere: Asks MLflow about `dataframe_records`; None if what was sent is as good.
+        """Prepares a search that has run no checks yet.
+
+        Args:
+            table: The payload.
+            schema: The model's input schema.
+            probe: Checks a payload of the table's format with MLflow.
+            path: Returns the path of a cell for the caller.
+            elsewhere: Checks `dataframe_records` with MLflow; None if the table's format accepts the same values.
+
         """
         self._elsewhere = elsewhere
         self._table = table
         self._specs: list[Any] = list(schema.inputs)
         self._probe = probe
         self._path = path
-        self._left = MAX_PROBES
+        self._probes_left = MAX_PROBES
 
     def violations(self) -> list[FieldViolation]:
-        """The columns at fault, with the first row in which each is.
+        """Returns the columns at fault, each with the first refused row.
 
-        Most refusals show in a few rows, so those are looked at first, and all of them only if nothing is found.
+        A sample of the rows is checked first, because it shows most faults. All rows are checked only if it shows none.
         """
         missing = [
             self._violation(index, self._missing(spec))
@@ -86,16 +89,16 @@ class ColumnFaults:
         ]
 
     def _sample(self) -> list[int]:
-        """The first row for every way in which a cell of a column can be unlike others."""
+        """Returns the first row of each group of cells that MLflow accepts or refuses alike."""
         rows: set[int] = set()
         for index, spec in enumerate(self._specs):
             seen: set[Any] = set()
-            is_plain = not _is_one_of(spec.type, _LOOKED_INTO)
+            is_type_enough = not _is_one_of(spec.type, _TYPES_BY_VALUE)
             for row in range(self._table.count if self._table.has(index) else 0):
                 cell = self._table.cell(index, row)
-                # Of most cells the type says all, and there may be millions.
+                # The type alone is enough for most cells, of which there may be millions.
                 likeness: Any = type(cell)
-                if likeness in (list, dict) or not (is_plain or likeness in (float, bool)):
+                if likeness in (list, dict) or not (is_type_enough or likeness in (float, bool)):
                     likeness = _likeness(cell, spec.type)
                 if likeness not in seen:
                     seen.add(likeness)
@@ -120,11 +123,11 @@ class ColumnFaults:
         return [{index: self._table.cell(index, row) for index in columns} for row in rows]
 
     def _refused_columns(self, rows: Sequence[int]) -> Iterator[int]:
-        """Those that MLflow refuses by themselves, found with few probes while most columns are fine."""
+        """Yields the columns that MLflow refuses by themselves; needs few checks while most columns are valid."""
         present = [index for index in range(len(self._specs)) if self._table.has(index)]
         pending, count = [present] if present else [], 0
-        kept = MAX_PROBES - MAX_COLUMN_PROBES
-        while pending and self._left > kept and count < MAX_COLUMNS:
+        reserved = MAX_PROBES - MAX_COLUMN_PROBES
+        while pending and self._probes_left > reserved and count < MAX_COLUMNS:
             columns = pending.pop()
             if not self._refuses(columns, self._rows(columns, rows)):
                 continue
@@ -138,12 +141,12 @@ class ColumnFaults:
     def _descriptions(self, index: int, rows: Sequence[int]) -> list[str]:
         row = self._refused_row(index, rows)
         if row is None:
-            return [self._together(index)]
+            return [self._joint_description(index)]
         spec, cell = self._specs[index], self._table.cell(index, row)
         label = str(spec.name) if spec.name is not None else self._field_name(index)
         if cell is ABSENT:
             path = self._path("", row, self._table.row_path(row))
-            return [str(value_faults.lacking(label, spec.type, path, lambda other: self._takes(index, other)))]
+            return [str(value_faults.lacking(label, spec.type, path, lambda example: self._takes(index, example)))]
         path = self._path(label, row, self._table.path(index, row))
         if self._is_taken_elsewhere(index, cell):
             name, format_name = json_terms.type_name(spec.type), self._table.format
@@ -157,12 +160,12 @@ class ColumnFaults:
             spec.type,
             path,
             required=spec.required,
-            takes_here=lambda other: self._takes(index, other),
+            takes_here=lambda replacement: self._takes(index, replacement),
         )
         return [str(self._with_way_out(fault, cell, spec)) for fault in islice(refused, MAX_IN_A_CELL)]
 
     def _field_name(self, index: int) -> str:
-        """What a column without a name is called in messages; see `mlflow_grpc.contract`."""
+        """Returns the name of a column in messages if it has none; see `mlflow_grpc.contract`."""
         return "value" if len(self._specs) == 1 else f"column_{index}"
 
     def _with_way_out(self, fault: value_faults.Fault, cell: Any, spec: ColSpec) -> value_faults.Fault:
@@ -173,20 +176,20 @@ class ColumnFaults:
         return replace(fault, problem=problem, remedy=f"{fault.remedy}{way_out}")
 
     def _is_taken_elsewhere(self, index: int, cell: Any) -> bool:
-        """Whether it is the format that is refused, and not the cell: another format takes the very same."""
+        """Returns True if another format accepts the same cell, so that only this format refuses it."""
         spec = self._specs[index]
         if self._elsewhere is None or spec.name is None:
             return False
-        # Of scalars other formats cast what MLflow refuses here, and not always to what the caller means.
+        # Other formats cast scalars that MLflow refuses here, though not always to the value that the caller means.
         if isinstance(spec.type, DataType) and self._takes(index, json_terms.example(spec.type)):
             return False
         return self._is_taken_by(self._elsewhere, [{str(spec.name): cell}], Schema([spec]))
 
     def _is_taken_by(self, probe: Probe, payload: Any, schema: Schema) -> bool:
-        self._left -= 1
+        self._probes_left -= 1
         try:
             probe(payload, schema)
-        except Exception:  # noqa: BLE001 - MLflow's server refuses a payload whatever the parser raises
+        except Exception:  # noqa: BLE001 - MLflow's server refuses a payload for every exception
             return False
         return True
 
@@ -194,11 +197,11 @@ class ColumnFaults:
         return not self._refuses([index], [{index: cell}])
 
     def _refused_row(self, index: int, rows: Sequence[int]) -> int | None:
-        """The first row that MLflow refuses for this column; None if it refuses only several together."""
+        """Returns the first row that MLflow refuses for this column; None if it refuses only several rows together."""
         while len(rows) > 1:
             middle = len(rows) // 2
             for half in (rows[:middle], rows[middle:]):
-                if self._left <= 0:
+                if self._probes_left <= 0:
                     return None
                 if self._refuses([index], self._rows([index], half)):
                     rows = half
@@ -207,8 +210,8 @@ class ColumnFaults:
                 return None
         return rows[0] if rows else None
 
-    def _together(self, index: int) -> str:
-        """What is said of a column whose values are refused only beside each other."""
+    def _joint_description(self, index: int) -> str:
+        """Returns the description of a column whose values are refused only together."""
         spec = self._specs[index]
         cells = [self._table.cell(index, row) for row in range(min(self._table.count, MAX_VALUES))]
         present = [cell for cell in cells if cell is not ABSENT]
@@ -225,23 +228,23 @@ class ColumnFaults:
 
 
 _NUMBERS = frozenset({DataType.integer, DataType.long, DataType.float, DataType.double})
-_LOOKED_INTO = _NUMBERS | {DataType.binary, DataType.datetime}
-"""Types of which MLflow takes some strings or whole numbers and not others."""
+_TYPES_BY_VALUE = _NUMBERS | {DataType.binary, DataType.datetime}
+"""Types for which MLflow accepts only some strings or whole numbers."""
 
 
-def _is_one_of(of: Any, scalars: frozenset[DataType]) -> bool:
-    return isinstance(of, DataType) and of in scalars  # Types of arrays and objects have no hash.
+def _is_one_of(schema_type: Any, scalars: frozenset[DataType]) -> bool:
+    return isinstance(schema_type, DataType) and schema_type in scalars  # Types of arrays and objects have no hash.
 
 
-def _likeness(cell: Any, of: Any) -> Any:
-    """The same for cells that MLflow takes or refuses alike, as far as that shows."""
-    if isinstance(cell, str) and _is_one_of(of, _NUMBERS):
+def _likeness(cell: Any, schema_type: Any) -> Any:
+    """Returns equal values for cells that MLflow probably accepts or refuses alike."""
+    if isinstance(cell, str) and _is_one_of(schema_type, _NUMBERS):
         return str, _is_number(cell)
     if isinstance(cell, int) and abs(cell) < 2**31:
         return int
     if isinstance(cell, list) and cell:
         return type(cell[0]), len(cell)
-    return tuple(cell) if isinstance(cell, dict) else json_terms.problem(cell, of)
+    return tuple(cell) if isinstance(cell, dict) else json_terms.problem(cell, schema_type)
 
 
 def _is_number(text: str) -> bool:

@@ -1,11 +1,17 @@
-"""What is wrong with the outer form of a payload, before any column or tensor is looked at."""
+"""Faults of the outer form of a payload: of its format, without the values of its columns or tensors.
+
+Rule of this module: it looks at JSON types and lengths only.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from mlflow.types import Schema
 
-from mlflow_grpc.payload.mlflow_json.refusals.json_terms import article
+from mlflow_grpc.errors import FieldViolation
+from mlflow_grpc.payload.mlflow_json.refusals.errors import MAX_VIOLATIONS
+from mlflow_grpc.payload.mlflow_json.refusals.json_terms import article, expected
 
 
 def _split_problem(value: Any) -> str | None:
@@ -66,7 +72,7 @@ SHAPE_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
 
 
 def lengths_problem(key: str, value: Any) -> str | None:
-    """What is wrong with columns of different lengths."""
+    """Returns a sentence about columns of different lengths; None if their lengths are the same."""
     if not isinstance(value, dict):
         return None
     lengths = [len(column) for column in value.values() if isinstance(column, list)]
@@ -75,3 +81,34 @@ def lengths_problem(key: str, value: Any) -> str | None:
     return (
         f"The arrays in {key} have different lengths ({', '.join(map(str, lengths[:16]))}): each row needs all columns."
     )
+
+
+def table_problem(key: str, value: Any, schema: Schema) -> tuple[str, list[FieldViolation]]:
+    """Returns a sentence without its full stop, and the missing columns, for a value that is not a table.
+
+    Args:
+        key: Key of the format, such as `inputs`.
+        value: Value under the key.
+        schema: The model's input schema, of columns.
+
+    """
+    if value == []:
+        return f"{key} is empty: send one row at least", []
+    if schema.has_input_names():
+        items = value if isinstance(value, list) else [value]
+        index = next((index for index, item in enumerate(items) if not isinstance(item, dict)), 0)
+        path = f"{key}[{index}]" if isinstance(value, list) else key
+        names = ", ".join(str(spec.name) for spec in schema.inputs[:MAX_VIOLATIONS])
+        missing = [
+            FieldViolation(str(spec.name), f"missing; must be {expected(spec)}")
+            for spec in schema.inputs
+            if spec.required
+        ]
+        return (
+            f"The model's inputs have names ({names}): {path} must be an object, it is {article(items[index])}",
+            missing,
+        )
+    count = len(schema.inputs)
+    if count == 1:
+        return f"The model's column has no name: {key} must be an array", []
+    return f"The model's {count} columns have no name: {key} must be an array of rows, each of them an array", []

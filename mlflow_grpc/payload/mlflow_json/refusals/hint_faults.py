@@ -1,7 +1,8 @@
-"""The places in the inputs of a model with a type hint that MLflow refuses.
+"""Faults of inputs of a model with a type hint.
 
-Rule of this module: MLflow judges what is no pydantic model, and pydantic what is one, in the strict mode that MLflow
-has it use. Of what pydantic says only its own words are repeated: those of a model's validators may hold the value.
+Rule of this module: pydantic judges pydantic models, in the strict mode that MLflow sets, and MLflow judges all other
+values. Texts of pydantic are repeated only if pydantic wrote them, because those of a model's validators may contain
+the value.
 """
 
 import datetime
@@ -17,7 +18,7 @@ from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload.mlflow_json.refusals import json_terms
 from mlflow_grpc.payload.mlflow_json.refusals.value_faults import Fault
 
-_PYTHON = {of: of.to_python() for of in DataType} | {DataType.datetime: datetime.datetime}
+_PYTHON = {schema_type: schema_type.to_python() for schema_type in DataType} | {DataType.datetime: datetime.datetime}
 
 _BOUNDS = frozenset(
     {
@@ -25,200 +26,218 @@ _BOUNDS = frozenset(
         "multiple_of", "string_pattern_mismatch", "string_too_long", "string_too_short", "too_long", "too_short",
     }
 )  # fmt: skip
-"""Errors of pydantic whose words hold what the model declares, and lengths."""
+"""Pydantic errors whose messages contain only what the model declares, and lengths."""
 
-_OF_KEYS = frozenset({"missing", "extra_forbidden"})
-"""Errors of which one object may have several."""
+_KEY_ERRORS = frozenset({"missing", "extra_forbidden"})
+"""Pydantic errors of which one object may have several."""
 
-_OF_TYPES = ("_type", "_parsing", "_from_float")
-"""What errors end with that say of which type a value is to be."""
+_TYPE_ERRORS = ("_type", "_parsing", "_from_float")
+"""Endings of the pydantic errors about the type of a value."""
 
-_OWN = frozenset({"value_error", "assertion_error"})
+_VALIDATOR_ERRORS = frozenset({"value_error", "assertion_error"})
 """Errors of the model's own validators."""
 
 
-def within_hint(value: Any, of: Any, hint: Any, path: str) -> Iterator[Fault]:
-    """The faults of a value for a type hint.
+def within_hint(value: Any, schema_type: Any, hint: Any, path: str) -> Iterator[Fault]:
+    """Yields the faults of a value for a type hint.
 
     Args:
-        value: What stands in the payload.
-        of: The type in the signature that MLflow has made from the hint.
-        hint: The type hint; None where it is not known.
-        path: Where the value stands.
+        value: The value in the payload.
+        schema_type: The type in the signature, which MLflow derived from the hint.
+        hint: The type hint; None if it is unknown.
+        path: Path of the value in the payload.
 
     """
     if value is None and type(None) in get_args(hint):
         return
     hint = _without_none(hint)
-    if isinstance(of, Object) and isinstance(value, dict):
-        yield from _of_model(value, of, hint, path)
-    elif isinstance(of, Array) and isinstance(value, list):
+    if isinstance(schema_type, Object) and isinstance(value, dict):
+        yield from _model_faults(value, schema_type, hint, path)
+    elif isinstance(schema_type, Array) and isinstance(value, list):
         inner = _last_argument(hint)
         for index, item in enumerate(value):
-            yield from within_hint(item, of.dtype, inner, f"{path}[{index}]")
-    elif isinstance(of, Map) and isinstance(value, dict):
+            yield from within_hint(item, schema_type.dtype, inner, f"{path}[{index}]")
+    elif isinstance(schema_type, Map) and isinstance(value, dict):
         inner = _last_argument(hint)
         for index, item in enumerate(value.values()):
-            yield from within_hint(item, of.value_type, inner, f"{path}{json_terms.key_step(index)}")
-    elif isinstance(of, Object | Array | Map) or (isinstance(of, DataType) and not _takes(value, of)):
-        yield _mismatch(value, of, path)
+            yield from within_hint(item, schema_type.value_type, inner, f"{path}{json_terms.key_step(index)}")
+    elif isinstance(schema_type, Object | Array | Map) or (
+        isinstance(schema_type, DataType) and not _takes(value, schema_type)
+    ):
+        yield _mismatch(value, schema_type, path)
 
 
-def _of_model(value: dict[str, Any], of: Object, hint: Any, path: str) -> Iterator[Fault]:
+def _model_faults(value: dict[str, Any], schema_type: Object, hint: Any, path: str) -> Iterator[Fault]:
     if isinstance(hint, type) and issubclass(hint, pydantic.BaseModel):
         try:
             internals.validate_model(hint, value)
         except pydantic.ValidationError as error:
-            yield from (fault for _, fault in said_by_pydantic(error, value, of, path))
+            yield from (fault for _, fault in pydantic_faults(error, value, schema_type, path))
         return
-    for prop in of.properties:
-        # What is not there may have a default, which the signature does not tell.
+    for prop in schema_type.properties:
+        # An absent property may have a default, which is not in the signature.
         if prop.name in value and (prop.required or value[prop.name] is not None):
             at = f"{path}{json_terms.step(prop.name)}"
-            yield from _strictly(value[prop.name], prop.dtype, at, required=prop.required)
+            yield from _strict_faults(value[prop.name], prop.dtype, at, required=prop.required)
 
 
-def _strictly(value: Any, of: Any, path: str, *, required: bool) -> Iterator[Fault]:
-    """As `within_hint`, within a pydantic model whose class is not known."""
-    if isinstance(of, DataType):
-        if not _takes_strictly(value, of):
-            yield _mismatch(value, of, path, strict=True, required=required)
+def _strict_faults(value: Any, schema_type: Any, path: str, *, required: bool) -> Iterator[Fault]:
+    """Yields the faults of a value within a pydantic model whose class is unknown."""
+    if isinstance(schema_type, DataType):
+        if not _takes_strictly(value, schema_type):
+            yield _mismatch(value, schema_type, path, strict=True, required=required)
     else:
-        yield from within_hint(value, of, None, path)
+        yield from within_hint(value, schema_type, None, path)
 
 
-def said_by_pydantic(error: pydantic.ValidationError, value: Any, of: Any, path: str) -> Iterator[tuple[str, Fault]]:
-    """The faults that a pydantic model has found, in JSON's terms, each with the outermost field that it is in.
+def pydantic_faults(
+    error: pydantic.ValidationError, value: Any, schema_type: Any, path: str
+) -> Iterator[tuple[str, Fault]]:
+    """Yields the faults in an error of pydantic in JSON's terms, each with its outermost field.
 
-    The field is empty for a fault of the whole value, or in a key that the caller chose.
+    The field is empty for a fault of the whole value, and for one in a key that the caller chose.
 
     Args:
-        error: What pydantic raised.
-        value: What it was given.
-        of: The type in the signature that goes with it.
-        path: Where the value stands.
+        error: The error that pydantic raised.
+        value: The value that pydantic validated.
+        schema_type: Its type in the signature.
+        path: Path of the value in the payload.
 
     """
     seen: set[str] = set()
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    of_unions = _wanted_of_unions(problems, value, of, path)
+    union_types = _expected_by_unions(problems, value, schema_type, path)
     for problem in problems:
         steps, error_type = problem["loc"], problem["type"]
-        fault = _translated(error_type, steps, problem["msg"], value, of, path)
-        if fault.path in of_unions and error_type.endswith(_OF_TYPES):
-            item = _follow(steps, value, of, path)[0]
-            remedy = f"must be {' or '.join(dict.fromkeys(of_unions[fault.path]))}"
+        fault = _translated(error_type, steps, problem["msg"], value, schema_type, path)
+        if fault.path in union_types and error_type.endswith(_TYPE_ERRORS):
+            item = _follow(steps, value, schema_type, path)[0]
+            remedy = f"must be {' or '.join(dict.fromkeys(union_types[fault.path]))}"
             fault = Fault(fault.path, f"is {json_terms.article(item)}", remedy)
-        # A union has an error for each of its members at the same place, of which the first is as good as any.
-        key = str(fault) if error_type in _OF_KEYS else fault.path
+        # A union has an error for each of its members with the same path; the first one is reported.
+        key = str(fault) if error_type in _KEY_ERRORS else fault.path
         if key not in seen:
             seen.add(key)
-            yield _field(error_type, steps, of), fault
+            yield _field(error_type, steps, schema_type), fault
 
 
-def _wanted_of_unions(problems: Any, value: Any, of: Any, path: str) -> dict[str, list[str]]:
-    """What each type of a union wants of the values at its places: MLflow's signature has Any for unions."""
-    found: dict[str, list[str]] = {}
+def _expected_by_unions(problems: Any, value: Any, schema_type: Any, path: str) -> dict[str, list[str]]:
+    """Returns the types that unions expect, by path. MLflow's signature has Any for a union."""
+    expected: dict[str, list[str]] = {}
     for problem in problems:
-        _, inner, _, at = _follow(problem["loc"], value, of, path)
-        if (inner is None or isinstance(inner, AnyType)) and problem["type"].endswith(_OF_TYPES):
-            found.setdefault(at, []).append(json_terms.wanted(problem["type"], problem["msg"]))
-    return found
+        _, inner, _, at = _follow(problem["loc"], value, schema_type, path)
+        if (inner is None or isinstance(inner, AnyType)) and problem["type"].endswith(_TYPE_ERRORS):
+            expected.setdefault(at, []).append(json_terms.expected_by_pydantic(problem["type"], problem["msg"]))
+    return expected
 
 
-def _field(error_type: str, steps: tuple[int | str, ...], of: Any) -> str:
-    """The outermost field of a fault, if it is the model that calls it so."""
+def _field(error_type: str, steps: tuple[int | str, ...], schema_type: Any) -> str:
+    """Returns the outermost field of a fault; empty if the name is not the model's but the caller's."""
     is_missing = error_type == "missing" and len(steps) == 1
-    return str(steps[0]) if steps and (is_missing or _property(of, str(steps[0])) is not None) else ""
+    return str(steps[0]) if steps and (is_missing or _property(schema_type, str(steps[0])) is not None) else ""
 
 
-def _translated(error_type: str, steps: tuple[int | str, ...], message: str, value: Any, of: Any, path: str) -> Fault:
+def _translated(
+    error_type: str, steps: tuple[int | str, ...], message: str, value: Any, schema_type: Any, path: str
+) -> Fault:
     if error_type == "missing":
-        _, outer, _, at = _follow(steps[:-1], value, of, path)
+        _, outer, _, at = _follow(steps[:-1], value, schema_type, path)
         name = str(steps[-1])
         prop = _property(outer, name)
         remedy = f"it {_remedy(prop.dtype, strict=True)}" if prop is not None else "it must be there"
         return Fault(at, f"lacks {name}", remedy)
     if error_type == "extra_forbidden":
-        outer_value, _, _, at = _follow(steps[:-1], value, of, path)
+        outer_value, _, _, at = _follow(steps[:-1], value, schema_type, path)
         index = list(outer_value).index(steps[-1])
         return Fault(
             at, f"has a key that the model does not take ({json_terms.key_step(index).strip('.<>')})", "leave it out"
         )
-    item, inner, required, at = _follow(steps, value, of, path)
+    item, inner, required, at = _follow(steps, value, schema_type, path)
     if error_type in _BOUNDS:
         rule = message.replace("Input should", "it must").replace(" should ", " must ")
         return Fault(at, "is refused", rule[:1].lower() + rule[1:])
-    if error_type in _OWN or inner is None:
+    if error_type in _VALIDATOR_ERRORS or inner is None:
         return Fault(at, "is refused by the model", "only its owner knows what it takes")
-    # A field that is not strict has other errors: datetime_parsing, for example.
+    # Fields that are not strict have other errors, such as datetime_parsing.
     return _mismatch(item, inner, at, strict=error_type.endswith("_type"), required=required)
 
 
-def _follow(steps: tuple[int | str, ...], value: Any, of: Any, path: str) -> tuple[Any, Any, bool, str]:
-    """The value at the end of some steps of pydantic's, its type, whether it has to be there, and its path.
+def _follow(steps: tuple[int | str, ...], value: Any, schema_type: Any, path: str) -> tuple[Any, Any, bool, str]:
+    """Returns the value that a location of a pydantic error leads to, its type, True if it is required, and its path.
 
-    Members of a union are steps too, which no value has. Names that the caller chose are left out of the path.
+    The members of a union are steps of the location too; they are skipped. The path contains no name that the caller
+    chose.
     """
     required = True
     for name in steps:
         if isinstance(value, list) and isinstance(name, int) and name < len(value):
-            of, value, path = getattr(of, "dtype", None), value[name], f"{path}[{name}]"
+            schema_type, value, path = getattr(schema_type, "dtype", None), value[name], f"{path}[{name}]"
         elif isinstance(value, dict) and isinstance(name, str) and name in value:
-            prop = _property(of, name)
-            path += json_terms.step(name) if prop is not None else json_terms.key_step(list(value).index(name))
-            of, required = (prop.dtype, prop.required) if prop is not None else (getattr(of, "value_type", None), True)
+            prop = _property(schema_type, name)
+            if prop is not None:
+                schema_type, required, path = prop.dtype, prop.required, f"{path}{json_terms.step(name)}"
+            else:
+                schema_type, required = getattr(schema_type, "value_type", None), True
+                path += json_terms.key_step(list(value).index(name))
             value = value[name]
-    return value, of, required, path
+    return value, schema_type, required, path
 
 
-def _property(of: Any, name: str) -> Property | None:
-    return next((prop for prop in of.properties if prop.name == name), None) if isinstance(of, Object) else None
+def _property(schema_type: Any, name: str) -> Property | None:
+    properties = schema_type.properties if isinstance(schema_type, Object) else ()
+    return next((prop for prop in properties if prop.name == name), None)
 
 
-def _mismatch(value: Any, of: Any, path: str, *, strict: bool = False, required: bool = True) -> Fault:
-    problem = json_terms.problem(value, of)
-    if isinstance(value, str) and of in (DataType.binary, DataType.datetime):
-        format_name = "base64" if of == DataType.binary else "date and time in ISO 8601"
+def _mismatch(value: Any, schema_type: Any, path: str, *, strict: bool = False, required: bool = True) -> Fault:
+    problem = json_terms.problem(value, schema_type)
+    if isinstance(value, str) and schema_type in (DataType.binary, DataType.datetime):
+        format_name = "base64" if schema_type == DataType.binary else "date and time in ISO 8601"
         problem = "is a string" if strict else f"is a string that is no {format_name}"
-    return Fault(path, problem, _remedy(of, strict=strict, required=required))
+    return Fault(path, problem, _remedy(schema_type, strict=strict, required=required))
 
 
-def _remedy(of: Any, *, strict: bool, required: bool = True) -> str:
-    if strict and of in (DataType.binary, DataType.datetime):
+def _remedy(schema_type: Any, *, strict: bool, required: bool = True) -> str:
+    name, description = json_terms.type_name(schema_type), json_terms.description(schema_type)
+    if strict and schema_type in (DataType.binary, DataType.datetime):
         way_out = "the model's owner must declare str" if required else "leave it out"
-        return f"must be {_PYTHON[of].__name__}, for which pydantic takes no string in MLflow's strict mode: {way_out}"
-    return (
-        f"must be {json_terms.type_name(of)}: {json_terms.description(of)}{json_terms.such_as(json_terms.example(of))}"
-    )
+        name = _PYTHON[schema_type].__name__
+        return f"must be {name}, for which pydantic takes no string in MLflow's strict mode: {way_out}"
+    return f"must be {name}: {description}{json_terms.such_as(json_terms.example(schema_type))}"
 
 
-def _takes(value: Any, of: DataType) -> bool:
-    """Whether MLflow takes a value for a hint of a plain type."""
+def _takes(value: Any, schema_type: DataType) -> bool:
+    """Returns True if MLflow accepts a value for the hint of a scalar type."""
     try:
-        internals.validate_type_hint(value, _PYTHON[of])
-    except Exception:  # noqa: BLE001 - a refusal, whatever is raised: bad base64 is a binascii.Error
+        internals.validate_type_hint(value, _PYTHON[schema_type])
+    except Exception:  # noqa: BLE001 - every exception is a refusal: bad base64 is a binascii.Error
         return False
     return True
 
 
-def _takes_strictly(value: Any, of: DataType) -> bool:
+def _takes_strictly(value: Any, schema_type: DataType) -> bool:
     try:
-        pydantic.TypeAdapter(_PYTHON[of]).validate_python(value, strict=True)
+        pydantic.TypeAdapter(_PYTHON[schema_type]).validate_python(value, strict=True)
     except pydantic.ValidationError:
         return False
     return True
 
 
+def pydantic_error(cause: BaseException | None) -> pydantic.ValidationError | None:
+    """Returns the pydantic error in the chain of causes of an exception; None if there is none."""
+    while cause is not None and not isinstance(cause, pydantic.ValidationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def _without_none(hint: Any) -> Any:
-    """The other type of an Optional."""
+    """Returns the type of an Optional; None for a union of several types, and other hints unchanged."""
     if get_origin(hint) in (Union, types.UnionType):
-        others = [other for other in get_args(hint) if other is not type(None)]
-        return others[0] if len(others) == 1 else None
+        members = [member for member in get_args(hint) if member is not type(None)]
+        return members[0] if len(members) == 1 else None
     return hint
 
 
 def _last_argument(hint: Any) -> Any:
-    """What the items of a list, or the values of a dict, are to be."""
+    """Returns the type of the items of a list, or of the values of a dict; None if the hint has none."""
     arguments = get_args(hint)
     return arguments[-1] if arguments else None

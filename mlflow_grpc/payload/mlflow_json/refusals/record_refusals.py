@@ -1,7 +1,7 @@
-"""Words for records that MLflow refused, by the names that their messages have.
+"""Explanations of records that MLflow refused, with the names that their messages have.
 
-Rule of this module: a record came in a message, so nothing is said of the format that it was handed on in. Which
-columns are at fault is found as for payloads (`mlflow_grpc.payload.mlflow_json.refusals.explain`).
+Rule of this module: a record came in a message, so its explanation does not mention JSON formats or types. The columns
+at fault are found in the same way as for payloads (`mlflow_grpc.payload.mlflow_json.refusals.explain`).
 """
 
 import json
@@ -21,51 +21,54 @@ from mlflow_grpc.payload.mlflow_json.refusals.explain import Explainer, Source
 
 
 class RecordRefusals:
-    """Finds the words for one model's records."""
+    """Search for the reasons of refusals of one model's records."""
 
     def __init__(self, metadata: Model, loader_module: str | None, item_hint: Any, natives: NativeValues) -> None:
-        """Args:
-        metadata: The model's.
-        loader_module: The module that loads its flavor.
-        item_hint: The type of one item of the input, if MLflow validates by a type hint.
-        natives: Reads payloads of its records.
+        """Takes the model's signature with the names of its messages.
+
+        Args:
+            metadata: The model's metadata.
+            loader_module: The module that loads its flavor.
+            item_hint: Type of one item of the input, if MLflow validates by a type hint.
+            natives: Converter for the payloads of its records.
+
         """
         self._item_hint = item_hint
         self._natives = natives
         schema = metadata.get_input_schema()
         is_hinted = internals.is_signature_from_type_hint(metadata)
         self._names = [] if is_hinted else _names(schema)
-        named = _named(schema, self._names)
+        named = _with_names(schema, self._names)
         self._expected = {str(spec.name): _expected(spec) for spec in named or ()}
         self._specs = {str(spec.name): spec for spec in named or () if isinstance(spec, ColSpec)}
         self._explainer = Explainer(metadata, loader_module, schema=named)
 
-    def of(self, text: str, cause: BaseException | None, place: str = "") -> InvalidPayload:
-        """Says what of a record is at fault.
+    def explain(self, text: str, cause: BaseException | None, record_path: str = "") -> InvalidPayload:
+        """Explains why a record was refused.
 
         Args:
-            text: The record, or all of them, as the payload that MLflow was given.
-            cause: What MLflow raised.
-            place: Which record it is, such as [3]; empty if there is but one, or it is not known.
+            text: JSON payload of the record, or of all records, that MLflow parsed.
+            cause: The exception that MLflow raised.
+            record_path: Path of the record, such as [3]; empty if there is only one, or it is unknown.
 
         """
         try:
             payload = self._natives.payload(text)
-        except Exception:  # noqa: BLE001 - a point in time that pandas does not have, say: MLflow never saw it
+        except Exception:  # noqa: BLE001 - such as a point in time that pandas does not have, which MLflow never saw
             payload = json.loads(text)
         payload = json.loads(payload) if isinstance(payload, bytes) else payload
         payload = self._named_payload(payload)
         refusal = self._explainer.explain_payload(payload, cause, Source.RECORD)
-        violations = tuple(self._of_columns(refusal.violations, self._named_payload(json.loads(text))))
+        violations = tuple(self._column_violations(refusal.violations, self._named_payload(json.loads(text))))
         if self._item_hint is not None and not internals.hides_schema_details():
-            violations = tuple(self._of_hint(payload["inputs"]))
-        return _in_words_of_records(refusal, violations, place)
+            violations = tuple(self._hint_violations(payload["inputs"]))
+        return _record_refusal(refusal, violations, record_path)
 
     def _named_payload(self, payload: Any) -> Any:
         return payload | _by_name(payload, self._names) if self._names else payload
 
-    def _of_columns(self, violations: tuple[FieldViolation, ...], payload: Any) -> Iterator[FieldViolation]:
-        """What is at fault, in words that say nothing of JSON's types, which a message does not have."""
+    def _column_violations(self, violations: tuple[FieldViolation, ...], payload: Any) -> Iterator[FieldViolation]:
+        """Yields the violations without the names of JSON types, which a message does not have."""
         for violation in violations:
             expected = self._expected.get(violation.field)
             if expected is None:
@@ -75,7 +78,7 @@ class RecordRefusals:
                 yield replace(violation, description=f"must be {expected}{f', and {null}' if null else ''}")
 
     def _null_within(self, payload: Any, name: str) -> str:
-        """The place in a column's list or map at which MLflow refuses a null, in words; empty if there is none."""
+        """Returns text with the path of a refused null in a list or map of a column; empty if there is none."""
         cells, spec = _cells(payload, name), self._specs.get(name)
         if spec is None or len(cells) != 1:
             return ""
@@ -84,24 +87,29 @@ class RecordRefusals:
                 return f"{fault.path} {fault.problem}"
         return ""
 
-    def _of_hint(self, items: list[Any]) -> Iterator[FieldViolation]:
-        for place, item in enumerate(items):
-            at = f"[{place}]." if len(items) > 1 else ""
-            for loc, text in type_hints.problems(self._item_hint, item):
-                parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-                yield FieldViolation(f"{at}value{''.join(parts)}", text)
+    def _hint_violations(self, items: list[Any]) -> Iterator[FieldViolation]:
+        for index, item in enumerate(items):
+            row_path = f"[{index}]." if len(items) > 1 else ""
+            for location, text in type_hints.problems(self._item_hint, item):
+                steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+                yield FieldViolation(f"{row_path}value{''.join(steps)}", text)
 
 
-def _in_words_of_records(refusal: InvalidPayload, violations: tuple[FieldViolation, ...], place: str) -> InvalidPayload:
+def _record_refusal(
+    refusal: InvalidPayload, violations: tuple[FieldViolation, ...], record_path: str
+) -> InvalidPayload:
+    """Returns a refusal whose text names the record; one about params is returned unchanged."""
     if violations and all(violation.field.startswith("params") for violation in violations):
         return refusal
-    within = tuple(replace(each, field=f"{place}.{each.field}".lstrip(".")) for each in violations)
-    listed = f": {_listed(within)}" if within else ""
+    in_record = tuple(
+        replace(violation, field=f"{record_path}.{violation.field}".lstrip(".")) for violation in violations
+    )
+    listed = f": {_listed(in_record)}" if in_record else ""
     return InvalidPayload(
-        f"The record{f' {place}' if place else ''} does not fit the model's signature{listed}.",
+        f"The record{f' {record_path}' if record_path else ''} does not fit the model's signature{listed}.",
         reason=refusal.reason,
         error_class=refusal.error_class,
-        violations=within,
+        violations=in_record,
     )
 
 
@@ -122,7 +130,7 @@ def _has_null(payload: Any, name: str) -> bool:
 
 
 def _cells(payload: Any, name: str) -> list[Any]:
-    """The values of a column of a table, in its rows; none if it has none, or there is no table."""
+    """Returns the values of a column; empty if the payload is not a table or does not have the column."""
     split = payload.get("dataframe_split")
     if split is None or name not in (columns := list(map(str, split["columns"]))):
         return []
@@ -130,14 +138,14 @@ def _cells(payload: Any, name: str) -> list[Any]:
 
 
 def _names(schema: Schema | None) -> list[str]:
-    """What messages call columns or a tensor without names; none if they have names."""
+    """Returns the names in messages for columns or a tensor without names; empty if the signature has names."""
     specs = [] if schema is None else list(schema)
     if all(spec.name not in (None, "") for spec in specs):
         return []
-    return ["value"] if len(specs) == 1 else [f"column_{place}" for place in range(len(specs))]
+    return ["value"] if len(specs) == 1 else [f"column_{index}" for index in range(len(specs))]
 
 
-def _named(schema: Schema | None, names: list[str]) -> Schema | None:
+def _with_names(schema: Schema | None, names: list[str]) -> Schema | None:
     if schema is None or not names:
         return schema
     return Schema([_spec_named(spec, name) for spec, name in zip(schema, names, strict=True)])

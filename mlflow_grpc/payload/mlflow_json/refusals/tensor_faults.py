@@ -1,7 +1,7 @@
-"""The places in nested arrays that do not fit a model's tensors.
+"""Faults of nested arrays that do not fit a model's tensors.
 
-Rule of this module: numpy judges elements, with the call that MLflow makes of it. Shapes are compared as MLflow
-compares them: the number of sizes and each that is not -1.
+Rule of this module: numpy judges elements, through the call that MLflow makes. Shapes are compared as MLflow compares
+them: the number of dimensions, and each size that is not -1.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ from mlflow_grpc.payload.mlflow_json.refusals.value_faults import Fault
 
 
 def violations(key: str, value: Any, schema: Schema, *, is_message: bool) -> list[FieldViolation]:
-    """The tensors at fault of the value of a format.
+    """Returns the faults of the tensors in a payload.
 
     Args:
-        key: The format.
-        value: What stands in the payload.
-        schema: What the model takes.
-        is_message: Whether the payload was made from a message, whose fields are called as the tensors.
+        key: Key of the format, such as `inputs`.
+        value: Value under the key.
+        schema: The model's input schema.
+        is_message: True if the payload was made from a message, in which a path is the name of the tensor.
 
     """
     refused = []
@@ -45,7 +45,7 @@ def violations(key: str, value: Any, schema: Schema, *, is_message: bool) -> lis
 
 
 def _tensor(key: str, value: Any, spec: TensorSpec, *, only: bool) -> tuple[str, Any]:
-    """Where one tensor stands in the payload, and what stands there."""
+    """Returns the path of a tensor in the payload, and its value."""
     if spec.name is None:
         return ("dataframe_split.data", value["data"]) if key == "dataframe_split" else (key, value)
     name = str(spec.name)
@@ -74,7 +74,7 @@ def _fault(value: Any, spec: TensorSpec, path: str) -> Fault | None:
 
 
 def _element_fault(value: Any, spec: TensorSpec, path: str) -> Fault:
-    """The first element that is refused, or the first array that is not like the ones before."""
+    """Returns the fault of the first element that is refused, or of the first array with another shape."""
     while isinstance(value, list):
         index = next((index for index, item in enumerate(value) if not _is_array(item, spec)), None)
         if index is None:
@@ -88,30 +88,30 @@ def _element_fault(value: Any, spec: TensorSpec, path: str) -> Fault:
 
 def _ragged(items: list[Any], spec: TensorSpec, path: str) -> Fault:
     shapes = [np.shape(np.array(item, dtype=spec.type)) for item in items]
-    other = next((index for index, shape in enumerate(shapes) if shape != shapes[0]), None)
-    if other is None:
+    ragged = next((index for index, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if ragged is None:
         return Fault(path, "is no tensor", f"must be {json_terms.expected(spec)}")
-    return Fault(_at(path, other), f"has shape {shapes[other]}", f"must have {shapes[0]} like {_at(path, 0)}")
+    return Fault(_at(path, ragged), f"has shape {shapes[ragged]}", f"must have {shapes[0]} like {_at(path, 0)}")
 
 
 def _at(path: str, index: int) -> str:
-    """The path to an item; the star stands for the index of the row where that is not the last one."""
+    """Returns the path of an item; a star in the path is replaced by its index."""
     return path.replace("[*]", f"[{index}]", 1) if "[*]" in path else f"{path}[{index}]"
 
 
 def _is_array(value: Any, spec: TensorSpec) -> bool:
     try:
         np.array(value, dtype=spec.type)
-    except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+    except Exception:  # noqa: BLE001 - every exception is a refusal
         return False
     return True
 
 
 def _element(spec: TensorSpec) -> str:
-    of = spec.type
-    if of.kind in "iu":
-        bounds = np.iinfo(of)
-        return f"{of.name}: a whole number from {bounds.min} to {bounds.max}"
+    dtype = spec.type
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        return f"{dtype.name}: a whole number from {bounds.min} to {bounds.max}"
     names = {
         "f": "a number, such as 1.5",
         "b": "true or false",
@@ -119,4 +119,4 @@ def _element(spec: TensorSpec) -> str:
         "S": "a string in ASCII",
         "M": 'a date and time as a string, such as "2020-02-29T12:00:00"',
     }
-    return f"{of.name}: {names.get(of.kind, 'a value of that type')}"
+    return f"{dtype.name}: {names.get(dtype.kind, 'a value of that type')}"

@@ -1,8 +1,8 @@
-"""The places in a value that MLflow does not take for a type of a signature.
+"""Faults of a value that MLflow refuses for a type of a signature.
 
-Rule of this module: MLflow judges. A value is taken apart, and each piece is shown to MLflow again, until one is found
-that is refused for itself. An example is given only if MLflow takes it at the same place. Paths hold names from the
-signature and positions, never a key that the caller chose.
+Rule of this module: MLflow judges. A value is divided into its components, and MLflow checks each again, until the one
+that is refused by itself is found. An example is given only if MLflow accepts it in the same position. Paths hold names
+from the signature and positions, never a key that the caller chose.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,72 +17,78 @@ from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload.mlflow_json.refusals import json_terms
 
 Takes = Callable[[Any], bool]
-"""Whether MLflow takes a value at one place."""
+"""Returns True if MLflow accepts a value in one position of the payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One place in a payload that is refused."""
+    """Refusal of one value in a payload."""
 
     path: str
     problem: str
     remedy: str
 
     def __str__(self) -> str:
-        """The sentence for the caller."""
+        """Returns a sentence for the caller."""
         return f"{self.path} {self.problem}; {self.remedy}"
 
 
-def takes(value: Any, of: Any, *, required: bool) -> bool:
-    """Whether MLflow takes a value within a column for a type."""
+def takes(value: Any, schema_type: Any, *, required: bool) -> bool:
+    """Returns True if MLflow accepts a value within a column of a type."""
     try:
-        internals.enforce_type(deepcopy(value), of, required)
-    except Exception:  # noqa: BLE001 - a refusal, whatever is raised
+        internals.enforce_type(deepcopy(value), schema_type, required)
+    except Exception:  # noqa: BLE001 - every exception is a refusal
         return False
     return True
 
 
-def within(value: Any, of: Any, path: str, *, required: bool, takes_here: Takes | None = None) -> Iterator[Fault]:
-    """The faults of a value that is refused.
+def within(
+    value: Any, schema_type: Any, path: str, *, required: bool, takes_here: Takes | None = None
+) -> Iterator[Fault]:
+    """Yields the faults of a value that is refused.
 
     Args:
-        value: What stands in the payload.
-        of: Its type in the signature.
-        path: Where it stands.
-        required: Whether it has to be there.
-        takes_here: Whether MLflow takes another value in its place; if left out, as within a column.
+        value: The value in the payload.
+        schema_type: Its type in the signature.
+        path: Its path in the payload.
+        required: True if the signature requires it.
+        takes_here: Returns True if MLflow accepts a replacement for the value; the default checks one within a column.
 
     """
-    has_pieces = False
-    for fault in _pieces(value, of, path, required=required):
-        has_pieces = True
+    has_components = False
+    for fault in _component_faults(value, schema_type, path, required=required):
+        has_components = True
         yield fault
-    if not has_pieces:
-        yield leaf(value, of, path, required=required, takes_here=takes_here or _takes(of, required=required))
+    if not has_components:
+        yield leaf(
+            value, schema_type, path, required=required, takes_here=takes_here or _takes(schema_type, required=required)
+        )
 
 
-def _pieces(value: Any, of: Any, path: str, *, required: bool) -> Iterator[Fault]:
-    if isinstance(of, Object) and isinstance(value, dict):
-        yield from _of_object(value, of, path)
-    elif isinstance(of, Array) and isinstance(value, list):
+def _component_faults(value: Any, schema_type: Any, path: str, *, required: bool) -> Iterator[Fault]:
+    if isinstance(schema_type, Object) and isinstance(value, dict):
+        yield from _object_faults(value, schema_type, path)
+    elif isinstance(schema_type, Array) and isinstance(value, list):
         for index, item in enumerate(value):
-            if not takes([item], of, required=required):
+            if not takes([item], schema_type, required=required):
                 yield from within(
                     item,
-                    of.dtype,
+                    schema_type.dtype,
                     f"{path}[{index}]",
                     required=required,
-                    takes_here=lambda other: takes([other], of, required=required),
+                    takes_here=lambda replacement: takes([replacement], schema_type, required=required),
                 )
-    elif isinstance(of, Map) and isinstance(value, dict):
+    elif isinstance(schema_type, Map) and isinstance(value, dict):
         for index, (key, item) in enumerate(value.items()):
-            if not takes({key: item}, of, required=required):
-                yield from within(item, of.value_type, f"{path}{json_terms.key_step(index)}", required=required)
+            if not takes({key: item}, schema_type, required=required):
+                yield from within(
+                    item, schema_type.value_type, f"{path}{json_terms.key_step(index)}", required=required
+                )
 
 
-def _of_object(value: dict[str, Any], of: Object, path: str) -> Iterator[Fault]:
-    properties = {prop.name: prop for prop in of.properties}
-    for prop in of.properties:
+def _object_faults(value: dict[str, Any], schema_type: Object, path: str) -> Iterator[Fault]:
+    properties = {prop.name: prop for prop in schema_type.properties}
+    for prop in schema_type.properties:
         if prop.required and prop.name not in value:
             yield lacking(prop.name, prop.dtype, path, _takes(prop.dtype, required=True))
     unknown = [index for index, key in enumerate(value) if key not in properties]
@@ -91,53 +97,53 @@ def _of_object(value: dict[str, Any], of: Object, path: str) -> Iterator[Fault]:
         yield Fault(
             path,
             f"has keys that the signature does not have ({keys})",
-            f"leave them out; it takes {json_terms.properties(of)}",
+            f"leave them out; it takes {json_terms.properties(schema_type)}",
         )
     for name, item in value.items():
         if name not in properties:
             continue
-        of_name, required = properties[name].dtype, properties[name].required
-        if not takes(item, of_name, required=required):
-            yield from within(item, of_name, f"{path}{json_terms.step(name)}", required=required)
+        property_type, required = properties[name].dtype, properties[name].required
+        if not takes(item, property_type, required=required):
+            yield from within(item, property_type, f"{path}{json_terms.step(name)}", required=required)
 
 
-def lacking(name: str, of: Any, path: str, takes_here: Takes) -> Fault:
-    """The fault of an object that has no value for a name."""
-    return Fault(path, f"lacks {name}", _remedy(of, required=True, takes_here=takes_here, verb="it must be"))
+def lacking(name: str, schema_type: Any, path: str, takes_here: Takes) -> Fault:
+    """Returns the fault of an object without a required property."""
+    return Fault(path, f"lacks {name}", _remedy(schema_type, required=True, takes_here=takes_here, verb="it must be"))
 
 
-def leaf(value: Any, of: Any, path: str, *, required: bool, takes_here: Takes) -> Fault:
-    """The fault of a value that has no pieces, or none that is refused for itself."""
-    problem = json_terms.problem(value, of)
-    if problem == "has a time zone" and takes_here(json_terms.example(of)):
-        return Fault(path, problem, f"write it without one{json_terms.such_as(json_terms.example(of))}")
-    if isinstance(of, Object | Map) and isinstance(value, dict):
+def leaf(value: Any, schema_type: Any, path: str, *, required: bool, takes_here: Takes) -> Fault:
+    """Returns the fault of a value without components, or with components that are all accepted by themselves."""
+    problem = json_terms.problem(value, schema_type)
+    if problem == "has a time zone" and takes_here(json_terms.example(schema_type)):
+        return Fault(path, problem, f"write it without one{json_terms.such_as(json_terms.example(schema_type))}")
+    if isinstance(schema_type, Object | Map) and isinstance(value, dict):
         problem = "is an object that does not fit"
-    if isinstance(of, Array) and isinstance(value, list):
+    if isinstance(schema_type, Array) and isinstance(value, list):
         problem = "is an array that does not fit"
-    return Fault(path, problem, _remedy(of, required=required, takes_here=takes_here))
+    return Fault(path, problem, _remedy(schema_type, required=required, takes_here=takes_here))
 
 
-def _remedy(of: Any, *, required: bool, takes_here: Takes, verb: str = "must be") -> str:
-    name, example = json_terms.type_name(of), json_terms.example(of)
+def _remedy(schema_type: Any, *, required: bool, takes_here: Takes, verb: str = "must be") -> str:
+    name, example = json_terms.type_name(schema_type), json_terms.example(schema_type)
     if takes_here(example):
-        return f"{verb} {name}: {json_terms.description(of)}{json_terms.such_as(example)}"
-    way_out = f"the model's owner must declare {json_terms.other_type(of)}" if required else "leave it out"
+        return f"{verb} {name}: {json_terms.description(schema_type)}{json_terms.such_as(example)}"
+    way_out = f"the model's owner must declare {json_terms.other_type(schema_type)}" if required else "leave it out"
     return f"{verb} {name}, and MLflow takes no JSON value for that here: {way_out}"
 
 
-def _takes(of: Any, *, required: bool) -> Takes:
-    return lambda other: takes(other, of, required=required)
+def _takes(schema_type: Any, *, required: bool) -> Takes:
+    return lambda replacement: takes(replacement, schema_type, required=required)
 
 
 def within_param(value: Any, spec: ParamSpec, path: str, takes_here: Takes) -> Iterator[Fault]:
-    """The faults of the value of a param that is refused.
+    """Yields the faults of the value of a param that is refused.
 
     Args:
-        value: What stands in the payload.
+        value: The value in the payload.
         spec: The param in the signature.
-        path: Where the value stands.
-        takes_here: Whether MLflow takes a value for the param.
+        path: Path of the value in the payload.
+        takes_here: Returns True if MLflow accepts a value for the param.
 
     """
     if spec.shape is None:
@@ -149,7 +155,7 @@ def within_param(value: Any, spec: ParamSpec, path: str, takes_here: Takes) -> I
                 spec.dtype,
                 f"{path}[{index}]",
                 required=True,
-                takes_here=lambda other: takes_here([other]),
+                takes_here=lambda replacement: takes_here([replacement]),
             )
     else:
         yield leaf(value, Array(spec.dtype), path, required=True, takes_here=takes_here)
