@@ -147,7 +147,7 @@ class ModelFailed(ServingError):
     fault = Fault.MODEL
 
 
-class UnwritableAnswer(ServingError):
+class UnserializableOutput(ServingError):
     """The model returned something that cannot be written as the answer; MLflow answers 500."""
 
     fault = Fault.MODEL
@@ -160,11 +160,11 @@ class TimeLimitExceeded(ServingError):
     reason = "DEADLINE_EXCEEDED"
 
 
-class CallerGaveUp(TimeLimitExceeded):
+class CallerDeadlineExceeded(TimeLimitExceeded):
     """It was the caller's deadline that passed, so nobody waits for the rest of the call either."""
 
 
-class LateRequest(TimeLimitExceeded):
+class RequestReadTimeout(TimeLimitExceeded):
     """The request did not arrive in time."""
 
     fault = Fault.CALLER

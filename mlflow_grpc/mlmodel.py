@@ -77,8 +77,8 @@ def as_mlmodel(
 
 def _arguments(class_path: str, more: dict[str, Any]) -> dict[str, Any]:
     configuration = more.pop("configuration", None)
-    about = adapter.load(class_path, configuration=configuration).about
-    inputs, outputs = about.contract.inputs, about.contract.outputs
+    info = adapter.load(class_path, configuration=configuration).info
+    inputs, outputs = info.contract.inputs, info.contract.outputs
     arguments = {
         "python_model": as_pyfunc.__file__,
         "model_config": {"class_path": class_path, "configuration": configuration},

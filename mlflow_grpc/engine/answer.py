@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from mlflow_grpc.engine.progress import PredictTimer, row_count
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.engine.servable import ServableModel
-from mlflow_grpc.errors import ModelFailed, ServingError, UnwritableAnswer
-from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.errors import ModelFailed, ServingError, UnserializableOutput
+from mlflow_grpc.hosting.model import InputRejected
 from mlflow_grpc.payload.codec import ModelInput
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def answer(request: Request[AnswerT], model: ServableModel) -> AnswerT:
             with PredictTimer((request.progress,)):
                 predictions = model.model.predict(table, None)
             return request.encode_rows(model, predictions)
-        except (ModelFailed, UnwritableAnswer) as error:
+        except (ModelFailed, UnserializableOutput) as error:
             raise _with_clues(error, model, table) from error.__cause__
     try:
         with PredictTimer((request.progress,)):
@@ -61,9 +61,9 @@ def answer_checked(request: Request[AnswerT], model: ServableModel) -> AnswerT:
         with PredictTimer((request.progress,)):
             predictions = model.model.predict(decoded.data, decoded.params)
         return request.encode(model, predictions, decoded)
-    except InputRefused as refusal:
+    except InputRejected as refusal:
         raise request.explain(model, refusal.__cause__) from None
-    except (ModelFailed, UnwritableAnswer) as error:
+    except (ModelFailed, UnserializableOutput) as error:
         raise _with_clues(error, model, decoded and decoded.data) from error.__cause__
 
 
@@ -80,9 +80,9 @@ def answer_chunks(request: Request[AnswerT], model: ServableModel) -> Generator[
             # Closed here and in this context: a traceback that is kept would keep the model's iterator open.
             if (close := getattr(chunks, "close", None)) is not None:
                 close()
-    except InputRefused as refusal:
+    except InputRejected as refusal:
         raise request.explain(model, refusal.__cause__) from None
-    except (ModelFailed, UnwritableAnswer) as error:
+    except (ModelFailed, UnserializableOutput) as error:
         raise _with_clues(error, model, decoded and decoded.data) from error.__cause__
 
 
@@ -104,7 +104,7 @@ def _next(chunks: Iterator[object], request: Request[AnswerT]) -> object:
         return next(chunks, _END)
 
 
-def _with_clues(error: ModelFailed | UnwritableAnswer, model: ServableModel, data: object) -> ServingError:
+def _with_clues(error: ModelFailed | UnserializableOutput, model: ServableModel, data: object) -> ServingError:
     """The error of a failed model, with what about the parsed data may be the reason.
 
     Args:

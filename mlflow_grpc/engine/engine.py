@@ -19,7 +19,7 @@ from mlflow_grpc.engine.concurrency import LoopSample
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.thread_pool import ModelThreadPool
-from mlflow_grpc.errors import CallerGaveUp, NotReady, TimeLimitExceeded, Unsupported
+from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, TimeLimitExceeded, Unsupported
 from mlflow_grpc.settings import Settings
 
 MAX_BATCHED_SIZE = 16_384
@@ -216,5 +216,5 @@ class _TimeLimit:
     def error(self) -> TimeLimitExceeded:
         """The error for a request that was not answered in time."""
         if self._is_callers:
-            return CallerGaveUp("The call was not answered before the caller's deadline.")
+            return CallerDeadlineExceeded("The call was not answered before the caller's deadline.")
         return TimeLimitExceeded(f"The call was not answered within the server's time limit of {self._timeout_s:g} s.")

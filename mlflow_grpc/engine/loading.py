@@ -137,7 +137,7 @@ def _working_directory() -> str | None:
 
 def _try_typed_rpcs(loaded: ServableModel, config: ModelConfig, settings: Settings) -> ServableModel:
     """Refuses the typed RPCs that fail on the example that the model was logged with."""
-    codec, example = loaded.record_codec, loaded.model.about.logged_example
+    codec, example = loaded.record_codec, loaded.model.info.logged_example
     is_on = settings.try_example if config.try_example is None else config.try_example
     if codec is None or not example or not is_on or not config.endpoint:
         return loaded
@@ -260,21 +260,21 @@ def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) ->
     if shown.version == inside.version:
         around.version = model.version
     # Schemas that the decorators do not change stay MLflow's, so that a decorator that does nothing changes no message.
-    about, model_about = around.about, model.about
-    same_inputs = shown.input_schema is inside.input_schema and not has_tensors(model_about.contract.inputs)
+    info, model_info = around.info, model.info
+    same_inputs = shown.input_schema is inside.input_schema and not has_tensors(model_info.contract.inputs)
     same_outputs = shown.output_schema is inside.output_schema
-    around.about = replace(
-        about,
-        flavors=model_about.flavors,
-        run_id=model_about.run_id,
-        model_id=model_about.model_id,
-        lock=model_about.lock,
+    around.info = replace(
+        info,
+        flavors=model_info.flavors,
+        run_id=model_info.run_id,
+        model_id=model_info.model_id,
+        lock=model_info.lock,
         contract=Contract(
-            model_about.contract.inputs if same_inputs else about.contract.inputs,
-            model_about.contract.outputs if same_outputs else about.contract.outputs,
+            model_info.contract.inputs if same_inputs else info.contract.inputs,
+            model_info.contract.outputs if same_outputs else info.contract.outputs,
         ),
-        input=model_about.input if same_inputs else about.input,
-        output=model_about.output if same_outputs else about.output,
+        input=model_info.input if same_inputs else info.input,
+        output=model_info.output if same_outputs else info.output,
     )
     codec = RecordsCodec(around.schema, unknown_columns=_unknown_columns(config, settings))
     return ServableModel(around, codec, batching_reason="its decorators take the rows of one call")

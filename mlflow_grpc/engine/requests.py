@@ -75,7 +75,7 @@ class Request(ABC, Generic[AnswerT]):
         """Decodes the payload as MLflow does.
 
         Raises:
-            InputRefused: The payload does not parse or does not fit; `explain` says why.
+            InputRejected: The payload does not parse or does not fit; `explain` says why.
 
         """
 

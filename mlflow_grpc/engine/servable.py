@@ -58,5 +58,5 @@ class ServableModel:
     @property
     def record_codec(self) -> RecordCodec | None:
         """The codec, if it takes records and the model's inputs are known."""
-        has_inputs = self.model.about.contract.inputs is not None
+        has_inputs = self.model.info.contract.inputs is not None
         return self.codec if has_inputs and isinstance(self.codec, RecordCodec) else None

@@ -51,7 +51,7 @@ def refused(servable: ServableModel, codec: RecordCodec, example: str) -> frozen
 
     """
     model = servable.model
-    contract = model.about.contract
+    contract = model.info.contract
     if messages.obstacle(contract):
         return frozenset()
     if not contract.takes_rows:
@@ -102,7 +102,7 @@ class _Trial:
     def _try_all(self) -> None:
         from mlflow_grpc.payload.protobuf import examples
 
-        contract = self._servable.model.about.contract
+        contract = self._servable.model.info.contract
         row = examples.first_row(self._example, contract)
         rows = examples.first_row(self._example, contract, times=ROWS)
         calls = _TypedCalls(self._servable, self._codec)
@@ -136,10 +136,10 @@ class _TypedCalls:
 
     def __init__(self, servable: ServableModel, codec: RecordCodec) -> None:
         self._codec = codec
-        self._contract = servable.model.about.contract
+        self._contract = servable.model.info.contract
         model = servable.model
         maker = messages.FileMaker()
-        self.messages = maker.add("model", model.about.contract, streams=model.streams)
+        self.messages = maker.add("model", model.info.contract, streams=model.streams)
         service.add_service(maker.file, [self.messages])
         self._pool = protos.pool_with(maker.file)
 
@@ -147,7 +147,7 @@ class _TypedCalls:
         """Makes a request with the example for each RPC of the model.
 
         Raises:
-            UnwritableAnswer: The example does not fit into the messages.
+            UnserializableOutput: The example does not fit into the messages.
             TypeError: Likewise.
             ValueError: Likewise.
 

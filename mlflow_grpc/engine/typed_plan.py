@@ -70,24 +70,24 @@ def verdict(entry: Entry, catalog: Catalog, locks: LockSet) -> Verdict | None:
     """
     if entry.loaded is None or not entry.config.endpoint:
         return None
-    about, streams = entry.loaded.model.about, entry.loaded.model.streams
-    contract = about.contract if _is_typed(entry.loaded) else None
+    info, streams = entry.loaded.model.info, entry.loaded.model.streams
+    contract = info.contract if _is_typed(entry.loaded) else None
     label = _label(entry, catalog)
-    return contract_plan.verdict(locks, label, about.lock, contract, streams=streams, refused=entry.loaded.refused_rpcs)
+    return contract_plan.verdict(locks, label, info.lock, contract, streams=streams, refused=entry.loaded.refused_rpcs)
 
 
 def _candidates(catalog: Catalog, locks: LockSet) -> Iterator[Candidate]:
     for entry in catalog.entries:
         if not entry.config.endpoint or entry.loaded is None or not catalog.is_settled(entry):
             continue
-        model, about = entry.loaded.model, entry.loaded.model.about
-        if obstacle := messages.obstacle(about.contract):
+        model, info = entry.loaded.model, entry.loaded.model.info
+        if obstacle := messages.obstacle(info.contract):
             logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
         if _is_typed(entry.loaded):
             label = _label(entry, catalog)
-            summary = ": ".join(filter(None, [about.display_name or entry.label, about.description]))
-            locked = locks.find(label, about.lock)
-            typed = TypedModel(label, about.contract, locked, model.streams, entry.loaded.refused_rpcs, summary)
+            summary = ": ".join(filter(None, [info.display_name or entry.label, info.description]))
+            locked = locks.find(label, info.lock)
+            typed = TypedModel(label, info.contract, locked, model.streams, entry.loaded.refused_rpcs, summary)
             yield entry, entry.loaded, typed
 
 
@@ -96,7 +96,7 @@ def _is_typed(loaded: ServableModel) -> bool:
     has_rpcs = not loaded.refused_rpcs >= {RpcKind.ONE, RpcKind.BATCH} or (
         loaded.model.streams and RpcKind.STREAM not in loaded.refused_rpcs
     )
-    return loaded.record_codec is not None and has_rpcs and not messages.obstacle(loaded.model.about.contract)
+    return loaded.record_codec is not None and has_rpcs and not messages.obstacle(loaded.model.info.contract)
 
 
 def _make_file(

@@ -12,7 +12,7 @@ from mlflow_grpc.contract.lockfile.format import LockFile
 from mlflow_grpc.contract.types import Contract
 
 
-class InputRefused(Exception):
+class InputRejected(Exception):
     """The data or params do not fit the model; raised before the model's own code runs.
 
     The `__cause__` is the exception of the check. Its text may contain the payload, so it is neither shown nor logged.
@@ -30,7 +30,7 @@ class SchemaTexts:
 
 
 @dataclass(frozen=True)
-class About:
+class ModelInfo:
     """Information about a model for its callers; fields without a value are empty."""
 
     display_name: str = ""
@@ -73,7 +73,7 @@ class HostedModel(Protocol):
         ...
 
     @property
-    def about(self) -> About:
+    def info(self) -> ModelInfo:
         """Information about the model for its callers."""
         ...
 
@@ -93,7 +93,7 @@ class HostedModel(Protocol):
         """Returns the predictions for parsed data, in the type that the model returns.
 
         Raises:
-            InputRefused: The data or params do not fit the model.
+            InputRejected: The data or params do not fit the model.
             ModelFailed: The model's own code raised an exception.
 
         """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.unknown_names import Unknown
@@ -72,7 +72,7 @@ class Codec(Protocol):
 
         Raises:
             UnsupportedContentType: The codec does not support the content type.
-            InputRefused: The text does not parse or does not fit the model; `explain` finds the reason.
+            InputRejected: The text does not parse or does not fit the model; `explain` finds the reason.
 
         """
         ...
@@ -81,7 +81,7 @@ class Codec(Protocol):
         """Writes the answer.
 
         Raises:
-            UnwritableAnswer: The predictions have no form in this format.
+            UnserializableOutput: The predictions have no form in this format.
 
         """
         ...
@@ -115,7 +115,7 @@ class RecordCodec(Codec, Protocol):
 
         Raises:
             InvalidPayload: The record does not fit the model.
-            InputRefused: The record does not fit the model; `explain_record` finds the reason.
+            InputRejected: The record does not fit the model; `explain_record` finds the reason.
 
         """
         ...
@@ -151,7 +151,7 @@ class RecordCodec(Codec, Protocol):
             count: Number of input rows.
 
         Raises:
-            UnwritableAnswer: The predictions have no rows.
+            UnserializableOutput: The predictions have no rows.
 
         """
         ...
@@ -160,7 +160,7 @@ class RecordCodec(Codec, Protocol):
         """Returns the prediction for one record: a dictionary, a value or an array.
 
         Raises:
-            UnwritableAnswer: The predictions are for no record or for several.
+            UnserializableOutput: The predictions are for no record or for several.
 
         """
         ...
@@ -184,7 +184,7 @@ class TextCodec:
             answer = str(predictions)
             answer.encode()
         except Exception as error:
-            raise UnwritableAnswer("The model's answer cannot be written as UTF-8 text.") from error
+            raise UnserializableOutput("The model's answer cannot be written as UTF-8 text.") from error
         return answer
 
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:

@@ -13,7 +13,7 @@ from io import StringIO
 from typing import Any, NoReturn
 
 from mlflow_grpc.choices import UnknownColumns
-from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
+from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
 from mlflow_grpc.payload.codec import ModelInput, Records
 from mlflow_grpc.payload.unknown_names import Unknown
@@ -87,14 +87,14 @@ class RecordsCodec:
         """Writes the outputs as JSON.
 
         Raises:
-            UnwritableAnswer: An output has no JSON form.
+            UnserializableOutput: An output has no JSON form.
 
         """
         try:
             outputs = [self._schema.dump(output) for output in predictions]
             return json.dumps(outputs[0] if request.bare_answer else {"predictions": outputs})
         except Exception as error:
-            raise UnwritableAnswer(NO_FORM) from error
+            raise UnserializableOutput(NO_FORM) from error
 
     def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Returns an error without a reason, because `decode` raises one with the reason."""
@@ -133,13 +133,13 @@ class RecordsCodec:
         """Returns the outputs as JSON values, except that bytes stay bytes.
 
         Raises:
-            UnwritableAnswer: An output has no JSON form.
+            UnserializableOutput: An output has no JSON form.
 
         """
         try:
             return [self._schema.values(prediction) for prediction in predictions]
         except Exception as error:
-            raise UnwritableAnswer(NO_FORM) from error
+            raise UnserializableOutput(NO_FORM) from error
 
     def value(self, predictions: Any) -> Any:
         """Returns the output for the one record; raises the errors of `rows`."""

@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc.engine.progress import CallUsage, RequestProgress
-from mlflow_grpc.errors import InvalidMessage, ModelFailed, ServingError, Status, UnwritableAnswer, shown
+from mlflow_grpc.errors import InvalidMessage, ModelFailed, ServingError, Status, UnserializableOutput, shown
 from mlflow_grpc.services import status
 from mlflow_grpc.services.ignored import IgnoredColumns
 
@@ -159,7 +159,11 @@ class CallContext:
             )
             hidden.__cause__ = error
             return hidden
-        if self._shows_exceptions and isinstance(error, ModelFailed | UnwritableAnswer) and error.__cause__ is not None:
+        if (
+            self._shows_exceptions
+            and isinstance(error, ModelFailed | UnserializableOutput)
+            and error.__cause__ is not None
+        ):
             error.shown = shown(error.__cause__)
         return error
 

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.errors import LateRequest, NotReady, Overloaded
+from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.call_context import CallContext
@@ -211,7 +211,7 @@ class RpcDispatcher:
                 is_late = remaining_s is not None and remaining_s <= 0
                 log_call(logging.INFO, call, "DEADLINE_EXCEEDED" if is_late else "CANCELLED")
                 raise error
-            error = NotReady(SHUTDOWN) if self.open_calls.is_closing else LateRequest(OVERDUE)
+            error = NotReady(SHUTDOWN) if self.open_calls.is_closing else RequestReadTimeout(OVERDUE)
         serving_error = call.serving_error(error)
         level = level_of(serving_error)
         if isinstance(serving_error, Overloaded):

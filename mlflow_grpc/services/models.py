@@ -71,17 +71,17 @@ class ModelsServicer:
         )
         loaded = entry.loaded
         if loaded is not None:
-            about = loaded.model.about
-            message.display_name, message.description = _as_utf8(about.display_name), _as_utf8(about.description)
-            message.flavors.extend(map(_as_utf8, about.flavors))
-            message.run_id, message.model_id = _as_utf8(about.run_id), _as_utf8(about.model_id)
+            info = loaded.model.info
+            message.display_name, message.description = _as_utf8(info.display_name), _as_utf8(info.description)
+            message.flavors.extend(map(_as_utf8, info.flavors))
+            message.run_id, message.model_id = _as_utf8(info.run_id), _as_utf8(info.model_id)
             for schema in ("input", "output", "params"):
-                _copy(getattr(about, schema), message, schema)
+                _copy(getattr(info, schema), message, schema)
             self._add_field_names(message, entry)
             message.batched, message.batching_reason = loaded.batched, loaded.batching_reason
-            if about.deterministic is not None:
-                message.deterministic = about.deterministic
-            message.example, message.example_is_typed = _as_utf8(about.example), about.is_example_typed
+            if info.deterministic is not None:
+                message.deterministic = info.deterministic
+            message.example, message.example_is_typed = _as_utf8(info.example), info.is_example_typed
             if entry.config.endpoint:
                 self._add_rpcs(message.rpcs, entry, streams=loaded.model.streams)
         described: Message = message

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
-from mlflow_grpc.errors import CallerGaveUp, NotReady, ServingError
+from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, ServingError
 from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.call_log import log_failed_request
 from mlflow_grpc.services.dispatch import SHUTDOWN
@@ -44,7 +44,7 @@ async def answer_in_order(
 
     Raises:
         NotReady: The server is draining; the requests that were read have been answered.
-        CallerGaveUp: The deadline of the stream passed.
+        CallerDeadlineExceeded: The deadline of the stream passed.
 
     """
     queue = _ResponseQueue(requests, submit)
@@ -54,7 +54,7 @@ async def answer_in_order(
         while (answer := await queue.responses.get()) is not None:
             try:
                 message = make_output(await answer)
-            except (NotReady, CallerGaveUp):
+            except (NotReady, CallerDeadlineExceeded):
                 raise
             except Exception as error:  # noqa: BLE001 - sent in place of the answer
                 serving_error = call.serving_error(error)

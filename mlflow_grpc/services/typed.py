@@ -105,7 +105,7 @@ class TypedService(grpc.GenericRpcHandler):
         for entry, model, model_messages in planned:
             if (codec := model.record_codec) is None:
                 continue
-            methods = self._methods(codec, model.model.about.contract, model_messages)
+            methods = self._methods(codec, model.model.info.contract, model_messages)
             resolve = _resolver(entry, model_messages.fingerprint)
             for rpc in service.rpcs_of(model_messages):
                 path = f"/{NAME}/{rpc.name}"
@@ -194,15 +194,15 @@ def _resolver(entry: Entry, fingerprint: str) -> ResolveModel:
 
 def _description(entry: Entry, servable: ServableModel, messages: ModelMessages) -> dict[str, Any]:
     """Describes a model for `get_models`."""
-    about = servable.model.about
+    info = servable.model.info
     try:
         release = (*Version(entry.version).release, 0, 0)
     except InvalidVersion:
         release = (0, 0)
     return {
         "qualified_name": entry.name,
-        "display_name": about.display_name or entry.name,
-        "description": about.description,
+        "display_name": info.display_name or entry.name,
+        "description": info.description,
         "major_version": release[0],
         "minor_version": release[1],
         "input_type": messages.input.name,

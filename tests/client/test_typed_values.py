@@ -34,16 +34,16 @@ class WireModel:
         maker = FileMaker()
         self.shapes = maker.add("m", contract)
         service.add_service(maker.file, [self.shapes])
-        about = _models.model_message(b"")
-        about.names.update(self.shapes.model_names.names)
-        about.wrappers.extend(self.shapes.model_names.wrappers)
+        info = _models.model_message(b"")
+        info.names.update(self.shapes.model_names.names)
+        info.wrappers.extend(self.shapes.model_names.wrappers)
         for rpc in service.rpcs_of(self.shapes):
             types = {
                 "request_type": f"model_grpc_service.{rpc.input}",
                 "response_type": f"model_grpc_service.{rpc.output}",
             }
-            about.rpcs.add(path=f"/{SERVICE}/{rpc.name}", **types)
-        self.contract = contract_of(about, protos.pool_with(maker.file))
+            info.rpcs.add(path=f"/{SERVICE}/{rpc.name}", **types)
+        self.contract = contract_of(info, protos.pool_with(maker.file))
         self.single_rpc, self.batch_rpc = (self.contract.rpc(name) for name in ("predict", "predict_batch"))
 
     def message(self, record: dict[str, Any]) -> Any:

@@ -274,8 +274,8 @@ def test_params_are_not_there(folder, tmp_path):
     mlflow.pyfunc.save_model(
         tmp_path / "p", python_model=MODELS["unnamed"][0], signature=signature, pip_requirements=[]
     )
-    assert load(config(tmp_path, "p"), SETTINGS).model.about.contract.params is not None
-    assert load(config(tmp_path, "p", decorators=NOTHING), SETTINGS).model.about.contract.params is None
+    assert load(config(tmp_path, "p"), SETTINGS).model.info.contract.params is not None
+    assert load(config(tmp_path, "p", decorators=NOTHING), SETTINGS).model.info.contract.params is None
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from tests.support import zoo
 def test_examples_are_answered(pair, name):
     """By MLflow and by this server; without a signature there is none."""
     oracle, call, model = pair(name)
-    example = model.about.example
-    assert bool(example) == (model.about.contract.inputs is not None)
+    example = model.info.example
+    assert bool(example) == (model.info.contract.inputs is not None)
     if example:
         status, _ = oracle(example, "application/json")
         assert status == 200, example

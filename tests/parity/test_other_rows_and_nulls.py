@@ -255,8 +255,8 @@ def test_a_default_that_json_cannot_say_is_not_null(client, as_json):
     for given in ({"made": None}, [{"made": None}]):
         with pytest.raises(ValueError, match="made: None would become the field's default"):
             client.model("hinted").predict(given)
-    (about,) = [each for each in client.models() if each.name == "hinted"]
-    (only,) = about.input_schema["properties"].values()
+    (info,) = [each for each in client.models() if each.name == "hinted"]
+    (only,) = info.input_schema["properties"].values()
     properties = only["properties"]
     assert properties["made"]["x-has-default"] is True
     assert "x-has-default" not in properties["null"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlflow_grpc.errors import InvalidPayload, ModelFailed
-from mlflow_grpc.hosting.model import About
+from mlflow_grpc.hosting.model import ModelInfo
 from mlflow_grpc.payload.codec import ModelInput
 
 
@@ -40,7 +40,7 @@ class FunctionModel(_WholeModel):
     name = "function"
     version = ""
     description = "test"
-    about = About()
+    info = ModelInfo()
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self._function = function
@@ -58,7 +58,7 @@ class GatedModel(_WholeModel):
     name = "gated"
     version = ""
     description = "test"
-    about = About()
+    info = ModelInfo()
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
@@ -88,7 +88,7 @@ class PartsModel:
     name = "parts"
     version = ""
     description = "test"
-    about = About()
+    info = ModelInfo()
     streams = True
 
     def __init__(self) -> None:

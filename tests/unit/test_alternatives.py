@@ -17,7 +17,7 @@ from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.types import Contract
-from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support.newer_models import Size
@@ -186,7 +186,7 @@ def test_what_no_type_has_exactly_stands_where_nothing_of_it_is_lost(kind, value
 )
 def test_what_is_of_none_of_the_types_is_refused(kind, value):
     """Rather than written as something else."""
-    with pytest.raises(UnwritableAnswer):
+    with pytest.raises(UnserializableOutput):
         Typed(kind).written({"v": value})
 
 
@@ -195,5 +195,5 @@ def test_types_that_hold_themselves_are_not_tried_over_and_over():
     value: Any = 2**63
     for _ in range(24):
         value = {"left": value, "right": 0, "kind": "mirrored"}
-    with pytest.raises(UnwritableAnswer):
+    with pytest.raises(UnserializableOutput):
         Typed(Tree).written({"v": value})

@@ -11,7 +11,7 @@ from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import NoObserver, TextRequest
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.thread_pool import ModelThreadPool
-from mlflow_grpc.errors import CallerGaveUp, TimeLimitExceeded
+from mlflow_grpc.errors import CallerDeadlineExceeded, TimeLimitExceeded
 from tests.support.models import FunctionModel, PlainCodec
 
 
@@ -32,7 +32,7 @@ def deadline(remaining_s: float | None) -> float | None:
 
 
 @pytest.mark.parametrize(
-    ("timeout_s", "remaining_s", "error"), [(0.05, None, TimeLimitExceeded), (60, 0.05, CallerGaveUp)]
+    ("timeout_s", "remaining_s", "error"), [(0.05, None, TimeLimitExceeded), (60, 0.05, CallerDeadlineExceeded)]
 )
 def test_waiting_for_room_has_the_time_limit_of_the_call(timeout_s, remaining_s, error):
     """Of the server or of the caller; whoever waits behind gets the room that was meant for it."""

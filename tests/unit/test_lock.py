@@ -32,7 +32,7 @@ from mlflow_grpc.contract.types import (
     Tensor,
     Union,
 )
-from mlflow_grpc.errors import InvalidPayload, StartError, UnwritableAnswer
+from mlflow_grpc.errors import InvalidPayload, StartError, UnserializableOutput
 from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support import newer_models, zoo
@@ -500,7 +500,7 @@ def test_columns_may_move_and_optional_ones_be_added(fields, more, data):
     record = data.draw(values(Record("", fields)))
     try:
         sent = written(old, old.messages.input, record)
-    except UnwritableAnswer:
+    except UnserializableOutput:
         reject()  # A value that is of several types of a union.
     assert read(new, new.messages.input, sent) == read(old, old.messages.input, sent)
 

@@ -8,7 +8,7 @@ import pytest
 from ml_base import MLModel as Interface
 
 from mlflow_grpc.config import Decorator
-from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, UnsupportedContentType, UnwritableAnswer
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, UnserializableOutput, UnsupportedContentType
 from mlflow_grpc.hosting.mlmodel import adapter
 from mlflow_grpc.payload.mlmodel_json import RecordsCodec
 
@@ -217,7 +217,7 @@ def test_an_output_without_a_form_in_json():
     """It is the model's fault."""
     served = Served(f"{NEWER}Echo")
     request = served.codec.decode(json.dumps(RECORD), None)
-    with pytest.raises(UnwritableAnswer):
+    with pytest.raises(UnserializableOutput):
         served.codec.encode([object()], request)
 
 

@@ -8,7 +8,7 @@ import pytest
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.contract import json_schema
 from mlflow_grpc.engine import loading
-from mlflow_grpc.errors import ModelFailed, StartError, UnwritableAnswer
+from mlflow_grpc.errors import ModelFailed, StartError, UnserializableOutput
 from mlflow_grpc.hosting.mlmodel import adapter
 from mlflow_grpc.payload.mlmodel_json import RecordsCodec
 from mlflow_grpc.settings import Settings
@@ -19,8 +19,8 @@ HERE = "tests.support.serialized_models."
 
 def test_an_example_that_a_validator_raises_at_is_none():
     """The server makes it up, so that the model is loaded all the same."""
-    assert adapter.load(f"{HERE}Raises").about.example == ""
-    assert json.loads(adapter.load(f"{HERE}Alias").about.example) == {"instances": 1.0}
+    assert adapter.load(f"{HERE}Raises").info.example == ""
+    assert json.loads(adapter.load(f"{HERE}Alias").info.example) == {"instances": 1.0}
 
 
 def test_a_validator_that_raises_fails_the_model():
@@ -37,7 +37,7 @@ def test_a_property_that_raises_is_a_reason_not_to_start():
     """Also one that a model need not have."""
     with pytest.raises(StartError, match="DeterministicRaises: its deterministic raised RuntimeError: not known"):
         adapter.load(f"{HERE}DeterministicRaises")
-    assert adapter.load(f"{HERE}RootScalar").about.deterministic is None
+    assert adapter.load(f"{HERE}RootScalar").info.deterministic is None
 
 
 def test_whatever_loading_raises_is_a_reason_not_to_start(monkeypatch, caplog):
@@ -76,8 +76,8 @@ def test_defaults_that_json_has_no_word_for():
     def refuse(word):
         raise ValueError(word)
 
-    about = adapter.load(f"{HERE}Defaults").about
-    properties = json.loads(about.input.json_schema, parse_constant=refuse)["properties"]
+    info = adapter.load(f"{HERE}Defaults").info
+    properties = json.loads(info.input.json_schema, parse_constant=refuse)["properties"]
     assert "default" not in properties["ratio"]
     assert properties["default"]["default"] == 1
     nested = {"properties": {"default": {"examples": [[1, math.inf]], "title": "T", "default": {"k": [1.5]}}}}
@@ -101,8 +101,8 @@ def test_an_answer_that_its_own_serialiser_raises_at():
     codec = RecordsCodec(adapter.load(f"{HERE}Rounded").schema)
     broken = RoundedSchema.model_construct(value="text", text=1.0)
     request = codec.decode('{"value": 1.0}', None)
-    with pytest.raises(UnwritableAnswer):
+    with pytest.raises(UnserializableOutput):
         codec.encode([broken], request)
-    with pytest.raises(UnwritableAnswer):
+    with pytest.raises(UnserializableOutput):
         codec.value([broken])
     assert codec.value([Number(value=1.0)]) == {"value": 1.0}

@@ -11,7 +11,7 @@ from mlflow_grpc.contract import service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.types import AnyValue, Contract, DataType, Field, ListOf, MapOf, Record, Scalar, Tensor, Type
-from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support.typed import plain
 
@@ -43,7 +43,7 @@ def written(kind: Type, value: Any) -> Any:
 )
 def test_a_list_with_what_its_type_does_not_hold(kind, values):
     """The value is named, and nothing of a list that was written at once stays."""
-    with pytest.raises(UnwritableAnswer, match=r"x\[1\] has a"):
+    with pytest.raises(UnserializableOutput, match=r"x\[1\] has a"):
         written(ListOf(Scalar(kind)), values)
 
 
@@ -66,7 +66,7 @@ def test_an_open_record_keeps_what_no_field_can_hold():
         "part": {"extra": {"x": "one", "more": {"deep": [1.5]}}},
         "extra": {"words": ["a", None]},
     }
-    with pytest.raises(UnwritableAnswer):
+    with pytest.raises(UnserializableOutput):
         written(Record("closed", fields), value)
 
 
@@ -130,5 +130,5 @@ def test_what_is_exact_is_written(kind, value, expected):
 )
 def test_what_is_not_is_refused(kind, value):
     """It is the model's fault, and said so."""
-    with pytest.raises(UnwritableAnswer):
+    with pytest.raises(UnserializableOutput):
         written(kind, value)

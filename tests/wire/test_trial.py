@@ -206,5 +206,5 @@ def test_every_type_can_be_tried(tmp_path, name, caplog):
     loaded = loading.load(config, Settings(model_uri="m", try_example=False))
     codec = loaded.record_codec
     assert codec is not None
-    assert trial.refused(loaded, codec, loaded.model.about.example) == frozenset()
+    assert trial.refused(loaded, codec, loaded.model.info.example) == frozenset()
     assert warnings_of(caplog) == []

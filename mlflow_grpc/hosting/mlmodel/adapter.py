@@ -22,7 +22,7 @@ from mlflow_grpc.hosting.chunks import iterate_chunks
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.hosting.mlmodel import joint_records, schemas
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
-from mlflow_grpc.hosting.model import About, SchemaTexts
+from mlflow_grpc.hosting.model import ModelInfo, SchemaTexts
 from mlflow_grpc.naming import name_from
 
 NEWER, OLDER = joint_records.NEWER, "ml_model_abc"
@@ -54,9 +54,9 @@ class MLModel:
         self.schema: RecordSchema = schemas.schema_of(
             _property(path, model, "input_schema"), _property(path, model, "output_schema")
         )
-        self.about = self._about(path, generation)
+        self.info = self._info(path, generation)
 
-    def _about(self, path: str, generation: str) -> About:
+    def _info(self, path: str, generation: str) -> ModelInfo:
         try:
             inputs, outputs = self.schema.json_schemas()
             contract = Contract(json_schema.input_of(inputs), json_schema.record_of(outputs, "output"))
@@ -64,7 +64,7 @@ class MLModel:
         except Exception as error:
             raise StartError(f"{path}: its schemas have no form as JSON Schema: {one_line(error)}") from error
         deterministic = _property(path, self._model, "deterministic", None)
-        return About(
+        return ModelInfo(
             display_name=_text(path, self._model, "display_name"),
             description=_text(path, self._model, "description"),
             flavors=(INTERFACE, generation),

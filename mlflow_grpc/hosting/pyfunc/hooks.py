@@ -17,7 +17,7 @@ from mlflow.types.schema import Array, Object
 
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed
 from mlflow_grpc.hosting import import_path
-from mlflow_grpc.hosting.model import About, InputRefused
+from mlflow_grpc.hosting.model import InputRejected, ModelInfo
 from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
 from mlflow_grpc.hosting.pyfunc.model_errors import failure_of
@@ -52,7 +52,7 @@ class HookedModel:
         self.name: str = model.name
         self.version: str = model.version
         self.description: str = model.description
-        self.about: About = model.about
+        self.info: ModelInfo = model.info
         self.streams: bool = model.streams
         self._has_preprocess = preprocess is not None
         schema = model.metadata.get_input_schema()
@@ -66,14 +66,14 @@ class HookedModel:
 
         Raises:
             InvalidPayload: The result of `preprocess` does not fit the signature.
-            InputRefused: Data or params do not fit.
+            InputRejected: Data or params do not fit.
             ModelFailed: The model or a hook raised an exception, or a hook returned None.
 
         """
         preprocessed = self._before(self._table(data))
         try:
             predictions = self._model.predict(preprocessed, params)
-        except InputRefused:
+        except InputRejected:
             self._check(preprocessed)
             raise
         return self._after(predictions)
@@ -83,7 +83,7 @@ class HookedModel:
 
         Raises:
             InvalidPayload: There are several rows, or the result of `preprocess` does not fit the signature.
-            InputRefused: Data or params do not fit.
+            InputRejected: Data or params do not fit.
             ModelFailed: The model or a hook raised an exception, or a hook returned None.
 
         """
@@ -92,7 +92,7 @@ class HookedModel:
             with closing(self._model.predict_stream(preprocessed, params)) as chunks:
                 for chunk in chunks:
                     yield self._after(chunk)
-        except InputRefused:
+        except InputRejected:
             self._check(preprocessed)
             raise
 
@@ -114,7 +114,7 @@ class HookedModel:
                 return pd.DataFrame([data])
             return pd.DataFrame({name: _as_list(value) for name, value in data.items()})
         except ValueError as error:
-            raise InputRefused from error
+            raise InputRejected from error
 
     def examine(self, table: Any) -> Exactness:
         """Returns UNKNOWN, because a hook may change the numbers in any way."""

@@ -18,14 +18,14 @@ from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor, has_tensors
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
-from mlflow_grpc.hosting.model import About, SchemaTexts
+from mlflow_grpc.hosting.model import ModelInfo, SchemaTexts
 from mlflow_grpc.hosting.pyfunc import chat, internals, type_hints
 
 _MAX_CHECKED_CHARACTERS = 100_000
 """Maximum length of an example that MLflow checks, because `--describe` does not show longer ones."""
 
 
-def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hint: Any) -> About:
+def info_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hint: Any) -> ModelInfo:
     """Collects the information about a loaded model.
 
     Args:
@@ -44,7 +44,7 @@ def about_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hi
     signature = metadata.signature.to_dict() if metadata.signature is not None else {}
     contract = _contract_of(signature, model, item_hint)
     example, is_typed = _example(model, payload, contract.inputs, item_hint)
-    return About(
+    return ModelInfo(
         flavors=flavors,
         run_id=_text(metadata.run_id),
         model_id=_text(getattr(metadata, "model_id", None)),  # Since MLflow 3.0.

@@ -76,7 +76,7 @@ def load_pyfunc(
         payload=payload.read_text(encoding="utf-8", errors="replace") if payload.is_file() else "",
     )
     if (directory / LOCK_FILE).is_file():
-        hosted.about = replace(hosted.about, lock=lock_io.read(directory / LOCK_FILE))
+        hosted.info = replace(hosted.info, lock=lock_io.read(directory / LOCK_FILE))
     return hosted
 
 

@@ -18,7 +18,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, Unsupported
 from mlflow_grpc.hosting.chunks import iterate_chunks
 from mlflow_grpc.hosting.pyfunc import internals, row_exactness, sklearn_arrays, type_hints
-from mlflow_grpc.hosting.pyfunc.info import about_of
+from mlflow_grpc.hosting.pyfunc.info import info_of
 from mlflow_grpc.hosting.pyfunc.model_errors import translate_model_errors
 
 ROW_WISE_LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
@@ -51,7 +51,7 @@ class PyfuncModel:
         flavors = [str(flavor) for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)
         self.item_hint = type_hints.item_hint(model)
-        self.about = about_of(model, tuple(flavors), payload or self.example or "", self.item_hint)
+        self.info = info_of(model, tuple(flavors), payload or self.example or "", self.item_hint)
 
     @property
     def rows_are_independent(self) -> bool:
@@ -131,7 +131,7 @@ class PyfuncModel:
         """Runs `PyFuncModel.predict`: MLflow enforces the schema, then the model runs.
 
         Raises:
-            InputRefused: MLflow's checks refused data or params.
+            InputRejected: MLflow's checks refused data or params.
             ModelFailed: The model raised any exception, including SystemExit, because a model must not be able to end
                 the server.
 
@@ -149,7 +149,7 @@ class PyfuncModel:
 
         Raises:
             InvalidPayload: There are several rows.
-            InputRefused: MLflow's checks refused data or params.
+            InputRejected: MLflow's checks refused data or params.
             Unsupported: `predict_stream` itself raises NotImplementedError before the first chunk.
             ModelFailed: The model raised.
 

@@ -1,6 +1,6 @@
 """Translation of the exceptions of MLflow models to errors of this server.
 
-Rule of this module: every exception of MLflow or of a model becomes InputRefused or ModelFailed.
+Rule of this module: every exception of MLflow or of a model becomes InputRejected or ModelFailed.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
 
 from mlflow_grpc.errors import ModelFailed, Status
-from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.hosting.model import InputRejected
 from mlflow_grpc.hosting.pyfunc import internals
 
 # Error codes of MLflow whose gRPC status is more precise than the status for their HTTP status.
@@ -55,12 +55,12 @@ def status_of_error_code(error_code: str) -> Status:
 
 @contextmanager
 def translate_model_errors() -> Iterator[None]:
-    """Translates every exception of MLflow and the model to InputRefused or ModelFailed."""
+    """Translates every exception of MLflow and the model to InputRejected or ModelFailed."""
     try:
         yield
     except BaseException as error:
         if internals.input_was_refused(error):
-            raise InputRefused from error
+            raise InputRejected from error
         raise failure_of(
             error, "The model", "Check that the payload has the columns and types the model was trained on."
         ) from error

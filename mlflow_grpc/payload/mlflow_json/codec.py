@@ -19,8 +19,8 @@ from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CO
 from mlflow.types import DataType
 
 from mlflow_grpc.choices import UnknownColumns
-from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
-from mlflow_grpc.hosting.model import InputRefused
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
+from mlflow_grpc.hosting.model import InputRejected
 from mlflow_grpc.hosting.pyfunc import internals, type_hints
 from mlflow_grpc.payload.codec import ModelInput, Records
 from mlflow_grpc.payload.mlflow_json import clues, csv_tables
@@ -96,7 +96,7 @@ class ScoringCodec:
         except Exception as error:
             # MLflow's server answers 400 to the faults that it expects. Others make it crash (500): nesting that is too
             # deep, integers of 5,000 digits, a dict as a column name. The payload is at fault in both cases.
-            raise InputRefused from error
+            raise InputRejected from error
         ignored = self._ignored.names(parsed.data, parsed.params)
         return replace(parsed, ignored=ignored) if ignored else parsed
 
@@ -118,7 +118,7 @@ class ScoringCodec:
         try:
             write(predictions, answer)
         except Exception as error:
-            raise UnwritableAnswer(
+            raise UnserializableOutput(
                 "The model returned something that has no JSON form. Let it return a DataFrame, an array, or "
                 "lists and dicts of numbers, strings, booleans and None."
             ) from error
@@ -153,7 +153,7 @@ class ScoringCodec:
         except MemoryError:
             raise
         except Exception as error:
-            raise InputRefused from error
+            raise InputRejected from error
 
     def explain_record(self, record: Any, params: dict[str, Any] | None, cause: BaseException | None) -> InvalidPayload:
         """Explains a refusal by `decode_record` or by the model's own checks."""
@@ -201,7 +201,7 @@ class ScoringCodec:
             if self._is_hinted:
                 return any(any(type_hints.problems(self._item_hint, item)) for item in data)
             internals.enforce_schema(data, self._input_schema, self._loader_module)
-        except (InputRefused, InvalidPayload, MlflowException):
+        except (InputRejected, InvalidPayload, MlflowException):
             return True
         return False
 

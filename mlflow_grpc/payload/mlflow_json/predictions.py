@@ -14,7 +14,7 @@ import pydantic
 from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object
 
-from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload.mlflow_json.answer_forms import has_form, is_wrapped
 from mlflow_grpc.payload.mlflow_json.answer_values import Convert, convert, converter, json_value, plain_value
 from mlflow_grpc.payload.mlflow_json.frames import Frames
@@ -76,7 +76,7 @@ class Predictions:
             count: Number of input rows.
 
         Raises:
-            UnwritableAnswer: The predictions have no rows.
+            UnserializableOutput: The predictions have no rows.
 
         """
         rows = self._rows(plain_value(predictions), count)
@@ -234,7 +234,7 @@ def _is_record_of(output: _Output, row: Any) -> bool:
 
 def refuse_rows(count: int) -> NoReturn:
     """Raises an error because the message of one row cannot hold another number of rows."""
-    raise UnwritableAnswer(
+    raise UnserializableOutput(
         f"The model predicted {count} rows for one record, and the response message holds one row. Send the record as "
         "the only row of predict_batch, whose response holds all rows, or call the plain predict of service MLflow."
     )
@@ -248,7 +248,7 @@ def _transposed(columns: dict[Any, Any]) -> list[dict[Any, Any]]:
 
 
 def _refuse_without_rows() -> NoReturn:
-    raise UnwritableAnswer(
+    raise UnserializableOutput(
         "The model's predictions have no row for each input row. Call the plain predict of service MLflow, which "
         "returns all forms of predictions."
     )

@@ -47,7 +47,7 @@ class ChunkCodec(TypedCodec):
         """Makes the message of one chunk.
 
         Raises:
-            UnwritableAnswer: JSON has no such value, or a field has a value of another type.
+            UnserializableOutput: JSON has no such value, or a field has a value of another type.
 
         """
         chunk = json.loads(self._codec.encode(predictions, _BARE))

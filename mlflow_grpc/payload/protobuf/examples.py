@@ -81,7 +81,7 @@ class Example:
         """Writes the row into the message of one record.
 
         Raises:
-            UnwritableAnswer: The row does not fit into the message.
+            UnserializableOutput: The row does not fit into the message.
             TypeError: Likewise.
             ValueError: Likewise.
 

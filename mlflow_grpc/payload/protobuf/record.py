@@ -97,7 +97,7 @@ class TypedCodec:
 
         Raises:
             InvalidPayload: The record does not fit, or a value is invalid for its type.
-            InputRefused: The record does not fit; `explain` says why.
+            InputRejected: The record does not fit; `explain` says why.
 
         """
         return self.with_ignored_fields(self._codec.decode_record(*self._record(message)), message)
@@ -129,7 +129,7 @@ class TypedCodec:
         """Makes the output message from the prediction for one record.
 
         Raises:
-            UnwritableAnswer: The predictions do not fit the output schema, or are not for one record.
+            UnserializableOutput: The predictions do not fit the output schema, or are not for one record.
 
         """
         output = self._output_class()

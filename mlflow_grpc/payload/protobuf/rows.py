@@ -97,7 +97,7 @@ class RowsCodec:
 
         Raises:
             InvalidPayload: The columns have different lengths, or a value is invalid for its type.
-            InputRefused: A row does not fit; `explain` says why.
+            InputRejected: A row does not fit; `explain` says why.
 
         """
         if self._is_closed:
@@ -199,7 +199,7 @@ class RowsCodec:
         The output has as many rows as the model returned. A forecast may return more rows than it got, or fewer.
 
         Raises:
-            UnwritableAnswer: The predictions have no rows, or do not fit the model's output schema.
+            UnserializableOutput: The predictions have no rows, or do not fit the model's output schema.
 
         """
         with as_unwritable():

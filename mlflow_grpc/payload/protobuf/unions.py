@@ -28,7 +28,7 @@ from mlflow_grpc.contract.shapes import (
     ValueShape,
     WrapperShape,
 )
-from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.protobuf.values import exact_value, is_nothing, json_items, write_json
 
@@ -129,7 +129,7 @@ class _FitChecker:
             return Fit.NOT
         try:
             return self._fit_items([item for _, item in json_items(value, "")], field.shape)
-        except UnwritableAnswer:
+        except UnserializableOutput:
             return Fit.NOT
 
     def _fit_items(self, items: Iterable[Any], shape: Shape) -> Fit:
@@ -188,6 +188,6 @@ def _fit_timestamp(value: Any) -> Fit:
 def _fit_json(value: Any) -> Fit:
     try:
         write_json(struct_pb2.Value(), value, "")
-    except (TypeError, ValueError, OverflowError, UnwritableAnswer):
+    except (TypeError, ValueError, OverflowError, UnserializableOutput):
         return Fit.NOT
     return Fit.LIKE

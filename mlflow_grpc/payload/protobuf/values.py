@@ -17,7 +17,7 @@ from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import EnumShape, ScalarShape
-from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload import moments
 from mlflow_grpc.payload.codec import EXACT
 
@@ -35,11 +35,11 @@ MAX_DEPTH = 30
 
 @contextmanager
 def as_unwritable() -> Iterator[None]:
-    """Converts errors of protobuf and numpy to UnwritableAnswer, because the model's output caused them."""
+    """Converts errors of protobuf and numpy to UnserializableOutput, because the model's output caused them."""
     try:
         yield
     except (TypeError, ValueError, OverflowError) as error:
-        raise UnwritableAnswer(
+        raise UnserializableOutput(
             "The model's output is not what its schema says, or cannot be written in its messages. The plain predict "
             "of service MLflow gives any output that the model returns."
         ) from error
@@ -47,7 +47,7 @@ def as_unwritable() -> Iterator[None]:
 
 def unwritable(where: str, problem: str) -> NoReturn:
     """Raises the error for output that has something, at a path, that its messages cannot hold."""
-    raise UnwritableAnswer(
+    raise UnserializableOutput(
         f"The model's output is not what its schema says: {where} has {problem}. The plain predict of service MLflow "
         "gives any output that the model returns."
     )
@@ -86,7 +86,7 @@ def json_items(value: dict[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
     """Yields the items of a dictionary with their keys as JSON writes them.
 
     Raises:
-        UnwritableAnswer: JSON cannot write a key, or writes two keys alike.
+        UnserializableOutput: JSON cannot write a key, or writes two keys alike.
 
     """
     seen = set()
@@ -102,7 +102,7 @@ def scalar(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
     """Converts a value for a scalar or enum field.
 
     Raises:
-        UnwritableAnswer: The field cannot hold exactly this value.
+        UnserializableOutput: The field cannot hold exactly this value.
 
     """
     if isinstance(value, Enum):
@@ -179,7 +179,7 @@ def write_timestamp(message: timestamp_pb2.Timestamp, value: Any, where: str) ->
     """Writes a timestamp. One without a zone is taken as UTC, and a date as its midnight.
 
     Raises:
-        UnwritableAnswer: The value is not a timestamp, or protobuf cannot hold it.
+        UnserializableOutput: The value is not a timestamp, or protobuf cannot hold it.
 
     """
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
@@ -194,7 +194,7 @@ def write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = 0
     """Writes a JSON value.
 
     Raises:
-        UnwritableAnswer: JSON has no such value, or it is nested too deeply.
+        UnserializableOutput: JSON has no such value, or it is nested too deeply.
 
     """
     if depth > MAX_DEPTH:

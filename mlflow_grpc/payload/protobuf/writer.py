@@ -22,7 +22,7 @@ from mlflow_grpc.contract.shapes import (
     ValueShape,
     WrapperShape,
 )
-from mlflow_grpc.errors import UnwritableAnswer
+from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload.protobuf.unions import choose_alternative
 from mlflow_grpc.payload.protobuf.values import (
     can_be_nothing,
@@ -64,7 +64,7 @@ def fill(message: Any, shape: MessageShape, value: Any, path: str) -> None:
             continue
         try:
             write_field(message, field, field_value, f"{path}.{field.source.name or field.name}".lstrip("."))
-        except (UnwritableAnswer, TypeError, ValueError):
+        except (UnserializableOutput, TypeError, ValueError):
             if not shape.extra:
                 raise
             message.ClearField(field.name)
