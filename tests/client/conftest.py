@@ -18,9 +18,9 @@ import pytest
 import trustme
 from mlflow_grpc_client import AsyncClient, Client, _options
 
-from mlflow_grpc import logs
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
+from mlflow_grpc.logs import call_log
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from mlflow_grpc.settings import Settings
 from tests.support.servers import ROOT, InProcess, serving
@@ -178,7 +178,7 @@ class Attempts(logging.Handler):
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempts]:
     """What the server logs of each call while the test runs, at once."""
-    monkeypatch.setattr(logs, "MOST_NOTES", 1)
+    monkeypatch.setattr(call_log, "MAX_NOTES", 1)
     logger, handler = logging.getLogger("mlflow_grpc.call"), Attempts()
     level = logger.level
     logger.addHandler(handler)

@@ -229,10 +229,21 @@ class Contract:
 
         """
         if name not in self.rpcs:
-            message = f"The model {self.label} has no typed RPC {name}. It has: {', '.join(self.rpcs)}."
+            advice = _ALTERNATIVES.get(name, "") if name != "predict" or "predict_batch" in self.rpcs else ""
+            message = (
+                f"The model {self.label} has no typed RPC {name}. It has: {', '.join(self.rpcs)}. {advice}".strip()
+            )
             raise failure(grpc.StatusCode.UNIMPLEMENTED, message)
         return self.rpcs[name]
 
+
+_ALTERNATIVES = {
+    "predict": "Its answer to one record may have any number of rows: give it in a list.",
+    "predict_batch": "It takes no rows in columns: give one record at a time.",
+    "predict_many": "Client.stream takes JSON payloads.",
+    "predict_stream": "Call predict for the whole answer.",
+}
+"""What to do in place of a call to an RPC that a model does not have."""
 
 _RPC_NAMES = ("predict", "predict_batch", "predict_many", "predict_stream")
 
