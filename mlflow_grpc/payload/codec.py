@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
+
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnsupportedContentType, UnwritableAnswer
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ PLAIN_INPUT = ModelInput(None)
 """Of an answer to plain rows, for which only `bare_answer` counts."""
 
 
-EXACT = 2**53
+EXACT = MAX_EXACT_INTEGER
 """Integers up to here have a float of exactly their value."""
 
 

@@ -225,7 +225,7 @@ def test_a_server_that_speaks_tls(certificates):
         assert "is not from a trusted authority: give its authority (ca, --tls-ca)" in error_of(
             f"127.0.0.1:{tls_port}", tls=TLS(certificates.other_ca)
         )
-        assert "is for another name: connect to that, or give it (server_name" in error_of(
+        assert "is for another name: connect to that name, or give it (server_name" in error_of(
             f"127.0.0.1:{tls_port}", tls=TLS(certificates.ca, server_name="models.example")
         )
         assert f"The server at 127.0.0.1:{tls_port} has no such method: it is not mlflow-grpc" in error_of(
@@ -238,9 +238,9 @@ def test_a_server_that_speaks_tls(certificates):
 def test_nothing_listens():
     """The address, of a list one of them, and the port that ours has."""
     address = f"127.0.0.1:{free_port()}"
-    assert f"Nothing listens at {address}. The port of `mlflow-grpc serve` is 50051" in error_of(address)
+    assert f"Nothing listens at {address}. The default port of `mlflow-grpc serve` is 50051" in error_of(address)
     message = error_of([address, f"[::1]:{free_port()}"])
-    assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The port", message)
+    assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The default port", message)
 
 
 def test_tls_that_contradicts_the_address(certificates):

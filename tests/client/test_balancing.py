@@ -107,7 +107,7 @@ def test_tls_to_several(make_client, certificates):
         mixed = [f"{host}:{port}" for host, port in zip(("127.0.0.1", "localhost"), ports(running), strict=True)]
         assert len(answers(make_client(mixed, tls=TLS(certificates.ca, server_name="localhost")), 2)) == 2
         client = make_client(mixed, tls=TLS(certificates.ca, server_name="models.example"), timeout_s=20)
-        with pytest.raises(Unavailable, match="is for another name: connect to that, or give it"):
+        with pytest.raises(Unavailable, match="is for another name: connect to that name, or give it"):
             client.predict_text("x")
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
+from _mlflow_grpc_protocol import json_values
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -25,7 +26,7 @@ from mlflow_grpc.contract.shapes import (
     WrapperShape,
 )
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
-from mlflow_grpc.payload.codec import ABSENT, EXACT
+from mlflow_grpc.payload.codec import ABSENT
 
 MOST_EMPTY = 1_000
 """Rows without elements, of which a shape of a few bytes could say that there are any number."""
@@ -137,7 +138,7 @@ class Reader:
             case TimestampShape():
                 return self._moment(value, where)
             case ValueShape():
-                return _json_of(value)
+                return json_values.read(value)
             case TensorShape():
                 return _array_of(value, shape, where)
             case OneofShape():
@@ -222,31 +223,6 @@ def _of_one_length(moments: list[Any]) -> list[Any]:
         f"{each.partition('.')[0]}.{each.partition('.')[2]:0<{digits}}" if isinstance(each, str) else each
         for each in moments
     ]
-
-
-def _json_of(value: Any) -> Any:
-    """What JSON has for a google.protobuf.Value; a whole number is an integer, since JSON knows one kind of number."""
-    match value.WhichOneof("kind"):
-        case "number_value":
-            number = value.number_value
-            return (
-                int(number) if number.is_integer() and abs(number) <= EXACT and not _is_minus_zero(number) else number
-            )
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "list_value":
-            return [_json_of(each) for each in value.list_value.values]
-        case "struct_value":
-            return {key: _json_of(each) for key, each in value.struct_value.fields.items()}
-        case _:
-            return None
-
-
-def _is_minus_zero(number: float) -> bool:
-    """Of which there is no integer."""
-    return not number and math.copysign(1, number) < 0
 
 
 def _array_of(value: Any, shape: TensorShape, where: str) -> Any:

@@ -23,7 +23,7 @@ from mlflow_grpc.contract.shapes import (
 )
 from mlflow_grpc.contract.types import DataType
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
-from mlflow_grpc.payload import moments
+from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.protobuf.reader import Reader, label, nothing, refuse_unknown
 from mlflow_grpc.payload.protobuf.record import TypedCodec
@@ -254,7 +254,7 @@ class RowsCodec:
 def _array(found: Any, shape: ScalarShape | TimestampShape, nulls: list[int]) -> Any:
     """A column of a message; None if its values or nulls have no array or list that MLflow's parser would make too."""
     if isinstance(shape, TimestampShape):
-        array = moments.column([each.seconds for each in found], [each.nanos for each in found], nulls)
+        array = timestamps.column([each.seconds for each in found], [each.nanos for each in found], nulls)
     elif shape.type == Proto.TYPE_STRING:
         array = list(found)
         for place in nulls:

@@ -30,7 +30,7 @@ from mlflow_grpc.contract.shapes import (
     WrapperShape,
 )
 from mlflow_grpc.errors import UnwritableAnswer
-from mlflow_grpc.payload import moments
+from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.protobuf.values import exactly, is_nothing, keyed, write_json
 
 _FORMATS: dict[str, type] = {
@@ -176,7 +176,7 @@ def _of_moment(value: Any) -> Fit:
     if isinstance(value, str) and _of_format(value, "date-time") is Fit.NOT:
         return Fit.NOT  # A date alone.
     try:
-        moments.seconds_and_nanos(value)
+        timestamps.seconds_and_nanos(value)
     except (TypeError, ValueError):
         return Fit.NOT
     return Fit.LIKE if isinstance(value, str) else Fit.EXACT
