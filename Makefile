@@ -121,9 +121,9 @@ protos: $(VENV)/.dev ## generate the descriptor sets from mlflow.proto
 
 lock: $(VENV)/.dev ## resolve the locked requirements again
 	$(BIN)/uv pip compile pyproject.toml --group examples -q --universal --python-version 3.11 --generate-hashes \
-		--custom-compile-command "make lock" -o requirements.txt
+		--no-emit-package mlflow-grpc-client --custom-compile-command "make lock" -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --group examples --group dev -c requirements.txt -q --universal \
-		--python-version 3.11 --generate-hashes --custom-compile-command "make lock" -o requirements-dev.txt
+		--python-version 3.11 --generate-hashes --no-emit-package mlflow-grpc-client --custom-compile-command "make lock" -o requirements-dev.txt
 	$(BIN)/uv pip compile --group sbom -q --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" -o sbom-requirements.txt
 	@# Locks only the additions of an extra, because uv would otherwise lock the server's own packages with it.

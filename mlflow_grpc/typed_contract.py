@@ -5,9 +5,11 @@ Rule of this module: it makes them as a server does, and serves nothing.
 
 from dataclasses import dataclass
 
+from _mlflow_grpc_protocol import proto_text
+
 from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.contract import comments, proto_text
+from mlflow_grpc.contract import comments
 from mlflow_grpc.contract.lockfile.compatibility import Verdict
 from mlflow_grpc.contract.lockfile.format import LockFile
 from mlflow_grpc.contract.lockfile.lockset import LockSet

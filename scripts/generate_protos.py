@@ -1,11 +1,8 @@
-"""Generates the descriptor sets of server and client, and the client's copy of `proto_text.py` (`make protos`).
+"""Generates the descriptor sets of server and client (`make protos`).
 
 Server and client load a descriptor set into a private pool instead of importing generated modules. Those would register
 in the process-wide pool. There `Input` and `Output`, which have no package, would clash with the messages of a hosted
 model or with stubs that a user made from mlflow.proto.
-
-Both distributions have the writer of .proto files, because neither requires the other. So a server and a client write
-the same file.
 """
 
 import sys
@@ -23,9 +20,6 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = ROOT / "mlflow_grpc" / "protos" / "mlflow.binpb"
 CLIENT = ROOT / "client" / "mlflow_grpc_client" / "mlflow.binpb"
-WRITER = ROOT / "mlflow_grpc" / "contract" / "proto_text.py"
-WRITER_IN_CLIENT = ROOT / "client" / "mlflow_grpc_client" / "_proto_text.py"
-COPIED = "# A copy of mlflow_grpc/contract/proto_text.py, made by `make protos`: change that one.\n"
 
 PACKAGED = ROOT / "mlflow_grpc" / "protos"
 SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto")
@@ -75,11 +69,10 @@ def contents() -> dict[Path, bytes]:
         *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2, reflection_pb2)),
         *map(without_comments, contract),
     ]
-    sets = {
+    return {
         path: descriptor_pb2.FileDescriptorSet(file=files).SerializeToString(deterministic=True)
         for path, files in ((SERVER, contract), (CLIENT, for_client))
     }
-    return {**sets, WRITER_IN_CLIENT: (COPIED + WRITER.read_text(encoding="utf-8")).encode()}
 
 
 def main() -> None:

@@ -17,11 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 _ASSIGNMENT = re.compile(r'(?<=^__version__ = ")[^"]*(?="$)', re.MULTILINE)
+_REQUIREMENT = re.compile(r'(?<="mlflow-grpc-client==)[^"]*(?=")')
 _LABEL = re.compile(r'(?<=org\.opencontainers\.image\.version=")[^"]*(?=")')
 
 PLACES = {
     "mlflow_grpc/__init__.py": _ASSIGNMENT,
     "client/mlflow_grpc_client/__init__.py": _ASSIGNMENT,
+    "pyproject.toml": _REQUIREMENT,
     "Dockerfile": _LABEL,
     "mlflow_grpc/environments/Dockerfile": _LABEL,
 }

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import grpc
+from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client import _html, _models, _options, _payloads, _proto_file, _wire
@@ -245,7 +246,7 @@ class BaseClient:
     def _warn(self, call: Call | Stream, trailers: Any) -> None:
         """Warns of names in the payload that the model ignored, once for each name."""
         if trailers:
-            self._warner.warn(trailers, call.model or str(dict(call.metadata).get(_wire.MODEL_KEY, "")))
+            self._warner.warn(trailers, call.model or str(dict(call.metadata).get(MODEL_KEY, "")))
 
     def _predictions(self, data: Any, answer: str) -> Any:
         return self._from_json(answer, _payloads.is_bare(data))

@@ -7,6 +7,8 @@ import inspect
 import warnings
 from typing import Any
 
+from _mlflow_grpc_protocol.metadata import IGNORED_KEY
+
 from mlflow_grpc_client import _wire
 
 MAX_REMEMBERED = 10_000
@@ -34,7 +36,7 @@ class Warner:
 
         """
         for key, value in trailers or ():
-            if key == _wire.IGNORED_KEY:
+            if key == IGNORED_KEY:
                 names, more = _wire.ignored_columns(value)
                 self._warn_of([name for name in names if (model, name) not in self._warned], more, model)
 

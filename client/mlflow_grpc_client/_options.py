@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import grpc
+from _mlflow_grpc_protocol.metadata import CONTENT_TYPE_KEY, MODEL_KEY, REQUEST_ID_KEY
 
 from mlflow_grpc_client._connection.targets import Target
-from mlflow_grpc_client._wire import CONTENT_TYPE_KEY, MODEL_KEY, REQUEST_ID_KEY
 
 DEFAULT_TIMEOUT_S = 60.0
 """Default timeout of a call in seconds, which is also that of `mlflow models serve`."""

@@ -7,9 +7,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import grpc
+from _mlflow_grpc_protocol import proto_text
 from google.protobuf import descriptor_pb2
 
-from mlflow_grpc_client import _proto_text, _reflection
+from mlflow_grpc_client import _reflection
 from mlflow_grpc_client._calls import Call
 from mlflow_grpc_client._typed.contract import SERVICE
 from mlflow_grpc_client.errors import failure
@@ -45,7 +46,7 @@ def fetch(call: _reflection.MakeCall) -> Generator[Call, None, ProtoFile]:
     files = yield from _reflection.files(SERVICE, call, unknown)
     try:
         file = files[_reflection.pool_of(files).FindFileContainingSymbol(SERVICE).name]
-        text = _proto_text.text_of(file)
+        text = proto_text.text_of(file)
     except (KeyError, ValueError) as error:
         raise _reflection.invalid(error.args[0]) from None
     imports = [files[name] for name in file.dependency]

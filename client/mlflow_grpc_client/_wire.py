@@ -20,11 +20,6 @@ GET_MODEL = "/mlflow_grpc.v1.Models/GetModel"
 PREDICT_MANY = "/MLflowStream/predict_many"
 PREDICT_STREAM = "/MLflowStream/predict_stream"
 DETAILS_KEY = "grpc-status-details-bin"
-CONTENT_TYPE_KEY = "mlflow-content-type"
-REQUEST_ID_KEY = "x-request-id"
-MODEL_KEY = "mlflow-model"
-CONTRACT_KEY = "mlflow-contract"
-IGNORED_KEY = "mlflow-ignored-columns"
 
 _pool = DescriptorPool()
 for _file in descriptor_pb2.FileDescriptorSet.FromString(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 
 from mlflow_grpc_client import _wire
 
@@ -112,7 +113,7 @@ def from_rpc_error(error: Any) -> PredictError:
         error.code(),
         error.details() or "",
         reason=status.reason,
-        request_id=status.metadata.get("request_id") or trailers.get(_wire.REQUEST_ID_KEY) or "",
+        request_id=status.metadata.get("request_id") or trailers.get(REQUEST_ID_KEY) or "",
         error_class=status.metadata.get("error_class", ""),
         violations=tuple(FieldViolation(*violation) for violation in status.violations),
         exception=status.exception,

@@ -7,10 +7,11 @@ its own.
 from dataclasses import replace
 from typing import Literal
 
+from _mlflow_grpc_protocol.field_numbers import NULLS_NUMBER
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.fields import MAX_FIELDS, NULLS_NUMBER, PACKAGE, add_field
+from mlflow_grpc.contract.fields import MAX_FIELDS, PACKAGE, add_field
 from mlflow_grpc.contract.message_maker import MessageMaker
 from mlflow_grpc.contract.shapes import (
     BatchShape,

@@ -6,9 +6,9 @@ Rule of this module: comments are for people. Nothing is read from them again.
 import json
 from collections.abc import Iterator, Mapping
 
+from _mlflow_grpc_protocol import proto_text
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from mlflow_grpc.contract import proto_text
 from mlflow_grpc.contract.shapes import ScalarShape, Shape, TensorShape, TimestampShape
 from mlflow_grpc.contract.types import Field
 

@@ -6,11 +6,11 @@ Rule of this module: it writes descriptors for shapes, and decides nothing.
 from collections.abc import Callable
 from dataclasses import replace
 
+from _mlflow_grpc_protocol.field_numbers import NULL_ITEMS_NUMBER, NULLS_NUMBER
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.lockfile.format import MAX_FIELD_NUMBER, PARAMS_NUMBER
 from mlflow_grpc.contract.names import entry_name
 from mlflow_grpc.contract.shapes import (
     Cardinality,
@@ -27,18 +27,6 @@ from mlflow_grpc.contract.shapes import (
 )
 
 PACKAGE = "model_grpc_service"
-
-NULLS_NUMBER = MAX_FIELD_NUMBER + 1
-"""Offset from a column's number to that of the field with the column's nulls."""
-
-NULL_ITEMS_NUMBER = 2 * NULLS_NUMBER
-"""Offset from a list's or map's number to that of the field with its null items, above all other numbers."""
-
-ERROR_NUMBER = PARAMS_NUMBER + 1
-"""Number of the output's field for the error of a streamed record."""
-
-EXTRA_NUMBER = PARAMS_NUMBER + 2
-"""Number of the map, in the message of an open record, with the values that have no field."""
 
 MAX_FIELDS = 4_000
 """Maximum columns of a message, because protobuf has 64 KB for the fields of a message that contains messages: 16 bytes

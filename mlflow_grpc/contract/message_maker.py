@@ -12,11 +12,12 @@ import json
 from dataclasses import replace
 from typing import Self
 
+from _mlflow_grpc_protocol.field_numbers import EXTRA_NUMBER
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.comments import field_comment
-from mlflow_grpc.contract.fields import EXTRA_NUMBER, PACKAGE, add_field, add_null_items, add_nulls
+from mlflow_grpc.contract.fields import PACKAGE, add_field, add_null_items, add_nulls
 from mlflow_grpc.contract.lockfile.keys import alternative_keys, field_keys, type_word, unique_keys
 from mlflow_grpc.contract.lockfile.numbering import ContractNumbering, ReservedNames, TypeKey
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, enum_value_name

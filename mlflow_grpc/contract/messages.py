@@ -7,11 +7,12 @@ type becomes a message.
 import hashlib
 from collections.abc import Iterable
 
+from _mlflow_grpc_protocol.field_numbers import ERROR_NUMBER, PARAMS_NUMBER
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from mlflow_grpc.contract.batches import make_batch
-from mlflow_grpc.contract.fields import ERROR_NUMBER, MAX_FIELDS, PACKAGE, add_field
-from mlflow_grpc.contract.lockfile.format import PARAMS_KEY, PARAMS_NUMBER, LockedModel
+from mlflow_grpc.contract.fields import MAX_FIELDS, PACKAGE, add_field
+from mlflow_grpc.contract.lockfile.format import PARAMS_KEY, LockedModel
 from mlflow_grpc.contract.lockfile.numbering import ReservedNames
 from mlflow_grpc.contract.message_maker import MessageMaker
 from mlflow_grpc.contract.names import FileScope, Scope

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc.config import ModelConfig
@@ -14,9 +15,6 @@ from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, ServingError, StartError, UnknownModel
 from mlflow_grpc.naming import name_from_uri
-
-MODEL_KEY = "mlflow-model"
-"""Metadata key in which a call names its model: `name` or `name/version`."""
 
 STILL_LOADING = "The models are still being loaded. Try again in a moment."
 

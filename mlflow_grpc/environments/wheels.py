@@ -16,6 +16,9 @@ from pathlib import Path
 from mlflow_grpc.distribution import CLIENT, SERVER, install_source
 from mlflow_grpc.errors import StartError
 
+_PACKAGES = {SERVER: ["mlflow_grpc"], CLIENT: ["mlflow_grpc_client", "_mlflow_grpc_protocol"]}
+"""The packages of each distribution."""
+
 _METADATA = ("METADATA", "entry_points.txt")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time in a zip archive; with the times of the files, the bytes of equal code would differ."""
@@ -54,27 +57,28 @@ def pack_server_and_client() -> tuple[Wheel, Wheel]:
 
 
 def pack(name: str) -> Wheel:
-    """Packs the wheel of an installed distribution that has one package with its name.
+    """Packs the wheel of an installed distribution.
 
     Raises:
         StartError: The distribution is not installed here.
 
     """
-    package = name.replace("-", "_")
-    spec = importlib.util.find_spec(package)
+    specs = [importlib.util.find_spec(package) for package in _PACKAGES[name]]
+    folders = [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin is not None]
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        spec = None
-    if spec is None or spec.origin is None:
+        folders = []
+    if len(folders) != len(specs):
         source = install_source() if name == SERVER else "the directory client/ of the server's sources"
         raise StartError(f"{name} has to be installed here to be put into an environment: pip install {source}")
-    root = Path(spec.origin).parent
     files = {
-        f"{package}/{path.relative_to(root).as_posix()}": path.read_bytes()
-        for path in root.rglob("*")
+        f"{folder.name}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for folder in folders
+        for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    package = name.replace("-", "_")
     info = f"{package}-{distribution.version}.dist-info"
     texts = {file: distribution.read_text(file) for file in _METADATA} | {"WHEEL": _WHEEL}
     files |= {f"{info}/{file}": text.encode() for file, text in texts.items() if text is not None}

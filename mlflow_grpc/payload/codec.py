@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
+
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ PLAIN_INPUT = ModelInput(None)
 """Stand-in for the parsed request of a fast-path answer, which reads only `bare_answer`."""
 
 
-EXACT = 2**53
+EXACT = MAX_EXACT_INTEGER
 """Largest integer up to which every integer has a float of exactly its value."""
 
 

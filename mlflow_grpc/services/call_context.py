@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc.engine.progress import CallUsage, RequestProgress
 from mlflow_grpc.errors import InvalidMessage, ModelFailed, ServingError, Status, UnserializableOutput, shown
-from mlflow_grpc.services import status
 from mlflow_grpc.services.ignored import IgnoredColumns
 
 if TYPE_CHECKING:  # Generic in the type stubs only.
@@ -70,7 +70,7 @@ class CallContext:
         self._metadata = {
             key: value for key, value in rpc_context.invocation_metadata() or () if isinstance(value, str)
         }
-        self.request_id = _request_id(self.metadata(status.REQUEST_ID_KEY))
+        self.request_id = _request_id(self.metadata(REQUEST_ID_KEY))
 
     def metadata(self, key: str) -> str | None:
         """Returns the value that the caller sent under a key, the last one if there are several."""

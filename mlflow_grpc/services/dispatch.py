@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
@@ -192,7 +193,7 @@ class RpcDispatcher:
                     self.open_calls.remove(task)
             except BaseException as error:  # noqa: BLE001 - every failed call ends there
                 await self._fail(call, rpc_context, error)
-            rpc_context.set_trailing_metadata(((status.REQUEST_ID_KEY, call.request_id), *call.ignored.trailers()))
+            rpc_context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id), *call.ignored.trailers()))
             log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
             return response
 

@@ -10,7 +10,7 @@ Rule of this module: the names are the caller's own and go nowhere else. Their n
 from collections.abc import Iterable
 from urllib.parse import quote
 
-KEY = "mlflow-ignored-columns"
+from _mlflow_grpc_protocol.metadata import IGNORED_KEY
 
 MAX_BYTES, MAX_BYTES_OF_ERROR = 1000, 400
 """Maximum size of the trailer's value in bytes; there is less room beside an error's details."""
@@ -62,4 +62,4 @@ class IgnoredColumns:
                 break
             encoded.append(text)
         count = f";more={len(names) - len(encoded)}" if len(encoded) < len(names) else ""
-        return ((KEY, ",".join(encoded) + count),)
+        return ((IGNORED_KEY, ",".join(encoded) + count),)

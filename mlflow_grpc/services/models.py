@@ -5,11 +5,12 @@ Rule of this module: it describes what is in the catalog, and runs no model.
 
 from typing import TYPE_CHECKING, Any
 
+from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
-from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog, Entry, State
+from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting.model import SchemaTexts
 from mlflow_grpc.services import text

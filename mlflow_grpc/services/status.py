@@ -9,6 +9,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 import grpc
+from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -21,7 +22,6 @@ DOMAIN = "mlflow.org"
 """Domain of ErrorInfo: reasons are MLflow's error codes."""
 
 DETAILS_KEY: str = rpc_status.GRPC_DETAILS_METADATA_KEY  # type: ignore[attr-defined]  # not in its stubs
-REQUEST_ID_KEY = "x-request-id"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailer that tells a gRPC client when to try again, or not to with -1 (gRFC A6)."""
 

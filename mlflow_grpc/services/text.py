@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
+from _mlflow_grpc_protocol.metadata import CONTENT_TYPE_KEY, MODEL_KEY
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
-from mlflow_grpc.engine.catalog import MODEL_KEY, Catalog, Entry
+from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import TextRequest
 from mlflow_grpc.errors import ServingError
@@ -18,7 +19,6 @@ from mlflow_grpc.services.streams import answer_in_order, error_message
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
 
-CONTENT_TYPE_KEY = "mlflow-content-type"
 NAME = "MLflow"
 STREAM_NAME = "MLflowStream"
 

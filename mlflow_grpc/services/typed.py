@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
+from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handler
 
 NAME = f"{PACKAGE}.{messages.SERVICE}"
-
-CONTRACT_KEY = "mlflow-contract"
-"""Metadata key under which a client sends the fingerprint of the messages that it knows."""
 
 MessageT = TypeVar("MessageT")
 

@@ -240,7 +240,7 @@ def test_nothing_listens():
     address = f"127.0.0.1:{free_port()}"
     assert f"Nothing listens at {address}. The default port of `mlflow-grpc serve` is 50051" in error_of(address)
     message = error_of([address, f"[::1]:{free_port()}"])
-    assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The port", message)
+    assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The default port", message)
 
 
 def test_tls_that_contradicts_the_address(certificates):

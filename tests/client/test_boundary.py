@@ -1,6 +1,8 @@
 """The public API of the client distribution."""
 
 import ast
+import subprocess
+import sys
 
 import mlflow_grpc_client
 
@@ -22,3 +24,14 @@ def test_everything_public_is_listed():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert imported == set(mlflow_grpc_client.__all__)
+
+
+def test_the_shared_protocol_needs_protobuf_only():
+    """The server imports it where gRPC, numpy and MLflow may not be imported."""
+    modules = [path.stem for path in (PACKAGE.parent / "_mlflow_grpc_protocol").glob("[!_]*.py")]
+    imports = "; ".join(f"import _mlflow_grpc_protocol.{name}" for name in modules)
+    code = (
+        f"import sys; {imports}; print([name for name in ('grpc', 'numpy', 'pandas', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (len(modules), done.stdout.strip()) == (5, "[]")

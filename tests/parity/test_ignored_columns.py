@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from _mlflow_grpc_protocol.metadata import IGNORED_KEY
 from grpc_status import rpc_status
 from mlflow_grpc_client import _wire
 
@@ -28,7 +29,7 @@ def ignored_of(call: Caller, text: str, **metadata: str) -> list[str]:
 
 
 def named_in(trailers: Any) -> list[str]:
-    value = dict(trailers).get(ignored.KEY)
+    value = dict(trailers).get(IGNORED_KEY)
     return [] if value is None else _wire.ignored_columns(value)[0]
 
 
@@ -111,7 +112,7 @@ def test_any_name_comes_through(pair):
     assert ignored_of(call, json.dumps(records({**NUMBERS, **dict.fromkeys(ODD, 1)}))) == ODD
     data = protos.Input(value=json.dumps(records(NUMBERS | {f"column {place}": 1 for place in range(500)})))
     _, ended = call.raw.with_call(data.SerializeToString(), timeout=30)
-    value = dict(ended.trailing_metadata())[ignored.KEY]
+    value = dict(ended.trailing_metadata())[IGNORED_KEY]
     names, more = _wire.ignored_columns(value)
     assert len(names) + more == 500
     assert 900 < len(value) < 1100
@@ -121,7 +122,7 @@ def test_names_that_utf_8_does_not_have():
     """A lone surrogate, which JSON can spell, costs no call its trailer; nor does a name without characters."""
     names = ignored.IgnoredColumns()
     names.add(["a\ud800", ""])
-    assert names.trailers() == ((ignored.KEY, 'a?,""'),)
+    assert names.trailers() == ((IGNORED_KEY, 'a?,""'),)
     assert _wire.ignored_columns('a?,""') == (["a?", '""'], 0)
 
 

@@ -65,7 +65,9 @@ def files_of(package: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("package", "source"), [("mlflow_grpc", ROOT), ("mlflow_grpc_client", ROOT / "client")], ids=["server", "client"]
+    ("package", "source"),
+    [("mlflow_grpc", ROOT), ("mlflow_grpc_client", ROOT / "client"), ("_mlflow_grpc_protocol", ROOT / "client")],
+    ids=["server", "client", "protocol"],
 )
 def test_a_wheel_has_the_code_that_runs_here(installed, package, source):
     """pip takes the wheel, and installs the files that are imported here, those that are no code included."""

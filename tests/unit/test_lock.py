@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from _mlflow_grpc_protocol.field_numbers import ERROR_NUMBER, NULLS_NUMBER, PARAMS_NUMBER
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages, mlflow_schema, plan, service
-from mlflow_grpc.contract.fields import ERROR_NUMBER, MAX_FIELDS, NULLS_NUMBER, PACKAGE
+from mlflow_grpc.contract.fields import MAX_FIELDS, PACKAGE
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.lockfile import format as lock_format
 from mlflow_grpc.contract.lockfile import io as lock_io
@@ -343,7 +344,7 @@ def test_a_column_called_like_the_params_in_a_lock():
         assert found == {
             "(params) (2)": 1,
             **({"keep": 2} if more else {}),
-            lock_format.PARAMS_KEY: lock_format.PARAMS_NUMBER,
+            lock_format.PARAMS_KEY: PARAMS_NUMBER,
         }
 
 

@@ -1,4 +1,4 @@
-"""contract/proto_text.py: protoc makes of the text the descriptors that the server has."""
+"""proto_text.py: protoc makes of the text the descriptors that the server has."""
 
 import keyword
 import re
@@ -7,14 +7,14 @@ import sys
 import unicodedata
 
 import pytest
+from _mlflow_grpc_protocol import proto_text
 from google.protobuf import descriptor_pb2
 
-from mlflow_grpc.contract import comments, messages, mlflow_schema, plan, proto_text, service
+from mlflow_grpc.contract import comments, messages, mlflow_schema, plan, service
 from mlflow_grpc.contract.json_schema import record_of
 from mlflow_grpc.contract.lockfile import format as lock_format
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.types import Contract, DataType, Enumeration, Field, MapOf, Record, Scalar
-from scripts import generate_protos
 from tests.support import newer_models, zoo
 
 
@@ -192,8 +192,3 @@ def test_comments(tmp_path):
     ):
         assert words in text, words
     assert all(len(line) <= 120 for line in text.splitlines())
-
-
-def test_the_client_has_the_same_writer():
-    """`make protos` has copied it, so that both write the same text."""
-    assert generate_protos.WRITER_IN_CLIENT.read_text() == generate_protos.COPIED + generate_protos.WRITER.read_text()

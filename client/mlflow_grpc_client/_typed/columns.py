@@ -8,11 +8,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
+from _mlflow_grpc_protocol.field_numbers import NULLS_NUMBER
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import reader, tensors, timestamps, writer
-from mlflow_grpc_client._typed.contract import NULLS_NUMBER, Cardinality, Field, Record, TypeCode
+from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode
 from mlflow_grpc_client._typed.writer import MissingFields, find_field, is_missing, type_lacks_nan
 
 _FLOATS = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE})

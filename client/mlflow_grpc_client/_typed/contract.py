@@ -9,6 +9,13 @@ from enum import Enum, auto
 from typing import Any
 
 import grpc
+from _mlflow_grpc_protocol.field_numbers import (
+    ERROR_NUMBER,
+    EXTRA_NUMBER,
+    NULL_ITEMS_NUMBER,
+    NULLS_NUMBER,
+    PARAMS_NUMBER,
+)
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -17,17 +24,7 @@ from mlflow_grpc_client.errors import failure
 
 SERVICE = "model_grpc_service.ModelgRPCService"
 
-PARAMS_NUMBER = 1000
-"""Field number of a model's params in its input message."""
-ERROR_NUMBER = 1001
-"""Field number of a record's error in the output message of a stream."""
-EXTRA_NUMBER = 1002
-"""Field number of the map with values that an output record has besides its fields."""
 ERROR_MESSAGE = "model_grpc_service.error"
-NULLS_NUMBER = 100_000
-"""Offset from a column's field number to that of the field with the indexes of its null rows."""
-NULL_ITEMS_NUMBER = 200_000
-"""Offset from the number of a list or map to that of the field with the indexes or keys of its null items."""
 
 
 class TypeCode(Enum):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Itera
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
 
 from mlflow_grpc_client import _html, _options
 from mlflow_grpc_client._calls import Call, OnError, Stream
@@ -17,7 +18,6 @@ from mlflow_grpc_client._typed import columns, reader, writer
 from mlflow_grpc_client._typed.contract import Contract, Rpc, type_name
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.payloads import Keywords
-from mlflow_grpc_client._wire import CONTRACT_KEY
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
 
 if TYPE_CHECKING:

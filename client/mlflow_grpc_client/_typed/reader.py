@@ -3,12 +3,12 @@
 Rule of this module: no value changes on the way, except that timestamps are cut to microseconds.
 """
 
-import math
 from typing import Any
+
+from _mlflow_grpc_protocol import json_values
 
 from mlflow_grpc_client._typed import tensors, timestamps
 from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode, ValueType
-from mlflow_grpc_client._typed.writer import MAX_EXACT_INTEGER
 
 _NATIVE = frozenset(
     {TypeCode.BOOLEAN, TypeCode.INTEGER, TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.STRING, TypeCode.BYTES}
@@ -55,7 +55,7 @@ def read_value(value: Any, value_type: ValueType) -> Any:
         case TypeCode.TIMESTAMP:
             return timestamps.datetime_of(value)
         case TypeCode.JSON:
-            return _read_json(value)
+            return json_values.read(value)
         case TypeCode.TENSOR:
             return tensors.read(value)
         case TypeCode.UNION:
@@ -67,23 +67,3 @@ def read_value(value: Any, value_type: ValueType) -> Any:
             return read_record(value, value_type.message)
         case _:
             return value
-
-
-def _read_json(value: Any) -> Any:
-    """The Python value of a google.protobuf.Value. JSON has one type of number, so whole numbers are integers."""
-    match value.WhichOneof("kind"):
-        case "number_value":
-            number = value.number_value
-            is_minus_zero = not number and math.copysign(1, number) < 0  # Integers have no such number.
-            is_integer = number.is_integer() and abs(number) <= MAX_EXACT_INTEGER and not is_minus_zero
-            return int(number) if is_integer else number
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "list_value":
-            return [_read_json(item) for item in value.list_value.values]
-        case "struct_value":
-            return {key: _read_json(item) for key, item in value.struct_value.fields.items()}
-        case _:
-            return None

@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any, NoReturn
 
+from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
 from google.protobuf import struct_pb2
 
 from mlflow_grpc_client._payloads import jsonable, library, type_label
@@ -29,9 +30,6 @@ NULL_ROWS = {
 """The values sent for null rows of a column, which are marked in another field."""
 _NULL_ITEMS = {**NULL_ROWS, TypeCode.FLOAT: math.nan, TypeCode.DOUBLE: math.nan}
 """The values sent for null items of a list. NaN serves readers that look at the list only."""
-
-MAX_EXACT_INTEGER = 2**53
-"""Integers up to this one are exact as a double."""
 
 MAX_JSON_MESSAGES = 96
 """Maximum nesting of messages in a google.protobuf.Value. protobuf reads 100, and a few may be around it."""

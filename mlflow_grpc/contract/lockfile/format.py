@@ -9,6 +9,7 @@ import re
 from collections.abc import Hashable, Sequence
 from typing import Annotated, Literal, Self, TypeVar
 
+from _mlflow_grpc_protocol.field_numbers import NULLS_NUMBER, PARAMS_NUMBER
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError, model_validator
 
 from mlflow_grpc.contract.names import UNSPECIFIED, Scope, is_identifier
@@ -20,7 +21,7 @@ FILE_NAME = "model_service.lock.json"
 FORMAT = 1
 """Version of the format. A reader refuses a file with a higher version."""
 
-MAX_FIELD_NUMBER = 99_999
+MAX_FIELD_NUMBER = NULLS_NUMBER - 1
 """Maximum number of a column, because the number plus 100,000 is that of the field with the column's nulls."""
 
 MAX_ENUM_NUMBER = 2**31 - 1
@@ -29,14 +30,11 @@ MAX_ENUM_NUMBER = 2**31 - 1
 PROTOBUF_NUMBERS = range(19_000, 20_000)
 """Field numbers that protobuf reserves for itself."""
 
-CONTRACT_NUMBERS = range(1_000, 1_100)
+CONTRACT_NUMBERS = range(PARAMS_NUMBER, PARAMS_NUMBER + 100)
 """Numbers of fields that are not columns, such as the params."""
 
 PARAMS_KEY = "(params)"
 """Key of the field for the params."""
-
-PARAMS_NUMBER = CONTRACT_NUMBERS.start
-"""Number of the field for the params."""
 
 REMEDY = "Restore the file from version control."
 """Advice for an invalid lock file. Writing a new one would give columns other numbers than clients have."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
+from _mlflow_grpc_protocol import json_values
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -24,7 +25,7 @@ from mlflow_grpc.contract.shapes import (
     WrapperShape,
 )
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
-from mlflow_grpc.payload.codec import ABSENT, EXACT
+from mlflow_grpc.payload.codec import ABSENT
 
 MAX_EMPTY_ROWS = 1_000
 """Maximum rows without elements in a tensor. A shape of a few bytes can declare any number of them."""
@@ -140,7 +141,7 @@ class Reader:
             case TimestampShape():
                 return self._timestamp(value, where)
             case ValueShape():
-                return _json_of(value)
+                return json_values.read(value)
             case TensorShape():
                 return _array_of(value, shape, where)
             case OneofShape():
@@ -226,34 +227,6 @@ def _pad_fractions(timestamps: list[Any]) -> list[Any]:
         f"{text.partition('.')[0]}.{text.partition('.')[2]:0<{digits}}" if isinstance(text, str) else text
         for text in timestamps
     ]
-
-
-def _json_of(value: Any) -> Any:
-    """Converts a google.protobuf.Value to a Python value.
-
-    An integral number becomes an int, because JSON has one number type for both.
-    """
-    match value.WhichOneof("kind"):
-        case "number_value":
-            number = value.number_value
-            return (
-                int(number) if number.is_integer() and abs(number) <= EXACT and not _is_minus_zero(number) else number
-            )
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "list_value":
-            return [_json_of(item) for item in value.list_value.values]
-        case "struct_value":
-            return {key: _json_of(item) for key, item in value.struct_value.fields.items()}
-        case _:
-            return None
-
-
-def _is_minus_zero(number: float) -> bool:
-    """Returns True for -0.0, which no integer equals."""
-    return not number and math.copysign(1, number) < 0
 
 
 def _array_of(message: Any, shape: TensorShape, where: str) -> Any:

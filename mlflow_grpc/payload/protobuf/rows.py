@@ -22,7 +22,7 @@ from mlflow_grpc.contract.shapes import (
 )
 from mlflow_grpc.contract.types import DataType
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
-from mlflow_grpc.payload import moments
+from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.protobuf.reader import Reader, label, missing_value, refuse_unknown
 from mlflow_grpc.payload.protobuf.record import TypedCodec
@@ -257,7 +257,7 @@ class RowsCodec:
 def _array(values: Any, shape: ScalarShape | TimestampShape, nulls: list[int]) -> Any:
     """Converts a column to the array or list that MLflow's parser makes; None if no array holds the column exactly."""
     if isinstance(shape, TimestampShape):
-        array = moments.column([value.seconds for value in values], [value.nanos for value in values], nulls)
+        array = timestamps.column([value.seconds for value in values], [value.nanos for value in values], nulls)
     elif shape.type == Proto.TYPE_STRING:
         array = list(values)
         for row in nulls:

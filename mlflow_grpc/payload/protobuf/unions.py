@@ -29,7 +29,7 @@ from mlflow_grpc.contract.shapes import (
     WrapperShape,
 )
 from mlflow_grpc.errors import UnserializableOutput
-from mlflow_grpc.payload import moments
+from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.protobuf.values import exact_value, is_nothing, json_items, write_json
 
 _FORMATS: dict[str, type] = {
@@ -179,7 +179,7 @@ def _fit_timestamp(value: Any) -> Fit:
     if isinstance(value, str) and _fit_format(value, "date-time") is Fit.NOT:
         return Fit.NOT  # Such as a date without a time.
     try:
-        moments.seconds_and_nanos(value)
+        timestamps.seconds_and_nanos(value)
     except (TypeError, ValueError):
         return Fit.NOT
     return Fit.LIKE if isinstance(value, str) else Fit.EXACT

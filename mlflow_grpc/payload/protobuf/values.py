@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.shapes import EnumShape, ScalarShape
 from mlflow_grpc.errors import UnserializableOutput
-from mlflow_grpc.payload import moments
+from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.codec import EXACT
 
 _INTEGERS: dict[int, tuple[int, int]] = {
@@ -185,7 +185,7 @@ def write_timestamp(message: timestamp_pb2.Timestamp, value: Any, where: str) ->
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         value = datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC)
     try:
-        message.seconds, message.nanos = moments.seconds_and_nanos(value)
+        message.seconds, message.nanos = timestamps.seconds_and_nanos(value)
     except (TypeError, ValueError) as error:
         unwritable(where, str(error))
 

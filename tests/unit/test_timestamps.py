@@ -1,4 +1,4 @@
-"""payload/moments.py: points in time to the nanosecond, or an error."""
+"""payload/timestamps.py: points in time to the nanosecond, or an error."""
 
 import datetime
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlflow_grpc.payload.moments import seconds_and_nanos
+from mlflow_grpc.payload.timestamps import seconds_and_nanos
 
 UTC = datetime.UTC
 EAST = datetime.timezone(datetime.timedelta(hours=5, minutes=30))

@@ -1,0 +1,16 @@
+"""Metadata keys of calls and trailers."""
+
+CONTENT_TYPE_KEY = "mlflow-content-type"
+"""The format of a payload, in a call; JSON by default."""
+
+MODEL_KEY = "mlflow-model"
+"""The model of a call: `name` or `name/version`."""
+
+CONTRACT_KEY = "mlflow-contract"
+"""The fingerprint of the messages that a client knows, in a typed call."""
+
+REQUEST_ID_KEY = "x-request-id"
+"""The id of a call, in the call and in its trailers."""
+
+IGNORED_KEY = "mlflow-ignored-columns"
+"""The columns and params that the model ignored, in trailers."""
