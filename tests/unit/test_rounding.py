@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading
 from mlflow_grpc.hosting.pyfunc import row_exactness
+from mlflow_grpc.hosting.pyfunc.label_scores import LabelScores
 from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
 from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 from mlflow_grpc.settings import Settings
@@ -239,7 +240,7 @@ def are_as_alone(function):
 
 def scores_of(estimator, rows):
     """The labels by scores, as if those for rows together were not the same as alone."""
-    return row_exactness.Scores(estimator, "decision_function", rows)
+    return LabelScores(estimator, "decision_function", rows)
 
 
 def test_ties_are_in_doubt():

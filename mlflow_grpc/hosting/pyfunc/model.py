@@ -19,6 +19,7 @@ from mlflow_grpc.errors import InvalidPayload, ModelFailed, Unsupported
 from mlflow_grpc.hosting.chunks import iterate_chunks
 from mlflow_grpc.hosting.pyfunc import internals, row_exactness, sklearn_arrays, type_hints
 from mlflow_grpc.hosting.pyfunc.info import info_of
+from mlflow_grpc.hosting.pyfunc.label_scores import LabelScores
 from mlflow_grpc.hosting.pyfunc.model_errors import translate_model_errors
 
 ROW_WISE_LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
@@ -46,7 +47,7 @@ class PyfuncModel:
         self.metadata: Model = model.metadata
         self.loader_module: str | None = model.loader_module
         self._direct_on_array: Any = None
-        self._scores: row_exactness.Scores | None = None
+        self._scores: LabelScores | None = None
         self._direct = internals.predict_function(model)
         flavors = [str(flavor) for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)

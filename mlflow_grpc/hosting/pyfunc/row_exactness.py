@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.pyfunc import FLAVOR_NAME, PyFuncModel
 
+from mlflow_grpc.hosting.pyfunc.label_scores import LabelScores
 from mlflow_grpc.hosting.pyfunc.sklearn_arrays import sub_estimators
 
 Function = Callable[[Any], Any]
@@ -74,12 +75,6 @@ _MIN_ROWS, _MAX_ROWS, _BUDGET_S = 8, 256, 0.05
 _MAX_EQUIVALENT = 2
 """Maximum number of equivalent sub-estimators that are tried, because all trees of a forest compute alike."""
 
-TIE_TOLERANCE, SINGLE_PRECISION_TIE_TOLERANCE = 1e-6, 1e-3
-"""Maximum distance of two tied scores, as a share of the largest score; rounding errors are far smaller.
-
-Scores in single precision have half as many digits.
-"""
-
 
 class Exactness(Enum):
     """How the numbers for rows in a batch compare with the numbers for the same rows alone."""
@@ -91,65 +86,7 @@ class Exactness(Enum):
     """The numbers differ or cannot be compared, which may change any answer."""
 
 
-class Scores:
-    """Predicts labels from scores, and finds the rows whose best labels are almost tied."""
-
-    def __init__(self, estimator: Any, method: str, table: Any) -> None:
-        """Measures the usual size of a score.
-
-        Args:
-            estimator: A classifier.
-            method: Name of the method that returns the scores: one per label, or the second label's if there are two.
-            table: Sample rows with scores of the usual size.
-
-        """
-        self._scores: Function = getattr(estimator, method)
-        self._labels: npt.NDArray[Any] = estimator.classes_
-        usual = self._scores(table)
-        direct = _direct_scores(estimator)
-        if direct is not None and isinstance(table, np.ndarray) and np.array_equal(direct(table), usual):
-            self._scores = direct
-        self._usual = float(np.abs(usual).max())
-        self._tie = TIE_TOLERANCE if usual.dtype == np.float64 else SINGLE_PRECISION_TIE_TOLERANCE
-
-    def predict(self, table: Any) -> tuple[npt.NDArray[Any], list[int]]:
-        """Returns the labels, and the indices of the rows whose label may depend on the other rows of the batch."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            scores = self._scores(table)
-            if scores.ndim == 1:
-                best = (scores > 0).astype(int)
-                margins = np.abs(scores)
-            else:
-                best = scores.argmax(axis=1)
-                first, second = np.partition(scores, -2, axis=1)[:, -2:].T[::-1]
-                margins = first - second
-            wide = margins > self._tie * max(self._usual, float(np.abs(scores).max()))
-        clear = wide & np.isfinite(margins)
-        return self._labels.take(best), [] if clear.all() else np.flatnonzero(~clear).tolist()
-
-
-def _direct_scores(estimator: Any) -> Function | None:
-    """Returns a function for the scores of a linear classifier without scikit-learn's checks; None for other classes.
-
-    The checks are nine tenths of the time of scikit-learn's `decision_function`. A row that they would refuse has a
-    score that is NaN or infinite, which counts as tied. So the row is predicted alone, and refused then.
-    """
-    method = getattr(type(estimator), "decision_function", None)
-    if getattr(method, "__qualname__", "") != "LinearClassifierMixin.decision_function":
-        return None
-    coefficients, intercept = estimator.coef_, estimator.intercept_
-    if not isinstance(coefficients, np.ndarray):
-        return None
-    weights = coefficients.T
-
-    def scores(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        products: npt.NDArray[Any] = table @ weights + intercept
-        return products[:, 0] if products.shape[1:] == (1,) else products
-
-    return scores
-
-
-def check_exactness(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores | None]:
+def check_exactness(model: PyFuncModel, table: Any) -> tuple[Exactness, LabelScores | None]:
     """Checks how exact a model is; returns its scores too if it is exact except for ties.
 
     Args:
@@ -186,7 +123,7 @@ def check_exactness(model: PyFuncModel, table: Any) -> tuple[Exactness, Scores |
         or np.ndim(estimator.predict(table.copy())) != 1
     ):
         return Exactness.UNKNOWN, None
-    return Exactness.EXCEPT_TIES, Scores(estimator, scores, table)
+    return Exactness.EXCEPT_TIES, LabelScores(estimator, scores, table)
 
 
 def _is_unknown(component: Any) -> bool:
