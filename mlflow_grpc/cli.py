@@ -24,7 +24,7 @@ from mlflow_grpc.contract.lockfile import io as lock_io
 from mlflow_grpc.contract.lockfile.format import FILE_NAME
 from mlflow_grpc.errors import StartError, writing
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import demote_warnings, end_process, end_with_stdin, occupy_standard_streams
+from mlflow_grpc.process import demote_warnings, end_process, end_with_stdin, reopen_standard_streams
 from mlflow_grpc.settings import EnvManager, Settings
 
 if TYPE_CHECKING:
@@ -42,24 +42,24 @@ def main() -> None:
 
 
 def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
-    occupy_standard_streams()
+    reopen_standard_streams()
     demote_warnings()
-    given = {name: value for name, value in flags.items() if value is not None}
+    options = {name: value for name, value in flags.items() if value is not None}
     if no_conda:
-        given["env_manager"] = EnvManager.LOCAL
+        options["env_manager"] = EnvManager.LOCAL
     try:
-        loaded = Settings.load(given)
+        loaded = Settings.load(options)
         configuration = config.load(loaded)
         logs.configure(
             loaded.log_format, loaded.log_level, libraries=loaded.log_level_libraries, extra=configuration.logging
         )
-        for line in settings.ignored_environment(given):
+        for line in settings.ignored_environment(options):
             logger.warning("%s", line)
         _log_warnings(configuration)
         if loaded.end_with_stdin:
             end_with_stdin()
         if loaded.env_manager is not EnvManager.LOCAL:
-            _restart(loaded, given, install_mlflow=install_mlflow)
+            _restart(loaded, options, install_mlflow=install_mlflow)
         code, last_words = _run(loaded, configuration), ""
     except StartError as error:
         code, last_words = error.exit_code, f"Error: {logs.escape(str(error))}"
@@ -111,8 +111,12 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
 
 def choices(info: FieldInfo) -> list[str] | None:
     """Returns the legal values of a setting with an enum type, otherwise None."""
-    kind = info.annotation
-    return [item.value for item in kind] if isinstance(kind, type) and issubclass(kind, StrEnum) else None
+    annotation = info.annotation
+    return (
+        [item.value for item in annotation]
+        if isinstance(annotation, type) and issubclass(annotation, StrEnum)
+        else None
+    )
 
 
 def default_text(info: FieldInfo) -> str:
@@ -164,7 +168,7 @@ main.add_command(
 
 def _end_after(work: Callable[[], int]) -> NoReturn:
     """Runs a command that serves nothing, and ends the process with the exit code of the command or of its error."""
-    occupy_standard_streams()
+    reopen_standard_streams()
     demote_warnings()
     try:
         code = work()
@@ -184,11 +188,11 @@ def _proto(output: str, descriptor_set: bool, check: bool, **flags: Any) -> None
         from mlflow_grpc.typed_contract import typed_contract
 
         if check:
-            made = typed_contract(loaded, configuration, make_lock=False)
-            return _checked(made.verdicts, has_file=loaded.lock is not None)
-        made = _locked(loaded, configuration, output)
+            contract = typed_contract(loaded, configuration, make_lock=False)
+            return _checked(contract.verdicts, has_file=loaded.lock is not None)
+        contract = _locked(loaded, configuration, output)
         with writing(output), click.open_file(output, "wb") as file:
-            file.write(made.data if descriptor_set else made.text.encode())
+            file.write(contract.data if descriptor_set else contract.text.encode())
         return 0
 
     _end_after(work)
@@ -210,13 +214,13 @@ def _locked(loaded: Settings, configuration: config.Configuration, output: str) 
         if loaded.lock is not None:
             with writing(loaded.lock):
                 stack.enter_context(lock_io.exclusive(loaded.lock))
-        made = typed_contract(loaded, configuration, make_lock=True)
-        for line in [f"{each.label}: {change}" for each in made.verdicts for change in each.breaking]:
+        contract = typed_contract(loaded, configuration, make_lock=True)
+        for line in [f"{verdict.label}: {change}" for verdict in contract.verdicts for change in verdict.breaking]:
             click.echo(f"Warning: breaks old clients: {logs.escape(line)}", err=True)
         if loaded.lock is not None:
             with writing(loaded.lock):
-                lock_io.write(loaded.lock, made.lock)
-    return made
+                lock_io.write(loaded.lock, contract.lock)
+    return contract
 
 
 def _checked(verdicts: "list[Verdict]", *, has_file: bool) -> int:

@@ -48,9 +48,9 @@ def detach() -> None:
     """
     root = logging.getLogger()
     for name in (TOP, *(name for name in list(logging.root.manager.loggerDict) if name.startswith(f"{TOP}."))):
-        named, own = logging.getLogger(name), get_logger(name)
-        own.setLevel(named.level)
-        own.handlers[:], own.filters[:], own.propagate = named.handlers, named.filters, named.propagate
+        named, detached = logging.getLogger(name), get_logger(name)
+        detached.setLevel(named.level)
+        detached.handlers[:], detached.filters[:], detached.propagate = named.handlers, named.filters, named.propagate
     top = get_logger(TOP)
     top.setLevel(logging.getLogger(TOP).getEffectiveLevel())
     if top.propagate:

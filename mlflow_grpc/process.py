@@ -21,7 +21,7 @@ SHUTDOWN_LIMIT_S = 3.0
 """How long exit handlers and threads that a model has left may take, in seconds."""
 
 
-def occupy_standard_streams() -> None:
+def reopen_standard_streams() -> None:
     """Opens the null device as stdin, stdout or stderr where it is closed.
 
     A daemon tool may close them; the next file that is opened then takes the number, and what is meant for
@@ -69,7 +69,7 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGTERM, signal.SIGINT, *hangup)
 
 
-def keep_signals_here(numbers: Iterable[signal.Signals]) -> None:
+def reset_signals_after_fork(numbers: Iterable[signal.Signals]) -> None:
     """Has a process that a model forks end at these signals, as others do.
 
     It has this process's handlers and its wake-up socket: a signal that is sent to the child, as `multiprocessing.Pool`

@@ -15,7 +15,7 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import ending_signals, keep_signals_here
+from mlflow_grpc.process import ending_signals, reset_signals_after_fork
 from mlflow_grpc.settings import Settings
 
 logger = get_logger(__name__)
@@ -71,7 +71,7 @@ def run(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     role = role or Role()
     main = MainThread(role.signals)
-    keep_signals_here(role.signals)
+    reset_signals_after_fork(role.signals)
     return main.run(_serve(settings, configuration, main, role, when_loaded), loop_factory)
 
 

@@ -299,8 +299,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
-            raise ValueError(f"{spelling(given)} needs {spelling(missing)} too")
+            present, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
+            raise ValueError(f"{spelling(present)} needs {spelling(missing)} too")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError(f"{spelling('tls_client_ca')} needs {spelling('tls_cert')} and {spelling('tls_key')}")
         return self
@@ -339,8 +339,8 @@ def _source(field: str, flags: Container[str]) -> str:
     info = Settings.model_fields[field]
     is_usable = SHARED_NAMES.get(field, bool)
     names = [] if field in flags else env_names(info)
-    found = (name for name in names if first_usable(field, [name], os.environ, is_usable)[0] is not None)
-    return next(found, flag(info).names[-1])
+    set_names = (name for name in names if first_usable(field, [name], os.environ, is_usable)[0] is not None)
+    return next(set_names, flag(info).names[-1])
 
 
 def _explain(problem: dict[str, Any], flags: dict[str, Any]) -> str:
@@ -363,8 +363,11 @@ def _of_other_programs(flags: dict[str, Any]) -> Iterator[tuple[str, str | None,
 
 def ignored_environment(flags: dict[str, Any]) -> list[str]:
     """Returns a log line for each variable that is misspelt, or is another program's and not overridden by a flag."""
-    known = [name for _, info in fields() for name in env_names(info)]
-    return [*(line for _, _, lines in _of_other_programs(flags) for line in lines), *misspelt(os.environ, known)]
+    settings_names = [name for _, info in fields() for name in env_names(info)]
+    return [
+        *(line for _, _, lines in _of_other_programs(flags) for line in lines),
+        *misspelt(os.environ, settings_names),
+    ]
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:

@@ -19,7 +19,7 @@ _FILES: list[descriptor_pb2.FileDescriptorProto] = []
 
 
 def _add(file: descriptor_pb2.FileDescriptorProto) -> None:
-    if not any(each.name == file.name for each in _FILES):
+    if not any(registered.name == file.name for registered in _FILES):
         _FILES.append(file)
         POOL.Add(file)
 
@@ -40,8 +40,8 @@ def pool_with(file: descriptor_pb2.FileDescriptorProto) -> DescriptorPool:
     for module in (timestamp_pb2, struct_pb2):
         adopt(module.DESCRIPTOR)
     pool = DescriptorPool()
-    for each in (*_FILES, file):
-        pool.Add(each)
+    for registered in (*_FILES, file):
+        pool.Add(registered)
     return pool
 
 
