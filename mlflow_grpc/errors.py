@@ -82,14 +82,17 @@ class ServingError(Exception):
         violations: tuple[FieldViolation, ...] = (),
         logged: str | None = None,
     ) -> None:
-        """Args:
-        message: What is wrong and what to do, safe to show to the caller.
-        status: Overrides the class's gRPC status.
-        reason: Overrides the class's reason: one of MLflow's error codes, where MLflow has one.
-        error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED, or the type of the exception that
-            the model raised, such as ValueError.
-        violations: The columns or params at fault, where they are known.
-        logged: What the log says in place of the message, if that repeats names that the caller chose.
+        """Makes an error for the caller.
+
+        Args:
+            message: What is wrong and what to do, safe to show to the caller.
+            status: Overrides the class's gRPC status.
+            reason: Overrides the class's reason, with one of MLflow's error codes where MLflow has one.
+            error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED, or the type of the model's
+                exception, such as ValueError.
+            violations: The columns or params at fault, if they are known.
+            logged: Text for the log, if the message repeats names that the caller chose.
+
         """
         super().__init__(message)
         self.message = message
@@ -184,9 +187,12 @@ class Overloaded(ServingError):
     reason = "REQUEST_LIMIT_EXCEEDED"
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
-        """Args:
-        message: What is wrong and what to do, safe to show to the caller.
-        retry_after_s: How long the caller should wait before it tries again, in seconds.
+        """Makes an error for the caller.
+
+        Args:
+            message: What is wrong and what to do, safe to show to the caller.
+            retry_after_s: Time after which the caller should try again, in seconds.
+
         """
         super().__init__(message)
         self.retry_after_s = retry_after_s
@@ -240,8 +246,11 @@ class StartError(Exception):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        """Args:
-        message: The line.
+        """Makes an error of one line.
+
+        Args:
+            message: The line.
+
         """
         super().__init__(without_secrets(message))
 

@@ -101,8 +101,11 @@ class MainThread:
     """The main thread of a process, as its event loop sees it. Used once, by `run`."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
-        """Args:
-        signals: Those that `next_signal` reports.
+        """Starts with no function to run.
+
+        Args:
+            signals: Signals that `next_signal` reports.
+
         """
         self._signals = tuple(signals)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -234,10 +237,10 @@ class MainThread:
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
 
     def _on_signal(self, *_: object) -> None:
-        """Stands still, so that the event loop has the interpreter and interrupts the function that runs: code in C may
-        keep the interpreter to itself and only look for signals now and then, as `re.match` does.
+        """Stands still, so that the event loop gets the interpreter and interrupts the running function.
 
-        Not for longer than the limit, since the function may hold a lock that the event loop waits for.
+        Code in C may keep the interpreter to itself and only check for signals now and then, as `re.match` does. The
+        pause is limited, because the function may hold a lock that the event loop waits for.
         """
         if self._running is not None:
             time.sleep(STANDSTILL_LIMIT_S)  # Not a lock, which a handler within this handler could wait for.

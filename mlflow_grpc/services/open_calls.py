@@ -57,8 +57,10 @@ class OpenCalls:
                 task.cancel()
 
     def cancel_all(self) -> None:
-        """Ends every open call: watchers of health, which never end by themselves and would hold up `Server.stop`, and
-        calls to the model that the drain did not wait for.
+        """Ends every open call.
+
+        These are watchers of health, which never end by themselves and would hold up `Server.stop`, and calls to the
+        model that the drain did not wait for.
         """
         self.is_closing = True
         for task in self._calls:

@@ -36,7 +36,7 @@ PYTHON = [
     ROOT / "mlflow_grpc" / "declarations.py",
     ROOT / "mlflow_grpc" / "settings.py",
     ROOT / "mlflow_grpc" / "environments" / "commands.py",
-    ROOT / "client" / "mlflow_grpc_client" / "cli.py",
+    ROOT / "client" / "mlflow_grpc_client" / "_cli" / "command.py",
     *(path for folder in ("benchmarks", "scripts", "models") for path in sorted((ROOT / folder).glob("*.py"))),
 ]
 """The modules whose docstrings, comments and messages are checked so far; the goal is the whole tree."""
