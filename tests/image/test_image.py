@@ -53,8 +53,8 @@ class Docker:
     """The docker on the PATH. Containers have no filesystem to write to but /tmp."""
 
     def build(self, tag: str, context: Path, **arguments: str) -> list[str]:
-        given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        return ["docker", "build", "--tag", tag, *given, str(context)]
+        options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        return ["docker", "build", "--tag", tag, *options, str(context)]
 
     def run(self, name: str, tag: str, env: dict[str, str], volumes: dict[Path, str]) -> list[str]:
         flags = ["--rm", "--network=host", "--read-only", "--tmpfs=/tmp", f"--name={name}"]
@@ -80,21 +80,32 @@ class Scripts:
         self._directory = directory
 
     def build(self, tag: str, context: Path, **arguments: str) -> list[str]:
-        given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        return [str(self._directory / "build"), tag, str(context), *given]
+        options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        return [str(self._directory / "build"), tag, str(context), *options]
 
     def run(self, name: str, tag: str, env: dict[str, str], volumes: dict[Path, str]) -> list[str]:
-        flags = [part for key, value in env.items() for part in ("-e", f"{key}={value}")]
-        flags += [part for outside, inside in volumes.items() for part in ("-v", f"{outside}:{inside}")]
+        flags = [option for key, value in env.items() for option in ("-e", f"{key}={value}")]
+        flags += [option for outside, inside in volumes.items() for option in ("-v", f"{outside}:{inside}")]
         return [str(self._directory / "run"), tag, *flags]
 
     def inside(self, container: "Container", command: str, env: dict[str, str]) -> list[str]:
         server = self._server(container)
         has = (server / "environ").read_text().rstrip("\0").split("\0")
-        user, group = (ids(self.identity(container), kind) for kind in ("Uid", "Gid"))
-        given = [f"{key}={value}" for key, value in env.items()]
+        user, group = (ids(self.identity(container), id_type) for id_type in ("Uid", "Gid"))
+        variables = [f"{key}={value}" for key, value in env.items()]
         identity = [f"--userspec={user}:{group}", "--groups="]
-        return ["chroot", *identity, str(server / "root"), "/usr/bin/env", "-i", *has, *given, "/bin/sh", "-c", command]
+        return [
+            "chroot",
+            *identity,
+            str(server / "root"),
+            "/usr/bin/env",
+            "-i",
+            *has,
+            *variables,
+            "/bin/sh",
+            "-c",
+            command,
+        ]
 
     def identity(self, container: "Container") -> str:
         return (self._server(container) / "status").read_text()
@@ -148,9 +159,9 @@ def output_of(command: list[str]) -> str:
     return done.stdout
 
 
-def ids(status: str, kind: str) -> int:
+def ids(status: str, id_type: str) -> int:
     """The effective Uid or Gid in a /proc/PID/status."""
-    match = re.search(rf"^{kind}:\t\d+\t(\d+)", status, re.MULTILINE)
+    match = re.search(rf"^{id_type}:\t\d+\t(\d+)", status, re.MULTILINE)
     assert match, status
     return int(match[1])
 
@@ -196,9 +207,11 @@ def baked(engine: Engine, context: Path, iris: Path) -> Iterator[str]:
     """An image with the example model in it, which requires something more than the server does."""
     model = shutil.copytree(iris, context / "models" / "baked")
     add_requirement(model, NOT_LOCKED)
-    given = shown("docker build", "--build-arg")
-    assert given.pop("MODEL_DIR") == "models/iris"
-    yield from build(engine, "mlflow-grpc-test:baked", context, MODEL_DIR="models/baked", EXTRAS="s3,gs,azure", **given)
+    build_args = shown("docker build", "--build-arg")
+    assert build_args.pop("MODEL_DIR") == "models/iris"
+    yield from build(
+        engine, "mlflow-grpc-test:baked", context, MODEL_DIR="models/baked", EXTRAS="s3,gs,azure", **build_args
+    )
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +231,8 @@ def running(engine: Engine, baked: str) -> Iterator[Container]:
 def shown(command: str, flag: str) -> dict[str, str]:
     """The pairs `flag NAME=VALUE` that docs/deployment.md passes to a command, on lines that set MODEL_NAME."""
     lines = [line for line in DEPLOYMENT.splitlines() if line.startswith(command) and "MODEL_NAME=" in line]
-    words = [word for line in lines for word in shlex.split(line)]
-    pairs = [after.partition("=") for word, after in pairwise(words) if word == flag]
+    arguments = [word for line in lines for word in shlex.split(line)]
+    pairs = [after.partition("=") for word, after in pairwise(arguments) if word == flag]
     assert pairs
     return {name: value for name, _, value in pairs}
 
@@ -280,9 +293,9 @@ def test_nothing_is_written_outside_of_tmp(running: Container, iris: Path) -> No
     assert_answers_like(running.address, iris)
     user = ids(running.identity(), "Uid")
     skipped = r"\( -path /proc -o -path /sys -o -path /dev \) -prune"
-    made = running.inside(f"touch /tmp/here; find / {skipped} -o -user {user} -print").stdout.splitlines()
-    assert "/tmp/here" in made  # noqa: S108
-    assert [path for path in made if not path.startswith("/tmp/")] == []  # noqa: S108
+    files = running.inside(f"touch /tmp/here; find / {skipped} -o -user {user} -print").stdout.splitlines()
+    assert "/tmp/here" in files  # noqa: S108
+    assert [path for path in files if not path.startswith("/tmp/")] == []  # noqa: S108
     writable = running.inside("find /opt -writable ! -type l")
     assert (writable.returncode, writable.stdout) == (0, "")
 
@@ -348,9 +361,11 @@ def test_mounted_model_answers(engine: Engine, plain: str, iris: Path) -> None:
 def test_image_holds_the_lock(engine: Engine, plain: str, iris: Path) -> None:
     """The image has the packages of requirements.txt in just these versions, ours, and pip; no compiler."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    wanted = [Requirement(line.rstrip("\\")) for line in lines if line and not line.startswith(("#", " "))]
+    requirements = [Requirement(line.rstrip("\\")) for line in lines if line and not line.startswith(("#", " "))]
     locked = {
-        f"{canonicalize_name(one.name)}{one.specifier}" for one in wanted if not one.marker or one.marker.evaluate()
+        f"{canonicalize_name(requirement.name)}{requirement.specifier}"
+        for requirement in requirements
+        if not requirement.marker or requirement.marker.evaluate()
     }
     with Container(engine, plain, model=iris) as container:
         container.wait_until_ready()

@@ -78,8 +78,8 @@ def connect() -> Iterator[Callable[[Process], Caller]]:
         yield lambda process: stack.enter_context(Caller(ready_address(process)))
 
 
-def payload(*words: str) -> str:
-    return json.dumps({"inputs": list(words)})
+def payload(*texts: str) -> str:
+    return json.dumps({"inputs": list(texts)})
 
 
 class Held:

@@ -67,8 +67,8 @@ def test_a_registry_that_does_not_answer_holds_up_no_other_model(launch, model, 
             assert call.outcome(payload("x"), mlflow_model="churn")[0] == "UNAVAILABLE"
             ready_address(process)
             assert call.outcome(payload("x"), mlflow_model="churn")[0] == "FAILED_PRECONDITION"
-        asked = f"no answer yet from the registry {url}"
-        process.wait_for(rf"churn.* is left out: it was not fetched within 15 s .--load-timeout.: {asked}")
+        waiting = f"no answer yet from the registry {url}"
+        process.wait_for(rf"churn.* is left out: it was not fetched within 15 s .--load-timeout.: {waiting}")
 
 
 def test_a_model_that_does_not_load_in_time_stops_the_start(launch, model, tmp_path):
@@ -92,8 +92,8 @@ def test_a_model_that_is_not_fetched_in_time_names_who_was_asked():
         ) as process,
     ):
         assert process.wait() == 2
-        asked = f"no answer yet from the registry {url.replace('://', '://user:***@')}"
-        assert f"Error: it was not fetched within 1 s (--load-timeout): {asked}" in process.output
+        waiting = f"no answer yet from the registry {url.replace('://', '://user:***@')}"
+        assert f"Error: it was not fetched within 1 s (--load-timeout): {waiting}" in process.output
         assert "secret" not in process.output
 
 
@@ -112,7 +112,7 @@ def test_aliases_and_latest_are_looked_up_once(launch, registry):
 
 
 @pytest.mark.parametrize(
-    ("uri", "words"),
+    ("uri", "excerpts"),
     [
         ("models:/churn", ["models:/churn has no version: write models:/churn/1 or models:/churn@alias"]),
         ("models:/churn/7", ["churn has the versions 2, 1 and the aliases champion (version 1)"]),
@@ -120,12 +120,12 @@ def test_aliases_and_latest_are_looked_up_once(launch, registry):
         ("models:/chrun/1", ["It has no model chrun, but churn"]),
     ],
 )
-def test_errors_say_what_the_registry_has(start, registry, uri, words):
+def test_errors_say_what_the_registry_has(start, registry, uri, excerpts):
     """And which registry was asked."""
     process = start("-m", uri, env={"MLFLOW_TRACKING_URI": registry})
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
-    for text in [*words, f"The registry that was asked is {registry}"]:
+    for text in [*excerpts, f"The registry that was asked is {registry}"]:
         assert text in line
 
 
@@ -151,9 +151,9 @@ def test_a_password_in_a_uri_is_not_shown(start, tmp_path):
 
 def test_a_module_in_the_working_directory(model, tmp_path):
     """`mlflow models serve` has the working directory on sys.path, and so has this server, whatever starts it."""
-    own = shutil.copytree(model, tmp_path / "own")
-    code = (own / "stepper.py").read_text()
-    (own / "stepper.py").write_text(f"import helper_of_mine\n{code}")
+    model_copy = shutil.copytree(model, tmp_path / "own")
+    code = (model_copy / "stepper.py").read_text()
+    (model_copy / "stepper.py").write_text(f"import helper_of_mine\n{code}")
     (tmp_path / "helper_of_mine.py").write_text("")
     with Forked(["serve", "-p", "0", "-m", "own"], cwd=tmp_path) as process, Caller(ready_address(process)) as call:
         assert call(payload("x")) == '{"predictions": ["x"]}'

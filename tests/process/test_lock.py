@@ -97,7 +97,7 @@ def save(tmp_path_factory):
 
     def save(name, *columns):
         specs: list[Any] = [
-            ColSpec(kind, column.rstrip("?"), required=not column.endswith("?")) for column, kind in columns
+            ColSpec(data_type, column.rstrip("?"), required=not column.endswith("?")) for column, data_type in columns
         ]
         signature = ModelSignature(Schema(specs), Schema([ColSpec("string")]))
         path = folder / name
@@ -128,7 +128,7 @@ def turned(save):
 
 
 @pytest.fixture(scope="module")
-def other(save):
+def incompatible(save):
     """Takes them not."""
     return save("other", ("a", "long"), ("c", "double"))
 
@@ -148,8 +148,8 @@ def proto(*arguments, modules=None):
     env = {"PYTHONPATH": str(modules)} if modules else None
     with Forked(["proto", *map(str, arguments)], env) as process:
         code = process.wait()
-    said = [line for line in process.stderr if line.startswith(("Error: ", "Warning: ")) or "Traceback" in line]
-    return code, "\n".join(process.stdout), "\n".join(said)
+    complaints = [line for line in process.stderr if line.startswith(("Error: ", "Warning: ")) or "Traceback" in line]
+    return code, "\n".join(process.stdout), "\n".join(complaints)
 
 
 def wrote(path, *arguments, modules=None):
@@ -167,24 +167,24 @@ def locked(first, tmp_path_factory):
     return path
 
 
-def test_a_lock_through_three_versions(first, more, other, locked, tmp_path):
+def test_a_lock_through_three_versions(first, more, incompatible, locked, tmp_path):
     """It is made where there is none, kept up, and checked against without being written."""
     path = tmp_path / lock_format.FILE_NAME
     text, errors = wrote(tmp_path / "one.proto", "-m", first, "--model-name", "m", "--lock", path)
     assert (errors, path.read_text()) == ("", locked.read_text())
     assert "optional double b = 2;" in text
     common = ("--model-name", "m", "--lock", path)
-    code, said, _ = proto("-m", more, *common, "--check", "-o", tmp_path / "no.proto")
-    assert (code, said.splitlines()) == (
+    code, report, _ = proto("-m", more, *common, "--check", "-o", tmp_path / "no.proto")
+    assert (code, report.splitlines()) == (
         0,
         [
             "m: compatible: calls of old clients are taken, their answers are read",
             "  fine: input.c: added: old clients leave it out",
         ],
     )
-    code, said, _ = proto("-m", other, *common, "--check")
+    code, report, _ = proto("-m", incompatible, *common, "--check")
     lost = "what old clients send there would be lost"
-    assert (code, said.splitlines()) == (
+    assert (code, report.splitlines()) == (
         1,
         [
             "m: incompatible: calls of old clients are not taken, their answers are read",
@@ -198,23 +198,23 @@ def test_a_lock_through_three_versions(first, more, other, locked, tmp_path):
     text, errors = wrote(tmp_path / "two.proto", "-m", more, *common)
     assert errors == ""
     assert "optional double c = 3;" in text
-    text, errors = wrote(tmp_path / "three.proto", "-m", other, *common)
+    text, errors = wrote(tmp_path / "three.proto", "-m", incompatible, *common)
     assert errors.splitlines()[1] == f"Warning: breaks old clients: m: input.b: removed, and it was required: {lost}"
     for line in ("reserved 1, 2;", 'reserved "b";', "optional int64 a = 4;", "optional double c = 3;"):
         assert line in text
-    code, said, _ = proto("-m", other, *common, "--check")
-    assert (code, said.splitlines()) == (0, ["m: compatible: calls of old clients are taken, their answers are read"])
+    code, report, _ = proto("-m", incompatible, *common, "--check")
+    assert (code, report.splitlines()) == (0, ["m: compatible: calls of old clients are taken, their answers are read"])
 
 
 def test_checks_that_cannot_be_made(first, tmp_path):
     """Exit code 2, and one line that says what to do."""
-    code, said, errors = proto("-m", first, "--check")
-    assert (code, said) == (2, "")
+    code, printed, errors = proto("-m", first, "--check")
+    assert (code, printed) == (2, "")
     assert errors.startswith(
         "Error: there is no lock to check against: make one from the version that clients use, with "
     )
-    code, said, errors = proto("-m", first, "--check", "--lock", tmp_path / "nope.json")
-    assert (code, said) == (2, "")
+    code, printed, errors = proto("-m", first, "--check", "--lock", tmp_path / "nope.json")
+    assert (code, printed) == (2, "")
     assert errors.startswith(f"Error: cannot read the lock {tmp_path}/nope.json: No such file")
     code, _, errors = proto("-m", first, "--lock", tmp_path / "no" / "dir.json", "-o", tmp_path / "x.proto")
     assert (code, errors) == (1, f"Error: cannot write {tmp_path}/no/dir.json: No such file or directory")
@@ -234,8 +234,8 @@ def test_closed_standard_streams(closed, tmp_path):
 
 def test_no_model_with_typed_rpcs(save, tmp_path):
     """Nothing is written."""
-    code, said, errors = proto("-m", save("twice", ("a", "long"), ("a", "long")), "-o", tmp_path / "x.proto")
-    assert (code, said) == (2, "")
+    code, printed, errors = proto("-m", save("twice", ("a", "long"), ("a", "long")), "-o", tmp_path / "x.proto")
+    assert (code, printed) == (2, "")
     assert errors.splitlines()[-1].startswith(
         "Error: there are no typed RPCs: no model has a signature or schemas that "
     )
@@ -246,8 +246,8 @@ def test_a_model_that_is_gone(first, locked, tmp_path):
     """A check says so; a lock that is written keeps what the model had, and asks for it no more."""
     path = shutil.copy(locked, tmp_path)
     arguments = ("-m", first, "--model-name", "n", "--lock", path)
-    code, said, _ = proto(*arguments, "--check")
-    assert (code, said.splitlines()) == (
+    code, report, _ = proto(*arguments, "--check")
+    assert (code, report.splitlines()) == (
         1,
         [
             "n: new: no lock knows it",
@@ -286,24 +286,24 @@ def test_old_clients_of_a_compatible_model(where, start, first, more, turned, lo
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_server_refuses_what_breaks_old_clients(start, other, locked, workers, tmp_path):
+def test_a_server_refuses_what_breaks_old_clients(start, incompatible, locked, workers, tmp_path):
     """One line names the columns and what to do, with workers too; --allow-incompatible serves it with a warning."""
-    process = start("-m", str(other), "--lock", str(locked), "-w", workers)
+    process = start("-m", str(incompatible), "--lock", str(locked), "-w", workers)
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
-    for words in (
+    for excerpt in (
         f"m is incompatible with old clients, according to the lock {locked}: input.a: was",
         "input.b: removed",
         "--allow-incompatible",
     ):
-        assert words in line
+        assert excerpt in line
     assert "Traceback" not in process.output
-    path = shutil.copytree(other, tmp_path / "model")
+    path = shutil.copytree(incompatible, tmp_path / "model")
     shutil.copy(locked, path)
     process = start("-m", str(path))
     assert process.wait() == 2
     assert "according to the lock model_service.lock.json in the model's directory" in process.output
-    process = start("-m", str(other), "--lock", str(locked), "--allow-incompatible", "-w", workers)
+    process = start("-m", str(incompatible), "--lock", str(locked), "--allow-incompatible", "-w", workers)
     with grpc.insecure_channel(ready_address(process)) as channel:
         caller = TypedCaller(channel)
         message = caller.input("m_predict", {"a": 1, "c": 0.5})
@@ -332,11 +332,11 @@ def test_rolling_back(start, first, more, locked, tmp_path):
     assert path.read_text() == newest
 
 
-def test_one_that_breaks_old_clients_can_be_skipped(first, other, locked, tmp_path):
+def test_one_that_breaks_old_clients_can_be_skipped(first, incompatible, locked, tmp_path):
     """The others are served, and the log says why this one is not."""
     models = [
         {"uri": str(first), "name": "good"},
-        {"uri": str(other), "name": "m", "on_error": "skip"},
+        {"uri": str(incompatible), "name": "m", "on_error": "skip"},
     ]
     path = tmp_path / "models.yaml"
     path.write_text(yaml.safe_dump({"models": models}))
@@ -348,14 +348,14 @@ def test_one_that_breaks_old_clients_can_be_skipped(first, other, locked, tmp_pa
             record = json.dumps({"dataframe_records": [{"a": 1.0, "b": 2.0}]})
             assert call.outcome(record, mlflow_model="good")[0] == "OK"
             assert call.outcome(record, mlflow_model="m")[0] == "FAILED_PRECONDITION"
-            names = [each.name for each in TypedCaller(call.channel).service.methods]
+            names = [method.name for method in TypedCaller(call.channel).service.methods]
             assert names[:2] == ["get_models", "good_predict"]
             assert not [name for name in names if name.startswith("m_")]
             request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
             rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
-            found = model.FromString(rpc(request(name="m").SerializeToString(), timeout=30))
-            assert found.state == model.FAILED
-            assert "input.b: removed" in found.error
+            status = model.FromString(rpc(request(name="m").SerializeToString(), timeout=30))
+            assert status.state == model.FAILED
+            assert "input.b: removed" in status.error
     path.write_text(yaml.safe_dump({"models": models[1:]}))
     with start_server("--config", str(path), "--lock", str(locked)) as process:
         assert process.wait() == 2
@@ -363,14 +363,14 @@ def test_one_that_breaks_old_clients_can_be_skipped(first, other, locked, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "excerpt"),
     [
         (None, "cannot read the lock"),
         ("{", "is not a valid lock file: it is not JSON"),
         ('{"format": 9}', "is a lock file of format 9"),
     ],
 )
-def test_locks_that_are_no_good(start, first, content, words, tmp_path):
+def test_locks_that_are_no_good(start, first, content, excerpt, tmp_path):
     """Exit code 2 and one line, wherever the lock lies."""
     path = tmp_path / lock_format.FILE_NAME
     if content is not None:
@@ -379,11 +379,11 @@ def test_locks_that_are_no_good(start, first, content, words, tmp_path):
         shutil.copy(path, model)
         process = start("-m", str(model))
         assert process.wait() == 2
-        assert words in process.output
+        assert excerpt in process.output
     process = start("-m", str(first), "--lock", str(path))
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
-    assert words in line
+    assert excerpt in line
 
 
 def test_what_only_streams_and_rows_would_notice(others):
@@ -391,8 +391,8 @@ def test_what_only_streams_and_rows_would_notice(others):
     arguments = ("--model-name", "m", "--lock", others / lock_format.FILE_NAME)
     wrote(others / "one.proto", "-m", "mlmodel:other_models.First", *arguments, modules=others)
     assert proto("-m", "mlmodel:other_models.First", *arguments, "--check", modules=others)[0] == 0
-    code, said, _ = proto("-m", "mlmodel:other_models.Second", *arguments, "--check", modules=others)
-    assert (code, said.splitlines()[1:]) == (
+    code, report, _ = proto("-m", "mlmodel:other_models.Second", *arguments, "--check", modules=others)
+    assert (code, report.splitlines()[1:]) == (
         1,
         [
             "  breaks: predict_stream: removed: old clients cannot call it",
@@ -403,24 +403,24 @@ def test_what_only_streams_and_rows_would_notice(others):
 
 def test_messages_that_protobuf_refuses(others):
     """Such a model has no typed RPCs, the log says why, and the others have theirs. Only a lock can have it so."""
-    path, known = others / "models.yaml", others / lock_format.FILE_NAME
+    path, lock_path = others / "models.yaml", others / lock_format.FILE_NAME
     models = [{"class_path": f"other_models.{name}", "name": name.lower()} for name in ("First", "Third")]
     path.write_text(yaml.safe_dump({"models": models}))
-    text, _ = wrote(others / "one.proto", "--config", path, "--lock", known, modules=others)
+    text, _ = wrote(others / "one.proto", "--config", path, "--lock", lock_path, modules=others)
     (renamed,) = {match for match in re.findall(r"THIRD_MODE_A_B\w*", text) if match != "THIRD_MODE_A_B"}
     name = f'"name": "{renamed.removeprefix("THIRD_MODE_").removeprefix("A_").lower()}"'
-    assert known.read_text().count(name) == 1
-    known.write_text(known.read_text().replace(name, '"name": "b"'))
-    flags = ("--config", str(path), "--lock", str(known))
+    assert lock_path.read_text().count(name) == 1
+    lock_path.write_text(lock_path.read_text().replace(name, '"name": "b"'))
+    flags = ("--config", str(path), "--lock", str(lock_path))
     with start_server(*flags, "--allow-incompatible", env={"PYTHONPATH": str(others)}) as process:
         address = ready_address(process)
         process.wait_for(r"third/1\.0\.0: no typed RPCs: protobuf refuses its messages: .*THIRD_MODE_A_B")
         assert "Traceback" not in process.output
         with Caller(address) as call:
-            assert [each.name for each in TypedCaller(call.channel).service.methods] == [
+            assert [method.name for method in TypedCaller(call.channel).service.methods] == [
                 "get_models", "first_predict", "first_predict_batch", "first_predict_many", "first_predict_stream",
             ]  # fmt: skip
             # The plain RPC takes it as ever.
             assert call.outcome('{"mode": "c", "mode_a": "d"}', mlflow_model="third")[0] != "UNIMPLEMENTED"
-    code, said, _ = proto(*flags, "--check", modules=others)
-    assert (code, said.splitlines()[-1]) == (1, "  breaks: third: it no longer has typed RPCs")
+    code, report, _ = proto(*flags, "--check", modules=others)
+    assert (code, report.splitlines()[-1]) == (1, "  breaks: third: it no longer has typed RPCs")

@@ -30,7 +30,7 @@ def test_runs_at_once_each_have_their_model_in_the_lock(written):
     path, ends = written
     assert [code for code, _, _ in ends] == [0, 0, 0], ends
     assert sorted(lock_io.read(path).models) == ["one", "three", "two"]
-    assert {each.name for each in path.parent.iterdir()} == {path.name, "one.proto", "two.proto", "three.proto"}
+    assert {entry.name for entry in path.parent.iterdir()} == {path.name, "one.proto", "two.proto", "three.proto"}
 
 
 def test_a_contract_does_not_take_the_place_of_its_lock(written):

@@ -108,8 +108,8 @@ def test_what_a_server_is_told_to_do_with_calls(start, connect, tmp_path):
 
     zoo.save("optional", tmp_path / "optional")
     call = connect(start("-m", str(tmp_path / "optional"), "--unknown-columns", "refuse", "--csv-dates"))
-    status, said = call.outcome('{"dataframe_records": [{"need": 1.5, "may_doubel": 1}]}')
-    assert (status, "did you mean may_double?" in (said or "")) == ("INVALID_ARGUMENT", True)
+    status, details = call.outcome('{"dataframe_records": [{"need": 1.5, "may_doubel": 1}]}')
+    assert (status, "did you mean may_double?" in (details or "")) == ("INVALID_ARGUMENT", True)
     csv = "need,may_datetime\n1.5,2020-02-29\n"
     assert "Timestamp" in (call.outcome(csv, mlflow_content_type="text/csv")[1] or "")
 
@@ -117,8 +117,8 @@ def test_what_a_server_is_told_to_do_with_calls(start, connect, tmp_path):
 def test_exceptions_are_shown_if_told_to(start, connect):
     """With --show-exceptions a caller sees what the model raised."""
     call = connect(start("--show-exceptions"))
-    status, said = call.outcome(payload("raise", "detail"))
-    assert (status, "ValueError: detail" in (said or "")) == ("INTERNAL", True)
+    status, details = call.outcome(payload("raise", "detail"))
+    assert (status, "ValueError: detail" in (details or "")) == ("INTERNAL", True)
 
 
 def test_metadata_is_not_logged(start, connect):

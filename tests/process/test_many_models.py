@@ -98,12 +98,12 @@ def test_five_models_of_mixed_kinds(serve, model, folder):
         names = "iris/3, stepper, iris_model/1.0.0, older_iris/0.1, decorated/1.2.0"
         assert (call.outcome("x", mlflow_model="nope")[1] or "").endswith(f"There are: {names}.")
     line = next(line for line in process.stdout if "ready: models" in line)
-    for words in (
+    for excerpt in (
         names.partition(", ")[0],
         "decorated/1.2.0 (MLModel, ml_base)",
         "model_grpc_service.ModelgRPCService",
     ):
-        assert words in line
+        assert excerpt in line
 
 
 def test_the_file_of_rest_model_service(serve):

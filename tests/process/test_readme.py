@@ -85,8 +85,8 @@ def test_the_serve_examples_start(tmp_path):
     ]
     assert len(commands) == 2
     for command in commands:
-        words = command.split()
-        with Process([str(SCRIPTS / words[0]), *words[1:], "-p", "0"], cwd=tmp_path) as process:
+        arguments = command.split()
+        with Process([str(SCRIPTS / arguments[0]), *arguments[1:], "-p", "0"], cwd=tmp_path) as process:
             ready_address(process)
 
 
@@ -98,7 +98,7 @@ def test_flags_in_the_text_exist(page):
     from mlflow_grpc.cli import main
 
     options = [option for command in ("serve", "proto", "dockerfile") for option in main.commands[command].params]
-    known = {spelling for option in options for spelling in (*option.opts, *option.secondary_opts)}
-    known |= {spelling for action in _parser()._actions for spelling in action.option_strings}
-    known |= {"--build-arg", "--stop-timeout", "--label"}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text())) <= known
+    flags = {spelling for option in options for spelling in (*option.opts, *option.secondary_opts)}
+    flags |= {spelling for action in _parser()._actions for spelling in action.option_strings}
+    flags |= {"--build-arg", "--stop-timeout", "--label"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text())) <= flags

@@ -138,8 +138,8 @@ except ModuleNotFoundError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     first, second = done.stdout.splitlines()
     assert first == "[]"
-    said = "mlflow_grpc.serving gives a client, and mlflow-grpc-client is not installed: pip install"
-    assert second == f"{said} {ROOT / 'client'}"
+    refusal = "mlflow_grpc.serving gives a client, and mlflow-grpc-client is not installed: pip install"
+    assert second == f"{refusal} {ROOT / 'client'}"
 
 
 def test_the_log_of_good_calls_is_not_shown(capfd):
@@ -148,6 +148,6 @@ def test_the_log_of_good_calls_is_not_shown(capfd):
         client.predict({"inputs": ["x"]})
         with pytest.raises(Exception, match="does not fit"):
             client.predict({"inputs": [1]})
-    said = capfd.readouterr().err
-    assert "SERVING" not in said
-    assert "status=OK" not in said
+    logged = capfd.readouterr().err
+    assert "SERVING" not in logged
+    assert "status=OK" not in logged

@@ -51,10 +51,10 @@ def test_calls_in_flight_finish(start, connect, model, tmp_path):
     process.signal(signal.SIGTERM)
     process.wait_for("draining: 5 calls in flight")
     assert call.outcome(payload("new"))[0] == "UNAVAILABLE"
-    for one in held:
-        one.let_go()
-    for one in held:
-        assert one.result()[0] == "OK"
+    for held_call in held:
+        held_call.let_go()
+    for held_call in held:
+        assert held_call.result()[0] == "OK"
     assert process.wait() == 0
 
 
@@ -70,7 +70,7 @@ def test_a_hung_model_cannot_hold_the_exit(start, connect, verb):
     process.signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert time.monotonic() - began < 1 + 2 + 4
-    assert {one.exception().code() for one in hung} == {grpc.StatusCode.UNAVAILABLE}
+    assert {held_call.exception().code() for held_call in hung} == {grpc.StatusCode.UNAVAILABLE}
     assert "3 calls had not ended" in process.output
 
 

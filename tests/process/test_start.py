@@ -80,7 +80,7 @@ def test_no_model(start_bare):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         (["-p", "x"], "--port"),
         (["--env-manager", "conda"], "--env-manager local"),
@@ -89,11 +89,11 @@ def test_no_model(start_bare):
         (["-h", "192.0.2.1"], "cannot listen on 192.0.2.1"),
     ],
 )
-def test_bad_flags(start, flags, words):
+def test_bad_flags(start, flags, message):
     """A bad flag: exit code 2, or 1 where the address is not to be had."""
     code, line = refused(start(*flags))
-    assert code == (1 if "listen" in words else 2)
-    assert words in line
+    assert code == (1 if "listen" in message else 2)
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_tls_files_that_are_no_good(start, tmp_path, cert, key, authorities):
     import trustme
 
     for name in "ab":
-        made = trustme.CA().issue_cert("localhost")
-        made.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
-        made.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.pem"))
+        certificate = trustme.CA().issue_cert("localhost")
+        certificate.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+        certificate.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.pem"))
     (tmp_path / "junk").write_text("-----BEGIN CERTIFICATE-----\njunk\n-----END CERTIFICATE-----\n")
     flags = ["--tls-cert", str(tmp_path / cert), "--tls-key", str(tmp_path / key)]
     flags += ["--tls-client-ca", str(tmp_path / authorities)] if authorities else []
@@ -142,7 +142,7 @@ def test_an_unknown_flag(start):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "message"),
     [
         (lambda path: shutil.rmtree(path), "no such directory"),
         (lambda path: (path / "MLmodel").unlink(), "has no MLmodel file"),
@@ -159,13 +159,13 @@ def test_an_unknown_flag(start):
     ],
     ids=["missing", "no_mlmodel", "broken_mlmodel", "no_flavor", "raises", "no_module", "exits", "unmet", "binary"],
 )
-def test_models_that_cannot_be_served(start, broken, spoil, words):
+def test_models_that_cannot_be_served(start, broken, spoil, message):
     """Missing, broken, foreign or unmet: exit code 2 and one line that says which and what to do."""
     spoil(broken)
     code, line = refused(start("-m", str(broken)))
     assert code == 2
-    assert words in line
-    if "no-such-package" in words:
+    assert message in line
+    if "no-such-package" in message:
         assert "numpy<1 (" in line
         assert f".venv/bin/python -m pip install -e {ROOT} no-such-package==1.0 'numpy<1'" in line
 
@@ -206,8 +206,8 @@ def test_a_model_that_fails_to_load_names_the_other_versions(start, broken):
     (broken / "stepper.py").write_text("raise RuntimeError('boom')\n")
     code, line = refused(start("-m", str(broken)))
     assert code == 2
-    for words in ("boom", "which may be why: cloudpickle==1.2.3 (", "-m pip install"):
-        assert words in line
+    for excerpt in ("boom", "which may be why: cloudpickle==1.2.3 (", "-m pip install"):
+        assert excerpt in line
 
 
 def test_a_requirement_on_another_mlflow_is_no_obstacle(start, broken, connect):

@@ -50,7 +50,7 @@ mlflow.models.set_model(Model())
 
 def save(path: Path, setup: str, when: str) -> Path:
     """A model from code that runs a statement at import, while it is loaded or while it is called."""
-    places = {each: "set_up()" if each == when else "pass" for each in ("at_import", "at_load", "at_call")}
+    places = {moment: "set_up()" if moment == when else "pass" for moment in ("at_import", "at_load", "at_call")}
     file = path.with_suffix(".py")
     file.write_text(CODE.format(setup="pass", at_import="", at_load="pass", at_call="pass"))
     mlflow.pyfunc.save_model(path, python_model=str(file), pip_requirements=["mlflow"])

@@ -18,8 +18,8 @@ from tests.support.servers import Caller, ready_address
 
 def pids(process):
     """The workers' process ids, in the order in which they were started."""
-    found = [re.search(r"worker (\d+) started, pid (\d+)", line) for line in list(process.stderr)]
-    return [int(match[2]) for match in found if match]
+    matches = [re.search(r"worker (\d+) started, pid (\d+)", line) for line in list(process.stderr)]
+    return [int(match[2]) for match in matches if match]
 
 
 def fresh(address):
@@ -29,11 +29,11 @@ def fresh(address):
 
 def seen_by(address, calls=40):
     """The process ids that answer on fresh connections."""
-    found = set()
+    answering = set()
     for _ in range(calls):
         with fresh(address) as call:
-            found.add(json.loads(call(payload("pid")))["predictions"])
-    return found
+            answering.add(json.loads(call(payload("pid")))["predictions"])
+    return answering
 
 
 def alive(pid):
@@ -61,9 +61,9 @@ def test_a_worker_that_dies_is_replaced(start):
     """The replacement starts within 2 s, listens only once it is loaded, and the other worker notices nothing."""
     process = start("-w", "2")
     address = ready_address(process)
-    victim, other = pids(process)
+    victim, survivor = pids(process)
     stays = Caller(address)
-    while json.loads(stays(payload("pid")))["predictions"] != other:
+    while json.loads(stays(payload("pid")))["predictions"] != survivor:
         stays = Caller(address)
     os.kill(victim, signal.SIGKILL)
     began = time.monotonic()
@@ -73,7 +73,7 @@ def test_a_worker_that_dies_is_replaced(start):
     assert time.monotonic() - began < 2
     replacement = pids(process)[2]
     while replacement not in seen_by(address, 5):
-        assert json.loads(stays(payload("pid")))["predictions"] == other
+        assert json.loads(stays(payload("pid")))["predictions"] == survivor
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
 
@@ -101,13 +101,13 @@ def test_a_worker_that_cannot_be_started_is_tried_again(start):
     """A machine that is out of something for a while costs the supervisor nothing, and the other worker neither."""
     process = start("-w", "2")
     address = ready_address(process)
-    victim, other = pids(process)
+    victim, survivor = pids(process)
     supervisor = process.popen.pid
     limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (4, limits[1]))
     os.kill(victim, signal.SIGKILL)
     process.wait_for(r"worker \d+ cannot be started: .*Too many open files; again in 1 s")
-    assert seen_by(address, 5) == {other}
+    assert seen_by(address, 5) == {survivor}
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
     process.wait_for(r"worker \d+ started", times=3)
     process.signal(signal.SIGTERM)
@@ -125,12 +125,12 @@ def test_calls_of_the_dead_worker_only_fail(start, tmp_path):
     """A call in the worker that dies is UNAVAILABLE, one in the other worker is answered."""
     process = start("-w", "2")
     address = ready_address(process)
-    victim, other = pids(process)
+    victim, survivor = pids(process)
     callers: dict[int, Caller] = {}
     while len(callers) < 2:
         call = fresh(address)
         callers.setdefault(json.loads(call(payload("pid")))["predictions"], call)
-    held = Held(callers[other], tmp_path, "held")
+    held = Held(callers[survivor], tmp_path, "held")
     dying = callers[victim].raw.future(_message("exit"), timeout=30)
     assert dying.exception().code() is grpc.StatusCode.UNAVAILABLE
     held.let_go()

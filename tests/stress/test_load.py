@@ -43,7 +43,7 @@ class Load:
         self.outcomes: Counter[str] = Counter()
         self.took_s: dict[str, list[float]] = {}
 
-    async def one(self, text: str, *, timeout_s: float = 30.0) -> tuple[str, str]:
+    async def single_call(self, text: str, *, timeout_s: float = 30.0) -> tuple[str, str]:
         """Status, and answer or message; counted."""
         began = time.perf_counter()
         try:
@@ -61,7 +61,7 @@ class Load:
 
         async def caller() -> None:
             while time.monotonic() < end:
-                await self.one(text)
+                await self.single_call(text)
 
         await asyncio.gather(*(caller() for _ in range(in_flight)))
         return (self.outcomes["OK"] - before) / seconds
@@ -72,7 +72,7 @@ class Load:
         tasks: list[asyncio.Task[tuple[str, str]]] = []
         while (passed := time.monotonic() - began) < seconds:
             tasks += [
-                asyncio.create_task(self.one(text, timeout_s=timeout_s))
+                asyncio.create_task(self.single_call(text, timeout_s=timeout_s))
                 for _ in range(int(passed * per_second) - len(tasks))
             ]
             await asyncio.sleep(0.005)
@@ -189,23 +189,23 @@ def test_ten_thousand_distinct_inputs_at_once(identity):
         async def run() -> None:
             load = Load(address, connections=8)
 
-            async def one(number: int) -> None:
+            async def single_request(number: int) -> None:
                 ids = [dice.randrange(ROWS) for _ in range(dice.choice((1, 1, 1, 2, 7, 40)))]
                 if number % 97 == 0:
-                    assert (await load.one(payload(ids).replace("0.0", '"x"', 1)))[0] == "INVALID_ARGUMENT"
+                    assert (await load.single_call(payload(ids).replace("0.0", '"x"', 1)))[0] == "INVALID_ARGUMENT"
                 elif number % 31 == 0:
-                    task = asyncio.create_task(load.one(payload(ids)))
+                    task = asyncio.create_task(load.single_call(payload(ids)))
                     await asyncio.sleep(dice.random() * 2)
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
                 else:
-                    outcome, answer = await load.one(payload(ids), timeout_s=0.05 if number % 29 == 0 else 120)
+                    outcome, answer = await load.single_call(payload(ids), timeout_s=0.05 if number % 29 == 0 else 120)
                     if outcome == "OK":
                         assert json.loads(answer) == {"predictions": [i * 3.0 for i in ids]}
                     else:
                         assert (outcome, number % 29) == ("DEADLINE_EXCEEDED", 0), (number, answer)
 
-            await asyncio.gather(*(one(number) for number in range(10_000)))
+            await asyncio.gather(*(single_request(number) for number in range(10_000)))
             await load.close()
             print(dict(load.outcomes))
             assert load.outcomes["OK"] > 9_000
@@ -230,7 +230,7 @@ def test_a_hundred_thousand_calls_leave_nothing_behind(identity):
 
             async def caller() -> None:
                 for number in left:
-                    await load.one(texts[number % len(texts)], timeout_s=0.001 if number % 50 == 0 else 60)
+                    await load.single_call(texts[number % len(texts)], timeout_s=0.001 if number % 50 == 0 else 60)
 
             await asyncio.gather(*(caller() for _ in range(32)))
             await load.close()

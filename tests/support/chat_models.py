@@ -42,12 +42,12 @@ class Chat(ChatModel):
     """Repeats the last message, word by word where it streams, and calls a tool if it is asked to."""
 
     def predict(self, context: Any, messages: list[ChatMessage], params: Any) -> ChatCompletionResponse:
-        said = str(messages[-1].content)
-        message = ChatMessage(role="assistant", content=said)
+        text = str(messages[-1].content)
+        message = ChatMessage(role="assistant", content=text)
         if params.tools:
             call = FunctionToolCallArguments(name="look", arguments='{"at": "it"}').to_tool_call(id="call-1")
             message = ChatMessage(role="assistant", tool_calls=[call])
-        logprobs = ChatChoiceLogProbs([TokenLogProb(said, -0.25, [])]) if params.n > 1 else None
+        logprobs = ChatChoiceLogProbs([TokenLogProb(text, -0.25, [])]) if params.n > 1 else None
         usage = TokenUsageStats(prompt_tokens=len(messages), completion_tokens=1) if params.temperature < 1 else None
         return ChatCompletionResponse(
             choices=[ChatChoice(message, index, logprobs=logprobs) for index in range(params.n)],
@@ -70,12 +70,12 @@ class Agent(ChatAgent):
     """The same as a ChatAgent. Asked for dicts it gives them, with keys that MLflow's classes do not have."""
 
     def predict(self, messages: list[ChatAgentMessage], context: Any = None, custom_inputs: Any = None) -> Any:
-        said = ChatAgentMessage(role="assistant", content=messages[-1].content, id="message-1")
+        answer = ChatAgentMessage(role="assistant", content=messages[-1].content, id="message-1")
         usage = ChatUsage.model_validate(
             {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": {"dollars": 0.5}}
         )
         response = ChatAgentResponse(
-            messages=[said], finish_reason="stop", custom_outputs=custom_inputs, usage=usage if context else None
+            messages=[answer], finish_reason="stop", custom_outputs=custom_inputs, usage=usage if context else None
         )
         if not (custom_inputs or {}).get("dicts"):
             return response
@@ -118,14 +118,14 @@ if HAS_RESPONSES_AGENT:
             )
 
         def predict_stream(self, request: ResponsesAgentRequest) -> Iterator[ResponsesAgentStreamEvent]:
-            said = str(getattr(request.input[-1], "content", ""))
+            text = str(getattr(request.input[-1], "content", ""))
             yield ResponsesAgentStreamEvent.model_validate({"type": "response.created", "response": {"output": []}})
-            for word in said.split():
+            for word in text.split():
                 yield ResponsesAgentStreamEvent(**self.create_text_delta(word, "message-1"))
             items = [
                 self.create_reasoning_item("reasoning-1", "no need"),
                 self.create_function_call_item("call-1", "call-1", "look", "{}"),
-                self.create_text_output_item(said, "message-1"),
+                self.create_text_output_item(text, "message-1"),
             ]
             for item in items:
                 yield ResponsesAgentStreamEvent.model_validate(

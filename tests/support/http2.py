@@ -36,31 +36,31 @@ def exchange(
     connection = h2.connection.H2Connection(config)
     with socket.create_connection((host, int(port)), timeout=timeout_s) as peer:
         connection.initiate_connection()
-        given = headers or {":method": "POST", "content-type": "application/grpc", "te": "trailers"}
-        sent = {":method": given.pop(":method"), ":scheme": "http", ":authority": "x", ":path": path, **given}
+        fields = headers or {":method": "POST", "content-type": "application/grpc", "te": "trailers"}
+        sent = {":method": fields.pop(":method"), ":scheme": "http", ":authority": "x", ":path": path, **fields}
         pairs = [(key.encode(), value.encode()) for key, value in sent.items()]
         connection.send_headers(1, [*pairs, *((key.encode(), value) for key, value in more)], end_stream=body is None)
         return _converse(connection, peer, body, end=end)
 
 
 def _converse(connection: Any, peer: socket.socket, body: bytes | None, *, end: bool) -> dict[str, Any]:
-    rest = body or b""
-    found: dict[str, Any] = {}
+    remaining = body or b""
+    answer: dict[str, Any] = {}
     pending = body is not None
     while True:
         while pending and (window := min(connection.local_flow_control_window(1), connection.max_outbound_frame_size)):
-            part, rest = rest[:window], rest[window:]
-            pending = bool(rest)
-            connection.send_data(1, part, end_stream=end and not pending)
+            chunk, remaining = remaining[:window], remaining[window:]
+            pending = bool(remaining)
+            connection.send_data(1, chunk, end_stream=end and not pending)
         peer.sendall(connection.data_to_send())
         data = peer.recv(65536)
         if not data:
-            return {**found, "end": "closed"}
+            return {**answer, "end": "closed"}
         for event in connection.receive_data(data):
             if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-                found |= {key.decode(): value.decode() for key, value in event.headers or ()}
+                answer |= {key.decode(): value.decode() for key, value in event.headers or ()}
             if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset | h2.events.ConnectionTerminated):
-                return {**found, "end": type(event).__name__}
+                return {**answer, "end": type(event).__name__}
 
 
 class Connection:

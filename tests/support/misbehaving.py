@@ -117,8 +117,8 @@ class Misbehaving(PythonModel):
     """`{"inputs": ["return", NAME]}`, `["raise", NAME]` or `["mlflow", ERROR_CODE]`."""
 
     def predict(self, context, model_input, params=None):
-        told = model_input["inputs"] if isinstance(model_input, dict) else model_input
-        verb, name = (str(item) for item in told)
+        instruction = model_input["inputs"] if isinstance(model_input, dict) else model_input
+        verb, name = (str(item) for item in instruction)
         if verb == "return":
             return OUTPUTS[name]()
         if verb == "raise":

@@ -73,7 +73,7 @@ class Branch(BaseModel):
     children: list["Branch"] = []
 
 
-class Whole(BaseModel):
+class AllTypes(BaseModel):
     """Every kind of field."""
 
     integer: int
@@ -108,8 +108,8 @@ class Mirror(Echo):
     """Gives back whatever it gets."""
 
     qualified_name = "mirror"
-    input_schema = Whole  # type: ignore[assignment]
-    output_schema = Whole  # type: ignore[assignment]
+    input_schema = AllTypes  # type: ignore[assignment]
+    output_schema = AllTypes  # type: ignore[assignment]
 
     def predict(self, data: Any) -> Any:
         return data

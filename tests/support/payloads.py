@@ -116,7 +116,7 @@ def _cell(spec: Any) -> st.SearchStrategy[Any]:
 def payloads(draw: Any, schema: Schema | None) -> str:
     """A JSON payload in one of MLflow's formats, made from a signature and then, at times, spoiled."""
     specs = list(schema.inputs) if schema is not None else []
-    names = [spec.name if spec.name is not None else str(place) for place, spec in enumerate(specs)] or ["a", "b"]
+    names = [spec.name if spec.name is not None else str(index) for index, spec in enumerate(specs)] or ["a", "b"]
     cells = {name: _cell(spec) for name, spec in zip(names, specs, strict=False)} or {"a": _values, "b": _scalars}
     dice = draw(st.integers(0, 9))
     if dice == 0:
@@ -125,23 +125,23 @@ def payloads(draw: Any, schema: Schema | None) -> str:
         names = names[1:]
     rows = draw(st.integers(0, 4))
     table = [[draw(cells.get(name, _values)) for name in names] for _ in range(rows)]
-    kind = draw(st.sampled_from(["split", "records", "inputs", "instances", "list", "single", "llm", "odd"]))
+    layout = draw(st.sampled_from(["split", "records", "inputs", "instances", "list", "single", "llm", "odd"]))
     document: Any
-    if kind == "split":
+    if layout == "split":
         document = {"dataframe_split": {"columns": names, "data": table}}
         if draw(st.booleans()):
             document["dataframe_split"]["index"] = draw(st.lists(_scalars, min_size=rows, max_size=rows))
-    elif kind == "records":
+    elif layout == "records":
         document = {"dataframe_records": [dict(zip(names, row, strict=True)) for row in table]}
-    elif kind == "inputs":
-        document = {"inputs": {name: [row[place] for row in table] for place, name in enumerate(names)}}
-    elif kind == "instances":
+    elif layout == "inputs":
+        document = {"inputs": {name: [row[index] for row in table] for index, name in enumerate(names)}}
+    elif layout == "instances":
         document = {"instances": [dict(zip(names, row, strict=True)) for row in table]}
-    elif kind == "list":
+    elif layout == "list":
         document = {draw(st.sampled_from(["inputs", "instances"])): [row[0] if len(row) == 1 else row for row in table]}
-    elif kind == "single":
+    elif layout == "single":
         document = {"inputs": [draw(cells.get(names[0], _values)) for _ in range(rows)]}
-    elif kind == "llm":
+    elif layout == "llm":
         key = draw(st.sampled_from(["messages", "prompt", "input"]))
         document = {key: draw(_values), **(dict(zip(names, table[0], strict=True)) if table else {})}
     else:

@@ -127,8 +127,8 @@ class Bytes(Echo):
     output_schema = AnySchema
 
     def predict(self, data: Any) -> Any:
-        given = [data.plain, data.encoded, *data.many, data.inner.data if data.inner else b"", data.either]
-        return AnySchema(value=[each.hex() if isinstance(each, bytes) else each for each in given])
+        values = [data.plain, data.encoded, *data.many, data.inner.data if data.inner else b"", data.either]
+        return AnySchema(value=[value.hex() if isinstance(value, bytes) else value for value in values])
 
 
 BytesEcho = echo(BytesSchema, "BytesEcho")
@@ -232,7 +232,7 @@ class Code(BaseModel):
 
     @field_validator("code")
     @classmethod
-    def known(cls, code: str) -> str:
+    def known_code(cls, code: str) -> str:
         return {"a": "A"}[code]
 
 

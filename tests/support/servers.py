@@ -75,9 +75,9 @@ class Process:
         deadline = time.monotonic() + timeout_s
         with self._news:
             while True:
-                found = [match for line in (*self.stdout, *self.stderr) if (match := re.search(pattern, line))]
-                if len(found) >= times:
-                    return found[times - 1]
+                matches = [match for line in (*self.stdout, *self.stderr) if (match := re.search(pattern, line))]
+                if len(matches) >= times:
+                    return matches[times - 1]
                 ended = not any(reader.is_alive() for reader in self._readers)
                 if ended or not self._news.wait(deadline - time.monotonic()):
                     raise AssertionError(f"no line matches {pattern!r}:\n{self.output}")
@@ -217,20 +217,20 @@ def serving_models(
     """Runs the server in this process with several models: those that are loaded already, those that cannot be, for the
     reason that stands in their place, and those that are loaded as their configuration says.
     """
-    known = Settings(**{"model_uri": "(in process)", "port": 0, **settings})
-    running = InProcess(known, config.Configuration(models=tuple(each for each, _ in models)))
+    server_settings = Settings(**{"model_uri": "(in process)", "port": 0, **settings})
+    running = InProcess(server_settings, config.Configuration(models=tuple(model for model, _ in models)))
     running.start(None, None)
 
-    async def place() -> None:
-        for entry, (each, loaded) in zip(running.server.catalog.entries, models, strict=True):
+    async def host_all() -> None:
+        for entry, (model, loaded) in zip(running.server.catalog.entries, models, strict=True):
             if isinstance(loaded, str):
                 running.server.catalog.mark_failed(entry, loaded)
             else:
-                await running.server.host(entry, loaded or load(each, known))
+                await running.server.host(entry, loaded or load(model, server_settings))
         await running.server.open()
 
     try:
-        running.run(place)
+        running.run(host_all)
         yield running
     finally:
         running.stop()

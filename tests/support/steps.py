@@ -16,10 +16,10 @@ import threading
 from typing import Any
 
 
-def step(verb: str, *rest: str) -> Any:
+def step(verb: str, *arguments: str) -> Any:
     """Does what the verb names."""
     if verb == "step":
-        entered, leave = rest
+        entered, leave = arguments
         with open(entered, "w") as pipe:
             pipe.write("entered")
         with open(leave) as pipe:
@@ -33,12 +33,12 @@ def step(verb: str, *rest: str) -> Any:
     elif verb == "exit":
         os.kill(os.getpid(), signal.SIGKILL)
     elif verb in PROCESSES:
-        return PROCESSES[verb](*rest)
+        return PROCESSES[verb](*arguments)
     elif verb == "raise":
-        raise ValueError(rest[0])
+        raise ValueError(arguments[0])
     elif verb == "print":
-        print(rest[0])
-    return [verb, *rest]
+        print(arguments[0])
+    return [verb, *arguments]
 
 
 def fork() -> int:

@@ -23,8 +23,8 @@ class TypedCaller:
 
     def input(self, name: str, fields: dict[str, Any]) -> Any:
         """The input message of a method, filled from protobuf's JSON."""
-        kind: Any = message_factory.GetMessageClass(self.method(name).input_type)
-        return json_format.ParseDict(fields, kind(), descriptor_pool=self.pool)
+        message_class: Any = message_factory.GetMessageClass(self.method(name).input_type)
+        return json_format.ParseDict(fields, message_class(), descriptor_pool=self.pool)
 
     def __call__(self, name: str, message: Any, *, timeout: float = 30.0) -> Any:
         """The answer to a message, or to one that is made of protobuf's JSON."""
@@ -53,18 +53,18 @@ def plain(message: Any) -> Any:
     """What stands in an answer, as Python's values; absent fields are left out."""
     if message.DESCRIPTOR.full_name == "google.protobuf.Value":
         return json_format.MessageToDict(message)
-    found = {}
+    content = {}
     for field, value in message.ListFields():
         if field.message_type is None:
-            found[field.name] = list(value) if field.is_repeated else value
+            content[field.name] = list(value) if field.is_repeated else value
         elif field.message_type.GetOptions().map_entry:
             is_message = field.message_type.fields_by_name["value"].message_type is not None
-            found[field.name] = {key: plain(value[key]) if is_message else value[key] for key in value}
+            content[field.name] = {key: plain(value[key]) if is_message else value[key] for key in value}
         elif field.is_repeated:
-            found[field.name] = [plain(each) for each in value]
+            content[field.name] = [plain(member) for member in value]
         else:
-            found[field.name] = plain(value)
-    return found
+            content[field.name] = plain(value)
+    return content
 
 
 def batch_of(caller: TypedCaller, base: str, records: list[Any]) -> Any:
@@ -79,28 +79,28 @@ def batch_of(caller: TypedCaller, base: str, records: list[Any]) -> Any:
             for record in records:
                 column.data.extend(getattr(record, field.name).data)
         else:
-            for place, record in enumerate(records):
+            for index, record in enumerate(records):
                 if not field.is_repeated and not record.HasField(field.name):
-                    getattr(batch, f"{field.name}_nulls").append(place)
+                    getattr(batch, f"{field.name}_nulls").append(index)
                 _append(column, field, getattr(record, field.name))
     return batch
 
 
-def rows_of(batch: Any, kind: Any) -> list[Any]:
+def rows_of(batch: Any, message_class: Any) -> list[Any]:
     """The messages of one row each for a message of rows."""
     columns = [field for field in batch.DESCRIPTOR.fields if field.number < 1000]
     tensors = [field for field in columns if not field.is_repeated]
     count = len(getattr(batch, columns[0].name)) if not tensors else getattr(batch, tensors[0].name).shape[0]
-    rows = [kind() for _ in range(count)]
+    rows = [message_class() for _ in range(count)]
     for field in columns:
         column = getattr(batch, field.name)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if not field.is_repeated:
                 size = len(column.data) // count
                 getattr(row, field.name).shape.extend(column.shape[1:])
-                getattr(row, field.name).data.extend(column.data[place * size : (place + 1) * size])
-            elif place not in getattr(batch, f"{field.name}_nulls", ()):
-                _set(row, row.DESCRIPTOR.fields_by_name[field.name], column[place])
+                getattr(row, field.name).data.extend(column.data[index * size : (index + 1) * size])
+            elif index not in getattr(batch, f"{field.name}_nulls", ()):
+                _set(row, row.DESCRIPTOR.fields_by_name[field.name], column[index])
     return rows
 
 

@@ -27,9 +27,9 @@ def tell(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         return {
             "type": "DataFrame",
-            "columns": [[repr(name), str(value.dtypes.iloc[place])] for place, name in enumerate(value.columns)],
+            "columns": [[repr(name), str(value.dtypes.iloc[index])] for index, name in enumerate(value.columns)],
             "index": [repr(label) for label in value.index],
-            "cells": [[tell(cell) for cell in value.iloc[:, place].tolist()] for place in range(value.shape[1])],
+            "cells": [[tell(cell) for cell in value.iloc[:, index].tolist()] for index in range(value.shape[1])],
         }
     if isinstance(value, np.ndarray):
         cells = [tell(cell) for cell in value.ravel().tolist()]
@@ -185,7 +185,7 @@ PARAMS = ParamSchema(
 )
 PERSON = Object([Property("name", DataType.string), Property("age", DataType.long, required=False)])
 
-PART = Object(
+COMPONENT = Object(
     [
         Property("name", DataType.string),
         Property("weight", DataType.double),
@@ -201,14 +201,14 @@ def _columns(*specs: ColSpec) -> ModelSignature:
 
 
 def _signatures() -> dict[str, ModelSignature | None]:
-    every = [ColSpec(kind, name) for name, kind in COLUMNS]
+    every = [ColSpec(data_type, name) for name, data_type in COLUMNS]
     return {
         "no_signature": None,
         "numbers": _columns(ColSpec(DataType.long, "a"), ColSpec(DataType.double, "b")),
         "every_column": _columns(*every),
         "optional": _columns(
             ColSpec(DataType.double, "need"),
-            *(ColSpec(kind, f"may_{name}", required=False) for name, kind in COLUMNS),
+            *(ColSpec(data_type, f"may_{name}", required=False) for name, data_type in COLUMNS),
         ),
         "one_string": _columns(ColSpec(DataType.string, "q")),
         "one_boolean": _columns(ColSpec(DataType.boolean, "flag")),
@@ -274,18 +274,20 @@ def _more_signatures() -> dict[str, ModelSignature | None]:
         "unnamed_list": _columns(ColSpec(Array(DataType.long))),
         "unnamed_object": _columns(ColSpec(PERSON)),
         "unnamed_map": _columns(ColSpec(Map(DataType.long))),
-        "part": _columns(ColSpec(PART, "part"), ColSpec(Array(PART), "spare parts", required=False)),
+        "part": _columns(ColSpec(COMPONENT, "part"), ColSpec(Array(COMPONENT), "spare parts", required=False)),
         "within": _columns(
             *(
                 ColSpec(
-                    Object([Property("value", kind), Property("maybe", kind, required=False)]), name, required=False
+                    Object([Property("value", data_type), Property("maybe", data_type, required=False)]),
+                    name,
+                    required=False,
                 )
-                for name, kind in COLUMNS
+                for name, data_type in COLUMNS
             )
         ),
         "param_object": ModelSignature(
             inputs=Schema([ColSpec(DataType.double, "a")]),
-            params=ParamSchema([ParamSpec("options", PART, {"name": "x", "weight": 1.5}), *PARAMS.params]),
+            params=ParamSchema([ParamSpec("options", COMPONENT, {"name": "x", "weight": 1.5}), *PARAMS.params]),
         ),
         "two_unnamed": _columns(ColSpec(DataType.long), ColSpec(DataType.datetime)),
         "nested_bytes": _columns(

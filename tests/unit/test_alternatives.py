@@ -25,12 +25,12 @@ from tests.support.newer_models import Size
 
 class Cat(BaseModel):
     name: str
-    kind: Literal["cat"] = "cat"
+    species: Literal["cat"] = "cat"
 
 
 class Dog(BaseModel):
     name: str
-    kind: Literal["dog"] = "dog"
+    species: Literal["dog"] = "dog"
 
 
 class Wide(BaseModel):
@@ -49,13 +49,13 @@ class Address(BaseModel):
 class Pair(BaseModel):
     left: "Tree"
     right: "Tree"
-    kind: Literal["pair"] = "pair"
+    species: Literal["pair"] = "pair"
 
 
 class Mirrored(BaseModel):
     left: "Tree"
     right: "Tree"
-    kind: Literal["mirrored"] = "mirrored"
+    data_type: Literal["mirrored"] = "mirrored"
 
 
 Tree = Pair | Mirrored | int
@@ -66,33 +66,33 @@ Mirrored.model_rebuild()
 class Typed:
     """The message for a model with the one field `v` of a type."""
 
-    def __init__(self, kind: Any) -> None:
-        self.model: Any = create_model("M", v=(kind, ...))
+    def __init__(self, data_type: Any) -> None:
+        self.model: Any = create_model("M", v=(data_type, ...))
         record = record_of(self.model.model_json_schema(mode="serialization"), "out")
         maker = FileMaker()
-        self.made = maker.add("m", Contract(record, record))
-        service.add_service(maker.file, [self.made])
+        self.messages = maker.add("m", Contract(record, record))
+        service.add_service(maker.file, [self.messages])
         pool = protos.pool_with(maker.file)
-        self._class = protos.message_class(pool.FindMessageTypeByName(f"{PACKAGE}.{self.made.output.name}"))
+        self._class = protos.message_class(pool.FindMessageTypeByName(f"{PACKAGE}.{self.messages.output.name}"))
 
     def written(self, record: dict[str, Any]) -> Any:
         message: Any = self._class()
-        fill(message, self.made.output, record, "")
+        fill(message, self.messages.output, record, "")
         return message
 
     def read(self, message: Any) -> Any:
-        record = Reader(with_zone=True).record(message, self.made.output, "")
+        record = Reader(with_zone=True).record(message, self.messages.output, "")
         return self.model.model_validate_json(json.dumps(record)).v
 
 
 DAY, NOON, MOMENT = date(2020, 2, 29), time(12, 30), datetime(2020, 2, 29, 12, tzinfo=UTC)
 UNIQUE = UUID("00000000-0000-4000-8000-000000000001")
-PETS = Annotated[Cat | Dog, Field(discriminator="kind")]
+PETS = Annotated[Cat | Dog, Field(discriminator="species")]
 
 
 @pytest.mark.parametrize("mode", ["python", "json"])
 @pytest.mark.parametrize(
-    ("kind", "value", "name"),
+    ("data_type", "value", "name"),
     [
         (date | str, "hello", "string_value"),
         (date | str, DAY, "date_value"),
@@ -134,9 +134,9 @@ PETS = Annotated[Cat | Dog, Field(discriminator="kind")]
         (Literal["a", "b"] | int, 3, "long_value"),
     ],
 )
-def test_a_value_comes_back_as_what_it_was(kind, value, name, mode):
+def test_a_value_comes_back_as_what_it_was(data_type, value, name, mode):
     """It is written where its type is, and pydantic reads the same value of the same type again."""
-    typed = Typed(kind)
+    typed = Typed(data_type)
     record = typed.model(v=value).model_dump(mode=mode)
     if isinstance(value, datetime):
         record = {"v": value}  # Points in time reach messages as such.
@@ -147,7 +147,7 @@ def test_a_value_comes_back_as_what_it_was(kind, value, name, mode):
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "name"),
+    ("data_type", "value", "name"),
     [
         (float | str, 1, "double_value"),
         (int | str, 2.0, "long_value"),
@@ -166,34 +166,34 @@ def test_a_value_comes_back_as_what_it_was(kind, value, name, mode):
         (bytes | str, b"\xff", "binary_value"),
     ],
 )
-def test_what_no_type_has_exactly_stands_where_nothing_of_it_is_lost(kind, value, name):
+def test_what_no_type_has_exactly_stands_where_nothing_of_it_is_lost(data_type, value, name):
     """numpy's values, whole numbers of another type, texts that a type writes otherwise, and what pydantic would not tell."""
-    assert Typed(kind).written({"v": value}).v.WhichOneof("value") == name
+    assert Typed(data_type).written({"v": value}).v.WhichOneof("value") == name
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
+    ("data_type", "value"),
     [
         (int | date, "hello"),
         (int | bool, 2**63),
         (Wide | Narrow, {"x": 1, "z": 2}),
         (Wide | Narrow, {"x": "a"}),
-        (PETS, {"name": "x", "kind": "cow"}),
+        (PETS, {"name": "x", "species": "cow"}),
         (list[int] | list[str], [1, "a"]),
         (Narrow | dict[str, int], {("x", 1): 2}),
         (Wide | Address, {}),
     ],
 )
-def test_what_is_of_none_of_the_types_is_refused(kind, value):
+def test_what_is_of_none_of_the_types_is_refused(data_type, value):
     """Rather than written as something else."""
     with pytest.raises(UnserializableOutput):
-        Typed(kind).written({"v": value})
+        Typed(data_type).written({"v": value})
 
 
 def test_types_that_hold_themselves_are_not_tried_over_and_over():
     """Two types that differ in what is judged last, 24 deep: tried anew at each depth it would be millions of times."""
     value: Any = 2**63
     for _ in range(24):
-        value = {"left": value, "right": 0, "kind": "mirrored"}
+        value = {"left": value, "right": 0, "species": "mirrored"}
     with pytest.raises(UnserializableOutput):
         Typed(Tree).written({"v": value})

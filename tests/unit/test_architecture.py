@@ -55,13 +55,13 @@ BESIDE = {
 
 
 def imports(path: Path) -> list[str]:
-    found = []
+    imported = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return found
+            imported += [f"{node.module}.{alias.name}" for alias in node.names]
+    return imported
 
 
 def room(path: Path) -> str:

@@ -28,8 +28,8 @@ FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, -1.0, 2.0, 0.0]})
 TARGET = [0, 1, 0, 1]
 
 
-def distance(one, other):
-    return float(np.abs(one - other).sum())
+def distance(left, right):
+    return float(np.abs(left - right).sum())
 
 
 def loaded_of(estimator, frame, directory):
@@ -72,7 +72,7 @@ def test_only_what_runs_nothing_but_scikit_learn(model, bounded, tmp_path):
 def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
     """However well it is known: a thousand neighbours of ten thousand rows, a hundred and twenty-eight times."""
     wide = pd.DataFrame(
-        np.random.default_rng(0).normal(size=(10_000, 30)), columns=[f"f{place}" for place in range(30)]
+        np.random.default_rng(0).normal(size=(10_000, 30)), columns=[f"f{index}" for index in range(30)]
     )
     fitted = KNeighborsClassifier(1000, algorithm="brute").fit(wide, wide["f0"] > 0)
     with threadpool_limits(1):
@@ -86,8 +86,8 @@ def test_a_list_of_outputs_is_not_cut_into_rows():
     with pytest.raises(ValueError, match="have no rows"):
         row_runner.split([np.zeros((2, 3)), np.ones((2, 3))], [1, 1])
     assert row_runner.split(["a", "b", "c"], [1, 2]) == [["a"], ["b", "c"]]
-    (one, other) = row_runner.split([np.zeros(3), np.ones(3)], [1, 1])
-    assert (one[0].tolist(), other[0].tolist()) == ([0.0] * 3, [1.0] * 3)
+    (first, second) = row_runner.split([np.zeros(3), np.ones(3)], [1, 1])
+    assert (first[0].tolist(), second[0].tolist()) == ([0.0] * 3, [1.0] * 3)
 
 
 @pytest.mark.parametrize(("seconds_a_look", "tried"), [(0.001, 64), (1.0, 4)])

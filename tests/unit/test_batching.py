@@ -28,12 +28,12 @@ def test_what_comes_while_a_batch_runs_makes_up_the_next():
     async def check():
         bench = Bench()
         first = await bench.hold()
-        rest = [bench.call(f"r{number}") for number in range(10)]
+        later = [bench.call(f"r{number}") for number in range(10)]
         await turn()
         assert len(bench.work.batches) == 1
         bench.work.gate.set()
         assert await first == "<first>"
-        assert await asyncio.gather(*rest) == [f"<r{number}>" for number in range(10)]
+        assert await asyncio.gather(*later) == [f"<r{number}>" for number in range(10)]
         assert len(bench.work.batches) == 2
 
     run(check)
@@ -95,10 +95,10 @@ def test_a_batch_has_no_more_rows_than_allowed():
         bench = Bench(max_rows=4)
         first = await bench.hold()
         sizes = [3, 1, 1, 9, 2, 2]
-        rest = [bench.call(f"r{place}", count=size) for place, size in enumerate(sizes)]
+        later = [bench.call(f"r{index}", count=size) for index, size in enumerate(sizes)]
         await turn()
         bench.work.gate.set()
-        await asyncio.gather(first, *rest)
+        await asyncio.gather(first, *later)
         assert bench.work.batches[1:] == [["r0", "r1"], ["r2"], ["r3"], ["r4", "r5"]]
 
     run(check)
@@ -125,10 +125,10 @@ def test_what_is_no_rows_is_answered_by_itself():
     async def check():
         bench = Bench()
         first = await bench.hold()
-        rest = [bench.call(row) for row in ("a", "odd", "b", "broken", "unwritable")]
+        later = [bench.call(row) for row in ("a", "odd", "b", "broken", "unwritable")]
         await turn()
         bench.work.gate.set()
-        assert await asyncio.gather(first, *rest) == ["<first>", "<a>", "<odd>", "<b>", "<broken>", "<unwritable>"]
+        assert await asyncio.gather(first, *later) == ["<first>", "<a>", "<odd>", "<b>", "<broken>", "<unwritable>"]
         assert bench.work.batches[1] == ["a", "b", "unwritable"]
         assert sorted(bench.work.by_themselves) == ["broken", "odd", "unwritable"]
 
@@ -144,11 +144,11 @@ def test_a_failing_batch_is_run_again_one_by_one(fault):
         first = await bench.hold()
         bench.work.wrong_count = fault == "count"
         rows = [f"r{number}" for number in range(8)] + (["poison"] if fault == "poison" else [])
-        rest = [bench.call(row) for row in rows]
+        later = [bench.call(row) for row in rows]
         await turn()
         bench.work.gate.set()
         assert await first == "<first>"
-        outcomes = await asyncio.gather(*rest, return_exceptions=True)
+        outcomes = await asyncio.gather(*later, return_exceptions=True)
         assert outcomes[:8] == [f"<{row}>" for row in rows[:8]]
         if fault == "poison":
             assert isinstance(outcomes[8], KeyError)
@@ -163,12 +163,12 @@ def test_one_that_is_cancelled_before_the_batch_is_not_in_it():
     async def check():
         bench = Bench()
         first = await bench.hold()
-        rest = [bench.call(f"r{number}") for number in range(5)]
+        later = [bench.call(f"r{number}") for number in range(5)]
         await turn()
-        rest[2].cancel()
+        later[2].cancel()
         await turn()
         bench.work.gate.set()
-        outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
+        outcomes = await asyncio.gather(first, *later, return_exceptions=True)
         assert [str(outcome) for outcome in outcomes if isinstance(outcome, str)] == [
             "<first>", "<r0>", "<r1>", "<r3>", "<r4>",
         ]  # fmt: skip
@@ -184,17 +184,17 @@ def test_one_that_is_cancelled_during_the_batch_leaves_the_rest(leaver):
     async def check():
         bench = Bench()
         first = await bench.hold()
-        rest = [bench.call(f"r{number}") for number in range(5)]
+        later = [bench.call(f"r{number}") for number in range(5)]
         await turn()
         opened = bench.work.gate
         second = bench.work.hold_next()
         opened.set()
         assert await first == "<first>"
         assert await asyncio.to_thread(bench.work.entered.acquire, timeout=30)
-        rest[leaver].cancel()
+        later[leaver].cancel()
         await turn()
         second.set()
-        outcomes: list[object] = list(await asyncio.gather(*rest, return_exceptions=True))
+        outcomes: list[object] = list(await asyncio.gather(*later, return_exceptions=True))
         assert isinstance(outcomes[leaver], asyncio.CancelledError)
         del outcomes[leaver]
         assert outcomes == [f"<r{number}>" for number in range(5) if number != leaver]
@@ -293,7 +293,7 @@ def test_ten_thousand_distinct_inputs():
         bench = Bench(threads=4, max_rows=16)
         outcomes = {}
 
-        async def one(number):
+        async def one_call(number):
             row = f"poison {number}" if number % 501 == 0 else f"row {number}"
             task = bench.call(row, count=dice.randrange(1, 6))
             if number % 13 == 0:
@@ -302,7 +302,7 @@ def test_ten_thousand_distinct_inputs():
                 task.cancel()
             outcomes[number] = (await asyncio.gather(task, return_exceptions=True))[0]
 
-        await asyncio.gather(*(one(number) for number in range(10_000)))
+        await asyncio.gather(*(one_call(number) for number in range(10_000)))
         for number, outcome in outcomes.items():
             if isinstance(outcome, asyncio.CancelledError):
                 assert number % 13 == 0

@@ -17,11 +17,11 @@ GONE = "Failed grpc_call_start_batch"
 GRPC_LOG = logging.getLogger("grpc._cython.cygrpc")
 
 
-def log_as_grpc_does(words: Any, error: BaseException) -> None:
+def log_as_grpc_does(message: Any, error: BaseException) -> None:
     try:
         raise error
     except type(error):
-        GRPC_LOG.exception(words)
+        GRPC_LOG.exception(message)
 
 
 def test_grpc_says_nothing_of_an_answer_that_could_not_be_sent(caplog):

@@ -13,9 +13,9 @@ from tests.support.models import FunctionModel, PlainCodec
 
 
 def model(name, version=""):
-    made = FunctionModel(str)
-    made.name, made.version = name, version
-    return ServableModel(made, PlainCodec())
+    function = FunctionModel(str)
+    function.name, function.version = name, version
+    return ServableModel(function, PlainCodec())
 
 
 def engine():
@@ -23,20 +23,22 @@ def engine():
 
 
 def catalog(*configs, load=True):
-    made = Catalog(tuple(ModelConfig(**{"uri": "m", **config}) for config in configs), engine, reserved=("", "MLflow"))
+    filled = Catalog(
+        tuple(ModelConfig(**{"uri": "m", **config}) for config in configs), engine, reserved=("", "MLflow")
+    )
     if load:
-        for entry, config in zip(made.entries, configs, strict=True):
-            made.register(entry, model(config.get("name", "own"), config.get("version", "")))
-    return made
+        for entry, config in zip(filled.entries, configs, strict=True):
+            filled.register(entry, model(config.get("name", "own"), config.get("version", "")))
+    return filled
 
 
 def test_the_only_model_need_not_be_named():
     """It may be, with and without its version."""
     models = catalog({"name": "iris", "version": "3"})
-    assert {models.resolve(wanted).label for wanted in (None, "", "iris", "iris/3")} == {"iris/3"}
-    for wanted in ("iris/2", "Iris", "iris/", "../iris", "iris/3/4"):
+    assert {models.resolve(requested).label for requested in (None, "", "iris", "iris/3")} == {"iris/3"}
+    for requested in ("iris/2", "Iris", "iris/", "../iris", "iris/3/4"):
         with pytest.raises(UnknownModel, match=r"There are: iris/3\.$"):
-            models.resolve(wanted)
+            models.resolve(requested)
 
 
 def test_the_model_s_own_name_and_version():
@@ -77,9 +79,9 @@ def test_while_loading_nothing_is_unknown():
     """What is not there may be among those that are still to come; a name from the configuration is known at once."""
     models = catalog({"name": "a"}, {"uri": None, "class_path": "package.Class"}, load=False)
     assert models.resolve("a").name == "a"
-    for wanted in ("b", "a/3", None):
+    for requested in ("b", "a/3", None):
         with pytest.raises(NotReady):
-            models.resolve(wanted)
+            models.resolve(requested)
     models.register(models.entries[1], model("b"))
     models.register(models.entries[0], model("a"))
     assert models.resolve("b").name == "b"
@@ -100,9 +102,9 @@ def test_names_from_uris_are_known_while_loading():
 def test_a_model_is_settled_once_no_other_version_of_it_is_loading():
     """Until then it is not certain which version a call means that names none."""
     models = catalog({"name": "m", "version": "1"}, {"name": "m", "version": "2"}, {"name": "n"}, load=False)
-    first, second, other = models.entries
+    first, second, third = models.entries
     models.register(first, model("m", "1"))
-    models.register(other, model("n"))
+    models.register(third, model("n"))
     assert [models.is_settled(entry) for entry in models.entries] == [False, False, True]
     models.mark_failed(second, "why")
     assert [models.is_settled(entry) for entry in models.entries] == [True, False, True]
@@ -125,9 +127,9 @@ def test_no_error_says_where_a_model_was_to_come_from():
     models = catalog({"uri": "/srv/a", "default": True}, {"name": "b"}, load=False)
     models.mark_failed(models.entries[0], "why")
     models.register(models.entries[1], model("b"))
-    for wanted, expected in ((None, ModelNotLoaded), ("c", UnknownModel)):
+    for requested, expected in ((None, ModelNotLoaded), ("c", UnknownModel)):
         with pytest.raises(expected) as caught:
-            models.resolve(wanted)
+            models.resolve(requested)
         assert "srv" not in str(caught.value)
 
 

@@ -45,13 +45,13 @@ models:
     assert first.configuration == {"threshold": 0.5}
     assert first.endpoint
     assert (second.class_path, second.configuration, second.endpoint) == ("package.module.Class", {"depth": 3}, False)
-    assert [(each.class_path, each.configuration) for each in second.decorators] == [
+    assert [(decorator.class_path, decorator.configuration) for decorator in second.decorators] == [
         ("package.Inner", None), ("package.Outer", {"level": 2}),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("{uri: m, preprocess: clean}", r"models\[0\].preprocess: has to be like package.module.function"),
         ("{uri: m, postproces: a.b}", r"models\[0\].postproces: there is no such key; did you mean postprocess?"),
@@ -60,9 +60,9 @@ models:
         ("{uri: m, preprocess: a.b, payload: text}", "payload: text is for MLflow models without preprocess and"),
     ],
 )
-def test_hooks_that_cannot_be(tmp_path, text, words):
+def test_hooks_that_cannot_be(tmp_path, text, message):
     """They are functions, of MLflow models alone, that take tables."""
-    with pytest.raises(StartError, match=words):
+    with pytest.raises(StartError, match=message):
         read(tmp_path, f"models: [{text}]")
 
 
@@ -116,7 +116,7 @@ metrics:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("models: []", "yaml: models: has to have at least one entry$"),
         ("{}", "models: is missing"),
@@ -164,9 +164,9 @@ metrics:
         ("[" * 5000, "is not YAML: maximum recursion depth"),
     ],
 )
-def test_a_file_that_is_wrong(tmp_path, text, words):
+def test_a_file_that_is_wrong(tmp_path, text, message):
     """One line with the file and the place in it."""
-    with pytest.raises(StartError, match=words) as caught:
+    with pytest.raises(StartError, match=message) as caught:
         read(tmp_path, text)
     assert str(tmp_path / "models.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -183,8 +183,8 @@ models:
     default: false
     configuration: {<<: *more, depth: 4}
 """
-    made = [(each.uri, each.name, each.default, each.configuration) for each in read(tmp_path, text).models]
-    assert made == [
+    models = [(model.uri, model.name, model.default, model.configuration) for model in read(tmp_path, text).models]
+    assert models == [
         ("a", "one", True, {"depth": 3, "width": 1}),
         ("a", "two", False, {"depth": 3, "width": 1}),
         ("a", "three", False, {"depth": 4, "width": 1}),

@@ -65,8 +65,8 @@ def test_the_last_stage_is_that_of_the_repository(model, tmp_path):
         text.read_text().rpartition("\nFROM ")[2]
         for text in (write(model, tmp_path / "x") / "Dockerfile", ROOT / "Dockerfile")
     )
-    generated, own = stages
-    assert generated == own
+    generated, model_stage = stages
+    assert generated == model_stage
     for word in ("USER", "HEALTHCHECK", "ENTRYPOINT", "EXPOSE 50051"):
         assert word in generated
 

@@ -21,7 +21,7 @@ from mlflow_grpc.contract.types import AnyValue, DataType, Enumeration, ListOf, 
 from tests.support import zoo
 
 LONG, DOUBLE, STRING = Scalar(DataType.LONG), Scalar(DataType.DOUBLE), Scalar(DataType.STRING)
-SIGNATURES = {name: made for name, made in zoo._signatures().items() if made is not None}
+SIGNATURES = {name: signature for name, signature in zoo._signatures().items() if signature is not None}
 
 
 class Color(Enum):
@@ -34,7 +34,7 @@ class Level(IntEnum):
     HIGH = 2
 
 
-class Part(BaseModel):
+class Component(BaseModel):
     """A part."""
 
     weight: float = Field(gt=0, description="In kg.")
@@ -45,7 +45,7 @@ class Tree(BaseModel):
     children: list["Tree"] = []
 
 
-class Whole(BaseModel):
+class AllTypes(BaseModel):
     integer: int
     number: float
     flag: bool
@@ -60,8 +60,8 @@ class Whole(BaseModel):
     color: Color
     level: Level
     literal: Literal["a", "b"]
-    part: Part
-    parts: list[Part]
+    component: Component
+    parts: list[Component]
     numbers: list[float | None]
     counts: dict[str, int]
     free: dict[str, Any]
@@ -79,8 +79,8 @@ class OldPart(pydantic.v1.BaseModel):
     weight: float = pydantic.v1.Field(..., gt=0, description="In kg.")
 
 
-class OldWhole(pydantic.v1.BaseModel):
-    part: OldPart = pydantic.v1.Field(..., description="A part.")
+class OldAllTypes(pydantic.v1.BaseModel):
+    component: OldPart = pydantic.v1.Field(..., description="A part.")
     color: Color = Color.RED
     maybe: float | None = None
     pair: tuple[int, int]
@@ -101,11 +101,11 @@ def test_a_signature_comes_back_as_it_was(name):
     else:
         assert (contract.inputs is None) == (signature["inputs"] is None)
     params = json.loads(signature["params"]) if signature["params"] else []
-    assert [each.name for each in (contract.params.fields if contract.params else [])] == [
-        each["name"] for each in params
+    assert [param.name for param in (contract.params.fields if contract.params else [])] == [
+        param["name"] for param in params
     ]
-    assert [each.default for each in (contract.params.fields if contract.params else [])] == [
-        each["default"] for each in params
+    assert [param.default for param in (contract.params.fields if contract.params else [])] == [
+        param["default"] for param in params
     ]
 
 
@@ -114,7 +114,7 @@ def test_tensors():
     assert mlflow_schema.contract_of(SIGNATURES["tensor"].to_dict()).inputs == Tensor("float32", (-1, 2))
     named = mlflow_schema.contract_of(SIGNATURES["tensors"].to_dict()).inputs
     assert isinstance(named, Record)
-    assert {each.name: each.type for each in named.fields} == {
+    assert {field.name: field.type for field in named.fields} == {
         "x": Tensor("float64", (-1, 2)), "mask": Tensor("int64", (-1,)),
     }  # fmt: skip
 
@@ -125,17 +125,17 @@ def test_no_signature():
 
 
 def fields(schema):
-    return {each.name: each for each in json_schema.record_of(schema, "input").fields}
+    return {field.name: field for field in json_schema.record_of(schema, "input").fields}
 
 
 def test_pydantic():
     """Every kind of field has its type."""
-    found = fields(Whole.model_json_schema())
-    part = found["part"].type
-    assert isinstance(part, Record)
-    assert [(each.name, each.type, each.description) for each in part.fields] == [("weight", DOUBLE, "In kg.")]
-    assert part.description == "A part."
-    assert {name: each.type for name, each in found.items()} == {
+    columns = fields(AllTypes.model_json_schema())
+    component = columns["component"].type
+    assert isinstance(component, Record)
+    assert [(field.name, field.type, field.description) for field in component.fields] == [("weight", DOUBLE, "In kg.")]
+    assert component.description == "A part."
+    assert {name: field.type for name, field in columns.items()} == {
         "integer": LONG,
         "number": DOUBLE,
         "flag": Scalar(DataType.BOOLEAN),
@@ -150,8 +150,8 @@ def test_pydantic():
         "color": Enumeration("Color", ("red", "blue")),
         "level": LONG,
         "literal": Enumeration("Literal", ("a", "b")),
-        "part": part,
-        "parts": ListOf(part),
+        "component": component,
+        "parts": ListOf(component),
         "numbers": ListOf(DOUBLE, nullable=True),
         "counts": MapOf(LONG),
         "free": MapOf(AnyValue()),
@@ -161,48 +161,57 @@ def test_pydantic():
         "either": Union((LONG, STRING)),
         "maybe": DOUBLE,
         "defaulted": LONG,
-        "tree": found["tree"].type,
+        "tree": columns["tree"].type,
         "labels": ListOf(STRING),
     }
-    assert (found["maybe"].required, found["maybe"].nullable, found["maybe"].default) == (False, True, None)
-    assert (found["defaulted"].required, found["defaulted"].nullable, found["defaulted"].default) == (False, False, 7)
-    tree = found["tree"].type
+    assert (columns["maybe"].required, columns["maybe"].nullable, columns["maybe"].default) == (False, True, None)
+    assert (columns["defaulted"].required, columns["defaulted"].nullable, columns["defaulted"].default) == (
+        False,
+        False,
+        7,
+    )
+    tree = columns["tree"].type
     assert isinstance(tree, Record)
     assert tree.fields[1].type == ListOf(tree)
 
 
 def test_pydantic_1():
     """A reference that is wrapped for its description, a tuple, a definition under its older name."""
-    found = fields(OldWhole.schema())
-    part = found["part"].type
-    assert isinstance(part, Record)
-    assert [(each.name, each.type) for each in part.fields] == [("weight", DOUBLE)]
-    assert found["part"].description == "A part."
-    assert found["color"].type == Enumeration("Color", ("red", "blue"))
-    assert (found["color"].required, found["color"].default) == (False, "red")
-    assert (found["maybe"].type, found["pair"].type, found["counts"].type) == (DOUBLE, ListOf(LONG), MapOf(LONG))
+    columns = fields(OldAllTypes.schema())
+    component = columns["component"].type
+    assert isinstance(component, Record)
+    assert [(field.name, field.type) for field in component.fields] == [("weight", DOUBLE)]
+    assert columns["component"].description == "A part."
+    assert columns["color"].type == Enumeration("Color", ("red", "blue"))
+    assert (columns["color"].required, columns["color"].default) == (False, "red")
+    assert (columns["maybe"].type, columns["pair"].type, columns["counts"].type) == (DOUBLE, ListOf(LONG), MapOf(LONG))
 
 
 def test_the_package_schema():
     """What its objects say of themselves."""
-    made = Schema(
+    schema = Schema(
         {"a": float, Optional("b", default=3): And(int, lambda b: b > 0), "c": Or("x", "y"), "d": [{"e": str}]}
     )
-    found = fields(made.json_schema("input"))
-    assert (found["a"].type, found["b"].type, found["b"].required, found["b"].default) == (DOUBLE, LONG, False, 3)
-    inner = found["d"].type
+    columns = fields(schema.json_schema("input"))
+    assert (columns["a"].type, columns["b"].type, columns["b"].required, columns["b"].default) == (
+        DOUBLE,
+        LONG,
+        False,
+        3,
+    )
+    inner = columns["d"].type
     assert isinstance(inner, ListOf)
     assert isinstance(inner.items, Record)
-    assert [each.type for each in inner.items.fields] == [STRING]
-    assert found["c"].type == Enumeration("c", ("x", "y"))
+    assert [field.type for field in inner.items.fields] == [STRING]
+    assert columns["c"].type == Enumeration("c", ("x", "y"))
 
 
 def test_records_as_mlflow_schemas():
     """MLflow takes what is made of a pydantic class; a record that holds itself ends as any value."""
-    made = MlflowSchema.from_json(
-        json.dumps(mlflow_schema.schema_of(json_schema.record_of(Whole.model_json_schema(), "")))
+    schema = MlflowSchema.from_json(
+        json.dumps(mlflow_schema.schema_of(json_schema.record_of(AllTypes.model_json_schema(), "")))
     )
-    kinds = {column.name: json.loads(json.dumps(column.to_dict())) for column in made.inputs}
+    kinds = {column.name: json.loads(json.dumps(column.to_dict())) for column in schema.inputs}
     assert kinds["integer"]["type"] == "long"
     assert kinds["moment"]["type"] == "datetime"
     assert kinds["color"]["type"] == "string"
@@ -212,7 +221,7 @@ def test_records_as_mlflow_schemas():
     assert kinds["tree"]["properties"]["children"] == {"type": "array", "items": {"type": "any"}, "required": False}
 
 
-@pytest.mark.parametrize("model", [Whole, Part, Tree])
+@pytest.mark.parametrize("model", [AllTypes, Component, Tree])
 def test_examples_fit(model):
     """An example that is made of a schema is one that pydantic takes."""
     model.model_validate_json(json.dumps(example_of(model.model_json_schema())))
@@ -220,14 +229,14 @@ def test_examples_fit(model):
 
 def test_examples_of_pydantic_1_and_bounds():
     """Bounds are kept, on either side."""
-    OldWhole.parse_obj(example_of(OldWhole.schema()))
+    OldAllTypes.parse_obj(example_of(OldAllTypes.schema()))
     for low, high in ((5, 9), (None, -3), (8, None), (0.25, 0.5)):
         bounds = {"exclusiveMinimum": low, "exclusiveMaximum": high}
-        found: Any = example_of(
+        example: Any = example_of(
             {"type": "number", **{key: value for key, value in bounds.items() if value is not None}}
         )
-        assert low is None or found > low
-        assert high is None or found < high
+        assert low is None or example > low
+        assert high is None or example < high
 
 
 @pytest.mark.parametrize(
@@ -239,8 +248,8 @@ def test_examples_of_pydantic_1_and_bounds():
 )  # fmt: skip
 def test_examples_of_patterns(pattern):
     """pydantic finds the pattern in them."""
-    made = create_model("Made", text=(str, Field(pattern=pattern)))
-    made.model_validate(example_of(made.model_json_schema()))
+    model = create_model("Made", text=(str, Field(pattern=pattern)))
+    model.model_validate(example_of(model.model_json_schema()))
 
 
 @pytest.mark.parametrize("pattern", ["(", r"^(?P<a>x)(?P=a)$", "a{100000}", r"^\p{L}$", "^(?=b)a$"])
@@ -253,13 +262,13 @@ def test_the_json_schema_of_a_signature():
     """Rows are objects with a type for each column; null stands for what is not required."""
     contract = mlflow_schema.contract_of(SIGNATURES["structures"].to_dict())
     assert isinstance(contract.inputs, Record)
-    made = json_schema.schema_of(contract.inputs)
-    assert made["required"] == ["numbers", "person", "counts"]
+    schema = json_schema.schema_of(contract.inputs)
+    assert schema["required"] == ["numbers", "person", "counts"]
     # MLflow takes nulls in an array of doubles, and in a map only where its column is optional.
-    assert made["properties"]["numbers"]["items"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
-    assert made["properties"]["counts"]["additionalProperties"]["type"] == "integer"
-    assert made["properties"]["person"]["required"] == ["name"]
-    assert made["properties"]["person"]["properties"]["age"]["anyOf"][1] == {"type": "null"}
+    assert schema["properties"]["numbers"]["items"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    assert schema["properties"]["counts"]["additionalProperties"]["type"] == "integer"
+    assert schema["properties"]["person"]["required"] == ["name"]
+    assert schema["properties"]["person"]["properties"]["age"]["anyOf"][1] == {"type": "null"}
     assert json_schema.schema_of(Tensor("float32", (-1, 2)))["items"] == {
         "type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2,
     }  # fmt: skip

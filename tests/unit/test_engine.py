@@ -18,9 +18,9 @@ from tests.support.models import FunctionModel, PlainCodec
 def engine(**more: Any) -> Engine:
     admission = Admission(max_calls=2, max_bytes=100, concurrency=1, timeout_s=60)
     admission.stage = Stage.OPEN
-    made = Engine(ModelThreadPool(1), admission, **{"timeout_s": 60, **more})
-    made.host(ServableModel(FunctionModel(str), PlainCodec()))
-    return made
+    started = Engine(ModelThreadPool(1), admission, **{"timeout_s": 60, **more})
+    started.host(ServableModel(FunctionModel(str), PlainCodec()))
+    return started
 
 
 def request(text: str) -> TextRequest:
@@ -38,17 +38,17 @@ def test_waiting_for_room_has_the_time_limit_of_the_call(timeout_s, remaining_s,
     """Of the server or of the caller; whoever waits behind gets the room that was meant for it."""
 
     async def run() -> None:
-        made = engine(timeout_s=timeout_s)
-        made.admission.admit_request(1)
+        tested = engine(timeout_s=timeout_s)
+        tested.admission.admit_request(1)
         with pytest.raises(error):
-            await made.submit(request("late"), deadline(remaining_s))
-        behind = asyncio.ensure_future(made.submit(request("behind"), None))
+            await tested.submit(request("late"), deadline(remaining_s))
+        behind = asyncio.ensure_future(tested.submit(request("behind"), None))
         await asyncio.sleep(0)
-        made.admission.release_request(1, answered=True)
+        tested.admission.release_request(1, answered=True)
         assert await (await behind) == "behind"
         await asyncio.sleep(0)
-        assert (made.admission.admitted_calls, made.admission.open_calls) == (0, 0)
-        made.threads.close()
+        assert (tested.admission.admitted_calls, tested.admission.open_calls) == (0, 0)
+        tested.threads.close()
 
     asyncio.run(run())
 
@@ -57,16 +57,16 @@ def test_a_turn_that_comes_as_its_stream_goes_is_given_back():
     """Cancelled between being let in and going on."""
 
     async def run() -> None:
-        made = engine()
-        made.admission.admit_request(1)
-        going = asyncio.ensure_future(made.submit(request("going"), None))
+        tested = engine()
+        tested.admission.admit_request(1)
+        going = asyncio.ensure_future(tested.submit(request("going"), None))
         await asyncio.sleep(0)
-        made.admission.release_request(1, answered=True)
-        assert made.admission.admitted_calls == 1
+        tested.admission.release_request(1, answered=True)
+        assert tested.admission.admitted_calls == 1
         going.cancel()
         with pytest.raises(asyncio.CancelledError):
             await going
-        assert (made.admission.admitted_calls, made.admission.open_calls) == (0, 0)
-        made.threads.close()
+        assert (tested.admission.admitted_calls, tested.admission.open_calls) == (0, 0)
+        tested.threads.close()
 
     asyncio.run(run())

@@ -374,7 +374,7 @@ def test_another_content_is_another_environment(model):
         dataclasses.replace(first, extras=("s3",)),
         dataclasses.replace(first, mlflow="3.17.2"),
     ]
-    assert len({first.name, *(other.name for other in others)}) == 7
+    assert len({first.name, *(environment.name for environment in others)}) == 7
 
 
 @pytest.mark.parametrize(

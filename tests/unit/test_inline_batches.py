@@ -38,7 +38,7 @@ def test_what_a_quick_batch_does_not_answer_is_run_in_a_thread():
         bench = Bench(inline=True)
         rows = ["a", "poison", "b", "odd", "broken", "c", "unwritable"]
         outcomes = await asyncio.gather(*(bench.call(row) for row in rows), return_exceptions=True)
-        assert [outcomes[place] for place in (0, 2, 3, 4, 5, 6)] == [
+        assert [outcomes[index] for index in (0, 2, 3, 4, 5, 6)] == [
             "<a>", "<b>", "<odd>", "<broken>", "<c>", "<unwritable>",
         ]  # fmt: skip
         assert isinstance(outcomes[1], KeyError)

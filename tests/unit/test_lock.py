@@ -40,14 +40,14 @@ from tests.support import newer_models, zoo
 from tests.unit.test_proto_text import compiled, in_order, text_of
 
 LONG, DOUBLE, TEXT, MOMENT = (
-    Scalar(kind) for kind in (DataType.LONG, DataType.DOUBLE, DataType.STRING, DataType.DATETIME)
+    Scalar(data_type) for data_type in (DataType.LONG, DataType.DOUBLE, DataType.STRING, DataType.DATETIME)
 )
 COLOR = Enumeration("Color", ("red", "blue"))
 MORE_COLORS = Enumeration("Color", ("green", "blue", "red"))
 KEEP = Field("keep", DOUBLE)
 
 
-def part(*fields):
+def nested(*fields):
     """A nested record, of a class that is the same in no two versions."""
     return Record("Part", list(fields))
 
@@ -57,9 +57,9 @@ class Version:
 
     def __init__(self, contract, before=None, name="m"):
         self.maker = messages.FileMaker([before] if before else [])
-        made = self.maker.add(name, contract, before)
-        service.add_service(self.maker.file, [made])
-        self.messages: Any = made
+        model = self.maker.add(name, contract, before)
+        service.add_service(self.maker.file, [model])
+        self.messages: Any = model
         self.lock = self.maker.locks[name]
         self.pool = protos.pool_with(self.maker.file)
 
@@ -67,7 +67,7 @@ class Version:
         return protos.message_class(self.pool.FindMessageTypeByName(f"{PACKAGE}.{shape.name}"))()
 
     def fields(self, role="input"):
-        return {key: (each.name, each.number) for key, each in self.lock.messages[role].fields.items()}
+        return {key: (field.name, field.number) for key, field in self.lock.messages[role].fields.items()}
 
     @property
     def text(self):
@@ -76,14 +76,14 @@ class Version:
 
 def versions(old, new, *, side=Side.CALLS):
     """Two versions that follow each other, whose calls or answers have these fields."""
-    made, before = [], None
+    pair, before = [], None
     for fields in (old, new):
         record = Record("part", fields)
-        rest = Record("rest", [KEEP])
-        contract = Contract(record, rest) if side is Side.CALLS else Contract(rest, record)
-        made.append(Version(contract, before))
-        before = made[-1].lock
-    return made
+        unchanged = Record("rest", [KEEP])
+        contract = Contract(record, unchanged) if side is Side.CALLS else Contract(unchanged, record)
+        pair.append(Version(contract, before))
+        before = pair[-1].lock
+    return pair
 
 
 def written(version, shape, record):
@@ -136,7 +136,7 @@ CALLS = {
         [Field("x", MapOf(LONG), required=False, default={})], [Field("x", MapOf(LONG))], None, False,
     ),
     "nested_default_list_to_required": (
-        [Field("x", part(KEEP, Field("n", LIST, required=False, default=[])))], [Field("x", part(KEEP, Field("n", LIST)))],
+        [Field("x", nested(KEEP, Field("n", LIST, required=False, default=[])))], [Field("x", nested(KEEP, Field("n", LIST)))],
         {"x": {"keep": 1.0, "n": [1.0]}}, True,
     ),
     "optional_to_required": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP, Field("x", LONG)], {"keep": 1.0}, False),
@@ -153,7 +153,7 @@ CALLS = {
     ),
     "optional_to_null": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP, Field("x", LONG, nullable=True)], {"keep": 1.0, "x": 0}, True),
     "nested_null_to_required": (
-        [Field("x", part(KEEP, Field("n", LONG, nullable=True)))], [Field("x", part(KEEP, Field("n", LONG)))],
+        [Field("x", nested(KEEP, Field("n", LONG, nullable=True)))], [Field("x", nested(KEEP, Field("n", LONG)))],
         {"x": {"keep": 1.0, "n": None}}, False,
     ),
     "added_null": ([KEEP], [KEEP, Field("x", LONG, nullable=True)], None, True),
@@ -161,13 +161,13 @@ CALLS = {
     "word_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "green"}, False),
     "enum_to_text": ([Field("x", COLOR)], [Field("x", TEXT)], {"x": "red"}, False),
     "nested_added_optional": (
-        [Field("x", part(KEEP))], [Field("x", part(Field("n", LONG, **MAYBE), KEEP))], {"x": {"keep": 1.0}}, True,
+        [Field("x", nested(KEEP))], [Field("x", nested(Field("n", LONG, **MAYBE), KEEP))], {"x": {"keep": 1.0}}, True,
     ),
-    "nested_added_required": ([Field("x", part(KEEP))], [Field("x", part(KEEP, Field("n", LONG)))], {"x": {"keep": 1.0}}, False),
-    "nested_removed": ([Field("x", part(KEEP, Field("n", LONG)))], [Field("x", part(KEEP))], {"x": {"keep": 1.0, "n": 2}}, False),
-    "nested_renamed": ([Field("x", part(KEEP))], [Field("x", Record("Piece", [KEEP]))], {"x": {"keep": 1.0}}, True),
+    "nested_added_required": ([Field("x", nested(KEEP))], [Field("x", nested(KEEP, Field("n", LONG)))], {"x": {"keep": 1.0}}, False),
+    "nested_removed": ([Field("x", nested(KEEP, Field("n", LONG)))], [Field("x", nested(KEEP))], {"x": {"keep": 1.0, "n": 2}}, False),
+    "nested_renamed": ([Field("x", nested(KEEP))], [Field("x", Record("Piece", [KEEP]))], {"x": {"keep": 1.0}}, True),
     "another_of_the_same_class": (
-        [Field("x", part(KEEP))], [Field("n", part(Field("z", LONG)), **MAYBE), Field("x", part(KEEP))],
+        [Field("x", nested(KEEP))], [Field("n", nested(Field("z", LONG)), **MAYBE), Field("x", nested(KEEP))],
         {"x": {"keep": 1.0}}, True,
     ),
     "union_added": ([Field("x", Union((LONG, TEXT)))], [Field("x", Union((DOUBLE, TEXT, LONG)))], {"x": "a"}, True),
@@ -192,7 +192,7 @@ ANSWERS = {
     "word_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "red"}, True),
     "union_added": ([Field("x", Union((LONG, TEXT)))], [Field("x", Union((LONG, TEXT, DOUBLE)))], {"x": 1.5}, False),
     "union_removed": ([Field("x", Union((LONG, TEXT, DOUBLE)))], [Field("x", Union((DOUBLE, TEXT)))], {"x": 1.5}, True),
-    "nested_added": ([Field("x", part(KEEP))], [Field("x", part(Field("n", LONG), KEEP))], {"x": {"keep": 1.0, "n": 2}}, True),
+    "nested_added": ([Field("x", nested(KEEP))], [Field("x", nested(Field("n", LONG), KEEP))], {"x": {"keep": 1.0, "n": 2}}, True),
     "format": ([Field("x", TEXT)], [Field("x", Scalar(DataType.STRING, "date"))], {"x": "2020-02-29"}, True),
     "no_format": ([Field("x", Scalar(DataType.STRING, "date"))], [Field("x", TEXT)], {"x": "any"}, False),
 }  # fmt: skip
@@ -200,9 +200,9 @@ ANSWERS = {
 
 def known_part(record, old):
     """What an old client can know of an answer."""
-    keys = {each.name for each in old}
+    keys = {field.name for field in old}
     return {
-        key: known_part(value, next(each.type.fields for each in old if each.name == key)) if isinstance(value, dict) else value
+        key: known_part(value, next(field.type.fields for field in old if field.name == key)) if isinstance(value, dict) else value
         for key, value in record.items()
         if key in keys
     }  # fmt: skip
@@ -213,9 +213,9 @@ def test_calls_of_old_clients(case):
     """A change that is called compatible leaves each value of an old client's bytes as it was; one that is not does not."""
     old_fields, new_fields, record, same = CALLS[case]
     old, new = versions(old_fields, new_fields)
-    found = changes(old.lock, new.lock)
-    assert any(change.breaks for change in found) != same, found
-    assert {change.side for change in found} <= {Side.CALLS}
+    differences = changes(old.lock, new.lock)
+    assert any(change.breaks for change in differences) != same, differences
+    assert {change.side for change in differences} <= {Side.CALLS}
     if record is None:
         return
     data = written(old, old.messages.input, record)
@@ -234,9 +234,9 @@ def test_answers_for_old_clients(case):
     """A change that is called compatible leaves what an old client knows of an answer as it is."""
     old_fields, new_fields, record, same = ANSWERS[case]
     old, new = versions(old_fields, new_fields, side=Side.ANSWERS)
-    found = changes(old.lock, new.lock)
-    assert any(change.breaks for change in found) != same, found
-    assert {change.side for change in found} <= {Side.ANSWERS}
+    differences = changes(old.lock, new.lock)
+    assert any(change.breaks for change in differences) != same, differences
+    assert {change.side for change in differences} <= {Side.ANSWERS}
     data = written(new, new.messages.output, record)
     if same:
         assert read(old, old.messages.output, data) == known_part(record, old_fields)
@@ -259,8 +259,8 @@ def test_answers_for_old_clients(case):
 def test_tensors(old, new, fits):
     """What may be sent must still be taken, what is answered must be of what was answered before."""
 
-    def field(words):
-        dtype, _, shape = words.partition(" ")
+    def field(text):
+        dtype, _, shape = text.partition(" ")
         return [Field("x", Tensor(dtype, (7, *json.loads(shape))))]
 
     for side, good in zip((Side.CALLS, Side.ANSWERS), fits, strict=True):
@@ -276,7 +276,7 @@ def test_numbers_and_names_are_for_ever():
     assert first.fields() == {"a b": ("a_b", 1), "x": ("x", 2), "keep": ("keep", 3)}
     second = Version(Contract(Record("", [Field("a_b", LONG), Field("a b", LONG), Field("x", TEXT)])), first.lock)
     assert second.fields() == {"a_b": ("a_b_2", 5), "a b": ("a_b", 1), "x": ("x", 4)}
-    assert [each.name for each in second.messages.input.fields] == ["a_b_2", "a_b", "x"]
+    assert [field.name for field in second.messages.input.fields] == ["a_b_2", "a_b", "x"]
     for line in ("reserved 2, 3;", 'reserved "keep";', "optional string x = 4;"):
         assert line in second.text
     third = Version(Contract(Record("", [KEEP, Field("Keep", LONG), Field("x", LONG)])), second.lock)
@@ -288,10 +288,10 @@ def test_words_are_for_ever():
     """A word of an enum keeps its number wherever it stands, and one that is gone is reserved."""
     _, new = versions([Field("x", Enumeration("C", ("a", "b", "c")))], [Field("x", Enumeration("C", ("d", "c", "a")))])
     (enum,) = new.maker.file.enum_type
-    assert [(each.name, each.number) for each in enum.value] == [
+    assert [(value.name, value.number) for value in enum.value] == [
         ("M_C_UNSPECIFIED", 0), ("M_C_A", 1), ("M_C_C", 3), ("M_C_D", 4),
     ]  # fmt: skip
-    assert (list(enum.reserved_name), [(each.start, each.end) for each in enum.reserved_range]) == (["M_C_B"], [(2, 2)])
+    assert (list(enum.reserved_name), [(span.start, span.end) for span in enum.reserved_range]) == (["M_C_B"], [(2, 2)])
 
 
 @pytest.mark.parametrize("start", [998, 18_999])
@@ -299,17 +299,17 @@ def test_numbers_that_columns_pass_over(start):
     """1000 to 1099 are those of fields that are no columns, 19000 to 19999 are protobuf's."""
     fields = [Field(f"c{number}", Scalar(DataType.BOOLEAN), **MAYBE) for number in range(1, start + 4)]
     params = Record("params", [Field("c1001", LONG, required=False, default=1)])
-    made = Version(Contract(Record("", fields), None, params))
-    numbers = [each.number for each in made.messages.input.fields]
+    version = Version(Contract(Record("", fields), None, params))
+    numbers = [field.number for field in version.messages.input.fields]
     assert len(set(numbers)) == len(fields)
     assert not {*range(1000, 1100), *range(19_000, 20_000)} & set(numbers)
     assert numbers == sorted(numbers)
-    descriptor = made.message(made.messages.input).DESCRIPTOR
-    assert descriptor.fields_by_number[1000].name == made.messages.params_field == "params"
+    descriptor = version.message(version.messages.input).DESCRIPTOR
+    assert descriptor.fields_by_number[1000].name == version.messages.params_field == "params"
     # A lock of 998 columns goes on there too.
     before = Version(Contract(Record("", fields[:start])))
     after = Version(Contract(Record("", fields), None, params), before.lock)
-    assert [each.number for each in after.messages.input.fields] == numbers
+    assert [field.number for field in after.messages.input.fields] == numbers
 
 
 def test_params_keep_their_field():
@@ -319,11 +319,11 @@ def test_params_keep_their_field():
     )
     old = Version(Contract(Record("", [KEEP]), None, params))
     fewer = Record("params", params.fields[1:])
-    columns = Record("", [Field("params", part(KEEP), **MAYBE), KEEP])
+    columns = Record("", [Field("params", nested(KEEP), **MAYBE), KEEP])
     new = Version(Contract(columns, None, fewer), old.lock)
     assert (new.messages.params_field, new.fields()["params"]) == ("params", ("params_2", 2))
     assert new.fields("params") == {"b": ("b", 2)}
-    assert [str(each) for each in changes(old.lock, new.lock) if each.breaks] == [
+    assert [str(change) for change in changes(old.lock, new.lock) if change.breaks] == [
         "input.(params).a: removed: what old clients send there would be lost"
     ]
     gone = Version(Contract(columns), new.lock)
@@ -335,13 +335,13 @@ def test_params_keep_their_field():
 def test_a_column_called_like_the_params_in_a_lock():
     """It is a column all the same, alone and beside others."""
     for more in ([], [KEEP]):
-        made = Version(
+        version = Version(
             Contract(
                 Record("in", [Field(lock_format.PARAMS_KEY, LONG), *more]), Record("out", [KEEP]), Record("", [KEEP])
             )
         )
-        found = {key: number for key, (_, number) in made.fields().items()}
-        assert found == {
+        numbers = {key: number for key, (_, number) in version.fields().items()}
+        assert numbers == {
             "(params) (2)": 1,
             **({"keep": 2} if more else {}),
             lock_format.PARAMS_KEY: PARAMS_NUMBER,
@@ -369,10 +369,14 @@ def test_unnamed_columns_go_by_their_places():
 
 
 CONTRACTS = {
-    **{name: mlflow_schema.contract_of(made.to_dict()) for name, made in zoo._signatures().items() if made is not None},
+    **{
+        name: mlflow_schema.contract_of(signature.to_dict())
+        for name, signature in zoo._signatures().items()
+        if signature is not None
+    },
     "whole": Contract(
-        record_of(newer_models.Whole.model_json_schema(), "input"),
-        record_of(newer_models.Whole.model_json_schema(), "output"),
+        record_of(newer_models.AllTypes.model_json_schema(), "input"),
+        record_of(newer_models.AllTypes.model_json_schema(), "output"),
     ),
 }
 
@@ -386,7 +390,7 @@ def test_columns_without_names_that_change_places_are_told():
     first = Version(CONTRACTS["unnamed"])
     assert changes(first.lock, Version(CONTRACTS["unnamed"], first.lock).lock) == []
     second = Version(Contract(turned(CONTRACTS["unnamed"].inputs)), first.lock)
-    assert [(each.path, each.breaks) for each in changes(first.lock, second.lock)] == [
+    assert [(change.path, change.breaks) for change in changes(first.lock, second.lock)] == [
         ("input.0", True), ("input.1", True),
     ]  # fmt: skip
 
@@ -409,8 +413,8 @@ def test_the_order_of_columns_is_nothing(name):
 def by_name(file):
     """A file with its messages in the order of their names, and without its oneofs, which go by the order of making."""
     file = in_order(type(file).FromString(file.SerializeToString()))
-    file.message_type.sort(key=lambda each: each.name)
-    file.enum_type.sort(key=lambda each: each.name)
+    file.message_type.sort(key=lambda message: message.name)
+    file.enum_type.sort(key=lambda enum: enum.name)
     return file
 
 
@@ -431,20 +435,20 @@ TYPES: st.SearchStrategy[Any] = st.recursive(
         st.builds(ListOf, kinds, st.booleans()),
         st.builds(MapOf, kinds, st.booleans()),
         st.builds(lambda pair: Union(tuple(dict.fromkeys(pair))), st.tuples(st.just(LONG), kinds)),
-        st.builds(lambda made: Record("Part", made), st.deferred(lambda: FIELDS)),
+        st.builds(lambda fields: Record("Part", fields), st.deferred(lambda: FIELDS)),
     ),
     max_leaves=4,
 )
 FIELDS: st.SearchStrategy[Any] = st.lists(
     st.builds(
-        lambda name, kind, how: Field(name, kind, **how),
+        lambda name, data_type, how: Field(name, data_type, **how),
         st.sampled_from("abcd"),
         TYPES,
         st.sampled_from([{}, MAYBE, {"required": False, "default": []}]),
     ),
     min_size=1,
     max_size=4,
-    unique_by=lambda each: each.name,
+    unique_by=lambda field: field.name,
 )
 
 
@@ -456,31 +460,33 @@ def test_no_number_ever_means_two_things(history):
     names: dict[tuple[str, str], str] = {}
     before = LockedModel()
     for fields in history:
-        made = Version(Contract(Record("in", fields), Record("out", fields[::-1])), before if before.name else None)
-        for role, members in made.lock.messages.items():
-            for key, each in members.fields.items():
-                assert meaning.setdefault((role, each.number), (key, each.type)) == (key, each.type)
-                assert names.setdefault((role, each.name), key) == key
-        assert lock_format.parse(lock_format.text_of(LockFile(models={"m": made.lock})), "").models["m"] == made.lock
-        same = Version(Contract(Record("in", fields[::-1]), Record("out", fields)), made.lock)
-        assert changes(made.lock, same.lock) == []
-        before = made.lock
+        version = Version(Contract(Record("in", fields), Record("out", fields[::-1])), before if before.name else None)
+        for role, members in version.lock.messages.items():
+            for key, field in members.fields.items():
+                assert meaning.setdefault((role, field.number), (key, field.type)) == (key, field.type)
+                assert names.setdefault((role, field.name), key) == key
+        assert (
+            lock_format.parse(lock_format.text_of(LockFile(models={"m": version.lock})), "").models["m"] == version.lock
+        )
+        same = Version(Contract(Record("in", fields[::-1]), Record("out", fields)), version.lock)
+        assert changes(version.lock, same.lock) == []
+        before = version.lock
 
 
-def values(kind):
+def values(data_type):
     """Values of a type, as a writer takes them."""
-    match kind:
+    match data_type:
         case Enumeration():
-            return st.sampled_from(kind.values)
+            return st.sampled_from(data_type.values)
         case ListOf():
-            return st.lists(values(kind.items) | (st.none() if kind.nullable else st.nothing()), max_size=3)
+            return st.lists(values(data_type.items) | (st.none() if data_type.nullable else st.nothing()), max_size=3)
         case MapOf():
-            inner = values(kind.values) | (st.none() if kind.nullable else st.nothing())
+            inner = values(data_type.values) | (st.none() if data_type.nullable else st.nothing())
             return st.dictionaries(st.sampled_from("xyz"), inner, max_size=2)
         case Union():
-            return st.one_of(*map(values, kind.alternatives))
+            return st.one_of(*map(values, data_type.alternatives))
         case Record():
-            return st.fixed_dictionaries({each.name: values(each.type) for each in kind.fields})
+            return st.fixed_dictionaries({field.name: values(field.type) for field in data_type.fields})
         case _:
             return {
                 AnyValue(): st.sampled_from([1, "a", {"b": [None]}, [0.5]]),
@@ -488,14 +494,14 @@ def values(kind):
                 DOUBLE: st.floats(allow_nan=False),
                 TEXT: st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
                 MOMENT: st.datetimes(),
-            }[kind]
+            }[data_type]
 
 
 @settings(max_examples=150, deadline=None)
 @given(FIELDS, FIELDS, st.data())
 def test_columns_may_move_and_optional_ones_be_added(fields, more, data):
     """Whatever the types: each value of an old client's bytes is read as it was."""
-    added = [Field(f"new_{each.name}", each.type, **MAYBE) for each in more]
+    added = [Field(f"new_{field.name}", field.type, **MAYBE) for field in more]
     old, new = versions(fields, data.draw(st.permutations([*fields, *added])))
     assert not any(change.breaks for change in changes(old.lock, new.lock))
     record = data.draw(values(Record("", fields)))
@@ -513,46 +519,46 @@ def valid():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "text"),
     [
-        (lambda made: made.update(format=2), "is a lock file of format 2, and this mlflow-grpc reads 1: update"),
-        (lambda made: made.update(format="1"), "has no format"),
-        (lambda made: made.update(format=True), "has no format"),
-        (lambda made: made.update(format=0), "is not a valid lock file: format"),
-        (lambda made: made.update(models=[]), "is not a valid lock file: models"),
-        (lambda made: made.update(more=1), "more: Extra inputs"),
-        (lambda made: fields(made)["x"].update(number=1), "number 1 is used twice: 'keep', 'x'"),
-        (lambda made: fields(made)["x"].update(number=0), "greater than or equal to 1"),
-        (lambda made: fields(made)["x"].update(number="2"), "valid integer"),
-        (lambda made: fields(made)["x"].update(number=19_500), "number 19500 is out of range"),
-        (lambda made: fields(made)["x"].update(number=100_000), "number 100000 is out of range (1 to 99999,"),
-        (lambda made: fields(made)["x"].update(number=2**29), "is out of range"),
-        (lambda made: fields(made).update({"(x)": {"name": "z", "number": 1000}}), "number 1000 of '(x)' is invalid: 1000 to 1099 are not for columns"),
-        (lambda made: fields(made).update({"(params)": {"name": "z", "number": 7}}), "number 7 of '(params)' is invalid: it must be 1000"),
-        (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[1001]), "number 1001 of 'reserved' is invalid"),
-        (lambda made: made["models"]["m"].update(name="my words"), "is not a valid lock file: models.m.name: String should match"),
-        (lambda made: made["models"]["m"].update(rpcs=["a b"]), "is not a valid lock file: models.m.rpcs.0"),
-        (lambda made: made["models"]["m"].update(output="input"), "models.m: input is the message of both calls and answers"),
-        (lambda made: fields(made)["x"].update(number=1000), "number 1000 of 'x' is invalid: 1000 to 1099 are not for columns"),
-        (lambda made: fields(made)["x"].update(name="Keep"), "the name Keep is used twice"),
-        (lambda made: fields(made)["x"].update(name="a b"), "models.m.messages.input.fields.x.name"),
-        (lambda made: fields(made)["x"].update(type="optional enum Nope"), "messages.input.x: there is no enum Nope"),
-        (lambda made: fields(made)["x"].update(type="message Color"), "there is no message Color"),
-        (lambda made: made["models"]["m"].update(input="nope"), "there is no message nope"),
-        (lambda made: made["models"].update(n=made["models"]["m"]), "two models have the name m"),
-        (lambda made: made["models"]["m"]["messages"]["Color"]["fields"]["red"].update(name="Unspecified"), "is not valid in protobuf"),
-        (lambda made: made["models"]["m"]["messages"]["input"].update(reserved=[2]), "number 2 is used twice"),
-        (lambda made: made["models"]["m"]["messages"]["input"].update(removed={"x": fields(made)["x"]}), "'x' is both a field and a removed field"),
+        (lambda document: document.update(format=2), "is a lock file of format 2, and this mlflow-grpc reads 1: update"),
+        (lambda document: document.update(format="1"), "has no format"),
+        (lambda document: document.update(format=True), "has no format"),
+        (lambda document: document.update(format=0), "is not a valid lock file: format"),
+        (lambda document: document.update(models=[]), "is not a valid lock file: models"),
+        (lambda document: document.update(more=1), "more: Extra inputs"),
+        (lambda document: fields(document)["x"].update(number=1), "number 1 is used twice: 'keep', 'x'"),
+        (lambda document: fields(document)["x"].update(number=0), "greater than or equal to 1"),
+        (lambda document: fields(document)["x"].update(number="2"), "valid integer"),
+        (lambda document: fields(document)["x"].update(number=19_500), "number 19500 is out of range"),
+        (lambda document: fields(document)["x"].update(number=100_000), "number 100000 is out of range (1 to 99999,"),
+        (lambda document: fields(document)["x"].update(number=2**29), "is out of range"),
+        (lambda document: fields(document).update({"(x)": {"name": "z", "number": 1000}}), "number 1000 of '(x)' is invalid: 1000 to 1099 are not for columns"),
+        (lambda document: fields(document).update({"(params)": {"name": "z", "number": 7}}), "number 7 of '(params)' is invalid: it must be 1000"),
+        (lambda document: document["models"]["m"]["messages"]["input"].update(reserved=[1001]), "number 1001 of 'reserved' is invalid"),
+        (lambda document: document["models"]["m"].update(name="my words"), "is not a valid lock file: models.m.name: String should match"),
+        (lambda document: document["models"]["m"].update(rpcs=["a b"]), "is not a valid lock file: models.m.rpcs.0"),
+        (lambda document: document["models"]["m"].update(output="input"), "models.m: input is the message of both calls and answers"),
+        (lambda document: fields(document)["x"].update(number=1000), "number 1000 of 'x' is invalid: 1000 to 1099 are not for columns"),
+        (lambda document: fields(document)["x"].update(name="Keep"), "the name Keep is used twice"),
+        (lambda document: fields(document)["x"].update(name="a b"), "models.m.messages.input.fields.x.name"),
+        (lambda document: fields(document)["x"].update(type="optional enum Nope"), "messages.input.x: there is no enum Nope"),
+        (lambda document: fields(document)["x"].update(type="message Color"), "there is no message Color"),
+        (lambda document: document["models"]["m"].update(input="nope"), "there is no message nope"),
+        (lambda document: document["models"].update(n=document["models"]["m"]), "two models have the name m"),
+        (lambda document: document["models"]["m"]["messages"]["Color"]["fields"]["red"].update(name="Unspecified"), "is not valid in protobuf"),
+        (lambda document: document["models"]["m"]["messages"]["input"].update(reserved=[2]), "number 2 is used twice"),
+        (lambda document: document["models"]["m"]["messages"]["input"].update(removed={"x": fields(document)["x"]}), "'x' is both a field and a removed field"),
     ],
 )  # fmt: skip
-def test_locks_that_are_none(spoil, words):
+def test_locks_that_are_none(spoil, text):
     """One line that says which file, where in it, and what is wrong."""
-    made = valid()
-    spoil(made)
+    document = valid()
+    spoil(document)
     with pytest.raises(StartError) as caught:
-        lock_format.parse(json.dumps(made), "some.json")
+        lock_format.parse(json.dumps(document), "some.json")
     assert str(caught.value).startswith("some.json ")
-    assert words in str(caught.value)
+    assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -565,32 +571,32 @@ def test_what_a_merge_leaves_behind():
         lock_format.parse("[" * 100_000, "some.json")
 
 
-def fields(made):
-    return made["models"]["m"]["messages"]["input"]["fields"]
+def fields(document):
+    return document["models"]["m"]["messages"]["input"]["fields"]
 
 
 def test_files(tmp_path):
     """What is written is read again, a link stays one, nothing is left beside; what cannot be read is an error."""
-    made = LockFile(models={"m": Version(CONTRACTS["whole"]).lock})
+    lock_file = LockFile(models={"m": Version(CONTRACTS["whole"]).lock})
     path, link = tmp_path / "there.json", tmp_path / "link.json"
     link.symlink_to(path)
-    lock_io.write(link, made)
-    assert (lock_io.read(link), link.is_symlink(), {each.name for each in tmp_path.iterdir()}) == (
-        made,
+    lock_io.write(link, lock_file)
+    assert (lock_io.read(link), link.is_symlink(), {entry.name for entry in tmp_path.iterdir()}) == (
+        lock_file,
         True,
         {"link.json", "there.json"},
     )
     text = path.read_text()
     assert text.endswith("}\n")
     assert '        "input": {\n          "fields": {\n            "integer": {"name": "integer", "number": 1,' in text
-    for name, data, words in (
+    for name, data, refusal in (
         ("binary", b"\xff", "not UTF-8"),
         ("text", b"x", "not JSON"),
         ("nope", None, "make one with"),
     ):
         if data is not None:
             (tmp_path / name).write_bytes(data)
-        with pytest.raises(StartError, match=words):
+        with pytest.raises(StartError, match=refusal):
             lock_io.read(tmp_path / name)
 
 
@@ -615,7 +621,7 @@ def test_records_that_hold_themselves():
     first = Version(contract())
     second = Version(contract(Field("more", ListOf(ListOf(LONG)), **MAYBE)), first.lock)
     third = Version(contract(), second.lock)
-    assert [str(each) for each in changes(first.lock, second.lock)] == [
+    assert [str(change) for change in changes(first.lock, second.lock)] == [
         "input.trees.more: added: old clients leave it out",
         "output.tree.more: added: old clients do not see it",
     ]
@@ -626,21 +632,21 @@ def test_records_that_hold_themselves():
 
 def test_whose_lock_it_is():
     """The file's, else the directory's: under the model's name, or the only one, whatever that is called here."""
-    one = Version(Contract(Record("", [KEEP])), name="one").lock
-    two = Version(Contract(Record("", [Field("x", LONG), KEEP])), name="two").lock
-    locks = LockSet(LockFile(models={"a": one}), "a file")
-    own = LockFile(models={"b": two})
-    assert locks.find("a", own) == one
-    assert locks.find("b", own) == two
-    assert locks.find("c", own) == two.model_copy(update={"name": ""})
-    assert locks.find("b", LockFile(models={"b": one})) == one.model_copy(update={"name": ""})
+    first = Version(Contract(Record("", [KEEP])), name="one").lock
+    second = Version(Contract(Record("", [Field("x", LONG), KEEP])), name="two").lock
+    locks = LockSet(LockFile(models={"a": first}), "a file")
+    model_locks = LockFile(models={"b": second})
+    assert locks.find("a", model_locks) == first
+    assert locks.find("b", model_locks) == second
+    assert locks.find("c", model_locks) == second.model_copy(update={"name": ""})
+    assert locks.find("b", LockFile(models={"b": first})) == first.model_copy(update={"name": ""})
     assert locks.find("c", None) is locks.find("c", LockFile()) is None
     with pytest.raises(StartError, match="has no c, but a, b: keep only the model's own"):
-        locks.find("c", LockFile(models={"a": one, "b": two}))
+        locks.find("c", LockFile(models={"a": first, "b": second}))
     assert not plan.verdict(locks, "c", None, None).breaking
     assert "it no longer has typed RPCs" in plan.verdict(locks, "a", None, None).refusal
-    written_anew = locks.updated({"b": two})
-    assert (written_anew.models["a"].removed, written_anew.models["a"].messages) == (True, one.messages)
+    written_anew = locks.updated({"b": second})
+    assert (written_anew.models["a"].removed, written_anew.models["a"].messages) == (True, first.messages)
     assert [verdict.label for verdict in locks.missing({"b"})] == ["a"]
     assert not LockSet(written_anew).missing({"b"})
     assert not plan.verdict(LockSet(written_anew), "a", None, None).breaking
@@ -736,13 +742,15 @@ def test_nulls_within_lists_change_nothing_that_was_there(has_lock, tmp_path):
     version = of_signature(WITHIN_LISTS, old.models["m"] if has_lock else None)
     assert lock_format.text_of(LockFile(models={"m": version.lock})) == BEFORE_NULLS_WITHIN
     assert not changes(old.models["m"], version.lock)
-    made = {
-        each.name: {field.name: field.number for field in each.field}
-        for each in version.maker.file.message_type
-        if each.name in BEFORE
+    numbers = {
+        message.name: {field.name: field.number for field in message.field}
+        for message in version.maker.file.message_type
+        if message.name in BEFORE
     }
-    added = {(name, key): made[name].pop(key) for name in BEFORE for key in made[name].keys() - BEFORE[name].keys()}
-    assert made == BEFORE
+    added = {
+        (name, key): numbers[name].pop(key) for name in BEFORE for key in numbers[name].keys() - BEFORE[name].keys()
+    }
+    assert numbers == BEFORE
     assert added == {
         ("m_input", "v_null_items"): 200_001,
         ("m_w_values", "values_null_keys"): 200_001,
@@ -774,8 +782,8 @@ def test_only_models_with_such_lists_have_another_fingerprint():
     without = Contract(Record("in", [Field("v", LIST)]), Record("out", [Field("n", LONG)]))
     same = Contract(Record("in", [Field("v", dataclasses.replace(LIST))]), Record("out", [Field("n", LONG)]))
     beside = dataclasses.replace(LIST, undeclared_nulls=True)
-    other = Contract(Record("in", [Field("v", beside)]), Record("out", [Field("n", LONG)]))
-    of = [Version(each).messages.fingerprint for each in (without, same, other)]
+    different = Contract(Record("in", [Field("v", beside)]), Record("out", [Field("n", LONG)]))
+    of = [Version(contract).messages.fingerprint for contract in (without, same, different)]
     assert of[0] == of[1] != of[2]
 
 
@@ -787,7 +795,7 @@ def test_rows_in_columns_follow_from_one_row():
     )
     for version in (old, new):
         row, rows = (
-            version.message(each).DESCRIPTOR for each in (version.messages.input, version.messages.batch.inputs)
+            version.message(shape).DESCRIPTOR for shape in (version.messages.input, version.messages.batch.inputs)
         )
         columns = {field.name: field.number for field in rows.fields if field.number < NULLS_NUMBER}
         assert columns == {field.name: field.number for field in row.fields}
@@ -837,10 +845,10 @@ def test_nulls_of_a_list_that_is_required_now():
     sent.keep.append(1.0)
     sent.x.add().values.append(7.0)
     sent.x_nulls.append(0)
-    found = new.message(new.messages.batch.inputs)
-    found.ParseFromString(sent.SerializeToString())
-    assert "x_nulls" not in found.DESCRIPTOR.fields_by_name
-    assert list(found.x[0].values) == [7.0]
+    parsed = new.message(new.messages.batch.inputs)
+    parsed.ParseFromString(sent.SerializeToString())
+    assert "x_nulls" not in parsed.DESCRIPTOR.fields_by_name
+    assert list(parsed.x[0].values) == [7.0]
     # Without rows there is nothing but an empty list.
     alone = old.lock.model_copy(update={"rpcs": ("predict", "predict_many")})
     assert not any(change.breaks for change in changes(alone, new.lock))
@@ -863,13 +871,13 @@ def test_rpcs_that_are_gone():
     assert (str(back), back.breaks) == ("predict_stream: added: old clients do not call it", False)
     assert changes(old.model_copy(update={"rpcs": ()}), with_rpcs(columns, old)) == []
     rows, fixed = (Tensor("float64", shape) for shape in ((-1, 5), (5,)))
-    most = [Field(f"c{number}", LONG, **MAYBE) for number in range(MAX_FIELDS // 2 + 1)]
+    many_fields = [Field(f"c{number}", LONG, **MAYBE) for number in range(MAX_FIELDS // 2 + 1)]
     for before, after in (
         (Contract(rows, rows), Contract(fixed, fixed)),
-        (Contract(Record("", most[:-1])), Contract(Record("", most))),
+        (Contract(Record("", many_fields[:-1])), Contract(Record("", many_fields))),
     ):
         old = with_rpcs(before)
-        assert [each.path for each in changes(old, with_rpcs(after, old)) if each.breaks] == ["predict_batch"]
+        assert [change.path for change in changes(old, with_rpcs(after, old)) if change.breaks] == ["predict_batch"]
     verdict = partial(plan.verdict, LockSet(LockFile(models={"m": with_rpcs(columns, streams=True)}), "a file"))
     assert verdict("m", None, columns).breaking
     assert not verdict("m", None, columns, streams=True).breaking
@@ -877,18 +885,18 @@ def test_rpcs_that_are_gone():
 
 def locked_after(contract, before=None, *, streams=True):
     maker = messages.FileMaker([before] if before else [])
-    made = maker.add("m", contract, before, streams=streams)
-    return maker.locks["m"], made
+    model = maker.add("m", contract, before, streams=streams)
+    return maker.locks["m"], model
 
 
 def test_parts_of_an_answer_are_locked_like_answers():
     """They keep their message and its numbers, also while the model does not stream; a lock of old gets what is new."""
     columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
     parts = dataclasses.replace(columns, chunks=Record("", [Field("delta", LONG), Field("id", LONG)]))
-    without, made = locked_after(columns)
-    assert (without.chunk, made.chunk) == ("", None)
-    old, made = locked_after(parts, without)
-    assert (made.chunk.name, [slot.number for slot in made.chunk.fields]) == ("m_chunk", [1, 2])
+    without, model = locked_after(columns)
+    assert (without.chunk, model.chunk) == ("", None)
+    old, model = locked_after(parts, without)
+    assert (model.chunk.name, [slot.number for slot in model.chunk.fields]) == ("m_chunk", [1, 2])
     assert changes(without, old) == []
     turned = dataclasses.replace(
         columns, chunks=Record("", [Field("id", LONG), Field("more", LONG), Field("delta", LONG)])
@@ -908,9 +916,9 @@ def test_parts_of_which_nothing_is_known_are_what_the_lock_has():
     unknown = dataclasses.replace(columns, chunks=ANY_CHUNK)
     as_output, _ = locked_after(columns)
     assert locked_after(unknown, as_output)[1].chunk is None
-    as_json, made = locked_after(unknown)
-    assert [(slot.name, slot.number) for slot in made.chunk.fields] == [("prediction", 1)]
-    assert locked_after(columns, as_json)[1].chunk.fields[0].shape == made.chunk.fields[0].shape
+    as_json, model = locked_after(unknown)
+    assert [(slot.name, slot.number) for slot in model.chunk.fields] == [("prediction", 1)]
+    assert locked_after(columns, as_json)[1].chunk.fields[0].shape == model.chunk.fields[0].shape
 
 
 def test_rows_that_a_model_never_took_are_not_missed():
@@ -928,16 +936,16 @@ def test_what_a_record_has_beside_its_fields_has_a_number_of_its_own():
     """And the same name, whatever columns come."""
     inner = Record("part", [KEEP], open=True)
     outputs = Record("", [Field("part", inner), Field("extra", LONG)], open=True)
-    lock, made = locked_after(Contract(Record("", [KEEP]), outputs))
-    assert (made.output.extra, [slot.name for slot in made.output.fields]) == ("extra", ["part", "extra_2"])
-    assert made.output.fields[0].shape.extra == "extra"
+    lock, model = locked_after(Contract(Record("", [KEEP]), outputs))
+    assert (model.output.extra, [slot.name for slot in model.output.fields]) == ("extra", ["part", "extra_2"])
+    assert model.output.fields[0].shape.extra == "extra"
     more = Record("", [Field("Extra", LONG), *outputs.fields], open=True)
     assert locked_after(Contract(Record("", [KEEP]), more), lock)[1].output.extra == "extra"
 
 
 def clashing(*pairs):
     """Columns whose enums are called like them, as those of a Literal are."""
-    return [Field(name, Enumeration(name, words)) for name, words in pairs]
+    return [Field(name, Enumeration(name, values)) for name, values in pairs]
 
 
 @pytest.mark.parametrize(
@@ -953,11 +961,11 @@ def clashing(*pairs):
 def test_words_of_several_enums(columns):
     """They stand in one scope, with the messages: each has a name of its own there, and keeps it in a lock."""
     contract = Contract(Record("", columns))
-    made = Version(contract, name="M")  # The pool takes it.
-    again = Version(Contract(Record("", [KEEP, *columns[::-1]])), made.lock, name="M")
+    original = Version(contract, name="M")  # The pool takes it.
+    again = Version(Contract(Record("", [KEEP, *columns[::-1]])), original.lock, name="M")
     first, then = (
-        {value.name: (each.name, value.number) for each in version.maker.file.enum_type for value in each.value}
-        for version in (made, again)
+        {value.name: (enum.name, value.number) for enum in version.maker.file.enum_type for value in enum.value}
+        for version in (original, again)
     )
     assert first == then
 
@@ -966,14 +974,14 @@ def test_names_of_a_lock_are_nobody_elses():
     """Those that follow from it neither, whatever comes before the model, and wherever it is hosted."""
     columns = Contract(Record("", [Field("x", Tensor("float64", (-1, 2)))]))
     before = Version(columns, name="a_b")
-    names = [each.name for each in before.maker.file.message_type if each.name.startswith("a_b_")]
+    names = [message.name for message in before.maker.file.message_type if message.name.startswith("a_b_")]
     assert set(names) == {"a_b_input", "a_b_output", "a_b_inputs", "a_b_outputs", "a_b_double_tensor"}
     greedy = Contract(Record("", [Field(name, Record(name.removeprefix("a_"), [KEEP])) for name in names]))
     maker = messages.FileMaker([before.lock])
-    others = {maker.add("a", greedy).base, *(each.name for each in maker.file.message_type)}
+    others = {maker.add("a", greedy).base, *(message.name for message in maker.file.message_type)}
     assert not others & set(names)
-    made: Any = maker.add("a_b", columns, before.lock)
-    assert [each.name for each in (made.input, made.output, made.batch.inputs, made.batch.outputs)] == [
+    model: Any = maker.add("a_b", columns, before.lock)
+    assert [message.name for message in (model.input, model.output, model.batch.inputs, model.batch.outputs)] == [
         "a_b_input", "a_b_output", "a_b_inputs", "a_b_outputs",
     ]  # fmt: skip
 
@@ -1005,20 +1013,20 @@ def test_fields_beside_columns_keep_their_names():
 def test_answers_in_columns_have_room_for_nulls():
     """Required ones too, since models predict None there, and one row's answer leaves it out; a tensor has none."""
     output = Record("", [KEEP, Field("l", LIST), Field("t", Tensor("float64", (-1, 2)))])
-    made = Version(Contract(Record("", [KEEP]), output))
-    assert [column.nulls for column in made.messages.batch.outputs.columns] == ["keep_nulls", "l_nulls", ""]
-    assert [column.nulls for column in made.messages.batch.inputs.columns] == [""]
+    version = Version(Contract(Record("", [KEEP]), output))
+    assert [column.nulls for column in version.messages.batch.outputs.columns] == ["keep_nulls", "l_nulls", ""]
+    assert [column.nulls for column in version.messages.batch.inputs.columns] == [""]
 
 
 def test_columns_called_like_methods_of_messages():
     """Generated Python code can read them; a lock that has them as they are keeps them."""
     columns = Record("", [Field(name, LONG) for name in ("ByteSize", "DESCRIPTOR", "bytesize")])
-    made = Version(Contract(columns))
-    assert [each.name for each in made.messages.input.fields] == ["ByteSize_field", "DESCRIPTOR_field", "bytesize"]
-    text = lock_format.text_of(LockFile(models={"m": made.lock})).replace("_field", "")
+    version = Version(Contract(columns))
+    assert [field.name for field in version.messages.input.fields] == ["ByteSize_field", "DESCRIPTOR_field", "bytesize"]
+    text = lock_format.text_of(LockFile(models={"m": version.lock})).replace("_field", "")
     before = lock_format.parse(text.replace('"name": "bytesize"', '"name": "other"'), "a lock").models["m"]
     kept = Version(Contract(columns), before)
-    assert [each.name for each in kept.messages.input.fields] == ["ByteSize", "DESCRIPTOR", "other"]
+    assert [field.name for field in kept.messages.input.fields] == ["ByteSize", "DESCRIPTOR", "other"]
 
 
 def test_a_lock_that_does_not_go_together():
@@ -1027,9 +1035,9 @@ def test_a_lock_that_does_not_go_together():
     contract = Contract(Record("", [KEEP]), None, params)
     text = lock_format.text_of(LockFile(models={"m": Version(contract).lock}))
     before = lock_format.parse(text.replace('"type": "message params"', '"type": "string"'), "a lock").models["m"]
-    assert [str(each).partition(":")[0] for each in changes(before, Version(contract, before).lock) if each.breaks] == [
-        "input.(params)"
-    ]
+    assert [
+        str(change).partition(":")[0] for change in changes(before, Version(contract, before).lock) if change.breaks
+    ] == ["input.(params)"]
     twice = before.messages["input"].model_copy(update={"reserved": (1,)})
     before = before.model_copy(update={"messages": {**before.messages, "input": twice}})
     with pytest.raises(StartError, match=r"^the lock of m is inconsistent: .*number 1 is used twice") as caught:

@@ -34,7 +34,7 @@ def test_two_that_write_at_once_each_write_the_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", other_first)
     lock_io.write(path, lock_of("mine"))
     assert lock_io.read(path) == lock_of("mine")
-    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
@@ -50,7 +50,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         lock_io.write(path, lock_of("new"))
     assert caught.value.filename == str(path)
     assert lock_io.read(path) == lock_of("old")
-    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o666])
@@ -98,11 +98,11 @@ def test_one_run_at_a_time_reads_and_writes(tmp_path, caplog):
 
     def add(label):
         with lock_io.exclusive(path):
-            known = lock_io.read(path)
+            lock_file = lock_io.read(path)
             if label == "first":
                 second.start()
                 assert waits.wait(30)
-            lock_io.write(path, lock_of(*known.models, label))
+            lock_io.write(path, lock_of(*lock_file.models, label))
 
     second = threading.Thread(target=add, args=("second",))
     teller = Tells()
@@ -113,7 +113,7 @@ def test_one_run_at_a_time_reads_and_writes(tmp_path, caplog):
     finally:
         lock_io.logger.removeHandler(teller)
     assert lock_io.read(path) == lock_of("first", "second")
-    assert [each.getMessage() for each in caplog.records] == [
+    assert [log_record.getMessage() for log_record in caplog.records] == [
         f"waiting for another run that writes a lock in {tmp_path}"
     ]
 

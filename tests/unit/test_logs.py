@@ -23,10 +23,10 @@ from tests.support.servers import ROOT
 
 
 def record(message, fields=None, exc_info=None):
-    made = logging.LogRecord("mlflow_grpc", logging.INFO, "", 0, message, (), exc_info)
+    log_record = logging.LogRecord("mlflow_grpc", logging.INFO, "", 0, message, (), exc_info)
     if fields:
-        made.fields = fields
-    return made
+        log_record.fields = fields
+    return log_record
 
 
 @given(st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.none()))
@@ -50,14 +50,14 @@ def test_a_traceback_stays_with_its_record():
     try:
         raise ValueError("a\nFAKE\x1b[2J")
     except ValueError as error:
-        made = record("failed", exc_info=(type(error), error, error.__traceback__))
-    line = json.loads(log_format.JsonFormatter().format(made))
+        log_record = record("failed", exc_info=(type(error), error, error.__traceback__))
+    line = json.loads(log_format.JsonFormatter().format(log_record))
     assert "ValueError" in line["exception"]
-    first, *rest = log_format.TextFormatter().format(made).splitlines()
+    first, *traceback_lines = log_format.TextFormatter().format(log_record).splitlines()
     assert "failed" in first
-    assert rest
-    assert all(part.startswith("    ") for part in rest)
-    assert "\x1b" not in "".join(rest)
+    assert traceback_lines
+    assert all(text_line.startswith("    ") for text_line in traceback_lines)
+    assert "\x1b" not in "".join(traceback_lines)
 
 
 @pytest.mark.parametrize("formatter", [log_format.JsonFormatter(), log_format.TextFormatter()])
@@ -70,9 +70,9 @@ def test_what_exceptions_say_is_shortened(formatter):
         except ValueError as error:
             raise ExceptionGroup("both", [KeyError(long), TypeError("short")]) from error
     except ExceptionGroup as group:
-        made = record("failed", exc_info=(type(group), group, group.__traceback__))
+        log_record = record("failed", exc_info=(type(group), group, group.__traceback__))
     began = time.process_time()
-    line = formatter.format(made)
+    line = formatter.format(log_record)
     assert time.process_time() - began < 0.2
     assert line.count("more characters") == 2
     assert "TypeError: short" in line
@@ -101,7 +101,7 @@ class Pipe:
         *lines, self._data = self._data.split(b"\n", count)
         return [line.decode() for line in lines]
 
-    def words(self, count):
+    def lines_in_words(self, count):
         """Those of the next lines, but for time and level."""
         return [line.split()[2:] for line in self.lines(count)]
 
@@ -135,19 +135,19 @@ def piped(formatter, *names):
 def log(monkeypatch):
     """A log of calls, its logger, another one, and the pipe that both write to."""
     monkeypatch.setattr(line_writer, "INTERVAL_S", 3600.0)  # What is written is written because it was asked for.
-    with piped(log_format.TextFormatter(), "test_logs.call", "test_logs.other") as (pipe, logger, other):
-        yield logs.calls, logger, other, pipe
+    with piped(log_format.TextFormatter(), "test_logs.call", "test_logs.other") as (pipe, logger, other_logger):
+        yield logs.calls, logger, other_logger, pipe
 
 
 def test_other_lines_come_at_once_after_the_calls_before_them(log):
     """Calls are noted and written later, but never after what happened after them; all else is written at once."""
-    calls, _, other, pipe = log
+    calls, _, other_logger, pipe = log
     calls.write(logging.INFO, "call", {"number": 1})
-    other.info("between")
-    assert pipe.words(2) == [["call", "number=1"], ["between"]]
+    other_logger.info("between")
+    assert pipe.lines_in_words(2) == [["call", "number=1"], ["between"]]
     calls.write(logging.INFO, "call", {"number": 2})
     calls.write(logging.ERROR, "call", {"number": 3})
-    assert pipe.words(2) == [["call", "number=2"], ["call", "number=3"]]
+    assert pipe.lines_in_words(2) == [["call", "number=2"], ["call", "number=3"]]
 
 
 def test_calls_are_written_in_groups(log):
@@ -157,14 +157,14 @@ def test_calls_are_written_in_groups(log):
         calls.write(logging.INFO, "call", {"number": number})
     assert pipe.is_empty()
     calls.write(logging.INFO, "call", {"number": "last"})
-    assert pipe.words(line_writer.MAX_LINES)[-1] == ["call", "number=last"]
+    assert pipe.lines_in_words(line_writer.MAX_LINES)[-1] == ["call", "number=last"]
 
 
 def test_no_call_waits_long_to_be_written():
     """Also if it is the only one."""
     with piped(log_format.TextFormatter(), "test_logs.call") as (pipe, _):
         logs.calls.write(logging.INFO, "call", {"number": 1})
-        assert pipe.words(1) == [["call", "number=1"]]
+        assert pipe.lines_in_words(1) == [["call", "number=1"]]
 
 
 def test_a_handler_that_fails_ends_no_call(log, capsys):
@@ -185,12 +185,12 @@ def test_a_handler_that_fails_ends_no_call(log, capsys):
 
 def test_handlers_that_log_themselves_do_not_block_each_other(log):
     """An owner's handler that writes a line of another logger holds its own lock while it does."""
-    calls, logger, other, _ = log
+    calls, logger, other_logger, _ = log
     both = threading.Barrier(2, timeout=10)
 
     class Talks(logging.Handler):
         def emit(self, record):
-            other.info("emitting")
+            other_logger.info("emitting")
 
     talks = Talks()
     logger.addHandler(talks)
@@ -199,7 +199,7 @@ def test_handlers_that_log_themselves_do_not_block_each_other(log):
         talks.acquire()
         try:
             both.wait()
-            other.info("from a thread")
+            other_logger.info("from a thread")
         finally:
             talks.release()
 
@@ -209,9 +209,9 @@ def test_handlers_that_log_themselves_do_not_block_each_other(log):
     both.wait()
     flusher = threading.Thread(target=calls.flush, daemon=True)
     flusher.start()
-    for each in (thread, flusher):
-        each.join(10)
-        assert not each.is_alive()
+    for runner in (thread, flusher):
+        runner.join(10)
+        assert not runner.is_alive()
 
 
 def test_nothing_is_lost_at_the_end():
@@ -254,8 +254,8 @@ def test_a_reader_that_stops_reading_holds_up_nobody():
             kept.append(line)
         assert numbers(kept) == list(range(len(kept)))
         assert 0.9 * line_writer.MAX_CHARACTERS < len("".join(kept)) < 1.1 * line_writer.MAX_CHARACTERS
-        told = json.loads(line)
-        assert (told["level"], told["lines"]) == ("warning", count - len(kept))
+        warning = json.loads(line)
+        assert (warning["level"], warning["lines"]) == ("warning", count - len(kept))
         logger.warning("after")
         assert json.loads(pipe.lines(1)[0])["message"] == "after"
 
@@ -289,8 +289,8 @@ logger.handlers[0].flush()
     writers = [subprocess.Popen(command, stdout=writing, cwd=ROOT) for command in commands]
     os.close(writing)
     text = b""
-    while part := os.read(reading, 3000):  # Less than a page at a time: it is full all the while.
-        text += part
+    while chunk := os.read(reading, 3000):  # Less than a page at a time: it is full all the while.
+        text += chunk
     os.close(reading)
     assert [writer.wait(30) for writer in writers] == [0, 0]
     lines = text.decode().splitlines()
@@ -321,14 +321,14 @@ def test_what_a_model_forks_writes_its_own_lines_at_once():
 
 def test_what_a_model_forks_leaves_the_calls_of_the_server_to_the_server(log):
     """What is noted of them is written once, although the child has a copy of it and writes lines of its own."""
-    calls, _, other, pipe = log
+    calls, _, other_logger, pipe = log
     for number in range(3):
         calls.write(logging.INFO, "call", {"number": number})
     if (child := os.fork()) == 0:
-        other.warning("of the child")
+        other_logger.warning("of the child")
         os._exit(0)
     os.waitpid(child, 0)
-    assert pipe.words(1) == [["of", "the", "child"]]
-    other.warning("of the server")
-    assert pipe.words(4) == [*(["call", f"number={number}"] for number in range(3)), ["of", "the", "server"]]
+    assert pipe.lines_in_words(1) == [["of", "the", "child"]]
+    other_logger.warning("of the server")
+    assert pipe.lines_in_words(4) == [*(["call", f"number={number}"] for number in range(3)), ["of", "the", "server"]]
     assert pipe.is_empty()

@@ -25,16 +25,16 @@ TO_END_S = 5
 
 def faults(document, version):
     """What the published schemas of a version of Kubernetes say; fields that they do not name are faults."""
-    known = SCHEMAS[version]
-    schema = {**known["kinds"][f"{document['apiVersion']} {document['kind']}"], "$defs": known["$defs"]}
+    schemas = SCHEMAS[version]
+    schema = {**schemas["kinds"][f"{document['apiVersion']} {document['kind']}"], "$defs": schemas["$defs"]}
     return [
         f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(document)
     ]
 
 
-def only(kind):
-    (found,) = [document for document in DOCUMENTS if document["kind"] == kind]
-    return found
+def only(resource_kind):
+    (document,) = [document for document in DOCUMENTS if document["kind"] == resource_kind]
+    return document
 
 
 @pytest.fixture
@@ -44,16 +44,18 @@ def pod():
 
 @pytest.fixture
 def container(pod):
-    (found,) = pod["containers"]
-    return found
+    (single,) = pod["containers"]
+    return single
 
 
 def environment(container):
-    return {each["name"]: each["value"] for each in container["env"]}
+    return {variable["name"]: variable["value"] for variable in container["env"]}
 
 
 @pytest.mark.parametrize("version", SCHEMAS)
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
+@pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda document: f"{document['kind']}-{document['metadata']['name']}"
+)
 def test_kubernetes_takes_it(document, version):
     """By its published schemas, in the oldest and in the newest version."""
     assert faults(document, version) == []
@@ -67,9 +69,9 @@ def test_the_schemas_find_faults(version):
     spec["containers"][0]["livenesProbe"] = spec["containers"][0].pop("livenessProbe")
     spec["terminationGracePeriodSeconds"] = "42 s"
     del wrong["spec"]["selector"]
-    found = "\n".join(faults(wrong, version))
+    messages = "\n".join(faults(wrong, version))
     for word in ("livenesProbe", "'42 s' is not of type", "'selector' is a required property"):
-        assert word in found
+        assert word in messages
 
 
 def test_the_kustomization_has_all_files():
@@ -79,23 +81,25 @@ def test_the_kustomization_has_all_files():
 
 def test_the_server_knows_its_settings(container):
     """No environment variable is misspelt, and the port is the one that is probed and exposed."""
-    known = [name for _, info in settings.fields() for name in declarations.env_names(info)]
-    given = environment(container)
-    assert misspelt(given, known) == []
+    names = [name for _, info in settings.fields() for name in declarations.env_names(info)]
+    variables = environment(container)
+    assert misspelt(variables, names) == []
     probed = [container[probe]["grpc"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
     exposed = [port["containerPort"] for port in container["ports"]]
-    served = [port["port"] for each in DOCUMENTS if each["kind"] == "Service" for port in each["spec"]["ports"]]
+    served = [
+        port["port"] for document in DOCUMENTS if document["kind"] == "Service" for port in document["spec"]["ports"]
+    ]
     assert (
         {*probed, *exposed, *served}
-        == {int(given["MLFLOW_GRPC_PORT"])}
+        == {int(variables["MLFLOW_GRPC_PORT"])}
         == {settings.Settings.model_fields["port"].default}
     )
 
 
 def test_there_is_time_to_end(pod, container):
     """Kubernetes kills after the grace period: it has room for the lame duck, the drain and the end."""
-    given = environment(container)
-    needed = (int(given[name]) for name in ("MLFLOW_GRPC_LAME_DUCK", "MLFLOW_GRPC_DRAIN_TIMEOUT"))
+    variables = environment(container)
+    needed = (int(variables[name]) for name in ("MLFLOW_GRPC_LAME_DUCK", "MLFLOW_GRPC_DRAIN_TIMEOUT"))
     assert pod["terminationGracePeriodSeconds"] == sum(needed) + NOTICE_S + TO_END_S
 
 
@@ -120,10 +124,13 @@ def test_they_are_of_one_server(pod):
         only("Deployment")["spec"]["selector"]["matchLabels"],
         only("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
         only("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
-        *(each["spec"]["selector"] for each in DOCUMENTS if each["kind"] == "Service"),
+        *(document["spec"]["selector"] for document in DOCUMENTS if document["kind"] == "Service"),
     ]
     assert len(selectors) == 5
     assert all(selector.items() <= labels.items() for selector in selectors)
     assert only("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == only("Deployment")["metadata"]["name"]
     assert pod["serviceAccountName"] == only("ServiceAccount")["metadata"]["name"]
-    assert [each["spec"].get("clusterIP") for each in DOCUMENTS if each["kind"] == "Service"] == [None, "None"]
+    assert [document["spec"].get("clusterIP") for document in DOCUMENTS if document["kind"] == "Service"] == [
+        None,
+        "None",
+    ]

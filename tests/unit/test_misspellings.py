@@ -6,7 +6,7 @@ from mlflow import environment_variables
 from mlflow_grpc import declarations, settings
 from mlflow_grpc.misspellings import misspelt
 
-KNOWN = [name for _, info in settings.fields() for name in declarations.env_names(info)]
+SETTING_NAMES = [name for _, info in settings.fields() for name in declarations.env_names(info)]
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ KNOWN = [name for _, info in settings.fields() for name in declarations.env_name
 )
 def test_the_nearest_name_is_named(name, meant):
     """One line that names what is ignored and what may have been meant, and not the value."""
-    (line,) = misspelt({name: "secret", "PATH": "/bin", "MODEL_PATH": "m"}, KNOWN)
+    (line,) = misspelt({name: "secret", "PATH": "/bin", "MODEL_PATH": "m"}, SETTING_NAMES)
     assert line == f"{name} is ignored: there is no such setting; did you mean {meant}?"
 
 
 def test_a_name_that_is_like_none():
     """It has the prefix, so it was meant for this server."""
-    (line,) = misspelt({"MLFLOW_GRPC_QQQ": "1"}, KNOWN)
+    (line,) = misspelt({"MLFLOW_GRPC_QQQ": "1"}, SETTING_NAMES)
     assert line.startswith("MLFLOW_GRPC_QQQ is ignored: there is no such setting; `mlflow-grpc serve --help`")
 
 
@@ -49,14 +49,16 @@ def test_what_kubernetes_sets_for_services_is_not_meant():
             "_PORT_50051_TCP_ADDR": "10.0.0.1",
         }.items()
     }
-    assert misspelt(of_services, KNOWN) == []
-    assert len(misspelt({"MLFLOW_GRPC_IRIS_PORT": "50051", "MLFLOW_GRPC_EMPTY": ""}, KNOWN)) == 1
+    assert misspelt(of_services, SETTING_NAMES) == []
+    assert len(misspelt({"MLFLOW_GRPC_IRIS_PORT": "50051", "MLFLOW_GRPC_EMPTY": ""}, SETTING_NAMES)) == 1
 
 
 def test_names_of_settings_and_of_mlflow_are_not_misspelt():
     """No setting of this server, and none that MLflow has, is taken for another one."""
     of_mlflow = [
-        each.name for each in vars(environment_variables).values() if hasattr(each, "name") and hasattr(each, "get")
+        variable.name
+        for variable in vars(environment_variables).values()
+        if hasattr(variable, "name") and hasattr(variable, "get")
     ]
     assert len(of_mlflow) > 50
-    assert misspelt(dict.fromkeys([*KNOWN, *of_mlflow], "x"), KNOWN) == []
+    assert misspelt(dict.fromkeys([*SETTING_NAMES, *of_mlflow], "x"), SETTING_NAMES) == []

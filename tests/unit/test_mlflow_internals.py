@@ -55,7 +55,7 @@ def test_what_the_parser_gives():
 
 
 @pytest.mark.parametrize(
-    ("place", "name"),
+    ("owner", "name"),
     [
         (mlflow.pyfunc, "_validate_prediction_input"),
         (mlflow.models.utils, "_enforce_params_schema"),
@@ -68,11 +68,11 @@ def test_what_the_parser_gives():
     ],
     ids=str,
 )
-def test_input_checks_have_their_names(place, name):
+def test_input_checks_have_their_names(owner, name):
     """The functions by which a refused input is told from a failing model are still called so."""
     assert name in internals.INPUT_CHECKS
-    function = getattr(place, name, None)
-    assert function is not None, f"{place.__name__}.{name} has gone: find out where MLflow checks input now"
+    function = getattr(owner, name, None)
+    assert function is not None, f"{owner.__name__}.{name} has gone: find out where MLflow checks input now"
     assert inspect.unwrap(function).__code__.co_name == name
     assert function.__module__.startswith("mlflow.")
 

@@ -33,7 +33,7 @@ class Served:
         """Message, and fields with what is said of them."""
         with pytest.raises(InvalidPayload) as caught:
             self(payload)
-        return caught.value.message, {each.field: each.description for each in caught.value.violations}
+        return caught.value.message, {violation.field: violation.description for violation in caught.value.violations}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def older():
 
 
 RECORD = {"name": "a", "born": "2020-02-29"}
-WHOLE = {
+COMPLETE = {
     "name": "a", "size": "large", "born": "2020-02-29", "seen": "2021-01-02T03:04:05Z",
     "parts": [{"weight": 1.5, "tags": ["x", ""]}], "extra": {"k": 2}, "count": 9007199254740993, "flag": True,
     "inputs": 0.0, "type": "other",
@@ -66,7 +66,7 @@ def test_what_a_package_says_of_itself(echo, older):
 
 def test_a_bare_record_gets_the_bare_output(echo):
     """Nested objects, lists, maps, enums, dates and optional fields go in and out; what is left out has its default."""
-    assert echo(WHOLE) == {**WHOLE, "seen": "2021-01-02T03:04:05Z"}
+    assert echo(COMPLETE) == {**COMPLETE, "seen": "2021-01-02T03:04:05Z"}
     assert echo(RECORD) == {
         **RECORD, "size": "small", "seen": None, "parts": [], "extra": {}, "count": 0, "flag": False, "inputs": None,
         "type": "plain",
@@ -76,8 +76,8 @@ def test_a_bare_record_gets_the_bare_output(echo):
 def test_output_is_what_pydantic_says(echo):
     """The oracle is the package itself, called without this server."""
     module = import_module("tests.support.newer_models")
-    expected = module.Echo().predict(module.Everything.model_validate(WHOLE)).model_dump(mode="json", by_alias=True)
-    assert echo(WHOLE) == expected
+    expected = module.Echo().predict(module.Everything.model_validate(COMPLETE)).model_dump(mode="json", by_alias=True)
+    assert echo(COMPLETE) == expected
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_field_that_is_called_as_a_format_is(echo):
     """It is a field; a model without one takes the format."""
     assert echo({**RECORD, "inputs": 2.5})["inputs"] == 2.5
     strict = Served(f"{NEWER}OldStyle")
-    assert [each["number"] for each in strict({"inputs": {"number": [1, 2]}})["predictions"]] == [1, 2]
-    assert [each["number"] for each in strict({"inputs": [{"number": 3}]})["predictions"]] == [3]
+    assert [prediction["number"] for prediction in strict({"inputs": {"number": [1, 2]}})["predictions"]] == [1, 2]
+    assert [prediction["number"] for prediction in strict({"inputs": [{"number": 3}]})["predictions"]] == [3]
 
 
 def test_no_records_give_no_predictions(echo):
@@ -110,7 +110,7 @@ def test_no_records_give_no_predictions(echo):
 def test_csv(echo):
     """Cells are texts that the schema reads; an empty one is absent."""
     answer = json.loads(echo.text("name,born,count,inputs\na,2020-02-29,7,\n\nb,2020-03-01,,1.5\n", "text/csv"))
-    assert [(each["name"], each["count"], each["inputs"]) for each in answer["predictions"]] == [
+    assert [(prediction["name"], prediction["count"], prediction["inputs"]) for prediction in answer["predictions"]] == [
         ("a", 7, None), ("b", 0, 1.5),
     ]  # fmt: skip
     for text in ("", 'a,b\n"x', "a,b\n1"):
@@ -187,14 +187,14 @@ def test_what_models_raise(echo, older):
     """Their refusals are the caller's fault and keep their words; anything else is the model's, and tells its type only."""
     assert echo.refusal({**RECORD, "name": "refuse"})[0].endswith("No such thing is known.")
     assert older.refusal({"sepal_length": -1.0, "petal": {"length": 1.0}})[0].endswith("A sepal has a length.")
-    for served, record, kind in (
+    for served, record, error_class in (
         (echo, {**RECORD, "name": "raise"}, "ValueError"),
         (echo, {**RECORD, "name": "exit"}, "SystemExit"),
         (older, {"sepal_length": 0.0, "petal": {"length": 1.0}}, "ZeroDivisionError"),
     ):
         with pytest.raises(ModelFailed) as caught:
             served(record)
-        assert caught.value.error_class == kind
+        assert caught.value.error_class == error_class
         assert "secret" not in caught.value.message
 
 
@@ -222,7 +222,7 @@ def test_an_output_without_a_form_in_json():
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "message"),
     [
         ("nowhere.Model", "nowhere.Model: there is no module 'nowhere'; install the package"),
         ("tests.support.nowhere.Model", "there is no module 'tests.support.nowhere'"),
@@ -235,11 +235,11 @@ def test_an_output_without_a_form_in_json():
         (f"{NEWER}NoSchema", "input_schema is neither a pydantic class nor a Schema object"),
     ],
 )
-def test_classes_that_cannot_be_hosted(path, words):
+def test_classes_that_cannot_be_hosted(path, message):
     """One line that says which and why."""
     with pytest.raises(StartError) as caught:
         adapter.load(path)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -261,15 +261,15 @@ def test_decorators_are_stacked_in_order():
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "message"),
     [
         (f"{NEWER}Echo", "does not derive from ml_base.decorator.MLModelDecorator"),
         ("nowhere.Decorator", "there is no module 'nowhere'"),
     ],
 )
-def test_decorators_that_are_none(path, words):
+def test_decorators_that_are_none(path, message):
     """They are looked at as models are."""
-    with pytest.raises(StartError, match=words):
+    with pytest.raises(StartError, match=message):
         adapter.load(f"{NEWER}Echo", decorators=(Decorator(class_path=path),))
 
 

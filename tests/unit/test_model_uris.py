@@ -76,15 +76,15 @@ def test_an_unknown_id_is_no_name(registry):
 
 def test_a_registry_that_does_not_answer_is_named(registry, monkeypatch):
     """While the fetch goes on, with what ends it."""
-    told, lines = threading.Event(), []
+    warned, lines = threading.Event(), []
 
     def warning(template: str, *values: object) -> None:
         lines.append(template % values)
-        told.set()
+        warned.set()
 
     monkeypatch.setattr(fetching, "SLOW_S", 0.01)
     monkeypatch.setattr(fetching.logger, "warning", warning)
     with fetching.warn_if_slow("models:/r2/1", "--load-timeout says for how long"):
-        assert told.wait(30)
+        assert warned.wait(30)
     assert "still waiting for the registry sqlite:" in lines[0]
     assert lines[0].endswith("--load-timeout says for how long")

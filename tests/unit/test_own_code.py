@@ -52,7 +52,7 @@ mlflow.models.set_model(Model())
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def test_module(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A module that the code of models imports: what they call is for the test to say."""
     module = SimpleNamespace(model_is_set=lambda name: None)
     monkeypatch.setitem(sys.modules, "told_by_the_test", module)
@@ -69,7 +69,7 @@ def log(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         mlflow.models.model.__mlflow_model__ = None
         file = tmp_path / f"{name}_code.py"
         file.write_text(code)
-        sys.path += [str(Path(each).parent) for each in more.get("code_paths", ())]
+        sys.path += [str(Path(code_path).parent) for code_path in more.get("code_paths", ())]
         mlflow.pyfunc.save_model(
             tmp_path / name, python_model=str(file), signature=SIGNATURE, pip_requirements=["mlflow"], **more
         )
@@ -102,12 +102,12 @@ def answer(model: Any) -> Any:
 class Turn:
     """A lock that tells that somebody asks for it."""
 
-    def __init__(self, asked: Callable[[], None]) -> None:
+    def __init__(self, on_asking: Callable[[], None]) -> None:
         self._lock = threading.RLock()
-        self._asked = asked
+        self._on_asking = on_asking
 
     def __enter__(self) -> None:
-        self._asked()
+        self._on_asking()
         self._lock.acquire()
 
     def __exit__(self, *error: object) -> None:
@@ -126,7 +126,7 @@ def as_mlmodel(path: Path, who: str) -> Any:
 
 
 @pytest.mark.parametrize("load", [with_pyfunc, as_mlmodel])
-def test_models_from_code_are_loaded_one_after_the_other(told, log, monkeypatch, load):
+def test_models_from_code_are_loaded_one_after_the_other(test_module, log, monkeypatch, load):
     """Each is the one that its own file sets, with its own configuration, even if the other one comes when the first
     has set its model and MLflow has not taken it yet.
     """
@@ -140,21 +140,21 @@ def test_models_from_code_are_loaded_one_after_the_other(told, log, monkeypatch,
         set_by_first.set()
         assert other_came.wait(30)
 
-    def asked() -> None:
+    def on_asking() -> None:
         if set_by_first.is_set():
             other_came.set()
 
-    told.model_is_set = model_is_set
-    monkeypatch.setattr(model_code, "_one_at_a_time", Turn(asked))
+    test_module.model_is_set = model_is_set
+    monkeypatch.setattr(model_code, "_one_at_a_time", Turn(on_asking))
     with ThreadPoolExecutor() as threads:
-        one = threads.submit(load, first, "the first")
+        first_load = threads.submit(load, first, "the first")
         assert set_by_first.wait(30)
-        other = threads.submit(load, second, "the second")
-        assert answer(one.result(30)) == ["I am first, configured for the first"]
-        assert answer(other.result(30)) == ["I am second, configured for the second"]
+        second_load = threads.submit(load, second, "the second")
+        assert answer(first_load.result(30)) == ["I am first, configured for the first"]
+        assert answer(second_load.result(30)) == ["I am second, configured for the second"]
 
 
-def test_a_file_that_sets_no_model_has_none(told, log):
+def test_a_file_that_sets_no_model_has_none(test_module, log):
     """It is refused; MLflow by itself would give it the model that was loaded before it."""
     first, second = (log(name, CODE.format(name=name), model_config={"who": "?"}) for name in ("first", "second"))
     (second / "second_code.py").write_text("import mlflow\n")
@@ -205,13 +205,15 @@ def test_the_same_code_of_the_same_name_is_shared(log, tmp_path):
     )
 
 
-def test_a_model_that_loads_another_one(told, log):
+def test_a_model_that_loads_another_one(test_module, log):
     """One from code may load one from code while it is loaded itself."""
     inner = log("inner", CODE.format(name="inner"), model_config={"who": "?"})
-    told.loaded = []
-    told.model_is_set = lambda name: name == "outer" and told.loaded.append(with_pyfunc(inner, "the inner"))
+    test_module.loaded = []
+    test_module.model_is_set = lambda name: (
+        name == "outer" and test_module.loaded.append(with_pyfunc(inner, "the inner"))
+    )
     outer = log("outer", CODE.format(name="outer"), model_config={"who": "?"})
-    told.loaded.clear()
+    test_module.loaded.clear()
     with ThreadPoolExecutor() as threads:
         threads.submit(with_pyfunc, outer, "the outer").result(30)
-    assert answer(told.loaded[0]) == ["I am inner, configured for the inner"]
+    assert answer(test_module.loaded[0]) == ["I am inner, configured for the inner"]

@@ -86,14 +86,14 @@ def prose_of(path: Path) -> Prose:
 
 def findings(prose: Prose) -> list[str]:
     """A line for each banned phrase."""
-    found = []
+    faults = []
     for start, text in prose:
         plain = without_code(text)
         for phrase, instead in BANNED.items():
             for match in re.finditer(rf"\b{phrase}\b".replace(" ", r"\s+"), plain, re.IGNORECASE):
                 line = start + plain.count("\n", 0, match.start())
-                found.append(f"line {line}: {' '.join(match[0].split())!r}; write {instead}")
-    return found
+                faults.append(f"line {line}: {' '.join(match[0].split())!r}; write {instead}")
+    return faults
 
 
 @pytest.mark.parametrize(

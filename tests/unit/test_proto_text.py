@@ -43,8 +43,8 @@ def compiled(text, tmp_path, *flags):
     assert (done.returncode, done.stderr) == (0, "")
     (file,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     for message in file.message_type:
-        for part in (message, *message.nested_type):
-            for field in part.field:
+        for nested in (message, *message.nested_type):
+            for field in nested.field:
                 field.ClearField("json_name")
     return file
 
@@ -60,10 +60,14 @@ def in_order(file):
 
 
 CONTRACTS = {
-    **{name: mlflow_schema.contract_of(made.to_dict()) for name, made in zoo._signatures().items() if made is not None},
+    **{
+        name: mlflow_schema.contract_of(signature.to_dict())
+        for name, signature in zoo._signatures().items()
+        if signature is not None
+    },
     "whole": Contract(
-        record_of(newer_models.Whole.model_json_schema(), "input"),
-        record_of(newer_models.Whole.model_json_schema(), "output"),
+        record_of(newer_models.AllTypes.model_json_schema(), "input"),
+        record_of(newer_models.AllTypes.model_json_schema(), "output"),
     ),
 }
 
@@ -80,13 +84,13 @@ def test_text_and_descriptors_are_the_same(name, tmp_path):
 def test_comments_stand_where_protoc_finds_them(name, tmp_path):
     """The source_code_info of the descriptors is what protoc makes of the text: comments, and where declarations are."""
     described = comments.described((maker := file_of(**{name: CONTRACTS[name]})).file, maker.comments)
-    made = compiled(proto_text.text_of(described), tmp_path, "--include_source_info")
+    compiled_file = compiled(proto_text.text_of(described), tmp_path, "--include_source_info")
     # protoc has more places, such as those of names and of types.
-    expected = {tuple(each.path): each for each in made.source_code_info.location}
+    expected = {tuple(location.path): location for location in compiled_file.source_code_info.location}
     assert len(described.source_code_info.location) > 10
-    for each in described.source_code_info.location:
-        assert each == expected.pop(tuple(each.path))
-    assert not [each for each in expected.values() if each.leading_comments or each.trailing_comments]
+    for location in described.source_code_info.location:
+        assert location == expected.pop(tuple(location.path))
+    assert not [location for location in expected.values() if location.leading_comments or location.trailing_comments]
 
 
 def test_what_the_writer_does_not_know(tmp_path):
@@ -109,28 +113,30 @@ def test_names_that_are_none():
     names = ["a b", "a_b", "aB", "1st", "", "class", "é", "message", "a*/b\n// c", "_"]
     record = Record("input", [Field(name, Scalar(DataType.DOUBLE)) for name in names])
     maker = file_of(odd=Contract(record, record))
-    (message,) = (each for each in maker.file.message_type if each.name == "odd_input")
-    made = [field.name for field in message.field]
-    assert made[:4] == ["a_b", "a_b_2", "aB_3", "field_4_1st"]
-    assert len(set(made)) == len(names)
-    assert all(name.isidentifier() and not keyword.iskeyword(name) for name in made)
+    (message,) = (candidate for candidate in maker.file.message_type if candidate.name == "odd_input")
+    field_names = [field.name for field in message.field]
+    assert field_names[:4] == ["a_b", "a_b_2", "aB_3", "field_4_1st"]
+    assert len(set(field_names)) == len(names)
+    assert all(name.isidentifier() and not keyword.iskeyword(name) for name in field_names)
     text = text_of(maker)
     assert '// In the model: "a b".' in text
     assert '// In the model: "a*/b\\n// c".' in text
 
 
 @pytest.mark.parametrize(
-    "said", ["nul \x00 in it", "\x1b[31mred\x7f", "\x85\u2028next\x0bline\x1c", "lone \ud800", "*/ \x9f"]
+    "description", ["nul \x00 in it", "\x1b[31mred\x7f", "\x85\u2028next\x0bline\x1c", "lone \ud800", "*/ \x9f"]
 )
-def test_descriptions_of_what_no_text_can_show(said, tmp_path):
+def test_descriptions_of_what_no_text_can_show(description, tmp_path):
     """Control characters and lone surrogates are replaced, and stand in no comment's way; letters stay."""
-    record = Record("in", [Field("a", Enumeration("E", ("x", said)), description=said)], said)
-    maker = file_of(m=Contract(record, Record("out", [Field("b", TEXT, required=False, default=said)])))
+    record = Record("in", [Field("a", Enumeration("E", ("x", description)), description=description)], description)
+    maker = file_of(m=Contract(record, Record("out", [Field("b", TEXT, required=False, default=description)])))
     text = text_of(maker)
     expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
     assert in_order(compiled(text, tmp_path)) == expected
-    assert all(each in text for each in re.findall(r"[a-z]{3,}", said))
-    assert not [each for each in text if unicodedata.category(each) in ("Cc", "Cs") and each != "\n"]
+    assert all(word in text for word in re.findall(r"[a-z]{3,}", description))
+    assert not [
+        character for character in text if unicodedata.category(character) in ("Cc", "Cs") and character != "\n"
+    ]
 
 
 MAP, TEXT = MapOf(Scalar(DataType.LONG)), Scalar(DataType.STRING)
@@ -154,7 +160,7 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
     old = {
         "lock": columns[::2],
         "lock of others": [Field("AEntry", MAP), Field("PartEntry", TEXT)],
-        "lock of no maps": [Field(each.name, TEXT) for each in columns],
+        "lock of no maps": [Field(column.name, TEXT) for column in columns],
     }
     locked = None
     if before == "lock of both":
@@ -169,10 +175,10 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
     maker = planned(Contract(record, record), locked)
     expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
     assert in_order(compiled(text_of(maker), tmp_path)) == expected
-    names = {key: each.name for key, each in maker.locks["m"].messages["input"].fields.items()}
+    names = {key: field.name for key, field in maker.locks["m"].messages["input"].fields.items()}
     assert len({name.lower() for name in names.values()}) == len(columns)
     if before == "lock" and locked is not None:
-        kept = {key: each.name for key, each in locked.messages["input"].fields.items()}
+        kept = {key: field.name for key, field in locked.messages["input"].fields.items()}
         assert {key: names[key] for key in kept} == kept
     again = planned(Contract(record, record), maker.locks["m"])
     assert again.locks == maker.locks
@@ -182,7 +188,7 @@ def test_comments(tmp_path):
     """Descriptions, defaults and shapes are told where the fields are."""
     maker = file_of(params=CONTRACTS["params"], whole=CONTRACTS["whole"], tensor=CONTRACTS["tensor"])
     text = text_of(maker)
-    for words in (
+    for excerpt in (
         "Default: 0.5.",
         "Default: 7.",
         "float32, of the shape [2]",
@@ -190,5 +196,5 @@ def test_comments(tmp_path):
         "Every kind of field.",
         "Format: uuid.",
     ):
-        assert words in text, words
+        assert excerpt in text, excerpt
     assert all(len(line) <= 120 for line in text.splitlines())

@@ -141,9 +141,9 @@ def test_the_lock_of_an_extra_agrees_with_the_others(extra):
     for text in requirements(extra):
         requirement = Requirement(text)
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier
-    for other in ("requirements.txt", *(f"requirements-{name}.txt" for name in URIS)):
-        shared = pins(other).keys() & pinned.keys()
-        assert {name: pins(other)[name] for name in shared} == {name: pinned[name] for name in shared}
+    for file_name in ("requirements.txt", *(f"requirements-{name}.txt" for name in URIS)):
+        shared = pins(file_name).keys() & pinned.keys()
+        assert {name: pins(file_name)[name] for name in shared} == {name: pinned[name] for name in shared}
 
 
 def pins(file: str) -> dict[str, str]:

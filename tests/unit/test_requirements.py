@@ -54,5 +54,5 @@ def test_options_and_variables_make_pip_read_the_file(tmp_path, text, with_file)
 
 def test_secrets_of_requirements_are_not_shown():
     """A StartError has no password and no token, wherever it gets its words from."""
-    said = str(StartError("foo @ https://user:secr@et@x/foo.whl, git+https://token@x/r.git?sig=abc, ssh://git@x/r"))
-    assert said == "foo @ https://user:***@x/foo.whl, git+https://***@x/r.git?sig=***, ssh://git@x/r"
+    shown = str(StartError("foo @ https://user:secr@et@x/foo.whl, git+https://token@x/r.git?sig=abc, ssh://git@x/r"))
+    assert shown == "foo @ https://user:***@x/foo.whl, git+https://***@x/r.git?sig=***, ssh://git@x/r"

@@ -103,14 +103,14 @@ def test_the_same_models_as_the_package_reads(tmp_path, text):
     theirs = ServiceConfiguration(**yaml.full_load(text))
     ours = read(tmp_path, text)
     assert [
-        (model.class_path, model.endpoint, model.configuration, [(one.class_path, one.configuration) for one in model.decorators])
+        (model.class_path, model.endpoint, model.configuration, [(decorator.class_path, decorator.configuration) for decorator in model.decorators])
         for model in ours.models
     ] == [
         (
             model.class_path,
             model.create_endpoint,
             model.configuration,
-            [(one.class_path, one.configuration) for one in model.decorators or []],
+            [(decorator.class_path, decorator.configuration) for decorator in model.decorators or []],
         )
         for model in theirs.models
     ]  # fmt: skip

@@ -39,7 +39,7 @@ def one_thread():
 
 
 DICE = np.random.default_rng(0)
-COLUMNS = [f"f{place}" for place in range(20)]
+COLUMNS = [f"f{index}" for index in range(20)]
 # Few values, so that ties are common.
 COARSE = pd.DataFrame(DICE.integers(0, 4, size=(400, 20)) / 10.0, columns=COLUMNS)
 THREE = np.array(["a", "b", "c"])[DICE.integers(0, 3, 400)]
@@ -107,16 +107,16 @@ def test_rows_together_are_what_they_are_alone(estimator, load):
     """Rows among which ties are common, in batches of thirty-two: scikit-learn's own answer for each of them alone."""
     loaded = load(estimator)
     assert loaded.batched
-    asked = DICE.integers(0, 4, size=(128, 20)) / 10.0
-    asked[::2, 10:] = asked[::2, 9::-1]
-    members = [RowBlock(asked[place : place + 1], 1) for place in range(len(asked))]
-    found = [
-        loaded.fast_path.runner.encode(part)
+    inputs = DICE.integers(0, 4, size=(128, 20)) / 10.0
+    inputs[::2, 10:] = inputs[::2, 9::-1]
+    members = [RowBlock(inputs[index : index + 1], 1) for index in range(len(inputs))]
+    encoded = [
+        loaded.fast_path.runner.encode(chunk)
         for start in range(0, len(members), 32)
-        for part in loaded.fast_path.runner.predict(members[start : start + 32])
+        for chunk in loaded.fast_path.runner.predict(members[start : start + 32])
     ]
-    alone = [estimator.predict(pd.DataFrame(row[None], columns=COLUMNS)) for row in asked]
-    assert found == [loaded.fast_path.runner.encode(each) for each in alone]
+    alone = [estimator.predict(pd.DataFrame(row[None], columns=COLUMNS)) for row in inputs]
+    assert encoded == [loaded.fast_path.runner.encode(answer) for answer in alone]
 
 
 def exactness(estimator, rows=COARSE):
@@ -172,8 +172,8 @@ def test_what_decides_an_answer(estimator, expected):
 
     There are processors for which the library for linear algebra adds up several rows as it does one.
     """
-    found, _ = exactness(estimator)
-    assert found is expected or (found is Exactness.EXACT and all(map(are_as_alone, numbers_of(estimator))))
+    verdict, _ = exactness(estimator)
+    assert verdict is expected or (verdict is Exactness.EXACT and all(map(are_as_alone, numbers_of(estimator))))
 
 
 class ExactInDoubles(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -207,11 +207,11 @@ class ExactInDoubles(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 )
 def test_single_precision_is_tried_where_it_may_be(dtypes, expected):
     """There are other kernels for single numbers than for double ones: one may be exact and the other not."""
-    whole = (COARSE * 10).round()
-    estimator = ExactInDoubles().fit(whole, THREE)
-    assert exactness(estimator, whole.astype(dtypes))[0] is expected
+    integers = (COARSE * 10).round()
+    estimator = ExactInDoubles().fit(integers, THREE)
+    assert exactness(estimator, integers.astype(dtypes))[0] is expected
     if isinstance(dtypes, str):
-        assert exactness(estimator, whole.to_numpy().astype(dtypes))[0] is expected
+        assert exactness(estimator, integers.to_numpy().astype(dtypes))[0] is expected
 
 
 def numbers_of(estimator):
@@ -227,12 +227,12 @@ def are_as_alone(function):
     """Whether rows in batches of any size get to the last bit what they get alone."""
     rows = COARSE[:128].to_numpy()
 
-    def found(start, end, layout=np.ascontiguousarray):
+    def answers(start, end, layout=np.ascontiguousarray):
         return function(pd.DataFrame(layout(rows[start:end].copy()), columns=COLUMNS))
 
-    alone = np.concatenate([found(place, place + 1) for place in range(len(rows))])
+    alone = np.concatenate([answers(index, index + 1) for index in range(len(rows))])
     return all(
-        found(0, size, layout).tobytes() == alone[:size].tobytes()
+        answers(0, size, layout).tobytes() == alone[:size].tobytes()
         for size in range(2, len(rows) + 1)
         for layout in (np.ascontiguousarray, np.asfortranarray)
     )
@@ -251,17 +251,17 @@ def test_ties_are_in_doubt():
         estimator = LogisticRegression().fit(rows, labels)
         estimator.intercept_ = np.zeros_like(estimator.intercept_)
         scores = scores_of(estimator, rows)
-        asked = pd.DataFrame([[0.0, 0.0], [1.0, 0.0], [1e-12, -1e-12], [-0.2, 0.9]], columns=columns)
-        predicted, tied = scores.predict(asked)
-        assert predicted.tolist() == estimator.predict(asked).tolist()
+        frame = pd.DataFrame([[0.0, 0.0], [1.0, 0.0], [1e-12, -1e-12], [-0.2, 0.9]], columns=columns)
+        predicted, tied = scores.predict(frame)
+        assert predicted.tolist() == estimator.predict(frame).tolist()
         assert tied == [0, 2]
-        assert scores.predict(asked[1:2])[1] == []
+        assert scores.predict(frame[1:2])[1] == []
 
 
 @pytest.mark.parametrize("ways", [("brute", "kd_tree", "kd_tree"), ("kd_tree", "kd_tree", "brute")])
 def test_parts_of_one_kind_that_compute_in_several_ways(ways):
     """Two of three were looked at: those that look for neighbours in trees, but not the one that computes distances."""
-    voters = [(f"v{place}", KNeighborsClassifier(3, algorithm=way)) for place, way in enumerate(ways)]
+    voters = [(f"v{index}", KNeighborsClassifier(3, algorithm=way)) for index, way in enumerate(ways)]
     assert exactness(VotingClassifier(voters).fit(COARSE, THREE))[0] is Exactness.UNKNOWN
 
 
@@ -269,8 +269,8 @@ def test_ties_of_single_precision():
     """A row whose scores are as far apart as sums of so many pixels come out otherwise, together and alone."""
     pixels = (DICE.integers(0, 256, (200, 784)) / 255).astype(np.float32)
     estimator = RidgeClassifier().fit(pixels, THREE[:200] == "a")
-    found = estimator.decision_function(pixels)
-    estimator.intercept_ -= found[5] - np.float32(1e-5) * np.abs(found).max()
+    distances = estimator.decision_function(pixels)
+    estimator.intercept_ -= distances[5] - np.float32(1e-5) * np.abs(distances).max()
     scores = scores_of(estimator, pixels[:64])
     assert 5 in scores.predict(pixels)[1]
 
@@ -283,34 +283,36 @@ LINEAR = [LogisticRegression(), LinearSVC(), Perceptron(), RidgeClassifier(), SG
 
 
 @pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
-@pytest.mark.parametrize("estimator", [*LINEAR, LinearDiscriminantAnalysis()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "estimator", [*LINEAR, LinearDiscriminantAnalysis()], ids=lambda estimator: type(estimator).__name__
+)
 def test_scores_without_checks(estimator, labels, monkeypatch):
     """Labels are scikit-learn's own, without its checks; rows that they would refuse are in doubt."""
     rows = COARSE.to_numpy()
     estimator = clone(estimator).fit(rows, labels)
     scores = scores_of(estimator, rows[:64])
-    asked = DICE.normal(size=(256, 20))
-    asked[::3] = rows[:86]
-    expected = estimator.predict(asked)
+    inputs = DICE.normal(size=(256, 20))
+    inputs[::3] = rows[:86]
+    expected = estimator.predict(inputs)
     if type(estimator) is not LinearDiscriminantAnalysis:  # Has a decision_function of its own.
         monkeypatch.setattr("sklearn.linear_model._base.validate_data", refuse)
-    predicted, tied = scores.predict(asked)
-    clear = [place for place in range(256) if place not in tied]
+    predicted, tied = scores.predict(inputs)
+    clear = [index for index in range(256) if index not in tied]
     assert len(clear) > 200
     assert predicted[clear].tolist() == expected[clear].tolist()
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e308])
 @pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
-@pytest.mark.parametrize("estimator", LINEAR, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("estimator", LINEAR, ids=lambda estimator: type(estimator).__name__)
 def test_scores_of_numbers_that_are_refused(estimator, labels, number, recwarn):
     """They are in doubt, without a warning, wherever they are in the row."""
     rows = COARSE.to_numpy()
     scores = scores_of(clone(estimator).fit(rows, labels), rows[:64])
     for column in range(20):
-        asked = rows[:8].copy()
-        asked[3, column] = number
-        assert 3 in scores.predict(asked)[1] or np.isfinite(number)
-        asked[5, column] = np.nan
-        assert {3, 5} <= {*scores.predict(asked)[1]} or np.isfinite(number)
+        inputs = rows[:8].copy()
+        inputs[3, column] = number
+        assert 3 in scores.predict(inputs)[1] or np.isfinite(number)
+        inputs[5, column] = np.nan
+        assert {3, 5} <= {*scores.predict(inputs)[1]} or np.isfinite(number)
     assert not [str(warning.message) for warning in recwarn if "encountered in" in str(warning.message)]

@@ -19,15 +19,15 @@ class Item:
         return self.waits
 
 
-def items(*words, count=1):
-    return [Item(WordRequest(word, count=count)) for word in words]
+def items(*texts, count=1):
+    return [Item(WordRequest(word, count=count)) for word in texts]
 
 
 def answers(result):
     return {item.request.row: answer for item, answer in result.answers}
 
 
-def words(unbatched):
+def rows_of(unbatched):
     return [item.request.row for item in unbatched]
 
 
@@ -57,7 +57,7 @@ def test_a_failing_group_is_bisected(position):
     batch[position] = "poison"
     result = run_batch(items(*batch), servable(work), max_rows=64)
     assert answers(result) == {word: f"<{word}>" for word in batch if word != "poison"}
-    assert words(result.unbatched) == ["poison"]
+    assert rows_of(result.unbatched) == ["poison"]
     assert len(work.batches) == 7  # The whole, and two halves of each failing group down to the request at fault.
 
 
@@ -75,7 +75,7 @@ def test_requests_that_cannot_be_decoded_as_rows_are_handed_back():
     work = Work()
     result = run_batch(items("a", "odd", "broken", "b"), servable(work), max_rows=64)
     assert answers(result) == {"a": "<a>", "b": "<b>"}
-    assert words(result.unbatched) == ["odd", "broken"]
+    assert rows_of(result.unbatched) == ["odd", "broken"]
     assert work.batches == [["a", "b"]]
 
 
@@ -84,7 +84,7 @@ def test_an_answer_that_cannot_be_encoded_is_handed_back_alone():
     work = Work()
     result = run_batch(items("a", "unwritable", "b"), servable(work), max_rows=64)
     assert answers(result) == {"a": "<a>", "b": "<b>"}
-    assert words(result.unbatched) == ["unwritable"]
+    assert rows_of(result.unbatched) == ["unwritable"]
 
 
 def test_requests_without_a_caller_are_neither_decoded_nor_predicted():

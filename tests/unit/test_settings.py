@@ -59,14 +59,14 @@ def test_a_flag_for_one_model_beats_a_file_of_the_environment(monkeypatch, tmp_p
     loaded = Settings.load({"model_uri": "models/iris", "model_name": "flowers"})
     (model,) = config.load(loaded).models
     assert (loaded.config, model.uri, model.name) == (None, "models/iris", "flowers")
-    other = tmp_path / "other.yaml"
-    assert Settings.load({"config": other}).config == other
+    other_file = tmp_path / "other.yaml"
+    assert Settings.load({"config": other_file}).config == other_file
     with pytest.raises(StartError, match="--model-uri is for one model"):
-        Settings.load({"config": other, "model_uri": "models/iris"})
+        Settings.load({"config": other_file, "model_uri": "models/iris"})
 
 
 @pytest.mark.parametrize(
-    ("flags", "env", "words"),
+    ("flags", "env", "message"),
     [
         ({}, {"MODEL_PATH": ""}, "no model given: set MODEL_PATH or -m / --model-uri"),
         ({"port": "x"}, {}, "--port 'x': input should be a valid integer"),
@@ -91,13 +91,13 @@ def test_a_flag_for_one_model_beats_a_file_of_the_environment(monkeypatch, tmp_p
         ({"reflection": "maybe"}, {}, "--reflection 'maybe'"),
     ],
 )
-def test_refusals_name_the_source(monkeypatch, flags, env, words):
+def test_refusals_name_the_source(monkeypatch, flags, env, message):
     """A bad value gets one line that names the flag or the environment name it came from."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StartError) as caught:
         Settings.load(flags)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -174,12 +174,12 @@ def test_tls_settings_go_together(tmp_path):
     """A certificate without a key, or client authorities without both, are refused."""
     file = tmp_path / "x.pem"
     file.write_text("")
-    for flags, words in (
+    for flags, message in (
         ({"tls_cert": file}, "--tls-cert needs --tls-key"),
         ({"tls_key": file}, "--tls-key needs --tls-cert"),
         ({"tls_client_ca": file}, "--tls-client-ca needs --tls-cert and --tls-key"),
     ):
-        with pytest.raises(StartError, match=words):
+        with pytest.raises(StartError, match=message):
             Settings.load(flags)
 
 

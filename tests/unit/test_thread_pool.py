@@ -55,18 +55,18 @@ def test_it_gives_results_and_raises_errors():
     asyncio.run(check())
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, asyncio.CancelledError])
-def test_exceptions_that_asyncio_would_misread_are_carried(kind):
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, asyncio.CancelledError])
+def test_exceptions_that_asyncio_would_misread_are_carried(error):
     """An exception that means something to the event loop does not act on it."""
 
     def raises():
-        raise kind
+        raise error
 
     async def check():
         threads = ModelThreadPool(1)
         with pytest.raises(RuntimeError) as caught:
             await threads.run(raises, deadline=soon())
-        assert isinstance(caught.value.__cause__, kind)
+        assert isinstance(caught.value.__cause__, error)
         assert await threads.run(lambda: 1, deadline=soon()) == 1
 
     asyncio.run(check())
@@ -280,7 +280,7 @@ def test_each_caller_gets_its_own_result_under_load():
     async def check():
         threads = ModelThreadPool(4)
 
-        async def one(number):
+        async def one_call(number):
             if number % 7 == 0:
                 task = asyncio.create_task(threads.run(lambda: number, deadline=soon()))
                 await asyncio.sleep(0)
@@ -290,7 +290,7 @@ def test_each_caller_gets_its_own_result_under_load():
             else:
                 assert await threads.run(lambda: number, deadline=soon()) == number
 
-        await asyncio.gather(*(one(number) for number in range(10_000)))
+        await asyncio.gather(*(one_call(number) for number in range(10_000)))
 
     asyncio.run(check())
 

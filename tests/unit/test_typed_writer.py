@@ -16,21 +16,21 @@ from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support.typed import plain
 
 
-def written(kind: Type, value: Any) -> Any:
+def written(data_type: Type, value: Any) -> Any:
     """What stands in a field of this type for a value."""
     maker = FileMaker()
-    record = Record("out", [Field("x", kind, required=isinstance(kind, ListOf | MapOf))])
-    made = maker.add("m", Contract(Record("in", [Field("a", Scalar(DataType.LONG))]), record))
-    service.add_service(maker.file, [made])
+    record = Record("out", [Field("x", data_type, required=isinstance(data_type, ListOf | MapOf))])
+    messages = maker.add("m", Contract(Record("in", [Field("a", Scalar(DataType.LONG))]), record))
+    service.add_service(maker.file, [messages])
     pool = protos.pool_with(maker.file)
-    message: Any = protos.message_class(pool.FindMessageTypeByName(f"{PACKAGE}.{made.output.name}"))()
-    fill(message, made.output, {"x": value}, "")
+    message: Any = protos.message_class(pool.FindMessageTypeByName(f"{PACKAGE}.{messages.output.name}"))()
+    fill(message, messages.output, {"x": value}, "")
     assert message.SerializeToString() is not None
     return plain(message).get("x")
 
 
 @pytest.mark.parametrize(
-    ("kind", "values"),
+    ("data_type", "values"),
     [
         (DataType.INTEGER, [1, 2**31]),
         (DataType.LONG, [1, 2**63]),
@@ -41,10 +41,10 @@ def written(kind: Type, value: Any) -> Any:
         (DataType.LONG, [1, None]),
     ],
 )
-def test_a_list_with_what_its_type_does_not_hold(kind, values):
+def test_a_list_with_what_its_type_does_not_hold(data_type, values):
     """The value is named, and nothing of a list that was written at once stays."""
     with pytest.raises(UnserializableOutput, match=r"x\[1\] has a"):
-        written(ListOf(Scalar(kind)), values)
+        written(ListOf(Scalar(data_type)), values)
 
 
 def nested(depth: int) -> Any:
@@ -55,12 +55,12 @@ def test_an_open_record_keeps_what_no_field_can_hold():
     """A key that it does not name, and a value of another type than its field's; a closed one has room for neither."""
     value = {"x": 1, "words": ["a", None], "part": {"x": "one", "more": {"deep": [1.5]}}}
     fields = [Field("x", Scalar(DataType.LONG))]
-    part = Record("part", list(fields), open=True)
-    assert written(part, value) == {
+    open_record = Record("part", list(fields), open=True)
+    assert written(open_record, value) == {
         "x": 1,
         "extra": {"words": ["a", None], "part": {"x": "one", "more": {"deep": [1.5]}}},
     }
-    nested = Record("whole", [*fields, Field("part", part)], open=True)
+    nested = Record("whole", [*fields, Field("part", open_record)], open=True)
     assert written(nested, value) == {
         "x": 1,
         "part": {"extra": {"x": "one", "more": {"deep": [1.5]}}},
@@ -71,11 +71,11 @@ def test_an_open_record_keeps_what_no_field_can_hold():
 
 
 FLOATS, WIDE, BYTES = Tensor("float64", (-1, -1)), Tensor("uint64", (-1, -1)), Tensor("bytes", (-1, -1))
-SMALL, WORDS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("bool", (-1, -1))
+SMALL, TEXTS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("bool", (-1, -1))
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "expected"),
+    ("data_type", "value", "expected"),
     [
         (Scalar(DataType.STRING), pd.Timestamp("2020-01-01T00:00:00.123456789"), "2020-01-01T00:00:00.123456789"),
         (Scalar(DataType.DATETIME), pd.NaT, None),
@@ -89,19 +89,19 @@ SMALL, WORDS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("
         (WIDE, np.array([2**64 - 1], dtype=np.uint64), [2**64 - 1]),
         (WIDE, np.array([1.0, 2.0]), [1, 2]),
         (SMALL, np.array([-128, 127]), [-128, 127]),
-        (WORDS, ["a\0", "b"], ["a\0", "b"]),
+        (TEXTS, ["a\0", "b"], ["a\0", "b"]),
         (BYTES, [b"a\0", b"\xff"], [b"a\0", b"\xff"]),
         (BITS, [True, False], [True, False]),
     ],
 )
-def test_what_is_exact_is_written(kind, value, expected):
+def test_what_is_exact_is_written(data_type, value, expected):
     """As it is, or as JSON would have it; nothing where there is nothing."""
-    found = written(kind, value)
-    assert (found["data"] if isinstance(kind, Tensor) else found) == expected
+    content = written(data_type, value)
+    assert (content["data"] if isinstance(data_type, Tensor) else content) == expected
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
+    ("data_type", "value"),
     [
         (FLOATS, np.array([2**53 + 1])),
         (FLOATS, np.array([2**64 - 1], dtype=np.uint64)),
@@ -117,8 +117,8 @@ def test_what_is_exact_is_written(kind, value, expected):
         (SMALL, np.array([128])),
         (BITS, [1.0, 0.0]),
         (BITS, np.array([1, 0])),
-        (WORDS, [1, "a"]),
-        (WORDS, np.array([1, 2])),
+        (TEXTS, [1, "a"]),
+        (TEXTS, np.array([1, 2])),
         (Scalar(DataType.STRING), "\ud800"),
         (Scalar(DataType.DATETIME), "2020-01-01T00:00:00.1234567891"),
         (Scalar(DataType.DATETIME), np.datetime64("10000-01-01")),
@@ -128,7 +128,7 @@ def test_what_is_exact_is_written(kind, value, expected):
         (AnyValue(), nested(40)),
     ],
 )
-def test_what_is_not_is_refused(kind, value):
+def test_what_is_not_is_refused(data_type, value):
     """It is the model's fault, and said so."""
     with pytest.raises(UnserializableOutput):
-        written(kind, value)
+        written(data_type, value)
