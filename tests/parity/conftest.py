@@ -36,16 +36,16 @@ def zoo_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Oracle, Caller, PyfuncModel]]]:
     """MLflow's answer and our server for a model; each is loaded once and apart from the other."""
     with ExitStack() as stack:
-        made: dict[str, tuple[Oracle, Caller, PyfuncModel]] = {}
+        pairs: dict[str, tuple[Oracle, Caller, PyfuncModel]] = {}
 
         def make(name: str) -> tuple[Oracle, Caller, PyfuncModel]:
-            if name not in made:
+            if name not in pairs:
                 path = zoo_path(name)
                 model = load_pyfunc(fetching.fetch(str(path)), name=name)
                 codec = ScoringCodec(model.metadata, model.loader_module, model.item_hint)
                 server = stack.enter_context(serving(model, codec))
-                made[name] = (oracle_of(path), stack.enter_context(Caller(server.address)), model)
-            return made[name]
+                pairs[name] = (oracle_of(path), stack.enter_context(Caller(server.address)), model)
+            return pairs[name]
 
         yield make
 

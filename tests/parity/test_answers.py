@@ -144,5 +144,5 @@ def test_refusals_repeat_no_value_of_the_payload(pair):
                 call(text)
             except grpc.RpcError as error:
                 refused = error
-            told = [refused.details(), *refused.trailing_metadata()] if refused else []
-            assert secret not in repr(told)
+            refusal_texts = [refused.details(), *refused.trailing_metadata()] if refused else []
+            assert secret not in repr(refusal_texts)

@@ -165,5 +165,5 @@ def test_what_cannot_be_shown_as_records(zoo_path, name):
 
 def test_the_class_of_bridged_models_has_a_public_path(folder):
     """Configurations name it by its path, whatever module it is in."""
-    made = bridges.as_mlmodel(str(folder / "iris"), qualified_name="iris")
-    assert import_path.find("mlflow_grpc.mlmodel.MlflowModel") is type(made)
+    model = bridges.as_mlmodel(str(folder / "iris"), qualified_name="iris")
+    assert import_path.find("mlflow_grpc.mlmodel.MlflowModel") is type(model)

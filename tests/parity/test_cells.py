@@ -22,8 +22,8 @@ def saved(tmp_path_factory):
         if not (folder / name).exists():
             path = f"tests.support.serialized_models.{name}"
             bridges.save_model(path, folder / name, pip_requirements=["ml-base"])
-        found: list[Any] = mlflow.pyfunc.load_model(str(folder / name)).predict(pd.DataFrame(rows))
-        return found
+        predictions: list[Any] = mlflow.pyfunc.load_model(str(folder / name)).predict(pd.DataFrame(rows))
+        return predictions
 
     return predict
 

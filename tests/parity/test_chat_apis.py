@@ -26,7 +26,7 @@ TOOL = {
         "parameters": {"properties": {"at": {"type": "string", "enum": ["it"]}}, "type": "object"},
     },
 }
-ASKED: dict[str, list[dict[str, Any]]] = {
+EXTRA_FIELDS: dict[str, list[dict[str, Any]]] = {
     "chat": [
         {},
         {"n": 2, "temperature": 0.5, "max_tokens": 5, "stop": ["a", "b"]},
@@ -44,7 +44,11 @@ ASKED: dict[str, list[dict[str, Any]]] = {
         {"tools": [{"type": "web_search"}], "text": {"format": {"type": "text"}}, "context": {"user_id": "u"}},
     ],
 }
-CALLS = [pytest.param(name, more, id=f"{name} {'+'.join(more)}") for name in chat_models.MODELS for more in ASKED[name]]
+CALLS = [
+    pytest.param(name, more, id=f"{name} {'+'.join(more)}")
+    for name in chat_models.MODELS
+    for more in EXTRA_FIELDS[name]
+]
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +73,16 @@ def theirs(paths) -> dict[str, Any]:
 
 def payload(name: str, more: dict[str, Any]) -> dict[str, Any]:
     """A new one: MLflow takes keys out of what it is given."""
-    asked = {"input" if name == "responses" else "messages": [{"role": "user", "content": TEXT}], **more}
-    copy: dict[str, Any] = json.loads(json.dumps(asked))
+    request = {"input" if name == "responses" else "messages": [{"role": "user", "content": TEXT}], **more}
+    copy: dict[str, Any] = json.loads(json.dumps(request))
     return copy
 
 
 def present(value: Any) -> Any:
     """Without the keys of records whose value is None: the typed client has all fields of a record."""
     if isinstance(value, dict):
-        return {key: present(each) for key, each in value.items() if each is not None}
-    return [present(each) for each in value] if isinstance(value, list) else value
+        return {key: present(field) for key, field in value.items() if field is not None}
+    return [present(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize(("name", "more"), CALLS)
@@ -108,7 +112,7 @@ def test_typed(address, theirs, name, more):
 def test_only_what_works_is_offered(address, name):
     """MLflow answers the first of several rows alone, so there is no RPC for rows in columns."""
     with Client(address) as client:
-        (model,) = [each for each in client.models() if each.name == name]
+        (model,) = [model for model in client.models() if model.name == name]
         typed = [path.rpartition(f"/{name}_")[2] for path in model.rpcs if f"/{name}_" in path]
         assert typed == ["predict", "predict_many", "predict_stream"]
         with pytest.raises(PredictError) as caught:
@@ -120,7 +124,7 @@ def test_only_what_works_is_offered(address, name):
 def test_the_call_that_describe_prints(address, theirs, name):
     """It is answered."""
     with Client(address) as client:
-        (model,) = [each for each in client.models() if each.name == name]
+        (model,) = [model for model in client.models() if model.name == name]
         lines = describe(model, Connection(address), client.model(name).contract())
         (line,) = [line for line in lines if line.startswith("    print(")]
         answer = eval(line.removeprefix("    print"), {"client": client})  # noqa: S307 - the line that is tested
@@ -152,16 +156,20 @@ def test_the_proto_file_has_them(address, paths, tmp_path):
     from mlflow_grpc.typed_contract import typed_contract
 
     models = tuple(ModelConfig(uri=str(path), name=name, endpoint=True) for name, path in paths.items())
-    made = typed_contract(Settings(model_uri="m"), Configuration(models=models), make_lock=True)
-    (tmp_path / "model_service.proto").write_text(made.text)
+    contract = typed_contract(Settings(model_uri="m"), Configuration(models=models), make_lock=True)
+    (tmp_path / "model_service.proto").write_text(contract.text)
     well_known = Path(protoc.__file__).parent / "_proto"
     arguments = [f"-I{tmp_path}", f"-I{well_known}", f"--descriptor_set_out={tmp_path / 'set'}", "model_service.proto"]
     assert protoc.main(["protoc", *arguments]) == 0
     from google.protobuf import descriptor_pb2
 
     (file,) = descriptor_pb2.FileDescriptorSet.FromString((tmp_path / "set").read_bytes()).file
-    ours = [each for each in descriptor_pb2.FileDescriptorSet.FromString(made.data).file if each.name == file.name]
+    ours = [
+        proto_file
+        for proto_file in descriptor_pb2.FileDescriptorSet.FromString(contract.data).file
+        if proto_file.name == file.name
+    ]
     names = [message.name for message in file.message_type]
     assert [message.name for message in ours[0].message_type] == names
-    assert re.search(r"rpc chat_predict_stream\(chat_input\) returns \(stream chat_chunk\);", made.text)
-    assert not re.search(r"^ *// .*:py:class:", made.text, re.MULTILINE)
+    assert re.search(r"rpc chat_predict_stream\(chat_input\) returns \(stream chat_chunk\);", contract.text)
+    assert not re.search(r"^ *// .*:py:class:", contract.text, re.MULTILINE)

@@ -94,8 +94,8 @@ def paths(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def client(paths) -> Iterator[Client]:
     models = [ModelConfig(uri=str(path), name=name, endpoint=True) for name, path in paths.items()]
-    with serving_models([(model, None) for model in models]) as running, Client(running.address) as made:
-        yield made
+    with serving_models([(model, None) for model in models]) as running, Client(running.address) as opened_client:
+        yield opened_client
 
 
 @pytest.fixture(scope="module")
@@ -179,32 +179,37 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     ("responses", responses(USER, custom_inputs=5), {"custom_inputs": "is a whole number; must be Map(Any)"}),
     ("responses", responses(5), {"input[0]": "is a whole number; must be an object"}),
 ]
-KNOWN = [each for each in REFUSED if each[0] in MODELS]
+AVAILABLE_CASES = [case for case in REFUSED if case[0] in MODELS]
 
 
-def refusal(call: Any, *given: Any, **more: Any) -> PredictError:
+def refusal(call: Any, *arguments: Any, **more: Any) -> PredictError:
     with pytest.raises(PredictError) as caught:
-        call(*given, **more)
+        call(*arguments, **more)
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT, caught.value
     return caught.value
 
 
-@pytest.mark.parametrize(("name", "payload", "said"), KNOWN)
-def test_the_place_is_told_on_both_ways(client, oracles, name, payload, said):
+@pytest.mark.parametrize(("name", "payload", "expected"), AVAILABLE_CASES)
+def test_the_place_is_told_on_both_ways(client, oracles, name, payload, expected):
     """MLflow answers 400, and both ways name the message and the field, and what it lacks."""
     assert oracles[name](json.dumps(payload), "application/json")[0] == 400
-    ((place, words),) = said.items()
+    ((field, description),) = expected.items()
     as_json = refusal(client.predict, payload, model=name)
-    assert any(each.description.startswith(f"{place} {words}") for each in as_json.violations), as_json
+    assert any(violation.description.startswith(f"{field} {description}") for violation in as_json.violations), as_json
     records = refusal(client.predict, {"dataframe_records": [payload]}, model=name)
-    assert any(each.description.startswith(f"dataframe_records[0].{place} {words}") for each in records.violations)
-    if words.startswith("is null"):
+    assert any(
+        violation.description.startswith(f"dataframe_records[0].{field} {description}")
+        for violation in records.violations
+    )
+    if description.startswith("is null"):
         return  # A message leaves it out, and lacks it.
     try:
         typed = refusal(client.model(name).predict, payload)
     except TypeError:
         return  # The message has no field for it: the client has named it.
-    assert any(each.field == place and each.description.startswith(words) for each in typed.violations), typed
+    assert any(
+        violation.field == field and violation.description.startswith(description) for violation in typed.violations
+    ), typed
 
 
 def test_one_alternative_of_a_union_is_told_of(client):
@@ -249,8 +254,8 @@ def test_no_refusal_says_nothing(client, oracles, name):
     good: Any = USER
     count = 0
     for payload in [
-        *(make(each) for each in ITEMS),
-        *(make(good, each) for each in ITEMS),
+        *(make(item) for item in ITEMS),
+        *(make(good, item) for item in ITEMS),
         *(make(good, **m) for m in MORE),
     ]:
         if oracles[name](json.dumps(payload), "application/json")[0] == 200:
@@ -258,9 +263,9 @@ def test_no_refusal_says_nothing(client, oracles, name):
             continue
         count += 1
         calls = [(client.predict, payload, {"model": name}), (client.model(name).predict, payload, {})]
-        for call, given, more in calls:
+        for call, request, more in calls:
             try:
-                call(given, **more)
+                call(request, **more)
             except PredictError as error:
                 assert error.code is grpc.StatusCode.INVALID_ARGUMENT, (payload, error)
                 assert error.violations, (payload, error)
@@ -279,7 +284,7 @@ def test_what_does_not_stream_is_not_offered_as_a_stream(client, paths, name):
     theirs = mlflow.pyfunc.load_model(str(paths[name]), suppress_warnings=True)
     with pytest.raises(NotImplementedError):
         list(theirs.predict_stream(json.loads(json.dumps(payload))))
-    (model,) = [each for each in client.models() if each.name == name]
+    (model,) = [model for model in client.models() if model.name == name]
     assert not [path for path in model.rpcs if path.endswith("predict_stream")]
     assert f"/model_grpc_service.ModelgRPCService/{name}_predict" in model.rpcs
     for call in (

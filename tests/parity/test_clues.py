@@ -58,7 +58,7 @@ def split(columns: list[str] | None, *rows: list[Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "content_type", "words"),
+    ("text", "content_type", "fragments"),
     [
         (split([]), None, ["dataframe_split has no rows"]),
         (split(None), None, ["dataframe_split has no rows"]),
@@ -76,17 +76,17 @@ def split(columns: list[str] | None, *rows: list[Any]) -> str:
         (json.dumps({"dataframe_records": RECORD}), None, ["must be an array of objects, it is an object"]),
     ],
 )
-def test_what_is_said_of_no_rows_and_no_names(flowers, text, content_type, words):
+def test_what_is_said_of_no_rows_and_no_names(flowers, text, content_type, fragments):
     """What is wrong, which names were seen, and a payload that MLflow takes; MLflow refuses what was sent."""
     ask, call, _ = flowers
     assert ask(text, content_type or "application/json")[0] != 200
-    code, said = refused(call, text, **({"mlflow_content_type": content_type} if content_type else {}))
+    code, details = refused(call, text, **({"mlflow_content_type": content_type} if content_type else {}))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert [each for each in words if each not in said] == [], said
-    assert "sepal_length_cm: missing" not in said
-    advised, mime = (said.partition("This CSV works: ")[2], "text/csv")
+    assert [fragment for fragment in fragments if fragment not in details] == [], details
+    assert "sepal_length_cm: missing" not in details
+    advised, mime = (details.partition("This CSV works: ")[2], "text/csv")
     if not advised:
-        advised, mime = said.partition("MLflow takes ")[2], "application/json"
+        advised, mime = details.partition("MLflow takes ")[2], "application/json"
     payload, _ = json.JSONDecoder().raw_decode(advised)
     assert ask(payload if mime == "text/csv" else json.dumps(payload), mime)[0] == 200
 
@@ -96,9 +96,9 @@ def test_a_mistyped_column_that_is_needed(flowers):
     _, call, _ = flowers
     mistyped = {**RECORD, "sepal_lenght_cm": 1.5}
     del mistyped["sepal_length_cm"]
-    _, said = refused(call, json.dumps({"dataframe_records": [mistyped]}))
-    assert "sepal_length_cm: missing" in said
-    assert 'Seen in its place: "sepal_lenght_cm" (did you mean sepal_length_cm?).' in said
+    _, details = refused(call, json.dumps({"dataframe_records": [mistyped]}))
+    assert "sepal_length_cm: missing" in details
+    assert 'Seen in its place: "sepal_lenght_cm" (did you mean sepal_length_cm?).' in details
 
 
 def test_missing_values_that_the_model_does_not_take(flowers):
@@ -112,7 +112,7 @@ def test_missing_values_that_the_model_does_not_take(flowers):
     status: Any = rpc_status.from_call(cast("grpc.Call", raised.value))
     bad_request = error_details_pb2.BadRequest()
     assert status.details[1].Unpack(bad_request)
-    assert [each.field for each in bad_request.field_violations] == ["sepal_length_cm", "petal_length_cm"]
+    assert [violation.field for violation in bad_request.field_violations] == ["sepal_length_cm", "petal_length_cm"]
     assert "contains NaN" not in str(status)
     assert "The payload has no rows." in refused(call, split(NAMES))[1]
 
@@ -127,7 +127,7 @@ def test_exceptions_that_callers_may_see(flowers):
     assert first.startswith("ValueError: Input X contains NaN.")
     assert places[0].startswith("validation.py:")
     assert "/" not in "".join(places)
-    assert [each.field for each in raised.value.violations] == ["sepal_length_cm"]
+    assert [violation.field for violation in raised.value.violations] == ["sepal_length_cm"]
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +162,12 @@ def test_dates_in_csv(dated):
     ask, call, parsing = dated
     status, body = ask(CSV, "text/csv")
     assert (status, "datetime64[ns] is not supported for parsing" in body) == (400, True)
-    code, said = refused(call, CSV, mlflow_content_type="text/csv")
+    code, details = refused(call, CSV, mlflow_content_type="text/csv")
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "send dataframe_records, or have the server parse dates (--csv-dates)" in said
+    assert "send dataframe_records, or have the server parse dates (--csv-dates)" in details
     rows = [["2020-02-29T12:00:00", 1.5, "2021-01-01"], ["2020-03-01T00:00:00", 2.5, None]]
     same = ask(split(["when", "x", "until"], *rows), "application/json")
     assert (200, parsing(CSV, mlflow_content_type="text/csv")) == same
-    code, said = refused(parsing, CSV.replace("2020-03-01T00:00:00", "soon"), mlflow_content_type="text/csv")
+    code, details = refused(parsing, CSV.replace("2020-03-01T00:00:00", "soon"), mlflow_content_type="text/csv")
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "when: row 1, column when is a string that is no date and time" in said
+    assert "when: row 1, column when is a string that is no date and time" in details

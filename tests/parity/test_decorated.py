@@ -40,7 +40,7 @@ class Fixed(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
         return self._make(len(model_input))
 
 
-class Told(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+class RowTexts(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
     """Predicts what it was given, as text."""
 
     def predict(self, context, model_input, params=None):
@@ -68,7 +68,7 @@ MODELS: dict[str, tuple[Any, list[Any], Any]] = {
         [ColSpec("string", "s", required=False), ColSpec("datetime", "t", required=False), ColSpec("long", "i", required=False)],
     ),
     "told": (
-        Told(),
+        RowTexts(),
         [
             ColSpec("double", "a b", required=False), ColSpec("double", "a_b", required=False), ColSpec("integer", "copy"),
             ColSpec("float", "f"), ColSpec("binary", "data"), ColSpec("datetime", "t"),
@@ -98,7 +98,7 @@ OPTIONAL: list[Any] = [
     ColSpec("string", "note", required=False), ColSpec("datetime", "last", required=False),
 ]  # fmt: skip
 MODELS |= {
-    "lacking": (Told(), OPTIONAL, [ColSpec("string")]),
+    "lacking": (RowTexts(), OPTIONAL, [ColSpec("string")]),
     "counted": (Counted(), [*X, ColSpec("long", "n", required=False)], [ColSpec("long")]),
 }
 
@@ -118,7 +118,8 @@ class Together(MLModelDecorator):  # type: ignore[misc]  # ml_base has no types.
 
     def predict_many(self, data):
         return [
-            self.output_schema.model_validate(each.root + 100 * len(data)) for each in self._model.predict_many(data)
+            self.output_schema.model_validate(prediction.root + 100 * len(data))
+            for prediction in self._model.predict_many(data)
         ]
 
 
@@ -142,8 +143,8 @@ def config(path: Any, name: str, **more: Any) -> ModelConfig:
     return ModelConfig(uri=str(path / name), name=name, endpoint=True, **more)
 
 
-def answer(known: ModelConfig, record: Any) -> Any:
-    loaded = load(known, SETTINGS)
+def answer(model_config: ModelConfig, record: Any) -> Any:
+    loaded = load(model_config, SETTINGS)
     request = loaded.codec.decode(json.dumps({"dataframe_records": [record]}), None)
     return json.loads(loaded.codec.encode(loaded.model.predict(request.data, request.params), request))["predictions"]
 
@@ -175,8 +176,8 @@ def test_json_of_what_mlflow_writes_without_names(folder, name, without, expecte
     assert answer(config(folder, name, decorators=NOTHING), {"x": 1.0}) == expected
 
 
-def answers(known: ModelConfig, payload: str) -> Any:
-    loaded = load(known, SETTINGS)
+def answers(model_config: ModelConfig, payload: str) -> Any:
+    loaded = load(model_config, SETTINGS)
     request = loaded.codec.decode(payload, None)
     return json.loads(loaded.codec.encode(loaded.model.predict(request.data, request.params), request))["predictions"]
 
@@ -194,10 +195,10 @@ def test_cells_without_a_value(folder):
             "note": pd.Series([None, "x", np.nan, "y"], dtype=object), "last": moments[::-1],
         }
     )  # fmt: skip
-    for part in (frame, frame.head(1), frame[1:2], frame[2:3]):
-        payload = _payloads.to_json(part)
+    for rows in (frame, frame.head(1), frame[1:2], frame[2:3]):
+        payload = _payloads.to_json(rows)
         expected = answers(config(folder, "lacking"), payload)
-        assert len(expected) == len(part)
+        assert len(expected) == len(rows)
         assert answers(config(folder, "lacking", decorators=NOTHING), payload) == expected
 
 
@@ -283,15 +284,18 @@ def typed(folder):
     """All of them in one server, with the decorator and without."""
     without = [config(folder, name) for name in MODELS]
     around = [config(folder, name, decorators=NOTHING).model_copy(update={"name": f"d_{name}"}) for name in MODELS]
-    with serving_models([(each, None) for each in (*without, *around)]) as running, Caller(running.address) as call:
+    with (
+        serving_models([(model_config, None) for model_config in (*without, *around)]) as running,
+        Caller(running.address) as call,
+    ):
         yield TypedCaller(call.channel)
 
 
 def outcomes(typed: TypedCaller, name: str, fields: Any) -> list[tuple[str, Any]]:
     record = typed.input(f"{name}_predict", fields)
     batch = batch_of(typed, name, [record, record])
-    found = typed.outcome(f"{name}_predict", record), typed.outcome(f"{name}_predict_batch", batch)
-    return [(status, plain(told) if status == "OK" else told) for status, told in found]
+    results = typed.outcome(f"{name}_predict", record), typed.outcome(f"{name}_predict_batch", batch)
+    return [(status, plain(content) if status == "OK" else content) for status, content in results]
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("nothing", "lacking", "counted")])
@@ -304,7 +308,7 @@ def test_typed_answers(typed, name):
     decorated = outcomes(typed, f"d_{name}", fields)
     assert [status for status, _ in decorated] == ["OK", "OK"]
     if name in OF_RECORDS:
-        assert [told for _, told in decorated] == OF_RECORDS[name]
+        assert [content for _, content in decorated] == OF_RECORDS[name]
     else:
         assert decorated == outcomes(typed, name, fields)
 
@@ -329,11 +333,11 @@ def test_as_mlmodel(folder):
     output = binary.predict(binary.input_schema(x=1.0))
     assert output.b == b"aaaa\xff"
     assert json.loads(output.model_dump_json()) == answer(config(folder, "binary"), {"x": 1.0})[0]
-    told = bridges.as_mlmodel(str(folder / "told"), qualified_name="t")
+    echo = bridges.as_mlmodel(str(folder / "told"), qualified_name="t")
     record = RECORDS["told"]
-    data = told.input_schema.model_validate({key: value for key, value in record.items() if key != "a b"})
+    data = echo.input_schema.model_validate({key: value for key, value in record.items() if key != "a b"})
     assert (data.a_b, data.a_b_2, data.t, data.data) == (2.0, None, pd.Timestamp(MOMENT), b"hello")
-    by_attributes = told.input_schema(a_b_2=1.0, a_b=2.0, field_copy=3, f=0.5, data="aGVsbG8=", t=pd.Timestamp(MOMENT))
-    assert told.predict(by_attributes).root == answer(config(folder, "told"), record)[0]
+    by_attributes = echo.input_schema(a_b_2=1.0, a_b=2.0, field_copy=3, f=0.5, data="aGVsbG8=", t=pd.Timestamp(MOMENT))
+    assert echo.predict(by_attributes).root == answer(config(folder, "told"), record)[0]
     with pytest.raises(ValueError, match="nanoseconds, which are known of the years"):
-        told.input_schema.model_validate({**record, "t": "0900-01-01T00:00:00.123456789"})
+        echo.input_schema.model_validate({**record, "t": "0900-01-01T00:00:00.123456789"})

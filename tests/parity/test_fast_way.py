@@ -56,7 +56,7 @@ def texts(count):
             [
                 {"dataframe_split": {"columns": COLUMNS, "data": rows}},
                 {"dataframe_records": [dict(zip(COLUMNS, row, strict=True)) for row in rows]},
-                {"inputs": {name: [row[place] for row in rows] for place, name in enumerate(COLUMNS)}},
+                {"inputs": {name: [row[index] for row in rows] for index, name in enumerate(COLUMNS)}},
                 {"instances": [dict(zip(COLUMNS, row, strict=True)) for row in rows]},
             ][number % 4]
         )
@@ -74,11 +74,11 @@ def test_answers(flowers, oracle, batching):
     """Each answer is MLflow's to the letter, one by one and 32 at a time; but for the last bits where the owner has them
     predicted together.
     """
-    asked = [*texts(200), *(text for text in TEXTS if len(text) < 1000)]
-    expected = [post(oracle, text) for text in asked]
+    requests = [*texts(200), *(text for text in TEXTS if len(text) < 1000)]
+    expected = [post(oracle, text) for text in requests]
     with start_server("-m", str(flowers), "--batching", batching, "--log-level", "info") as process:
         with Caller(ready_address(process)) as call, ThreadPoolExecutor(32) as pool:
-            for outcomes in (map(call.outcome, asked), pool.map(call.outcome, asked * 3)):
+            for outcomes in (map(call.outcome, requests), pool.map(call.outcome, requests * 3)):
                 for (status, body), outcome in zip(expected * 3, outcomes, strict=False):
                     assert (outcome[0] == "OK") == (status == 200)
                     if status == 200 and batching != "on":

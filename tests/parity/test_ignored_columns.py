@@ -110,7 +110,7 @@ def test_any_name_comes_through(pair):
     """Names are percent-encoded: none is two, or another header; what there is no room for is counted."""
     _, call, _ = pair("numbers")
     assert ignored_of(call, json.dumps(records({**NUMBERS, **dict.fromkeys(ODD, 1)}))) == ODD
-    data = protos.Input(value=json.dumps(records(NUMBERS | {f"column {place}": 1 for place in range(500)})))
+    data = protos.Input(value=json.dumps(records(NUMBERS | {f"column {index}": 1 for index in range(500)})))
     _, ended = call.raw.with_call(data.SerializeToString(), timeout=30)
     value = dict(ended.trailing_metadata())[IGNORED_KEY]
     names, more = _wire.ignored_columns(value)
@@ -169,8 +169,8 @@ def test_fields_within_messages(pair):
     caller = TypedCaller(call.channel)
     message = caller.input("structures_predict", {"numbers": [1.5], "person": {"name": "a"}, "counts": {"x": 1}})
     message.person.MergeFromString(UNKNOWN)
-    status, said = caller.outcome("structures_predict", message)
-    assert (status, "person has fields that the model does not have, of the numbers 1001" in said) == (
+    status, details = caller.outcome("structures_predict", message)
+    assert (status, "person has fields that the model does not have, of the numbers 1001" in details) == (
         "INVALID_ARGUMENT",
         True,
     )
@@ -198,9 +198,9 @@ def test_unknown_columns_are_refused(strict):
     with pytest.raises(grpc.RpcError) as raised:
         strict(json.dumps(payload))
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    said = str(raised.value.details())
-    assert "aa: the model has no such column" in said
-    assert "params.temprature: the model has no such param; did you mean params.temperature?" in said
+    details = str(raised.value.details())
+    assert "aa: the model has no such column" in details
+    assert "params.temprature: the model has no such param; did you mean params.temperature?" in details
     status: Any = rpc_status.from_call(cast("grpc.Call", raised.value))
     assert b"params.temprature" in status.details[1].value
     assert strict(json.dumps({"inputs": {"a": [1.5]}, "params": {"top_k": 2}}))
@@ -208,5 +208,5 @@ def test_unknown_columns_are_refused(strict):
     message = caller.input("params_predict", {"a": 1.5})
     assert caller.outcome("params_predict", message)[0] == "OK"
     message.MergeFromString(UNKNOWN)
-    status_name, said = caller.outcome("params_predict", message)
-    assert (status_name, "1001: the model has no such column" in said) == ("INVALID_ARGUMENT", True)
+    status_name, details = caller.outcome("params_predict", message)
+    assert (status_name, "1001: the model has no such column" in details) == ("INVALID_ARGUMENT", True)

@@ -41,7 +41,7 @@ def only(*keys: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-def given(key: str | int, value: Any, *within: str) -> Callable[[dict[str, Any]], None]:
+def assigning(key: str | int, value: Any, *within: str) -> Callable[[dict[str, Any]], None]:
     def change(file: dict[Any, Any]) -> None:
         for step in within:
             file = file[step]
@@ -67,30 +67,30 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "mlflow 0.x": of_mlflow_0,
     "mlflow 1.x": of_mlflow_1,
     "no signature": only("flavors"),
-    "a key that is a number": given(5, 6),
+    "a key that is a number": assigning(5, 6),
     **{
-        f"{key} {value!r:.20}": given(key, value)
+        f"{key} {value!r:.20}": assigning(key, value)
         for key in ("run_id", "model_id", "mlflow_version", "metadata", "utc_time_created", "unknown")
         for value in (None, 7, ["a", 1], "a\ud800", {"k": 1, 2: [3]})
     },
-    "deterministic no boolean": given("metadata", {"deterministic": "yes"}),
-    "signature null": given("signature", None),
-    "inputs null": given("inputs", None, "signature"),
-    "outputs null": given("outputs", None, "signature"),
-    "params null": given("params", None, "signature"),
-    "params nan": given("params", '[{"name": "t", "type": "double", "default": NaN, "shape": null}]', "signature"),
-    "labels that are numbers": given("outputs", '[{"name": 1, "type": "double"}]', "signature"),
-    "a vector among the outputs": given("outputs", VECTOR, "signature"),
-    "a lone surrogate": given("outputs", '[{"name": "a\\ud800", "type": "double"}]', "signature"),
-    "a flavor that is a number": given(5, {"x": 1}, "flavors"),
-    "a flavor that is null": given("other", None, "flavors"),
-    "a flavor that is a list": given("other", [1], "flavors"),
-    "a flavor with a lone surrogate": given("a\ud800", {}, "flavors"),
-    "code that no file can be called": given("code", "a\ud800", *PYFUNC),
-    "python version null": given("python_version", None, *PYFUNC),
+    "deterministic no boolean": assigning("metadata", {"deterministic": "yes"}),
+    "signature null": assigning("signature", None),
+    "inputs null": assigning("inputs", None, "signature"),
+    "outputs null": assigning("outputs", None, "signature"),
+    "params null": assigning("params", None, "signature"),
+    "params nan": assigning("params", '[{"name": "t", "type": "double", "default": NaN, "shape": null}]', "signature"),
+    "labels that are numbers": assigning("outputs", '[{"name": 1, "type": "double"}]', "signature"),
+    "a vector among the outputs": assigning("outputs", VECTOR, "signature"),
+    "a lone surrogate": assigning("outputs", '[{"name": "a\\ud800", "type": "double"}]', "signature"),
+    "a flavor that is a number": assigning(5, {"x": 1}, "flavors"),
+    "a flavor that is null": assigning("other", None, "flavors"),
+    "a flavor that is a list": assigning("other", [1], "flavors"),
+    "a flavor with a lone surrogate": assigning("a\ud800", {}, "flavors"),
+    "code that no file can be called": assigning("code", "a\ud800", *PYFUNC),
+    "python version null": assigning("python_version", None, *PYFUNC),
     "env missing": lambda file: file["flavors"]["python_function"].pop("env"),
-    "config a text": given("config", "text", *PYFUNC),
-    "streamable a text": given("streamable", "no", *PYFUNC),
+    "config a text": assigning("config", "text", *PYFUNC),
+    "streamable a text": assigning("streamable", "no", *PYFUNC),
 }
 FILES: dict[str, Callable[[Path], Any]] = {
     "an example that is not UTF-8": lambda path: (path / "serving_input_example.json").write_bytes(b"\xff{"),
@@ -112,9 +112,9 @@ def paths(tmp_path_factory) -> dict[str, Path]:
         pip_requirements=["scikit-learn"],
     )
     written = yaml.safe_load((folder / "good" / "MLmodel").read_text())
-    found = {}
-    for place, name in enumerate([*CHANGES, *FILES]):
-        path = found[name] = folder / f"m{place}"
+    folders = {}
+    for index, name in enumerate([*CHANGES, *FILES]):
+        path = folders[name] = folder / f"m{index}"
         path.mkdir()
         for file in (folder / "good").iterdir():
             if file.is_file():
@@ -125,21 +125,21 @@ def paths(tmp_path_factory) -> dict[str, Path]:
             (path / "MLmodel").write_text(yaml.dump(content))
         else:
             FILES[name](path)
-    return {**found, "good": folder / "good"}
+    return {**folders, "good": folder / "good"}
 
 
 @pytest.fixture(scope="module")
 def served(paths) -> Iterator[tuple[InProcess, dict[str, str]]]:
     """All of them in one server, in which those that MLflow does not load stand with why; and what each is called."""
     models, names = [], {}
-    for place, (name, path) in enumerate(paths.items()):
-        config = ModelConfig(uri=str(path), name=f"m{place}", endpoint=True)
+    for index, (name, path) in enumerate(paths.items()):
+        config = ModelConfig(uri=str(path), name=f"m{index}", endpoint=True)
         try:
             loaded: Any = loading.load(config, Settings(model_uri="m"))
         except StartError as error:
             loaded = str(error)
         models.append((config, loaded))
-        names[name] = f"m{place}"
+        names[name] = f"m{index}"
     with serving_models(models) as running:
         yield running, names
 

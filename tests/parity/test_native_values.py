@@ -69,7 +69,7 @@ COLUMNS: dict[str, tuple[Any, Any, Any, Any]] = {
 def served(tmp_path_factory) -> Iterator[tuple[Path, TypedCaller]]:
     """A model with all of these columns, none of which it needs, that tells what it was given."""
     path = tmp_path_factory.mktemp("native") / "m"
-    specs = [ColSpec(kind, name, required=False) for name, (kind, *_) in COLUMNS.items()]
+    specs = [ColSpec(data_type, name, required=False) for name, (data_type, *_) in COLUMNS.items()]
     signature = ModelSignature(Schema([ColSpec(DataType.long, "row"), *specs]))
     mlflow.pyfunc.save_model(path, python_model=zoo.EchoRows(), signature=signature, pip_requirements=["mlflow"])
     with (
@@ -79,7 +79,7 @@ def served(tmp_path_factory) -> Iterator[tuple[Path, TypedCaller]]:
         yield path, TypedCaller(call.channel)
 
 
-def told(path: Path, rows: list[dict[str, Any]]) -> list[Any]:
+def echoed_rows(path: Path, rows: list[dict[str, Any]]) -> list[Any]:
     """What the model says that MLflow gave it for a frame of values."""
     model = mlflow.pyfunc.load_model(str(path))
     # MLflow changes dictionaries in place, so no two rows may share one.
@@ -93,10 +93,10 @@ def test_the_model_is_given_what_mlflow_makes_of_values(served, name):
     _, field, as_json, value = COLUMNS[name]
     for payload in ({"dataframe_records": [{"row": 1, name: as_json}]}, {"inputs": [{"row": 1, name: as_json}]}):
         assert oracle_of(path)(json.dumps(payload), "application/json")[0] == 400
-    (alone,) = told(path, [{"row": 1, name: value}])
+    (alone,) = echoed_rows(path, [{"row": 1, name: value}])
     assert in_any_order(plain(typed("m_predict", {"row": 1, name: field}))["prediction"]) == alone
     together = plain(typed("m_predict_batch", {"row": [1, 1], name: [field, field]}))["prediction"]
-    assert [in_any_order(row) for row in together] == told(path, [{"row": 1, name: value}] * 2)
+    assert [in_any_order(row) for row in together] == echoed_rows(path, [{"row": 1, name: value}] * 2)
 
 
 def test_empty_ones_are_what_json_makes_of_them(served):
@@ -105,22 +105,22 @@ def test_empty_ones_are_what_json_makes_of_them(served):
     status, answer = oracle_of(path)(json.dumps({"dataframe_records": [{"row": 1, "moments": []}]}), "application/json")
     assert status == 200
     (expected,) = json.loads(answer)["predictions"]
-    found = plain(typed("m_predict", {"row": 1, "moments": {}}))["prediction"]
-    assert in_any_order(found) == in_any_order(expected)
+    prediction = plain(typed("m_predict", {"row": 1, "moments": {}}))["prediction"]
+    assert in_any_order(prediction) == in_any_order(expected)
 
 
 def test_a_point_in_time_that_pandas_does_not_have(served):
     """It is refused by its column, and by its row in a batch; the other columns are not blamed."""
     _, typed = served
     fields = {"row": 1, "object": {"at": "1500-01-01T00:00:00Z"}, "moments": {"values": [f"{ISO}Z"]}}
-    status, words = typed.outcome("m_predict", fields)
-    assert (status, words) == (
+    status, details = typed.outcome("m_predict", fields)
+    assert (status, details) == (
         "INVALID_ARGUMENT",
         f"The record does not fit the model's signature: object: must be {RECORD}.",
     )
     rows = {"row": [1, 2], "object": [{"at": f"{ISO}Z"}, {"at": "1500-01-01T00:00:00Z"}]}
-    status, words = typed.outcome("m_predict_batch", rows)
-    assert (status, words) == (
+    status, details = typed.outcome("m_predict_batch", rows)
+    assert (status, details) == (
         "INVALID_ARGUMENT",
         f"The record [1] does not fit the model's signature: [1].object: must be {RECORD}.",
     )

@@ -30,7 +30,10 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 HORIZON = Schema([ColSpec(DataType.long, "n")])
 DAYS = Schema([ColSpec(DataType.long, "day"), ColSpec(DataType.double, "y")])
 ANY = Schema([ColSpec(AnyType())])
-ONE, TWO = Schema([ColSpec(DataType.double)]), Schema([ColSpec(DataType.double), ColSpec(DataType.double)])
+ONE_COLUMN, TWO_COLUMNS = (
+    Schema([ColSpec(DataType.double)]),
+    Schema([ColSpec(DataType.double), ColSpec(DataType.double)]),
+)
 LISTS = Schema([ColSpec(Array(DataType.double), "v"), ColSpec(Map(DataType.double), "w")])
 WITHIN = Schema([ColSpec(Object([Property("v", Array(DataType.double))]), "o")])
 
@@ -44,7 +47,7 @@ FORECASTS: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     "records": (DAYS, lambda n: frame(n).to_dict("records")),
     "lists": (DAYS, lambda n: {"day": list(range(n)), "y": [0.5] * n}),
     "arrays": (DAYS, lambda n: {"day": np.arange(n), "y": np.full(n, 0.5)}),
-    "array": (ONE, lambda n: np.full(n, 0.5)),
+    "array": (ONE_COLUMN, lambda n: np.full(n, 0.5)),
 }
 """With columns."""
 UNKNOWN: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
@@ -60,7 +63,7 @@ BY_PLACE: dict[str, tuple[Schema, Callable[[int], Any]]] = {
         Schema([ColSpec(DataType.double, "a"), ColSpec(DataType.double, "b")]),
         lambda n: pd.DataFrame([[0.5, 1.5]] * n),
     ),
-    "without names": (TWO, lambda n: pd.DataFrame([[0.5, 1.5]] * n)),
+    "without names": (TWO_COLUMNS, lambda n: pd.DataFrame([[0.5, 1.5]] * n)),
 }
 AS_JSON: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     "moments": (None, lambda n: np.array(["2020-01-01"] * n, "M8[ns]")),
@@ -80,7 +83,7 @@ AS_JSON: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
 UNWRITABLE: dict[str, tuple[Schema | None, Callable[[int], Any], str]] = {
     "too large": (None, lambda n: [{"a": [2**60 + 1]}] * n, "a[0] has a whole number beyond 2^53"),
 }
-MODELS = {**FORECASTS, **UNKNOWN, **BY_PLACE, **AS_JSON, **{name: each[:2] for name, each in UNWRITABLE.items()}}
+MODELS = {**FORECASTS, **UNKNOWN, **BY_PLACE, **AS_JSON, **{name: case[:2] for name, case in UNWRITABLE.items()}}
 
 
 class Gives(PythonModel):
@@ -93,19 +96,19 @@ class Gives(PythonModel):
         return self.make(len(model_input) if self.by_rows else int(model_input["n"].iloc[0]))
 
 
-class Part(pydantic.BaseModel):
+class Component(pydantic.BaseModel):
     a: int = 1
 
 
 class Order(pydantic.BaseModel):
     """Defaults that JSON cannot say, nulls in lists, and a union."""
 
-    made: int | None = pydantic.Field(default_factory=lambda: 5)
+    from_factory: int | None = pydantic.Field(default_factory=lambda: 5)
     null: int | None = None
-    whole: list[int | None] = []
+    integers: list[int | None] = []
     moments: list[datetime.datetime | None] = []
     by: dict[str, int | None] = {}
-    parts: list[Part | None] = []
+    parts: list[Component | None] = []
     either: int | str = 1
 
 
@@ -116,31 +119,31 @@ class Hinted(PythonModel):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    found: Path = tmp_path_factory.mktemp("rows")
+    directory: Path = tmp_path_factory.mktemp("rows")
     for name, (output, make) in MODELS.items():
         by_rows = name not in FORECASTS and name not in UNKNOWN
         mlflow.pyfunc.save_model(
-            found / name.replace(" ", "_"),
+            directory / name.replace(" ", "_"),
             python_model=Gives(make, by_rows),
             signature=ModelSignature(HORIZON, output),
             pip_requirements=["mlflow"],
         )
-    mlflow.pyfunc.save_model(found / "hinted", python_model=Hinted(), pip_requirements=["mlflow"])
+    mlflow.pyfunc.save_model(directory / "hinted", python_model=Hinted(), pip_requirements=["mlflow"])
     mlflow.pyfunc.save_model(
-        found / "tried",
+        directory / "tried",
         python_model=Gives(frame, by_rows=False),
         signature=ModelSignature(HORIZON, DAYS),
         input_example=pd.DataFrame({"n": [3]}),
         pip_requirements=["mlflow"],
     )
-    return found
+    return directory
 
 
 @pytest.fixture(scope="module")
 def client(folder) -> Iterator[Client]:
     configs = [ModelConfig(uri=str(path), name=path.name, endpoint=True) for path in sorted(folder.iterdir())]
-    with serving_models([(config, None) for config in configs]) as running, Client(running.address) as made:
-        yield made
+    with serving_models([(config, None) for config in configs]) as running, Client(running.address) as opened_client:
+        yield opened_client
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +196,7 @@ def test_a_forecast_of_which_nothing_is_known(client, as_json, name, count):
 
 def test_a_forecast_that_is_tried(client):
     """Its example shows that a record has no answer: the RPC for rows stays, and the client says what to do."""
-    (tried,) = [each for each in client.models() if each.name == "tried"]
+    (tried,) = [listed_model for listed_model in client.models() if listed_model.name == "tried"]
     rpcs = [path.rpartition("/tried_")[2] for path in tried.rpcs if "/tried_" in path]
     assert rpcs == ["predict_batch"]
     assert client.model("tried").predict([{"n": 2}]) == frame(2).to_dict("records")
@@ -224,9 +227,9 @@ def test_the_same_values_as_in_json(client, as_json, name):
 def test_what_messages_cannot_hold(client, as_json, name):
     """JSON has it, and the error says where it is and how to get it."""
     assert as_json(name, {"n": 0})
-    for given in ({"n": 0}, [{"n": 0}]):
+    for request in ({"n": 0}, [{"n": 0}]):
         with pytest.raises(PredictError) as caught:
-            model(client, name).predict(given)
+            model(client, name).predict(request)
         assert caught.value.code is grpc.StatusCode.INTERNAL
         assert UNWRITABLE[name][2] in caught.value.message
         assert "The plain predict of service MLflow gives" in caught.value.message
@@ -234,7 +237,14 @@ def test_what_messages_cannot_hold(client, as_json, name):
 
 @pytest.mark.parametrize(
     "order",
-    [{}, {"null": None}, {"made": 3}, {"whole": [1, None]}, {"by": {"a": None}}, {"parts": [None, {"a": 2}]}],
+    [
+        {},
+        {"null": None},
+        {"from_factory": 3},
+        {"integers": [1, None]},
+        {"by": {"a": None}},
+        {"parts": [None, {"a": 2}]},
+    ],
 )
 def test_nulls_within_lists_of_a_hint(client, as_json, order):
     """Lists and maps of Optional have them in messages too."""
@@ -251,14 +261,14 @@ def test_moments_and_nulls_in_a_list(client):
 
 def test_a_default_that_json_cannot_say_is_not_null(client, as_json):
     """A null, which JSON gives to the model, would become the default in a message: the client refuses it."""
-    assert "made=None" in as_json("hinted", {"made": None}, key="inputs")[0]
-    for given in ({"made": None}, [{"made": None}]):
-        with pytest.raises(ValueError, match="made: None would become the field's default"):
-            client.model("hinted").predict(given)
-    (info,) = [each for each in client.models() if each.name == "hinted"]
+    assert "from_factory=None" in as_json("hinted", {"from_factory": None}, key="inputs")[0]
+    for request in ({"from_factory": None}, [{"from_factory": None}]):
+        with pytest.raises(ValueError, match="from_factory: None would become the field's default"):
+            client.model("hinted").predict(request)
+    (info,) = [listed_model for listed_model in client.models() if listed_model.name == "hinted"]
     (only,) = info.input_schema["properties"].values()
     properties = only["properties"]
-    assert properties["made"]["x-has-default"] is True
+    assert properties["from_factory"]["x-has-default"] is True
     assert "x-has-default" not in properties["null"]
 
 
@@ -272,4 +282,4 @@ def test_a_union_is_told_by_its_types(client, value):
     assert violation.description.endswith("; must be a whole number or a string")
     with pytest.raises(PredictError) as caught:
         client.model("hinted").predict({"either": value})
-    assert [each.field for each in caught.value.violations] == ["value.either"]
+    assert [violation.field for violation in caught.value.violations] == ["value.either"]

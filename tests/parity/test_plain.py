@@ -26,7 +26,7 @@ SCHEMAS = {
     "floats": Schema([ColSpec(DataType.float, name) for name in "ab"]),
     "booleans": Schema([ColSpec(DataType.boolean, name) for name in "ab"]),
     "strings": Schema([ColSpec(DataType.string, name) for name in "ab"]),
-    "mixed": Schema([ColSpec(DataType[kind], kind) for kind in PLAIN]),
+    "mixed": Schema([ColSpec(DataType[type_name], type_name) for type_name in PLAIN]),
 }
 
 
@@ -78,15 +78,15 @@ def bulk_always(monkeypatch):
 @pytest.fixture(params=SCHEMAS)
 def decoder(request):
     meta = metadata(SCHEMAS[request.param])
-    made = decoder_for(meta)
-    assert made is not None
-    return made, meta
+    fast_decoder = decoder_for(meta)
+    assert fast_decoder is not None
+    return fast_decoder, meta
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_plain_payloads_of_every_format_are_taken(decoder, rows):
     """The fast way is really taken, and its frame is MLflow's."""
-    made, meta = decoder
+    fast_decoder, meta = decoder
     row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
     backwards = dict(reversed(row.items()))
     for text in (
@@ -97,27 +97,31 @@ def test_plain_payloads_of_every_format_are_taken(decoder, rows):
         json.dumps({"inputs": {name: [value] * rows for name, value in backwards.items()}}),
         json.dumps({"instances": [row] * rows}),
     ):
-        assert agree(made, meta, text), text
+        assert agree(fast_decoder, meta, text), text
 
 
 def test_odd_cells_agree_or_are_left_to_mlflow(decoder):
     """Every odd scalar in every column and format."""
-    made, meta = decoder
+    fast_decoder, meta = decoder
     row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
     for value in (*SCALARS, 2**24 + 1, 1e-46, 3.4028235677973366e38):
         for name in row:
             odd = {**row, name: value}
-            agree(made, meta, json.dumps({"dataframe_split": {"columns": list(row), "data": [list(odd.values())]}}))
-            agree(made, meta, json.dumps({"dataframe_records": [row, odd]}))
-            agree(made, meta, json.dumps({"inputs": {key: [cell] for key, cell in odd.items()}}))
-            agree(made, meta, json.dumps({"instances": [odd, row]}))
+            agree(
+                fast_decoder,
+                meta,
+                json.dumps({"dataframe_split": {"columns": list(row), "data": [list(odd.values())]}}),
+            )
+            agree(fast_decoder, meta, json.dumps({"dataframe_records": [row, odd]}))
+            agree(fast_decoder, meta, json.dumps({"inputs": {key: [cell] for key, cell in odd.items()}}))
+            agree(fast_decoder, meta, json.dumps({"instances": [odd, row]}))
 
 
 def test_odd_texts_agree_or_are_left_to_mlflow(decoder):
     """Every odd document."""
-    made, meta = decoder
+    fast_decoder, meta = decoder
     for text in TEXTS:
-        agree(made, meta, text)
+        agree(fast_decoder, meta, text)
 
 
 @pytest.mark.usefixtures("bulk_always")
@@ -125,27 +129,27 @@ def test_odd_texts_agree_or_are_left_to_mlflow_by_simdjson():
     """Every odd document."""
     for schema in (SCHEMAS["doubles"], Schema([TensorSpec(np.dtype("float64"), (-1, 3))])):
         meta = metadata(schema)
-        made = decoder_for(meta)
-        assert made is not None
+        fast_decoder = decoder_for(meta)
+        assert fast_decoder is not None
         for text in TEXTS:
-            agree(made, meta, text)
+            agree(fast_decoder, meta, text)
 
 
-@pytest.mark.parametrize(("name", "least"), [*((name, None) for name in SCHEMAS), ("doubles", 0)])
-def test_generated_payloads_agree_or_are_left_to_mlflow(name, least, monkeypatch):
+@pytest.mark.parametrize(("name", "threshold"), [*((name, None) for name in SCHEMAS), ("doubles", 0)])
+def test_generated_payloads_agree_or_are_left_to_mlflow(name, threshold, monkeypatch):
     """Whatever hypothesis makes of the signature."""
-    if least is not None:
-        monkeypatch.setattr(bulk, "MIN_CHARACTERS", least)
+    if threshold is not None:
+        monkeypatch.setattr(bulk, "MIN_CHARACTERS", threshold)
     meta = metadata(SCHEMAS[name])
-    made = decoder_for(meta)
-    assert made is not None
+    fast_decoder = decoder_for(meta)
+    assert fast_decoder is not None
     taken = []
 
     @settings(max_examples=300, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def check(data):
         text = data.draw(payloads(meta.get_input_schema()))
-        if made is not None and agree(made, meta, text):
+        if fast_decoder is not None and agree(fast_decoder, meta, text):
             taken.append(text)
 
     check()
@@ -166,18 +170,18 @@ def test_tensors_agree_or_are_left_to_mlflow(name):
     """Every odd scalar in a tensor, tensors of other shapes, and nested where numbers should be."""
     spec = TENSORS[name]
     meta = metadata(Schema([spec]))
-    made = decoder_for(meta)
-    assert made is not None
+    fast_decoder = decoder_for(meta)
+    assert fast_decoder is not None
     plain = (np.arange(np.prod(spec.shape[1:]) * 3).reshape(3, *spec.shape[1:]) + (0.1 if "f" in name else 0)).tolist()
     for key in ("inputs", "instances"):
-        assert agree(made, meta, json.dumps({key: plain}))
-        assert agree(made, meta, json.dumps({key: np.asarray(plain, dtype=int).tolist()}))
+        assert agree(fast_decoder, meta, json.dumps({key: plain}))
+        assert agree(fast_decoder, meta, json.dumps({key: np.asarray(plain, dtype=int).tolist()}))
         for value in (*SCALARS, 127, 128, 255, 256, 2**24 + 1, 2**53, 2**53 + 1, 3.5e38, 1e-46, 0.1, -0.0):
             for places in ([1], range(np.size(plain))):
                 mixed = np.array(plain, dtype=object)
-                for place in places:
-                    mixed[np.unravel_index(place, mixed.shape)] = value
-                agree(made, meta, json.dumps({key: mixed.tolist()}))
+                for index in places:
+                    mixed[np.unravel_index(index, mixed.shape)] = value
+                agree(fast_decoder, meta, json.dumps({key: mixed.tolist()}))
         odds: list[object] = [
             [],
             [[]],
@@ -191,7 +195,7 @@ def test_tensors_agree_or_are_left_to_mlflow(name):
             [{"a": 1}],
         ]
         for odd in odds:
-            agree(made, meta, json.dumps({key: odd}))
+            agree(fast_decoder, meta, json.dumps({key: odd}))
 
 
 def test_tensors_that_are_not_plain():
@@ -249,46 +253,46 @@ def test_payloads_that_begin_like_others_agree(beginning):
 def test_so_many_beginnings_are_kept(monkeypatch):
     """Callers that write their payloads in ever new ways fill no memory, and the last ones are known."""
     meta = metadata(SCHEMAS["doubles"])
-    made = decoder_for(meta)
-    assert isinstance(made, MatrixDecoder)
+    fast_decoder = decoder_for(meta)
+    assert isinstance(fast_decoder, MatrixDecoder)
     texts = [f"{' ' * blanks}{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]}}}}" for blanks in range(3 * prefix_cache.MAX_PREFIXES)]
     for text in texts:
-        assert agree(made, meta, text)
-    assert [made.prefixes.split(text) is not None for text in texts] == [False] * 2 * prefix_cache.MAX_PREFIXES + [
-        True
-    ] * prefix_cache.MAX_PREFIXES
+        assert agree(fast_decoder, meta, text)
+    assert [fast_decoder.prefixes.split(text) is not None for text in texts] == [
+        False
+    ] * 2 * prefix_cache.MAX_PREFIXES + [True] * prefix_cache.MAX_PREFIXES
     monkeypatch.setattr(prefix_cache, "MAX_PREFIX_CHARACTERS", 20)
-    made.prefixes.learn("\n" + texts[0])
-    assert made.prefixes.split("\n" + texts[0]) is None
+    fast_decoder.prefixes.learn("\n" + texts[0])
+    assert fast_decoder.prefixes.split("\n" + texts[0]) is None
 
 
 @pytest.mark.parametrize("end", ["}}\n", "} }", "}\n}"])
 def test_nothing_is_learnt_of_payloads_that_end_otherwise(end):
     """The next one of the same caller does too: it would be learnt of each time, which takes as long as reading it."""
     meta = metadata(SCHEMAS["doubles"])
-    made = decoder_for(meta)
-    assert isinstance(made, MatrixDecoder)
+    fast_decoder = decoder_for(meta)
+    assert isinstance(fast_decoder, MatrixDecoder)
     rows = f"{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]"
-    assert agree(made, meta, rows + end)
-    assert made.prefixes.split(rows + "}}") is None
-    assert agree(made, meta, rows + "}}")
-    assert made.prefixes.split(rows + "}}") is not None
+    assert agree(fast_decoder, meta, rows + end)
+    assert fast_decoder.prefixes.split(rows + "}}") is None
+    assert agree(fast_decoder, meta, rows + "}}")
+    assert fast_decoder.prefixes.split(rows + "}}") is not None
 
 
 @pytest.mark.usefixtures("bulk_always")
-@pytest.mark.parametrize("place", [0, 2, 4])
-def test_large_tables_agree_or_are_left_to_mlflow(place):
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_large_tables_agree_or_are_left_to_mlflow(index):
     """Every odd row among others, every order of columns, and names with brackets."""
     rows = np.random.default_rng(0).normal(size=(4, 3)).tolist()
     for names in ("abc", "a[c", "a{c", "ab\u005d"):
         meta = metadata(Schema([ColSpec(DataType.double, name) for name in names]))
-        made = decoder_for(meta)
-        assert made is not None
+        fast_decoder = decoder_for(meta)
+        assert fast_decoder is not None
         for order in (names, names[::-1]):
-            assert agree(made, meta, json.dumps({"dataframe_split": {"data": rows, "columns": list(order)}}))
+            assert agree(fast_decoder, meta, json.dumps({"dataframe_split": {"data": rows, "columns": list(order)}}))
         columns = list(names)
         for odd in ODD_ROWS:
-            data = [*rows[:place], odd, *rows[place:]]
+            data = [*rows[:index], odd, *rows[index:]]
             for outer in (
                 {"dataframe_split": {"columns": columns, "data": data}},
                 {"dataframe_split": {"columns": columns, "data": data, "index": list(range(5))}},
@@ -301,24 +305,24 @@ def test_large_tables_agree_or_are_left_to_mlflow(place):
                 [data],
                 data,
             ):
-                agree(made, meta, json.dumps(outer))
-                agree(made, meta, json.dumps(outer).replace("[", "\\u005b", 1))
-    agree(made, meta, "\ufeff" + json.dumps({"dataframe_split": {"data": rows, "columns": columns}}))
+                agree(fast_decoder, meta, json.dumps(outer))
+                agree(fast_decoder, meta, json.dumps(outer).replace("[", "\\u005b", 1))
+    agree(fast_decoder, meta, "\ufeff" + json.dumps({"dataframe_split": {"data": rows, "columns": columns}}))
 
 
 @pytest.mark.usefixtures("bulk_always")
-@pytest.mark.parametrize("place", [0, 2, 4])
-def test_large_tensors_agree_or_are_left_to_mlflow(place):
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_large_tensors_agree_or_are_left_to_mlflow(index):
     """Every odd row among others."""
     rows = np.random.default_rng(0).normal(size=(4, 3)).tolist()
     meta = metadata(Schema([TensorSpec(np.dtype("float64"), (-1, 3))]))
-    made = decoder_for(meta)
-    assert made is not None
+    fast_decoder = decoder_for(meta)
+    assert fast_decoder is not None
     for key in ("inputs", "instances"):
-        assert agree(made, meta, json.dumps({key: rows}))
+        assert agree(fast_decoder, meta, json.dumps({key: rows}))
         for odd in ODD_ROWS:
-            agree(made, meta, json.dumps({key: [*rows[:place], odd, *rows[place:]]}))
-        agree(made, meta, json.dumps({key: [rows]}))
+            agree(fast_decoder, meta, json.dumps({key: [*rows[:index], odd, *rows[index:]]}))
+        agree(fast_decoder, meta, json.dumps({key: [rows]}))
 
 
 @pytest.mark.parametrize("simdjson", [True, False])
@@ -327,21 +331,23 @@ def test_large_payloads_are_taken_with_and_without_simdjson(monkeypatch, simdjso
     if not simdjson:
         monkeypatch.setattr(bulk, "simdjson", None)
     meta = metadata(SCHEMAS["doubles"])
-    made = decoder_for(meta)
-    assert made is not None
+    fast_decoder = decoder_for(meta)
+    assert fast_decoder is not None
     text = json.dumps({"dataframe_split": {"columns": list("cab"), "data": [[1, 0.5, 1e-300]] * 2000}})
     assert (bulk.split(text) is not None) == simdjson
-    assert agree(made, meta, text)
+    assert agree(fast_decoder, meta, text)
 
 
 def test_several_payloads_make_one_frame(decoder):
     """Rows of several calls, in different formats, stand one below the other."""
-    made, meta = decoder
+    fast_decoder, meta = decoder
     row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
-    parts = [made.decode(json.dumps({"dataframe_records": [row] * count})) for count in (1, 2, 3)]
-    parts += [made.decode(json.dumps({"inputs": {name: [value] for name, value in row.items()}}))]
-    frame = made.table([part for part in parts if part])
-    pd.testing.assert_frame_equal(frame, made.table([made.decode(json.dumps({"dataframe_records": [row] * 7}))]))
+    parts = [fast_decoder.decode(json.dumps({"dataframe_records": [row] * count})) for count in (1, 2, 3)]
+    parts += [fast_decoder.decode(json.dumps({"inputs": {name: [value] for name, value in row.items()}}))]
+    frame = fast_decoder.table([decoded for decoded in parts if decoded])
+    pd.testing.assert_frame_equal(
+        frame, fast_decoder.table([fast_decoder.decode(json.dumps({"dataframe_records": [row] * 7}))])
+    )
 
 
 def test_signatures_that_are_not_plain():
@@ -373,10 +379,18 @@ def test_names_that_are_no_texts_go_the_other_way():
 )
 def test_samples_are_all_different(schema):
     """However few rows an example has: batching is judged by them."""
-    made = decoder_for(metadata(schema))
-    assert made is not None
+    fast_decoder = decoder_for(metadata(schema))
+    assert fast_decoder is not None
     row = {"a": 1, "b": 2.5, "c": True} if len(schema.inputs) == 3 else {"a": 1.5, "b": 2.5}
     example = json.dumps({"inputs": [[1.0, 2.0, 3.0]]} if schema.is_tensor_spec() else {"dataframe_records": [row]})
-    tables = {np.asarray(made.table([sample])).astype(str).tobytes() for sample in made.samples(example, varied=True)}
+    tables = {
+        np.asarray(fast_decoder.table([sample])).astype(str).tobytes()
+        for sample in fast_decoder.samples(example, varied=True)
+    }
     assert len(tables) == 64
-    assert len({np.asarray(made.table([sample])).astype(str).tobytes() for sample in made.samples(example)}) == 1
+    assert (
+        len(
+            {np.asarray(fast_decoder.table([sample])).astype(str).tobytes() for sample in fast_decoder.samples(example)}
+        )
+        == 1
+    )

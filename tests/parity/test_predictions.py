@@ -67,11 +67,11 @@ ANYTHING = {
 
 
 def columns(*kinds: Any) -> Schema:
-    return Schema([ColSpec(kind) for kind in kinds])
+    return Schema([ColSpec(data_type) for data_type in kinds])
 
 
-def column(kind: Any, name: str) -> Schema:
-    return Schema([ColSpec(kind, name)])
+def column(data_type: Any, name: str) -> Schema:
+    return Schema([ColSpec(data_type, name)])
 
 
 def tensor(dtype: str, *shape: int, name: str | None = None) -> Schema:
@@ -162,9 +162,9 @@ ROW = {"a": "x", "b": [0.5, 1.5], "c": {"k": 1}, "d": {"label": "y", "score": 0.
 
 def cells(*values: Any) -> np.ndarray:
     """A column of any values, without a look into lists."""
-    found = np.empty(len(values), object)
-    found[:] = values
-    return found
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
 
 
 ANSWERS |= {
@@ -177,7 +177,7 @@ ANSWERS |= {
     "pydantic, unnamed": (columns(DataType.string, DataType.double), lambda n: [Label(label="a", score=0.5)] * n),
     "names of fields": (
         columns(DataType.long, DataType.long),
-        lambda n: [{"column_0": place, "column_1": -place} for place in range(n)],
+        lambda n: [{"column_0": index, "column_1": -index} for index in range(n)],
     ),
     "numbers for names": (NAMED, lambda n: [{0: "a", 1: 0.5}] * n),
     "columns with numbers for names": (NAMED, lambda n: {0: ["a"] * n, 1: [0.5] * n}),
@@ -232,7 +232,7 @@ class Answers(PythonModel):
 def served(tmp_path_factory) -> Iterator[Callable[[str], tuple[Any, TypedCaller, str]]]:
     """MLflow's own answers of a model, its typed RPCs and their name."""
     folder, cases = tmp_path_factory.mktemp("answers"), {**ANSWERS, **ONE_RECORD}
-    labels = {name: f"m{place}" for place, name in enumerate(cases)}
+    labels = {name: f"m{index}" for index, name in enumerate(cases)}
     for name, (schema, answer) in cases.items():
         signature = ModelSignature(column(DataType.long, "row"), schema)
         path = folder / labels[name]
@@ -277,8 +277,8 @@ def of_message(message: Any) -> Any:
         case "google.protobuf.Timestamp":
             return pd.Timestamp(message.seconds * 10**9 + message.nanos).isoformat()
         case "google.protobuf.Value":
-            ((kind, value),) = fields.items()
-            return None if kind == "null_value" else as_json(value)
+            ((field_name, value),) = fields.items()
+            return None if field_name == "null_value" else as_json(value)
         case "google.protobuf.Struct":
             return as_json(fields.get("fields", {}))
         case "google.protobuf.ListValue":
@@ -300,34 +300,34 @@ def texts_of_moments(leaves: list[Any]) -> list[Any]:
 def test_the_answer_to_one_record(served, name):
     """Alone, and as the only row of a batch, it has the values that MLflow's JSON has."""
     oracle, typed, label = served(name)
-    wanted = texts_of_moments(leaves(in_json(oracle, 1)))
-    assert wanted or name in ("one empty list", "masked")
-    assert texts_of_moments(leaves(as_json(typed(f"{label}_predict", {"row": 0})))) == wanted
+    expected = texts_of_moments(leaves(in_json(oracle, 1)))
+    assert expected or name in ("one empty list", "masked")
+    assert texts_of_moments(leaves(as_json(typed(f"{label}_predict", {"row": 0})))) == expected
     together = as_json(typed(f"{label}_predict_batch", {"row": [0]}))
     columns = {key: value for key, value in together.items() if not key.endswith("_nulls")}
-    assert texts_of_moments(leaves(columns if name != "masked" else {})) == wanted
+    assert texts_of_moments(leaves(columns if name != "masked" else {})) == expected
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_answers_to_rows(served, name):
     """Each column has the values that MLflow's JSON has for it, row by row."""
     oracle, typed, label = served(name)
-    found = in_json(oracle, 2)
+    expected_rows = in_json(oracle, 2)
     rows = (
-        [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
-        if isinstance(found, dict)
-        else found
+        [dict(zip(expected_rows, row, strict=True)) for row in zip(*expected_rows.values(), strict=True)]
+        if isinstance(expected_rows, dict)
+        else expected_rows
     )
     message = typed(f"{label}_predict_batch", {"row": [0, 1]})
     together = as_json(message)
     nulls = {key.removesuffix("_nulls"): set(value) for key, value in together.items() if key.endswith("_nulls")}
     taken = [
         {
-            key: values[place * len(values) // 2 : (place + 1) * len(values) // 2]
+            key: values[index * len(values) // 2 : (index + 1) * len(values) // 2]
             for key, values in together.items()
-            if not key.endswith("_nulls") and place not in nulls.get(key, ())
+            if not key.endswith("_nulls") and index not in nulls.get(key, ())
         }
-        for place in range(2)
+        for index in range(2)
     ]
     assert [texts_of_moments(leaves(row)) for row in taken] == [texts_of_moments(leaves(row)) for row in rows]
 

@@ -21,7 +21,7 @@ ROW = {
     "boolean": True, "integer": 1, "long": 2, "float": 1.5, "double": 2.5, "string": SECRET, "binary": "aHVzaA==",
     "datetime": TIME,
 }  # fmt: skip
-PART = {"name": SECRET, "weight": 1.5}
+SAMPLE_PART = {"name": SECRET, "weight": 1.5}
 PERSON = {"name": SECRET, "age": 3}
 USER = {"role": "user", "content": SECRET}
 
@@ -48,7 +48,7 @@ def may(**columns: Any) -> dict[str, Any]:
 
 
 def changed_part(**changed: Any) -> dict[str, Any]:
-    return records({"part": PART}, {"part": {**PART, **changed}})
+    return records({"part": SAMPLE_PART}, {"part": {**SAMPLE_PART, **changed}})
 
 
 def params(**values: Any) -> dict[str, Any]:
@@ -101,19 +101,19 @@ COLUMNS: list[Case] = [
 ]  # fmt: skip
 
 WITHIN: list[Case] = [
-    ("part", records({"part": PART}, {"part": SECRET}), changed_part(), ["dataframe_records[1].part is a string; must be Object: an object with maker (optional), name"]),
-    ("part", records({"part": without(PART, "weight")}), changed_part(), ["dataframe_records[0].part lacks weight; it must be double: a number, such as 1.5"]),
+    ("part", records({"part": SAMPLE_PART}, {"part": SECRET}), changed_part(), ["dataframe_records[1].part is a string; must be Object: an object with maker (optional), name"]),
+    ("part", records({"part": without(SAMPLE_PART, "weight")}), changed_part(), ["dataframe_records[0].part lacks weight; it must be double: a number, such as 1.5"]),
     ("part", changed_part(weight=2), changed_part(weight=2.0), ["dataframe_records[1].part.weight is a number without a decimal point; must be double: a number, such as 1.5"]),
     ("part", changed_part(name=None), changed_part(name="text"), ["dataframe_records[1].part.name is null; must be string: text in quotes"]),
     ("part", changed_part(**{SECRET: 1}), changed_part(), ["dataframe_records[1].part has keys that the signature does not have (3rd key); leave them out"]),
     ("part", changed_part(tags=SECRET), changed_part(tags=["text"]), ["dataframe_records[1].part.tags is a string; must be Array(string): an array of strings, such as [\"text\"]"]),
     ("part", changed_part(maker={"country code": 5}), changed_part(maker={"country code": "DE"}), ["dataframe_records[1].part.maker[\"country code\"] is a whole number"]),
     ("part", changed_part(sizes={"a": [1.5], SECRET: [SECRET]}), changed_part(sizes={"a": [1.5], "b": [1.5]}), ["dataframe_records[1].part.sizes.<2nd key>[0] is a string; must be double"]),
-    ("part", records({"part": PART, "spare parts": [PART, {**PART, "name": 5}]}), records({"part": PART, "spare parts": [PART]}), ["dataframe_records[0][\"spare parts\"][1].name is a whole number"]),
-    ("part", records({"part": PART, "spare parts": [PART]}, {"part": PART}), records({"part": PART, "spare parts": [PART]}, {"part": PART, "spare parts": None}), ["spare parts: is in some rows and not in others", "write null where there is none"]),
-    ("part", split(["spare parts", "part"], [[PART], PART], [None, {"weight": 1.5}]), split(["spare parts", "part"], [[PART], PART], [None, PART]), ["dataframe_split.data[1][1] lacks name"]),
-    ("part", inputs({"part": {**PART, "weight": SECRET}}), inputs({"part": PART}), ["inputs.part.weight is a string"]),
-    ("part", {"instances": [{"part": PART}]}, changed_part(), ["instances[0].part has to be Object, which MLflow does not take in instances: send dataframe_records"]),
+    ("part", records({"part": SAMPLE_PART, "spare parts": [SAMPLE_PART, {**SAMPLE_PART, "name": 5}]}), records({"part": SAMPLE_PART, "spare parts": [SAMPLE_PART]}), ["dataframe_records[0][\"spare parts\"][1].name is a whole number"]),
+    ("part", records({"part": SAMPLE_PART, "spare parts": [SAMPLE_PART]}, {"part": SAMPLE_PART}), records({"part": SAMPLE_PART, "spare parts": [SAMPLE_PART]}, {"part": SAMPLE_PART, "spare parts": None}), ["spare parts: is in some rows and not in others", "write null where there is none"]),
+    ("part", split(["spare parts", "part"], [[SAMPLE_PART], SAMPLE_PART], [None, {"weight": 1.5}]), split(["spare parts", "part"], [[SAMPLE_PART], SAMPLE_PART], [None, SAMPLE_PART]), ["dataframe_split.data[1][1] lacks name"]),
+    ("part", inputs({"part": {**SAMPLE_PART, "weight": SECRET}}), inputs({"part": SAMPLE_PART}), ["inputs.part.weight is a string"]),
+    ("part", {"instances": [{"part": SAMPLE_PART}]}, changed_part(), ["instances[0].part has to be Object, which MLflow does not take in instances: send dataframe_records"]),
     ("nested", inputs({"words": [["a"], [SECRET, "c"]]}), records({"words": [["a"], ["b", "c"]]}), ["inputs.words has to be Array(Array(string)), which MLflow does not take in inputs: send dataframe_records"]),
     ("within", records({"long": {"value": 1.0}}), records({"long": {"value": 1}}), ["dataframe_records[0].long.value is a number with a decimal point; must be long"]),
     ("within", records({"boolean": {"value": "true"}}), records({"boolean": {"value": True}}), ["dataframe_records[0].boolean.value is a string; must be boolean: true or false"]),
@@ -127,12 +127,12 @@ WITHIN: list[Case] = [
 ]  # fmt: skip
 
 PARAMS: list[Case] = [
-    ("param_object", params(options={"name": SECRET}), params(options=PART), ["params.options lacks weight; it must be double: a number, such as 1.5"]),
-    ("param_object", params(options=SECRET), params(options=PART), ["params.options is a string; must be Object: an object with", '{"name": "text", "weight": 1.5}']),
-    ("param_object", params(options=None), params(options=PART), ["params.options is null; must be Object"]),
-    ("param_object", params(options={**PART, "maker": {"country code": 1}}), params(options={**PART, "maker": {"country code": "DE"}}), ["params.options.maker[\"country code\"] is a whole number; must be string"]),
-    ("param_object", params(options={**PART, "tags": {SECRET: 1}}), params(options={**PART, "tags": ["text"]}), ["params.options.tags is an object; must be Array(string)"]),
-    ("param_object", params(options={**PART, SECRET: 1}), params(options=PART), ["params.options has keys that the signature does not have (3rd key)"]),
+    ("param_object", params(options={"name": SECRET}), params(options=SAMPLE_PART), ["params.options lacks weight; it must be double: a number, such as 1.5"]),
+    ("param_object", params(options=SECRET), params(options=SAMPLE_PART), ["params.options is a string; must be Object: an object with", '{"name": "text", "weight": 1.5}']),
+    ("param_object", params(options=None), params(options=SAMPLE_PART), ["params.options is null; must be Object"]),
+    ("param_object", params(options={**SAMPLE_PART, "maker": {"country code": 1}}), params(options={**SAMPLE_PART, "maker": {"country code": "DE"}}), ["params.options.maker[\"country code\"] is a whole number; must be string"]),
+    ("param_object", params(options={**SAMPLE_PART, "tags": {SECRET: 1}}), params(options={**SAMPLE_PART, "tags": ["text"]}), ["params.options.tags is an object; must be Array(string)"]),
+    ("param_object", params(options={**SAMPLE_PART, SECRET: 1}), params(options=SAMPLE_PART), ["params.options has keys that the signature does not have (3rd key)"]),
     ("param_object", params(top_k="3"), params(top_k=3), ["params.top_k is a string; must be integer: a whole number from"]),
     ("param_object", params(top_k=3.5), params(top_k=3), ["params.top_k is a number with a decimal point"]),
     ("param_object", params(flag=1), params(flag=True), ["params.flag is a whole number; must be boolean: true or false"]),

@@ -27,7 +27,7 @@ from tests.support.typed import TypedCaller, plain
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-class Part(pydantic.BaseModel):
+class Component(pydantic.BaseModel):
     weight: float = pydantic.Field(default=1.5, gt=0)
 
 
@@ -36,15 +36,15 @@ class Order(pydantic.BaseModel):
     needed: list[int]
     tags: list[str] = ["a"]
     empty: list[int] = []
-    made: list[int] = pydantic.Field(default_factory=lambda: [7])
+    from_factory: list[int] = pydantic.Field(default_factory=lambda: [7])
     nested: list[list[int]] = [[1]]
     counts: dict[str, int] = {"k": 1}
     number: int = 3
     maybe: int | None = 5
     none: str | None = None
-    part: Part = Part()
-    parts: list[Part] = []
-    other: int = pydantic.Field(0, alias="Other Name")
+    component: Component = Component()
+    parts: list[Component] = []
+    aliased: int = pydantic.Field(0, alias="Other Name")
 
 
 class Stamped(pydantic.BaseModel):
@@ -98,7 +98,7 @@ def served(tmp_path_factory) -> Iterator[tuple[Any, TypedCaller, Client]]:
         yield lambda name: oracle_of(folder / name), TypedCaller(call.channel), client
 
 
-def told(oracle: Any, inputs: list[Any]) -> list[Any]:
+def echoed_rows(oracle: Any, inputs: list[Any]) -> list[Any]:
     status, answer = oracle(json.dumps({"inputs": inputs}), "application/json")
     assert status == 200, answer
     return [in_any_order(row) for row in json.loads(answer)["predictions"]]
@@ -108,15 +108,15 @@ def told(oracle: Any, inputs: list[Any]) -> list[Any]:
     "record",
     [
         {"role": "x", "needed": []},
-        {"role": "", "needed": [1], "tags": [], "empty": [2], "made": [], "nested": [], "counts": {}},
+        {"role": "", "needed": [1], "tags": [], "empty": [2], "from_factory": [], "nested": [], "counts": {}},
         {"role": "x", "needed": [1], "tags": ["b"], "nested": [[], [2]], "counts": {"": 0}, "number": 0, "maybe": 0},
-        {"role": "x", "needed": [], "part": {}, "parts": [{}, {"weight": 2.0}], "none": "", "Other Name": 4},
+        {"role": "x", "needed": [], "component": {}, "parts": [{}, {"weight": 2.0}], "none": "", "Other Name": 4},
     ],
 )
 def test_defaults(served, record):
     """What is left out has the class's default, and what is there stays, empty or zero: typed, by the client, as JSON."""
     oracle, _, client = served
-    expected = told(oracle("orders"), [record])
+    expected = echoed_rows(oracle("orders"), [record])
     model = client.model("orders")
     assert [in_any_order(model.predict(record))] == expected
     assert [in_any_order(row) for row in model.predict([record, record])] == expected * 2
@@ -141,7 +141,7 @@ def test_points_in_time_outside_of_a_class(served):
     """MLflow reads texts there, typed as in JSON."""
     oracle, _, client = served
     moment = datetime.datetime(2020, 2, 29, 12, 0, 0, 1)
-    expected = told(oracle("moments"), [{"k": [moment.isoformat()]}])
+    expected = echoed_rows(oracle("moments"), [{"k": [moment.isoformat()]}])
     assert [in_any_order(client.model("moments").predict({"k": [moment]}))] == expected
 
 
@@ -160,7 +160,7 @@ def refusal(typed: TypedCaller, method: str, message: Any) -> tuple[str, list[st
     ("record", "field"),
     [
         ({"needed": [1]}, "value.role"),
-        ({"role": "x", "part": {"weight": -1.0}}, "value.part.weight"),
+        ({"role": "x", "component": {"weight": -1.0}}, "value.component.weight"),
         ({"role": "x", "parts": [{"weight": 1.0}, {"weight": 0.0}]}, "value.parts[1].weight"),
     ],
 )
@@ -168,21 +168,21 @@ def test_what_a_class_refuses_is_named(served, record, field):
     """By its place in the record, and by its row in a batch; in no words of the JSON that MLflow was given."""
     _, typed, _ = served
     good = {"role": "x"}
-    for method, message, place in (
+    for method, message, prefix in (
         ("orders_predict", {"value": record}, ""),
         ("orders_predict_batch", {"value": [good, record]}, "[1]."),
     ):
-        words, fields = refusal(typed, method, message)
-        assert fields == [f"{place}{field}"]
-        assert "inputs" not in words
-        assert words.startswith("The record ")
+        details, fields = refusal(typed, method, message)
+        assert fields == [f"{prefix}{field}"]
+        assert "inputs" not in details
+        assert details.startswith("The record ")
 
 
 def test_fields_that_a_class_does_not_have(served):
     """One that forbids them is refused, as in JSON; others do not see them, as in JSON."""
     oracle, typed, _ = served
     assert oracle("closed")(json.dumps({"inputs": [{"role": "x", "more": 1}]}), "application/json")[0] == 400
-    told(oracle("orders"), [{"role": "x", "needed": [], "more": 1}])
+    echoed_rows(oracle("orders"), [{"role": "x", "needed": [], "more": 1}])
     closed, open_one = typed.input("closed_predict", {}), typed.input("orders_predict", {})
     for message in (closed, open_one):
         message.value.role = "x"

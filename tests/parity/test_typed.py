@@ -43,19 +43,19 @@ def typed(pair):
 def same(typed: Any, name: str, fields: dict[str, Any], payload: dict[str, Any]) -> None:
     """The model tells what it was given; both ways have to be the same."""
     caller, call = typed(name)
-    told = json.loads(call(json.dumps(payload)))["predictions"]
+    predictions = json.loads(call(json.dumps(payload)))["predictions"]
     answer = plain(caller(f"{name}_predict", fields))["prediction"]
-    assert in_any_order(answer) == in_any_order(told[0] if isinstance(told, list) else told)
+    assert in_any_order(answer) == in_any_order(predictions[0] if isinstance(predictions, list) else predictions)
 
 
-def in_any_order(told: Any) -> Any:
+def in_any_order(prediction: Any) -> Any:
     """What a model tells, without the order of the keys of dictionaries, which protobuf does not keep."""
-    if isinstance(told, list):
-        return [in_any_order(each) for each in told]
-    if isinstance(told, dict):
-        items = {key: in_any_order(value) for key, value in told.items()}
-        return {**items, "items": sorted(items["items"], key=str)} if told.get("type") == "dict" else items
-    return told
+    if isinstance(prediction, list):
+        return [in_any_order(item) for item in prediction]
+    if isinstance(prediction, dict):
+        items = {key: in_any_order(value) for key, value in prediction.items()}
+        return {**items, "items": sorted(items["items"], key=str)} if prediction.get("type") == "dict" else items
+    return prediction
 
 
 @pytest.mark.parametrize(

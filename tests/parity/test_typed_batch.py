@@ -36,20 +36,20 @@ Served = Callable[[str], tuple[TypedCaller, Oracle]]
 def typed(request, zoo_path) -> Iterator[Served]:
     """The typed RPCs of a model of the zoo that answers row by row, and MLflow's own answer for it."""
     with ExitStack() as stack:
-        made: dict[str, tuple[TypedCaller, Oracle]] = {}
+        callers: dict[str, tuple[TypedCaller, Oracle]] = {}
 
         def get(name: str) -> tuple[TypedCaller, Oracle]:
-            if name not in made:
+            if name not in callers:
                 path = zoo_path(f"rows_{name}")
                 model = ModelConfig(uri=str(path), name=f"rows_{name}", batching=request.param, endpoint=True)
                 call = stack.enter_context(Caller(stack.enter_context(serving_models([(model, None)])).address))
-                made[name] = (TypedCaller(call.channel), oracle_of(path))
-            return made[name]
+                callers[name] = (TypedCaller(call.channel), oracle_of(path))
+            return callers[name]
 
         yield get
 
 
-def told(oracle: Oracle, payload: dict[str, Any]) -> list[Any]:
+def echoed_rows(oracle: Oracle, payload: dict[str, Any]) -> list[Any]:
     """What the model says, through MLflow, that it was given."""
     status, answer = oracle(json.dumps(payload), "application/json")
     assert status == 200, answer
@@ -61,19 +61,19 @@ def same(typed: Any, name: str, payload: dict[str, Any], columns: dict[str, Any]
     """The model tells, for each row, all that it was given; both ways have to be the same."""
     caller, oracle = typed(name)
     method = f"rows_{name}_predict_batch"
-    kind: Any = caller.input(method, {})
+    message: Any = caller.input(method, {})
     for field, values in columns.items():
         if field.endswith("datetime"):
             for value in values:
-                getattr(kind, field).add(seconds=value // 10**9, nanos=value % 10**9)
+                getattr(message, field).add(seconds=value // 10**9, nanos=value % 10**9)
         elif isinstance(values, dict):
-            tensor = getattr(kind, field)
+            tensor = getattr(message, field)
             tensor.data.extend(values["data"])
             tensor.shape.extend(values.get("shape", []))
         else:
-            getattr(kind, field).extend(values)
-    answer = plain(caller(method, kind))["prediction"]
-    assert [in_any_order(each) for each in answer] == [in_any_order(each) for each in told(oracle, payload)]
+            getattr(message, field).extend(values)
+    answer = plain(caller(method, message))["prediction"]
+    assert [in_any_order(row) for row in answer] == [in_any_order(row) for row in echoed_rows(oracle, payload)]
 
 
 def split(rows: dict[str, list[Any]]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ several = settings(max_examples=40, deadline=None, suppress_health_check=[Health
 def rows_of(columns: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, list[Any]]]:
     return st.integers(1, 4).flatmap(
         lambda count: st.fixed_dictionaries(
-            {name: st.lists(kind, min_size=count, max_size=count) for name, kind in columns.items()}
+            {name: st.lists(strategy, min_size=count, max_size=count) for name, strategy in columns.items()}
         )
     )
 
@@ -125,7 +125,11 @@ def test_every_column(typed, rows):
 @several
 @given(
     rows_of(
-        {f"may_{name}": st.none() | kind for name, kind in COLUMNS.items() if name in ("double", "string", "datetime")}
+        {
+            f"may_{name}": st.none() | strategy
+            for name, strategy in COLUMNS.items()
+            if name in ("double", "string", "datetime")
+        }
     )
 )
 def test_rows_without_a_value(typed, rows):
@@ -135,7 +139,7 @@ def test_rows_without_a_value(typed, rows):
     columns: dict[str, Any] = {"need": [0.5] * len(rows["may_double"])}
     for name, values in rows.items():
         columns[name] = [filler[name] if value is None else value for value in values]
-        columns[f"{name}_nulls"] = [place for place, value in enumerate(values) if value is None]
+        columns[f"{name}_nulls"] = [index for index, value in enumerate(values) if value is None]
     same(typed, "optional", payload, columns)
 
 
@@ -155,7 +159,7 @@ def test_numbers_without_a_value(typed, rows):
     columns = dict(rows)
     for name in ("may_double", "may_float"):
         columns[name] = [0.0 if value is None else value for value in rows[name]]
-        columns[f"{name}_nulls"] = [place for place, value in enumerate(rows[name]) if value is None]
+        columns[f"{name}_nulls"] = [index for index, value in enumerate(rows[name]) if value is None]
     in_order = {name: rows[name] for name in ("need", "may_long", "may_float", "may_double")}
     same(typed, "optional", split(in_order), columns)
 
@@ -177,7 +181,7 @@ def test_nulls_of_other_columns(typed, name):
     assert (outcome == "OK") == (status == 200), (got, answer)
     if status == 200:
         assert list(map(in_any_order, plain(got)["prediction"])) == [
-            in_any_order(each) for each in json.loads(answer)["predictions"]
+            in_any_order(row) for row in json.loads(answer)["predictions"]
         ]
 
 
@@ -230,7 +234,7 @@ def test_structures(typed):
         "anything": [{"deep": [1, None]}, "word"],
     }
     answer = plain(caller("rows_structures_predict_batch", fields))["prediction"]
-    assert [in_any_order(each) for each in answer] == [in_any_order(each) for each in told(oracle, payload)]
+    assert [in_any_order(row) for row in answer] == [in_any_order(row) for row in echoed_rows(oracle, payload)]
 
 
 def test_params(typed):
@@ -239,11 +243,11 @@ def test_params(typed):
     params = {"temperature": 0.0, "label": "", "stops": {"values": []}}
     answer = plain(caller("rows_params_predict_batch", {"a": [1.0, 2.0], "params": params}))["prediction"]
     payload = {**split({"a": [1.0, 2.0]}), "params": {**params, "stops": []}}
-    assert [in_any_order(each) for each in answer] == [in_any_order(each) for each in told(oracle, payload)]
+    assert [in_any_order(row) for row in answer] == [in_any_order(row) for row in echoed_rows(oracle, payload)]
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "field", "words"),
+    ("name", "fields", "field", "text"),
     [
         ("numbers", {}, "a", "no rows"),
         ("numbers", {"a": [1], "b": [1.0, 2.0]}, "a", "each of 2 rows"),
@@ -254,13 +258,13 @@ def test_params(typed):
         ("tensor", {"value": {"data": [1, 2, 3]}}, "value", "shape"),
     ],
 )
-def test_columns_that_make_up_no_rows(typed, name, fields, field, words):
+def test_columns_that_make_up_no_rows(typed, name, fields, field, text):
     """INVALID_ARGUMENT, which names the column and what is wrong."""
     caller, _ = typed(name)
     with pytest.raises(grpc.RpcError) as caught:
         caller(f"rows_{name}_predict_batch", fields)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert words in (caught.value.details() or "")
+    assert text in (caught.value.details() or "")
     status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status.details)

@@ -17,11 +17,11 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def told(oracle: Any, payload: dict[str, Any]) -> list[Any]:
+def echoed_rows(oracle: Any, payload: dict[str, Any]) -> list[Any]:
     """What the model says, through MLflow, that it was given."""
     status, answer = oracle(json.dumps(payload), "application/json")
     assert status == 200, answer
-    return [in_any_order(each) for each in json.loads(answer)["predictions"]]
+    return [in_any_order(row) for row in json.loads(answer)["predictions"]]
 
 
 def same(pair: Any, name: str, rows: list[dict[str, Any]], payload: dict[str, Any]) -> None:
@@ -29,14 +29,18 @@ def same(pair: Any, name: str, rows: list[dict[str, Any]], payload: dict[str, An
     oracle, call, _ = pair(name)
     typed = TypedCaller(call.channel)
     messages = [typed.input(f"{name}_predict", row) for row in rows]
-    (kind,) = payload
-    for place, message in enumerate(messages):
-        one = payload[kind][place] if isinstance(payload[kind], list) else {"data": [payload[kind]["data"][place]]}
+    (payload_key,) = payload
+    for index, message in enumerate(messages):
+        single_row = (
+            payload[payload_key][index]
+            if isinstance(payload[payload_key], list)
+            else {"data": [payload[payload_key]["data"][index]]}
+        )
         answer = plain(typed(f"{name}_predict", message))["prediction"]
-        one_payload = {kind: [one] if isinstance(payload[kind], list) else one}
-        assert in_any_order(answer) == told(oracle, one_payload)[0]
+        one_payload = {payload_key: [single_row] if isinstance(payload[payload_key], list) else single_row}
+        assert in_any_order(answer) == echoed_rows(oracle, one_payload)[0]
     together = plain(typed(f"{name}_predict_batch", batch_of(typed, name, messages)))["prediction"]
-    assert [in_any_order(each) for each in together] == told(oracle, payload)
+    assert [in_any_order(row) for row in together] == echoed_rows(oracle, payload)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_bytes_within_lists_objects_and_maps(pair):
     oracle, call, _ = pair(name)
     typed = TypedCaller(call.channel)
     fields["list"] = {"values": fields["list"]}
-    (expected,) = told(oracle, {"dataframe_records": [record]})
+    (expected,) = echoed_rows(oracle, {"dataframe_records": [record]})
     assert in_any_order(plain(typed(f"{name}_predict", fields))["prediction"]) == expected
     (together,) = plain(typed(f"{name}_predict_batch", {key: [value] for key, value in fields.items()}))["prediction"]
     assert in_any_order(together) == expected
@@ -123,14 +127,14 @@ def test_bytes_that_no_text_says(pair, data, field, wrap, where):
         status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
         bad = error_details_pb2.BadRequest()
         assert any(detail.Unpack(bad) for detail in status.details)
-        assert [each.field for each in bad.field_violations] == [at]
+        assert [violation.field for violation in bad.field_violations] == [at]
 
 
 def test_a_record_without_a_field(pair):
     """MLflow makes no row of it, so it is refused; an answer to no row is none to a record."""
     name = "rows_nested_bytes"
     oracle, call, _ = pair(name)
-    assert told(oracle, {"dataframe_records": [{}]}) == []
+    assert echoed_rows(oracle, {"dataframe_records": [{}]}) == []
     outcome = TypedCaller(call.channel).outcome(f"{name}_predict", {})
     assert outcome == ("INVALID_ARGUMENT", "The record has no field: give one of list, lists, object, map at least.")
 

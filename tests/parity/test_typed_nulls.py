@@ -67,12 +67,12 @@ def with_nulls(value: Any) -> Iterator[Any]:
     """A value with a null in one of the places that lists and maps in it have."""
     if isinstance(value, list):
         yield from ([*value, None], [None, *value], [None])
-        yield from ([each] for each in with_nulls(value[0]))
+        yield from ([variant] for variant in with_nulls(value[0]))
     elif isinstance(value, dict) and set(value) == {"k"}:
         yield from ({**value, "none": None}, {"none": None})
-        yield from ({"k": each} for each in with_nulls(value["k"]))
+        yield from ({"k": variant} for variant in with_nulls(value["k"]))
     elif isinstance(value, dict):
-        yield from ({**value, key: each} for key in value for each in with_nulls(value[key]))
+        yield from ({**value, key: variant} for key in value for variant in with_nulls(value[key]))
 
 
 NULLS = [(name, value) for name, (_, plain) in COLUMNS.items() for value in with_nulls(plain)]
@@ -89,7 +89,7 @@ class Tells(PythonModel):
 def ordered(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: ordered(value[key]) for key in sorted(value)}
-    return [ordered(each) for each in value] if isinstance(value, list) else value
+    return [ordered(item) for item in value] if isinstance(value, list) else value
 
 
 MOMENT = pd.Timestamp("2020-02-29T12:00:00")
@@ -112,7 +112,7 @@ ANSWERS: dict[str, tuple[Any, list[Any]]] = {
     "object": (LISTS, [{"v": [None, 1.0], "w": [None], "m": {"k": None}, "n": None}]),
 }
 """Types, and answers with nulls."""
-GIVEN = [(name, place) for name, (_, values) in ANSWERS.items() for place in range(len(values))]
+ANSWER_INDEXES = [(name, index) for name, (_, values) in ANSWERS.items() for index in range(len(values))]
 
 
 class Gives(PythonModel):
@@ -131,7 +131,7 @@ class Gives(PythonModel):
         yield from self.predict(context, model_input)
 
 
-class Part(pydantic.BaseModel):
+class NullableLists(pydantic.BaseModel):
     v: list[float | None] = []
     w: dict[str, float | None] = {}
     n: list[list[int | None] | None] = []
@@ -148,7 +148,7 @@ class Maps(PythonModel):
 
 
 class Parts(PythonModel):
-    def predict(self, model_input: list[Part], params=None) -> list[Part]:
+    def predict(self, model_input: list[NullableLists], params=None) -> list[NullableLists]:
         return model_input
 
 
@@ -176,27 +176,27 @@ class Bare(PythonModel):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    found: Path = tmp_path_factory.mktemp("nulls")
+    directory: Path = tmp_path_factory.mktemp("nulls")
 
     def save(name: str, model: PythonModel, signature: ModelSignature | None = None) -> None:
-        mlflow.pyfunc.save_model(found / name, python_model=model, signature=signature, pip_requirements=["mlflow"])
+        mlflow.pyfunc.save_model(directory / name, python_model=model, signature=signature, pip_requirements=["mlflow"])
 
     for required in (True, False):
-        columns: list[Any] = [ColSpec(kind, name, required=required) for name, (kind, _) in COLUMNS.items()]
+        columns: list[Any] = [ColSpec(data_type, name, required=required) for name, (data_type, _) in COLUMNS.items()]
         params = ParamSchema([ParamSpec("p", DataType.double, [0.5], shape=(-1,))])
         signature = ModelSignature(Schema(columns), Schema([ColSpec(DataType.string)]), params)
         save("required" if required else "optional", Tells(), signature)
-    outputs = Schema([ColSpec(kind, name) for name, (kind, _) in ANSWERS.items()])
+    outputs = Schema([ColSpec(data_type, name) for name, (data_type, _) in ANSWERS.items()])
     named = Schema([ColSpec(DataType.string, "name"), ColSpec(DataType.long, "place")])
     for name in ("frame", "records"):
         save(name, Gives(name == "frame"), ModelSignature(named, outputs))
-    for name, kind in BARE.items():
-        save(name, Bare(BARE_ANSWERS[name]), ModelSignature(named, Schema([ColSpec(kind)])))
+    for name, data_type in BARE.items():
+        save(name, Bare(BARE_ANSWERS[name]), ModelSignature(named, Schema([ColSpec(data_type)])))
     shared = Schema([ColSpec(Map(DataType.double), "map"), ColSpec(Array(Array(DataType.double)), "matrix")])
     save("shared", Tells(), ModelSignature(shared, shared))
     for name, (model, _) in HINTED.items():
         save(name, model)
-    return found
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +208,8 @@ def address(folder) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(address) -> Iterator[Client]:
-    with Client(address) as made:
-        yield made
+    with Client(address) as opened_client:
+        yield opened_client
 
 
 @pytest.fixture(scope="module")
@@ -232,29 +232,29 @@ def predictions(oracle: Oracle, payload: dict[str, Any]) -> Any:
 def as_typed(name: str, value: Any) -> Any:
     """A value for the typed client: bytes where JSON has the text that MLflow takes for them."""
     if name == "data":
-        return [None if each is None else each.encode() for each in value]
+        return [None if text is None else text.encode() for text in value]
     return value
 
 
 @pytest.mark.parametrize("model", ["required", "optional"])
 def test_inputs(client, oracle, model):
     """Each place of a null, in one record and in rows: the model gets what it gets from JSON, or both refuse it."""
-    whole = {name: plain for name, (_, plain) in COLUMNS.items()}
-    whole_typed = {name: as_typed(name, plain) for name, plain in whole.items()}
+    full_record = {name: plain for name, (_, plain) in COLUMNS.items()}
+    whole_typed = {name: as_typed(name, plain) for name, plain in full_record.items()}
     taken = set()
     for name, value in NULLS:
-        record, given = {**whole, name: value}, {**whole_typed, name: as_typed(name, value)}
+        record, typed_record = {**full_record, name: value}, {**whole_typed, name: as_typed(name, value)}
         status, body = oracle(model)(json.dumps({"dataframe_records": [record]}), "application/json")
         assert status in (200, 400), body
         if status == 200:
             taken.add(name)
-            assert [client.model(model).predict(given)] == json.loads(body)["predictions"], (name, value)
-            expected = predictions(oracle(model), {"dataframe_records": [whole, record, record]})
-            assert client.model(model).predict([whole_typed, given, given]) == expected, (name, value)
-            assert list(client.model(model).predict_many([whole_typed, given])) == expected[:2], (name, value)
+            assert [client.model(model).predict(typed_record)] == json.loads(body)["predictions"], (name, value)
+            expected = predictions(oracle(model), {"dataframe_records": [full_record, record, record]})
+            assert client.model(model).predict([whole_typed, typed_record, typed_record]) == expected, (name, value)
+            assert list(client.model(model).predict_many([whole_typed, typed_record])) == expected[:2], (name, value)
         else:
             with pytest.raises((PredictError, ValueError)) as caught:
-                client.model(model).predict(given)
+                client.model(model).predict(typed_record)
             refused = caught.value
             assert name in str(refused)
             assert not isinstance(refused, PredictError) or refused.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -280,28 +280,28 @@ def test_params(client, oracle):
 @pytest.mark.parametrize("model", ["frame", "records"])
 def test_answers(client, oracle, model):
     """Each answer, in one record, in rows, in a stream of records and in parts: as in JSON, with None for null."""
-    for name, place in GIVEN:
-        row = {"name": name, "place": place}
+    for name, index in ANSWER_INDEXES:
+        row = {"name": name, "place": index}
         expected = predictions(oracle(model), {"dataframe_records": [row]})[0]
-        found = client.model(model).predict(row)
-        assert in_json(found) == in_json(expected), (name, place)
+        answer = client.model(model).predict(row)
+        assert in_json(answer) == in_json(expected), (name, index)
         assert list(map(in_json, client.model(model).predict([row, row]))) == [in_json(expected)] * 2
-        assert [in_json(each) for each in client.model(model).predict_many([row])] == [in_json(expected)]
+        assert [in_json(prediction) for prediction in client.model(model).predict_many([row])] == [in_json(expected)]
 
 
 def in_json(value: Any) -> str:
     """A value as JSON writes it: whole numbers and floats are one type there."""
 
-    def plain(each: Any) -> Any:
-        if isinstance(each, dict):
-            return {key: plain(each[key]) for key in sorted(each)}
-        if isinstance(each, list):
-            return list(map(plain, each))
-        if isinstance(each, bytes):
-            return base64.encodebytes(each).decode()
-        if isinstance(each, datetime.datetime):
-            return each.replace(tzinfo=None).isoformat()
-        return float(each) if type(each) is int else each
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: plain(item[key]) for key in sorted(item)}
+        if isinstance(item, list):
+            return list(map(plain, item))
+        if isinstance(item, bytes):
+            return base64.encodebytes(item).decode()
+        if isinstance(item, datetime.datetime):
+            return item.replace(tzinfo=None).isoformat()
+        return float(item) if type(item) is int else item
 
     return json.dumps(plain(value))
 
@@ -319,18 +319,18 @@ def test_an_answer_without_a_name(client, oracle, name):
 @pytest.mark.parametrize("name", HINTED)
 def test_type_hints(client, oracle, name):
     """Which say of inputs that they may have nulls, and of which MLflow's signature keeps nothing for the answers."""
-    given = HINTED[name][1]
-    expected = predictions(oracle(name), {"inputs": [given]})
+    record = HINTED[name][1]
+    expected = predictions(oracle(name), {"inputs": [record]})
     assert "null" in json.dumps(expected)
-    assert [in_json(client.model(name).predict([given])[0])] == [in_json(expected[0])]
-    assert [in_json(each) for each in client.model(name).predict_many([given])] == [in_json(expected[0])]
+    assert [in_json(client.model(name).predict([record])[0])] == [in_json(expected[0])]
+    assert [in_json(prediction) for prediction in client.model(name).predict_many([record])] == [in_json(expected[0])]
 
 
 def test_messages_made_by_hand(typed, oracle):
     """As a compiled client fills them: anything in the place of a null, and a key that is there or not."""
-    whole = {"doubles": [1.5], "map": {"k": 1.5}}
+    full_record = {"doubles": [1.5], "map": {"k": 1.5}}
     record = {"doubles": [1.5, None], "map": {"k": 1.5, "none": None}}
-    expected = predictions(oracle("optional"), {"dataframe_records": [whole, record]})
+    expected = predictions(oracle("optional"), {"dataframe_records": [full_record, record]})
     for entry in ({}, {"none": 7.0}):
         message = typed.input("optional_predict", {})
         message.doubles.values.extend([1.5, 7.0])
@@ -344,24 +344,24 @@ def test_messages_made_by_hand(typed, oracle):
         rows.map.append(message.map)
         assert list(typed("optional_predict_batch", rows).prediction) == expected
     message.doubles.values_null_items.append(2)
-    code, words = typed.outcome("optional_predict", message)
+    code, details = typed.outcome("optional_predict", message)
     assert code == "INVALID_ARGUMENT"
-    assert "doubles has 2 values, counted from 0, and values_null_items names 2" in words
+    assert "doubles has 2 values, counted from 0, and values_null_items names 2" in details
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "pattern"),
     [
         ("map", {"k": None}, r"\[1\].map: must be Map\(.*\), and map.<1st key> is null"),
         ("matrix", [[1.5], None], r"\[1\].matrix: must be Array\(Array\(double\)\), and matrix\[1\] is null"),
     ],
 )
-def test_a_null_that_mlflow_refuses(client, oracle, name, value, words):
+def test_a_null_that_mlflow_refuses(client, oracle, name, value, pattern):
     """Rows share their messages with answers, which may have it: MLflow refuses it, and its place is named."""
-    whole = {"map": {"k": 1.5}, "matrix": [[1.5]]}
-    rows = [whole, {**whole, name: value}]
+    full_record = {"map": {"k": 1.5}, "matrix": [[1.5]]}
+    rows = [full_record, {**full_record, name: value}]
     assert oracle("shared")(json.dumps({"dataframe_records": rows}), "application/json")[0] == 400
-    with pytest.raises(PredictError, match=words) as caught:
+    with pytest.raises(PredictError, match=pattern) as caught:
         client.model("shared").predict(rows)
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     with pytest.raises(ValueError, match="None has no room in this list or map: the model takes no null there"):
@@ -370,11 +370,11 @@ def test_a_null_that_mlflow_refuses(client, oracle, name, value, words):
 
 def test_the_fields_beside(typed):
     """Lists have the places of nulls beside them, maps the keys, and where MLflow takes none there is no such field."""
-    fields = {each.name: each.number for each in typed.method("required_predict").input_type.fields}
+    fields = {field.name: field.number for field in typed.method("required_predict").input_type.fields}
     beside = {name for name in fields if "_null_" in name}
     assert beside == {f"{name}_null_items" for name in ("flags", "doubles", "texts", "data")}
     assert fields["doubles_null_items"] == 200_000 + fields["doubles"]
-    outputs = {each.name: each.number for each in typed.method("frame_predict").output_type.fields}
+    outputs = {field.name: field.number for field in typed.method("frame_predict").output_type.fields}
     lists = {"flags", "whole", "doubles", "floats", "texts", "moments", "matrix", "maps", "people"}
     assert {name for name in outputs if "_null_" in name} == {
         *(f"{name}_null_items" for name in lists),
@@ -391,19 +391,19 @@ def test_a_client_that_was_compiled_before(typed):
         kept = DescriptorProto()
         kept.CopyFrom(message)
         del message.field[:]
-        message.field.extend(each for each in kept.field if each.number < 200_000)
+        message.field.extend(field for field in kept.field if field.number < 200_000)
     pool = DescriptorPool()
     for dependency in method.output_type.file.dependencies:
         pool.AddSerializedFile(dependency.serialized_pb)
     pool.Add(file)
     older: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName(method.output_type.full_name))
 
-    def ask(name: str, place: int) -> Any:
-        answer = typed("records_predict", {"name": name, "place": str(place)})
+    def ask(name: str, index: int) -> Any:
+        answer = typed("records_predict", {"name": name, "place": str(index)})
         return older.FromString(answer.SerializeToString())
 
     first, second = ask("doubles", 0).doubles
     assert (first, math.isnan(second)) == (1.0, True)
     assert list(ask("texts", 0).texts) == ["a", "", ""]
     assert dict(ask("map", 1).map) == {"x": 1.5}
-    assert [(each.a, each.b) for each in ask("people", 0).people] == [(1.5, "text"), (0, ""), (2.5, "")]
+    assert [(person.a, person.b) for person in ask("people", 0).people] == [(1.5, "text"), (0, ""), (2.5, "")]

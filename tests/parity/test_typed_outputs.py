@@ -28,7 +28,7 @@ KINDS: dict[str, Any] = {
     "text": DataType.string, "whole": DataType.long, "flag": DataType.boolean, "data": DataType.binary,
     "when": DataType.datetime, "number": DataType.double, "small": DataType.float, "list": Array(DataType.double),
 }  # fmt: skip
-NAMED = Schema([ColSpec(kind, name, required=False) for name, kind in KINDS.items()])
+NAMED = Schema([ColSpec(data_type, name, required=False) for name, data_type in KINDS.items()])
 
 
 def named() -> pd.DataFrame:
@@ -89,12 +89,12 @@ def expected(schema: Schema, oracle: Oracle, rows: list[int]) -> list[dict[str, 
     status, answer = oracle(json.dumps({"inputs": {"row": rows}}), "application/json")
     assert status == 200, answer
     floats = {spec.name or name_of(schema) for spec in schema if spec.type in (DataType.double, DataType.float)}
-    found = []
+    records = []
     for row in json.loads(answer)["predictions"]:
         is_named = schema.has_input_names() and set(row) <= set(schema.input_names())
         named = row if is_named else {name_of(schema): next(iter(row.values()))}
-        found.append({name: value for name, value in named.items() if not is_none(value, is_float=name in floats)})
-    return found
+        records.append({name: value for name, value in named.items() if not is_none(value, is_float=name in floats)})
+    return records
 
 
 def name_of(schema: Schema) -> str:
@@ -109,18 +109,18 @@ def is_none(value: Any, *, is_float: bool) -> bool:
 def as_json(message: Any, schema: Schema) -> dict[str, Any]:
     """A row as JSON has it."""
     labels = [spec.name or name_of(schema) for spec in schema]
-    words = dict(zip((field.name for field in message.DESCRIPTOR.fields), labels, strict=False))
-    found = {}
+    columns = dict(zip((field.name for field in message.DESCRIPTOR.fields), labels, strict=False))
+    record = {}
     for name, value in plain(message).items():
-        part, word = getattr(message, name), words[name]
-        found[word] = value
+        field_value, column = getattr(message, name), columns[name]
+        record[column] = value
         if isinstance(value, bytes):
-            found[word] = base64.encodebytes(value).decode()
-        elif hasattr(part, "seconds"):
-            found[word] = pd.Timestamp(part.seconds * 10**9 + part.nanos).isoformat()
-        elif hasattr(part, "values"):
-            found[word] = list(part.values)
-    return found
+            record[column] = base64.encodebytes(value).decode()
+        elif hasattr(field_value, "seconds"):
+            record[column] = pd.Timestamp(field_value.seconds * 10**9 + field_value.nanos).isoformat()
+        elif hasattr(field_value, "values"):
+            record[column] = list(field_value.values)
+    return record
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1], [2, 0]])
@@ -130,9 +130,9 @@ def test_tables(served, rows):
     messages = [typed.input("m_predict", {"row": row}) for row in rows]
     alone = [typed("m_predict", message) for message in messages]
     together = rows_of(typed("m_predict_batch", batch_of(typed, "m", messages)), type(alone[0]))
-    wanted = [exact(row) for row in expected(schema, oracle, rows)]
-    assert [exact(as_json(message, schema)) for message in together] == wanted
-    assert [exact(as_json(message, schema)) for message in alone] == wanted
+    exact_rows = [exact(row) for row in expected(schema, oracle, rows)]
+    assert [exact(as_json(message, schema)) for message in together] == exact_rows
+    assert [exact(as_json(message, schema)) for message in alone] == exact_rows
 
 
 def exact(row: dict[str, Any]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller, plain
 
 DEEP = Object([Property("z", DataType.string), Property("w", DataType.string, required=False)])
-PART = Object(
+PART_TYPE = Object(
     [
         Property("x", DataType.long),
         Property("y", DataType.double, required=False),
@@ -35,7 +35,7 @@ SCHEMAS = {
     "named": Schema(
         [
             ColSpec(DataType.long, "a b"),
-            ColSpec(PART, "object", required=False),
+            ColSpec(PART_TYPE, "object", required=False),
             ColSpec(DataType.datetime, "when", required=False),
             ColSpec(DataType.long, "maybe", required=False),
         ]
@@ -71,8 +71,8 @@ def refusal(typed: TypedCaller, method: str, message: Any) -> dict[str, str]:
     status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status.details)
-    words = caught.value.details() or ""
-    assert not any(format_ in words for format_ in ("dataframe", "inputs", "payload"))
+    details = caught.value.details() or ""
+    assert not any(format_ in details for format_ in ("dataframe", "inputs", "payload"))
     return {violation.field: violation.description for violation in bad.field_violations}
 
 
@@ -121,7 +121,7 @@ def test_columns_that_make_up_no_rows(served, method, fields, at_fault):
 
 
 @pytest.mark.parametrize(
-    ("method", "fields", "field", "words"),
+    ("method", "fields", "field", "text"),
     [
         ("named_predict", {"a_b": 1, "when": EARLY}, "when", "must be a datetime between 1677 and 2262"),
         ("named_predict_batch", {"a_b": [1] * 9, "when": [LATE] * 6 + [EARLY] * 3}, "[6].when", "must be a datetime"),
@@ -140,11 +140,11 @@ def test_columns_that_make_up_no_rows(served, method, fields, at_fault):
         ("tensors_predict_batch", {"a": {"data": [1, 2, 3, 4]}, "b": [1, 300]}, "[1].b", "a tensor of uint8"),
     ],
 )
-def test_what_does_not_fit(served, method, fields, field, words):
+def test_what_does_not_fit(served, method, fields, field, text):
     """The column is named, and of a batch the first row that MLflow refuses by itself."""
-    found = refusal(served[1], method, fields)
-    assert list(found) == [field]
-    assert words in found[field]
+    violations = refusal(served[1], method, fields)
+    assert list(violations) == [field]
+    assert text in violations[field]
 
 
 @pytest.mark.parametrize(
@@ -161,12 +161,12 @@ def test_fields_that_an_object_does_not_have(served, method, fields, where):
     payload = {"dataframe_records": [{"a b": 1, "object": {"x": 1, "more": 2}}]}
     assert oracle("named")(json.dumps(payload), "application/json")[0] == 400
     message = typed.input(method, fields)
-    part = message
+    target = message
     for step in where:
-        part = part[step] if isinstance(step, int) else getattr(part, step)
-    part.MergeFromString(b"\xf8\x06\x01")  # Field 111.
-    place = ".".join(str(step) for step in where) if method == "named_predict" else "[1].object"
-    assert refusal(typed, method, message) == {f"{place}.111": "the model has no such field"}
+        target = target[step] if isinstance(step, int) else getattr(target, step)
+    target.MergeFromString(b"\xf8\x06\x01")  # Field 111.
+    path = ".".join(str(step) for step in where) if method == "named_predict" else "[1].object"
+    assert refusal(typed, method, message) == {f"{path}.111": "the model has no such field"}
 
 
 def test_fields_that_the_model_does_not_have(served):
@@ -181,7 +181,7 @@ def test_fields_that_the_model_does_not_have(served):
 
 
 @pytest.mark.parametrize(
-    ("part", "fields"),
+    ("json_object", "fields"),
     [
         ({}, {}),
         ({"x": 1, "deep": {}}, {"x": 1, "deep": {}}),
@@ -189,11 +189,11 @@ def test_fields_that_the_model_does_not_have(served):
         ({"x": 1, "by": {"k": {}}}, {"x": 1, "by": {"values": {"k": {}}}}),
     ],
 )
-def test_an_object_without_any_field(served, part, fields):
+def test_an_object_without_any_field(served, json_object, fields):
     """Where it may be left out, MLflow takes one without what it needs; so it is taken, and given to the model so."""
     oracle, typed = served
     status, answer = oracle("named")(
-        json.dumps({"dataframe_records": [{"a b": 1, "object": part}]}), "application/json"
+        json.dumps({"dataframe_records": [{"a b": 1, "object": json_object}]}), "application/json"
     )
     assert status == 200, answer
     expected = in_any_order(json.loads(answer)["predictions"][0])

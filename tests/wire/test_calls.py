@@ -41,13 +41,13 @@ def test_a_call(gated):
     assert dict(sent.trailing_metadata())["x-request-id"] == "abc"
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129])
-def test_a_request_id_that_is_no_good_is_replaced(gated, given):
+@pytest.mark.parametrize("request_id", ["", "x" * 129])
+def test_a_request_id_that_is_no_good_is_replaced(gated, request_id):
     """Too long and empty ids are not repeated; the call gets one all the same."""
     _, _, call = gated
-    _, sent = call.raw.with_call(protos.Input(value="x").SerializeToString(), metadata=(("x-request-id", given),))
+    _, sent = call.raw.with_call(protos.Input(value="x").SerializeToString(), metadata=(("x-request-id", request_id),))
     answered = dict(sent.trailing_metadata())["x-request-id"]
-    assert answered != given
+    assert answered != request_id
     assert len(answered) == 16
 
 
@@ -133,11 +133,15 @@ def test_a_thousand_cancels(gated):
 def test_messages_that_are_none():
     """1,000 random or cut messages: INVALID_ARGUMENT, INTERNAL or, where they happen to parse, OK; never UNKNOWN."""
     dice = random.Random(1)
-    whole = protos.Input(value="hello é").SerializeToString()
+    serialized = protos.Input(value="hello é").SerializeToString()
     seen = set()
     with serving(FunctionModel(lambda text: text), PlainCodec()) as server, Caller(server.address) as call:
         for _ in range(1000):
-            data = dice.randbytes(dice.randrange(40)) if dice.random() < 0.5 else whole[: dice.randrange(len(whole))]
+            data = (
+                dice.randbytes(dice.randrange(40))
+                if dice.random() < 0.5
+                else serialized[: dice.randrange(len(serialized))]
+            )
             seen.add(code(call.raw.future(data, timeout=30)))
         assert seen <= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL}
         assert seen > {grpc.StatusCode.OK}

@@ -52,13 +52,13 @@ def impatient(monkeypatch):
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\n\r\n"])
-def test_mute_and_slow_connections_are_closed(said):
+@pytest.mark.parametrize("opening", [b"", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_mute_and_slow_connections_are_closed(opening):
     """Hundreds that never say what HTTP/2 begins with: others are answered meanwhile, and they are closed."""
     with echo() as server, contextlib.ExitStack() as stack, Caller(server.address) as call:
         peers = [stack.enter_context(connected(server.address)) for _ in range(CONNECTIONS)]
         for peer in peers:
-            peer.sendall(said)
+            peer.sendall(opening)
         assert call("fresh", timeout=5) == "fresh"
         assert until_closed(peers, 30) == CONNECTIONS
 
@@ -70,7 +70,7 @@ def test_half_open_tls_is_closed(tmp_path):
     issued = authority.issue_cert("127.0.0.1")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     issued.private_key_pem.write_to_path(key)
-    cert.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    cert.write_bytes(b"".join(certificate.bytes() for certificate in issued.cert_chain_pems))
     import grpc
 
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())

@@ -22,9 +22,9 @@ def authority():
 def server(authority, tmp_path):
     """A server that lets in only clients with a certificate."""
     files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key", "ca")}
-    made = authority.issue_cert("127.0.0.1")
-    files["cert"].write_bytes(made.cert_chain_pems[0].bytes())
-    files["key"].write_bytes(made.private_key_pem.bytes())
+    issued = authority.issue_cert("127.0.0.1")
+    files["cert"].write_bytes(issued.cert_chain_pems[0].bytes())
+    files["key"].write_bytes(issued.private_key_pem.bytes())
     authority.cert_pem.write_to_path(files["ca"])
     tls = {"tls_cert": files["cert"], "tls_key": files["key"], "tls_client_ca": files["ca"]}
     with serving(FunctionModel(lambda text: text), PlainCodec(), **tls) as running:
@@ -45,9 +45,9 @@ def test_refused_handshakes_leave_a_line(server, authority, caplog):
             assert call.outcome("x", timeout=5)[0] == "UNAVAILABLE"
     refused = len(handshakes.pending)
     assert refused >= 2  # Clients may have tried again.
-    made = authority.issue_cert("client.example")
+    issued = authority.issue_cert("client.example")
     credentials = grpc.ssl_channel_credentials(
-        root, made.private_key_pem.bytes(), b"".join(blob.bytes() for blob in made.cert_chain_pems)
+        root, issued.private_key_pem.bytes(), b"".join(blob.bytes() for blob in issued.cert_chain_pems)
     )
     with Caller(server.address, credentials) as good:
         assert [good("x"), good("y")] == ["x", "y"]

@@ -128,8 +128,8 @@ def test_two_hundred_watchers_disturb_nobody(served):
         calls = [channel.unary_stream("/grpc.health.v1.Health/Watch", request_serializer=None)(b"") for _ in range(200)]
         assert call("x") == "x"
         assert stub.Check(request()).status == SERVING
-        for one in calls:
-            one.cancel()
+        for watcher in calls:
+            watcher.cancel()
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
@@ -148,14 +148,14 @@ def test_reflection(served, version):
     assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-def reflect(channel: grpc.Channel, *asked: Any, version: str = "v1") -> list[Any]:
+def reflect(channel: grpc.Channel, *requests: Any, version: str = "v1") -> list[Any]:
     """What reflection answers to each request of a stream."""
     method: Any = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    return list(method(iter(asked), timeout=10))
+    return list(method(iter(requests), timeout=10))
 
 
 def files_of(channel: grpc.Channel, request: Any) -> dict[str, FileDescriptorProto]:
@@ -174,7 +174,7 @@ def test_comments_come_by_reflection(served, path, tmp_path):
     command = [sys.executable, "-m", "grpc_tools.protoc", *roots, out, "--include_source_info", path]
     subprocess.run(command, check=True)
     (expected,) = FileDescriptorSet.FromString((tmp_path / "set").read_bytes()).file
-    assert [each for each in expected.source_code_info.location if each.leading_comments]
+    assert [location for location in expected.source_code_info.location if location.leading_comments]
     assert files_of(channel, Request(file_by_filename=path)) == {path: expected}
 
 
@@ -182,18 +182,18 @@ def test_comments_come_by_reflection(served, path, tmp_path):
 def test_what_is_in_errors_is_told_by_reflection(served, name):
     """The messages of google.rpc, so that clients can show the details of a status."""
     _, channel = served
-    found = files_of(channel, Request(file_containing_symbol=f"google.rpc.{name}"))
-    declared = {f"{file.package}.{message.name}" for file in found.values() for message in file.message_type}
+    files = files_of(channel, Request(file_containing_symbol=f"google.rpc.{name}"))
+    declared = {f"{file.package}.{message.name}" for file in files.values() for message in file.message_type}
     assert f"google.rpc.{name}" in declared
-    needed = {each for file in found.values() for each in file.dependency}
-    assert needed <= found.keys()
+    needed = {dependency for file in files.values() for dependency in file.dependency}
+    assert needed <= files.keys()
 
 
 def test_extensions_by_reflection(served):
     """Of which there are none: no numbers of a message that is there, NOT_FOUND for others and for any number."""
     _, channel = served
     of_input = reflection_pb2.ExtensionRequest(containing_type="Input", extension_number=7)
-    known, *missing, nothing = reflect(
+    extension_numbers, *missing, nothing = reflect(
         channel,
         Request(all_extension_numbers_of_type="Input"),
         Request(all_extension_numbers_of_type="no.such.thing"),
@@ -201,9 +201,9 @@ def test_extensions_by_reflection(served):
         Request(file_by_filename="no/such.proto"),
         Request(),
     )
-    assert known.all_extension_numbers_response.base_type_name == "Input"
-    assert list(known.all_extension_numbers_response.extension_number) == []
-    assert [each.error_response.error_code for each in missing] == [grpc.StatusCode.NOT_FOUND.value[0]] * 3
+    assert extension_numbers.all_extension_numbers_response.base_type_name == "Input"
+    assert list(extension_numbers.all_extension_numbers_response.extension_number) == []
+    assert [response.error_response.error_code for response in missing] == [grpc.StatusCode.NOT_FOUND.value[0]] * 3
     assert nothing.error_response.error_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 

@@ -64,11 +64,11 @@ def test_preprocess_makes_the_columns_of_the_model(path):
     """It gets what the caller sent, and the signature is checked against what it returns."""
     with served(config(path, "from_raw")) as call:
         assert json.loads(call('{"dataframe_records": [{"raw": 1.5}]}')) == {"predictions": [3.0]}
-        status, told = call.outcome('{"dataframe_records": [{"a": 1.5}]}')
+        status, details = call.outcome('{"dataframe_records": [{"a": 1.5}]}')
         assert status == "INVALID_ARGUMENT"
-        assert told is not None
-        assert "the hook preprocess made of the payload does not fit" in told
-        assert "b: missing after preprocess, and the model needs it" in told
+        assert details is not None
+        assert "the hook preprocess made of the payload does not fit" in details
+        assert "b: missing after preprocess, and the model needs it" in details
 
 
 def test_parts_of_an_answer(path):
@@ -76,13 +76,14 @@ def test_parts_of_an_answer(path):
     with served(config(path, "noted", "negative")) as call:
         method = call.channel.unary_stream("/MLflowStream/predict_stream")
         parts: list[Any] = [
-            protos.Output.FromString(part) for part in method(protos.Input(value=ONE_ROW).SerializeToString())
+            protos.Output.FromString(answer_part)
+            for answer_part in method(protos.Input(value=ONE_ROW).SerializeToString())
         ]
-        assert [json.loads(part.value)["predictions"] for part in parts] == [-10.0, -2.0]
+        assert [json.loads(answer_part.value)["predictions"] for answer_part in parts] == [-10.0, -2.0]
 
 
 @pytest.mark.parametrize(
-    ("named", "status", "words"),
+    ("named", "status", "message"),
     [
         ({"preprocess": "raises"}, "INTERNAL", "The hook preprocess raised an exception"),
         ({"postprocess": "raises"}, "INTERNAL", "The hook postprocess raised an exception"),
@@ -94,13 +95,13 @@ def test_parts_of_an_answer(path):
     ],
 )
 @pytest.mark.parametrize("batching", [Batching.AUTO, Batching.ON])
-def test_hooks_that_fail(path, caplog, named, status, words, batching):
+def test_hooks_that_fail(path, caplog, named, status, message, batching):
     """The caller is told which one and a request id, and nothing of the exception, which is in the log."""
     with served(config(path, batching=batching, **named)) as call, pytest.raises(grpc.RpcError) as caught:
         call(TWO_ROWS, x_request_id="of-a-hook")
     error: Any = caught.value
     assert error.code().name == status
-    assert words in error.details()
+    assert message in error.details()
     assert "secret" not in error.details()
     assert dict(error.trailing_metadata())["x-request-id"] == "of-a-hook"
     if "raises" in named.values():
@@ -124,9 +125,9 @@ def test_a_typed_call_whose_answer_is_no_longer_what_the_signature_says(path):
         assert json.loads(call(ONE_ROW)) == {"predictions": ["label 3"]}
         typed = TypedCaller(call.channel)
         record = typed.input("sum_predict", {"a": 1.0, "b": 2.0})
-        status, told = typed.outcome("sum_predict", record)
+        status, details = typed.outcome("sum_predict", record)
         assert status == "INTERNAL"
-        assert "The model's output is not what its schema says" in str(told)
+        assert "The model's output is not what its schema says" in str(details)
 
 
 @pytest.mark.parametrize(("batching", "together"), [(None, False), (Batching.AUTO, False), (Batching.ON, True)])
@@ -139,15 +140,15 @@ def test_calls_are_put_together_only_if_the_owner_says_so(path, batching, togeth
     hooks.rows.clear()
     with serving_models([(model, loaded)], batch_wait_s=0.05) as running, Caller(running.address) as call:
         calls = [call.raw.future(protos.Input(value=ONE_ROW).SerializeToString()) for _ in range(20)]
-        found: list[Any] = [protos.Output.FromString(each.result()) for each in calls]
-    answers = {each.value for each in found}
-    assert [json.loads(each) for each in answers] == [{"predictions": [12.0]}]
+        outputs: list[Any] = [protos.Output.FromString(future.result()) for future in calls]
+    answers = {output.value for output in outputs}
+    assert [json.loads(value) for value in answers] == [{"predictions": [12.0]}]
     assert (max(hooks.rows) > 1) is together
     assert sum(hooks.rows) == 20
 
 
 @pytest.mark.parametrize(
-    ("hook", "words"),
+    ("hook", "message"),
     [
         ("no_such_module.clean", "there is no module 'no_such_module'; .*PYTHONPATH"),
         (f"{HERE}.no_such", "the module tests.support.hooks has no no_such"),
@@ -155,9 +156,9 @@ def test_calls_are_put_together_only_if_the_owner_says_so(path, batching, togeth
         (f"{HERE}.Sum", "is no function, but a class"),
     ],
 )
-def test_paths_that_are_none(path, hook, words):
+def test_paths_that_are_none(path, hook, message):
     """The server does not start, and the path is in the error."""
-    with pytest.raises(StartError, match=words) as caught:
+    with pytest.raises(StartError, match=message) as caught:
         load(ModelConfig(uri=str(path), postprocess=hook, endpoint=True), Settings(model_uri="m"))
     assert hook in str(caught.value)
 

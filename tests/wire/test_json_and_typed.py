@@ -20,8 +20,8 @@ CLASSES = (
 @pytest.fixture(scope="module")
 def served():
     """All of these models in one server."""
-    known = [ModelConfig(class_path=f"tests.support.serialized_models.{name}", endpoint=True) for name in CLASSES]
-    with serving_models([(each, None) for each in known]) as running, Caller(running.address) as call:
+    configs = [ModelConfig(class_path=f"tests.support.serialized_models.{name}", endpoint=True) for name in CLASSES]
+    with serving_models([(model_config, None) for model_config in configs]) as running, Caller(running.address) as call:
         yield call, TypedCaller(call.channel)
 
 
@@ -71,8 +71,8 @@ def test_bytes_are_what_the_model_gets(served, data):
         "plain": encoded(data), "encoded": encoded(data), "many": [encoded(data)], "inner": {"data": encoded(data)},
         "either": {"binary_value": encoded(data)},
     }  # fmt: skip
-    told = plain(served[1]("Bytes_predict", fields))
-    assert told == {"value": [data.hex()] * 5}
+    decoded = plain(served[1]("Bytes_predict", fields))
+    assert decoded == {"value": [data.hex()] * 5}
     answer = served[1]("BytesEcho_predict", fields)
     assert (answer.plain, answer.encoded, answer.many[:], answer.inner.data) == (data, data, [data], data)
     assert answer.either.binary_value == data
@@ -88,10 +88,10 @@ def test_bytes_in_a_strict_model(served):
 def test_moments_that_must_have_no_zone(served):
     """A message has them in UTC; the schema gets them without, as it asks."""
     moments = ["2020-02-29T12:00:00Z", "2020-02-29T12:00:01Z"]
-    told = plain(served[1]("Naive_predict", {"moment": moments[0], "moments": moments}))
-    assert told == {"moment": {"seconds": 1582977600}, "moments": [{"seconds": 1582977600}, {"seconds": 1582977601}]}
-    status, words = served[0].outcome(json.dumps({"moment": moments[0]}), mlflow_model="Naive")
-    assert (status, "timezone" in str(words)) == ("INVALID_ARGUMENT", True)
+    decoded = plain(served[1]("Naive_predict", {"moment": moments[0], "moments": moments}))
+    assert decoded == {"moment": {"seconds": 1582977600}, "moments": [{"seconds": 1582977600}, {"seconds": 1582977601}]}
+    status, details = served[0].outcome(json.dumps({"moment": moments[0]}), mlflow_model="Naive")
+    assert (status, "timezone" in str(details)) == ("INVALID_ARGUMENT", True)
 
 
 ZONES = {
@@ -121,15 +121,15 @@ def test_moments_with_a_zone_and_without_in_one_schema(served):
 def test_a_field_that_a_closed_schema_does_not_have(served):
     """A number that no field has is refused at the top too, as JSON's unknown key is, by its place; others ignore it."""
     caller = served[1]
-    status, words = served[0].outcome(json.dumps({**ZONES, "more": 1}), mlflow_model="Zones")
-    assert (status, "more" in str(words)) == ("INVALID_ARGUMENT", True)
-    one = caller.input("Zones_predict", {"any": "2020-02-29T12:00:00Z"})
+    status, details = served[0].outcome(json.dumps({**ZONES, "more": 1}), mlflow_model="Zones")
+    assert (status, "more" in str(details)) == ("INVALID_ARGUMENT", True)
+    zones_record = caller.input("Zones_predict", {"any": "2020-02-29T12:00:00Z"})
     rows = caller.input("Zones_predict_batch", {"any": ["2020-02-29T12:00:00Z"]})
-    for method, message in (("Zones_predict", one), ("Zones_predict_batch", rows)):
+    for method, message in (("Zones_predict", zones_record), ("Zones_predict_batch", rows)):
         message.MergeFromString(b"\xf8\x06\x01")  # Field 111.
-        status, words = caller.outcome(method, message)
+        status, details = caller.outcome(method, message)
         assert status == "INVALID_ARGUMENT"
-        assert words.startswith("The record has fields that the model does not have, of the numbers 111.")
+        assert details.startswith("The record has fields that the model does not have, of the numbers 111.")
     open_one = caller.input("Naive_predict", {"moment": "2020-02-29T12:00:00Z"})
     open_one.MergeFromString(b"\xf8\x06\x01")
     assert caller.outcome("Naive_predict", open_one)[0] == "OK"
@@ -142,15 +142,15 @@ def test_rows_and_streams_of_outputs_that_are_no_record(served):
     batch = caller("RootScalar_predict_batch", batch_of(caller, "RootScalar", records))
     assert batch.prediction[:] == [1.5, 2.5]
     lists = caller("RootList_predict_batch", batch_of(caller, "RootList", records))
-    assert [each.values[:] for each in lists.prediction] == [[1.5, 1.0], [2.5, 1.0]]
+    assert [row.values[:] for row in lists.prediction] == [[1.5, 1.0], [2.5, 1.0]]
     many = caller.many("RootScalar_predict_many", records)
-    assert [each.prediction for each in many] == [1.5, 2.5]
+    assert [answer.prediction for answer in many] == [1.5, 2.5]
 
 
 def test_an_input_that_is_no_record_has_no_typed_rpc(served):
     """JSON takes it."""
     assert by_json(served, "RootMap", {"a": 1.0}) == {"a": 1.0}
-    assert not [each.name for each in served[1].service.methods if each.name.startswith("RootMap")]
+    assert not [method.name for method in served[1].service.methods if method.name.startswith("RootMap")]
 
 
 def test_a_validator_that_raises(served):

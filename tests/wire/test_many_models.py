@@ -25,8 +25,8 @@ def serving_all(models: dict[str, Any], **settings: Any) -> Iterator[tuple[InPro
     placed: list[tuple[ModelConfig, ServableModel | str | None]] = []
     for label, model in models.items():
         name, _, version = label.partition("/")
-        known = ModelConfig(uri="(in process)", name=name, version=version or None, endpoint=True)
-        placed.append((known, "it is broken" if model is None else ServableModel(model, PlainCodec())))
+        model_config = ModelConfig(uri="(in process)", name=name, version=version or None, endpoint=True)
+        placed.append((model_config, "it is broken" if model is None else ServableModel(model, PlainCodec())))
     with serving_models(placed, **settings) as running, Caller(running.address) as call:
         yield running, call
 
@@ -83,7 +83,7 @@ def test_hung_calls_to_one_model_leave_the_others_alone(gated):
         assert call.outcome("late", mlflow_model="slow")[0] == "RESOURCE_EXHAUSTED"
         assert [call("x", mlflow_model="b") for _ in range(20)] == ["b x"] * 20
         gated.let_go()
-        assert [each.result() for each in held] == [f"<hold {number}>" for number in range(3)]
+        assert [future.result() for future in held] == [f"<hold {number}>" for number in range(3)]
 
 
 def test_health_of_each_model():

@@ -29,16 +29,16 @@ models:
   - {{class_path: older_models.Iris, endpoint: false}}
   - {{class_path: {NEWER}Breaks, name: broken, on_error: skip}}
 """)
-    *whole, broken = config.read(file).models
-    placed = [*((each, None) for each in whole), (broken, "no weights")]
+    *working, broken = config.read(file).models
+    placed = [*((model, None) for model in working), (broken, "no weights")]
     with serving_models(placed) as running, Caller(running.address) as call:
         yield folder, call
 
 
 def ask(call: Caller, method: str, answer: Any, **fields: Any) -> Any:
-    kind = protos.message_named(f"mlflow_grpc.v1.{method}Request")
+    request_class = protos.message_named(f"mlflow_grpc.v1.{method}Request")
     rpc: Any = call.channel.unary_unary(f"/mlflow_grpc.v1.Models/{method}")
-    return answer.FromString(rpc(kind(**fields).SerializeToString(), timeout=30))
+    return answer.FromString(rpc(request_class(**fields).SerializeToString(), timeout=30))
 
 
 def get(call: Caller, name: str = "", version: str = "") -> Any:
@@ -70,7 +70,7 @@ def test_pages(described):
         token = page.next_page_token
     assert (names, token) == ([["params", "echo", "older_iris"], ["broken"]], "")
     tokens = ("x", "99", "²", "01", "1" * 5000)
-    refused: list[dict[str, Any]] = [{"page_size": -1}, *({"page_token": each} for each in tokens)]
+    refused: list[dict[str, Any]] = [{"page_size": -1}, *({"page_token": bad_token} for bad_token in tokens)]
     for wrong in refused:
         with pytest.raises(grpc.RpcError) as caught:
             ask(call, "ListModels", Page, **wrong)
@@ -88,7 +88,9 @@ def test_an_mlflow_model(described):
     assert json.loads(model.params.mlflow_json) == json.loads(signature.to_dict()["params"])
     assert not model.HasField("output")
     assert json.loads(model.input.json_schema)["properties"] == {"a": {"type": "number"}}
-    defaults = {name: each.get("default") for name, each in json.loads(model.params.json_schema)["properties"].items()}
+    defaults = {
+        name: column.get("default") for name, column in json.loads(model.params.json_schema)["properties"].items()
+    }
     assert (defaults["temperature"], defaults["flag"], defaults["stops"]) == (0.5, False, ["a"])
     assert model.uri == str(folder / "params")
     assert not model.HasField("deterministic")

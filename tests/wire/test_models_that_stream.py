@@ -18,7 +18,7 @@ from tests.support.typed import TypedCaller, plain
 NEWER = "tests.support.newer_models."
 
 
-class Words(PythonModel):
+class WordStream(PythonModel):
     """One word after the other, and the context that MLflow keeps for a prediction."""
 
     def predict(self, context, model_input, params=None):
@@ -58,8 +58,10 @@ def served(tmp_path_factory):
         Schema([ColSpec(DataType.string)]),
         ParamSchema([ParamSpec("loud", DataType.boolean, False)]),
     )
-    for name, given in (("words", signature), ("any", None)):
-        mlflow.pyfunc.save_model(folder / name, python_model=Words(), signature=given, pip_requirements=["mlflow"])
+    for name, declared in (("words", signature), ("any", None)):
+        mlflow.pyfunc.save_model(
+            folder / name, python_model=WordStream(), signature=declared, pip_requirements=["mlflow"]
+        )
     named = ModelSignature(Schema([ColSpec(DataType.string, "text")]), Schema([ColSpec(DataType.string, "text")]))
     mlflow.pyfunc.save_model(folder / "deltas", python_model=Deltas(), signature=named, pip_requirements=["mlflow"])
     models = [
@@ -73,7 +75,7 @@ def served(tmp_path_factory):
             decorators=(Decorator(class_path=f"{NEWER}Suffix", configuration={"suffix": "!"}),),
         ),
     ]
-    with serving_models([(each, None) for each in models]) as running, Caller(running.address) as call:
+    with serving_models([(model_config, None) for model_config in models]) as running, Caller(running.address) as call:
         yield call, TypedCaller(call.channel)
 
 
@@ -125,15 +127,15 @@ def test_typed_parts(served):
 def test_typed_parts_of_which_nothing_is_known(served):
     """They are what they are in JSON, whatever the output is."""
     call, typed = served
-    expected = [each["predictions"] for each in parts(call, "deltas", {"dataframe_records": [{"text": "a"}]})]
+    expected = [answer["predictions"] for answer in parts(call, "deltas", {"dataframe_records": [{"text": "a"}]})]
     assert expected[0] == {"delta": {"text": "a", "places": [1, 2.5, None]}}
-    assert [each["prediction"] for each in typed_parts(typed, "deltas", {"text": "a"})] == expected
+    assert [answer["prediction"] for answer in typed_parts(typed, "deltas", {"text": "a"})] == expected
     assert typed.method("deltas_predict_stream").output_type.name == "deltas_chunk"
     assert typed.method("words_predict_stream").output_type.name == "words_output"
 
 
 @pytest.mark.parametrize(
-    ("model", "payload", "code", "words"),
+    ("model", "payload", "code", "text"),
     [
         ("words", {"dataframe_records": [{"other": "a"}]}, "INVALID_ARGUMENT", "text"),
         ("words", {"dataframe_records": [{"text": "a"}, {"text": "b"}]}, "INVALID_ARGUMENT", "these are 2"),
@@ -146,14 +148,14 @@ def test_typed_parts_of_which_nothing_is_known(served):
         ("decorated", {"text": "a"}, "UNIMPLEMENTED", "predict_stream"),
     ],
 )
-def test_errors(served, model, payload, code, words):
+def test_errors(served, model, payload, code, text):
     """As those of `predict`; no call passes by a decorator that does not stream."""
     call, _ = served
     with pytest.raises(grpc.RpcError) as caught:
         parts(call, model, payload)
     assert caught.value.code().name == code
     details = caught.value.details() or ""
-    assert words in details
+    assert text in details
     assert "secret" not in details
 
 
@@ -164,5 +166,7 @@ def test_only_models_that_stream_have_the_typed_rpc(served):
     assert methods == ["words_predict_stream", "deltas_predict_stream", "package_predict_stream"]
     rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/ListModels")
     listed = protos.message_named("mlflow_grpc.v1.ListModelsResponse").FromString(rpc(b"", timeout=30)).models
-    told = {model.name for model in listed for each in model.rpcs if each.path == "/MLflowStream/predict_stream"}
-    assert told == {"words", "any", "deltas", "package"}
+    streaming = {
+        model.name for model in listed for model_rpc in model.rpcs if model_rpc.path == "/MLflowStream/predict_stream"
+    }
+    assert streaming == {"words", "any", "deltas", "package"}

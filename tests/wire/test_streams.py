@@ -26,9 +26,9 @@ class Stream:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.taken = threading.Semaphore(0)
         rpc: Any = call.channel.stream_stream("/MLflowStream/predict_many")
-        self.call = rpc(self._each(), timeout=60, **more)
+        self.call = rpc(self._pending_requests(), timeout=60, **more)
 
-    def _each(self) -> Iterator[bytes]:
+    def _pending_requests(self) -> Iterator[bytes]:
         while (data := self._requests.get()) is not END:
             yield data
             self.taken.release()
@@ -43,7 +43,7 @@ class Stream:
     def next(self) -> Any:
         return protos.Output.FromString(next(self.call))
 
-    def rest(self) -> list[Any]:
+    def remaining(self) -> list[Any]:
         return [protos.Output.FromString(data) for data in self.call]
 
 
@@ -80,7 +80,7 @@ def test_answers_come_in_order():
         return text
 
     with serving(FunctionModel(slow), PlainCodec(), threads=8) as server, Caller(server.address) as call:
-        assert [each.value for each in many(call, *map(str, range(500)))] == list(map(str, range(500)))
+        assert [output.value for output in many(call, *map(str, range(500)))] == list(map(str, range(500)))
 
 
 def test_an_empty_stream_has_no_answers(gated):
@@ -98,7 +98,7 @@ def test_each_is_answered_when_it_is_there(gated):
     stream.send("b")
     assert stream.next().value == "<b>"
     stream.end()
-    assert stream.rest() == []
+    assert stream.remaining() == []
 
 
 def test_a_request_that_fails_has_its_error_in_its_place(caplog):
@@ -117,10 +117,10 @@ def test_a_request_that_fails_has_its_error_in_its_place(caplog):
         answers = many(
             call, "a", "refused", "raised", b"\xff\xff", "unforeseen", "b", metadata=(("x-request-id", "id-7"),)
         )
-    errors = [(each.error.code, each.error.reason, each.error.error_class) for each in answers]
+    errors = [(answer.error.code, answer.error.reason, answer.error.error_class) for answer in answers]
     invalid, internal = grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.INTERNAL.value[0]
-    assert [each.value for each in answers] == ["a", "", "", "", "", "b"]
-    assert [each.HasField("error") for each in answers] == [False, True, True, True, True, False]
+    assert [answer.value for answer in answers] == ["a", "", "", "", "", "b"]
+    assert [answer.HasField("error") for answer in answers] == [False, True, True, True, True, False]
     assert errors == [
         (0, "", ""), (invalid, "BAD_REQUEST", ""), (internal, "INTERNAL_ERROR", "ZeroDivisionError"),
         (invalid, "MALFORMED_REQUEST", ""), (internal, "INTERNAL_ERROR", ""), (0, "", ""),
@@ -129,8 +129,8 @@ def test_a_request_that_fails_has_its_error_in_its_place(caplog):
     assert (violation.field, violation.description) == ("a", "is missing")
     assert "secret" not in answers[4].error.message
     lines: list[Any] = [record for record in caplog.records if record.message == "request"]
-    told = [(line.fields["place"], line.fields["request_id"], line.fields["status"]) for line in lines]
-    assert told == [(2, "id-7", "INTERNAL"), (4, "id-7", "INTERNAL")]
+    failed_lines = [(line.fields["place"], line.fields["request_id"], line.fields["status"]) for line in lines]
+    assert failed_lines == [(2, "id-7", "INTERNAL"), (4, "id-7", "INTERNAL")]
     assert "a secret" in caplog.text
 
 
@@ -144,7 +144,7 @@ def test_no_more_is_read_than_can_be_answered(gated):
     server.wait_until(lambda: admission.admitted_calls == READ_AHEAD)
     model.let_go()
     stream.end()
-    assert len(stream.rest()) == 10 * READ_AHEAD
+    assert len(stream.remaining()) == 10 * READ_AHEAD
     server.wait_until(lambda: (admission.admitted_calls, admission.open_calls) == (0, 0))
 
 
@@ -155,13 +155,13 @@ def test_a_reader_that_reads_nothing_holds_up_only_itself(gated):
     text = "x" * 40_000
     stream = Stream(call)
     stream.send(*[text] * 1_250)
-    with Caller(server.address) as other:
+    with Caller(server.address) as second_call:
         for _ in range(50):
-            assert other("y") == "<y>"
+            assert second_call("y") == "<y>"
         server.wait_until(lambda: admission_of(server).admitted_calls == 0)
         assert len(model.calls) < 500
     stream.end()
-    assert len(stream.rest()) == 1_250
+    assert len(stream.remaining()) == 1_250
 
 
 def test_a_stream_that_is_cancelled_leaves_nothing_behind(gated):
@@ -218,7 +218,7 @@ def test_streams_wait_for_room_and_leave_some_for_calls():
         model.let_go()
         assert protos.Output.FromString(alone.result()).value == "<alone>"
         for stream in streams:
-            assert [each.value for each in stream.rest()] == [f"<hold {number}>" for number in range(20)]
+            assert [output.value for output in stream.remaining()] == [f"<hold {number}>" for number in range(20)]
 
 
 def test_a_large_request_is_not_overtaken_and_all_that_fit_are_let_in():
@@ -238,7 +238,7 @@ def test_a_large_request_is_not_overtaken_and_all_that_fit_are_let_in():
         model.let_go()
         for stream, count in ((held, 2), (large, 1), (small, 3)):
             stream.end()
-            assert len(stream.rest()) == count
+            assert len(stream.remaining()) == count
         assert model.calls.index("x" * 999) == 2
         server.wait_until(lambda: (admission.admitted_calls, admission._bytes, len(admission._queue)) == (0, 0, 0))
 
@@ -255,7 +255,7 @@ def test_what_waits_for_room_is_not_read_ahead():
         assert admission.admitted_calls == 2
         model.let_go()
         stream.end()
-        assert len(stream.rest()) == 50
+        assert len(stream.remaining()) == 50
 
 
 def test_a_cancelled_stream_gives_its_turn_to_the_next():
@@ -266,15 +266,15 @@ def test_a_cancelled_stream_gives_its_turn_to_the_next():
         first.send("hold")
         model.wait_until_entered()
         admission = admission_of(server)
-        for place, stream in enumerate((second, third), start=1):
+        for waiting, stream in enumerate((second, third), start=1):
             stream.send("x")
-            server.wait_until(lambda place=place: len(admission._queue) == place)
+            server.wait_until(lambda waiting=waiting: len(admission._queue) == waiting)
         second.call.cancel()
         model.let_go()
         third.end()
-        assert [each.value for each in third.rest()] == ["<x>"]
+        assert [output.value for output in third.remaining()] == ["<x>"]
         first.end()
-        assert [each.value for each in first.rest()] == ["<hold>"]
+        assert [output.value for output in first.remaining()] == ["<hold>"]
 
 
 def test_a_server_that_drains_answers_what_it_has_read(gated):
@@ -307,9 +307,9 @@ def test_streams_that_wait_for_room_are_answered_when_the_server_drains():
         first, *others = (Stream(call) for _ in range(4))
         first.send("hold")
         model.wait_until_entered()
-        for place, stream in enumerate(others, start=1):
+        for waiting, stream in enumerate(others, start=1):
             stream.send("x")
-            server.wait_until(lambda place=place: len(admission_of(server)._queue) == place)
+            server.wait_until(lambda waiting=waiting: len(admission_of(server)._queue) == waiting)
         draining = threading.Thread(target=lambda: server.run(server.server.drain))
         draining.start()
         server.wait_until(lambda: admission_of(server).stage.name == "DRAINING")
@@ -327,17 +327,19 @@ def test_many_requests_in_four_streams(gated):
     """None lost, swapped or twice; `make stress` has a hundred thousand."""
     model, _, call = gated
     model.let_go()
-    found: dict[int, list[str]] = {}
+    answers_by_stream: dict[int, list[str]] = {}
 
     def run(stream: int) -> None:
-        found[stream] = [each.value for each in many(call, *(f"{stream} {number}" for number in range(500)))]
+        answers_by_stream[stream] = [
+            output.value for output in many(call, *(f"{stream} {number}" for number in range(500)))
+        ]
 
     threads = [threading.Thread(target=run, args=(stream,)) for stream in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {stream: [f"<{stream} {number}>" for number in range(500)] for stream in range(4)}
+    assert answers_by_stream == {stream: [f"<{stream} {number}>" for number in range(500)] for stream in range(4)}
 
 
 @pytest.fixture
@@ -352,7 +354,7 @@ def stream_of(call: Caller, text: str, **more: Any) -> Any:
     return rpc(data_of(text), **{"timeout": 60, **more})
 
 
-def words(data: Any) -> str:
+def text_of(data: Any) -> str:
     return str(protos.Output.FromString(data).value)
 
 
@@ -360,11 +362,11 @@ def test_each_part_is_given_when_it_is_there(parts):
     """The first arrives while the second is not made yet."""
     model, _, call = parts
     answers = stream_of(call, "one hold two")
-    assert words(next(answers)) == "one"
+    assert text_of(next(answers)) == "one"
     assert model.held.acquire(timeout=30)
     assert model.made == ["one"]
     model.gate.release()
-    assert list(map(words, answers)) == ["hold", "two"]
+    assert list(map(text_of, answers)) == ["hold", "two"]
     assert model.closed.wait(10)
 
 
@@ -372,7 +374,7 @@ def test_a_caller_that_leaves_closes_the_model_s_iterator(parts):
     """In a thread of the model, after the part that is being made; the thread is free for others then."""
     model, server, call = parts
     answers = stream_of(call, "one hold two")
-    assert words(next(answers)) == "one"
+    assert text_of(next(answers)) == "one"
     assert model.held.acquire(timeout=30)
     answers.cancel()
     server.wait_until(lambda: admission_of(server).admitted_calls == 0)
@@ -402,8 +404,8 @@ def test_a_reader_that_is_slow_holds_no_thread(parts):
     answers = stream_of(call, " ".join(["x" * 60_000] * 50))
     next(answers)
     server.wait_until(lambda: len(model.made) > 1)
-    with Caller(server.address) as other:
-        assert other("y") == "y"
+    with Caller(server.address) as second_call:
+        assert second_call("y") == "y"
     assert len(model.made) < 50
     assert len(list(answers)) == 49
 
@@ -412,7 +414,7 @@ def test_an_error_comes_after_the_parts_before_it(parts):
     """As the status of the call."""
     _, _, call = parts
     answers = stream_of(call, "one raise")
-    assert words(next(answers)) == "one"
+    assert text_of(next(answers)) == "one"
     with pytest.raises(grpc.RpcError) as caught:
         next(answers)
     assert caught.value.code() is grpc.StatusCode.INTERNAL

@@ -55,9 +55,9 @@ class Word(PythonModel):
     def predict_stream(self, context, model_input, params=None):
         runs.append("begun")
         try:
-            for place in range(1000):
-                runs.append(place)
-                yield {"delta": "word", "place": place}
+            for index in range(1000):
+                runs.append(index)
+                yield {"delta": "word", "place": index}
         finally:
             runs.append("closed")
 
@@ -88,19 +88,19 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    found = tmp_path_factory.mktemp("tried")
+    directory = tmp_path_factory.mktemp("tried")
     for name, (model, output) in MODELS.items():
         params: Any = ParamSchema([ParamSpec("flag", DataType.boolean, False)]) if name == "numbers" else None
         signature = ModelSignature(INPUT, output, params)
         example: Any = (EXAMPLE, {"flag": True}) if name == "numbers" else EXAMPLE
         mlflow.pyfunc.save_model(
-            found / name,
+            directory / name,
             python_model=model(),
             signature=signature,
             input_example=example,
             pip_requirements=["mlflow"],
         )
-    return found
+    return directory
 
 
 @pytest.fixture(autouse=True)
@@ -145,9 +145,9 @@ def test_what_works_is_offered(folder, caplog):
 def test_what_fails_where_json_is_answered_is_not_offered(folder, caplog):
     """A warning says why; the model is served, and its calls as JSON are answered."""
     assert offered(folder, "more") == []
-    one, batch = warnings_of(caplog)
-    assert one.startswith("more: not offered as typed RPCs: predict, predict_many, since ")
-    assert "fields that the schema does not have" in one
+    record_warning, batch = warnings_of(caplog)
+    assert record_warning.startswith("more: not offered as typed RPCs: predict, predict_many, since ")
+    assert "fields that the schema does not have" in record_warning
     assert batch.startswith("more: not offered as typed RPCs: predict_batch, since ")
 
 

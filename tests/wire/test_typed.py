@@ -89,7 +89,7 @@ def served(tmp_path_factory):
         ModelConfig(class_path="older_models.Iris", name="older.iris", endpoint=True),
         ModelConfig(class_path=f"{NEWER}Echo", name="echo", version="1.0", endpoint=True),
     ]
-    with serving_models([(each, None) for each in models]) as running, Caller(running.address) as call:
+    with serving_models([(model_config, None) for model_config in models]) as running, Caller(running.address) as call:
         yield folder, call, TypedCaller(call.channel)
 
 
@@ -98,20 +98,20 @@ def test_every_kind_of_field_there_and_back(served):
     _, call, typed = served
     answer = json.loads(call(json.dumps(RECORD), mlflow_model="mirror"))
     got = typed("mirror_predict", FIELDS)
-    told = plain(got)
-    assert told.pop("moment") == {"seconds": 1582977600, "nanos": 1000}
-    assert told.pop("data").decode() == answer["data"]
-    assert told.pop("size") == 2
-    assert told.pop("literal") == 3
-    assert told.pop("numbers") == [{"value": 1.0}, {}]
-    assert told.pop("decimal") == answer["decimal"]
-    assert told.pop("either") == {"string_value": "word"}
+    answered = plain(got)
+    assert answered.pop("moment") == {"seconds": 1582977600, "nanos": 1000}
+    assert answered.pop("data").decode() == answer["data"]
+    assert answered.pop("size") == 2
+    assert answered.pop("literal") == 3
+    assert answered.pop("numbers") == [{"value": 1.0}, {}]
+    assert answered.pop("decimal") == answer["decimal"]
+    assert answered.pop("either") == {"string_value": "word"}
     assert {key: got.groups[key].values[:] for key in got.groups} == {"g": [1, 2]}
     assert dict(got.counts) == {"k": 0}
     for name in ("integer", "number", "flag", "text", "day", "uuid", "level", "part", "anything", "mixed", "labels"):
-        assert told[name] == answer[name], name
-    assert told["branch"] == {"name": "root", "children": [{"name": "leaf"}]}
-    assert (told["defaulted"], told["strange_name"]) == (7, 0)
+        assert answered[name] == answer[name], name
+    assert answered["branch"] == {"name": "root", "children": [{"name": "leaf"}]}
+    assert (answered["defaulted"], answered["strange_name"]) == (7, 0)
     assert not got.HasField("maybe")
     assert not got.HasField("maybe_list")
 
@@ -152,7 +152,7 @@ def test_records_that_do_not_fit(served, fields, violations):
     status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status.details)
-    assert {each.field: each.description for each in bad.field_violations} == violations
+    assert {violation.field: violation.description for violation in bad.field_violations} == violations
 
 
 def test_outputs_of_mlflow_models(served):
@@ -208,31 +208,31 @@ def test_names_that_are_mapped_are_told(served):
     _, call, typed = served
     rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
     request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
-    found = model.FromString(rpc(request(name="outputs").SerializeToString(), timeout=30))
-    assert dict(found.output.field_names) == {"a_b": "a b"}
-    assert not found.input.field_names
+    model_info = model.FromString(rpc(request(name="outputs").SerializeToString(), timeout=30))
+    assert dict(model_info.output.field_names) == {"a_b": "a b"}
+    assert not model_info.input.field_names
     package = "model_grpc_service.outputs_"
-    assert dict(found.names) == {f"{package}output.a_b": "a b", f"{package}outputs.a_b": "a b"}
-    found = model.FromString(rpc(request(name="classifier").SerializeToString(), timeout=30))
+    assert dict(model_info.names) == {f"{package}output.a_b": "a b", f"{package}outputs.a_b": "a b"}
+    model_info = model.FromString(rpc(request(name="classifier").SerializeToString(), timeout=30))
     package = "model_grpc_service.classifier_"
-    assert dict(found.names) == {f"{package}output.prediction": "", f"{package}outputs.prediction": ""}
-    found = model.FromString(rpc(request(name="mirror").SerializeToString(), timeout=30))
-    assert dict(found.input.field_names) == {"strange_name": "strange name!"}
-    words = {name.rpartition(".")[2]: word for name, word in found.names.items()}
+    assert dict(model_info.names) == {f"{package}output.prediction": "", f"{package}outputs.prediction": ""}
+    model_info = model.FromString(rpc(request(name="mirror").SerializeToString(), timeout=30))
+    assert dict(model_info.input.field_names) == {"strange_name": "strange name!"}
+    original_names = {name.rpartition(".")[2]: word for name, word in model_info.names.items()}
     assert (
-        words.items()
+        original_names.items()
         >= {"strange_name": "strange name!", "MIRROR_SIZE_LARGE": "large", "MIRROR_LITERAL_B_C_2": "B c"}.items()
     )
-    assert not any(name.endswith("UNSPECIFIED") for name in found.names)
+    assert not any(name.endswith("UNSPECIFIED") for name in model_info.names)
     messages = {
         field.message_type.full_name for field in typed.method("mirror_predict").input_type.fields if field.message_type
     }
-    boxes = {name.rpartition("_")[2] for name in messages & set(found.wrappers)}
+    boxes = {name.rpartition("_")[2] for name in messages & set(model_info.wrappers)}
     assert boxes == {"value", "values"}
-    assert not any(name.endswith(("_Part", "_Branch", "_union")) for name in found.wrappers)
-    found = model.FromString(rpc(request(name="regressor").SerializeToString(), timeout=30))
-    assert found.names["model_grpc_service.regressor_output.prediction"] == ""
-    assert list(found.wrappers) == [typed.method("regressor_predict").output_type.fields[0].message_type.full_name]
+    assert not any(name.endswith(("_Part", "_Branch", "_union")) for name in model_info.wrappers)
+    model_info = model.FromString(rpc(request(name="regressor").SerializeToString(), timeout=30))
+    assert model_info.names["model_grpc_service.regressor_output.prediction"] == ""
+    assert list(model_info.wrappers) == [typed.method("regressor_predict").output_type.fields[0].message_type.full_name]
 
 
 def test_many_callers_at_once_get_their_own(served):
@@ -290,8 +290,8 @@ def test_a_stream_is_answered_as_each_by_itself(served, name):
     violations = error_details_pb2.BadRequest()
     assert any(detail.Unpack(violations) for detail in status.details)
     assert (error.code, error.message) == (status.code, status.message)
-    assert [(each.field, each.description) for each in error.field_violations] == [
-        (each.field, each.description) for each in violations.field_violations
+    assert [(violation.field, violation.description) for violation in error.field_violations] == [
+        (violation.field, violation.description) for violation in violations.field_violations
     ]
     assert error.field_violations
 
@@ -305,7 +305,7 @@ def test_a_row_that_does_not_fit(served):
     status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status.details)
-    assert [each.field for each in bad.field_violations] == ["[1].part.weight"]
+    assert [violation.field for violation in bad.field_violations] == ["[1].part.weight"]
     assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
@@ -322,7 +322,7 @@ def test_rows_of_output_that_are_not_what_the_schema_says(served, word):
 @pytest.mark.parametrize(("columns", "methods"), [(2_000, 3), (2_001, 2), (4_000, 2), (4_001, 0)])
 def test_many_columns(columns, methods, tmp_path):
     """Thousands of texts, in and out, with params; what is too wide for protobuf is served by the plain predict alone."""
-    names = [f"c{place}" for place in range(columns)]
+    names = [f"c{index}" for index in range(columns)]
 
     class Mirror(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
         def predict(self, context, model_input, params=None):
@@ -342,8 +342,8 @@ def test_many_columns(columns, methods, tmp_path):
         payload = json.dumps({"dataframe_records": [record]})
         assert json.loads(call(payload)) == {"predictions": [record]}
         rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
-        told = protos.message_named("mlflow_grpc.v1.Model").FromString(rpc(b"", timeout=30))
-        assert len([each for each in told.rpcs if "ModelgRPCService" in each.path]) == methods
+        description = protos.message_named("mlflow_grpc.v1.Model").FromString(rpc(b"", timeout=30))
+        assert len([model_rpc for model_rpc in description.rpcs if "ModelgRPCService" in model_rpc.path]) == methods
         if methods:
             typed = TypedCaller(call.channel)
             assert plain(typed("wide_predict", record)) == record
@@ -378,8 +378,8 @@ def test_two_columns_of_one_name(tmp_path):
     model = ModelConfig(uri=str(tmp_path / "twins"), name="twins", endpoint=True)
     with serving_models([(model, None)]) as running, Caller(running.address) as call:
         rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
-        told = protos.message_named("mlflow_grpc.v1.Model").FromString(rpc(b"", timeout=30))
-        assert [each.path for each in told.rpcs] == ["/MLflow/predict", "/MLflowStream/predict_many"]
+        description = protos.message_named("mlflow_grpc.v1.Model").FromString(rpc(b"", timeout=30))
+        assert [model_rpc.path for model_rpc in description.rpcs] == ["/MLflow/predict", "/MLflowStream/predict_many"]
 
 
 def test_models_of_named_targets_and_columns_without_texts_for_names(tmp_path):
@@ -387,10 +387,10 @@ def test_models_of_named_targets_and_columns_without_texts_for_names(tmp_path):
     from sklearn.linear_model import LinearRegression, LogisticRegression
 
     frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [0.5, -1.0, 2.0]})
-    words, numbers = pd.Series(["a", "b", "a"], name="word"), pd.DataFrame({"target": [1.0, 2.0, 4.0]})
+    labels, numbers = pd.Series(["a", "b", "a"], name="word"), pd.DataFrame({"target": [1.0, 2.0, 4.0]})
     bare = pd.DataFrame(frame.to_numpy())
     fitted = {
-        "words": (LogisticRegression().fit(frame, words), frame, words),
+        "words": (LogisticRegression().fit(frame, labels), frame, labels),
         "column": (LinearRegression().fit(frame, numbers), frame, numbers),
         "integers": (LinearRegression().fit(bare, [1.0, 2.0, 4.0]), bare, np.array([1.0, 2.0, 4.0])),
     }
@@ -399,13 +399,13 @@ def test_models_of_named_targets_and_columns_without_texts_for_names(tmp_path):
             model, tmp_path / name, signature=infer_signature(data, target), pip_requirements=["scikit-learn"]
         )
     models = [ModelConfig(uri=str(tmp_path / name), name=name, endpoint=True) for name in fitted]
-    with serving_models([(each, None) for each in models]) as running, Caller(running.address) as call:
+    with serving_models([(model_config, None) for model_config in models]) as running, Caller(running.address) as call:
         typed = TypedCaller(call.channel)
         for name, (model, data, _) in fitted.items():
             record: Any = typed.input(f"{name}_predict", {})
             for field, value in zip(record.DESCRIPTOR.fields, data.iloc[0], strict=True):
                 setattr(record, field.name, value)
-            (output,) = [each for each in typed.method(f"{name}_predict").output_type.fields if each.number == 1]
+            (output,) = [field for field in typed.method(f"{name}_predict").output_type.fields if field.number == 1]
             expected = np.ravel(model.predict(data[:1])).tolist()
             assert [getattr(typed(f"{name}_predict", record), output.name)] == expected
             together = typed(f"{name}_predict_batch", batch_of(typed, name, [record, record]))

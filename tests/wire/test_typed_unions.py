@@ -16,7 +16,7 @@ MODELS = "tests.support.particular_models."
 def served():
     """The JSON way and the typed one to models that give back what they get."""
     models = [ModelConfig(class_path=f"{MODELS}{name}", endpoint=True) for name in ("Unions", "Nulls")]
-    with serving_models([(each, None) for each in models]) as running, Caller(running.address) as call:
+    with serving_models([(model, None) for model in models]) as running, Caller(running.address) as call:
         yield call, TypedCaller(call.channel)
 
 
