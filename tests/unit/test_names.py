@@ -1,0 +1,47 @@
+"""Names of variables, functions and classes come from the field, not from everyday English."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import ROOT
+
+VAGUE = frozenset(
+    (
+        "each", "found", "made", "given", "known", "told", "said", "asked", "place", "part", "whole", "kind", "words",
+        "some", "rest", "other", "one", "own", "wanted", "most", "least",
+    )
+)  # fmt: skip
+"""Words that say nothing about what a value is."""
+
+MAX_PER_THOUSAND = 10.0
+
+TREES = {"server": ROOT / "mlflow_grpc", "client": ROOT / "client" / "mlflow_grpc_client", "tests": ROOT / "tests"}
+
+
+def names_of(path: Path) -> list[str]:
+    """Every name that a module binds or uses: variables, attributes, parameters, functions and classes."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                names.append(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_names_say_what_they_name(tree):
+    """At most ten names in a thousand are vague words, in the server, in the client and in the tests."""
+    names = {path: names_of(path) for path in sorted(TREES[tree].rglob("*.py"))}
+    vague = {
+        str(path.relative_to(ROOT)): count
+        for path, used in names.items()
+        if (count := sum(name.strip("_").lower() in VAGUE for name in used))
+    }
+    total = sum(map(len, names.values()))
+    rate = 1000 * sum(vague.values()) / total
+    worst = sorted(vague.items(), key=lambda item: -item[1])[:10]
+    assert rate <= MAX_PER_THOUSAND, f"{rate:.1f} of 1,000 names are vague, most of them in {worst}"
