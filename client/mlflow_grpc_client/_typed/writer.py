@@ -65,7 +65,7 @@ def fill(message: Any, record: Record, values: Mapping[str, Any], path: str = ""
         if column.name in seen:
             raise TypeError(f"{column_path}: given twice, by its name in the model and by that in protobuf")
         seen.add(column.name)
-        is_null = is_missing(value) or (nan_means_null(column) and isinstance(value, float) and math.isnan(value))
+        is_null = is_missing(value) or (isinstance(value, float) and math.isnan(value) and nan_means_null(column))
         if not is_null or column.is_nullable_json:
             put(message, column, None if is_null else value, column_path)
             written.add(column.name)
@@ -111,20 +111,21 @@ def type_lacks_nan(value_type: ValueType) -> bool:
 
 def put(message: Any, column: Field, value: Any, path: str) -> None:
     """Writes a value into a field; errors as of `fill`."""
-    if column.cardinality is Cardinality.REPEATED:
+    if column.cardinality is Cardinality.SINGULAR:
+        if column.type.code in _SCALARS:
+            setattr(message, column.name, scalar(value, column.type, path))
+        else:
+            submessage = getattr(message, column.name)
+            submessage.SetInParent()
+            write(submessage, column.type, value, path)
+    elif column.cardinality is Cardinality.REPEATED:
         items = _items(value, path)
         nulls = _missing_items(items) if column.null_items else []
         if nulls:
             getattr(message, column.null_items).extend(nulls)
         extend(getattr(message, column.name), column.type, items, path, nulls)
-    elif column.cardinality is Cardinality.MAP:
-        _put_map(message, column, value, path)
-    elif column.type.code in _SCALARS:
-        setattr(message, column.name, scalar(value, column.type, path))
     else:
-        submessage = getattr(message, column.name)
-        submessage.SetInParent()
-        write(submessage, column.type, value, path)
+        _put_map(message, column, value, path)
 
 
 def _put_map(message: Any, column: Field, value: Any, path: str) -> None:
@@ -165,7 +166,9 @@ def extend(
     """
     code, null_indexes = value_type.code, frozenset(nulls)
     if null_indexes and code in fillers:
-        items = [fillers[code] if index in null_indexes else item for index, item in enumerate(items)]
+        items = list(items)
+        for index in null_indexes:
+            items[index] = fillers[code]
     if code in _NATIVE and set(map(type, items)) == {_NATIVE[code]} and _extend_natively(field, items):
         return
     for index, item in enumerate(items):
