@@ -22,10 +22,12 @@ from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client._payloads import as_text, to_json
 from mlflow_grpc_client._proto_file import ProtoFile
-from mlflow_grpc_client._streams import AsyncAnswers, AsyncRequests, ResponseReader
+from mlflow_grpc_client._requests import AsyncRequests
+from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader
+from mlflow_grpc_client._typed.base_model import Effects
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client._typed.discovery import FetchContract
-from mlflow_grpc_client._typed.model import AsyncTypedModel, Effects
+from mlflow_grpc_client._typed.model import AsyncTypedModel
 from mlflow_grpc_client.errors import PredictError
 
 if TYPE_CHECKING:

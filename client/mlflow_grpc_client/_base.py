@@ -1,6 +1,7 @@
 """The parts of the synchronous and the asyncio client that do not wait.
 
-Rule of this module: it builds calls and reads their results; it makes no call.
+Rule of this module: it builds calls and reads their results; it makes no call. It is long because each kind of call has
+a method here, and none in both clients.
 """
 
 import copy
@@ -20,7 +21,8 @@ from mlflow_grpc_client._connection import addresses, probing
 from mlflow_grpc_client._connection.probing import Protocol
 from mlflow_grpc_client._connection.targets import Addresses, target_of
 from mlflow_grpc_client._ignored import Warner
-from mlflow_grpc_client._streams import Requests, ResponseReader
+from mlflow_grpc_client._requests import Requests
+from mlflow_grpc_client._streams import ResponseReader
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client._typed.discovery import FetchContract, fetch_contract
 from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error

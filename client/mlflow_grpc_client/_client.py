@@ -1,4 +1,7 @@
-"""The synchronous client."""
+"""The synchronous client.
+
+More than half of this module are the docstrings of the public API.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,12 @@ from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client._payloads import as_text, to_json
 from mlflow_grpc_client._proto_file import ProtoFile
-from mlflow_grpc_client._streams import Answers, Requests
+from mlflow_grpc_client._requests import Requests
+from mlflow_grpc_client._streams import Answers
+from mlflow_grpc_client._typed.base_model import Effects
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client._typed.discovery import FetchContract
-from mlflow_grpc_client._typed.model import Effects, TypedModel
+from mlflow_grpc_client._typed.model import TypedModel
 from mlflow_grpc_client.errors import PredictError
 
 if TYPE_CHECKING:

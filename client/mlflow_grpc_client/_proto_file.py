@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2
 
 from mlflow_grpc_client import _reflection
 from mlflow_grpc_client._calls import Call
-from mlflow_grpc_client._typed.contract import SERVICE
+from mlflow_grpc_client._typed.descriptors import SERVICE
 from mlflow_grpc_client.errors import failure
 
 

@@ -1,6 +1,7 @@
 """The public API of the client distribution."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 
@@ -35,3 +36,21 @@ def test_the_shared_protocol_needs_protobuf_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (len(modules), done.stdout.strip()) == (5, "[]")
+
+
+def module_name(path):
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path, names):
+    """The modules of the client that a module imports, also inside of functions."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    candidates = [(f"{node.module}.{alias.name}", node.module) for node in nodes for alias in node.names]
+    return {full if full in names else module for full, module in candidates if names & {full, module}}
+
+
+def test_no_module_imports_itself_through_others():
+    """Modules of the client have no circles."""
+    paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {name: imported_modules(path, paths.keys()) for name, path in paths.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(paths)  # Raises CycleError.

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_grpc_client import _models
 from mlflow_grpc_client._typed import columns, reader, tensors, writer
-from mlflow_grpc_client._typed.contract import SERVICE, contract_of
+from mlflow_grpc_client._typed.descriptors import SERVICE, contract_of
 from pydantic import BaseModel, Field
 
 from mlflow_grpc import protos

@@ -93,12 +93,12 @@ def test_the_serve_examples_start(tmp_path):
 @pytest.mark.parametrize("page", PAGES)
 def test_flags_in_the_text_exist(page):
     """Every flag that a page names belongs to our commands, the client's command or docker."""
-    from mlflow_grpc_client._cli.command import _parser
+    from mlflow_grpc_client._cli.arguments import parser
 
     from mlflow_grpc.cli import main
 
     options = [option for command in ("serve", "proto", "dockerfile") for option in main.commands[command].params]
     flags = {spelling for option in options for spelling in (*option.opts, *option.secondary_opts)}
-    flags |= {spelling for action in _parser()._actions for spelling in action.option_strings}
+    flags |= {spelling for action in parser()._actions for spelling in action.option_strings}
     flags |= {"--build-arg", "--stop-timeout", "--label"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text())) <= flags

@@ -5,12 +5,9 @@ Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer ca
 """
 
 import argparse
-import contextlib
-import json
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,16 +20,26 @@ from mlflow_grpc_client import (
     PredictError,
     TypedModel,
     Unavailable,
-    __version__,
 )
 from mlflow_grpc_client._cli import typed_json
+from mlflow_grpc_client._cli.arguments import parser
 from mlflow_grpc_client._cli.describe import Connection, describe
-from mlflow_grpc_client._ignored import IgnoredColumns
+from mlflow_grpc_client._cli.output import (
+    EXIT_FAILED,
+    complain,
+    error_line,
+    one_line,
+    printable,
+    silence_grpc,
+    warnings_as_lines,
+    write,
+    write_bytes,
+)
 from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
 from mlflow_grpc_client._typed.contract import Contract
 
-EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 1, 2, 3, 4, 5
+EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
 
 _EXIT_CODES: dict[type[PredictError], int] = {
@@ -45,8 +52,8 @@ _EXIT_CODES: dict[type[PredictError], int] = {
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and exits."""
     try:
-        args = _parser().parse_args(arguments)
-        _silence_grpc()
+        args = parser().parse_args(arguments)
+        silence_grpc()
         code = run(args)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
@@ -57,20 +64,20 @@ def run(args: argparse.Namespace) -> int:
     """Makes the call, prints the answer or the error, and returns the exit code."""
     try:
         _check(args)
-        with _warnings_as_lines(), _client(args) as client:
+        with warnings_as_lines(), _client(args) as client:
             return _call(client, args)
     except RecordRefused as error:
-        _complain(str(error))
+        complain(str(error))
         return EXIT_REFUSED
     except PredictError as error:
-        _complain(str(error))
+        complain(str(error))
         return _EXIT_CODES.get(type(error), EXIT_FAILED)
     except UnicodeError:
-        _complain("the payload is not UTF-8")
+        complain("the payload is not UTF-8")
     except OSError as error:
-        _complain(f"cannot read {error.filename or 'the payload'}: {error.strerror or error}")
+        complain(f"cannot read {error.filename or 'the payload'}: {error.strerror or error}")
     except ValueError as error:
-        _complain(str(error))
+        complain(str(error))
     return EXIT_USAGE
 
 
@@ -93,19 +100,19 @@ def _call(client: Client, args: argparse.Namespace) -> int:
     if args.health is not None:
         timeout_s = HEALTH_TIMEOUT_S if args.timeout is None else args.timeout
         status = client.health(args.health, timeout_s=timeout_s)
-        return _write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
+        return write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
     if args.list or args.describe is not None:
-        return _write("\n".join(_model_lines(client, args)))
+        return write("\n".join(_model_lines(client, args)))
     if args.proto:
         return _proto(client, args)
     if args.stream:
         return _stream(client, args) if args.payload in (None, "-") else _chunks(client, args)
     if args.typed:
-        return _write(_typed_answer(client, args))
+        return write(_typed_answer(client, args))
     answer = client.predict_text(
         _payload(args.payload), content_type=args.content_type, request_id=args.request_id, model=args.model
     )
-    return _write(answer)
+    return write(answer)
 
 
 def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
@@ -117,11 +124,11 @@ def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
     """
     models = client.models(timeout_s=HEALTH_TIMEOUT_S if args.timeout is None else args.timeout)
     if args.list:
-        return [_printable("  ".join(_summary(model))) for model in models]
+        return [printable("  ".join(_summary(model))) for model in models]
     for model in models:
         if args.describe in (model.name, model.label):
             connection = Connection(args.address, _tls(args))
-            return [_printable(line) for line in describe(model, connection, _contract_of(client, model))]
+            return [printable(line) for line in describe(model, connection, _contract_of(client, model))]
     raise ValueError(f"there is no model {args.describe}; there are: {', '.join(model.label for model in models)}")
 
 
@@ -130,11 +137,11 @@ def _proto(client: Client, args: argparse.Namespace) -> int:
     proto_file = client.proto_file(timeout_s=HEALTH_TIMEOUT_S if args.timeout is None else args.timeout)
     data = proto_file.descriptor_set if args.descriptor_set else proto_file.text.encode()
     if args.output == "-":
-        return _write_bytes(data)
+        return write_bytes(data)
     try:
         Path(args.output).write_bytes(data)
     except OSError as error:
-        _complain(f"cannot write {args.output}: {error.strerror or error}")
+        complain(f"cannot write {args.output}: {error.strerror or error}")
         return EXIT_FAILED
     return 0
 
@@ -173,7 +180,7 @@ def _stream(client: Client, args: argparse.Namespace) -> int:
         try:
             for answer in answers:
                 failed = failed or isinstance(answer, PredictError)
-                if code := _write(_error_line(answer) if isinstance(answer, PredictError) else _line(answer, args)):
+                if code := write(error_line(answer) if isinstance(answer, PredictError) else _line(answer, args)):
                     return code
         except (TypeError, ValueError) as error:  # A line cannot be sent, which ends the stream.
             problem = "it is not UTF-8" if isinstance(error, UnicodeError) else _without_index(str(error))
@@ -199,7 +206,7 @@ def _chunks(client: Client, args: argparse.Namespace) -> int:
         )
     with answers:
         for answer in answers:
-            if code := _write(_line(answer, args)):
+            if code := write(_line(answer, args)):
                 return code
     return 0
 
@@ -251,7 +258,7 @@ def _without_index(text: str) -> str:
 
 def _line(answer: Any, args: argparse.Namespace) -> str:
     """Formats an answer of a stream as a line."""
-    return typed_json.dumps(answer) if args.typed else _one_line(answer)
+    return typed_json.dumps(answer) if args.typed else one_line(answer)
 
 
 class _Lines:
@@ -269,52 +276,14 @@ class _Lines:
                     yield line.decode().rstrip("\r\n")
 
 
-def _one_line(answer: str) -> str:
-    """Formats an answer as a line: a text of several lines becomes a JSON string."""
-    return json.dumps(answer, ensure_ascii=False) if "\n" in answer or "\r" in answer else answer
-
-
-def _error_line(error: PredictError) -> str:
-    """Formats an error as a line of JSON."""
-    violations = [{"field": item.field, "description": item.description} for item in error.violations]
-    texts = {
-        "code": error.code.name, "message": error.message, "reason": error.reason, "error_class": error.error_class,
-    }  # fmt: skip
-    return json.dumps({"error": {**{key: text for key, text in texts.items() if text}, "violations": violations}})
-
-
-@contextlib.contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """Prints IgnoredColumns warnings as lines, without a location in this package's code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", IgnoredColumns)
-        show_other = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *location: Any) -> None:
-            if issubclass(category, IgnoredColumns):
-                _complain(str(message), "warning")
-            else:
-                show_other(message, category, *location)
-
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield
-
-
-def _printable(line: str) -> str:
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
-
-
 def _summary(model: Model) -> list[str]:
     texts = [model.label, model.state, ", ".join(model.flavors), model.error or model.description]
     return [text for text in texts if text]
 
 
 def _client(args: argparse.Namespace) -> Client:
-    return Client(
-        args.address,
-        timeout_s=DEFAULT_TIMEOUT_S if args.timeout is None else args.timeout,
-        tls=_tls(args),
-    )
+    timeout_s = DEFAULT_TIMEOUT_S if args.timeout is None else args.timeout
+    return Client(args.address, timeout_s=timeout_s, tls=_tls(args))
 
 
 def _tls(args: argparse.Namespace) -> TLS | None:
@@ -330,115 +299,3 @@ def _payload(argument: str | None) -> str:
     if argument.startswith("@"):
         return Path(argument[1:]).read_bytes().decode()
     return argument
-
-
-def _write(text: str) -> int:
-    """Prints a line to stdout. Returns 0, or the exit code if writing fails."""
-    return _write_bytes(text.encode() + b"\n")
-
-
-def _write_bytes(data: bytes) -> int:
-    """Writes bytes to stdout. Returns 0, or the exit code if writing fails."""
-    if sys.stdout is None:
-        _complain("cannot write the answer: stdout is closed")
-        return EXIT_FAILED
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-    except OSError as error:
-        # Python flushes again at exit, and would report the error a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # The reader closed the pipe on purpose, as `head` does.
-            _complain(f"cannot write the answer: {error.strerror}")
-        return EXIT_FAILED
-    return 0
-
-
-def _complain(text: str, severity: str = "error") -> None:
-    """Prints one line to stderr, and escapes control characters in a server's text."""
-    line = _printable(text)
-    with contextlib.suppress(OSError, ValueError):
-        print(f"{severity}: {line}", file=sys.stderr)
-
-
-def _silence_grpc() -> None:
-    """Keeps the log of gRPC's C core off stderr, unless GRPC_VERBOSITY is set, because the error line is clearer.
-
-    The core writes to file descriptor 2, and reads GRPC_VERBOSITY at import, before any line of this module runs. So
-    stderr moves to another descriptor.
-    """
-    if "GRPC_VERBOSITY" in os.environ or sys.stderr is None:
-        return
-    with contextlib.suppress(OSError):
-        copy = os.dup(2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.stderr = os.fdopen(copy, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlflow-grpc-predict",
-        description="Calls a model served by mlflow-grpc and prints its answer.",
-        epilog="Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, "
-        "2 invalid usage, 3 payload refused, 4 no server answers or it is not serving, 5 deadline passed, "
-        "130 interrupted.",
-    )
-    add = parser.add_argument
-    add("payload", nargs="?", help="the payload; @FILE reads a file; - or no payload reads stdin")
-    add(
-        "-a",
-        "--address",
-        default="localhost:50051",
-        help="host:port of the server (%(default)s), or grpcs://host:port for TLS; separate several servers by commas",
-    )
-    add("-m", "--model", metavar="NAME", help="the model, if the server has several: its name, or name/version")
-    add(
-        "-t",
-        "--timeout",
-        type=float,
-        metavar="SECONDS",
-        help=f"the deadline (default: {DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health, --list, --describe "
-        "and --proto; none with --stream)",
-    )
-    add(
-        "--stream",
-        action="store_true",
-        help="with a payload: print each part of its answer as soon as it arrives; without: send each line of stdin "
-        "that is not blank as a payload, and print an answer for each",
-    )
-    add(
-        "--typed",
-        action="store_true",
-        help="call the model in its own types; the payload is a record in JSON or a list of records",
-    )
-    add("--content-type", metavar="TYPE", help="the format of the payload: application/json (default) or text/csv")
-    add("--request-id", metavar="ID", help="the id of the call in the server's log")
-    add("--list", action="store_true", help="print the models of the server instead of predicting")
-    add("--describe", metavar="NAME", help="print the input and output of a model, and calls that you can paste")
-    add("--proto", action="store_true", help="write the .proto file of the server's typed RPCs instead of predicting")
-    add(
-        "--descriptor-set",
-        action="store_true",
-        help="with --proto: write a serialised FileDescriptorSet instead of text",
-    )
-    add(
-        "-o",
-        "--output",
-        default="-",
-        metavar="FILE",
-        help="with --proto: the file to write; - is stdout (default: %(default)s)",
-    )
-    add(
-        "--health",
-        nargs="?",
-        const="",
-        metavar="NAME",
-        help="print the health of the server, a service or a model instead of predicting",
-    )
-    add("--tls", action="store_true", help="encrypt, and trust the system's authorities")
-    add("--tls-ca", metavar="FILE", help="encrypt, and trust these authorities (PEM)")
-    add("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
-    add("--tls-key", metavar="FILE", help="the key of --tls-cert (PEM)")
-    add("--tls-server-name", metavar="NAME", help="the name in the server's certificate")
-    parser.add_argument("--version", action="version", version=__version__)
-    return parser

@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import reader, tensors, timestamps, writer
 from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode
-from mlflow_grpc_client._typed.writer import MissingFields, find_field, is_missing, type_lacks_nan
+from mlflow_grpc_client._typed.scalars import is_missing, scalar
+from mlflow_grpc_client._typed.writer import MissingFields, find_field, type_lacks_nan
 
 _FLOATS = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE})
 _NUMBERS = frozenset({TypeCode.BOOLEAN, TypeCode.INTEGER, *_FLOATS})
@@ -263,7 +264,7 @@ def _put_array(message: Any, column: Field, array: Any, nulls_name: str) -> None
             array[is_null] = 0
     if array.dtype.kind == "f" and column.type.code is TypeCode.INTEGER:
         array = array.astype(object)  # pandas keeps integers as floats if some rows have none.
-    tensors.extend(message, column.name, column.type, array, column.label, writer.scalar)
+    tensors.extend(message, column.name, column.type, array, column.label, scalar)
 
 
 def rows_of(message: Any, record: Record) -> list[Any]:

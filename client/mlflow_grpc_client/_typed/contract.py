@@ -1,4 +1,4 @@
-"""The types of a model's messages, read from their descriptors and from a message mlflow_grpc.v1.Model.
+"""The types of a model's messages; `descriptors` reads them.
 
 Rule of this module: it knows types, never values, and makes no call.
 """
@@ -9,22 +9,8 @@ from enum import Enum, auto
 from typing import Any
 
 import grpc
-from _mlflow_grpc_protocol.field_numbers import (
-    ERROR_NUMBER,
-    EXTRA_NUMBER,
-    NULL_ITEMS_NUMBER,
-    NULLS_NUMBER,
-    PARAMS_NUMBER,
-)
-from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from google.protobuf.descriptor_pool import DescriptorPool
 
 from mlflow_grpc_client.errors import failure
-
-SERVICE = "model_grpc_service.ModelgRPCService"
-
-ERROR_MESSAGE = "model_grpc_service.error"
 
 
 class TypeCode(Enum):
@@ -55,22 +41,6 @@ class Cardinality(Enum):
     SINGULAR = auto()
     REPEATED = auto()
     MAP = auto()
-
-
-_SCALARS = {
-    FieldDescriptor.TYPE_BOOL: TypeCode.BOOLEAN,
-    FieldDescriptor.TYPE_FLOAT: TypeCode.FLOAT,
-    FieldDescriptor.TYPE_DOUBLE: TypeCode.DOUBLE,
-    FieldDescriptor.TYPE_STRING: TypeCode.STRING,
-    FieldDescriptor.TYPE_BYTES: TypeCode.BYTES,
-}
-_INTEGERS = {
-    FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
-}
-_WELL_KNOWN = {"google.protobuf.Timestamp": TypeCode.TIMESTAMP, "google.protobuf.Value": TypeCode.JSON}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +164,7 @@ class Contract:
 
     label: str
     source: bytes
-    """The result of `type_source` for the model that this contract was read from."""
+    """The result of `descriptors.type_source` for the model that this contract was read from."""
     rpcs: Mapping[str, Rpc]
     """RPCs by the end of their names: predict, predict_batch, predict_many, predict_stream."""
     params: Field | None
@@ -241,162 +211,3 @@ _ALTERNATIVES = {
     "predict_stream": "Call predict for the whole answer.",
 }
 """What to do in place of a call to an RPC that a model does not have."""
-
-_RPC_NAMES = ("predict", "predict_batch", "predict_many", "predict_stream")
-
-
-def type_source(model: Any) -> bytes:
-    """The parts of a message mlflow_grpc.v1.Model that define its typed messages; equal bytes mean equal types."""
-    parts = type(model)(
-        input=model.input, output=model.output, params=model.params, rpcs=model.rpcs, contract=model.contract
-    )
-    parts.names.update(model.names)
-    parts.wrappers.extend(model.wrappers)
-    data: bytes = parts.SerializeToString(deterministic=True)
-    return data
-
-
-def label_of(model: Any) -> str:
-    """`name/version`, or `name` without a version, for a message mlflow_grpc.v1.Model."""
-    return f"{model.name}/{model.version}" if model.version else str(model.name)
-
-
-def check_typed(model: Any) -> None:
-    """Checks that the model of a message mlflow_grpc.v1.Model has typed RPCs now.
-
-    Raises:
-        PredictError: It has none; the message says why.
-
-    """
-    label, state = label_of(model), model.State.Name(model.state) if model.state in model.State.values() else ""
-    if state == "FAILED":
-        raise failure(grpc.StatusCode.FAILED_PRECONDITION, f"The model {label} could not be loaded: {model.error}.")
-    if state != "READY":
-        raise failure(grpc.StatusCode.UNAVAILABLE, f"The model {label} is not ready: {state or model.state}.")
-    if not model.rpcs:
-        raise failure(grpc.StatusCode.UNIMPLEMENTED, f"The model {label} has no endpoint.")
-    if not any(map(_typed_name, model.rpcs)):
-        reason = (
-            "has no typed RPC on this server, or not yet"
-            if model.HasField("input")
-            else "has no signature, so no types"
-        )
-        message = f"The model {label} {reason}: use client.predict(data, model={label!r})."
-        raise failure(grpc.StatusCode.UNIMPLEMENTED, message)
-
-
-def contract_of(model: Any, pool: DescriptorPool) -> Contract:
-    """The contract of a model that has typed RPCs; see `check_typed`.
-
-    Raises:
-        KeyError: The pool lacks a message of the model.
-
-    """
-    reader = _DescriptorReader(model)
-    rpcs = {}
-    for rpc in model.rpcs:
-        if name := _typed_name(rpc):
-            request, response = (pool.FindMessageTypeByName(name) for name in (rpc.request_type, rpc.response_type))
-            rpcs[name] = Rpc(
-                rpc.path,
-                message_factory.GetMessageClass(request),
-                reader.record(request),
-                message_factory.GetMessageClass(response),
-                reader.record(response),
-                next((descriptor.name for descriptor in response.fields if _is_error(descriptor)), ""),
-            )
-    return Contract(label_of(model), type_source(model), rpcs, reader.params, model.contract)
-
-
-def _typed_name(rpc: Any) -> str:
-    """The end of a typed RPC's name; empty for any other RPC."""
-    is_typed = rpc.path.startswith(f"/{SERVICE}/")
-    return next((name for name in _RPC_NAMES if is_typed and rpc.path.endswith(f"_{name}")), "")
-
-
-class _DescriptorReader:
-    """Reads the descriptors of a model's messages."""
-
-    def __init__(self, model: Any) -> None:
-        self._names = dict(model.names)
-        self._wrappers = frozenset(model.wrappers)
-        self._named_by = _record_messages(model)
-        self._with_params = {rpc.request_type for rpc in model.rpcs} if model.HasField("params") else set()
-        self._records: dict[str, Record] = {}
-        self.params: Field | None = None
-
-    def record(self, descriptor: Descriptor) -> Record:
-        """The model's fields of a message. Fields for params, errors and nulls are not among them."""
-        if descriptor.full_name not in self._records:
-            self._records[descriptor.full_name] = record = Record(descriptor.full_name)
-            for member in descriptor.fields:
-                column = self._field(member, descriptor)
-                if member.number == PARAMS_NUMBER and descriptor.full_name in self._with_params:
-                    self.params = column
-                elif member.number == EXTRA_NUMBER:
-                    record.extra = column
-                elif member.number < NULLS_NUMBER and not _is_error(member):
-                    record.add(column)
-        return self._records[descriptor.full_name]
-
-    def _field(self, member: FieldDescriptor, parent: Descriptor) -> Field:
-        cardinality = Cardinality.REPEATED if _is_repeated(member) else Cardinality.SINGULAR
-        value = member
-        if member.message_type is not None and member.message_type.GetOptions().map_entry:
-            cardinality, value = Cardinality.MAP, member.message_type.fields_by_name["value"]
-        name = self._names.get(f"{self._named_by.get(parent.full_name, parent.full_name)}.{member.name}", member.name)
-        nulls = parent.fields_by_number.get(NULLS_NUMBER + member.number)
-        null_flag = nulls.name if nulls is not None and not _is_repeated(nulls) else ""
-        items = parent.fields_by_number.get(NULL_ITEMS_NUMBER + member.number)
-        null_items = items.name if items is not None and cardinality is not Cardinality.SINGULAR else ""
-        return Field(
-            member.name, name, member.number, self._type(value), cardinality, member.has_presence, null_flag, null_items
-        )
-
-    def _type(self, member: FieldDescriptor) -> ValueType:
-        if member.type in _INTEGERS:
-            return ValueType(TypeCode.INTEGER, bounds=_INTEGERS[member.type])
-        if member.enum_type is not None:
-            names = self._enum_names(member.enum_type)
-            numbers = {name: number for number, name in names.items()}
-            return ValueType(TypeCode.ENUM, enum_numbers=numbers, enum_names=names)
-        if member.message_type is None:
-            return ValueType(_SCALARS[member.type])
-        return self._message(member.message_type)
-
-    def _enum_names(self, enum: EnumDescriptor) -> dict[int, str]:
-        """The names by number, without the zero that protobuf requires."""
-        names = {value.number: value.name for value in enum.values if value.number}
-        return {number: self._names.get(f"{enum.file.package}.{name}", name) for number, name in names.items()}
-
-    def _message(self, descriptor: Descriptor) -> ValueType:
-        if code := _WELL_KNOWN.get(descriptor.full_name):
-            return ValueType(code)
-        if descriptor.full_name in self._wrappers:
-            code = TypeCode.TENSOR if "shape" in descriptor.fields_by_name else TypeCode.WRAPPER
-        else:
-            code = TypeCode.UNION if "value" in descriptor.oneofs_by_name else TypeCode.RECORD
-        return ValueType(code, record=self.record(descriptor))
-
-
-def _record_messages(model: Any) -> dict[str, str]:
-    """Messages with the columns of a batch or stream, and the message of a single record that names these columns."""
-    typed = [rpc for rpc in model.rpcs if _typed_name(rpc)]
-    single = next((rpc for rpc in model.rpcs if rpc.path.endswith("_predict")), None)
-    messages = {}
-    for rpc in typed:
-        messages[rpc.request_type] = (single or rpc).request_type
-        messages[rpc.response_type] = (single or rpc).response_type
-    return messages
-
-
-def _is_error(member: FieldDescriptor) -> bool:
-    message = member.message_type.full_name if member.message_type is not None else ""
-    return member.number == ERROR_NUMBER and message == ERROR_MESSAGE
-
-
-def _is_repeated(member: FieldDescriptor) -> bool:
-    # protobuf 7 warns about `label`, and protobuf 5 has no `is_repeated`.
-    repeated: Any = getattr(member, "is_repeated", None)
-    label: Any = getattr(member, "label", None) if repeated is None else None
-    return label == FieldDescriptor.LABEL_REPEATED if repeated is None else bool(repeated)

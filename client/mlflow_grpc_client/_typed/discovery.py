@@ -11,7 +11,7 @@ import grpc
 
 from mlflow_grpc_client import _models, _reflection, _wire
 from mlflow_grpc_client._calls import Call
-from mlflow_grpc_client._typed import contract, schemas
+from mlflow_grpc_client._typed import descriptors, schemas
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure
 
@@ -52,14 +52,14 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call, Any, Contract]:
         labels = ", ".join(model.label for model in models) or "none"
         message = f"There is no model {fetch.label}. There are: {labels}."
         raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None
-    contract.check_typed(model)
-    if fetch.cached is not None and fetch.cached.source == contract.type_source(model):
+    descriptors.check_typed(model)
+    if fetch.cached is not None and fetch.cached.source == descriptors.type_source(model):
         return fetch.cached
-    pool = yield from _reflection.descriptors(contract.SERVICE, fetch.call)
+    pool = yield from _reflection.descriptors(descriptors.SERVICE, fetch.call)
     try:
-        fetched = contract.contract_of(model, pool)
+        fetched = descriptors.contract_of(model, pool)
     except KeyError as error:
-        message = f"The server's reflection lacks a message of the model {contract.label_of(model)}: {error.args[0]}"
+        message = f"The server's reflection lacks a message of the model {descriptors.label_of(model)}: {error.args[0]}"
         raise failure(grpc.StatusCode.INTERNAL, message) from None
     schemas.mark_contract(fetched, model)
     return fetched

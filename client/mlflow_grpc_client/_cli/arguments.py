@@ -1,0 +1,76 @@
+"""The arguments of `mlflow-grpc-predict`."""
+
+import argparse
+
+from mlflow_grpc_client import __version__
+from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    arguments = argparse.ArgumentParser(
+        prog="mlflow-grpc-predict",
+        description="Calls a model served by mlflow-grpc and prints its answer.",
+        epilog="Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, "
+        "2 invalid usage, 3 payload refused, 4 no server answers or it is not serving, 5 deadline passed, "
+        "130 interrupted.",
+    )
+    add = arguments.add_argument
+    add("payload", nargs="?", help="the payload; @FILE reads a file; - or no payload reads stdin")
+    add(
+        "-a",
+        "--address",
+        default="localhost:50051",
+        help="host:port of the server (%(default)s), or grpcs://host:port for TLS; separate several servers by commas",
+    )
+    add("-m", "--model", metavar="NAME", help="the model, if the server has several: its name, or name/version")
+    add(
+        "-t",
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"the deadline (default: {DEFAULT_TIMEOUT_S:g}; {HEALTH_TIMEOUT_S:g} with --health, --list, --describe "
+        "and --proto; none with --stream)",
+    )
+    add(
+        "--stream",
+        action="store_true",
+        help="with a payload: print each part of its answer as soon as it arrives; without: send each line of stdin "
+        "that is not blank as a payload, and print an answer for each",
+    )
+    add(
+        "--typed",
+        action="store_true",
+        help="call the model in its own types; the payload is a record in JSON or a list of records",
+    )
+    add("--content-type", metavar="TYPE", help="the format of the payload: application/json (default) or text/csv")
+    add("--request-id", metavar="ID", help="the id of the call in the server's log")
+    add("--list", action="store_true", help="print the models of the server instead of predicting")
+    add("--describe", metavar="NAME", help="print the input and output of a model, and calls that you can paste")
+    add("--proto", action="store_true", help="write the .proto file of the server's typed RPCs instead of predicting")
+    add(
+        "--descriptor-set",
+        action="store_true",
+        help="with --proto: write a serialised FileDescriptorSet instead of text",
+    )
+    add(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="with --proto: the file to write; - is stdout (default: %(default)s)",
+    )
+    add(
+        "--health",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="print the health of the server, a service or a model instead of predicting",
+    )
+    add("--tls", action="store_true", help="encrypt, and trust the system's authorities")
+    add("--tls-ca", metavar="FILE", help="encrypt, and trust these authorities (PEM)")
+    add("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
+    add("--tls-key", metavar="FILE", help="the key of --tls-cert (PEM)")
+    add("--tls-server-name", metavar="NAME", help="the name in the server's certificate")
+    add("--version", action="version", version=__version__)
+    return arguments

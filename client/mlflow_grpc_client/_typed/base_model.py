@@ -1,0 +1,234 @@
+"""The parts of typed calls that do not wait.
+
+Rule of this module: it builds calls and reads their results; it makes no call.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
+
+import grpc
+from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
+
+from mlflow_grpc_client import _html, _options
+from mlflow_grpc_client._calls import Call, OnError, Stream
+from mlflow_grpc_client._payloads import library, type_label
+from mlflow_grpc_client._typed import columns, reader, writer
+from mlflow_grpc_client._typed.contract import Contract, Rpc, type_name
+from mlflow_grpc_client._typed.discovery import FetchContract
+from mlflow_grpc_client._typed.payloads import Keywords
+from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
+
+Params = Mapping[str, Any] | None
+
+
+Effects = Generator[Call | FetchContract, Any, Any]
+"""A sequence of calls and fetches to perform; the result of each is sent back, its PredictError thrown."""
+
+
+_OUTDATED_CODES = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+)
+"""Statuses of a call with messages that a restarted server no longer knows."""
+
+
+_MODEL_GONE_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+"""Statuses for a model that the server no longer has, or has without types, or could not load."""
+
+
+class BaseTypedModel:
+    """A model of a server. Created by `model()` of a client, which takes the options of all its calls."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        timeout_s: float | None,
+        default_timeout_s: float,
+        request_id: str | None,
+        metadata: _options.MoreMetadata | None,
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a model is a text, such as 'iris' or 'iris/3'; not {type_label(name)}")
+        self.name = name
+        """The name given to `model()`."""
+        self._stream_timeout_s = None if timeout_s is None else _options.checked_timeout(timeout_s)
+        self._timeout_s = default_timeout_s if timeout_s is None else timeout_s
+        self._request_id = request_id or ""
+        self._metadata = _options.call_metadata(None, request_id, None, metadata)
+        self._last_contract: Contract | None = None
+        """The contract of the last call, for notebooks."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or '(the default)'}>"
+
+    def _repr_html_(self) -> str:
+        rpcs = self._last_contract.rpcs if self._last_contract is not None else {}
+        title = f"{type(self).__name__} {self.name or '(the default)'}"
+        rpc = rpcs.get("predict") or rpcs.get("predict_batch")
+        if rpc is None:
+            return _html.facts(title, {"types": "fetched at the first call"})
+        return _html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
+            f"<i>{name}</i>{_html.table((), [(column.label, type_name(column)) for column in record.fields.values()])}"
+            for name, record in (("input", rpc.request), ("output", rpc.response))
+        )
+
+    def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
+        return Call(method, request, read, self._timeout_s, self._metadata)
+
+    def _fetch(self, cached: Contract | None = None) -> FetchContract:
+        return FetchContract(self.name, self._call, self._timeout_s, cached)
+
+    def _deadline(self) -> float:
+        """The deadline of everything a call of the user makes, on the monotonic clock."""
+        return time.monotonic() + self._timeout_s
+
+    def _metadata_for(self, contract: Contract) -> _options.Metadata:
+        """The metadata with the contract's fingerprint, by which a server detects messages of another contract."""
+        fingerprint = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
+        return (*self._metadata, *fingerprint)
+
+    def _get_contract(self) -> Effects:
+        self._last_contract = yield self._fetch()
+        return self._last_contract
+
+    def _get_fresh_contract(self) -> Effects:
+        """The contract for a stream. It is checked with the server first, because a stream cannot be sent again."""
+        contract = yield self._fetch()
+        return (yield self._fetch(cached=contract))
+
+    def _predict(self, rows: Any, params: Params, fields: dict[str, Any]) -> Effects:
+        data = _record_or_rows(rows, fields)
+        contract: Contract = yield self._fetch()
+        self._last_contract = contract
+        try:
+            call = self._predict_call(contract, data, params)
+            return (yield call) if call else []
+        except (TypeError, ValueError) as error:  # The data may fit newer types.
+            original: Exception = error
+        except PredictError as error:
+            if error.code not in _OUTDATED_CODES:
+                raise
+            original = error
+        try:
+            newer: Contract = yield self._fetch(cached=contract)
+        except PredictError as error:
+            # That the model is gone explains more than its failed call; that no server answers explains less.
+            raise (error if error.code in _MODEL_GONE_CODES else original) from None
+        if newer is contract:
+            raise original
+        call = self._predict_call(newer, data, params)
+        return (yield call) if call else []
+
+    def _predict_call(self, contract: Contract, data: Any, params: Params) -> Call | None:
+        """The call to make; None if there are no rows."""
+        if not columns.is_batch(data):
+            rpc = contract.rpc("predict")
+            request = self._record_bytes(contract, rpc, data, params)
+            return self._typed_call(contract, rpc, request, lambda response: _answer(rpc, response))
+        count, values = columns.columns_of(data, contract.row)
+        if not count:
+            return None
+        rpc = contract.rpc("predict_batch")
+        message = rpc.request_class()
+        with self._missing_as_invalid_input():
+            columns.fill(message, rpc.request, count, values)
+        _put_params(contract, message, params)
+
+        def read(response: bytes) -> list[Any]:
+            return columns.rows_of(rpc.response_class.FromString(response), rpc.response)
+
+        return self._typed_call(contract, rpc, message.SerializeToString(), read)
+
+    def _typed_call(self, contract: Contract, rpc: Rpc, request: bytes, read: Callable[[bytes], Any]) -> Call:
+        return Call(rpc.path, request, read, self._timeout_s, self._metadata_for(contract), model=contract.label)
+
+    def _many(self, contract: Contract, records: Any, params: Params, on_error: OnError) -> Stream:
+        if isinstance(records, Mapping):
+            problem = f"{type_label(records)} is one record, give it in a list"
+            raise TypeError(f"predict_many takes an iterable of records or a DataFrame: {problem}")
+        rpc = contract.rpc("predict_many")
+        if isinstance(records, library("pandas", "DataFrame")):
+            records = (Keywords(row) for row in columns.records_of(records, rpc.request))
+        return Stream(
+            rpc.path,
+            records,
+            lambda record: self._record_bytes(contract, rpc, record, params),
+            lambda response: _answer(rpc, response, self._request_id),
+            self._stream_timeout_s,
+            self._metadata_for(contract),
+            on_error,
+            contract.label,
+        )
+
+    def _chunks(self, contract: Contract, record: Any, params: Params, fields: dict[str, Any]) -> Stream:
+        rpc = contract.rpc("predict_stream")
+        return Stream(
+            rpc.path,
+            self._record_bytes(contract, rpc, _record_or_rows(record, fields), params),
+            bytes,
+            lambda response: _answer(rpc, response),
+            self._stream_timeout_s,
+            self._metadata_for(contract),
+            model=contract.label,
+        )
+
+    def _record_bytes(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
+        message = rpc.request_class()
+        sole = rpc.request.sole_unnamed_field
+        if sole is None and not isinstance(record, Mapping):
+            raise TypeError(f"{type_label(record)} is no record: give a dict")
+        is_value = not isinstance(record, Mapping) or (sole is not None and sole.accepts_dicts)
+        if sole is not None and is_value and not isinstance(record, Keywords):
+            record = {sole.name: record}
+        with self._missing_as_invalid_input():
+            writer.fill(message, rpc.request, record)
+        _put_params(contract, message, params)
+        data: bytes = message.SerializeToString()
+        return data
+
+    @contextlib.contextmanager
+    def _missing_as_invalid_input(self) -> Iterator[None]:
+        """Raises the error that the server would send if it could detect missing lists and maps."""
+        try:
+            yield
+        except writer.MissingFields as error:
+            raise failure(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"The record does not fit the model's schema: {error}",
+                reason="INVALID_PARAMETER_VALUE",
+                error_class="SCHEMA_ENFORCEMENT_FAILED",
+                request_id=self._request_id,
+                violations=tuple(FieldViolation(name, "missing, and the model needs it") for name in error.names),
+            ) from None
+
+
+def _record_or_rows(rows: Any, fields: dict[str, Any]) -> Any:
+    if rows is None:
+        return Keywords(fields)
+    if fields:
+        raise TypeError("give fields by keyword, or a record or rows, not both")
+    if not columns.is_batch(rows) and not isinstance(rows, Mapping):
+        problem = f"{type_label(rows)} is no record"
+        raise TypeError(f"{problem}: give fields by keyword, a dict, a list of dicts or a DataFrame")
+    return rows
+
+
+def _put_params(contract: Contract, message: Any, params: Params) -> None:
+    if params is None:
+        return
+    if contract.params is None:
+        raise TypeError(f"the model {contract.label} takes no params")
+    writer.put(message, contract.params, params, "params")
+
+
+def _answer(rpc: Rpc, response: bytes, request_id: str = "") -> Any:
+    """The answer in a response, or the PredictError in its place."""
+    message = rpc.response_class.FromString(response)
+    if rpc.error and message.HasField(rpc.error):
+        return from_error_message(getattr(message, rpc.error), request_id)
+    sole = rpc.response.sole_unnamed_field
+    return reader.read_record(message, rpc.response) if sole is None else reader.read(message, sole)

@@ -1,0 +1,71 @@
+"""Python values into google.protobuf.Value."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
+from google.protobuf import struct_pb2
+
+from mlflow_grpc_client._payloads import jsonable
+from mlflow_grpc_client._typed.scalars import is_missing, mistype, refuse, string
+
+MAX_JSON_MESSAGES = 96
+"""Maximum nesting of messages in a google.protobuf.Value. protobuf reads 100, and a few may be around it."""
+
+
+def write(message: Any, value: Any, path: str) -> None:
+    """Writes any JSON value.
+
+    Raises:
+        TypeError: A value has no JSON form.
+        ValueError: A number is not exact as a double, or the value is nested too deeply.
+
+    """
+    try:
+        _write(message, value, path, MAX_JSON_MESSAGES)
+    except RecursionError:
+        lists, dicts = MAX_JSON_MESSAGES // 2, MAX_JSON_MESSAGES // 3
+        limits = f"protobuf reads up to {lists} lists or {dicts} dicts within each other"
+        refuse(path, f"it is nested too deeply, or contains itself: {limits}")
+
+
+def _write(message: Any, value: Any, path: str, depth: int) -> None:
+    """Writes any JSON value, with at most `depth` nested messages."""
+    if depth < 0:
+        raise RecursionError
+    if isinstance(value, Enum):
+        value = value.value
+    if is_missing(value):
+        message.null_value = struct_pb2.NULL_VALUE
+    elif isinstance(value, bool):
+        message.bool_value = value
+    elif isinstance(value, int | float):
+        message.number_value = _json_number(value, path)
+    elif isinstance(value, str):
+        message.string_value = string(value, path)
+    elif isinstance(value, Mapping):
+        message.struct_value.SetInParent()
+        for key, item in value.items():
+            if not isinstance(key, str):
+                mistype(f"{path}: the key {key!r}", key, "a text")
+            _write(message.struct_value.fields[key], item, f"{path}.{key}", depth - 3)
+    elif isinstance(value, list | tuple):
+        message.list_value.SetInParent()
+        for index, item in enumerate(value):
+            _write(message.list_value.values.add(), item, f"{path}[{index}]", depth - 2)
+    else:
+        _write(message, _json_value(value, path), path, depth)
+
+
+def _json_number(value: float, path: str) -> float:
+    if isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER:
+        refuse(path, f"{value} would be a float, which is all that protobuf has for JSON: integers are up to 2^53")
+    return float(value)
+
+
+def _json_value(value: Any, path: str) -> Any:
+    try:
+        return jsonable(value)
+    except TypeError as error:
+        raise TypeError(f"{path}: {error}") from None
