@@ -186,7 +186,7 @@ def test_a_model_whose_messages_cannot_be_made(paths, monkeypatch, caplog):
     models = [(ModelConfig(uri=str(paths["good"]), name=name, endpoint=True), None) for name in ("odd", "good")]
     with serving_models(models) as running, Client(running.address) as client:
         assert client.model("good").predict(a=1.0, b=2.0) == client.predict(json.loads(PAYLOAD), model="odd")[0]
-        with pytest.raises(PredictError, match="no typed call"):
+        with pytest.raises(PredictError, match="no typed RPC"):
             client.model("odd").predict(a=1.0, b=2.0)
     assert "odd: no typed RPCs: its messages cannot be made: ZeroDivisionError: by zero" in caplog.text
 
