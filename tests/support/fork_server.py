@@ -43,7 +43,7 @@ LIBRARIES = (
     "uvicorn.main",
 )
 ROOMS = (hosting, payload, environments)
-"""What the fork server imports: libraries, and all modules of these packages."""
+"""What the fork server imports: libraries, where they can be imported, and all modules of these packages."""
 
 COMMANDS = {"mlflow-grpc": "mlflow_grpc.cli:main", "uvicorn": "uvicorn.main:main"}
 """The commands that a copy can run, each with its module and function."""
@@ -83,18 +83,24 @@ class ForkedProcess:
         }
         self._control, theirs = socket.socketpair()
         outputs = [os.pipe(), os.pipe()]
+        self.stdout: IO[bytes] = os.fdopen(outputs[0][0], "rb")
+        self.stderr: IO[bytes] = os.fdopen(outputs[1][0], "rb")
+        self._replies = self._control.makefile("r")
         try:
             socket.send_fds(fork_server(), [b"f"], [outputs[0][1], outputs[1][1], theirs.fileno()])
+            theirs.close()
+            self._control.sendall(json.dumps(request).encode())
+            self._control.shutdown(socket.SHUT_WR)
+            reply = self._replies.readline()
+        except OSError:
+            reply = ""
         finally:
             theirs.close()
             for _, writing in outputs:
                 os.close(writing)
-        self._control.sendall(json.dumps(request).encode())
-        self._control.shutdown(socket.SHUT_WR)
-        self.stdout: IO[bytes] = os.fdopen(outputs[0][0], "rb")
-        self.stderr: IO[bytes] = os.fdopen(outputs[1][0], "rb")
-        self._replies = self._control.makefile("r")
-        if not (reply := self._replies.readline()):
+        if not reply:
+            for file in (self.stdout, self.stderr, self._replies, self._control):
+                file.close()
             raise RuntimeError("the fork server has ended; its reason is on stderr")
         self.pid = int(reply)
         self.returncode: int | None = None
@@ -235,7 +241,11 @@ def run(fd: int) -> None:
     """Is the fork server, which gets requests from a socket, or one of its copies, until it ends."""
     sys.path[0] = str(ROOT)  # In place of the working directory, which copies change.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then end.
-    for name in (*LIBRARIES, "mlflow_grpc.cli", "mlflow_grpc.engine.loading"):
+    for name in LIBRARIES:
+        # An old MLflow may not import beside a newer SQLAlchemy; servers that need neither start all the same.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for name in ("mlflow_grpc.cli", "mlflow_grpc.engine.loading"):
         importlib.import_module(name)
     for room in ROOMS:
         for submodule in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
