@@ -71,6 +71,8 @@ class ServingError(Exception):
     status = Status.INTERNAL
     fault = Fault.SERVER
     reason = "INTERNAL_ERROR"
+    http_status: int | None = None
+    """HTTP status, if it does not follow from the gRPC status (`mlflow_grpc.http.errors`)."""
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class ServingError(Exception):
         status: Status | None = None,
         reason: str | None = None,
         error_class: str | None = None,
+        http_status: int | None = None,
         violations: tuple[FieldViolation, ...] = (),
         logged: str | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class ServingError(Exception):
             reason: Overrides the class's reason, with one of MLflow's error codes where MLflow has one.
             error_class: MLflow's finer classification, such as SCHEMA_ENFORCEMENT_FAILED, or the type of the model's
                 exception, such as ValueError.
+            http_status: Overrides the class's HTTP status.
             violations: The columns or params at fault, if they are known.
             logged: Text for the log, if the message repeats names that the caller chose.
 
@@ -99,6 +103,7 @@ class ServingError(Exception):
         self.status = status or self.status
         self.reason = reason or self.reason
         self.error_class = error_class
+        self.http_status = http_status or self.http_status
         self.violations = violations
         self.logged = message if logged is None else logged
         self.shown: str | None = None
@@ -134,11 +139,21 @@ class InvalidMessage(ServingError):
 
 
 class UnsupportedContentType(ServingError):
-    """The metadata key `mlflow-content-type` has a value that MLflow answers 415 to."""
+    """The payload's content type is none that the model takes; MLflow answers 415."""
 
     status = Status.INVALID_ARGUMENT
     fault = Fault.CALLER
     reason = "UNSUPPORTED_CONTENT_TYPE"
+    http_status = 415
+
+
+class PayloadTooLarge(ServingError):
+    """The request is larger than `--max-message-bytes`."""
+
+    status = Status.RESOURCE_EXHAUSTED
+    fault = Fault.CALLER
+    reason = "PAYLOAD_TOO_LARGE"
+    http_status = 413
 
 
 class ModelFailed(ServingError):
@@ -171,6 +186,7 @@ class RequestReadTimeout(TimeLimitExceeded):
     """The request did not arrive in time."""
 
     fault = Fault.CALLER
+    http_status = 408
 
 
 class NotReady(ServingError):
@@ -235,6 +251,7 @@ class ModelNotLoaded(ServingError):
 
     status = Status.FAILED_PRECONDITION
     reason = "INVALID_STATE"
+    http_status = 503
 
 
 class StartError(Exception):

@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import gc
 from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc
 
 from mlflow_grpc import root_logger
+from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.engine import loading, typed_plan
@@ -27,6 +29,9 @@ from mlflow_grpc.process import in_daemon_thread
 from mlflow_grpc.services import connections, health, listener, models, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.settings import OnError, Settings, spelling
+
+if TYPE_CHECKING:  # Its libraries are imported only if there is an HTTP port.
+    from mlflow_grpc.http.listener import HttpListener
 
 logger = get_logger(__name__)
 
@@ -52,7 +57,8 @@ class Server:
     def __init__(self, settings: Settings, configuration: Configuration, *, share_port: bool = False) -> None:
         self._settings = settings
         self._stage = Stage.LOADING
-        self._dispatcher = RpcDispatcher(shows_exceptions=settings.show_exceptions)
+        self._open_calls = OpenCalls()
+        self._dispatcher = RpcDispatcher(self._open_calls, shows_exceptions=settings.show_exceptions)
         self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
         self._compared: list[Entry] = []  # Models that have been compared with their locks.
@@ -71,6 +77,7 @@ class Server:
         if settings.reflection:
             handlers += reflection.handlers(self._dispatcher, self._reflection)
             self._reflection.offer(self.services, self._typed.pool, self._typed.file)
+        self._http = self._http_port(share_port=share_port)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
         self.port = 0
 
@@ -84,6 +91,18 @@ class Server:
         await self._health.set_serving(False, *self._health_names())
         self.port = listener.listen(self._grpc, self._settings, self._dispatcher.handshakes)
         await self._grpc.start()
+        if self._http is not None:
+            await self._http.start()
+
+    def _http_port(self, *, share_port: bool) -> "HttpListener | None":
+        """Makes the HTTP port, if there is to be one; its libraries are imported only then."""
+        if self._settings.http_port is None:
+            return None
+        from mlflow_grpc.http.app import HttpApp
+        from mlflow_grpc.http.listener import HttpListener
+
+        app = HttpApp(self._settings, self._open_calls, self.catalog, lambda: self._health.is_serving)
+        return HttpListener(app, self._settings, share_port=share_port)
 
     async def load(self, main: MainThread) -> None:
         """Fetches several models at a time, and loads them one by one in the main thread, in the configuration's order.
@@ -231,7 +250,9 @@ class Server:
         ready = [entry for entry in self.catalog.entries if entry.loaded is not None]
         listed = ", ".join(f"{entry.label} ({entry.loaded.model.description})" for entry in ready if entry.loaded)
         services = [*self.services, *([reflection.NAME_V1, reflection.NAME] if self._settings.reflection else [])]
-        listed = f"{'models' if len(ready) > 1 else 'model'} {listed} on {self.address}, services {', '.join(services)}"
+        http = f", HTTP on {self.http_url}" if self.http_url else ""
+        where = f"{self.address}, services {', '.join(services)}{http}"
+        listed = f"{'models' if len(ready) > 1 else 'model'} {listed} on {where}"
         return f"ready: {listed}; {listener.security(self._settings)}"
 
     @property
@@ -239,10 +260,19 @@ class Server:
         """Address of the server, as a client writes it."""
         return f"[{host}]:{self.port}" if ":" in (host := self._settings.host) else f"{host}:{self.port}"
 
+    @property
+    def http_url(self) -> str:
+        """Address of the HTTP port, as a browser takes it; empty if there is none."""
+        return self._http.url if self._http is not None else ""
+
     async def watch(self) -> None:
         """Watches threads, the event loop, connections and the root logger; runs until cancelled."""
+        http = [self._http.watch()] if self._http is not None else []
         await asyncio.gather(
-            self._watch_threads(), self._watch_loop(), self._dispatcher.watch_connections(self._settings.timeout_s)
+            self._watch_threads(),
+            self._watch_loop(),
+            self._dispatcher.watch_connections(self._settings.timeout_s),
+            *http,
         )
 
     async def _watch_loop(self) -> None:
@@ -285,18 +315,22 @@ class Server:
 
         """
         await self._health.set_serving(False, *self._health_names())
+        if self._http is not None:
+            self._http.send_callers_away()
         if lame_duck_s:
             logger.info("lame duck: NOT_SERVING, and calls are answered, for %g s", lame_duck_s)
             await asyncio.sleep(lame_duck_s)
         port = connections.Port(self.port)
         port.close()
+        if self._http is not None:
+            self._http.close_port()
         await asyncio.sleep(min(NOTICE_S, lame_duck_s))
         if self._settings.tls_cert is None:
             await port.send_goaway_to_all(limit_s=GOAWAY_LIMIT_S)
         else:
             oldest_s = listener.connection_age_s(self._settings) * listener.MAX_AGE_SPREAD
             await port.wait_until_left(limit_s=min(oldest_s, self._settings.drain_timeout_s))
-        await self._dispatcher.open_calls.arrivals.wait_until_idle()
+        await self._open_calls.arrivals.wait_until_idle()
 
     async def drain(self) -> int:
         """Refuses new calls, and waits for the calls in flight, up to the drain timeout.
@@ -314,18 +348,18 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await asyncio.gather(
-                    self._dispatcher.open_calls.end_streams(),
+                    self._open_calls.end_streams(),
                     *(admission.wait_until_empty() for admission in admissions),
                 )
-                await self._dispatcher.open_calls.arrivals.wait_until_idle()
+                await self._open_calls.arrivals.wait_until_idle()
         return sum(admission.admitted_calls + admission.unsent_responses for admission in admissions)
 
     async def stop(self) -> None:
         """Closes the port and all connections; calls in flight end with UNAVAILABLE."""
         for entry in self.catalog.entries:
             entry.engine.threads.close()
-        self._dispatcher.end_all()
-        await self._grpc.stop(FLUSH_S)
+        self._open_calls.cancel_all()
+        await asyncio.gather(self._grpc.stop(FLUSH_S), *([self._http.stop()] if self._http is not None else []))
 
 
 def _names(entry: Entry) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ its environment names in order of precedence, its default, unit, legal range and
 """
 
 import os
+import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -86,6 +87,23 @@ class Settings(BaseSettings):
         text="The port to listen on. 0 selects a free port, shown in the ready line. An invalid PORT is ignored.",
         ge=0,
         le=MAX_PORT,
+    )
+    http_port: Annotated[int | None, Flag(("--http-port",), metavar="PORT")] = setting(
+        None,
+        "MLFLOW_GRPC_HTTP_PORT",
+        text="The port for HTTP: MLflow's REST contract (/invocations), health and more. 0 selects a free port, shown "
+        "in the ready line. There is no HTTP port if it is not set.",
+        ge=0,
+        le=MAX_PORT,
+    )
+    http_host: Annotated[str | None, Flag(("--http-host",), metavar="HOST")] = setting(
+        None, "MLFLOW_GRPC_HTTP_HOST", text="The address for HTTP to listen on. That of gRPC if it is not set."
+    )
+    http_cors_origin: Annotated[str, Flag(("--http-cors-origin",), metavar="ORIGIN")] = setting(
+        "",
+        "MLFLOW_GRPC_HTTP_CORS_ORIGIN",
+        text="The origins of web pages that may call the HTTP port, separated by commas, such as "
+        "https://app.example.com. * stands for all. None by default.",
     )
     workers: Annotated[int, Flag(("-w", "--workers"), metavar="N")] = setting(
         1,
@@ -272,10 +290,20 @@ class Settings(BaseSettings):
     def _path_with_home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
 
-    @field_validator("host")
+    @field_validator("host", "http_host")
     @classmethod
-    def _is_host(cls, value: str) -> str:
-        return host_alone(value)
+    def _is_host(cls, value: str | None) -> str | None:
+        return host_alone(value) if value is not None else None
+
+    @field_validator("http_cors_origin")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in filter(None, map(str.strip, value.split(","))):
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; write a scheme, a host and a port, if it is not the default"
+                )
+        return value
 
     @field_validator("tls_cert", "tls_key", "tls_client_ca")
     @classmethod

@@ -16,16 +16,16 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mlflow_grpc import logs
-from mlflow_grpc.addresses import addresses_of
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.errors import AddressUnavailable, StartError
+from mlflow_grpc.errors import StartError
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process, ending_signals, in_daemon_thread
-from mlflow_grpc.settings import Settings, spelling
+from mlflow_grpc.reserved_ports import reserve_ports
+from mlflow_grpc.settings import Settings
 
 logger = get_logger(__name__)
 
@@ -90,8 +90,7 @@ class _Supervisor:
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._configuration = configuration
         self._count = settings.workers
-        self._reserved, port = _reserve(settings)
-        self._settings = settings.model_copy(update={"port": port})
+        self._reserved, self._settings = reserve_ports(settings)
         self._workers: dict[int, _Worker] = {}
         self._restart_delays: dict[int, float] = {}
         self._restart_at: dict[int, float] = {}
@@ -128,7 +127,8 @@ class _Supervisor:
                 signal.set_wakeup_fd(previous_fd)
                 for number, handler in previous.items():
                     signal.signal(number, handler)
-                self._reserved.close()
+                for reserved in self._reserved:
+                    reserved.close()
 
     def _start(self, number: int) -> None:
         supervisor_end, worker_end = multiprocessing.Pipe()
@@ -153,7 +153,7 @@ class _Supervisor:
         for ignored in SENT_TO_ALL:
             signal.signal(ignored, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*self._awaited, *SENT_TO_ALL})
-        for inherited in (self._reserved, self._lifeline_end, self._wakeup, self._signalled):
+        for inherited in (*self._reserved, self._lifeline_end, self._wakeup, self._signalled):
             inherited.close()
         for worker in self._workers.values():
             worker.pipe.close()
@@ -295,36 +295,6 @@ class _Supervisor:
             worker.process.kill()
         for worker in self._workers.values():
             worker.process.join()
-
-
-def _reserve(settings: Settings) -> tuple[socket.socket, int]:
-    """Reserves the port for as long as the supervisor runs, and returns the socket and the port.
-
-    A first socket binds without SO_REUSEPORT, because with it another program's server would share the port.
-    """
-    family, socket_type, address = _address(settings)
-    try:
-        with socket.socket(family, socket_type) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen()
-            port: int = probe.getsockname()[1]
-        reserved = socket.socket(family, socket_type)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind((address[0], port, *address[2:]))
-    except OSError as error:
-        raise AddressUnavailable(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; choose another with "
-            f"{spelling('port')} or PORT"
-        ) from error
-    return reserved, port
-
-
-def _address(settings: Settings) -> Any:
-    try:
-        return addresses_of(settings.host, settings.port)[0]
-    except OSError as error:
-        raise StartError(f"{settings.source('host')} {settings.host}: no such host ({error.strerror})") from error
 
 
 def _import_libraries(configuration: Configuration) -> None:

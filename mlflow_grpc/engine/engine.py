@@ -108,7 +108,7 @@ class Engine:
         try:
             if self._batcher is not None and size <= MAX_BATCHED_SIZE:
                 return await self._batcher.predict(request, deadline=limit.deadline)
-            return await self.threads.run(partial(answer, request, self._hosted()), deadline=limit.deadline)
+            return await self.threads.run(partial(answer, request, self.model), deadline=limit.deadline)
         except TimeoutError:
             raise limit.error() from None
 
@@ -160,7 +160,7 @@ class Engine:
             ServingError: As in `predict`.
 
         """
-        model = self._hosted()
+        model = self.model
         if not model.model.streams:
             raise Unsupported(f"The model {model.model.name} has no predict_stream. Call predict for the whole answer.")
         with self.admission.admit_request(request.size):
@@ -177,7 +177,9 @@ class Engine:
         except TimeoutError:
             raise limit.error() from None
 
-    def _hosted(self) -> ServableModel:
+    @property
+    def model(self) -> ServableModel:
+        """The model; raises NotReady while it is being loaded."""
         if self._model is None:
             raise NotReady("The model is still being loaded.")
         return self._model

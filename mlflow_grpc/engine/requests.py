@@ -1,4 +1,4 @@
-"""Requests to a model: a text payload, one typed record, or typed rows in columns.
+"""Requests to a model: a payload of text or bytes, one typed record, or typed rows in columns.
 
 Rule of this module: a request holds what the caller sent, and converts it to model input and predictions to an answer.
 The model is always an argument. All conversions run in a model thread, or in the event loop if they are quick.
@@ -14,15 +14,16 @@ from google.protobuf.message import Message
 from mlflow_grpc.engine.progress import RequestProgress
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import InvalidPayload
-from mlflow_grpc.payload.codec import PLAIN_INPUT, ModelInput
+from mlflow_grpc.payload.codec import PLAIN_INPUT, ModelInput, RawPayload
 
 if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
     from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
     from mlflow_grpc.payload.protobuf.record import TypedCodec
     from mlflow_grpc.payload.protobuf.rows import RowsCodec
 
-JSON_TYPES = (None, "application/json")
-"""Values of `mlflow-content-type` for which the payload may be plain rows."""
+_UTF8 = [f"{separator}charset={name}" for separator in (";", "; ") for name in ("utf-8", "UTF-8")]
+JSON_TYPES = frozenset([None, *(f"application/json{parameter}" for parameter in ("", *_UTF8))])
+"""Media types for which the payload may be plain rows."""
 
 AnswerT = TypeVar("AnswerT")
 CodecT = TypeVar("CodecT", "TypedCodec", "RowsCodec")
@@ -90,32 +91,33 @@ class Request(ABC, Generic[AnswerT]):
 
 @dataclass(slots=True)
 class TextRequest(Request[str]):
-    """A payload of text, such as JSON or CSV."""
+    """A payload such as JSON or CSV, whose answer is text."""
 
-    text: str
+    payload: RawPayload
     content_type: str | None
-    """Value of the call's `mlflow-content-type`; None if it has none."""
+    """The payload's media type with its parameters; None for the codec's default."""
     observer: RequestObserver
     progress: RequestProgress = field(default_factory=RequestProgress, init=False)
 
     @property
     def size(self) -> int:
-        """Size in characters."""
-        return len(self.text)
+        """Size in characters or bytes."""
+        return len(self.payload)
 
     def decode_rows(self, model: ServableModel) -> "RowBlock | None":
         """Decodes JSON of plain rows."""
-        if model.fast_path is None or self.content_type not in JSON_TYPES:
+        payload = self.payload
+        if model.fast_path is None or self.content_type not in JSON_TYPES or not isinstance(payload, str):
             return None
-        return model.fast_path.decoder.decode(self.text)
+        return model.fast_path.decoder.decode(payload)
 
     def encode_rows(self, model: ServableModel, predictions: object) -> str:
         """Writes the answer as JSON."""
         return model.codec.encode(predictions, PLAIN_INPUT)
 
     def decode(self, model: ServableModel) -> ModelInput:
-        """Parses the text by its content type."""
-        return model.codec.decode(self.text, self.content_type)
+        """Parses the payload by its content type."""
+        return model.codec.decode(self.payload, self.content_type)
 
     def encode(self, model: ServableModel, predictions: object, decoded: ModelInput) -> str:
         """Writes the answer as JSON or text."""
@@ -123,7 +125,7 @@ class TextRequest(Request[str]):
 
     def explain(self, model: ServableModel, cause: BaseException | None) -> InvalidPayload:
         """Makes the error for a refused payload."""
-        return model.codec.explain(self.text, self.content_type, cause)
+        return model.codec.explain(self.payload, self.content_type, cause)
 
 
 @dataclass(slots=True)

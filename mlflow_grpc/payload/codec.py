@@ -1,4 +1,4 @@
-"""Interface of codecs: how the text of a request becomes a model's input, and how its predictions become text.
+"""Interface of codecs: how the payload of a request becomes a model's input, and how its predictions become text.
 
 Rule of this module: a codec belongs to one model, keeps no state of a call and may be used by several threads at once.
 `Any` is the type of MLflow's parsed payloads and predictions; only the payload room uses it.
@@ -14,6 +14,26 @@ from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnserializableOutput
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.unknown_names import Unknown
+
+
+RawPayload = str | bytes
+"""Payload as it came: text, or bytes that may be no text (Parquet, or JSON that is not UTF-8)."""
+
+
+def text_of(payload: RawPayload) -> str:
+    """Returns a payload as text.
+
+    Raises:
+        InvalidPayload: It is bytes that are not UTF-8.
+
+    """
+    if isinstance(payload, str):
+        return payload
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        text = f"The payload is not UTF-8: its byte {error.start} does not belong to a character. Send UTF-8."
+        raise InvalidPayload(text) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +85,23 @@ class Records:
 class Codec(Protocol):
     """Text format of one model, for requests and answers."""
 
-    def decode(self, text: str, content_type: str | None) -> ModelInput:
+    media_type: str
+    """Media type of the answers."""
+
+    def asks_for_stream(self, payload: RawPayload) -> bool:
+        """Returns True if a payload itself asks for the answer in chunks."""
+        ...
+
+    def decode(self, payload: RawPayload, content_type: str | None) -> ModelInput:
         """Parses a request.
 
         Args:
-            text: The payload.
+            payload: What the caller sent.
             content_type: The call's metadata value `mlflow-content-type`; None if it has none.
 
         Raises:
             UnsupportedContentType: The codec does not support the content type.
-            InputRejected: The text does not parse or does not fit the model; `explain` finds the reason.
+            InputRejected: The payload does not parse or does not fit the model; `explain` finds the reason.
 
         """
         ...
@@ -88,7 +115,7 @@ class Codec(Protocol):
         """
         ...
 
-    def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
+    def explain(self, payload: RawPayload, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Returns an error that explains a refusal by `decode` or by the model's own checks."""
         ...
 
@@ -171,14 +198,20 @@ class RecordCodec(Codec, Protocol):
 class TextCodec:
     """Plain text: the model gets the payload as a string, and the answer is `str(predictions)`."""
 
-    def decode(self, text: str, content_type: str | None) -> ModelInput:
+    media_type = "text/plain; charset=utf-8"
+
+    def asks_for_stream(self, payload: RawPayload) -> bool:
+        """Returns False, because the text is the model's."""
+        return False
+
+    def decode(self, payload: RawPayload, content_type: str | None) -> ModelInput:
         """Returns the text as the model's input."""
         if content_type not in (None, "text/plain"):
             raise UnsupportedContentType(
                 "This server hands plain text to the model (--payload text): leave the metadata key "
                 "mlflow-content-type out, or set it to text/plain."
             )
-        return ModelInput(text)
+        return ModelInput(text_of(payload))
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
         """Returns `str(predictions)`."""
@@ -189,7 +222,7 @@ class TextCodec:
             raise UnserializableOutput("The model's answer cannot be written as UTF-8 text.") from error
         return answer
 
-    def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
+    def explain(self, payload: RawPayload, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Returns the error for a model whose signature does not accept a string."""
         return InvalidPayload(
             "The model's signature does not take one plain string. Serve it without --payload text and send JSON.",

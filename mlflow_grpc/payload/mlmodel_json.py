@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
-from mlflow_grpc.payload.codec import ModelInput, Records
+from mlflow_grpc.payload.codec import ModelInput, RawPayload, Records, text_of
 from mlflow_grpc.payload.unknown_names import Unknown
 
 JSON, CSV = "application/json", "text/csv"
@@ -34,6 +34,7 @@ NO_FORM = "The model returned something that has no JSON form. Let it return an 
 class RecordsCodec:
     """Formats of one MLModel package."""
 
+    media_type = JSON
     timestamps_have_timezone = True
     refuses_missing = True
 
@@ -48,7 +49,11 @@ class RecordsCodec:
         self._schema = schema
         self.unknown = Unknown(schema.fields, unknown_columns)
 
-    def decode(self, text: str, content_type: str | None) -> ModelInput:
+    def asks_for_stream(self, payload: RawPayload) -> bool:
+        """Returns False, because the record is the model's."""
+        return False
+
+    def decode(self, payload: RawPayload, content_type: str | None) -> ModelInput:
         """Parses and checks records.
 
         Raises:
@@ -63,9 +68,9 @@ class RecordsCodec:
                 "charset=utf-8."
             )
         if mime.strip() == CSV:
-            records, is_bare = _rows(text), False
+            records, is_bare = _rows(text_of(payload)), False
         else:
-            records, is_bare = self._records(_parsed(text))
+            records, is_bare = self._records(_parsed(text_of(payload)))
         checked = self._checked(records, is_bare=is_bare)
         return ModelInput(checked, bare_answer=is_bare, ignored=self._ignored(records))
 
@@ -96,7 +101,7 @@ class RecordsCodec:
         except Exception as error:
             raise UnserializableOutput(NO_FORM) from error
 
-    def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
+    def explain(self, payload: RawPayload, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Returns an error without a reason, because `decode` raises one with the reason."""
         return InvalidPayload("The payload does not fit the model.")
 

@@ -17,17 +17,14 @@ from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from mlflow_grpc.calls.ignored_columns import MAX_BYTES_OF_ERROR
+from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.call_context import CallContext
-from mlflow_grpc.services.call_log import level_of, log_call, log_failed_call
 from mlflow_grpc.services.handshakes import Handshakes
-from mlflow_grpc.services.ignored import MAX_BYTES_OF_ERROR
-from mlflow_grpc.services.open_calls import OpenCalls
-from mlflow_grpc.services.refusals import Refusals
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.call_context import RpcContext
@@ -35,10 +32,6 @@ if TYPE_CHECKING:
     # Generic in the type stubs only.
     Handler = grpc.RpcMethodHandler[Any, Any]
     Handlers = grpc.GenericRpcHandler
-
-SHUTDOWN = "The server is shutting down."
-
-OVERDUE = "The request did not arrive in time. Send it in smaller parts, or over a faster connection."
 
 CHECK_INTERVAL_S = 1.0
 """Time between two looks for requests and handshakes that do not arrive, in seconds."""
@@ -64,18 +57,18 @@ Admit = Callable[[CallContext], AbstractContextManager[Engine]]
 
 
 class RpcDispatcher:
-    """Makes gRPC handlers from the methods of servicers, and keeps track of the calls that are open."""
+    """Makes gRPC handlers from the methods of servicers."""
 
-    def __init__(self, *, shows_exceptions: bool = False) -> None:
-        """Starts without calls.
+    def __init__(self, open_calls: OpenCalls, *, shows_exceptions: bool = False) -> None:
+        """Makes no handlers yet.
 
         Args:
+            open_calls: Where calls are registered.
             shows_exceptions: True if errors tell callers what the model raised.
 
         """
-        self.open_calls = OpenCalls()
         self.handshakes = Handshakes()
-        self._refusals = Refusals()
+        self._open_calls = open_calls
         self._shows_exceptions = shows_exceptions
 
     def service_handlers(
@@ -171,7 +164,7 @@ class RpcDispatcher:
             call = CallContext(path, rpc_context, shows_exceptions=self._shows_exceptions)
             response = None
             task: Any = asyncio.current_task()
-            self.open_calls.add(task, call)
+            self._open_calls.add(task, call)
             if self.handshakes.pending:
                 self.handshakes.call_received(call.peer())
             try:
@@ -190,11 +183,11 @@ class RpcDispatcher:
                             if len(response) >= LARGE_RESPONSE and engine is not None:
                                 _reserve(response, engine, task)
                 finally:
-                    self.open_calls.remove(task)
+                    self._open_calls.remove(task)
             except BaseException as error:  # noqa: BLE001 - every failed call ends there
                 await self._fail(call, rpc_context, error)
             rpc_context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id), *call.ignored.trailers()))
-            log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
+            self._open_calls.answered(call, level)
             return response
 
         # Registered as if every method took a stream, which is the same on the wire: if `grpc.aio` expects exactly
@@ -206,19 +199,8 @@ class RpcDispatcher:
     async def _fail(self, call: CallContext, rpc_context: "RpcContext", error: BaseException) -> NoReturn:
         """Answers with an error status."""
         # gRPC's InternalError: nothing can be sent any more, since the caller has left.
-        if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
-            if not self.open_calls.is_closing and not call.is_overdue:
-                remaining_s = call.time_remaining()
-                is_late = remaining_s is not None and remaining_s <= 0
-                log_call(logging.INFO, call, "DEADLINE_EXCEEDED" if is_late else "CANCELLED")
-                raise error
-            error = NotReady(SHUTDOWN) if self.open_calls.is_closing else RequestReadTimeout(OVERDUE)
-        serving_error = call.serving_error(error)
-        level = level_of(serving_error)
-        if isinstance(serving_error, Overloaded):
-            self._refusals.count(call.model, serving_error.reason, serving_error.message)
-            level = logging.DEBUG
-        log_failed_call(level, call, serving_error)
+        is_cancelled = isinstance(error, asyncio.CancelledError | grpc.aio.InternalError)
+        serving_error = self._open_calls.failed(call, error, is_cancelled=is_cancelled)
         code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
         await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR)))
 
@@ -233,12 +215,7 @@ class RpcDispatcher:
             await asyncio.sleep(CHECK_INTERVAL_S)
             now = time.monotonic()
             self.handshakes.report(now)
-            self.open_calls.cancel_overdue(now, timeout_s)
-
-    def end_all(self) -> None:
-        """Ends every open call with UNAVAILABLE, because the server stops."""
-        self._refusals.write()
-        self.open_calls.cancel_all()
+            self._open_calls.cancel_overdue(now, timeout_s)
 
 
 def _reserve(response: bytes, engine: Engine, task: "asyncio.Task[Any]") -> None:

@@ -30,6 +30,7 @@ class HealthServicer:
         self.services = ("", *services)
         """Names of the server as a whole and of its services."""
         self._names = list(self.services)
+        self._is_serving = False
 
     async def Check(self, request: Any, call: CallContext) -> Message:
         """Returns the status of one service; NOT_FOUND if there is no such service."""
@@ -49,9 +50,16 @@ class HealthServicer:
         """Writes the status of one service now and whenever it changes."""
         await self._library.Watch(request, call)
 
+    @property
+    def is_serving(self) -> bool:
+        """True if the server as a whole is SERVING."""
+        return self._is_serving
+
     async def set_serving(self, serving: bool, *names: str) -> None:
         """Sets the status of services and models, and adds names that are new."""
         serving_status = health_pb2.HealthCheckResponse
+        if "" in names:
+            self._is_serving = serving
         for name in names:
             if name not in self._names:
                 self._names.append(name)

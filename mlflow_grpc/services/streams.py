@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
+from mlflow_grpc.calls.log import log_failed_request
+from mlflow_grpc.calls.open_calls import SHUTDOWN
 from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, ServingError
 from mlflow_grpc.services.call_context import CallContext
-from mlflow_grpc.services.call_log import log_failed_request
-from mlflow_grpc.services.dispatch import SHUTDOWN
 
 READ_AHEAD = 128
 """Maximum number of requests of a stream in the server at a time: a batch of the usual size."""

@@ -10,11 +10,11 @@ from grpc_status import rpc_status
 from mlflow_grpc_client import _wire
 
 from mlflow_grpc import protos
+from mlflow_grpc.calls import ignored_columns as ignored
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
-from mlflow_grpc.services import ignored
 from tests.support.servers import Caller, serving
 from tests.support.typed import SERVICE, TypedCaller, plain
 

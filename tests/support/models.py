@@ -6,19 +6,24 @@ from typing import Any
 
 from mlflow_grpc.errors import InvalidPayload, ModelFailed
 from mlflow_grpc.hosting.model import ModelInfo
-from mlflow_grpc.payload.codec import ModelInput
+from mlflow_grpc.payload.codec import ModelInput, RawPayload
 
 
 class PlainCodec:
     """The text is the input, and str() of the predictions the answer."""
 
-    def decode(self, text: str, content_type: str | None) -> ModelInput:
-        return ModelInput(text)
+    media_type = "text/plain; charset=utf-8"
+
+    def asks_for_stream(self, payload: RawPayload) -> bool:
+        return False
+
+    def decode(self, payload: RawPayload, content_type: str | None) -> ModelInput:
+        return ModelInput(payload)
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
         return str(predictions)
 
-    def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
+    def explain(self, payload: RawPayload, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         return InvalidPayload("refused")
 
     def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:

@@ -280,6 +280,11 @@ class InProcess:
     def address(self) -> str:
         return self.server.address
 
+    @property
+    def url(self) -> str:
+        """Address of the HTTP port, for a server with `http_port`."""
+        return self.server.http_url
+
     def stop(self) -> None:
         self.run(self.server.stop)
         self._loop.call_soon_threadsafe(self._loop.stop)

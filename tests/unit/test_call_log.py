@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlflow_grpc.calls.traceparent import trace_id
 from mlflow_grpc.engine import progress
-from mlflow_grpc.services.traceparent import trace_id
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 GOOD = f"00-{TRACE}-00f067aa0ba902b7-01"

@@ -10,6 +10,7 @@ import pytest
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from mlflow_grpc import logs, protos
+from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.services import listener
 from mlflow_grpc.services.dispatch import RpcDispatcher
 
@@ -55,7 +56,7 @@ def test_a_part_that_cannot_be_sent_is_no_error_of_the_server(caplog, remaining_
     async def requests() -> Any:
         yield b""
 
-    handler: Any = RpcDispatcher().handler("/MLflowStream/predict_many", method, behaviour)
+    handler: Any = RpcDispatcher(OpenCalls()).handler("/MLflowStream/predict_many", method, behaviour)
     with pytest.raises(grpc.aio.InternalError):
         asyncio.run(handler.stream_stream(requests(), context))
     logs.calls.flush()

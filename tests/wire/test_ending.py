@@ -10,7 +10,7 @@ import grpc
 import trustme
 
 from mlflow_grpc import protos
-from mlflow_grpc.services import arrivals
+from mlflow_grpc.calls import arrivals
 from tests.support.http2 import Connection
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, serving

@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from mlflow_grpc import logs, protos
+from mlflow_grpc.calls import refusals
 from mlflow_grpc.errors import ServingError, Status
-from mlflow_grpc.services import refusals
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, serving
 

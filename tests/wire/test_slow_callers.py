@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
+from mlflow_grpc.calls import arrivals, open_calls
 from mlflow_grpc.engine.admission import Stage
-from mlflow_grpc.services import arrivals, dispatch, open_calls
+from mlflow_grpc.services import dispatch
 from tests.support.http2 import Connection
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving

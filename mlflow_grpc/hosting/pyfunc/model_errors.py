@@ -82,6 +82,7 @@ def failure_of(error: BaseException, raised_by: str, advice: str = "") -> ModelF
             status=status_of_error_code(error.error_code),
             reason=error.error_code,
             error_class=internals.error_class(error),
+            http_status=error.get_http_status_code(),
         )
     message = f"{raised_by} raised an exception. It is in the server's log, under the request id of this answer."
     return ModelFailed(f"{message} {advice}".rstrip(), error_class=type(error).__name__)

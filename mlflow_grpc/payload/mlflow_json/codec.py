@@ -4,6 +4,7 @@ Rule of this module: MLflow's own functions decide whether a payload is valid. O
 project's (`mlflow_grpc.payload.mlflow_json.refusals`), because MLflow's text repeats the payload.
 """
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -22,7 +23,7 @@ from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
 from mlflow_grpc.hosting.model import InputRejected
 from mlflow_grpc.hosting.pyfunc import internals, type_hints
-from mlflow_grpc.payload.codec import ModelInput, Records
+from mlflow_grpc.payload.codec import ModelInput, RawPayload, Records, text_of
 from mlflow_grpc.payload.mlflow_json import clues, csv_tables
 from mlflow_grpc.payload.mlflow_json.ignored import IgnoredNames
 from mlflow_grpc.payload.mlflow_json.native_values import NativeValues
@@ -39,6 +40,7 @@ class ScoringCodec:
     the payload, of the model and of the answer can be distinguished.
     """
 
+    media_type = CONTENT_TYPE_JSON
     timestamps_have_timezone = False
     refuses_missing = False
 
@@ -77,7 +79,18 @@ class ScoringCodec:
         self._ignored = IgnoredNames(metadata, item_hint, unknown_columns)
         self.unknown = self._ignored.unknown
 
-    def decode(self, text: str, content_type: str | None) -> ModelInput:
+    def asks_for_stream(self, payload: RawPayload) -> bool:
+        """Returns True for a payload of chat or completions, MLflow's unified LLM input, with `"stream": true`."""
+        if (b'"stream"' if isinstance(payload, bytes) else '"stream"') not in payload:  # type: ignore[operator]
+            return False
+        try:
+            document = json.loads(payload)
+        except (ValueError, RecursionError):
+            return False
+        is_unified = isinstance(document, dict) and internals.is_unified_llm_input(document)
+        return is_unified and document.get("stream") is True
+
+    def decode(self, payload: RawPayload, content_type: str | None) -> ModelInput:
         """Parses and casts a payload in the stages of MLflow's server.
 
         JSON is passed on as bytes, so that MLflow's parser accepts a byte order mark and NUL-padded text (which it
@@ -86,11 +99,11 @@ class ScoringCodec:
         mime = _mime(content_type)
         try:
             if mime == CONTENT_TYPE_CSV:
-                parsed = ModelInput(csv_tables.read(text, self._input_schema, dates=self._csv_dates))
+                parsed = ModelInput(csv_tables.read(text_of(payload), self._input_schema, dates=self._csv_dates))
             elif mime == internals.CONTENT_TYPE_PARQUET:
-                parsed = ModelInput(internals.parse_parquet_input(BytesIO(text.encode())))
+                parsed = ModelInput(internals.parse_parquet_input(BytesIO(_bytes_of(payload))))
             else:
-                parsed = self._parsed(text.encode())
+                parsed = self._parsed(_bytes_of(payload))
         except MemoryError:
             raise
         except Exception as error:
@@ -124,11 +137,11 @@ class ScoringCodec:
             ) from error
         return answer.getvalue()
 
-    def explain(self, text: str, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
+    def explain(self, payload: RawPayload, content_type: str | None, cause: BaseException | None) -> InvalidPayload:
         """Explains a refusal; parses the payload once more, at the cost of refused payloads only."""
         if _mime(content_type) == CONTENT_TYPE_JSON:
-            return self._explainer.explain_json(text, cause)
-        return self._explainer.explain_table(text, _mime(content_type), cause)
+            return self._explainer.explain_json(_json_text(payload), cause)
+        return self._explainer.explain_table(payload, _mime(content_type), cause)
 
     def with_clues(self, failed: ModelFailed, data: Any) -> ModelFailed:
         """Adds the columns with missing values to an error; see `mlflow_grpc.payload.mlflow_json.clues`."""
@@ -246,6 +259,18 @@ def _reads_as_json(values: list[Any]) -> bool:
     """Returns True if Python writes a list in the same way as JSON: integers, or numbers without NaN and Infinity."""
     item_types = set(map(type, values))
     return item_types == {int} or (item_types <= {int, float} and all(map(math.isfinite, values)))
+
+
+def _bytes_of(payload: RawPayload) -> bytes:
+    return payload.encode() if isinstance(payload, str) else payload
+
+
+def _json_text(payload: RawPayload) -> str:
+    """Returns the text of JSON, which may be UTF-16 or UTF-32 too (`json.loads`)."""
+    if isinstance(payload, bytes) and (encoding := json.detect_encoding(payload)) != "utf-8":
+        with contextlib.suppress(UnicodeDecodeError):
+            return payload.decode(encoding)
+    return text_of(payload)
 
 
 def _mime(content_type: str | None) -> str:

@@ -23,6 +23,7 @@ from mlflow.types.schema import Object, Property
 
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting.pyfunc import internals
+from mlflow_grpc.payload.codec import RawPayload, text_of
 from mlflow_grpc.payload.mlflow_json import csv_tables
 from mlflow_grpc.payload.mlflow_json.native_values import restore
 from mlflow_grpc.payload.mlflow_json.refusals import (
@@ -116,10 +117,14 @@ class Explainer:
             # The search failed on an unusual payload, which MLflow has refused nevertheless.
             return refusal("The payload was refused.", cause)
 
-    def explain_table(self, text: str, mime: str, cause: BaseException | None) -> InvalidPayload:
+    def explain_table(self, payload: RawPayload, mime: str, cause: BaseException | None) -> InvalidPayload:
         """Explains why a CSV or Parquet payload was refused."""
         if mime != "text/csv":
-            return refusal(f"The payload is not {mime}, which text cannot carry; send JSON or CSV.", cause)
+            is_text = isinstance(payload, str)
+            text_cannot = f"The payload is not {mime}, which text cannot carry; send JSON or CSV."
+            no_parquet = "The payload is no Parquet file that pandas.read_parquet can read."
+            return refusal(text_cannot if is_text else no_parquet, cause)
+        text = text_of(payload)
         try:
             frame = pd.read_csv(StringIO(text))
         except Exception:  # noqa: BLE001 - MLflow takes every exception of pandas for a refusal

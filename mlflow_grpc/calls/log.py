@@ -6,19 +6,16 @@ Rule of this module: fields are collected only if the line is written. A field w
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
+from mlflow_grpc.calls import traceparent
+from mlflow_grpc.calls.call import Call
 from mlflow_grpc.errors import Fault, ServingError
-from mlflow_grpc.services import traceparent
-
-if TYPE_CHECKING:
-    from mlflow_grpc.services.call_context import CallContext
 
 Fields = dict[str, object]
 
 
-def log_call(level: int, call: "CallContext", status: str, details: Mapping[str, object] | None = None) -> None:
+def log_call(level: int, call: Call, status: str, details: Mapping[str, object] | None = None) -> None:
     """Writes the line of a call that has ended.
 
     Args:
@@ -32,13 +29,13 @@ def log_call(level: int, call: "CallContext", status: str, details: Mapping[str,
         logs.calls.write(level, "call", _fields(call, status, details))
 
 
-def log_failed_call(level: int, call: "CallContext", error: ServingError) -> None:
+def log_failed_call(level: int, call: Call, error: ServingError) -> None:
     """Writes the line of a call that ended with an error status; with the traceback of the error's cause."""
     if logs.calls.takes(level):
         logs.calls.write(level, "call", _fields(call, error.status.value, _error(error)), error.__cause__)
 
 
-def log_failed_request(call: "CallContext", error: ServingError, index: int) -> None:
+def log_failed_request(call: Call, error: ServingError, index: int) -> None:
     """Writes the line of one request of a stream that failed; indexes are counted from 0."""
     level = level_of(error)
     if logs.calls.takes(level):
@@ -53,7 +50,7 @@ def level_of(error: ServingError) -> int:
     return logging.ERROR if error.__cause__ else logging.WARNING
 
 
-def _identity(call: "CallContext", status: str) -> Fields:
+def _identity(call: Call, status: str) -> Fields:
     return {"request_id": call.request_id, "method": call.method, "model": call.model, "status": status}
 
 
@@ -61,7 +58,7 @@ def _error(error: ServingError) -> Fields:
     return {"reason": error.reason, "error": error.logged}
 
 
-def _fields(call: "CallContext", status: str, details: Mapping[str, object] | None) -> Fields:
+def _fields(call: Call, status: str, details: Mapping[str, object] | None) -> Fields:
     fields = _identity(call, status)
     fields["duration_ms"] = round((time.monotonic() - call.started_at) * 1000, 3)
     usage = call.usage

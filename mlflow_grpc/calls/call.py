@@ -1,0 +1,116 @@
+"""One call, whatever the protocol that it came by.
+
+Rule of this module: it knows one call. Which calls there are, and how they end, is in `open_calls`.
+"""
+
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from mlflow_grpc.calls.ignored_columns import IgnoredColumns
+from mlflow_grpc.engine.progress import CallUsage, RequestProgress
+from mlflow_grpc.errors import ModelFailed, ServingError, UnserializableOutput, shown
+
+MAX_REQUEST_ID_CHARACTERS = 128
+
+
+class Call(ABC):
+    """One call, and the observer of its requests."""
+
+    __slots__ = (
+        "_on_drain",
+        "_shows_exceptions",
+        "ignored",
+        "is_overdue",
+        "is_read",
+        "method",
+        "model",
+        "request_bytes",
+        "request_id",
+        "response_bytes",
+        "started_at",
+        "usage",
+    )
+
+    def __init__(self, method: str, request_id: str | None, *, shows_exceptions: bool = False) -> None:
+        """Starts the call's clock.
+
+        Args:
+            method: What is called, for the log.
+            request_id: Id that the caller chose; if there is none, or an unusable one, the call gets a random one.
+            shows_exceptions: True if errors tell the caller what the model raised.
+
+        """
+        self.method = method
+        self.model = ""
+        """Name of the model that is called, for log and errors; empty until it is resolved."""
+        self.is_read = False
+        """True once the request was read; for a stream of requests, once reading may start."""
+        self.is_overdue = False
+        self.ignored = IgnoredColumns()
+        self.request_bytes = self.response_bytes = 0
+        self.started_at = time.monotonic()
+        self.usage = CallUsage()
+        self.request_id = _request_id(request_id)
+        self._shows_exceptions = shows_exceptions
+        self._on_drain: Callable[[], object] | None = None
+
+    @abstractmethod
+    def metadata(self, key: str) -> str | None:
+        """Returns the value that the caller sent under a key in lower case, the last one if there are several."""
+
+    @abstractmethod
+    def peer(self) -> str:
+        """Returns the caller's address as gRPC writes it, such as `ipv4:10.0.0.7:4242`."""
+
+    @abstractmethod
+    def time_remaining(self) -> float | None:
+        """Returns the time until the caller's deadline, in seconds; None if it has none."""
+
+    @property
+    def deadline(self) -> float | None:
+        """The caller's deadline on the clock of `time.monotonic`, in seconds; None if it has none."""
+        remaining_s = self.time_remaining()
+        return None if remaining_s is None else time.monotonic() + remaining_s
+
+    def columns_ignored(self, names: Sequence[str]) -> None:
+        """Adds names to those that the answer reports as ignored."""
+        self.ignored.add(names)
+
+    def request_ended(self, progress: RequestProgress) -> None:
+        """Adds the times and rows of a request to the call's log line."""
+        self.usage.add(progress)
+
+    def on_drain(self, stop: Callable[[], object]) -> None:
+        """Registers what stops reading further requests when the server drains."""
+        self._on_drain = stop
+
+    def drain(self) -> bool:
+        """Stops reading further requests; returns False if the call does not read any."""
+        if self._on_drain is None:
+            return False
+        self._on_drain()
+        return True
+
+    def serving_error(self, error: BaseException) -> ServingError:
+        """Returns the error for the caller; an unforeseen exception becomes its cause, for the log only."""
+        if not isinstance(error, ServingError):
+            hidden = ServingError(
+                "The server failed to answer. What happened is in its log, under the request id of this answer."
+            )
+            hidden.__cause__ = error
+            return hidden
+        if (
+            self._shows_exceptions
+            and isinstance(error, ModelFailed | UnserializableOutput)
+            and error.__cause__ is not None
+        ):
+            error.shown = shown(error.__cause__)
+        return error
+
+
+def _request_id(value: str | None) -> str:
+    if value is not None and 0 < len(value) <= MAX_REQUEST_ID_CHARACTERS and value.isascii() and value.isprintable():
+        return value
+    return f"{random.getrandbits(64):016x}"

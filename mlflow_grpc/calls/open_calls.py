@@ -1,0 +1,113 @@
+"""The calls that are open, of all protocols: how they end, at shutdown too, and those whose requests never arrive.
+
+Rule of this module: used from the event loop only. How an error is written is the protocol's business.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from mlflow_grpc.calls.arrivals import Arrivals
+from mlflow_grpc.calls.call import Call
+from mlflow_grpc.calls.log import level_of, log_call, log_failed_call
+from mlflow_grpc.calls.refusals import Refusals
+from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout, ServingError
+
+SHUTDOWN = "The server is shutting down."
+
+OVERDUE = "The request did not arrive in time. Send it in smaller parts, or over a faster connection."
+
+MAX_READ_S = 300.0
+"""Maximum time for a request to arrive, in seconds, unless the time limit of a call is longer."""
+
+
+class OpenCalls:
+    """Registry of the calls that have arrived and not ended."""
+
+    def __init__(self) -> None:
+        self.arrivals = Arrivals()
+        self.is_closing = False
+        """True once every call is being ended, because the server stops."""
+        self._calls: dict[asyncio.Task[Any], Call] = {}
+        self._refusals = Refusals()
+
+    def add(self, task: "asyncio.Task[Any]", call: Call) -> None:
+        """Registers a call that has arrived."""
+        self._calls[task] = call
+        self.arrivals.note(call.started_at)
+
+    def remove(self, task: "asyncio.Task[Any]") -> None:
+        """Removes a call whose answer is complete."""
+        self._calls.pop(task, None)
+
+    def answered(self, call: Call, level: int) -> None:
+        """Writes the log line of a call that has got its answer.
+
+        Args:
+            call: The call.
+            level: Level of the line, as in `logging`.
+
+        """
+        log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
+
+    def failed(self, call: Call, error: BaseException, *, is_cancelled: bool) -> ServingError:
+        """Returns the error that the caller of a call gets, and logs it.
+
+        Args:
+            call: The call.
+            error: What ended it.
+            is_cancelled: True if the call's task was cancelled, by its caller or by this object, or nothing can be
+                sent to the caller any more.
+
+        Raises:
+            BaseException: The error itself, if the caller has left.
+
+        """
+        if is_cancelled:
+            if not self.is_closing and not call.is_overdue:
+                remaining_s = call.time_remaining()
+                is_late = remaining_s is not None and remaining_s <= 0
+                log_call(logging.INFO, call, "DEADLINE_EXCEEDED" if is_late else "CANCELLED")
+                raise error
+            error = NotReady(SHUTDOWN) if self.is_closing else RequestReadTimeout(OVERDUE)
+        serving_error = call.serving_error(error)
+        level = level_of(serving_error)
+        if isinstance(serving_error, Overloaded):
+            self._refusals.count(call.model, serving_error.reason, serving_error.message)
+            level = logging.DEBUG
+        log_failed_call(level, call, serving_error)
+        return serving_error
+
+    async def end_streams(self) -> None:
+        """Stops reading from streams, and waits until the requests that were read have been answered."""
+        tasks = []
+        for task, call in self._calls.items():
+            if call.drain():
+                tasks.append(task)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def cancel_overdue(self, now: float, timeout_s: float) -> None:
+        """Ends calls whose requests did not arrive in time.
+
+        Args:
+            now: On the clock of `time.monotonic`, in seconds.
+            timeout_s: Time limit of a call, in seconds.
+
+        """
+        latest_start = now - max(timeout_s, MAX_READ_S)
+        for task, call in self._calls.items():
+            if not call.is_read and not call.is_overdue and call.started_at < latest_start:
+                call.is_overdue = True
+                task.cancel()
+
+    def cancel_all(self) -> None:
+        """Ends every open call with UNAVAILABLE, because the server stops.
+
+        These are watchers of health, which never end by themselves and would hold up `Server.stop`, and calls to the
+        model that the drain did not wait for.
+        """
+        self.is_closing = True
+        self._refusals.write()
+        for task in self._calls:
+            task.cancel()

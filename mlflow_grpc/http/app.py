@@ -1,0 +1,59 @@
+"""The ASGI application of the HTTP port: its routes.
+
+Rule of this module: it puts the families of routes together. What a route does is in the family's module.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mlflow_grpc.calls.open_calls import OpenCalls
+from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.http import invocations
+from mlflow_grpc.http.dispatch import HttpDispatcher
+from mlflow_grpc.http.response import Response
+from mlflow_grpc.settings import Settings
+
+EXPOSED_HEADERS = ["x-request-id", "mlflow-ignored-columns", "retry-after", "server-timing"]
+"""Headers of responses that scripts of other origins may read."""
+
+
+class HttpApp:
+    """The application, and the state of the server that its responses show."""
+
+    def __init__(
+        self, settings: Settings, open_calls: OpenCalls, catalog: Catalog, is_serving: Callable[[], bool]
+    ) -> None:
+        """Makes the routes.
+
+        Args:
+            settings: Limits and origins.
+            open_calls: Where calls are registered.
+            catalog: The models.
+            is_serving: Returns the server's health.
+
+        """
+        self.dispatcher = HttpDispatcher(
+            open_calls, max_bytes=settings.max_message_bytes, shows_exceptions=settings.show_exceptions
+        )
+        router = Router(
+            [*invocations.routes(self.dispatcher, catalog, is_serving)], redirect_slashes=False, default=_not_found
+        )
+        self.asgi: ASGIApp = router
+        if origins := [origin.strip() for origin in settings.http_cors_origin.split(",") if origin.strip()]:
+            self.asgi = CORSMiddleware(
+                router,
+                allow_origins=origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=EXPOSED_HEADERS,
+            )
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    text = f"There is no {scope['path']!r} here. Models are called by POST /invocations, or /models/NAME/invocations."
+    body = {"error_code": "ENDPOINT_NOT_FOUND", "message": text, "detail": "Not Found"}
+    await Response.of_json(body, HTTPStatus.NOT_FOUND).send(send)

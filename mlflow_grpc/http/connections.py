@@ -1,0 +1,68 @@
+"""Connections of the HTTP port, with limits that uvicorn does not have.
+
+Rule of this module: uvicorn parses and writes HTTP. Here is only when a connection is too slow, too talkative or one
+too many.
+"""
+
+import time
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEADER_BYTES = 65_536
+"""Maximum size of a request line with its headers; httptools has no limit."""
+
+HEADER_TIMEOUT_S = 10.0
+"""Maximum time for the headers of a request to arrive, in seconds, and for the first byte of a new connection."""
+
+KEEP_ALIVE_S = 75
+"""Time after which an idle connection is closed, in seconds: longer than the idle timeout of common load balancers
+(60 s), which would otherwise send requests into connections that close."""
+
+TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+    b"retry-after: 1\r\ncontent-length: 52\r\n\r\nThe server has as many HTTP connections as it takes.\n"[:-1]
+)
+
+
+class Connection(HttpToolsProtocol):
+    """One connection."""
+
+    max_connections = 0
+    """Maximum number of open connections; set by the listener."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._waiting_since: float | None = time.monotonic()  # When the headers that are awaited should have begun.
+        self._header_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Takes a new connection, or refuses it if there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self.connections.discard(self)
+            transport.write(TOO_MANY)
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what has arrived."""
+        if self.transport.is_closing():
+            return
+        if self._waiting_since is None and self.cycle.response_complete:
+            self._waiting_since = time.monotonic()
+        super().data_received(data)
+        if self._waiting_since is not None:
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+                self.send_400_response("The headers of the request are larger than 64 KB.")
+
+    def on_headers_complete(self) -> None:
+        """Starts a request whose headers are complete."""
+        self._waiting_since = None
+        self._header_bytes = 0
+        super().on_headers_complete()
+
+    def close_if_overdue(self, now: float) -> None:
+        """Closes the connection if headers have been awaited for too long; `now` is on the clock of `monotonic`."""
+        if self._waiting_since is not None and now - self._waiting_since > HEADER_TIMEOUT_S:
+            self.transport.close()

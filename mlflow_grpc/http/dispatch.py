@@ -1,0 +1,185 @@
+"""Dispatch of every HTTP request that calls a model: admission, reading, error responses, request ids, the log line.
+
+Rule of this module: a call is answered here, whatever happens to it; no exception reaches the HTTP server.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any
+
+from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
+from starlette.types import Receive, Scope, Send
+
+from mlflow_grpc.calls.open_calls import OpenCalls
+from mlflow_grpc.engine.catalog import Entry
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.errors import ServingError
+from mlflow_grpc.http import event_stream
+from mlflow_grpc.http.errors import of_error
+from mlflow_grpc.http.event_stream import EventStream
+from mlflow_grpc.http.http_call import HttpCall
+from mlflow_grpc.http.response import EVENT_STREAM, Headers, Response
+
+LARGE_RESPONSE = 65_536
+"""Size of a response, in bytes, from which room is reserved until its caller has read it."""
+
+LOOK_AFTER_S = 0.1
+"""Time after which the server looks whether the caller of an unanswered call has left, in seconds. Most calls are
+answered before."""
+
+
+ModelHandler = Callable[[HttpCall, bytes, Engine], Awaitable[Response | EventStream]]
+"""Takes the call, its body and the engine of the model that is called. Returns the response."""
+
+ResolveModel = Callable[[HttpCall], Entry]
+"""Returns the model that a call is for; raises a ServingError if there is none."""
+
+ErrorResponse = Callable[[ServingError, str], Response]
+"""Makes the response for an error and a request id."""
+
+
+class HttpDispatcher:
+    """Makes ASGI endpoints from functions that answer one call."""
+
+    def __init__(self, open_calls: OpenCalls, *, max_bytes: int, shows_exceptions: bool) -> None:
+        """Makes no endpoints yet.
+
+        Args:
+            open_calls: Where calls are registered.
+            max_bytes: Maximum size of a body.
+            shows_exceptions: True if errors tell callers what the model raised.
+
+        """
+        self.open_calls = open_calls
+        self.max_bytes = max_bytes
+        self.shows_exceptions = shows_exceptions
+        self.is_closing = False
+        """True once each response closes its connection, so that callers go to another server."""
+
+    def model_endpoint(
+        self, handler: ModelHandler, resolve: ResolveModel, error_response: ErrorResponse = of_error
+    ) -> "ModelEndpoint":
+        """Makes the endpoint of a route that calls a model; its calls are logged at level INFO.
+
+        Args:
+            handler: What answers a call.
+            resolve: Which model a call is for.
+            error_response: How errors are written.
+
+        """
+        return ModelEndpoint(self, handler, resolve, error_response)
+
+
+class ModelEndpoint:
+    """ASGI application that answers the calls of one route."""
+
+    def __init__(
+        self, dispatcher: HttpDispatcher, handler: ModelHandler, resolve: ResolveModel, error_response: ErrorResponse
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._open_calls = dispatcher.open_calls
+        self._handler = handler
+        self._resolve = resolve
+        self._error_response = error_response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one call."""
+        call = HttpCall(scope, receive, shows_exceptions=self._dispatcher.shows_exceptions)
+        task: Any = asyncio.current_task()
+        self._open_calls.add(task, call)
+        try:
+            try:
+                response = await self._answer(call, task, send)
+            finally:
+                self._open_calls.remove(task)
+        except BaseException as error:  # noqa: BLE001 - every failed call ends there
+            response = self._failed(call, error)
+        else:
+            if response is not None:
+                call.response_bytes = len(response.body)
+                self._open_calls.answered(call, logging.INFO)
+        if response is not None:
+            response.headers += self._headers(call)
+            await response.send(send)
+
+    async def _answer(self, call: HttpCall, task: "asyncio.Task[Any]", send: Send) -> Response | None:
+        """Returns the response; None if it was a stream of events, which has been sent."""
+        call.start()
+        entry = self._resolve(call)
+        call.model = entry.name
+        with entry.engine.open_call(call.time_remaining) as engine:
+            body = await call.read(self._dispatcher.max_bytes)
+            with _CancelWhenLeft(call, task):
+                response = await self._handler(call, body, engine)
+                if isinstance(response, EventStream):
+                    await self._send_events(call, response, send)
+                    return None
+            if len(response.body) >= LARGE_RESPONSE:
+                _reserve(len(response.body), engine, task)
+            return response
+
+    def _failed(self, call: HttpCall, error: BaseException) -> Response | None:
+        """Logs an error and returns the response for it; None if the caller has left."""
+        try:
+            serving_error = self._open_calls.failed(call, error, is_cancelled=isinstance(error, asyncio.CancelledError))
+        except asyncio.CancelledError:
+            return None
+        response = self._error_response(serving_error, call.request_id)
+        if not call.is_read:  # What is left of the body would be taken for the next request.
+            response.headers.append((b"connection", b"close"))
+        return response
+
+    def _headers(self, call: HttpCall) -> Headers:
+        headers = [(REQUEST_ID_KEY.encode(), call.request_id.encode())]
+        headers += [(name.encode(), value.encode()) for name, value in call.ignored.trailers()]
+        if self._dispatcher.is_closing:
+            headers.append((b"connection", b"close"))
+        return headers
+
+    async def _send_events(self, call: HttpCall, stream: EventStream, send: Send) -> None:
+        """Sends the chunks of an answer as they are made. An error after the first chunk is an event too."""
+        headers = [(b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-store"), *self._headers(call)]
+        await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
+        try:
+            async with aclosing(stream.events()) as events:
+                async for event in events:
+                    call.response_bytes += len(event)
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+        except BaseException as error:  # noqa: BLE001 - every failed call ends there
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            last = stream.error(self._open_calls.failed(call, error, is_cancelled=is_cancelled))
+        else:
+            self._open_calls.answered(call, logging.INFO)
+            last = b""
+        await send({"type": "http.response.body", "body": last + event_stream.DONE})
+
+
+def _reserve(size: int, engine: Engine, task: "asyncio.Task[Any]") -> None:
+    """Reserves room for a response until it has been sent, which ends the call's task."""
+    engine.admission.reserve_response(size)
+    task.add_done_callback(lambda _: engine.admission.free_response(size))
+
+
+class _CancelWhenLeft:
+    """Context manager that cancels a call's task once its caller has left."""
+
+    __slots__ = ("_call", "_handle", "_task", "_watch")
+
+    def __init__(self, call: HttpCall, task: "asyncio.Task[Any]") -> None:
+        self._call, self._task = call, task
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._handle = asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._look)
+
+    def _look(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._call.wait_until_left())
+        self._watch.add_done_callback(lambda watch: watch.cancelled() or self._task.cancel())
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.cancel()
+        if self._watch is not None:
+            self._watch.cancel()

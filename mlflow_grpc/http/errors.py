@@ -1,0 +1,58 @@
+"""Conversion of errors to HTTP responses.
+
+Rule of this module: an error has MLflow's `error_code` and a message. It has no traceback and nothing of the payload,
+which MLflow's own server sends back.
+"""
+
+import math
+from http import HTTPStatus
+
+from mlflow_grpc.errors import ModelFailed, Overloaded, ServingError, Status, UnsupportedContentType
+from mlflow_grpc.http.response import TEXT, Response
+
+# As google/rpc/code.proto maps them.
+_HTTP_STATUS = {
+    Status.CANCELLED: 499,
+    Status.INVALID_ARGUMENT: 400,
+    Status.DEADLINE_EXCEEDED: 504,
+    Status.NOT_FOUND: 404,
+    Status.ALREADY_EXISTS: 409,
+    Status.PERMISSION_DENIED: 403,
+    Status.RESOURCE_EXHAUSTED: 429,
+    Status.FAILED_PRECONDITION: 400,
+    Status.ABORTED: 409,
+    Status.UNIMPLEMENTED: 501,
+    Status.INTERNAL: 500,
+    Status.UNAVAILABLE: 503,
+    Status.DATA_LOSS: 500,
+    Status.UNAUTHENTICATED: 401,
+}
+
+_FAILED_MODEL = HTTPStatus.BAD_REQUEST, "BAD_REQUEST"
+"""Status and error code for an exception of the model, as `mlflow.pyfunc.scoring_server.invocations` has them."""
+
+
+def of_error(error: ServingError, request_id: str) -> Response:
+    """Returns the response for a failed call.
+
+    Its body is `{"error_code": ..., "message": ...}`, as `MlflowException.serialize_as_json` has it, with the request
+    id and the columns at fault beside them. Status 415 is plain text in MLflow, and so it is here.
+    """
+    status, error_code = error.http_status or _HTTP_STATUS[error.status], error.reason
+    if isinstance(error, ModelFailed) and error.reason == ModelFailed.reason:
+        status, error_code = _FAILED_MODEL
+    if isinstance(error, UnsupportedContentType):
+        return Response(error.message.encode(), TEXT, status)
+    body: dict[str, object] = {"error_code": error_code, "message": _text(error), "request_id": request_id}
+    if error.violations:
+        body["violations"] = [
+            {"field": violation.field, "description": violation.description} for violation in error.violations
+        ]
+    response = Response.of_json(body, status)
+    if isinstance(error, Overloaded):
+        response.headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
+    return response
+
+
+def _text(error: ServingError) -> str:
+    return f"{error.message} {error.shown or ''}".rstrip()

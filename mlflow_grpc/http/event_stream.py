@@ -1,0 +1,45 @@
+"""Answers as server-sent events, one for each chunk.
+
+Source: `mlflow.genai.agent_server.AgentServer._generate`. Each event is a line `data: ` with JSON, and the last one is
+`data: [DONE]`. The format is that of https://html.spec.whatwg.org/multipage/server-sent-events.html.
+"""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Self
+
+from mlflow_grpc.errors import ServingError
+
+DONE = b"data: [DONE]\n\n"
+
+
+class EventStream:
+    """The chunks of one answer, of which the first has been made."""
+
+    def __init__(self, first: str | None, others: AsyncGenerator[str]) -> None:
+        self._first = first
+        self._others = others
+
+    @classmethod
+    async def start(cls, chunks: AsyncGenerator[str]) -> Self:
+        """Waits for the first chunk, so that an error before it has a status of its own; raises that error."""
+        return cls(await anext(chunks, None), chunks)
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Yields an event for each chunk; raises the errors of the chunks."""
+        async with aclosing(self._others):
+            if self._first is None:
+                return
+            yield _event(self._first)
+            async for chunk in self._others:
+                yield _event(chunk)
+
+    @staticmethod
+    def error(error: ServingError) -> bytes:
+        """Returns the event for an error."""
+        return _event(json.dumps({"error": error.message, "error_code": error.reason}))
+
+
+def _event(text: str) -> bytes:
+    return "".join(f"data: {line}\n" for line in text.split("\n")).encode() + b"\n"

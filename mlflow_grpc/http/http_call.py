@@ -1,0 +1,178 @@
+"""One HTTP request as an endpoint sees it.
+
+Rule of this module: it knows one call: its headers, its deadline and its body. How it is answered is in `dispatch`.
+"""
+
+import asyncio
+import math
+import time
+import zlib
+
+from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
+from starlette.types import Receive, Scope
+
+from mlflow_grpc.calls.call import Call
+from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, UnsupportedContentType
+
+TIMEOUT_HEADER = "x-request-timeout-s"
+"""Header with the time that the caller waits for an answer, in seconds."""
+
+GZIP = 16 + zlib.MAX_WBITS
+"""What zlib calls a stream with a header of gzip's."""
+
+IDENTITY, GZIP_NAMES = ("", "identity"), ("gzip", "x-gzip")
+
+
+class HttpCall(Call):
+    """One HTTP request, and the observer of its model requests."""
+
+    __slots__ = ("_deadline", "_headers", "_receive", "path", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, *, shows_exceptions: bool = False) -> None:
+        """Reads the request id.
+
+        Args:
+            scope: The connection scope of ASGI.
+            receive: Returns the next event of the request.
+            shows_exceptions: True if errors tell the caller what the model raised.
+
+        """
+        self.scope = scope
+        self.path: str = scope["path"]
+        self._receive = receive
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._deadline: float | None = None
+        super().__init__(
+            f"{scope['method']} {self.path}", self.metadata(REQUEST_ID_KEY), shows_exceptions=shows_exceptions
+        )
+
+    def metadata(self, key: str) -> str | None:
+        """Returns the value of a header, the last one if there are several."""
+        value = self._headers.get(key.encode())
+        return None if value is None else value.decode("latin-1")
+
+    def peer(self) -> str:
+        """Returns the caller's address as gRPC writes it, such as `ipv4:10.0.0.7:4242`."""
+        client = self.scope.get("client")
+        if client is None:
+            return ""
+        host, port = client
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    def start(self) -> None:
+        """Starts the caller's time limit.
+
+        Raises:
+            InvalidPayload: The header with the time limit has no valid value.
+
+        """
+        text = self.metadata(TIMEOUT_HEADER)
+        if text is None:
+            return
+        try:
+            timeout_s = float(text)
+        except ValueError:
+            timeout_s = math.nan
+        if not 0 < timeout_s < math.inf:
+            raise InvalidPayload(
+                f"The header {TIMEOUT_HEADER} must be a number of seconds above 0, such as 2.5.",
+                reason="INVALID_PARAMETER_VALUE",
+            )
+        self._deadline = time.monotonic() + timeout_s
+
+    def time_remaining(self) -> float | None:
+        """Returns the time until the caller's deadline, in seconds; None if it has none."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    async def read(self, max_bytes: int) -> bytes:
+        """Returns the body, inflated if it is compressed.
+
+        Args:
+            max_bytes: Maximum size, after decompression too.
+
+        Raises:
+            PayloadTooLarge: The body is larger. It is not read to its end.
+            UnsupportedContentType: It is compressed in another way than gzip.
+            InvalidPayload: It is no gzip stream.
+            CancelledError: The caller has left.
+
+        """
+        length = self.metadata("content-length")
+        if length is not None and int(length) > max_bytes:
+            raise _too_large(max_bytes)
+        body = _body(self.metadata("content-encoding"), max_bytes)
+        while True:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise asyncio.CancelledError
+            self.request_bytes += len(event["body"])
+            body.add(event["body"])
+            if not event["more_body"]:
+                self.is_read = True
+                return body.whole()
+
+    async def wait_until_left(self) -> None:
+        """Returns when the caller has left; used once the body has been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _body(encoding: str | None, max_bytes: int) -> "_Body":
+    name = (encoding or "").strip().lower()
+    if name in IDENTITY:
+        return _Body(max_bytes)
+    if name in GZIP_NAMES:
+        return _GzipBody(max_bytes)
+    raise UnsupportedContentType("This server takes request bodies that are plain or compressed by gzip.")
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The request is larger than {max_bytes} bytes, which is the server's limit (--max-message-bytes). Send it in "
+        "parts."
+    )
+
+
+class _Body:
+    """The parts of a body that have arrived."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        """Adds bytes as they arrived."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise _too_large(self._max_bytes)
+        self._parts.append(data)
+
+    def whole(self) -> bytes:
+        """Returns the body, once everything has arrived."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+
+class _GzipBody(_Body):
+    """The parts of a body that is compressed by gzip."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self._inflater = zlib.decompressobj(GZIP)
+
+    def add(self, data: bytes) -> None:
+        """Inflates bytes as they arrived, no more of them than the limit allows."""
+        try:
+            while data:
+                if self._inflater.eof:  # RFC 1952: there may be several members.
+                    self._inflater = zlib.decompressobj(GZIP)
+                super().add(self._inflater.decompress(data, self._left + 1))
+                data = self._inflater.unconsumed_tail or self._inflater.unused_data
+        except zlib.error:
+            raise InvalidPayload("The request body is not gzip, which its content-encoding says that it is.") from None
+
+    def whole(self) -> bytes:
+        """Returns the inflated body, once everything has arrived."""
+        if not self._inflater.eof:
+            raise InvalidPayload("The request body ends in the middle of its gzip stream.")
+        return super().whole()

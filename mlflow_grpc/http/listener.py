@@ -1,0 +1,169 @@
+"""The HTTP server: its address, its TLS, its start and its end. uvicorn runs it, in the event loop of the gRPC server.
+
+Rule of this module: what uvicorn is told is set here and nowhere else.
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+
+import uvicorn
+
+from mlflow_grpc.addresses import addresses_of
+from mlflow_grpc.errors import AddressUnavailable, StartError
+from mlflow_grpc.http.app import HttpApp
+from mlflow_grpc.http.connections import KEEP_ALIVE_S, Connection
+from mlflow_grpc.settings import Settings, spelling
+
+CHECK_INTERVAL_S = 1.0
+"""Time between two looks for headers that do not arrive, in seconds."""
+
+BACKLOG = 2048
+"""Connections that the kernel keeps until they are accepted."""
+
+CLOSE_LIMIT_S = 2.0
+"""Maximum time for connections to close once all calls have ended, in seconds."""
+
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # Any caller can cause its warnings at will.
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server without its signal handlers, because the process has its own."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpListener:
+    """The HTTP port of one server; used once, from start to stop."""
+
+    def __init__(self, app: HttpApp, settings: Settings, *, share_port: bool) -> None:
+        """Prepares the server.
+
+        Args:
+            app: What answers requests.
+            settings: Where to listen, and the TLS files, which have been checked.
+            share_port: True if other processes listen on the same port.
+
+        """
+        self._app = app
+        self._settings = settings
+        self._share_port = share_port
+        self._server = _Uvicorn(
+            uvicorn.Config(
+                app.asgi,
+                http=type("LimitedConnection", (Connection,), {"max_connections": max_connections()}),
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                backlog=BACKLOG,
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
+                ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
+                ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Starts to listen.
+
+        Raises:
+            AddressUnavailable: The address is taken, not ours, or not permitted.
+            StartError: The host name is unknown.
+
+        """
+        sockets = self._bind()
+        self._serving = asyncio.create_task(self._server.serve(sockets))
+        await self._server.is_listening.wait()
+
+    def _bind(self) -> list[socket.socket]:
+        """Binds all addresses of the host, or none."""
+        host = self._settings.http_host or self._settings.host
+        port = self._settings.http_port or 0
+        try:
+            addresses = addresses_of(host)
+        except OSError as error:
+            raise StartError(f"{self._settings.source('http_host')} {host}: no such host ({error.strerror})") from error
+        sockets: list[socket.socket] = []
+        for family, _, address in addresses:
+            bound = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(bound)
+            try:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if self._share_port else socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(len(addresses) > 1))
+                bound.bind((address[0], port, *address[2:]))
+            except OSError as error:
+                for opened in sockets:
+                    opened.close()
+                raise AddressUnavailable(
+                    f"cannot listen on {address[0]} port {port}: {error.strerror}; choose another with "
+                    f"{spelling('http_port')}"
+                ) from error
+            port = bound.getsockname()[1]
+        self.port = port
+        return sockets
+
+    async def watch(self) -> None:
+        """Closes connections whose headers do not arrive; runs until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            now = time.monotonic()
+            for connection in list(self._server.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.close_if_overdue(now)
+
+    @property
+    def url(self) -> str:
+        """Address of the port, as a browser takes it."""
+        host = self._settings.http_host or self._settings.host
+        scheme = "http" if self._settings.tls_cert is None else "https"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+
+    def send_callers_away(self) -> None:
+        """Has each response close its connection, so that callers go to another server."""
+        self._app.dispatcher.is_closing = True
+
+    def close_port(self) -> None:
+        """Refuses new connections; open connections stay."""
+        for server in self._server.servers:
+            server.close()
+
+    async def stop(self) -> None:
+        """Closes all connections."""
+        if self._serving is None:
+            return
+        self._server.should_exit = True
+        done, _ = await asyncio.wait({self._serving}, timeout=CLOSE_LIMIT_S)
+        self._server.force_exit = True
+        if not done:
+            for connection in list(self._server.server_state.connections):
+                connection.transport.abort()
+        await self._serving
+
+
+def max_connections() -> int:
+    """Returns the number of connections that the port takes: half of the files that the process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else soft // 2

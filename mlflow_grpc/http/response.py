@@ -1,0 +1,50 @@
+"""Responses whose body is known, and how they are sent.
+
+Rule of this module: it writes what it is given. Which status and headers a call gets is decided by its callers.
+"""
+
+import json
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Self
+
+from starlette.types import Send
+
+JSON, TEXT, EVENT_STREAM = "application/json", "text/plain; charset=utf-8", "text/event-stream"
+
+CHUNK_BYTES = 65_536
+"""Size of the pieces in which a large body is sent, so that no more of it is kept twice."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Response:
+    """A response with its whole body."""
+
+    body: bytes
+    media_type: str = JSON
+    status: int = HTTPStatus.OK
+    headers: Headers = field(default_factory=list)
+    """Names in lower case, and values."""
+
+    async def send(self, send: Send) -> None:
+        """Sends the response; waits while the caller does not read."""
+        headers = [
+            (b"content-type", self.media_type.encode()),
+            (b"content-length", str(len(self.body)).encode()),
+            *self.headers,
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        if len(self.body) <= CHUNK_BYTES:
+            await send({"type": "http.response.body", "body": self.body})
+            return
+        for start in range(0, len(self.body), CHUNK_BYTES):
+            chunk = self.body[start : start + CHUNK_BYTES]
+            is_last = start + CHUNK_BYTES >= len(self.body)
+            await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
+
+    @classmethod
+    def of_json(cls, value: object, status: int = HTTPStatus.OK) -> Self:
+        """Makes a response of a JSON value."""
+        return cls(json.dumps(value).encode(), JSON, status)
