@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -62,6 +63,7 @@ class _Job:
         self._loop = loop
         self.started: asyncio.Future[None] = loop.create_future()
         self.outcome: asyncio.Future[Any] = loop.create_future()
+        self._deliver: Callable[[], None] = partial(self.fail, Interrupted())
 
     def run(self) -> None:
         """Runs the function in a context of its own: what one model sets while it is loaded is not for the next."""
@@ -69,9 +71,13 @@ class _Job:
         try:
             result = contextvars.copy_context().run(self._function)
         except BaseException as error:  # noqa: BLE001 - it is handed to the waiter
-            self._notify(self.fail, error)
+            self._deliver = partial(self.fail, error)
         else:
-            self._notify(self._finish, result)
+            self._deliver = partial(self._finish, result)
+
+    def deliver(self) -> None:
+        """Hands the outcome of the function to the waiter."""
+        self._notify(self._deliver)
 
     def cancel(self) -> None:
         """Has whoever waits get CancelledError; called from any thread."""
@@ -220,6 +226,7 @@ class MainThread:
             self._running = None
             self._claim_signals()
             self._set_limit(None)
+            job.deliver()  # Only now, so that no signal is lost that comes once the waiter knows.
         self._has_left.set()
 
     def _set_limit(self, limit_s: float | None) -> None:

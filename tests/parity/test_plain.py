@@ -12,8 +12,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload.fast_json import bulk, prefix_cache
-from mlflow_grpc.payload.fast_json.column_decoders import MatrixDecoder
+from mlflow_grpc.payload.fast_json import bulk
 from mlflow_grpc.payload.fast_json.decoders import decoder_for
 from tests.support.payloads import SCALARS, TEXTS, payloads
 
@@ -236,47 +235,14 @@ ENDS = [
 
 
 @pytest.mark.parametrize("beginning", BEGINNINGS)
-def test_payloads_that_begin_like_others_agree(beginning):
-    """What was learnt of one payload changes nothing for those that begin with the same characters."""
+def test_split_tables_agree_or_are_left_to_mlflow(beginning):
+    """Odd names, and whatever stands in the place of the rows."""
     meta = metadata(SCHEMAS["doubles"])
-    learned = decoder_for(meta)
-    assert isinstance(learned, MatrixDecoder)
-    agree(learned, meta, f"{beginning}{ENDS[0]}")
-    assert (learned.prefixes.split(f"{beginning}{ENDS[0]}") is not None) == (beginning in BEGINNINGS[:3])
+    fast_decoder = decoder_for(meta)
+    assert fast_decoder is not None
+    assert agree(fast_decoder, meta, beginning + ENDS[0]) == (beginning in (*BEGINNINGS[:3], BEGINNINGS[-1]))
     for end in ENDS:
-        new = decoder_for(meta)
-        assert new is not None
-        text = beginning + end
-        assert agree(learned, meta, text) == agree(new, meta, text)
-
-
-def test_so_many_beginnings_are_kept(monkeypatch):
-    """Callers that write their payloads in ever new ways fill no memory, and the last ones are known."""
-    meta = metadata(SCHEMAS["doubles"])
-    fast_decoder = decoder_for(meta)
-    assert isinstance(fast_decoder, MatrixDecoder)
-    texts = [f"{' ' * blanks}{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]}}}}" for blanks in range(3 * prefix_cache.MAX_PREFIXES)]
-    for text in texts:
-        assert agree(fast_decoder, meta, text)
-    assert [fast_decoder.prefixes.split(text) is not None for text in texts] == [
-        False
-    ] * 2 * prefix_cache.MAX_PREFIXES + [True] * prefix_cache.MAX_PREFIXES
-    monkeypatch.setattr(prefix_cache, "MAX_PREFIX_CHARACTERS", 20)
-    fast_decoder.prefixes.learn("\n" + texts[0])
-    assert fast_decoder.prefixes.split("\n" + texts[0]) is None
-
-
-@pytest.mark.parametrize("end", ["}}\n", "} }", "}\n}"])
-def test_nothing_is_learnt_of_payloads_that_end_otherwise(end):
-    """The next one of the same caller does too: it would be learnt of each time, which takes as long as reading it."""
-    meta = metadata(SCHEMAS["doubles"])
-    fast_decoder = decoder_for(meta)
-    assert isinstance(fast_decoder, MatrixDecoder)
-    rows = f"{BEGINNINGS[0]}[[1.5, 2.5, 3.5]]"
-    assert agree(fast_decoder, meta, rows + end)
-    assert fast_decoder.prefixes.split(rows + "}}") is None
-    assert agree(fast_decoder, meta, rows + "}}")
-    assert fast_decoder.prefixes.split(rows + "}}") is not None
+        agree(fast_decoder, meta, beginning + end)
 
 
 @pytest.mark.usefixtures("bulk_always")

@@ -13,7 +13,7 @@ def test_quick_batches_are_run_by_the_event_loop():
     """One after the other, with a turn for everything else between two; no thread is started."""
 
     async def check():
-        bench, turns = Bench(inline=True, max_rows=10), []
+        bench, turns = Bench(inline=True, max_rows=8), []
 
         async def count():
             while len(bench.work.batches) < 5:
@@ -21,12 +21,24 @@ def test_quick_batches_are_run_by_the_event_loop():
                 await asyncio.sleep(0)
 
         counting = asyncio.create_task(count())
-        answers = await asyncio.gather(*(bench.call(f"r{number}") for number in range(50)))
+        answers = await asyncio.gather(*(bench.call(f"r{number}") for number in range(40)))
         await counting
-        assert answers == [f"<r{number}>" for number in range(50)]
-        assert [len(batch) for batch in bench.work.batches] == [10] * 5
+        assert answers == [f"<r{number}>" for number in range(40)]
+        assert [len(batch) for batch in bench.work.batches] == [8] * 5
         assert {1, 2, 3, 4} <= set(turns)
         assert bench.threads._threads == 0
+
+    run(check)
+
+
+def test_large_quick_batches_are_run_in_a_thread():
+    """The event loop goes on reading and writing meanwhile."""
+
+    async def check():
+        bench = Bench(inline=True)
+        calls = batcher.INLINE_MAX_CALLS + 1
+        assert len(await asyncio.gather(*(bench.call("a") for _ in range(calls)))) == calls
+        assert threading.get_ident() not in bench.work.threads
 
     run(check)
 
@@ -84,10 +96,10 @@ def test_a_quick_batch_that_fails_is_halved_in_a_thread():
 
     async def check():
         bench = Bench(inline=True)
-        outcomes = await asyncio.gather(*(bench.call("poison") for _ in range(32)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(bench.call("poison") for _ in range(8)), return_exceptions=True)
         assert all(isinstance(outcome, KeyError) for outcome in outcomes)
         assert bench.work.threads.count(threading.get_ident()) == 1
-        assert len(bench.work.threads) > 32
+        assert len(bench.work.threads) > 8
 
     run(check)
 

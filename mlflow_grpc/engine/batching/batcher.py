@@ -24,6 +24,10 @@ from mlflow_grpc.engine.thread_pool import ModelThreadPool
 INLINE_MAX_SIZE = 65_536
 """Maximum size of the payloads of an inline batch, in bytes or characters: under a millisecond of decoding."""
 
+INLINE_MAX_CALLS = 8
+"""Maximum number of calls in an inline batch. Larger ones are faster in a thread, where the model's share that needs no
+interpreter runs beside the event loop."""
+
 INLINE_LIMIT_S, INLINE_PAUSE_S = 0.03, 60.0
 """If an inline batch takes more than INLINE_LIMIT_S of processor time, batches run in threads for INLINE_PAUSE_S."""
 
@@ -234,7 +238,7 @@ class Batcher:
 
     def _run_inline(self, calls: list[PendingCall]) -> BatchResult[PendingCall] | None:
         """Runs a batch in the event loop; None if it has to run in a thread after all."""
-        if sum(call.request.size for call in calls) > INLINE_MAX_SIZE:
+        if len(calls) > INLINE_MAX_CALLS or sum(call.request.size for call in calls) > INLINE_MAX_SIZE:
             return None
         decoded = decode_batch(calls, self._model)
         if not decoded.rows:

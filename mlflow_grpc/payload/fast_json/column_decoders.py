@@ -17,7 +17,6 @@ from mlflow.types import DataType
 from mlflow_grpc.payload.fast_json import bulk, cells, samples
 from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 from mlflow_grpc.payload.fast_json.json_rows import flatten, is_rectangle, only_entry
-from mlflow_grpc.payload.fast_json.prefix_cache import PrefixCache
 
 _SPLIT_KEYS = {"columns", "data"}
 
@@ -29,7 +28,6 @@ class _NamedDecoder(ABC):
         self._names = names
         self._width = len(names)
         self._column_indexes = lru_cache(maxsize=64)(self._find_column_indexes)
-        self.prefixes = PrefixCache(self._column_indexes)
         self._readers: dict[str, Callable[[Any], RowBlock | None]] = {
             "dataframe_split": self._split,
             "dataframe_records": self._records,
@@ -39,15 +37,9 @@ class _NamedDecoder(ABC):
 
     def decode(self, text: str) -> RowBlock | None:
         """Decodes the rows of a JSON payload; None if the payload is not plain."""
-        if (cached := self.prefixes.split(text)) is not None:
-            indexes, rows = cached
-            return self._of_table(rows, indexes)
         key, value = only_entry(text) or ("", None)
         read = self._readers.get(key)
-        block = read(value) if read is not None else None
-        if block is not None and key == "dataframe_split":
-            self.prefixes.learn(text)
-        return block
+        return read(value) if read is not None else None
 
     def row(self, values: list[Any]) -> RowBlock | None:
         """Takes one row with a value for each column."""
@@ -66,10 +58,8 @@ class _NamedDecoder(ABC):
         if type(names) is not list or set(map(type, names)) != {str}:
             return None
         indexes = self._column_indexes(tuple(names))
-        return self._of_table(value["data"], indexes) if indexes is not None else None
-
-    def _of_table(self, rows: Any, indexes: list[int]) -> RowBlock | None:
-        if type(rows) is not list or not is_rectangle(rows, self._width):
+        rows = value["data"]
+        if indexes is None or type(rows) is not list or not is_rectangle(rows, self._width):
             return None
         return self._of_rows(flatten(rows), indexes)
 
