@@ -6,7 +6,6 @@ its environment names in order of precedence, its default, unit, legal range and
 """
 
 import os
-import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -20,6 +19,7 @@ from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alo
 from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, OnError, Payload, Requirements
 from mlflow_grpc.declarations import Flag, env_names, flag, json_object, setting
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.http_settings import HttpSettings
 from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name, Uri
 
@@ -31,7 +31,7 @@ def default_threads() -> int:
     return min(32, (os.cpu_count() or 1) + 4)
 
 
-class Settings(BaseSettings):
+class Settings(HttpSettings, BaseSettings):
     """Settings of one server. Creating an instance opens nothing and loads nothing."""
 
     model_config = SettingsConfigDict(
@@ -87,23 +87,6 @@ class Settings(BaseSettings):
         text="The port to listen on. 0 selects a free port, shown in the ready line. An invalid PORT is ignored.",
         ge=0,
         le=MAX_PORT,
-    )
-    http_port: Annotated[int | None, Flag(("--http-port",), metavar="PORT")] = setting(
-        None,
-        "MLFLOW_GRPC_HTTP_PORT",
-        text="The port for HTTP: MLflow's REST contract (/invocations), health and more. 0 selects a free port, shown "
-        "in the ready line. There is no HTTP port if it is not set.",
-        ge=0,
-        le=MAX_PORT,
-    )
-    http_host: Annotated[str | None, Flag(("--http-host",), metavar="HOST")] = setting(
-        None, "MLFLOW_GRPC_HTTP_HOST", text="The address for HTTP to listen on. That of gRPC if it is not set."
-    )
-    http_cors_origin: Annotated[str, Flag(("--http-cors-origin",), metavar="ORIGIN")] = setting(
-        "",
-        "MLFLOW_GRPC_HTTP_CORS_ORIGIN",
-        text="The origins of web pages that may call the HTTP port, separated by commas, such as "
-        "https://app.example.com. * stands for all. None by default.",
     )
     workers: Annotated[int, Flag(("-w", "--workers"), metavar="N")] = setting(
         1,
@@ -290,20 +273,10 @@ class Settings(BaseSettings):
     def _path_with_home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
 
-    @field_validator("host", "http_host")
+    @field_validator("host")
     @classmethod
-    def _is_host(cls, value: str | None) -> str | None:
-        return host_alone(value) if value is not None else None
-
-    @field_validator("http_cors_origin")
-    @classmethod
-    def _are_origins(cls, value: str) -> str:
-        for origin in filter(None, map(str.strip, value.split(","))):
-            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise ValueError(
-                    f"{origin!r} is no origin; write a scheme, a host and a port, if it is not the default"
-                )
-        return value
+    def _is_host(cls, value: str) -> str:
+        return host_alone(value)
 
     @field_validator("tls_cert", "tls_key", "tls_client_ca")
     @classmethod
@@ -399,8 +372,11 @@ def ignored_environment(flags: dict[str, Any]) -> list[str]:
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Yields the name and the declaration of each setting, in the order of declaration."""
-    yield from Settings.model_fields.items()
+    """Yields the name and the declaration of each setting, in the order of declaration, those for HTTP last."""
+    for is_of_http in (False, True):
+        for name, info in Settings.model_fields.items():
+            if (name in HttpSettings.model_fields) == is_of_http:
+                yield name, info
 
 
 def spelling(field: str) -> str:

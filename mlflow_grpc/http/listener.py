@@ -107,7 +107,8 @@ class HttpListener:
             raise StartError(f"{self._settings.source('http_host')} {host}: no such host ({error.strerror})") from error
         sockets: list[socket.socket] = []
         for family, _, address in addresses:
-            bound = socket.socket(family, socket.SOCK_STREAM)
+            # With the protocol, because asyncio sets TCP_NODELAY only for sockets that have it.
+            bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             sockets.append(bound)
             try:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if self._share_port else socket.SO_REUSEADDR, 1)

@@ -16,7 +16,7 @@ from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.support import zoo
 from tests.support.servers import Caller, serving
 
-Oracle = Callable[[str, str], tuple[int, str]]
+Oracle = Callable[[str | bytes, str], tuple[int, str]]
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,15 @@ def zoo_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Oracle, Caller, PyfuncModel]]]:
+def urls() -> dict[str, str]:
+    """URLs of the calls over HTTP, by the names of the models that `pair` has made."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def pair(
+    zoo_path: Callable[[str], Path], urls: dict[str, str]
+) -> Iterator[Callable[[str], tuple[Oracle, Caller, PyfuncModel]]]:
     """MLflow's answer and our server for a model; each is loaded once and apart from the other."""
     with ExitStack() as stack:
         pairs: dict[str, tuple[Oracle, Caller, PyfuncModel]] = {}
@@ -43,7 +51,8 @@ def pair(zoo_path: Callable[[str], Path]) -> Iterator[Callable[[str], tuple[Orac
                 path = zoo_path(name)
                 model = load_pyfunc(fetching.fetch(str(path)), name=name)
                 codec = ScoringCodec(model.metadata, model.loader_module, model.item_hint)
-                server = stack.enter_context(serving(model, codec))
+                server = stack.enter_context(serving(model, codec, http_port=0))
+                urls[name] = f"{server.url}/invocations"
                 pairs[name] = (oracle_of(path), stack.enter_context(Caller(server.address)), model)
             return pairs[name]
 
@@ -56,9 +65,10 @@ def oracle_of(path: Path) -> Oracle:
     internals.enter_serving_environment()
     schema = model.metadata.get_input_schema()
 
-    def ask(text: str, content_type: str) -> tuple[int, str]:
+    def ask(payload: str | bytes, content_type: str) -> tuple[int, str]:
+        body = payload.encode() if isinstance(payload, str) else payload
         try:
-            answer = invocations(text.encode(), content_type, model, schema)
+            answer = invocations(body, content_type, model, schema)
         except MlflowException as error:
             return error.get_http_status_code(), error.serialize_as_json()
         except Exception:

@@ -46,6 +46,7 @@ BESIDE = {
     "distribution",
     "errors",
     "forks",
+    "http_settings",
     "naming",
     "settings",
     "logs",

@@ -31,7 +31,7 @@ def restart_delay():
 
     yield end_worker
     for resource in (
-        supervisor._reserved,
+        *supervisor._reserved,
         supervisor._lifeline_end,
         supervisor._lifeline,
         supervisor._wakeup,
