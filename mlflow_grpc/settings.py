@@ -373,10 +373,9 @@ def ignored_environment(flags: dict[str, Any]) -> list[str]:
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
     """Yields the name and the declaration of each setting, in the order of declaration, those for HTTP last."""
-    for is_of_http in (False, True):
-        for name, info in Settings.model_fields.items():
-            if (name in HttpSettings.model_fields) == is_of_http:
-                yield name, info
+    of_http = HttpSettings.model_fields
+    yield from ((name, info) for name, info in Settings.model_fields.items() if name not in of_http)
+    yield from of_http.items()
 
 
 def spelling(field: str) -> str:

@@ -141,7 +141,11 @@ class ModelEndpoint:
 
     async def _send_events(self, call: HttpCall, stream: EventStream, send: Send) -> None:
         """Sends the chunks of an answer as they are made. An error after the first chunk is an event too."""
-        headers = [(b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-store"), *self._headers(call)]
+        headers = [
+            (b"content-type", f"{EVENT_STREAM}; charset=utf-8".encode()),
+            (b"cache-control", b"no-store"),
+            *self._headers(call),
+        ]
         await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
         try:
             async with aclosing(stream.events()) as events:

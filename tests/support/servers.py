@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
@@ -249,6 +250,10 @@ class InProcess:
     def run(self, make: Callable[[], Any]) -> Any:
         """Runs a coroutine in the server's event loop and waits for its result."""
         return asyncio.run_coroutine_threadsafe(make(), self._loop).result(30)
+
+    def start_task(self, make: Callable[[], Any]) -> Future[Any]:
+        """Starts a coroutine in the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(make(), self._loop)
 
     def wait_until(self, condition: Callable[..., Any]) -> None:
         """Returns once a condition holds in the server's event loop."""

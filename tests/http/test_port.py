@@ -1,0 +1,132 @@
+"""The HTTP port itself: TLS, workers, origins, limits of connections, addresses that are taken."""
+
+import contextlib
+import signal
+import socket
+import time
+
+import pytest
+import requests
+import trustme
+
+from mlflow_grpc.http import connections, listener
+from tests.support.models import FunctionModel, PlainCodec
+from tests.support.servers import free_port, serving, start_server
+
+STEPPER = "mlmodel:tests.support.quick_stepper.Stepper"
+
+
+def echo(**settings):
+    return serving(FunctionModel(lambda text: text), PlainCodec(), http_port=0, **settings)
+
+
+def connected(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def is_closed(peer) -> bool:
+    """Waits until the server closes a connection."""
+    with contextlib.suppress(ConnectionResetError):
+        while peer.recv(65_536):
+            pass
+    return True
+
+
+@pytest.fixture
+def issued(tmp_path):
+    """An authority, and the files of a certificate for this machine."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    certificate.private_key_pem.write_to_path(files["key"])
+    files["cert"].write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    client = authority.issue_cert("client")
+    client.private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    return files, tmp_path / "client.pem"
+
+
+def test_tls_has_the_files_of_grpc(issued):
+    """With client certificates, too."""
+    files, client = issued
+    with echo(tls_cert=files["cert"], tls_key=files["key"], tls_client_ca=files["ca"]) as server:
+        url = f"{server.url}/invocations"
+        assert url.startswith("https://")
+        with pytest.raises((requests.exceptions.SSLError, requests.ConnectionError)):
+            requests.post(url, data="x", verify=str(files["ca"]), timeout=30)
+        assert requests.post(url, data="x", verify=str(files["ca"]), cert=str(client), timeout=30).text == "x"
+
+
+def test_no_origin_may_call_unless_a_setting_says_so():
+    """The headers of CORS are there for the origins that are set, and for no others."""
+    headers = {"origin": "https://app.example.com"}
+    with echo() as server:
+        assert (
+            "access-control-allow-origin" not in requests.get(f"{server.url}/ping", headers=headers, timeout=30).headers
+        )
+    with echo(http_cors_origin="https://app.example.com, http://localhost:3000") as server:
+        url = f"{server.url}/invocations"
+        answer = requests.post(url, data="x", headers=headers, timeout=30)
+        assert answer.headers["access-control-allow-origin"] == headers["origin"]
+        preflight = {
+            **headers,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "mlflow-model",
+        }
+        assert requests.options(url, headers=preflight, timeout=30).status_code == 200
+        other = requests.options(url, headers={**preflight, "origin": "https://evil.example"}, timeout=30)
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_headers_that_do_not_arrive_end_the_connection(monkeypatch):
+    """Mute ones, and those that send a header now and then; an idle one that has been answered stays."""
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(listener, "CHECK_INTERVAL_S", 0.05)
+    with echo() as server, connected(server) as mute, connected(server) as slow, requests.Session() as session:
+        watching = server.start_task(server.server._http.watch)
+        session.post(f"{server.url}/invocations", data="x", timeout=30)
+        slow.sendall(b"POST /invocations HTTP/1.1\r\nhost: x\r\n")
+        started = time.monotonic()
+        assert is_closed(mute)
+        assert is_closed(slow)
+        assert time.monotonic() - started < 10
+        assert session.post(f"{server.url}/invocations", data="y", timeout=30).text == "y"
+        watching.cancel()
+
+
+def test_more_connections_than_the_limit_are_refused(monkeypatch):
+    """Those that are open stay, and gRPC is not touched."""
+    monkeypatch.setattr(listener, "max_connections", lambda: 3)
+    with echo() as server, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connected(server))
+        server.wait_until(lambda: len(server.server._http._server.server_state.connections) == 3)
+        refused = requests.post(f"{server.url}/invocations", data="x", timeout=30)
+        assert refused.status_code == 503
+        assert refused.headers["connection"] == "close"
+
+
+def test_workers_share_the_port():
+    """Both answer at it, and it is the one that was asked for."""
+    port = free_port()
+    with start_server("-m", STEPPER, "-w", "2", "--http-port", str(port)) as server:
+        server.wait_for(rf"ready: .*, HTTP on http://127\.0\.0\.1:{port};")
+        url = f"http://127.0.0.1:{port}/invocations"
+        payload = '{"inputs": ["pid"]}'
+        assert {requests.post(url, data=payload, timeout=30).status_code for _ in range(20)} == {200}
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_taken(workers):
+    """Exit code 1, with the flag that chooses another one."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        with start_server("-m", STEPPER, "-w", workers, "--http-port", port) as server:
+            assert server.wait() == 1
+            assert f"cannot listen on 127.0.0.1 port {port}" in server.output
+            assert "--http-port" in server.output
