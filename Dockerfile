@@ -1,6 +1,6 @@
 # An image of the server. With a model inside:
 #   docker build -t iris --build-arg MODEL_DIR=models/iris --build-arg MODEL_NAME=iris .
-#   docker run -p 50051:50051 iris
+#   docker run -p 50051:50051 -p 8080:8080 iris
 # MODEL_DIR is a directory in the build context. MODEL_NAME is the model's name for callers, `model` by default.
 # Without a model inside, mount one. Packages in other versions than it requires cause a warning. A missing package refuses
 # the model, and the error says how to install the package:
@@ -80,15 +80,16 @@ ENV PATH=/opt/venv/bin:$PATH \
     MODEL_PATH=/opt/ml/model \
     MLFLOW_GRPC_MODEL_NAME=$MODEL_NAME \
     HOST=0.0.0.0 \
-    PORT=50051
+    PORT=50051 \
+    MLFLOW_GRPC_HTTP_PORT=8080
 WORKDIR /tmp
 USER 10001:10001
-EXPOSE 50051
+EXPOSE 50051 8080
 
 # Pass labels that differ between builds on the command line: docker build --label org.opencontainers.image.revision=...
 ARG PYTHON_IMAGE
 LABEL org.opencontainers.image.title="mlflow-grpc" \
-    org.opencontainers.image.description="Serves an MLflow model over gRPC" \
+    org.opencontainers.image.description="Serves an MLflow model over gRPC and HTTP" \
     org.opencontainers.image.version="0.1.0" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.base.name="${PYTHON_IMAGE}"

@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 50051
+HTTP_PORT ?= 8080
 MODEL_PATH ?= models/iris
 EXTRAS := s3 gs azure
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -35,9 +36,9 @@ install: $(VENV)/.dev ## prepare .venv, including the packages for tests
 models/iris: | $(VENV)/.runtime
 	$(BIN)/python models/train_iris.py
 
-serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ## serve the example model on 127.0.0.1:50051
+serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ## serve the example model: gRPC on 127.0.0.1:50051, HTTP on 127.0.0.1:8080
 	@echo "Once the server is ready, in a second terminal: make predict"
-	@MODEL_PATH="$(MODEL_PATH)" PORT="$(PORT)" exec $(BIN)/python server.py
+	@MODEL_PATH="$(MODEL_PATH)" PORT="$(PORT)" MLFLOW_GRPC_HTTP_PORT="$(HTTP_PORT)" exec $(BIN)/python server.py
 
 predict: $(VENV)/.runtime ## call the served example model
 	@$(BIN)/mlflow-grpc-predict --address 127.0.0.1:$(PORT) @models/iris/serving_input_example.json

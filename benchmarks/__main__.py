@@ -115,6 +115,7 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: int, tri
             "name": workload.name,
             "typed_floor": workload.typed_floor,
             "floors": {str(in_flight): floor for in_flight, floor in workload.floors.items()},
+            "http_floors": {str(in_flight): floor for in_flight, floor in workload.http_floors.items()},
             "throughput": throughput,
             "half_of_peak": {name: rows for name, rows in half_of_peak.items() if rows},
             "process": {

@@ -229,16 +229,10 @@ class Echo(_Grpc):
         return [sys.executable, "-m", "benchmarks.echo", str(self.port)]
 
 
-class Mlflow(Contender):
-    """MLflow's own server with its defaults and one worker."""
+class _Rest(Contender):
+    """A server with MLflow's REST contract."""
 
-    name = "mlflow models serve"
     http2 = False
-
-    def command(self, model: Path) -> list[str]:
-        """Returns the command from MLflow's documentation."""
-        where = ["-m", str(model), "-p", str(self.port), "--env-manager", "local", "-w", "1"]
-        return [str(SCRIPTS / "mlflow"), "models", "serve", *where]
 
     def ask(self, text: str) -> str:
         """Posts the payload to the scoring endpoint."""
@@ -256,7 +250,28 @@ class Mlflow(Contender):
         return text.encode()
 
 
-CONTENDERS: tuple[type[Contender], ...] = (Ours, Typed, Mlflow, Echo)
+class Mlflow(_Rest):
+    """MLflow's own server with its defaults and one worker."""
+
+    name = "mlflow models serve"
+
+    def command(self, model: Path) -> list[str]:
+        """Returns the command from MLflow's documentation."""
+        where = ["-m", str(model), "-p", str(self.port), "--env-manager", "local", "-w", "1"]
+        return [str(SCRIPTS / "mlflow"), "models", "serve", *where]
+
+
+class Http(_Rest):
+    """The server of this project, called through its HTTP port."""
+
+    name = "mlflow-grpc, HTTP"
+
+    def command(self, model: Path) -> list[str]:
+        """Returns the command that a user would run."""
+        return [sys.executable, "server.py", "-m", str(model), "-p", "0", "--http-port", str(self.port)]
+
+
+CONTENDERS: tuple[type[Contender], ...] = (Ours, Typed, Http, Mlflow, Echo)
 
 
 def _framed(message: bytes) -> bytes:

@@ -9,7 +9,8 @@ from benchmarks import frames
 
 Figures = dict[str, Any]
 
-OURS, TYPED, MLFLOW, ECHO = "mlflow-grpc", "mlflow-grpc, typed", "mlflow models serve", "bare echo"
+OURS, TYPED, HTTP = "mlflow-grpc", "mlflow-grpc, typed", "mlflow-grpc, HTTP"
+MLFLOW, ECHO = "mlflow models serve", "bare echo"
 
 
 def median(rows: list[Figures], what: str) -> float:
@@ -23,7 +24,7 @@ def ratios(figures: Figures) -> list[Figures]:
     for workload in figures["workloads"]:
         for in_flight, by_server in workload["throughput"].items():
             ours, mlflow, echo = (by_server[name] for name in (OURS, MLFLOW, ECHO))
-            typed = by_server[TYPED]
+            typed, http = by_server[TYPED], by_server[HTTP]
             found.append(
                 {
                     "workload": workload["name"],
@@ -36,6 +37,11 @@ def ratios(figures: Figures) -> list[Figures]:
                     "of_echo": _ratio(ours, echo),
                     "typed_times_mlflow": _ratio(typed, mlflow),
                     "typed_times_json": _ratio(typed, ours),
+                    "http": median(http, "per_second"),
+                    "http_times_mlflow": _ratio(http, mlflow),
+                    "http_floor": workload["http_floors"][in_flight],
+                    "http_p50_ms": median(http, "p50_ms"),
+                    "http_p99_ms": median(http, "p99_ms"),
                     "floor": workload["floors"][in_flight],
                     "typed_floor": workload["typed_floor"],
                     "p50_ms": median(ours, "p50_ms"),
@@ -109,6 +115,16 @@ def _of_workloads(figures: Figures) -> list[str]:
         *(
             f"| {row['workload']} | {row['in_flight']} | {row['typed']:,.0f}/s | **{row['typed_times_json']:.2f}** "
             f"| **{row['typed_times_mlflow']:.1f}** | {row['typed_floor']} |"
+            for row in ratios(figures)
+        ),
+    ]
+    lines += [
+        "",
+        "| workload | in flight | over HTTP | times MLflow | p50 / p99 |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['workload']} | {row['in_flight']} | {row['http']:,.0f}/s | **{row['http_times_mlflow']:.1f}** "
+            f"(floor {row['http_floor']:g}) | {row['http_p50_ms']:.1f} / {row['http_p99_ms']:.1f} ms |"
             for row in ratios(figures)
         ),
     ]

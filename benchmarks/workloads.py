@@ -31,6 +31,8 @@ class Workload:
     """Minimum throughput relative to MLflow's server, by calls in flight."""
     typed_floor: str
     """Minimum throughput of typed calls, as text."""
+    http_floors: dict[int, float]
+    """Minimum throughput over HTTP relative to MLflow's server, by calls in flight."""
 
     def save(self, path: Path) -> None:
         """Trains the model and saves it with signature and input example."""
@@ -74,6 +76,7 @@ WORKLOADS = (
         in_flight=(1, 32, 256),
         floors={1: 2.0, 32: 18.0, 256: 20.0},
         typed_floor=AS_JSON,
+        http_floors={1: 2.0, 32: 8.0, 256: 8.0},
     ),
     Workload(
         "RandomForest(100), 1 row",
@@ -83,6 +86,7 @@ WORKLOADS = (
         in_flight=(1, 32, 256),
         floors={1: 1.1, 32: 22.0, 256: 22.0},
         typed_floor=AS_JSON,
+        http_floors={1: 1.0, 32: 8.0, 256: 8.0},
     ),
     Workload(
         "LogisticRegression, 10,000 rows of 20",
@@ -92,5 +96,6 @@ WORKLOADS = (
         in_flight=(1,),
         floors={1: 5.0},
         typed_floor="15 times MLflow",
+        http_floors={1: 6.0},
     ),
 )

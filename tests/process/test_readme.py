@@ -24,9 +24,9 @@ def blocks(language, page=README):
 
 @pytest.fixture(scope="module")
 def served():
-    """`make serve`, on a port of its own."""
-    port = free_port()
-    with Process(["make", "serve", f"PORT={port}"], env={"PATH": os.environ["PATH"]}) as process:
+    """`make serve`, on ports of its own."""
+    port, http_port = free_port(), free_port()
+    with Process(["make", "serve", f"PORT={port}", f"HTTP_PORT={http_port}"], env={"PATH": os.environ["PATH"]}) as process:
         assert ready_address(process) == f"127.0.0.1:{port}"
         yield port, process
         process.signal(signal.SIGTERM)
