@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def served():
     port, http_port = free_port(), free_port()
     with Process(["make", "serve", f"PORT={port}", f"HTTP_PORT={http_port}"], env={"PATH": os.environ["PATH"]}) as process:
         assert ready_address(process) == f"127.0.0.1:{port}"
-        yield port, process
+        yield port, process, http_port
         process.signal(signal.SIGTERM)
         process.wait()
 
@@ -44,7 +45,7 @@ def sh(command, **env):
 
 def test_the_two_commands(served):
     """`make serve` says that `make predict` is next, and that answers as the README shows."""
-    port, process = served
+    port, process, _ = served
     assert [line for line in process.stdout if line.endswith("make predict")]
     shown = [line for line in README.splitlines() if line.startswith('{"predictions"')]
     assert sh(f"make --no-print-directory predict PORT={port}").splitlines()[-1:] == shown
@@ -52,7 +53,7 @@ def test_the_two_commands(served):
 
 def test_python_blocks_run(served, capsys):
     """Python blocks of README.md and docs/payloads.md run unchanged except for the port, and print what they show."""
-    port, _ = served
+    port, *_ = served
     payloads = (ROOT / "docs" / "payloads.md").read_text()
     assert [len(blocks("python", page)) for page in (README, payloads)] == [2, 1]
     for text in (*blocks("python"), *blocks("python", payloads)):
@@ -62,11 +63,19 @@ def test_python_blocks_run(served, capsys):
 
 def test_the_shell_example_runs(served):
     """The command line of the client answers, in a shell that knows nothing but the system's commands."""
-    port, _ = served
+    port, *_ = served
     (command,) = [text for text in blocks("sh") if "mlflow-grpc-predict" in text]
     (activate,) = [text for text in blocks("sh") if "activate" in text]
     answer = sh(activate + command.replace("50051", str(port)), PATH=os.defpath)
     assert answer == '{"predictions": ["setosa", "setosa"]}\n'
+
+
+def test_the_http_example_runs(served):
+    """curl gets the answer of `make predict`, over HTTP."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    (command,) = [text for text in blocks("sh") if text.startswith("curl")]
+    assert sh(command.replace("8080", str(served[2]))) == '{"predictions": ["setosa", "setosa"]}'
 
 
 def test_the_serve_examples_start(tmp_path):

@@ -80,20 +80,17 @@ def test_the_kustomization_has_all_files():
 
 
 def test_the_server_knows_its_settings(container):
-    """No environment variable is misspelt, and the port is the one that is probed and exposed."""
+    """No environment variable is misspelt, gRPC's port is probed, and both ports are exposed."""
     names = [name for _, info in settings.fields() for name in declarations.env_names(info)]
     variables = environment(container)
     assert misspelt(variables, names) == []
     probed = [container[probe]["grpc"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
-    exposed = [port["containerPort"] for port in container["ports"]]
-    served = [
-        port["port"] for document in DOCUMENTS if document["kind"] == "Service" for port in document["spec"]["ports"]
-    ]
-    assert (
-        {*probed, *exposed, *served}
-        == {int(variables["MLFLOW_GRPC_PORT"])}
-        == {settings.Settings.model_fields["port"].default}
-    )
+    exposed = {port["name"]: port["containerPort"] for port in container["ports"]}
+    services = [document for document in DOCUMENTS if document["kind"] == "Service"]
+    served = {port["name"]: port["port"] for service in services for port in service["spec"]["ports"]}
+    grpc_port, http_port = int(variables["MLFLOW_GRPC_PORT"]), int(variables["MLFLOW_GRPC_HTTP_PORT"])
+    assert exposed == served == {"grpc": grpc_port, "http": http_port}
+    assert {*probed} == {grpc_port} == {settings.Settings.model_fields["port"].default}
 
 
 def test_there_is_time_to_end(pod, container):
