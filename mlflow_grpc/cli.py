@@ -24,7 +24,13 @@ from mlflow_grpc.contract.lockfile import io as lock_io
 from mlflow_grpc.contract.lockfile.format import FILE_NAME
 from mlflow_grpc.errors import StartError, writing
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import demote_warnings, end_process, end_with_stdin, reopen_standard_streams
+from mlflow_grpc.process import (
+    demote_warnings,
+    end_process,
+    end_with_stdin,
+    raise_open_files_limit,
+    reopen_standard_streams,
+)
 from mlflow_grpc.settings import EnvManager, Settings
 
 if TYPE_CHECKING:
@@ -87,7 +93,9 @@ def _restart(loaded: Settings, flags: dict[str, Any], *, install_mlflow: bool) -
 
 def _run(loaded: Settings, configuration: config.Configuration) -> int:
     settings.prepare_grpc_core()
-    if loaded.tls_cert is None and (reached := exposure(loaded.host)):
+    raise_open_files_limit()
+    hosts = dict.fromkeys([loaded.host, *([loaded.http_host or loaded.host] if loaded.http_port is not None else [])])
+    if loaded.tls_cert is None and (reached := " and ".join(filter(None, map(exposure, hosts)))):
         logger.warning(
             "listening on %s without TLS: anyone who reaches the port can call the models and read the traffic. "
             "Turn on TLS with %s and %s; add %s to accept only clients with a certificate",

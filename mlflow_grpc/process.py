@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -16,6 +17,9 @@ from mlflow_grpc import logs
 END_WITHOUT_LAME_DUCK = signal.SIGUSR2
 """What the supervisor of several workers sends them in the place of SIGINT and SIGHUP, which a terminal sends to all
 processes of a group."""
+
+MAX_OPEN_FILES = 65_536
+"""Number of open files up to which the limit is raised; libraries that go through all numbers take long beyond it."""
 
 SHUTDOWN_LIMIT_S = 3.0
 """How long exit handlers and threads that a model has left may take, in seconds."""
@@ -36,6 +40,18 @@ def reopen_standard_streams() -> None:
             os.set_inheritable(number, True)  # Workers start with the same streams.
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
+
+
+def raise_open_files_limit() -> None:
+    """Raises the limit of open files, of which each connection takes one, as far as a process may raise it itself.
+
+    Shells commonly set the soft limit to 1,024, for programs that use `select`; Go's runtime raises it in the same way.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        with contextlib.suppress(OSError, ValueError):  # The system does not allow it: the server has fewer files.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
 def end_with_stdin() -> None:

@@ -72,6 +72,10 @@ class Engine:
         """Runs fewer requests at a time while they keep the event loop from its work."""
         self.threads.adapt(sample, calls=self.admission.admitted_calls)
 
+    def check(self) -> None:
+        """Refuses a call for which there is no room now; raises the errors of `Admission.check`."""
+        self.admission.check()
+
     def open_call(self, time_remaining_s: Callable[[], float | None]) -> "AbstractContextManager[Engine]":
         """Admits a call of which nothing has been read; see `Admission.admit_call`."""
         self.admission.admit_call(time_remaining_s)

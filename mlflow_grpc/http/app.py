@@ -37,7 +37,10 @@ class HttpApp:
 
         """
         self.dispatcher = HttpDispatcher(
-            open_calls, max_bytes=settings.max_message_bytes, shows_exceptions=settings.show_exceptions
+            open_calls,
+            max_bytes=settings.max_message_bytes,
+            max_arriving_bytes=settings.queue_bytes,
+            shows_exceptions=settings.show_exceptions,
         )
         router = Router(
             [*invocations.routes(self.dispatcher, catalog, is_serving)], redirect_slashes=False, default=_not_found

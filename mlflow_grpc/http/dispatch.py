@@ -18,6 +18,7 @@ from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.errors import ServingError
 from mlflow_grpc.http import event_stream
+from mlflow_grpc.http.arriving_bodies import ArrivingBodies
 from mlflow_grpc.http.errors import of_error
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
@@ -44,17 +45,21 @@ ErrorResponse = Callable[[ServingError, str], Response]
 class HttpDispatcher:
     """Makes ASGI endpoints from functions that answer one call."""
 
-    def __init__(self, open_calls: OpenCalls, *, max_bytes: int, shows_exceptions: bool) -> None:
+    def __init__(
+        self, open_calls: OpenCalls, *, max_bytes: int, max_arriving_bytes: int, shows_exceptions: bool
+    ) -> None:
         """Makes no endpoints yet.
 
         Args:
             open_calls: Where calls are registered.
             max_bytes: Maximum size of a body.
+            max_arriving_bytes: Maximum size of all incomplete bodies together.
             shows_exceptions: True if errors tell callers what the model raised.
 
         """
         self.open_calls = open_calls
         self.max_bytes = max_bytes
+        self.arriving = ArrivingBodies(max_arriving_bytes)
         self.shows_exceptions = shows_exceptions
         self.is_closing = False
         """True once each response closes its connection, so that callers go to another server."""
@@ -110,8 +115,11 @@ class ModelEndpoint:
         call.start()
         entry = self._resolve(call)
         call.model = entry.name
+        entry.engine.check()
+        # Read before the call is opened, so that callers who send half a request take no room of others.
+        with self._dispatcher.arriving.reading() as room:
+            body = await call.read(self._dispatcher.max_bytes, room.take)
         with entry.engine.open_call(call.time_remaining) as engine:
-            body = await call.read(self._dispatcher.max_bytes)
             with _CancelWhenLeft(call, task):
                 response = await self._handler(call, body, engine)
                 if isinstance(response, EventStream):

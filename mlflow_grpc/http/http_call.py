@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 import zlib
+from collections.abc import Callable
 
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from starlette.types import Receive, Scope
@@ -84,16 +85,18 @@ class HttpCall(Call):
         """Returns the time until the caller's deadline, in seconds; None if it has none."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
-    async def read(self, max_bytes: int) -> bytes:
+    async def read(self, max_bytes: int, take_room: Callable[[int], None]) -> bytes:
         """Returns the body, inflated if it is compressed.
 
         Args:
             max_bytes: Maximum size, after decompression too.
+            take_room: Called with the size of each piece that arrives; raises Overloaded if there is no room for it.
 
         Raises:
             PayloadTooLarge: The body is larger. It is not read to its end.
             UnsupportedContentType: It is compressed in another way than gzip.
             InvalidPayload: It is no gzip stream.
+            Overloaded: There is no room for it.
             CancelledError: The caller has left.
 
         """
@@ -106,6 +109,7 @@ class HttpCall(Call):
             if event["type"] == "http.disconnect":
                 raise asyncio.CancelledError
             self.request_bytes += len(event["body"])
+            take_room(len(event["body"]))
             body.add(event["body"])
             if not event["more_body"]:
                 self.is_read = True

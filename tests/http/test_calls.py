@@ -228,3 +228,20 @@ def test_a_model_is_named_in_the_path_or_a_header(gated):
     ):
         assert error_of(response) == (404, "RESOURCE_DOES_NOT_EXIST")
         assert "gated" in json.loads(response.text)["message"]
+
+
+def test_half_requests_take_no_room_of_calls():
+    """Bodies that do not arrive are bounded together, and refuse no other call."""
+    half = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n" + b"x" * 600_000
+    with serving(FunctionModel(len), PlainCodec(), queue_bytes=MIB, queue_calls=1, http_port=0) as server:
+        arriving = server.server._http._app.dispatcher.arriving
+        with connect(server) as first, connect(server) as second:
+            first.sendall(half)
+            server.wait_until(lambda: arriving._bytes == 600_000)
+            second.sendall(half)
+            answer = second.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            assert requests.post(f"{server.url}/invocations", data="x", timeout=30).text == "1"
+            first.sendall(b"x" * 300_000)
+            assert b"900000" in first.recv(65_536) + first.recv(65_536)
+        assert arriving._bytes == 0

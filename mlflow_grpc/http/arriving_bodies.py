@@ -1,0 +1,68 @@
+"""Room for bodies that have not arrived completely.
+
+Rule of this module: it counts bytes. gRPC keeps such bytes itself, within its flow control; an HTTP server does not.
+"""
+
+from typing import Self
+
+from mlflow_grpc.errors import Overloaded
+
+RETRY_S = 1.0
+"""Time after which a refused caller is told to try again, in seconds."""
+
+
+class ArrivingBodies:
+    """The incomplete bodies of all connections; used from the event loop only."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Starts without any.
+
+        Args:
+            max_bytes: Maximum size of all incomplete bodies together. A larger one may arrive while it is alone.
+
+        """
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    def reading(self) -> "_ArrivingBody":
+        """Returns a context manager around the time in which a body arrives."""
+        return _ArrivingBody(self)
+
+    def take(self, size: int, body_bytes: int) -> None:
+        """Takes room for a piece of a body that has `body_bytes` bytes already.
+
+        Raises:
+            Overloaded: There is no room.
+
+        """
+        if self._bytes + size > self._max_bytes and self._bytes > body_bytes:
+            raise Overloaded(
+                "The requests that are arriving are as large as the server takes. Try again later, or more slowly.",
+                retry_after_s=RETRY_S,
+            )
+        self._bytes += size
+
+    def free(self, size: int) -> None:
+        """Frees the room of a body that has arrived, or never will."""
+        self._bytes -= size
+
+
+class _ArrivingBody:
+    """The room that one body has."""
+
+    __slots__ = ("_bodies", "_bytes")
+
+    def __init__(self, bodies: ArrivingBodies) -> None:
+        self._bodies = bodies
+        self._bytes = 0
+
+    def take(self, size: int) -> None:
+        """Takes room for a piece of the body; raises Overloaded if there is none."""
+        self._bodies.take(size, self._bytes)
+        self._bytes += size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.free(self._bytes)
