@@ -234,7 +234,9 @@ def test_half_requests_take_no_room_of_calls():
     """Bodies that do not arrive are bounded together, and refuse no other call."""
     half = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n" + b"x" * 600_000
     with serving(FunctionModel(len), PlainCodec(), queue_bytes=MIB, queue_calls=1, http_port=0) as server:
-        arriving = server.server._http._app.dispatcher.arriving
+        port = server.server._http
+        assert port is not None
+        arriving = port._app.dispatcher.arriving
         with connect(server) as first, connect(server) as second:
             first.sendall(half)
             server.wait_until(lambda: arriving._bytes == 600_000)
