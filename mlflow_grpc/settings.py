@@ -248,6 +248,12 @@ class Settings(HttpSettings, BaseSettings):
         "MLFLOW_GRPC_END_WITH_STDIN",
         text="Ends the server like SIGTERM when its standard input ends, along with the process that writes to it.",
     )
+    server_timing: Annotated[bool, Flag(("--server-timing",), off="--no-server-timing")] = setting(
+        False,
+        "MLFLOW_GRPC_SERVER_TIMING",
+        text="Sends all callers the times of their calls (queue, decode, predict, encode) in the trailer or header "
+        "server-timing. Otherwise callers get it who send server-timing: 1.",
+    )
     log_format: Annotated[LogFormat, Flag(("--log-format",))] = setting(
         LogFormat.AUTO,
         "MLFLOW_GRPC_LOG_FORMAT",
