@@ -299,7 +299,7 @@ class Server:
         """Limits the concurrency of models that keep the event loop from its work; runs until cancelled."""
         async for sample in sample_event_loop():
             if self._gauges is not None:
-                self._gauges.refresh(sample)
+                self._gauges.note(sample)
             for entry in self.catalog.entries:
                 entry.engine.adapt(sample)
 

@@ -36,16 +36,15 @@ class Gauges:
         self._is_serving = is_serving
         self._sampled_at = time.monotonic()
 
-    def refresh(self, sample: LoopSample | None = None) -> None:
-        """Sets the gauges of the server and of all models to their present values.
+    def note(self, sample: LoopSample) -> None:
+        """Counts a measurement of the event loop, and sets the gauges for scrapes that other workers answer."""
+        self.metrics.event_loop_delay_s.observe(max(0.0, sample.at - self._sampled_at - INTERVAL_S))
+        self._sampled_at = sample.at
+        if self.metrics.workers > 1:
+            self.refresh()
 
-        Args:
-            sample: The latest measurement of the event loop, if there is a new one.
-
-        """
-        if sample is not None:
-            self.metrics.event_loop_delay_s.observe(max(0.0, sample.at - self._sampled_at - INTERVAL_S))
-            self._sampled_at = sample.at
+    def refresh(self) -> None:
+        """Sets the gauges of the server and of all models to their present values."""
         self.metrics.serving.set(self._is_serving())
         states = [entry.state for entry in self._catalog.entries]
         for state in State:

@@ -142,9 +142,10 @@ class _HttpMethod:
             seconds.add(_if_positive(count, text), histogram)
 
     def ended(self, status: int, duration_s: float) -> None:
-        known = status if status in self._counts else 0
-        self._counts[known].add()
-        self._seconds[known].observe(duration_s)
+        if status not in self._counts:
+            status = 0
+        self._counts[status].add()
+        self._seconds[status].observe(duration_s)
 
 
 def _if_positive(counter: Counter, text: str) -> Labels:

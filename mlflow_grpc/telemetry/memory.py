@@ -15,7 +15,7 @@ Values: TypeAlias = "memoryview[float]"
 BASE_GAUGES, GAUGES_PER_MODEL = 64, 16
 """Room for gauges in a slot."""
 
-BASE_COUNTERS, COUNTERS_PER_MODEL = 131_072, 2048
+BASE_COUNTERS, COUNTERS_PER_MODEL = 524_288, 2048
 """Room for counters in a slot, histograms included. Memory that is never written takes no room in the machine."""
 
 BYTES = 8

@@ -52,6 +52,7 @@ class Metrics:
             worker: Number of this worker.
 
         """
+        self.workers = memory.workers
         self._instruments = instruments = Instruments(memory, worker)
         self._grpc = GrpcFamilies()
         self._methods: dict[str, GrpcMethod] = {}
