@@ -37,7 +37,7 @@ class OpenCalls:
         self._calls[task] = call
         self.arrivals.note(call.started_at)
         if call.figures is not None:
-            call.figures.started.add()
+            call.figures.started += 1
 
     def remove(self, task: "asyncio.Task[Any]") -> None:
         """Removes a call whose answer is complete."""

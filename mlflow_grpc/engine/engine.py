@@ -205,15 +205,11 @@ class Engine:
         metrics = self.metrics
         if metrics is None:
             return
-        predict_s = progress.predict_s
-        metrics.request_ended(
-            "OK" if error is None else _code(error),
-            waited_s=progress.waited_s,
-            decode_s=progress.decode_s,
-            predict_s=predict_s,
-            encode_s=progress.encode_s,
-        )
-        if predict_s and not progress.is_batched:
+        if error is None:
+            metrics.request_ended("OK", progress)
+        else:
+            metrics.request_ended(_code(error), progress.now())
+        if progress.model_s and not progress.is_batched:
             metrics.batch_ended(1, progress.rows or 0)
 
     @property

@@ -41,6 +41,7 @@ class Gauges:
         self.metrics.event_loop_delay_s.observe(max(0.0, sample.at - self._sampled_at - INTERVAL_S))
         self._sampled_at = sample.at
         if self.metrics.workers > 1:
+            self.metrics.count()
             self.refresh()
 
     def refresh(self) -> None:

@@ -6,6 +6,7 @@ works on the request at the moment, a model thread or the event loop. A CallUsag
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class RequestProgress:
@@ -39,6 +40,10 @@ class RequestProgress:
         if self.started_at is None:
             self.started_at = time.monotonic()
 
+    def now(self) -> "RequestTimes":
+        """Returns the times until now of a request that may still run, although its caller has left."""
+        return RequestTimes(self.waited_s, self.decode_s, self.predict_s, self.encode_s)
+
     @property
     def waited_s(self) -> float:
         """Time before decoding, in seconds; the time until now if the request still waits."""
@@ -49,6 +54,15 @@ class RequestProgress:
         """Time in the model, in seconds; with the time until now of a call that is running."""
         since = self.predicting_since
         return self.model_s if since is None else self.model_s + time.monotonic() - since
+
+
+class RequestTimes(NamedTuple):
+    """Times of a request at one moment, in seconds."""
+
+    waited_s: float
+    decode_s: float
+    predict_s: float
+    encode_s: float
 
 
 class PredictTimer:

@@ -60,7 +60,7 @@ class CallContext(Call):
         data = message.SerializeToString()
         self.response_bytes += len(data)
         if self.figures is not None:
-            self.figures.sent.add()
+            self.figures.sent += 1
         return data
 
     def parse(self, request_class: type[Message], data: object) -> Message:
@@ -81,7 +81,7 @@ class CallContext(Call):
             )
         self.request_bytes += len(data)
         if self.figures is not None:
-            self.figures.received.add()
+            self.figures.received += 1
         try:
             return request_class.FromString(data)
         except DecodeError:

@@ -270,7 +270,7 @@ class _UnknownMethods(grpc.GenericRpcHandler):
     def service(self, handler_call_details: Any) -> None:
         """Counts the call."""
         if self._figures is not None:
-            self._figures.started.add()
+            self._figures.started += 1
             self._figures.ended(Status.UNIMPLEMENTED, 0.0)
 
 

@@ -67,11 +67,12 @@ class Histogram:
         """Returns the number of counters that a histogram takes: its buckets, that without a bound, and a sum."""
         return len(bounds) + 2
 
-    def observe(self, value: float) -> None:
-        """Counts a value."""
-        own = self._own
-        own[self._start + bisect_left(self.bounds, value)] += 1.0
-        own[self._sum] += value
+    def observe(self, *values: float) -> None:
+        """Counts values."""
+        own, start, bounds = self._own, self._start, self.bounds
+        for value in values:
+            own[start + bisect_left(bounds, value)] += 1.0
+        own[self._sum] += sum(values)
 
     def totals(self) -> tuple[list[float], float]:
         """Returns the counts of all buckets and the sum of the values, added up over all workers."""

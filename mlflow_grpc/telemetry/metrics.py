@@ -124,6 +124,13 @@ class Metrics:
         self.models.append(model)
         return model
 
+    def count(self) -> None:
+        """Counts what was noted of calls and requests, so that a scrape of any worker sees it."""
+        for method in self._methods.values():
+            method.count()
+        for model in self.models:
+            model.count()
+
     async def text(self, *, is_open_metrics: bool = False) -> str:
         """Returns all figures in a format of Prometheus.
 
@@ -131,6 +138,7 @@ class Metrics:
             is_open_metrics: True for OpenMetrics 1.0, False for the text format 0.0.4.
 
         """
+        self.count()
         parts = []
         until = time.perf_counter() + SLICE_S
         for family in self._families:

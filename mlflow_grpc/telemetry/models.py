@@ -4,10 +4,12 @@ Rule of this module: a model is known by its number in the configuration. Its na
 server decides on when the model is loaded.
 """
 
+from collections import Counter
 from enum import StrEnum
+from typing import Protocol
 
 from mlflow_grpc.telemetry.buckets import DURATIONS_S, SIZES
-from mlflow_grpc.telemetry.calls import CODES, GO_CODES, GrpcFamilies, GrpcMethod
+from mlflow_grpc.telemetry.calls import CODES, GO_CODES, MAX_NOTES, GrpcFamilies, GrpcMethod
 from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, labels
 from mlflow_grpc.telemetry.instruments import Gauge, Instruments
 
@@ -22,6 +24,30 @@ class Refusal(StrEnum):
     DEADLINE = "deadline"
     UNREAD_REQUESTS = "unread_requests"
     UNREAD_RESPONSES = "unread_responses"
+
+
+class Times(Protocol):
+    """Times of a request in seconds; 0 for a part that it did not get to."""
+
+    @property
+    def waited_s(self) -> float:
+        """Time before decoding."""
+        ...
+
+    @property
+    def decode_s(self) -> float:
+        """Time of decoding."""
+        ...
+
+    @property
+    def predict_s(self) -> float:
+        """Time in the model."""
+        ...
+
+    @property
+    def encode_s(self) -> float:
+        """Time of encoding."""
+        ...
 
 
 class ModelFamilies:
@@ -97,6 +123,8 @@ class ModelMetrics:
             rpcs: Number of typed RPCs that the model may have.
 
         """
+        self._ended: list[tuple[str, Times]] = []
+        self._batches: list[tuple[int, int]] = []
         self._labels: str | None = None
         self._info: str | None = None
         self._state: str | None = None
@@ -160,30 +188,42 @@ class ModelMetrics:
         """Counts a load that failed."""
         self._loads["failed"].add()
 
-    def request_ended(self, code: str, *, waited_s: float, decode_s: float, predict_s: float, encode_s: float) -> None:
-        """Counts a request that has ended, or that its caller abandoned; a time is 0 if it did not get that far.
+    def request_ended(self, code: str, times: "Times") -> None:
+        """Notes a request that has ended, or that its caller abandoned.
 
         Args:
             code: Name of its gRPC status.
-            waited_s: Time before decoding, in seconds.
-            decode_s: Time of decoding, in seconds.
-            predict_s: Time in the model, in seconds.
-            encode_s: Time of encoding, in seconds.
+            times: Its times, which change no more.
 
         """
-        self._requests[code].add()
-        self._waiting_s.observe(waited_s)
-        if decode_s:
-            self._decoding_s.observe(decode_s)
-        if predict_s:
-            self._predicting_s.observe(predict_s)
-        if encode_s:
-            self._encoding_s.observe(encode_s)
+        self._ended.append((code, times))
+        if len(self._ended) >= MAX_NOTES:
+            self.count()
 
     def batch_ended(self, calls: int, rows: int) -> None:
-        """Counts a batch that was predicted, by its number of requests and rows."""
-        self._batch_calls.observe(calls)
-        self._batch_rows.observe(rows)
+        """Notes a batch that was predicted, by its number of requests and rows."""
+        self._batches.append((calls, rows))
+        if len(self._batches) >= MAX_NOTES:
+            self.count()
+
+    def count(self) -> None:
+        """Counts what was noted, for this model and its typed RPCs."""
+        for method in self.typed_rpcs:
+            method.count()
+        if self._ended:
+            codes, times = zip(*self._ended, strict=True)
+            self._ended = []
+            self._waiting_s.observe(*[ended.waited_s for ended in times])
+            self._decoding_s.observe(*[ended.decode_s for ended in times if ended.decode_s])
+            self._predicting_s.observe(*[ended.predict_s for ended in times if ended.predict_s])
+            self._encoding_s.observe(*[ended.encode_s for ended in times if ended.encode_s])
+            for code, requests in Counter(codes).items():
+                self._requests[code].add(requests)
+        if self._batches:
+            calls, rows = zip(*self._batches, strict=True)
+            self._batches = []
+            self._batch_calls.observe(*calls)
+            self._batch_rows.observe(*rows)
 
     def refused(self, reason: Refusal) -> None:
         """Counts a refused request."""

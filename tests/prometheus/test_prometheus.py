@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import requests
@@ -156,7 +157,8 @@ def test_each_alert_fires(servers, prometheus):
     os.kill(still, signal.SIGCONT)
     prometheus.alerts.wait_for("MlflowGrpcEventLoopDelay")
     _, hard_limit = resource.prlimit(still, resource.RLIMIT_NOFILE)
-    resource.prlimit(still, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{still}/fd")) + 4, hard_limit))
+    files = len(list(Path(f"/proc/{still}/fd").iterdir()))
+    resource.prlimit(still, resource.RLIMIT_NOFILE, (files + 4, hard_limit))
     prometheus.alerts.wait_for("MlflowGrpcOpenFiles")
     assert prometheus.alerts.fired.keys() == ALERTS.keys()
     for alert in prometheus.alerts.fired.values():
