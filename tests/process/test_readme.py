@@ -27,7 +27,9 @@ def blocks(language, page=README):
 def served():
     """`make serve`, on ports of its own."""
     port, http_port = free_port(), free_port()
-    with Process(["make", "serve", f"PORT={port}", f"HTTP_PORT={http_port}"], env={"PATH": os.environ["PATH"]}) as process:
+    with Process(
+        ["make", "serve", f"PORT={port}", f"HTTP_PORT={http_port}"], env={"PATH": os.environ["PATH"]}
+    ) as process:
         assert ready_address(process) == f"127.0.0.1:{port}"
         yield port, process, http_port
         process.signal(signal.SIGTERM)
