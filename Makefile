@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-fast coverage test-mlflow test-python test-client stress starts restarts bench check format protos lock interop image-test image-sbom clean
+.PHONY: help install serve predict test test-fast coverage test-mlflow test-python test-client stress starts restarts prometheus bench check format protos lock interop image-test image-sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS
 
 restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first) and Envoy; RESTARTS=N sets their number
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m restarts -s
+
+prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
+	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus
 
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks

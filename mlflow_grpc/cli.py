@@ -134,7 +134,7 @@ def default_text(info: FieldInfo) -> str:
         return value.value
     if isinstance(value, bool):
         return "on" if value else "off"
-    if info.default_factory is settings.default_threads:
+    if info.default_factory is declarations.default_threads:
         return "min(32, cores + 4)"
     if value is None:
         return ""

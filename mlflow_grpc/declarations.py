@@ -1,6 +1,7 @@
 """Declarations of settings: flags, environment names, default and help text."""
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,11 @@ class Flag:
     names: tuple[str, ...]
     off: str | None = None
     metavar: str | None = None
+
+
+def default_threads() -> int:
+    """Number of threads in MLflow's server, which uses asyncio's default executor: min(32, cores + 4)."""
+    return min(32, (os.cpu_count() or 1) + 4)
 
 
 def setting(default: Any, *env: str, text: str, **limits: Any) -> Any:

@@ -6,6 +6,7 @@ Rule of this module: it connects the rooms and holds the order of events. The wo
 import asyncio
 import contextlib
 import gc
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.concurrency import sample_event_loop
 from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.gauges import Gauges
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.turns import Turns
 from mlflow_grpc.errors import StartError
@@ -29,6 +31,7 @@ from mlflow_grpc.process import in_daemon_thread
 from mlflow_grpc.services import connections, health, listener, models, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.settings import OnError, Settings, spelling
+from mlflow_grpc.telemetry.metrics import ALONE, Figures
 
 if TYPE_CHECKING:  # Its libraries are imported only if there is an HTTP port.
     from mlflow_grpc.http.listener import HttpListener
@@ -54,17 +57,23 @@ HEALTH_INTERVAL_S = 1.0
 class Server:
     """A server for the models of a configuration; used once, from start to stop."""
 
-    def __init__(self, settings: Settings, configuration: Configuration, *, share_port: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, configuration: Configuration, *, share_port: bool = False, figures: Figures = ALONE
+    ) -> None:
         self._settings = settings
         self._stage = Stage.LOADING
         self._open_calls = OpenCalls()
-        self._dispatcher = RpcDispatcher(self._open_calls, shows_exceptions=settings.show_exceptions)
+        self._metrics = metrics = None if settings.http_port is None else figures.metrics(len(configuration.models))
+        self._dispatcher = RpcDispatcher(self._open_calls, settings, metrics)
         self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
         self._compared: list[Entry] = []  # Models that have been compared with their locks.
         self._offered: list[Entry] = []  # Models that the typed RPCs were made for.
-        self.catalog = Catalog(configuration.models, lambda: Engine.from_settings(settings), reserved=self.services)
+        self.catalog = Catalog(
+            configuration.models, lambda: Engine.from_settings(settings, metrics), reserved=self.services
+        )
         self._health = health.HealthServicer(self.services)
+        self._gauges = Gauges(metrics, self.catalog, lambda: self._health.is_serving) if metrics is not None else None
         self._locks = LockSet.from_file(settings.lock)
         self._typed = typed.TypedService(self._dispatcher, self.catalog, self._locks)
         self._reflection = reflection.ReflectionServicer()
@@ -77,6 +86,7 @@ class Server:
         if settings.reflection:
             handlers += reflection.handlers(self._dispatcher, self._reflection)
             self._reflection.offer(self.services, self._typed.pool, self._typed.file)
+        handlers.append(self._dispatcher.unknown_methods())
         self._http = self._http_port(share_port=share_port)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
         self.port = 0
@@ -96,12 +106,12 @@ class Server:
 
     def _http_port(self, *, share_port: bool) -> "HttpListener | None":
         """Makes the HTTP port, if there is to be one; its libraries are imported only then."""
-        if self._settings.http_port is None:
+        if self._gauges is None:
             return None
         from mlflow_grpc.http.app import HttpApp
         from mlflow_grpc.http.listener import HttpListener
 
-        app = HttpApp(self._settings, self._open_calls, self.catalog, lambda: self._health.is_serving)
+        app = HttpApp(self._settings, self._open_calls, self.catalog, lambda: self._health.is_serving, self._gauges)
         return HttpListener(app, self._settings, share_port=share_port)
 
     async def load(self, main: MainThread) -> None:
@@ -131,19 +141,26 @@ class Server:
 
     async def _load(self, number: int, main: MainThread, fetches: asyncio.Semaphore, turns: Turns) -> None:
         entry, limit_s = self.catalog.entries[number], self._settings.load_timeout_s or None
+        load_s = 0.0
         config, is_fetched = entry.config, False
         try:
             async with contextlib.nullcontext() if loading.is_fetched(config) else fetches:
                 logger.info("loading %s from %s", entry.label or "a model", config.source)
+                started_at = time.monotonic()
                 async with asyncio.timeout(limit_s):
                     fetched = await in_daemon_thread(lambda: loading.fetch(config))
+                load_s += time.monotonic() - started_at
             is_fetched = True
             if fetched is not None and fetched.version:
                 logger.info("%s is version %s", config.source, fetched.version)
             async with turns.turn(number):
                 load = partial(loading.load, config, self._settings, fetched, is_alone=len(self.catalog.entries) == 1)
+                started_at = time.monotonic()
                 loaded = await main.call(load, limit_s=limit_s)
+                load_s += time.monotonic() - started_at
             await self.host(entry, loaded)
+            if entry.engine.metrics is not None:
+                entry.engine.metrics.loaded(load_s)
         except TimeoutError:
             late = f"within {limit_s:g} s ({spelling('load_timeout_s')})"
             message = f"it was not loaded {late}" if is_fetched else loading.not_fetched(config, late)
@@ -174,6 +191,8 @@ class Server:
             raise error
         logger.error("model %s is left out: %s", entry.config.source, error)
         self.catalog.mark_failed(entry, str(error))
+        if entry.engine.metrics is not None:
+            entry.engine.metrics.load_failed()
 
     async def host(self, entry: Entry, loaded: ServableModel) -> None:
         """Adds a loaded model to the catalog.
@@ -266,8 +285,9 @@ class Server:
         return self._http.url if self._http is not None else ""
 
     async def watch(self) -> None:
-        """Watches threads, the event loop, connections and the root logger; runs until cancelled."""
+        """Watches threads, the event loop, connections, the process and the root logger; runs until cancelled."""
         http = [self._http.watch()] if self._http is not None else []
+        http += [self._gauges.watch_process()] if self._gauges is not None else []
         await asyncio.gather(
             self._watch_threads(),
             self._watch_loop(),
@@ -278,6 +298,8 @@ class Server:
     async def _watch_loop(self) -> None:
         """Limits the concurrency of models that keep the event loop from its work; runs until cancelled."""
         async for sample in sample_event_loop():
+            if self._gauges is not None:
+                self._gauges.note(sample)
             for entry in self.catalog.entries:
                 entry.engine.adapt(sample)
 

@@ -17,6 +17,7 @@ from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import ending_signals, reset_signals_after_fork
 from mlflow_grpc.settings import Settings
+from mlflow_grpc.telemetry.metrics import ALONE, Figures
 
 logger = get_logger(__name__)
 
@@ -34,6 +35,8 @@ class Role:
     """Listen once the model is loaded, because others answer meanwhile; else at once, to answer health checks."""
     signals: tuple[signal.Signals, ...] = field(default_factory=ending_signals)
     """The signals that drain the server."""
+    figures: Figures = ALONE
+    """Its part in the figures of the server."""
 
 
 def run(
@@ -82,7 +85,7 @@ async def _serve(
     role: Role,
     when_loaded: Callable[[Server], Awaitable[None]],
 ) -> int:
-    server = Server(settings, configuration, share_port=role.share_port)
+    server = Server(settings, configuration, share_port=role.share_port, figures=role.figures)
     first = asyncio.create_task(main.next_signal())
     opening = asyncio.create_task(_open(server, main, role, when_loaded))
     watching = asyncio.create_task(server.watch())

@@ -17,18 +17,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from mlflow_grpc import choices
 from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alone
 from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, OnError, Payload, Requirements
-from mlflow_grpc.declarations import Flag, env_names, flag, json_object, setting
+from mlflow_grpc.declarations import Flag, default_threads, env_names, flag, json_object, setting
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.http_settings import HttpSettings
 from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name, Uri
 
 __all__ = ["Batching", "EnvManager", "LogFormat", "LogLevel", "OnError", "Payload", "Requirements", "Settings"]
-
-
-def default_threads() -> int:
-    """Number of threads in MLflow's server, which uses asyncio's default executor: min(32, cores + 4)."""
-    return min(32, (os.cpu_count() or 1) + 4)
 
 
 class Settings(HttpSettings, BaseSettings):
@@ -247,6 +242,11 @@ class Settings(HttpSettings, BaseSettings):
         False,
         "MLFLOW_GRPC_END_WITH_STDIN",
         text="Ends the server like SIGTERM when its standard input ends, along with the process that writes to it.",
+    )
+    server_timing: Annotated[bool, Flag(("--server-timing",), off="--no-server-timing")] = setting(
+        False,
+        "MLFLOW_GRPC_SERVER_TIMING",
+        text="Sends all callers the times of their calls in server-timing. Otherwise they ask by server-timing: 1.",
     )
     log_format: Annotated[LogFormat, Flag(("--log-format",))] = setting(
         LogFormat.AUTO,

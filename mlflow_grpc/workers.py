@@ -26,6 +26,8 @@ from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process, ending_signals, in_daemon_thread
 from mlflow_grpc.reserved_ports import reserve_ports
 from mlflow_grpc.settings import Settings
+from mlflow_grpc.telemetry.memory import Memory
+from mlflow_grpc.telemetry.metrics import Figures
 
 logger = get_logger(__name__)
 
@@ -92,6 +94,7 @@ class _Supervisor:
         self._count = settings.workers
         self._reserved, self._settings = reserve_ports(settings)
         self._workers: dict[int, _Worker] = {}
+        self._memory = Memory(workers=settings.workers, models=len(configuration.models))
         self._restart_delays: dict[int, float] = {}
         self._restart_at: dict[int, float] = {}
         self._opened = self._announced = False
@@ -159,7 +162,7 @@ class _Supervisor:
             worker.pipe.close()
         leave_stdin()
         seed_again()
-        _work(self._settings, self._configuration, number, pipe, self._lifeline, replaces=self._opened)
+        _work(self._settings, self._configuration, number, pipe, self._lifeline, self._memory, replaces=self._opened)
 
     def _pending_signal(self) -> int | None:
         """Returns the number of a pending signal that ends the server; None if there is none."""
@@ -229,6 +232,7 @@ class _Supervisor:
         """Handles a worker that has ended by itself: at the start the server fails, later the worker is replaced."""
         worker.pipe.close()
         del self._workers[worker.number]
+        self._memory.reset_gauges(worker.number)
         code = worker.process.exitcode
         if not self._opened:
             error = StartError(
@@ -314,6 +318,7 @@ def _work(
     number: int,
     pipe: Connection,
     lifeline: socket.socket,
+    memory: Memory,
     *,
     replaces: bool,
 ) -> NoReturn:
@@ -335,7 +340,12 @@ def _work(
         await server.open()
         pipe.send((OPENED, server.ready_line, 0))
 
-    role = runner.Role(share_port=True, load_first=replaces, signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK))
+    role = runner.Role(
+        share_port=True,
+        load_first=replaces,
+        signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK),
+        figures=Figures(number, memory),
+    )
     try:
         code = runner.run(settings, configuration, role=role, when_loaded=when_loaded)
     except StartError as error:

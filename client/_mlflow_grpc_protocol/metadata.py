@@ -12,5 +12,8 @@ CONTRACT_KEY = "mlflow-contract"
 REQUEST_ID_KEY = "x-request-id"
 """The id of a call, in the call and in its trailers."""
 
+SERVER_TIMING_KEY = "server-timing"
+"""Asks for the times of a call if it is 1, and has them in trailers, as in W3C Server Timing."""
+
 IGNORED_KEY = "mlflow-ignored-columns"
 """The columns and params that the model ignored, in trailers."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from mlflow_grpc.calls.ignored_columns import IgnoredColumns
 from mlflow_grpc.engine.progress import CallUsage, RequestProgress
 from mlflow_grpc.errors import ModelFailed, ServingError, UnserializableOutput, shown
+from mlflow_grpc.telemetry.calls import GrpcMethod
 
 MAX_REQUEST_ID_CHARACTERS = 128
 
@@ -21,6 +22,7 @@ class Call(ABC):
     __slots__ = (
         "_on_drain",
         "_shows_exceptions",
+        "figures",
         "ignored",
         "is_overdue",
         "is_read",
@@ -48,6 +50,8 @@ class Call(ABC):
         self.is_read = False
         """True once the request was read; for a stream of requests, once reading may start."""
         self.is_overdue = False
+        self.figures: GrpcMethod | None = None
+        """Where the call is counted; None if it is not a gRPC call or there are no metrics."""
         self.ignored = IgnoredColumns()
         self.request_bytes = self.response_bytes = 0
         self.started_at = time.monotonic()

@@ -5,13 +5,14 @@ Rule of this module: used from the event loop only. How an error is written is t
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from mlflow_grpc.calls.arrivals import Arrivals
 from mlflow_grpc.calls.call import Call
 from mlflow_grpc.calls.log import level_of, log_call, log_failed_call
 from mlflow_grpc.calls.refusals import Refusals
-from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout, ServingError
+from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout, ServingError, Status
 
 SHUTDOWN = "The server is shutting down."
 
@@ -35,23 +36,26 @@ class OpenCalls:
         """Registers a call that has arrived."""
         self._calls[task] = call
         self.arrivals.note(call.started_at)
+        if call.figures is not None:
+            call.figures.started += 1
 
     def remove(self, task: "asyncio.Task[Any]") -> None:
         """Removes a call whose answer is complete."""
         self._calls.pop(task, None)
 
     def answered(self, call: Call, level: int) -> None:
-        """Writes the log line of a call that has got its answer.
+        """Counts a call that has got its answer, and writes its log line.
 
         Args:
             call: The call.
             level: Level of the line, as in `logging`.
 
         """
+        _count(call, "OK")
         log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
 
     def failed(self, call: Call, error: BaseException, *, is_cancelled: bool) -> ServingError:
-        """Returns the error that the caller of a call gets, and logs it.
+        """Returns the error that the caller of a call gets, and counts and logs it.
 
         Args:
             call: The call.
@@ -67,10 +71,13 @@ class OpenCalls:
             if not self.is_closing and not call.is_overdue:
                 remaining_s = call.time_remaining()
                 is_late = remaining_s is not None and remaining_s <= 0
-                log_call(logging.INFO, call, "DEADLINE_EXCEEDED" if is_late else "CANCELLED")
+                status = Status.DEADLINE_EXCEEDED if is_late else Status.CANCELLED
+                _count(call, status)
+                log_call(logging.INFO, call, status)
                 raise error
             error = NotReady(SHUTDOWN) if self.is_closing else RequestReadTimeout(OVERDUE)
         serving_error = call.serving_error(error)
+        _count(call, serving_error.status)
         level = level_of(serving_error)
         if isinstance(serving_error, Overloaded):
             self._refusals.count(call.model, serving_error.reason, serving_error.message)
@@ -111,3 +118,8 @@ class OpenCalls:
         self._refusals.write()
         for task in self._calls:
             task.cancel()
+
+
+def _count(call: Call, code: str) -> None:
+    if call.figures is not None:
+        call.figures.ended(code, time.monotonic() - call.started_at)

@@ -16,6 +16,7 @@ from enum import Enum
 
 from mlflow_grpc.engine.throughput import Throughput
 from mlflow_grpc.errors import NotReady, Overloaded, TimeLimitExceeded
+from mlflow_grpc.telemetry.models import ModelMetrics, Refusal
 
 
 class Stage(Enum):
@@ -25,6 +26,8 @@ class Stage(Enum):
     OPEN = ""
     DRAINING = "The server is shutting down. Try again: another server may take the call."
 
+
+_REFUSALS = {Stage.LOADING: Refusal.LOADING, Stage.DRAINING: Refusal.DRAINING}
 
 MIN_RETRY_S, MAX_RETRY_S = 0.01, 5.0
 """Bounds of the time after which a refused caller is told to try again, in seconds."""
@@ -51,6 +54,7 @@ class Admission:
         concurrency: int,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        metrics: ModelMetrics | None = None,
     ) -> None:
         """Starts in the stage LOADING.
 
@@ -61,8 +65,10 @@ class Admission:
             concurrency: Number of requests that run at a time; the others wait.
             timeout_s: Time limit of a call in seconds, whatever its caller's deadline is.
             clock: Returns the time in seconds.
+            metrics: Where refusals are counted; None if nowhere.
 
         """
+        self._metrics = metrics
         self.stage = Stage.LOADING
         self.open_calls = 0
         """Calls that have arrived, read or not."""
@@ -100,6 +106,7 @@ class Admission:
         if self.admitted_calls > self._concurrency:
             self._check_wait(time_remaining_s())
         if self.open_calls - self.admitted_calls >= self._max_arriving:
+            self._count(Refusal.UNREAD_REQUESTS)
             raise Overloaded(
                 "Too many calls are open without a complete request. Try again later.",
                 retry_after_s=self._retry_s(),
@@ -119,8 +126,10 @@ class Admission:
 
         """
         if self.stage is not Stage.OPEN:
+            self._count(_REFUSALS[self.stage])
             raise NotReady(self.stage.value)
         if self.admitted_calls >= self._max_calls:
+            self._count(Refusal.QUEUE_CALLS)
             raise Overloaded(
                 "The server has as many calls waiting as it takes. Try again later, or more slowly.",
                 retry_after_s=self._retry_s(),
@@ -130,6 +139,7 @@ class Admission:
         wait_s = self.throughput.wait_s(self.open_calls + 1)
         limit_s = self._timeout_s if time_remaining_s is None else min(self._timeout_s, time_remaining_s)
         if wait_s is not None and wait_s > limit_s:
+            self._count(Refusal.DEADLINE)
             raise Overloaded(
                 "The calls that wait already take longer than this one has time. Try again later, or more slowly.",
                 retry_after_s=min(max(wait_s - limit_s / 2, MIN_RETRY_S), MAX_RETRY_S) * _jitter(),
@@ -151,6 +161,7 @@ class Admission:
         """
         self.check()
         if self.admitted_calls and self._bytes + size > self._max_bytes:
+            self._count(Refusal.QUEUE_BYTES)
             raise Overloaded(
                 "The payloads that wait in the server are as large as it takes. Try again later, or more slowly.",
                 retry_after_s=self._retry_s(),
@@ -172,6 +183,7 @@ class Admission:
 
         """
         if self.stage is not Stage.OPEN:
+            self._count(_REFUSALS[self.stage])
             raise NotReady(self.stage.value)
         if not self._queue and self._has_room_for_streams(size):
             self._acquire_for_stream(size)
@@ -209,6 +221,7 @@ class Admission:
 
         """
         if self.unsent_responses and self._unsent_bytes + size > self._max_bytes:
+            self._count(Refusal.UNREAD_RESPONSES)
             raise Overloaded(
                 "The answers that callers have not read yet are as large as the server keeps. Read them, or try again "
                 "later.",
@@ -256,6 +269,15 @@ class Admission:
         if self._queue:
             self._admit_queued()
         self._notify_if_empty()
+
+    def _count(self, reason: Refusal) -> None:
+        if self._metrics is not None:
+            self._metrics.refused(reason)
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests of streams that wait for room."""
+        return len(self._queue)
 
     def _notify_if_empty(self) -> None:
         if not self.admitted_calls and not self.unsent_responses:

@@ -4,6 +4,7 @@ Rule of this module: synchronous functions without shared state, which run in a 
 and nothing else. Several requests at once are the business of `mlflow_grpc.engine.batching.run_batch`.
 """
 
+import time
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,30 @@ if TYPE_CHECKING:
 
 def decode_rows(request: Request[AnswerT], model: ServableModel) -> "RowBlock | None":
     """Decodes a request on the fast path and notes its row count; None if the fast path does not apply."""
-    request.progress.start()
+    progress = request.progress
+    progress.start()
+    started_at = time.monotonic()
     rows = request.decode_rows(model)
+    progress.decode_s += time.monotonic() - started_at
     if rows is not None:
-        request.progress.rows = rows.count
+        progress.rows = rows.count
     return rows
+
+
+def encode_rows(request: Request[AnswerT], model: ServableModel, predictions: object) -> AnswerT:
+    """Encodes the answer of a request that `decode_rows` decoded, and notes the time."""
+    started_at = time.monotonic()
+    answer = request.encode_rows(model, predictions)
+    request.progress.encode_s += time.monotonic() - started_at
+    return answer
+
+
+def _encode(request: Request[AnswerT], model: ServableModel, predictions: object, decoded: ModelInput) -> AnswerT:
+    """Encodes the answer of a request that `_decode` decoded, and notes the time."""
+    started_at = time.monotonic()
+    answer = request.encode(model, predictions, decoded)
+    request.progress.encode_s += time.monotonic() - started_at
+    return answer
 
 
 def answer(request: Request[AnswerT], model: ServableModel) -> AnswerT:
@@ -42,13 +62,13 @@ def answer(request: Request[AnswerT], model: ServableModel) -> AnswerT:
         try:
             with PredictTimer((request.progress,)):
                 predictions = model.model.predict(table, None)
-            return request.encode_rows(model, predictions)
+            return encode_rows(request, model, predictions)
         except (ModelFailed, UnserializableOutput) as error:
             raise _with_clues(error, model, table) from error.__cause__
     try:
         with PredictTimer((request.progress,)):
             (predictions,) = fast_path.runner.predict([rows])
-        return request.encode_rows(model, predictions)
+        return encode_rows(request, model, predictions)
     except BaseException:  # noqa: BLE001 - the checked way raises it again, in MLflow's words
         return answer_checked(request, model)
 
@@ -60,7 +80,7 @@ def answer_checked(request: Request[AnswerT], model: ServableModel) -> AnswerT:
         decoded = _decode(request, model)
         with PredictTimer((request.progress,)):
             predictions = model.model.predict(decoded.data, decoded.params)
-        return request.encode(model, predictions, decoded)
+        return _encode(request, model, predictions, decoded)
     except InputRejected as refusal:
         raise request.explain(model, refusal.__cause__) from None
     except (ModelFailed, UnserializableOutput) as error:
@@ -75,7 +95,7 @@ def answer_chunks(request: Request[AnswerT], model: ServableModel) -> Generator[
         chunks = iter(model.model.predict_stream(decoded.data, decoded.params))
         try:
             while (chunk := _next(chunks, request)) is not _END:
-                yield request.encode(model, chunk, decoded)
+                yield _encode(request, model, chunk, decoded)
         finally:
             # Closed here and in this context: a traceback that is kept would keep the model's iterator open.
             if (close := getattr(chunks, "close", None)) is not None:
@@ -88,7 +108,9 @@ def answer_chunks(request: Request[AnswerT], model: ServableModel) -> Generator[
 
 def _decode(request: Request[AnswerT], model: ServableModel) -> ModelInput:
     request.progress.start()
+    started_at = time.monotonic()
     decoded = request.decode(model)
+    request.progress.decode_s += time.monotonic() - started_at
     if decoded.ignored:
         request.observer.columns_ignored(decoded.ignored)
     if (rows := row_count(decoded.data)) is not None:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from functools import partial
 from typing import Self
 
+from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.engine.admission import Admission
 from mlflow_grpc.engine.answer import answer, answer_chunks
 from mlflow_grpc.engine.batching.batcher import Batcher
@@ -19,8 +20,17 @@ from mlflow_grpc.engine.concurrency import LoopSample
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.thread_pool import ModelThreadPool
-from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, TimeLimitExceeded, Unsupported
+from mlflow_grpc.errors import (
+    CallerDeadlineExceeded,
+    NotReady,
+    ServingError,
+    Status,
+    TimeLimitExceeded,
+    Unsupported,
+)
 from mlflow_grpc.settings import Settings
+from mlflow_grpc.telemetry.metrics import Metrics
+from mlflow_grpc.telemetry.models import ModelMetrics
 
 MAX_BATCHED_SIZE = 16_384
 """Maximum size of a payload that is batched, in bytes or characters: the other calls of the batch wait while it is
@@ -31,15 +41,24 @@ decoded, for well under a millisecond.
 class Engine:
     """Runs the requests to one model, once it has been given the model."""
 
-    def __init__(self, threads: ModelThreadPool, admission: Admission, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        threads: ModelThreadPool,
+        admission: Admission,
+        *,
+        timeout_s: float,
+        metrics: ModelMetrics | None = None,
+    ) -> None:
         """Starts without a model.
 
         Args:
             threads: Where the model runs.
             admission: Which calls may enter.
             timeout_s: Time limit of a call in seconds, waiting included.
+            metrics: Where requests are counted; None if nowhere.
 
         """
+        self.metrics = metrics
         self.threads = threads
         self.admission = admission
         self._timeout_s = timeout_s
@@ -49,15 +68,17 @@ class Engine:
         self._open_stream = nullcontext(self)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, server_metrics: Metrics | None = None) -> Self:
         """Makes an engine with threads and limits of its own, so that no model can take another's."""
+        metrics = None if server_metrics is None else server_metrics.add_model(rpcs=len(RpcKind))
         admission = Admission(
             max_calls=settings.queue_calls,
             max_bytes=settings.queue_bytes,
             concurrency=settings.threads,
             timeout_s=settings.timeout_s,
+            metrics=metrics,
         )
-        return cls(ModelThreadPool(settings.threads), admission, timeout_s=settings.timeout_s)
+        return cls(ModelThreadPool(settings.threads), admission, timeout_s=settings.timeout_s, metrics=metrics)
 
     def host(self, model: ServableModel) -> None:
         """Gives the engine its model."""
@@ -66,7 +87,7 @@ class Engine:
         fast_path = model.fast_path
         if fast_path is not None and fast_path.runner is not None:
             self.admission.throughput.is_batched = True
-            self._batcher = Batcher(self.threads, model, fast_path, load=self.admission)
+            self._batcher = Batcher(self.threads, model, fast_path, self.admission, self.metrics)
 
     def adapt(self, sample: LoopSample) -> None:
         """Runs fewer requests at a time while they keep the event loop from its work."""
@@ -103,9 +124,12 @@ class Engine:
         size = request.size
         with self.admission.admit_request(size):
             try:
-                return await self._answer(request, size, self._time_limit(deadline))
-            finally:
-                request.observer.request_ended(request.progress)
+                answered = await self._answer(request, size, self._time_limit(deadline))
+            except BaseException as error:
+                self._ended(request, error)
+                raise
+            self._ended(request, None)
+            return answered
 
     async def _answer(self, request: Request[AnswerT], size: int, limit: "_TimeLimit") -> AnswerT:
         """Decodes, predicts and encodes: together with other requests if the model is batched, or alone in a thread."""
@@ -141,9 +165,10 @@ class Engine:
         answering = asyncio.ensure_future(self._answer(request, size, limit))
 
         def release(done: "asyncio.Future[AnswerT]") -> None:
-            is_late = done.cancelled() or isinstance(done.exception(), TimeLimitExceeded)
+            error = asyncio.CancelledError() if done.cancelled() else done.exception()
+            is_late = isinstance(error, TimeLimitExceeded | asyncio.CancelledError)
             self.admission.release_in_order(size, answered=not is_late)
-            request.observer.request_ended(request.progress)
+            self._ended(request, error)
 
         # A callback, because a task that is cancelled before it starts never runs its `finally`.
         answering.add_done_callback(release)
@@ -172,8 +197,31 @@ class Engine:
                 async with aclosing(ResponseChunks(answer_chunks(request, model), self.threads)) as chunks:
                     while (chunk := await self._next(chunks, self._time_limit(deadline))) is not None:
                         yield chunk
-            finally:
-                request.observer.request_ended(request.progress)
+            except BaseException as error:
+                self._ended(request, error)
+                raise
+            self._ended(request, None)
+
+    def _ended(self, request: Request[AnswerT], error: BaseException | None) -> None:
+        """Reports a request that has ended, to its call and to the metrics."""
+        progress = request.progress
+        request.observer.request_ended(progress)
+        metrics = self.metrics
+        if metrics is None:
+            return
+        if error is None:
+            metrics.request_ended("OK", progress)
+        else:
+            metrics.request_ended(_code(error), progress.now())
+        if progress.model_s and not progress.is_batched:
+            metrics.batch_ended(1, progress.rows or 0)
+
+    @property
+    def waiting_requests(self) -> int:
+        """Number of requests that wait for room, for their batch or for a thread."""
+        batcher = self._batcher
+        queued = self.threads.waiting_calls + self.admission.queued_requests
+        return queued if batcher is None else queued + batcher.queued_calls
 
     async def _next(self, chunks: ResponseChunks[AnswerT], limit: "_TimeLimit") -> AnswerT | None:
         try:
@@ -190,6 +238,13 @@ class Engine:
 
     def _time_limit(self, deadline: float | None) -> "_TimeLimit":
         return _TimeLimit(self._timeout_s, deadline)
+
+
+def _code(error: BaseException) -> str:
+    """Returns the name of the gRPC status of a request that failed."""
+    if isinstance(error, ServingError):
+        return error.status
+    return Status.CANCELLED if isinstance(error, asyncio.CancelledError | GeneratorExit) else Status.INTERNAL
 
 
 class _OpenCall:

@@ -1,4 +1,4 @@
-"""Time and row counts of requests, for the log: how long they waited, and how long the model took.
+"""Times and row counts of requests, for log, metrics and callers: waiting, decoding, predicting, encoding.
 
 Rule of this module: it keeps clocks and counts, and makes no decisions. A RequestProgress is written by the thread that
 works on the request at the moment, a model thread or the event loop. A CallUsage is written by the event loop alone.
@@ -6,12 +6,22 @@ works on the request at the moment, a model thread or the event loop. A CallUsag
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class RequestProgress:
     """Timestamps and row count of one request. Times are on the clock of `time.monotonic`, in seconds."""
 
-    __slots__ = ("created_at", "model_s", "predicting_since", "rows", "started_at")
+    __slots__ = (
+        "created_at",
+        "decode_s",
+        "encode_s",
+        "is_batched",
+        "model_s",
+        "predicting_since",
+        "rows",
+        "started_at",
+    )
 
     def __init__(self) -> None:
         self.created_at = time.monotonic()
@@ -19,7 +29,9 @@ class RequestProgress:
         """When decoding began; None while the request waits."""
         self.predicting_since: float | None = None
         """When the model call that is running began; None outside of the model."""
-        self.model_s = 0.0
+        self.decode_s = self.model_s = self.encode_s = 0.0
+        self.is_batched = False
+        """True once it was predicted in a batch, by itself or with others."""
         self.rows: int | None = None
         """Number of rows in the payload; None while unknown."""
 
@@ -27,6 +39,30 @@ class RequestProgress:
         """Marks the end of waiting; a second call changes nothing."""
         if self.started_at is None:
             self.started_at = time.monotonic()
+
+    def now(self) -> "RequestTimes":
+        """Returns the times until now of a request that may still run, although its caller has left."""
+        return RequestTimes(self.waited_s, self.decode_s, self.predict_s, self.encode_s)
+
+    @property
+    def waited_s(self) -> float:
+        """Time before decoding, in seconds; the time until now if the request still waits."""
+        return (time.monotonic() if self.started_at is None else self.started_at) - self.created_at
+
+    @property
+    def predict_s(self) -> float:
+        """Time in the model, in seconds; with the time until now of a call that is running."""
+        since = self.predicting_since
+        return self.model_s if since is None else self.model_s + time.monotonic() - since
+
+
+class RequestTimes(NamedTuple):
+    """Times of a request at one moment, in seconds."""
+
+    waited_s: float
+    decode_s: float
+    predict_s: float
+    encode_s: float
 
 
 class PredictTimer:
@@ -59,9 +95,11 @@ class PredictTimer:
 class CallUsage:
     """Totals of one call over its requests; a stream has many."""
 
-    __slots__ = ("model_s", "rows", "waited_s")
+    __slots__ = ("decode_s", "encode_s", "model_s", "rows", "waited_s")
 
     def __init__(self) -> None:
+        self.decode_s = self.encode_s = 0.0
+        """Seconds of decoding and of encoding."""
         self.rows: int | None = None
         """Rows of all payloads; None if unknown."""
         self.waited_s: float | None = None
@@ -71,11 +109,10 @@ class CallUsage:
 
     def add(self, progress: RequestProgress) -> None:
         """Adds a request that has ended, or that its caller abandoned."""
-        now = time.monotonic()
-        started_at, predicting_since = progress.started_at, progress.predicting_since
-        self.waited_s = (self.waited_s or 0.0) + (now if started_at is None else started_at) - progress.created_at
-        model_s = progress.model_s + (now - predicting_since if predicting_since is not None else 0.0)
-        if model_s:
+        self.waited_s = (self.waited_s or 0.0) + progress.waited_s
+        self.decode_s += progress.decode_s
+        self.encode_s += progress.encode_s
+        if model_s := progress.predict_s:
             self.model_s = (self.model_s or 0.0) + model_s
         if progress.rows is not None:
             self.rows = (self.rows or 0) + progress.rows

@@ -51,10 +51,13 @@ class _State(Enum):
 
 
 class _Job:
-    __slots__ = ("abandoned_at", "deadline", "function", "future", "loop", "state")
+    __slots__ = ("abandoned_at", "calls", "deadline", "function", "future", "loop", "state")
 
-    def __init__(self, function: Callable[[], Any], deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, function: Callable[[], Any], deadline: float, loop: asyncio.AbstractEventLoop, calls: int
+    ) -> None:
         self.function: Callable[[], Any] | None = function
+        self.calls = calls  # Calls that wait for it; 0 once it has started or will never start.
         self.abandoned_at = float("inf")  # When its caller left while it ran.
         self.deadline = deadline
         self.loop = loop
@@ -92,12 +95,13 @@ class ModelThreadPool:
         self._busy = 0
         self._pending = 0  # Jobs in the queue.
         self._abandoned_pending = 0  # Jobs in the queue whose callers have left.
+        self._waiting_calls = 0
         self._abandoned_running = 0  # Threads that run a job whose caller has left.
         self._mean_duration_s = 0.0
         self._mean_cpu_s = 0.0  # Processor time within the mean duration.
         self._closed = False
 
-    async def run(self, function: Callable[[], ResultT], *, deadline: float) -> ResultT:
+    async def run(self, function: Callable[[], ResultT], *, deadline: float, calls: int = 1) -> ResultT:
         """Runs a function in a thread and returns its result, or raises its exception.
 
         A function is skipped if its turn comes after its deadline or after its caller was cancelled. While others wait
@@ -106,6 +110,7 @@ class ModelThreadPool:
         Args:
             function: What to run.
             deadline: On the clock of `time.monotonic`, in seconds.
+            calls: Number of calls that the function answers.
 
         Raises:
             TimeoutError: The deadline passed first; the function may still be running.
@@ -113,7 +118,7 @@ class ModelThreadPool:
 
         """
         loop = asyncio.get_running_loop()
-        job = _Job(function, deadline, loop)
+        job = _Job(function, deadline, loop, calls)
         self._submit(job)
         timer = loop.call_later(max(0.0, deadline - time.monotonic()), job.settle, None, TimeoutError())
         try:
@@ -131,6 +136,21 @@ class ModelThreadPool:
         """True if abandoned calls hold every thread that the pool may have, so that nothing can run."""
         with self._lock:
             return self._abandoned_running >= self._limit
+
+    @property
+    def waiting_calls(self) -> int:
+        """Number of calls whose functions have not started."""
+        return self._waiting_calls
+
+    @property
+    def abandoned_running(self) -> int:
+        """Number of functions that run although their callers have left."""
+        return self._abandoned_running
+
+    @property
+    def busy(self) -> int:
+        """Number of functions that run."""
+        return self._busy
 
     @property
     def concurrency(self) -> int:
@@ -188,6 +208,7 @@ class ModelThreadPool:
             if not self._threads:
                 raise NotReady("The server can start no thread for the call. Try again: another server may take it.")
             self._pending += 1
+            self._waiting_calls += job.calls
             self._jobs.put(job)
 
     def _abandon(self, job: _Job) -> None:
@@ -200,10 +221,16 @@ class ModelThreadPool:
             elif job.state is _State.WAITING:
                 # A thread skips it later; until then it must not keep the call's data.
                 job.function = None
+                self._no_longer_waits(job)
                 self._abandoned_pending += 1
             job.state = _State.ABANDONED
             if self._abandoned_pending > max(MAX_ABANDONED, self._pending // 2):
                 self._remove_abandoned()
+
+    def _no_longer_waits(self, job: _Job) -> None:
+        """Counts down once for a job; called with the lock held."""
+        self._waiting_calls -= job.calls
+        job.calls = 0
 
     def _remove_abandoned(self) -> None:
         """Removes abandoned jobs from the queue, which no thread may ever come to; called with the lock held."""
@@ -244,6 +271,7 @@ class ModelThreadPool:
                 if job.state is not _State.WAITING:
                     self._abandoned_pending -= 1
                     continue
+                self._no_longer_waits(job)
                 if time.monotonic() + (self.min_time_left_s if self._pending else 0.0) < job.deadline:
                     job.state = _State.RUNNING
                     self._busy += 1

@@ -12,7 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Catalog
-from mlflow_grpc.http import invocations
+from mlflow_grpc.engine.gauges import Gauges
+from mlflow_grpc.http import invocations, metrics_page
+from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.response import Response
 from mlflow_grpc.settings import Settings
@@ -25,7 +27,12 @@ class HttpApp:
     """The application, and the state of the server that its responses show."""
 
     def __init__(
-        self, settings: Settings, open_calls: OpenCalls, catalog: Catalog, is_serving: Callable[[], bool]
+        self,
+        settings: Settings,
+        open_calls: OpenCalls,
+        catalog: Catalog,
+        is_serving: Callable[[], bool],
+        gauges: Gauges,
     ) -> None:
         """Makes the routes.
 
@@ -34,6 +41,7 @@ class HttpApp:
             open_calls: Where calls are registered.
             catalog: The models.
             is_serving: Returns the server's health.
+            gauges: The gauges of the server, and all of its other figures.
 
         """
         self.dispatcher = HttpDispatcher(
@@ -41,9 +49,17 @@ class HttpApp:
             max_bytes=settings.max_message_bytes,
             max_arriving_bytes=settings.queue_bytes,
             shows_exceptions=settings.show_exceptions,
+            has_server_timing=settings.server_timing,
         )
+        routes = [
+            *invocations.routes(self.dispatcher, catalog, is_serving),
+            *metrics_page.routes(gauges),
+        ]
+        metrics = gauges.metrics
         router = Router(
-            [*invocations.routes(self.dispatcher, catalog, is_serving)], redirect_slashes=False, default=_not_found
+            [CountedRoute(route, metrics) for route in routes],
+            redirect_slashes=False,
+            default=counted(_not_found, metrics.http_route(""), metrics.http_active),
         )
         self.asgi: ASGIApp = router
         if origins := [origin.strip() for origin in settings.http_cors_origin.split(",") if origin.strip()]:

@@ -13,6 +13,7 @@ from typing import Any
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from starlette.types import Receive, Scope, Send
 
+from mlflow_grpc.calls import server_timing
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
@@ -46,7 +47,13 @@ class HttpDispatcher:
     """Makes ASGI endpoints from functions that answer one call."""
 
     def __init__(
-        self, open_calls: OpenCalls, *, max_bytes: int, max_arriving_bytes: int, shows_exceptions: bool
+        self,
+        open_calls: OpenCalls,
+        *,
+        max_bytes: int,
+        max_arriving_bytes: int,
+        shows_exceptions: bool,
+        has_server_timing: bool = False,
     ) -> None:
         """Makes no endpoints yet.
 
@@ -55,8 +62,10 @@ class HttpDispatcher:
             max_bytes: Maximum size of a body.
             max_arriving_bytes: Maximum size of all incomplete bodies together.
             shows_exceptions: True if errors tell callers what the model raised.
+            has_server_timing: True if all callers get the times of their calls.
 
         """
+        self.has_server_timing = has_server_timing
         self.open_calls = open_calls
         self.max_bytes = max_bytes
         self.arriving = ArrivingBodies(max_arriving_bytes)
@@ -142,7 +151,8 @@ class ModelEndpoint:
 
     def _headers(self, call: HttpCall) -> Headers:
         headers = [(REQUEST_ID_KEY.encode(), call.request_id.encode())]
-        headers += [(name.encode(), value.encode()) for name, value in call.ignored.trailers()]
+        timing = server_timing.trailers(call, always=self._dispatcher.has_server_timing)
+        headers += [(name.encode(), value.encode()) for name, value in (*call.ignored.trailers(), *timing)]
         if self._dispatcher.is_closing:
             headers.append((b"connection", b"close"))
         return headers

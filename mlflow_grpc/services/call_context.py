@@ -59,6 +59,8 @@ class CallContext(Call):
         """Serializes a response and counts its bytes."""
         data = message.SerializeToString()
         self.response_bytes += len(data)
+        if self.figures is not None:
+            self.figures.sent += 1
         return data
 
     def parse(self, request_class: type[Message], data: object) -> Message:
@@ -78,6 +80,8 @@ class CallContext(Call):
                 "larger than the server takes."
             )
         self.request_bytes += len(data)
+        if self.figures is not None:
+            self.figures.received += 1
         try:
             return request_class.FromString(data)
         except DecodeError:

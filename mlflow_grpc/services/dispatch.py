@@ -17,14 +17,19 @@ from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from mlflow_grpc.calls import server_timing
 from mlflow_grpc.calls.ignored_columns import MAX_BYTES_OF_ERROR
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.errors import Status
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.handshakes import Handshakes
+from mlflow_grpc.settings import Settings
+from mlflow_grpc.telemetry.calls import GrpcMethod
+from mlflow_grpc.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.call_context import RpcContext
@@ -59,17 +64,20 @@ Admit = Callable[[CallContext], AbstractContextManager[Engine]]
 class RpcDispatcher:
     """Makes gRPC handlers from the methods of servicers."""
 
-    def __init__(self, open_calls: OpenCalls, *, shows_exceptions: bool = False) -> None:
+    def __init__(self, open_calls: OpenCalls, settings: Settings, metrics: Metrics | None = None) -> None:
         """Makes no handlers yet.
 
         Args:
             open_calls: Where calls are registered.
-            shows_exceptions: True if errors tell callers what the model raised.
+            settings: Whether errors show what the model raised, and whether all callers get the times of their calls.
+            metrics: Where calls are counted; None if nowhere.
 
         """
         self.handshakes = Handshakes()
         self._open_calls = open_calls
-        self._shows_exceptions = shows_exceptions
+        self._shows_exceptions = settings.show_exceptions
+        self._has_server_timing = settings.server_timing
+        self._metrics = metrics
 
     def service_handlers(
         self,
@@ -129,8 +137,22 @@ class RpcDispatcher:
             path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, logging.DEBUG
         )
 
+    def reserve_figures(self, path: str) -> None:
+        """Takes the room for the figures of a method whose handler is made later, at any time."""
+        if self._metrics is not None:
+            self._metrics.grpc_method(path)
+
+    def unknown_methods(self) -> "Handlers":
+        """Makes the last handler, which counts calls of methods that the server does not have, and answers none."""
+        return _UnknownMethods(None if self._metrics is None else self._metrics.unknown_method())
+
     def model_handler(
-        self, path: str, method: MethodDescriptor, rpc_method: ModelRpcMethod, resolve: ResolveModel
+        self,
+        path: str,
+        method: MethodDescriptor,
+        rpc_method: ModelRpcMethod,
+        resolve: ResolveModel,
+        figures: GrpcMethod | None = None,
     ) -> "Handler":
         """Makes the handler of a method that calls a model; its calls are logged at level INFO.
 
@@ -141,6 +163,7 @@ class RpcDispatcher:
             method: Its descriptor.
             rpc_method: What answers it.
             resolve: Which model a call is for.
+            figures: Where its calls are counted; by default where those of its path are.
 
         """
         client_streaming = method.client_streaming
@@ -152,16 +175,27 @@ class RpcDispatcher:
                 return entry.engine.open_stream()
             return entry.engine.open_call(call.time_remaining)
 
-        return self._handler(path, method, rpc_method, admit, logging.INFO)
+        return self._handler(path, method, rpc_method, admit, logging.INFO, figures)
 
     def _handler(
-        self, path: str, method: MethodDescriptor, rpc_method: ModelRpcMethod, admit: Admit, level: int
+        self,
+        path: str,
+        method: MethodDescriptor,
+        rpc_method: ModelRpcMethod,
+        admit: Admit,
+        level: int,
+        figures: GrpcMethod | None = None,
     ) -> "Handler":
         request_class = message_class(method.input_type)
-        client_streaming = method.client_streaming
+        client_streaming, server_streaming = method.client_streaming, method.server_streaming
+        if figures is None and self._metrics is not None:
+            figures = self._metrics.grpc_method(path)
+        if figures is not None:
+            figures.rename(path, client_streaming=client_streaming, server_streaming=server_streaming)
 
         async def handle(messages: AsyncIterator[bytes], rpc_context: "RpcContext") -> bytes | None:
             call = CallContext(path, rpc_context, shows_exceptions=self._shows_exceptions)
+            call.figures = figures
             response = None
             task: Any = asyncio.current_task()
             self._open_calls.add(task, call)
@@ -186,13 +220,14 @@ class RpcDispatcher:
                     self._open_calls.remove(task)
             except BaseException as error:  # noqa: BLE001 - every failed call ends there
                 await self._fail(call, rpc_context, error)
-            rpc_context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id), *call.ignored.trailers()))
+            timing = server_timing.trailers(call, always=self._has_server_timing)
+            rpc_context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id), *call.ignored.trailers(), *timing))
             self._open_calls.answered(call, level)
             return response
 
         # Registered as if every method took a stream, which is the same on the wire: if `grpc.aio` expects exactly
         # one message, it never answers a call that ends without any.
-        if method.server_streaming:
+        if server_streaming:
             return grpc.stream_stream_rpc_method_handler(handle)
         return grpc.stream_unary_rpc_method_handler(handle)
 
@@ -202,7 +237,8 @@ class RpcDispatcher:
         is_cancelled = isinstance(error, asyncio.CancelledError | grpc.aio.InternalError)
         serving_error = self._open_calls.failed(call, error, is_cancelled=is_cancelled)
         code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
-        await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR)))
+        timing = server_timing.trailers(call, always=self._has_server_timing)
+        await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR), *timing))
 
     async def watch_connections(self, timeout_s: float) -> None:
         """Ends calls whose requests do not arrive, and reports TLS handshakes that fail; runs until cancelled.
@@ -223,6 +259,19 @@ def _reserve(response: bytes, engine: Engine, task: "asyncio.Task[Any]") -> None
     size = len(response)
     engine.admission.reserve_response(size)
     task.add_done_callback(lambda _: engine.admission.free_response(size))
+
+
+class _UnknownMethods(grpc.GenericRpcHandler):
+    """Handler of no method; gRPC asks it last, and answers UNIMPLEMENTED."""
+
+    def __init__(self, figures: GrpcMethod | None) -> None:
+        self._figures = figures
+
+    def service(self, handler_call_details: Any) -> None:
+        """Counts the call."""
+        if self._figures is not None:
+            self._figures.started += 1
+            self._figures.ended(Status.UNIMPLEMENTED, 0.0)
 
 
 class _Requests(AsyncIterator[Message]):

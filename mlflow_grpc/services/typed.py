@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 NAME = f"{PACKAGE}.{messages.SERVICE}"
 
+_GET_MODELS = f"/{NAME}/get_models"
+
+RPC_KINDS = tuple(RpcKind)
+
 MessageT = TypeVar("MessageT")
 
 
@@ -57,6 +61,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._catalog = catalog
         self._locks = locks
         self._handlers: dict[str, Handler] = {}
+        dispatcher.reserve_figures(_GET_MODELS)
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None
         self._messages: list[tuple[Entry, ModelMessages]] = []
@@ -98,8 +103,7 @@ class TypedService(grpc.GenericRpcHandler):
             return collection
 
         descriptors = self.pool.FindServiceByName(NAME).methods_by_name
-        path = f"/{NAME}/get_models"
-        self._handlers[path] = self._dispatcher.handler(path, descriptors["get_models"], get_models)
+        self._handlers[_GET_MODELS] = self._dispatcher.handler(_GET_MODELS, descriptors["get_models"], get_models)
         for entry, model, model_messages in planned:
             if (codec := model.record_codec) is None:
                 continue
@@ -107,8 +111,10 @@ class TypedService(grpc.GenericRpcHandler):
             resolve = _resolver(entry, model_messages.fingerprint)
             for rpc in service.rpcs_of(model_messages):
                 path = f"/{NAME}/{rpc.name}"
+                metrics = entry.engine.metrics
+                figures = None if metrics is None else metrics.typed_rpcs[RPC_KINDS.index(rpc.rpc_kind)]
                 self._handlers[path] = self._dispatcher.model_handler(
-                    path, descriptors[rpc.name], methods[rpc.rpc_kind], resolve
+                    path, descriptors[rpc.name], methods[rpc.rpc_kind], resolve, figures
                 )
         return True
 

@@ -260,3 +260,27 @@ def test_the_installed_command(address):
         [script, "-a", address, '{"a": 1}'], capture_output=True, check=True, env=environment(), timeout=60
     )
     assert json.loads(done.stdout) == {"a": 1}
+
+
+TIMES = ["queue", "decode", "predict", "encode", "server"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--stream",)])
+def test_where_a_call_spent_its_time(address, flags):
+    """--timing prints a bar for each part to stderr, and the parts add up; the answer is on stdout alone."""
+    code, out, error = predict_command("-a", address, *flags, "--timing", *([] if flags else ["x"]), stdin=b"x\n")
+    assert (code, out) == (0, "x\n")
+    *parts, (last, total, _) = [line.split()[:3] for line in error.splitlines()]
+    assert [name for name, _, _ in parts] == (TIMES if flags else [*TIMES, "network"])
+    assert last == "total"
+    assert abs(sum(float(milliseconds) for _, milliseconds, _ in parts) - float(total)) < 0.01
+    bars = [line.count("█") for line in error.splitlines()]
+    assert 38 <= sum(bars) <= 43
+
+
+def test_where_a_call_that_failed_spent_its_time(address):
+    """The times come before the error."""
+    code, out, error = predict_command("-a", address, "--timing", "refuse")
+    assert (code, out) == (3, "")
+    assert [line.split()[0] for line in error.splitlines()][:2] == ["queue", "decode"]
+    assert error.splitlines()[-1].startswith("error: ")

@@ -52,6 +52,7 @@ BESIDE = {
     "logs",
     "own_loggers",
     "root_logger",
+    "telemetry",
     "protos",
     "process",
     "__init__",

@@ -241,7 +241,7 @@ def test_when_there_is_no_time_left_for_a_batch_its_members_are_told():
     async def check():
         bench = Bench(threads=1)
 
-        async def no_time(function, *, deadline):
+        async def no_time(function, *, deadline, calls=1):
             raise TimeoutError
 
         bench.batcher._forecast._expected = 2.0

@@ -13,6 +13,7 @@ from mlflow_grpc import logs, protos
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.services import listener
 from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.settings import Settings
 
 GONE = "Failed grpc_call_start_batch"
 GRPC_LOG = logging.getLogger("grpc._cython.cygrpc")
@@ -56,7 +57,9 @@ def test_a_part_that_cannot_be_sent_is_no_error_of_the_server(caplog, remaining_
     async def requests() -> Any:
         yield b""
 
-    handler: Any = RpcDispatcher(OpenCalls()).handler("/MLflowStream/predict_many", method, behaviour)
+    handler: Any = RpcDispatcher(OpenCalls(), Settings(model_uri="(none)")).handler(
+        "/MLflowStream/predict_many", method, behaviour
+    )
     with pytest.raises(grpc.aio.InternalError):
         asyncio.run(handler.stream_stream(requests(), context))
     logs.calls.flush()

@@ -45,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--content-type", metavar="TYPE", help="the format of the payload: application/json (default) or text/csv")
     add("--request-id", metavar="ID", help="the id of the call in the server's log")
+    add(
+        "--timing",
+        action="store_true",
+        help="print to stderr where the call spent its time, as a bar chart: in the queue of the server, in decoding, "
+        "predicting and encoding, and on the network",
+    )
     add("--list", action="store_true", help="print the models of the server instead of predicting")
     add("--describe", metavar="NAME", help="print the input and output of a model, and calls that you can paste")
     add("--proto", action="store_true", help="write the .proto file of the server's typed RPCs instead of predicting")

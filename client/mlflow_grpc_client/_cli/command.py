@@ -5,6 +5,7 @@ Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer ca
 """
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -35,6 +36,7 @@ from mlflow_grpc_client._cli.output import (
     write,
     write_bytes,
 )
+from mlflow_grpc_client._cli.timing import ASKS_FOR_TIMES, Timing
 from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
 from mlflow_grpc_client._typed.contract import Contract
@@ -64,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     """Makes the call, prints the answer or the error, and returns the exit code."""
     try:
         _check(args)
-        with warnings_as_lines(), _client(args) as client:
+        timing = Timing() if args.timing else None
+        with warnings_as_lines(), _client(args, timing) as client, _shown(timing):
             return _call(client, args)
     except RecordRefused as error:
         complain(str(error))
@@ -281,9 +284,24 @@ def _summary(model: Model) -> list[str]:
     return [text for text in texts if text]
 
 
-def _client(args: argparse.Namespace) -> Client:
+def _client(args: argparse.Namespace, timing: Timing | None) -> Client:
     timeout_s = DEFAULT_TIMEOUT_S if args.timeout is None else args.timeout
-    return Client(args.address, timeout_s=timeout_s, tls=_tls(args))
+    if timing is None:
+        return Client(args.address, timeout_s=timeout_s, tls=_tls(args))
+    return Client(args.address, timeout_s=timeout_s, tls=_tls(args), interceptors=[timing], metadata=ASKS_FOR_TIMES)
+
+
+@contextlib.contextmanager
+def _shown(timing: Timing | None) -> Iterator[None]:
+    """Prints the times of the call after its answer or its error status."""
+    try:
+        yield
+    except PredictError as error:
+        if timing is not None and error.reason:  # Only a server of ours sends reasons.
+            timing.show()
+        raise
+    if timing is not None:
+        timing.show()
 
 
 def _tls(args: argparse.Namespace) -> TLS | None:

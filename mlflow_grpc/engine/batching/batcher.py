@@ -16,10 +16,11 @@ from typing import Any
 
 from mlflow_grpc.engine.answer import answer, answer_checked
 from mlflow_grpc.engine.batching.arrivals import BATCH_IDLE_S, ArrivalForecast, LoadView
-from mlflow_grpc.engine.batching.run_batch import BatchResult, decode_batch, predict_group, run_batch
+from mlflow_grpc.engine.batching.run_batch import BatchResult, decode_batch, predict_group, run_batch, size_of
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.engine.thread_pool import ModelThreadPool
+from mlflow_grpc.telemetry.models import ModelMetrics
 
 INLINE_MAX_SIZE = 65_536
 """Maximum size of the payloads of an inline batch, in bytes or characters: under a millisecond of decoding."""
@@ -95,7 +96,12 @@ class Batcher:
     """Collects calls to one model and runs them in batches; used from the event loop only."""
 
     def __init__(
-        self, threads: ModelThreadPool, model: ServableModel, fast_path: FastPath, load: LoadView | None = None
+        self,
+        threads: ModelThreadPool,
+        model: ServableModel,
+        fast_path: FastPath,
+        load: LoadView | None = None,
+        metrics: ModelMetrics | None = None,
     ) -> None:
         """Starts with an empty queue.
 
@@ -104,10 +110,12 @@ class Batcher:
             model: What predicts.
             fast_path: The model's fast path, which has a runner.
             load: Numbers of calls in the server; by default those that this queue has.
+            metrics: Where batches are counted; None if nowhere.
 
         """
         self._threads = threads
         self._model = model
+        self._metrics = metrics
         self._max_rows = fast_path.max_rows
         self._max_wait_s = fast_path.max_wait_s
         self._inline_allowed_from = 0.0 if fast_path.inline else NEVER
@@ -126,6 +134,11 @@ class Batcher:
         return len(self._pending)
 
     admitted_calls = open_calls
+
+    @property
+    def queued_calls(self) -> int:
+        """Number of calls that wait for their batch to start."""
+        return min(len(self._queue), len(self._pending))  # The queue may have calls whose callers have left.
 
     async def predict(self, request: Request[AnswerT], *, deadline: float) -> AnswerT:
         """Answers one request, alone or with others.
@@ -243,13 +256,14 @@ class Batcher:
         decoded = decode_batch(calls, self._model)
         if not decoded.rows:
             return BatchResult([], decoded.unbatched)
-        if sum(rows.count for _, rows in decoded.rows) > self._max_rows:
+        size = size_of(decoded.rows)
+        if size[1] > self._max_rows:
             return None
         started_s = time.thread_time()
         answers = self._threads.context.copy().run(predict_group, decoded.rows, self._model)
         if time.thread_time() - started_s > INLINE_LIMIT_S:
             self._inline_allowed_from = time.monotonic() + INLINE_PAUSE_S
-        return None if answers is None else BatchResult(answers, decoded.unbatched)
+        return None if answers is None else BatchResult(answers, decoded.unbatched, [size])
 
     async def _run(self, batch: RunningBatch) -> None:
         calls = batch.calls
@@ -259,7 +273,7 @@ class Batcher:
         last_deadline = max(call.deadline for call in calls)
         try:
             result = await self._threads.run(
-                partial(run_batch, calls, self._model, self._max_rows), deadline=last_deadline
+                partial(run_batch, calls, self._model, self._max_rows), deadline=last_deadline, calls=len(calls)
             )
         except Exception as error:  # noqa: BLE001 - no time left, or the pool is closed: every caller gets it
             for call in calls:
@@ -270,6 +284,9 @@ class Batcher:
     def _deliver(self, result: BatchResult[PendingCall]) -> None:
         for call, value in result.answers:
             call.resolve(value)
+        if self._metrics is not None:
+            for calls, rows in result.groups:
+                self._metrics.batch_ended(calls, rows)
         for call in result.unbatched:
             if not call.future.done():
                 self._start(self._run_alone(call, answer_checked))

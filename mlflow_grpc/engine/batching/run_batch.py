@@ -7,10 +7,10 @@ rows, is bisected until the requests at fault are alone. These are handed back, 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from mlflow_grpc.engine.answer import decode_rows
+from mlflow_grpc.engine.answer import decode_rows, encode_rows
 from mlflow_grpc.engine.progress import PredictTimer
 from mlflow_grpc.engine.requests import Request
 from mlflow_grpc.engine.servable import ServableModel
@@ -42,6 +42,8 @@ class BatchResult(Generic[ItemT]):
     answers: list[tuple[ItemT, object]]
     unbatched: list[ItemT]
     """Items that have to be answered one by one, with all checks."""
+    groups: list[tuple[int, int]] = field(default_factory=list)
+    """Numbers of items and rows that were predicted together, for each group that was answered."""
 
 
 @dataclass(slots=True)
@@ -86,12 +88,20 @@ def predict_group(group: "Sequence[tuple[ItemT, RowBlock]]", model: ServableMode
     try:
         with PredictTimer([item.request.progress for item, _ in group]):
             predictions = fast_path.runner.predict([rows for _, rows in group])
-        return [
-            (item, item.request.encode_rows(model, predicted))
+        answers = [
+            (item, encode_rows(item.request, model, predicted))
             for (item, _), predicted in zip(group, predictions, strict=True)
         ]
     except BaseException:  # noqa: BLE001 - raised again when the request at fault is answered by itself
         return None
+    for item, _ in group:
+        item.request.progress.is_batched = True
+    return answers
+
+
+def size_of(group: "Sequence[tuple[ItemT, RowBlock]]") -> tuple[int, int]:
+    """Returns the number of items of a group and the number of their rows."""
+    return len(group), sum(rows.count for _, rows in group)
 
 
 def _predict_or_bisect(group: "list[tuple[ItemT, RowBlock]]", model: ServableModel, result: BatchResult[ItemT]) -> None:
@@ -101,6 +111,7 @@ def _predict_or_bisect(group: "list[tuple[ItemT, RowBlock]]", model: ServableMod
     answers = predict_group(group, model)
     if answers is not None:
         result.answers += answers
+        result.groups.append(size_of(group))
     elif len(group) == 1:
         result.unbatched.append(group[0][0])
     else:

@@ -1,0 +1,96 @@
+"""Gauges of the server and its models, and the names of models as labels; read at intervals, so that no call pays.
+
+Rule of this module: it copies the state of the engine into the metrics, and changes nothing else. Used from the event
+loop only.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from mlflow_grpc.engine.catalog import Catalog, Entry, State
+from mlflow_grpc.engine.concurrency import INTERVAL_S, LoopSample
+from mlflow_grpc.naming import without_secrets
+from mlflow_grpc.process import in_daemon_thread
+from mlflow_grpc.telemetry.metrics import Metrics
+from mlflow_grpc.telemetry.models import ModelMetrics
+
+PROCESS_INTERVAL_S = 5.0
+"""Time between two looks at the processor time and the memory of the process, in seconds."""
+
+
+class Gauges:
+    """The gauges of one server."""
+
+    def __init__(self, metrics: Metrics, catalog: Catalog, is_serving: Callable[[], bool]) -> None:
+        """Starts without a look at anything.
+
+        Args:
+            metrics: Where the gauges are.
+            catalog: The models.
+            is_serving: Returns the server's health.
+
+        """
+        self.metrics = metrics
+        self._catalog = catalog
+        self._is_serving = is_serving
+        self._sampled_at = time.monotonic()
+
+    def note(self, sample: LoopSample) -> None:
+        """Counts a measurement of the event loop, and sets the gauges for scrapes that other workers answer."""
+        self.metrics.event_loop_delay_s.observe(max(0.0, sample.at - self._sampled_at - INTERVAL_S))
+        self._sampled_at = sample.at
+        if self.metrics.workers > 1:
+            self.metrics.count()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Sets the gauges of the server and of all models to their present values."""
+        self.metrics.serving.set(self._is_serving())
+        states = [entry.state for entry in self._catalog.entries]
+        for state in State:
+            self.metrics.models_by_state[state.value].set(states.count(state))
+        for entry in self._catalog.entries:
+            if (model := entry.engine.metrics) is not None:
+                self._name(model, entry)
+                _refresh_model(model, entry)
+
+    async def refresh_all(self) -> None:
+        """Sets all gauges, those of the process included, which are read in a thread."""
+        self.refresh()
+        await in_daemon_thread(self.metrics.process.refresh)
+
+    async def watch_process(self) -> None:
+        """Reads the figures of the process, for scrapes that another worker answers; runs until cancelled."""
+        while True:
+            await in_daemon_thread(self.metrics.process.refresh)
+            await asyncio.sleep(PROCESS_INTERVAL_S)
+
+    def _name(self, model: ModelMetrics, entry: Entry) -> None:
+        """Names a model whose state is decided; until then neither its name nor its version may be known."""
+        if entry.state is State.LOADING or model.is_named(entry.state.value):
+            return
+        taken = {other.identity for other in self.metrics.models if other is not model}
+        name, number = entry.name, 1
+        while (name, entry.version) in taken:  # Two models that failed may have the same name.
+            number += 1
+            name = f"{entry.name}-{number}"
+        loaded = entry.loaded
+        model.rename(
+            name,
+            entry.version,
+            state=entry.state.value,
+            uri=without_secrets(entry.config.source),
+            flavors=" ".join(loaded.model.info.flavors) if loaded is not None else "",
+            batched=str(loaded is not None and loaded.batched).lower(),
+        )
+
+
+def _refresh_model(model: ModelMetrics, entry: Entry) -> None:
+    engine = entry.engine
+    model.in_flight.set(engine.admission.admitted_calls)
+    model.waiting.set(engine.waiting_requests)
+    model.abandoned.set(engine.threads.abandoned_running)
+    model.busy_threads.set(engine.threads.busy)
+    model.threads.set(engine.threads.concurrency)
+    model.ready.set(entry.state is State.READY)

@@ -1,0 +1,189 @@
+"""Figures of calls: of each gRPC method, as go-grpc-prometheus names them, and of each HTTP route.
+
+Rule of this module: the series are those of the server's own methods and routes. No text of a caller becomes a label.
+Calls are noted, and notes are counted many at a time: that takes a third of the time, because the code and the numbers
+are then in the processor's caches.
+Sources: https://github.com/grpc-ecosystem/go-grpc-middleware/tree/main/providers/prometheus and, for HTTP,
+https://opentelemetry.io/docs/specs/semconv/http/http-metrics/.
+"""
+
+from collections import Counter
+
+from mlflow_grpc.errors import Status
+from mlflow_grpc.telemetry.buckets import DURATIONS_S
+from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, labels
+from mlflow_grpc.telemetry.instruments import Counter as CounterInstrument
+from mlflow_grpc.telemetry.instruments import Instruments
+
+CODES = ("OK", *Status)
+"""Names of the gRPC statuses that the server answers with."""
+
+GO_CODES = {code: code.title().replace("_", "") for code in map(str, CODES)} | {"OK": "OK", "CANCELLED": "Canceled"}
+"""The same statuses as Go spells them, which is what dashboards and alerts of gRPC servers look for."""
+
+HTTP_STATUSES = (
+    *(200, 204, 206, 301, 302, 304, 307),
+    *(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 499),
+    *(500, 501, 503, 504),
+)
+"""Statuses of HTTP responses that have a series of their own."""
+
+MAX_NOTES = 64
+"""Number of notes that are counted at once at the latest."""
+
+OTHER = "_OTHER"
+"""Label of HTTP methods and statuses without a series of their own, as in OpenTelemetry."""
+
+UNKNOWN = "unknown"
+"""Label of a gRPC service and method that the server does not have."""
+
+
+class GrpcMethod:
+    """Figures of one gRPC method. A method that was never called shows only that."""
+
+    __slots__ = (
+        "_codes",
+        "_ended",
+        "_labels",
+        "_received_total",
+        "_seconds",
+        "_sent_total",
+        "_started_total",
+        "received",
+        "sent",
+        "started",
+    )
+
+    def __init__(self, instruments: Instruments, families: "GrpcFamilies") -> None:
+        """Takes its room in memory; it is shown once it has a name."""
+        self._labels: str | None = None
+        self.started = self.received = self.sent = 0
+        """Calls and messages that have not been counted yet; whoever sees one adds it here."""
+        self._ended: list[tuple[str, float]] = []
+        self._started_total = instruments.counter()
+        self._received_total = instruments.counter()
+        self._sent_total = instruments.counter()
+        self._codes = {code: instruments.counter() for code in CODES}
+        self._seconds = instruments.histogram(DURATIONS_S)
+        families.started.add(lambda: self._labels, self._started_total.total)
+        families.received.add(self._if_called, self._received_total.total)
+        families.sent.add(self._if_called, self._sent_total.total)
+        for code, counter in self._codes.items():
+            families.handled.add(self._with_code(code), counter.total)
+        families.seconds.add(self._if_called, self._seconds)
+
+    def rename(self, path: str, *, client_streaming: bool, server_streaming: bool) -> None:
+        """Names the method.
+
+        Args:
+            path: Its path on the wire.
+            client_streaming: True if it takes a stream.
+            server_streaming: True if it answers with a stream.
+
+        """
+        service, _, method = path.removeprefix("/").partition("/")
+        grpc_type = {
+            (False, False): "unary",
+            (True, False): "client_stream",
+            (False, True): "server_stream",
+            (True, True): "bidi_stream",
+        }[client_streaming, server_streaming]
+        self._labels = labels(grpc_type=grpc_type, grpc_service=service, grpc_method=method)
+
+    def ended(self, code: str, duration_s: float) -> None:
+        """Notes a call that has ended.
+
+        Args:
+            code: Name of its gRPC status.
+            duration_s: Its duration in seconds.
+
+        """
+        self._ended.append((code, duration_s))
+        if len(self._ended) >= MAX_NOTES:
+            self.count()
+
+    def count(self) -> None:
+        """Counts what was noted."""
+        if self.started or self.received or self.sent:
+            self._started_total.add(self.started)
+            self._received_total.add(self.received)
+            self._sent_total.add(self.sent)
+            self.started = self.received = self.sent = 0
+        if self._ended:
+            codes, durations_s = zip(*self._ended, strict=True)
+            self._ended = []
+            self._seconds.observe(*durations_s)
+            for code, calls in Counter(codes).items():
+                self._codes[code].add(calls)
+
+    def _if_called(self) -> str | None:
+        return self._labels if self._started_total.total() else None
+
+    def _with_code(self, code: str) -> Labels:
+        suffix = "," + labels(grpc_code=GO_CODES[code])
+        return lambda: None if (text := self._if_called()) is None else text + suffix
+
+
+class GrpcFamilies:
+    """The families of gRPC calls."""
+
+    def __init__(self) -> None:
+        self.started = Family("grpc_server_started", Kind.COUNTER, "Calls that have started.")
+        self.handled = Family("grpc_server_handled", Kind.COUNTER, "Calls that have ended, by their status.")
+        self.received = Family("grpc_server_msg_received", Kind.COUNTER, "Messages that have been received.")
+        self.sent = Family("grpc_server_msg_sent", Kind.COUNTER, "Messages that have been sent.")
+        self.seconds = Family(
+            "grpc_server_handling_seconds",
+            Kind.HISTOGRAM,
+            "Duration of calls in the server, from their start to their answer, in seconds.",
+        )
+
+    @property
+    def all(self) -> tuple[Family, ...]:
+        """Returns the families in the order in which they are shown."""
+        return self.started, self.handled, self.received, self.sent, self.seconds
+
+
+class HttpRoute:
+    """Figures of one HTTP route."""
+
+    def __init__(self, instruments: Instruments, seconds: Family, route: str, methods: tuple[str, ...]) -> None:
+        """Takes its room in memory; a method and status is shown once a request had them.
+
+        Args:
+            instruments: Makes the instruments.
+            seconds: Family of the durations.
+            route: Template of its path.
+            methods: Methods that have series of their own.
+
+        """
+        self._by_method = {
+            method: _HttpMethod(instruments, seconds, route, method) for method in dict.fromkeys((*methods, OTHER))
+        }
+
+    def ended(self, method: str, status: int, duration_s: float) -> None:
+        """Counts a response that has been sent; its duration is in seconds."""
+        (self._by_method.get(method) or self._by_method[OTHER]).ended(status, duration_s)
+
+
+class _HttpMethod:
+    def __init__(self, instruments: Instruments, seconds: Family, route: str, method: str) -> None:
+        self._counts: dict[int, CounterInstrument] = {}
+        self._seconds = {}
+        for status in (*HTTP_STATUSES, 0):
+            count, histogram = instruments.counter(), instruments.histogram(DURATIONS_S)
+            self._counts[status], self._seconds[status] = count, histogram
+            text = labels(
+                http_request_method=method, http_route=route, http_response_status_code=str(status) if status else OTHER
+            )
+            seconds.add(_if_positive(count, text), histogram)
+
+    def ended(self, status: int, duration_s: float) -> None:
+        if status not in self._counts:
+            status = 0
+        self._counts[status].add()
+        self._seconds[status].observe(duration_s)
+
+
+def _if_positive(counter: CounterInstrument, text: str) -> Labels:
+    return lambda: text if counter.total() else None

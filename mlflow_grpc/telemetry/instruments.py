@@ -1,0 +1,128 @@
+"""Counters, gauges and histograms in the memory of the workers.
+
+Rule of this module: recording is a few additions to numbers at fixed positions. Nothing is allocated and nothing is
+looked up by a text, whatever callers send. Reading adds up the workers.
+"""
+
+from bisect import bisect_left
+
+from mlflow_grpc.telemetry.memory import Memory, Values
+
+
+class Counter:
+    """A number that never falls."""
+
+    __slots__ = ("_index", "_own", "_slots")
+
+    def __init__(self, own: Values, slots: list[Values], index: int) -> None:
+        self._own, self._slots, self._index = own, slots, index
+
+    def add(self, amount: float = 1.0) -> None:
+        """Adds to the number."""
+        self._own[self._index] += amount
+
+    def total(self) -> float:
+        """Returns the sum over all workers."""
+        return sum(values[self._index] for values in self._slots)
+
+    def by_worker(self) -> list[float]:
+        """Returns the number of each worker."""
+        return [values[self._index] for values in self._slots]
+
+
+class Gauge(Counter):
+    """A number that rises and falls."""
+
+    __slots__ = ()
+
+    def set(self, value: float) -> None:
+        """Sets the number."""
+        self._own[self._index] = value
+
+    def maximum(self) -> float:
+        """Returns the highest number of all workers."""
+        return max(self.by_worker())
+
+
+class Histogram:
+    """Counts of values in buckets, and the sum of the values."""
+
+    __slots__ = ("_own", "_slots", "_start", "_sum", "bounds")
+
+    def __init__(self, own: Values, slots: list[Values], start: int, bounds: tuple[float, ...]) -> None:
+        """Counts from zero.
+
+        Args:
+            own: Counters of this worker.
+            slots: Counters of all workers.
+            start: Position of the first bucket.
+            bounds: Upper bounds of the buckets, in rising order. A value that is equal to a bound is in its bucket.
+
+        """
+        self._own, self._slots, self._start, self.bounds = own, slots, start, bounds
+        self._sum = start + len(bounds) + 1
+
+    @staticmethod
+    def size(bounds: tuple[float, ...]) -> int:
+        """Returns the number of counters that a histogram takes: its buckets, that without a bound, and a sum."""
+        return len(bounds) + 2
+
+    def observe(self, *values: float) -> None:
+        """Counts values."""
+        own, start, bounds = self._own, self._start, self.bounds
+        for value in values:
+            own[start + bisect_left(bounds, value)] += 1.0
+        own[self._sum] += sum(values)
+
+    def totals(self) -> tuple[list[float], float]:
+        """Returns the counts of all buckets and the sum of the values, added up over all workers."""
+        columns: list[list[float]] = [list(values[self._start : self._sum + 1]) for values in self._slots]
+        numbers = columns[0] if len(columns) == 1 else [sum(of_workers) for of_workers in zip(*columns, strict=True)]
+        return numbers[:-1], numbers[-1]
+
+
+class Instruments:
+    """Gives positions in the memory to instruments, in the order in which they are made.
+
+    That order is the same in all workers, so that each of them reads what the others wrote.
+    """
+
+    def __init__(self, memory: Memory, worker: int) -> None:
+        """Starts at the first positions.
+
+        Args:
+            memory: The memory of all workers.
+            worker: Number of this worker.
+
+        """
+        numbers = range(memory.workers)
+        self._gauges = [memory.gauges(number) for number in numbers]
+        self._counters = [memory.counters(number) for number in numbers]
+        self._worker = worker
+        self._gauge_count = self._counter_count = 0
+
+    def counter(self) -> Counter:
+        """Makes a counter."""
+        return Counter(self._counters[self._worker], self._counters, self._reserve_counters(1))
+
+    def gauge(self) -> Gauge:
+        """Makes a gauge."""
+        index = self._gauge_count
+        self._gauge_count = _within(index + 1, self._gauges[0])
+        return Gauge(self._gauges[self._worker], self._gauges, index)
+
+    def histogram(self, bounds: tuple[float, ...]) -> Histogram:
+        """Makes a histogram with these upper bounds."""
+        start = self._reserve_counters(Histogram.size(bounds))
+        return Histogram(self._counters[self._worker], self._counters, start, bounds)
+
+    def _reserve_counters(self, count: int) -> int:
+        start = self._counter_count
+        self._counter_count = _within(start + count, self._counters[0])
+        return start
+
+
+def _within(end: int, values: Values) -> int:
+    if end > len(values):
+        raise RuntimeError(f"{end} positions are more than the {len(values)} of mlflow_grpc.telemetry.memory")
+    return end

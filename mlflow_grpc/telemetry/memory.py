@@ -1,0 +1,54 @@
+"""The memory for the figures of all workers, which the supervisor makes before it forks them.
+
+Rule of this module: it knows numbers and their positions, not what they mean. Each worker writes into its own slot, and
+a number is written by a single thread, nearly always that of the event loop, so that no lock is needed. Every worker
+reads all slots, so that any of them can answer for all. A worker that replaces another one goes on in the same slot: a
+counter never falls, even if a worker is killed.
+"""
+
+import mmap
+from typing import TypeAlias
+
+Values: TypeAlias = "memoryview[float]"
+"""Numbers of type float64."""
+
+BASE_GAUGES, GAUGES_PER_MODEL = 64, 16
+"""Room for gauges in a slot."""
+
+BASE_COUNTERS, COUNTERS_PER_MODEL = 524_288, 2048
+"""Room for counters in a slot, histograms included. Memory that is never written takes no room in the machine."""
+
+BYTES = 8
+"""Size of a number."""
+
+
+class Memory:
+    """Slots of numbers, one for each worker; shared with processes that are forked later."""
+
+    def __init__(self, *, workers: int = 1, models: int = 1) -> None:
+        """Allocates zeros.
+
+        Args:
+            workers: Number of workers.
+            models: Number of models in the configuration.
+
+        """
+        self.workers = workers
+        self._gauges = BASE_GAUGES + GAUGES_PER_MODEL * models
+        self._size = self._gauges + BASE_COUNTERS + COUNTERS_PER_MODEL * models
+        self._values = memoryview(mmap.mmap(-1, workers * self._size * BYTES)).cast("d")
+
+    def gauges(self, worker: int) -> Values:
+        """Returns the gauges of a worker."""
+        start = worker * self._size
+        return self._values[start : start + self._gauges]
+
+    def counters(self, worker: int) -> Values:
+        """Returns the counters of a worker."""
+        start = worker * self._size
+        return self._values[start + self._gauges : start + self._size]
+
+    def reset_gauges(self, worker: int) -> None:
+        """Sets the gauges of a worker that has ended to zero; its counters stay."""
+        gauges = self.gauges(worker)
+        gauges[:] = memoryview(bytes(len(gauges) * BYTES)).cast("d")

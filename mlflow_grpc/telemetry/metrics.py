@@ -1,0 +1,152 @@
+"""All figures of a server, and the text that shows them.
+
+Rule of this module: it puts the families together. The text is made in the event loop, in slices of SLICE_S, so that
+calls go on in between. A thread of its own would keep the interpreter for 0.5 ms each time that the event loop or a
+model's thread needs it, which is several times in each call.
+"""
+
+import asyncio
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from mlflow_grpc.telemetry.buckets import DURATIONS_S
+from mlflow_grpc.telemetry.calls import UNKNOWN, GrpcFamilies, GrpcMethod, HttpRoute
+from mlflow_grpc.telemetry.exposition import Family, Kind, labels
+from mlflow_grpc.telemetry.instruments import Instruments
+from mlflow_grpc.telemetry.memory import Memory
+from mlflow_grpc.telemetry.models import ModelFamilies, ModelMetrics
+from mlflow_grpc.telemetry.process_figures import ProcessFigures
+
+SLICE_S = 0.0003
+"""Time for which the event loop writes figures before it turns to calls, in seconds."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The part of a worker in the figures of a server."""
+
+    worker: int = 0
+    """Number of the worker."""
+    memory: Memory | None = None
+    """Memory of all workers; None if there is only this process."""
+
+    def metrics(self, models: int) -> "Metrics":
+        """Returns the figures of a server with so many models."""
+        return Metrics(self.memory or Memory(models=models), self.worker)
+
+
+ALONE = Figures()
+"""The figures of a server of one process."""
+
+
+class Metrics:
+    """The figures of one server; used from its event loop only."""
+
+    def __init__(self, memory: Memory, worker: int = 0) -> None:
+        """Starts with a server that has no methods, routes and models.
+
+        Args:
+            memory: The memory of all workers.
+            worker: Number of this worker.
+
+        """
+        self.workers = memory.workers
+        self._instruments = instruments = Instruments(memory, worker)
+        self._grpc = GrpcFamilies()
+        self._methods: dict[str, GrpcMethod] = {}
+        self._models = ModelFamilies()
+        self.models: list[ModelMetrics] = []
+        """Figures of the models, in the order of the configuration."""
+        self._http_seconds = Family(
+            "http_server_request_duration_seconds",
+            Kind.HISTOGRAM,
+            "Duration of HTTP requests, from their headers to the end of the response, in seconds.",
+        )
+        self.process = ProcessFigures(instruments, memory.workers)
+        build = Family("mlflow_grpc_build", Kind.INFO, "Versions of the server, of MLflow and of Python.")
+        versions = labels(version=version("mlflow-grpc"), mlflow=version("mlflow"), python=platform.python_version())
+        build.add(versions, lambda: 1.0)
+        workers = Family("mlflow_grpc_workers", Kind.GAUGE, "Workers that the server should have.")
+        workers.add("", lambda: float(memory.workers))
+        serving = Family("mlflow_grpc_serving", Kind.GAUGE, "Workers whose health is SERVING.")
+        self.serving = serving.add_gauge("", instruments.gauge())
+        states = Family("mlflow_grpc_models", Kind.GAUGE, "Models by their state, added up over the workers.")
+        self.models_by_state = {
+            state: states.add_gauge(labels(state=state), instruments.gauge())
+            for state in ("loading", "ready", "failed")
+        }
+        delay = Family(
+            "mlflow_grpc_event_loop_delay_seconds",
+            Kind.HISTOGRAM,
+            "Delay of the event loop, measured ten times a second, in seconds; every call meets it several times.",
+        )
+        self.event_loop_delay_s = delay.add_histogram("", instruments.histogram(DURATIONS_S))
+        active = Family("http_server_active_requests", Kind.GAUGE, "HTTP requests that have no response yet.")
+        self.http_active = active.add_gauge("", instruments.gauge())
+        self._families = [
+            *(build, workers, serving, states, *self._models.all),
+            *(*self._grpc.all, self._http_seconds, active, delay, *self.process.families),
+        ]
+
+    def grpc_method(self, path: str, *, client_streaming: bool = False, server_streaming: bool = False) -> GrpcMethod:
+        """Returns the figures of a method of the server.
+
+        Args:
+            path: Its path on the wire.
+            client_streaming: True if it takes a stream.
+            server_streaming: True if it answers with a stream.
+
+        """
+        if path not in self._methods:
+            self._methods[path] = method = GrpcMethod(self._instruments, self._grpc)
+            method.rename(path, client_streaming=client_streaming, server_streaming=server_streaming)
+        return self._methods[path]
+
+    def unknown_method(self) -> GrpcMethod:
+        """Returns the figures of all methods that the server does not have."""
+        return self.grpc_method(f"/{UNKNOWN}/{UNKNOWN}")
+
+    def http_route(self, route: str, methods: tuple[str, ...] = ()) -> HttpRoute:
+        """Returns the figures of a route.
+
+        Args:
+            route: Template of its path; empty for all paths that the server does not have.
+            methods: Methods that it takes.
+
+        """
+        return HttpRoute(self._instruments, self._http_seconds, route, methods)
+
+    def add_model(self, *, rpcs: int) -> ModelMetrics:
+        """Returns the figures of the next model of the configuration, which may have so many typed RPCs."""
+        model = ModelMetrics(self._instruments, self._models, self._grpc, rpcs=rpcs)
+        self.models.append(model)
+        return model
+
+    def count(self) -> None:
+        """Counts what was noted of calls and requests, so that a scrape of any worker sees it."""
+        for method in self._methods.values():
+            method.count()
+        for model in self.models:
+            model.count()
+
+    async def text(self, *, is_open_metrics: bool = False) -> str:
+        """Returns all figures in a format of Prometheus.
+
+        Args:
+            is_open_metrics: True for OpenMetrics 1.0, False for the text format 0.0.4.
+
+        """
+        self.count()
+        parts = []
+        until = time.perf_counter() + SLICE_S
+        for family in self._families:
+            for part in family.text(is_open_metrics=is_open_metrics):
+                parts.append(part)
+                if time.perf_counter() > until:
+                    await asyncio.sleep(0)
+                    until = time.perf_counter() + SLICE_S
+        if is_open_metrics:
+            parts.append("# EOF\n")
+        return "".join(parts)

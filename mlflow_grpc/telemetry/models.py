@@ -1,0 +1,234 @@
+"""Figures of one model: where its requests spend their time, its batches, its load and its refusals.
+
+Rule of this module: a model is known by its number in the configuration. Its name and version are labels, which the
+server decides on when the model is loaded.
+"""
+
+from collections import Counter
+from enum import StrEnum
+from typing import Protocol
+
+from mlflow_grpc.telemetry.buckets import DURATIONS_S, SIZES
+from mlflow_grpc.telemetry.calls import CODES, GO_CODES, MAX_NOTES, GrpcFamilies, GrpcMethod
+from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, labels
+from mlflow_grpc.telemetry.instruments import Gauge, Instruments
+
+
+class Refusal(StrEnum):
+    """Why a request is refused before the model sees it."""
+
+    LOADING = "loading"
+    DRAINING = "draining"
+    QUEUE_CALLS = "queue_calls"
+    QUEUE_BYTES = "queue_bytes"
+    DEADLINE = "deadline"
+    UNREAD_REQUESTS = "unread_requests"
+    UNREAD_RESPONSES = "unread_responses"
+
+
+class Times(Protocol):
+    """Times of a request in seconds; 0 for a part that it did not get to."""
+
+    @property
+    def waited_s(self) -> float:
+        """Time before decoding."""
+        ...
+
+    @property
+    def decode_s(self) -> float:
+        """Time of decoding."""
+        ...
+
+    @property
+    def predict_s(self) -> float:
+        """Time in the model."""
+        ...
+
+    @property
+    def encode_s(self) -> float:
+        """Time of encoding."""
+        ...
+
+
+class ModelFamilies:
+    """The families of models."""
+
+    def __init__(self) -> None:
+        self.requests = Family(
+            "mlflow_grpc_requests", Kind.COUNTER, "Requests to a model that have ended, by their gRPC status."
+        )
+        self.refused = Family("mlflow_grpc_refused", Kind.COUNTER, "Requests that were refused, by the reason.")
+        self.in_flight = Family(
+            "mlflow_grpc_requests_in_flight", Kind.GAUGE, "Requests in the server, waiting or running."
+        )
+        self.waiting = Family(
+            "mlflow_grpc_requests_waiting", Kind.GAUGE, "Requests that wait for the model. Autoscalers scale on it."
+        )
+        self.abandoned = Family(
+            "mlflow_grpc_abandoned_calls",
+            Kind.GAUGE,
+            "Calls of the model that still run, although their callers have left or run out of time.",
+        )
+        self.threads = Family(
+            "mlflow_grpc_model_threads",
+            Kind.GAUGE,
+            "Calls of the model that may run at a time.",
+        )
+        self.busy_threads = Family("mlflow_grpc_model_threads_busy", Kind.GAUGE, "Calls of the model that run now.")
+        self.waiting_s = Family(
+            "mlflow_grpc_waiting_seconds", Kind.HISTOGRAM, "Time that a request waited for its turn, in seconds."
+        )
+        self.decoding_s = Family(
+            "mlflow_grpc_decoding_seconds", Kind.HISTOGRAM, "Time to decode the payload of a request, in seconds."
+        )
+        self.predicting_s = Family(
+            "mlflow_grpc_predicting_seconds",
+            Kind.HISTOGRAM,
+            "Time of the model for a request, in seconds; requests of a batch have all of its time.",
+        )
+        self.encoding_s = Family(
+            "mlflow_grpc_encoding_seconds", Kind.HISTOGRAM, "Time to encode the answer of a request, in seconds."
+        )
+        self.batch_calls = Family(
+            "mlflow_grpc_batch_calls", Kind.HISTOGRAM, "Requests that were predicted together, for each batch."
+        )
+        self.batch_rows = Family(
+            "mlflow_grpc_batch_rows", Kind.HISTOGRAM, "Rows that were predicted together, for each batch."
+        )
+        self.loads = Family("mlflow_grpc_model_loads", Kind.COUNTER, "Loads of a model, by their result.")
+        self.load_s = Family(
+            "mlflow_grpc_model_load_seconds",
+            Kind.GAUGE,
+            "Time to fetch and load the model, in seconds; the longest of all workers.",
+        )
+        self.ready = Family("mlflow_grpc_model_ready", Kind.GAUGE, "Number of workers in which the model is ready.")
+        self.info = Family("mlflow_grpc_model", Kind.INFO, "Version and origin of a model.")
+
+    @property
+    def all(self) -> tuple[Family, ...]:
+        """Returns the families in the order in which they are shown."""
+        return tuple(vars(self).values())
+
+
+class ModelMetrics:
+    """Figures of one model. They are shown once it has a name."""
+
+    def __init__(self, instruments: Instruments, families: ModelFamilies, grpc: GrpcFamilies, *, rpcs: int) -> None:
+        """Takes their room in memory.
+
+        Args:
+            instruments: Makes the instruments.
+            families: The families of models.
+            grpc: The families of gRPC calls.
+            rpcs: Number of typed RPCs that the model may have.
+
+        """
+        self._ended: list[tuple[str, Times]] = []
+        self._batches: list[tuple[int, int]] = []
+        self._labels: str | None = None
+        self._info: str | None = None
+        self._state: str | None = None
+        self.identity: tuple[str, str] | None = None
+        """Name and version; None until they are known."""
+        self.typed_rpcs = tuple(GrpcMethod(instruments, grpc) for _ in range(rpcs))
+        """Figures of its typed RPCs."""
+        self._requests = {code: instruments.counter() for code in CODES}
+        self._refused = {reason: instruments.counter() for reason in Refusal}
+        self._loads = {result: instruments.counter() for result in ("ok", "failed")}
+        for code, counter in self._requests.items():
+            families.requests.add(self._labelled(grpc_code=GO_CODES[code]), counter.total)
+        for reason, counter in self._refused.items():
+            families.refused.add(self._labelled(reason=reason.value), counter.total)
+        for result, counter in self._loads.items():
+            families.loads.add(self._labelled(result=result), counter.total)
+
+        def gauge(family: Family) -> Gauge:
+            return family.add_gauge(self._labelled(), instruments.gauge())
+
+        self.in_flight, self.waiting = gauge(families.in_flight), gauge(families.waiting)
+        self.abandoned = gauge(families.abandoned)
+        self.threads, self.busy_threads = gauge(families.threads), gauge(families.busy_threads)
+        self.ready = gauge(families.ready)
+        self._load_s = instruments.gauge()
+        families.load_s.add(self._labelled(), self._load_s.maximum)
+        families.info.add(lambda: self._info, lambda: 1.0)
+        self._waiting_s, self._decoding_s, self._predicting_s, self._encoding_s = (
+            family.add_histogram(self._labelled(), instruments.histogram(DURATIONS_S))
+            for family in (families.waiting_s, families.decoding_s, families.predicting_s, families.encoding_s)
+        )
+        self._batch_calls, self._batch_rows = (
+            family.add_histogram(self._labelled(), instruments.histogram(SIZES))
+            for family in (families.batch_calls, families.batch_rows)
+        )
+
+    def rename(self, name: str, version: str, *, state: str, **info: str) -> None:
+        """Names the model.
+
+        Args:
+            name: Its name, which no other model has with this version.
+            version: Its version; empty if it has none.
+            state: What has become of it, `ready` or `failed`.
+            info: Further labels of the info series.
+
+        """
+        self.identity, self._state = (name, version), state
+        self._labels = labels(model=name, version=version)
+        self._info = labels(model=name, version=version, state=state, **info)
+
+    def is_named(self, state: str) -> bool:
+        """Returns True if the model has its name for this state."""
+        return self._state == state
+
+    def loaded(self, load_s: float) -> None:
+        """Counts a load that took so many seconds."""
+        self._loads["ok"].add()
+        self._load_s.set(load_s)
+
+    def load_failed(self) -> None:
+        """Counts a load that failed."""
+        self._loads["failed"].add()
+
+    def request_ended(self, code: str, times: "Times") -> None:
+        """Notes a request that has ended, or that its caller abandoned.
+
+        Args:
+            code: Name of its gRPC status.
+            times: Its times, which change no more.
+
+        """
+        self._ended.append((code, times))
+        if len(self._ended) >= MAX_NOTES:
+            self.count()
+
+    def batch_ended(self, calls: int, rows: int) -> None:
+        """Notes a batch that was predicted, by its number of requests and rows."""
+        self._batches.append((calls, rows))
+        if len(self._batches) >= MAX_NOTES:
+            self.count()
+
+    def count(self) -> None:
+        """Counts what was noted, for this model and its typed RPCs."""
+        for method in self.typed_rpcs:
+            method.count()
+        if self._ended:
+            codes, times = zip(*self._ended, strict=True)
+            self._ended = []
+            self._waiting_s.observe(*[ended.waited_s for ended in times])
+            self._decoding_s.observe(*[ended.decode_s for ended in times if ended.decode_s])
+            self._predicting_s.observe(*[ended.predict_s for ended in times if ended.predict_s])
+            self._encoding_s.observe(*[ended.encode_s for ended in times if ended.encode_s])
+            for code, requests in Counter(codes).items():
+                self._requests[code].add(requests)
+        if self._batches:
+            calls, rows = zip(*self._batches, strict=True)
+            self._batches = []
+            self._batch_calls.observe(*calls)
+            self._batch_rows.observe(*rows)
+
+    def refused(self, reason: Refusal) -> None:
+        """Counts a refused request."""
+        self._refused[reason].add()
+
+    def _labelled(self, **more: str) -> Labels:
+        suffix = "".join(f",{text}" for text in [labels(**more)] if text)
+        return lambda: None if self._labels is None else self._labels + suffix

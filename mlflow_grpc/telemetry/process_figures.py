@@ -1,0 +1,93 @@
+"""Figures of this process: processor time, memory, open files, start.
+
+Rule of this module: it reads /proc of its own process. Reading takes a millisecond when many files are open, so it is
+called in a thread of its own. Source of the names: https://prometheus.io/docs/instrumenting/writing_clientlibs/.
+"""
+
+import os
+import resource
+import threading
+import time
+from pathlib import Path
+
+from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, Sample, labels
+from mlflow_grpc.telemetry.instruments import Counter, Gauge, Instruments
+
+PAGE_BYTES = resource.getpagesize()
+
+
+class ProcessFigures:
+    """Figures of the process of this worker. With several workers, their series have a label `worker`."""
+
+    def __init__(self, instruments: Instruments, workers: int) -> None:
+        """Takes their room in memory.
+
+        Args:
+            instruments: Makes the instruments.
+            workers: Number of workers.
+
+        """
+        self._workers = workers
+        self._cpu_s = 0.0
+        self._lock = threading.Lock()
+        self.families: list[Family] = []
+        self._cpu = self._counter(
+            instruments.counter(), "process_cpu_seconds", "Processor time that was used, in seconds."
+        )
+        self._resident = self._gauge(instruments, "process_resident_memory_bytes", "Resident memory in bytes.")
+        self._virtual = self._gauge(instruments, "process_virtual_memory_bytes", "Virtual memory in bytes.")
+        self._open_fds = self._gauge(instruments, "process_open_fds", "Open files, connections included.")
+        self._max_fds = self._gauge(instruments, "process_max_fds", "Files that the process may open.")
+        self._threads = self._gauge(instruments, "process_threads", "Threads of the process.")
+        self._started = self._gauge(
+            instruments, "process_start_time_seconds", "Start of the process, in seconds since 1970."
+        )
+        starts = instruments.counter()
+        starts.add()
+        self._counter(starts, "mlflow_grpc_worker_starts", "Starts of a worker, its replacements included.")
+        self._started.set(time.time() - _age_s())
+
+    def refresh(self) -> None:
+        """Reads the figures; may be called from any thread."""
+        with self._lock:
+            cpu_s = time.process_time()
+            self._cpu.add(cpu_s - self._cpu_s)
+            self._cpu_s = cpu_s
+            virtual, resident, *_ = Path("/proc/self/statm").read_text().split()
+            self._virtual.set(int(virtual) * PAGE_BYTES)
+            self._resident.set(int(resident) * PAGE_BYTES)
+            self._open_fds.set(len(os.listdir("/proc/self/fd")) - 1)  # noqa: PTH208 - names are enough; minus its own
+            soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            self._max_fds.set(0 if soft_limit == resource.RLIM_INFINITY else soft_limit)
+            self._threads.set(len(os.listdir("/proc/self/task")))  # noqa: PTH208
+
+    def _counter(self, counter: Counter, name: str, text: str) -> Counter:
+        self._add(Family(name, Kind.COUNTER, text), counter)
+        return counter
+
+    def _gauge(self, instruments: Instruments, name: str, text: str) -> Gauge:
+        gauge = instruments.gauge()
+        self._add(Family(name, Kind.GAUGE, text), gauge)
+        return gauge
+
+    def _add(self, family: Family, figures: Counter) -> None:
+        self.families.append(family)
+        for worker in range(self._workers):
+            text = labels(worker=str(worker)) if self._workers > 1 else ""
+            family.add(_if_positive(figures, worker, text), _of_worker(figures, worker))
+
+
+def _of_worker(figures: Counter, worker: int) -> Sample:
+    return lambda: figures.by_worker()[worker]
+
+
+def _if_positive(figures: Counter, worker: int, text: str) -> Labels:
+    """Hides the figures of a worker that does not run."""
+    return lambda: text if figures.by_worker()[worker] else None
+
+
+def _age_s() -> float:
+    """Returns the time since the start of this process, in seconds."""
+    # The name of the program, in parentheses, may have spaces.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,165 @@
+"""A real Prometheus beside real servers: rules, panels and alerts of deploy/ (make prometheus)."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from tests.process.conftest import QUICK, payload
+from tests.process.test_workers import pids
+from tests.prometheus.prometheus import INTERVAL_S, RULES, WINDOW_S, Prometheus, promtool
+from tests.support.servers import ROOT, Caller, Process, free_port, ready_address, start_server
+
+pytestmark = [
+    pytest.mark.prometheus,
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        not (shutil.which("prometheus") and shutil.which("promtool")),
+        reason="needs Prometheus and promtool, on Debian: apt-get install prometheus",
+    ),
+]
+
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
+
+ALERTS = {rule["alert"]: rule for rule in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"][0]["rules"]}
+
+
+def test_the_rules_are_what_promtool_takes():
+    """Syntax and names of the configuration, the recording rules and the alerts."""
+    assert "SUCCESS" in promtool("check", "config", str(RULES / "prometheus.yaml"))
+
+
+def test_alerts_wait_as_long_as_they_say():
+    """promtool's own tests, with the true windows and times: each alert fires for its cause, and not before its time."""
+    assert "SUCCESS" in promtool("test", "rules", str(ROOT / "tests" / "prometheus" / "rules.test.yaml"))
+
+
+def test_each_alert_has_its_recipe():
+    """The page that an alert names has the section."""
+    headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    for name, rule in ALERTS.items():
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert (page, anchor in anchors) == ("docs/operations.md", True), name
+
+
+def http_url(process: Process) -> str:
+    return process.wait_for(r"HTTP on (http://\S+:\d+)")[1]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[Process, Process, Process]]:
+    """A server with one thread and a short queue, one with two workers, one of whose two models cannot be loaded."""
+    with ExitStack() as stack:
+        folder = ROOT / "tests" / "prometheus"
+
+        def start(*flags: str) -> Process:
+            return stack.enter_context(start_server("--http-port", "0", *flags))
+
+        one = start("-m", QUICK, "--threads", "1", "--queue-calls", "3", "--timeout", "1")
+        two = start("-m", QUICK, "-w", "2")
+        half = start("--config", str(folder / "half.yaml"))
+        for process in (one, two, half):
+            ready_address(process)
+        yield one, two, half
+
+
+@pytest.fixture(scope="module")
+def prometheus(servers, tmp_path_factory) -> Iterator[Prometheus]:
+    """Scrapes the servers, and a port where nobody listens."""
+    targets = [http_url(process).removeprefix("http://") for process in servers]
+    with Prometheus(tmp_path_factory.mktemp("prometheus"), [*targets, f"127.0.0.1:{free_port()}"]) as prometheus:
+        yield prometheus
+
+
+class Load:
+    """Calls of all kinds to the first server, until it is stopped."""
+
+    def __init__(self, server: Process) -> None:
+        self._stopping = threading.Event()
+        self._server = server
+        self._pool = ThreadPoolExecutor(8)
+        for text in ("answer", "answer", "raise", "raise", "answer", "answer"):
+            self._pool.submit(self._call, payload(text, "x"))
+        self._pool.submit(self._post)
+
+    def _call(self, text: str) -> None:
+        with Caller(ready_address(self._server)) as call:
+            while not self._stopping.is_set():
+                call.outcome(text)
+
+    def _post(self) -> None:
+        while not self._stopping.is_set():
+            headers = {"content-type": "application/json"}
+            requests.post(f"{http_url(self._server)}/invocations", payload("answer"), headers=headers, timeout=30)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._pool.shutdown()
+
+
+@pytest.mark.timeout(200)
+def test_each_panel_and_each_rule_has_a_result_under_load(servers, prometheus):
+    """Every expression of the dashboard, and every recording rule, gives series while calls come, fail and are refused."""
+    variables = {"$job": ".*", "$model": ".*", "$__rate_interval": f"{WINDOW_S}s"}
+    with Load(servers[0]):
+        for panel in DASHBOARD["panels"]:
+            for target in panel.get("targets", ()):
+                expression = target["expr"]
+                for name, value in variables.items():
+                    expression = expression.replace(name, value)
+                result = prometheus.wait_for(expression)
+                for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+                    optional = label in ("version", "worker")  # An empty label is none.
+                    assert optional or any(label in series["metric"] for series in result), (panel["title"], label)
+        for group in yaml.safe_load((RULES / "recording-rules.yaml").read_text())["groups"]:
+            for rule in group["rules"]:
+                prometheus.wait_for(rule["record"])
+        prometheus.alerts.wait_for("MlflowGrpcModelErrors", "MlflowGrpcRefusals")
+
+
+@pytest.mark.timeout(300)
+def test_each_alert_fires(servers, prometheus):
+    """For its cause: dead servers and workers, models that fail, hang or are too slow, a process that stands still."""
+    one, two, half = servers
+    prometheus.alerts.wait_for("MlflowGrpcDown", "MlflowGrpcModelFailed")
+    with Load(one):
+        prometheus.alerts.wait_for("MlflowGrpcModelErrors", "MlflowGrpcRefusals")
+    # Calls that hang run out of time and stay in their threads; those behind them wait until their time is over.
+    with Caller(ready_address(one)) as call, ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            list(pool.map(call.outcome, [payload("hang")] * 3))
+        prometheus.alerts.wait_for("MlflowGrpcAbandonedCalls", "MlflowGrpcDeadlines", "MlflowGrpcNotServing")
+        prometheus.alerts.wait_for("MlflowGrpcWaiting")
+    for starts in range(3, 6):
+        victim = pids(two)[-1]
+        os.kill(victim, signal.SIGKILL)
+        two.wait_for(r"worker \d started, pid", times=starts)
+        prometheus.wait_for(f"sum(mlflow_grpc_worker_starts_total) >= {starts + 2}")
+    prometheus.alerts.wait_for("MlflowGrpcWorkersMissing", "MlflowGrpcRestarts")
+    still = half.popen.pid
+    os.kill(still, signal.SIGSTOP)
+    threading.Event().wait(2 * INTERVAL_S)  # The time for which it stands still.
+    os.kill(still, signal.SIGCONT)
+    prometheus.alerts.wait_for("MlflowGrpcEventLoopDelay")
+    _, hard_limit = resource.prlimit(still, resource.RLIMIT_NOFILE)
+    files = len(list(Path(f"/proc/{still}/fd").iterdir()))
+    resource.prlimit(still, resource.RLIMIT_NOFILE, (files + 4, hard_limit))
+    prometheus.alerts.wait_for("MlflowGrpcOpenFiles")
+    assert prometheus.alerts.fired.keys() == ALERTS.keys()
+    for alert in prometheus.alerts.fired.values():
+        assert "<no value>" not in alert["annotations"]["summary"]

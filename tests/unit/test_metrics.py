@@ -1,0 +1,124 @@
+"""telemetry/: numbers in the memory of workers, and the text of their series."""
+
+import asyncio
+
+import pytest
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from mlflow_grpc.engine.batching.batcher import Batcher
+from mlflow_grpc.telemetry.exposition import Family, Kind, labels
+from mlflow_grpc.telemetry.instruments import Instruments
+from mlflow_grpc.telemetry.memory import BASE_COUNTERS, COUNTERS_PER_MODEL, Memory
+from mlflow_grpc.telemetry.metrics import Metrics
+from tests.support.batches import Bench, run, turn
+
+
+def test_workers_count_in_slots_of_their_own_and_read_all():
+    """The sum is over all workers; what a worker set as a gauge goes with it, what it counted stays."""
+    memory = Memory(workers=3)
+    workers = [Instruments(memory, number) for number in range(3)]
+    counters = [instruments.counter() for instruments in workers]
+    gauges = [instruments.gauge() for instruments in workers]
+    histograms = [instruments.histogram((0.1, 0.2)) for instruments in workers]
+    for number in range(3):
+        counters[number].add(number + 1)
+        gauges[number].set(10.0**number)
+        histograms[number].observe(0.1 * (number + 1))
+    assert [counter.total() for counter in counters] == [6, 6, 6]
+    assert gauges[0].by_worker() == [1, 10, 100]
+    assert gauges[1].maximum() == 100
+    counts, total = histograms[2].totals()
+    assert (counts, round(total, 9)) == ([1, 1, 1], 0.6)
+    memory.reset_gauges(2)
+    assert gauges[0].by_worker() == [1, 10, 0]
+    assert counters[0].total() == 6
+    replacement = Instruments(memory, 2).counter()
+    replacement.add()
+    assert counters[0].total() == 7
+
+
+def test_a_value_on_a_bound_is_in_its_bucket():
+    """As `le` says: less than or equal."""
+    histogram = Instruments(Memory(), 0).histogram((0.1, 0.2, 0.3))
+    for value in (0.0, 0.1, 0.10001, 0.2, 0.3, 0.30001, 99.0):
+        histogram.observe(value)
+    assert histogram.totals()[0] == [2, 2, 1, 2]
+
+
+def test_more_figures_than_the_memory_holds_are_an_error_at_start():
+    """A family that is added later cannot write into the figures of the next worker."""
+    instruments = Instruments(Memory(workers=2), 0)
+    for _ in range(BASE_COUNTERS + COUNTERS_PER_MODEL):
+        instruments.counter()
+    with pytest.raises(RuntimeError, match="more than the"):
+        instruments.counter()
+
+
+@pytest.mark.parametrize("models", [1, 64, 1000])
+def test_the_memory_has_room_for_all_figures(models):
+    """Those of so many models with all typed RPCs, and of fifty routes, in half of the room."""
+    metrics = Metrics(Memory(models=models))
+    for _ in range(models):
+        metrics.add_model(rpcs=4)
+    for number in range(40):
+        metrics.grpc_method(f"/service/method{number}")
+    for number in range(50):
+        metrics.http_route(f"/route{number}", ("GET", "HEAD"))
+    assert metrics._instruments._counter_count < (BASE_COUNTERS + COUNTERS_PER_MODEL * models) / 2
+
+
+@pytest.mark.parametrize("value", ['quote " here', "back\\slash", "new\nline", "\\n", "é😀", ""])
+def test_labels_of_any_text_come_back(value):
+    """Both parsers read what was written."""
+    family = Family("some_seconds", Kind.COUNTER, "Text with a \\ and a\nline.")
+    family.add(labels(text=value), lambda: 2.5)
+    plain, open_metrics = ("".join(family.text(is_open_metrics=is_open)) for is_open in (False, True))
+    (read,) = text_string_to_metric_families(plain)
+    assert (read.samples[0].labels, read.samples[0].value) == ({"text": value}, 2.5)
+    (read,) = openmetrics.text_string_to_metric_families(f"{open_metrics}# EOF\n")
+    assert (read.samples[0].labels, read.samples[0].value) == ({"text": value}, 2.5)
+
+
+def test_batches_are_counted_by_their_calls_and_rows():
+    """A call that is alone is a batch of one; those that waited are one batch of three calls and six rows."""
+    metrics = Metrics(Memory())
+    model = metrics.add_model(rpcs=0)
+    model.rename("m", "1", state="ready")
+
+    async def check() -> str:
+        bench = Bench()
+        fast_path = bench.batcher._model.fast_path
+        assert fast_path is not None
+        bench.batcher = Batcher(bench.threads, bench.batcher._model, fast_path, metrics=model)
+        first = await bench.hold()
+        later = [bench.call(f"r{number}", count=2) for number in range(3)]
+        await turn()
+        assert bench.batcher.queued_calls == 3
+        bench.work.gate.set()
+        await asyncio.gather(first, *later)
+        assert bench.batcher.queued_calls == 0
+        return await metrics.text()
+
+    run(check_text := _Text(check))
+    samples = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for family in text_string_to_metric_families(check_text.text)
+        for sample in family.samples
+    }
+    assert samples["mlflow_grpc_batch_calls_count", None] == 1  # The lone call is counted where it ends, in the engine.
+    assert samples["mlflow_grpc_batch_calls_sum", None] == 3
+    assert samples["mlflow_grpc_batch_rows_sum", None] == 6
+    assert samples["mlflow_grpc_batch_calls_bucket", "2.0"] == 0
+    assert samples["mlflow_grpc_batch_calls_bucket", "4.0"] == 1
+
+
+class _Text:
+    """Keeps the result of a check."""
+
+    def __init__(self, check):
+        self._check = check
+        self.text = ""
+
+    async def __call__(self):
+        self.text = await self._check()
