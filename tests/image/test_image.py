@@ -17,6 +17,7 @@ from typing import Protocol
 
 import mlflow
 import pytest
+import requests
 from mlflow_grpc_client import Client
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -120,13 +121,15 @@ class Scripts:
 
 
 class Container(Process):
-    """A container that runs the image's own command on a free port of this machine."""
+    """A container that runs the image's own command on free ports of this machine."""
 
     def __init__(self, engine: Engine, tag: str, *, model: Path | None = None, **env: str) -> None:
         self._engine = engine
         self.name = f"mlflow-grpc-test-{uuid.uuid4().hex[:8]}"
         self.address = f"127.0.0.1:{(port := free_port())}"
-        super().__init__(engine.run(self.name, tag, {"PORT": str(port), **env}, {model: INSIDE} if model else {}))
+        self.url = f"http://127.0.0.1:{(http_port := free_port())}"
+        ports = {"PORT": str(port), "MLFLOW_GRPC_HTTP_PORT": str(http_port)}
+        super().__init__(engine.run(self.name, tag, {**ports, **env}, {model: INSIDE} if model else {}))
 
     def wait_until_ready(self) -> None:
         self.wait_for(r"ready: model \S+ \(.*\) on ")
@@ -273,6 +276,16 @@ def test_baked_model_answers(running: Container, iris: Path) -> None:
 def test_the_readme_s_calls_reach_a_baked_model(running: Container, iris: Path) -> None:
     """The README's calls, typed ones too, are answered by an image that is built as the README says."""
     assert_the_readme_s_calls_work(running.address, iris)
+
+
+def test_the_http_port_is_open(running: Container, iris: Path) -> None:
+    """The image serves MLflow's routes too, without a flag."""
+    payload = (iris / "serving_input_example.json").read_bytes()
+    headers = {"content-type": "application/json"}
+    answer = requests.post(f"{running.url}/invocations", data=payload, headers=headers, timeout=60)
+    assert (answer.status_code, answer.text) == (200, '{"predictions": ["setosa", "setosa"]}')
+    assert requests.get(f"{running.url}/ping", timeout=60).status_code == 200
+    assert "MLFLOW_GRPC_HTTP_PORT=8080" in (ROOT / "Dockerfile").read_text()
 
 
 def test_baked_requirements_are_installed(running: Container) -> None:
