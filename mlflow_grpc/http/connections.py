@@ -49,17 +49,23 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._waiting_since is None and self.cycle.response_complete:
-            self._waiting_since = time.monotonic()
+            self._waiting_since = time.monotonic()  # It may be an empty line, which begins no request.
         super().data_received(data)
         if self._waiting_since is not None:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
                 self.send_400_response("The headers of the request are larger than 64 KB.")
 
+    def on_message_begin(self) -> None:
+        """Starts to count the headers of a request, which may be sent while the one before it is being answered."""
+        self._header_bytes = 0
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Starts a request whose headers are complete."""
         self._waiting_since = None
-        self._header_bytes = 0
         super().on_headers_complete()
 
     def close_if_overdue(self, now: float) -> None:

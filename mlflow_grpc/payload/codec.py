@@ -206,7 +206,8 @@ class TextCodec:
 
     def decode(self, payload: RawPayload, content_type: str | None) -> ModelInput:
         """Returns the text as the model's input."""
-        if content_type not in (None, "text/plain"):
+        mime, _, parameter = (content_type or "text/plain").partition(";")
+        if mime.strip() != "text/plain" or parameter.strip().lower() not in ("", "charset=utf-8"):
             raise UnsupportedContentType(
                 "This server hands plain text to the model (--payload text): leave the metadata key "
                 "mlflow-content-type out, or set it to text/plain."

@@ -10,7 +10,7 @@ import requests
 import trustme
 
 from mlflow_grpc.http import connections, listener
-from tests.support.models import FunctionModel, PlainCodec
+from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import free_port, serving, start_server
 
 STEPPER = "mlmodel:tests.support.quick_stepper.Stepper"
@@ -93,6 +93,32 @@ def test_headers_that_do_not_arrive_end_the_connection(monkeypatch):
         assert time.monotonic() - started < 10
         assert session.post(f"{server.url}/invocations", data="y", timeout=30).text == "y"
         watching.cancel()
+
+
+def test_empty_lines_do_not_keep_a_connection(monkeypatch):
+    """A connection whose request was answered is closed if it sends nothing but line breaks."""
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(listener, "CHECK_INTERVAL_S", 0.05)
+    with echo() as server, connected(server) as peer:
+        watching = server.start_task(server.server._http.watch)
+        peer.sendall(b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert peer.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        peer.sendall(b"\r\n")
+        assert is_closed(peer)
+        watching.cancel()
+
+
+def test_endless_headers_behind_a_request_are_cut():
+    """They count while the request before them is being answered."""
+    model = GatedModel()
+    with serving(model, PlainCodec(), http_port=0) as server, connected(server) as peer:
+        peer.sendall(b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nholdGET / HTTP/1.1\r\n")
+        model.wait_until_entered()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                peer.sendall(b"x: y\r\n" * 1000)
+        assert is_closed(peer)
+        model.let_go()
 
 
 def test_more_connections_than_the_limit_are_refused(monkeypatch):
