@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.gauges import Gauges
-from mlflow_grpc.http import invocations, metrics_page
+from mlflow_grpc.http import invocations, metrics_page, model_service
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.response import Response
@@ -54,6 +54,7 @@ class HttpApp:
         routes = [
             *invocations.routes(self.dispatcher, catalog, is_serving),
             *metrics_page.routes(gauges),
+            *model_service.routes(self.dispatcher, catalog, is_serving),
         ]
         metrics = gauges.metrics
         router = Router(

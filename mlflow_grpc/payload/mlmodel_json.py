@@ -72,9 +72,10 @@ class RecordsCodec:
         else:
             records, is_bare = self._records(_parsed(text_of(payload)))
         checked = self._checked(records, is_bare=is_bare)
-        return ModelInput(checked, bare_answer=is_bare, ignored=self._ignored(records))
+        return ModelInput(checked, bare_answer=is_bare, ignored=self.ignored_fields(records))
 
-    def _ignored(self, records: list[dict[str, Any]]) -> tuple[str, ...]:
+    def ignored_fields(self, records: list[dict[str, Any]]) -> tuple[str, ...]:
+        """Returns the fields that the schema does not have and ignores; raises InvalidPayload if they are refused."""
         if not self._schema.ignores_others or all(record.keys() <= self._schema.fields for record in records):
             return ()
         return self.unknown.check(name for record in records for name in record if name not in self._schema.fields)
