@@ -13,7 +13,14 @@ from io import StringIO
 from typing import Any, NoReturn
 
 from mlflow_grpc.choices import UnknownColumns
-from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
+from mlflow_grpc.errors import (
+    FieldViolation,
+    InvalidPayload,
+    ModelFailed,
+    ServingError,
+    UnserializableOutput,
+    UnsupportedContentType,
+)
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
 from mlflow_grpc.payload.codec import ModelInput, RawPayload, Records, text_of
 from mlflow_grpc.payload.unknown_names import Unknown
@@ -88,6 +95,14 @@ class RecordsCodec:
             except RecordRefused as refused:
                 raise InvalidPayload(**refused.error_arguments("" if is_bare else f"[{index}]")) from None
         return checked
+
+    def accepts(self, payload: str, content_type: str) -> bool:
+        """Returns True if the schema takes the records of a payload."""
+        try:
+            self.decode(payload, content_type)
+        except ServingError:
+            return False
+        return True
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
         """Writes the outputs as JSON.
