@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import STILL_LOADING, Catalog, Entry, State
 from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import Fault, NotReady, RefusedByModel, ServingError, UnknownModel
-from mlflow_grpc.hosting.mlmodel.adapter import MLModel
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import headers_of, status_of
 from mlflow_grpc.http.http_call import HttpCall
@@ -58,16 +58,16 @@ def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[]
     return [Mount(PREFIX, Router([*answering, *refusing], default=_not_found))]
 
 
-def hosted(catalog: Catalog) -> Iterator[tuple[Entry, MLModel]]:
+def hosted(catalog: Catalog) -> Iterator[tuple[Entry, ServableModel]]:
     """Yields the models that have the MLModel interface, with or without an endpoint, in the configuration's order."""
     for entry in catalog.entries:
-        if entry.loaded is not None and isinstance(entry.loaded.model, MLModel):
-            yield entry, entry.loaded.model
+        if entry.loaded is not None and entry.loaded.rest_records is not None:
+            yield entry, entry.loaded
 
 
-def service_name(entry: Entry, model: MLModel) -> str:
+def service_name(entry: Entry, model: ServableModel) -> str:
     """Returns the name of a model in these routes: that of the configuration, or its `qualified_name` as it is."""
-    return entry.config.name or model.qualified_name
+    return entry.config.name or (model.rest_records.qualified_name if model.rest_records else entry.name)
 
 
 def error_response(error: ServingError, _: str) -> Response:
@@ -119,11 +119,11 @@ class _ModelService:
     async def metadata(self, request: Request) -> JSONResponse:
         """Describes a model; 500 if there is no such model, as in rest-model-service."""
         name = request.path_params["name"]
-        if (pair := self._find(name)) is None:
+        if (pair := self._find(name)) is None or (records := pair[1].rest_records) is None:
             return _failed(f"Instance of model '{name}' not found in ModelManager.")
         entry, model = pair
         try:
-            inputs, outputs = await asyncio.to_thread(lambda: model.rest_records.json_schemas)
+            inputs, outputs = await asyncio.to_thread(lambda: records.json_schemas)
             return JSONResponse({**_details(entry, model), "input_schema": inputs, "output_schema": outputs})
         except Exception:
             logger.exception("%s: its schemas have no form as JSON Schema", entry.label)
@@ -145,18 +145,18 @@ class _ModelService:
         pair = self._find(scope["path_params"]["name"])
         return pair is not None and pair[0].config.endpoint
 
-    def _find(self, name: str) -> tuple[Entry, MLModel] | None:
+    def _find(self, name: str) -> tuple[Entry, ServableModel] | None:
         pairs = {id(entry): (entry, model) for entry, model in hosted(self._catalog)}
         pair = next((pair for pair in pairs.values() if service_name(*pair) == name), None)
         # Of several versions the default one.
         return pair and pairs.get(id(self._catalog.get(pair[0].name, "")), pair)
 
 
-def _details(entry: Entry, model: MLModel) -> dict[str, Any]:
+def _details(entry: Entry, model: ServableModel) -> dict[str, Any]:
     return {
-        "display_name": model.info.display_name,
+        "display_name": model.model.info.display_name,
         "qualified_name": service_name(entry, model),
-        "description": model.info.description,
+        "description": model.model.info.description,
         "version": entry.version,
     }
 

@@ -7,16 +7,17 @@ writes the messages.
 import email.message
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_grpc.engine.progress import RequestProgress
 from mlflow_grpc.engine.requests import Request, RequestObserver
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import InvalidPayload
-from mlflow_grpc.hosting.mlmodel.adapter import MLModel
-from mlflow_grpc.hosting.mlmodel.rest_records import RestRecordRefused
+from mlflow_grpc.hosting.mlmodel.rest_faults import RestRecordRefused
 from mlflow_grpc.payload.codec import ModelInput
-from mlflow_grpc.payload.mlmodel_json import RecordsCodec
+
+if TYPE_CHECKING:
+    from mlflow_grpc.hosting.mlmodel.rest_records import RestRecords
 
 VALIDATION_ERROR = "ValidationError"
 """Type of the error for an invalid record."""
@@ -67,7 +68,7 @@ class RecordRequest(Request[bytes]):
         """Writes the only output."""
         if not isinstance(predictions, list):
             raise TypeError(f"predictions of the type {type(predictions).__name__}")
-        return _model(model).rest_records.dump(predictions[0])
+        return _records(model).dump(predictions[0])
 
     def decode(self, model: ServableModel) -> ModelInput:
         """Validates the record.
@@ -81,14 +82,12 @@ class RecordRequest(Request[bytes]):
             raise BodyRefused.of_faults([((), "missing", "Field required")])
         value = _json_value(self.body) if _is_json(self.content_type) else self.body
         try:
-            record = _model(model).rest_records.parse(value)
+            record = _records(model).parse(value)
         except RestRecordRefused as refused:
             raise BodyRefused.of_faults(
                 [(fault.loc, fault.error_type, fault.message) for fault in refused.faults]
             ) from None
-        if isinstance(value, dict) and isinstance(model.codec, RecordsCodec):
-            return ModelInput([record], ignored=model.codec.ignored_fields([value]))
-        return ModelInput([record])
+        return ModelInput([record], ignored=_records(model).ignored_fields([value]) if isinstance(value, dict) else ())
 
     def encode(self, model: ServableModel, predictions: object, decoded: ModelInput) -> bytes:
         """Writes the only output."""
@@ -118,7 +117,7 @@ def _json_value(body: bytes) -> Any:
         raise BodyRefused({"detail": "There was an error parsing the body"}) from None
 
 
-def _model(model: ServableModel) -> MLModel:
-    if not isinstance(model.model, MLModel):
+def _records(model: ServableModel) -> "RestRecords":
+    if model.rest_records is None:
         raise TypeError(f"{model.model.name} has no MLModel interface")
-    return model.model
+    return model.rest_records

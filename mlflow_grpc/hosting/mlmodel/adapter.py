@@ -8,7 +8,7 @@ names of its base classes show which one.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -54,8 +54,14 @@ class MLModel:
         self.description = f"MLModel, {generation}"
         inputs, outputs = _property(path, model, "input_schema"), _property(path, model, "output_schema")
         self.schema: RecordSchema = schemas.schema_of(inputs, outputs)
-        self.rest_records = RestRecords(inputs, outputs, self.schema)
+        self._schemas = inputs, outputs
         self.info = self._info(path, generation)
+
+    def rest_records(self, ignored_fields: Callable[[list[dict[str, Any]]], tuple[str, ...]]) -> RestRecords:
+        """Returns how rest-model-service reads and writes the model's records; see `RestRecords` for the argument."""
+        return RestRecords(
+            *self._schemas, self.schema, qualified_name=self.qualified_name, ignored_fields=ignored_fields
+        )
 
     def _info(self, path: str, generation: str) -> ModelInfo:
         try:

@@ -7,7 +7,7 @@ pydantic's answers and messages differ.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -16,29 +16,11 @@ import pydantic.v1
 import pydantic_core
 
 from mlflow_grpc.errors import ModelFailed, UnserializableOutput
+from mlflow_grpc.hosting.mlmodel.rest_faults import Fault, RestRecordRefused
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema, numpy_to_python
 
 NO_INSTANCE = "The model did not return an instance of its output schema."
 NO_JSON = "The model returned a value that has no form in JSON."
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault of a record, in pydantic's terms."""
-
-    loc: tuple[int | str, ...]
-    """Path to the value in the record; empty for the record itself."""
-    error_type: str
-    """Type of the error, such as `missing`."""
-    message: str
-
-
-class RestRecordRefused(Exception):
-    """A record does not fit the input schema."""
-
-    def __init__(self, faults: tuple[Fault, ...]) -> None:
-        super().__init__("The record does not fit the model's input schema.")
-        self.faults = faults
 
 
 class RestRecords:
@@ -48,9 +30,29 @@ class RestRecords:
     validated by their own libraries here, and are otherwise treated alike.
     """
 
-    def __init__(self, inputs: Any, outputs: Any, schema: RecordSchema) -> None:
-        """Takes the model's `input_schema` and `output_schema`, and the schema made of them."""
+    def __init__(
+        self,
+        inputs: Any,
+        outputs: Any,
+        schema: RecordSchema,
+        *,
+        qualified_name: str,
+        ignored_fields: Callable[[list[dict[str, Any]]], tuple[str, ...]],
+    ) -> None:
+        """Takes what describes the model.
+
+        Args:
+            inputs: The model's `input_schema`.
+            outputs: Its `output_schema`.
+            schema: The schema made of them.
+            qualified_name: Its name.
+            ignored_fields: Returns the fields of records that the schema does not have; raises InvalidPayload if they
+                are refused.
+
+        """
         self._inputs, self._outputs, self._schema = inputs, outputs, schema
+        self.qualified_name = qualified_name
+        self.ignored_fields = ignored_fields
         self._is_pydantic = _is_pydantic(inputs) and _is_pydantic(outputs)
 
     def parse(self, value: Any) -> Any:

@@ -18,7 +18,6 @@ from mlflow_grpc.http.openapi.components import Components, component_name, refe
 from mlflow_grpc.http.openapi.payload_examples import JSON, Example, examples_of
 from mlflow_grpc.http.openapi.payload_schemas import PayloadSchemas
 from mlflow_grpc.http.response import EVENT_STREAM
-from mlflow_grpc.payload.codec import RecordCodec
 
 OPENAPI_VERSION = "3.1.1"
 
@@ -150,16 +149,15 @@ class _Document:
                 continue
             schemas = self._schemas[id(entry)]
             records = [example for example in self._examples[id(entry)] if example.format == "record"]
-            is_known = entry.loaded is not None and isinstance(entry.loaded.record_codec, RecordCodec)
             self._paths[path] = {
                 "post": {
                     "operationId": f"predict_{_identifier(names[id(entry)])}",
-                    "summary": f"Predict one record with {model.info.display_name}",
-                    "description": model.info.description,
+                    "summary": f"Predict one record with {model.model.info.display_name}",
+                    "description": model.model.info.description,
                     "tags": [entry.name],
                     "requestBody": {
                         "required": True,
-                        "content": _content({JSON: schemas.record if is_known else {}}, records),
+                        "content": _content({JSON: schemas.record}, records),
                     },
                     "responses": {
                         "200": {"description": "The output.", "content": {JSON: {"schema": schemas.output}}},

@@ -11,7 +11,6 @@ from io import StringIO
 from typing import Any
 
 from mlflow_grpc.engine.servable import ServableModel
-from mlflow_grpc.hosting.mlmodel.adapter import MLModel
 from mlflow_grpc.payload.codec import ChecksPayloads, TextCodec
 
 JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
@@ -51,7 +50,7 @@ def examples_of(model: ServableModel) -> list[Example]:
     if not isinstance(codec, ChecksPayloads) or not info.example or info.is_example_typed:
         return []
     accepted: list[Example] = []
-    for candidate in _candidates(json.loads(info.example), is_mlmodel=isinstance(model.model, MLModel)):
+    for candidate in _candidates(json.loads(info.example), is_mlmodel=model.rest_records is not None):
         if candidate.format not in [example.format for example in accepted] and _is_accepted(candidate, codec):
             accepted.append(candidate)
     defaults = {param.name: param.default for param in info.contract.params.fields} if info.contract.params else {}

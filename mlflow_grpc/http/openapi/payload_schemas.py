@@ -8,7 +8,6 @@ import json
 from mlflow_grpc.contract import json_schema
 from mlflow_grpc.contract.types import Field, JsonSchema, Record, Scalar, Tensor, has_tensors, row_of
 from mlflow_grpc.engine.servable import ServableModel
-from mlflow_grpc.hosting.mlmodel.adapter import MLModel
 from mlflow_grpc.hosting.model import SchemaTexts
 from mlflow_grpc.http.openapi.components import Components, without_required
 from mlflow_grpc.http.openapi.payload_examples import CSV, JSON, KEYS, RECORD, TEXT, UNIFIED, Example
@@ -34,7 +33,7 @@ class PayloadSchemas:
         self._formats = {example.format for example in examples}
         info = model.model.info
         self._inputs, self._outputs = info.contract.inputs, info.contract.outputs
-        self._is_record = isinstance(model.model, MLModel)
+        self._is_record = model.rest_records is not None
         self._row = self._added("input", info.input)
         self._output = self._added("output", info.output)
         self._params = self._added("params", info.params) if info.contract.params else None
