@@ -4,7 +4,8 @@ Rule of this module: it decides nothing about serving.
 
 Exit codes of `serve`: 0 stopped by a signal, 1 address already in use, 2 invalid settings or unusable model, 128 + n
 ended by a second signal n. Exit codes of `proto`: 0 written or compatible, 1 not written or incompatible, 2 invalid
-settings, unusable model or lock. Exit codes of `dockerfile`: 0 written, 1 not written, 2 invalid settings or model.
+settings, unusable model or lock. Exit codes of `openapi` and `dockerfile`: 0 written, 1 not written, 2 invalid settings
+or model.
 """
 
 import sys
@@ -267,6 +268,44 @@ main.add_command(
                 is_flag=True,
                 help="Reports the changes since the lock was written, and whether old clients still work. Writes "
                 "nothing. Exit code 0 if they work, otherwise 1.",
+            ),
+        ],
+    )
+)
+
+
+def _openapi(output: str, **flags: Any) -> None:
+    def work() -> int:
+        loaded = Settings.load({name: value for name, value in flags.items() if value is not None})
+        configuration = config.load(loaded)
+        logs.configure(loaded.log_format, loaded.log_level)
+        _log_warnings(configuration)
+        settings.prepare_grpc_core()
+        from mlflow_grpc.openapi import openapi_text
+
+        text = openapi_text(loaded, configuration)
+        with writing(output), click.open_file(output, "w", encoding="utf-8") as file:
+            file.write(text)
+        return 0
+
+    _end_after(work)
+
+
+_OF_OPENAPI = ("model_uri", "config", "model_name", "requirements", "payload")
+
+main.add_command(
+    click.Command(
+        "openapi",
+        callback=_openapi,
+        help="Writes the OpenAPI 3.1 document of a server's HTTP port, as it is at /openapi.json.",
+        params=[
+            *(_option(name, info) for name, info in settings.fields() if name in _OF_OPENAPI),
+            click.Option(
+                ["-o", "--output"],
+                default="-",
+                metavar="FILE",
+                help="The file to write; - is stdout.",
+                show_default=True,
             ),
         ],
     )

@@ -131,6 +131,16 @@ class _File(_Strict):
     metrics: dict[str, Any] | None = None
 
 
+class ServiceInfo(BaseModel):
+    """Title, version and description of the OpenAPI document; None for the server's own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    title: str | None = None
+    version: str | None = None
+    description: str | None = None
+
+
 class Configuration(BaseModel):
     """Models and logging of a server."""
 
@@ -139,6 +149,7 @@ class Configuration(BaseModel):
     models: tuple[ModelConfig, ...]
     logging: dict[str, Any] | None = None
     """Configuration for `logging.config.dictConfig`."""
+    service: ServiceInfo = ServiceInfo()
     warnings: tuple[str, ...] = ()
     """Log lines about keys without effect, each with its file and path."""
 
@@ -195,7 +206,10 @@ def read(path: Path) -> Configuration:
         raise StartError(f"{path}: {_explain(error)}") from None
     _check_names(path, file.models)
     return Configuration(
-        models=file.models, logging=file.logging, warnings=tuple(f"{path}: {line}" for line in warnings)
+        models=file.models,
+        logging=file.logging,
+        service=ServiceInfo(title=file.service_title, version=file.version, description=file.description),
+        warnings=tuple(f"{path}: {line}" for line in warnings),
     )
 
 

@@ -130,6 +130,13 @@ class InvalidPayload(ServingError):
     reason = "BAD_REQUEST"
 
 
+class RefusedByModel(InvalidPayload):
+    """The model itself refused a record, with ml-base's `MLModelSchemaValidationException`."""
+
+    refusal = ""
+    """The text of that exception, which is for the caller."""
+
+
 class InvalidMessage(ServingError):
     """The bytes of the request are no valid protobuf message of the method's type."""
 

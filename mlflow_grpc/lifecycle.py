@@ -87,7 +87,7 @@ class Server:
             handlers += reflection.handlers(self._dispatcher, self._reflection)
             self._reflection.offer(self.services, self._typed.pool, self._typed.file)
         handlers.append(self._dispatcher.unknown_methods())
-        self._http = self._http_port(share_port=share_port)
+        self._http = self._http_port(configuration, share_port=share_port)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
         self.port = 0
 
@@ -104,14 +104,21 @@ class Server:
         if self._http is not None:
             await self._http.start()
 
-    def _http_port(self, *, share_port: bool) -> "HttpListener | None":
+    def _http_port(self, configuration: Configuration, *, share_port: bool) -> "HttpListener | None":
         """Makes the HTTP port, if there is to be one; its libraries are imported only then."""
         if self._gauges is None:
             return None
         from mlflow_grpc.http.app import HttpApp
         from mlflow_grpc.http.listener import HttpListener
 
-        app = HttpApp(self._settings, self._open_calls, self.catalog, lambda: self._health.is_serving, self._gauges)
+        app = HttpApp(
+            self._settings,
+            self._open_calls,
+            self.catalog,
+            lambda: self._health.is_serving,
+            self._gauges,
+            configuration.service,
+        )
         return HttpListener(app, self._settings, share_port=share_port)
 
     async def load(self, main: MainThread) -> None:

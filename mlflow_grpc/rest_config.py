@@ -48,7 +48,11 @@ def to_configuration(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]
     """
     warnings: list[str] = []
     converted = _without_unknown(content, _FILE_KEYS, "", warnings)
-    converted = {key: value for key, value in converted.items() if key not in _REST_INTERFACE_KEYS}
+    converted = {
+        key: value
+        for key, value in converted.items()
+        if key not in _REST_INTERFACE_KEYS or (key != "metrics" and isinstance(value, str))
+    }
     if isinstance(converted.get("models"), list):
         converted["models"] = [
             _model(model, f"models[{index}].", warnings) for index, model in enumerate(converted["models"])

@@ -154,11 +154,13 @@ def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
         configuration=config.configuration,
         decorators=config.decorators,
     )
+    codec = RecordsCodec(model.schema, unknown_columns=_unknown_columns(config, settings))
     return ServableModel(
         model,
-        RecordsCodec(model.schema, unknown_columns=_unknown_columns(config, settings)),
+        codec,
         batching_reason="its interface takes the records of one call",
         context=contextvars.copy_context(),
+        rest_records=model.rest_records(codec.ignored_fields),
     )
 
 
@@ -277,7 +279,12 @@ def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) ->
         output=model_info.output if same_outputs else info.output,
     )
     codec = RecordsCodec(around.schema, unknown_columns=_unknown_columns(config, settings))
-    return ServableModel(around, codec, batching_reason="its decorators take the rows of one call")
+    return ServableModel(
+        around,
+        codec,
+        batching_reason="its decorators take the rows of one call",
+        rest_records=around.rest_records(codec.ignored_fields),
+    )
 
 
 def _unknown_columns(config: ModelConfig, settings: Settings) -> UnknownColumns:

@@ -12,7 +12,8 @@ from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, RecordCodec
 
-if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
+if TYPE_CHECKING:  # These import MLflow or schema libraries, which takes long; health is answered before that.
+    from mlflow_grpc.hosting.mlmodel.rest_records import RestRecords
     from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
 
 
@@ -54,6 +55,9 @@ class ServableModel:
     """Context variables as loading the model left them. Each call runs in a copy, as in MLflow's own server."""
     refused_rpcs: frozenset[RpcKind] = frozenset()
     """Typed RPCs that are not offered, because they failed on the model's input example."""
+
+    rest_records: "RestRecords | None" = field(default=None, repr=False)
+    """How rest-model-service reads and writes records; None for a model without the MLModel interface."""
 
     @property
     def record_codec(self) -> RecordCodec | None:

@@ -11,9 +11,10 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlflow_grpc.calls.open_calls import OpenCalls
+from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.gauges import Gauges
-from mlflow_grpc.http import invocations, metrics_page
+from mlflow_grpc.http import api_docs, invocations, metrics_page, model_service
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.response import Response
@@ -33,6 +34,7 @@ class HttpApp:
         catalog: Catalog,
         is_serving: Callable[[], bool],
         gauges: Gauges,
+        service: ServiceInfo,
     ) -> None:
         """Makes the routes.
 
@@ -42,6 +44,7 @@ class HttpApp:
             catalog: The models.
             is_serving: Returns the server's health.
             gauges: The gauges of the server, and all of its other figures.
+            service: Title of the OpenAPI document.
 
         """
         self.dispatcher = HttpDispatcher(
@@ -54,6 +57,8 @@ class HttpApp:
         routes = [
             *invocations.routes(self.dispatcher, catalog, is_serving),
             *metrics_page.routes(gauges),
+            *model_service.routes(self.dispatcher, catalog, is_serving),
+            *api_docs.routes(catalog, service),
         ]
         metrics = gauges.metrics
         router = Router(

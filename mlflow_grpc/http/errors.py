@@ -8,7 +8,7 @@ import math
 from http import HTTPStatus
 
 from mlflow_grpc.errors import ModelFailed, Overloaded, ServingError, Status, UnsupportedContentType
-from mlflow_grpc.http.response import TEXT, Response
+from mlflow_grpc.http.response import TEXT, Headers, Response
 
 # As google/rpc/code.proto maps them.
 _HTTP_STATUS = {
@@ -38,7 +38,7 @@ def of_error(error: ServingError, request_id: str) -> Response:
     Its body is `{"error_code": ..., "message": ...}`, as `MlflowException.serialize_as_json` has it, with the request
     id and the columns at fault beside them. Status 415 is plain text in MLflow, and so it is here.
     """
-    status, error_code = error.http_status or _HTTP_STATUS[error.status], error.reason
+    status, error_code = status_of(error), error.reason
     if isinstance(error, ModelFailed) and error.reason == ModelFailed.reason:
         status, error_code = _FAILED_MODEL
     if isinstance(error, UnsupportedContentType):
@@ -49,9 +49,20 @@ def of_error(error: ServingError, request_id: str) -> Response:
             {"field": violation.field, "description": violation.description} for violation in error.violations
         ]
     response = Response.of_json(body, status)
-    if isinstance(error, Overloaded):
-        response.headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
+    response.headers += headers_of(error)
     return response
+
+
+def status_of(error: ServingError) -> int:
+    """Returns the HTTP status that follows from an error, unless a family of routes has its own."""
+    return error.http_status or _HTTP_STATUS[error.status]
+
+
+def headers_of(error: ServingError) -> Headers:
+    """Returns the headers that an error adds to its response: when to try again."""
+    if not isinstance(error, Overloaded):
+        return []
+    return [(b"retry-after", str(math.ceil(error.retry_after_s)).encode())]
 
 
 def _text(error: ServingError) -> str:

@@ -125,6 +125,15 @@ class Codec(Protocol):
 
 
 @runtime_checkable
+class ChecksPayloads(Protocol):
+    """Codec that can tell whether a model takes a payload, without running it."""
+
+    def accepts(self, payload: str, content_type: str) -> bool:
+        """Returns True if a payload passes all checks that are made before the model runs."""
+        ...
+
+
+@runtime_checkable
 class RecordCodec(Codec, Protocol):
     """Formats of a model that accepts records of typed values too."""
 

@@ -13,7 +13,14 @@ from io import StringIO
 from typing import Any, NoReturn
 
 from mlflow_grpc.choices import UnknownColumns
-from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
+from mlflow_grpc.errors import (
+    FieldViolation,
+    InvalidPayload,
+    ModelFailed,
+    ServingError,
+    UnserializableOutput,
+    UnsupportedContentType,
+)
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
 from mlflow_grpc.payload.codec import ModelInput, RawPayload, Records, text_of
 from mlflow_grpc.payload.unknown_names import Unknown
@@ -72,9 +79,10 @@ class RecordsCodec:
         else:
             records, is_bare = self._records(_parsed(text_of(payload)))
         checked = self._checked(records, is_bare=is_bare)
-        return ModelInput(checked, bare_answer=is_bare, ignored=self._ignored(records))
+        return ModelInput(checked, bare_answer=is_bare, ignored=self.ignored_fields(records))
 
-    def _ignored(self, records: list[dict[str, Any]]) -> tuple[str, ...]:
+    def ignored_fields(self, records: list[dict[str, Any]]) -> tuple[str, ...]:
+        """Returns the fields that the schema does not have and ignores; raises InvalidPayload if they are refused."""
         if not self._schema.ignores_others or all(record.keys() <= self._schema.fields for record in records):
             return ()
         return self.unknown.check(name for record in records for name in record if name not in self._schema.fields)
@@ -87,6 +95,14 @@ class RecordsCodec:
             except RecordRefused as refused:
                 raise InvalidPayload(**refused.error_arguments("" if is_bare else f"[{index}]")) from None
         return checked
+
+    def accepts(self, payload: str, content_type: str) -> bool:
+        """Returns True if the schema takes the records of a payload."""
+        try:
+            self.decode(payload, content_type)
+        except ServingError:
+            return False
+        return True
 
     def encode(self, predictions: Any, request: ModelInput) -> str:
         """Writes the outputs as JSON.

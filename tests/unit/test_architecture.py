@@ -27,6 +27,7 @@ LAYERS = [
     "mlmodel",
     "lifecycle",
     "typed_contract",
+    "openapi",
     "runner",
     "workers",
     "cli",

@@ -8,7 +8,7 @@ names of its base classes show which one.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -16,11 +16,12 @@ from mlflow_grpc.config import Decorator
 from mlflow_grpc.contract import json_schema, mlflow_schema
 from mlflow_grpc.contract.examples import example_of
 from mlflow_grpc.contract.types import Contract, Record, Tensor
-from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError
+from mlflow_grpc.errors import InvalidPayload, ModelFailed, RefusedByModel, StartError
 from mlflow_grpc.hosting import import_path
 from mlflow_grpc.hosting.chunks import iterate_chunks
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.hosting.mlmodel import joint_records, schemas
+from mlflow_grpc.hosting.mlmodel.rest_records import RestRecords
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema
 from mlflow_grpc.hosting.model import ModelInfo, SchemaTexts
 from mlflow_grpc.naming import name_from
@@ -51,10 +52,16 @@ class MLModel:
         self.version = _version(path, model, generation)
         self.name = name or name_from(self.qualified_name)
         self.description = f"MLModel, {generation}"
-        self.schema: RecordSchema = schemas.schema_of(
-            _property(path, model, "input_schema"), _property(path, model, "output_schema")
-        )
+        inputs, outputs = _property(path, model, "input_schema"), _property(path, model, "output_schema")
+        self.schema: RecordSchema = schemas.schema_of(inputs, outputs)
+        self._schemas = inputs, outputs
         self.info = self._info(path, generation)
+
+    def rest_records(self, ignored_fields: Callable[[list[dict[str, Any]]], tuple[str, ...]]) -> RestRecords:
+        """Returns how rest-model-service reads and writes the model's records; see `RestRecords` for the argument."""
+        return RestRecords(
+            *self._schemas, self.schema, qualified_name=self.qualified_name, ignored_fields=ignored_fields
+        )
 
     def _info(self, path: str, generation: str) -> ModelInfo:
         try:
@@ -94,7 +101,7 @@ class MLModel:
             params: None, because the interface has no params.
 
         Raises:
-            InvalidPayload: The model reported that a record does not fit its schema.
+            RefusedByModel: The model reported that a record does not fit its schema.
             ModelFailed: The model raised another exception, or did not return one output per record.
 
         """
@@ -129,7 +136,8 @@ class MLModel:
         """Runs the model's `predict_stream` on the only record; a chunk has the form of an answer of `predict`.
 
         Raises:
-            InvalidPayload: There are several records, or the model reported that the record does not fit its schema.
+            InvalidPayload: There are several records.
+            RefusedByModel: The model reported that the record does not fit its schema.
             ModelFailed: The model raised another exception.
 
         """
@@ -144,13 +152,15 @@ class MLModel:
 
 @contextmanager
 def _translate_model_errors(record_path: str) -> Iterator[None]:
-    """Translates an exception of the model for the record at a path to InvalidPayload or ModelFailed."""
+    """Translates an exception of the model for the record at a path to RefusedByModel or ModelFailed."""
     try:
         yield
     except BaseException as error:
         if any(import_path.derives_from(type(error), package, REFUSAL) for package in (NEWER, OLDER)):
             refused = RecordRefused(str(error), schemas.violations_behind(error))
-            raise InvalidPayload(**refused.error_arguments(record_path)) from None
+            refusal = RefusedByModel(**refused.error_arguments(record_path))
+            refusal.refusal = str(error)
+            raise refusal from None
         raise ModelFailed(
             "The model raised an exception. It is in the server's log, under the request id of this answer.",
             error_class=type(error).__name__,

@@ -300,7 +300,7 @@ def _path(loc: tuple[Any, ...]) -> str:
 def _to_json_values(output: Any) -> Any:
     if isinstance(output, pydantic.v1.BaseModel):
         return json.loads(output.json(by_alias=True))
-    return pydantic_core.to_jsonable_python(output, by_alias=True, fallback=_numpy_to_python)
+    return pydantic_core.to_jsonable_python(output, by_alias=True, fallback=numpy_to_python)
 
 
 def _to_python_values(output: Any) -> Any:
@@ -312,7 +312,8 @@ def _to_python_values(output: Any) -> Any:
     return values.get("__root__") if output.__custom_root_type__ else values
 
 
-def _numpy_to_python(value: Any) -> Any:
+def numpy_to_python(value: Any) -> Any:
+    """Returns the Python value of a numpy value or of a pydantic 1 instance; raises TypeError for anything else."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, pydantic.v1.BaseModel):

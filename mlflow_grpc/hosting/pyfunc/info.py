@@ -19,7 +19,7 @@ from mlflow_grpc.contract.types import Contract, Record, Tensor, has_tensors
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.hosting.model import ModelInfo, SchemaTexts
-from mlflow_grpc.hosting.pyfunc import chat, internals, type_hints
+from mlflow_grpc.hosting.pyfunc import chat, payload_check, type_hints
 
 _MAX_CHECKED_CHARACTERS = 100_000
 """Maximum length of an example that MLflow checks, because `--describe` does not show longer ones."""
@@ -94,10 +94,10 @@ def _example(model: PyFuncModel, payload: str, inputs: Record | Tensor | None, i
         return payload, False
     candidates = [payload, _first_row(payload)] if payload else []
     for text in candidates:
-        if _is_taken(model, text, item_hint):
+        if payload_check.is_taken(model.metadata, text, item_hint=item_hint, loader_module=model.loader_module):
             return text, False
     for text in _generated_payloads(inputs, item_hint):
-        if _is_taken(model, text, item_hint):
+        if payload_check.is_taken(model.metadata, text, item_hint=item_hint, loader_module=model.loader_module):
             return text, False
         candidates.append(text)
     return (candidates[0], True) if candidates else ("", False)
@@ -133,19 +133,3 @@ def _generated_payloads(inputs: Record | Tensor | None, item_hint: Any) -> Itera
             yield json.dumps({"dataframe_records": [{}]})
     else:
         yield json.dumps({"dataframe_split": {"data": [list(fields.values())]}})
-
-
-def _is_taken(model: PyFuncModel, payload: str, item_hint: Any) -> bool:
-    """Returns True if a payload passes the checks that MLflow makes before it calls the model."""
-    schema = model.metadata.get_input_schema()
-    try:
-        parsed = internals.parse_json(payload.encode(), model.metadata, schema)
-        if parsed.is_unified_llm_input:
-            return True
-        if item_hint is not None:
-            return not any(problem for item in parsed.data for problem in type_hints.problems(item_hint, item))
-        if schema is not None:
-            internals.enforce_schema(parsed.data, schema, model.loader_module)
-    except Exception:  # noqa: BLE001 - any exception is a refusal
-        return False
-    return True

@@ -22,7 +22,7 @@ from mlflow.types import DataType
 from mlflow_grpc.choices import UnknownColumns
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
 from mlflow_grpc.hosting.model import InputRejected
-from mlflow_grpc.hosting.pyfunc import internals, type_hints
+from mlflow_grpc.hosting.pyfunc import internals, payload_check, type_hints
 from mlflow_grpc.payload.codec import ModelInput, RawPayload, Records, text_of
 from mlflow_grpc.payload.mlflow_json import clues, csv_tables
 from mlflow_grpc.payload.mlflow_json.ignored import IgnoredNames
@@ -89,6 +89,17 @@ class ScoringCodec:
             return False
         is_unified = isinstance(document, dict) and internals.is_unified_llm_input(document)
         return is_unified and document.get("stream") is True
+
+    def accepts(self, payload: str, content_type: str) -> bool:
+        """Returns True if a payload passes the checks that MLflow makes before it calls the model."""
+        checked_by = {"item_hint": self._item_hint, "loader_module": self._loader_module}
+        if content_type == CONTENT_TYPE_JSON:
+            return payload_check.is_taken(self._metadata, payload, **checked_by)
+        try:
+            data = self.decode(payload, content_type).data
+        except InputRejected:
+            return False
+        return payload_check.fits(self._metadata, data, **checked_by)
 
     def decode(self, payload: RawPayload, content_type: str | None) -> ModelInput:
         """Parses and casts a payload in the stages of MLflow's server.

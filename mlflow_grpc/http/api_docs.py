@@ -1,0 +1,129 @@
+"""The OpenAPI document at /openapi.json, and Swagger UI for it at /docs.
+
+Rule of this module: the document is made when somebody asks for it, outside of the event loop, and kept until another
+model is loaded. The page loads nothing from another host.
+"""
+
+import asyncio
+import json
+from html import escape
+from http import HTTPStatus
+from importlib.util import find_spec
+from pathlib import Path
+
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from mlflow_grpc.config import ServiceInfo
+from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.own_loggers import get_logger
+
+logger = get_logger(__name__)
+
+SWAGGER_UI = "fastapi_swagger"
+"""Package with the files of Swagger UI. It is not imported, because it would import FastAPI."""
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+"""Headers of the page. Swagger UI sets styles in its elements."""
+
+# The addresses are relative, so that the page works behind a proxy that adds a prefix.
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="docs/files/favicon-32x32.png">
+<link rel="stylesheet" href="docs/files/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/files/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+
+START = """SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+});
+"""
+"""Without `validatorUrl: null`, Swagger UI would send the document to a validator on another host."""
+
+
+def routes(catalog: Catalog, service: ServiceInfo) -> list[BaseRoute]:
+    """Makes the routes.
+
+    Args:
+        catalog: The models.
+        service: Title, version and description of the document.
+
+    """
+    document = _Document(catalog, service)
+    page = PAGE.format(title=escape(service.title or "mlflow-grpc"))
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(page, headers=HEADERS)
+
+    async def start(_: Request) -> Response:
+        return Response(START, media_type="text/javascript")
+
+    return [
+        Route("/openapi.json", document.respond),
+        Route("/docs", docs),
+        Route("/docs/start.js", start),
+        Mount("/docs/files", ExceptionMiddleware(StaticFiles(directory=swagger_ui()))),
+    ]
+
+
+def swagger_ui() -> Path:
+    """Returns the directory with the files of Swagger UI."""
+    spec = find_spec(SWAGGER_UI)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"there is no package {SWAGGER_UI}; install mlflow-grpc with its requirements")
+    return Path(spec.submodule_search_locations[0]) / "resources"
+
+
+class _Document:
+    """The document of the models that are loaded now."""
+
+    def __init__(self, catalog: Catalog, service: ServiceInfo) -> None:
+        self._catalog, self._service = catalog, service
+        self._lock = asyncio.Lock()
+        self._models: list[object] = []
+        self._body = b""
+
+    async def respond(self, _: Request) -> Response:
+        """Answers with the document."""
+        try:
+            async with self._lock:
+                models: list[object] = [entry.loaded for entry in self._catalog.entries]
+                if not self._body or any(now is not then for now, then in zip(models, self._models, strict=True)):
+                    # The thread only reads the catalog. Another model that is loaded meanwhile makes a new document.
+                    self._body = await asyncio.to_thread(self._make)
+                    self._models = models
+        except Exception:
+            logger.exception("the OpenAPI document cannot be made")
+            text = "The document cannot be made. The server's log says why."
+            body = {"error_code": "INTERNAL_ERROR", "message": text}
+            return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)
+        return Response(self._body, media_type="application/json")
+
+    def _make(self) -> bytes:
+        from mlflow_grpc.http.openapi.document import document_of  # A server that nobody asks for it starts sooner.
+
+        return json.dumps(document_of(self._catalog, self._service)).encode()

@@ -1,0 +1,202 @@
+"""The routes of the package rest-model-service, under /api, for models that have the MLModel interface.
+
+Source: `rest_model_service.routes` and `helpers.build_models` of version 0.6.0. docs/http.md lists the differences.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import Receive, Scope, Send
+
+from mlflow_grpc.engine.admission import Stage
+from mlflow_grpc.engine.catalog import STILL_LOADING, Catalog, Entry, State
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.errors import Fault, NotReady, RefusedByModel, ServingError, UnknownModel
+from mlflow_grpc.http.dispatch import HttpDispatcher
+from mlflow_grpc.http.errors import headers_of, status_of
+from mlflow_grpc.http.http_call import HttpCall
+from mlflow_grpc.http.record_request import VALIDATION_ERROR, BodyRefused, RecordRequest
+from mlflow_grpc.http.response import Response
+from mlflow_grpc.own_loggers import get_logger
+
+logger = get_logger(__name__)
+
+PREFIX = "/api"
+
+SCHEMA_VALIDATION_ERROR, SERVICE_ERROR = "SchemaValidationError", "ServiceError"
+"""Types of errors: the model refused a valid record; the call failed."""
+
+
+def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[], bool]) -> list[BaseRoute]:
+    """Makes the routes.
+
+    Args:
+        dispatcher: Makes the endpoints that call a model.
+        catalog: The models.
+        is_serving: Returns the server's health.
+
+    """
+    service = _ModelService(catalog, is_serving)
+    prediction = dispatcher.model_endpoint(_predict, service.model_from_path, error_response)
+    endpoints: list[tuple[str, Any, str]] = [
+        ("/health", service.health, "GET"),
+        ("/health/ready", service.readiness, "GET"),
+        ("/health/startup", service.startup, "GET"),
+        ("/models", service.models, "GET"),
+        ("/models/{name}/metadata", service.metadata, "GET"),
+        ("/models/{name}/prediction", prediction, "POST"),
+    ]
+    answering = [Route(path, endpoint, methods=[method]) for path, endpoint, method in endpoints]
+    # After the routes themselves, because they take any method.
+    refusing = [Route(path, _WrongMethod(method, service.has_path)) for path, _, method in endpoints]
+    return [Mount(PREFIX, Router([*answering, *refusing], default=_not_found))]
+
+
+def hosted(catalog: Catalog) -> Iterator[tuple[Entry, ServableModel]]:
+    """Yields the models that have the MLModel interface, with or without an endpoint, in the configuration's order."""
+    for entry in catalog.entries:
+        if entry.loaded is not None and entry.loaded.rest_records is not None:
+            yield entry, entry.loaded
+
+
+def service_name(entry: Entry, model: ServableModel) -> str:
+    """Returns the name of a model in these routes: that of the configuration, or its `qualified_name` as it is."""
+    return entry.config.name or (model.rest_records.qualified_name if model.rest_records else entry.name)
+
+
+def error_response(error: ServingError, _: str) -> Response:
+    """Returns the response for a failed call. The request id is in a header."""
+    status, exception = status_of(error), error.__cause__
+    if isinstance(error, UnknownModel):
+        return _response(_phrase(HTTPStatus.NOT_FOUND), status)
+    if isinstance(error, BodyRefused):
+        return _response(error.content, status)
+    if isinstance(error, RefusedByModel):
+        return _response(_error(SCHEMA_VALIDATION_ERROR, error.refusal), status)
+    text = str(exception) if error.shown is not None and exception is not None else error.message
+    response = _response(_error(VALIDATION_ERROR if error.fault is Fault.CALLER else SERVICE_ERROR, text), status)
+    response.headers += headers_of(error)
+    return response
+
+
+async def _predict(call: HttpCall, body: bytes, engine: Engine) -> Response:
+    request = RecordRequest(body, call.metadata("content-type"), call)
+    return Response(await engine.predict(request, call.deadline))
+
+
+class _ModelService:
+    """The endpoints that call no model, and the choice of a model."""
+
+    def __init__(self, catalog: Catalog, is_serving: Callable[[], bool]) -> None:
+        self._catalog, self._is_serving = catalog, is_serving
+
+    async def health(self, _: Request) -> JSONResponse:
+        """Answers 200, unless the threads of all models are held by calls that do not end."""
+        ready = [entry for entry in self._catalog.entries if entry.state is State.READY]
+        is_stuck = bool(ready) and all(entry.engine.threads.is_exhausted for entry in ready)
+        return _status("health_status", "NOT_HEALTHY" if is_stuck else "HEALTHY", is_good=not is_stuck)
+
+    async def readiness(self, _: Request) -> JSONResponse:
+        """Answers 200 while the server's health is SERVING."""
+        is_ready = self._is_serving()
+        return _status("readiness_status", "ACCEPTING_TRAFFIC" if is_ready else "REFUSING_TRAFFIC", is_good=is_ready)
+
+    async def startup(self, _: Request) -> JSONResponse:
+        """Answers 200 once no model is being loaded."""
+        is_loading = any(entry.engine.admission.stage is Stage.LOADING for entry in self._catalog.entries)
+        return _status("startup_status", "NOT_STARTED" if is_loading else "STARTED", is_good=not is_loading)
+
+    async def models(self, _: Request) -> JSONResponse:
+        """Lists the models that are loaded."""
+        return JSONResponse({"models": [_details(entry, model) for entry, model in hosted(self._catalog)]})
+
+    async def metadata(self, request: Request) -> JSONResponse:
+        """Describes a model; 500 if there is no such model, as in rest-model-service."""
+        name = request.path_params["name"]
+        if (pair := self._find(name)) is None or (records := pair[1].rest_records) is None:
+            return _failed(f"Instance of model '{name}' not found in ModelManager.")
+        entry, model = pair
+        try:
+            inputs, outputs = await asyncio.to_thread(lambda: records.json_schemas)
+            return JSONResponse({**_details(entry, model), "input_schema": inputs, "output_schema": outputs})
+        except Exception:
+            logger.exception("%s: its schemas have no form as JSON Schema", entry.label)
+            return _failed("The model's schemas have no form as JSON Schema. The server's log says why.")
+
+    def model_from_path(self, call: HttpCall) -> Entry:
+        """Returns the model that a prediction is for; raises NotReady or UnknownModel."""
+        pair = self._find(call.scope["path_params"]["name"])
+        if pair is not None and pair[0].config.endpoint:
+            return self._catalog.resolve(pair[0].name)
+        if pair is None and any(entry.state is State.LOADING for entry in self._catalog.entries):
+            raise NotReady(STILL_LOADING)
+        raise UnknownModel("There is no such model here, or it has no endpoint.")
+
+    def has_path(self, scope: Scope) -> bool:
+        """Returns False for the path of a prediction by a model that is not here or has no endpoint."""
+        if not scope["path"].endswith("/prediction"):
+            return True
+        pair = self._find(scope["path_params"]["name"])
+        return pair is not None and pair[0].config.endpoint
+
+    def _find(self, name: str) -> tuple[Entry, ServableModel] | None:
+        pairs = {id(entry): (entry, model) for entry, model in hosted(self._catalog)}
+        pair = next((pair for pair in pairs.values() if service_name(*pair) == name), None)
+        # Of several versions the default one.
+        return pair and pairs.get(id(self._catalog.get(pair[0].name, "")), pair)
+
+
+def _details(entry: Entry, model: ServableModel) -> dict[str, Any]:
+    return {
+        "display_name": model.model.info.display_name,
+        "qualified_name": service_name(entry, model),
+        "description": model.model.info.description,
+        "version": entry.version,
+    }
+
+
+def _error(error_type: str, message: str) -> dict[str, Any]:
+    return {"type": error_type, "messages": [message]}
+
+
+def _phrase(status: HTTPStatus) -> dict[str, Any]:
+    return {"detail": status.phrase}
+
+
+def _status(key: str, value: str, *, is_good: bool) -> JSONResponse:
+    return JSONResponse({key: value}, HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _failed(text: str) -> JSONResponse:
+    return JSONResponse(_error(SERVICE_ERROR, text), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _response(content: dict[str, Any], status: int) -> Response:
+    return Response(bytes(JSONResponse(content).body), status=status)
+
+
+class _WrongMethod:
+    """ASGI application for requests to a route with a method that it does not have."""
+
+    def __init__(self, method: str, has_path: Callable[[Scope], bool]) -> None:
+        self._response = JSONResponse(
+            _phrase(HTTPStatus.METHOD_NOT_ALLOWED), HTTPStatus.METHOD_NOT_ALLOWED, {"allow": method}
+        )
+        self._has_path = has_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers."""
+        await (self._response if self._has_path(scope) else _NOT_FOUND)(scope, receive, send)
+
+
+_NOT_FOUND = JSONResponse(_phrase(HTTPStatus.NOT_FOUND), HTTPStatus.NOT_FOUND)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    await _NOT_FOUND(scope, receive, send)

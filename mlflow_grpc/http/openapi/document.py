@@ -1,0 +1,191 @@
+"""The OpenAPI document: its paths.
+
+Source: https://spec.openapis.org/oas/v3.1.1. Rule of this module: a path is here if the server has the route.
+"""
+
+import re
+from importlib.metadata import version as version_of
+from typing import Any
+
+from mlflow_grpc import __version__
+from mlflow_grpc.config import ServiceInfo
+from mlflow_grpc.engine.catalog import Catalog, Entry
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.http import model_service
+from mlflow_grpc.http.http_call import TIMEOUT_HEADER
+from mlflow_grpc.http.openapi import shared
+from mlflow_grpc.http.openapi.components import Components, component_name, reference
+from mlflow_grpc.http.openapi.payload_examples import JSON, Example, examples_of
+from mlflow_grpc.http.openapi.payload_schemas import PayloadSchemas
+from mlflow_grpc.http.response import EVENT_STREAM
+
+OPENAPI_VERSION = "3.1.1"
+
+TITLE = "mlflow-grpc"
+
+Json = dict[str, Any]
+
+
+def document_of(catalog: Catalog, service: ServiceInfo) -> Json:
+    """Makes the document of the models that are loaded and have an endpoint.
+
+    Args:
+        catalog: The models.
+        service: Title, version and description.
+
+    """
+    return _Document(catalog).made(service)
+
+
+class _Document:
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._components = Components()
+        self._bodies: Json = {}
+        self._answers: Json = {}
+        self._paths: Json = {}
+        self._schemas: dict[int, PayloadSchemas] = {}
+        self._examples: dict[int, list[Example]] = {}
+
+    def made(self, service: ServiceInfo) -> Json:
+        """Makes the document."""
+        entries = [(entry, entry.loaded) for entry in self._catalog.entries if entry.loaded is not None]
+        callable_entries = [(entry, model) for entry, model in entries if entry.config.endpoint]
+        names = _names([entry for entry, _ in callable_entries])
+        for (entry, model), name in zip(callable_entries, names, strict=True):
+            self._add_model(entry, model, name)
+        self._add_default(dict(zip(names, callable_entries, strict=True)))
+        if any(model_service.hosted(self._catalog)):
+            self._add_model_service(dict(zip((id(entry) for entry, _ in callable_entries), names, strict=True)))
+        self._paths |= shared.PATHS
+        self._components.prune([self._paths, self._bodies, self._answers])
+        return {
+            "openapi": OPENAPI_VERSION,
+            "info": {
+                "title": service.title or TITLE,
+                "version": service.version or __version__,
+                "description": service.description
+                or f"Models of MLflow {version_of('mlflow')}, with the answers of `mlflow models serve`.",
+            },
+            "paths": self._paths,
+            "components": {
+                "schemas": {**shared.SCHEMAS, **self._components.schemas},
+                "requestBodies": self._bodies,
+                "responses": {**shared.RESPONSES, **self._answers},
+                "parameters": shared.PARAMETERS,
+            },
+        }
+
+    def _add_model(self, entry: Entry, model: ServableModel, name: str) -> None:
+        examples = self._examples[id(entry)] = examples_of(model)
+        schemas = self._schemas[id(entry)] = PayloadSchemas(model, name, examples, self._components)
+        self._bodies[name] = {"required": True, "content": _content(schemas.payloads(), examples)}
+        media_type, schema = schemas.answers()
+        content: Json = {media_type.partition(";")[0]: {"schema": schema}}
+        if model.model.streams:
+            content[EVENT_STREAM] = {"schema": {"type": "string", "description": "A line `data: ` for each chunk."}}
+        self._answers[name] = {"description": "The predictions.", "content": content}
+        unversioned = f"/models/{entry.name}/invocations"
+        versioned = f"/models/{entry.name}/versions/{entry.version}/invocations"
+        paths = [versioned] if name != component_name(entry.name) else []
+        if self._catalog.get(entry.name, "") is entry:  # Without a version the default one is called.
+            paths.append(unversioned)
+        for path in paths:
+            identifier = _identifier(entry.name if path == unversioned else name)
+            self._paths[path] = {"post": self._operation(name, f"invoke_{identifier}", entry, model)}
+
+    def _operation(self, name: str, operation_id: str, entry: Entry, model: ServableModel) -> Json:
+        info = model.model.info
+        summary = f"Predict with {info.display_name or entry.label}"
+        flavors = f"Flavors: {', '.join(info.flavors)}." if info.flavors else ""
+        description = "\n\n".join(filter(None, [info.description, flavors]))
+        return {
+            "operationId": operation_id,
+            "summary": summary,
+            **({"description": description} if description else {}),
+            "tags": [entry.name],
+            "parameters": [reference("parameters", header) for header in (TIMEOUT_HEADER, "x-request-id")],
+            "requestBody": reference("requestBodies", name),
+            "responses": {"200": reference("responses", name), **shared.FAILURES},
+        }
+
+    def _add_default(self, models: dict[str, tuple[Entry, ServableModel]]) -> None:
+        """Adds /invocations, which calls the default model or the one in a header."""
+        if not models:
+            return
+        labels = [entry.label for entry, _ in models.values()]
+        default = next((name for name, (entry, _) in models.items() if self._catalog.is_default(entry)), None)
+        if default is not None:
+            operation = self._operation(default, "invoke", *models[default])
+        else:
+            payloads = [reference("schemas", f"{name}.payload") for name in models]
+            operation = {
+                **self._operation(next(iter(models)), "invoke", *next(iter(models.values()))),
+                "summary": "Predict with the model in the header mlflow-model",
+                "tags": [TITLE],
+                "requestBody": {
+                    "required": True,
+                    "content": {JSON: {"schema": {"anyOf": [p for p in payloads if self._has(p)] or [{}]}}},
+                },
+                "responses": {"200": {"description": "The predictions."}, **shared.FAILURES},
+            }
+            operation.pop("description", None)
+        if len(models) > 1:
+            header = {"name": "mlflow-model", "in": "header", "schema": {"type": "string", "enum": labels}}
+            operation["parameters"] = [{**header, "required": default is None}, *operation["parameters"]]
+        self._paths["/invocations"] = {"post": operation}
+
+    def _has(self, schema: Json) -> bool:
+        return schema["$ref"].rpartition("/")[2] in self._components.schemas
+
+    def _add_model_service(self, names: dict[int, str]) -> None:
+        hosted = list(model_service.hosted(self._catalog))
+        labels = list(dict.fromkeys(model_service.service_name(entry, model) for entry, model in hosted))
+        self._paths |= shared.model_service_paths(labels)
+        for entry, model in hosted:
+            label = model_service.service_name(entry, model)
+            path = f"{model_service.PREFIX}/models/{label}/prediction"
+            if not entry.config.endpoint or path in self._paths or re.search(r"[{}?#]", label):
+                continue
+            schemas = self._schemas[id(entry)]
+            records = [example for example in self._examples[id(entry)] if example.format == "record"]
+            self._paths[path] = {
+                "post": {
+                    "operationId": f"predict_{_identifier(names[id(entry)])}",
+                    "summary": f"Predict one record with {model.model.info.display_name}",
+                    "description": model.model.info.description,
+                    "tags": [entry.name],
+                    "requestBody": {
+                        "required": True,
+                        "content": _content({JSON: schemas.record}, records),
+                    },
+                    "responses": {
+                        "200": {"description": "The output.", "content": {JSON: {"schema": schemas.output}}},
+                        **shared.SERVICE_FAILURES,
+                    },
+                }
+            }
+
+
+def _content(schemas: dict[str, Json], examples: list[Example]) -> Json:
+    content: Json = {}
+    for content_type, schema in schemas.items():
+        named = {
+            example.format: {"value": example.value} for example in examples if example.content_type == content_type
+        }
+        content[content_type] = {"schema": schema, **({"examples": named} if named else {})}
+    return content
+
+
+def _names(entries: list[Entry]) -> list[str]:
+    """Returns names for the components of each model, all of them different."""
+    names: list[str] = []
+    for entry in entries:
+        versions = sum(other.name == entry.name for other in entries)
+        name = component_name(f"{entry.name}.{entry.version}" if versions > 1 else entry.name)
+        names.append(name if name not in names else f"{name}.{len(names)}")
+    return names
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name)

@@ -1,0 +1,145 @@
+"""Example payloads of a model in every format that it takes.
+
+Rule of this module: the model's codec checks each example, with MLflow's own checks, so that no example is refused.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.payload.codec import ChecksPayloads, TextCodec
+
+JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
+
+UNIFIED, RECORD, WITH_PARAMS = "unified_llm_input", "record", "with_params"
+"""Formats without a key of their own: a chat or a prompt, a bare record, and the first format with all params."""
+
+KEYS = ("dataframe_split", "dataframe_records", "inputs", "instances")
+"""MLflow's keys around a payload, each of which is the name of a format."""
+
+MAX_ROWS = 2
+"""Number of rows in an example."""
+
+MAX_CHARACTERS = 20_000
+"""Size of the largest example in the document."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A payload that the model takes."""
+
+    format: str
+    """One of KEYS, UNIFIED, RECORD, WITH_PARAMS, or `csv` or `text`."""
+    content_type: str
+    value: Any
+    """JSON value of the payload, or its text if the content type is not JSON."""
+
+
+def examples_of(model: ServableModel) -> list[Example]:
+    """Returns an example for each format that the model takes, the simplest one first.
+
+    They come from the model's own example, which its author logged with it or which was generated from its schema.
+    """
+    if isinstance(model.codec, TextCodec):
+        return [Example("text", TEXT, "text")]
+    codec, info = model.codec, model.model.info
+    if not isinstance(codec, ChecksPayloads) or not info.example or info.is_example_typed:
+        return []
+    accepted: list[Example] = []
+    for candidate in _candidates(json.loads(info.example), is_mlmodel=model.rest_records is not None):
+        if candidate.format not in [example.format for example in accepted] and _is_accepted(candidate, codec):
+            accepted.append(candidate)
+    defaults = {param.name: param.default for param in info.contract.params.fields} if info.contract.params else {}
+    first = accepted[0].value if accepted else None
+    params = {name: value for name, value in defaults.items() if value is not None}
+    if params and isinstance(first, dict):
+        is_unified = accepted[0].format == UNIFIED
+        example = Example(WITH_PARAMS, JSON, {**first, **(params if is_unified else {"params": params})})
+        accepted += [example] if _is_accepted(example, codec) else []
+    return accepted
+
+
+def _is_accepted(example: Example, codec: ChecksPayloads) -> bool:
+    try:
+        text = example.value if isinstance(example.value, str) else json.dumps(example.value, allow_nan=False)
+    except ValueError:  # MLflow reads NaN, which the document must not have.
+        return False
+    return len(text) <= MAX_CHARACTERS and codec.accepts(text, example.content_type)
+
+
+def _candidates(payload: Any, *, is_mlmodel: bool) -> Iterator[Example]:
+    """Yields the payload in all formats, first with few rows; whether the model takes them is unknown."""
+    if not isinstance(payload, dict):
+        return
+    (key, *more), values = list(payload) or [""], list(payload.values())
+    if is_mlmodel:
+        yield Example(RECORD, JSON, payload)
+        yield from _of_rows([payload])
+        return
+    if more or key not in KEYS:
+        yield Example(UNIFIED, JSON, payload)
+        return
+    for value in (_shortened(values[0]), values[0]):
+        yield from _of_value(key, value)
+
+
+def _of_value(key: str, value: Any) -> Iterator[Example]:
+    rows = _rows(key, value)
+    if rows is not None:
+        if len(rows) == 1:
+            yield Example(UNIFIED, JSON, rows[0])
+        yield from _of_rows(rows)
+    yield Example(key, JSON, {key: value})
+    if key == "dataframe_split":  # Columns without names.
+        value = value.get("data")
+    elif isinstance(value, dict) and value and all(isinstance(tensor, list) for tensor in value.values()):
+        rows = [dict(zip(value, row, strict=False)) for row in zip(*value.values(), strict=False)]
+        yield Example("instances", JSON, {"instances": rows})
+    for other in ("inputs", "instances"):
+        yield Example(other, JSON, {other: value})
+
+
+def _of_rows(rows: list[dict[str, Any]]) -> Iterator[Example]:
+    """Yields named columns in all formats."""
+    names = list(rows[0])
+    data = [list(row.values()) for row in rows]
+    yield Example("dataframe_split", JSON, {"dataframe_split": {"columns": names, "data": data}})
+    yield Example("dataframe_records", JSON, {"dataframe_records": list(rows)})
+    yield Example("inputs", JSON, {"inputs": {name: [row[name] for row in rows] for name in names}})
+    yield Example("instances", JSON, {"instances": list(rows)})
+    cells = [cell for row in rows for cell in row.values()]
+    if cells and all(isinstance(cell, str | int | float) for cell in cells):
+        table = StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(data)
+        yield Example("csv", CSV, table.getvalue())
+
+
+def _rows(key: str, value: Any) -> list[dict[str, Any]] | None:
+    """Returns the rows of a table whose columns have names; None for any other payload."""
+    match value:
+        case {"columns": [*columns], "data": [_, *_] as data} if key == "dataframe_split":
+            rows = [dict(zip(map(str, columns), row, strict=False)) for row in data]
+        case [{}, *_] if key == "dataframe_records":
+            rows = value
+        case _:
+            return None
+    return rows if all(row.keys() == rows[0].keys() for row in rows) and rows[0] else None
+
+
+def _shortened(value: Any) -> Any:
+    """Returns a payload with its first rows."""
+    match value:
+        case {"data": [*data], **others}:
+            kept = {name: item for name, item in others.items() if name != "index"}
+            return {**kept, "data": data[:MAX_ROWS]}
+        case list():
+            return value[:MAX_ROWS]
+        case dict():
+            return {name: item[:MAX_ROWS] if isinstance(item, list) else item for name, item in value.items()}
+    return value

@@ -1,0 +1,174 @@
+"""The parts of the OpenAPI document that are the same for all models: errors, headers, health."""
+
+from typing import Any
+
+from mlflow_grpc.http.http_call import TIMEOUT_HEADER
+from mlflow_grpc.http.model_service import PREFIX
+from mlflow_grpc.http.openapi.components import reference
+from mlflow_grpc.http.openapi.payload_examples import JSON
+
+Json = dict[str, Any]
+
+STRING: Json = {"type": "string"}
+
+_HEALTH: dict[str, dict[str, str]] = {
+    "health": {"health_status": "HEALTHY", "otherwise": "NOT_HEALTHY"},
+    "health/ready": {"readiness_status": "ACCEPTING_TRAFFIC", "otherwise": "REFUSING_TRAFFIC"},
+    "health/startup": {"startup_status": "STARTED", "otherwise": "NOT_STARTED"},
+}
+
+
+def _object(required: list[str], **optional: Json) -> Json:
+    properties = {**dict.fromkeys(required, STRING), **optional}
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _of_json(description: str, schema: Json) -> Json:
+    return {"description": description, "content": {JSON: {"schema": schema}}}
+
+
+_DETAILS = _object(["display_name", "qualified_name", "description", "version"])
+
+SCHEMAS: Json = {
+    "Error": {
+        **_object(
+            ["error_code", "message"],
+            request_id=STRING,
+            violations={"type": "array", "items": _object(["field", "description"])},
+        ),
+        "description": "What is wrong and what to do. `error_code` is MLflow's.",
+    },
+    "ServiceError": {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "enum": ["ValidationError", "SchemaValidationError", "ServiceError"]},
+            "messages": {"type": "array", "items": STRING},
+        },
+        "required": ["type", "messages"],
+        "description": "What is wrong, as rest-model-service has it.",
+    },
+    "ModelDetails": _DETAILS,
+    "ModelMetadata": {
+        **_DETAILS,
+        "properties": {
+            **_DETAILS["properties"],
+            "input_schema": {"type": "object"},
+            "output_schema": {"type": "object"},
+        },
+    },
+}
+
+_ERROR = reference("schemas", "Error")
+
+RESPONSES: Json = {
+    "BadRequest": _of_json("The payload is invalid, or the model raised an exception.", _ERROR),
+    "NotFound": _of_json("There is no such model.", _ERROR),
+    "RequestTimeout": _of_json("The request did not arrive in time.", _ERROR),
+    "PayloadTooLarge": _of_json("The body is larger than --max-message-bytes.", _ERROR),
+    "UnsupportedMediaType": {
+        "description": "The content type is none that the model takes.",
+        "content": {"text/plain": {"schema": STRING}},
+    },
+    "TooManyRequests": {
+        **_of_json("There is no room for another call.", _ERROR),
+        "headers": {"retry-after": {"schema": {"type": "integer"}, "description": "Seconds to wait."}},
+    },
+    "InternalError": _of_json("The answer of the model has no form in JSON, or the server failed.", _ERROR),
+    "Unavailable": _of_json("The model is being loaded, or the server is shutting down.", _ERROR),
+    "GatewayTimeout": _of_json("The call was not answered in time.", _ERROR),
+}
+
+_STATUSES = {
+    "400": "BadRequest",
+    "404": "NotFound",
+    "408": "RequestTimeout",
+    "413": "PayloadTooLarge",
+    "415": "UnsupportedMediaType",
+    "429": "TooManyRequests",
+    "500": "InternalError",
+    "503": "Unavailable",
+    "504": "GatewayTimeout",
+}
+
+FAILURES: Json = {status: reference("responses", name) for status, name in _STATUSES.items()}
+
+SERVICE_FAILURES: Json = {
+    "400": _of_json("The record is invalid.", reference("schemas", "ServiceError")),
+    "default": _of_json("The call failed.", reference("schemas", "ServiceError")),
+}
+
+PARAMETERS: Json = {
+    TIMEOUT_HEADER: {
+        "name": TIMEOUT_HEADER,
+        "in": "header",
+        "description": "Time that the caller waits for an answer, in seconds.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    "x-request-id": {
+        "name": "x-request-id",
+        "in": "header",
+        "description": "Id of the call in the server's log and in the answer.",
+        "schema": {"type": "string", "maxLength": 128},
+    },
+}
+
+
+def _get(operation_id: str, summary: str, tag: str, responses: Json, *, parameters: list[Json] | None = None) -> Json:
+    operation = {"operationId": operation_id, "summary": summary, "tags": [tag], "responses": responses}
+    return {"get": {**operation, **({"parameters": parameters} if parameters else {})}}
+
+
+def _health(operation_id: str) -> Json:
+    empty: Json = {JSON: {"schema": {}}}
+    return _get(
+        operation_id,
+        "Ask whether the server takes calls",
+        "server",
+        {
+            "200": {"description": "It takes calls.", "content": empty},
+            "503": {"description": "It does not.", "content": empty},
+        },
+    )
+
+
+PATHS: Json = {
+    "/ping": _health("ping"),
+    "/health": _health("health"),
+    "/version": _get(
+        "version",
+        "Get the version of MLflow",
+        "server",
+        {"200": {"description": "The version, which is not quoted.", "content": {JSON: {"schema": {}}}}},
+    ),
+}
+
+
+def model_service_paths(names: list[str]) -> Json:
+    """Returns the routes of rest-model-service that call no model.
+
+    Args:
+        names: Names of the models.
+
+    """
+    error = _of_json("The call failed.", reference("schemas", "ServiceError"))
+    models = _object([], models={"type": "array", "items": reference("schemas", "ModelDetails")})
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": names}}
+    paths: Json = {
+        f"{PREFIX}/models": _get("list_models", "List the models", "models", {"200": _of_json("The models.", models)}),
+        f"{PREFIX}/models/{{name}}/metadata": _get(
+            "model_metadata",
+            "Describe a model",
+            "models",
+            {"200": _of_json("The model.", reference("schemas", "ModelMetadata")), "500": error},
+            parameters=[name],
+        ),
+    }
+    for path, statuses in _HEALTH.items():
+        key, good = next(iter(statuses.items()))
+        responses = {
+            status: _of_json(value, _object([], **{key: {"type": "string", "enum": [value]}}))
+            for status, value in (("200", good), ("503", statuses["otherwise"]))
+        }
+        operation_id = f"api_{path.replace('/', '_')}"
+        paths[f"{PREFIX}/{path}"] = _get(operation_id, f"Get the {key.replace('_', ' ')}", "server", responses)
+    return paths

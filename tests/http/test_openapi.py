@@ -1,0 +1,228 @@
+"""The OpenAPI document, judged by a validator of OpenAPI, by a validator of JSON Schema and by the server."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from mlflow_grpc.config import Decorator, ModelConfig
+from mlflow_grpc.http.openapi.components import Components
+from mlflow_grpc.settings import Payload
+from tests.support import chat_models, zoo
+from tests.support.servers import Forked, InProcess, serving_models, start_server
+
+pytestmark = pytest.mark.slow
+
+ZOO = [*zoo.NAMES, *zoo._more_signatures(), *zoo._MORE_HINTED, "rows_numbers"]
+
+CLASSES = [
+    "tests.support.rest_models.Iris", "tests.support.newer_models.Mirror", "tests.support.newer_models.OldStyle",
+    "tests.support.newer_models.Words", "older_models.Iris", "tests.support.particular_models.Unions",
+    "tests.support.serialized_models.RootList", "tests.support.serialized_models.OldCells",
+    "tests.support.serialized_models.Defaults",
+]  # fmt: skip
+
+WITHOUT_EXAMPLE = {"no_signature", "params_only", "numbered", "hint_event", "Defaults"}
+"""Models of which nothing says what they take, which take no JSON, or whose answer has no form in JSON."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The directories of all models of the zoo, by their names."""
+    folder = tmp_path_factory.mktemp("zoo")
+    for name in ZOO:
+        zoo.save(name, folder / name)
+    for name in chat_models.MODELS:
+        chat_models.save(name, folder / f"api_{name}")
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def server(models):
+    """A server with models of every kind."""
+    decorators = (Decorator(class_path="ml_base.decorator.MLModelDecorator"),)
+    hosted = [ModelConfig(uri=str(path), name=name, endpoint=True) for name, path in models.items()]
+    hosted += [ModelConfig(class_path=path, endpoint=True) for path in CLASSES]
+    numbers = str(models["numbers"])
+    hosted += [
+        ModelConfig(uri=str(models["no_signature"]), name="plain", payload=Payload.TEXT, endpoint=True),
+        ModelConfig(uri=numbers, name="decorated", decorators=decorators, endpoint=True),
+        ModelConfig(uri=numbers, name="versions", version="1", endpoint=True),
+        ModelConfig(uri=numbers, name="versions", version="2", endpoint=True),
+        ModelConfig(uri=numbers, name="silent", endpoint=False),
+    ]
+    with serving_models([(model, None) for model in hosted], http_port=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def document(server):
+    return document_of(server)
+
+
+def document_of(server: InProcess) -> Any:
+    response = requests.get(f"{server.url}/openapi.json", timeout=60)
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    return response.json()
+
+
+def resolved(document: Any, value: Any) -> Any:
+    while "$ref" in value:
+        target = document
+        for key in value["$ref"].split("/")[1:]:
+            target = target[key]
+        value = target
+    return value
+
+
+def faults(document: Any, schema: Any, value: Any) -> list[str]:
+    """What JSON Schema says against a value."""
+    validator = Draft202012Validator({**schema, "components": document["components"]})
+    return [error.message for error in validator.iter_errors(value)]
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def bodies(document: Any) -> Iterator[tuple[str, Any, str, Any]]:
+    """Path, operation, content type and content of each body."""
+    for path, _, operation in operations(document):
+        if "requestBody" in operation:
+            for content_type, content in resolved(document, operation["requestBody"])["content"].items():
+                yield path, operation, content_type, content
+
+
+def test_the_document_is_valid(document):
+    """It is OpenAPI 3.1, in which each operation has an id of its own."""
+    assert document["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(document).validate()
+    identifiers = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(identifiers)) == len(identifiers)
+
+
+def test_the_schemas_are_valid(document):
+    """Each schema is one of JSON Schema 2020-12, and is used."""
+    text = json.dumps(document)
+    for name, schema in document["components"]["schemas"].items():
+        Draft202012Validator.check_schema(schema)
+        assert f'"#/components/schemas/{name}"' in text or name == "Error"
+
+
+def test_each_model_has_a_path(document, models):
+    """Every model with an endpoint, in its default version without one; those of rest-model-service under /api."""
+    paths = document["paths"]
+    for name in (*models, "plain", "decorated", "versions", "iris_model"):
+        assert f"/models/{name}/invocations" in paths
+    assert {"/models/versions/versions/1/invocations", "/models/versions/versions/2/invocations"} <= paths.keys()
+    assert "/models/silent/invocations" not in paths
+    assert {"/invocations", "/ping", "/health", "/version", "/api/models", "/api/health/ready"} <= paths.keys()
+    assert {"/api/models/iris_model/prediction", "/api/models/decorated/prediction"} <= paths.keys()
+    assert "/api/models/numbers/prediction" not in paths
+
+
+def test_examples_work(server, document):
+    """Each example fits its schema, is answered with 200, and the answer fits the schema of answers."""
+    count = 0
+    for path, operation, content_type, content in bodies(document):
+        for name, example in content.get("examples", {}).items():
+            value, where = example["value"], (path, content_type, name)
+            assert faults(document, content["schema"], value) == [], where
+            data = (value if content_type != "application/json" else json.dumps(value)).encode()
+            headers = {"content-type": content_type}
+            response = requests.post(server.url + path, data=data, headers=headers, timeout=60)
+            if "/Defaults/" in path:  # Returns NaN.
+                continue
+            assert response.status_code == 200, (where, response.text)
+            answers = resolved(document, operation["responses"]["200"])["content"]
+            schema = answers[response.headers["content-type"].partition(";")[0]]["schema"]
+            answer = response.text if content_type == "text/plain" else response.json()
+            assert faults(document, schema, answer) == [], where
+            count += 1
+    assert count > 150
+
+
+def test_every_model_has_an_example(document):
+    """Only models of which nothing says what they take have none."""
+    without = {
+        path.split("/")[2]
+        for path, _, _, content in bodies(document)
+        if path.startswith("/models") and not content.get("examples")
+    }
+    assert without <= WITHOUT_EXAMPLE
+
+
+def test_formats(document):
+    """A table has all of MLflow's formats, CSV too; a chat is sent as it is, with its params beside it."""
+
+    def formats(name: str) -> dict[str, set[str]]:
+        content = resolved(document, document["paths"][f"/models/{name}/invocations"]["post"]["requestBody"])["content"]
+        return {content_type: set(value.get("examples", {})) for content_type, value in content.items()}
+
+    tables = {"dataframe_split", "dataframe_records", "inputs", "instances"}
+    assert formats("numbers") == {"application/json": tables, "text/csv": {"csv"}}
+    assert formats("params")["application/json"] == tables | {"with_params"}
+    assert formats("tensor") == {"application/json": {"inputs", "instances"}}
+    assert formats("hint_person") == {"application/json": {"inputs"}}
+    assert formats("api_chat") == {"application/json": {"unified_llm_input"}}
+    assert formats("plain") == {"text/plain": {"text"}}
+    assert "record" in formats("iris_model")["application/json"]
+
+
+def test_schemas_refuse_what_models_refuse(server, document):
+    """A value of the wrong type and an absent column are refused by both, the schema and the server."""
+    payloads: list[Any] = [{"dataframe_records": [{"a": 1}]}, {"dataframe_records": [{"a": "x", "b": 1}]}, {"data": []}]
+    for payload in payloads:
+        schema = {"$ref": "#/components/schemas/numbers.payload"}
+        assert faults(document, schema, payload)
+        response = requests.post(f"{server.url}/models/numbers/invocations", json=payload, timeout=60)
+        assert response.status_code == 400
+        assert faults(document, {"$ref": "#/components/schemas/Error"}, response.json()) == []
+
+
+def test_one_model_is_at_invocations(models):
+    """A single model is the default one: /invocations has its payloads and needs no header."""
+    model = ModelConfig(uri=str(models["numbers"]), name="numbers", endpoint=True)
+    with serving_models([(model, None)], http_port=0) as server:
+        document = document_of(server)
+        OpenAPIV31SpecValidator(document).validate()
+        operation = document["paths"]["/invocations"]["post"]
+        assert operation["requestBody"] == document["paths"]["/models/numbers/invocations"]["post"]["requestBody"]
+        assert "mlflow-model" not in [resolved(document, parameter)["name"] for parameter in operation["parameters"]]
+        assert not any(path.startswith("/api") for path in document["paths"])
+
+
+def test_the_command(models, tmp_path):
+    """`mlflow-grpc openapi` writes the document that the server has, with the title of the configuration."""
+    config, output = tmp_path / "models.yaml", tmp_path / "openapi.json"
+    config.write_text(
+        f"service_title: Numbers\nversion: '3'\ndescription: All of them.\nmodels: [{{uri: {models['numbers']}}}]\n"
+    )
+    with Forked(["openapi", "--config", str(config), "-o", str(output)]) as process:
+        assert process.wait() == 0, process.output
+    document = json.loads(output.read_text())
+    assert document["info"] == {"title": "Numbers", "version": "3", "description": "All of them."}
+    with start_server("--config", str(config), "--http-port", "0") as process:
+        url = process.wait_for(r"ready: .*HTTP on (http://\S+?);")[1]
+        assert requests.get(f"{url}/openapi.json", timeout=60).json() == document
+
+
+def test_definitions_become_components():
+    """References within a schema, also to itself, lead to components; a tuple of pydantic 1 has prefixItems."""
+    components = Components()
+    node = {"type": "object", "properties": {"$ref": {"type": "string"}, "next": {"$ref": "#/$defs/Node of[T]"}}}
+    schema = {"$defs": {"Node of[T]": node}, "properties": {"self": {"$ref": "#"}, "pair": {"items": [{}, {}]}}}
+    assert components.add("a b", schema) == {"$ref": "#/components/schemas/a_b"}
+    assert components.schemas == {
+        "a_b.Node_of_T_": {
+            "type": "object",
+            "properties": {"$ref": {"type": "string"}, "next": {"$ref": "#/components/schemas/a_b.Node_of_T_"}},
+        },
+        "a_b": {"properties": {"self": {"$ref": "#/components/schemas/a_b"}, "pair": {"prefixItems": [{}, {}]}}},
+    }
