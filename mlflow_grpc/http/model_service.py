@@ -4,14 +4,15 @@ Source: `rest_model_service.routes` and `helpers.build_models` of version 0.6.0.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from starlette.datastructures import URL
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import STILL_LOADING, Catalog, Entry, State
@@ -52,10 +53,8 @@ def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[]
         ("/models/{name}/metadata", service.metadata, "GET"),
         ("/models/{name}/prediction", prediction, "POST"),
     ]
-    answering = [Route(path, endpoint, methods=[method]) for path, endpoint, method in endpoints]
-    # After the routes themselves, because they take any method.
-    refusing = [Route(path, _WrongMethod(method, service.has_path)) for path, _, method in endpoints]
-    return [Mount(PREFIX, Router([*answering, *refusing], default=_not_found))]
+    family = [_Route(f"{PREFIX}{path}", endpoint, method, service) for path, endpoint, method in endpoints]
+    return [*family, _OtherPaths(family)]
 
 
 def hosted(catalog: Catalog) -> Iterator[tuple[Entry, ServableModel]]:
@@ -181,22 +180,48 @@ def _response(content: dict[str, Any], status: int) -> Response:
     return Response(bytes(JSONResponse(content).body), status=status)
 
 
-class _WrongMethod:
-    """ASGI application for requests to a route with a method that it does not have."""
+class _Route(Route):
+    """A route that refuses other methods than its own as FastAPI does."""
 
-    def __init__(self, method: str, has_path: Callable[[Scope], bool]) -> None:
-        self._response = JSONResponse(
-            _phrase(HTTPStatus.METHOD_NOT_ALLOWED), HTTPStatus.METHOD_NOT_ALLOWED, {"allow": method}
-        )
-        self._has_path = has_path
+    def __init__(self, path: str, endpoint: Any, method: str, service: _ModelService) -> None:
+        super().__init__(path, endpoint, methods=[method])
+        content = _phrase(HTTPStatus.METHOD_NOT_ALLOWED)
+        self._wrong_method = JSONResponse(content, HTTPStatus.METHOD_NOT_ALLOWED, {"allow": method})
+        self._service = service
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers."""
-        await (self._response if self._has_path(scope) else _NOT_FOUND)(scope, receive, send)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request whose path fits."""
+        if self.methods is None or scope["method"] in self.methods:
+            await self.app(scope, receive, send)
+        else:
+            await (self._wrong_method if self._service.has_path(scope) else _NOT_FOUND)(scope, receive, send)
 
 
 _NOT_FOUND = JSONResponse(_phrase(HTTPStatus.NOT_FOUND), HTTPStatus.NOT_FOUND)
 
 
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    await _NOT_FOUND(scope, receive, send)
+class _OtherPaths(Route):
+    """The route of all paths below the prefix that the other routes do not have.
+
+    A path with one slash too many or too few is redirected, as starlette's Router does.
+    """
+
+    def __init__(self, family: Sequence[Route]) -> None:
+        super().__init__(PREFIX + "/{path:path}", _NOT_FOUND)
+        self._family = family
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Returns whether the route takes a request."""
+        return (Match.NONE, {}) if self._is_in_family(scope) else super().matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Redirects, or answers 404."""
+        path: str = scope["path"]
+        elsewhere = {**scope, "path": path.rstrip("/") if path.endswith("/") else f"{path}/"}
+        response: ASGIApp = _NOT_FOUND
+        if self._is_in_family(elsewhere):
+            response = RedirectResponse(str(URL(scope=elsewhere)))
+        await response(scope, receive, send)
+
+    def _is_in_family(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is not Match.NONE for route in self._family)

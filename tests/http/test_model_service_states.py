@@ -153,3 +153,16 @@ def test_a_model_without_an_endpoint(model):
     with server_of({"class_path": IRIS, "endpoint": False}, {"class_path": ECHO}) as server:
         assert [entry["qualified_name"] for entry in get(server, "models")[1]["models"]] == ["iris_model", "echo"]
         assert predict(server, model, FLOWER).json() == {"detail": "Not Found"}
+
+
+def test_metrics_have_a_series_for_each_route():
+    """Requests are counted by the template of their route; a path that a caller makes up has no series of its own."""
+    with server_of({"class_path": IRIS}) as server:
+        predict(server, "iris_model", FLOWER)
+        predict(server, "made-up", FLOWER)
+        get(server, "made/up")
+        text = requests.get(f"{server.url}/metrics", timeout=30).text
+        assert 'http_route="/api/models/{name}/prediction",http_response_status_code="200"' in text
+        assert 'http_route="/api/models/{name}/prediction",http_response_status_code="404"' in text
+        assert 'http_route="/api/{path:path}",http_response_status_code="404"' in text
+        assert "made" not in text

@@ -122,7 +122,15 @@ def test_each_model_has_a_path(document, models):
         assert f"/models/{name}/invocations" in paths
     assert {"/models/versions/versions/1/invocations", "/models/versions/versions/2/invocations"} <= paths.keys()
     assert "/models/silent/invocations" not in paths
-    assert {"/invocations", "/ping", "/health", "/version", "/api/models", "/api/health/ready"} <= paths.keys()
+    assert {
+        "/invocations",
+        "/ping",
+        "/health",
+        "/version",
+        "/metrics",
+        "/api/models",
+        "/api/health/ready",
+    } <= paths.keys()
     assert {"/api/models/iris_model/prediction", "/api/models/decorated/prediction"} <= paths.keys()
     assert "/api/models/numbers/prediction" not in paths
 

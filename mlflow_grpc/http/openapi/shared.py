@@ -140,6 +140,19 @@ PATHS: Json = {
         "server",
         {"200": {"description": "The version, which is not quoted.", "content": {JSON: {"schema": {}}}}},
     ),
+    "/metrics": _get(
+        "metrics",
+        "Get the metrics for Prometheus",
+        "server",
+        {
+            "200": {
+                "description": "The metrics, in the format that the header accept names.",
+                "content": {
+                    media_type: {"schema": STRING} for media_type in ("text/plain", "application/openmetrics-text")
+                },
+            }
+        },
+    ),
 }
 
 
