@@ -19,8 +19,9 @@ from mlflow_grpc.telemetry.memory import Memory
 from mlflow_grpc.telemetry.models import ModelFamilies, ModelMetrics
 from mlflow_grpc.telemetry.process_figures import ProcessFigures
 
-SLICE_S = 0.0003
-"""Time for which the event loop writes figures before it turns to calls, in seconds."""
+SLICE_S, PAUSE_S = 0.0002, 0.001
+"""Time for which the event loop writes figures, and time for calls alone after it, in seconds. A call takes several
+turns of the event loop and of a thread; without pauses a scrape would delay each of them."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Metrics:
             for part in family.text(is_open_metrics=is_open_metrics):
                 parts.append(part)
                 if time.perf_counter() > until:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(PAUSE_S)
                     until = time.perf_counter() + SLICE_S
         if is_open_metrics:
             parts.append("# EOF\n")
