@@ -42,9 +42,10 @@ class Upper(PythonModel):
 def url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     signature = mlflow.models.infer_signature([{"text": "a"}], None)
-    for name, model in (("words", Words()), ("upper", Upper()), *((n, c()) for n, c in chat_models.MODELS.items())):
-        declared = {"signature": signature} if name in ("words", "upper") else {}
-        mlflow.pyfunc.save_model(folder / name, python_model=model, pip_requirements=["mlflow"], **declared)
+    for name, model in (("words", Words()), ("upper", Upper())):
+        mlflow.pyfunc.save_model(folder / name, python_model=model, pip_requirements=["mlflow"], signature=signature)
+    for name in chat_models.MODELS:
+        chat_models.save(name, folder / name)
     models = [ModelConfig(uri=str(path), name=path.name, endpoint=True) for path in sorted(folder.iterdir())]
     with serving_models([(config, None) for config in models], http_port=0) as server:
         yield f"{server.url}/models"
