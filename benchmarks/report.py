@@ -63,7 +63,7 @@ def _tail(rows: list[Figures]) -> float:
     return float(statistics.median(row["p99_ms"] / row["p50_ms"] for row in rows))
 
 
-def _told_of_stolen(figures: Figures) -> str:
+def _stolen_time_sentence(figures: Figures) -> str:
     """Describes the CPU time that other machines took, in total and during the measurements that count."""
     counted = [
         row["stolen"]
@@ -96,7 +96,7 @@ def markdown(figures: Figures) -> str:
 def _of_workloads(figures: Figures) -> list[str]:
     lines = [
         "",
-        _told_of_stolen(figures),
+        _stolen_time_sentence(figures),
         "",
         "| workload | in flight | mlflow-grpc | mlflow models serve | bare echo | times MLflow | of the echo "
         "| p50 / p99 | MLflow's |",

@@ -20,22 +20,22 @@ def serving(
     start_timeout_s: float = 300.0,
     **settings: Any,
 ) -> AbstractContextManager[Client]:
-    """Serves a model for as long as a `with` block runs, and gives a client that is connected to the server.
+    """Serves a model while a `with` block runs, and yields a client that is connected to the server.
 
         with mlflow_grpc.serving("models/iris") as client:
             client.predict({"inputs": [[5.1, 3.5, 1.4, 0.2]]})
 
-    The server is a process of its own, at a free port of 127.0.0.1. It ends with the block, and with this process
-    however that ends. Warnings and errors of its log go to stderr.
+    The server is a separate process on a free port of 127.0.0.1. It ends with the block, and also if this process
+    is killed. Warnings and errors from its log go to stderr.
 
     Args:
-        model: A directory, a URI such as models:/name/1, or what MLflow's `log_model` gives. None with `config`.
+        model: A directory, a URI such as models:/name/1, or the result of MLflow's `log_model`. None with `config`.
         client_options: Arguments of the client, such as `{"timeout_s": 5}`.
-        start_timeout_s: How long the server may take until it is ready, in seconds.
-        settings: Of the server, by the names of its flags: `threads=2`, `batching="off"`, `payload="text"`.
+        start_timeout_s: Maximum time until the server is ready, in seconds.
+        settings: Settings of the server by the names of its flags, such as `threads=2` or `payload="text"`.
 
     Raises:
-        StartError: The server cannot be started; with the lines of its log.
+        StartError: The server cannot be started. The message has the last lines of its log.
         TypeError: There is no such setting.
         ModuleNotFoundError: The client is not installed.
 

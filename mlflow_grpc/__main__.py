@@ -1,4 +1,4 @@
-"""`python -m mlflow_grpc` is `mlflow-grpc`."""
+"""Entry point of `python -m mlflow_grpc`, which is the same as `mlflow-grpc`."""
 
 from mlflow_grpc.cli import main
 

@@ -95,7 +95,7 @@ def _uri_of(model: Any) -> str:
     uri = getattr(model, "model_uri", model)  # MLflow's log_model returns an object with this attribute.
     if not isinstance(uri, str | os.PathLike):
         raise TypeError(
-            f"serving() takes a directory, a URI such as models:/name/1, or what MLflow's log_model gives, and no "
+            f"serving() takes a directory, a URI such as models:/name/1, or the result of MLflow's log_model, and not "
             f"{type(model).__name__}: the server is another process. Log the model, or save it into a directory, with "
             "its flavor's function, such as mlflow.sklearn.save_model(model, directory), and give that"
         )
@@ -106,7 +106,7 @@ def _did_you_mean(name: str, names: list[str]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, names, n=1)
-    return f": did you mean {close[0]}?" if close else "; docs/settings.md has those that there are"
+    return f": did you mean {close[0]}?" if close else "; docs/settings.md lists the settings"
 
 
 class _Child:

@@ -1,6 +1,6 @@
-"""The values of settings that are one of a few words.
+"""Settings that take one of a few fixed values.
 
-Rule of this module: an enumeration a setting, and nothing that reads or judges one.
+Rule of this module: one enum per setting, and no logic.
 """
 
 from enum import StrEnum
@@ -16,14 +16,14 @@ class EnvManager(StrEnum):
 
 
 class Payload(StrEnum):
-    """What `Input.value` holds."""
+    """Content of `Input.value`."""
 
     MLFLOW = "mlflow"
     TEXT = "text"
 
 
 class Batching(StrEnum):
-    """Whether calls that wait at the same time are put together."""
+    """Prediction of several waiting calls in one call of the model."""
 
     AUTO = "auto"
     ON = "on"
@@ -31,14 +31,14 @@ class Batching(StrEnum):
 
 
 class UnknownColumns(StrEnum):
-    """What becomes of columns and params of a payload that the model does not have."""
+    """Treatment of columns and params in a payload that the model does not have."""
 
     IGNORE = "ignore"
     REFUSE = "refuse"
 
 
 class Requirements(StrEnum):
-    """What happens when the environment does not meet the model's requirements."""
+    """Reaction to an environment that does not meet the model's requirements."""
 
     CHECK = "check"
     STRICT = "strict"
@@ -46,14 +46,14 @@ class Requirements(StrEnum):
 
 
 class OnError(StrEnum):
-    """What happens when one of several models cannot be loaded."""
+    """Reaction to a model that cannot be loaded, if there are several."""
 
     STOP = "stop"
     SKIP = "skip"
 
 
 class LogFormat(StrEnum):
-    """How log lines are written."""
+    """Format of log lines."""
 
     AUTO = "auto"
     TEXT = "text"

@@ -37,7 +37,7 @@ _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 def _class_path(text: str) -> str:
     if not _PATH.fullmatch(text):
-        raise ValueError("has to be like package.module.Class")
+        raise ValueError("must have the form package.module.Class")
     return text
 
 
@@ -46,7 +46,7 @@ ClassPath = Annotated[str, AfterValidator(_class_path)]
 
 def _function_path(text: str) -> str:
     if not _PATH.fullmatch(text):
-        raise ValueError("has to be like package.module.function")
+        raise ValueError("must have the form package.module.function")
     return text
 
 
@@ -216,7 +216,7 @@ def read(path: Path) -> Configuration:
 def _check_names(path: Path, models: tuple[ModelConfig, ...]) -> None:
     named = [f"{model.name}/{model.version or ''}".rstrip("/") for model in models if model.name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise StartError(f"{path}: more than one model is called {', '.join(twice)}; give each a name or a version")
+        raise StartError(f"{path}: several models are called {', '.join(twice)}; give each a name or a version")
 
 
 class _Loader(yaml.SafeLoader):
@@ -239,7 +239,7 @@ class _Loader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if first := lines.get((key.tag, key.value)):
                 self.duplicate_keys.append(
-                    f"the key {key.value} is there twice in one mapping, in lines {first} and {line}"
+                    f"the key {key.value} occurs twice in one mapping, in lines {first} and {line}"
                 )
             lines[key.tag, key.value] = line
         return node
@@ -298,9 +298,10 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
     key, names = str(loc[-1]), [*config_class.model_fields]
     aliases = {name for field in config_class.model_fields.values() for name in _aliases(field.validation_alias)}
     if key in aliases:
-        return f"means the same as {', '.join(sorted(aliases - {key}))}, which is there too"
+        return f"means the same as {', '.join(sorted(aliases - {key}))}, which is set too"
     near = difflib.get_close_matches(key, names, 1)
-    return f"there is no such key; did you mean {near[0]}?" if near else f"there is no such key, but {', '.join(names)}"
+    advice = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(names)}"
+    return f"there is no such key; {advice}"
 
 
 def _aliases(alias: Any) -> list[str]:

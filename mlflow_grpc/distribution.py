@@ -1,7 +1,7 @@
-"""Where the server and its client were installed from.
+"""Installation source of the server and its client.
 
-Rule of this module: no package index has either of them, so advice to install one names the checkout, archive or
-repository that pip took it from (`direct_url.json`, PEP 610).
+Rule of this module: neither is on a package index. Advice to install one therefore names the checkout, archive or
+repository that pip installed it from (`direct_url.json`, PEP 610).
 """
 
 import importlib.metadata
@@ -20,16 +20,16 @@ CLIENT = "mlflow-grpc-client"
 
 @dataclass(frozen=True)
 class Source:
-    """What pip is told to install a distribution again, as it is installed here."""
+    """Location and version from which pip can install a distribution again, as it is installed here."""
 
     name: str
     location: str
-    """A path, or a URL in pip's form; empty if only the version is left to go by."""
+    """A path, or a URL in pip's form; empty if only the version is known."""
     version: str = ""
     editable: bool = False
 
     def requirement(self, extra: str = "") -> str:
-        """The argument of `pip install`, with an extra or without; `--editable` is not in it.
+        """Returns the argument of `pip install`, with or without an extra, and without `--editable`.
 
         Examples: `/home/me/mlflow-grpc[s3]`, `mlflow-grpc[s3] @ git+https://...`, `mlflow-grpc[s3]==0.1.0`.
         """
@@ -42,7 +42,7 @@ class Source:
 
 
 def source_of(name: str = SERVER) -> Source:
-    """Where a distribution came from; without a direct URL, or if its files are gone, only its version is known."""
+    """Returns the source of a distribution; only its version if it has no direct URL or its files are gone."""
     checkout = _checkout(name)
     try:
         distribution = importlib.metadata.distribution(name)
@@ -56,14 +56,14 @@ def source_of(name: str = SERVER) -> Source:
 
 
 def install_source(extra: str = "") -> str:
-    """What comes after `pip install` to install the server as it is installed here, quoted for a shell."""
+    """Returns the argument after `pip install` that installs this server again, quoted for a shell."""
     source = source_of(SERVER)
     argument = shlex.quote(source.requirement(extra))
     return f"-e {argument}" if source.editable else argument
 
 
 def installed_extras() -> tuple[str, ...]:
-    """The extras of the server that are installed here: those of which nothing is missing."""
+    """Returns the server's extras whose requirements are all installed here."""
     distribution = importlib.metadata.distribution(SERVER)
     requirements = [Requirement(text) for text in distribution.requires or []]
     return tuple(
@@ -87,7 +87,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _checkout(name: str) -> Path | None:
-    """The directory that a package is imported from, if pip can install it: a clone, where it may not be installed."""
+    """Returns the clone that a package is imported from, if pip can install it; else None."""
     spec = importlib.util.find_spec(name.replace("-", "_"))
     if spec is None or spec.origin is None:
         return None

@@ -1,10 +1,9 @@
-"""The one family of errors that a call or a start can end in.
+"""The errors that a call or a start of the server can end in.
 
-Rule of this module: an error knows who is at fault, its gRPC status by name, a stable reason and a
-text that is safe to show to any caller. The text holds no file path, nothing that a model said, and of
-the payload no more than names that the caller chose, which the log does not get; what an operator needs
-besides stands in `__cause__` and goes to the log. How an error becomes a gRPC answer is decided in
-`mlflow_grpc.services.status` alone.
+Rule of this module: an error has a fault (who has to act), a gRPC status by name, a stable reason, and a message that
+is safe for any caller. The message contains no file path and no text from the model. Of the payload it contains at most
+names that the caller chose, and those are left out of the log. Details for operators are in `__cause__` and are logged.
+Only `mlflow_grpc.services.status` turns errors into gRPC responses.
 """
 
 import traceback
@@ -17,17 +16,17 @@ from pathlib import Path
 from mlflow_grpc.naming import without_secrets
 
 MAX_FRAMES, MAX_SHOWN_CHARACTERS = 4, 1000
-"""How many of the last lines of a traceback callers may see, and how many characters of an exception's text."""
+"""Maximum number of traceback lines and of characters of an exception's text that callers may see."""
 
 
 FRAME = "\n  at "
-"""What stands before each line of a traceback that callers may see."""
+"""Prefix of each traceback line that callers may see."""
 
 
 class Status(StrEnum):
     """The gRPC status codes that this server answers with, by their names in the gRPC specification.
 
-    UNKNOWN is left out on purpose: it means "nobody thought about this case".
+    UNKNOWN is left out on purpose: it would mean that nobody thought about the case.
     """
 
     CANCELLED = "CANCELLED"
@@ -47,7 +46,7 @@ class Status(StrEnum):
 
 
 class Fault(StrEnum):
-    """Who has to act for the same call to succeed."""
+    """Party that has to act before the same call can succeed."""
 
     CALLER = "caller"
     MODEL = "model"
@@ -56,17 +55,17 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One column, tensor or param that is at fault; becomes an entry of google.rpc.BadRequest."""
+    """One column, tensor or param at fault; becomes an entry of google.rpc.BadRequest."""
 
     field: str
-    """The name in the model's signature, `params.<name>` for a param, the position if it has none; the way to the value
-    behind a type hint."""
+    """Name in the model's signature; `params.<name>` for a param, the position if there is no name, the path to the
+    value for a model with type hints."""
     description: str
-    """The way to the value in the payload, what is wrong with it and what to write instead."""
+    """Path to the value in the payload, what is wrong with it, and what to write instead."""
 
 
 class ServingError(Exception):
-    """A call that is answered with an error status. Raise one of its subclasses."""
+    """Base class of errors that a call is answered with. Raise one of its subclasses."""
 
     status = Status.INTERNAL
     fault = Fault.SERVER
@@ -107,13 +106,13 @@ class ServingError(Exception):
         self.violations = violations
         self.logged = message if logged is None else logged
         self.shown: str | None = None
-        """The model's exception, as `shown` gives it, if callers may see it (`--show-exceptions`)."""
+        """The model's exception in the form of `shown`, if callers may see it (`--show-exceptions`)."""
 
 
 def shown(error: BaseException) -> str:
-    """An exception as `--show-exceptions` has it: its type and text, and where it was raised, the innermost call first.
+    """Formats an exception for `--show-exceptions`: type, text and traceback, innermost call first.
 
-    Without the lines of code and the folders, which say nothing to a caller.
+    Lines of code and directories are left out, because they mean nothing to a caller.
     """
     text = "".join(traceback.format_exception_only(error)).strip()
     text = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
@@ -123,7 +122,7 @@ def shown(error: BaseException) -> str:
 
 
 class InvalidPayload(ServingError):
-    """The payload, its columns or its params are not what the model takes; MLflow answers 400."""
+    """The payload, its columns or its params do not fit the model; MLflow answers 400."""
 
     status = Status.INVALID_ARGUMENT
     fault = Fault.CALLER
@@ -138,7 +137,7 @@ class RefusedByModel(InvalidPayload):
 
 
 class InvalidMessage(ServingError):
-    """The bytes of the request are no valid protobuf message of the method's type."""
+    """The bytes of the request are not a valid protobuf message of the method's type."""
 
     status = Status.INVALID_ARGUMENT
     fault = Fault.CALLER
@@ -146,7 +145,7 @@ class InvalidMessage(ServingError):
 
 
 class UnsupportedContentType(ServingError):
-    """The payload's content type is none that the model takes; MLflow answers 415."""
+    """The model does not take the payload's content type; MLflow answers 415."""
 
     status = Status.INVALID_ARGUMENT
     fault = Fault.CALLER
@@ -164,29 +163,29 @@ class PayloadTooLarge(ServingError):
 
 
 class ModelFailed(ServingError):
-    """The model's own code raised; the exception is the `__cause__` and is for the log only.
+    """The model's own code raised. The exception is the `__cause__` and is only logged.
 
-    For an `MlflowException` status and reason are those of its error code, otherwise INTERNAL.
+    An `MlflowException` keeps the status and reason of its error code. Any other exception is INTERNAL.
     """
 
     fault = Fault.MODEL
 
 
 class UnserializableOutput(ServingError):
-    """The model returned something that cannot be written as the answer; MLflow answers 500."""
+    """The model's output cannot be written as an answer; MLflow answers 500."""
 
     fault = Fault.MODEL
 
 
 class TimeLimitExceeded(ServingError):
-    """The call took longer than the server's time limit or than the caller's deadline allows."""
+    """The call took longer than the server's time limit or the caller's deadline."""
 
     status = Status.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
 
 
 class CallerDeadlineExceeded(TimeLimitExceeded):
-    """It was the caller's deadline that passed, so nobody waits for the rest of the call either."""
+    """The caller's deadline passed, so nobody waits for later answers of the call either."""
 
 
 class RequestReadTimeout(TimeLimitExceeded):
@@ -197,14 +196,14 @@ class RequestReadTimeout(TimeLimitExceeded):
 
 
 class NotReady(ServingError):
-    """The model is not loaded yet, or the server is draining; another server may well answer."""
+    """The model is not loaded yet, or the server is draining; another server may answer."""
 
     status = Status.UNAVAILABLE
     reason = "TEMPORARILY_UNAVAILABLE"
 
 
 class Overloaded(ServingError):
-    """There is no room for another call; the same call may well be answered a little later."""
+    """There is no room for another call; the same call may succeed a little later."""
 
     status = Status.RESOURCE_EXHAUSTED
     reason = "REQUEST_LIMIT_EXCEEDED"
@@ -222,7 +221,7 @@ class Overloaded(ServingError):
 
 
 class Unsupported(ServingError):
-    """The model cannot do what the call asks for."""
+    """The model does not support the method."""
 
     status = Status.UNIMPLEMENTED
     fault = Fault.CALLER
@@ -230,7 +229,7 @@ class Unsupported(ServingError):
 
 
 class ContractChanged(ServingError):
-    """The call was written for other messages than the model has now."""
+    """The call was compiled against messages that the model no longer has."""
 
     status = Status.FAILED_PRECONDITION
     fault = Fault.CALLER
@@ -238,7 +237,7 @@ class ContractChanged(ServingError):
 
 
 class UnknownModel(ServingError):
-    """The call names a model that is not here."""
+    """The call names a model that this server does not host."""
 
     status = Status.NOT_FOUND
     fault = Fault.CALLER
@@ -246,7 +245,7 @@ class UnknownModel(ServingError):
 
 
 class ModelNotNamed(ServingError):
-    """There are several models, none of them is the default, and the call names none."""
+    """The call names no model, and none of the server's models is the default."""
 
     status = Status.INVALID_ARGUMENT
     fault = Fault.CALLER
@@ -254,7 +253,7 @@ class ModelNotNamed(ServingError):
 
 
 class ModelNotLoaded(ServingError):
-    """The model could not be loaded when the server started, and will not be until it starts anew."""
+    """The model could not be loaded at start; it stays unavailable until the server is started again."""
 
     status = Status.FAILED_PRECONDITION
     reason = "INVALID_STATE"
@@ -262,9 +261,9 @@ class ModelNotLoaded(ServingError):
 
 
 class StartError(Exception):
-    """The server cannot start as it was told to: one line that says what is wrong and what to do.
+    """The server cannot start. The message is one line that says what is wrong and what to do.
 
-    Secrets in its URLs are not shown, wherever they come from: a setting, a requirement, an error of a library.
+    Secrets in URLs are masked, whether they come from a setting, a requirement or an error of a library.
     """
 
     exit_code = 2
@@ -274,24 +273,22 @@ class StartError(Exception):
 
         Args:
             message: The line.
-
         """
         super().__init__(without_secrets(message))
 
 
 class NotWritten(StartError):
-    """A file or directory that a command was to write cannot be written."""
+    """A file or directory that a command should write cannot be written."""
 
     exit_code = 1
 
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Turns an OSError of what writes a file or directory into NotWritten; nothing else is to be done within it.
+    """Turns an OSError of the block, which must do nothing but write, into NotWritten.
 
     Args:
-        path: What is written, unless the error says more exactly.
-
+        path: File or directory to write, named in the message unless the error has a more exact path.
     """
     try:
         yield
@@ -300,6 +297,6 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 class AddressUnavailable(StartError):
-    """The address cannot be listened on: taken, not this machine's, or not permitted."""
+    """The address cannot be listened on: it is taken, not local, or not permitted."""
 
     exit_code = 1

@@ -1,6 +1,7 @@
-"""Child processes that start as copies of this one.
+"""Child processes that start as copies of this process.
 
-Rule of this module: who forks has no threads but those that write the log and those of libraries that see to a fork.
+Rule of this module: a process that forks has only threads that survive it: those of the log, and of libraries that
+handle forks.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Self
 
 
 class Fork:
-    """A child process, as its parent sees it."""
+    """A child process, as its parent uses it."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -20,22 +21,21 @@ class Fork:
 
     @classmethod
     def start(cls, held_back: Iterable[signal.Signals]) -> Self | None:
-        """Starts a child; both go on from here.
+        """Forks; both processes return from this call.
 
         Args:
-            held_back: Signals that wait in the child until it unblocks them.
+            held_back: Signals that stay blocked in the child until it unblocks them.
 
         Returns:
             The child; None in the child itself.
 
         Raises:
-            OSError: The machine lets no process start.
-
+            OSError: No further process can be started.
         """
         before, pid = signal.pthread_sigmask(signal.SIG_BLOCK, held_back), -1
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any thread.
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns if there are any threads.
                 pid = os.fork()
         finally:
             if pid:
@@ -44,7 +44,7 @@ class Fork:
 
     @property
     def exitcode(self) -> int | None:
-        """Its exit code, the number of the signal that ended it with a minus, or None while it lives."""
+        """Returns the exit code, the negative number of the signal that ended it, or None while it runs."""
         if self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -52,24 +52,24 @@ class Fork:
         return self._code
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills the child."""
         if self.exitcode is None:
             os.kill(self.pid, signal.SIGKILL)
 
     def join(self) -> None:
-        """Waits until it has ended."""
+        """Waits until the child has ended."""
         if self._code is None:
             self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def seed_again() -> None:
-    """Has random numbers differ from those of other copies; Python's own do so by themselves."""
+    """Seeds random number generators again, so that copies differ; Python's own does so by itself."""
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()
 
 
 def leave_stdin() -> None:
-    """Gives the null device to whoever reads stdin, which is the parent's."""
+    """Replaces stdin, which belongs to the parent, by the null device."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

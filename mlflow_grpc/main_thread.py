@@ -1,11 +1,11 @@
-"""Work for the main thread while the event loop runs in another one.
+"""Runs functions in the main thread while the event loop runs in another thread.
 
-Rule of this module: it knows nothing of models and gRPC; it runs functions one at a time and passes on signals.
+Rule of this module: it runs functions one at a time and reports signals. It knows nothing of models and gRPC.
 
-Python gives the main thread rights that no other thread has: `signal.signal` works there alone, and
-`asyncio.get_event_loop` finds a loop there. `mlflow models serve` loads its model in the main thread, so models may
-rely on both. Loading one model after the other is also what Python's import system asks for: two threads that unpickle
-at the same time can deadlock on the locks of modules that import each other (`_DeadlockError`).
+Two features of Python work in the main thread only: `signal.signal`, and `asyncio.get_event_loop` without a running
+loop. `mlflow models serve` loads its model in the main thread, so models may rely on both. Models are loaded one after
+the other, because two threads that unpickle at the same time can deadlock on the import locks of modules that import
+each other (`_DeadlockError`).
 """
 
 import asyncio
@@ -35,25 +35,27 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 INTERRUPT_SIGNAL = signal.SIGURG
-"""Sent to the main thread to interrupt a function. The system ignores it where nobody handles it; Go's runtime
-interrupts its own threads in the same way, for the same reason."""
+"""Signal that interrupts a function in the main thread.
+
+Its default action is to be ignored. Go's runtime uses it to preempt its threads for the same reason.
+"""
 
 LIMIT_SIGNAL = signal.SIGVTALRM
-"""Comes when a function has used the CPU for as long as it may run."""
+"""Signal of the timer that expires when a function has used as much CPU time as it has time."""
 
 STANDSTILL_LIMIT_S = 1.0
-"""How long a function stands still when a signal comes, in seconds, for the event loop to have the interpreter."""
+"""Maximum pause of a function when a signal arrives, in seconds. It leaves the interpreter to the event loop."""
 
 INTERRUPT_LIMIT_S = 3.0
-"""How long an interrupted function may still run, in seconds, before those behind it fail."""
+"""Time that an interrupted function has to end, in seconds, before the functions behind it fail."""
 
 
 class Interrupted(BaseException):
-    """Raised in the middle of a function that runs in the main thread, to end it."""
+    """Raised inside a function that runs in the main thread, in order to end it."""
 
 
 class _Job:
-    """A function for the main thread, and the futures of whoever waits for it in the event loop."""
+    """A function for the main thread, and the futures that its caller awaits in the event loop."""
 
     def __init__(
         self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop, limit_s: float | None = None
@@ -66,7 +68,7 @@ class _Job:
         self._deliver: Callable[[], None] = partial(self.fail, Interrupted())
 
     def run(self) -> None:
-        """Runs the function in a context of its own: what one model sets while it is loaded is not for the next."""
+        """Runs the function in a context of its own, so that context variables of one model do not reach the next."""
         self._notify(self._start)
         try:
             result = contextvars.copy_context().run(self._function)
@@ -76,16 +78,16 @@ class _Job:
             self._deliver = partial(self._finish, result)
 
     def deliver(self) -> None:
-        """Hands the outcome of the function to the waiter."""
+        """Passes the outcome of the function to its caller."""
         self._notify(self._deliver)
 
     def cancel(self) -> None:
-        """Has whoever waits get CancelledError; called from any thread."""
+        """Cancels the caller's wait, which raises CancelledError there. May be called from any thread."""
         self._notify(self._start)
         self._notify(self.outcome.cancel)
 
     def _notify(self, callback: Callable[..., object], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # The event loop has been closed, and nobody waits.
+        with contextlib.suppress(RuntimeError):  # The event loop is closed, so nobody waits.
             self._loop.call_soon_threadsafe(callback, *args)
 
     def _start(self) -> None:
@@ -97,21 +99,20 @@ class _Job:
             self.outcome.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """Hands an error to the waiter, if there still is one; runs in the event loop."""
+        """Passes an error to the caller if it still waits; runs in the event loop."""
         self._start()
         if not self.outcome.done():
             self.outcome.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
 
 class MainThread:
-    """The main thread of a process, as its event loop sees it. Used once, by `run`."""
+    """The main thread of a process, as its event loop uses it. `run` may be called once."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
-        """Starts with no function to run.
+        """Makes an empty queue of functions.
 
         Args:
             signals: Signals that `next_signal` reports.
-
         """
         self._signals = tuple(signals)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -131,15 +132,14 @@ class MainThread:
         serving: Coroutine[Any, Any, int],
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> int:
-        """Runs a coroutine in an event loop in a thread of its own, and meanwhile what `call` hands over here.
+        """Runs a coroutine in an event loop in another thread, and the functions of `call` in this one.
 
         Args:
-            serving: Gives the exit code.
+            serving: Returns the exit code.
             loop_factory: Makes the event loop; asyncio's default if None.
 
         Raises:
-            BaseException: Whatever the coroutine raises.
-
+            BaseException: Any exception of the coroutine.
         """
         outcome: Future[int] = Future()
 
@@ -165,17 +165,16 @@ class MainThread:
         return outcome.result()
 
     async def call(self, function: Callable[[], T], *, limit_s: float | None = None) -> T:
-        """Runs a function in the main thread, once those before it have ended; gives its result or raises its error.
+        """Runs a function in the main thread after those before it; returns its result or raises its exception.
 
         Args:
-            function: What to run, in a copy of the main thread's context.
-            limit_s: How long it may run in seconds; the wait for its turn does not count.
+            function: The function. It runs in a copy of the main thread's context.
+            limit_s: Maximum duration in seconds, without the time that it waits for its turn.
 
         Raises:
-            TimeoutError: It ran longer and was interrupted.
-            StartError: A function before it cannot be interrupted, so that its turn never comes.
-            CancelledError: A signal came that `next_signal` reports.
-
+            TimeoutError: The function took too long and was interrupted.
+            StartError: A function before it cannot be interrupted, so it will never run.
+            CancelledError: A signal arrived that `next_signal` reports.
         """
         loop = asyncio.get_running_loop()
         if self._is_stuck:
@@ -193,9 +192,9 @@ class MainThread:
         return result
 
     async def next_signal(self) -> int:
-        """The number of the next signal of those that were to be reported.
+        """Waits for the next of the signals to report and returns its number.
 
-        It ends the function that runs and those behind it; whoever waits for them gets CancelledError.
+        The signal ends the running function and those behind it. Their callers get CancelledError.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -208,13 +207,13 @@ class MainThread:
                 return int(number)
 
     def _work(self) -> None:
-        """Runs functions until there is nothing more to come."""
+        """Runs functions until the queue is closed."""
         while (job := self._jobs.get()) is not None:
-            # A new loop, because a model may have closed the last one or left none (`asyncio.run` does). All are kept
-            # open, because a model may keep the one that it found.
+            # A new loop for each function, because a model may have closed or removed the last one (`asyncio.run`
+            # does). All stay open, because a model may keep the loop that it found.
             self._loops.append(asyncio.new_event_loop())
             asyncio.set_event_loop(self._loops[-1])
-            # An interrupt that comes in the moment in which the function has ended has nothing left to interrupt.
+            # An interrupt that arrives just after the function has ended has nothing left to interrupt.
             with contextlib.suppress(Interrupted):
                 self._running = job
                 if self._is_ending:
@@ -226,34 +225,34 @@ class MainThread:
             self._running = None
             self._claim_signals()
             self._set_limit(None)
-            job.deliver()  # Only now, so that no signal is lost that comes once the waiter knows.
+            job.deliver()  # Last, so that signals are handled again before the caller goes on.
         self._has_left.set()
 
     def _set_limit(self, limit_s: float | None) -> None:
         self._limit = time.monotonic() + (limit_s or 0.0)
-        # Of the CPU time of all threads, which may be less or more than the time that passes: it comes again.
+        # The timer counts the CPU time of all threads, which can be less or more than elapsed time, so it repeats.
         signal.setitimer(signal.ITIMER_VIRTUAL, limit_s or 0.0, STANDSTILL_LIMIT_S if limit_s else 0.0)
 
     def _claim_signals(self) -> None:
-        """Takes the signals over, again after a function that may have set handlers of its own."""
+        """Installs the signal handlers, again after each function, because it may have set its own."""
         for number in self._signals:
             signal.signal(number, self._on_signal)
         signal.signal(LIMIT_SIGNAL, self._on_limit)
         signal.signal(INTERRUPT_SIGNAL, self._on_interrupt)
-        # Written to by Python's handler in C: a signal is reported although the main thread is busy.
+        # Python's C handler writes to it, so a signal is reported even while the main thread is busy.
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
 
     def _on_signal(self, *_: object) -> None:
-        """Stands still, so that the event loop gets the interpreter and interrupts the running function.
+        """Pauses, so that the event loop gets the interpreter and can interrupt the running function.
 
-        Code in C may keep the interpreter to itself and only check for signals now and then, as `re.match` does. The
-        pause is limited, because the function may hold a lock that the event loop waits for.
+        C code may hold the interpreter and check for signals only now and then, as `re.match` does. The pause is
+        limited, because the function may hold a lock that the event loop waits for.
         """
         if self._running is not None:
-            time.sleep(STANDSTILL_LIMIT_S)  # Not a lock, which a handler within this handler could wait for.
+            time.sleep(STANDSTILL_LIMIT_S)  # Not a lock, because a nested signal handler could deadlock on it.
 
     def _on_limit(self, *_: object) -> None:
-        """The same for a function that has run longer than it may; the clock that brings this here counts CPU time."""
+        """Pauses like `_on_signal` if the function has exceeded its limit in elapsed time; the timer counts CPU."""
         if time.monotonic() > self._limit:
             self._on_signal()
 
@@ -270,7 +269,7 @@ class MainThread:
                 signal.pthread_kill(main, INTERRUPT_SIGNAL)
 
     def _fail_waiting(self, job: _Job) -> None:
-        """Fails the functions behind one that goes on although it was interrupted."""
+        """Fails the functions that wait behind a function that ignored its interruption."""
         if self._running is not job:
             return
         self._is_stuck = True
@@ -280,8 +279,8 @@ class MainThread:
                 waiting.fail(_stuck())
 
     def _leave(self, outcome: "Future[int]") -> None:
-        """Lets the main thread go; ends the process where a function holds it and cannot be interrupted."""
-        # Ends the process without the interpreter, should the function that runs keep that to itself.
+        """Lets `run` return, or ends the process if a function cannot be interrupted."""
+        # Ends the process even if the running function never releases the interpreter.
         faulthandler.dump_traceback_later(2 * SHUTDOWN_LIMIT_S, exit=True, file=self._nowhere)
         self._jobs.put(None)
         if (running := self._running) is not None:

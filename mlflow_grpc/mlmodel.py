@@ -91,7 +91,7 @@ def _arguments(class_path: str, more: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema(record: Any) -> Schema | None:
-    # A record without fields, or whose only field takes any value, says nothing that a signature could.
+    # A record without fields, or whose only field takes any value, has nothing that a signature could express.
     has_types = isinstance(record, Record) and any(field.name or field.type != AnyValue() for field in record.fields)
     return Schema.from_json(json.dumps(mlflow_schema.schema_of(record))) if has_types else None
 

@@ -1,6 +1,7 @@
-"""What models and their versions may be called, and how the URI of a model is shown.
+"""Valid names of models and versions, and the form in which a model's URI is shown.
 
-Rule of this module: nothing else says so. A name goes into metadata, health checks and log lines as it is.
+Rule of this module: it is the only copy of these rules. A valid name can be used unchanged in metadata, health checks
+and log lines.
 """
 
 import os
@@ -11,12 +12,12 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator
 
-MOST_CHARACTERS = 128
+MAX_CHARACTERS = 128
 
 
 def _checked(name: str) -> str:
-    if not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{MOST_CHARACTERS}}}", name):
-        raise ValueError(f"has to be of 1 to {MOST_CHARACTERS} letters, digits, '.', '_' and '-'")
+    if not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{MAX_CHARACTERS}}}", name):
+        raise ValueError(f"must have 1 to {MAX_CHARACTERS} letters, digits, '.', '_' and '-'")
     return name
 
 
@@ -24,10 +25,11 @@ Name = Annotated[str, AfterValidator(_checked)]
 
 
 def canonical_uri(uri: str) -> str:
-    """A model's URI in the spelling that all of the server goes by.
+    """Returns a model's URI in the one spelling that the server uses.
 
-    MLflow reads `MODELS:/churn/1`, `models:///churn/1` and `models:/churn/1/` as `models:/churn/1`, and runs likewise.
-    A host after `models://` names another registry and stays. `~` is the home directory.
+    MLflow reads `MODELS:/churn/1`, `models:///churn/1` and `models:/churn/1/` as `models:/churn/1`, and treats `runs`
+    URIs in the same way. A host after `models://` names another registry and is kept. `~` is expanded to the home
+    directory.
     """
     if uri.startswith("~"):
         return str(Path(uri).expanduser())
@@ -39,15 +41,15 @@ Uri = Annotated[str, AfterValidator(canonical_uri)]
 
 
 def name_from(text: str) -> str:
-    """A name that is as close to a text as a name can be; `model` if nothing of the text can stay."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:MOST_CHARACTERS] or "model"
+    """Returns the valid name that is closest to a text; `model` if no character of the text is valid."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:MAX_CHARACTERS] or "model"
 
 
 def name_from_uri(uri: str) -> str:
-    """The name of an MLflow model that was given none.
+    """Returns the default name of an MLflow model, taken from its URI.
 
-    `models:/iris/1`, `s3://bucket/iris` and `/srv/iris` are all iris. A symbolic link gives its own name, not that of
-    the directory behind it: `current -> releases/42` is current.
+    `models:/iris/1`, `s3://bucket/iris` and `/srv/iris` are all called iris. A symbolic link gives its own name, not
+    that of its target: `current -> releases/42` is called current.
     """
     if uri.startswith("models:/"):
         return name_from(re.split("[/@]", uri.removeprefix("models:").lstrip("/"))[0])
@@ -64,10 +66,10 @@ _SECRET_IN_QUERY = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """A text that may be shown: three asterisks stand for the secrets in its URLs.
+    """Returns a text with the secrets in its URLs replaced by three asterisks.
 
-    Secrets are passwords, what stands in a password's place before the host of an HTTP URL (access tokens), and tokens
-    and signatures in a query. A user name without a password is none in other URLs, such as `ssh://git@host`.
+    Secrets are passwords, access tokens in front of the host of an HTTP URL, and tokens and signatures in a query. In
+    other URLs, such as `ssh://git@host`, a user name without a password is kept.
     """
     if "://" not in text:
         return text

@@ -1,6 +1,6 @@
 """The OpenAPI document of a configuration's models, for `mlflow-grpc openapi`.
 
-Rule of this module: it makes the document as a server does, and serves nothing.
+Rule of this module: it makes the document in the same way as a server, and serves nothing.
 """
 
 import json

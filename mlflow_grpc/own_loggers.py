@@ -1,21 +1,21 @@
-"""The server's own loggers, which nobody else's logging setup reaches.
+"""The server's own loggers, which are out of reach of other logging setups.
 
-Rule of this module: it imports nothing of the package, and every module of the server takes its logger from here.
+Rule of this module: it imports nothing from the package, and every module of the server gets its logger here.
 
-`logging` keeps one tree of loggers for the whole process. Model code may disable all of it (`dictConfig` with Python's
-default `disable_existing_loggers`, `logging.disable`), set the level of each logger or give it other handlers (the
-recipe of loguru). The server's loggers are a tree of their own. Until `detach` is called their records go to the
-loggers of the same names in Python's tree, as for any library.
+`logging` keeps one tree of loggers per process. Model code may disable all of it (`dictConfig` with Python's default
+`disable_existing_loggers`, `logging.disable`), set the level of each logger or replace its handlers (loguru's recipe).
+The server's loggers therefore form a separate tree. Until `detach` is called, their records go to the loggers of the
+same names in Python's tree, as for any library.
 """
 
 import logging
 
 TOP = __name__.partition(".")[0]
-"""The logger above all loggers of the server."""
+"""Root of the server's loggers."""
 
 
 class _ToPythonsTree(logging.Handler):
-    """Hands records to the loggers of the same names in Python's tree."""
+    """Handler that passes records to the loggers of the same names in Python's tree."""
 
     def handle(self, record: logging.LogRecord) -> bool:
         logger = logging.getLogger(record.name)
@@ -32,19 +32,19 @@ _root.addHandler(_ToPythonsTree())
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The server's logger of a name such as `mlflow_grpc.engine.loading`."""
+    """Returns the server's logger with a name such as `mlflow_grpc.engine.loading`."""
     return _tree.getLogger(name)
 
 
 def handlers() -> list[logging.Handler]:
-    """Those that all of the server's records come to."""
+    """Returns the handlers that receive all of the server's records."""
     return list(get_logger(TOP).handlers)
 
 
 def detach() -> None:
-    """Gives the server's loggers the levels, handlers and filters that those of Python's tree have now, for good.
+    """Copies levels, handlers and filters from Python's tree once, and separates the server's loggers from it.
 
-    Called when logging has been set up. What is changed in Python's tree later has no effect on the server's records.
+    Called when logging has been set up. Later changes in Python's tree do not affect the server's records.
     """
     root = logging.getLogger()
     for name in (TOP, *(name for name in list(logging.root.manager.loggerDict) if name.startswith(f"{TOP}."))):

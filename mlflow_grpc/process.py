@@ -1,4 +1,4 @@
-"""How a process of ours begins and ends."""
+"""Start and end of a server process: standard streams, signals, warnings, exit."""
 
 import asyncio
 import contextlib
@@ -15,29 +15,31 @@ from typing import Any, NoReturn, TextIO
 from mlflow_grpc import logs
 
 END_WITHOUT_LAME_DUCK = signal.SIGUSR2
-"""What the supervisor of several workers sends them in the place of SIGINT and SIGHUP, which a terminal sends to all
-processes of a group."""
+"""Signal by which the supervisor of several workers stops them without a lame duck phase.
+
+It replaces SIGINT and SIGHUP, which a terminal sends to all processes of the group.
+"""
 
 MAX_OPEN_FILES = 65_536
 """Number of open files up to which the limit is raised; libraries that go through all numbers take long beyond it."""
 
 SHUTDOWN_LIMIT_S = 3.0
-"""How long exit handlers and threads that a model has left may take, in seconds."""
+"""Maximum time for exit handlers and for threads that a model has left behind, in seconds."""
 
 
 def reopen_standard_streams() -> None:
-    """Opens the null device as stdin, stdout or stderr where it is closed.
+    """Replaces closed standard streams (stdin, stdout, stderr) by the null device.
 
-    A daemon tool may close them; the next file that is opened then takes the number, and what is meant for
-    a terminal goes into a socket. libuv aborts when it is to close such a one. Python has no object for a stream that
-    was closed when it started; whoever writes to it by its name would fail.
+    A daemon tool may close them. The next file or socket that is opened would then get the free number, and output for
+    the terminal would be written into it. libuv aborts when it closes such a socket. Python sets `sys.stdout` to None
+    for a stream that was closed at start, so a write to it would fail.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # POSIX: the lowest free number, which is this one.
-            os.set_inheritable(number, True)  # Workers start with the same streams.
+            os.open(os.devnull, os.O_RDWR)  # POSIX returns the lowest free number, which is this one.
+            os.set_inheritable(number, True)  # Workers inherit the same streams.
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
@@ -55,7 +57,7 @@ def raise_open_files_limit() -> None:
 
 
 def end_with_stdin() -> None:
-    """Sends this process a SIGTERM when its standard input ends, as it does with the process at the other end."""
+    """Sends SIGTERM to this process when its standard input ends, which happens when its parent process ends."""
 
     def wait() -> None:
         while os.read(0, 4096):
@@ -66,31 +68,31 @@ def end_with_stdin() -> None:
 
 
 def demote_warnings() -> None:
-    """Has warnings that the environment makes errors (`PYTHONWARNINGS=error`, `-W error`) be log lines instead.
+    """Logs warnings that the environment turns into errors (`PYTHONWARNINGS=error`, `-W error`).
 
-    Any library may warn while it is imported, and a server that cannot start for that helps nobody.
+    Any library may warn while it is imported, and that should not keep a server from starting.
     """
-    filters: Any = warnings.filters  # A list, whatever its type stub says.
+    filters: Any = warnings.filters  # The type stub says Sequence, but it is a list.
     if any(action == "error" for action, *_ in filters):
         filters[:] = [entry for entry in filters if entry[0] != "error"]
         warnings.simplefilter("default", append=True)
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """The signals that end a server: SIGTERM, SIGINT and, unless it is ignored as under nohup, SIGHUP.
+    """Returns the signals that end a server: SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup).
 
-    SIGHUP is what a terminal sends when it closes, often twice; so a second signal is one of the others.
+    A terminal that closes often sends SIGHUP twice, so a repeated SIGHUP does not count as the second signal.
     """
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
     return (signal.SIGTERM, signal.SIGINT, *hangup)
 
 
 def reset_signals_after_fork(numbers: Iterable[signal.Signals]) -> None:
-    """Has a process that a model forks end at these signals, as others do.
+    """Restores the default action of these signals in processes that a model forks.
 
-    It has this process's handlers and its wake-up socket: a signal that is sent to the child, as `multiprocessing.Pool`
-    does to end its processes, would end the server in its place. One that comes before the child has let go of both
-    waits until then.
+    A forked child inherits the server's signal handlers and wake-up socket. Without this, a signal that ends the child
+    (as `multiprocessing.Pool` does) would be reported to the server and end it instead. Signals stay blocked from
+    before the fork until the child has reset both.
     """
     of_thread = threading.local()
 
@@ -110,19 +112,18 @@ def reset_signals_after_fork(numbers: Iterable[signal.Signals]) -> None:
 
 
 def end_process(code: int, last_words: str = "") -> NoReturn:
-    """Ends the process in bounded time: exit handlers run, but a thread that never ends does not hold it.
+    """Ends the process in bounded time: runs the exit handlers, but does not wait for threads that never end.
 
     Args:
         code: The exit code.
-        last_words: A line for stderr, after those of the log; it is lost if nobody reads.
-
+        last_words: A last line for stderr, after the log lines. Lost if stderr has no reader.
     """
     deadline = threading.Timer(SHUTDOWN_LIMIT_S, os._exit, (code,))
     deadline.daemon = True
     deadline.start()
     if last_words:
         logs.flush()
-        with contextlib.suppress(OSError, ValueError):  # A model may have put another stream in stderr's place.
+        with contextlib.suppress(OSError, ValueError):  # A model may have replaced stderr.
             print(last_words, file=sys.__stderr__ or sys.stderr, flush=True)
     for stream in (sys.stdout, sys.stderr):
         _empty(stream)
@@ -130,21 +131,21 @@ def end_process(code: int, last_words: str = "") -> NoReturn:
 
 
 def _empty(stream: TextIO) -> None:
-    """Writes what a standard stream holds, or throws it away where that cannot be: Python would end with code 120."""
+    """Flushes a standard stream, or discards its buffer if it cannot be written; Python would exit with code 120."""
     try:
         stream.flush()
-    except OSError:  # A full disk, or a pipe that nobody reads.
+    except OSError:  # A full disk, or a pipe without a reader.
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, stream.fileno())
         os.close(nothing)
-    except ValueError:  # It is closed.
+    except ValueError:  # The stream is closed.
         return
 
 
 async def in_daemon_thread(function: Callable[[], Any]) -> Any:
-    """Runs a function in a thread that cannot hold up the exit, as the threads of an executor do."""
+    """Runs a function in a daemon thread, which does not delay the exit as an executor's threads would."""
     outcome: Future[Any] = Future()
-    outcome.set_running_or_notify_cancel()  # It cannot be cancelled: nothing can stop the thread.
+    outcome.set_running_or_notify_cancel()  # Prevents cancellation, because nothing can stop the thread.
 
     def run() -> None:
         try:

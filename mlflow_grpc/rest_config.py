@@ -81,7 +81,7 @@ def _without_unknown(
 
 def _unknown(key: Any, keys: frozenset[str]) -> str:
     near = difflib.get_close_matches(str(key), sorted(keys), 1)
-    return "is no key of rest-model-service and has no effect" + (f"; did you mean {near[0]}?" if near else "")
+    return "is not a key of rest-model-service and has no effect" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _items(value: Any) -> list[Any]:

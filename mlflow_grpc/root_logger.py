@@ -1,6 +1,6 @@
-"""The root logger, which handles the records of libraries and models, as the server has set it up.
+"""State of the root logger, which handles the records of libraries and models.
 
-Rule of this module: it imports nothing of the package. The server's own records do not depend on it (`own_loggers`).
+Rule of this module: it imports nothing from the package. The server's own records do not depend on it (`own_loggers`).
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class _Setup:
-    """State of the logging tree that models may change."""
+    """State of Python's logging that models may change."""
 
     handlers: tuple[logging.Handler, ...]
     filters: tuple[Any, ...]
@@ -20,7 +20,7 @@ class _Setup:
 
 
 _set_up: _Setup | None = None
-"""State when `remember` was called; None before that."""
+"""State at the time of `remember`; None before that."""
 
 
 def _disabled() -> frozenset[str]:

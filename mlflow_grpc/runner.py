@@ -1,6 +1,6 @@
 """Runs a server in this process until a signal ends it.
 
-Rule of this module: it knows the order in which a server is brought up and down, and nothing of calls.
+Rule of this module: it holds the order of start and shutdown, and knows nothing of calls.
 """
 
 import asyncio
@@ -22,21 +22,23 @@ from mlflow_grpc.telemetry.metrics import ALONE, Figures
 logger = get_logger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep the interpreter while another waits for it, in seconds; Python's default is 0.005."""
+"""Maximum time that a thread keeps the interpreter while another waits for it, in seconds; Python's default is 0.005.
+"""
 
 
 @dataclass(frozen=True)
 class Role:
-    """What sets one process of a server apart; the defaults are those of a server of one process."""
+    """Differences of one worker process from a single-process server, which has the defaults."""
 
     share_port: bool = False
-    """Other processes listen on the same port."""
+    """True if other processes listen on the same port."""
     load_first: bool = False
-    """Listen once the model is loaded, because others answer meanwhile; else at once, to answer health checks."""
+    """True to listen only once the models are loaded, because other workers answer meanwhile. False to listen at once,
+    so that health checks are answered."""
     signals: tuple[signal.Signals, ...] = field(default_factory=ending_signals)
-    """The signals that drain the server."""
+    """Signals that drain the server."""
     figures: Figures = ALONE
-    """Its part in the figures of the server."""
+    """The process's slot in the metrics of the server."""
 
 
 def run(
@@ -46,31 +48,31 @@ def run(
     role: Role | None = None,
     when_loaded: Callable[[Server], Awaitable[None]],
 ) -> int:
-    """Runs a server until a signal ends it: the first drains it, a second one ends the wait.
+    """Runs a server until a signal ends it; the first signal drains it, a second one ends the wait.
 
-    Called in the main thread, which loads the models; calls are answered from an event loop in another thread
-    (uvloop's, where there is one).
+    Called in the main thread, which loads the models. Calls are answered in an event loop in another thread (uvloop's,
+    where available).
 
     Args:
-        settings: How to run it.
-        configuration: What it hosts.
-        role: For one process of several.
-        when_loaded: Awaited between loading the models and saying that the server is ready.
+        settings: Settings of the server.
+        configuration: Models of the server.
+        role: Differences of a worker process.
+        when_loaded: Awaited after the models are loaded, and before the server reports that it is ready.
 
     Returns:
-        The process's exit code: 0, or 128 + signal if a second signal came.
+        The exit code: 0, or 128 + signal if a second signal arrived.
 
     Raises:
-        StartError: The server could not start; nothing is left running but, it may be, a thread that fetches.
-
+        StartError: The server could not start. Everything has been stopped, except possibly a thread that fetches a
+            model.
     """
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with contextlib.suppress(ImportError):  # uvloop is not made for every platform.
+    with contextlib.suppress(ImportError):  # uvloop is not available for every platform.
         import uvloop
 
         loop_factory = uvloop.new_event_loop
-    # The event loop and the thread that runs the model take turns at the interpreter; by default each may keep it
-    # for 5 ms, which is several times what a call takes.
+    # The event loop and the model's thread take turns at the interpreter. By default each may keep it for 5 ms, several
+    # times the duration of a call.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     role = role or Role()
     main = MainThread(role.signals)
@@ -118,7 +120,7 @@ async def _serve(
 
 
 async def _end(server: Server, lame_duck_s: float) -> int:
-    """Sends callers away, if there may be any, and drains; gives how many calls had not ended."""
+    """Runs the lame duck phase if there may be callers, drains, and returns the number of unfinished calls."""
     if server.takes_calls:
         await server.lame_duck(lame_duck_s)
     return await server.drain()

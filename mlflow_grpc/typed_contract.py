@@ -1,6 +1,6 @@
 """The typed messages and RPCs of a configuration's models, for `mlflow-grpc proto`.
 
-Rule of this module: it makes them as a server does, and serves nothing.
+Rule of this module: it makes them in the same way as a server, and serves nothing.
 """
 
 from dataclasses import dataclass

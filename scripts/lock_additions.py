@@ -14,7 +14,7 @@ BASE = "requirements.txt"
 
 
 def entries(text: str) -> tuple[str, list[str]]:
-    """The comment at the top of a requirements file, and its entries: a package with its hashes and comments each."""
+    """Returns the comment at the top of a requirements file, and its entries with their hashes and comments."""
     head, blocks = "", list[str]()
     for line in text.splitlines(keepends=True):
         if line.startswith((" ", "\t")) and blocks:
@@ -27,13 +27,13 @@ def entries(text: str) -> tuple[str, list[str]]:
 
 
 def pin(entry: str) -> str:
-    """What an entry installs: its lines without the comments, which say who requires it."""
+    """Returns the lines of an entry without the comments about who requires it."""
     lines = (line.strip().removesuffix("\\").strip() for line in entry.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
 def additions(text: str, base: str) -> str:
-    """The text of a requirements file without the entries of another one, to which it refers."""
+    """Returns a requirements file without the entries of another one, to which it refers."""
     head, blocks = entries(text)
     base_pins = {pin(entry) for entry in entries(base)[1]}
     return "".join([head, f"-r {BASE}\n", *(entry for entry in blocks if pin(entry) not in base_pins)])

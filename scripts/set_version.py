@@ -34,11 +34,10 @@ VERSION = re.compile(r"\d+\.\d+\.\d+((a|b|rc)\d+)?")
 
 
 def versions(root: Path = ROOT) -> dict[str, str]:
-    """The version in each file.
+    """Returns the version in each file.
 
     Raises:
         ValueError: A file does not have it exactly once.
-
     """
     return {name: match.group() for name, _, match in _matches(root)}
 
@@ -57,12 +56,11 @@ def set_version(version: str, root: Path = ROOT) -> None:
 
 
 def problems(tag: str | None, root: Path = ROOT) -> list[str]:
-    """What is wrong with the version, a line each.
+    """Returns a line for each problem with the version.
 
     Args:
         tag: The tag of a release, such as v0.2.0; None to compare the files with each other only.
         root: The top of the repository.
-
     """
     current = versions(root)
     expected = current["mlflow_grpc/__init__.py"] if tag is None else tag.removeprefix("v")
@@ -85,7 +83,7 @@ def _matches(root: Path) -> Iterator[tuple[str, str, re.Match[str]]]:
 
 
 def main() -> None:
-    """Reads the command line, and exits with 1 if there is something wrong."""
+    """Reads the command line, and exits with 1 if there is a problem."""
     parser = argparse.ArgumentParser(description="Set the version of both distributions, or check it.")
     parser.add_argument("--check", action="store_true", help="compare the version in all files; change none")
     parser.add_argument("version", nargs="?", help="the new version, or with --check the tag of a release")

@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Options and hooks for all tests."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ import pytest
 from mlflow_grpc import logs
 from tests.support.turns import turn
 
-# Of containers, not of most users: what a process has not written yet when it ends is theirs.
+# Containers set it, most users do not. Tests must see the output that a process still has in its buffers at its end.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
 BEGAN = time.monotonic()
@@ -21,7 +21,7 @@ def pytest_addoption(parser):
     )
     parser.addoption("--fast", action="store_true", help="leave out the tests marked slow")
     parser.addoption(
-        "--budget", type=float, metavar="SECONDS", help="how long the run may take; its end says how long it took"
+        "--budget", type=float, metavar="SECONDS", help="time limit of the run, compared with its duration at the end"
     )
 
 
@@ -34,13 +34,13 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item):
-    """Gives a test its turn, before the clock of its time limit starts."""
+    """Waits for the turn of a test before its time limit starts to count."""
     with turn(alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Compares the time that the run took with its budget."""
+    """Compares the duration of the run with its budget."""
     budget_s = config.getoption("--budget")
     if budget_s is not None:
         took_s = time.monotonic() - BEGAN
@@ -52,5 +52,5 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(autouse=True)
 def _no_lines_of_other_tests():
-    """Log lines of calls are made of notes that wait to be many; those of servers of other tests are not this one's."""
+    """Writes queued log lines, so that calls to servers of other tests do not appear in this one's log."""
     logs.calls.flush()

@@ -1,4 +1,4 @@
-"""JSON values in messages."""
+"""JSON values in google.protobuf.Value."""
 
 import math
 from typing import Any
@@ -8,7 +8,10 @@ MAX_EXACT_INTEGER = 2**53
 
 
 def read(value: Any) -> Any:
-    """The Python value of a google.protobuf.Value. JSON has one type of number, so whole numbers are integers."""
+    """Returns the Python value of a google.protobuf.Value, with integers for whole numbers.
+
+    JSON has only one type of number.
+    """
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value

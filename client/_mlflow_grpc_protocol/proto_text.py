@@ -1,7 +1,7 @@
-"""The text of a .proto file, with comments, out of a file descriptor.
+"""The text of a .proto file, with comments, from a file descriptor.
 
-Rule of this module: protoc makes the same descriptor out of the text. The module needs protobuf only, because server
-and client write their .proto files with it.
+Rule of this module: protoc makes the same descriptor from the text. The module needs protobuf only, because server and
+client write their .proto files with it.
 """
 
 import json

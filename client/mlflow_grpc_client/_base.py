@@ -242,7 +242,7 @@ class BaseClient:
             return call.read(answer)
         except DecodeError:
             raise failure(
-                grpc.StatusCode.INTERNAL, f"The bytes of the answer are no answer of {call.method}."
+                grpc.StatusCode.INTERNAL, f"The bytes of the answer are not an answer of {call.method}."
             ) from None
 
     def _warn(self, call: Call | Stream, trailers: Any) -> None:

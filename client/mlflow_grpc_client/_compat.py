@@ -8,7 +8,7 @@ import sys
 
 
 def is_current_task_cancelled() -> bool:
-    """Whether someone has cancelled the current task, or there is none.
+    """Returns True if someone has cancelled the current task, or there is none.
 
     Python 3.10 cannot tell a cancelled task from a task whose call was closed, so it counts both as not cancelled.
     """

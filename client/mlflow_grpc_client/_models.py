@@ -44,7 +44,7 @@ class Model:
     example: str
     """A valid payload."""
     example_is_typed: bool = False
-    """Whether only typed calls accept the example, because MLflow refuses it as JSON."""
+    """True if only typed calls accept the example, because MLflow refuses it as JSON."""
 
     @property
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""Python objects into JSON payloads, and answers into Python objects.
+"""Conversion of Python objects into JSON payloads, and of answers into Python objects.
 
 Rule of this module: pandas and numpy are never imported, because their objects come only from programs that have
 imported them.
@@ -76,7 +76,7 @@ def from_json(text: str, *, bare: bool = False) -> Any:
 
 
 def is_bare(data: Any) -> bool:
-    """Whether a payload is one of MLflow's unified LLM payloads, whose answers have no `predictions` key."""
+    """Returns True if a payload is one of MLflow's unified LLM payloads, whose answers have no `predictions` key."""
     if isinstance(data, str):
         # A text may be large, so it is parsed only if it may be such a payload.
         if not any(f'"{key}"' in data for key in _LLM_KEYS):

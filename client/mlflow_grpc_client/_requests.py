@@ -29,7 +29,7 @@ class Requests:
             records: An iterable of either type.
             encode: Converts a record into the bytes of a request.
             max_bytes: The connection's limit for a message in bytes; a negative number is no limit.
-            returns_errors: Whether the error of a record that cannot be sent is returned instead of raised.
+            returns_errors: True if the error of a record that cannot be sent is returned instead of raised.
 
         """
         self._returns_errors = returns_errors

@@ -131,7 +131,7 @@ class AsyncAnswers:
 
         Args:
             open_call: Makes the call.
-            is_client_closed: Whether the client is closed.
+            is_client_closed: True if the client is closed.
             probe: Finds out more about an error of the call before it is raised.
 
         """

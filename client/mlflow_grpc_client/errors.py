@@ -19,7 +19,7 @@ class FieldViolation:
 
 
 class PredictError(Exception):
-    """A failed call. The subclass shows what to do about it, the attributes have the details."""
+    """Error of a failed call. The subclass shows what to do about it, and the attributes have the details."""
 
     def __init__(
         self,

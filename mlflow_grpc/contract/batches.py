@@ -46,7 +46,7 @@ def make_batch(
         params: Field of the input for the params; None for a model without params.
 
     Returns:
-        The messages, or None for a model that takes or returns anything else than rows.
+        The messages, or None for a model that takes or returns anything other than rows.
 
     """
     if not contract.takes_rows:
@@ -93,7 +93,7 @@ def _add_column(
     name_in_model = maker.model_names.names.get(f"{PACKAGE}.{row.name}.{field.name}")
     if name_in_model is not None:
         maker.model_names.names[f"{PACKAGE}.{descriptor.name}.{field.name}"] = name_in_model
-    # Models predict None for required outputs too; the answer for a single row leaves such an output out.
+    # Models predict None for required outputs too. The answer for a single row leaves such an output out.
     if is_tensor or not (is_output or not field.source.needs_value):
         return ColumnShape(column)
     nulls = maker.numbering.fields_of(row.name).nulls_field(field.name)

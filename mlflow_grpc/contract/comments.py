@@ -1,6 +1,6 @@
-"""Comments of the .proto file: their texts for fields, and their place in a descriptor.
+"""Comments of the .proto file: their texts for fields, and their locations in a descriptor.
 
-Rule of this module: comments are for people. Nothing is read from them again.
+Rule of this module: comments are for people, and no code reads them.
 """
 
 import json
@@ -38,7 +38,7 @@ def field_comment(field: Field, name: str, shape: Shape) -> str:
     if not field.required and field.default is not None:
         sentences.append(f"Default: {json.dumps(field.default, ensure_ascii=False)}.")
     elif field.has_default:
-        sentences.append("Has a default, which the model makes.")
+        sentences.append("Has a default, which the model generates.")
     if isinstance(shape, TimestampShape):
         sentences.append("A point in time, in UTC.")
     elif isinstance(shape, ScalarShape) and shape.format:
@@ -69,7 +69,7 @@ def described(file: FileDescriptorProto, comments: Comments) -> FileDescriptorPr
 
 
 def _declarations(file: FileDescriptorProto) -> Iterator[tuple[proto_text.Path, tuple[str, str]]]:
-    """The declarations of a file that can have a comment: paths, and keys of `Comments`."""
+    """Returns the declarations of a file that can have a comment: paths, and keys of `Comments`."""
     yield (proto_text.SYNTAX,), ("", "")
     declarations = [
         *(((proto_text.SERVICE, i), s.name, [m.name for m in s.method]) for i, s in enumerate(file.service)),

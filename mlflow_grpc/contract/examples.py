@@ -1,7 +1,7 @@
-"""Example values for JSON Schemas, for people to start from.
+"""Example values for JSON Schemas, as a starting point for people.
 
-Rule of this module: it reads a schema and tries nothing. An example may still be invalid, such as a string that must
-match a pattern and have a length.
+Rule of this module: it reads a schema and tries nothing. An example may still be invalid, for instance if a string must
+both match a pattern and have a certain length.
 """
 
 import math
@@ -21,7 +21,7 @@ _STRINGS = {
 
 
 def example_of(schema: JsonSchema) -> Json:
-    """Makes a value that fits a JSON Schema; None if the schema gives too little to go by."""
+    """Makes a value that fits a JSON Schema; None if the schema has too little information."""
     return _Examples(schema).example(schema, ())
 
 

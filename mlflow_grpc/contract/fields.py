@@ -1,6 +1,6 @@
 """Fields of messages as descriptors.
 
-Rule of this module: it writes descriptors for shapes, and decides nothing.
+Rule of this module: it writes descriptors for shapes, and makes no decisions.
 """
 
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def add_nulls(
     nulls_name: Callable[[str], str],
     comments: dict[tuple[str, str], str],
 ) -> dict[int, FieldShape]:
-    """Adds a field beside each list and map of an answer: whether the list or map is null.
+    """Adds a field beside each list and map of an answer that is true if the list or map is null.
 
     Models predict None for lists and maps too, required or not. Clients that do not know the added fields read messages
     as before.
@@ -93,7 +93,6 @@ def add_nulls(
 
     Returns:
         The fields, with the names of the added ones.
-
     """
     for index, field in fields.items():
         if not field.is_singular:
@@ -111,7 +110,7 @@ def add_null_items(
 ) -> FieldShape:
     """Adds a field beside a list or map with the indices or keys of its null items.
 
-    Clients that do not know the added field read the list as before, with another value for each null.
+    Clients that do not know the added field read the list as before, with a filler value for each null.
 
     Args:
         descriptor: The message.

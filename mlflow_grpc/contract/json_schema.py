@@ -1,4 +1,4 @@
-"""Contracts out of JSON Schemas, as pydantic 1, pydantic 2 and schema write them, and JSON Schemas out of contracts."""
+"""Conversion of JSON Schemas by pydantic 1, pydantic 2 and schema to contracts, and of contracts to JSON Schemas."""
 
 import json
 import math
@@ -83,7 +83,7 @@ def _without_nan(schema: object) -> object:
 
 
 def _is_finite(value: object) -> bool:
-    """Whether a value has neither NaN nor infinity in it."""
+    """Returns True if a value contains neither NaN nor infinity."""
     if isinstance(value, dict | list):
         return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)

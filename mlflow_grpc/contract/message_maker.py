@@ -1,10 +1,10 @@
-"""Messages for the types of a model: descriptors for protobuf, and shapes for those who fill and read them.
+"""Messages for the types of a model: descriptors for protobuf, and shapes for the code that fills and reads them.
 
 Rules of this module:
 
-- A single value has presence (`optional`), so that a missing required field is noticed and is not taken for zero.
-- A list or map has no presence where leaving it out means the same as an empty one. Elsewhere a message is around it.
-- Lists of lists and values that may be null have a message around them too.
+- A single value has presence (`optional`), so that a missing required field is noticed and not mistaken for zero.
+- A list or map has no presence if leaving it out means the same as an empty one. Otherwise it is wrapped in a message.
+- Lists of lists and values that may be null are wrapped too.
 """
 
 import copy
@@ -175,7 +175,7 @@ class MessageMaker:
             content: Type of what is in the message.
             name: Name of the field that holds the message.
             role: Role of the message in the lock; empty for a new one.
-            null: Whether the message is there because the value may be null.
+            null: True if the message is there because the value may be null.
 
         """
         key = self.numbering.key("wrapper", (content, null), role)
@@ -295,7 +295,7 @@ class MessageMaker:
 
 
 def _needs_wrapper(field: Field) -> bool:
-    """Whether a field is a list or map, and leaving it out means anything else than an empty one."""
+    """Returns True if a field is a list or map, and leaving it out differs from an empty one."""
     return isinstance(field.type, ListOf | MapOf) and (
         field.nullable or not (field.required or field.default in ([], {}))
     )

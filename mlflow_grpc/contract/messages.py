@@ -66,7 +66,7 @@ class FileMaker:
             label: The model's key in lock files, which its messages begin with.
             contract: Inputs and outputs of the model.
             locked: Names and numbers that earlier versions of the model have used.
-            streams: Whether the model answers in chunks.
+            streams: True if the model answers in chunks.
             refused: RPCs that the model does not get.
 
         Raises:

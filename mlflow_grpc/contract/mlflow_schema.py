@@ -1,4 +1,4 @@
-"""Contracts out of MLflow signatures, and MLflow schemas out of contracts.
+"""Conversion of MLflow signatures to contracts, and of contracts to MLflow schemas.
 
 Source: the JSON of `mlflow.models.ModelSignature.to_dict` (`mlflow.types.schema`).
 """
@@ -47,8 +47,8 @@ def contract_of(signature: Mapping[str, str | None] | None) -> Contract:
 
 
 NullRule = Callable[[str, Type, bool], bool]
-"""Whether an array or map may have nulls. The arguments are `array` or `map`, the type of its values, and whether its
-column or property is optional."""
+"""Returns True if an array or map may have nulls. The arguments are `array` or `map`, the type of its values, and True
+for an optional column or property."""
 
 _NUMPY_TYPES = (DataType.BOOLEAN, DataType.DOUBLE, DataType.STRING, DataType.BINARY)
 """Types whose values MLflow puts into numpy arrays, which turn None into False, NaN or a string."""

@@ -1,4 +1,4 @@
-"""Protobuf names out of any text: identifiers, each used once in its scope.
+"""Protobuf names for arbitrary texts: identifiers that are unique in their scope.
 
 Rule of this module: the same texts in the same order get the same names, because clients are compiled against them.
 """
@@ -16,11 +16,11 @@ MESSAGE_ATTRIBUTES = frozenset({
 newer protobuf library with another attribute must not rename fields."""
 
 UNSPECIFIED = "unspecified"
-"""Name of the first value of every enum, which is none of the model's values."""
+"""Name of the first value of every enum, which the model does not have."""
 
 
 class Scope:
-    """Names that are in use, and new ones that are not."""
+    """A set of names in use, which makes new names that are not."""
 
     _reserved: frozenset[str] = frozenset()
 
@@ -30,13 +30,12 @@ class Scope:
             self.take(name)
 
     def name(self, text: str, fallback: str) -> str:
-        """Makes a new identifier out of a text, and takes it.
+        """Makes a new identifier from a text, and takes it.
 
         Args:
-            text: Any text. An identifier is kept as it is, and gets a number if it is in use.
+            text: Any text. An identifier is kept unchanged, and gets a numeric suffix if it is in use.
             fallback: The identifier for a text without any usable character, and the prefix of a text that starts with
                 a digit.
-
         """
         base = text if is_identifier(text) else re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
         if not base[:1].isalpha():
@@ -50,7 +49,7 @@ class Scope:
         return candidate
 
     def is_free(self, name: str) -> bool:
-        """Whether a name is not in use."""
+        """Returns True if a name is not in use."""
         return _key(name) not in self._taken
 
     def take(self, name: str) -> None:
@@ -69,7 +68,7 @@ class FieldScope(Scope):
         super().__init__(*names)
 
     def is_free(self, name: str) -> bool:
-        """Whether neither a field nor the entry type of a map has a name."""
+        """Returns True if neither a field nor the entry type of a map has a name."""
         return super().is_free(name) and name not in self._entries
 
     def take(self, name: str) -> None:
@@ -86,7 +85,7 @@ class FieldScope(Scope):
         return name
 
     def can_be_map(self, name: str) -> bool:
-        """Whether no field has the name of a map's entry type."""
+        """Returns True if no field has the name of a map's entry type."""
         return entry_name(name) not in self._fields
 
     def take_entry(self, name: str) -> None:
@@ -102,7 +101,7 @@ class FileScope(Scope):
         super().__init__(*names)
 
     def is_free(self, name: str) -> bool:
-        """Whether neither a message, an enum nor an enum value has a name."""
+        """Returns True if neither a message, an enum nor an enum value has a name."""
         return super().is_free(name) and name not in self._symbols
 
     def take(self, name: str) -> None:
@@ -119,7 +118,7 @@ class FileScope(Scope):
         return name
 
     def is_value_free(self, full_name: str) -> bool:
-        """Whether the full name of an enum value is not in use."""
+        """Returns True if the full name of an enum value is not in use."""
         return full_name not in self._symbols
 
     def take_value(self, full_name: str) -> None:
@@ -135,7 +134,7 @@ class EnumScope(Scope):
         super().__init__(UNSPECIFIED)
 
     def is_free(self, name: str) -> bool:
-        """Whether no value of the enum has a name, and nothing in the file has the full name."""
+        """Returns True if no value of the enum has a name, and nothing in the file has the full name."""
         return super().is_free(name) and self._file.is_value_free(enum_value_name(self._enum, name))
 
     def take(self, name: str) -> None:
@@ -145,7 +144,7 @@ class EnumScope(Scope):
 
 
 def is_identifier(text: str) -> bool:
-    """Whether a text is a valid name for protobuf and can be spelled in generated Python code."""
+    """Returns True if a text is a valid name for protobuf and can be spelled in generated Python code."""
     return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text)) and not keyword.iskeyword(text)
 
 
@@ -160,5 +159,5 @@ def enum_value_name(enum: str, name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """A name as generated code has it in languages that drop underscores and case (JSON names, Java, Go)."""
+    """Returns a name as it appears in languages that drop underscores and case (JSON names, Java, Go)."""
     return name.replace("_", "").lower()

@@ -97,7 +97,7 @@ def _set_text(members: list[Node]) -> str:
 
 
 def _contains(member: Node, character: str) -> bool:
-    """Whether a member of a set includes a character."""
+    """Returns True if a member of a set includes a character."""
     opcode, value = member
     if opcode is _constants.RANGE:
         return bool(value[0] <= ord(character) <= value[1])

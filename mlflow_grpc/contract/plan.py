@@ -1,7 +1,7 @@
 """The file of typed messages and RPCs for a set of models, and the comparison of each model with its lock.
 
-Rule of this module: it knows contracts and locks, and no loaded model. `mlflow_grpc.engine.typed_plan` decides which of
-a server's models it gets.
+Rule of this module: it uses contracts and locks, and no loaded model. `mlflow_grpc.engine.typed_plan` selects the
+models of a server.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class TypedModel:
     locked: LockedModel | None = None
     """Names and numbers that earlier versions of the model have used."""
     streams: bool = False
-    """Whether the model answers in chunks."""
+    """True if the model answers in chunks."""
     refused: frozenset[RpcKind] = frozenset()
     """RPCs that the model does not get, because they failed on its example."""
     summary: str = ""
@@ -77,7 +77,7 @@ def verdict(
         label: The model's name, followed by its version unless that is the default version.
         in_directory: The lock file in the model's directory.
         contract: The model's inputs and outputs; None if it has no typed RPCs.
-        streams: Whether the model answers in chunks.
+        streams: True if the model answers in chunks.
         refused: RPCs that the model does not get.
 
     Raises:

@@ -1,7 +1,7 @@
 """The types that columns, fields and params can have.
 
-Rule of this module: a type holds what is needed to make a message, a JSON Schema or an MLflow schema of it, and nothing
-of how these look.
+Rule of this module: a type has what is needed to make a message, a JSON Schema or an MLflow schema, and does not depend
+on the form of these.
 """
 
 from collections.abc import Iterator
@@ -56,9 +56,9 @@ class ListOf:
 
     items: "Type"
     nullable: bool = False
-    """Whether the type declares that items may be null."""
+    """True if the type declares that items may be null."""
     undeclared_nulls: bool = field(default=False, compare=False)
-    """Whether items may be null although the type does not declare it, as in MLflow's signatures. Two types that differ
+    """True if items may be null although the type does not declare it, as in MLflow's signatures. Two types that differ
     only in this are equal, so that a message made before the difference was known keeps its name and numbers."""
 
 
@@ -102,26 +102,26 @@ class Field:
     type: "Type"
     required: bool = True
     nullable: bool = False
-    """Whether the value may be null."""
+    """True if the value may be null."""
     description: str = ""
     default: Json = None
     """Value of a field that is left out, as JSON; meaningless for a required field."""
     has_default_outside_json: bool = False
-    """Whether the field has a default that JSON cannot express, or that the model makes for each call."""
+    """True if the field has a default that JSON cannot express, or that the model makes for each call."""
 
     @property
     def is_null_if_absent(self) -> bool:
-        """Whether a message without the field means null, because it cannot express null in another way."""
+        """True if a message without the field means null, because it cannot express null in another way."""
         return self.required and self.nullable
 
     @property
     def has_default(self) -> bool:
-        """Whether a field that is left out has a value other than null."""
+        """True if a field that is left out has a value other than null."""
         return not self.required and (self.default is not None or self.has_default_outside_json)
 
     @property
     def needs_value(self) -> bool:
-        """Whether a message without the field is invalid."""
+        """True if a message without the field is invalid."""
         return self.required and not self.nullable
 
 
@@ -133,9 +133,9 @@ class Record:
     fields: list[Field] = field(default_factory=list)
     description: str = ""
     open: bool = False
-    """Whether a value may have fields beside these, which the message keeps as JSON."""
+    """True if a value may have fields beside these, which the message keeps as JSON."""
     is_closed: bool = False
-    """Whether the model refuses a record with any other field."""
+    """True if the model refuses a record with any other field."""
 
 
 Type = Scalar | Enumeration | ListOf | MapOf | Union | AnyValue | Tensor | Record
@@ -150,15 +150,15 @@ class Contract:
     outputs: Record | Tensor | None = None
     params: Record | None = None
     chunks: Record | None = None
-    """Type of a chunk of a streamed answer; None if a chunk is a whole output."""
+    """Type of a chunk of a streamed answer; None if a chunk is a complete output."""
     takes_rows: bool = True
-    """Whether several rows in a call get an answer each."""
+    """True if several rows in a call get an answer each."""
     obstacle: str = ""
-    """The reason why the types of a model with a signature are unknown; empty if they are known, or it has none."""
+    """The reason why the types of a signature are unknown; empty if they are known or there is no signature."""
 
 
 ANY_CHUNK = Record("chunk", [Field("", AnyValue())], "A part of an answer, as it is in JSON.")
-"""Chunk of a model that streams and does not declare what."""
+"""Chunk of a model that streams without declaring the type of its chunks."""
 
 
 def types_with_undeclared_nulls(contract: Contract) -> set[ListOf | MapOf]:
@@ -187,7 +187,7 @@ def _nested(outer: Type, visited: set[int]) -> Iterator[Type]:
 
 
 def has_tensors(root: Record | Tensor | None) -> bool:
-    """Whether an input or output is a tensor, or has one among its fields."""
+    """Returns True if an input or output is a tensor, or has one among its fields."""
     return isinstance(root, Tensor) or (root is not None and any(isinstance(f.type, Tensor) for f in root.fields))
 
 

@@ -1,1 +1,1 @@
-"""How a call is run: in time, off the event loop, from text to text."""
+"""Execution of requests: admission, batching, model threads, answers."""

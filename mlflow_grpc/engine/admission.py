@@ -30,7 +30,7 @@ class Stage(Enum):
 _REFUSALS = {Stage.LOADING: Refusal.LOADING, Stage.DRAINING: Refusal.DRAINING}
 
 MIN_RETRY_S, MAX_RETRY_S = 0.01, 5.0
-"""Bounds of the time after which a refused caller is told to try again, in seconds."""
+"""Minimum and maximum retry delay that a refused caller gets, in seconds."""
 
 STREAMS_SHARE = 0.5
 """Share of the limits that requests of streams may use, so that unary calls still get in."""
@@ -131,7 +131,7 @@ class Admission:
         if self.admitted_calls >= self._max_calls:
             self._count(Refusal.QUEUE_CALLS)
             raise Overloaded(
-                "The server has as many calls waiting as it takes. Try again later, or more slowly.",
+                "The number of waiting calls has reached the server's limit. Try again later, or more slowly.",
                 retry_after_s=self._retry_s(),
             )
 
@@ -141,7 +141,7 @@ class Admission:
         if wait_s is not None and wait_s > limit_s:
             self._count(Refusal.DEADLINE)
             raise Overloaded(
-                "The calls that wait already take longer than this one has time. Try again later, or more slowly.",
+                "Answering the waiting calls takes longer than this call has time. Try again later, or more slowly.",
                 retry_after_s=min(max(wait_s - limit_s / 2, MIN_RETRY_S), MAX_RETRY_S) * _jitter(),
             )
 
@@ -163,7 +163,7 @@ class Admission:
         if self.admitted_calls and self._bytes + size > self._max_bytes:
             self._count(Refusal.QUEUE_BYTES)
             raise Overloaded(
-                "The payloads that wait in the server are as large as it takes. Try again later, or more slowly.",
+                "The payloads of waiting calls have reached the server's limit. Try again later, or more slowly.",
                 retry_after_s=self._retry_s(),
             )
         self._acquire(size)
@@ -223,7 +223,7 @@ class Admission:
         if self.unsent_responses and self._unsent_bytes + size > self._max_bytes:
             self._count(Refusal.UNREAD_RESPONSES)
             raise Overloaded(
-                "The answers that callers have not read yet are as large as the server keeps. Read them, or try again "
+                "The answers that callers have not read yet have reached the server's limit. Read them, or try again "
                 "later.",
                 retry_after_s=MAX_RETRY_S,
             )

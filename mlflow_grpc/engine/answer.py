@@ -1,7 +1,7 @@
-"""From a request to its answer, for one request by itself: decode, predict, encode.
+"""Answers to single requests: decode, predict, encode.
 
 Rule of this module: synchronous functions without shared state, which run in a model thread. They raise ServingErrors
-and nothing else. Several requests at once are the business of `mlflow_grpc.engine.batching.run_batch`.
+and nothing else. Several requests at once are answered in `mlflow_grpc.engine.batching.run_batch`.
 """
 
 import time

@@ -87,7 +87,7 @@ class Catalog:
         twin = next((candidate for candidate in ready if (candidate.name, candidate.version) == (name, version)), None)
         if twin is not None:
             raise StartError(
-                f"more than one model is called {twin.label}: {twin.config.source} and {entry.config.source}; "
+                f"several models are called {twin.label}: {twin.config.source} and {entry.config.source}; "
                 "give each a name or a version in the configuration"
             )
         if name in self._reserved:

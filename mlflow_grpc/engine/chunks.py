@@ -1,7 +1,7 @@
-"""The chunks of a streamed answer, each made in a thread of the model.
+"""Chunks of a streamed answer, each made in a thread of the model.
 
-Rule of this module: a thread is held only while a chunk is made, so that a caller who reads slowly holds up nobody. The
-model's iterator is closed in a thread too, once, and never while it runs.
+Rule of this module: a thread is occupied only while a chunk is made, so a caller that reads slowly delays no other
+call. The model's iterator is closed in a thread too, once, and never while it runs.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ class ResponseChunks(Generic[AnswerT]):
             logger.warning("a model's predict_stream raised when it was closed", exc_info=True)
 
     async def aclose(self) -> None:
-        """Closes an iterator that has not ended: at once, or when the chunk that is being made is there."""
+        """Closes an iterator that has not ended: at once, or after the chunk in progress."""
         with self._lock:
             if self._abandoned or self._ended:
                 return

@@ -1,4 +1,4 @@
-"""Gauges of the server and its models, and the names of models as labels; read at intervals, so that no call pays.
+"""Gauges of the server and its models, and models' names as labels, read at intervals at no cost to calls.
 
 Rule of this module: it copies the state of the engine into the metrics, and changes nothing else. Used from the event
 loop only.
@@ -16,20 +16,19 @@ from mlflow_grpc.telemetry.metrics import Metrics
 from mlflow_grpc.telemetry.models import ModelMetrics
 
 PROCESS_INTERVAL_S = 5.0
-"""Time between two looks at the processor time and the memory of the process, in seconds."""
+"""Interval between two readings of the CPU time and memory of the process, in seconds."""
 
 
 class Gauges:
-    """The gauges of one server."""
+    """Gauges of one server."""
 
     def __init__(self, metrics: Metrics, catalog: Catalog, is_serving: Callable[[], bool]) -> None:
-        """Starts without a look at anything.
+        """Reads nothing yet.
 
         Args:
-            metrics: Where the gauges are.
+            metrics: The metrics with the gauges.
             catalog: The models.
             is_serving: Returns the server's health.
-
         """
         self.metrics = metrics
         self._catalog = catalog
@@ -45,7 +44,7 @@ class Gauges:
             self.refresh()
 
     def refresh(self) -> None:
-        """Sets the gauges of the server and of all models to their present values."""
+        """Sets the gauges of the server and of all models to their current values."""
         self.metrics.serving.set(self._is_serving())
         states = [entry.state for entry in self._catalog.entries]
         for state in State:
@@ -56,23 +55,23 @@ class Gauges:
                 _refresh_model(model, entry)
 
     async def refresh_all(self) -> None:
-        """Sets all gauges, those of the process included, which are read in a thread."""
+        """Sets all gauges; those of the process are read in a thread."""
         self.refresh()
         await in_daemon_thread(self.metrics.process.refresh)
 
     async def watch_process(self) -> None:
-        """Reads the figures of the process, for scrapes that another worker answers; runs until cancelled."""
+        """Reads the metrics of the process, for scrapes that another worker answers; runs until cancelled."""
         while True:
             await in_daemon_thread(self.metrics.process.refresh)
             await asyncio.sleep(PROCESS_INTERVAL_S)
 
     def _name(self, model: ModelMetrics, entry: Entry) -> None:
-        """Names a model whose state is decided; until then neither its name nor its version may be known."""
+        """Names a model in a final state; before that, its name and version may be unknown."""
         if entry.state is State.LOADING or model.is_named(entry.state.value):
             return
         taken = {other.identity for other in self.metrics.models if other is not model}
         name, number = entry.name, 1
-        while (name, entry.version) in taken:  # Two models that failed may have the same name.
+        while (name, entry.version) in taken:  # Two failed models may have the same name.
             number += 1
             name = f"{entry.name}-{number}"
         loaded = entry.loaded

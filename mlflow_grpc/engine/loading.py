@@ -118,7 +118,7 @@ def load(
     except StartError:
         raise
     except Exception as error:
-        # Unforeseen, usually in the model's own code; only this traceback shows where.
+        # Not foreseen, usually in the model's own code. Only this traceback shows where.
         logger.exception("%s: loading it raised", model.source)
         raise StartError(f"it cannot be loaded: {one_line(error)}") from error
     finally:

@@ -317,6 +317,6 @@ def _as_exception(error: BaseException) -> Exception:
 
 
 def _notify(job: _Job, result: object, error: BaseException | None) -> None:
-    # A closed event loop means that the server is gone, and the caller with it.
+    # The event loop is closed only after the server and its callers have ended.
     with contextlib.suppress(RuntimeError):
         job.loop.call_soon_threadsafe(job.settle, result, error)

@@ -92,7 +92,7 @@ def _candidates(catalog: Catalog, locks: LockSet) -> Iterator[Candidate]:
 
 
 def _is_typed(loaded: ServableModel) -> bool:
-    """Whether messages can be made for a model, and at least one of its typed RPCs did not fail on its example."""
+    """Returns True if messages can be made for a model and at least one of its typed RPCs works on its example."""
     has_rpcs = not loaded.refused_rpcs >= {RpcKind.ONE, RpcKind.BATCH} or (
         loaded.model.streams and RpcKind.STREAM not in loaded.refused_rpcs
     )
@@ -109,7 +109,7 @@ def _make_file(
 
 
 def _refusal_of(model: TypedModel) -> str:
-    """The reason why a model cannot have typed messages; empty if it can."""
+    """Returns the reason why a model cannot have typed messages; empty if it can."""
     try:
         maker, _ = contract_plan.make_file([model], LockSet())
     except Exception as error:  # noqa: BLE001 - it costs this model its typed RPCs, and no other model anything
@@ -119,5 +119,5 @@ def _refusal_of(model: TypedModel) -> str:
 
 
 def _label(entry: Entry, catalog: Catalog) -> str:
-    """A model's name, followed by its version unless that is the default version of the name."""
+    """Returns a model's name, followed by its version unless that is the default version."""
     return entry.name if catalog.get(entry.name, "") is entry else f"{entry.name}_{entry.version}"

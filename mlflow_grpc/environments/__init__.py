@@ -1,1 +1,1 @@
-"""Environments from the requirements of a model: in a directory, or as the build context of an image."""
+"""Environments from a model's requirements: in a directory, or as the build context of an image."""

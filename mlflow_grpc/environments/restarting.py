@@ -38,8 +38,8 @@ def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
     manager = f"{spelling('env_manager')} {loaded.env_manager.value}"
     if loaded.env_manager is EnvManager.CONDA:
         raise StartError(
-            f"{manager} is not supported: take virtualenv or uv, or make the environment yourself (conda env create -f "
-            f"MODEL/conda.yaml), put this server into it (pip install {install_source()}) and start it there with "
+            f"{manager} is not supported: use virtualenv or uv, or create the environment yourself (conda env create "
+            f"-f MODEL/conda.yaml), put this server into it (pip install {install_source()}) and start it there with "
             f"{spelling('env_manager')} local"
         )
     if loaded.config is not None or loaded.model_uri is None:

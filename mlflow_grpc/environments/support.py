@@ -47,7 +47,7 @@ def _check_python(carried: "CarriedEnvironment") -> None:
         fits = supported.contains(Version(carried.python))
     except InvalidVersion:
         raise StartError(
-            f"the model at {carried.uri} was logged with Python {carried.python!r}, which is no version"
+            f"the model at {carried.uri} was logged with Python {carried.python!r}, which is not a version"
         ) from None
     if not fits:
         raise StartError(

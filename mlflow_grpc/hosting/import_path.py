@@ -23,7 +23,7 @@ def find(path: str) -> type:
     """
     value = _import(path)
     if not isinstance(value, type):
-        raise StartError(f"{path} is no class, but of type {type(value).__name__}")
+        raise StartError(f"{path} is not a class, but of type {type(value).__name__}")
     return value
 
 
@@ -37,7 +37,7 @@ def find_function(path: str) -> Callable[..., Any]:
     value = _import(path)
     if isinstance(value, type) or not callable(value):
         actual = "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
-        raise StartError(f"{path} is no function, but {actual}")
+        raise StartError(f"{path} is not a function, but {actual}")
     function: Callable[..., Any] = value
     return function
 
@@ -58,7 +58,7 @@ def _import(path: str) -> Any:
 
 def _missing_module_message(module_name: str, missing: str) -> str:
     if module_name != missing and not module_name.startswith(f"{missing}."):
-        return f"it needs the module {missing!r}, which is not there; install the package that it is in"
+        return f"it needs the module {missing!r}, which is not installed; install the package that contains it"
     parent, _, name = missing.rpartition(".")
     if isinstance(getattr(sys.modules.get(parent), name, None), type):
         return f"{missing} is a class; only a class at the top of a module can be named, not one within a class"
@@ -90,4 +90,4 @@ def make(path: str, cls: type, configuration: dict[str, Any] | None) -> Any:
     try:
         return cls(**(configuration or {}))
     except BaseException as error:
-        raise StartError(f"{path} cannot be made: its constructor raised {one_line(error)}") from error
+        raise StartError(f"{path} cannot be instantiated: its constructor raised {one_line(error)}") from error

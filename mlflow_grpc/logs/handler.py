@@ -1,6 +1,6 @@
-"""The handler that all log lines of the process go through.
+"""The handler for all log lines of the process.
 
-Rule of this module: it holds up no event loop; see `mlflow_grpc.logs.line_writer`.
+Rule of this module: it never blocks an event loop; see `mlflow_grpc.logs.line_writer`.
 """
 
 import logging
@@ -51,7 +51,7 @@ class LineHandler(logging.Handler):
         self._writer.flush()
 
     def _make_loss_line(self, count: int) -> str:
-        message = "log lines were lost here, since nobody read those before them"
+        message = "log lines were lost here, because the lines before them were not read in time"
         record = FieldsRecord(__name__, time.time(), logging.WARNING, message, {"lines": count}, None)
         self.filter(record)
         return self.format(record)

@@ -1,7 +1,7 @@
-"""A queue of log lines, which a thread of its own writes to a stream.
+"""A queue of log lines, which its own thread writes to a stream.
 
 Rule of this module: no event loop waits for the stream. A reader that stops reading, such as a log collector that
-hangs, holds up nobody. Unwritten lines are kept up to a limit; lost lines beyond it are counted and reported. Threads
+hangs, blocks no call. Unwritten lines are kept up to a limit; lost lines beyond it are counted and reported. Threads
 without an event loop that write faster than the stream takes lines are slowed down to its pace.
 """
 

@@ -1,1 +1,1 @@
-"""Text to model input and predictions to text: MLflow's scoring contract, with no gRPC and no I/O."""
+"""Conversion of text to model input and of predictions to text: MLflow's scoring contract, without gRPC and I/O."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 RawPayload = str | bytes
-"""Payload as it came: text, or bytes that may be no text (Parquet, or JSON that is not UTF-8)."""
+"""Payload as it arrived: text, or bytes that may not be text (Parquet, or JSON that is not UTF-8)."""
 
 
 def text_of(payload: RawPayload) -> str:
@@ -89,7 +89,7 @@ class Codec(Protocol):
     """Media type of the answers."""
 
     def asks_for_stream(self, payload: RawPayload) -> bool:
-        """Returns True if a payload itself asks for the answer in chunks."""
+        """Returns True if a payload requests the answer in chunks."""
         ...
 
     def decode(self, payload: RawPayload, content_type: str | None) -> ModelInput:

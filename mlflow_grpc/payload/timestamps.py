@@ -1,6 +1,7 @@
-"""Times of any library as seconds and nanoseconds since 1970, in UTC.
+"""Conversion of times of any library to seconds and nanoseconds since 1970, in UTC.
 
-Rule of this module: exact, or an error. Rules that the client has, too, are in `_mlflow_grpc_protocol.timestamps`.
+Rule of this module: a conversion is exact, or an error. Rules that the client needs too are in
+`_mlflow_grpc_protocol.timestamps`.
 """
 
 import datetime
@@ -16,7 +17,7 @@ _MIN_NUMPY_SECONDS, _MAX_NUMPY_SECONDS = -(2**63 // NANOS), 2**63 // NANOS - 1
 
 
 def seconds_and_nanos(value: Any) -> tuple[int, int]:
-    """Seconds since 1970, and nanoseconds beyond. A time without a zone is in UTC.
+    """Converts a time to seconds since 1970 and additional nanoseconds. A time without a zone is in UTC.
 
     Args:
         value: A datetime, numpy.datetime64, pandas.Timestamp, or a text in ISO 8601.
@@ -24,7 +25,6 @@ def seconds_and_nanos(value: Any) -> tuple[int, int]:
     Raises:
         TypeError: The value has another type.
         ValueError: The value is not a time between the years 1 and 9999, or is finer than a nanosecond.
-
     """
     if hasattr(value, "to_datetime64"):
         # pandas refuses to round its first second down, and to subtract from it; numpy's integers have no such limit.
@@ -39,13 +39,12 @@ def seconds_and_nanos(value: Any) -> tuple[int, int]:
 
 
 def column(seconds: list[int], nanos: list[int], nulls: list[int]) -> Any:
-    """A column of times as numpy's nanoseconds; None if a time is invalid, or outside numpy's range.
+    """Converts a column of times to numpy's nanoseconds; None if a time is invalid or outside numpy's range.
 
     Args:
         seconds: Seconds since 1970.
-        nanos: Nanoseconds beyond the seconds.
+        nanos: Additional nanoseconds.
         nulls: Indexes of null rows, which become NaT whatever is in the lists.
-
     """
     all_seconds, all_nanos = np.array(seconds, dtype=np.int64), np.array(nanos, dtype=np.int64)
     all_seconds[nulls] = all_nanos[nulls] = 0
@@ -59,12 +58,12 @@ def column(seconds: list[int], nanos: list[int], nulls: list[int]) -> Any:
 
 
 def _parse(text: str) -> tuple[int, int]:
-    """ISO 8601. The fraction is read separately, because datetime cuts it to microseconds."""
+    """Parses ISO 8601. The fraction is read separately, because datetime truncates it to microseconds."""
     fraction = re.search(r"(?<=:\d\d)[.,](\d+)", text)
     try:
         time = datetime.datetime.fromisoformat(text if fraction is None else text.replace(fraction[0], "", 1))
     except ValueError:
-        raise ValueError("a text that is no point in time") from None
+        raise ValueError("a text that is not a point in time") from None
     seconds, nanos = of_datetime(time)
     if fraction is None:
         return seconds, nanos

@@ -34,7 +34,7 @@ class Unknown:
 
         Args:
             declared: Names of its columns and fields; names of its params as `params.<name>`.
-            treatment: Whether unknown names are ignored or refused.
+            treatment: Ignores or refuses unknown names.
             hides_declared: Returns True if refusals must not contain names that the model has.
 
         """

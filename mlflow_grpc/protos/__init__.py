@@ -1,7 +1,7 @@
-"""The wire contract as descriptors, in a pool of their own.
+"""Descriptors of the wire contract, in a pool of their own.
 
-Rule of this package: no message of ours is registered in protobuf's default pool, since a hosted
-model may bring its own `mlflow.proto`, `Input` or `Output` (`scripts/generate_protos.py` says more).
+Rule of this package: no message of the server is registered in protobuf's default pool, because a hosted model may
+bring its own `mlflow.proto`, `Input` or `Output` (see `scripts/generate_protos.py`).
 """
 
 from importlib import resources
@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 POOL = DescriptorPool()
-"""Every service whose messages are the same on every server, for dispatch and for reflection."""
+"""Pool of the services whose messages are the same on every server, for dispatch and reflection."""
 
 _FILES: list[descriptor_pb2.FileDescriptorProto] = []
 
@@ -31,12 +31,12 @@ def _load(name: str) -> None:
 
 
 def files() -> tuple[descriptor_pb2.FileDescriptorProto, ...]:
-    """The files of POOL, which itself keeps no comments; those of this server's own services have theirs."""
+    """Returns the files of POOL with their comments, which the pool drops; only this server's own services have any."""
     return tuple(_FILES)
 
 
 def pool_with(file: descriptor_pb2.FileDescriptorProto) -> DescriptorPool:
-    """A new pool of all that is in POOL, and one more file, which may import google.protobuf's Timestamp and Value."""
+    """Returns a new pool with all files of POOL and one more, which may import protobuf's Timestamp and Value."""
     for module in (timestamp_pb2, struct_pb2):
         adopt(module.DESCRIPTOR)
     pool = DescriptorPool()
@@ -46,7 +46,7 @@ def pool_with(file: descriptor_pb2.FileDescriptorProto) -> DescriptorPool:
 
 
 def refusal_of(file: descriptor_pb2.FileDescriptorProto) -> str:
-    """What protobuf has against a file; empty if it takes it."""
+    """Returns protobuf's objection to a file; empty if there is none."""
     try:
         pool_with(file)
     except TypeError as error:
@@ -55,7 +55,7 @@ def refusal_of(file: descriptor_pb2.FileDescriptorProto) -> str:
 
 
 def adopt(file: Any) -> None:
-    """Copies a file that a library has registered in the default pool, and what it imports, into POOL."""
+    """Copies a file and its imports from the default pool, where a library registered them, into POOL."""
     for dependency in file.dependencies:
         adopt(dependency)
     proto = descriptor_pb2.FileDescriptorProto()
@@ -64,17 +64,17 @@ def adopt(file: Any) -> None:
 
 
 def service(full_name: str) -> ServiceDescriptor:
-    """The descriptor of a service in POOL, such as `MLflow` or `grpc.health.v1.Health`."""
+    """Returns the descriptor of a service in POOL, such as `MLflow` or `grpc.health.v1.Health`."""
     return POOL.FindServiceByName(full_name)
 
 
 def message_class(descriptor: Descriptor) -> type[Message]:
-    """The Python class of a message type."""
+    """Returns the Python class of a message type."""
     return message_factory.GetMessageClass(descriptor)
 
 
 def set_of(file: descriptor_pb2.FileDescriptorProto) -> bytes:
-    """A file and what it imports of google.protobuf as a serialised FileDescriptorSet."""
+    """Returns a file and its imports from google.protobuf as a serialised FileDescriptorSet."""
     needed = descriptor_pb2.FileDescriptorSet()
     for module in (timestamp_pb2, struct_pb2):
         if module.DESCRIPTOR.name in file.dependency:
@@ -84,7 +84,7 @@ def set_of(file: descriptor_pb2.FileDescriptorProto) -> bytes:
 
 
 def message_named(full_name: str) -> Any:
-    """The Python class of a message type in POOL, with fields that no type checker sees."""
+    """Returns the Python class of a message type in POOL; type checkers do not see its fields."""
     return message_class(POOL.FindMessageTypeByName(full_name))
 
 

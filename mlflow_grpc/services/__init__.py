@@ -1,1 +1,1 @@
-"""The faces of the server: one thin servicer a protocol, and what all of them share."""
+"""Servicers of the server, one thin servicer per protocol, and what they share."""

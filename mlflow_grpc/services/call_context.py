@@ -1,6 +1,6 @@
-"""One RPC as a servicer sees it.
+"""One RPC from a servicer's point of view.
 
-Rule of this module: it knows one call. Which calls there are, and how they are answered, is in `dispatch`.
+Rule of this module: it handles one call. `dispatch` registers and answers calls.
 """
 
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,9 +17,9 @@ if TYPE_CHECKING:  # Generic in the type stubs only.
 
 
 class CallContext(Call):
-    """One RPC as a servicer sees it, and the observer of its requests.
+    """An RPC from a servicer's point of view, and the observer of its requests.
 
-    `write` and `abort` are as in a gRPC context, so that a library's servicer can be given a CallContext instead.
+    `write` and `abort` are those of a gRPC context, so a library's servicer accepts a CallContext too.
     """
 
     __slots__ = ("_metadata", "_rpc_context")
@@ -30,7 +30,7 @@ class CallContext(Call):
         Args:
             method: Path of the method on the wire.
             rpc_context: gRPC's context.
-            shows_exceptions: True if errors tell the caller what the model raised.
+            shows_exceptions: True if errors show the caller what the model raised.
 
         """
         self._rpc_context = rpc_context
@@ -68,16 +68,16 @@ class CallContext(Call):
 
         Args:
             request_class: Class of the message.
-            data: The bytes; gRPC's EOF if the caller sent no whole message.
+            data: The bytes; gRPC's EOF if the caller sent no complete message.
 
         Raises:
-            InvalidMessage: There are no bytes, or they are no such message.
+            InvalidMessage: There are no bytes, or they are not such a message.
 
         """
         if not isinstance(data, bytes):
             raise InvalidMessage(
-                f"The call carries no whole message of type {request_class.DESCRIPTOR.full_name}, or one that is "
-                "larger than the server takes."
+                f"The call has no complete message of type {request_class.DESCRIPTOR.full_name}, or one that "
+                "exceeds the server's size limit."
             )
         self.request_bytes += len(data)
         if self.figures is not None:
@@ -86,7 +86,7 @@ class CallContext(Call):
             return request_class.FromString(data)
         except DecodeError:
             raise InvalidMessage(
-                f"The request is no valid protobuf message of type {request_class.DESCRIPTOR.full_name}, whose "
+                f"The request is not a valid protobuf message of type {request_class.DESCRIPTOR.full_name}, whose "
                 "strings must be UTF-8, or is nested more than 100 messages deep, which protobuf does not read. Make "
                 "it with code generated from the server's .proto file."
             ) from None

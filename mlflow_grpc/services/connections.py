@@ -30,7 +30,7 @@ GOAWAY = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
 """Frame header (length 8, type 7, no flags, stream 0), the highest possible stream id, NO_ERROR."""
 
 INTERVAL_S = 0.05
-"""Time between two looks at the connections, in seconds."""
+"""Interval between two checks of the connections, in seconds."""
 
 _FILES = Path("/proc/self/fd")
 
@@ -50,11 +50,10 @@ class Port:
                 os.dup2(unused.fileno(), file, inheritable=False)
 
     async def send_goaway_to_all(self, *, limit_s: float) -> None:
-        """Tells all clients to make no new calls on their open connections.
+        """Asks all clients to make no new calls on their open connections.
 
         Args:
-            limit_s: Maximum time that a busy connection is waited for, in seconds.
-
+            limit_s: Maximum time to wait for a busy connection, in seconds.
         """
         await _wait_until(self._send_goaway, limit_s)
 
@@ -110,7 +109,7 @@ async def _wait_until(condition: Callable[[], bool], limit_s: float) -> None:
 
 
 def _copy(file: int) -> socket.socket | None:
-    """Duplicates a file descriptor as a socket; None if it is no socket, or has been closed meanwhile."""
+    """Duplicates a file descriptor as a socket; None if it is not a socket or has been closed meanwhile."""
     try:
         copy = os.dup(file)
     except OSError:

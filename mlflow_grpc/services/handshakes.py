@@ -1,8 +1,8 @@
-"""Failed TLS handshakes: counted, and reported in one log line now and then.
+"""Failed TLS handshakes: counted, and reported in a log line from time to time.
 
-Rule of this module: it counts, and knows nothing of certificates. gRPC for Python does not report a failed handshake:
-its core writes a line to stderr at its level INFO, which it calls unsuitable for production, without the peer. There is
-no callback, no counter and no log sink. Two facts are public: gRPC fetches the certificate for each new connection
+Rule of this module: it counts, and knows nothing of certificates. gRPC for Python does not report a failed handshake.
+Its core writes a line without the peer to stderr at its level INFO, which it calls unsuitable for production. There is
+no callback, counter or log sink. Two facts are public: gRPC fetches the certificate for each new connection
 (`grpc.dynamic_ssl_server_credentials`), and each call has a peer. A connection without a call in time was refused, or
 its client does not speak gRPC.
 """

@@ -1,6 +1,6 @@
 """The gRPC server: its options, its address, its TLS.
 
-Rule of this module: limits and options of gRPC are set here and nowhere else.
+Rule of this module: it is the only place that sets gRPC's limits and options.
 """
 
 import logging
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _is_no_callers_fault(record: logging.LogRecord) -> bool:
-    """Returns False for a log record of gRPC's that any caller can cause at will.
+    """Returns False for gRPC's log records that any caller can cause at will.
 
     gRPC logs two of these with a traceback: metadata that is not UTF-8, with its bytes, and an answer to a caller that
     has just left, which is an InternalError.
@@ -92,7 +92,7 @@ def listen(server: grpc.aio.Server, settings: Settings, handshakes: Handshakes) 
         handshakes: Counts new TLS connections.
 
     Raises:
-        AddressUnavailable: The address is taken, not ours, or not permitted.
+        AddressUnavailable: The address is taken, not local, or not permitted.
         StartError: The TLS files are invalid, or the host name is unknown.
 
     """

@@ -49,7 +49,7 @@ class ModelsServicer:
         entries = self._catalog.entries
         tokens = ["", *map(str, range(1, len(entries)))]
         if request.page_token not in tokens:
-            raise _refused("page_token", "must be a next_page_token of an answer before")
+            raise _refused("page_token", "must be the next_page_token of an earlier answer")
         start = tokens.index(request.page_token)
         end = start + (request.page_size or len(entries))
         page: Message = _Page(

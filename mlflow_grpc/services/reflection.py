@@ -62,7 +62,7 @@ class ReflectionServicer:
     def offer(
         self, services: tuple[str, ...], pool: DescriptorPool, typed_file: Callable[[], FileDescriptorProto | None]
     ) -> None:
-        """Sets what is shown from now on.
+        """Replaces the services and files to show.
 
         Args:
             services: Names of the services to list, besides reflection itself.
@@ -80,7 +80,7 @@ class ReflectionServicer:
             answer = reflection_pb2.ServerReflectionResponse(original_request=request)
             try:
                 await _answer(self._offer, request, answer)
-            except KeyError:  # The pool has no such thing.
+            except KeyError:  # The pool does not have it.
                 _refuse(answer, grpc.StatusCode.NOT_FOUND)
             await call.write(answer)
 

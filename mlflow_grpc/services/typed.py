@@ -121,7 +121,7 @@ class TypedService(grpc.GenericRpcHandler):
     def _methods(
         self, codec: RecordCodec, contract: Contract, messages: ModelMessages
     ) -> dict[RpcKind, ModelRpcMethod]:
-        """What answers the RPCs of a model."""
+        """Returns what answers the RPCs of a model."""
         codecs = TypedCodecs(codec, contract, messages, self._class)
         error_class = self._class("error")
 
@@ -188,8 +188,8 @@ def _resolver(entry: Entry, fingerprint: str) -> ResolveModel:
     def resolve(call: CallContext) -> Entry:
         if call.metadata(CONTRACT_KEY) not in (None, fingerprint):
             raise ContractChanged(
-                f"The typed messages of the model {entry.name} are not those that this call was written for. Ask the "
-                "server's reflection for them again."
+                f"The typed messages of the model {entry.name} have changed since the client of this call got them. "
+                "Fetch them again by server reflection."
             )
         return entry
 

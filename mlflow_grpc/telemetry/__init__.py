@@ -1,1 +1,1 @@
-"""Figures of a running server for Prometheus: counters, gauges and histograms. It imports neither gRPC nor MLflow."""
+"""Metrics of a running server for Prometheus: counters, gauges and histograms. Imports neither gRPC nor MLflow."""

@@ -1,7 +1,7 @@
 """Upper bounds of histogram buckets.
 
-Rule of this module: durations are in seconds. A model that answers within a millisecond is the usual case here, so the
-bounds are 0.1 ms apart there; the default ones of Prometheus start at 5 ms.
+Rule of this module: durations are in seconds. Many models answer within a millisecond, so the bounds in that range are
+0.1 ms apart. Prometheus' default bounds start at 5 ms.
 """
 
 DURATIONS_S = (

@@ -1,10 +1,9 @@
-"""Figures of calls: of each gRPC method, as go-grpc-prometheus names them, and of each HTTP route.
+"""Metrics of calls: of each gRPC method, with the names of go-grpc-prometheus, and of each HTTP route.
 
-Rule of this module: the series are those of the server's own methods and routes. No text of a caller becomes a label.
-Calls are noted, and notes are counted many at a time: that takes a third of the time, because the code and the numbers
-are then in the processor's caches.
-Sources: https://github.com/grpc-ecosystem/go-grpc-middleware/tree/main/providers/prometheus and, for HTTP,
-https://opentelemetry.io/docs/specs/semconv/http/http-metrics/.
+Rule of this module: series belong to the server's own methods and routes. No text of a caller becomes a label. Calls
+are noted, and many notes are counted at a time. That takes a third of the time, because code and numbers are then in
+the processor's caches. Sources: https://github.com/grpc-ecosystem/go-grpc-middleware/tree/main/providers/prometheus
+and, for HTTP, https://opentelemetry.io/docs/specs/semconv/http/http-metrics/.
 """
 
 from collections import Counter
@@ -19,27 +18,27 @@ CODES = ("OK", *Status)
 """Names of the gRPC statuses that the server answers with."""
 
 GO_CODES = {code: code.title().replace("_", "") for code in map(str, CODES)} | {"OK": "OK", "CANCELLED": "Canceled"}
-"""The same statuses as Go spells them, which is what dashboards and alerts of gRPC servers look for."""
+"""The same statuses as Go writes them, for dashboards and alerts made for gRPC servers."""
 
 HTTP_STATUSES = (
     *(200, 204, 206, 301, 302, 304, 307),
     *(400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 499),
     *(500, 501, 503, 504),
 )
-"""Statuses of HTTP responses that have a series of their own."""
+"""Statuses of HTTP responses with their own series."""
 
 MAX_NOTES = 64
-"""Number of notes that are counted at once at the latest."""
+"""Maximum number of notes before they are counted."""
 
 OTHER = "_OTHER"
-"""Label of HTTP methods and statuses without a series of their own, as in OpenTelemetry."""
+"""Label of HTTP methods and statuses without their own series, as in OpenTelemetry."""
 
 UNKNOWN = "unknown"
 """Label of a gRPC service and method that the server does not have."""
 
 
 class GrpcMethod:
-    """Figures of one gRPC method. A method that was never called shows only that."""
+    """Metrics of one gRPC method. A method that was never called has only its counter of started calls."""
 
     __slots__ = (
         "_codes",
@@ -55,10 +54,10 @@ class GrpcMethod:
     )
 
     def __init__(self, instruments: Instruments, families: "GrpcFamilies") -> None:
-        """Takes its room in memory; it is shown once it has a name."""
+        """Takes positions in memory. The method is shown once it has a name."""
         self._labels: str | None = None
         self.started = self.received = self.sent = 0
-        """Calls and messages that have not been counted yet; whoever sees one adds it here."""
+        """Calls and messages that have not been counted yet; added to directly by the dispatcher."""
         self._ended: list[tuple[str, float]] = []
         self._started_total = instruments.counter()
         self._received_total = instruments.counter()
@@ -125,7 +124,7 @@ class GrpcMethod:
 
 
 class GrpcFamilies:
-    """The families of gRPC calls."""
+    """The metric families of gRPC calls."""
 
     def __init__(self) -> None:
         self.started = Family("grpc_server_started", Kind.COUNTER, "Calls that have started.")
@@ -140,22 +139,21 @@ class GrpcFamilies:
 
     @property
     def all(self) -> tuple[Family, ...]:
-        """Returns the families in the order in which they are shown."""
+        """Returns the families in the order of the output."""
         return self.started, self.handled, self.received, self.sent, self.seconds
 
 
 class HttpRoute:
-    """Figures of one HTTP route."""
+    """Metrics of one HTTP route."""
 
     def __init__(self, instruments: Instruments, seconds: Family, route: str, methods: tuple[str, ...]) -> None:
-        """Takes its room in memory; a method and status is shown once a request had them.
+        """Takes positions in memory. A method and status is shown once a request had them.
 
         Args:
             instruments: Makes the instruments.
             seconds: Family of the durations.
             route: Template of its path.
-            methods: Methods that have series of their own.
-
+            methods: Methods with their own series.
         """
         self._by_method = {
             method: _HttpMethod(instruments, seconds, route, method) for method in dict.fromkeys((*methods, OTHER))

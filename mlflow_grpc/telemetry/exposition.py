@@ -1,8 +1,7 @@
-"""The text that Prometheus reads, in its own format 0.0.4 and in OpenMetrics 1.0.
+"""The text format that Prometheus reads: its own format 0.0.4, and OpenMetrics 1.0.
 
-Rule of this module: it writes families of metrics. Sources:
-https://prometheus.io/docs/instrumenting/exposition_formats/ and
-https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md.
+Rule of this module: it writes metric families. Sources: https://prometheus.io/docs/instrumenting/exposition_formats/
+and https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ Sample = Callable[[], float]
 
 
 class Kind(StrEnum):
-    """Type of a family, as both formats name it; the text format shows an info as a gauge."""
+    """Type of a family, by its name in both formats; the text format has gauge instead of info."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -49,9 +48,8 @@ class Family:
         """Adds a series.
 
         Args:
-            series_labels: Its labels, or what returns them.
-            source: What returns its value; a histogram has its own buckets.
-
+            series_labels: Its labels, or a function that returns them.
+            source: Returns its value; a histogram has its own buckets.
         """
         self.series.append((_constant(series_labels) if isinstance(series_labels, str) else series_labels, source))
 

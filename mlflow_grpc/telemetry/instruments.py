@@ -1,7 +1,7 @@
 """Counters, gauges and histograms in the memory of the workers.
 
-Rule of this module: recording is a few additions to numbers at fixed positions. Nothing is allocated and nothing is
-looked up by a text, whatever callers send. Reading adds up the workers.
+Rule of this module: recording is a few additions to numbers at fixed positions, without allocation and without lookup
+by text, whatever callers send. Reading sums the workers.
 """
 
 from bisect import bisect_left
@@ -82,9 +82,9 @@ class Histogram:
 
 
 class Instruments:
-    """Gives positions in the memory to instruments, in the order in which they are made.
+    """Assigns positions in memory to instruments, in the order of their creation.
 
-    That order is the same in all workers, so that each of them reads what the others wrote.
+    That order is the same in all workers, so each worker can read what the others wrote.
     """
 
     def __init__(self, memory: Memory, worker: int) -> None:

@@ -1,9 +1,9 @@
-"""The memory for the figures of all workers, which the supervisor makes before it forks them.
+"""Memory for the metrics of all workers, which the supervisor allocates before it forks them.
 
-Rule of this module: it knows numbers and their positions, not what they mean. Each worker writes into its own slot, and
-a number is written by a single thread, nearly always that of the event loop, so that no lock is needed. Every worker
-reads all slots, so that any of them can answer for all. A worker that replaces another one goes on in the same slot: a
-counter never falls, even if a worker is killed.
+Rule of this module: it handles numbers and positions, not their meaning. Each worker writes to its own slot. A number
+is written by a single thread, nearly always that of the event loop, so no lock is needed. Every worker reads all slots,
+so any of them can answer for all. A worker that replaces another one continues in the same slot: a counter never falls,
+even if a worker is killed.
 """
 
 import mmap
@@ -13,10 +13,10 @@ Values: TypeAlias = "memoryview[float]"
 """Numbers of type float64."""
 
 BASE_GAUGES, GAUGES_PER_MODEL = 64, 16
-"""Room for gauges in a slot."""
+"""Number of gauges in a slot."""
 
 BASE_COUNTERS, COUNTERS_PER_MODEL = 524_288, 2048
-"""Room for counters in a slot, histograms included. Memory that is never written takes no room in the machine."""
+"""Number of counters in a slot, including those of histograms. Memory that is never written is not allocated."""
 
 BYTES = 8
 """Size of a number."""

@@ -1,8 +1,8 @@
-"""All figures of a server, and the text that shows them.
+"""All metrics of a server, and the text that shows them.
 
-Rule of this module: it puts the families together. The text is made in the event loop, in slices of SLICE_S, so that
-calls go on in between. A thread of its own would keep the interpreter for 0.5 ms each time that the event loop or a
-model's thread needs it, which is several times in each call.
+Rule of this module: it combines the families. The text is made in the event loop, in slices of SLICE_S, so that calls
+continue in between. A thread would keep the interpreter for 0.5 ms each time that the event loop or a model's thread
+needs it, which is several times per call.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ turns of the event loop and of a thread; without pauses a scrape would delay eac
 
 @dataclass(frozen=True)
 class Figures:
-    """The part of a worker in the figures of a server."""
+    """A worker's slot in the metrics of the server."""
 
     worker: int = 0
     """Number of the worker."""
@@ -34,16 +34,16 @@ class Figures:
     """Memory of all workers; None if there is only this process."""
 
     def metrics(self, models: int) -> "Metrics":
-        """Returns the figures of a server with so many models."""
+        """Returns the metrics of a server with a number of models."""
         return Metrics(self.memory or Memory(models=models), self.worker)
 
 
 ALONE = Figures()
-"""The figures of a server of one process."""
+"""The slot of a single-process server."""
 
 
 class Metrics:
-    """The figures of one server; used from its event loop only."""
+    """The metrics of one server; used from its event loop only."""
 
     def __init__(self, memory: Memory, worker: int = 0) -> None:
         """Starts with a server that has no methods, routes and models.
@@ -59,7 +59,7 @@ class Metrics:
         self._methods: dict[str, GrpcMethod] = {}
         self._models = ModelFamilies()
         self.models: list[ModelMetrics] = []
-        """Figures of the models, in the order of the configuration."""
+        """Metrics of the models, in the order of the configuration."""
         self._http_seconds = Family(
             "http_server_request_duration_seconds",
             Kind.HISTOGRAM,
@@ -92,13 +92,12 @@ class Metrics:
         ]
 
     def grpc_method(self, path: str, *, client_streaming: bool = False, server_streaming: bool = False) -> GrpcMethod:
-        """Returns the figures of a method of the server.
+        """Returns the metrics of a method of the server.
 
         Args:
             path: Its path on the wire.
             client_streaming: True if it takes a stream.
             server_streaming: True if it answers with a stream.
-
         """
         if path not in self._methods:
             self._methods[path] = method = GrpcMethod(self._instruments, self._grpc)
@@ -106,38 +105,36 @@ class Metrics:
         return self._methods[path]
 
     def unknown_method(self) -> GrpcMethod:
-        """Returns the figures of all methods that the server does not have."""
+        """Returns the metrics of all methods that the server does not have."""
         return self.grpc_method(f"/{UNKNOWN}/{UNKNOWN}")
 
     def http_route(self, route: str, methods: tuple[str, ...] = ()) -> HttpRoute:
-        """Returns the figures of a route.
+        """Returns the metrics of a route.
 
         Args:
             route: Template of its path; empty for all paths that the server does not have.
             methods: Methods that it takes.
-
         """
         return HttpRoute(self._instruments, self._http_seconds, route, methods)
 
     def add_model(self, *, rpcs: int) -> ModelMetrics:
-        """Returns the figures of the next model of the configuration, which may have so many typed RPCs."""
+        """Returns the metrics of the next model in the configuration, with a maximum number of typed RPCs."""
         model = ModelMetrics(self._instruments, self._models, self._grpc, rpcs=rpcs)
         self.models.append(model)
         return model
 
     def count(self) -> None:
-        """Counts what was noted of calls and requests, so that a scrape of any worker sees it."""
+        """Counts the notes of calls and requests, so that a scrape of any worker includes them."""
         for method in self._methods.values():
             method.count()
         for model in self.models:
             model.count()
 
     async def text(self, *, is_open_metrics: bool = False) -> str:
-        """Returns all figures in a format of Prometheus.
+        """Returns all metrics in a format of Prometheus.
 
         Args:
             is_open_metrics: True for OpenMetrics 1.0, False for the text format 0.0.4.
-
         """
         self.count()
         parts = []

@@ -1,7 +1,7 @@
-"""Figures of one model: where its requests spend their time, its batches, its load and its refusals.
+"""Metrics of one model: times of its requests, batches, load and refusals.
 
-Rule of this module: a model is known by its number in the configuration. Its name and version are labels, which the
-server decides on when the model is loaded.
+Rule of this module: a model is identified by its index in the configuration. Its name and version are labels, which are
+set when the model is loaded.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from mlflow_grpc.telemetry.instruments import Gauge, Instruments
 
 
 class Refusal(StrEnum):
-    """Why a request is refused before the model sees it."""
+    """Reason why a request is refused before the model gets it."""
 
     LOADING = "loading"
     DRAINING = "draining"
@@ -27,7 +27,7 @@ class Refusal(StrEnum):
 
 
 class Times(Protocol):
-    """Times of a request in seconds; 0 for a part that it did not get to."""
+    """Times of a request in seconds; 0 for a stage that it did not reach."""
 
     @property
     def waited_s(self) -> float:
@@ -51,7 +51,7 @@ class Times(Protocol):
 
 
 class ModelFamilies:
-    """The families of models."""
+    """The metric families of models."""
 
     def __init__(self) -> None:
         self.requests = Family(
@@ -106,22 +106,21 @@ class ModelFamilies:
 
     @property
     def all(self) -> tuple[Family, ...]:
-        """Returns the families in the order in which they are shown."""
+        """Returns the families in the order of the output."""
         return tuple(vars(self).values())
 
 
 class ModelMetrics:
-    """Figures of one model. They are shown once it has a name."""
+    """Metrics of one model, shown once it has a name."""
 
     def __init__(self, instruments: Instruments, families: ModelFamilies, grpc: GrpcFamilies, *, rpcs: int) -> None:
-        """Takes their room in memory.
+        """Takes positions in memory.
 
         Args:
             instruments: Makes the instruments.
             families: The families of models.
             grpc: The families of gRPC calls.
-            rpcs: Number of typed RPCs that the model may have.
-
+            rpcs: Maximum number of typed RPCs of the model.
         """
         self._ended: list[tuple[str, Times]] = []
         self._batches: list[tuple[int, int]] = []
@@ -131,7 +130,7 @@ class ModelMetrics:
         self.identity: tuple[str, str] | None = None
         """Name and version; None until they are known."""
         self.typed_rpcs = tuple(GrpcMethod(instruments, grpc) for _ in range(rpcs))
-        """Figures of its typed RPCs."""
+        """Metrics of its typed RPCs."""
         self._requests = {code: instruments.counter() for code in CODES}
         self._refused = {reason: instruments.counter() for reason in Refusal}
         self._loads = {result: instruments.counter() for result in ("ok", "failed")}
@@ -165,11 +164,10 @@ class ModelMetrics:
         """Names the model.
 
         Args:
-            name: Its name, which no other model has with this version.
+            name: Its name, which is unique together with the version.
             version: Its version; empty if it has none.
-            state: What has become of it, `ready` or `failed`.
+            state: Its state, `ready` or `failed`.
             info: Further labels of the info series.
-
         """
         self.identity, self._state = (name, version), state
         self._labels = labels(model=name, version=version)
@@ -180,7 +178,7 @@ class ModelMetrics:
         return self._state == state
 
     def loaded(self, load_s: float) -> None:
-        """Counts a load that took so many seconds."""
+        """Counts a load, with its duration in seconds."""
         self._loads["ok"].add()
         self._load_s.set(load_s)
 
@@ -193,8 +191,7 @@ class ModelMetrics:
 
         Args:
             code: Name of its gRPC status.
-            times: Its times, which change no more.
-
+            times: Its times, which are final.
         """
         self._ended.append((code, times))
         if len(self._ended) >= MAX_NOTES:
@@ -207,7 +204,7 @@ class ModelMetrics:
             self.count()
 
     def count(self) -> None:
-        """Counts what was noted, for this model and its typed RPCs."""
+        """Counts the notes of this model and its typed RPCs."""
         for method in self.typed_rpcs:
             method.count()
         if self._ended:

@@ -1,7 +1,7 @@
-"""Figures of this process: processor time, memory, open files, start.
+"""Metrics of this process: CPU time, memory, open files, start.
 
-Rule of this module: it reads /proc of its own process. Reading takes a millisecond when many files are open, so it is
-called in a thread of its own. Source of the names: https://prometheus.io/docs/instrumenting/writing_clientlibs/.
+Rule of this module: it reads /proc of its own process. Reading takes a millisecond if many files are open, so it is
+called in a separate thread. Source of the names: https://prometheus.io/docs/instrumenting/writing_clientlibs/.
 """
 
 import os
@@ -17,15 +17,14 @@ PAGE_BYTES = resource.getpagesize()
 
 
 class ProcessFigures:
-    """Figures of the process of this worker. With several workers, their series have a label `worker`."""
+    """Metrics of this worker's process. With several workers, their series have the label `worker`."""
 
     def __init__(self, instruments: Instruments, workers: int) -> None:
-        """Takes their room in memory.
+        """Takes positions in memory.
 
         Args:
             instruments: Makes the instruments.
             workers: Number of workers.
-
         """
         self._workers = workers
         self._cpu_s = 0.0
@@ -48,7 +47,7 @@ class ProcessFigures:
         self._started.set(time.time() - _age_s())
 
     def refresh(self) -> None:
-        """Reads the figures; may be called from any thread."""
+        """Reads the values; may be called from any thread."""
         with self._lock:
             cpu_s = time.process_time()
             self._cpu.add(cpu_s - self._cpu_s)
@@ -82,7 +81,7 @@ def _of_worker(figures: Counter, worker: int) -> Sample:
 
 
 def _if_positive(figures: Counter, worker: int, text: str) -> Labels:
-    """Hides the figures of a worker that does not run."""
+    """Hides the values of a worker that does not run."""
     return lambda: text if figures.by_worker()[worker] else None
 
 

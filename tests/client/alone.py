@@ -1,4 +1,4 @@
-"""Calls a server with every kind of call that the client has; needs the client and Python alone.
+"""Makes every call that the client has, with only the client and Python installed.
 
 `test_alone.py` runs it in the Pythons that the client supports and the server does not.
 """
@@ -17,7 +17,7 @@ SPECIES = ["setosa", "virginica"]
 
 
 def blocking(address: str) -> None:
-    """Every call of `Client`."""
+    """Makes every call of `Client`."""
     with Client(address) as client:
         assert client.health() == "SERVING"
         assert client.predict(RECORDS) == SPECIES
@@ -40,19 +40,19 @@ def blocking(address: str) -> None:
 
 
 async def concurrent(address: str) -> None:
-    """Every call of `AsyncClient`, several at a time."""
+    """Makes every call of `AsyncClient`, several at a time."""
     async with AsyncClient(address) as client:
         assert await client.health() == "SERVING"
         assert await asyncio.gather(*(client.predict(RECORDS) for _ in range(8))) == [SPECIES] * 8
         iris = client.model("iris")
-        # All of them wait for the one that asks the server for the contract.
+        # All of them wait for the call that fetches the contract.
         assert await asyncio.gather(*(iris.predict(**FLOWER) for _ in range(8))) == ["setosa"] * 8
         async with iris.predict_many([FLOWER, VIRGINICA]) as answers:
             assert [answer async for answer in answers] == SPECIES
 
 
 async def closed_while_it_waits(address: str) -> None:
-    """A stream that is closed is over, and one whose client is closed ends in a PredictError."""
+    """A closed stream is over, and a stream whose client is closed ends in a PredictError."""
     client = AsyncClient(address)
     stream, next_answer = await _waiting_stream(client)
     await stream.close()
@@ -73,7 +73,7 @@ async def closed_while_it_waits(address: str) -> None:
 
 
 async def _waiting_stream(client):
-    """A stream with one answer, and a task that waits for a second one, which does not come."""
+    """Returns a stream with one answer, and a task that waits for a second one, which never comes."""
 
     async def one_and_no_end():
         yield RECORDS
@@ -82,12 +82,12 @@ async def _waiting_stream(client):
     stream = client.stream(one_and_no_end())
     assert await anext(stream) == SPECIES
     task = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0)  # Lets it begin.
+    await asyncio.sleep(0)  # Lets the task start.
     return stream, task
 
 
 def unreachable() -> None:
-    """Nobody listens on port 1."""
+    """Nothing listens on port 1."""
     with Client("127.0.0.1:1") as client:
         try:
             client.predict(RECORDS, timeout_s=2)

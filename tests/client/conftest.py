@@ -1,4 +1,4 @@
-"""Both clients behind one face, servers that answer by the book and servers that do not, and certificates."""
+"""One interface for both clients, servers with normal and abnormal answers, and certificates."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from tests.support.servers import ROOT, InProcess, serving
 
 
 class BlockingAnswers:
-    """The answers of an AsyncClient, taken as those of a Client are."""
+    """Answers of an AsyncClient, read like those of a Client."""
 
     def __init__(self, run: Callable[[Any], Any], answers: Any) -> None:
         self._run = run
@@ -53,7 +53,7 @@ class BlockingAnswers:
 
 
 class BlockingModel:
-    """A model of an AsyncClient, called as that of a Client is."""
+    """A typed model of an AsyncClient, called like that of a Client."""
 
     def __init__(self, run: Callable[[Any], Any], model: Any) -> None:
         self._run = run
@@ -70,7 +70,7 @@ class BlockingModel:
 
 
 class Blocking:
-    """An AsyncClient that is called as a Client is, in an event loop of its own thread."""
+    """An AsyncClient that is called like a Client, with an event loop in its own thread."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self.loop = asyncio.new_event_loop()
@@ -128,8 +128,8 @@ class Blocking:
         self.loop.close()
 
 
-# A shell starts what runs in its background with SIGINT ignored, and so do the tests inherit it. Not undone between fork
-# and exec: gRPC's own threads, which start there again, write to the child's stderr when their files are closed.
+# A shell starts background processes with SIGINT ignored, and tests inherit that. It is not undone between fork and
+# exec, because gRPC's threads, which start again there, write to the child's stderr when their files are closed.
 INTERRUPTIBLE = [
     sys.executable,
     "-c",
@@ -139,25 +139,25 @@ INTERRUPTIBLE = [
 
 @pytest.fixture(params=[Client, Blocking], ids=["sync", "asyncio"])
 def client_class(request: pytest.FixtureRequest) -> Any:
-    """The class of the clients, one after the other."""
+    """Both classes of clients, one after the other."""
     return request.param
 
 
 @pytest.fixture
 def make_client(client_class: Any) -> Iterator[Callable[..., Any]]:
-    """Makes a client of each kind; all are closed after the test."""
+    """Makes clients of the class; all are closed after the test."""
     with contextlib.ExitStack() as stack:
         yield lambda *args, **more: stack.enter_context(client_class(*args, **more))
 
 
 @pytest.fixture
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients of this test wait a tenth as long between attempts, where it is not the waiting that is tested."""
+    """Clients wait a tenth as long between attempts, for tests that are not about the waiting."""
     monkeypatch.setattr(_options, "_SERVICE_CONFIG", _options._SERVICE_CONFIG.replace('"0.1s"', '"0.01s"'))
 
 
 class Attempts(logging.Handler):
-    """The log lines of the server's calls, as they come: every attempt of a client is one."""
+    """Log lines of the server's calls as they arrive, one for each attempt of a client."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,12 +177,12 @@ class Attempts(logging.Handler):
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempts]:
-    """What the server logs of each call while the test runs, at once."""
+    """The server's log line of each call during the test, written at once."""
     monkeypatch.setattr(call_log, "MAX_NOTES", 1)
     logger, handler = logging.getLogger("mlflow_grpc.call"), Attempts()
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)  # Of refused calls there are lines of their own at no other level.
+    logger.setLevel(logging.DEBUG)  # Refused calls have their own lines only at this level.
     yield handler
     logger.removeHandler(handler)
     logger.setLevel(level)
@@ -190,7 +190,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempts]:
 
 @pytest.fixture
 def loading() -> Iterator[InProcess]:
-    """A server that has no model yet."""
+    """A server without a model."""
     server = InProcess(Settings(model_uri="(in process)", port=0))
     server.start(None, None)
     yield server
@@ -199,7 +199,7 @@ def loading() -> Iterator[InProcess]:
 
 @dataclass
 class Iris:
-    """The example model: as Python has it, and where it is served."""
+    """The example model: the Python object, and the address where it is served."""
 
     model: Any
     address: str
@@ -211,7 +211,7 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iris]:
     """The example model, trained by models/train_iris.py and served."""
     path = tmp_path_factory.mktemp("iris") / "iris"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's and MLflow's, about each other.
+        warnings.simplefilter("ignore")  # Warnings of scikit-learn and MLflow about each other.
         runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](path)
     model = load_pyfunc(fetching.fetch(str(path)), name="iris")
     with serving(model, ScoringCodec(model.metadata, model.loader_module)) as server:
@@ -220,7 +220,7 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iris]:
 
 @dataclass
 class ScriptedServer:
-    """A gRPC server that does what a test tells it to, on any method."""
+    """A gRPC server that answers any method as the test says."""
 
     address: str
     behaviour: Callable[[bytes, grpc.ServicerContext], bytes]
@@ -229,7 +229,7 @@ class ScriptedServer:
 
 @pytest.fixture
 def scripted_server() -> Iterator[ScriptedServer]:
-    """A server of grpcio with nothing of ours in it, for answers that ours never gives."""
+    """A server of grpcio without this project's code, for answers that our server never gives."""
 
     class Handlers(grpc.GenericRpcHandler):
         def service(self, call: Any) -> Any:
@@ -269,7 +269,7 @@ def ending_server() -> Iterator[tuple[str, list[grpc.StatusCode]]]:
 
 @dataclass
 class Certificates:
-    """PEM files: authorities, and certificates with their keys in the order (cert, key)."""
+    """PEM files: authorities, and certificates with their keys, in the order (cert, key)."""
 
     ca: Path
     other_ca: Path
@@ -281,7 +281,7 @@ class Certificates:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority, a server and a client that it vouches for, and a client that another one does."""
+    """An authority, a server and a client with its certificates, and a client with a certificate of another authority."""
     folder = tmp_path_factory.mktemp("tls")
     ca, other_ca = trustme.CA(), trustme.CA()
 

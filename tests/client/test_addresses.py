@@ -1,4 +1,4 @@
-"""Addresses that strangers give: what is said of those that are none, and of what answers there instead of a server."""
+"""Invalid addresses, and peers that are not this server: the client's explanations."""
 
 import asyncio
 import re
@@ -19,9 +19,8 @@ from tests.support.servers import free_port
 
 @contextmanager
 def talking(answer: bytes | None) -> Iterator[str]:
-    """A TCP server that says something to each caller and hangs up; None: that hangs up at once. An answer of bytes that
-    begin HTTP/2 goes to callers in the clear alone.
-    """
+    """A TCP server that sends an answer to each caller and hangs up, or hangs up at once for None. Bytes that begin
+    HTTP/2 are sent to cleartext callers only."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -44,7 +43,7 @@ def talking(answer: bytes | None) -> Iterator[str]:
 
 @contextmanager
 def tls_server(certificates) -> Iterator[str]:
-    """A gRPC server that speaks TLS."""
+    """A gRPC server with TLS."""
     key, cert = (certificates.server[index].read_bytes() for index in (1, 0))
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, cert)]))
@@ -55,7 +54,7 @@ def tls_server(certificates) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
-    """uvicorn, which is what `mlflow models serve` runs."""
+    """uvicorn, which `mlflow models serve` runs."""
 
     async def not_found(scope, receive, send):
         if scope["type"] == "http":
@@ -119,8 +118,8 @@ def error_of(address: str | list[str], **options: object) -> str:
         ("", "the address is host:port, or a target that gRPC knows; not ''"),
     ],
 )  # fmt: skip
-def test_what_is_no_address(address, sentence):
-    """Each is refused before anything is tried, with what to write."""
+def test_invalid_addresses_are_refused(address, sentence):
+    """An invalid address is refused before any connection, with the correct form."""
     with pytest.raises(ValueError, match=f"^{sentence}"):
         target_of(address)
     for client_class in (Client, AsyncClient):
@@ -137,8 +136,8 @@ def test_what_is_no_address(address, sentence):
         "localhost:https",
     ],
 )  # fmt: skip
-def test_names_of_grpc_stay_as_they_are(address):
-    """gRPC's own name syntax is its own affair."""
+def test_targets_of_grpc_are_unchanged(address):
+    """Targets in gRPC's name syntax are passed unchanged."""
     assert target_of(address).name == address
 
 
@@ -155,14 +154,14 @@ def test_names_of_grpc_stay_as_they_are(address):
         ("GRPC://a.example:1", "a.example:1"),
     ],
 )
-def test_lists(address, name):
-    """What gRPC is told for several addresses, of which it takes those of one version of IP."""
+def test_targets_of_lists(address, name):
+    """The gRPC target for several addresses, which must have one version of IP."""
     assert target_of(address).name == name
 
 
 @pytest.mark.parametrize("address", [None, 1, [1], b"localhost:1", [b"localhost:1"], [["localhost:1"]]])
-def test_what_is_no_text(address):
-    """A TypeError that says what an address is; no addresses at all are a ValueError."""
+def test_addresses_of_other_types(address):
+    """Other types are a TypeError that says what an address is; an empty list is a ValueError."""
     with pytest.raises(TypeError, match="an address is a text, such as 'localhost:50051', or a list of such"):
         target_of(address)
     with pytest.raises(ValueError, match="the list of addresses is empty"):
@@ -170,7 +169,7 @@ def test_what_is_no_text(address):
 
 
 def test_an_http_server(web):
-    """The port of `mlflow models serve` is told from one of ours."""
+    """The port of `mlflow models serve` is recognised."""
     assert (
         f"UNAVAILABLE: The server at {web} is an HTTP server, like `mlflow models serve`, not a gRPC server. Give the port "
         "of `mlflow-grpc serve`, by default 50051. (gRPC: failed to connect"
@@ -178,14 +177,14 @@ def test_an_http_server(web):
 
 
 def test_an_http_server_and_tls(web, certificates):
-    """A client with TLS is told that the server has none."""
+    """A client with TLS gets the explanation that the server has none."""
     assert f"The server at {web} does not speak TLS: leave tls (--tls, grpcs://) out" in error_of(
         web, tls=TLS(certificates.ca)
     )
 
 
 def test_a_server_of_another_protocol():
-    """Bytes that are no HTTP either."""
+    """The error explains that bytes are neither gRPC nor HTTP."""
     with talking(b"SSH-2.0-OpenSSH_9.9\r\n" * 3) as address:
         assert f"The server at {address} is not a gRPC server. Give the port of `mlflow-grpc serve`" in error_of(
             address
@@ -193,7 +192,7 @@ def test_a_server_of_another_protocol():
 
 
 def test_a_server_that_hangs_up():
-    """As one does that speaks TLS only, to a client that does not."""
+    """A cleartext client of a server that hangs up gets the explanation that TLS may be required."""
     with talking(None) as address:
         sentence = (
             f"{address} closes connections at once: it may require TLS (give tls, --tls), or is not a gRPC server."
@@ -201,8 +200,8 @@ def test_a_server_that_hangs_up():
         assert sentence in error_of(address)
 
 
-def test_a_server_that_speaks_tls(certificates):
-    """A plain client is told to give TLS, one with TLS that a certificate may be wanted."""
+def test_a_server_with_tls(certificates):
+    """A cleartext client gets advice to use TLS, and one with TLS that a client certificate may be required."""
     key, cert = (certificates.server[index].read_bytes() for index in (1, 0))
     server = grpc.server(ThreadPoolExecutor(1))
     ca = certificates.ca.read_bytes()
@@ -236,7 +235,7 @@ def test_a_server_that_speaks_tls(certificates):
 
 
 def test_nothing_listens():
-    """The address, of a list one of them, and the port that ours has."""
+    """The error has the address, or one of a list, and the default port."""
     address = f"127.0.0.1:{free_port()}"
     assert f"Nothing listens at {address}. The default port of `mlflow-grpc serve` is 50051" in error_of(address)
     message = error_of([address, f"[::1]:{free_port()}"])
@@ -244,7 +243,7 @@ def test_nothing_listens():
 
 
 def test_tls_that_contradicts_the_address(certificates):
-    """grpc:// is without TLS and grpcs:// with it; a list of several hosts needs the name in their certificates."""
+    """grpc:// excludes TLS and grpcs:// implies it; a list of several hosts needs the name in their certificates."""
     for address, tls, sentence in (
         ("grpc://localhost:1", True, "grpc:// is without TLS, and tls is given: localhost:1"),
         ("grpcs://localhost:1", False, "grpcs:// is with TLS, and tls=False: localhost:1"),
@@ -258,15 +257,15 @@ def test_tls_that_contradicts_the_address(certificates):
 
 
 def test_a_list_with_an_http_server(web):
-    """The one that is none is named."""
+    """The error names the HTTP server in the list."""
     nothing = f"127.0.0.1:{free_port()}"
     message = error_of(f"{nothing},{web}")
     assert f"The server at {web} is an HTTP server" in message or f"Nothing listens at {nothing}" in message
     assert f"The server at {web} is an HTTP server" in error_of([web, web.replace("127.0.0.1", "localhost")])
 
 
-def test_a_name_of_grpc_without_a_port():
-    """gRPC goes to port 443, which is said, with an address that has one."""
+def test_a_target_without_a_port():
+    """The error says that gRPC uses port 443, and shows an address with a port."""
     address = "dns:///127.0.0.1"
     assert (
         f"The address {address} has no port, and gRPC takes 443: give host:port, such as {address}:50051."
@@ -275,12 +274,12 @@ def test_a_name_of_grpc_without_a_port():
 
 
 def test_no_host():
-    """A name that does not resolve."""
+    """A name that does not resolve is explained."""
     assert "The host of no-such-host.invalid:1 cannot be found." in error_of("no-such-host.invalid:1")
 
 
-def test_the_asyncio_client_says_the_same(certificates):
-    """Both clients share the words."""
+def test_the_asyncio_client_has_the_same_explanations(certificates):
+    """Both clients have the same explanations."""
     address = f"127.0.0.1:{free_port()}"
 
     async def call(tls: TLS | None = None) -> None:

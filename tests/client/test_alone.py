@@ -1,4 +1,4 @@
-"""The client in a Python of its own, in which the server need not be installed (`make test-client`)."""
+"""The client in a Python in which the server need not be installed (`make test-client`)."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_client_alone(iris, request, tmp_path):
-    """It calls a server from a Python that has nothing but the client: the one of --client-python, or this one."""
+    """The client calls a server from a Python with nothing but the client: that of --client-python, or this one."""
     python = Path(request.config.getoption("--client-python")).absolute()
     done = subprocess.run(
         [python, "-W", "error", ROOT / "tests" / "client" / "alone.py", iris.address],
@@ -26,7 +26,7 @@ def test_the_client_alone(iris, request, tmp_path):
 
 
 def test_the_command_alone(iris, request):
-    """So does its command."""
+    """The command calls a server from that Python, too."""
     python = Path(request.config.getoption("--client-python")).absolute()
     payload = (iris.path / "serving_input_example.json").read_text()
     done = subprocess.run(

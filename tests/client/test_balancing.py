@@ -1,4 +1,4 @@
-"""Clients of several servers, and what they are given for all of their calls."""
+"""Clients of several servers, and options for all of their calls."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def answering(number: int) -> Callable[[str], str]:
 
 @contextlib.contextmanager
 def servers(count: int, **settings: Any) -> Iterator[list[InProcess]]:
-    """Servers each of which answers with its number."""
+    """Servers that answer with their numbers."""
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(serving(FunctionModel(answering(number)), PlainCodec(), **settings))
@@ -43,7 +43,7 @@ def ports(running: list[InProcess]) -> list[str]:
 
 
 def answers(client: Any, count: int) -> Counter[str]:
-    """Who answers, once each of them has answered or many calls are over."""
+    """Returns the servers that answer, until each has answered or many calls were made."""
     counts: Counter[str] = Counter()
     while len(counts) < count and counts.total() < 500:
         counts[client.predict_text("x")] += 1
@@ -62,19 +62,19 @@ def answers(client: Any, count: int) -> Counter[str]:
     ],
     ids=["list", "text", "ipv4", "names", "URLs", "both versions of IP"],
 )
-def test_calls_go_to_each_in_turn(make_client, form):
-    """However they are written; a stream goes to one of them."""
+def test_calls_are_balanced(make_client, form):
+    """Calls go to all servers in turn, for all forms of addresses; a stream goes to one of them."""
     with servers(3) as running:
         client = make_client(form(ports(running)))
         assert len(answers(client, 3)) == 3
-        # Now each is connected, and has every third call.
+        # All servers are connected now, and each gets every third call.
         assert Counter(client.predict_text("x") for _ in range(30)) == {"0": 10, "1": 10, "2": 10}
         with client.stream_text(["x", "x"]) as stream:
             assert len(set(stream)) == 1
 
 
-def test_one_that_ends_costs_no_call(make_client):
-    """Its calls go to the other, without an error."""
+def test_a_server_that_ends_costs_no_call(make_client):
+    """The calls of a server that ends go to the other, without an error."""
     with servers(1) as (kept,):
         with servers(1) as (second,):
             client = make_client([kept.address, second.address])
@@ -83,7 +83,7 @@ def test_one_that_ends_costs_no_call(make_client):
 
 
 def test_a_name_with_several_addresses():
-    """A target of gRPC's with a name, and host:port with one, are balanced; an address, and localhost, are not."""
+    """A gRPC target with a name, and host:port with a name, are balanced; an IP address and localhost are not."""
     for address, balances in (
         ("dns:///models.example:1", True), ("models.example:1", True), ("ipv4:10.0.0.1:1,10.0.0.2:1", True),
         ("localhost:1", False), ("127.0.0.1:1", False), ("[::1]:1", False), ("ipv4:10.0.0.1:1", False),
@@ -96,7 +96,7 @@ def test_a_name_with_several_addresses():
 
 
 def test_tls_to_several(make_client, certificates):
-    """The certificates are checked for the host that all have, or for the name that is given."""
+    """Certificates are checked for the common host, or for a given name."""
     cert, key = certificates.server
     with servers(2, tls_cert=cert, tls_key=key) as running:
         tls = TLS(certificates.ca)
@@ -112,7 +112,7 @@ def test_tls_to_several(make_client, certificates):
 
 
 def test_tls_true_trusts_the_system(certificates):
-    """tls=True and grpcs:// are TLS with the system's authorities, which gRPC lets the environment name."""
+    """tls=True and grpcs:// trust the system's authorities, which gRPC takes from the environment."""
     code = """
 import sys
 from mlflow_grpc_client import Client
@@ -131,7 +131,7 @@ for address, options in ((sys.argv[1], {"tls": True}), ("grpcs://" + sys.argv[1]
 
 
 def resolver(monkeypatch: pytest.MonkeyPatch, addresses_by_host: dict[str, list[str]]) -> None:
-    """Names with addresses of the test's own; what is not among them does not exist."""
+    """Replaces name resolution by the test's own addresses; other names do not exist."""
 
     def getaddrinfo(host: str, port: str, **_: object) -> list[Any]:
         if host not in addresses_by_host:
@@ -143,8 +143,9 @@ def resolver(monkeypatch: pytest.MonkeyPatch, addresses_by_host: dict[str, list[
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
-def test_names_of_a_list_are_looked_up(make_client, monkeypatch):
-    """All addresses of all names, without those that are not found; none at all is UNAVAILABLE with their names."""
+def test_names_of_a_list_are_resolved(make_client, monkeypatch):
+    """All addresses of all names are used, without names that do not resolve. If none does, the call is UNAVAILABLE
+    with the names."""
     resolver(monkeypatch, {"a.example": ["127.0.0.1", "127.0.0.2"], "b.example": ["::1"]})
     assert resolve(target_of("a.example:1,gone.example:2")) == "ipv4:127.0.0.1:1,127.0.0.2:1"
     assert resolve(target_of("a.example:1,b.example:2")) == "ipv6:[::ffff:127.0.0.1]:1,[::ffff:127.0.0.2]:1,[::1]:2"
@@ -153,8 +154,8 @@ def test_names_of_a_list_are_looked_up(make_client, monkeypatch):
         make_client("gone.example:1,lost.example:1").predict([1])
 
 
-def test_names_that_move(make_client, monkeypatch):
-    """A call after a while has them looked up again, without waiting; a stream goes on where it began."""
+def test_names_are_resolved_again(make_client, monkeypatch):
+    """A later call resolves the names again without waiting; a stream stays with its server."""
     addresses_by_host = {"a.example": ["127.0.0.1"], "b.example": ["127.0.0.1"]}
     with servers(2) as running:
         first, second = ports(running)
@@ -166,7 +167,7 @@ def test_names_that_move(make_client, monkeypatch):
             assert next(stream) == "0"
             inner = getattr(client, "client", client)
             held = inner._channels
-            # The names mean the other server from now on.
+            # From now on, the names mean the other server.
             monkeypatch.setattr(
                 socket, "getaddrinfo",
                 lambda host, port, **_: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", int(second)))],
@@ -176,13 +177,13 @@ def test_names_that_move(make_client, monkeypatch):
             while "1" not in seen:
                 seen.add(client.predict_text("x"))
             assert next(stream) == "0"
-        while len(held._call_counts) > 1:  # The channel of before is closed when the stream's end has come.
+        while len(held._call_counts) > 1:  # The old channel is closed after the end of its stream.
             client.predict_text("x")
         monkeypatch.setattr(socket, "getaddrinfo", real)
 
 
-def test_a_look_up_that_fails_keeps_what_was_found(monkeypatch):
-    """The addresses of before stay."""
+def test_a_failed_resolution_keeps_the_addresses(monkeypatch):
+    """The former addresses stay."""
     resolver(monkeypatch, {"a.example": ["127.0.0.1"]})
     created: list[str] = []
 
@@ -243,7 +244,7 @@ class CountingStreams(grpc.aio.StreamStreamClientInterceptor):
 
 
 def test_interceptors(client_class, make_client, attempts):
-    """They see every call, streams and health too, and may change it."""
+    """Interceptors get every call, including streams and health checks, and may change it."""
     with servers(2) as running:
         address = [server.address for server in running]
         if client_class is Client:
@@ -262,8 +263,9 @@ def test_interceptors(client_class, make_client, attempts):
         assert attempts.fields[0]["request_id"] == "intercepted"
 
 
-def test_interceptors_of_the_other_kind():
-    """A TypeError at once; gRPC would say so at the first call, or never."""
+def test_interceptors_of_the_other_module():
+    """Interceptors of the other gRPC module are a TypeError at once; gRPC would refuse them at the first call, or
+    never."""
     with pytest.raises(TypeError, match=r"interceptors are a list of those of grpc, such as grpc.UnaryUnaryClientInt"):
         Client("localhost:1", interceptors=[CountingUnary([])])
     for wrong in ([Counting()], [object()], Counting()):
@@ -272,7 +274,7 @@ def test_interceptors_of_the_other_kind():
 
 
 def test_metadata_of_all_calls(make_client, scripted_server):
-    """Predictions, streams, health, models and typed calls have it; what a call is given itself goes first."""
+    """Predictions, streams, health, models and typed calls have it; metadata of a single call takes precedence."""
     seen: list[dict[str, Any]] = []
 
     def behave(data: bytes, context: Any) -> bytes:
@@ -300,14 +302,14 @@ def test_metadata_of_all_calls(make_client, scripted_server):
 @pytest.mark.parametrize(
     ("metadata", "error"), [({"Upper": "x"}, ValueError), ({"a": b"x"}, TypeError), ({"a": "é"}, ValueError), ({1: "x"}, ValueError)]
 )  # fmt: skip
-def test_metadata_that_cannot_be_sent(make_client, metadata, error):
-    """Is refused when the client is made."""
+def test_invalid_metadata_is_refused(make_client, metadata, error):
+    """Invalid metadata is refused when the client is made."""
     with pytest.raises(error, match="metadata"):
         make_client("localhost:1", metadata=metadata)
 
 
 def test_channel_options(make_client):
-    """They go before the client's own, and reach gRPC."""
+    """Channel options override the client's own, and reach gRPC."""
     with serving(FunctionModel(lambda text: text), PlainCodec()) as running:
         small = make_client(running.address, channel_options={"grpc.max_receive_message_length": 10})
         assert small.predict_text("x") == "x"
@@ -318,14 +320,14 @@ def test_channel_options(make_client):
 
 
 @pytest.mark.parametrize("options", ["text", 1, [1], {"grpc.x": None}, {"grpc.x": 1.5}, {1: 1}])
-def test_channel_options_that_are_none(make_client, options):
-    """A TypeError that says what they are."""
+def test_invalid_channel_options_are_refused(make_client, options):
+    """Invalid options are a TypeError with the expected form."""
     with pytest.raises(TypeError, match=r"channel.option"):
         make_client("localhost:1", channel_options=options)
 
 
 def test_the_address_of_a_client(make_client):
-    """As it was given, of a list with commas between."""
+    """The address is that of the constructor; those of a list are separated by commas."""
     port = free_port()
     for address, shown in (
         (f"localhost:{port}", f"localhost:{port}"),

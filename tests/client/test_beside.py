@@ -1,4 +1,4 @@
-"""The client beside a program's other things: what it imports, registers and leaves behind."""
+"""Coexistence of the client with a program's other libraries: imports, registrations and leaks."""
 
 import gc
 import subprocess
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def python(code: str, *arguments: str) -> str:
-    """Runs code in a Python of its own and gives what it prints."""
+    """Runs code in a new Python process and returns its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
@@ -32,7 +32,7 @@ def address():
 
 
 def test_it_imports_no_heavy_library(address):
-    """Not even when it is used: a program without MLflow, pandas or numpy can call models."""
+    """Using the client imports neither MLflow, pandas nor numpy."""
     code = """
 import sys
 from mlflow_grpc_client import Client
@@ -49,7 +49,7 @@ THEIRS = "import mlflow_pb2, mlflow_pb2_grpc; from google.rpc import error_detai
 
 
 @pytest.mark.parametrize("imports", [[OURS, THEIRS], [THEIRS, OURS]], ids=["ours first", "theirs first"])
-def test_a_program_s_own_stubs(address, tmp_path, imports):
+def test_a_programs_own_stubs(address, tmp_path, imports):
     """Stubs made from mlflow.proto, in protobuf's default pool, work in the same process."""
     flags = [f"-I{ROOT}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}", "mlflow.proto"]
     assert protoc.main(["protoc", *flags]) == 0
@@ -66,7 +66,7 @@ with grpc.insecure_channel(sys.argv[1]) as channel, Client(sys.argv[1]) as clien
 
 
 def test_optimised_and_isolated(address):
-    """It needs neither assertions nor the environment nor the current folder."""
+    """The client needs neither assertions, the environment nor the current directory."""
     code = "import sys; from mlflow_grpc_client import Client; print(Client(sys.argv[1]).predict_text('x'))"
     done = subprocess.run(
         [sys.executable, "-OO", "-I", "-c", code, address],
@@ -79,10 +79,10 @@ def test_optimised_and_isolated(address):
     assert done.stdout == "x\n"
 
 
-def test_nothing_is_left_behind(client_class, address):
-    """After 50 more clients were opened, used and closed, there is nothing left of each, be it a file or a thread.
+def test_clients_leak_no_files_or_threads(client_class, address):
+    """After 50 clients were opened, used and closed, no file or thread of theirs is left.
 
-    A few more there may be: gRPC's own pool of threads grows and shrinks with the load on the machine.
+    A few may remain, because gRPC's own thread pool grows and shrinks with the load of the machine.
     """
 
     def use():

@@ -28,7 +28,7 @@ def test_everything_public_is_listed():
 
 
 def test_the_shared_protocol_needs_protobuf_only():
-    """The server imports it where gRPC, numpy and MLflow may not be imported."""
+    """The server imports the package where gRPC, numpy and MLflow must not be imported."""
     modules = [path.stem for path in (PACKAGE.parent / "_mlflow_grpc_protocol").glob("[!_]*.py")]
     imports = "; ".join(f"import _mlflow_grpc_protocol.{name}" for name in modules)
     code = (
@@ -43,14 +43,14 @@ def module_name(path):
 
 
 def imported_modules(path, names):
-    """The modules of the client that a module imports, also inside of functions."""
+    """Returns the modules of the client that a module imports, also inside functions."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
     candidates = [(f"{node.module}.{alias.name}", node.module) for node in nodes for alias in node.names]
     return {full if full in names else module for full, module in candidates if names & {full, module}}
 
 
-def test_no_module_imports_itself_through_others():
-    """Modules of the client have no circles."""
+def test_there_are_no_import_cycles():
+    """There are no import cycles between modules of the client."""
     paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
     graph = {name: imported_modules(path, paths.keys()) for name, path in paths.items()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(paths)  # Raises CycleError.

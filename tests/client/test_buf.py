@@ -1,4 +1,4 @@
-"""buf curl as an independent client of the typed service: it knows nothing but what reflection tells."""
+"""buf curl as an independent client of the typed service, with only reflection."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ SERVICE = "model_grpc_service.ModelgRPCService"
 
 @pytest.fixture(scope="session")
 def buf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The command, in a version of our choice."""
+    """The command, in a pinned version."""
     folder = tmp_path_factory.mktemp("buf") / "buf"
     copytree(ROOT / "tests" / "support" / "buf", folder)
     command = [
@@ -43,7 +43,7 @@ def buf(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def curl(buf: str, address: str, *arguments: str) -> tuple[int, str]:
-    """Exit code and output of buf curl."""
+    """Returns exit code and output of buf curl."""
     command = [buf, "curl", "--protocol", "grpc", "--http2-prior-knowledge", *arguments]
     command.append(
         f"http://{address}/{SERVICE}/iris_predict" if "--list-methods" not in arguments else f"http://{address}"
@@ -52,31 +52,32 @@ def curl(buf: str, address: str, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_it_lists_the_methods(buf, iris):
-    """All services, the typed one among them."""
+def test_methods_are_listed(buf, iris):
+    """All services are listed, including the typed one."""
     code, out = curl(buf, iris.address, "--list-methods")
     assert code == 0
     assert {f"{SERVICE}/get_models", f"{SERVICE}/iris_predict", "MLflow/predict"} <= set(out.split())
 
 
-def test_it_calls_the_typed_rpc(buf, iris):
-    """The README's record and answer, and what the model says in Python."""
+def test_the_typed_rpc_is_called(buf, iris):
+    """The record in the README has the answer in the README, which the model gives in Python too."""
     (record,) = re.findall(r"-d '(\{.*\})' \\", (ROOT / "docs" / "typed.md").read_text())
     code, out = curl(buf, iris.address, "-d", record)
     (expected,) = iris.model.predict(pd.DataFrame([json.loads(record)]), None)
     assert (code, json.loads(out)) == (0, {"prediction": expected})
 
 
-def test_it_is_told_what_is_missing(buf, iris):
-    """The columns, by name."""
+def test_missing_columns_are_named(buf, iris):
+    """The error names the missing columns."""
     code, out = curl(buf, iris.address, "-d", '{"sepal_length_cm": 5.1}')
     assert code != 0
     assert json.loads(out)["code"] == "invalid_argument"
     assert "petal_width_cm: missing" in json.loads(out)["message"]
 
 
-def test_what_is_in_an_error_can_be_read_by_reflection(buf, iris):
-    """buf prints details as types and bytes, unless it was compiled with them; what reflection tells makes them out."""
+def test_error_details_are_decodable_by_reflection(buf, iris):
+    """buf prints error details as types and bytes unless it was compiled with them; the types from reflection decode
+    them."""
     code, out = curl(buf, iris.address, "-H", "x-request-id: order-17", "-d", '{"sepal_length_cm": 5.1}')
     assert code != 0
     with grpc.insecure_channel(iris.address) as channel:

@@ -1,4 +1,4 @@
-"""Both clients against real servers over real gRPC: answers, errors, retries, deadlines, closing."""
+"""Both clients with real servers over real gRPC: answers, errors, retries, deadlines, closing."""
 
 import asyncio
 import contextlib
@@ -62,13 +62,13 @@ def gated():
 
 @pytest.fixture
 def blackhole():
-    """An address where connections are taken and nothing is ever said."""
+    """An address that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_text_goes_out_and_comes_back_as_it_is(make_client, echo):
-    """Any characters, and megabytes of them."""
+def test_texts_are_unchanged(make_client, echo):
+    """Megabytes of arbitrary characters pass unchanged."""
     client = make_client(echo.address)
     for text in ("", "é\u0000\U0001f600", "x" * 5_000_000):
         assert client.predict_text(text) == text
@@ -84,24 +84,24 @@ def test_a_text_goes_out_and_comes_back_as_it_is(make_client, echo):
     ],
 )
 def test_predictions_are_unwrapped(make_client, echo, answer, predictions):
-    """What stands under `predictions` and nothing beside it; any other answer as a whole."""
+    """The value of `predictions` is returned if it is the only key; any other answer is returned whole."""
     assert make_client(echo.address).predict(answer) == predictions
 
 
 def test_nan_and_infinity_are_read(make_client, echo):
-    """They stand unquoted in MLflow's answers."""
+    """NaN and Infinity are unquoted in MLflow's answers."""
     predictions = make_client(echo.address).predict('{"predictions": [NaN, -Infinity]}')
     assert repr(predictions) == "[nan, -inf]"
 
 
 def test_the_content_type_is_sent(make_client, scripted_server):
-    """As the metadata key that the server reads."""
+    """The content type is sent in the metadata key that the server reads."""
     make_client(scripted_server.address).predict_text("a\n1\n", content_type="text/csv")
     assert ("mlflow-content-type", "text/csv") in scripted_server.calls[0].invocation_metadata()
 
 
 def test_metadata_is_sent(make_client, scripted_server):
-    """Texts and bytes, beside what the client adds itself."""
+    """Texts and bytes are sent beside the client's own metadata."""
     make_client(scripted_server.address).predict_text(
         "x", request_id="mine", metadata={"authorization": "Bearer x", "trace-bin": b"\xff"}
     )
@@ -109,8 +109,8 @@ def test_metadata_is_sent(make_client, scripted_server):
     assert (sent["authorization"], sent["trace-bin"], sent["x-request-id"]) == ("Bearer x", b"\xff", "mine")
 
 
-def test_errors_carry_what_the_server_said(make_client, attempts):
-    """Code, message, reason, class, violations, and the request id under which the server has logged the call."""
+def test_errors_have_the_servers_details(make_client, attempts):
+    """The error has code, message, reason, class, violations, and the request id of the server's log line."""
     error = InvalidPayload(
         "The payload does not fit.",
         reason="INVALID_PARAMETER_VALUE",
@@ -132,16 +132,16 @@ def test_errors_carry_what_the_server_said(make_client, attempts):
     assert [fields["request_id"] for fields in attempts.fields] == ["my id"]
 
 
-def test_a_request_id_of_the_server_s_making(make_client, attempts):
-    """Without an id of the caller's the error has the one that stands in the server's log."""
+def test_the_server_makes_a_request_id(make_client, attempts):
+    """Without an id from the caller, the error has the id in the server's log."""
     with raising(InvalidPayload("no")) as server, pytest.raises(InvalidInput) as caught:
         make_client(server.address).predict([1])
     assert caught.value.request_id == attempts.fields[0]["request_id"] != ""
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.UNAVAILABLE])
-def test_only_unavailable_is_tried_again(make_client, attempts, status):
-    """Every other status comes after one attempt, in its class."""
+def test_only_unavailable_is_retried(make_client, attempts, status):
+    """Every other status is raised after one attempt, in its class."""
     with raising(ServingError("no", status=status)) as server, pytest.raises(PredictError) as caught:
         make_client(server.address).predict([1])
     assert caught.value.code is grpc.StatusCode[status.value]
@@ -149,8 +149,8 @@ def test_only_unavailable_is_tried_again(make_client, attempts, status):
     assert attempts.statuses == [status.value]
 
 
-def test_an_overloaded_server_is_tried_again_when_it_says(make_client, attempts):
-    """The pause is the server's, not the client's own, and the call is answered once there is room."""
+def test_an_overloaded_server_sets_the_retry_delay(make_client, attempts):
+    """The retry delay is the server's, and the call is answered once there is room."""
     model = GatedModel()
     with serving(model, PlainCodec(), queue_calls=1) as server, Caller(server.address) as call:
         first = call.raw.future(protos.Input(value="hold").SerializeToString(), timeout=30)
@@ -163,8 +163,8 @@ def test_an_overloaded_server_is_tried_again_when_it_says(make_client, attempts)
     assert refused[0]["reason"] == "REQUEST_LIMIT_EXCEEDED"
 
 
-def test_a_server_that_is_loading_is_tried_again(make_client, attempts, loading):
-    """A call that comes while the model is loaded is answered once it is."""
+def test_calls_to_a_loading_server_are_retried(make_client, attempts, loading):
+    """A call that arrives while the model is being loaded is answered afterwards."""
 
     def third_time(number):
         if number == 3:
@@ -176,8 +176,8 @@ def test_a_server_that_is_loading_is_tried_again(make_client, attempts, loading)
 
 
 @pytest.mark.usefixtures("fast_retries")
-def test_retries_have_an_end(make_client, attempts, loading):
-    """After five attempts the call fails; the next call gets as many."""
+def test_the_number_of_attempts_is_limited(make_client, attempts, loading):
+    """A call fails after five attempts, and the next call has five again."""
     client = make_client(loading.address)
     for calls in (1, 2):
         with pytest.raises(Unavailable, match="still being loaded"):
@@ -186,15 +186,15 @@ def test_retries_have_an_end(make_client, attempts, loading):
 
 
 def test_retries_stop_at_the_deadline(make_client, attempts, loading):
-    """The pauses between attempts count."""
+    """The delays between attempts count toward the deadline."""
     with pytest.raises(PredictError) as caught:
         make_client(loading.address).predict_text("x", timeout_s=0.5)
     assert caught.value.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     assert 1 <= len(attempts.statuses) < 5
 
 
-def test_the_client_s_deadline_applies_to_each_call(make_client, gated):
-    """A call that is given no deadline has the client's, one that is given one has that."""
+def test_the_clients_deadline_applies_to_each_call(make_client, gated):
+    """A call without a deadline has the client's; its own deadline takes precedence."""
     server, model = gated
     client = make_client(server.address, timeout_s=0.5)
     with pytest.raises(DeadlineExceeded):
@@ -205,7 +205,7 @@ def test_the_client_s_deadline_applies_to_each_call(make_client, gated):
 
 
 def test_the_default_deadline_is_60_seconds(make_client, scripted_server):
-    """The server is told of it; a health check has 5."""
+    """The server receives the default deadline; that of a health check is 5 seconds."""
     client = make_client(scripted_server.address)
     for method, lower, upper in ((client.predict_text, 50, 60), (client.health, 1, 5)):
         remaining: list[float] = []
@@ -215,7 +215,7 @@ def test_the_default_deadline_is_60_seconds(make_client, scripted_server):
 
 
 def test_a_blackhole_ends_at_the_deadline(make_client, blackhole):
-    """A peer that takes the connection and says nothing holds a call no longer than its deadline."""
+    """A peer that accepts the connection and sends nothing delays a call until its deadline."""
     client = make_client(blackhole)
     for method in (client.predict_text, client.health):
         with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
@@ -224,7 +224,7 @@ def test_a_blackhole_ends_at_the_deadline(make_client, blackhole):
 
 @pytest.mark.usefixtures("fast_retries")
 def test_a_refused_port(make_client):
-    """Unavailable, with the address in the message."""
+    """Unavailable has the address in its message."""
     port = free_port()
     client = make_client(f"127.0.0.1:{port}")
     for method in (client.predict_text, client.health):
@@ -233,14 +233,14 @@ def test_a_refused_port(make_client):
 
 
 def test_a_name_that_does_not_resolve(make_client):
-    """Unavailable, with the name in the message."""
+    """Unavailable has the name in its message."""
     with pytest.raises(Unavailable, match=r"no-such-host\.invalid"):
         make_client("no-such-host.invalid:50051", timeout_s=20).predict_text("x")
 
 
 @pytest.mark.usefixtures("fast_retries")
 def test_a_peer_that_hangs_up(make_client):
-    """A port that closes every connection, as a plain client sees one that speaks TLS: Unavailable."""
+    """A port that closes every connection, like a TLS port for a cleartext client, is Unavailable."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up():
@@ -257,8 +257,8 @@ def test_a_peer_that_hangs_up(make_client):
 
 
 @pytest.mark.usefixtures("fast_retries")
-def test_a_server_that_goes_away(make_client):
-    """A call in flight when the server stops is tried again and ends in Unavailable."""
+def test_a_server_that_stops(make_client):
+    """A call in flight when the server stops is retried and ends in Unavailable."""
     model = GatedModel()
     with ThreadPoolExecutor(1) as pool:
         with serving(model, PlainCodec()) as server:
@@ -269,8 +269,8 @@ def test_a_server_that_goes_away(make_client):
     model.let_go()
 
 
-def test_a_server_that_comes_back(make_client):
-    """A client that has lost its server finds the one that takes its place."""
+def test_a_server_that_is_replaced(make_client):
+    """A client that has lost its server finds the one that replaces it."""
     model = FunctionModel(lambda text: text)
     with serving(model, PlainCodec()) as server:
         client = make_client(server.address)
@@ -284,7 +284,7 @@ def test_a_server_that_comes_back(make_client):
 
 
 class Relay:
-    """Passes bytes on from each connection of a listener to a port; each can be muted."""
+    """Forwards bytes from each connection of a listener to a port; each connection can be muted."""
 
     def __init__(self, listener, port):
         self.muted: list[threading.Event] = []
@@ -329,7 +329,7 @@ class Relay:
 
 
 def test_a_connection_that_died_silently(make_client, echo, monkeypatch):
-    """Keepalive finds it out and the call is answered over a new connection, within its deadline."""
+    """Keepalive detects the dead connection, and the call is answered over a new one within its deadline."""
     monkeypatch.setattr("mlflow_grpc_client._options.KEEPALIVE_TIME_S", 0.5)
     monkeypatch.setattr("mlflow_grpc_client._options.KEEPALIVE_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener, Relay(listener, echo.server.port) as relay:
@@ -342,7 +342,7 @@ def test_a_connection_that_died_silently(make_client, echo, monkeypatch):
 
 
 def test_a_closed_client_refuses_calls(make_client, echo):
-    """At once, and closing it again does no harm."""
+    """Calls are refused at once, and closing again is harmless."""
     client = make_client(echo.address)
     assert client.predict_text("x") == "x"
     client.close()
@@ -354,12 +354,12 @@ def test_a_closed_client_refuses_calls(make_client, echo):
 
 
 def test_a_client_that_was_never_used_closes(make_client, blackhole):
-    """Without having connected."""
+    """A client that never connected can be closed."""
     make_client(blackhole).close()
 
 
 def test_closing_ends_calls_in_flight(make_client, gated):
-    """Each in a PredictError, however many there are."""
+    """Every call in flight ends in a PredictError."""
     server, model = gated
     client = make_client(server.address)
     with ThreadPoolExecutor(4) as pool:
@@ -371,8 +371,8 @@ def test_closing_ends_calls_in_flight(make_client, gated):
                 call.result(30)
 
 
-def test_calls_run_side_by_side(make_client):
-    """Eight calls of one client meet in the model."""
+def test_calls_run_concurrently(make_client):
+    """Eight calls of one client run in the model at the same time."""
     barrier = threading.Barrier(8)
     with (
         serving(FunctionModel(lambda text: (barrier.wait(30), text)[1]), PlainCodec(), threads=8) as server,
@@ -383,7 +383,7 @@ def test_calls_run_side_by_side(make_client):
 
 
 def test_health(make_client, loading):
-    """NOT_SERVING while the model is loaded, SERVING then; an unknown service is NOT_FOUND."""
+    """NOT_SERVING while the model is being loaded, then SERVING; an unknown service is NOT_FOUND."""
     client = make_client(loading.address)
     assert client.health() == client.health("MLflow") == "NOT_SERVING"
     loading.run(loading.server.open)
@@ -393,16 +393,16 @@ def test_health(make_client, loading):
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_health_check_is_not_tried_again(make_client, scripted_server):
-    """It asks how things are now."""
+def test_health_checks_are_not_retried(make_client, scripted_server):
+    """A health check is not retried, because it asks for the current state."""
     scripted_server.behaviour = lambda data, context: context.abort(grpc.StatusCode.UNAVAILABLE, "no")
     with pytest.raises(Unavailable):
         make_client(scripted_server.address).health()
     assert len(scripted_server.calls) == 1
 
 
-def test_messages_over_the_client_s_limit(make_client):
-    """RESOURCE_EXHAUSTED, whether it is the payload or the answer."""
+def test_messages_over_the_clients_limit(make_client):
+    """A payload or answer over the limit is RESOURCE_EXHAUSTED."""
     with serving(FunctionModel(lambda text: text * 2), PlainCodec()) as server:
         client = make_client(server.address, max_message_bytes=1000)
         for size in (1000, 600):
@@ -413,7 +413,7 @@ def test_messages_over_the_client_s_limit(make_client):
 
 
 def test_an_answer_that_is_not_json(make_client, echo):
-    """Such as a server with --payload text gives: predict says so, predict_text hands it over."""
+    """With --payload text answers may not be JSON: `predict` raises, and `predict_text` returns them."""
     client = make_client(echo.address)
     for text in ("plain", "[" * 100_000):
         with pytest.raises(ModelError, match="not JSON; predict_text"):
@@ -421,18 +421,18 @@ def test_an_answer_that_is_not_json(make_client, echo):
     assert client.predict_text("plain") == "plain"
 
 
-def test_an_answer_that_is_no_message(make_client, scripted_server):
-    """INTERNAL, as gRPC would have it."""
+def test_unparsable_answers_are_internal(make_client, scripted_server):
+    """An unparsable answer is INTERNAL, as in gRPC."""
     scripted_server.behaviour = lambda data, context: b"\xff"
     client = make_client(scripted_server.address)
     for method in (client.predict_text, client.health):
-        with pytest.raises(ModelError, match="no answer of /"):
+        with pytest.raises(ModelError, match="not an answer of /"):
             method("x")
 
 
 @pytest.mark.parametrize("details", [None, b"\xff", b"", status_pb2.Status(code=code_pb2.INTERNAL).SerializeToString()])
-def test_errors_of_others(make_client, scripted_server, details):
-    """What a proxy or another server says comes through, with details that are missing, empty or unreadable."""
+def test_errors_of_other_servers(make_client, scripted_server, details):
+    """Errors of a proxy or another server are passed on, with details that are missing, empty or unreadable."""
 
     def fail(data, context):
         pairs = [("x-request-id", "theirs")] + ([("grpc-status-details-bin", details)] if details is not None else [])
@@ -445,8 +445,8 @@ def test_errors_of_others(make_client, scripted_server, details):
     assert (caught.value.reason, caught.value.violations, caught.value.request_id) == ("", (), "theirs")
 
 
-def test_a_status_that_this_client_does_not_know(make_client, scripted_server):
-    """A health status of a later protocol is told by its number."""
+def test_unknown_health_statuses(make_client, scripted_server):
+    """A health status of a later protocol is returned as its number."""
     scripted_server.behaviour = lambda data, context: b"\x08\x63"
     assert make_client(scripted_server.address).health() == "99"
 
@@ -473,15 +473,16 @@ def test_a_status_that_this_client_does_not_know(make_client, scripted_server):
     ],
     ids=str,
 )
-def test_options_that_cannot_be_sent(make_client, scripted_server, options):
-    """A ValueError or TypeError before anything is sent; gRPC would call them INTERNAL, or wait for ever."""
+def test_invalid_options_are_refused(make_client, scripted_server, options):
+    """Invalid options are a ValueError or TypeError before anything is sent; gRPC would fail with INTERNAL, or wait
+    until cancelled."""
     with pytest.raises((ValueError, TypeError)):
         make_client(scripted_server.address).predict("x", **options)
     assert scripted_server.calls == []
 
 
 def test_lone_surrogates(make_client, scripted_server):
-    """A text with one is refused as UnicodeEncodeError; in data they are sent as JSON escapes."""
+    """A text with a lone surrogate is a UnicodeEncodeError; in data it is sent as a JSON escape."""
     client = make_client(scripted_server.address)
     with pytest.raises(UnicodeEncodeError):
         client.predict_text("\ud800")
@@ -502,8 +503,9 @@ def test_lone_surrogates(make_client, scripted_server):
     ],
     ids=str,
 )
-def test_clients_that_cannot_be_made(make_client, address, options):
-    """ValueError at once: gRPC would cut the name at NUL and take port 65536 for port 0."""
+def test_invalid_constructor_arguments(make_client, address, options):
+    """An invalid constructor argument is a ValueError at once. gRPC would cut a name at NUL, and read port 65536 as
+    port 0."""
     with pytest.raises(ValueError, match=r"^the (address|timeout) is"):
         make_client(address, **options)
 
@@ -511,20 +513,20 @@ def test_clients_that_cannot_be_made(make_client, address, options):
 @pytest.mark.parametrize(
     "address", ["localhost:1", "[::1]:1", "dns:///a.example:1", "unix:/tmp/x:99999/s", "ipv4:1.2.3.4:1"]
 )
-def test_targets_of_grpc_are_taken(make_client, address):
-    """In every spelling."""
+def test_targets_of_grpc_are_accepted(make_client, address):
+    """Targets of gRPC are accepted in every notation."""
     make_client(address)
 
 
 def test_errors_can_be_pickled():
-    """So that they come out of a process pool, with all that they carry."""
+    """Errors keep all details in a process pool."""
     error = InvalidInput(grpc.StatusCode.INVALID_ARGUMENT, "m", "r", "i", "c", (FieldViolation("f", "d"),))
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (type(copy), str(copy), copy.__dict__) == (InvalidInput, str(error), error.__dict__)
 
 
 def test_a_client_in_a_child_process(echo):
-    """A program that starts processes the safe way may use the client in each."""
+    """A program may use the client in child processes that it spawns."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(call_once, (echo.address,)) == "x"
 
@@ -535,14 +537,14 @@ def call_once(address):
 
 
 def test_details_of_any_length_are_read():
-    """wire.status_details never raises, whatever bytes come."""
+    """wire.status_details never raises, for any bytes."""
     status = status_pb2.Status(message="é" * 50).SerializeToString()
     for end in range(len(status)):
         _wire.status_details(status[:end])
 
 
 def test_a_cancelled_task_stays_cancelled(gated):
-    """Cancelling a task that waits for an answer is no PredictError, even if the client is closed at once."""
+    """Cancelling a task that waits for an answer is not a PredictError, even if the client is closed at once."""
     server, model = gated
 
     async def main():
@@ -558,7 +560,7 @@ def test_a_cancelled_task_stays_cancelled(gated):
 
 
 def test_a_timeout_of_asyncio_works(gated):
-    """asyncio.timeout ends a call as it ends any other wait, and the client is still good."""
+    """asyncio.timeout ends a call like any other wait, and the client can still be used."""
     server, _ = gated
 
     async def main():
@@ -572,7 +574,7 @@ def test_a_timeout_of_asyncio_works(gated):
 
 
 def test_an_async_client_belongs_to_one_loop(echo):
-    """It may be made before the loop runs; in a second loop it says so instead of hanging."""
+    """A client may be made before the loop runs; in a second loop it raises instead of hanging."""
     client = AsyncClient(echo.address)
     assert asyncio.run(client.predict_text("x")) == "x"
     with pytest.raises(RuntimeError, match="another event loop"):

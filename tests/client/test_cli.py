@@ -1,4 +1,4 @@
-"""The command: what it prints, where, and its exit code; in a process of its own where that matters."""
+"""The command: its output, streams and exit codes; in a new process where that matters."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(*arguments, stdin: bytes | int = b"", **more):
-    """Exit code, stdout and stderr of the command in a process of its own."""
+    """Returns exit code, stdout and stderr of the command in a new process."""
     streams = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
     options: dict[str, Any] = {"capture_output": True, "env": environment(), "timeout": 60} | streams | more
     done = subprocess.run([*COMMAND, *arguments], check=False, **options)
@@ -33,7 +33,7 @@ def run(*arguments, stdin: bytes | int = b"", **more):
 
 
 def answer(text):
-    """What the test's model does: repeats the text, or fails as the text says."""
+    """Repeats the text, or fails as the text says."""
     if text == "refuse":
         raise InvalidPayload("The payload\nis \x1b[31mno good.")
     if text == "fail":
@@ -54,45 +54,45 @@ def blackhole():
 
 
 def test_a_payload_on_the_command_line(address):
-    """The answer goes to stdout as it is, nothing to stderr, exit code 0."""
+    """The answer goes to stdout unchanged, stderr is empty, and the exit code is 0."""
     assert run("-a", address, '{"inputs": "é"}') == (0, '{"inputs": "é"}\n', "")
 
 
 def test_a_payload_in_a_file(address, tmp_path):
-    """@FILE, with whatever line ends and marks the file has."""
+    """@FILE reads a file with any line endings and byte order marks."""
     (tmp_path / "payload.json").write_bytes("\ufeff{}\r\n".encode())
     assert predict_command("-a", address, f"@{tmp_path / 'payload.json'}") == (0, "\ufeff{}\r\n\n", "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
 def test_a_payload_on_stdin(address, arguments):
-    """With - or with no payload at all; large ones too."""
+    """- or no payload reads stdin, also large payloads."""
     payload = "é" * 1_000_000
     assert predict_command("-a", address, *arguments, stdin=payload.encode()) == (0, payload + "\n", "")
 
 
 def test_answers_are_utf_8_whatever_the_locale(address):
-    """A program that reads them can rely on it."""
+    """Output is UTF-8 in every locale."""
     env = environment(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert run("-a", address, stdin="é".encode(), env=env) == (0, "é\n", "")
 
 
-def test_refused(address):
-    """3, and one line on stderr in which nothing moves the cursor."""
+def test_a_refused_payload(address):
+    """Exit code 3, and one line on stderr without control characters."""
     code, out, error = run("-a", address, "refuse", "--request-id", "mine")
     assert (code, out) == (3, "")
     assert error == "error: INVALID_ARGUMENT: The payload\\nis \\x1b[31mno good. (request id mine)\n"
 
 
-def test_failed(address):
-    """1."""
+def test_a_failed_model(address):
+    """Exit code 1."""
     code, out, error = predict_command("-a", address, "fail")
     assert (code, out) == (1, "")
     assert error.startswith("error: INTERNAL: The model failed. (request id ")
 
 
 def test_the_content_type(address):
-    """It is sent: the server refuses one that it does not know."""
+    """The content type is sent, because the server refuses an unknown one."""
     from mlflow_grpc.payload.codec import TextCodec
 
     with serving(FunctionModel(lambda text: text), TextCodec()) as server:
@@ -101,7 +101,7 @@ def test_the_content_type(address):
 
 
 def test_no_server():
-    """4, and the address."""
+    """Exit code 4, and the address."""
     port = free_port()
     code, out, error = run("-a", f"127.0.0.1:{port}", "x")
     assert (code, out, error.count("\n")) == (4, "", 1)
@@ -109,14 +109,14 @@ def test_no_server():
 
 
 def test_a_name_that_does_not_resolve():
-    """4, one line with the name."""
+    """Exit code 4, and one line with the name."""
     code, out, error = run("-a", "no-such-host.invalid:1", "-t", "20", "x")
     assert (code, out, error.count("\n")) == (4, "", 1)
     assert "no-such-host.invalid" in error
 
 
 def test_the_deadline(blackhole):
-    """5, after --timeout."""
+    """Exit code 5, after --timeout."""
     assert predict_command("-a", blackhole, "-t", "0.2", "x") == (
         5,
         "",
@@ -125,7 +125,7 @@ def test_the_deadline(blackhole):
 
 
 def test_health(loading, blackhole):
-    """4 and NOT_SERVING, then 0 and SERVING; 1 for a service that there is not; 5 for no answer in time."""
+    """4 and NOT_SERVING, then 0 and SERVING; 1 for an unknown service; 5 for no answer in time."""
     assert predict_command("-a", loading.address, "--health") == (4, "NOT_SERVING\n", "")
     loading.run(loading.server.open)
     assert predict_command("-a", loading.address, "--health") == (0, "SERVING\n", "")
@@ -135,7 +135,7 @@ def test_health(loading, blackhole):
 
 
 def test_tls(certificates):
-    """The files of the flags are used; what is wrong with TLS is one line and 4, a file that is no good 2."""
+    """The files of the flags are used. A TLS failure is one line and exit code 4, and an invalid file exit code 2."""
     (cert, key), (client_cert, client_key) = certificates.server, certificates.client
     files = ["--tls-ca", certificates.ca, "--tls-cert", client_cert, "--tls-key", client_key]
     with serving(
@@ -170,27 +170,27 @@ def test_tls(certificates):
     ],
     ids=str,
 )  # fmt: skip
-def test_used_wrongly(tmp_path, arguments, line):
-    """2, and one line that says how."""
+def test_wrong_usage(tmp_path, arguments, line):
+    """Exit code 2, and one line with the correct usage."""
     assert predict_command(*arguments, cwd=tmp_path) == (2, "", line)
 
 
 def test_input_that_is_not_utf_8(tmp_path):
-    """2, on stdin and in a file, before anything is sent."""
+    """Exit code 2 for stdin and a file, before anything is sent."""
     (tmp_path / "payload").write_bytes(b"a\xff")
     assert predict_command(stdin=b"a\xff") == (2, "", "error: the payload is not UTF-8\n")
     assert predict_command(f"@{tmp_path / 'payload'}") == (2, "", "error: the payload is not UTF-8\n")
 
 
 def test_unknown_flags():
-    """2, with the usage."""
+    """Exit code 2, with the usage."""
     code, out, error = predict_command("--nonsense", "x")
     assert (code, out) == (2, "")
     assert error.startswith("usage: mlflow-grpc-predict")
 
 
 def test_help_and_version():
-    """They print to stdout; the help names every exit code."""
+    """Both print to stdout; the help has every exit code."""
     code, out, _ = predict_command("--help")
     assert code == 0
     assert all(f" {number} " in " ".join(out.split()) for number in (0, 1, 2, 3, 4, 5, 130))
@@ -198,7 +198,7 @@ def test_help_and_version():
 
 
 def test_ctrl_c_during_a_call():
-    """130 and no traceback."""
+    """Exit code 130, without a traceback."""
     model = GatedModel()
     with serving(model, PlainCodec()) as server:
         process = subprocess.Popen(
@@ -214,8 +214,8 @@ def test_ctrl_c_during_a_call():
         model.let_go()
 
 
-def test_a_pipe_that_nobody_reads(address):
-    """1 and no traceback when the reader has gone, as with `| head`."""
+def test_a_pipe_without_a_reader(address):
+    """Exit code 1 without a traceback if the reader has left, as with `| head`."""
     reader, writer = os.pipe()
     os.close(reader)
     streams: dict[str, Any] = {"capture_output": False, "stdout": writer, "stderr": subprocess.PIPE}
@@ -226,7 +226,7 @@ def test_a_pipe_that_nobody_reads(address):
 
 
 def test_a_full_disk(address):
-    """1, and one line that says so."""
+    """Exit code 1, and one line with the reason."""
     with open("/dev/full", "wb") as full:
         code, _, error = run("-a", address, "x", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert (code, error) == (1, "error: cannot write the answer: No space left on device\n")
@@ -240,21 +240,21 @@ def test_a_full_disk(address):
         ("2>&-", ["refuse"], 3, ""),
     ],
 )
-def test_streams_that_are_closed(address, closed, arguments, code, line):
-    """Each is told of or done without; the exit code holds."""
+def test_closed_standard_streams(address, closed, arguments, code, line):
+    """Each closed stream is reported or not needed, and the exit code is correct."""
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "-a", address, *arguments]
     done = subprocess.run(shell, capture_output=True, env=environment(), timeout=60, check=False)
     assert (done.returncode, done.stderr.decode()) == (code, line)
 
 
-def test_grpc_s_own_log_can_be_had():
-    """GRPC_VERBOSITY in the environment is obeyed."""
+def test_grpcs_log_can_be_turned_on():
+    """GRPC_VERBOSITY in the environment turns gRPC's log on."""
     _, _, error = run("-a", f"127.0.0.1:{free_port()}", "-t", "0.1", "x", env=environment(GRPC_VERBOSITY="DEBUG"))
     assert error.count("\n") > 1
 
 
 def test_the_installed_command(address):
-    """mlflow-grpc-predict is the same."""
+    """mlflow-grpc-predict runs the same command."""
     script = os.path.join(os.path.dirname(sys.executable), "mlflow-grpc-predict")  # noqa: PTH118, PTH120
     done = subprocess.run(
         [script, "-a", address, '{"a": 1}'], capture_output=True, check=True, env=environment(), timeout=60

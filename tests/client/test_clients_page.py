@@ -1,4 +1,4 @@
-"""docs/clients.md: its service config is the client's, and works in Node; its Python runs."""
+"""docs/clients.md: its service config is the client's and works in Node, and its Python runs."""
 
 import json
 import re
@@ -35,13 +35,13 @@ for (const payload of ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"]) console
 """
 
 
-def test_the_config_is_the_client_s():
-    """What is there to be copied is what Python's client has."""
+def test_the_config_equals_the_clients():
+    """The config on the page equals that of the Python client."""
     assert json.loads(CONFIG) == json.loads(service_config(balances=True))
 
 
 class Fails(grpc.GenericRpcHandler):
-    """Fails each first call of a payload with the status that it names."""
+    """Fails the first call of each payload with the status that the payload names."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -58,7 +58,7 @@ class Fails(grpc.GenericRpcHandler):
 
 
 def test_the_config_works_in_node(example: Path, tmp_path):  # noqa: F811 - a fixture
-    """What is worth another try is tried again after the pause that the server asks for, and nothing else is."""
+    """Retryable statuses are retried after the server's delay, and no others are."""
     (tmp_path / "config.json").write_text(CONFIG)
     (example / "retries.mjs").write_text(NODE)
     handler = Fails()
@@ -77,12 +77,12 @@ def test_the_config_works_in_node(example: Path, tmp_path):  # noqa: F811 - a fi
     [code for code in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if "serving" not in code],
 )
 def test_python_blocks(code):
-    """Each makes its clients."""
+    """The Python blocks make their clients."""
     exec(compile(code, "clients.md", "exec"), {})  # noqa: S102
 
 
 def test_commands(iris, capsys, monkeypatch):
-    """The typed command gives what the model predicts; its flags are there."""
+    """The typed command prints the model's prediction, and its flags exist."""
     monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
     (payload,) = re.findall(r"--typed '(.*)'", PAGE)
     with pytest.raises(SystemExit) as ended:
@@ -93,7 +93,7 @@ def test_commands(iris, capsys, monkeypatch):
 
 
 def test_the_limits_of_the_client():
-    """Its table has the client's own figures."""
+    """The table has the client's own limits."""
     with Client("localhost:1") as client:
         assert client._max_message_bytes == 100 * 1024 * 1024
         assert client._timeout_s == 60

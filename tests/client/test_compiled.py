@@ -1,4 +1,4 @@
-"""Clients that compile the .proto of `mlflow-grpc proto`, in Python and in Node, against the live server."""
+"""Clients that compile the .proto file of `mlflow-grpc proto`, in Python and Node, with the live server."""
 
 import json
 import subprocess
@@ -44,7 +44,7 @@ def proto(tmp_path_factory: pytest.TempPathFactory, iris: Any) -> Path:
 
 
 def run_command(*arguments: str) -> bytes:
-    """What `mlflow-grpc proto` writes to stdout."""
+    """Returns the output of `mlflow-grpc proto` to stdout."""
     process = ForkedProcess(["proto", *arguments], environment(None), ROOT)
     with process.stdout, process.stderr:
         out, error = process.stdout.read(), process.stderr.read()
@@ -53,7 +53,7 @@ def run_command(*arguments: str) -> bytes:
 
 
 def test_in_python(proto, iris, tmp_path):
-    """protoc's own stubs."""
+    """protoc's own stubs call the server."""
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{proto.parent}", f"--python_out={tmp_path}"]
     subprocess.run([*command, f"--grpc_python_out={tmp_path}", proto.name], check=True)
     (tmp_path / "call.py").write_text(PYTHON)
@@ -67,7 +67,7 @@ def test_in_python(proto, iris, tmp_path):
 
 
 def test_in_node(proto, iris, example):  # noqa: F811 - a fixture
-    """The example: @grpc/proto-loader reads the text, and the error of a record is in its place."""
+    """The example loads the text by @grpc/proto-loader, and prints the error of a record in its turn."""
     command = [tool("node"), str(example / "typed.mjs"), "--address", iris.address, "--proto", str(proto)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     setosa, virginica = iris.model.predict(pd.DataFrame([SETOSA, RECORD]), None)
@@ -82,7 +82,7 @@ def test_in_node(proto, iris, example):  # noqa: F811 - a fixture
 
 
 def test_in_node_without_a_server(proto, example):  # noqa: F811 - a fixture
-    """Code and message."""
+    """The example prints code and message."""
     command = [tool("node"), str(example / "typed.mjs"), "--address", f"127.0.0.1:{free_port()}", "--proto", str(proto)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")

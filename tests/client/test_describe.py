@@ -1,4 +1,4 @@
-"""What `--describe` prints to paste: each of its calls is run, for many signatures and examples."""
+"""Calls printed by `--describe`: each is run, for many signatures and examples."""
 
 import contextlib
 import datetime
@@ -43,7 +43,7 @@ MADE_UP = {
     "optional_within": Schema([ColSpec(Object([Property("at", DataType.datetime, required=False)]), "part")]),
     "only_typed_if_given": Schema([ColSpec(Array(DataType.float), "x", required=False), ColSpec(DataType.long, "n")]),
 }
-"""Signatures for which an example is made up."""
+"""Signatures for which an example is generated."""
 
 
 class Article(pydantic.BaseModel):
@@ -59,14 +59,14 @@ class Meeting(pydantic.BaseModel):
 
 
 class Articles(PythonModel):
-    """Says what an article is to be beyond its types."""
+    """Has constraints on an article beyond its types."""
 
     def predict(self, model_input: list[Article]) -> list[str]:
         return [item.code for item in model_input]
 
 
 class Meetings(PythonModel):
-    """Takes points in time, of which MLflow takes none as JSON."""
+    """Takes times, which MLflow refuses as JSON."""
 
     def predict(self, model_input: list[Meeting]) -> list[str]:
         return [item.at.isoformat() for item in model_input]
@@ -74,7 +74,7 @@ class Meetings(PythonModel):
 
 HINTED = {"articles": Articles(), "meetings": Meetings()}
 ONLY_TYPED = {"only_typed", "meetings"}
-"""Their example is none for JSON."""
+"""Models whose example is invalid as JSON."""
 
 FRAMES = {
     "census": pd.DataFrame(
@@ -97,7 +97,7 @@ FRAMES = {
 
 
 class Count(PythonModel):
-    """Answers with a number a row."""
+    """Returns a number per row."""
 
     def predict(self, context, model_input, params=None):
         return list(range(len(model_input)))
@@ -112,7 +112,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name in NAMES:
         zoo.save(name, folder / name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's, about integers that may be missing.
+        warnings.simplefilter("ignore")  # MLflow warns about integers that may be missing.
         for name, frame in FRAMES.items():
             signature = infer_signature(frame)
             save_model(
@@ -134,12 +134,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def described(address: str, name: str) -> list[str]:
-    """The lines of the command."""
+    """Returns the output lines of the command."""
     return run(["-a", address, "--describe", name]).splitlines()
 
 
 def run(arguments: list[str]) -> str:
-    """What the command prints, if it ends well."""
+    """Returns the output of the command; fails for another exit code than 0."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -150,13 +150,13 @@ def run(arguments: list[str]) -> str:
 
 @pytest.fixture(autouse=True)
 def _grpc_may_speak(monkeypatch):
-    """The command moves stderr to silence gRPC, in the process of the tests too."""
+    """Restores stderr, which the command moves to silence gRPC, also in the process of the tests."""
     monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
 
 
 @pytest.mark.parametrize("name", [*SAVED, "mirror", "echo"])
 def test_each_call_can_be_pasted(address, name):
-    """Into a shell, as JSON and typed, and into Python, where the typed call gives what it gives there."""
+    """The calls run in a shell, as JSON and typed, and in Python, where the typed call has the same answer."""
     lines = described(address, name)
     shell = {line.partition(": ")[0]: line.partition(": ")[2] for line in lines if ": mlflow-grpc-predict " in line}
     assert set(shell) == ({"typed"} if name in ONLY_TYPED else {"example", "typed"})
@@ -169,7 +169,7 @@ def test_each_call_can_be_pasted(address, name):
 
 
 def test_values_keep_their_types(address):
-    """A NaN has no literal, a point in time is a datetime, bytes are bytes, and what is missing is left out."""
+    """NaN has no literal, times are datetimes, bytes are bytes, and missing values are left out."""
     (call,) = (line for line in described(address, "census") if line.startswith("    print("))
     assert call == (
         "    print(client.model('census').predict({'age': 39, 'income': float(\"nan\"), 'since': datetime.datetime(2020, 2, "
@@ -202,8 +202,8 @@ def test_the_connection_is_part_of_the_call(address):
         assert ("from mlflow_grpc_client import TLS, Client" in lines) is ("TLS(" in source)
 
 
-def test_what_is_too_long_for_a_command_line(address):
-    """Is not printed, and its size is; of a table the first row is enough."""
+def test_examples_too_long_for_a_command_line(address):
+    """An example that is too long is replaced by its size; the first row of a table is enough."""
     with Client(address) as client:
         model = next(model for model in client.models() if model.name == "prompt")
     long = replace(model, example='{"prompt": "' + "x" * 200_000 + '"}')
@@ -217,7 +217,7 @@ def typed(address: str, *arguments: str) -> str:
 
 
 def test_typed_calls(address, tmp_path):
-    """A record, rows, a payload in a format of MLflow's, and params beside them."""
+    """A record, rows, and a payload in one of MLflow's formats, each with params."""
     assert typed(address, "-m", "census", '{"age": 1, "since": "2020-01-01", "is member": false}') == "0\n"
     row = '{"age": 1, "income": NaN, "job": NaN, "since": "2020-01-01T00:00:00Z", "until": "NaT", "is member": true}'
     assert typed(address, "-m", "census", f"[{row}, {row}]") == "[0, 1]\n"
@@ -237,10 +237,10 @@ def test_typed_calls(address, tmp_path):
     ("model", "payload", "sentence"),
     [
         ("census", '{"agee": 1}', "agee: there is no such field; there are: age"),
-        ("census", '{"age": 1.5}', "age: 1.5 is no whole number"),
+        ("census", '{"age": 1.5}', "age: 1.5 is not a whole number"),
         ("census", '{"age": "1"}', "age: str is not a whole number"),
         ("census", "age=1", "a typed call takes a record in JSON: Expecting value"),
-        ("census", "1", "int is no record: give fields by keyword, a dict, a list of dicts or a DataFrame"),
+        ("census", "1", "int is not a record: give fields by keyword, a dict, a list of dicts or a DataFrame"),
         ("census", '{"dataframe_split": {"columns": ["age"], "data": [[1, 2]]}}', "dataframe_split.data[0]: it does not have 1 values"),
         ("census", '{"dataframe_split": 1}', "dataframe_split: it does not have the form that MLflow gives it"),
         ("census", '{"inputs": {"age": [1, 2], "income": [1]}}', "inputs: the columns have 1, 2 values"),
@@ -248,8 +248,8 @@ def test_typed_calls(address, tmp_path):
         ("unnamed_binary", '"!"', "value: the model takes bytes, which are base64 in JSON; this is not base64"),
     ],
 )  # fmt: skip
-def test_typed_records_that_do_not_fit(address, capsys, model, payload, sentence):
-    """3, and the field."""
+def test_invalid_typed_records(address, capsys, model, payload, sentence):
+    """Exit code 3, and the field."""
     with pytest.raises(SystemExit) as ended:
         main(["-a", address, "-m", model, "--typed", payload])
     assert ended.value.code == 3
@@ -257,7 +257,7 @@ def test_typed_records_that_do_not_fit(address, capsys, model, payload, sentence
 
 
 def test_typed_calls_are_in_json(address, capsys):
-    """A table of CSV is no record."""
+    """CSV is refused for typed calls."""
     with pytest.raises(SystemExit) as ended:
         main(["-a", address, "-m", "census", "--typed", "--content-type", "text/csv", "age\n1"])
     assert ended.value.code == EXIT_USAGE
@@ -265,7 +265,7 @@ def test_typed_calls_are_in_json(address, capsys):
 
 
 def test_no_typed_call_without_types(address):
-    """A model without them, or a server that does not tell them, is described without."""
+    """A model without types, or on a server without reflection, is described without typed calls."""
     with Client(address) as client:
         model = next(model for model in client.models() if model.name == "census")
     assert not [line for line in describe(model, Connection("a:1")) if line.startswith(("typed:", "in Python:"))]

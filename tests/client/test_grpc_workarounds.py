@@ -1,4 +1,4 @@
-"""Each workaround for a bug in grpcio is still needed. If a test here fails, remove the workaround that it names."""
+"""Workarounds for bugs in grpcio that are still needed. If a test here fails, remove the workaround that it names."""
 
 import asyncio
 import itertools
@@ -8,7 +8,7 @@ import grpc
 
 
 def test_grpc_aio_replaces_the_status_of_a_stream(ending_server):
-    """Remove `keep_status` once this fails: grpc#36066 is fixed."""
+    """If this fails, grpc#36066 is fixed: remove `keep_status`."""
     address, status = ending_server
     status.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
 

@@ -1,4 +1,4 @@
-"""What the client says of columns that a model ignores: once for each name."""
+"""Warnings about columns that a model ignores: once for each name."""
 
 import re
 import warnings
@@ -42,8 +42,8 @@ def warned_of(call):
     return [(str(warning.message), warning.filename) for warning in caught if warning.category is IgnoredColumns]
 
 
-def test_once_for_each_name(client):
-    """A call that is answered warns, where the caller stands; the next one only of what is new, for each model anew."""
+def test_one_warning_for_each_name(client):
+    """A successful call warns at the caller's line; the next one only about new names, separately for each model."""
     (warning_text,) = warned_of(lambda: client.predict(payload(c=1, größe=2), model="numbers"))
     assert warning_text[0] == "the model numbers does not have and ignores 'c', 'größe'"
     assert warned_of(lambda: client.predict(payload(c=1), model="numbers")) == []
@@ -55,8 +55,8 @@ def test_once_for_each_name(client):
     assert warned_of(lambda: client.predict(payload(), model="numbers")) == []
 
 
-def test_the_place_of_the_caller(address):
-    """The warning names the line that made the call, not one of the client's."""
+def test_warnings_have_the_callers_line(address):
+    """The warning has the line that made the call, not a line of the client."""
     from mlflow_grpc_client import Client
 
     with Client(address) as client:
@@ -64,15 +64,15 @@ def test_the_place_of_the_caller(address):
     assert where == __file__
 
 
-def test_of_streams(client):
-    """A stream warns at its end of what was ignored of all its payloads."""
+def test_warnings_of_streams(client):
+    """A stream warns at its end about ignored columns of all payloads."""
     payloads = [payload(c=1), payload(d=1), payload(c=1)]
     (warning_text,) = warned_of(lambda: list(client.stream(payloads, model="numbers")))
     assert sorted(re.findall("'(.)'", warning_text[0])) == ["c", "d"]
 
 
-def test_of_calls_that_fail(client):
-    """What was ignored may be why a call failed."""
+def test_warnings_of_failed_calls(client):
+    """Failed calls warn too, because ignored columns may be the reason."""
 
     def call():
         with pytest.raises(InvalidInput, match='Seen in its place: "bb"'):
@@ -83,14 +83,14 @@ def test_of_calls_that_fail(client):
 
 
 def test_the_command_prints_a_line(address):
-    """Without a place in the client's code, and the answer as ever."""
+    """The line has no location in the client's code, and the answer is unchanged."""
     text = '{"dataframe_records": [{"a": 1, "b": 2.5, "c": 1}]}'
     code, _, error = predict_command("-a", address, "-m", "numbers", text)
     assert (code, error) == (0, "warning: the model numbers does not have and ignores 'c'\n")
 
 
-def test_predict_text_takes_bytes(client):
-    """What a file has, UTF-8; other bytes are refused here."""
+def test_predict_text_accepts_bytes(client):
+    """UTF-8 bytes of a file are accepted, and others are refused by the client."""
     assert client.predict_text(b"a,b\n1,2.5\n", content_type="text/csv", model="numbers") == client.predict_text(
         "a,b\n1,2.5\n", content_type="text/csv", model="numbers"
     )
@@ -112,7 +112,7 @@ FRAME = pd.DataFrame(
 
 
 def test_records_with_nan(client):
-    """In a field that holds no such number NaN is no value, as None; in one of floats it is a number."""
+    """NaN in a field that cannot hold it is a missing value, like None; in a float field it is a number."""
     model = client.model("optional")
     records = FRAME.to_dict("records")
     without = [
@@ -124,7 +124,8 @@ def test_records_with_nan(client):
     assert [str(answer) for answer in model.predict_many(records)] == expected
     assert [str(answer) for answer in model.predict_many(records, on_error="return")] == expected
     assert [str(model.predict(record)) for record in records] == expected
-    with pytest.raises(InvalidInput, match="may_long: must be long, and is null"):  # As MLflow has it of columns.
+    # The message that MLflow has for columns.
+    with pytest.raises(InvalidInput, match="may_long: must be long, and is null"):
         model.predict(records)
     lists = [
         [{name: value for name, value in row.items() if name != "may_long"} for row in rows]
@@ -134,7 +135,7 @@ def test_records_with_nan(client):
 
 
 def test_rows_of_a_dataframe(client):
-    """predict_many takes a DataFrame: its rows one by one, by the labels of its columns, or without any."""
+    """predict_many takes the rows of a DataFrame one by one, by column labels or without any."""
     model = client.model("optional")
     expected = [str(answer) for answer in model.predict_many(FRAME.to_dict("records"))]
     assert [str(answer) for answer in model.predict_many(FRAME)] == expected
@@ -148,8 +149,8 @@ def test_rows_of_a_dataframe(client):
         list(model.predict_many(FRAME.assign(citty=1)))
 
 
-def test_nan_in_a_text_that_the_model_needs(client):
-    """What MLflow makes of it in rows, it makes of it alone."""
+def test_nan_in_a_required_text(client):
+    """NaN in a required text has the same effect in a single record as in rows."""
     record = {
         "boolean": True, "integer": 1, "long": 1, "float": 1.5, "double": 1.5, "string": np.nan, "binary": b"x",
         "datetime": pd.Timestamp("2020-01-01"),

@@ -1,6 +1,7 @@
-"""mlflow.proto and the .proto of a server's typed RPCs, compiled for other languages, called from Java, Go and grpcurl.
+"""mlflow.proto and the .proto file of a server's typed RPCs, compiled for other languages, and called from Java, Go and
+grpcurl.
 
-Not part of `make test`: `make interop` says what it needs.
+Not part of `make test`; `make interop` lists what it needs.
 """
 
 import json
@@ -187,7 +188,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def sources(iris: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with our .proto files, and the one of the example's server, had from there."""
+    """A folder with our .proto files, and the one fetched from the example's server."""
     folder = tmp_path_factory.mktemp("sources")
     (folder / PUBLISHED_PROTOS[1]).parent.mkdir(parents=True)
     shutil.copy(ROOT / PUBLISHED_PROTOS[0], folder)
@@ -204,7 +205,8 @@ def compile_all(sources: Path, *flags: str) -> None:
 
 @pytest.fixture(scope="module")
 def expected(iris: Any) -> list[str]:
-    """What each program prints: a prediction as JSON, a refusal, one record, two rows, and a stream with an error."""
+    """Expected output of each program: a prediction as JSON, a refusal, one record, two rows, and a stream with an
+    error."""
     columns = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
     frame = pd.DataFrame([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]], columns=columns)
     label, probabilities = iris.model.predict(frame, None)
@@ -219,7 +221,7 @@ def assert_printed(printed: str, expected: list[str]) -> None:
 
 
 def test_java(sources: Path, iris: Any, expected: list[str], tmp_path: Path) -> None:
-    """A class in a package of its own calls JSON and typed RPCs by classes in the packages that the files name."""
+    """A class in its own package makes JSON and typed calls with classes in the packages that the files set."""
     compile_all(
         sources,
         f"--plugin=protoc-gen-grpc-java={tool('grpc_java_plugin')}",
@@ -238,7 +240,7 @@ def test_java(sources: Path, iris: Any, expected: list[str], tmp_path: Path) -> 
 
 
 def test_go(sources: Path, iris: Any, expected: list[str], tmp_path: Path) -> None:
-    """A program calls JSON and typed RPCs by packages at the paths that the files name; no flag has to map them."""
+    """A program makes JSON and typed calls with packages at the paths that the files set, without mapping flags."""
     output = tmp_path / "src"
     output.mkdir()
     tool("protoc-gen-go")
@@ -270,7 +272,7 @@ LANGUAGES = {
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_other_languages(sources: Path, tmp_path: Path, language: str) -> None:
-    """protoc's own generators take all files at once, and put each into the namespace that it names."""
+    """protoc's own generators compile all files together, each into its namespace."""
     compile_all(sources, f"--{language}_out={tmp_path}")
     pattern, namespace, expected = LANGUAGES[language]
     output = [path.read_text(errors="replace") for path in tmp_path.rglob(pattern)]
@@ -279,8 +281,8 @@ def test_other_languages(sources: Path, tmp_path: Path, language: str) -> None:
     assert namespaces >= expected
 
 
-def test_grpcurl_shows_what_is_in_an_error(iris: Any, tmp_path: Path) -> None:
-    """The details of a refusal in words, with nothing to go by but reflection."""
+def test_grpcurl_decodes_error_details(iris: Any, tmp_path: Path) -> None:
+    """grpcurl decodes the details of a refusal with only reflection."""
     command = [tool("grpcurl"), "-plaintext", "-H", "x-request-id: order-17", "-d", '{"sepal_length_cm": 5.1}']
     command += [iris.address, "model_grpc_service.ModelgRPCService/iris_predict"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
@@ -297,6 +299,6 @@ def test_grpcurl_shows_what_is_in_an_error(iris: Any, tmp_path: Path) -> None:
     [("MLflow", "  // Scores one payload."), (".model_grpc_service.iris_input", "  // Required.")],
 )
 def test_grpcurl_describes_with_comments(iris: Any, tmp_path: Path, symbol: str, expected: str) -> None:
-    """Of our own services and of the typed messages."""
+    """grpcurl shows comments of our own services and of the typed messages."""
     printed = run(tool("grpcurl"), "-plaintext", iris.address, "describe", symbol, cwd=tmp_path)
     assert any(line.startswith(expected) for line in printed.splitlines())

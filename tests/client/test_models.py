@@ -25,7 +25,7 @@ def fails(text):
 
 @pytest.fixture(scope="module")
 def address():
-    """A server of three models, none of them the default."""
+    """A server of three models without a default."""
     models = {"a": lambda text: f"a {text}", "b": lambda text: f"b {text}", "fails": fails}
     placed = [
         (
@@ -39,14 +39,14 @@ def address():
 
 
 def test_a_call_names_its_model(address):
-    """By name, or by name and version."""
+    """A call names a model by name, or by name and version."""
     with Client(address) as client:
         assert client.predict_text("x", model="a") == "a x"
         assert client.predict_text("x", model="b/1") == "b x"
 
 
-def test_errors_say_what_was_wrong(address):
-    """No such model, none named, and the type of what the model raised."""
+def test_errors_have_the_reason(address):
+    """Errors for an unknown model, for no model, and the type of the model's exception."""
     with Client(address) as client:
         with pytest.raises(PredictError, match=r"There are: a/1, b/1, fails/1\.") as caught:
             client.predict_text("x", model="c")
@@ -59,7 +59,7 @@ def test_errors_say_what_was_wrong(address):
 
 
 def test_the_command_names_a_model(address):
-    """With -m."""
+    """-m names the model."""
     for arguments, expected in ((["-m", "b"], "b x\n"), (["--model", "a/1"], "a x\n")):
         assert predict_command("--address", address, *arguments, "x") == (0, expected, "")
 
@@ -77,8 +77,8 @@ def described(tmp_path_factory):
         yield running.address
 
 
-def test_models_describe_themselves(described):
-    """Synchronously and with asyncio; the example is a payload that the model takes."""
+def test_descriptions_of_models(described):
+    """Both clients return the descriptions, whose examples are valid payloads."""
     with Client(described) as client:
         models = client.models()
         assert [(model.label, model.state) for model in models] == [("params/2", "READY"), ("echo/1.2.0", "READY")]
@@ -102,7 +102,7 @@ def test_models_describe_themselves(described):
 
 
 def test_the_command_lists_and_describes(described):
-    """A line for each model; fields with types, defaults and words; a call that can be pasted."""
+    """--list prints a line for each model, and --describe fields with types, defaults and descriptions, and a call to paste."""
     code, out, _ = predict_command("-a", described, "--list")
     assert (code, out.splitlines()) == (
         0, ["params/2  READY", "echo/1.2.0  READY  MLModel, ml_base  Gives back what it gets."],
@@ -125,10 +125,13 @@ def test_the_command_lists_and_describes(described):
     assert (code, error) == (2, "error: there is no model nope; there are: params/2, echo/1.2.0\n")
 
 
-def test_a_server_that_tells_no_models(scripted_server):
-    """UNIMPLEMENTED, and an answer that is none."""
+def test_a_server_that_lists_no_models(scripted_server):
+    """A server without this service is UNIMPLEMENTED, and so is an unparsable answer."""
     scripted_server.behaviour = lambda data, context: b"\xff"
-    with Client(scripted_server.address) as client, pytest.raises(ModelError, match="are no answer of /mlflow_grpc"):
+    with (
+        Client(scripted_server.address) as client,
+        pytest.raises(ModelError, match="are not an answer of /mlflow_grpc"),
+    ):
         client.models()
 
 
@@ -136,7 +139,7 @@ def test_a_server_that_tells_no_models(scripted_server):
     "example", ['{\n  "name": "é",\n\t"born": "2020-02-29"\n}', '{"name": "\u200b\x85 \'", "n": 1.0}']
 )
 def test_an_example_of_several_lines_can_be_pasted(example):
-    """It is JSON on one line, all of it printable, and a shell gives the command the same payload."""
+    """The example is printable JSON on one line, and a shell passes the same payload to the command."""
     model = Model(
         *("m", "", "READY", "", "", "", (), "", "", "", {}, {}, {}), batched=False, batching_reason="",
         deterministic=None, rpcs=(), example=example,

@@ -1,4 +1,4 @@
-"""The Node example, installed from its lock file and run for real."""
+"""The Node example, installed from its lock file and run."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(example: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of predict.mjs, started from somewhere else."""
+    """Returns exit code, stdout and stderr of predict.mjs, run in another directory."""
     command = [tool("node"), str(example / "predict.mjs"), *arguments]
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout, done.stderr
@@ -50,15 +50,15 @@ def payload(frame: pd.DataFrame) -> str:
     return json.dumps({"dataframe_split": frame.to_dict(orient="split", index=False)})
 
 
-def test_it_prints_the_model_s_prediction(example, iris):
-    """What the model predicts in Python."""
+def test_it_prints_the_models_prediction(example, iris):
+    """The output is the model's prediction in Python."""
     code, out, error = predict(example, "--address", iris.address, payload(FLOWERS))
     assert (code, error) == (0, "")
     assert json.loads(out) == {"predictions": iris.model.predict(FLOWERS, None).tolist()}
 
 
-def test_it_takes_another_proto(example, iris, tmp_path):
-    """A path to mlflow.proto, wherever it is."""
+def test_it_accepts_another_proto(example, iris, tmp_path):
+    """The path of mlflow.proto may be given."""
     shutil.copy(ROOT / "mlflow.proto", tmp_path)
     code, out, _ = predict(
         example, "--address", iris.address, "--proto", str(tmp_path / "mlflow.proto"), payload(FLOWERS)
@@ -67,8 +67,8 @@ def test_it_takes_another_proto(example, iris, tmp_path):
     assert json.loads(out)["predictions"]
 
 
-def test_it_shows_what_is_wrong_with_a_payload(example, iris):
-    """Code, message, reason, request id and the columns at fault."""
+def test_it_prints_the_details_of_an_error(example, iris):
+    """The output has code, message, reason, request id and the columns at fault."""
     code, out, error = predict(example, "--address", iris.address, payload(FLOWERS.drop(columns="petal_width_cm")))
     first, second, third = error.splitlines()
     assert (code, out) == (1, "")
@@ -77,22 +77,22 @@ def test_it_shows_what_is_wrong_with_a_payload(example, iris):
     assert third.startswith("  petal_width_cm: missing")
 
 
-def test_it_shows_that_there_is_no_server(example):
-    """Code and message."""
+def test_it_reports_a_missing_server(example):
+    """The output has code and message."""
     code, out, error = predict(example, "--address", f"127.0.0.1:{free_port()}", "{}")
     assert (code, out) == (1, "")
     assert error.startswith("UNAVAILABLE: ")
 
 
-def test_used_wrongly(example):
-    """2 and how to use it."""
+def test_wrong_usage(example):
+    """Exit code 2, and the usage."""
     code, out, error = predict(example)
     assert (code, out) == (2, "")
     assert error.startswith("usage: node predict.mjs")
 
 
 def test_the_lock_file_names_no_registry():
-    """So that it works behind any mirror."""
+    """The lock file works with any mirror."""
     lock = json.loads((EXAMPLE / "package-lock.json").read_text())
     packages = [package for name, package in lock["packages"].items() if name]
     assert packages

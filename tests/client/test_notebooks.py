@@ -1,4 +1,4 @@
-"""What notebooks show of the client's objects."""
+"""Representation of the client's objects in notebooks."""
 
 from dataclasses import replace
 
@@ -11,8 +11,8 @@ from tests.client.conftest import Iris
 pytestmark = pytest.mark.slow
 
 
-def test_a_client_shows_where_it_is_connected(iris: Iris) -> None:
-    """Without a call; the types that it knows once it has made one."""
+def test_a_client_shows_its_address(iris: Iris) -> None:
+    """A client shows its address without a call, and its types once it has made one."""
     with Client("models.example:1", tls=True) as client:
         assert repr(client) == "<Client models.example:1>"
         assert "<td>models.example:1</td>" in client._repr_html_()
@@ -30,7 +30,7 @@ def test_a_client_shows_where_it_is_connected(iris: Iris) -> None:
 
 
 def test_models_are_a_table(iris: Iris) -> None:
-    """A list of them is, too, and each is shown with its fields; what a server says is escaped and cut."""
+    """A list of models is a table and a model shows its fields; text from a server is escaped and shortened."""
     with Client(iris.address) as client:
         models = client.models()
     assert "<tr><td>iris</td><td>READY</td>" in models._repr_html_()
@@ -51,7 +51,7 @@ def test_models_are_a_table(iris: Iris) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, MAX_ROWS, MAX_ROWS + 1])
 def test_tables_are_small(count: int) -> None:
-    """The first rows, and how many more there are."""
+    """A table has the first rows, and the number of others."""
     markup = table(("a",), [(index,) for index in range(count)])
     assert markup.count("<tr>") == 1 + min(count, MAX_ROWS) + (count > MAX_ROWS)
     assert ("and 1 more" in markup) is (count > MAX_ROWS)

@@ -1,4 +1,4 @@
-"""What Python objects are sent as: MLflow's own client is the reference, and real models tell what they are given."""
+"""Python objects as payloads, compared with MLflow's own client, and with models that describe their input."""
 
 import base64
 import contextlib
@@ -30,7 +30,7 @@ NOON = pd.Timestamp("2021-01-01T12:00:00.123456789")
 
 
 def reference(frame):
-    """What MLflow's client sends for a DataFrame, without the index that the server makes anyway."""
+    """Returns what MLflow's client sends for a DataFrame, without the index, which the server makes by default."""
     document = json.loads(dump_input_data(frame))
     if frame.index.equals(pd.RangeIndex(len(frame))) and isinstance(frame.index, pd.RangeIndex):
         del document["dataframe_split"]["index"]
@@ -108,14 +108,14 @@ NO_FORM = {
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-def test_a_frame_is_sent_as_mlflow_s_client_sends_it(frame):
-    """To the letter, whatever its types, names and index."""
+def test_frames_are_sent_like_mlflows_client(frame):
+    """The payload equals that of MLflow's client for all types, names and indexes."""
     assert to_json(frame) == reference(frame)
 
 
 @pytest.mark.parametrize(("frame", "message"), NO_FORM.values(), ids=NO_FORM)
-def test_what_has_no_form(frame, message):
-    """A TypeError that names the type, instead of a value that the model would take for another."""
+def test_frames_without_a_json_form_are_refused(frame, message):
+    """A TypeError names the type, instead of sending a value that the model would misread."""
     with pytest.raises(TypeError, match=message):
         to_json(frame)
 
@@ -132,8 +132,8 @@ def test_what_has_no_form(frame, message):
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize(("zone", "offset"), [(None, ""), ("Europe/Berlin", "+01:00")])
-def test_dates_of_a_column_are_written_alike(stamps, texts, zone, offset):
-    """With the precision that the finest of them needs; the frame itself stays as it is."""
+def test_dates_of_a_column_have_one_format(stamps, texts, zone, offset):
+    """All dates of a column have the precision of the finest, and the frame is not changed."""
     column = pd.Series(pd.to_datetime(stamps, format="ISO8601")).dt.as_unit("ns").dt.tz_localize(zone)
     frame = pd.DataFrame({"a": column, "b": column})
     before = frame.copy()
@@ -151,8 +151,8 @@ CELLS = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_any_frame_is_sent_as_mlflow_s_client_sends_it(data):
-    """Any cells that MLflow's client can send, under any names, with any index."""
+def test_arbitrary_frames_are_sent_like_mlflows_client(data):
+    """Arbitrary cells that MLflow's client can send, with arbitrary names and indexes, have the same payload."""
     rows = data.draw(st.integers(0, 4))
     names = data.draw(st.lists(st.one_of(st.text(), st.integers(-(2**63), 2**63 - 1)), unique=True, max_size=4))
     columns = {name: data.draw(st.lists(CELLS, min_size=rows, max_size=rows)) for name in names}
@@ -195,7 +195,7 @@ def test_any_frame_is_sent_as_mlflow_s_client_sends_it(data):
     ids=str,
 )  # fmt: skip
 def test_other_data(data, document):
-    """Lists, arrays and dicts of arrays go under inputs, a dict in one of MLflow's formats as it is."""
+    """Lists, arrays and dicts of arrays are sent as inputs, and a dict in one of MLflow's formats unchanged."""
     assert json.loads(to_json(data)) == document
 
 
@@ -204,8 +204,8 @@ def test_other_data(data, document):
     [None, 5, b"bytes", {1, 2}, pd.Index([1]), object(), dt.date(2021, 1, 1)],
     ids=lambda data: type(data).__name__,
 )
-def test_data_that_cannot_be_sent(data):
-    """A TypeError that says what can."""
+def test_unsupported_data_is_refused(data):
+    """Unsupported data is a TypeError that lists the supported types."""
     with pytest.raises(TypeError, match=r"^cannot send .*: give a dict, a DataFrame, an array, a list or a JSON text$"):
         to_json(data)
 
@@ -215,14 +215,14 @@ def test_data_that_cannot_be_sent(data):
     [np.array([1], "m8[ns]"), np.array([1j]), np.array([b"x"]), np.zeros(1, [("a", int)]), np.timedelta64(1, "ns"), np.clongdouble(1)],
     ids=repr,
 )  # fmt: skip
-def test_arrays_that_cannot_be_sent(array):
-    """Above all those that tolist() would make numbers or tuples of."""
+def test_unsupported_arrays_are_refused(array):
+    """Arrays that tolist() would convert to numbers or tuples are refused."""
     with pytest.raises(TypeError, match="no JSON form"):
         to_json([array])
 
 
-def test_a_text_is_sent_as_it_is():
-    """Not parsed, not trimmed."""
+def test_texts_are_sent_unchanged():
+    """A text is neither parsed nor trimmed."""
     assert to_json(' {"inputs": [1]}\n') == ' {"inputs": [1]}\n'
 
 
@@ -235,7 +235,7 @@ def test_a_text_is_sent_as_it_is():
     ],
 )
 def test_params(data, params, document):
-    """Under `params`; in an LLM payload, where MLflow looks for them, beside the other keys."""
+    """Params are under `params`, or among the keys of an LLM payload, where MLflow looks for them."""
     assert json.loads(to_json(data, params)) == document
 
 
@@ -244,7 +244,7 @@ def test_params(data, params, document):
     [("{}", {"k": 1}), ({"inputs": [1], "params": {}}, {"k": 1}), ({"prompt": "x", "k": 1}, {"k": 2})],
 )
 def test_params_that_would_be_lost(data, params):
-    """Params beside a text, or beside params, are a TypeError; so no caller's data is changed either."""
+    """Params with a text, or with params in the payload, are a TypeError; the caller's data is not changed."""
     before = repr(data)
     with pytest.raises(TypeError, match="params"):
         to_json(data, params)
@@ -268,13 +268,13 @@ def test_params_that_would_be_lost(data, params):
     ids=str,
 )
 def test_llm_payloads(data, scripted_server):
-    """They are answered with nothing around the predictions, so nothing is taken off."""
+    """Answers to LLM payloads have no `predictions` key, so they are returned whole."""
     assert is_bare(data) is scripted_server
     assert from_json('{"predictions": 1}', bare=is_bare(data)) == ({"predictions": 1} if scripted_server else 1)
 
 
 def test_a_library_that_is_being_imported(monkeypatch):
-    """A call while another thread imports pandas, of which only the module's name is there yet, works."""
+    """A call works while another thread imports pandas and only the module's name exists."""
     for name in ("pandas", "numpy"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     assert to_json({"inputs": [dt.date(2021, 1, 1)]}) == '{"inputs": ["2021-01-01"]}'
@@ -285,7 +285,7 @@ def test_a_library_that_is_being_imported(monkeypatch):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Gives the zoo's model of a name: as Python has it, and a client of the server that serves it."""
+    """The zoo's model of a name: the Python object, and a client of a server with it."""
     folder, loaded_models = tmp_path_factory.mktemp("zoo"), {}
     with contextlib.ExitStack() as stack:
 
@@ -301,8 +301,8 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-def test_a_model_is_given_what_mlflow_s_client_gives_it(model, frame):
-    """A model without a signature tells the same types, names, labels and cells for both."""
+def test_the_model_gets_the_input_of_mlflows_client(model, frame):
+    """A model without a signature gets the same types, names, labels and cells from both clients."""
     _, client = model("no_signature")
     try:
         expected = client.predict(dump_input_data(frame))
@@ -315,12 +315,12 @@ def test_a_model_is_given_what_mlflow_s_client_gives_it(model, frame):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_a_model_is_given_the_frame_itself(model, name):
-    """Where JSON has all types of a frame, the model tells exactly what it would of the frame in Python."""
+def test_the_model_gets_an_equal_frame(model, name):
+    """If JSON has all types of a frame, the model gets the same input as for the frame in Python."""
     _, client = model("no_signature")
     frame = FRAMES[name]
     if name == "no rows":
-        frame = frame.astype(object)  # JSON has no rows to tell a type by.
+        frame = frame.astype(object)  # JSON has no rows that would show a type.
     assert client.predict(frame)["input"] == zoo.tell(frame)
 
 
@@ -339,8 +339,9 @@ def typed_frame():
     )
 
 
-def test_a_signature_gives_back_every_type(model):
-    """With a signature a frame of all of MLflow's types predicts what it predicts in Python, bytes and nanoseconds too."""
+def test_a_signature_restores_every_type(model):
+    """With a signature, a frame with all of MLflow's types has the same prediction as in Python, with bytes and
+    nanoseconds."""
     loaded, client = model("every_column")
     frame = typed_frame()
     assert client.predict(frame) == loaded.predict(frame, None)
@@ -350,21 +351,21 @@ def test_a_signature_gives_back_every_type(model):
 
 
 def test_a_series_is_a_column(model):
-    """As MLflow's pyfunc takes it."""
+    """A Series is a single column, as in MLflow's pyfunc."""
     _, client = model("no_signature")
     series = pd.Series([1.5, 2.5], name="a")
     assert client.predict(series)["input"] == zoo.tell(series.to_frame())
 
 
 def test_arrays_of_a_tensor_signature(model):
-    """A dict of arrays arrives with the types and shapes that the signature says."""
+    """A dict of arrays has the types and shapes of the signature."""
     loaded, client = model("tensors")
     arrays = {"x": np.array([[0.1, 2.0]]), "mask": np.array([7])}
     assert client.predict(arrays) == loaded.predict(arrays, None)
 
 
 def test_params_of_a_model(model):
-    """Params arrive as the model's signature types them, from Python's and numpy's types."""
+    """Params have the signature's types, for values of Python and numpy."""
     loaded, client = model("params")
     params = {"temperature": 0.1, "top_k": 5, "since": dt.datetime(2021, 1, 1), "stops": ["x", "y"]}
     frame = pd.DataFrame({"a": [1.5]})
@@ -375,7 +376,7 @@ def test_params_of_a_model(model):
 
 
 def test_an_llm_payload_with_params(model):
-    """Params of the signature arrive as params, all else in the payload."""
+    """Params of the signature are sent as params, and all others in the payload."""
     _, client = model("chat")
     answer = client.predict({"messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}, {"top_k": 7})
     assert "top_k" in json.dumps(answer["params"])
@@ -384,14 +385,14 @@ def test_an_llm_payload_with_params(model):
 
 
 def test_csv(model):
-    """A CSV text with its content type is what pandas.read_csv makes of it."""
+    """CSV with its content type equals the result of pandas.read_csv."""
     _, client = model("no_signature")
     answer = json.loads(client.predict_text("a,b\n1,x\n", content_type="text/csv"))
     assert answer["predictions"]["input"]["cells"] == [["int 1"], ["str 'x'"]]
 
 
 def test_violations_name_the_columns(model):
-    """A frame that does not fit is InvalidInput with a violation for each column at fault."""
+    """An invalid frame is InvalidInput with a violation for each column at fault."""
     _, client = model("numbers")
     with pytest.raises(InvalidInput) as caught:
         client.predict(pd.DataFrame({"a": ["x"]}))
@@ -400,12 +401,12 @@ def test_violations_name_the_columns(model):
 
 
 def test_base64_is_what_mlflow_decodes():
-    """The standard alphabet, padded."""
+    """Base64 has the standard alphabet with padding."""
     assert json.loads(to_json([b"\xfb\xff"])) == {"inputs": [base64.b64encode(b"\xfb\xff").decode()]}
 
 
 def test_threads_share_a_client(model):
-    """Frames sent from several threads at once do not mix."""
+    """Frames sent by several threads do not mix."""
     _, client = model("no_signature")
     results = {}
 

@@ -1,4 +1,4 @@
-"""The .proto file of a server's typed RPCs, had by reflection: what `mlflow-grpc proto` writes for the same models."""
+"""The .proto file of a server's typed RPCs, fetched by reflection, equals that of `mlflow-grpc proto`."""
 
 import asyncio
 import subprocess
@@ -24,8 +24,8 @@ from tests.support.servers import serving, serving_models
 pytestmark = pytest.mark.slow
 
 
-def test_the_text_is_that_of_the_server_s_command(iris, proto, tmp_path):  # noqa: F811 - a fixture
-    """To the byte, comments included, in a file and on stdout."""
+def test_the_text_equals_the_servers(iris, proto, tmp_path):  # noqa: F811 - a fixture
+    """The text is equal to the byte, with comments, in a file and on stdout."""
     file = tmp_path / "had.proto"
     assert run("-a", iris.address, "--proto", "-o", str(file)) == (0, "", "")
     assert file.read_bytes() == proto.read_bytes()
@@ -33,15 +33,15 @@ def test_the_text_is_that_of_the_server_s_command(iris, proto, tmp_path):  # noq
     assert run("-a", iris.address, "--proto") == (0, proto.read_text(), "")
 
 
-def test_the_descriptor_set_is_that_of_the_server_s_command(iris, tmp_path):
-    """To the byte, and so with comments too."""
+def test_the_descriptor_set_equals_the_servers(iris, tmp_path):
+    """The descriptor set is equal to the byte, with comments."""
     file = tmp_path / "had.binpb"
     assert run("-a", iris.address, "--proto", "--descriptor-set", "-o", str(file)) == (0, "", "")
     assert file.read_bytes() == run_command("-m", str(iris.path), "--model-name", "iris", "--descriptor-set")
 
 
-def test_many_models_of_every_kind(tmp_path):
-    """The same for columns of every type, enums, unions, maps, params and parts, and with what the file imports."""
+def test_files_with_all_types_are_equal(tmp_path):
+    """Files with columns of every type, enums, unions, maps, params and chunks are equal too, with their imports."""
     models = [ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True)]
     for name in ("every_column", "structures", "params", "tensor", "hint_any"):
         zoo.save(f"rows_{name}", tmp_path / name)
@@ -57,8 +57,8 @@ def test_many_models_of_every_kind(tmp_path):
     assert names == ["google/protobuf/timestamp.proto", "google/protobuf/struct.proto", messages.FILE]
 
 
-def test_a_coroutine_gives_it_too(iris):
-    """The asynchronous client's is the same."""
+def test_the_asyncio_client_returns_the_file(iris):
+    """The asyncio client returns the same file."""
 
     async def ask() -> Any:
         async with AsyncClient(iris.address) as client:
@@ -68,8 +68,8 @@ def test_a_coroutine_gives_it_too(iris):
         assert asyncio.run(ask()) == client.proto_file()
 
 
-def test_a_server_without_typed_rpcs_says_so():
-    """UNIMPLEMENTED and why; the command's exit code is 1 and it writes nothing."""
+def test_a_server_without_typed_rpcs():
+    """UNIMPLEMENTED with the reason; the command has exit code 1 and writes nothing."""
     with serving(FunctionModel(str), PlainCodec()) as server:
         with Client(server.address) as client, pytest.raises(PredictError, match="no typed RPCs, or not yet") as caught:
             client.proto_file()
@@ -79,8 +79,8 @@ def test_a_server_without_typed_rpcs_says_so():
     assert error.startswith("error: UNIMPLEMENTED: The server has no typed RPCs")
 
 
-def test_a_server_without_reflection_says_so(iris):
-    """UNIMPLEMENTED, and that reflection is what is missing."""
+def test_a_server_without_reflection(iris):
+    """UNIMPLEMENTED, because reflection is missing."""
     codec = ScoringCodec(iris.model.metadata, iris.model.loader_module)
     with serving(iris.model, codec, reflection=False) as server, Client(server.address) as client:
         with pytest.raises(PredictError, match="no reflection") as caught:
@@ -88,8 +88,8 @@ def test_a_server_without_reflection_says_so(iris):
         assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_flags_that_do_not_fit(iris, tmp_path):
-    """2 for flags of --proto without it, 1 for a file that cannot be written."""
+def test_wrong_flags_and_unwritable_files(iris, tmp_path):
+    """Exit code 2 for flags of --proto without it, and 1 for a file that cannot be written."""
     code, out, error = run("-a", iris.address, "--descriptor-set", "{}")
     assert (code, out, error) == (2, "", "error: --descriptor-set and --output work only with --proto; add --proto\n")
     code, out, error = run("-a", iris.address, "--proto", "-o", str(tmp_path / "no" / "file"))
@@ -97,8 +97,8 @@ def test_flags_that_do_not_fit(iris, tmp_path):
     assert error == f"error: cannot write {tmp_path / 'no' / 'file'}: No such file or directory\n"
 
 
-def test_it_needs_neither_mlflow_nor_reflection_s_library(iris):
-    """What the command has imported once it has written the file."""
+def test_it_needs_neither_mlflow_nor_reflections_library(iris):
+    """Modules that the command has imported after it has written the file."""
     code = (
         "import sys; from mlflow_grpc_client._cli import command\n"
         f"try: command.main(['-a', {iris.address!r}, '--proto'])\n"

@@ -1,4 +1,4 @@
-"""client/README.md: its Python runs and prints what it says, its tables and commands are true."""
+"""client/README.md: its Python runs and prints what the page shows, and its tables and commands are correct."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 @pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.splitlines()[0])
 def test_python_blocks(iris, certificates, code, tmp_path, monkeypatch):
-    """Each block runs against the example model and prints what the comments beside its prints say."""
+    """Each block runs with the example model and prints what the comments beside its prints say."""
     for name, file in zip(
         ("ca.pem", "client.pem", "client-key.pem"), (certificates.ca, *certificates.client), strict=True
     ):
@@ -43,7 +43,7 @@ def test_python_blocks(iris, certificates, code, tmp_path, monkeypatch):
 
 
 def test_payloads_for_other_tools(iris):
-    """What the shell, grpcurl and Node are shown to send is what the example server takes."""
+    """The payloads for the shell, grpcurl and Node are valid for the example server."""
     written = [json.loads(text) for text in re.findall(r"'(\{\".*\})'", README)]
     payloads = [message.get("value") or json.dumps(message) for message in written]
     assert len(payloads) == 3
@@ -52,26 +52,26 @@ def test_payloads_for_other_tools(iris):
 
 
 def test_there_are_blocks():
-    """The expression that finds them does; most print something."""
+    """The regular expression finds the blocks, and most of them print something."""
     assert len(BLOCKS) >= 6
     assert sum("print(" in block for block in BLOCKS) >= 6
 
 
 def test_the_table_of_errors():
-    """It has each class with its code."""
+    """The table has each class with its code."""
     for code, error_class in errors._BY_CODE.items():
         assert f"| `{error_class.__name__}` | `{code.name}` |" in README
         assert error_class.__name__ in mlflow_grpc_client.__all__
 
 
 def test_the_table_of_exit_codes():
-    """It has each of the command's."""
+    """The table has each exit code of the command."""
     codes = {value for name, value in vars(command).items() if name.startswith("EXIT_")} | {0}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} == codes
 
 
 def test_flags_of_the_command():
-    """Each flag that is named is there."""
+    """Each flag on the page exists."""
     done = subprocess.run(
         [sys.executable, "-m", "mlflow_grpc_client", "-h"], capture_output=True, text=True, check=True
     )
@@ -82,6 +82,6 @@ def test_flags_of_the_command():
 
 
 def test_links():
-    """Files that are linked are there."""
+    """Linked files exist."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / "client" / target).exists(), target

@@ -1,4 +1,4 @@
-"""Streams against a real server: answers in order, errors in their places, ends of every kind."""
+"""Streams with a real server: answers in order, errors per record, and all kinds of ends."""
 
 import asyncio
 import gc
@@ -38,7 +38,7 @@ from tests.support.servers import serving, serving_models
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """A server of a model with rows, one that gives its answer in parts, and one that answers with the text."""
+    """A server with a model of rows, one that streams its answer, and one that returns the text."""
     folder = tmp_path_factory.mktemp("models")
     zoo.save("rows_numbers", folder / "numbers")
     zoo.save("rows_params", folder / "params")
@@ -75,7 +75,7 @@ def gated():
 
 
 def outcomes(answers):
-    """All that a stream gives, errors in their places."""
+    """Returns everything that a stream yields, with errors in their turn."""
     answers_and_errors = []
     while True:
         try:
@@ -89,8 +89,8 @@ def outcomes(answers):
 RECORDS = [{"a": 1, "b": 0.5}, {"b": 0.5}, {"a": 3, "b": 0.5}]
 
 
-def test_errors_stand_in_their_places(client):
-    """A record that fails raises what a call of its own would, and the stream goes on behind it."""
+def test_errors_are_raised_in_their_turn(client):
+    """A failed record raises the error that it would have alone, and the stream continues."""
     model = client.model("numbers", request_id="mine")
     first, failed, last = outcomes(model.predict_many(RECORDS))
     assert [first, last] == [model.predict(RECORDS[0]), model.predict(RECORDS[2])]
@@ -101,15 +101,15 @@ def test_errors_stand_in_their_places(client):
 
 
 def test_errors_can_be_returned(client):
-    """For plain loops."""
+    """Errors can be returned, for simple loops."""
     answers_and_errors = list(client.model("numbers").predict_many(RECORDS, on_error="return"))
     assert [type(answer) for answer in answers_and_errors] == [dict, InvalidInput, dict]
     with pytest.raises(ValueError, match="on_error is 'raise' or 'return'; not 'ignore'"):
         list(client.model("numbers").predict_many(RECORDS, on_error="ignore"))
 
 
-def test_what_the_model_raises_is_named(make_client):
-    """By its type, in the place of the record."""
+def test_errors_have_the_type_of_the_exception(make_client):
+    """The error of a record has the type of the model's exception."""
 
     def answer(text):
         if text == "raise":
@@ -125,8 +125,8 @@ def test_what_the_model_raises_is_named(make_client):
         assert next(answers) == "b"
 
 
-def test_params_are_for_all_records(client):
-    """Each is answered as if it came with them alone."""
+def test_params_apply_to_all_records(client):
+    """Each record is answered as if it had the params alone."""
     model, params = client.model("params"), {"top_k": 7}
     expected = [in_any_order(model.predict(a=index, params=params)) for index in range(3)]
     answers = model.predict_many(({"a": index} for index in range(3)), params=params)
@@ -141,7 +141,7 @@ def test_rows_of_a_tensor(client):
 
 
 def test_payloads_are_answered_as_by_predict(client):
-    """JSON of any form, and DataFrames; those that fail have the error of a call of their own."""
+    """JSON in any form and DataFrames have the answers and errors of single calls."""
     payloads = [{"dataframe_records": [{"a": 1, "b": 0.5}]}, {"dataframe_records": [{"b": 1}]}, "nonsense"]
     first, *failed = outcomes(client.stream(payloads, model="numbers", request_id="mine"))
     assert first == client.predict(payloads[0], model="numbers")
@@ -152,8 +152,8 @@ def test_payloads_are_answered_as_by_predict(client):
     assert list(client.stream_text(["a", "b"], model="text")) == ["a", "b"]
 
 
-def test_answers_to_llm_payloads_come_bare(client):
-    """Each as its own payload asks for."""
+def test_answers_to_llm_payloads_are_bare(client):
+    """Each answer has the form that its own payload asks for."""
     payloads = ['{"prompt": "x"}', '{"inputs": [1]}']
     answers = ['{"predictions": [1]}', '{"predictions": [2]}']
     with (
@@ -168,11 +168,11 @@ def test_answers_to_llm_payloads_come_bare(client):
     [
         ({"a": 1.5, "b": 1}, ValueError, r"^\[1\]: a: 1\.5"),
         ({"c": 1}, TypeError, r"^\[1\]: c: there is no such field"),
-        (5, TypeError, r"^\[1\]: int is no record"),
+        (5, TypeError, r"^\[1\]: int is not a record"),
     ],
 )
-def test_a_record_that_cannot_be_sent(client, bad, error, message):
-    """Ends the stream with what is wrong with it and its place, behind the answers to those before."""
+def test_an_invalid_record_ends_the_stream(client, bad, error, message):
+    """An invalid record ends the stream with its error and index, after the answers to those before."""
     answers = client.model("numbers").predict_many([RECORDS[0], bad, RECORDS[2]])
     assert next(answers) == client.model("numbers").predict(RECORDS[0])
     with pytest.raises(error, match=message):
@@ -180,8 +180,8 @@ def test_a_record_that_cannot_be_sent(client, bad, error, message):
     assert list(answers) == []
 
 
-def test_a_payload_that_is_too_large_to_be_sent(make_client, address):
-    """Ends the stream as any that cannot be sent: all before it are answered, and its place is named."""
+def test_a_payload_over_the_limit_ends_the_stream(make_client, address):
+    """A payload over the limit ends the stream with its index, after the answers to those before."""
     client = make_client(address, max_message_bytes=1000)
     texts = [*map(str, range(100)), "x" * 997]
     assert list(client.stream_text(texts, model="text")) == texts
@@ -194,14 +194,14 @@ def test_a_payload_that_is_too_large_to_be_sent(make_client, address):
     assert list(unbounded.stream_text(["x" * 998], model="text")) == ["x" * 998]
 
 
-def test_one_record_is_no_iterable_of_records(client):
-    """It is said what to do, not what the names of the fields are no records for."""
+def test_a_single_record_is_refused(client):
+    """The error says how to pass a single record, and not that the names of its fields are not records."""
     with pytest.raises(TypeError, match="dict is one record, give it in a list"):
         next(client.model("numbers").predict_many({"a": 1, "b": 2.0}))
 
 
-def test_an_error_of_the_client_s_own_stands_in_its_place(client):
-    """Where errors are returned a record that cannot be sent does not end the stream: of types, and of payloads."""
+def test_client_errors_are_returned_in_their_turn(client):
+    """With returned errors, a record that cannot be sent does not end the stream, for types and payloads."""
     model = client.model("numbers")
     bad = [{"a": 1.5, "b": 1}, {"c": 1}, 5]
     answers = list(model.predict_many([RECORDS[0], *bad, RECORDS[2]], on_error="return"))
@@ -216,8 +216,8 @@ def test_an_error_of_the_client_s_own_stands_in_its_place(client):
     assert answer == client.predict(good, model="numbers")
 
 
-def test_what_the_caller_s_records_raise(client):
-    """Surfaces as it is, behind the answers to the records before."""
+def test_exceptions_of_the_callers_records(client):
+    """An exception of the records is raised unchanged, after the answers to the records before."""
 
     def records():
         yield RECORDS[0]
@@ -233,12 +233,12 @@ def test_what_the_caller_s_records_raise(client):
 
 
 def test_no_records(client):
-    """No answers."""
+    """A stream without records has no answers."""
     assert list(client.model("numbers").predict_many([])) == []
 
 
-def test_records_are_drawn_as_they_are_answered(client):
-    """Not more than the server reads ahead and the connection holds; an endless iterable is fine."""
+def test_records_are_drawn_lazily(client):
+    """Records are drawn up to the server's read-ahead and the connection's window, so an endless iterable works."""
     drawn = itertools.count()
     large = "x" * 100_000
 
@@ -251,13 +251,13 @@ def test_records_are_drawn_as_they_are_answered(client):
         assert next(answers) == large
         for _ in range(300):
             next(answers)
-    # What a connection holds on the way is up to gRPC: its window grows to some megabytes.
+    # The amount in transit depends on gRPC, whose window grows to some megabytes.
     assert next(drawn) < 301 + READ_AHEAD + 200
     assert list(answers) == []
 
 
 def test_closing_cancels(make_client):
-    """The server is told: the model's own stream ends."""
+    """The server is notified, and the model's own stream ends."""
     model = PartsModel()
     with serving(model, PlainCodec()) as server:
         with make_client(server.address).predict_stream("1 " * 1_000_000) as answers:
@@ -267,8 +267,8 @@ def test_closing_cancels(make_client):
         assert list(answers) == []
 
 
-def test_parts(client):
-    """Each when it is there, typed and as JSON; what the model raises ends them."""
+def test_chunks(client):
+    """Each chunk arrives when it is made, typed and as JSON; an exception of the model ends the stream."""
     expected = [{"text": "a"}, {"text": "b"}]
     model = client.model("words")
     assert list(model.predict_stream(text="a b")) == expected
@@ -281,8 +281,8 @@ def test_parts(client):
         assert list(answers) == []
 
 
-def test_a_model_without_parts(client):
-    """UNIMPLEMENTED, in both ways."""
+def test_a_model_without_predict_stream(client):
+    """UNIMPLEMENTED, typed and as JSON."""
     for call in (
         lambda: next(client.model("numbers").predict_stream(a=1, b=1.0)),
         lambda: next(client.predict_stream({"dataframe_records": [RECORDS[0]]}, model="numbers")),
@@ -292,8 +292,8 @@ def test_a_model_without_parts(client):
         assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_deadline_is_for_the_whole_stream(make_client, gated):
-    """Where one is given; answers that came before it stay."""
+def test_a_deadline_applies_to_the_stream(make_client, gated):
+    """A deadline applies to the complete stream; earlier answers are kept."""
     server, _ = gated
     answers = make_client(server.address, timeout_s=0.001).stream_text(iter(["a", "hold"]), timeout_s=2)
     assert next(answers) == "<a>"
@@ -302,8 +302,8 @@ def test_a_deadline_is_for_the_whole_stream(make_client, gated):
     assert list(answers) == []
 
 
-def test_a_client_that_is_closed(make_client, gated):
-    """Ends its streams; new ones cannot be opened."""
+def test_closing_the_client_ends_its_streams(make_client, gated):
+    """Closing a client ends its streams, and no new ones can be opened."""
     server, model = gated
     client = make_client(server.address)
     answers = client.stream_text(["a", "hold"])
@@ -319,14 +319,14 @@ def test_a_client_that_is_closed(make_client, gated):
 
 
 def test_no_server(make_client, fast_retries):
-    """UNAVAILABLE, by way of next."""
+    """UNAVAILABLE is raised by `next`."""
     with pytest.raises(PredictError) as caught:
         list(make_client("127.0.0.1:1").stream_text(["a"]))
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_server_that_leaves_answers_out(make_client, ending_server):
-    """That is an error, not an end."""
+def test_missing_answers_are_an_error(make_client, ending_server):
+    """Missing answers are an error, not the end."""
     address, _ = ending_server
     answers = make_client(address).stream_text(itertools.repeat("a"))
     assert next(answers) == "a"
@@ -336,7 +336,7 @@ def test_a_server_that_leaves_answers_out(make_client, ending_server):
 
 
 def test_a_status_that_ends_the_stream(make_client, ending_server):
-    """Is raised as the server has sent it, also where records are still being sent; then there are no more answers."""
+    """The status is raised as the server sent it, also while records are still being sent; no more answers follow."""
     address, status = ending_server
     status.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
     client = make_client(address)
@@ -349,7 +349,7 @@ def test_a_status_that_ends_the_stream(make_client, ending_server):
 
 
 def test_asynchronous_records(address):
-    """An asynchronous iterable is drawn as a plain one is; what it raises surfaces, and tasks can be cancelled."""
+    """An asynchronous iterable works like a plain one: its exceptions are raised, and tasks can be cancelled."""
 
     async def texts():
         yield "a"
@@ -385,8 +385,8 @@ def test_asynchronous_records(address):
     asyncio.run(main())
 
 
-def test_a_stream_that_is_dropped_is_gone(address):
-    """Nothing keeps the answers, the call or the records of a stream that nobody holds any more."""
+def test_an_abandoned_stream_is_freed(address):
+    """Nothing keeps the answers, the call or the records of an abandoned stream alive."""
 
     class Texts:
         def __iter__(self):
@@ -403,8 +403,9 @@ def test_a_stream_that_is_dropped_is_gone(address):
         assert client.predict_text("x", model="text") == "x"
 
 
-def test_an_asynchronous_stream_that_is_dropped_is_closed(address):
-    """Its records are drawn no more, and end; so are those of one that is closed while it is being opened."""
+def test_an_abandoned_asynchronous_stream_is_closed(address):
+    """Records of an abandoned stream are no longer drawn, and are closed; also if it is closed while it is being
+    opened."""
 
     async def main():
         drawn, ended = asyncio.Event(), asyncio.Event()
@@ -443,7 +444,7 @@ def test_an_asynchronous_stream_that_is_dropped_is_closed(address):
 
 
 def test_a_stream_can_be_shared(address):
-    """By threads and by tasks, from its first answer on: each answer goes to one of them."""
+    """Threads and tasks may share a stream from the first answer on; each answer goes to one of them."""
     texts = [str(number) for number in range(500)]
     with Client(address) as client, ThreadPoolExecutor(4) as pool:
         answers = client.stream_text(texts, model="text")
@@ -478,7 +479,7 @@ def run_command(*arguments, lines=b""):
 
 
 def test_the_command(address):
-    """A line for each line that has something in it, errors in their places; the exit code tells of them."""
+    """Each non-blank line has an output line, errors included; the exit code reports errors."""
     arguments = ("-a", address, "-m", "numbers", "--stream")
     good, bad = b'{"dataframe_records": [{"a": 1, "b": 0.5}]}', b'{"dataframe_records": [{"b": 0.5}]}'
     code, out, error = run_command(*arguments, lines=b"\n".join([good, b"", bad, good]))
@@ -504,7 +505,7 @@ def test_the_command(address):
 
 
 def test_a_line_that_is_too_large(address, monkeypatch):
-    """Its error stands in its place, and the lines behind it are answered."""
+    """The error of a line over the limit comes in its turn, and later lines are answered."""
     monkeypatch.setattr(command, "Client", partial(Client, max_message_bytes=1000))
     lines = b"a\n\nb\n" + b"x" * 998 + b"\nc\n"
     code, (first, second, failed, last), error = run_command("-a", address, "-m", "text", "--stream", lines=lines)
@@ -512,14 +513,14 @@ def test_a_line_that_is_too_large(address, monkeypatch):
     assert "the message has 1001 bytes, and this client sends up to 1000" in json.loads(failed)["error"]["message"]
 
 
-def test_the_command_writes_a_line_an_answer(address):
+def test_the_command_writes_one_line_per_answer(address):
     """A text of several lines is a JSON string."""
     code, out, _ = run_command("-a", address, "-m", "lines", "--stream", lines=b'one\n{"two": 2}\n')
     assert (code, out) == (0, ["one", json.dumps('{"two":\n2}')])
 
 
-def test_the_command_answers_as_lines_come(address):
-    """Each line before the next is there, and an interrupt ends it while it waits for one."""
+def test_the_command_answers_lines_as_they_arrive(address):
+    """Each line is answered before the next one arrives, and an interrupt ends the wait for a line."""
     command = [*INTERRUPTIBLE, "-a", address, "-m", "text", "--stream"]
     with subprocess.Popen(
         command,
@@ -538,8 +539,8 @@ def test_the_command_answers_as_lines_come(address):
         assert (running.wait(30), running.stderr.read()) == (130, b"")
 
 
-def test_the_command_writes_the_parts_of_one_answer(address, tmp_path):
-    """With a payload --stream is one call, whose parts are lines; JSON and typed."""
+def test_the_command_writes_the_chunks_of_one_answer(address, tmp_path):
+    """--stream with a payload is one call, whose chunks are lines; as JSON and typed."""
     payload = '{"text": "one two raise"}'
     code, out, error = run_command("-a", address, "-m", "words", "--stream", '{"text": "one two"}')
     assert (code, [json.loads(line) for line in out], error) == (0, [{"text": "one"}, {"text": "two"}], "")
@@ -556,7 +557,7 @@ def test_the_command_writes_the_parts_of_one_answer(address, tmp_path):
 
 
 def test_the_command_streams_typed_records(address):
-    """A record a line; errors stand in their places, and a line that is no record ends the stream."""
+    """Each line is a record. Errors come in their turn, and a line that is not a record ends the stream."""
     lines = b'{"a": 1, "b": 0.5}\n\n{"b": 0.5}\n{"a": 3, "b": 0.5}\n'
     code, out, error = run_command("-a", address, "-m", "numbers", "--stream", "--typed", lines=lines)
     with Client(address) as client:
@@ -575,7 +576,7 @@ def test_the_command_streams_typed_records(address):
     assert error.startswith("error: line 3: a typed call takes a record")
 
 
-def test_parts_as_texts(make_client, address):
-    """`predict_stream_text` gives them as the server wrote them."""
+def test_chunks_as_texts(make_client, address):
+    """`predict_stream_text` returns chunks unchanged."""
     with make_client(address).predict_stream_text('{"text": "one two"}', model="words") as answers:
         assert [json.loads(chunk) for chunk in answers] == [{"text": "one"}, {"text": "two"}]

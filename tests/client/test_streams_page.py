@@ -1,4 +1,4 @@
-"""docs/streams.md: its examples run, from the model that is written to the words that come back."""
+"""docs/streams.md: its examples run, from the model to the words that it streams."""
 
 import re
 import subprocess
@@ -23,8 +23,8 @@ def run(code: str, folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_an_answer_in_parts(tmp_path):
-    """The model is logged into a directory and nothing else, the command serves it, and the client prints its words."""
+def test_a_streamed_answer(tmp_path):
+    """The model is saved into a directory, the command serves it, and the client prints its words."""
     make_client, call = [text for name, text in BLOCKS if name == "python" and "predict_stream" in text]
     ((command,),) = [text.splitlines() for name, text in BLOCKS if name == "sh"]
     run(make_client, tmp_path)

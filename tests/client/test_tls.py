@@ -1,4 +1,4 @@
-"""TLS and mutual TLS with certificates of an authority made for the test."""
+"""TLS and mutual TLS, with certificates of an authority made for the tests."""
 
 import pytest
 from mlflow_grpc_client import TLS, Unavailable
@@ -26,7 +26,7 @@ def mutual_server(certificates):
 
 
 def test_tls(make_client, tls_server, certificates):
-    """A client that trusts the server's authority gets its answer and health; paths may be texts."""
+    """A client that trusts the server's authority gets answers and health; paths may be texts."""
     for ca in (certificates.ca, str(certificates.ca)):
         client = make_client(tls_server.address, tls=TLS(ca=ca))
         assert client.predict_text("x") == "x"
@@ -43,8 +43,8 @@ def test_tls(make_client, tls_server, certificates):
     ],
     ids=["another authority", "the system's authorities", "another name", "no TLS"],
 )
-def test_a_server_that_is_not_trusted(make_client, tls_server, certificates, tls, message):
-    """Unavailable, with the reason; never an answer."""
+def test_an_untrusted_server(make_client, tls_server, certificates, tls, message):
+    """Unavailable with the reason, and no answer."""
     with pytest.raises(Unavailable, match=message):
         make_client(tls_server.address, tls=tls(certificates), timeout_s=20).predict_text("x")
 
@@ -58,8 +58,8 @@ def test_tls_to_a_plain_server(make_client, certificates):
         make_client(server.address, tls=TLS(ca=certificates.ca), timeout_s=20).predict_text("x")
 
 
-def test_the_server_s_name(make_client, certificates):
-    """A certificate for another name than the one connected to is good if the client says which."""
+def test_the_servers_name(make_client, certificates):
+    """A certificate for another name is valid if the client gives that name."""
     cert, key = certificates.server_elsewhere
     with serving(FunctionModel(lambda text: text), PlainCodec(), tls_cert=cert, tls_key=key) as server:
         client = make_client(server.address, tls=TLS(ca=certificates.ca, server_name="models.example"))
@@ -69,7 +69,7 @@ def test_the_server_s_name(make_client, certificates):
 
 
 def test_mutual_tls(make_client, mutual_server, certificates):
-    """A client with a certificate of the right authority is let in, one with another or none is not."""
+    """A client with a certificate of the right authority is accepted; one with another certificate or none is refused."""
     cert, key = certificates.client
     assert make_client(mutual_server.address, tls=TLS(certificates.ca, cert, key)).predict_text("x") == "x"
     for pair in (certificates.stranger, ()):
@@ -79,7 +79,7 @@ def test_mutual_tls(make_client, mutual_server, certificates):
 
 @pytest.fixture
 def broken(certificates, tmp_path):
-    """Files that are none of what TLS needs: junk, nothing, and PEM around junk."""
+    """Invalid TLS files: random bytes, empty, and PEM around random bytes."""
     (tmp_path / "junk").write_bytes(b"junk\xff")
     (tmp_path / "empty").write_bytes(b"")
     for label in ("CERTIFICATE", "PRIVATE KEY"):
@@ -102,14 +102,14 @@ def broken(certificates, tmp_path):
         lambda certificates, broken: TLS(key=certificates.client[1]),
     ],
 )
-def test_files_that_are_no_good(make_client, certificates, broken, tls):
-    """A ValueError that names them when the client is made; gRPC would say at each call that it cannot connect."""
+def test_invalid_files_are_refused(make_client, certificates, broken, tls):
+    """A ValueError names the files when the client is made; gRPC would fail to connect at each call."""
     with pytest.raises(ValueError, match=r"^TLS: "):
         make_client("localhost:1", tls=tls(certificates, broken))
 
 
-def test_files_that_cannot_be_read(make_client, certificates, tmp_path):
-    """An OSError with the file's name."""
+def test_unreadable_files(make_client, certificates, tmp_path):
+    """An OSError has the name of the file."""
     for file in (tmp_path / "missing", tmp_path):
         with pytest.raises(OSError, match=str(file)):
             make_client("localhost:1", tls=TLS(ca=file))

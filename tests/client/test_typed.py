@@ -1,4 +1,4 @@
-"""Calls in a model's own types against a real server: the answers are those of the JSON way."""
+"""Calls in a model's own types with a real server have the answers of JSON calls."""
 
 import asyncio
 import datetime as dt
@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folder, iris):
-    """A server of models of both worlds."""
+    """A server with MLflow models and MLModel packages."""
     models = [
         ModelConfig(uri=str(iris.path), name="iris", endpoint=True),
         *(ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in ZOO),
@@ -71,7 +71,7 @@ COLUMNS = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_
 
 
 def test_iris(client):
-    """One flower by keywords or in a dict, several in a DataFrame or in dicts: what `predict` says of them."""
+    """One flower by keywords or in a dict, and several in a DataFrame or dicts, have the answers of `predict`."""
     frame = pd.DataFrame(FLOWERS, columns=COLUMNS)
     records = [dict(zip(COLUMNS, flower, strict=True)) for flower in FLOWERS]
     expected = client.predict(frame, model="iris")
@@ -99,8 +99,8 @@ AS_JSON = {
 }  # fmt: skip
 
 
-def test_every_kind_of_field(client):
-    """As in the JSON way; bytes and points in time are values of their own, and what is not there is None."""
+def test_fields_of_all_types(client):
+    """Answers equal those of JSON, except that bytes and times are Python values, and absent values are None."""
     expected = client.predict(AS_JSON, model="mirror")
     answer = client.model("mirror").predict(MIRROR_RECORD)
     moment = dt.datetime.fromisoformat(expected["moment"])
@@ -112,7 +112,7 @@ def test_every_kind_of_field(client):
 
 
 def same(client, name, rows, payload):
-    """The model tells all that it was given."""
+    """Checks that the model gets the same input by both calls, which it returns."""
     assert client.model(name).predict(rows) == client.predict(payload, model=name)
 
 
@@ -144,7 +144,7 @@ WHEN = ["2020-02-29T12:00:00.123456789", "2021-01-01T00:00:00.000000001"]
     ],
 )  # fmt: skip
 def test_rows_with_names(client, name, rows, payload):
-    """DataFrames and dicts, with the values that there are none of."""
+    """DataFrames and dicts, with missing values."""
     same(client, name, rows, payload if isinstance(payload, pd.DataFrame) else {"dataframe_records": payload})
 
 
@@ -158,7 +158,7 @@ def test_rows_with_names(client, name, rows, payload):
     ],
 )
 def test_labels_that_are_numbers(client, rows):
-    """A column is found by its number, as pandas has it, and by the text that stands for it in messages."""
+    """A column is found by its number, as in pandas, and by the text for it in messages."""
     same(client, "numbered", rows, {"dataframe_split": {"columns": [0, 1], "data": [[1, 2.5], [2, 3.5]]}})
     with pytest.raises(TypeError, match=r"^2: there is no such field"):
         client.model("numbered").predict(pd.DataFrame([[1, 2.5, 0]]))
@@ -184,7 +184,7 @@ def test_labels_that_are_numbers(client, rows):
     ],
 )
 def test_rows_without_names(client, name, rows, payload):
-    """Arrays and nested lists for tensors, and for columns that have no names."""
+    """Arrays and nested lists, for tensors and for unnamed columns."""
     same(client, name, rows, payload)
 
 
@@ -196,8 +196,8 @@ def test_rows_without_names(client, name, rows, payload):
         ("hint_person", [{"name": "x", "age": 3, "score": 0.5, "addresses": []}]),
     ],
 )
-def test_dicts_that_are_values_of_the_only_input(client, name, values):
-    """Where it has no name a dict is what the model is given, alone, in rows and in a stream; keywords are fields."""
+def test_dicts_as_values_of_the_only_input(client, name, values):
+    """For an unnamed input, a dict is the model's input, alone, in rows and in a stream; keywords are fields."""
     model = client.model(name)
     expected = [in_any_order(answer) for answer in client.predict({"inputs": values}, model=name)]
     assert [in_any_order(answer) for answer in model.predict(values)] == expected
@@ -212,8 +212,8 @@ def test_dicts_that_are_values_of_the_only_input(client, name, values):
 @pytest.mark.parametrize(
     ("name", "value"), [("unnamed_map", {"value": 5}), ("unnamed_object", {"name": "x", "age": 2**60})]
 )
-def test_dicts_that_are_values_of_a_column_without_a_name(client, name, value):
-    """The same of a signature."""
+def test_dicts_as_values_of_an_unnamed_column(client, name, value):
+    """For an unnamed column of a signature, a dict is the column's value."""
     model = client.model(name)
     (expected,) = client.predict({"dataframe_split": {"data": [[value]]}}, model=name)
     answers = (model.predict(value), model.predict(value=value), *model.predict([value]), *model.predict_many([value]))
@@ -221,14 +221,14 @@ def test_dicts_that_are_values_of_a_column_without_a_name(client, name, value):
 
 
 def test_one_row_of_a_tensor(client):
-    """By the name that its field has."""
+    """One row of a tensor is passed by the name of its field."""
     (expected,) = client.predict({"inputs": [[1.5, 2]]}, model="tensor")
     assert client.model("tensor").predict(value=[1.5, 2]) == expected
     assert client.model("tensor").predict({"value": np.array([1.5, 2])}) == expected
 
 
 def test_params(client):
-    """They stand beside the fields, of one record and of rows."""
+    """Params are passed beside the fields, for one record and for rows."""
     params = {"top_k": 5, "stops": ["x", "y"], "since": dt.datetime(2021, 1, 1)}
     expected = client.predict(
         {"dataframe_records": [{"a": 1.0}]}, {**params, "since": "2021-01-01T00:00:00"}, model="params"
@@ -245,22 +245,22 @@ def test_params(client):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda model: model.predict(a=1.5, b=2), ValueError, "a: 1.5 is no whole number"),
+        (lambda model: model.predict(a=1.5, b=2), ValueError, "a: 1.5 is not a whole number"),
         (lambda model: model.predict(a=1, bb=2), TypeError, "bb: there is no such field; there are: a, b"),
         (lambda model: model.predict({"a": 1}, b=2), TypeError, "not both"),
-        (lambda model: model.predict("a"), TypeError, "str is no record"),
+        (lambda model: model.predict("a"), TypeError, "str is not a record"),
         (lambda model: model.predict([[1, 2.5]]), TypeError, "the model's columns have names"),
         (lambda model: model.predict([{"a": 1, "b": 1.0}, {"a": "x", "b": 1.0}]), TypeError, r"a\[1\]: str"),
     ],
 )
-def test_what_cannot_be_sent(client, call, error, message):
-    """A TypeError or ValueError that names the field."""
+def test_invalid_calls_name_the_field(client, call, error, message):
+    """A TypeError or ValueError names the field."""
     with pytest.raises(error, match=message):
         call(client.model("numbers"))
 
 
-def test_errors_name_the_field_and_the_error_s_class(client):
-    """What is missing is said by the server; what the model raised is named by its type."""
+def test_errors_have_the_field_and_the_class(client):
+    """Missing fields are reported by the server, and exceptions of the model by their type."""
     with pytest.raises(InvalidInput) as refused:
         client.model("numbers").predict(b=1.0)
     assert [violation.field for violation in refused.value.violations] == ["a"]
@@ -279,8 +279,8 @@ STRUCTURES = {"numbers": [1.0], "person": {"name": "x"}, "counts": {"a": 1}}
 
 
 @pytest.mark.parametrize("left_out", [["numbers"], ["counts"], ["counts", "person"]])
-def test_lists_and_maps_that_are_left_out(client, left_out):
-    """InvalidInput that names them, as of any field that the model needs, in rows and in a stream's place too."""
+def test_missing_lists_and_maps_are_named(client, left_out):
+    """InvalidInput names them like other required fields, in rows and in a stream's turn too."""
     model = client.model("structures", request_id="mine")
     record = {name: value for name, value in STRUCTURES.items() if name not in left_out}
     incomplete_records = [record, {**record, **dict.fromkeys(left_out)}]
@@ -294,8 +294,8 @@ def test_lists_and_maps_that_are_left_out(client, left_out):
     assert model.predict({**STRUCTURES, "numbers": [], "counts": {}})
 
 
-def test_a_column_that_is_left_out_is_named(client):
-    """Also where that leaves no column to count the rows by."""
+def test_a_missing_column_is_named(client):
+    """A missing column is named even if no other column has the number of rows."""
     for rows in (pd.DataFrame({"a": [1, 2]}), [{"a": 1}], pd.DataFrame({"a": [1, 2], "b": [None, None]})):
         with pytest.raises(InvalidInput, match="b: missing"):
             client.model("numbers").predict(rows)
@@ -306,8 +306,9 @@ def test_a_column_that_is_left_out_is_named(client):
     assert client.model("numbers").predict(pd.DataFrame({"a": [], "b": []})) == []
 
 
-def test_none_is_no_default(client):
-    """Where the wire has one word for both None is refused; null as any value is null, in rows as alone."""
+def test_none_is_not_a_default(client):
+    """None is refused where the wire cannot distinguish it from the default. In any-valued fields it is null, in rows
+    too."""
     mirror = client.model("mirror")
     for call in (
         lambda: mirror.predict({**MIRROR_RECORD, "defaulted": None}),
@@ -343,20 +344,20 @@ def test_none_is_no_default(client):
     ],
 )
 def test_models_that_cannot_be_called(client, name, code, message):
-    """The error says why, and what can be done."""
+    """The error has the reason and an alternative."""
     with pytest.raises(PredictError, match=message) as caught:
         client.model(name).predict(a=1)
     assert caught.value.code.name == code
 
 
 def test_a_model_by_its_version(client):
-    """The same model."""
+    """A model can be called with its version."""
     answers = [client.model(name).predict(name="x", born="2020-02-29") for name in ("echo", "echo/1.2.0")]
     assert answers[0] == answers[1]
 
 
-def test_options_hold_for_all_calls(make_client, scripted_server):
-    """Deadline, request id and metadata go with what is asked first, too; what cannot be sent is refused at once."""
+def test_options_apply_to_all_requests(make_client, scripted_server):
+    """Deadline, request id and metadata apply to earlier requests for types too; invalid ones are refused at once."""
     client = make_client(scripted_server.address)
     scripted_server.behaviour = lambda data, context: context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
     with pytest.raises(PredictError, match="no"):
@@ -371,8 +372,8 @@ def test_options_hold_for_all_calls(make_client, scripted_server):
         client.model("a", metadata={"A": "x"})
 
 
-def test_the_types_are_asked_for_once(address):
-    """By many threads or tasks at the same time: a model and the descriptors, and then predictions only."""
+def test_types_are_fetched_once(address):
+    """For many threads or tasks at a time, the model and the descriptors are fetched once, and then only predictions."""
     methods = []
 
     class Counting(Client):
@@ -399,14 +400,14 @@ def test_the_types_are_asked_for_once(address):
 
 
 def at(address, folder, name):
-    """A server at an address, of a model called m."""
+    """Starts a server at an address, with a model called m."""
     return serving_models(
         [(ModelConfig(uri=str(folder / name), name="m", endpoint=True), None)], port=int(address.rpartition(":")[2])
     )
 
 
 def test_a_server_with_another_contract(make_client, folder):
-    """The types are asked for anew when a call fails that was made by those of before; the caller's own errors stay."""
+    """After a failed call with outdated types, the types are fetched again; the caller's own errors are kept."""
     address = f"127.0.0.1:{free_port()}"
     model = make_client(address).model("m")
     with at(address, folder, "numbers"):
@@ -426,7 +427,7 @@ def test_a_server_with_another_contract(make_client, folder):
 
 
 def test_a_server_with_other_types_of_the_same_names(make_client, tmp_path):
-    """A value that the types of before cannot hold asks for those of now; one that neither can hold is refused."""
+    """A value that does not fit the outdated types fetches the new ones; one that fits neither is refused."""
     for name, data_type in (("whole", DataType.long), ("text", DataType.string)):
         signature = ModelSignature(Schema([ColSpec(data_type, "x")]))
         mlflow.pyfunc.save_model(
@@ -444,7 +445,7 @@ def test_a_server_with_other_types_of_the_same_names(make_client, tmp_path):
 
 @pytest.fixture
 def held(scripted_server):
-    """The bare server, whose answers wait to be let go, and then fail; what says that the first call is there."""
+    """The bare server, whose answers wait until they are released and then fail, and an event for the first call."""
     arrived, let_go = threading.Event(), threading.Event()
 
     def behaviour(data, context):
@@ -457,8 +458,8 @@ def held(scripted_server):
     let_go.set()
 
 
-def test_each_waits_no_longer_than_its_own_deadline(make_client, scripted_server, held):
-    """Also for what another call has asked for already."""
+def test_waiting_for_types_has_the_callers_deadline(make_client, scripted_server, held):
+    """A call waits up to its own deadline, also for types that another call is fetching."""
     arrived, let_go = held
     client = make_client(scripted_server.address)
     with ThreadPoolExecutor(1) as pool:
@@ -473,8 +474,9 @@ def test_each_waits_no_longer_than_its_own_deadline(make_client, scripted_server
     assert len(scripted_server.calls) == 1
 
 
-def test_what_one_call_is_told_all_are_told(scripted_server, held):
-    """An error too; but not that the one that asked has run out of time, or was cancelled."""
+def test_waiting_calls_share_the_outcome_of_a_fetch(scripted_server, held):
+    """An error of a fetch is raised for all waiting calls, except the deadline or cancellation of the call that
+    fetches."""
     arrived, let_go = held
 
     async def main():
@@ -508,8 +510,8 @@ def test_what_one_call_is_told_all_are_told(scripted_server, held):
     asyncio.run(main())
 
 
-def test_a_server_whose_columns_have_changed_places(make_client, tmp_path):
-    """Nothing is taken for another thing: the call is refused, and made again for the types as they are now."""
+def test_a_server_with_reordered_columns(make_client, tmp_path):
+    """No value is read as another column: the call is refused, and repeated with the current types."""
     for name in ("xy", "yx"):
         schema = Schema([ColSpec(DataType.double, column) for column in name])
         mlflow.pyfunc.save_model(
@@ -526,7 +528,7 @@ def test_a_server_whose_columns_have_changed_places(make_client, tmp_path):
 
 
 def test_a_server_without_reflection(make_client, folder):
-    """The error says so."""
+    """The error says that reflection is missing."""
     models = [(ModelConfig(uri=str(folder / "numbers"), name="numbers", endpoint=True), None)]
     with serving_models(models, reflection=False) as server:
         with pytest.raises(PredictError, match="has no reflection") as caught:
@@ -535,13 +537,13 @@ def test_a_server_without_reflection(make_client, folder):
 
 
 def test_no_server(make_client, fast_retries):
-    """Unavailable, as of any call."""
+    """Unavailable, as for any call."""
     with pytest.raises(Unavailable):
         make_client("127.0.0.1:1").model("iris").predict(a=1)
 
 
-def test_unavailable_is_tried_again(make_client, fast_retries, scripted_server):
-    """What is asked before the first prediction, too: four times, as predictions are."""
+def test_unavailable_is_retried(make_client, fast_retries, scripted_server):
+    """Requests before the first prediction are retried four times, like predictions."""
     client = make_client(scripted_server.address)
     scripted_server.behaviour = lambda data, context: context.abort(grpc.StatusCode.UNAVAILABLE, "no")
     with pytest.raises(Unavailable):
@@ -559,7 +561,7 @@ def test_a_closed_client(make_client, address):
 
 
 def test_it_imports_no_heavy_library(address):
-    """Typed calls and streams need grpcio and protobuf alone."""
+    """Typed calls and streams import only grpcio and protobuf."""
     code = """
 import sys
 from mlflow_grpc_client import Client

@@ -1,4 +1,4 @@
-"""Values into a model's messages and out of them, against the server's own reader and writer of the same messages."""
+"""Values to and from a model's messages, compared with the server's own reader and writer."""
 
 import datetime as dt
 import math
@@ -28,7 +28,7 @@ from mlflow_grpc.payload.protobuf.writer import fill as fill_as_server
 
 
 class WireModel:
-    """A model's messages, as the server makes them and as the client learns them."""
+    """A model's messages, as the server makes them and as the client reads them from descriptors."""
 
     def __init__(self, contract: Contract) -> None:
         maker = FileMaker()
@@ -47,23 +47,23 @@ class WireModel:
         self.single_rpc, self.batch_rpc = (self.contract.rpc(name) for name in ("predict", "predict_batch"))
 
     def message(self, record: dict[str, Any]) -> Any:
-        """A record as the client writes it."""
+        """Returns the client's message for a record."""
         message = self.single_rpc.request_class()
         writer.fill(message, self.single_rpc.request, record)
         return message
 
     def read_by_server(self, record: dict[str, Any]) -> Any:
-        """A record as the server reads what the client has written."""
+        """Returns the record that the server reads from the client's message."""
         return Reader(with_zone=True).record(self.message(record), self.shapes.input, "")
 
     def read_by_client(self, record: dict[str, Any]) -> Any:
-        """A record as the client reads what the server has written."""
+        """Returns the record that the client reads from the server's message."""
         message = self.single_rpc.response_class()
         fill_as_server(message, self.shapes.output, record, "")
         return reader.read_record(message, self.single_rpc.response)
 
     def batch(self, rows: Any) -> Any:
-        """Rows as the client writes them."""
+        """Returns the client's message for rows."""
         message = self.batch_rpc.request_class()
         columns.fill(message, self.batch_rpc.request, *columns.columns_of(rows, self.single_rpc.request))
         return message
@@ -156,7 +156,7 @@ RECORDS = st.fixed_dictionaries(
 
 
 def as_the_server_reads(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of the server's: points in time are texts, and lists that are empty by default are left out."""
+    """Returns a record in the server's form: times are texts, and lists that are empty by default are left out."""
     result = dict(record)
     if "moment" in result:
         stamp = Timestamp()
@@ -176,7 +176,7 @@ def without_empty(component: Any) -> Any:
 
 
 def exact(value: Any) -> Any:
-    """A value with its types, and with the sign of zeros."""
+    """Returns a value with its types, and with the sign of zeros."""
     if isinstance(value, dict):
         return {key: exact(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -185,7 +185,7 @@ def exact(value: Any) -> Any:
 
 
 def as_json_knows(value: Any) -> Any:
-    """A JSON value as google.protobuf.Value has it: whole numbers are integers."""
+    """Returns a JSON value as in google.protobuf.Value, where whole numbers are integers."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         return int(value) if repr(value) != "-0.0" else value
     if isinstance(value, list):
@@ -195,15 +195,15 @@ def as_json_knows(value: Any) -> Any:
 
 @settings(max_examples=200, deadline=None)
 @given(record=RECORDS)
-def test_the_server_reads_what_the_client_writes(all_types, record):
-    """Every kind of value, to the bit and with its type; what is left out is not there."""
+def test_the_server_reads_the_clients_messages(all_types, record):
+    """Values of every type are equal to the bit, with their types; absent fields stay absent."""
     assert exact(all_types.read_by_server(record)) == exact(as_the_server_reads(record))
 
 
 @settings(max_examples=200, deadline=None)
 @given(record=RECORDS)
-def test_the_client_reads_what_the_server_writes(all_types, record):
-    """The same back: points in time as datetimes in UTC, words for enums, None for all that is not there."""
+def test_the_client_reads_the_servers_messages(all_types, record):
+    """Times are datetimes in UTC, enum values are their names, and absent values are None."""
     expected = {column.label: None for column in all_types.single_rpc.response.fields.values()} | record
     if "anything" in record:
         expected["anything"] = as_json_knows(record["anything"])
@@ -213,21 +213,21 @@ def test_the_client_reads_what_the_server_writes(all_types, record):
 @pytest.mark.parametrize(
     ("record", "error", "message"),
     [
-        ({"integer": 1.5}, ValueError, r"integer: 1\.5 is no whole number"),
+        ({"integer": 1.5}, ValueError, r"integer: 1\.5 is not a whole number"),
         ({"integer": True}, TypeError, "integer: bool is not a whole number"),
         ({"integer": "1"}, TypeError, "integer: str is not a whole number"),
         ({"integer": 2**63}, ValueError, "integer: 9223372036854775808 is not within"),
-        ({"number": 2**53 + 1}, ValueError, "number: 9007199254740993 is no float"),
-        ({"number": 10**400}, ValueError, "number: 1000.* is no float"),
+        ({"number": 2**53 + 1}, ValueError, "number: 9007199254740993 is not a float"),
+        ({"number": 10**400}, ValueError, "number: 1000.* is not a float"),
         ({"number": False}, TypeError, "number: bool is not a number"),
         ({"flag": 1}, TypeError, "flag: int is not a bool"),
         ({"text": 1}, TypeError, "text: int is not a text"),
         ({"text": "\ud800"}, ValueError, "text: the text has a lone surrogate"),
         ({"blob": "x"}, TypeError, "blob: str is not bytes"),
         ({"moment": 5}, TypeError, "moment: int is not a datetime"),
-        ({"moment": "soon"}, ValueError, "moment: 'soon' is no point in time"),
+        ({"moment": "soon"}, ValueError, "moment: 'soon' is not a point in time"),
         ({"moment": "2020-02-30"}, ValueError, "moment: "),
-        ({"size": "huge"}, ValueError, "size: 'huge' is none of 'small', 'large one'"),
+        ({"size": "huge"}, ValueError, "size: 'huge' is not one of 'small', 'large one'"),
         ({"component": 1}, TypeError, "component: int is not a dict"),
         ({"component": {"weight": "x"}}, TypeError, r"component\.weight: str is not a number"),
         ({"component": {"wait": 1.0}}, TypeError, r"component\.wait: there is no such field; there are: weight, values"),
@@ -241,7 +241,7 @@ def test_the_client_reads_what_the_server_writes(all_types, record):
         ({"anything": {"a": [object()]}}, TypeError, r"anything\.a\[0\]: object has no JSON form"),
         ({"anything": 2**53 + 1}, ValueError, "anything: 9007199254740993 would be a float"),
         ({"anything": {"a": [-(2**60)]}}, ValueError, r"anything\.a\[0\]: -1152921504606846976 would be a float"),
-        ({"either": True}, ValueError, "either: bool is none of integer, string, double, m_Component"),
+        ({"either": True}, ValueError, "either: bool is not one of integer, string, double, m_Component"),
         ({"nope": 1}, TypeError, "nope: there is no such field; there are: integer, number"),
         ({"odd name (cm)": 1, "odd_name_cm": 1}, TypeError, "odd_name_cm: given twice"),
         ({"integer": np.datetime64("2020-01-01", "ns")}, TypeError, r"integer: numpy\.datetime64 is not a whole number"),
@@ -274,7 +274,7 @@ def test_the_client_reads_what_the_server_writes(all_types, record):
     ],
 )  # fmt: skip
 def test_refusals_name_the_field(all_types, record, error, message):
-    """What a field cannot hold as it is, is refused with its name before anything is sent."""
+    """A value that a field cannot hold exactly is refused with the field's name before anything is sent."""
     with pytest.raises(error, match=message):
         all_types.message(record)
 
@@ -298,8 +298,8 @@ def test_refusals_name_the_field(all_types, record, error, message):
         ({"either": {"weight": 1}}, {"either": {"weight": 1.0}}),
     ],
 )  # fmt: skip
-def test_what_stands_for_the_same(all_types, record, same_as):
-    """Values of numpy and pandas, enum members, dates for texts, whole floats, both names of a field."""
+def test_equivalent_values(all_types, record, same_as):
+    """Values of numpy and pandas, enum members, dates for texts, whole floats, and both names of a field."""
     assert all_types.message(record) == all_types.message(same_as)
 
 
@@ -311,8 +311,8 @@ def nested(wrap: Any, depth: int) -> Any:
 
 
 @pytest.mark.parametrize(("wrap", "max_depth"), [(lambda value: [value], 48), (lambda value: {"k": value}, 32)])
-def test_what_is_nested_as_deep_as_protobuf_reads(all_types, wrap, max_depth):
-    """The deepest that is sent is read; what is a little deeper is refused here, by its field."""
+def test_nesting_up_to_protobufs_limit(all_types, wrap, max_depth):
+    """The deepest value that is sent can be read; a deeper one is refused by the client, with its field."""
     message = all_types.message({"anything": nested(wrap, max_depth)})
     assert type(message).FromString(message.SerializeToString()) == message
     with pytest.raises(
@@ -323,7 +323,7 @@ def test_what_is_nested_as_deep_as_protobuf_reads(all_types, wrap, max_depth):
 
 @pytest.mark.parametrize("value", [0, 1.0, "1", {"weight": 1.0}])
 def test_a_union_keeps_the_type(all_types, value):
-    """An int goes to the int, a float that is whole to the float, a text to the text."""
+    """An int is written as the int, a whole float as the float, and a text as the text."""
     result = all_types.read_by_server({"either": value})["either"]
     assert (type(result), result if not isinstance(result, dict) else result["weight"]) == (
         type(value), value if not isinstance(value, dict) else 1.0,
@@ -353,20 +353,20 @@ def test_a_union_keeps_the_type(all_types, value):
         ("2020-02-29", "2020-02-29T00:00:00Z"),
     ],
 )
-def test_points_in_time(all_types, value, expected):
-    """To the nanosecond; what has no zone is in UTC."""
+def test_times_are_exact(all_types, value, expected):
+    """Times are exact to the nanosecond; without a zone they are in UTC."""
     assert all_types.read_by_server({"moment": value})["moment"] == expected
 
 
 def test_nanoseconds_come_back_as_microseconds(all_types):
-    """A datetime has no more: what is finer is cut off."""
+    """A datetime has only microseconds, so further digits are cut off."""
     answer = all_types.read_by_client({"moment": np.datetime64("2020-02-29T12:00:00.123456789")})
     assert answer["moment"] == dt.datetime(2020, 2, 29, 12, 0, 0, 123456, tzinfo=dt.UTC)
 
 
 @pytest.fixture(scope="module")
 def arrays():
-    """A model of tensors of several types, with an optional column beside."""
+    """A model of tensors of several types, with an optional column."""
     fields = [
         Column("double", Tensor("float64", (-1, 2))),
         Column("single", Tensor("float32", (-1, 2))),
@@ -390,8 +390,8 @@ def arrays():
         ["a", "b"],
     ],
 )
-def test_of_several_records_or_lists_the_first_that_fits(all_types, value):
-    """Where more than one looks like what is given."""
+def test_the_first_matching_alternative_is_used(all_types, value):
+    """If several alternatives match the value, the first one is used."""
     result = all_types.read_by_server({"shapes": value})["shapes"]
     assert result == value
 
@@ -416,8 +416,8 @@ def test_of_several_records_or_lists_the_first_that_fits(all_types, value):
         ("words", np.array([["a", "é"]], object)),
     ],
 )
-def test_an_array_is_as_its_nested_list(arrays, name, array):
-    """Whatever its type, order and layout; the shape is kept."""
+def test_arrays_equal_their_nested_lists(arrays, name, array):
+    """An array of any type, order and layout equals its nested list, and its shape is kept."""
     message = arrays.message({name: array})
     assert message == arrays.message({name: array.tolist()}) or not array.size
     result = getattr(message, name)
@@ -432,7 +432,7 @@ def test_an_array_is_as_its_nested_list(arrays, name, array):
         ("double", [[1.0], [1.0, 2.0]], ValueError, "double: the lists within are not all of one size"),
         ("double", [[1.0, 2.0], 3.0], ValueError, "double: the lists within are not all of one size"),
         ("double", np.array([["a", "b"]]), TypeError, "double: an array of <U1 does not fit"),
-        ("double", np.array([[1, 2**53 + 1]]), ValueError, "double: 9007199254740993 is no float"),
+        ("double", np.array([[1, 2**53 + 1]]), ValueError, "double: 9007199254740993 is not a float"),
         ("single", np.array([[1e39, 0]]), ValueError, r"single: 1e\+39 is too large"),
         ("single", [[1e39, 0.0]], ValueError, r"single: 1e\+39 is too large"),
         ("single", np.array([[3.4028235677973366e38]]), ValueError, "single: .* is too large"),
@@ -446,14 +446,14 @@ def test_an_array_is_as_its_nested_list(arrays, name, array):
         ("words", [["a", 1]], TypeError, "words: int is not a text"),
     ],
 )
-def test_arrays_that_do_not_fit(arrays, name, value, error, message):
-    """They are refused with the name of the field."""
+def test_invalid_arrays_are_refused(arrays, name, value, error, message):
+    """Invalid arrays are refused with the name of the field."""
     with pytest.raises(error, match=message):
         arrays.message({name: value})
 
 
 def test_an_element_may_be_an_array_without_a_dimension(arrays):
-    """As numpy gives it for one number."""
+    """An element may be a numpy array without dimensions."""
     assert arrays.message({"double": [[np.array(0.5), 1.0]]}) == arrays.message({"double": [[0.5, 1.0]]})
 
 
@@ -466,8 +466,8 @@ def test_an_element_may_be_an_array_without_a_dimension(arrays):
         ("b", [True, None]),
     ],
 )
-def test_a_row_of_a_frame_that_lacks_what_is_needed(name, values):
-    """It is told so, also where pandas has NaN for want of another word."""
+def test_missing_required_values_in_a_frame(name, values):
+    """The error names the row, also if pandas has NaN for the missing value."""
     kinds = {"s": DataType.STRING, "n": DataType.LONG, "b": DataType.BOOLEAN}
     record = Record("input", [Column(name, Scalar(kinds[name]))])
     typed_model = WireModel(Contract(record, record))
@@ -475,8 +475,8 @@ def test_a_row_of_a_frame_that_lacks_what_is_needed(name, values):
         typed_model.batch(pd.DataFrame({name: values}))
 
 
-def test_rows_without_a_field_are_counted_by_a_column_that_can_be_null():
-    """MLflow takes no null for a whole number, and False for that of a boolean."""
+def test_a_nullable_column_carries_the_number_of_rows():
+    """MLflow refuses null integers, and reads null booleans as False, so another column carries the number of rows."""
     kinds = {"flag": DataType.BOOLEAN, "whole": DataType.LONG, "data": DataType.BINARY, "text": DataType.STRING}
     columns_of_all = [Column(name, Scalar(column_type), required=False) for name, column_type in kinds.items()]
     for count, carrier in ((4, "text"), (3, "whole"), (1, "flag")):
@@ -486,8 +486,8 @@ def test_rows_without_a_field_are_counted_by_a_column_that_can_be_null():
         assert list(getattr(message, f"{carrier}_nulls")) == [0, 1]
 
 
-def test_columns_of_a_frame_are_those_of_its_records(arrays):
-    """However pandas holds them; NaN in an optional column is null, as None and NaT are."""
+def test_columns_of_a_frame_equal_those_of_its_records(arrays):
+    """Columns equal those of records, for all dtypes of pandas; NaN in an optional column is null, like None and NaT."""
     frame = pd.DataFrame(
         {
             "x": [1.5, math.nan, 0.0],
@@ -505,13 +505,13 @@ def test_columns_of_a_frame_are_those_of_its_records(arrays):
 
 
 def test_rows_without_any_value(arrays):
-    """They are counted all the same."""
+    """Rows without any value are still counted."""
     message = arrays.batch([{}, {}])
     assert (list(message.x), list(message.x_nulls)) == ([0.0, 0.0], [0, 1])
 
 
-def test_null_as_any_value_is_one(all_types):
-    """In rows as alone: only a row that leaves the field out has none."""
+def test_none_is_null_in_any_valued_fields(all_types):
+    """In any-valued fields None is null, in rows as in single records; only an absent field has no value."""
     for rows in ([{"anything": None}, {}, {"anything": 1}], pd.DataFrame({"anything": [None, "x", 1]})):
         message = all_types.batch(rows)
         assert message.anything[0].HasField("null_value")
@@ -519,7 +519,7 @@ def test_null_as_any_value_is_one(all_types):
 
 
 def test_tensors_of_rows_are_one_tensor(arrays):
-    """A row each in dicts, arrays or lists, is the tensor of all."""
+    """Rows in dicts, arrays or lists become one tensor."""
     rows = np.arange(6.0).reshape(3, 2)
     message = arrays.batch([{"double": row} for row in rows])
     assert (list(message.double.shape), list(message.double.data)) == ([3, 2], rows.ravel().tolist())
@@ -537,20 +537,20 @@ def test_tensors_of_rows_are_one_tensor(arrays):
         (pd.DataFrame([[1.0, 2.0]], columns=["x", "x"]), TypeError, "several columns for 'x'"),
         (pd.DataFrame({"z": [1.0]}), TypeError, "z: there is no such field"),
         (pd.DataFrame({"z": []}), TypeError, "z: there is no such field"),
-        ([None], TypeError, r"\[0\]: NoneType is no row"),
-        ([{"x": 1.0}, pd.Series({"x": 1.0})], TypeError, r"\[1\]: pandas.* is no row"),
+        ([None], TypeError, r"\[0\]: NoneType is not a row"),
+        ([{"x": 1.0}, pd.Series({"x": 1.0})], TypeError, r"\[1\]: pandas.* is not a row"),
         ([{"x": np.timedelta64(5, "ns")}], TypeError, r"x\[0\]: numpy\.timedelta64"),
         (pd.DataFrame({"x": pd.to_timedelta([5, 6])}), TypeError, r"x\[0\]: pandas.*Timedelta is not a number"),
     ],
 )
-def test_rows_that_do_not_fit(arrays, rows, error, message):
-    """They are refused with the name of the column and the place of the row."""
+def test_invalid_rows_are_refused(arrays, rows, error, message):
+    """The error has the name of the column and the index of the row."""
     with pytest.raises(error, match=message):
         arrays.batch(rows)
 
 
 def test_a_required_column_has_a_value_in_each_row(all_types):
-    """There is no way to leave one out, so that the client says which row lacks it."""
+    """A required column cannot leave out a row, so the client names the row without a value."""
     record = Record("input", [Column("a", Scalar(DataType.LONG)), Column("b", Scalar(DataType.LONG))])
     typed_model = WireModel(Contract(record, record))
     with pytest.raises(ValueError, match=r"b\[1\]: there is no value for this row"):
@@ -560,8 +560,8 @@ def test_a_required_column_has_a_value_in_each_row(all_types):
 
 @settings(max_examples=50, deadline=None)
 @given(rows=st.lists(RECORDS, min_size=1, max_size=4))
-def test_a_batch_answers_what_its_rows_would(all_types, rows):
-    """Rows in columns hold the same values as messages of their own: read back, they are equal."""
+def test_a_batch_equals_its_rows(all_types, rows):
+    """Rows in columns hold the same values as messages of single rows."""
     message = all_types.batch(rows)
     result = columns.rows_of(message, all_types.batch_rpc.request)
     expected = [reader.read_record(all_types.message(row), all_types.single_rpc.request) for row in rows]

@@ -1,4 +1,4 @@
-"""The Dockerfile, built and run for real: by docker, or without it by the scripts in CONTAINER_TOOLS."""
+"""The Dockerfile, built and run: by docker, or without docker by the scripts in CONTAINER_TOOLS."""
 
 import os
 import re
@@ -31,13 +31,13 @@ README = (ROOT / "README.md").read_text()
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 INSIDE = "/opt/ml/model"
 NOT_LOCKED = "toolz==1.0.0"
-"""Something that a model may require and the server's lock does not have."""
+"""A package that a model may require and the server's lock does not have."""
 
 STOP_LIMIT_S = 30.0
 
 
 class Engine(Protocol):
-    """What builds images, runs them in the foreground, and runs commands beside the server in a container."""
+    """Builds images, runs them in the foreground, and runs commands beside the server in a container."""
 
     def build(self, tag: str, context: Path, **arguments: str) -> list[str]: ...
 
@@ -51,7 +51,7 @@ class Engine(Protocol):
 
 
 class Docker:
-    """The docker on the PATH. Containers have no filesystem to write to but /tmp."""
+    """The docker on the PATH. Containers can write only to /tmp."""
 
     def build(self, tag: str, context: Path, **arguments: str) -> list[str]:
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
@@ -75,7 +75,7 @@ class Docker:
 
 
 class Scripts:
-    """The scripts `build` and `run` of a machine that has no container engine, only buildah."""
+    """The scripts `build` and `run` of a machine without a container engine, but with buildah."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -135,13 +135,13 @@ class Container(Process):
         self.wait_for(r"ready: model \S+ \(.*\) on ")
 
     def inside(self, command: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command of the shell in the container, as the server's user and in its environment."""
+        """Runs a shell command in the container, as the server's user and in its environment."""
         return subprocess.run(
             self._engine.inside(self, command, env), capture_output=True, text=True, check=False, timeout=60
         )
 
     def identity(self) -> str:
-        """The server's /proc/PID/status."""
+        """Returns the server's /proc/PID/status."""
         return self._engine.identity(self)
 
     def stop(self) -> None:
@@ -163,7 +163,7 @@ def output_of(command: list[str]) -> str:
 
 
 def ids(status: str, id_type: str) -> int:
-    """The effective Uid or Gid in a /proc/PID/status."""
+    """Returns the effective Uid or Gid in a /proc/PID/status."""
     match = re.search(rf"^{id_type}:\t\d+\t(\d+)", status, re.MULTILINE)
     assert match, status
     return int(match[1])
@@ -184,7 +184,7 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build context: a copy of the checkout with the example model, as `make models/iris` puts it there."""
+    """A build context: a copy of the checkout with the example model where `make models/iris` puts it."""
     copy = tmp_path_factory.mktemp("context") / "checkout"
     skipped = shutil.ignore_patterns(".?*", "__pycache__", "node_modules", "mlruns", "mlartifacts", "iris")
     shutil.copytree(ROOT, copy, ignore=skipped)
@@ -195,7 +195,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def iris(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example model, outside of the build context."""
+    """The example model, outside the build context."""
     return shutil.copytree(context / "models" / "iris", tmp_path_factory.mktemp("models") / "iris")
 
 
@@ -207,7 +207,7 @@ def build(engine: Engine, tag: str, context: Path, **arguments: str) -> Iterator
 
 @pytest.fixture(scope="module")
 def baked(engine: Engine, context: Path, iris: Path) -> Iterator[str]:
-    """An image with the example model in it, which requires something more than the server does."""
+    """An image with the example model, which requires a package that the server does not."""
     model = shutil.copytree(iris, context / "models" / "baked")
     add_requirement(model, NOT_LOCKED)
     build_args = shown("docker build", "--build-arg")
@@ -225,14 +225,14 @@ def plain(engine: Engine, context: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def running(engine: Engine, baked: str) -> Iterator[Container]:
-    """A container with the example model in it, that is ready."""
+    """A ready container with the example model."""
     with Container(engine, baked) as container:
         container.wait_until_ready()
         yield container
 
 
 def shown(command: str, flag: str) -> dict[str, str]:
-    """The pairs `flag NAME=VALUE` that docs/deployment.md passes to a command, on lines that set MODEL_NAME."""
+    """Returns the pairs `flag NAME=VALUE` for a command in docs/deployment.md, on lines that set MODEL_NAME."""
     lines = [line for line in DEPLOYMENT.splitlines() if line.startswith(command) and "MODEL_NAME=" in line]
     arguments = [word for line in lines for word in shlex.split(line)]
     pairs = [after.partition("=") for word, after in pairwise(arguments) if word == flag]
@@ -240,8 +240,8 @@ def shown(command: str, flag: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def assert_the_readme_s_calls_work(address: str, model: Path) -> None:
-    """Asserts that the README's Python and its command do what it says, on a server of `model` at `address`."""
+def assert_the_readmes_calls_work(address: str, model: Path) -> None:
+    """Asserts that the README's Python and command work with a server of `model` at `address`."""
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     python = [text for language, text in blocks if language == "python" and "localhost:50051" in text]
     assert len(python) >= 2
@@ -258,7 +258,7 @@ def add_requirement(model: Path, requirement: str) -> None:
 
 
 def assert_answers_like(address: str, model: Path) -> None:
-    """Asserts that the server at `address` predicts what the model predicts in this process."""
+    """Asserts that the server at `address` has the predictions of the model in this process."""
     loaded = mlflow.pyfunc.load_model(str(model))
     flowers = load_iris(as_frame=True).data.iloc[[0, 60, 120]]
     flowers.columns = loaded.metadata.get_input_schema().input_names()
@@ -269,13 +269,13 @@ def assert_answers_like(address: str, model: Path) -> None:
 
 
 def test_baked_model_answers(running: Container, iris: Path) -> None:
-    """A client outside of the container gets from a baked model what MLflow gets from it."""
+    """A client outside the container gets MLflow's answers from a built-in model."""
     assert_answers_like(running.address, iris)
 
 
-def test_the_readme_s_calls_reach_a_baked_model(running: Container, iris: Path) -> None:
-    """The README's calls, typed ones too, are answered by an image that is built as the README says."""
-    assert_the_readme_s_calls_work(running.address, iris)
+def test_the_readmes_calls_reach_a_baked_model(running: Container, iris: Path) -> None:
+    """The README's calls, including typed ones, are answered by an image that is built as the README says."""
+    assert_the_readmes_calls_work(running.address, iris)
 
 
 def test_the_http_port_is_open(running: Container, iris: Path) -> None:
@@ -289,20 +289,20 @@ def test_the_http_port_is_open(running: Container, iris: Path) -> None:
 
 
 def test_baked_requirements_are_installed(running: Container) -> None:
-    """A baked model's requirements are in the image, also those that the server does not have."""
+    """A built-in model's requirements are in the image, also those that the server does not have."""
     assert NOT_LOCKED in running.inside("pip freeze").stdout.splitlines()
 
 
 def test_server_is_not_root(running: Container) -> None:
-    """The server runs as the numeric user that the Dockerfile names, which is not root."""
+    """The server runs as the numeric user in the Dockerfile, which is not root."""
     user = re.search(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert user
     assert (ids(running.identity(), "Uid"), ids(running.identity(), "Gid")) == (int(user[1]), int(user[2]))
     assert int(user[1]) != 0
 
 
-def test_nothing_is_written_outside_of_tmp(running: Container, iris: Path) -> None:
-    """A server that has answered has made no file outside of /tmp, and could change none of the image's own."""
+def test_nothing_is_written_outside_tmp(running: Container, iris: Path) -> None:
+    """A server that has answered has written no file outside /tmp, and cannot change the image's own files."""
     assert_answers_like(running.address, iris)
     user = ids(running.identity(), "Uid")
     skipped = r"\( -path /proc -o -path /sys -o -path /dev \) -prune"
@@ -314,7 +314,7 @@ def test_nothing_is_written_outside_of_tmp(running: Container, iris: Path) -> No
 
 
 def test_healthcheck(running: Container) -> None:
-    """The Dockerfile's HEALTHCHECK is content with a server that is ready, and with nothing else."""
+    """The Dockerfile's HEALTHCHECK succeeds for a ready server only."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     check = re.search(r"^HEALTHCHECK\s.*?\sCMD\s+(.+)$", text, re.MULTILINE)
     assert check
@@ -324,7 +324,7 @@ def test_healthcheck(running: Container) -> None:
 
 
 def test_extras_are_in_the_image(running: Container) -> None:
-    """What the extras bring can be imported, in the locked versions."""
+    """The packages of the extras can be imported, in the locked versions."""
     modules = "boto3, google.cloud.storage, azure.identity, azure.storage.blob, azure.storage.filedatalake"
     imported = running.inside(f"python -c 'import {modules}'")
     assert imported.returncode == 0, imported.stderr
@@ -335,7 +335,7 @@ def test_extras_are_in_the_image(running: Container) -> None:
 
 
 def test_generated_context_serves(engine: Engine, iris: Path, tmp_path: Path) -> None:
-    """What `mlflow-grpc dockerfile` writes for a model builds an image that serves it, with what it requires."""
+    """The output of `mlflow-grpc dockerfile` builds an image that serves the model with its requirements."""
     model = shutil.copytree(iris, tmp_path / "iris")
     add_requirement(model, NOT_LOCKED)
     command = [sys.executable, "-m", "mlflow_grpc", "dockerfile", "-m", str(model), "-o", str(tmp_path / "context")]
@@ -344,7 +344,7 @@ def test_generated_context_serves(engine: Engine, iris: Path, tmp_path: Path) ->
         with Container(engine, tag) as container:
             container.wait_until_ready()
             assert_answers_like(container.address, iris)
-            assert_the_readme_s_calls_work(container.address, iris)
+            assert_the_readmes_calls_work(container.address, iris)
             assert ids(container.identity(), "Uid") != 0
             assert f"\n{NOT_LOCKED}\n" in container.inside("pip list --format=freeze").stdout
             check = container.inside('mlflow-grpc-predict --health --address "localhost:$PORT"')
@@ -354,7 +354,7 @@ def test_generated_context_serves(engine: Engine, iris: Path, tmp_path: Path) ->
 
 
 def test_any_user_serves(engine: Engine, baked: str, iris: Path, tmp_path: Path) -> None:
-    """The image also serves as a user that it does not know, as OpenShift and others run it."""
+    """The image also works with an unknown user id, as OpenShift and others run it."""
     (tmp_path / "Dockerfile").write_text(f"FROM {baked}\nUSER 54321:0\n")
     for tag in build(engine, "mlflow-grpc-test:user", tmp_path):
         with Container(engine, tag) as container:
@@ -364,15 +364,15 @@ def test_any_user_serves(engine: Engine, baked: str, iris: Path, tmp_path: Path)
 
 
 def test_mounted_model_answers(engine: Engine, plain: str, iris: Path) -> None:
-    """A client outside of the container gets from a mounted model what MLflow gets from it."""
+    """A client outside the container gets MLflow's answers from a mounted model."""
     with Container(engine, plain, model=iris, **shown("docker run", "-e")) as container:
         container.wait_until_ready()
         assert_answers_like(container.address, iris)
-        assert_the_readme_s_calls_work(container.address, iris)
+        assert_the_readmes_calls_work(container.address, iris)
 
 
 def test_image_holds_the_lock(engine: Engine, plain: str, iris: Path) -> None:
-    """The image has the packages of requirements.txt in just these versions, ours, and pip; no compiler."""
+    """The image has the packages of requirements.txt in exactly these versions, ours, and pip; no compiler."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     requirements = [Requirement(line.rstrip("\\")) for line in lines if line and not line.startswith(("#", " "))]
     locked = {
@@ -411,7 +411,7 @@ mlflow.models.set_model(Gate())
 
 
 def test_sigterm_drains(engine: Engine, plain: str, tmp_path: Path) -> None:
-    """A call that is in flight when SIGTERM comes is answered, then the container ends with 0."""
+    """A call in flight at SIGTERM is answered, and then the container ends with 0."""
     (tmp_path / "gate.py").write_text(GATE)
     mlflow.pyfunc.save_model(tmp_path / "model", python_model=tmp_path / "gate.py", pip_requirements=["mlflow"])
     gate = tmp_path / "model" / "gate"
@@ -424,7 +424,7 @@ def test_sigterm_drains(engine: Engine, plain: str, tmp_path: Path) -> None:
     ):
         container.wait_until_ready()
         call = pool.submit(client.predict, {"inputs": [1]})
-        with gate.open("w") as answer:  # Opens once the model has opened its end.
+        with gate.open("w") as answer:  # Returns once the model has opened its end.
             container.signal(signal.SIGTERM)
             container.wait_for("draining: 1 calls in flight")
             answer.write("let through")
@@ -433,7 +433,7 @@ def test_sigterm_drains(engine: Engine, plain: str, tmp_path: Path) -> None:
 
 
 def test_unmet_requirement_is_named(engine: Engine, plain: str, iris: Path, tmp_path: Path) -> None:
-    """A mounted model that the image does not meet ends the container with 2 and the list of what is unmet."""
+    """A mounted model whose requirements the image does not meet ends the container with 2 and a list of them."""
     model = shutil.copytree(iris, tmp_path / "iris")
     add_requirement(model, "no-such-package==1.0")
     add_requirement(model, "orjson<3")
@@ -444,8 +444,8 @@ def test_unmet_requirement_is_named(engine: Engine, plain: str, iris: Path, tmp_
         assert re.search(r"orjson<3 \(\S+ is installed\)", error)
 
 
-def test_missing_model_is_said(engine: Engine, plain: str) -> None:
-    """Without a model the container ends with 2 and one line that says where the model should be."""
+def test_missing_model_is_reported(engine: Engine, plain: str) -> None:
+    """Without a model the container ends with 2 and one line with the model's expected location."""
     with Container(engine, plain) as container:
         assert container.wait(60) == 2, container.output
         (error,) = [line for line in container.stderr if line.startswith("Error: ")]
@@ -453,7 +453,7 @@ def test_missing_model_is_said(engine: Engine, plain: str) -> None:
 
 
 def test_conflicting_mlflow_fails_the_build(engine: Engine, context: Path, iris: Path) -> None:
-    """A model that pins an MLflow which the server does not work with ends the build with pip's words on it."""
+    """A model that pins an unsupported MLflow fails the build with pip's explanation."""
     model = shutil.copytree(iris, context / "models" / "conflicting")
     (model / "requirements.txt").write_text("mlflow==2.9.2\n")
     tag = "mlflow-grpc-test:conflicting"
@@ -467,7 +467,7 @@ def test_conflicting_mlflow_fails_the_build(engine: Engine, context: Path, iris:
 
 
 def test_unknown_extra_fails_the_build(engine: Engine, context: Path) -> None:
-    """An extra that there is not ends the build, with words that say so."""
+    """An unknown extra fails the build with an explanation."""
     done = subprocess.run(
         engine.build("mlflow-grpc-test:wrong", context, EXTRAS="s3,s4"), capture_output=True, text=True, check=False
     )
@@ -476,7 +476,7 @@ def test_unknown_extra_fails_the_build(engine: Engine, context: Path) -> None:
 
 
 def test_model_dir_without_a_model_fails_the_build(engine: Engine, context: Path) -> None:
-    """A MODEL_DIR that holds no model ends the build, with words that say so."""
+    """A MODEL_DIR without a model fails the build with an explanation."""
     done = subprocess.run(
         engine.build("mlflow-grpc-test:wrong", context, MODEL_DIR="models"), capture_output=True, text=True, check=False
     )

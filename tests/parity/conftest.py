@@ -1,4 +1,4 @@
-"""Models of every kind, MLflow's own answer to any payload, and ours over real gRPC."""
+"""Models for all signatures, MLflow's own answer to any payload, and this server's answer over real gRPC."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,7 +21,7 @@ Oracle = Callable[[str | bytes, str], tuple[int, str]]
 
 @pytest.fixture(scope="session")
 def zoo_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Where the zoo's model of a name is saved."""
+    """Returns the directory of a saved model of the zoo."""
     folder = tmp_path_factory.mktemp("zoo")
 
     def path(name: str) -> Path:
@@ -42,7 +42,7 @@ def urls() -> dict[str, str]:
 def pair(
     zoo_path: Callable[[str], Path], urls: dict[str, str]
 ) -> Iterator[Callable[[str], tuple[Oracle, Caller, PyfuncModel]]]:
-    """MLflow's answer and our server for a model; each is loaded once and apart from the other."""
+    """MLflow's answer and our server for a model, loaded once and separately."""
     with ExitStack() as stack:
         pairs: dict[str, tuple[Oracle, Caller, PyfuncModel]] = {}
 
@@ -60,7 +60,7 @@ def pair(
 
 
 def oracle_of(path: Path) -> Oracle:
-    """The core of MLflow's server, in process: what `invocations` returns, and what becomes of what it raises."""
+    """Returns the core of MLflow's server, in process: the result of `invocations`, and the status of what it raises."""
     model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
     internals.enter_serving_environment()
     schema = model.metadata.get_input_schema()

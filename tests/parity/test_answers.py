@@ -1,6 +1,5 @@
-"""For every payload: where MLflow answers 200 our answer is its text to the letter, where it refuses or
-crashes ours is INVALID_ARGUMENT. The models of the zoo never fail, so nothing else can happen.
-"""
+"""For every payload that MLflow answers with 200, our answer has the same text. For every payload that MLflow refuses
+or crashes on, ours is INVALID_ARGUMENT. The models of the zoo never fail, so there is no third case."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ PLAIN_BY_NAME = {"numbers": [1.5, 2.5], "person": {"name": "n"}, "counts": {"k":
 
 
 def cells(schema, formats=FORMATS):
-    """Each odd scalar in each column in turn, among plain values, in each format."""
+    """Yields every odd scalar in each column, beside plain values, in each format."""
     names = schema.input_names()
     plain = {
         spec.name: PLAIN_BY_NAME.get(spec.name, PLAIN_BY_TYPE.get(getattr(spec.type, "name", ""), 1.5))
@@ -52,8 +51,8 @@ def cells(schema, formats=FORMATS):
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_the_table_of_payloads(pair, name):
-    """Malformed, odd and plain payloads of every format get MLflow's answer on every kind of model."""
+def test_odd_payloads(pair, name):
+    """Malformed, odd and plain payloads of every format get MLflow's answer from every model."""
     oracle, call, _ = pair(name)
     for text in TEXTS:
         assert judged(call.outcome(text)) == expected(oracle, text), text[:300]
@@ -61,7 +60,7 @@ def test_the_table_of_payloads(pair, name):
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_csv(pair, name):
-    """CSV gets MLflow's answer on every kind of model."""
+    """CSV gets MLflow's answer from every model."""
     oracle, call, _ = pair(name)
     for text in CSV:
         outcome = call.outcome(text, mlflow_content_type="text/csv")
@@ -79,7 +78,7 @@ def test_csv(pair, name):
     ],
 )
 def test_every_scalar_in_every_column(pair, name, formats):
-    """Any JSON value in a column of any type, in any format, is cast, passed or refused as MLflow does."""
+    """Any JSON value in a column of any type and any format is cast, passed or refused as in MLflow."""
     oracle, call, model = pair(name)
     seen = set()
     for text in cells(model.metadata.get_input_schema(), formats):
@@ -91,7 +90,7 @@ def test_every_scalar_in_every_column(pair, name, formats):
 
 @pytest.mark.parametrize("content_type", CONTENT_TYPES)
 def test_content_types(pair, content_type):
-    """What MLflow answers 415 to is INVALID_ARGUMENT, what it takes is taken."""
+    """A content type that MLflow answers with 415 is INVALID_ARGUMENT; others are accepted."""
     oracle, call, _ = pair("numbers")
     for text in ('{"dataframe_records": [{"a": 1, "b": 2}]}', "a,b\n1,2\n"):
         outcome = call.outcome(text, mlflow_content_type=content_type)
@@ -100,7 +99,7 @@ def test_content_types(pair, content_type):
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_generated_payloads(pair, name):
-    """Whatever hypothesis makes of a model's signature gets MLflow's answer."""
+    """Payloads that hypothesis generates from a signature get MLflow's answer."""
     oracle, call, model = pair(name)
 
     @settings(max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -112,8 +111,8 @@ def test_generated_payloads(pair, name):
     check()
 
 
-def test_thirty_two_at_a_time(pair):
-    """Calls in flight together get the answers that they get alone."""
+def test_thirty_two_concurrent_calls(pair):
+    """Concurrent calls get the same answers as single calls."""
     oracle, call, model = pair("every_column")
     texts = [text for text in (*TEXTS, *cells(model.metadata.get_input_schema())) if len(text) < 10_000][:600]
     with ThreadPoolExecutor(32) as pool:
@@ -123,7 +122,8 @@ def test_thirty_two_at_a_time(pair):
 
 
 def test_refusals_repeat_no_value_of_the_payload(pair):
-    """Neither message nor trailers hold one. Names that the caller made up may be there: they show what was misspelt."""
+    """Neither message nor trailers contain a value. Names that the caller chose are allowed, because they show
+    misspellings."""
     secret, made_up = "hunter2secret", "made_up"
     for name in zoo.NAMES:
         _, call, model = pair(name)

@@ -1,4 +1,4 @@
-"""MLModel packages as MLflow models, and the other way round: both answer as what they were made of."""
+"""MLModel packages as MLflow models, and MLflow models as MLModels: both answer like their originals."""
 
 import json
 import runpy
@@ -31,7 +31,7 @@ FLOWERS = [
 
 
 def answer(config: ModelConfig, payload: Any) -> str:
-    """What this server makes of a payload."""
+    """Returns this server's answer to a payload."""
     loaded = load(config, Settings(model_uri="m"))
     request = loaded.codec.decode(json.dumps(payload), None)
     return loaded.codec.encode(loaded.model.predict(request.data, request.params), request)
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
     shutil.copytree(ROOT / "models" / "iris_model" / "iris_model", path / "iris_model")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's and MLflow's, about each other.
+        warnings.simplefilter("ignore")  # Warnings of scikit-learn and MLflow about each other.
         runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](path / "iris", path / "iris_model")
     sys.path.insert(0, str(path))
     yield path
@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_package_as_an_mlflow_model(folder, tmp_path):
-    """`mlflow models serve` and this server answer for it as this server does for the package."""
+    """`mlflow models serve` and this server answer for the logged package as this server does for the package itself."""
     path = tmp_path / "model"
     bridges.save_model(
         "iris_model.iris_predict.IrisModel",
@@ -90,8 +90,8 @@ def test_a_package_as_an_mlflow_model(folder, tmp_path):
         ("older_models.Iris", [{"sepal_length": 5.1, "petal": {"length": 1.4}}]),
     ],
 )
-def test_schemas_of_every_kind(path, records, tmp_path):
-    """Through MLflow's signature and frame a record is what it was."""
+def test_records_survive_signature_and_frame(path, records, tmp_path):
+    """A record stays the same through MLflow's signature and frame."""
     configuration = {"seen": "then"} if path.startswith("older") else None
     bridges.save_model(path, tmp_path / "model", configuration=configuration, pip_requirements=["ml-base"])
     config = ModelConfig(class_path=path, configuration=configuration, endpoint=True)
@@ -99,8 +99,8 @@ def test_schemas_of_every_kind(path, records, tmp_path):
     assert json.loads(answer(of_uri(tmp_path / "model"), payload)) == json.loads(answer(config, payload))
 
 
-def test_logged_with_its_package(tmp_path, monkeypatch):
-    """The distribution that the class is in is required; for a class in none, requirements have to be given."""
+def test_a_logged_class_requires_its_package(tmp_path, monkeypatch):
+    """The distribution of the class is among the requirements; a class in no distribution needs explicit requirements."""
     monkeypatch.setattr(mlflow, "__version__", "3.13.0")
     assert bridges._package_of("sklearn.linear_model.Ridge") == [f"scikit-learn=={__import__('sklearn').__version__}"]
     with pytest.raises(ValueError, match="tests is in no installed package"):
@@ -108,7 +108,7 @@ def test_logged_with_its_package(tmp_path, monkeypatch):
 
 
 def test_an_mlflow_model_as_an_mlmodel(folder):
-    """A service for the interface can host it: each row's answer is MLflow's."""
+    """A service for the interface can host it, and each row's answer is MLflow's."""
     model = bridges.as_mlmodel(str(folder / "iris"), qualified_name="iris", version="3")
     assert isinstance(model, Interface)
     manager = ModelManager()
@@ -136,7 +136,7 @@ def test_an_mlflow_model_as_an_mlmodel(folder):
     ],
 )  # fmt: skip
 def test_decorators_around_an_mlflow_model(zoo_path, name, record):
-    """A decorator that does nothing changes nothing, whatever the columns are."""
+    """A decorator that does nothing changes nothing, for all types of columns."""
     around = Decorator(class_path="ml_base.decorator.MLModelDecorator")
     payload = {"dataframe_records": [record]}
     plain = json.loads(answer(of_uri(zoo_path(name)), payload))["predictions"]
@@ -145,7 +145,7 @@ def test_decorators_around_an_mlflow_model(zoo_path, name, record):
 
 
 def test_decorators_around_the_example_model(folder):
-    """In MLflow's formats it answers as MLflow does; as a bare record, barely."""
+    """Payloads in MLflow's formats are answered like MLflow, and a bare record has a bare answer."""
     around = Decorator(class_path="ml_base.decorator.MLModelDecorator")
     rows = pd.read_json(folder / "iris" / "input_example.json", orient="split")
     payload = {"dataframe_split": rows.to_dict(orient="split")}
@@ -155,8 +155,8 @@ def test_decorators_around_the_example_model(folder):
 
 
 @pytest.mark.parametrize("name", ["no_signature", "tensor", "unnamed"])
-def test_what_cannot_be_shown_as_records(zoo_path, name):
-    """Decorators see records: a model without named columns is refused at start."""
+def test_decorators_need_named_columns(zoo_path, name):
+    """Decorators need records, so a model without named columns is refused at start."""
     around = Decorator(class_path="ml_base.decorator.MLModelDecorator")
     with pytest.raises(StartError, match="only an MLflow model whose signature names its columns"):
         load(of_uri(zoo_path(name), decorators=(around,)), Settings(model_uri="m"))
@@ -164,6 +164,6 @@ def test_what_cannot_be_shown_as_records(zoo_path, name):
 
 
 def test_the_class_of_bridged_models_has_a_public_path(folder):
-    """Configurations name it by its path, whatever module it is in."""
+    """Configurations name the class by its public path, which does not depend on its module."""
     model = bridges.as_mlmodel(str(folder / "iris"), qualified_name="iris")
     assert import_path.find("mlflow_grpc.mlmodel.MlflowModel") is type(model)

@@ -1,4 +1,4 @@
-"""Cells without a value, and bytes, on the way through a frame to an MLModel class that was saved as an MLflow model."""
+"""Cells without a value, and bytes, in frames for an MLModel class that was saved as an MLflow model."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ NAN = math.nan
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """What the saved model of a class gives for a frame, by MLflow's own predict."""
+    """Returns the answers of a saved class for a frame, by MLflow's own predict."""
     folder = tmp_path_factory.mktemp("models")
 
     def predict(name: str, rows: list[dict[str, Any]]) -> list[Any]:
@@ -29,7 +29,7 @@ def saved(tmp_path_factory):
 
 
 def by_class(schema: Any, record: dict[str, Any]) -> Any:
-    """The oracle: the record without a frame and without MLflow."""
+    """Validates a record without a frame and without MLflow, as the reference."""
     return schema.model_validate(record).model_dump(mode="json")
 
 
@@ -43,24 +43,25 @@ def by_class(schema: Any, record: dict[str, Any]) -> Any:
         {"number": 1.5, "text": "x", "data": [b"\xc3\xa9", b""]},
     ],
 )
-def test_a_row_alone_is_the_record_that_was_sent(saved, record):
-    """NaN stays for a number, and None is given to what takes it."""
+def test_a_single_row_is_the_record_that_was_sent(saved, record):
+    """NaN stays NaN for a number, and a field that takes None gets None."""
     assert str(saved("Cells", [record])) == str([by_class(models.CellsSchema, record)])
 
 
-def test_bytes_are_those_of_the_column(saved):
-    """MLflow has decoded them: a schema that decodes base64 itself gets them too."""
+def test_bytes_reach_schemas_that_decode_base64(saved):
+    """A schema that decodes base64 itself gets the bytes that MLflow has decoded."""
     answer = saved("Cells", [{"number": 1.5, "text": "x", "encoded": b"abcd"}])
     assert answer == [by_class(models.CellsSchema, {"number": 1.5, "text": "x", "encoded": "YWJjZA=="})]
 
 
 def test_bytes_in_a_strict_model(saved):
-    """Its dates are texts, beside them too."""
+    """In a strict model with bytes, dates are still texts."""
     assert saved("Strict", [{"data": b"x", "day": "2020-02-29"}]) == [{"data": "x", "day": "2020-02-29"}]
 
 
-def test_a_cell_among_several_rows_may_be_one_that_was_left_out(saved):
-    """A frame has nothing else for it: what has a default gets it; what has none is what the cell holds."""
+def test_empty_cells_among_several_rows_may_be_absent_fields(saved):
+    """Among several rows, an empty cell may be an absent field: a field with a default gets it, others get the cell's
+    value."""
     rows: list[dict[str, Any]] = [
         {"number": 1.5, "text": "x", "default": 2.0, "other": "y"},
         {"number": NAN, "text": None},
@@ -69,7 +70,7 @@ def test_a_cell_among_several_rows_may_be_one_that_was_left_out(saved):
 
 
 def test_pydantic_1(saved):
-    """It knows by itself which fields take None."""
+    """pydantic 1 itself knows which fields take None."""
     assert saved("OldCells", [{"number": 1.5, "text": None, "other": None}]) == [
         {"number": 1.5, "text": None, "other": None}
     ]

@@ -1,4 +1,4 @@
-"""MLflow's chat APIs, as JSON and typed, whole and in parts: the oracle is what MLflow's `PyFuncModel` gives."""
+"""MLflow's chat APIs, as JSON and typed, at once and in chunks, compared with MLflow's `PyFuncModel`."""
 
 import json
 import re
@@ -72,14 +72,14 @@ def theirs(paths) -> dict[str, Any]:
 
 
 def payload(name: str, more: dict[str, Any]) -> dict[str, Any]:
-    """A new one: MLflow takes keys out of what it is given."""
+    """Returns a new payload, because MLflow removes keys from its input."""
     request = {"input" if name == "responses" else "messages": [{"role": "user", "content": TEXT}], **more}
     copy: dict[str, Any] = json.loads(json.dumps(request))
     return copy
 
 
 def present(value: Any) -> Any:
-    """Without the keys of records whose value is None: the typed client has all fields of a record."""
+    """Removes keys with the value None, because the typed client has all fields of a record."""
     if isinstance(value, dict):
         return {key: present(field) for key, field in value.items() if field is not None}
     return [present(item) for item in value] if isinstance(value, list) else value
@@ -87,7 +87,7 @@ def present(value: Any) -> Any:
 
 @pytest.mark.parametrize(("name", "more"), CALLS)
 def test_as_json(address, paths, theirs, name, more):
-    """Byte for byte what MLflow's server answers; the parts are those of `PyFuncModel.predict_stream`."""
+    """Answers equal those of MLflow's server byte for byte; chunks equal those of `PyFuncModel.predict_stream`."""
     with Client(address) as client, Caller(address) as call:
         status, body = oracle_of(paths[name])(json.dumps(payload(name, more)), "application/json")
         assert (status, call(json.dumps(payload(name, more)), mlflow_model=name)) == (200, body)
@@ -98,7 +98,7 @@ def test_as_json(address, paths, theirs, name, more):
 
 @pytest.mark.parametrize(("name", "more"), CALLS)
 def test_typed(address, theirs, name, more):
-    """The same values: whole, in a stream of records and in parts."""
+    """Typed answers have the same values: at once, in a stream of records and in chunks."""
     expected = present(theirs[name].predict(payload(name, more)))
     parts = present(list(theirs[name].predict_stream(payload(name, more))))
     with Client(address) as client:
@@ -109,8 +109,8 @@ def test_typed(address, theirs, name, more):
 
 
 @pytest.mark.parametrize("name", chat_models.MODELS)
-def test_only_what_works_is_offered(address, name):
-    """MLflow answers the first of several rows alone, so there is no RPC for rows in columns."""
+def test_only_working_rpcs_are_offered(address, name):
+    """MLflow answers only the first of several rows, so there is no RPC for rows in columns."""
     with Client(address) as client:
         (model,) = [model for model in client.models() if model.name == name]
         typed = [path.rpartition(f"/{name}_")[2] for path in model.rpcs if f"/{name}_" in path]
@@ -122,7 +122,7 @@ def test_only_what_works_is_offered(address, name):
 
 @pytest.mark.parametrize("name", chat_models.MODELS)
 def test_the_call_that_describe_prints(address, theirs, name):
-    """It is answered."""
+    """The call that --describe prints is answered."""
     with Client(address) as client:
         (model,) = [model for model in client.models() if model.name == name]
         lines = describe(model, Connection(address), client.model(name).contract())
@@ -131,8 +131,8 @@ def test_the_call_that_describe_prints(address, theirs, name):
         assert present(answer) == present(theirs[name].predict(json.loads(model.example)))
 
 
-def test_the_messages_of_parts(address):
-    """They have the fields of MLflow's classes, under numbers of their own, and a map for what these do not name."""
+def test_the_messages_of_chunks(address):
+    """Messages of chunks have the fields of MLflow's classes, with their own numbers, and a map for other keys."""
     with Caller(address) as call:
         typed = TypedCaller(call.channel)
         fields = {
@@ -147,8 +147,8 @@ def test_the_messages_of_parts(address):
         assert fields["responses"] == {"type": 1, "custom_outputs": 2, "extra": 1002}
 
 
-def test_the_proto_file_has_them(address, paths, tmp_path):
-    """`mlflow-grpc proto` writes the same messages, and protoc makes the same of the text."""
+def test_the_proto_file_has_the_messages(address, paths, tmp_path):
+    """`mlflow-grpc proto` writes the same messages, and protoc compiles them from the text."""
     from grpc_tools import protoc
 
     from mlflow_grpc.config import Configuration

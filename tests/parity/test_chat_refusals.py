@@ -1,4 +1,4 @@
-"""What MLflow's chat classes refuse is told with its place, and models that do not stream offer no stream."""
+"""Refusals by MLflow's chat classes have a path, and models that do not stream have no streaming RPC."""
 
 import json
 import sys
@@ -25,21 +25,21 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class WholeChat(ChatModel):
-    """A ChatModel that answers at once."""
+    """A ChatModel that does not stream."""
 
     def predict(self, context: Any, messages: list[ChatMessage], params: Any) -> ChatCompletionResponse:
         return ChatCompletionResponse([ChatChoice(ChatMessage("assistant", "yes"))])
 
 
 class WholeAgent(ChatAgent):
-    """A ChatAgent that answers at once."""
+    """A ChatAgent that does not stream."""
 
     def predict(self, messages: list[ChatAgentMessage], context: Any = None, custom_inputs: Any = None) -> Any:
         return ChatAgentResponse(messages=[ChatAgentMessage(role="assistant", content="yes", id="1")])
 
 
 class LateRefusal(ChatAgent):
-    """A ChatAgent whose predict_stream is its own, and says that there is none."""
+    """A ChatAgent whose own predict_stream raises NotImplementedError."""
 
     def predict(self, messages: list[ChatAgentMessage], context: Any = None, custom_inputs: Any = None) -> Any:
         return ChatAgentResponse(messages=[ChatAgentMessage(role="assistant", content="yes", id="1")])
@@ -51,7 +51,7 @@ class LateRefusal(ChatAgent):
 
 
 class Broken(LateRefusal):
-    """A ChatAgent that streams, with something that its own code calls and that is not implemented."""
+    """A ChatAgent that streams, and calls a function of its own that is not implemented."""
 
     def predict_stream(
         self, messages: list[ChatAgentMessage], context: Any = None, custom_inputs: Any = None
@@ -64,7 +64,7 @@ def not_implemented() -> Any:
 
 
 STREAMING = ("late", "broken")
-"""Those with a predict_stream of their own."""
+"""Models with their own predict_stream."""
 
 MODELS: dict[str, type] = {"chat": WholeChat, "agent": WholeAgent, "late": LateRefusal, "broken": Broken}
 
@@ -73,7 +73,7 @@ if chat_models.HAS_RESPONSES_AGENT:
     from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 
     class WholeResponses(ResponsesAgent):
-        """A ResponsesAgent that answers at once."""
+        """A ResponsesAgent that does not stream."""
 
         def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
             return ResponsesAgentResponse.model_validate({"output": [self.create_text_output_item("yes", "1")]})
@@ -85,7 +85,7 @@ if chat_models.HAS_RESPONSES_AGENT:
 def paths(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("refusals")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow wants everybody to write ResponsesAgents.
+        warnings.simplefilter("ignore")  # MLflow recommends ResponsesAgent for all models.
         for name, of in MODELS.items():
             mlflow.pyfunc.save_model(folder / name, python_model=of(), pip_requirements=["mlflow"])
     return {name: folder / name for name in MODELS}
@@ -190,8 +190,8 @@ def refusal(call: Any, *arguments: Any, **more: Any) -> PredictError:
 
 
 @pytest.mark.parametrize(("name", "payload", "expected"), AVAILABLE_CASES)
-def test_the_place_is_told_on_both_ways(client, oracles, name, payload, expected):
-    """MLflow answers 400, and both ways name the message and the field, and what it lacks."""
+def test_refusals_have_a_path_in_json_and_typed_calls(client, oracles, name, payload, expected):
+    """MLflow answers 400, and both JSON and typed calls name the message, the field and the problem."""
     assert oracles[name](json.dumps(payload), "application/json")[0] == 400
     ((field, description),) = expected.items()
     as_json = refusal(client.predict, payload, model=name)
@@ -202,18 +202,19 @@ def test_the_place_is_told_on_both_ways(client, oracles, name, payload, expected
         for violation in records.violations
     )
     if description.startswith("is null"):
-        return  # A message leaves it out, and lacks it.
+        return  # A message cannot express it except by leaving the field out.
     try:
         typed = refusal(client.model(name).predict, payload)
     except TypeError:
-        return  # The message has no field for it: the client has named it.
+        return  # The message has no such field, and the client has named it.
     assert any(
         violation.field == field and violation.description.startswith(description) for violation in typed.violations
     ), typed
 
 
-def test_one_alternative_of_a_union_is_told_of(client):
-    """The one that `role` or `type` chooses: a message is not told to have the `type` of other items."""
+def test_only_the_selected_alternative_is_reported(client):
+    """Only the alternative that `role` or `type` selects is reported; a message does not get errors of other item
+    types."""
     if "responses" in MODELS:
         error = refusal(client.predict, responses({"role": "user"}), model="responses")
         assert len(error.violations) == 1
@@ -248,8 +249,8 @@ MORE: list[dict[str, Any]] = [
 
 @pytest.mark.filterwarnings("ignore::mlflow_grpc_client.IgnoredColumns")
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in STREAMING])
-def test_no_refusal_says_nothing(client, oracles, name):
-    """Whatever MLflow refuses of many requests is refused with a place and with words of its own, on both ways."""
+def test_every_refusal_has_a_reason(client, oracles, name):
+    """Everything that MLflow refuses among many requests has a path and a message, in JSON and typed calls."""
     make = responses if name == "responses" else chat
     good: Any = USER
     count = 0
@@ -271,15 +272,15 @@ def test_no_refusal_says_nothing(client, oracles, name):
                 assert error.violations, (payload, error)
                 assert error.message not in FIXED, payload
             except (TypeError, ValueError):
-                assert call is not client.predict  # The typed client has seen it itself.
+                assert call is not client.predict  # The typed client has refused it itself.
             else:
                 assert call is not client.predict, payload
     assert count > 20
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in STREAMING])
-def test_what_does_not_stream_is_not_offered_as_a_stream(client, paths, name):
-    """MLflow flags these models as streaming, and its base classes raise NotImplementedError."""
+def test_models_that_do_not_stream_have_no_streaming_rpc(client, paths, name):
+    """MLflow marks these models as streaming, but their base classes raise NotImplementedError."""
     payload = responses(USER) if name == "responses" else chat(USER)
     theirs = mlflow.pyfunc.load_model(str(paths[name]), suppress_warnings=True)
     with pytest.raises(NotImplementedError):
@@ -296,8 +297,8 @@ def test_what_does_not_stream_is_not_offered_as_a_stream(client, paths, name):
         assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_what_says_so_only_when_it_is_called(client):
-    """NotImplementedError before the first part is UNIMPLEMENTED too."""
+def test_not_implemented_when_called_is_unimplemented(client):
+    """NotImplementedError before the first chunk is UNIMPLEMENTED too."""
     with pytest.raises(PredictError) as caught:
         list(client.predict_stream(chat(USER), model="late"))
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
@@ -306,8 +307,8 @@ def test_what_says_so_only_when_it_is_called(client):
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_what_is_not_implemented_within_the_model_is_a_failure(client):
-    """It is no word on whether the model streams: INTERNAL, as for any other exception of the model."""
+def test_not_implemented_inside_the_model_is_internal(client):
+    """NotImplementedError inside the model is INTERNAL like any other exception, because the model does stream."""
     for call in (client.predict_stream(chat(USER), model="broken"), client.model("broken").predict_stream(chat(USER))):
         with pytest.raises(PredictError) as caught:
             list(call)

@@ -1,4 +1,4 @@
-"""What a caller is told who sent no rows, no names or no values, dates in CSV, or what the model raised on."""
+"""Errors for calls without rows, names or values, with dates in CSV, or with values that make the model raise."""
 
 import json
 from typing import Any, cast
@@ -29,7 +29,7 @@ RECORD = dict(zip(NAMES, ROW, strict=True))
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
-    """MLflow's answer, our server, and one that shows exceptions, for a model that takes no NaN."""
+    """MLflow's answer, our server, and one that shows exceptions, for a model that refuses NaN."""
     path = tmp_path_factory.mktemp("flowers") / "flowers"
     table = pd.DataFrame(np.random.default_rng(0).normal(3, 1, (20, 4)), columns=NAMES)
     classes = np.array(["a", "b"] * 10)
@@ -76,8 +76,9 @@ def split(columns: list[str] | None, *rows: list[Any]) -> str:
         (json.dumps({"dataframe_records": RECORD}), None, ["must be an array of objects, it is an object"]),
     ],
 )
-def test_what_is_said_of_no_rows_and_no_names(flowers, text, content_type, fragments):
-    """What is wrong, which names were seen, and a payload that MLflow takes; MLflow refuses what was sent."""
+def test_payloads_without_rows_or_names(flowers, text, content_type, fragments):
+    """The error has the problem, the names in the payload, and a payload that MLflow accepts; MLflow refuses the
+    original."""
     ask, call, _ = flowers
     assert ask(text, content_type or "application/json")[0] != 200
     code, details = refused(call, text, **({"mlflow_content_type": content_type} if content_type else {}))
@@ -91,8 +92,8 @@ def test_what_is_said_of_no_rows_and_no_names(flowers, text, content_type, fragm
     assert ask(payload if mime == "text/csv" else json.dumps(payload), mime)[0] == 200
 
 
-def test_a_mistyped_column_that_is_needed(flowers):
-    """The name that was seen stands beside the one that is missing."""
+def test_a_misspelt_required_column(flowers):
+    """The error has the unknown name beside the missing one."""
     _, call, _ = flowers
     mistyped = {**RECORD, "sepal_lenght_cm": 1.5}
     del mistyped["sepal_length_cm"]
@@ -101,8 +102,8 @@ def test_a_mistyped_column_that_is_needed(flowers):
     assert 'Seen in its place: "sepal_lenght_cm" (did you mean sepal_length_cm?).' in details
 
 
-def test_missing_values_that_the_model_does_not_take(flowers):
-    """Their columns and rows are named, in the text and in the details; and that there are no rows."""
+def test_missing_values_are_named_as_a_possible_reason(flowers):
+    """Columns and rows with missing values are in the text and the details; missing rows are reported too."""
     _, call, _ = flowers
     rows: list[list[Any]] = [[None, 3.5, 1.4, 0.2], ROW, [5.1, 3.5, float("nan"), 0.2], [None, 3.5, 1.4, 0.2]]
     with pytest.raises(grpc.RpcError) as raised:
@@ -117,8 +118,8 @@ def test_missing_values_that_the_model_does_not_take(flowers):
     assert "The payload has no rows." in refused(call, split(NAMES))[1]
 
 
-def test_exceptions_that_callers_may_see(flowers):
-    """With --show-exceptions: type, text and last lines of the traceback, and no folder of the server."""
+def test_shown_exceptions(flowers):
+    """--show-exceptions sends type, text and last lines of the traceback, without directories of the server."""
     _, _, address = flowers
     with Client(address) as client, pytest.raises(ModelError) as raised:
         client.predict_text(split(NAMES, [float("nan"), *ROW[1:]]))
@@ -158,7 +159,7 @@ CSV = "when,x,until\n2020-02-29T12:00:00,1.5,2021-01-01\n2020-03-01T00:00:00,2.5
 
 
 def test_dates_in_csv(dated):
-    """MLflow refuses them, and so do we, with what to send; --csv-dates makes of them what MLflow makes of JSON."""
+    """MLflow and this server refuse dates in CSV, with advice. --csv-dates parses them as MLflow does in JSON."""
     ask, call, parsing = dated
     status, body = ask(CSV, "text/csv")
     assert (status, "datetime64[ns] is not supported for parsing" in body) == (400, True)
@@ -170,4 +171,4 @@ def test_dates_in_csv(dated):
     assert (200, parsing(CSV, mlflow_content_type="text/csv")) == same
     code, details = refused(parsing, CSV.replace("2020-03-01T00:00:00", "soon"), mlflow_content_type="text/csv")
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "when: row 1, column when is a string that is no date and time" in details
+    assert "when: row 1, column when is a string that is not a date and time" in details

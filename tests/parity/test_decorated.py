@@ -1,4 +1,4 @@
-"""A decorator that does nothing around an MLflow model: JSON and messages are what they are without it."""
+"""A decorator that does nothing around an MLflow model changes neither JSON nor messages."""
 
 import json
 import re
@@ -31,7 +31,7 @@ MOMENT = "2020-02-29T12:00:00.123456789"
 
 
 class Fixed(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
-    """Predicts the same for each row, in whatever form."""
+    """Predicts the same value for each row, in any form."""
 
     def __init__(self, make: Any) -> None:
         self._make = make
@@ -41,7 +41,7 @@ class Fixed(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
 
 
 class RowTexts(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
-    """Predicts what it was given, as text."""
+    """Predicts its input as text."""
 
     def predict(self, context, model_input, params=None):
         return [repr(row) for row in model_input.to_dict("records")]
@@ -80,14 +80,14 @@ OF_RECORDS: dict[str, Any] = {
     "binary_any": [{"prediction": {"b": "YWFhYf8=\n"}}, {"prediction": [{"b": "YWFhYf8=\n"}] * 2}],
     "columns": [{"y": 1.0, "l": [1.0]}, {"y": [1.0, 1.0], "l": [{"values": [1.0]}] * 2}],
 }
-"""The typed answers of models that have none without a decorator, since MLflow gives no records there."""
+"""Typed answers of models that have none without a decorator, because MLflow returns no records there."""
 RECORDS: dict[str, dict[str, Any]] = {
     "told": {"a b": 1.0, "a_b": 2.0, "copy": 3, "f": 0.5, "data": "aGVsbG8=", "t": MOMENT},
 }
 
 
 class Counted(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
-    """Predicts for each row how many there are."""
+    """Predicts the number of rows for each row."""
 
     def predict(self, context, model_input, params=None):
         return [len(model_input)] * len(model_input)
@@ -104,14 +104,14 @@ MODELS |= {
 
 
 class Doubled(MLModelDecorator):  # type: ignore[misc]  # ml_base has no types.
-    """Looks at one record at a time, and doubles what is predicted for it."""
+    """Takes one record at a time, and doubles its prediction."""
 
     def predict(self, data):
         return self.output_schema.model_validate(2 * self._model.predict(data=data).root)
 
 
 class Together(MLModelDecorator):  # type: ignore[misc]  # ml_base has no types.
-    """Looks at records together, and adds how many it has seen at once, times a hundred."""
+    """Takes several records, and adds a hundred times their number."""
 
     def predict(self, data):
         return self.predict_many([data])[0]
@@ -124,7 +124,7 @@ class Together(MLModelDecorator):  # type: ignore[misc]  # ml_base has no types.
 
 
 class Lost(MLModelDecorator):  # type: ignore[misc]  # ml_base has no types.
-    """Loses an output."""
+    """Drops an output."""
 
     def predict_many(self, data):
         return self._model.predict_many(data)[1:]
@@ -153,7 +153,7 @@ def answer(model_config: ModelConfig, record: Any) -> Any:
     "name", ["binary", "binary_any", "moments", "named", "unnamed", "unnamed_lists", "tensor", "told"]
 )
 def test_json(folder, name):
-    """Bytes, nanoseconds and columns whose names make the same identifier; the oracle is MLflow's way."""
+    """Bytes, nanoseconds and columns whose names map to the same identifier equal the answers without a decorator."""
     record = RECORDS.get(name, {"x": 1.0})
     expected = answer(config(folder, name), record)
     decorated = answer(config(folder, name, decorators=NOTHING), record)
@@ -170,8 +170,8 @@ def test_json(folder, name):
         ("columns", {"y": [1.0], "l": [[1.0]]}, [{"y": 1.0, "l": [1.0]}]),
     ],
 )
-def test_json_of_what_mlflow_writes_without_names(folder, name, without, expected):
-    """Decorators see records: what has no names, or no rows, gets those of the signature."""
+def test_json_of_unnamed_outputs(folder, name, without, expected):
+    """Decorators get records, so unnamed outputs, or outputs without rows, have the names of the signature."""
     assert answer(config(folder, name), {"x": 1.0}) == without
     assert answer(config(folder, name, decorators=NOTHING), {"x": 1.0}) == expected
 
@@ -183,9 +183,8 @@ def answers(model_config: ModelConfig, payload: str) -> Any:
 
 
 def test_cells_without_a_value(folder):
-    """A frame as the client sends it, with NaN, None and NaT in required and optional columns: the model is given the
-    same by a decorator that does nothing, and NaN stays another thing than None.
-    """
+    """A frame with NaN, None and NaT in required and optional columns reaches the model unchanged through a decorator
+    that does nothing; NaN and None stay different."""
     texts: Any = ["2020-02-29T12:00:00", "2020-02-29T12:00:00.123456789", None, "2021-01-01"]
     moments = pd.to_datetime(texts, format="ISO8601")
     frame = pd.DataFrame(
@@ -214,47 +213,47 @@ def decorated(*names: str) -> tuple[Decorator, ...]:
         (decorated("Together"), [303, 303, 303]),
         ((*NOTHING, *decorated("Together"), *NOTHING), [303, 303, 303]),
         (decorated("Doubled"), [2, 2, 2]),
-        # The one within sees one record at a time, and is not passed by; the one around it sees all.
+        # The inner decorator takes one record at a time and is not bypassed; the outer one takes all.
         (decorated("Doubled", "Together"), [302, 302, 302]),
         ((*decorated("Doubled"), *NOTHING, *decorated("Together")), [302, 302, 302]),
         (decorated("Together", "Doubled"), [202, 202, 202]),
     ],
 )
-def test_rows_go_together_where_decorators_take_them(folder, decorators, expected):
-    """The model says how many rows it saw at once, the decorators what they did."""
+def test_rows_pass_together_through_decorators_with_predict_many(folder, decorators, expected):
+    """The model returns the number of rows that it got, and the decorators add theirs."""
     payload = json.dumps({"dataframe_records": [{"x": 1.0}] * 3})
     assert answers(config(folder, "counted", decorators=decorators), payload) == expected
 
 
 def test_the_decorator_of_the_docs(folder):
-    """What docs/models.md shows for `predict_many` is a decorator."""
+    """The example for `predict_many` in docs/models.md works."""
     (block,) = re.findall(r"^  ```python\n(  class Capped.*?)^  ```", DOCS, re.MULTILINE | re.DOTALL)
     exec(textwrap.dedent(block).replace("100.0", "1.25"), globals())  # noqa: S102
     payload = json.dumps({"dataframe_records": [{"x": 1.0}] * 2})
     assert answers(config(folder, "named", decorators=decorated("Capped")), payload) == [{"y": 1.25}] * 2
 
 
-def test_rows_that_mlflow_takes_one_by_one_only(folder):
-    """A frame in which an integer is absent in one row is refused by MLflow; its rows are not."""
+def test_rows_that_mlflow_accepts_only_one_by_one(folder):
+    """MLflow refuses a frame in which an integer is absent in one row, but accepts its rows one by one."""
     payload = json.dumps({"dataframe_records": [{"x": 1.0}, {"x": 1.0, "n": 2}]})
     assert answers(config(folder, "counted", decorators=NOTHING), payload) == [1, 1]
 
 
-def test_outputs_that_are_not_one_for_each_record(folder):
-    """What a decorator gives for records together has to be a list of as many."""
+def test_wrong_numbers_of_outputs_are_refused(folder):
+    """A decorator with `predict_many` must return a list with an output for each record."""
     payload = json.dumps({"dataframe_records": [{"x": 1.0}] * 3})
-    with pytest.raises(ModelFailed, match="predict_many gave 2 outputs for 3 records"):
+    with pytest.raises(ModelFailed, match="predict_many returned 2 outputs for 3 records"):
         answers(config(folder, "counted", decorators=decorated("Lost")), payload)
 
 
-def test_json_of_nothing(folder):
-    """What pandas has for None is null."""
+def test_json_of_missing_values(folder):
+    """Missing values of pandas are null."""
     assert answer(config(folder, "nothing", decorators=NOTHING), {"x": 1.0}) == [{"s": None, "t": None, "i": None}]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_messages_are_the_same(folder, name):
-    """Types, names, numbers and RPCs, whatever the signature: a decorator breaks no client."""
+    """Types, names, numbers and RPCs stay the same for every signature, so a decorator breaks no client."""
     texts = [
         typed_contract(SETTINGS, Configuration(models=(config(folder, name, **more),)), make_lock=False).text
         for more in ({}, {"decorators": NOTHING})
@@ -268,8 +267,8 @@ def test_messages_are_the_same(folder, name):
     ]
 
 
-def test_params_are_not_there(folder, tmp_path):
-    """The interface of decorators knows none."""
+def test_decorated_models_have_no_params(folder, tmp_path):
+    """The interface of decorators has no params."""
     params = ParamSchema([ParamSpec("p", DataType.double, 1.0)])
     signature = ModelSignature(Schema([*X]), Schema([ColSpec("long")]), params)
     mlflow.pyfunc.save_model(
@@ -281,7 +280,7 @@ def test_params_are_not_there(folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def typed(folder):
-    """All of them in one server, with the decorator and without."""
+    """One server with all models, each with and without the decorator."""
     without = [config(folder, name) for name in MODELS]
     around = [config(folder, name, decorators=NOTHING).model_copy(update={"name": f"d_{name}"}) for name in MODELS]
     with (
@@ -300,7 +299,7 @@ def outcomes(typed: TypedCaller, name: str, fields: Any) -> list[tuple[str, Any]
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("nothing", "lacking", "counted")])
 def test_typed_answers(typed, name):
-    """One record and a batch of it are answered with the same messages."""
+    """One record and a batch get the same messages."""
     fields = RECORDS.get(name, {"x": 1.0})
     fields = {key.replace("a_b", "a_b_2").replace(" ", "_"): value for key, value in fields.items()}
     if "t" in fields:
@@ -313,8 +312,8 @@ def test_typed_answers(typed, name):
         assert decorated == outcomes(typed, name, fields)
 
 
-def test_nothing_in_messages(typed):
-    """It is left out, and named among the nulls of a batch."""
+def test_missing_values_in_messages(typed):
+    """A missing value is left out, and is among the nulls of a batch."""
     record = typed.input("d_nothing_predict", {"x": 1.0})
     assert plain(typed("d_nothing_predict", record)) == {}
     batch = typed("d_nothing_predict_batch", batch_of(typed, "d_nothing", [record]))
@@ -322,13 +321,13 @@ def test_nothing_in_messages(typed):
 
 
 def test_version(folder):
-    """A decorator gives a model no version that it has not got."""
+    """A decorator does not change the version of a model."""
     assert load(config(folder, "unnamed"), SETTINGS).model.version == ""
     assert load(config(folder, "unnamed", decorators=NOTHING), SETTINGS).model.version == ""
 
 
 def test_as_mlmodel(folder):
-    """For other services: bytes are bytes, and all columns can be told apart, by their names and by attributes."""
+    """For other services, bytes are bytes, and all columns have distinct names and attributes."""
     binary = bridges.as_mlmodel(str(folder / "binary"), qualified_name="b")
     output = binary.predict(binary.input_schema(x=1.0))
     assert output.b == b"aaaa\xff"
@@ -339,5 +338,5 @@ def test_as_mlmodel(folder):
     assert (data.a_b, data.a_b_2, data.t, data.data) == (2.0, None, pd.Timestamp(MOMENT), b"hello")
     by_attributes = echo.input_schema(a_b_2=1.0, a_b=2.0, field_copy=3, f=0.5, data="aGVsbG8=", t=pd.Timestamp(MOMENT))
     assert echo.predict(by_attributes).root == answer(config(folder, "told"), record)[0]
-    with pytest.raises(ValueError, match="nanoseconds, which are known of the years"):
+    with pytest.raises(ValueError, match="nanoseconds, which are supported for the years"):
         echo.input_schema.model_validate({**record, "t": "0900-01-01T00:00:00.123456789"})

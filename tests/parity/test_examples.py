@@ -1,4 +1,4 @@
-"""The example payload that a model is described with is one that it takes."""
+"""The example payload in a model's description is valid."""
 
 import json
 
@@ -9,7 +9,7 @@ from tests.support import zoo
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_examples_are_answered(pair, name):
-    """By MLflow and by this server; without a signature there is none."""
+    """MLflow and this server answer the example; without a signature there is none."""
     oracle, call, model = pair(name)
     example = model.info.example
     assert bool(example) == (model.info.contract.inputs is not None)

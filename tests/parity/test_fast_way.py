@@ -1,4 +1,4 @@
-"""Models that take the fast way (plain columns, scikit-learn), against a real `mlflow models serve`."""
+"""Models on the fast path (plain columns, scikit-learn), compared with a real `mlflow models serve`."""
 
 import json
 import math
@@ -18,7 +18,7 @@ COLUMNS = ["sepal length", "sepal_width", "größe", "d"]
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
-    """Probabilities of a logistic regression: floats whose last bits depend on how they are summed."""
+    """Probabilities of a logistic regression, whose last bits depend on the order of summation."""
     from sklearn.datasets import load_iris
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -48,7 +48,7 @@ def oracle(flowers):
 
 
 def texts(count):
-    """Payloads of one to three rows in every format."""
+    """Returns payloads of one to three rows in every format."""
     dice = random.Random(2)
     for number in range(count):
         rows = [[round(dice.uniform(0, 8), dice.randrange(12)) for _ in COLUMNS] for _ in range(dice.randrange(1, 4))]
@@ -63,7 +63,7 @@ def texts(count):
 
 
 def close(ours, theirs):
-    """The same JSON, floats within 1e-9."""
+    """Returns True for the same JSON, with floats within 1e-9."""
     if isinstance(ours, list):
         return len(ours) == len(theirs) and all(map(close, ours, theirs))
     return math.isclose(ours, theirs, rel_tol=1e-9) if isinstance(ours, float) else ours == theirs
@@ -71,9 +71,8 @@ def close(ours, theirs):
 
 @pytest.mark.parametrize("batching", ["off", "auto", "on"])
 def test_answers(flowers, oracle, batching):
-    """Each answer is MLflow's to the letter, one by one and 32 at a time; but for the last bits where the owner has them
-    predicted together.
-    """
+    """Each answer has MLflow's text, one at a time and 32 at a time, except for the last bits if the owner has rows
+    predicted together."""
     requests = [*texts(200), *(text for text in TEXTS if len(text) < 1000)]
     expected = [post(oracle, text) for text in requests]
     with start_server("-m", str(flowers), "--batching", batching, "--log-level", "info") as process:

@@ -1,7 +1,7 @@
-"""POST /invocations answers as MLflow's server does: status, body to the byte, content type, `error_code`.
+"""POST /invocations answers like MLflow's server: status, body to the byte, content type, `error_code`.
 
-Two differences are meant. A payload that makes MLflow's server crash (500) is the caller's fault here (400), and errors
-repeat nothing of the payload.
+Two differences are intended. A payload that makes MLflow's server crash (500) is the caller's fault here (400), and
+errors repeat no part of the payload.
 """
 
 import io
@@ -22,7 +22,7 @@ PARQUET = "application/vnd.apache.parquet"
 
 @pytest.fixture
 def agree(pair, urls):
-    """A function that sends a payload to both and compares the answers."""
+    """Returns a function that sends a payload to both servers and compares the answers."""
     session = requests.Session()
 
     def compare(name, payload, content_type="application/json"):
@@ -47,14 +47,14 @@ def agree(pair, urls):
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_json_and_csv(agree, name):
-    """Malformed, odd and plain payloads of every format, on every kind of model."""
+    """Malformed, odd and plain payloads of every format have equal answers from every model."""
     seen = {agree(name, text) for text in TEXTS} | {agree(name, text, "text/csv") for text in CSV}
     assert {400, 500} & seen
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_generated_payloads(agree, pair, name):
-    """Whatever hypothesis makes of a model's signature."""
+    """Payloads that hypothesis generates from a signature have equal answers."""
     schema = pair(name)[2].metadata.get_input_schema()
 
     @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -74,7 +74,7 @@ def test_content_types(agree, content_type):
 
 @pytest.mark.parametrize("name", ["numbers", "every_column", "no_signature", "tensors"])
 def test_parquet(agree, name):
-    """Parquet is binary, so only HTTP has it."""
+    """Parquet is binary, so only HTTP accepts it."""
     table = io.BytesIO()
     pd.DataFrame({"a": [1.0, 2.5], "b": [2.0, None]}).to_parquet(table)
     agree(name, table.getvalue(), PARQUET)
@@ -90,8 +90,8 @@ def test_encodings(agree, encoding):
     agree("no_signature", "é,b\n1,2\n".encode(encoding), "text/csv")
 
 
-def test_thirty_two_at_a_time(agree):
-    """Calls in flight together get the answers that they get alone."""
+def test_thirty_two_concurrent_calls(agree):
+    """Concurrent calls get the same answers as single calls."""
     texts = [text for text in TEXTS if len(text) < 10_000]
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(lambda text: agree("every_column", text), texts * 5))

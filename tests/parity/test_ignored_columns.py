@@ -1,4 +1,5 @@
-"""What a model ignores of a call is named, and is what MLflow ignores: the answer is the same without it."""
+"""Columns that the model ignores are named, and they are the ones that MLflow ignores: the answer without them is the
+same."""
 
 import json
 from typing import Any, cast
@@ -22,7 +23,7 @@ UNKNOWN = b"\xc8\x3e\x05"  # Field 1001, a varint.
 
 
 def ignored_of(call: Caller, text: str, **metadata: str) -> list[str]:
-    """The names in the trailer of a call that is answered."""
+    """Returns the names in the trailer of a successful call."""
     pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
     _, ended = call.raw.with_call(protos.Input(value=text).SerializeToString(), timeout=30, metadata=pairs)
     return named_in(ended.trailing_metadata())
@@ -62,23 +63,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "payload", "without", "names"), CASES)
-def test_what_is_ignored_is_named(pair, name, payload, without, names):
-    """By its names, in every format; MLflow answers the same as without it."""
+def test_ignored_columns_are_named(pair, name, payload, without, names):
+    """The names are in the trailer for every format, and MLflow answers the same without these columns."""
     ask, call, _ = pair(name)
     assert ask(json.dumps(payload), "application/json") == ask(json.dumps(without), "application/json")
     assert ignored_of(call, json.dumps(payload)) == names
     assert ignored_of(call, json.dumps(without)) == []
 
 
-def test_of_csv(pair):
-    """So are columns of CSV."""
+def test_ignored_columns_of_csv(pair):
+    """Ignored columns of CSV are named."""
     ask, call, _ = pair("numbers")
     assert ask("a,b,c\n1,2.5,3\n", "text/csv") == ask("a,b\n1,2.5\n", "text/csv")
     assert ignored_of(call, "a,b,c\n1,2.5,3\n", mlflow_content_type="text/csv") == ["c"]
 
 
-def test_of_pydantic_classes(pair):
-    """So are keys that a class behind a type hint leaves out."""
+def test_ignored_keys_of_pydantic_classes(pair):
+    """Keys that a class behind a type hint ignores are named."""
     ask, call, _ = pair("hint_person")
     person = {"name": "a", "age": 1, "addresses": [{"street": "s"}]}
     mistyped = {"name": "a", "age": 1, "scoer": 1, "addresses": [{"street": "s", "nummer": 1}]}
@@ -97,8 +98,8 @@ def test_of_pydantic_classes(pair):
         ("numbers", records(NUMBERS)),
     ],
 )
-def test_what_the_model_is_given_is_not_named(pair, name, payload):
-    """A model without names of columns is given all."""
+def test_columns_that_reach_the_model_are_not_named(pair, name, payload):
+    """A model without column names gets all columns, so none is named."""
     _, call, _ = pair(name)
     assert ignored_of(call, json.dumps(payload)) == []
 
@@ -106,8 +107,8 @@ def test_what_the_model_is_given_is_not_named(pair, name, payload):
 ODD = ["größe", "a,b;more=3", "x\r\ny: z", " blank ", "%41", "\0", "😀" * 30]
 
 
-def test_any_name_comes_through(pair):
-    """Names are percent-encoded: none is two, or another header; what there is no room for is counted."""
+def test_all_names_are_encoded(pair):
+    """Names are percent-encoded, so none can look like two names or another header; names beyond the limit are counted."""
     _, call, _ = pair("numbers")
     assert ignored_of(call, json.dumps(records({**NUMBERS, **dict.fromkeys(ODD, 1)}))) == ODD
     data = protos.Input(value=json.dumps(records(NUMBERS | {f"column {index}": 1 for index in range(500)})))
@@ -118,8 +119,8 @@ def test_any_name_comes_through(pair):
     assert 900 < len(value) < 1100
 
 
-def test_names_that_utf_8_does_not_have():
-    """A lone surrogate, which JSON can spell, costs no call its trailer; nor does a name without characters."""
+def test_names_that_are_not_utf_8():
+    """A call with a lone surrogate, which JSON allows, or an empty name still has its trailer."""
     names = ignored.IgnoredColumns()
     names.add(["a\ud800", ""])
     assert names.trailers() == ((IGNORED_KEY, 'a?,""'),)
@@ -127,7 +128,7 @@ def test_names_that_utf_8_does_not_have():
 
 
 def test_a_failed_call_has_the_trailer_too(pair):
-    """A mistyped column may be why the model raised."""
+    """A failed call has the trailer too, because a misspelt column may be the reason."""
     _, call, _ = pair("numbers")
     with pytest.raises(grpc.RpcError) as raised:
         call(json.dumps(records({"a": 1, "bb": 2.5})))
@@ -150,8 +151,8 @@ def fields_ignored(channel: grpc.Channel, rpc: str, *messages: Any) -> list[str]
     return named_in(ended.trailing_metadata())
 
 
-def test_fields_that_messages_do_not_have(typed):
-    """They are named by their numbers: of a record, of rows, of a stream; the answer is that without them."""
+def test_unknown_fields_of_messages(typed):
+    """Unknown fields of a record, of rows and of a stream are named by number; the answer is the same without them."""
     caller, channel = typed
     record = caller.input("numbers_predict", NUMBERS).SerializeToString()
     rows = caller.input("numbers_predict_batch", {"a": [1], "b": [2.5]}).SerializeToString()
@@ -163,8 +164,8 @@ def test_fields_that_messages_do_not_have(typed):
     assert fields_ignored(channel, "numbers_predict_many", record, record + UNKNOWN, record + UNKNOWN) == ["1001"]
 
 
-def test_fields_within_messages(pair):
-    """Within an Object they are refused by their way, as in JSON; within what JSON is lenient of they are named."""
+def test_unknown_fields_at_depth(pair):
+    """Unknown fields within an Object are refused by path, as in JSON; where JSON ignores keys they are named."""
     _, call, _ = pair("structures")
     caller = TypedCaller(call.channel)
     message = caller.input("structures_predict", {"numbers": [1.5], "person": {"name": "a"}, "counts": {"x": 1}})
@@ -185,7 +186,7 @@ def test_fields_within_messages(pair):
 
 @pytest.fixture(scope="module")
 def strict(zoo_path):
-    """A server that refuses what it does not know."""
+    """A server that refuses unknown columns."""
     model = load_pyfunc(fetching.fetch(str(zoo_path("params"))), name="params")
     codec = ScoringCodec(model.metadata, model.loader_module, unknown_columns=UnknownColumns.REFUSE)
     with serving(model, codec) as server, Caller(server.address) as call:
@@ -193,7 +194,7 @@ def strict(zoo_path):
 
 
 def test_unknown_columns_are_refused(strict):
-    """With --unknown-columns refuse: by their names, with what may have been meant, in the details too."""
+    """--unknown-columns refuse: the error has the names with similar valid ones, also in the details."""
     payload = {"inputs": {"a": [1.5], "aa": [1]}, "params": {"temprature": 1, "top_k": 2}}
     with pytest.raises(grpc.RpcError) as raised:
         strict(json.dumps(payload))

@@ -1,4 +1,4 @@
-"""Whatever stands in an MLmodel file: MLflow decides whether the model is served, and no file fails anybody else."""
+"""Arbitrary content in MLmodel files: MLflow decides if a model is served, and no file affects other models."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.5, 1.0, 2.0]})
 PAYLOAD = json.dumps({"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2.0]]}})
 VECTOR = '[{"type": "sparkml_vector", "name": "features", "required": true}]'
 OF_1 = '[{"name": "a", "type": "double"}, {"name": "b", "type": "double"}]'
-"""A schema as MLflow 1.x wrote it: nothing is said to be required."""
+"""A schema as MLflow 1.x wrote it, without `required`."""
 
 
 def only(*keys: str) -> Callable[[dict[str, Any]], None]:
@@ -130,7 +130,7 @@ def paths(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def served(paths) -> Iterator[tuple[InProcess, dict[str, str]]]:
-    """All of them in one server, in which those that MLflow does not load stand with why; and what each is called."""
+    """One server with all models; those that MLflow cannot load have the reason. Also returns their names."""
     models, names = [], {}
     for index, (name, path) in enumerate(paths.items()):
         config = ModelConfig(uri=str(path), name=f"m{index}", endpoint=True)
@@ -145,10 +145,10 @@ def served(paths) -> Iterator[tuple[InProcess, dict[str, str]]]:
 
 
 @pytest.mark.parametrize("name", [*CHANGES, *FILES, "good"])
-def test_what_mlflow_serves_is_served(served, paths, name, monkeypatch):
-    """With MLflow's answer, and an entry in the list of models."""
+def test_models_that_mlflow_serves_are_served(served, paths, name, monkeypatch):
+    """A model that MLflow serves has MLflow's answer, and an entry in the list of models."""
     running, names = served
-    monkeypatch.setattr(sys, "path", [*sys.path])  # MLflow adds what the file has of code.
+    monkeypatch.setattr(sys, "path", [*sys.path])  # MLflow adds the model's code to the path.
     try:
         status, body = oracle_of(paths[name])(PAYLOAD, "application/json")
     except Exception:
@@ -164,7 +164,7 @@ def test_what_mlflow_serves_is_served(served, paths, name, monkeypatch):
 
 
 def test_all_are_listed_and_the_good_one_is_typed(served):
-    """The client reads the list, with all that these files say."""
+    """The client reads the list with the content of all files."""
     running, names = served
     with Client(running.address) as client:
         assert [model.name for model in client.models()] == list(names.values())
@@ -174,7 +174,8 @@ def test_all_are_listed_and_the_good_one_is_typed(served):
 
 
 def test_a_model_whose_messages_cannot_be_made(paths, monkeypatch, caplog):
-    """Has no typed RPCs, which a line says, and the others have theirs: whatever it is that raised."""
+    """A model whose messages cannot be made has no typed RPCs, for any exception. The log says so, and other models
+    have theirs."""
     add = messages.FileMaker.add
 
     def raises(maker, name, *args, **more):
@@ -192,14 +193,14 @@ def test_a_model_whose_messages_cannot_be_made(paths, monkeypatch, caplog):
 
 
 class Sum(PythonModel):
-    """Adds up what a vector of Spark ML has."""
+    """Sums the elements of a Spark ML vector."""
 
     def predict(self, context, model_input, params=None):
         return [float(sum(vector)) for vector in model_input["features"]]
 
 
-def test_a_vector_of_spark_ml_costs_the_typed_rpcs_alone(tmp_path, paths, caplog):
-    """The model is served and described; a line says why it has no typed RPCs, and another model has its own."""
+def test_a_spark_ml_vector_only_prevents_typed_rpcs(tmp_path, paths, caplog):
+    """The model is served and described. The log has the reason why it has no typed RPCs, and other models have theirs."""
     signature = infer_signature(pd.DataFrame({"features": [[0.5, 1.5]]}), np.array([1.0]))
     mlflow.pyfunc.save_model(tmp_path / "m", python_model=Sum(), signature=signature, pip_requirements=["mlflow"])
     file = tmp_path / "m" / "MLmodel"

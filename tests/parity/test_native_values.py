@@ -1,7 +1,7 @@
-"""Numbers of 32 bits and points in time within lists, objects and maps, which MLflow takes in no form of JSON.
+"""Numbers of 32 bits and times within lists, objects and maps, which MLflow refuses in every JSON form.
 
-MLflow takes them as values of numpy's, from who calls `predict` in the same process; what it makes of those is what a
-model is given of the same in a message.
+MLflow accepts them as numpy values from callers of `predict` in the same process. The model gets the same from a
+message.
 """
 
 import copy
@@ -62,12 +62,12 @@ COLUMNS: dict[str, tuple[Any, Any, Any, Any]] = {
         [{"at": MOMENT}, {"at": MOMENT, "small": np.int32(0)}],
     ),
 }
-"""By their names: the type, the value in protobuf's JSON, in JSON, and as numpy's."""
+"""Type, value in protobuf's JSON, value in JSON and numpy value, by name."""
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[tuple[Path, TypedCaller]]:
-    """A model with all of these columns, none of which it needs, that tells what it was given."""
+    """A model with all of these columns, all optional, that returns a description of its input."""
     path = tmp_path_factory.mktemp("native") / "m"
     specs = [ColSpec(data_type, name, required=False) for name, (data_type, *_) in COLUMNS.items()]
     signature = ModelSignature(Schema([ColSpec(DataType.long, "row"), *specs]))
@@ -80,15 +80,16 @@ def served(tmp_path_factory) -> Iterator[tuple[Path, TypedCaller]]:
 
 
 def echoed_rows(path: Path, rows: list[dict[str, Any]]) -> list[Any]:
-    """What the model says that MLflow gave it for a frame of values."""
+    """Returns the model's description of the input that MLflow passed for a frame."""
     model = mlflow.pyfunc.load_model(str(path))
     # MLflow changes dictionaries in place, so no two rows may share one.
     return [in_any_order(row) for row in model.predict(pd.DataFrame([copy.deepcopy(row) for row in rows]))]
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_the_model_is_given_what_mlflow_makes_of_values(served, name):
-    """Alone and in rows; MLflow refuses the same as JSON, in a record as well as in a column."""
+def test_native_values_reach_the_model(served, name):
+    """The input from messages equals that from numpy values, alone and in rows. MLflow refuses the same as JSON, in a
+    record and in a column."""
     path, typed = served
     _, field, as_json, value = COLUMNS[name]
     for payload in ({"dataframe_records": [{"row": 1, name: as_json}]}, {"inputs": [{"row": 1, name: as_json}]}):
@@ -99,8 +100,8 @@ def test_the_model_is_given_what_mlflow_makes_of_values(served, name):
     assert [in_any_order(row) for row in together] == echoed_rows(path, [{"row": 1, name: value}] * 2)
 
 
-def test_empty_ones_are_what_json_makes_of_them(served):
-    """MLflow takes an empty list in JSON, and none is made anything else."""
+def test_empty_values_are_those_of_json(served):
+    """MLflow accepts an empty list in JSON, so it is not converted."""
     path, typed = served
     status, answer = oracle_of(path)(json.dumps({"dataframe_records": [{"row": 1, "moments": []}]}), "application/json")
     assert status == 200
@@ -109,8 +110,8 @@ def test_empty_ones_are_what_json_makes_of_them(served):
     assert in_any_order(prediction) == in_any_order(expected)
 
 
-def test_a_point_in_time_that_pandas_does_not_have(served):
-    """It is refused by its column, and by its row in a batch; the other columns are not blamed."""
+def test_times_outside_the_range_of_pandas(served):
+    """The error names its column, and its row in a batch, and no other column."""
     _, typed = served
     fields = {"row": 1, "object": {"at": "1500-01-01T00:00:00Z"}, "moments": {"values": [f"{ISO}Z"]}}
     status, details = typed.outcome("m_predict", fields)

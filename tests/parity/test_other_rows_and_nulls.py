@@ -1,4 +1,4 @@
-"""Answers with another number of rows than the input, nulls and defaults: what JSON says, typed calls say too."""
+"""Answers with another number of rows than the input, nulls and defaults: typed calls agree with JSON."""
 
 import datetime
 import json
@@ -49,7 +49,7 @@ FORECASTS: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     "arrays": (DAYS, lambda n: {"day": np.arange(n), "y": np.full(n, 0.5)}),
     "array": (ONE_COLUMN, lambda n: np.full(n, 0.5)),
 }
-"""With columns."""
+"""Forecasts with columns."""
 UNKNOWN: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     "unknown frame": (None, frame),
     "unknown records": (None, lambda n: frame(n).to_dict("records")),
@@ -79,7 +79,7 @@ AS_JSON: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     "a null in a map": (LISTS, lambda n: [{"v": [], "w": {"k": None}}] * n),
     "a null in a list within": (WITHIN, lambda n: [{"o": {"v": [None, 1.0]}}] * n),
 }
-"""Answered with the same values as JSON, one row and several."""
+"""Answers with the same values as in JSON, for one row and for several."""
 UNWRITABLE: dict[str, tuple[Schema | None, Callable[[int], Any], str]] = {
     "too large": (None, lambda n: [{"a": [2**60 + 1]}] * n, "a[0] has a whole number beyond 2^53"),
 }
@@ -87,7 +87,7 @@ MODELS = {**FORECASTS, **UNKNOWN, **BY_PLACE, **AS_JSON, **{name: case[:2] for n
 
 
 class Gives(PythonModel):
-    """Gives what a function makes of the first row's number, or of how many rows there are."""
+    """Returns the result of a function of the first row's number, or of the number of rows."""
 
     def __init__(self, make: Callable[[int], Any], by_rows: bool) -> None:
         self.make, self.by_rows = make, by_rows
@@ -101,7 +101,7 @@ class Component(pydantic.BaseModel):
 
 
 class Order(pydantic.BaseModel):
-    """Defaults that JSON cannot say, nulls in lists, and a union."""
+    """Defaults without a JSON form, nulls in lists, and a union."""
 
     from_factory: int | None = pydantic.Field(default_factory=lambda: 5)
     null: int | None = None
@@ -148,7 +148,7 @@ def client(folder) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def as_json(folder) -> Callable[..., Any]:
-    """MLflow's predictions for a model and rows."""
+    """Returns MLflow's predictions for a model and rows."""
     oracles: dict[str, Any] = {}
 
     def ask(name: str, *rows: Any, key: str = "dataframe_records") -> Any:
@@ -169,7 +169,7 @@ def model(client: Client, name: str) -> Any:
 @pytest.mark.parametrize("name", FORECASTS)
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_forecast_with_columns(client, as_json, name, count):
-    """Rows in columns answer with all of them; one record with the one, or with an error that says so."""
+    """Rows in columns get all rows of the answer. One record gets its only row, or an error that explains it."""
     expected = as_json(name, {"n": count})
     if isinstance(expected, dict):
         expected = frame(count).to_dict("records")
@@ -186,16 +186,16 @@ def test_a_forecast_with_columns(client, as_json, name, count):
 
 @pytest.mark.parametrize("name", UNKNOWN)
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_forecast_of_which_nothing_is_known(client, as_json, name, count):
-    """Several rows are the list that JSON has, and one is itself."""
+def test_a_forecast_of_unknown_type(client, as_json, name, count):
+    """Several rows are one value, the list in JSON; a single row is itself."""
     expected = as_json(name, {"n": count})
     value = expected[0] if count == 1 else expected
     assert model(client, name).predict(n=count) == value
     assert model(client, name).predict([{"n": count}]) == [value]
 
 
-def test_a_forecast_that_is_tried(client):
-    """Its example shows that a record has no answer: the RPC for rows stays, and the client says what to do."""
+def test_a_forecast_keeps_only_the_rpc_for_rows(client):
+    """The example shows that a record has no answer. The RPC for rows remains, and the client's error names it."""
     (tried,) = [listed_model for listed_model in client.models() if listed_model.name == "tried"]
     rpcs = [path.rpartition("/tried_")[2] for path in tried.rpcs if "/tried_" in path]
     assert rpcs == ["predict_batch"]
@@ -210,7 +210,7 @@ def test_a_forecast_that_is_tried(client):
 
 @pytest.mark.parametrize("name", BY_PLACE)
 def test_frames_without_labels(client, as_json, name):
-    """PyTorch's answers have pandas' numbers for labels: their columns are the signature's, by place."""
+    """PyTorch's answers have pandas' default labels, so their columns are matched to the signature by position."""
     values = [list(row.values()) for row in as_json(name, {"n": 0}, {"n": 0})]
     assert [list(row.values()) for row in model(client, name).predict([{"n": 0}, {"n": 0}])] == values
     assert list(model(client, name).predict(n=0).values()) == values[0]
@@ -218,14 +218,14 @@ def test_frames_without_labels(client, as_json, name):
 
 @pytest.mark.parametrize("name", AS_JSON)
 def test_the_same_values_as_in_json(client, as_json, name):
-    """One row and several."""
+    """Typed answers have JSON's values, for one row and for several."""
     assert [model(client, name).predict(n=0)] == as_json(name, {"n": 0})
     assert model(client, name).predict([{"n": 0}, {"n": 0}]) == as_json(name, {"n": 0}, {"n": 0})
 
 
 @pytest.mark.parametrize("name", UNWRITABLE)
-def test_what_messages_cannot_hold(client, as_json, name):
-    """JSON has it, and the error says where it is and how to get it."""
+def test_answers_that_messages_cannot_hold(client, as_json, name):
+    """JSON has the value; the typed error has its path, and the call that returns it."""
     assert as_json(name, {"n": 0})
     for request in ({"n": 0}, [{"n": 0}]):
         with pytest.raises(PredictError) as caught:
@@ -247,20 +247,20 @@ def test_what_messages_cannot_hold(client, as_json, name):
     ],
 )
 def test_nulls_within_lists_of_a_hint(client, as_json, order):
-    """Lists and maps of Optional have them in messages too."""
+    """Lists and maps of Optional values have nulls in messages too."""
     expected = as_json("hinted", order, key="inputs")
     assert [client.model("hinted").predict(order)] == expected
     assert client.model("hinted").predict([order]) == expected
 
 
-def test_moments_and_nulls_in_a_list(client):
-    """MLflow takes no moments within classes as JSON; as messages they go beside nulls."""
+def test_times_and_nulls_in_a_list(client):
+    """MLflow refuses times within classes as JSON. In messages they work, also beside nulls."""
     answer = client.model("hinted").predict({"moments": [datetime.datetime(2020, 1, 1), None]})
     assert "moments=[datetime.datetime(2020, 1, 1, 0, 0), None]" in answer
 
 
-def test_a_default_that_json_cannot_say_is_not_null(client, as_json):
-    """A null, which JSON gives to the model, would become the default in a message: the client refuses it."""
+def test_none_for_a_field_with_a_default_is_refused(client, as_json):
+    """JSON can send null to the model, but a message would send the default, so the client refuses None."""
     assert "from_factory=None" in as_json("hinted", {"from_factory": None}, key="inputs")[0]
     for request in ({"from_factory": None}, [{"from_factory": None}]):
         with pytest.raises(ValueError, match="from_factory: None would become the field's default"):
@@ -273,8 +273,8 @@ def test_a_default_that_json_cannot_say_is_not_null(client, as_json):
 
 
 @pytest.mark.parametrize("value", [1.5, True, None, [1]])
-def test_a_union_is_told_by_its_types(client, value):
-    """And not as any JSON value, which MLflow's signature has for it."""
+def test_a_union_has_the_types_of_its_class(client, value):
+    """A union has the types of its class, while MLflow's signature has any JSON value."""
     with pytest.raises(PredictError) as caught:
         client.predict({"inputs": [{"either": value}]}, model="hinted")
     (violation,) = caught.value.violations

@@ -1,4 +1,4 @@
-"""What a model returns is written as MLflow writes it; what it raises is told from what a caller did wrong."""
+"""A model's output is written as MLflow writes it, and its exceptions are distinguished from invalid calls."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ def payload(verb, name):
 @pytest.mark.parametrize("name", misbehaving.OUTPUTS)
 @pytest.mark.parametrize("wrap", [False, True], ids=["wrapped", "bare"])
 def test_outputs(call, oracle, name, wrap):
-    """An answer is MLflow's text to the letter; what MLflow cannot write is INTERNAL."""
+    """An answer has MLflow's text; an output that MLflow cannot write is INTERNAL."""
     text = json.dumps({"input": "x", "inputs": ["return", name]}) if wrap else payload("return", name)
     status, body = oracle(text, "application/json")
     outcome = call.outcome(text)
@@ -74,7 +74,7 @@ def failure(call, text, **metadata):
 
 @pytest.mark.parametrize("name", [*misbehaving.RAISES, "cancelled"])
 def test_a_model_that_raises(call, name):
-    """Whatever a model raises, ending the process included, is INTERNAL, says nothing of it, and harms no later call."""
+    """Any exception of a model, including SystemExit, is INTERNAL without its text, and does not affect later calls."""
     code, info, _ = failure(call, payload("raise", name), x_request_id="my-id")
     assert (code, info.reason, info.metadata["request_id"]) == ("INTERNAL", "INTERNAL_ERROR", "my-id")
     assert call(payload("return", "scalar")) == '{"predictions": 3}'
@@ -104,14 +104,14 @@ NATURAL = {
 
 
 @pytest.mark.parametrize("name", NATURAL)
-def test_an_mlflow_exception_has_the_natural_status_of_its_code(call, name):
-    """The code of an MlflowException that a model raises is the reason, its natural status the status."""
+def test_an_mlflow_exception_has_the_status_of_its_code(call, name):
+    """The error code of an MlflowException becomes the reason, and its matching gRPC status the status."""
     code, info, _ = failure(call, payload("mlflow", name))
     assert (code, info.reason) == (NATURAL[name], name)
 
 
 def test_every_error_code_of_mlflow_has_a_status():
-    """No error code of MLflow ends as UNKNOWN, and those that MLflow blames on the request are no INTERNAL."""
+    """No error code of MLflow becomes UNKNOWN, and those for invalid requests do not become INTERNAL."""
     for name in ErrorCode.keys():  # noqa: SIM118 - a protobuf enum is no dict
         status = status_of_error_code(name)
         assert grpc.StatusCode[status.value] is not grpc.StatusCode.OK

@@ -1,4 +1,4 @@
-"""The fast decoder gives what MLflow's parser and checks give, or nothing."""
+"""The fast decoder returns the result of MLflow's parser and checks, or nothing."""
 
 import json
 
@@ -33,8 +33,8 @@ def metadata(schema):
     return Model(signature=ModelSignature(inputs=schema))
 
 
-def mlflow_s_way(text, meta):
-    """What the model would be given, or None if it would not be called."""
+def mlflow_input(text, meta):
+    """Returns the model's input by MLflow, or None if MLflow would not call the model."""
     try:
         parsed = internals.parse_json(text.encode(), meta, meta.get_input_schema())
         data, params = mlflow.pyfunc._validate_prediction_input(
@@ -46,11 +46,11 @@ def mlflow_s_way(text, meta):
 
 
 def agree(decoder, meta, text):
-    """Whether the text was plain; if so, both ways must give the same frame, dtypes, index and layout included."""
+    """Returns True if the text is plain. Both inputs must then be equal, with dtypes, index and memory layout."""
     rows = decoder.decode(text)
     if rows is None:
         return False
-    expected = mlflow_s_way(text, meta)
+    expected = mlflow_input(text, meta)
     assert expected is not None, text
     frame, params, llm = expected
     assert (params, llm) == (None, False)
@@ -63,14 +63,14 @@ def agree(decoder, meta, text):
     assert type(ours.index) is type(frame.index)
     if ours.dtypes.nunique() == 1:
         assert ours.to_numpy().flags.f_contiguous == frame.to_numpy().flags.f_contiguous
-        if ours.to_numpy().dtype != object:  # Of objects the bytes are addresses.
+        if ours.to_numpy().dtype != object:  # The bytes of object arrays are addresses.
             assert ours.to_numpy().tobytes() == frame.to_numpy().tobytes()
     return True
 
 
 @pytest.fixture
 def bulk_always(monkeypatch):
-    """Reads even small payloads the way that is meant for large ones."""
+    """Reads small payloads by the reader for large ones too."""
     monkeypatch.setattr(bulk, "MIN_CHARACTERS", 0)
 
 
@@ -83,8 +83,8 @@ def decoder(request):
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_plain_payloads_of_every_format_are_taken(decoder, rows):
-    """The fast way is really taken, and its frame is MLflow's."""
+def test_plain_payloads_of_every_format_take_the_fast_path(decoder, rows):
+    """The fast path applies, and its frame is MLflow's."""
     fast_decoder, meta = decoder
     row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
     backwards = dict(reversed(row.items()))
@@ -100,7 +100,7 @@ def test_plain_payloads_of_every_format_are_taken(decoder, rows):
 
 
 def test_odd_cells_agree_or_are_left_to_mlflow(decoder):
-    """Every odd scalar in every column and format."""
+    """Every odd scalar in every column and format is decoded as by MLflow, or left to MLflow."""
     fast_decoder, meta = decoder
     row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
     for value in (*SCALARS, 2**24 + 1, 1e-46, 3.4028235677973366e38):
@@ -117,7 +117,7 @@ def test_odd_cells_agree_or_are_left_to_mlflow(decoder):
 
 
 def test_odd_texts_agree_or_are_left_to_mlflow(decoder):
-    """Every odd document."""
+    """Every odd document is decoded as by MLflow, or left to MLflow."""
     fast_decoder, meta = decoder
     for text in TEXTS:
         agree(fast_decoder, meta, text)
@@ -125,7 +125,7 @@ def test_odd_texts_agree_or_are_left_to_mlflow(decoder):
 
 @pytest.mark.usefixtures("bulk_always")
 def test_odd_texts_agree_or_are_left_to_mlflow_by_simdjson():
-    """Every odd document."""
+    """Every odd document is decoded by simdjson as by MLflow, or left to MLflow."""
     for schema in (SCHEMAS["doubles"], Schema([TensorSpec(np.dtype("float64"), (-1, 3))])):
         meta = metadata(schema)
         fast_decoder = decoder_for(meta)
@@ -136,7 +136,7 @@ def test_odd_texts_agree_or_are_left_to_mlflow_by_simdjson():
 
 @pytest.mark.parametrize(("name", "threshold"), [*((name, None) for name in SCHEMAS), ("doubles", 0)])
 def test_generated_payloads_agree_or_are_left_to_mlflow(name, threshold, monkeypatch):
-    """Whatever hypothesis makes of the signature."""
+    """Payloads that hypothesis generates are decoded as by MLflow, or left to MLflow."""
     if threshold is not None:
         monkeypatch.setattr(bulk, "MIN_CHARACTERS", threshold)
     meta = metadata(SCHEMAS[name])
@@ -166,7 +166,7 @@ TENSORS = {
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors_agree_or_are_left_to_mlflow(name):
-    """Every odd scalar in a tensor, tensors of other shapes, and nested where numbers should be."""
+    """Tensors with odd scalars, other shapes, and nesting instead of numbers are decoded as by MLflow, or left to it."""
     spec = TENSORS[name]
     meta = metadata(Schema([spec]))
     fast_decoder = decoder_for(meta)
@@ -198,7 +198,7 @@ def test_tensors_agree_or_are_left_to_mlflow(name):
 
 
 def test_tensors_that_are_not_plain():
-    """Names, other types and rows of no fixed shape have no fast way."""
+    """Tensors with names, other types or no fixed row shape have no fast path."""
     for spec in (
         TensorSpec(np.dtype("float64"), (-1, -1)),
         TensorSpec(np.dtype("float64"), (2, 2)),
@@ -236,7 +236,7 @@ ENDS = [
 
 @pytest.mark.parametrize("beginning", BEGINNINGS)
 def test_split_tables_agree_or_are_left_to_mlflow(beginning):
-    """Odd names, and whatever stands in the place of the rows."""
+    """Tables with odd names, and with odd values instead of rows, are decoded as by MLflow, or left to it."""
     meta = metadata(SCHEMAS["doubles"])
     fast_decoder = decoder_for(meta)
     assert fast_decoder is not None
@@ -248,7 +248,7 @@ def test_split_tables_agree_or_are_left_to_mlflow(beginning):
 @pytest.mark.usefixtures("bulk_always")
 @pytest.mark.parametrize("index", [0, 2, 4])
 def test_large_tables_agree_or_are_left_to_mlflow(index):
-    """Every odd row among others, every order of columns, and names with brackets."""
+    """Odd rows among others, every order of columns, and names with brackets are decoded as by MLflow, or left to it."""
     rows = np.random.default_rng(0).normal(size=(4, 3)).tolist()
     for names in ("abc", "a[c", "a{c", "ab\u005d"):
         meta = metadata(Schema([ColSpec(DataType.double, name) for name in names]))
@@ -279,7 +279,7 @@ def test_large_tables_agree_or_are_left_to_mlflow(index):
 @pytest.mark.usefixtures("bulk_always")
 @pytest.mark.parametrize("index", [0, 2, 4])
 def test_large_tensors_agree_or_are_left_to_mlflow(index):
-    """Every odd row among others."""
+    """Large tensors with odd rows are decoded as by MLflow, or left to it."""
     rows = np.random.default_rng(0).normal(size=(4, 3)).tolist()
     meta = metadata(Schema([TensorSpec(np.dtype("float64"), (-1, 3))]))
     fast_decoder = decoder_for(meta)
@@ -292,8 +292,8 @@ def test_large_tensors_agree_or_are_left_to_mlflow(index):
 
 
 @pytest.mark.parametrize("simdjson", [True, False])
-def test_large_payloads_are_taken_with_and_without_simdjson(monkeypatch, simdjson):
-    """It is an optional speed-up, which gives the same."""
+def test_large_payloads_take_the_fast_path_without_simdjson(monkeypatch, simdjson):
+    """simdjson is optional, and results without it are equal."""
     if not simdjson:
         monkeypatch.setattr(bulk, "simdjson", None)
     meta = metadata(SCHEMAS["doubles"])
@@ -305,7 +305,7 @@ def test_large_payloads_are_taken_with_and_without_simdjson(monkeypatch, simdjso
 
 
 def test_several_payloads_make_one_frame(decoder):
-    """Rows of several calls, in different formats, stand one below the other."""
+    """Rows of several calls, in different formats, are stacked in one frame."""
     fast_decoder, meta = decoder
     row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
     parts = [fast_decoder.decode(json.dumps({"dataframe_records": [row] * count})) for count in (1, 2, 3)]
@@ -317,7 +317,7 @@ def test_several_payloads_make_one_frame(decoder):
 
 
 def test_signatures_that_are_not_plain():
-    """Optional columns, other types, empty names, LLM names, params and type hints have no fast way."""
+    """Optional columns, other types, empty names, LLM names, params and type hints have no fast path."""
     for schema in (
         Schema([ColSpec(DataType.double, "a", required=False)]),
         Schema([ColSpec(DataType.binary, "a")]),
@@ -330,8 +330,8 @@ def test_signatures_that_are_not_plain():
     assert decoder_for(Model()) is None
 
 
-def test_names_that_are_no_texts_go_the_other_way():
-    """A frame without names of its own has integers, which MLflow takes for no JSON key."""
+def test_integer_column_names_have_no_fast_path():
+    """A frame without column names has integers as labels, which no JSON key matches."""
     assert decoder_for(metadata(Schema([ColSpec(DataType.double, name) for name in (0, 1)]))) is None  # type: ignore[arg-type]
 
 
@@ -344,7 +344,7 @@ def test_names_that_are_no_texts_go_the_other_way():
     ],
 )
 def test_samples_are_all_different(schema):
-    """However few rows an example has: batching is judged by them."""
+    """Samples differ however few rows the example has, because the decision on batching is based on them."""
     fast_decoder = decoder_for(metadata(schema))
     assert fast_decoder is not None
     row = {"a": 1, "b": 2.5, "c": True} if len(schema.inputs) == 3 else {"a": 1.5, "b": 2.5}

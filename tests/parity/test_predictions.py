@@ -1,4 +1,4 @@
-"""Whatever MLflow's server writes as JSON, typed RPCs answer too, with the same values."""
+"""Typed RPCs answer everything that MLflow's server writes as JSON, with the same values."""
 
 import base64
 import collections
@@ -161,7 +161,7 @@ ROW = {"a": "x", "b": [0.5, 1.5], "c": {"k": 1}, "d": {"label": "y", "score": 0.
 
 
 def cells(*values: Any) -> np.ndarray:
-    """A column of any values, without a look into lists."""
+    """Makes a column of arbitrary values; lists are kept as values."""
     array = np.empty(len(values), object)
     array[:] = values
     return array
@@ -215,11 +215,11 @@ ONE_RECORD: dict[str, tuple[Schema | None, Callable[[int], Any]]] = {
     ),
     "one dict of a map": (columns(Map(DataType.long)), lambda n: {"a": {"k": 1, "l": 2}}),
 }
-"""Answers that have no rows, and so are for one record only."""
+"""Answers without rows, which are for one record only."""
 
 
 class Answers(PythonModel):
-    """Gives an answer for as many rows as it is given."""
+    """Returns an answer for the number of rows in its input."""
 
     def __init__(self, answer: Callable[[int], Any]) -> None:
         self.answer = answer
@@ -230,7 +230,7 @@ class Answers(PythonModel):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Callable[[str], tuple[Any, TypedCaller, str]]]:
-    """MLflow's own answers of a model, its typed RPCs and their name."""
+    """MLflow's own answers of a model, its typed RPCs and their prefix."""
     folder, cases = tmp_path_factory.mktemp("answers"), {**ANSWERS, **ONE_RECORD}
     labels = {name: f"m{index}" for index, name in enumerate(cases)}
     for name, (schema, answer) in cases.items():
@@ -250,7 +250,7 @@ def in_json(oracle: Any, rows: int) -> Any:
 
 
 def leaves(value: Any) -> list[Any]:
-    """The single values in a JSON value, those of objects in the order of their keys; zero to two lists around them."""
+    """Returns the scalars in a JSON value, with objects in the order of their keys, inside up to two lists."""
     if isinstance(value, dict):
         return [leaf for key in sorted(value) for leaf in leaves(value[key])]
     if isinstance(value, list):
@@ -259,7 +259,7 @@ def leaves(value: Any) -> list[Any]:
 
 
 def as_json(value: Any) -> Any:
-    """What stands in a message, as MLflow's server would write it."""
+    """Returns the content of a message as MLflow's server would write it."""
     if isinstance(value, bytes):
         return base64.encodebytes(value).decode()
     if isinstance(value, str | int | float):
@@ -288,8 +288,8 @@ def of_message(message: Any) -> Any:
             return list(message.data) if is_tensor else as_json(fields)
 
 
-def texts_of_moments(leaves: list[Any]) -> list[Any]:
-    """With the midnights of dates, which are points in time where the schema says so."""
+def texts_of_times(leaves: list[Any]) -> list[Any]:
+    """Adds the midnights of dates, which are times if the schema says so."""
     return [
         f"{leaf[:-1]}T00:00:00'" if isinstance(leaf, str) and len(leaf) == 12 and leaf[5] == "-" else leaf
         for leaf in leaves
@@ -298,19 +298,19 @@ def texts_of_moments(leaves: list[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("name", [*ANSWERS, *ONE_RECORD])
 def test_the_answer_to_one_record(served, name):
-    """Alone, and as the only row of a batch, it has the values that MLflow's JSON has."""
+    """A single record, and the only row of a batch, have the values of MLflow's JSON."""
     oracle, typed, label = served(name)
-    expected = texts_of_moments(leaves(in_json(oracle, 1)))
+    expected = texts_of_times(leaves(in_json(oracle, 1)))
     assert expected or name in ("one empty list", "masked")
-    assert texts_of_moments(leaves(as_json(typed(f"{label}_predict", {"row": 0})))) == expected
+    assert texts_of_times(leaves(as_json(typed(f"{label}_predict", {"row": 0})))) == expected
     together = as_json(typed(f"{label}_predict_batch", {"row": [0]}))
     columns = {key: value for key, value in together.items() if not key.endswith("_nulls")}
-    assert texts_of_moments(leaves(columns if name != "masked" else {})) == expected
+    assert texts_of_times(leaves(columns if name != "masked" else {})) == expected
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_answers_to_rows(served, name):
-    """Each column has the values that MLflow's JSON has for it, row by row."""
+    """Each column has the values of MLflow's JSON, row by row."""
     oracle, typed, label = served(name)
     expected_rows = in_json(oracle, 2)
     rows = (
@@ -329,11 +329,11 @@ def test_the_answers_to_rows(served, name):
         }
         for index in range(2)
     ]
-    assert [texts_of_moments(leaves(row)) for row in taken] == [texts_of_moments(leaves(row)) for row in rows]
+    assert [texts_of_times(leaves(row)) for row in taken] == [texts_of_times(leaves(row)) for row in rows]
 
 
-def test_one_row_of_columns_is_read_as_two_are(served):
-    """A list with a single value is a column of one row where the columns beside it are."""
+def test_columns_with_one_row_are_columns(served):
+    """A list with one value is a column of one row if the columns beside it are."""
     oracle, typed, label = served("dict of lists with anything among them")
     assert in_json(oracle, 1)["more"] == in_json(oracle, 2)["more"][:1]
     first = typed(f"{label}_predict_batch", {"row": [0, 1]}).more[0]
@@ -342,8 +342,8 @@ def test_one_row_of_columns_is_read_as_two_are(served):
     assert typed(f"{label}_predict", {"row": 0}).more == first
 
 
-def test_columns_without_names_have_the_order_of_the_first_row():
-    """Labels tell which value belongs where in the rows after it; the names of fields go before places."""
+def test_unnamed_columns_have_the_order_of_the_first_row():
+    """Labels match values to columns in later rows; names of fields take precedence over positions."""
     unnamed = Predictions(columns(DataType.long, DataType.long))
     assert unnamed.rows([{"b": 1, "a": 2}, {"a": 4, "b": 3}], 2) == [[1, 2], [3, 4]]
     assert unnamed.rows({"b": [1, 3], "a": [2, 4]}, 2) == [[1, 2], [3, 4]]
@@ -352,7 +352,7 @@ def test_columns_without_names_have_the_order_of_the_first_row():
 
 
 def test_missing_maps_in_a_frame():
-    """What pandas has NaN for is null, as in the columns of other types."""
+    """NaN in a column of maps is null, as in columns of other types."""
     frame = pd.DataFrame({"a": [{"k": 1}, None, math.nan]})
     assert Predictions(columns(Map(DataType.long))).rows(frame, 3) == [{"k": 1}, None, None]
 
@@ -368,7 +368,7 @@ def test_missing_maps_in_a_frame():
     ],
 )
 def test_a_series_with_the_name_of_an_output(tmp_path, schema, value):
-    """It holds values of that output: a dictionary or a list in it is no row."""
+    """A Series with an output's name has values of that output; a dictionary or list in it is not a row."""
     signature = ModelSignature(column(DataType.long, "row"), schema)
     answer = Answers(lambda n: pd.Series([value] * n, name="all"))
     mlflow.pyfunc.save_model(tmp_path / "m", python_model=answer, signature=signature, pip_requirements=["mlflow"])
@@ -376,8 +376,8 @@ def test_a_series_with_the_name_of_an_output(tmp_path, schema, value):
 
 
 @pytest.mark.parametrize("answer", [{1, 2}, 1 + 2j, object()])
-def test_what_mlflow_cannot_write(tmp_path, answer):
-    """It is INTERNAL: nothing is made up for it."""
+def test_outputs_that_mlflow_cannot_write(tmp_path, answer):
+    """An output that MLflow cannot write is INTERNAL."""
     signature = ModelSignature(column(DataType.long, "row"), columns(DataType.long))
     mlflow.pyfunc.save_model(
         tmp_path / "m", python_model=Answers(lambda n: answer), signature=signature, pip_requirements=["mlflow"]

@@ -1,4 +1,4 @@
-"""The same calls to a real `mlflow models serve` and to a real server process of ours."""
+"""The same calls to a real `mlflow models serve` and to a real process of this server."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from tests.support.servers import Caller, post, ready_address, start_mlflow_serv
 
 @pytest.fixture(scope="module", params=["every_column", "tensor", "no_signature"])
 def both(request, zoo_path):
-    """A model served by both, each in a process of its own; the first one by the commands that users type."""
+    """A model served by both, each in its own process; the first model by the commands that users type."""
     path = zoo_path(request.param)
     is_first = request.param == "every_column"
     with start_server("-m", str(path), fresh=is_first) as ours:
@@ -31,7 +31,7 @@ def agree(url, call, text, content_type):
 
 
 def test_json(both):
-    """Every payload of the table gets the body of MLflow's server, or INVALID_ARGUMENT where it fails."""
+    """Every payload of the table gets the body of MLflow's server, or INVALID_ARGUMENT if that fails."""
     url, call = both
     rows = [{**{name: 1 for name, _ in zoo.COLUMNS}, "binary": "AQID", "datetime": "2021-01-01"}]
     for text in [*TEXTS, json.dumps({"dataframe_records": rows}), json.dumps({"inputs": [[1, 2.5]]})]:
@@ -39,7 +39,7 @@ def test_json(both):
 
 
 def test_csv_and_content_types(both):
-    """CSV and every content type likewise."""
+    """CSV and every content type get the same answers."""
     url, call = both
     for text in CSV:
         agree(url, call, text, "text/csv")
@@ -47,8 +47,8 @@ def test_csv_and_content_types(both):
         agree(url, call, CSV[0], content_type)
 
 
-def test_many_at_a_time(both):
-    """With 32 calls in flight to each, too."""
+def test_concurrent_calls(both):
+    """With 32 calls in flight, both give the same answers."""
     url, call = both
     texts = [text for text in TEXTS if len(text) < 1000]
     with ThreadPoolExecutor(32) as pool:

@@ -1,8 +1,7 @@
-"""What is said to a caller whose payload is refused: where, what is wrong, and what MLflow takes there instead.
+"""Errors for refused payloads: the path, the problem, and a value that MLflow accepts there.
 
-Each case has a payload that MLflow refuses and the same one put right as the error says, which MLflow takes. A case whose
-second payload is None has none: JSON cannot say what the model wants. The strings of the payloads hold a word that no
-error may repeat.
+Each case has a payload that MLflow refuses, and the same payload corrected as the error says, which MLflow accepts. The
+second payload is None if JSON has no valid value. The strings of the payloads contain a word that no error may repeat.
 """
 
 import json
@@ -15,7 +14,7 @@ from grpc_status import rpc_status
 
 from tests.support.typed import TypedCaller
 
-SECRET = "hush"  # In every payload where a caller can choose a string.
+SECRET = "hush"  # In every payload in which a caller can choose a string.
 TIME, ZONED = "2020-02-29T12:00:00", "2020-02-29T12:00:00+02:00"
 ROW = {
     "boolean": True, "integer": 1, "long": 2, "float": 1.5, "double": 2.5, "string": SECRET, "binary": "aHVzaA==",
@@ -35,7 +34,7 @@ def split(columns: list[str], *rows: list[Any]) -> dict[str, Any]:
 
 
 def every(**changed: Any) -> dict[str, Any]:
-    """Two rows with all columns, of which the second is changed."""
+    """Makes two rows with all columns, of which the second is changed."""
     return records(ROW, {**ROW, **changed})
 
 
@@ -60,16 +59,16 @@ def inputs(value: Any) -> dict[str, Any]:
 
 
 Case = tuple[str, Any, Any, list[str]]
-"""A model, a payload, the payload put right, and what the error has to say."""
+"""A model, a payload, the corrected payload, and excerpts of the error."""
 
 COLUMNS: list[Case] = [
     ("every_column", every(datetime=ZONED), every(datetime=TIME), ["dataframe_records[1].datetime has a time zone; write it without one, such as \"2020-02-29T12:00:00\""]),
     ("every_column", every(datetime="2020-02-29T12:00:00.123456789Z"), every(datetime=TIME), ["dataframe_records[1].datetime has a time zone"]),
     ("every_column", split(list(ROW), list(ROW.values()), [*list(ROW.values())[:-1], ZONED]), split(list(ROW), list(ROW.values())), ["dataframe_split.data[1][7] has a time zone"]),
-    ("every_column", every(datetime=SECRET), every(datetime=TIME), ["dataframe_records[1].datetime is a string that is no date and time", '"2020-02-29T12:00:00"']),
+    ("every_column", every(datetime=SECRET), every(datetime=TIME), ["dataframe_records[1].datetime is a string that is not a date and time", '"2020-02-29T12:00:00"']),
     ("every_column", every(datetime="1500-01-01"), every(datetime=TIME), ["is a date and time before 1678 or after 2261"]),
     ("every_column", every(datetime="2020-01-01"), every(datetime=TIME), ["datetime: the strings differ in form; write all of them alike"]),
-    ("every_column", inputs({name: [value] for name, value in {**ROW, "datetime": SECRET}.items()}), inputs({name: [value] for name, value in ROW.items()}), ["inputs.datetime[0] is a string that is no date and time"]),
+    ("every_column", inputs({name: [value] for name, value in {**ROW, "datetime": SECRET}.items()}), inputs({name: [value] for name, value in ROW.items()}), ["inputs.datetime[0] is a string that is not a date and time"]),
     ("every_column", every(binary="aHVzaA"), every(binary="aHVzaA=="), ["dataframe_records[1].binary is a string that is not base64; must be binary: bytes as a string in base64, such as \"AQID\""]),
     ("every_column", every(binary=5), every(binary="AQID"), ["dataframe_records[1].binary is a whole number", "base64"]),
     ("every_column", every(long=None), every(long=3), ["dataframe_records[1].long is null; must be long: a whole number of 64 bits, such as 3"]),
@@ -136,7 +135,7 @@ PARAMS: list[Case] = [
     ("param_object", params(top_k="3"), params(top_k=3), ["params.top_k is a string; must be integer: a whole number from"]),
     ("param_object", params(top_k=3.5), params(top_k=3), ["params.top_k is a number with a decimal point"]),
     ("param_object", params(flag=1), params(flag=True), ["params.flag is a whole number; must be boolean: true or false"]),
-    ("param_object", params(since=SECRET), params(since=TIME), ["params.since is a string that is no date and time", '"2020-02-29T12:00:00"']),
+    ("param_object", params(since=SECRET), params(since=TIME), ["params.since is a string that is not a date and time", '"2020-02-29T12:00:00"']),
     ("param_object", params(since=5), params(since=TIME), ["params.since is a whole number; must be datetime"]),
     ("param_object", params(stops=SECRET), params(stops=["text"]), ["params.stops is a string; must be Array(string): an array of strings, such as [\"text\"]"]),
     ("param_object", params(weights=[1.5, SECRET]), params(weights=[1.5, 2.5]), ["params.weights[1] is a string; must be double"]),
@@ -157,11 +156,11 @@ HINTS: list[Case] = [
     ("hint_str", {"instances": [SECRET]}, inputs([SECRET]), ["must have the key inputs with an array"]),
     ("hint_int", inputs([1.0]), inputs([1]), ["inputs[0]: is a number with a decimal point; must be long"]),
     ("hint_float", inputs([1]), inputs([1.0]), ["inputs[0]: is a number without a decimal point"]),
-    ("hint_bytes", inputs(["aHVzaA"]), inputs(["aHVzaA=="]), ["inputs[0]: is a string that is no base64; must be binary: bytes as a string in base64, such as \"AQID\""]),
-    ("hint_datetime", inputs([SECRET]), inputs([TIME]), ["inputs[0]: is a string that is no date and time in ISO 8601", '"2020-02-29T12:00:00"']),
+    ("hint_bytes", inputs(["aHVzaA"]), inputs(["aHVzaA=="]), ["inputs[0]: is a string that is not base64; must be binary: bytes as a string in base64, such as \"AQID\""]),
+    ("hint_datetime", inputs([SECRET]), inputs([TIME]), ["inputs[0]: is a string that is not a date and time in ISO 8601", '"2020-02-29T12:00:00"']),
     ("hint_dict", inputs([{"a": 1, SECRET: SECRET}]), inputs([{"a": 1}]), ["inputs[0].<2nd key>: is a string; must be long"]),
-    ("hint_list_of_bytes", inputs([["aHVzaA==", "A"]]), inputs([["aHVzaA=="]]), ["inputs[0][1]: is a string that is no base64"]),
-    ("hint_dict_of_times", inputs([{SECRET: SECRET}]), inputs([{"a": TIME}]), ["inputs[0].<1st key>: is a string that is no date and time"]),
+    ("hint_list_of_bytes", inputs([["aHVzaA==", "A"]]), inputs([["aHVzaA=="]]), ["inputs[0][1]: is a string that is not base64"]),
+    ("hint_dict_of_times", inputs([{SECRET: SECRET}]), inputs([{"a": TIME}]), ["inputs[0].<1st key>: is a string that is not a date and time"]),
     ("hint_person", inputs([PERSON, {"name": SECRET}]), inputs([PERSON]), ["inputs[1]: lacks age; it must be long: a whole number of 64 bits, such as 3"]),
     ("hint_person", inputs([{"name": 5, "age": "3", "score": SECRET}]), inputs([PERSON]), ["inputs[0].name: is a whole number; must be string", "inputs[0].age: is a string; must be long", "inputs[0].score: is a string; must be double"]),
     ("hint_person", inputs([{**PERSON, "addresses": [{"street": SECRET}, {"street": 5}]}]), inputs([{**PERSON, "addresses": [{"street": SECRET}]}]), ["inputs[0].addresses[1].street: is a whole number; must be string"]),
@@ -215,8 +214,8 @@ def _id(case: Case) -> str:
 @pytest.mark.parametrize(
     "case", [*COLUMNS, *WITHIN, *PARAMS, *LANGUAGE, *HINTS, *TENSORS, *TABLES], ids=_id
 )  # fmt: skip
-def test_the_place_and_what_to_write(pair, case):
-    """MLflow refuses the payload too; the error has the way to the value and what to write, which MLflow then takes."""
+def test_errors_have_the_path_and_the_correct_form(pair, case):
+    """MLflow refuses the payload too. The error has the path and the correct form, which MLflow then accepts."""
     name, payload, right, fragments = case
     oracle, call, _ = pair(name)
     mime = "text/csv" if isinstance(payload, str) else "application/json"
@@ -249,7 +248,7 @@ def test_the_place_and_what_to_write(pair, case):
     ],
 )
 def test_the_fields_at_fault(pair, name, payload, fields):
-    """BadRequest names columns as the signature does, those without a name by their place, and params behind `params.`."""
+    """BadRequest names columns as in the signature, unnamed columns by position, and params with the prefix `params.`."""
     _, call, _ = pair(name)
     with pytest.raises(grpc.RpcError) as caught:
         call(_text(payload))
@@ -258,8 +257,8 @@ def test_the_fields_at_fault(pair, name, payload, fields):
 
 @pytest.mark.parametrize("rows", [2_000, 20_001])
 @pytest.mark.parametrize("index", [0, 1_234, -1])
-def test_the_first_row_at_fault_of_many(pair, rows, index):
-    """However many rows there are, the one that is wrong is named, and columns beside it are not."""
+def test_the_first_invalid_row_is_named(pair, rows, index):
+    """The first invalid row is named, however many rows there are, and no valid column is."""
     data: list[Any] = [[1, 1.5] for _ in range(rows)]
     data[index] = [1, SECRET]
     _, call, _ = pair("numbers")
@@ -269,8 +268,8 @@ def test_the_first_row_at_fault_of_many(pair, rows, index):
     assert f"signature. b: dataframe_split.data[{index % rows}][1] is a string; must be double" in message
 
 
-def test_messages_are_named_as_the_caller_wrote_them(pair):
-    """A typed call has fields and rows in columns; its errors know of no JSON format."""
+def test_errors_of_typed_calls_use_their_terms(pair):
+    """Errors of typed calls have fields and rows in columns, and mention no JSON format."""
     typed = TypedCaller(pair("rows_part")[1].channel)
     assert "part.weight" not in str(typed.outcome("rows_part_predict", {"part": {"name": "a", "weight": 1.5}}))
     for method, fields, path in (
@@ -292,7 +291,7 @@ def test_messages_are_named_as_the_caller_wrote_them(pair):
         ("numbers", {"input": SECRET}),
     ],
 )
-def test_details_that_are_to_be_hidden(pair, monkeypatch, name, payload):
+def test_schema_details_can_be_hidden(pair, monkeypatch, name, payload):
     """MLFLOW_DISABLE_SCHEMA_DETAILS keeps the signature out of every refusal."""
     _, call, _ = pair(name)
     monkeypatch.setenv("MLFLOW_DISABLE_SCHEMA_DETAILS", "true")

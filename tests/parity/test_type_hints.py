@@ -1,4 +1,4 @@
-"""Models whose input is a list of pydantic objects: what a class says counts, and not the signature made of it."""
+"""Models whose input is a list of pydantic objects: the class counts, not the signature that MLflow derives from it."""
 
 import base64
 import datetime
@@ -114,7 +114,7 @@ def echoed_rows(oracle: Any, inputs: list[Any]) -> list[Any]:
     ],
 )
 def test_defaults(served, record):
-    """What is left out has the class's default, and what is there stays, empty or zero: typed, by the client, as JSON."""
+    """Absent fields have the class's default, and empty or zero values are kept: typed, by the client, and as JSON."""
     oracle, _, client = served
     expected = echoed_rows(oracle("orders"), [record])
     model = client.model("orders")
@@ -122,8 +122,8 @@ def test_defaults(served, record):
     assert [in_any_order(row) for row in model.predict([record, record])] == expected * 2
 
 
-def test_points_in_time_and_bytes_of_a_class(served):
-    """MLflow takes no text for them and so no JSON; the model is given them all the same."""
+def test_times_and_bytes_within_a_class(served):
+    """MLflow accepts no JSON for times and bytes within a class, but the model gets them from messages."""
     oracle, typed, client = served
     moment = datetime.datetime(2020, 2, 29, 12, 0, 0, 1)
     record: dict[str, Any] = {"at": moment, "data": b"\xff\x00", "moments": [moment], "by_name": {"k": b"x"}}
@@ -137,8 +137,8 @@ def test_points_in_time_and_bytes_of_a_class(served):
     assert in_any_order(answer) == in_any_order(zoo.tell(Stamped(at=moment, data=b"\xff\x00")))
 
 
-def test_points_in_time_outside_of_a_class(served):
-    """MLflow reads texts there, typed as in JSON."""
+def test_times_outside_of_a_class(served):
+    """Outside of a class MLflow reads times from texts, typed and as JSON."""
     oracle, _, client = served
     moment = datetime.datetime(2020, 2, 29, 12, 0, 0, 1)
     expected = echoed_rows(oracle("moments"), [{"k": [moment.isoformat()]}])
@@ -146,7 +146,7 @@ def test_points_in_time_outside_of_a_class(served):
 
 
 def refusal(typed: TypedCaller, method: str, message: Any) -> tuple[str, list[str]]:
-    """The words of an INVALID_ARGUMENT, and the fields that it names."""
+    """Returns the message of an INVALID_ARGUMENT, and its fields."""
     with pytest.raises(grpc.RpcError) as caught:
         typed(method, message)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -164,8 +164,8 @@ def refusal(typed: TypedCaller, method: str, message: Any) -> tuple[str, list[st
         ({"role": "x", "parts": [{"weight": 1.0}, {"weight": 0.0}]}, "value.parts[1].weight"),
     ],
 )
-def test_what_a_class_refuses_is_named(served, record, field):
-    """By its place in the record, and by its row in a batch; in no words of the JSON that MLflow was given."""
+def test_refusals_by_a_class_are_named(served, record, field):
+    """The error has the path in the record, and the row of a batch, without terms of the JSON that MLflow got."""
     _, typed, _ = served
     good = {"role": "x"}
     for method, message, prefix in (
@@ -178,8 +178,8 @@ def test_what_a_class_refuses_is_named(served, record, field):
         assert details.startswith("The record ")
 
 
-def test_fields_that_a_class_does_not_have(served):
-    """One that forbids them is refused, as in JSON; others do not see them, as in JSON."""
+def test_unknown_fields_of_a_class(served):
+    """A class that forbids unknown fields refuses them, and others ignore them, as in JSON."""
     oracle, typed, _ = served
     assert oracle("closed")(json.dumps({"inputs": [{"role": "x", "more": 1}]}), "application/json")[0] == 400
     echoed_rows(oracle("orders"), [{"role": "x", "needed": [], "more": 1}])

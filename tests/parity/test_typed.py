@@ -1,4 +1,4 @@
-"""Typed RPCs against the JSON way: the model is given the same to the bit, and what it answers arrives unchanged."""
+"""Typed RPCs compared with JSON: the model gets the same input to the bit, and its output arrives unchanged."""
 
 import base64
 import datetime
@@ -22,7 +22,7 @@ EVERY = {
 
 
 def as_record(fields: dict[str, Any]) -> dict[str, Any]:
-    """Protobuf's JSON of a message of columns as MLflow's record: points in time have no zone there."""
+    """Converts protobuf's JSON of a message to a record for MLflow, whose times have no zone."""
     return {
         name: value.removesuffix("Z") if isinstance(value, str) and name.endswith("datetime") else value
         for name, value in fields.items()
@@ -31,7 +31,7 @@ def as_record(fields: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def typed(pair):
-    """The typed RPC of a model of the zoo, and the JSON way to the same server."""
+    """The typed RPC of a model of the zoo, and JSON calls to the same server."""
 
     def get(name: str) -> tuple[TypedCaller, Any]:
         _, call, _ = pair(name)
@@ -41,7 +41,7 @@ def typed(pair):
 
 
 def same(typed: Any, name: str, fields: dict[str, Any], payload: dict[str, Any]) -> None:
-    """The model tells what it was given; both ways have to be the same."""
+    """Checks that both calls give the model the same input, which it returns."""
     caller, call = typed(name)
     predictions = json.loads(call(json.dumps(payload)))["predictions"]
     answer = plain(caller(f"{name}_predict", fields))["prediction"]
@@ -49,7 +49,7 @@ def same(typed: Any, name: str, fields: dict[str, Any], payload: dict[str, Any])
 
 
 def in_any_order(prediction: Any) -> Any:
-    """What a model tells, without the order of the keys of dictionaries, which protobuf does not keep."""
+    """Returns a model's description without the order of dictionary keys, which protobuf does not keep."""
     if isinstance(prediction, list):
         return [in_any_order(item) for item in prediction]
     if isinstance(prediction, dict):
@@ -77,13 +77,13 @@ def in_any_order(prediction: Any) -> Any:
     ],
 )
 def test_columns(typed, name, fields):
-    """Every scalar type; zeros, False and "" arrive; an optional column that is absent is not there."""
+    """All scalar types pass; zeros, False and "" are kept; an absent optional column is absent."""
     same(typed, name, fields, {"dataframe_records": [as_record(fields)]})
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_floats_that_are_no_numbers(typed, value):
-    """They stay what they are."""
+def test_nan_and_infinity(typed, value):
+    """NaN and infinities are kept."""
     same(
         typed,
         "numbers",
@@ -149,8 +149,8 @@ def test_floats_that_are_no_numbers(typed, value):
         ("hint_dict", {"value": {"k": 3}}, {"inputs": [{"k": 3}]}),
     ],
 )  # fmt: skip
-def test_structures(typed, name, fields, payload):
-    """Arrays, objects, maps, any value, tensors, params with their defaults, models with type hints."""
+def test_nested_types(typed, name, fields, payload):
+    """Arrays, objects, maps, any value, tensors, params with defaults, and models with type hints."""
     same(typed, name, fields, payload)
 
 
@@ -172,7 +172,7 @@ def test_structures(typed, name, fields, payload):
     )
 )
 def test_any_values(typed, fields):
-    """Whatever the values are, the model is given the same both ways."""
+    """Arbitrary values reach the model equally in both ways."""
     same(typed, "every_column", fields, {"dataframe_records": [as_record(fields)]})
 
 
@@ -187,8 +187,8 @@ def test_any_values(typed, fields):
         ("tensor", {}, "value"),
     ],
 )
-def test_what_is_missing_or_has_the_wrong_shape(typed, name, fields, field):
-    """INVALID_ARGUMENT with an entry for the field."""
+def test_missing_fields_and_wrong_shapes(typed, name, fields, field):
+    """INVALID_ARGUMENT has an entry for the field."""
     caller, _ = typed(name)
     with pytest.raises(grpc.RpcError) as caught:
         caller(f"{name}_predict", fields)
@@ -200,7 +200,7 @@ def test_what_is_missing_or_has_the_wrong_shape(typed, name, fields, field):
 
 
 def test_get_models(typed):
-    """As this family of services describes its models."""
+    """get_models describes models as other services of this family do."""
     caller, _ = typed("params")
     (model,) = caller("get_models", {}).models
     assert {field.name: field.number for field in model.DESCRIPTOR.fields} == {
@@ -213,7 +213,7 @@ def test_get_models(typed):
 
 
 def test_a_model_without_a_signature_has_no_typed_rpc(pair):
-    """It is called by the plain predict alone."""
+    """A model without a signature has only the plain predict."""
     _, call, _ = pair("no_signature")
     with pytest.raises(KeyError):
         TypedCaller(call.channel)

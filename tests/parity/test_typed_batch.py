@@ -1,4 +1,4 @@
-"""Rows in columns against the same rows as JSON: the model is given the same to the bit."""
+"""Rows in columns compared with the same rows as JSON: the model gets the same input to the bit."""
 
 import base64
 import json
@@ -50,7 +50,7 @@ def typed(request, zoo_path) -> Iterator[Served]:
 
 
 def echoed_rows(oracle: Oracle, payload: dict[str, Any]) -> list[Any]:
-    """What the model says, through MLflow, that it was given."""
+    """Returns the model's description of its input by MLflow."""
     status, answer = oracle(json.dumps(payload), "application/json")
     assert status == 200, answer
     predictions: list[Any] = json.loads(answer)["predictions"]
@@ -58,7 +58,7 @@ def echoed_rows(oracle: Oracle, payload: dict[str, Any]) -> list[Any]:
 
 
 def same(typed: Any, name: str, payload: dict[str, Any], columns: dict[str, Any]) -> None:
-    """The model tells, for each row, all that it was given; both ways have to be the same."""
+    """Checks that both calls give the model the same input for each row, which it returns."""
     caller, oracle = typed(name)
     method = f"rows_{name}_predict_batch"
     message: Any = caller.input(method, {})
@@ -80,15 +80,15 @@ def split(rows: dict[str, list[Any]]) -> dict[str, Any]:
     return {"dataframe_split": {"columns": list(rows), "data": list(zip(*rows.values(), strict=True))}}
 
 
-def moment(nanos: int | None) -> str | None:
-    """All with nine digits: MLflow takes no column with fewer in some rows than in others."""
+def nine_digit_time(nanos: int | None) -> str | None:
+    """Formats a time with nine digits, because MLflow refuses a column with fewer digits in some rows."""
     return None if nanos is None else str(np.datetime64(nanos, "ns"))
 
 
 def as_json(name: str, values: list[Any]) -> list[Any]:
     if name.endswith("binary"):
         return [None if value is None else base64.b64encode(value).decode() for value in values]
-    return [moment(value) for value in values] if name.endswith("datetime") else values
+    return [nine_digit_time(value) for value in values] if name.endswith("datetime") else values
 
 
 COLUMNS: dict[str, st.SearchStrategy[Any]] = {
@@ -111,14 +111,14 @@ def rows_of(columns: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dic
 @several
 @given(rows_of({"a": INT64, "b": FLOATS}))
 def test_numbers(typed, rows):
-    """Columns that go to the model as arrays: to the last bit, with NaN, infinities and -0.0."""
+    """Columns that reach the model as arrays are equal to the last bit, with NaN, infinities and -0.0."""
     same(typed, "numbers", split(rows), rows)
 
 
 @several
 @given(rows_of(COLUMNS))
 def test_every_column(typed, rows):
-    """Every scalar type."""
+    """Columns of all scalar types."""
     same(typed, "every_column", split({name: as_json(name, values) for name, values in rows.items()}), rows)
 
 
@@ -133,7 +133,7 @@ def test_every_column(typed, rows):
     )
 )
 def test_rows_without_a_value(typed, rows):
-    """A row that is named among the nulls of a column is null in JSON; what stands in the column there is nothing."""
+    """A row among a column's nulls is null in JSON; the column's value there has no meaning."""
     payload = split({"need": [0.5] * len(rows["may_double"]), **{k: as_json(k, v) for k, v in rows.items()}})
     filler: dict[str, Any] = {"may_double": 7.5, "may_string": "filler", "may_datetime": 1}
     columns: dict[str, Any] = {"need": [0.5] * len(rows["may_double"])}
@@ -155,7 +155,7 @@ def test_rows_without_a_value(typed, rows):
     )
 )
 def test_numbers_without_a_value(typed, rows):
-    """Optional columns of numbers go to the model as arrays; a float that is not there is NaN, as MLflow has it."""
+    """Optional numeric columns reach the model as arrays; a missing float is NaN, as in MLflow."""
     columns = dict(rows)
     for name in ("may_double", "may_float"):
         columns[name] = [0.0 if value is None else value for value in rows[name]]
@@ -168,7 +168,8 @@ def test_numbers_without_a_value(typed, rows):
     "name", ["may_long", "may_boolean", "may_integer", "may_float", "may_string", "may_binary", "may_datetime"]
 )
 def test_nulls_of_other_columns(typed, name):
-    """What MLflow makes of null in them (before 3.18 False of a boolean), or its refusal, of whole numbers and bytes."""
+    """A null of another type becomes what MLflow makes of it (False of a boolean before 3.18), or is refused for
+    integers and bytes."""
     caller, oracle = typed("optional")
     values = {"may_boolean": True, "may_string": "x", "may_binary": "AQ==", "may_datetime": "2020-02-29T12:00:00Z"}
     value: Any = values.get(name, 1)
@@ -186,7 +187,7 @@ def test_nulls_of_other_columns(typed, name):
 
 
 def test_an_optional_column_may_be_left_out(typed):
-    """As in JSON."""
+    """Leaving out an optional column has the same effect as in JSON."""
     same(typed, "optional", split({"need": [1.0, 2.0]}), {"need": [1.0, 2.0]})
 
 
@@ -212,12 +213,12 @@ def test_an_optional_column_may_be_left_out(typed):
     ],
 )  # fmt: skip
 def test_other_signatures(typed, name, payload, columns):
-    """Texts, columns without names, tensors with and without a shape."""
+    """Texts, unnamed columns, and tensors with and without a shape."""
     same(typed, name, payload, columns)
 
 
-def test_structures(typed):
-    """Lists, objects, maps and anything, row by row."""
+def test_nested_types(typed):
+    """Lists, objects, maps and any values, row by row."""
     caller, oracle = typed("structures")
     payload = split(
         {
@@ -238,7 +239,7 @@ def test_structures(typed):
 
 
 def test_params(typed):
-    """Once for all rows; what is left out has its default."""
+    """Params apply to all rows, and absent ones have their defaults."""
     caller, oracle = typed("params")
     params = {"temperature": 0.0, "label": "", "stops": {"values": []}}
     answer = plain(caller("rows_params_predict_batch", {"a": [1.0, 2.0], "params": params}))["prediction"]
@@ -258,8 +259,8 @@ def test_params(typed):
         ("tensor", {"value": {"data": [1, 2, 3]}}, "value", "shape"),
     ],
 )
-def test_columns_that_make_up_no_rows(typed, name, fields, field, text):
-    """INVALID_ARGUMENT, which names the column and what is wrong."""
+def test_inconsistent_columns_are_refused(typed, name, fields, field, text):
+    """INVALID_ARGUMENT names the column and the problem."""
     caller, _ = typed(name)
     with pytest.raises(grpc.RpcError) as caught:
         caller(f"rows_{name}_predict_batch", fields)

@@ -1,4 +1,4 @@
-"""Columns that MLflow's formats treat each in its own way, typed against JSON: those without names, and bytes in others."""
+"""Columns that MLflow's formats treat differently, typed and as JSON: unnamed columns, and bytes in nested values."""
 
 import base64
 import json
@@ -18,14 +18,14 @@ def b64(data: bytes) -> str:
 
 
 def echoed_rows(oracle: Any, payload: dict[str, Any]) -> list[Any]:
-    """What the model says, through MLflow, that it was given."""
+    """Returns the model's description of its input by MLflow."""
     status, answer = oracle(json.dumps(payload), "application/json")
     assert status == 200, answer
     return [in_any_order(row) for row in json.loads(answer)["predictions"]]
 
 
 def same(pair: Any, name: str, rows: list[dict[str, Any]], payload: dict[str, Any]) -> None:
-    """The model is given the same for each row alone and for all together as for the payload."""
+    """Checks that the model gets the same input for each row alone, for all rows together, and for the payload."""
     oracle, call, _ = pair(name)
     typed = TypedCaller(call.channel)
     messages = [typed.input(f"{name}_predict", row) for row in rows]
@@ -54,15 +54,15 @@ def same(pair: Any, name: str, rows: list[dict[str, Any]], payload: dict[str, An
         ("object", [{"name": "x"}, {"name": "", "age": 3}], [{"name": "x"}, {"name": "", "age": 3}]),
     ],
 )
-def test_one_column_without_a_name(pair, name, fields, values):
-    """The whole value reaches the model, decoded, as by dataframe_split; nothing takes it apart."""
+def test_one_unnamed_column(pair, name, fields, values):
+    """The complete value reaches the model decoded, as by dataframe_split, and is not split."""
     rows = [{"value": field} for field in fields]
     same(pair, f"rows_unnamed_{name}", rows, {"dataframe_split": {"data": [[value] for value in values]}})
 
 
 @pytest.mark.parametrize(("name", "values"), [("list", [[1, 2], [], [2**60]]), ("map", [{"a": 1}, {"": 2, "b": 0}])])
-def test_lists_and_maps_without_a_name(pair, name, values):
-    """The same of what is repeated in a message."""
+def test_unnamed_lists_and_maps(pair, name, values):
+    """Lists and maps in an unnamed column reach the model complete."""
     rows = [{"value": value} for value in values]
     same(pair, f"rows_unnamed_{name}", rows, {"dataframe_split": {"data": [[value] for value in values]}})
 
@@ -75,12 +75,12 @@ def test_lists_and_maps_without_a_name(pair, name, values):
     ],
 )
 def test_type_hints(pair, name, fields, values):
-    """The value as it is, and base64 at every depth, where MLflow decodes it."""
+    """The value reaches the model unchanged, with base64 decoded at every depth, as by MLflow."""
     same(pair, name, [{"value": field} for field in fields], {"inputs": values})
 
 
-def test_bytes_within_lists_objects_and_maps(pair):
-    """MLflow takes the text there for the bytes, and the model is given what it makes of that."""
+def test_bytes_in_nested_values(pair):
+    """MLflow takes the text for the bytes in nested values, and the model gets the same."""
     data = b64(b"a\0 b")
     fields = {
         "list": [data, ""], "lists": {"values": [{"values": [data]}]}, "object": {"data": data},
@@ -112,8 +112,8 @@ def test_bytes_within_lists_objects_and_maps(pair):
         ("map", lambda data: {"values": {"k": {"values": [{"data": data}]}}}, "map.k[0].data"),
     ],
 )
-def test_bytes_that_no_text_says(pair, data, field, wrap, where):
-    """INVALID_ARGUMENT that names the place, and no other bytes for the model."""
+def test_bytes_without_a_text_are_refused(pair, data, field, wrap, where):
+    """INVALID_ARGUMENT names the path, and the model gets no other bytes."""
     name = "rows_nested_bytes"
     typed = TypedCaller(pair(name)[1].channel)
     value = wrap(b64(data))
@@ -130,8 +130,8 @@ def test_bytes_that_no_text_says(pair, data, field, wrap, where):
         assert [violation.field for violation in bad.field_violations] == [at]
 
 
-def test_a_record_without_a_field(pair):
-    """MLflow makes no row of it, so it is refused; an answer to no row is none to a record."""
+def test_empty_records_are_refused(pair):
+    """MLflow makes no row from an empty record, so it is refused."""
     name = "rows_nested_bytes"
     oracle, call, _ = pair(name)
     assert echoed_rows(oracle, {"dataframe_records": [{}]}) == []
@@ -139,8 +139,8 @@ def test_a_record_without_a_field(pair):
     assert outcome == ("INVALID_ARGUMENT", "The record has no field: give one of list, lists, object, map at least.")
 
 
-def test_nesting_that_protobuf_does_not_read(pair):
-    """Some 50 lists in lists are told from a message of another type."""
+def test_nesting_beyond_protobufs_limit(pair):
+    """About 50 nested lists are refused with a message of their own, unlike a message of another type."""
     _, call, _ = pair("rows_unnamed_any")
     typed = TypedCaller(call.channel)
     message = typed.input("rows_unnamed_any_predict", {})
@@ -152,8 +152,8 @@ def test_nesting_that_protobuf_does_not_read(pair):
     assert "or is nested more than 100 messages deep" in details
 
 
-def test_a_type_hint_without_its_value(pair):
-    """It is null to MLflow, which takes that for no text; so it is refused by the name that its field has."""
+def test_a_missing_value_for_a_type_hint(pair):
+    """An absent value is null for MLflow, which is not a text, so the field is refused by name."""
     oracle, call, _ = pair("hint_str")
     assert oracle(json.dumps({"inputs": [None]}), "application/json")[0] == 400
     status, details = TypedCaller(call.channel).outcome("hint_str_predict", {})

@@ -1,4 +1,4 @@
-"""Nulls within arrays and maps of columns: where JSON takes and answers them, typed calls do, with the same values."""
+"""Nulls within arrays and maps of columns: typed calls accept and return them where JSON does, with the same values."""
 
 import base64
 import datetime
@@ -60,11 +60,11 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "map_of_people": (Map(PERSON), {"k": {"a": 1.5, "b": "text"}}),
     "object": (LISTS, {"v": [1.5], "w": ["text"], "m": {"k": 1.5}, "n": {"k": 1.5}}),
 }
-"""Types, and a value of each as JSON."""
+"""Types, each with a value as JSON."""
 
 
 def with_nulls(value: Any) -> Iterator[Any]:
-    """A value with a null in one of the places that lists and maps in it have."""
+    """Returns the value with a null in one of the positions inside its lists and maps."""
     if isinstance(value, list):
         yield from ([*value, None], [None, *value], [None])
         yield from ([variant] for variant in with_nulls(value[0]))
@@ -79,7 +79,7 @@ NULLS = [(name, value) for name, (_, plain) in COLUMNS.items() for value in with
 
 
 class Tells(PythonModel):
-    """Tells what it was given, as MLflow's parser made it; a map in the order of its keys."""
+    """Returns its input as MLflow's parser made it, with maps in the order of their keys."""
 
     def predict(self, context, model_input, params=None):
         rows = [{name: ordered(value) for name, value in row.items()} for row in model_input.to_dict("records")]
@@ -116,7 +116,7 @@ ANSWER_INDEXES = [(name, index) for name, (_, values) in ANSWERS.items() for ind
 
 
 class Gives(PythonModel):
-    """Answers with the column and the answer that the input names, in a table or in records."""
+    """Returns the column and the answer that the input names, in a table or in records."""
 
     def __init__(self, as_frame: bool) -> None:
         self.as_frame = as_frame
@@ -162,7 +162,7 @@ BARE_ANSWERS = {"bare_list": [1.0, None], "bare_map": {"k": None}}
 
 
 class Bare(PythonModel):
-    """Answers with the one column, which has no name."""
+    """Returns the only column, which has no name."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -230,7 +230,7 @@ def predictions(oracle: Oracle, payload: dict[str, Any]) -> Any:
 
 
 def as_typed(name: str, value: Any) -> Any:
-    """A value for the typed client: bytes where JSON has the text that MLflow takes for them."""
+    """Returns a value for the typed client, with bytes for the texts that JSON has in their place."""
     if name == "data":
         return [None if text is None else text.encode() for text in value]
     return value
@@ -238,7 +238,8 @@ def as_typed(name: str, value: Any) -> Any:
 
 @pytest.mark.parametrize("model", ["required", "optional"])
 def test_inputs(client, oracle, model):
-    """Each place of a null, in one record and in rows: the model gets what it gets from JSON, or both refuse it."""
+    """For each position of a null, in one record and in rows, the model gets the same as from JSON, or both are
+    refused."""
     full_record = {name: plain for name, (_, plain) in COLUMNS.items()}
     whole_typed = {name: as_typed(name, plain) for name, plain in full_record.items()}
     taken = set()
@@ -263,14 +264,14 @@ def test_inputs(client, oracle, model):
 
 
 def test_a_frame(client, oracle):
-    """Lists and dicts in the columns of a DataFrame, and lists that are arrays of numpy's."""
+    """Lists and dicts in columns of a DataFrame, and numpy arrays as lists."""
     rows = [{"doubles": [1.5, None], "map": {"k": None}}, {"doubles": [None], "map": {"k": 1.5}}]
     frame = pd.DataFrame({"doubles": [np.array([1.5, None], dtype=object), [pd.NA]], "map": [{"k": pd.NA}, {"k": 1.5}]})
     assert client.model("optional").predict(frame) == predictions(oracle("optional"), {"dataframe_records": rows})
 
 
 def test_params(client, oracle):
-    """MLflow looks at no null in a list of a param."""
+    """MLflow does not check nulls in a list param."""
     rows = [{"doubles": [1.5]}]
     expected = predictions(oracle("optional"), {"dataframe_records": rows, "params": {"p": [1.5, None]}})
     assert "[1.5, None]" in expected[0]
@@ -279,7 +280,7 @@ def test_params(client, oracle):
 
 @pytest.mark.parametrize("model", ["frame", "records"])
 def test_answers(client, oracle, model):
-    """Each answer, in one record, in rows, in a stream of records and in parts: as in JSON, with None for null."""
+    """Answers for one record, in rows, in a stream of records and in chunks equal JSON's, with None for null."""
     for name, index in ANSWER_INDEXES:
         row = {"name": name, "place": index}
         expected = predictions(oracle(model), {"dataframe_records": [row]})[0]
@@ -290,7 +291,7 @@ def test_answers(client, oracle, model):
 
 
 def in_json(value: Any) -> str:
-    """A value as JSON writes it: whole numbers and floats are one type there."""
+    """Returns a value in JSON's form, where integers and floats are one type."""
 
     def plain(item: Any) -> Any:
         if isinstance(item, dict):
@@ -307,8 +308,8 @@ def in_json(value: Any) -> str:
 
 
 @pytest.mark.parametrize("name", BARE)
-def test_an_answer_without_a_name(client, oracle, name):
-    """The only output, and the parts of it."""
+def test_an_unnamed_answer(client, oracle, name):
+    """The only, unnamed output, and its chunks."""
     row = {"name": "", "place": 0}
     expected = predictions(oracle(name), {"dataframe_records": [row]})
     assert [client.model(name).predict(row)] == expected == [BARE_ANSWERS[name]]
@@ -318,7 +319,7 @@ def test_an_answer_without_a_name(client, oracle, name):
 
 @pytest.mark.parametrize("name", HINTED)
 def test_type_hints(client, oracle, name):
-    """Which say of inputs that they may have nulls, and of which MLflow's signature keeps nothing for the answers."""
+    """Type hints declare nulls of inputs, and MLflow's signature keeps no such declaration for answers."""
     record = HINTED[name][1]
     expected = predictions(oracle(name), {"inputs": [record]})
     assert "null" in json.dumps(expected)
@@ -327,7 +328,7 @@ def test_type_hints(client, oracle, name):
 
 
 def test_messages_made_by_hand(typed, oracle):
-    """As a compiled client fills them: anything in the place of a null, and a key that is there or not."""
+    """Messages as compiled clients fill them: any value in the position of a null, and null keys present or absent."""
     full_record = {"doubles": [1.5], "map": {"k": 1.5}}
     record = {"doubles": [1.5, None], "map": {"k": 1.5, "none": None}}
     expected = predictions(oracle("optional"), {"dataframe_records": [full_record, record]})
@@ -356,8 +357,8 @@ def test_messages_made_by_hand(typed, oracle):
         ("matrix", [[1.5], None], r"\[1\].matrix: must be Array\(Array\(double\)\), and matrix\[1\] is null"),
     ],
 )
-def test_a_null_that_mlflow_refuses(client, oracle, name, value, pattern):
-    """Rows share their messages with answers, which may have it: MLflow refuses it, and its place is named."""
+def test_nulls_that_mlflow_refuses_are_named(client, oracle, name, value, pattern):
+    """Rows share their messages with answers, which may have nulls. MLflow refuses the null, and the error names it."""
     full_record = {"map": {"k": 1.5}, "matrix": [[1.5]]}
     rows = [full_record, {**full_record, name: value}]
     assert oracle("shared")(json.dumps({"dataframe_records": rows}), "application/json")[0] == 400
@@ -368,8 +369,9 @@ def test_a_null_that_mlflow_refuses(client, oracle, name, value, pattern):
         client.model("shared").predict(rows[1])
 
 
-def test_the_fields_beside(typed):
-    """Lists have the places of nulls beside them, maps the keys, and where MLflow takes none there is no such field."""
+def test_the_companion_fields_for_nulls(typed):
+    """Lists have a field for null indexes and maps one for null keys; where MLflow accepts no nulls there is no such
+    field."""
     fields = {field.name: field.number for field in typed.method("required_predict").input_type.fields}
     beside = {name for name in fields if "_null_" in name}
     assert beside == {f"{name}_null_items" for name in ("flags", "doubles", "texts", "data")}
@@ -382,8 +384,8 @@ def test_the_fields_beside(typed):
     }
 
 
-def test_a_client_that_was_compiled_before(typed):
-    """It reads the lists as it did, with NaN where there is no number, and its calls are answered."""
+def test_clients_compiled_before_these_fields(typed):
+    """An older client reads lists as before, with NaN for missing numbers, and its calls are answered."""
     method = typed.method("records_predict")
     file = FileDescriptorProto()
     method.output_type.file.CopyToProto(file)

@@ -1,4 +1,4 @@
-"""Tables that a model returns, typed against JSON: what is a value there is the same value, and nothing else is one."""
+"""Tables that a model returns, typed and as JSON: a value is the same value in both, and missing in both otherwise."""
 
 import base64
 import json
@@ -61,7 +61,7 @@ TABLES: dict[str, tuple[Schema, Any]] = {
 
 
 class Table(PythonModel):
-    """Answers with the rows of a table that the input names by their places."""
+    """Returns the rows of a table whose indexes are in the input."""
 
     def __init__(self, make: Any) -> None:
         self.make = make
@@ -72,7 +72,7 @@ class Table(PythonModel):
 
 @pytest.fixture(scope="module", params=TABLES)
 def served(request, tmp_path_factory) -> Iterator[tuple[Schema, TypedCaller, Oracle]]:
-    """One of the models: what it says of its output, its typed RPCs, and MLflow's own answers for it."""
+    """One of the models: its output schema, its typed RPCs, and MLflow's own answers for it."""
     schema, make = TABLES[request.param]
     path = tmp_path_factory.mktemp("tables") / "m"
     signature = ModelSignature(Schema([ColSpec(DataType.long, "row")]), schema)
@@ -85,7 +85,7 @@ def served(request, tmp_path_factory) -> Iterator[tuple[Schema, TypedCaller, Ora
 
 
 def expected(schema: Schema, oracle: Oracle, rows: list[int]) -> list[dict[str, Any]]:
-    """The values in MLflow's answer: null, and outside of floats NaN and NaT, are none."""
+    """Returns the values in MLflow's answer, without nulls and, except for floats, without NaN and NaT."""
     status, answer = oracle(json.dumps({"inputs": {"row": rows}}), "application/json")
     assert status == 200, answer
     floats = {spec.name or name_of(schema) for spec in schema if spec.type in (DataType.double, DataType.float)}
@@ -98,7 +98,7 @@ def expected(schema: Schema, oracle: Oracle, rows: list[int]) -> list[dict[str, 
 
 
 def name_of(schema: Schema) -> str:
-    """Of the field for the only output."""
+    """Returns the name of the field for the only output."""
     return next(iter(schema)).name or "prediction"
 
 
@@ -107,7 +107,7 @@ def is_none(value: Any, *, is_float: bool) -> bool:
 
 
 def as_json(message: Any, schema: Schema) -> dict[str, Any]:
-    """A row as JSON has it."""
+    """Returns a row in its JSON form."""
     labels = [spec.name or name_of(schema) for spec in schema]
     columns = dict(zip((field.name for field in message.DESCRIPTOR.fields), labels, strict=False))
     record = {}
@@ -125,7 +125,7 @@ def as_json(message: Any, schema: Schema) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1], [2, 0]])
 def test_tables(served, rows):
-    """Alone and in rows: what is missing is left out, what is there is the same."""
+    """Missing values are left out and other values are equal, alone and in rows."""
     schema, typed, oracle = served
     messages = [typed.input("m_predict", {"row": row}) for row in rows]
     alone = [typed("m_predict", message) for message in messages]
@@ -136,5 +136,5 @@ def test_tables(served, rows):
 
 
 def exact(row: dict[str, Any]) -> dict[str, str]:
-    """With NaN equal to itself, and the sign of zeros."""
+    """Returns a row for comparison, with NaN equal to itself, and with the sign of zeros."""
     return {name: repr(float(value) if type(value) is int else value) for name, value in row.items() if value != []}

@@ -1,4 +1,4 @@
-"""What MLflow refuses of a message is told by the names that the message has, and by its row."""
+"""MLflow's refusals of a message use the names in the message, and its row."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def served(tmp_path_factory) -> Iterator[tuple[Callable[[str], Any], TypedCaller
 
 
 def refusal(typed: TypedCaller, method: str, message: Any) -> dict[str, str]:
-    """What an INVALID_ARGUMENT says of each field; its words repeat that."""
+    """Returns the description of each field in an INVALID_ARGUMENT, whose message repeats them."""
     with pytest.raises(grpc.RpcError) as caught:
         typed(method, message)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -101,8 +101,8 @@ def refusal(typed: TypedCaller, method: str, message: Any) -> dict[str, str]:
         ("tensors_predict", {"b": 1}, ["a"]),
     ],
 )
-def test_what_is_missing(served, method, fields, absent):
-    """Each field by its own name in the model, or by that in the message if it has none."""
+def test_missing_fields(served, method, fields, absent):
+    """A missing field has its name in the model, or that in the message if it has none."""
     assert refusal(served[1], method, fields) == dict.fromkeys(absent, MISSING)
 
 
@@ -115,8 +115,8 @@ def test_what_is_missing(served, method, fields, absent):
         ("unnamed_predict_batch", {}, {"column_0": "has no rows", "column_1": "has no rows"}),
     ],
 )
-def test_columns_that_make_up_no_rows(served, method, fields, at_fault):
-    """By the same names as in one record."""
+def test_inconsistent_columns(served, method, fields, at_fault):
+    """Errors for columns use the same names as for one record."""
     assert refusal(served[1], method, fields) == at_fault
 
 
@@ -140,8 +140,8 @@ def test_columns_that_make_up_no_rows(served, method, fields, at_fault):
         ("tensors_predict_batch", {"a": {"data": [1, 2, 3, 4]}, "b": [1, 300]}, "[1].b", "a tensor of uint8"),
     ],
 )
-def test_what_does_not_fit(served, method, fields, field, text):
-    """The column is named, and of a batch the first row that MLflow refuses by itself."""
+def test_values_that_do_not_fit(served, method, fields, field, text):
+    """The error names the column, and in a batch the first row that MLflow refuses by itself."""
     violations = refusal(served[1], method, fields)
     assert list(violations) == [field]
     assert text in violations[field]
@@ -155,8 +155,8 @@ def test_what_does_not_fit(served, method, fields, field, text):
         ("named_predict_batch", {"a_b": [1, 2], "object": [{"x": 1}, {"x": 2}]}, ["object", 1]),
     ],
 )
-def test_fields_that_an_object_does_not_have(served, method, fields, where):
-    """MLflow refuses properties that the schema does not have, and a message with such a field is refused too."""
+def test_unknown_fields_of_an_object(served, method, fields, where):
+    """MLflow refuses unknown properties of an object, so a message with such a field is refused too."""
     oracle, typed = served
     payload = {"dataframe_records": [{"a b": 1, "object": {"x": 1, "more": 2}}]}
     assert oracle("named")(json.dumps(payload), "application/json")[0] == 400
@@ -169,8 +169,8 @@ def test_fields_that_an_object_does_not_have(served, method, fields, where):
     assert refusal(typed, method, message) == {f"{path}.111": "the model has no such field"}
 
 
-def test_fields_that_the_model_does_not_have(served):
-    """MLflow drops columns that the signature does not have, and a message with such a field is taken too."""
+def test_unknown_fields_of_the_model(served):
+    """MLflow drops unknown columns, so a message with such a field is accepted too."""
     oracle, typed = served
     payload = {"dataframe_records": [{"a b": 1, "more": 2}]}
     assert oracle("named")(json.dumps(payload), "application/json")[0] == 200
@@ -189,8 +189,8 @@ def test_fields_that_the_model_does_not_have(served):
         ({"x": 1, "by": {"k": {}}}, {"x": 1, "by": {"values": {"k": {}}}}),
     ],
 )
-def test_an_object_without_any_field(served, json_object, fields):
-    """Where it may be left out, MLflow takes one without what it needs; so it is taken, and given to the model so."""
+def test_an_empty_optional_object(served, json_object, fields):
+    """MLflow accepts an optional object without its required properties, so it is passed to the model in this form."""
     oracle, typed = served
     status, answer = oracle("named")(
         json.dumps({"dataframe_records": [{"a b": 1, "object": json_object}]}), "application/json"

@@ -1,4 +1,4 @@
-"""A model to step through, and server processes that are gone when a test ends."""
+"""A model that tests control step by step, and server processes that end with their test."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.support.servers import ROOT, Caller, Process, ready_address, start_se
 
 
 def pytest_collection_finish():
-    """Starts the fork server: it imports MLflow while the first tests run."""
+    """Starts the fork server, which imports MLflow while the first tests run."""
     fork_server()
 
 
@@ -61,7 +61,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Process]]:
-    """Starts a server with the stepper as an MLModel class, or with the model that the flags name."""
+    """Returns a function that starts a server with the stepper as an MLModel class, or with the model in the flags."""
     with ExitStack() as stack:
 
         def launch(*flags: str, env: dict[str, str] | None = None, fresh: bool = False) -> Process:
@@ -73,7 +73,7 @@ def start() -> Iterator[Callable[..., Process]]:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[Process], Caller]]:
-    """Waits until a server is ready and connects to it."""
+    """Returns a function that waits until a server is ready and connects to it."""
     with ExitStack() as stack:
         yield lambda process: stack.enter_context(Caller(ready_address(process)))
 
@@ -83,7 +83,7 @@ def payload(*texts: str) -> str:
 
 
 class Held:
-    """A call that is in the model, until it is let go."""
+    """A call that stays in the model until it is released."""
 
     def __init__(self, call: Caller, folder: Path, name: str = "call", **more: Any) -> None:
         self.entered, self.leave = folder / f"{name}.entered", folder / f"{name}.leave"

@@ -1,4 +1,4 @@
-"""`--env-manager virtualenv|uv`: the server in an environment that is built of what the model carries along."""
+"""`--env-manager virtualenv|uv`: the server in an environment built from the model's requirements."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from tests.support.processes import wait_until_gone
 from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
 
 NOT_HERE = "toolz==1.0.0"
-"""Something that a model may require and that is not installed beside the server."""
+"""A package that a model may require and that is not installed beside the server."""
 
-MANAGERS = ["uv", pytest.param("virtualenv", marks=pytest.mark.stress)]  # pip takes minutes for what takes uv seconds.
+MANAGERS = ["uv", pytest.param("virtualenv", marks=pytest.mark.stress)]  # pip takes minutes where uv takes seconds.
 
 BUILD_LIMIT_S = 900.0
 
@@ -37,7 +37,7 @@ class Surroundings(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(Surroundings())
 """
-"""A model that answers with what is around it."""
+"""A model that returns facts about its environment."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where environments are kept; one that a test has built is there for the next."""
+    """The directory of environments, shared by all tests."""
     return tmp_path_factory.mktemp("environments")
 
 
@@ -69,7 +69,7 @@ def surroundings(process: Process) -> list[str]:
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("manager", MANAGERS)
 def test_a_model_is_served_in_its_own_environment(model, root, manager):
-    """What is not met here is met there; the process stays the same, SIGTERM ends it, and the second start builds
+    """The model's requirements are met, the process stays the same, SIGTERM ends it, and the second start builds
     nothing."""
     flags = ("-m", str(model), "--env-manager", manager, "--model-name", "a")
     with start_server(*flags, env={"MLFLOW_ENV_ROOT": str(root)}) as process:
@@ -79,7 +79,7 @@ def test_a_model_is_served_in_its_own_environment(model, root, manager):
         assert Path(prefix).parent == root
         assert (virtual_env, first_on_path) == (prefix, f"{prefix}/bin")
         assert int(pid) == process.popen.pid
-        assert "toolz" in process.output  # The progress of the build.
+        assert "toolz" in process.output  # Output of the build.
         assert "ready: model a (" in process.stdout[0]
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
@@ -92,7 +92,7 @@ def test_a_model_is_served_in_its_own_environment(model, root, manager):
         assert process.wait() == 0
 
 
-# A build that waits until the test lets it go on, which it never does.
+# A build that waits until the test releases it, which never happens.
 
 BACKEND = """\
 import os
@@ -107,7 +107,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
 
 @pytest.fixture
 def slow(model: Path, tmp_path: Path) -> Path:
-    """A model that requires a package of its own whose build does not end."""
+    """A model that requires its own package, whose build never ends."""
     directory = tmp_path / "slow"
     (directory / "own").mkdir(parents=True)
     build = {"requires": [], "build-backend": "backend", "backend-path": ["."]}
@@ -127,7 +127,7 @@ def slow(model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start_slow(slow: Path, tmp_path: Path) -> Iterator[Any]:
-    """Starts a server whose build does not end."""
+    """Starts a server whose build never ends."""
     running = []
 
     def start(manager: str) -> Process:
@@ -149,7 +149,8 @@ def start_slow(slow: Path, tmp_path: Path) -> Iterator[Any]:
     ("manager", "number"), [("virtualenv", signal.SIGTERM), ("uv", signal.SIGINT)], ids=["virtualenv", "uv"]
 )
 def test_a_signal_ends_a_build(start_slow, tmp_path, manager, number):
-    """A signal while the environment is built ends the server with 0 and all that it has started, and leaves nothing."""
+    """A signal during the build ends the server with exit code 0, with all processes that it started, and leaves
+    nothing."""
     process = start_slow(manager)
     builder = int((tmp_path / "started").read_text())
     process.signal(number)
@@ -160,8 +161,8 @@ def test_a_signal_ends_a_build(start_slow, tmp_path, manager, number):
 
 
 @pytest.mark.timeout(400)
-def test_two_servers_do_not_build_one_environment(start_slow, tmp_path):
-    """The second of two servers waits for the first; when that is gone it builds."""
+def test_two_servers_do_not_build_the_same_environment(start_slow, tmp_path):
+    """The second of two servers waits for the first, and builds once that has ended."""
     first = start_slow("uv")
     builder = int((tmp_path / "started").read_text())
     second = start_slow("uv")
@@ -176,8 +177,8 @@ def test_two_servers_do_not_build_one_environment(start_slow, tmp_path):
 
 
 @pytest.mark.timeout(400)
-def test_a_build_goes_on_holding_the_lock(start_slow, tmp_path):
-    """If a server is killed while pip works for it, nobody else builds in the same directory until pip has ended."""
+def test_an_orphaned_build_still_holds_the_lock(start_slow, tmp_path):
+    """If a server is killed while its pip runs, no other server builds in the same directory until pip has ended."""
     first = start_slow("uv")
     builder = int((tmp_path / "started").read_text())
     group = os.getpgid(builder)
@@ -198,8 +199,8 @@ def test_a_build_goes_on_holding_the_lock(start_slow, tmp_path):
         ("requirements.txt", "mlflow==1.30.0\n", "requires mlflow==1.30.0, and this server runs with mlflow"),
     ],
 )
-def test_what_cannot_be_served_is_refused_before_anything_is_built(model, tmp_path, file, text, error):
-    """A model of an older Python or MLflow gets one line and exit code 2, and nothing is made."""
+def test_unsupported_models_are_refused_before_a_build(model, tmp_path, file, text, error):
+    """A model of an older Python or MLflow is refused with one line and exit code 2, and nothing is created."""
     old = shutil.copytree(model, tmp_path / "old")
     (old / file).write_text(text)
     env = {"MLFLOW_ENV_ROOT": str(tmp_path / "environments")}

@@ -1,4 +1,4 @@
-"""Functions before and after a model, in a server of their own, as docs/models.md shows them."""
+"""Functions before and after a model, in a server process, as in docs/models.md."""
 
 import os
 import re
@@ -31,8 +31,8 @@ def shell(script, folder):
     return Process(["/bin/sh", "-c", script], env=environment, cwd=folder)
 
 
-def test_the_hooks_of_the_docs(folder):
-    """The lines, typed into a shell beside the example model, serve it with both functions."""
+def test_the_hooks_in_the_docs(folder):
+    """The shell commands serve the example model with both functions."""
     with shell(SCRIPT, folder) as process, Caller(ready_address(process)) as call:
         rows = "[[51.0, 35.0, 14.0, 2.0], [67.0, 30.0, 52.0, 23.0]]"
         names = '["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]'
@@ -40,8 +40,8 @@ def test_the_hooks_of_the_docs(folder):
         assert answer == '{"predictions": ["SETOSA", "VIRGINICA"]}'
 
 
-def test_a_function_that_is_not_there(folder):
-    """It ends the start, with its path."""
+def test_a_missing_function_ends_the_start(folder):
+    """A missing function ends the start, with its path."""
     with shell(SCRIPT.replace("iris_hooks.postprocess", "iris_hooks.post"), folder) as process:
         assert process.wait() == 2
         assert "iris_hooks.post: the module iris_hooks has no post" in process.output

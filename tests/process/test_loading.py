@@ -1,4 +1,4 @@
-"""Loading: each model is served when it is ready, and one that cannot be fetched holds up no other."""
+"""Loading: each model is served once it is ready, and one that cannot be fetched delays no other."""
 
 import os
 import shutil
@@ -20,13 +20,13 @@ SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 @contextmanager
 def silent_registry() -> Iterator[str]:
-    """The URL of a server that takes connections and never answers."""
+    """The URL of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def wait_until_serving(call: Caller, name: str) -> None:
-    """Returns once health says SERVING of a model."""
+    """Waits until the health of a model is SERVING."""
     watch: Any = call.channel.unary_stream("/grpc.health.v1.Health/Watch")
     request = health_pb2.HealthCheckRequest(service=name).SerializeToString()
     assert SERVING in watch(request, wait_for_ready=True, timeout=90)
@@ -34,7 +34,7 @@ def wait_until_serving(call: Caller, name: str) -> None:
 
 @pytest.fixture
 def launch(tmp_path):
-    """Starts a server with the models of a configuration."""
+    """Returns a function that starts a server with the models of a configuration."""
     with ExitStack() as stack:
 
         def start(models: list[dict[str, Any]], *flags: str, env: dict[str, str] | None = None) -> Any:
@@ -46,10 +46,9 @@ def launch(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_registry_that_does_not_answer_holds_up_no_other_model(launch, model, workers):
-    """The others are served meanwhile, the server as a whole is NOT_SERVING; after --load-timeout the model is left
-    out, and the server is ready.
-    """
+def test_an_unresponsive_registry_delays_no_other_model(launch, model, workers):
+    """Other models are served meanwhile, while the server as a whole is NOT_SERVING. After --load-timeout the model is
+    left out, and the server is ready."""
     port = free_port()
     with silent_registry() as url:
         process = launch(
@@ -71,8 +70,8 @@ def test_a_registry_that_does_not_answer_holds_up_no_other_model(launch, model, 
         process.wait_for(rf"churn.* is left out: it was not fetched within 15 s .--load-timeout.: {waiting}")
 
 
-def test_a_model_that_does_not_load_in_time_stops_the_start(launch, model, tmp_path):
-    """It is interrupted, and the exit code is 2."""
+def test_a_load_timeout_stops_the_start(launch, model, tmp_path):
+    """Loading is interrupted, and the exit code is 2."""
     slow = shutil.copytree(model, tmp_path / "slow")
     os.mkfifo(tmp_path / "never")
     (slow / "stepper.py").write_text(f"open({str(tmp_path / 'never')!r}).read()\n")
@@ -82,8 +81,8 @@ def test_a_model_that_does_not_load_in_time_stops_the_start(launch, model, tmp_p
     assert "Traceback" not in process.output
 
 
-def test_a_model_that_is_not_fetched_in_time_names_who_was_asked():
-    """Alone, too, so that the owner sees that the registry is at fault and not the model; its password is left out."""
+def test_a_fetch_timeout_names_the_registry():
+    """The error names the registry without its password, so that the owner sees that the model is not at fault."""
     with (
         silent_registry() as url,
         start_server(
@@ -97,8 +96,8 @@ def test_a_model_that_is_not_fetched_in_time_names_who_was_asked():
         assert "secret" not in process.output
 
 
-def test_aliases_and_latest_are_looked_up_once(launch, registry):
-    """The version that they mean is in the log, in calls and in the list of models."""
+def test_aliases_and_latest_are_resolved_once(launch, registry):
+    """The resolved version is in the log, in calls and in the list of models."""
     env = {"MLFLOW_TRACKING_URI": registry}
     process = launch([{"uri": "models:/churn@champion"}, {"uri": "models:/churn/latest"}], env=env)
     address = ready_address(process)
@@ -120,17 +119,17 @@ def test_aliases_and_latest_are_looked_up_once(launch, registry):
         ("models:/chrun/1", ["It has no model chrun, but churn"]),
     ],
 )
-def test_errors_say_what_the_registry_has(start, registry, uri, excerpts):
-    """And which registry was asked."""
+def test_errors_list_the_content_of_the_registry(start, registry, uri, excerpts):
+    """The error has the registry in use, and what it contains."""
     process = start("-m", uri, env={"MLFLOW_TRACKING_URI": registry})
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
-    for text in [*excerpts, f"The registry that was asked is {registry}"]:
+    for text in [*excerpts, f"The registry in use is {registry}"]:
         assert text in line
 
 
-def test_without_a_tracking_uri_nothing_is_made(model, tmp_path):
-    """The error says which variable to set, and the working directory stays empty."""
+def test_without_a_tracking_uri_no_database_is_created(model, tmp_path):
+    """The error names the variable to set, and the working directory stays empty."""
     for uri in ("models:/churn/1", "runs:/0123456789abcdef0123456789abcdef/model"):
         with start_server("-m", uri, cwd=tmp_path) as process:
             assert process.wait() == 2
@@ -139,7 +138,7 @@ def test_without_a_tracking_uri_nothing_is_made(model, tmp_path):
 
 
 def test_a_password_in_a_uri_is_not_shown(start, tmp_path):
-    """Neither that of the model nor that of the registry."""
+    """Passwords in the URIs of the model and of the registry are masked."""
     for uri, env in (
         ("http://me:secret@127.0.0.1:1/model", {}),
         ("models:/churn/1", {"MLFLOW_TRACKING_URI": "mysql://me:secret@127.0.0.1:1/db"}),
@@ -150,7 +149,7 @@ def test_a_password_in_a_uri_is_not_shown(start, tmp_path):
 
 
 def test_a_module_in_the_working_directory(model, tmp_path):
-    """`mlflow models serve` has the working directory on sys.path, and so has this server, whatever starts it."""
+    """Like `mlflow models serve`, the server has the working directory on sys.path, however it is started."""
     model_copy = shutil.copytree(model, tmp_path / "own")
     code = (model_copy / "stepper.py").read_text()
     (model_copy / "stepper.py").write_text(f"import helper_of_mine\n{code}")
@@ -168,22 +167,21 @@ def test_a_symbolic_link_gives_its_own_name(start, model, tmp_path, connect):
 
 @pytest.mark.parametrize("spelling", ["file://{}/a%20b/model", "file://{}/a b/model", "{}/a b/model", "~/a b/model"])
 def test_spellings_of_a_path(start, connect, model, tmp_path, spelling):
-    """With spaces, percent-encoded or not, and with the home directory."""
+    """Paths may have spaces, percent-encoded or not, and ~ for the home directory."""
     shutil.copytree(model, tmp_path / "a b" / "model")
     assert connect(start("-m", spelling.format(tmp_path), env={"HOME": str(tmp_path)}))(payload("x"))
 
 
 def test_warnings_as_errors_do_not_end_the_start(start, connect, model):
-    """PYTHONWARNINGS=error, with one process and with two."""
+    """PYTHONWARNINGS=error does not end the start, with one process and with two."""
     for workers in ("1", "2"):
         process = start("-m", str(model), "-w", workers, env={"PYTHONWARNINGS": "error"}, fresh=True)
         assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
 
 
 def test_lines_of_libraries_and_models(start, model, tmp_path, connect):
-    """INFO lines of others are not in the log, whatever level they set themselves, unless --log-level-libraries says
-    so; warnings are.
-    """
+    """INFO lines of libraries are not logged, whatever level they set themselves, except with --log-level-libraries.
+    Warnings are logged."""
     chatty = shutil.copytree(model, tmp_path / "chatty")
     code = (chatty / "stepper.py").read_text()
     (chatty / "stepper.py").write_text(
@@ -203,8 +201,8 @@ def test_lines_of_libraries_and_models(start, model, tmp_path, connect):
     assert "mlflow_grpc.lifecycle" not in loud.output
 
 
-def test_names_that_other_programs_own_do_not_stop_the_start(start_bare_server):
-    """A HOST of conda's compilers and a PORT of a Kubernetes service link are ignored, with a line each."""
+def test_variables_of_other_programs_are_ignored(start_bare_server):
+    """A HOST for conda's compilers and a PORT of a Kubernetes service link are ignored, with a line each."""
     process = start_bare_server({"HOST": "x86_64-conda-linux-gnu", "PORT": "tcp://10.0.0.1:80", "MLFLOW_PORT": "0"})
     assert ready_address(process).startswith("127.0.0.1:")
     process.wait_for("HOST is ignored: 'x86_64-conda-linux-gnu'")
@@ -213,14 +211,14 @@ def test_names_that_other_programs_own_do_not_stop_the_start(start_bare_server):
 
 @pytest.fixture
 def start_bare_server():
-    """Starts a server with settings from the environment alone."""
+    """Returns a function that starts a server with settings from the environment alone."""
     with ExitStack() as stack:
         command = [sys.executable, str(ROOT / "server.py")]
         yield lambda env: stack.enter_context(Process(command, {"MODEL_PATH": QUICK, **env}))
 
 
-def test_versions_of_one_model_open_together(launch, model, tmp_path):
-    """A call that names no version means the highest: it waits until all versions are loaded."""
+def test_versions_of_a_model_become_ready_together(launch, model, tmp_path):
+    """A call without a version is for the highest, so it waits until all versions are loaded."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     slow = shutil.copytree(model, tmp_path / "slow")
@@ -244,7 +242,7 @@ def test_versions_of_one_model_open_together(launch, model, tmp_path):
             assert call(payload("x"), mlflow_model=name) == '{"predictions": ["x"]}'
 
 
-def test_calls_of_ready_models_finish_when_another_one_stops_the_start(launch, model, tmp_path):
+def test_calls_finish_when_another_model_stops_the_start(launch, model, tmp_path):
     """The server drains before it ends with exit code 2."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)

@@ -79,7 +79,7 @@ class Second(First):
 class Third(First):
     input_schema = Modes
 """
-"""The last one has enums whose words have the same full name, M_MODE_A_B, if both are called as in the model."""
+"""The last one has enums whose values would have the same full name, M_MODE_A_B."""
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def others(tmp_path):
 
 @pytest.fixture(scope="module")
 def save(tmp_path_factory):
-    """Saves a version of a model with these columns: required ones, and optional ones with a question mark."""
+    """Saves a version of a model with these columns; a question mark makes a column optional."""
     folder = tmp_path_factory.mktemp("versions")
     (folder / "names.py").write_text(MODEL)
 
@@ -117,19 +117,19 @@ def first(save):
 
 @pytest.fixture(scope="module")
 def more(save):
-    """Takes calls of old clients."""
+    """A version that accepts calls of old clients."""
     return save("more", ("c?", "double"), ("b", "double"), ("a", "double"))
 
 
 @pytest.fixture(scope="module")
 def turned(save):
-    """Takes them too: plain rows, whose columns have changed their places."""
+    """A version that accepts them too: plain rows with reordered columns."""
     return save("turned", ("b", "double"), ("a", "double"))
 
 
 @pytest.fixture(scope="module")
 def incompatible(save):
-    """Takes them not."""
+    """A version that refuses them."""
     return save("other", ("a", "long"), ("c", "double"))
 
 
@@ -144,7 +144,7 @@ def start():
 
 
 def proto(*arguments, modules=None):
-    """Exit code and output of `mlflow-grpc proto`, and what it says itself on stderr."""
+    """Returns exit code and output of `mlflow-grpc proto`, and its own lines on stderr."""
     env = {"PYTHONPATH": str(modules)} if modules else None
     with Forked(["proto", *map(str, arguments)], env) as process:
         code = process.wait()
@@ -153,7 +153,7 @@ def proto(*arguments, modules=None):
 
 
 def wrote(path, *arguments, modules=None):
-    """The text that the command wrote."""
+    """Returns the text that the command wrote."""
     code, _, errors = proto(*arguments, "-o", path, modules=modules)
     assert code == 0, errors
     return path.read_text(), errors
@@ -168,7 +168,7 @@ def locked(first, tmp_path_factory):
 
 
 def test_a_lock_through_three_versions(first, more, incompatible, locked, tmp_path):
-    """It is made where there is none, kept up, and checked against without being written."""
+    """The lock is created if it is missing, updated, and compared without being written."""
     path = tmp_path / lock_format.FILE_NAME
     text, errors = wrote(tmp_path / "one.proto", "-m", first, "--model-name", "m", "--lock", path)
     assert (errors, path.read_text()) == ("", locked.read_text())
@@ -206,8 +206,8 @@ def test_a_lock_through_three_versions(first, more, incompatible, locked, tmp_pa
     assert (code, report.splitlines()) == (0, ["m: compatible: calls of old clients are taken, their answers are read"])
 
 
-def test_checks_that_cannot_be_made(first, tmp_path):
-    """Exit code 2, and one line that says what to do."""
+def test_impossible_checks(first, tmp_path):
+    """An impossible check has exit code 2, and one line with advice."""
     code, printed, errors = proto("-m", first, "--check")
     assert (code, printed) == (2, "")
     assert errors.startswith(
@@ -223,7 +223,7 @@ def test_checks_that_cannot_be_made(first, tmp_path):
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-"])
 def test_closed_standard_streams(closed, tmp_path):
-    """The file is written, and holds nothing that was meant for them."""
+    """The file is written, and contains no output meant for the closed streams."""
     arguments = ("-m", "mlmodel:tests.support.newer_models.Echo", "--lock", tmp_path / lock_format.FILE_NAME)
     expected, _ = wrote(tmp_path / "expected.proto", *arguments)
     command = " ".join(map(str, [sys.executable, "-m", "mlflow_grpc", "proto", *arguments, "-o", tmp_path / "x.proto"]))
@@ -242,8 +242,8 @@ def test_no_model_with_typed_rpcs(save, tmp_path):
     assert not (tmp_path / "x.proto").exists()
 
 
-def test_a_model_that_is_gone(first, locked, tmp_path):
-    """A check says so; a lock that is written keeps what the model had, and asks for it no more."""
+def test_a_removed_model(first, locked, tmp_path):
+    """A check reports the removed model. A lock that is written keeps its numbers, and later checks do not report it."""
     path = shutil.copy(locked, tmp_path)
     arguments = ("-m", first, "--model-name", "n", "--lock", path)
     code, report, _ = proto(*arguments, "--check")
@@ -267,7 +267,7 @@ def test_a_model_that_is_gone(first, locked, tmp_path):
 
 @pytest.mark.parametrize("where", ["file", "environment", "directory"])
 def test_old_clients_of_a_compatible_model(where, start, first, more, turned, locked, tmp_path):
-    """Bytes of an old client are what they were, wherever the columns stand now, and whichever way rows are decoded."""
+    """An old client's messages keep their meaning, for any order of columns and for both decoders."""
     with grpc.insecure_channel(ready_address(start("-m", str(first)))) as channel:
         sent = TypedCaller(channel).input("m_predict", {"a": 1.5, "b": -2.0})
     for model in (more, turned):
@@ -286,8 +286,9 @@ def test_old_clients_of_a_compatible_model(where, start, first, more, turned, lo
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_server_refuses_what_breaks_old_clients(start, incompatible, locked, workers, tmp_path):
-    """One line names the columns and what to do, with workers too; --allow-incompatible serves it with a warning."""
+def test_a_server_refuses_incompatible_models(start, incompatible, locked, workers, tmp_path):
+    """One line names the columns and the remedies, with workers too; --allow-incompatible serves the model with a
+    warning."""
     process = start("-m", str(incompatible), "--lock", str(locked), "-w", workers)
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
@@ -313,9 +314,8 @@ def test_a_server_refuses_what_breaks_old_clients(start, incompatible, locked, w
 
 
 def test_rolling_back(start, first, more, locked, tmp_path):
-    """--allow-incompatible serves the version before under the newest lock, with its numbers and the lock as it is. What
-    only the newer one knows is lost.
-    """
+    """--allow-incompatible serves the previous version under the newest lock, with its numbers and without changing the lock.
+    Only values of newer columns are lost."""
     path = tmp_path / lock_format.FILE_NAME
     shutil.copy(locked, path)
     wrote(tmp_path / "new.proto", "-m", more, "--model-name", "m", "--lock", path)
@@ -326,14 +326,14 @@ def test_rolling_back(start, first, more, locked, tmp_path):
         message = caller.input("m_predict", {"a": 1.5, "b": -2.0})
         assert {field.name: field.number for field in message.DESCRIPTOR.fields} == {"a": 1, "b": 2}
         assert caller("m_predict", message).prediction == "[('a', 1.5), ('b', -2.0)]"
-        message.MergeFromString(b"\x19" + struct.pack("<d", 7.0))  # c, which has the number 3.
+        message.MergeFromString(b"\x19" + struct.pack("<d", 7.0))  # Column c, with the number 3.
         assert caller("m_predict", message).prediction == "[('a', 1.5), ('b', -2.0)]"
     process.wait_for("m breaks old clients: input.c: removed: what old clients send there would be lost")
     assert path.read_text() == newest
 
 
-def test_one_that_breaks_old_clients_can_be_skipped(first, incompatible, locked, tmp_path):
-    """The others are served, and the log says why this one is not."""
+def test_an_incompatible_model_can_be_skipped(first, incompatible, locked, tmp_path):
+    """The other models are served, and the log has the reason."""
     models = [
         {"uri": str(first), "name": "good"},
         {"uri": str(incompatible), "name": "m", "on_error": "skip"},
@@ -370,8 +370,8 @@ def test_one_that_breaks_old_clients_can_be_skipped(first, incompatible, locked,
         ('{"format": 9}', "is a lock file of format 9"),
     ],
 )
-def test_locks_that_are_no_good(start, first, content, excerpt, tmp_path):
-    """Exit code 2 and one line, wherever the lock lies."""
+def test_invalid_locks_are_refused(start, first, content, excerpt, tmp_path):
+    """Exit code 2 and one line, wherever the lock is."""
     path = tmp_path / lock_format.FILE_NAME
     if content is not None:
         path.write_text(content)
@@ -386,8 +386,8 @@ def test_locks_that_are_no_good(start, first, content, excerpt, tmp_path):
     assert excerpt in line
 
 
-def test_what_only_streams_and_rows_would_notice(others):
-    """A model that streams no more, and a list that rows may no longer be without, are incompatible."""
+def test_changes_that_affect_only_streams_and_rows(others):
+    """A model that no longer streams, and a list that rows can no longer leave out, are incompatible."""
     arguments = ("--model-name", "m", "--lock", others / lock_format.FILE_NAME)
     wrote(others / "one.proto", "-m", "mlmodel:other_models.First", *arguments, modules=others)
     assert proto("-m", "mlmodel:other_models.First", *arguments, "--check", modules=others)[0] == 0
@@ -401,8 +401,8 @@ def test_what_only_streams_and_rows_would_notice(others):
     )
 
 
-def test_messages_that_protobuf_refuses(others):
-    """Such a model has no typed RPCs, the log says why, and the others have theirs. Only a lock can have it so."""
+def test_messages_refused_by_protobuf(others):
+    """The model has no typed RPCs, the log has the reason, and other models have theirs. Only a lock can cause this."""
     path, lock_path = others / "models.yaml", others / lock_format.FILE_NAME
     models = [{"class_path": f"other_models.{name}", "name": name.lower()} for name in ("First", "Third")]
     path.write_text(yaml.safe_dump({"models": models}))
@@ -420,7 +420,7 @@ def test_messages_that_protobuf_refuses(others):
             assert [method.name for method in TypedCaller(call.channel).service.methods] == [
                 "get_models", "first_predict", "first_predict_batch", "first_predict_many", "first_predict_stream",
             ]  # fmt: skip
-            # The plain RPC takes it as ever.
+            # The plain RPC still works.
             assert call.outcome('{"mode": "c", "mode_a": "d"}', mlflow_model="third")[0] != "UNIMPLEMENTED"
     code, report, _ = proto(*flags, "--check", modules=others)
     assert (code, report.splitlines()[-1]) == (1, "  breaks: third: it no longer has typed RPCs")

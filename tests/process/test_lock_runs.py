@@ -1,4 +1,4 @@
-"""`mlflow-grpc proto` with a lock: several runs at once, and files that it does not write."""
+"""`mlflow-grpc proto` with a lock: concurrent runs, and files that it does not write."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ ECHO = "mlmodel:tests.support.newer_models.Echo"
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The lock that runs at once have written, and how each of them ended."""
+    """The lock written by concurrent runs, and the exit of each run."""
     folder = tmp_path_factory.mktemp("runs")
     path = folder / lock_format.FILE_NAME
 
@@ -25,16 +25,16 @@ def written(tmp_path_factory):
     return path, ends
 
 
-def test_runs_at_once_each_have_their_model_in_the_lock(written):
-    """None loses what another one has written, and nothing is left beside the files that were asked for."""
+def test_concurrent_runs_all_have_their_model_in_the_lock(written):
+    """No run loses the model of another, and only the requested files are left."""
     path, ends = written
     assert [code for code, _, _ in ends] == [0, 0, 0], ends
     assert sorted(lock_io.read(path).models) == ["one", "three", "two"]
     assert {entry.name for entry in path.parent.iterdir()} == {path.name, "one.proto", "two.proto", "three.proto"}
 
 
-def test_a_contract_does_not_take_the_place_of_its_lock(written):
-    """Whether it is called the same, or is a link to it; nothing is written."""
+def test_a_contract_does_not_overwrite_its_lock(written):
+    """An output with the same path as the lock, or linked to it, is refused, and nothing is written."""
     path, _ = written
     before, link = path.read_text(), path.with_name("link.proto")
     link.symlink_to(path)
@@ -47,8 +47,8 @@ def test_a_contract_does_not_take_the_place_of_its_lock(written):
     link.unlink()
 
 
-def test_a_lock_that_is_read_only_stays_as_it_is(written):
-    """One line names it; no contract is written that it does not have."""
+def test_a_read_only_lock_is_not_written(written):
+    """One line names the lock, and no contract is written with numbers that the lock does not have."""
     path, _ = written
     before, output = path.read_text(), path.with_name("four.proto")
     path.chmod(0o444)

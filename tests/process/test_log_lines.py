@@ -1,4 +1,4 @@
-"""The log of a real server: one line a call, no payload, nothing forged."""
+"""The log of a real server: one line per call, no payload, no forged lines."""
 
 import json
 import re
@@ -11,14 +11,14 @@ from tests.process.conftest import Held, payload
 
 
 def lines_of(process):
-    """The JSON lines of the log, once the server has ended."""
+    """Returns the JSON lines of the log, once the server has ended."""
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
     return [json.loads(line) for line in process.stderr]
 
 
-def test_one_json_line_a_call(start, connect):
-    """Off a terminal each line is JSON; a call has exactly one with id, model, status and duration."""
+def test_one_json_line_per_call(start, connect):
+    """Off a terminal each line is JSON. A call has exactly one line, with id, model, status and duration."""
     process = start()
     call = connect(process)
     call(payload("secret payload"), x_request_id="first")
@@ -33,8 +33,8 @@ def test_one_json_line_a_call(start, connect):
 
 
 @pytest.mark.alone
-def test_who_called_and_what_took_time(start, connect, model, tmp_path):
-    """A line has the peer, the rows, the trace, and the time in the model apart from the time before that."""
+def test_lines_have_peer_rows_and_times(start, connect, model, tmp_path):
+    """A line has the peer, the rows, the trace, and the time in the model separate from the time before."""
     process = start("-m", str(model), "--threads", "1", "--batching", "off")
     call = connect(process)
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -54,7 +54,7 @@ def test_who_called_and_what_took_time(start, connect, model, tmp_path):
         None,
     ]
     assert [lines[name].get("rows") for name in ("first", "second", "late", "refused")] == [3, 3, None, None]
-    # The one held the only thread in the model, and the others waited for it.
+    # The first call held the only thread, and the others waited for it.
     assert lines["first"]["model_ms"] > 200 > lines["first"]["waited_ms"]
     assert lines["second"]["waited_ms"] > 200 > lines["second"]["model_ms"]
     assert lines["late"]["waited_ms"] > 200
@@ -63,8 +63,8 @@ def test_who_called_and_what_took_time(start, connect, model, tmp_path):
         assert line["waited_ms"] + line.get("model_ms", 0) <= line["duration_ms"] + 1
 
 
-def test_what_the_model_raised_is_in_the_log_under_the_request_id(start, connect):
-    """The exception that the wire does not tell stands in the log, on one line, whatever is in its text."""
+def test_exceptions_are_logged_under_the_request_id(start, connect):
+    """The exception that callers do not see is in the log, on one line, whatever its text contains."""
     process = start()
     call = connect(process)
     status, message = call.outcome(payload("raise", "detail\nFAKE LINE\x1b[31m"), x_request_id="the-id")
@@ -76,7 +76,7 @@ def test_what_the_model_raised_is_in_the_log_under_the_request_id(start, connect
 
 
 def test_text_lines_escape_control_characters(start, connect):
-    """For people the same, with control characters escaped, tracebacks indented."""
+    """Lines for people have the same content, with control characters escaped and tracebacks indented."""
     process = start("--log-format", "text")
     call = connect(process)
     call.outcome(payload("raise", "detail\nFAKE LINE\x1b[31m"), x_request_id="the-id")
@@ -87,9 +87,8 @@ def test_text_lines_escape_control_characters(start, connect):
 
 
 def test_extra_columns_are_not_logged(start, connect, tmp_path):
-    """MLflow warns of extra columns by the names that the caller chose; the log counts them and repeats none, nor the
-    names that a refusal repeats to its caller.
-    """
+    """MLflow's warnings about extra columns have names that the caller chose. The log only has their number, and no
+    names from refusals."""
     from tests.support import zoo
 
     zoo.save("numbers", tmp_path / "numbers")
@@ -102,8 +101,8 @@ def test_extra_columns_are_not_logged(start, connect, tmp_path):
     assert "secret column" not in process.output
 
 
-def test_what_a_server_is_told_to_do_with_calls(start, connect, tmp_path):
-    """The settings for calls reach the model: unknown columns are refused, dates in CSV are parsed."""
+def test_settings_for_calls_reach_the_model(start, connect, tmp_path):
+    """Settings for calls reach the model: unknown columns are refused, and dates in CSV are parsed."""
     from tests.support import zoo
 
     zoo.save("optional", tmp_path / "optional")
@@ -114,15 +113,15 @@ def test_what_a_server_is_told_to_do_with_calls(start, connect, tmp_path):
     assert "Timestamp" in (call.outcome(csv, mlflow_content_type="text/csv")[1] or "")
 
 
-def test_exceptions_are_shown_if_told_to(start, connect):
-    """With --show-exceptions a caller sees what the model raised."""
+def test_exceptions_are_shown_with_the_flag(start, connect):
+    """With --show-exceptions, callers see the exception of the model."""
     call = connect(start("--show-exceptions"))
     status, details = call.outcome(payload("raise", "detail"))
     assert (status, "ValueError: detail" in (details or "")) == ("INTERNAL", True)
 
 
 def test_metadata_is_not_logged(start, connect):
-    """What callers send for a proxy on the way, tokens above all, is in no line, not even at the level debug."""
+    """Metadata, which may contain tokens for a proxy, is in no line, not even at level debug."""
     process = start("--log-level", "debug")
     call = connect(process)
     call(payload("x"), authorization="Bearer hidden-1", cookie="hidden-2")
@@ -132,15 +131,15 @@ def test_metadata_is_not_logged(start, connect):
 
 
 def test_log_level(start, connect):
-    """Below the level nothing is written: at warning, good calls and the end of the server leave no line."""
+    """Below the level nothing is logged: at warning, neither successful calls nor the shutdown."""
     process = start("--log-level", "warning")
     connect(process)(payload("x"))
     assert not [line for line in lines_of(process) if line["logger"].startswith("mlflow_grpc")]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_reader_of_the_log_that_hangs_holds_up_no_call_and_not_the_end(start, connect, workers):
-    """Half a megabyte of lines is more than any pipe takes."""
+def test_a_hung_log_reader_delays_no_call(start, connect, workers):
+    """Half a megabyte of unread lines, more than any pipe holds, delays neither calls nor the shutdown."""
     process = start("-w", workers)
     call = connect(process)
     call(payload("x"))
@@ -152,8 +151,8 @@ def test_a_reader_of_the_log_that_hangs_holds_up_no_call_and_not_the_end(start, 
     assert process.popen.wait(15) == 0
 
 
-def test_lines_that_could_not_be_written_are_written_later(start, connect):
-    """A reader that hangs for a moment loses nothing."""
+def test_a_paused_log_reader_loses_no_lines(start, connect):
+    """A reader that pauses loses no lines."""
     process = start()
     call = connect(process)
     process.is_read.clear()

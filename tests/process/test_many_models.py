@@ -1,4 +1,4 @@
-"""A server process with a configuration file: models of both worlds, and what happens when one is no good."""
+"""A server process with a configuration file: MLflow models and MLModel packages, and models that fail."""
 
 import json
 import os
@@ -25,11 +25,11 @@ FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_w
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Has the example model as an MLflow directory, iris, and as an MLModel package, iris_model."""
+    """A directory with the example model as an MLflow model, iris, and as an MLModel package, iris_model."""
     path = tmp_path_factory.mktemp("models")
     shutil.copytree(ROOT / "models" / "iris_model" / "iris_model", path / "iris_model")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's and MLflow's, about each other.
+        warnings.simplefilter("ignore")  # Warnings of scikit-learn and MLflow about each other.
         runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](path / "iris", path / "iris_model")
     return path
 
@@ -42,7 +42,7 @@ def classes(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def serve(tmp_path: Path, classes: dict[str, str]) -> Iterator[Callable[..., Process]]:
-    """Starts a server with a configuration."""
+    """Returns a function that starts a server with a configuration."""
     with ExitStack() as stack:
 
         def launch(configuration: dict[str, Any], *flags: str) -> Process:
@@ -54,7 +54,7 @@ def serve(tmp_path: Path, classes: dict[str, str]) -> Iterator[Callable[..., Pro
 
 
 def test_five_models_of_mixed_kinds(serve, model, folder):
-    """Each is called by its name and answers as it does by itself."""
+    """Each model is called by its name and gives its own answer."""
     iris = folder / "iris"
     process = serve(
         {
@@ -107,9 +107,8 @@ def test_five_models_of_mixed_kinds(serve, model, folder):
 
 
 def test_the_file_of_rest_model_service(serve):
-    """A rest_config.yaml is served as it is: a model without an endpoint is loaded and cannot be called, logging is set
-    up as it says, and a key that is obsolete there is a line in the log.
-    """
+    """A rest_config.yaml is served unchanged: a model without an endpoint is loaded but cannot be called, logging
+    follows the file, and an obsolete key is a log line."""
     process = serve(
         {
             "service_title": "Iris Service",
@@ -139,8 +138,8 @@ def test_the_file_of_rest_model_service(serve):
     process.wait_for("LOGGED mlflow_grpc.call")
 
 
-def test_one_that_fails_stops_the_start(serve):
-    """With a line that says which one, and why."""
+def test_a_failed_model_stops_the_start(serve):
+    """The line names the model and the reason."""
     process = serve({"models": [{"class_path": f"{NEWER}Echo"}, {"class_path": f"{NEWER}Breaks"}]})
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
@@ -149,8 +148,8 @@ def test_one_that_fails_stops_the_start(serve):
     assert "Traceback" not in process.output
 
 
-def test_one_that_fails_can_be_skipped(serve, tmp_path):
-    """The others are served; if none is left, nothing is."""
+def test_a_failed_model_can_be_skipped(serve, tmp_path):
+    """The other models are served; if there is none, the start fails."""
     broken = {"class_path": f"{NEWER}Breaks", "name": "broken", "on_error": "skip"}
     process = serve({"models": [{"class_path": f"{NEWER}Echo"}, broken]})
     with Caller(ready_address(process)) as call:
@@ -162,15 +161,15 @@ def test_one_that_fails_can_be_skipped(serve, tmp_path):
     assert "none of the models could be loaded" in process.output
 
 
-def test_a_configuration_that_is_wrong(serve):
-    """One line with the place in the file, before anything is loaded."""
+def test_an_invalid_configuration_is_refused(serve):
+    """One line has the path in the file, before anything is loaded."""
     process = serve({"models": [{"uri": "a", "batching": "maybe"}]})
     assert process.wait() == 2
     assert "models[0].batching: input should be 'auto', 'on' or 'off'" in process.output
 
 
 def test_an_mlmodel_class_at_model_path(classes):
-    """One class needs no file."""
+    """A single class needs no file."""
     environment = {**classes, "MODEL_PATH": "mlmodel:iris_model.iris_predict.IrisModel"}
     with start_server(env=environment) as process, Caller(ready_address(process)) as call:
         assert call(json.dumps(FLOWER)) == '{"species": "setosa"}'
@@ -180,7 +179,7 @@ def test_an_mlmodel_class_at_model_path(classes):
 
 
 def test_workers_with_a_configuration(serve, model):
-    """Each worker has all of the models."""
+    """Each worker has all models."""
     process = serve({"models": [{"uri": str(model), "name": "a"}, {"uri": str(model), "name": "b"}]}, "-w", "2")
     address = ready_address(process)
     for name in "ab":

@@ -1,4 +1,4 @@
-"""Hosted models that bring generated protobuf code of their own: of the same file names, packages and message names."""
+"""Hosted models with generated protobuf code that has the server's file, package and message names."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ mlflow.models.set_model(Brings())
 
 @pytest.fixture(scope="module")
 def brings_protos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with the code that protoc makes of those files."""
+    """A model with the code that protoc generates from those files."""
     folder = tmp_path_factory.mktemp("brings")
     code = folder / "code"
     code.mkdir()
@@ -63,7 +63,7 @@ def brings_protos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mlflow.pyfunc.save_model(sys.argv[1], python_model=sys.argv[2], pip_requirements=[], "
         "code_paths=sys.argv[3].split(), signature=ModelSignature.from_dict(eval(sys.argv[4])))"
     )
-    # In a process of its own: what is generated registers itself where the tests' own messages are.
+    # In a separate process, because generated code registers itself in the pool of the tests' own messages.
     subprocess.run(
         [
             sys.executable, "-c", save, str(folder / "saved"), str(folder / "model.py"),
@@ -75,8 +75,8 @@ def brings_protos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "saved"
 
 
-def test_a_model_that_brings_protos_of_the_same_names(start, connect, brings_protos):
-    """It is loaded and runs with its own; the server answers with its own, plain and typed."""
+def test_a_model_with_protos_of_the_same_names(start, connect, brings_protos):
+    """The model is loaded and uses its own messages; the server answers with its own, plain and typed."""
     process = start("-m", str(brings_protos), "--model-name", "iris")
     call = connect(process)
     expected = 'other: "theirs" other: 2 name: "3"'

@@ -1,4 +1,4 @@
-"""Commands and examples of README.md and docs/deployment.md, run as they are written."""
+"""Commands and examples of README.md and docs/deployment.md, run unchanged."""
 
 import os
 import re
@@ -19,13 +19,13 @@ SCRIPTS = Path(sys.executable).parent
 
 
 def blocks(language, page=README):
-    """The code blocks of a page that are written in a language."""
+    """Returns the code blocks of a page in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def served():
-    """`make serve`, on ports of its own."""
+    """`make serve`, on its own ports."""
     port, http_port = free_port(), free_port()
     with Process(
         ["make", "serve", f"PORT={port}", f"HTTP_PORT={http_port}"], env={"PATH": os.environ["PATH"]}
@@ -46,7 +46,7 @@ def sh(command, **env):
 
 
 def test_the_two_commands(served):
-    """`make serve` says that `make predict` is next, and that answers as the README shows."""
+    """`make serve` names `make predict` as the next step, which prints the answer in the README."""
     port, process, _ = served
     assert [line for line in process.stdout if line.endswith("make predict")]
     shown = [line for line in README.splitlines() if line.startswith('{"predictions"')]
@@ -54,7 +54,7 @@ def test_the_two_commands(served):
 
 
 def test_python_blocks_run(served, capsys):
-    """Python blocks of README.md and docs/payloads.md run unchanged except for the port, and print what they show."""
+    """Python blocks of README.md and docs/payloads.md run unchanged except for the port, and print the shown output."""
     port, *_ = served
     payloads = (ROOT / "docs" / "payloads.md").read_text()
     assert [len(blocks("python", page)) for page in (README, payloads)] == [2, 1]
@@ -64,7 +64,7 @@ def test_python_blocks_run(served, capsys):
 
 
 def test_the_shell_example_runs(served):
-    """The command line of the client answers, in a shell that knows nothing but the system's commands."""
+    """The client's command prints the answer, in a shell with only the system's commands."""
     port, *_ = served
     (command,) = [text for text in blocks("sh") if "mlflow-grpc-predict" in text]
     (activate,) = [text for text in blocks("sh") if "activate" in text]
@@ -81,7 +81,7 @@ def test_the_http_example_runs(served):
 
 
 def test_the_serve_examples_start(tmp_path):
-    """Each `mlflow-grpc serve` command starts, given the files and the model that it names."""
+    """Each `mlflow-grpc serve` command starts with the files and the model that it names."""
     import trustme
 
     authority = trustme.CA()
@@ -103,7 +103,7 @@ def test_the_serve_examples_start(tmp_path):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_flags_in_the_text_exist(page):
-    """Every flag that a page names belongs to our commands, the client's command or docker."""
+    """Every flag on a page belongs to a command of this project or to docker."""
     from mlflow_grpc_client._cli.arguments import parser
 
     from mlflow_grpc.cli import main

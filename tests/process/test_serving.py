@@ -24,7 +24,7 @@ def model(tmp_path_factory):
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Returns True if a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -32,12 +32,12 @@ def is_running(pid: int) -> bool:
 
 
 def children() -> set[int]:
-    """The processes that this one has started."""
+    """Returns the child processes of this process."""
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
 def test_a_block_has_a_server(model):
-    """A client that is connected, at 127.0.0.1; the server ends with the block, also if that raises."""
+    """The client is connected to 127.0.0.1. The server ends with the block, also after an exception."""
     before = children()
     row = {"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2.5]]}}
 
@@ -54,9 +54,9 @@ def test_a_block_has_a_server(model):
     assert children() == before
 
 
-@pytest.mark.timeout(240)  # Two processes import MLflow one after the other, and the registry may have to be made.
+@pytest.mark.timeout(240)  # Two processes import MLflow one after the other, and the registry may have to be created.
 def test_a_registered_model(registry, tmp_path):
-    """A models:/ URI, of the tracking server that this process uses."""
+    """A models:/ URI refers to the tracking server of this process."""
     code = f"""
 import mlflow, mlflow_grpc
 mlflow.set_tracking_uri({registry!r})
@@ -70,8 +70,8 @@ with mlflow_grpc.serving("models:/churn/1") as client:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_a_process_that_ends_takes_its_server_along(number):
-    """However it ends; an interrupt is for the block, which ends the server in its turn."""
+def test_the_server_ends_with_its_parent(number):
+    """The server ends with its parent, however that ends. An interrupt is for the block, which then ends the server."""
     code = f"""
 import pathlib, os, signal, mlflow_grpc
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,7 +89,7 @@ with mlflow_grpc.serving({QUICK!r}) as client:
 
 
 def wait_for_end(pid: int) -> None:
-    """Returns when a process that is no child of this one has ended, within the time that a test has."""
+    """Waits until a process that is not a child has ended, within the time limit of a test."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -101,8 +101,8 @@ def wait_for_end(pid: int) -> None:
     assert ready, "the server goes on"
 
 
-def test_a_server_that_cannot_start(tmp_path, model):
-    """StartError with the lines of its log; settings that are none are refused at once."""
+def test_a_failed_start_raises_with_the_log(tmp_path, model):
+    """StartError has the lines of the log; unknown settings are refused at once."""
     (tmp_path / "MLmodel").write_text("flavors: {}\n")
     with pytest.raises(StartError, match=r"the server ended before it was ready, with exit code 2:\n(?s:.)*flavor"):
         mlflow_grpc.serving(tmp_path).__enter__()
@@ -116,8 +116,8 @@ def test_a_server_that_cannot_start(tmp_path, model):
         mlflow_grpc.serving().__enter__()
 
 
-def test_a_server_that_is_not_ready_in_time(model):
-    """It is ended, and so is the wait."""
+def test_a_start_timeout_ends_the_server(model):
+    """The server is ended, and an error is raised."""
     before = children()
     with pytest.raises(StartError, match=r"the server was not ready within 0.01 s:"):
         mlflow_grpc.serving(model, start_timeout_s=0.01).__enter__()
@@ -125,7 +125,7 @@ def test_a_server_that_is_not_ready_in_time(model):
 
 
 def test_importing_it_is_cheap():
-    """The package imports neither grpc nor MLflow, nor pydantic; without the client `serving` says what to install."""
+    """The package imports neither grpc, MLflow nor pydantic. Without the client, `serving` says what to install."""
     code = """
 import sys, mlflow_grpc
 print([name for name in ("grpc", "mlflow", "mlflow_grpc_client", "pydantic", "subprocess") if name in sys.modules])
@@ -142,7 +142,7 @@ except ModuleNotFoundError as error:
     assert second == f"{refusal} {ROOT / 'client'}"
 
 
-def test_the_log_of_good_calls_is_not_shown(capfd):
+def test_lines_of_successful_calls_are_not_shown(capfd):
     """Only warnings and errors go to stderr while the block runs."""
     with mlflow_grpc.serving(QUICK, log_format="text") as client:
         client.predict({"inputs": ["x"]})

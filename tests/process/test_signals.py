@@ -1,4 +1,4 @@
-"""Ending: drain, timeouts, second signals, and what a caller sees of it."""
+"""Shutdown: drain, timeouts, second signals, and their effects on callers."""
 
 import json
 import os
@@ -21,8 +21,8 @@ SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
 @contextmanager
-def what_a_child_does_at_sighup(handler: signal.Handlers) -> Iterator[None]:
-    """Has processes inherit that SIGHUP is ignored or not, whichever holds for the tests themselves."""
+def inherited_sighup(handler: signal.Handlers) -> Iterator[None]:
+    """Sets whether child processes ignore SIGHUP, independent of the tests' own setting."""
     before = signal.signal(signal.SIGHUP, handler)
     try:
         yield
@@ -32,8 +32,8 @@ def what_a_child_does_at_sighup(handler: signal.Handlers) -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_idle_server_ends_at_once(start, number):
-    """Exit code 0, no traceback."""
-    with what_a_child_does_at_sighup(signal.SIG_DFL):
+    """An idle server ends at once, with exit code 0 and no traceback."""
+    with inherited_sighup(signal.SIG_DFL):
         process = start()
     ready_address(process)
     process.signal(number)
@@ -42,7 +42,8 @@ def test_an_idle_server_ends_at_once(start, number):
 
 
 def test_calls_in_flight_finish(start, connect, model, tmp_path):
-    """SIGTERM without a lame duck: new calls are UNAVAILABLE, those in flight are answered, then exit 0."""
+    """SIGTERM without a lame duck phase: new calls are UNAVAILABLE, those in flight are answered, and the exit code is
+    0."""
     process = start("-m", str(model), fresh=True)
     call = connect(process)
     held = [Held(call, tmp_path, f"call{number}") for number in range(5)]
@@ -60,8 +61,8 @@ def test_calls_in_flight_finish(start, connect, model, tmp_path):
 
 @pytest.mark.alone
 @pytest.mark.parametrize("verb", ["hang", "hang_spinning"])
-def test_a_hung_model_cannot_hold_the_exit(start, connect, verb):
-    """When the drain timeout is over the process ends, and the callers are told."""
+def test_a_hung_model_does_not_delay_the_exit(start, connect, verb):
+    """After the drain timeout the process ends, and callers get an error."""
     process = start("--drain-timeout", "1")
     call = connect(process)
     hung = [call.raw.future(_message(verb), timeout=60) for _ in range(3)]
@@ -85,7 +86,7 @@ def _message(verb):
     [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)],
 )
 def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second):
-    """However long the drain may still take; the exit code is 128 + the signal."""
+    """A second signal ends the drain, with exit code 128 + signal."""
     process = start("--drain-timeout", "600")
     held = Held(connect(process), tmp_path)
     process.signal(first)
@@ -96,9 +97,9 @@ def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_terminal_that_closes_drains(start, connect, tmp_path, workers):
-    """SIGHUP comes to all processes of the group, and often twice: calls in flight finish, and the exit code is 0."""
-    with what_a_child_does_at_sighup(signal.SIG_DFL):
+def test_a_closed_terminal_drains(start, connect, tmp_path, workers):
+    """SIGHUP goes to all processes of the group, often twice. Calls in flight finish, and the exit code is 0."""
+    with inherited_sighup(signal.SIG_DFL):
         process = start("-w", str(workers))
     call = connect(process)
     held = Held(call, tmp_path)
@@ -114,8 +115,8 @@ def test_a_terminal_that_closes_drains(start, connect, tmp_path, workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nohup(start, connect, tmp_path, workers):
-    """A server that is started with SIGHUP ignored outlives its terminal, and SIGTERM is the first signal."""
-    with what_a_child_does_at_sighup(signal.SIG_IGN):
+    """A server started with SIGHUP ignored survives its terminal, and SIGTERM is the first signal."""
+    with inherited_sighup(signal.SIG_IGN):
         process = start("-w", str(workers), "--drain-timeout", "600", fresh=True)
     held = Held(connect(process), tmp_path)
     ignored = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{process.popen.pid}/status").read_text(), re.MULTILINE)
@@ -130,7 +131,7 @@ def test_nohup(start, connect, tmp_path, workers):
 
 
 def test_a_signal_while_loading(start, model, tmp_path):
-    """SIGTERM before the model is loaded ends the server with exit code 0 and no traceback."""
+    """SIGTERM before the model is loaded ends the server with exit code 0 and without a traceback."""
     import shutil
 
     slow = shutil.copytree(model, tmp_path / "slow")
@@ -145,7 +146,7 @@ def test_a_signal_while_loading(start, model, tmp_path):
 
 
 def test_health_answers_while_loading(start, model, tmp_path):
-    """Until the model is loaded the port is open, health is NOT_SERVING, and predict UNAVAILABLE."""
+    """Until the model is loaded, the port is open, health is NOT_SERVING, and predict is UNAVAILABLE."""
     import shutil
 
     from tests.support.servers import free_port
@@ -167,8 +168,8 @@ def test_health_answers_while_loading(start, model, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_what_the_model_forked_is_not_for_the_server(start, connect, number):
-    """The forked processes end, as `multiprocessing.Pool` wants of its own, and the server goes on."""
+def test_signals_to_forked_processes_do_not_end_the_server(start, connect, number):
+    """Forked processes end by their own signals, as `multiprocessing.Pool` expects, and the server continues."""
     process = start()
     call = connect(process)
     children = [json.loads(call(payload("fork")))["predictions"] for _ in range(10)]
@@ -182,7 +183,7 @@ def test_a_signal_to_what_the_model_forked_is_not_for_the_server(start, connect,
 
 
 def test_the_time_limit_of_the_server(start, connect):
-    """--timeout: a call over it is DEADLINE_EXCEEDED, as MLflow's server answers 504, and others go on."""
+    """A call over --timeout is DEADLINE_EXCEEDED, where MLflow's server answers 504, and other calls continue."""
     process = start("--timeout", "0.3")
     call = connect(process)
     assert call.outcome(payload("hang"))[0] == "DEADLINE_EXCEEDED"
@@ -190,7 +191,7 @@ def test_the_time_limit_of_the_server(start, connect):
 
 
 def test_the_lame_duck(start, connect):
-    """After SIGTERM calls are answered as before, while health says NOT_SERVING; a second signal ends it at once."""
+    """After SIGTERM calls are still answered while health is NOT_SERVING. A second signal ends the server at once."""
     process = start("--lame-duck", "300")
     call = connect(process)
     check: Any = call.channel.unary_unary(CHECK)
@@ -205,7 +206,7 @@ def test_the_lame_duck(start, connect):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_has_no_lame_duck(start, workers):
-    """Nor has a terminal that closes: nobody who sits before it wants to wait."""
+    """Ctrl-C and a closed terminal skip the lame duck phase, because the person at the terminal should not wait."""
     process = start("-w", str(workers), "--lame-duck", "300")
     ready_address(process)
     process.signal(signal.SIGINT)

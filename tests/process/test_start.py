@@ -1,4 +1,4 @@
-"""Starting: what cannot be served gets one line that says what to do, and an exit code."""
+"""Start: a server that cannot start prints one line with advice, and has an exit code."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from tests.support.servers import ROOT, free_port, ready_address
 
 
 def refused(process):
-    """Exit code and the one line of a server that did not start."""
+    """Returns exit code and the only line of a server that did not start."""
     code = process.wait()
     lines = [line for line in process.stderr if line.startswith("Error: ")]
     assert len(lines) == 1, process.output
@@ -28,12 +28,12 @@ def refused(process):
 
 @pytest.fixture
 def broken(model, tmp_path):
-    """A copy of the model to break."""
+    """A copy of the model, for tests that damage it."""
     return shutil.copytree(model, tmp_path / "model")
 
 
 def test_ready_line(start, connect, model):
-    """One line on stdout names model, address and services."""
+    """One line on stdout has model, address and services."""
     process = start("-m", str(model))
     call = connect(process)
     assert call(payload("hello")) == '{"predictions": ["hello"]}'
@@ -44,8 +44,8 @@ def test_ready_line(start, connect, model):
     assert not [line for line in process.stderr if "without TLS" in line]
 
 
-def test_what_may_be_a_mistake_is_told_of(start):
-    """A misspelt setting, and listening for others without TLS: a line each."""
+def test_possible_mistakes_are_logged(start):
+    """A misspelt setting, and listening on other addresses without TLS, have a line each."""
     process = start("-h", "192.0.2.1", env={"MLFLOW_GRPC_BATCHNG": "off"})
     assert refused(process)[0] == 1
     warnings = [json.loads(line)["message"] for line in process.stderr if '"level":"warning"' in line]
@@ -56,7 +56,7 @@ def test_what_may_be_a_mistake_is_told_of(start):
 
 
 def test_environment_alone(model, start_bare):
-    """`MODEL_PATH=... python server.py` with HOST and PORT in the environment."""
+    """`MODEL_PATH=... python server.py` works with HOST and PORT in the environment."""
     port = free_port()
     process = start_bare({"MODEL_PATH": str(model), "PORT": str(port), "HOST": "127.0.0.1"})
     assert ready_address(process) == f"127.0.0.1:{port}"
@@ -73,7 +73,7 @@ def start_bare():
 
 
 def test_no_model(start_bare):
-    """Without a model: exit code 2 and the variable to set."""
+    """Without a model, the exit code is 2 and the line names the variable to set."""
     code, line = refused(start_bare({}))
     assert code == 2
     assert "MODEL_PATH" in line
@@ -89,8 +89,8 @@ def test_no_model(start_bare):
         (["-h", "192.0.2.1"], "cannot listen on 192.0.2.1"),
     ],
 )
-def test_bad_flags(start, flags, message):
-    """A bad flag: exit code 2, or 1 where the address is not to be had."""
+def test_invalid_flags(start, flags, message):
+    """An invalid flag has exit code 2, and an unavailable address exit code 1."""
     code, line = refused(start(*flags))
     assert code == (1 if "listen" in message else 2)
     assert message in line
@@ -100,8 +100,8 @@ def test_bad_flags(start, flags, message):
     ("cert", "key", "authorities"),
     [("a.pem", "b.key", None), ("junk", "a.key", None), ("a.pem", "junk", None), ("a.pem", "a.key", "junk")],
 )
-def test_tls_files_that_are_no_good(start, tmp_path, cert, key, authorities):
-    """A key of another certificate, or a file that is no PEM: exit code 2, and the flags at fault."""
+def test_invalid_tls_files(start, tmp_path, cert, key, authorities):
+    """The key of another certificate, or a file that is not PEM, has exit code 2, and the line names the flags."""
     import trustme
 
     for name in "ab":
@@ -135,7 +135,7 @@ def test_model_config_reaches_the_model(start, model, tmp_path, connect):
 
 
 def test_an_unknown_flag(start):
-    """An unknown flag is refused with exit code 2."""
+    """An unknown flag has exit code 2."""
     process = start("--prot", "1")
     assert process.wait() == 2
     assert "--prot" in process.output
@@ -160,7 +160,7 @@ def test_an_unknown_flag(start):
     ids=["missing", "no_mlmodel", "broken_mlmodel", "no_flavor", "raises", "no_module", "exits", "unmet", "binary"],
 )
 def test_models_that_cannot_be_served(start, broken, spoil, message):
-    """Missing, broken, foreign or unmet: exit code 2 and one line that says which and what to do."""
+    """A missing, broken or foreign model, or one with unmet requirements, has exit code 2 and one line with advice."""
     spoil(broken)
     code, line = refused(start("-m", str(broken)))
     assert code == 2
@@ -171,23 +171,24 @@ def test_models_that_cannot_be_served(start, broken, spoil, message):
 
 
 @pytest.mark.parametrize("uri", ["models:/nothing/1", "runs:/0123456789abcdef0123456789abcdef/model", "nope://x/y"])
-def test_uris_that_lead_nowhere(start, uri, tmp_path):
-    """A URI that MLflow cannot resolve: exit code 2 and one line."""
+def test_unresolvable_uris(start, uri, tmp_path):
+    """A URI that MLflow cannot resolve has exit code 2 and one line."""
     code, line = refused(start("-m", uri, env={"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}))
     assert code == 2
     assert uri in line
 
 
-def test_unmet_requirements_can_be_served_all_the_same(start, broken, connect):
-    """With --requirements warn the model is served although a package is missing, and the log says which."""
+def test_models_with_unmet_requirements_can_be_served(start, broken, connect):
+    """With --requirements warn the model is served although a package is missing, which the log names."""
     (broken / "requirements.txt").write_text("no-such-package==1.0\n")
     process = start("-m", str(broken), "--requirements", "warn")
     assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
     assert "no-such-package==1.0" in process.output
 
 
-def test_other_versions_are_one_warning(start, broken, connect):
-    """As under `mlflow models serve`; --requirements strict refuses the model, with the command that installs them."""
+def test_different_versions_are_one_warning(start, broken, connect):
+    """Other versions are one warning, as in `mlflow models serve`. --requirements strict refuses the model, with the
+    command that installs them."""
     (broken / "requirements.txt").write_text("cloudpickle==1.2.3\nnumpy<1\n")
     process = start("-m", str(broken))
     assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
@@ -200,8 +201,8 @@ def test_other_versions_are_one_warning(start, broken, connect):
     assert "cloudpickle==1.2.3 'numpy<1'" in line
 
 
-def test_a_model_that_fails_to_load_names_the_other_versions(start, broken):
-    """They may be why, and the line has the command that installs them."""
+def test_a_failed_load_lists_different_versions(start, broken):
+    """Different versions may be the reason, so the line has the command that installs the right ones."""
     (broken / "requirements.txt").write_text("cloudpickle==1.2.3\n")
     (broken / "stepper.py").write_text("raise RuntimeError('boom')\n")
     code, line = refused(start("-m", str(broken)))
@@ -210,14 +211,14 @@ def test_a_model_that_fails_to_load_names_the_other_versions(start, broken):
         assert excerpt in line
 
 
-def test_a_requirement_on_another_mlflow_is_no_obstacle(start, broken, connect):
-    """Every model pins the MLflow that logged it; another one loads it, as in MLflow."""
+def test_the_required_version_of_mlflow_does_not_matter(start, broken, connect):
+    """Every model pins the MLflow that logged it, and another version loads it, as in MLflow."""
     (broken / "requirements.txt").write_text("mlflow==2.9.0\n")
     assert connect(start("-m", str(broken)))(payload("x")) == '{"predictions": ["x"]}'
 
 
 def test_a_taken_port(start):
-    """A port that another server listens on is an error, never a silent share."""
+    """A port that another server listens on is an error, and never silently shared."""
     first = start()
     port = ready_address(first).rsplit(":", 1)[1]
     code, line = refused(start("-p", port))
@@ -227,7 +228,7 @@ def test_a_taken_port(start):
 
 
 def test_a_port_taken_on_one_address_of_a_name(start):
-    """localhost is more than one address: if one of them is taken, the server does not take the rest."""
+    """localhost has several addresses: if one of them is taken, the server binds none."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -236,12 +237,12 @@ def test_a_port_taken_on_one_address_of_a_name(start):
 
 
 def test_file_uris_and_relative_paths(start, connect, model):
-    """A model may be named by file: URI."""
+    """A model may be given as a file: URI."""
     assert connect(start("-m", f"file://{model}"))(payload("x")) == '{"predictions": ["x"]}'
 
 
 def test_registered_models(start, connect, registry):
-    """A model of a registry is fetched by its URI and named after it."""
+    """A registered model is fetched by its URI and has its registered name."""
     process = start("-m", "models:/churn/1", env={"MLFLOW_TRACKING_URI": registry})
     assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
     assert "model churn" in process.stdout[0]
@@ -257,10 +258,9 @@ def test_registered_models(start, connect, registry):
         ("", ("stdout", "stderr"), 2),
     ],
 )
-def test_standard_streams_that_are_gone_harm_nothing(closed, unread, workers):
-    """A server whose stdout is closed, or its stderr, or all of them, or whose readers have gone, still answers and ends
-    cleanly; with workers too.
-    """
+def test_closed_and_unread_standard_streams(closed, unread, workers):
+    """With stdout, stderr or all streams closed, or without readers, a server still answers and ends cleanly, with
+    workers too."""
     port = free_port()
     reading, writing = os.pipe()
     os.close(reading)
@@ -284,7 +284,7 @@ def test_standard_streams_that_are_gone_harm_nothing(closed, unread, workers):
 
 @pytest.mark.parametrize("reader", ["hangs", "has gone"])
 def test_the_exit_code_does_not_need_a_reader(reader):
-    """An orchestrator gets it, whoever was to read why."""
+    """The exit code does not depend on a reader of the output."""
     reading, writing = os.pipe()
     if reader == "hangs":
         os.set_blocking(writing, False)

@@ -1,4 +1,4 @@
-"""Several models that are unpickled in one server, started again and again."""
+"""Repeated starts of a server with several pickled models."""
 
 import json
 import os
@@ -15,9 +15,8 @@ STARTS = int(os.environ.get("STARTS", "2"))
 
 @pytest.mark.timeout(60 + 60 * STARTS)
 def test_four_pickled_models_start_each_time(tmp_path):
-    """Two threads that unpickle scikit-learn's models at the same time deadlock in its imports; one does not. How often
-    they are started is set by STARTS: `make starts` does so 50 times.
-    """
+    """Two threads that unpickle scikit-learn models at the same time deadlock in its imports; one thread does not.
+    STARTS sets the number of starts: `make starts` makes 50."""
     file = pickled.save(tmp_path)
     expected = {
         name: mlflow.pyfunc.load_model(str(tmp_path / name)).predict(np.array([pickled.ROW])).tolist()

@@ -1,4 +1,4 @@
-"""A model finds the surroundings that `mlflow models serve` gives it: main thread, event loop, signals, context."""
+"""A model finds the same surroundings as in `mlflow models serve`: main thread, event loop, signals, context."""
 
 import json
 import warnings
@@ -29,7 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_mlflow(model: Path, *payloads: str) -> list[Any]:
-    """The answers of a real `mlflow models serve`."""
+    """Returns the answers of a real `mlflow models serve`."""
     process, url = start_mlflow_server(model)
     with process:
         headers = {"Content-Type": "application/json"}
@@ -38,12 +38,12 @@ def by_mlflow(model: Path, *payloads: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def answers(saved: Path) -> list[Any]:
-    """What `mlflow models serve` answers for the estimator, one by one."""
+    """Answers of `mlflow models serve` for the estimator, one row at a time."""
     return by_mlflow(saved / "estimator", *ROWS)
 
 
-def parts(call: Caller, text: str) -> list[Any]:
-    """The parts of a streamed answer."""
+def chunks_of(call: Caller, text: str) -> list[Any]:
+    """Returns the chunks of a streamed answer."""
     stream: Any = call.channel.unary_stream("/MLflowStream/predict_stream")
     output: Any = protos.Output
     request = protos.Input(value=text).SerializeToString()
@@ -51,23 +51,22 @@ def parts(call: Caller, text: str) -> list[Any]:
 
 
 def test_calls_and_streams(saved):
-    """Loaded in the main thread, where there is an event loop and signal handlers can be set; each call runs in a copy
-    of the context that loading has left.
-    """
+    """The model is loaded in the main thread, which has an event loop and can set signal handlers. Each call runs in a
+    copy of the context that loading left."""
     text = json.dumps({"inputs": [1]})
     expected, again = by_mlflow(saved / "any", text, text)
     assert expected == again
     assert expected["predictions"][:2] == [True, "acme"]
     with start_server("-m", str(saved / "any")) as process, Caller(ready_address(process)) as call:
         assert [json.loads(call(text)) for _ in range(3)] == [expected] * 3
-        first, second = parts(call, text)
+        first, second = chunks_of(call, text)
         assert first == expected
-        # One stream is one context: a part sees what the part before it has set.
+        # A stream has one context: a chunk sees values that the chunk before it has set.
         assert second["predictions"][1] == "set by a call"
 
 
-def test_batches_and_rows_by_themselves(saved, answers):
-    """An estimator that sets the context when it is unpickled predicts in it, batched or not."""
+def test_batches_and_single_rows(saved, answers):
+    """An estimator that sets the context when it is unpickled predicts in that context, batched or not."""
     for batching in ("on", "off"):
         process = start_server("-m", str(saved / "estimator"), "--batching", batching)
         with process, Caller(ready_address(process)) as call, ThreadPoolExecutor(32) as threads:
@@ -75,7 +74,7 @@ def test_batches_and_rows_by_themselves(saved, answers):
 
 
 def test_several_models_and_decorators(saved, answers, tmp_path):
-    """Each has the context of its own loading, also behind a decorator."""
+    """Each model has the context of its own loading, also inside a decorator."""
     file = tmp_path / "models.yaml"
     file.write_text(
         yaml.safe_dump(

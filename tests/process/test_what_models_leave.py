@@ -1,4 +1,4 @@
-"""What a model does to the whole process while it is loaded and called, and what must not depend on it."""
+"""Effects of a model on the whole process while it is loaded and called, and what must not depend on them."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ mlflow.models.set_model(Model())
 
 
 def save(path: Path, setup: str, when: str) -> Path:
-    """A model from code that runs a statement at import, while it is loaded or while it is called."""
+    """Saves a model from code that runs a statement at import, at load or at each call."""
     places = {moment: "set_up()" if moment == when else "pass" for moment in ("at_import", "at_load", "at_call")}
     file = path.with_suffix(".py")
     file.write_text(CODE.format(setup="pass", at_import="", at_load="pass", at_call="pass"))
@@ -69,10 +69,9 @@ def save(path: Path, setup: str, when: str) -> Path:
         ("streams", "at_load"),
     ],
 )
-def test_a_model_s_logging_setup_leaves_the_server_s_lines_alone(tmp_path, setup, when):
-    """The ready line, each call with its fields and what the model raised are there, whatever the model sets up and
-    when; lines of libraries come in the server's format, from the level of --log-level-libraries on.
-    """
+def test_a_models_logging_setup_does_not_affect_the_server(tmp_path, setup, when):
+    """The ready line, each call's line and the model's exceptions are logged, whatever logging the model sets up and
+    when. Lines of libraries have the server's format, from the level of --log-level-libraries on."""
     model = save(tmp_path / "model", SETUPS[setup], when)
     with start_server("-m", str(model)) as process, Caller(ready_address(process)) as call:
         call(payload("x"), x_request_id="good")
@@ -86,9 +85,8 @@ def test_a_model_s_logging_setup_leaves_the_server_s_lines_alone(tmp_path, setup
 
 
 def test_a_working_directory(tmp_path):
-    """A model alone keeps the one that it changes to, as under MLflow. Among several each is loaded where the server
-    was started, where its own modules may be, in the order of the configuration.
-    """
+    """A single model may change the working directory, as under MLflow. Several models are each loaded in the directory
+    where the server was started, which may have their modules, in the order of the configuration."""
     (tmp_path / "elsewhere").mkdir()
     moving = save(tmp_path / "moving", f"os.chdir({str(tmp_path / 'elsewhere')!r})", "at_load")
     text = payload("x")
@@ -112,8 +110,8 @@ def test_a_working_directory(tmp_path):
         assert json.loads(call(text, mlflow_model="needy")) == {"predictions": [str(start)]}
 
 
-def test_a_missing_module_and_the_place_of_an_error(tmp_path):
-    """What a model from code imports and is not there is named with advice; what it raises is named with its line."""
+def test_a_missing_module_and_the_location_of_an_error(tmp_path):
+    """A missing module is named with advice, and an exception with its line in the model's code."""
     for setup, line in (
         ("import not_there", "the model needs the Python module 'not_there', which is not installed here"),
         ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})", r"Odd.*\(.*model.py, line 6, in set_up\)"),

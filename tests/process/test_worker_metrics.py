@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.alone
 def test_no_counter_falls_when_a_worker_is_killed(start):
-    """Any worker answers for all of them; the replacement goes on counting where the dead one ended."""
+    """Any worker answers for all, and a replacement continues the counters of the dead one."""
     process = start("-w", "2", "--http-port", "0")
     address = ready_address(process)
     url = process.wait_for(r"HTTP on (http://\S+:\d+)")[1]
@@ -23,8 +23,8 @@ def test_no_counter_falls_when_a_worker_is_killed(start):
     assert len(seen_by(address, calls)) == 2
     settled = {"grpc_method": "predict", "grpc_code": "OK"}
     while Scrape(url).total("grpc_server_handled_total", **settled) < calls:
-        pass  # Workers count ten times a second what they noted.
-    scrapes = [Scrape(url) for _ in range(8)]  # The kernel gives the connections to either worker.
+        pass  # Workers count their notes ten times a second.
+    scrapes = [Scrape(url) for _ in range(8)]  # The kernel assigns connections to either worker.
     for scrape in scrapes:
         assert scrape.total("grpc_server_handled_total", grpc_method="predict", grpc_code="OK") == calls
         assert scrape.total("mlflow_grpc_workers") == 2

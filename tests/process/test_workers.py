@@ -1,4 +1,4 @@
-"""Several processes on one port, and the one that looks after them."""
+"""Several worker processes on one port, and their supervisor."""
 
 import json
 import os
@@ -17,18 +17,18 @@ from tests.support.servers import Caller, ready_address
 
 
 def pids(process):
-    """The workers' process ids, in the order in which they were started."""
+    """Returns the workers' process ids, in the order of their start."""
     matches = [re.search(r"worker (\d+) started, pid (\d+)", line) for line in list(process.stderr)]
     return [int(match[2]) for match in matches if match]
 
 
 def fresh(address):
-    """A connection of its own, which the kernel may give to any worker."""
+    """Opens a new connection, which the kernel may assign to any worker."""
     return Caller(address)
 
 
 def seen_by(address, calls=40):
-    """The process ids that answer on fresh connections."""
+    """Returns the process ids that answer on new connections."""
     answering = set()
     for _ in range(calls):
         with fresh(address) as call:
@@ -37,7 +37,7 @@ def seen_by(address, calls=40):
 
 
 def alive(pid):
-    """Whether a process runs; an orphan that has ended may stay a zombie where nobody reaps it."""
+    """Returns True if a process runs; an orphan that has ended may remain a zombie if nobody reaps it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
     except FileNotFoundError:
@@ -45,7 +45,7 @@ def alive(pid):
 
 
 def test_workers_share_the_port(start, model):
-    """Connections reach both; one ready line for all; SIGTERM drains both and the exit code is 0."""
+    """Connections reach both workers. There is one ready line, SIGTERM drains both, and the exit code is 0."""
     process = start("-w", "2", "-m", str(model), fresh=True)
     address = ready_address(process)
     assert "2 workers" in process.stdout[0]
@@ -58,7 +58,7 @@ def test_workers_share_the_port(start, model):
 
 @pytest.mark.alone
 def test_a_worker_that_dies_is_replaced(start):
-    """The replacement starts within 2 s, listens only once it is loaded, and the other worker notices nothing."""
+    """The replacement starts within 2 s, listens only once it is loaded, and does not affect the other worker."""
     process = start("-w", "2")
     address = ready_address(process)
     victim, survivor = pids(process)
@@ -79,8 +79,8 @@ def test_a_worker_that_dies_is_replaced(start):
 
 
 @pytest.mark.alone
-def test_what_a_model_forked_does_not_hide_that_its_worker_died(start):
-    """The forked process keeps the pipes of its worker open; that is replaced all the same, and the exit is quick."""
+def test_forked_processes_do_not_hide_a_dead_worker(start):
+    """A process forked by the model keeps its worker's pipes open. The worker is still replaced, and the exit is quick."""
     process = start("-w", "2")
     address = ready_address(process)
     with fresh(address) as call:
@@ -97,8 +97,8 @@ def test_what_a_model_forked_does_not_hide_that_its_worker_died(start):
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_worker_that_cannot_be_started_is_tried_again(start):
-    """A machine that is out of something for a while costs the supervisor nothing, and the other worker neither."""
+def test_a_worker_that_cannot_be_started_is_retried(start):
+    """A temporary lack of resources affects neither the supervisor nor the other worker."""
     process = start("-w", "2")
     address = ready_address(process)
     victim, survivor = pids(process)
@@ -115,14 +115,14 @@ def test_a_worker_that_cannot_be_started_is_tried_again(start):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_model_may_have_processes_of_its_own(start, workers):
-    """As with one process, and as under `mlflow models serve`."""
+def test_a_model_may_start_processes(start, workers):
+    """A model may start processes, as with one worker and as in `mlflow models serve`."""
     with fresh(ready_address(start("-w", str(workers), fresh=True))) as call:
         assert call(payload("parallel")) == '{"predictions": 0}'
 
 
-def test_calls_of_the_dead_worker_only_fail(start, tmp_path):
-    """A call in the worker that dies is UNAVAILABLE, one in the other worker is answered."""
+def test_only_calls_of_the_dead_worker_fail(start, tmp_path):
+    """A call in the worker that dies is UNAVAILABLE, and one in the other worker is answered."""
     process = start("-w", "2")
     address = ready_address(process)
     victim, survivor = pids(process)
@@ -143,8 +143,8 @@ def _message(verb):
     return protos.Input(value=payload(verb)).SerializeToString()
 
 
-def test_one_worker_that_cannot_load_stops_the_lot(start, model, tmp_path):
-    """Exit code 2, its reason in one line, and no worker left."""
+def test_a_worker_that_cannot_load_stops_all(start, model, tmp_path):
+    """The exit code is 2 with the reason in one line, and no worker is left."""
     broken = shutil.copytree(model, tmp_path / "model")
     (broken / "stepper.py").write_text("raise RuntimeError('boom')\n")
     process = start("-w", "2", "-m", str(broken))
@@ -157,7 +157,7 @@ def test_one_worker_that_cannot_load_stops_the_lot(start, model, tmp_path):
 
 
 def test_a_signal_to_all_while_workers_start(start, tmp_path):
-    """Ctrl-C reaches workers that are not yet so far as to ignore it: the exit code is 0, and they say nothing of it."""
+    """Ctrl-C reaches workers that do not ignore it yet: the exit code is 0, and they print nothing."""
     os.mkfifo(tmp_path / "never")
     (tmp_path / "sitecustomize.py").write_text(
         "import os, pathlib\n"
@@ -180,8 +180,8 @@ def test_a_signal_to_all_while_workers_start(start, tmp_path):
     assert "KeyboardInterrupt" not in process.output
 
 
-def test_a_port_that_another_shares_is_taken(start):
-    """Two servers of several workers do not share a port, although both would use SO_REUSEPORT."""
+def test_a_port_shared_by_other_workers_is_taken(start):
+    """Two servers with several workers do not share a port, although both use SO_REUSEPORT."""
     first = start("-w", "2")
     port = ready_address(first).rsplit(":", 1)[1]
     second = start("-w", "2", "-p", port)
@@ -191,7 +191,7 @@ def test_a_port_that_another_shares_is_taken(start):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_them_all(start, number, tmp_path):
-    """However long the drain may still take."""
+    """A second signal ends all workers, however long the drain would take."""
     process = start("-w", "2", "--drain-timeout", "600")
     address = ready_address(process)
     with fresh(address) as call:
@@ -204,7 +204,7 @@ def test_a_second_signal_ends_them_all(start, number, tmp_path):
 
 
 def test_workers_do_not_outlive_their_supervisor(start):
-    """When the supervisor is killed, the workers drain and end."""
+    """If the supervisor is killed, the workers drain and end."""
     process = start("-w", "2")
     ready_address(process)
     process.signal(signal.SIGKILL)
@@ -213,7 +213,7 @@ def test_workers_do_not_outlive_their_supervisor(start):
 
 
 def test_workers_that_load_do_not_outlive_their_supervisor(start, model, tmp_path):
-    """Be it that loading never ends."""
+    """Workers end with their supervisor even if loading never ends."""
     slow, fifo = shutil.copytree(model, tmp_path / "slow"), tmp_path / "never"
     os.mkfifo(fifo)
     (slow / "stepper.py").write_text(f"print('loading now', flush=True)\nopen({str(fifo)!r}).read()\n")

@@ -1,4 +1,4 @@
-"""A Prometheus in its own process, and what stands in an Alertmanager's place: it notes the alerts that fire."""
+"""A Prometheus process, and a receiver in place of Alertmanager that records the alerts that fire."""
 
 import json
 import re
@@ -18,19 +18,19 @@ from tests.support.servers import ROOT, Process, free_port
 RULES = ROOT / "deploy" / "prometheus"
 
 INTERVAL_S = 0.5
-"""Time between two scrapes and between two evaluations, in seconds."""
+"""Interval between two scrapes and between two evaluations, in seconds."""
 
 WINDOW_S = 6
 """Length of the windows that are 5 minutes in the rules, in seconds."""
 
 
 def shortened(text: str) -> str:
-    """Returns rules whose alerts fire at once, and whose windows of 5 minutes are short."""
+    """Returns rules whose alerts fire at once, with short windows instead of 5 minutes."""
     return re.sub(r"\n *for: .*", "", text).replace("[5m]", f"[{WINDOW_S}s]")
 
 
 class Alerts:
-    """Takes the alerts that Prometheus sends, as Alertmanager's API version 2 does."""
+    """Receives the alerts that Prometheus sends, like Alertmanager's API version 2."""
 
     def __init__(self) -> None:
         self.fired: dict[str, dict[str, Any]] = {}
@@ -58,7 +58,7 @@ class Alerts:
             self._changed.notify_all()
 
     def wait_for(self, *names: str, timeout_s: float = 60.0) -> None:
-        """Returns once these alerts have fired."""
+        """Waits until these alerts have fired."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.fired.keys() >= set(names), timeout_s):
                 raise AssertionError(f"{sorted(set(names) - self.fired.keys())} did not fire; {sorted(self.fired)} did")
@@ -70,7 +70,7 @@ class Alerts:
 
 
 class Prometheus:
-    """A Prometheus with the rules of deploy/, which scrapes some addresses."""
+    """A Prometheus with the rules of deploy/, which scrapes a list of addresses."""
 
     def __init__(self, folder: Path, targets: Iterable[str]) -> None:
         self.alerts = Alerts()
@@ -94,7 +94,7 @@ class Prometheus:
         self._process.wait_for("Server is ready to receive web requests")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Returns the result of an expression now."""
+        """Returns the current result of an expression."""
         response = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=30)
         answer = response.json()
         assert answer["status"] == "success", (expression, answer)
@@ -102,7 +102,7 @@ class Prometheus:
         return result
 
     def wait_for(self, expression: str, timeout_s: float = 60.0) -> list[dict[str, Any]]:
-        """Returns the result of an expression once it has one."""
+        """Waits until an expression has a result, and returns it."""
         until, pause = time.monotonic() + timeout_s, threading.Event()
         while not (result := self.query(expression)):
             assert time.monotonic() < until, f"no result: {expression}"
@@ -118,7 +118,7 @@ class Prometheus:
 
 
 def promtool(*arguments: str, stdin: str | None = None) -> str:
-    """Returns what promtool writes; fails if it finds anything wrong."""
+    """Returns the output of promtool; fails if it reports a problem."""
     done = subprocess.run(["promtool", *arguments], input=stdin, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

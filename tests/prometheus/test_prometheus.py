@@ -1,4 +1,4 @@
-"""A real Prometheus beside real servers: rules, panels and alerts of deploy/ (make prometheus)."""
+"""Rules, panels and alerts of deploy/ with a real Prometheus and real servers (make prometheus)."""
 
 import json
 import os
@@ -35,13 +35,13 @@ DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_tex
 ALERTS = {rule["alert"]: rule for rule in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"][0]["rules"]}
 
 
-def test_the_rules_are_what_promtool_takes():
-    """Syntax and names of the configuration, the recording rules and the alerts."""
+def test_promtool_accepts_the_rules():
+    """promtool accepts the syntax and names of the configuration, the recording rules and the alerts."""
     assert "SUCCESS" in promtool("check", "config", str(RULES / "prometheus.yaml"))
 
 
-def test_alerts_wait_as_long_as_they_say():
-    """promtool's own tests, with the true windows and times: each alert fires for its cause, and not before its time."""
+def test_alerts_wait_for_their_time():
+    """promtool's own tests, with the real windows and times: each alert fires for its cause, and not early."""
     assert "SUCCESS" in promtool("test", "rules", str(ROOT / "tests" / "prometheus" / "rules.test.yaml"))
 
 
@@ -60,7 +60,7 @@ def http_url(process: Process) -> str:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Process, Process, Process]]:
-    """A server with one thread and a short queue, one with two workers, one of whose two models cannot be loaded."""
+    """A server with one thread and a short queue, one with two workers, and one whose two models cannot be loaded."""
     with ExitStack() as stack:
         folder = ROOT / "tests" / "prometheus"
 
@@ -77,14 +77,14 @@ def servers() -> Iterator[tuple[Process, Process, Process]]:
 
 @pytest.fixture(scope="module")
 def prometheus(servers, tmp_path_factory) -> Iterator[Prometheus]:
-    """Scrapes the servers, and a port where nobody listens."""
+    """Scrapes the servers, and a port on which nothing listens."""
     targets = [http_url(process).removeprefix("http://") for process in servers]
     with Prometheus(tmp_path_factory.mktemp("prometheus"), [*targets, f"127.0.0.1:{free_port()}"]) as prometheus:
         yield prometheus
 
 
 class Load:
-    """Calls of all kinds to the first server, until it is stopped."""
+    """All kinds of calls to the first server, until it is stopped."""
 
     def __init__(self, server: Process) -> None:
         self._stopping = threading.Event()
@@ -114,7 +114,7 @@ class Load:
 
 @pytest.mark.timeout(200)
 def test_each_panel_and_each_rule_has_a_result_under_load(servers, prometheus):
-    """Every expression of the dashboard, and every recording rule, gives series while calls come, fail and are refused."""
+    """Every expression of the dashboard and every recording rule has series while calls succeed, fail and are refused."""
     variables = {"$job": ".*", "$model": ".*", "$__rate_interval": f"{WINDOW_S}s"}
     with Load(servers[0]):
         for panel in DASHBOARD["panels"]:
@@ -124,7 +124,7 @@ def test_each_panel_and_each_rule_has_a_result_under_load(servers, prometheus):
                     expression = expression.replace(name, value)
                 result = prometheus.wait_for(expression)
                 for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
-                    optional = label in ("version", "worker")  # An empty label is none.
+                    optional = label in ("version", "worker")  # An empty label counts as absent.
                     assert optional or any(label in series["metric"] for series in result), (panel["title"], label)
         for group in yaml.safe_load((RULES / "recording-rules.yaml").read_text())["groups"]:
             for rule in group["rules"]:
@@ -134,12 +134,12 @@ def test_each_panel_and_each_rule_has_a_result_under_load(servers, prometheus):
 
 @pytest.mark.timeout(300)
 def test_each_alert_fires(servers, prometheus):
-    """For its cause: dead servers and workers, models that fail, hang or are too slow, a process that stands still."""
+    """Each alert fires for its cause: dead servers and workers, failed, hung and slow models, and a stalled process."""
     one, two, half = servers
     prometheus.alerts.wait_for("MlflowGrpcDown", "MlflowGrpcModelFailed")
     with Load(one):
         prometheus.alerts.wait_for("MlflowGrpcModelErrors", "MlflowGrpcRefusals")
-    # Calls that hang run out of time and stay in their threads; those behind them wait until their time is over.
+    # Hung calls time out and keep their threads; those behind them wait until their own time is over.
     with Caller(ready_address(one)) as call, ThreadPoolExecutor(3) as pool:
         for _ in range(5):
             list(pool.map(call.outcome, [payload("hang")] * 3))
@@ -153,7 +153,7 @@ def test_each_alert_fires(servers, prometheus):
     prometheus.alerts.wait_for("MlflowGrpcWorkersMissing", "MlflowGrpcRestarts")
     still = half.popen.pid
     os.kill(still, signal.SIGSTOP)
-    threading.Event().wait(2 * INTERVAL_S)  # The time for which it stands still.
+    threading.Event().wait(2 * INTERVAL_S)  # The duration of the stall.
     os.kill(still, signal.SIGCONT)
     prometheus.alerts.wait_for("MlflowGrpcEventLoopDelay")
     _, hard_limit = resource.prlimit(still, resource.RLIMIT_NOFILE)

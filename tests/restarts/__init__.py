@@ -1,1 +1,1 @@
-"""Rolling restarts behind real balancers."""
+"""Rolling restarts behind real load balancers."""

@@ -75,7 +75,7 @@ static_resources:
 
 
 class Balancer:
-    """A running balancer; `servers_up` asks it how many servers it sends calls to."""
+    """A running load balancer; `servers_up` returns the number of servers that it sends calls to."""
 
     def __init__(self, process: Process, port: int, servers_up: Callable[[], int]) -> None:
         self.process = process
@@ -83,7 +83,7 @@ class Balancer:
         self._servers_up = servers_up
 
     def wait_until_up(self, count: int) -> None:
-        """Returns when it sends calls to so many servers."""
+        """Waits until the balancer sends calls to that many servers."""
         deadline = time.monotonic() + UP_LIMIT_S
         while self._servers_up() != count:
             assert time.monotonic() < deadline, f"the balancer has not seen {count} servers\n{self.process.output}"
@@ -91,7 +91,7 @@ class Balancer:
 
 
 def start_haproxy(ports: Sequence[int], folder: Path) -> Balancer:
-    """A balancer of connections, which knows of a server only whether it can be connected to."""
+    """Starts a balancer of connections, which only checks that it can connect to a server."""
     servers = "\n".join(f"    server s{port} 127.0.0.1:{port}" for port in ports)
     port, file, path = free_port(), folder / "haproxy.cfg", folder / "stats"
     file.write_text(HAPROXY.format(port=port, servers=servers, socket=path))
@@ -111,7 +111,7 @@ def start_haproxy(ports: Sequence[int], folder: Path) -> Balancer:
 
 
 def start_envoy(ports: Sequence[int], folder: Path) -> Balancer:
-    """A balancer of calls, which asks each server for its health."""
+    """Starts a balancer of calls, which uses the health service of each server."""
     servers = "\n".join(
         f"              - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}"
         for port in ports

@@ -1,4 +1,4 @@
-"""Calls at an even rate from clients that never call twice: each failure is one that a caller sees."""
+"""Calls at an even rate from clients that never retry, so each failure is visible to a caller."""
 
 import asyncio
 import collections
@@ -17,12 +17,12 @@ OPTIONS = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
 
 @dataclass
 class Load:
-    """What has been called, and how it ended."""
+    """Number of calls, and their outcomes."""
 
     address: str
     connections: int = 4
     rate: float = 200.0
-    """Calls a second, over all connections."""
+    """Calls per second, over all connections."""
     long_every: int = 400
     long_s: float = 5.0
     calls: int = 0
@@ -30,7 +30,7 @@ class Load:
     is_over: bool = False
 
     async def run(self) -> None:
-        """Calls until `is_over`, and then waits for the answers."""
+        """Makes calls until `is_over`, and then waits for the answers."""
         channels = [grpc.aio.insecure_channel(self.address, options=OPTIONS) for _ in range(self.connections)]
         calling = set()
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""One server of two is replaced after the other, while calls go on: none may fail."""
+"""Two servers are replaced one after the other under load, without a failed call."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ mlflow.models.set_model(Sleeper())
 
 @pytest.fixture(scope="module")
 def sleeper(tmp_path_factory):
-    """A model that takes as long as its first input says, in seconds."""
+    """A model that takes as many seconds as its first input says."""
     folder = tmp_path_factory.mktemp("sleeper")
     (folder / "code.py").write_text(SLEEPER)
     mlflow.pyfunc.save_model(folder / "model", python_model=folder / "code.py", pip_requirements=[])
@@ -45,7 +45,8 @@ def sleeper(tmp_path_factory):
 @pytest.mark.timeout(120 + 40 * RESTARTS)
 @pytest.mark.parametrize("start_balancer", [start_haproxy, start_envoy])
 def test_no_call_fails(sleeper, tmp_path, start_balancer):
-    """SIGTERM, wait for the end, start again, until ready; the next one. 200 calls a second, one in 400 takes 5 s."""
+    """SIGTERM, wait for the end, start again, wait until ready; then the next server. 200 calls a second, one in 400
+    takes 5 s."""
     ports = [free_port(), free_port()]
     flags = ("-m", str(sleeper), "--log-level", "warning")
 

@@ -1,4 +1,4 @@
-"""Models for load, and what a server's process has in use."""
+"""Models for load, and the resources of a server's process."""
 
 import gc
 from collections.abc import Iterator
@@ -33,9 +33,8 @@ HOLDING = SLOW.replace("import time\n", "import time\n\nSTEPS = 200_000\n").repl
 
 @pytest.fixture(autouse=True)
 def even_load() -> Iterator[None]:
-    """Keeps the load even: a full collection through all that the tests import stops it for a third of a second, and
-    what should have been sent meanwhile is then sent at once.
-    """
+    """Keeps the load even, because a full garbage collection of the tests' modules would pause it for a third of a
+    second and send the missed calls all at once."""
     gc.collect()
     gc.freeze()
     yield
@@ -44,7 +43,7 @@ def even_load() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def identity(tmp_path_factory):
-    """A scikit-learn model that is batched and answers `id * 3` for the row of this id."""
+    """A batched scikit-learn model that answers `id * 3` for the row with this id."""
     path = tmp_path_factory.mktemp("identity") / "model"
     ids = pd.DataFrame({"id": np.arange(ROWS, dtype=float), "other": 0.0})
     model = KNeighborsRegressor(1).fit(ids, ids["id"] * 3)
@@ -57,13 +56,13 @@ def identity(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def slow(tmp_path_factory):
-    """A model that takes 20 ms, in which others may run."""
+    """A model that takes 20 ms and releases the interpreter meanwhile."""
     return saved(tmp_path_factory.mktemp("slow"), SLOW)
 
 
 @pytest.fixture(scope="session")
 def holding(tmp_path_factory):
-    """A model that takes 20 ms, in which it computes in Python, as fast as the interpreter lets it."""
+    """A model that computes in Python for 20 ms without releasing the interpreter."""
     return saved(tmp_path_factory.mktemp("holding"), HOLDING)
 
 

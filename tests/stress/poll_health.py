@@ -1,6 +1,7 @@
-"""Asks for a server's health ten times a second until it is ended; then prints how long each answer took, in seconds.
+"""Calls a server's health service ten times a second until it is ended; then prints the duration of each call in
+seconds.
 
-In a process of its own, so that what it measures is the server and not the load beside it.
+It is a separate process, so that it measures the server and not the load generator.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Thousands of connections to the HTTP port that are mute, slow or half a request: nobody else notices them."""
+"""Thousands of connections to the HTTP port that are silent, slow or incomplete do not affect other callers."""
 
 import resource
 import socket
@@ -27,7 +27,7 @@ CALLS = 300
 
 
 def latencies_ms(call) -> list[float]:
-    """How long calls take, one after the other."""
+    """Returns the durations of sequential calls."""
     taken = []
     for _ in range(CALLS):
         started = time.perf_counter()
@@ -37,7 +37,7 @@ def latencies_ms(call) -> list[float]:
 
 
 def test_ten_thousand_connections():
-    """gRPC calls and health take about as long as before, and HTTP answers those who ask next."""
+    """gRPC calls and health checks take about as long as before, and HTTP answers the next callers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < CONNECTIONS + 1000:
         pytest.skip(f"this process may open {hard} files only")

@@ -1,4 +1,4 @@
-"""The server in a process of its own, under more load than it can take, and for long."""
+"""A server process under more load than it can take, and for a long time."""
 
 import asyncio
 import json
@@ -25,14 +25,14 @@ pytestmark = [pytest.mark.stress, pytest.mark.timeout(600)]
 OVERLOAD_S = 20
 
 MOST_OFFERED = 1700
-"""So many calls a second gRPC's Python takes in one process on two cores, whether to answer or to refuse them."""
+"""Number of calls a second that gRPC's Python takes in one process on two cores, whether it answers or refuses them."""
 
 GRPC_KEEPS_THREADS_S = 60.0
-"""By when gRPC, which starts threads by need and ends those that were idle for 20 s, has done so, in seconds."""
+"""Time by which gRPC has ended its idle threads, in seconds. It starts threads on demand and ends them after 20 s."""
 
 
 class Load:
-    """Many calls at a time from one event loop, over several connections."""
+    """Many concurrent calls from one event loop, over several connections."""
 
     def __init__(self, address: str, connections: int = 4) -> None:
         self._channels = [
@@ -44,7 +44,7 @@ class Load:
         self.took_s: dict[str, list[float]] = {}
 
     async def single_call(self, text: str, *, timeout_s: float = 30.0) -> tuple[str, str]:
-        """Status, and answer or message; counted."""
+        """Returns status, and answer or message; counts the call."""
         began = time.perf_counter()
         try:
             data = await random.choice(self._calls)(protos.Input(value=text).SerializeToString(), timeout=timeout_s)
@@ -56,7 +56,7 @@ class Load:
         return outcome, answer
 
     async def keep(self, in_flight: int, seconds: float, text: str) -> float:
-        """Keeps so many calls in flight; gives the answers a second."""
+        """Keeps a number of calls in flight; returns the answers per second."""
         end, before = time.monotonic() + seconds, self.outcomes["OK"]
 
         async def caller() -> None:
@@ -67,7 +67,7 @@ class Load:
         return (self.outcomes["OK"] - before) / seconds
 
     async def offer(self, per_second: float, seconds: float, text: str, *, timeout_s: float) -> int:
-        """Begins so many calls a second, whether they are answered or not; gives how many those were."""
+        """Starts a number of calls per second, answered or not; returns how many were started."""
         began = time.monotonic()
         tasks: list[asyncio.Task[tuple[str, str]]] = []
         while (passed := time.monotonic() - began) < seconds:
@@ -85,7 +85,7 @@ class Load:
 
 
 class Use:
-    """What a process has in use."""
+    """Resources that a process uses."""
 
     def __init__(self, pid: int) -> None:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
@@ -95,7 +95,7 @@ class Use:
 
 
 def still_well(address: str, text: str) -> None:
-    """A call is answered within a second, and health says SERVING."""
+    """Checks that a call is answered within a second, and that health is SERVING."""
     with Caller(address) as call:
         call(text, timeout=5)
         assert call.outcome(text, timeout=1)[0] == "OK"
@@ -104,13 +104,13 @@ def still_well(address: str, text: str) -> None:
 
 
 def grpc_frame(text: str) -> bytes:
-    """The body of a request, as HTTP/2 carries it."""
+    """Returns the body of a request as HTTP/2 carries it."""
     message: bytes = protos.Input(value=text).SerializeToString()
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def outcomes_in(log: list[str]) -> Counter[str]:
-    """How many calls ended in each status, by the server's log."""
+    """Returns the number of calls by status in the server's log."""
     outcomes: Counter[str] = Counter()
     for line in map(json.loads, log):
         if line["message"] in ("call", "refused"):
@@ -123,10 +123,10 @@ def outcomes_in(log: list[str]) -> Counter[str]:
     [("slow", 4, 10, 0.8), ("holding", 4, 10, 0.5), ("holding", 1, 10, 0.5), ("identity", 4, 1, 0.8)],
 )
 def test_more_than_the_capacity(request, tmp_path, model, threads, times, least_goodput):
-    """What the server can answer it answers, the rest it refuses at once, and health answers throughout.
+    """The server answers as much as it can, refuses the rest at once, and answers health checks all the time.
 
-    Of a model that holds the interpreter, refusals take a share of what it computes with. A fast one is called as often
-    as it can answer: it is as fast as gRPC's Python.
+    Refusals take CPU time from a model that holds the interpreter. A fast model is called as often as it can answer,
+    because it is as fast as gRPC's Python.
     """
     text = json.dumps({"dataframe_records": [{"id": 1.0, "other": 0.0}]} if model == "identity" else {"inputs": [1.0]})
     path, body, times_file = request.getfixturevalue(model), tmp_path / "body", tmp_path / "times"
@@ -176,7 +176,7 @@ def test_more_than_the_capacity(request, tmp_path, model, threads, times, least_
 
 
 def test_ten_thousand_distinct_inputs_at_once(identity):
-    """Of random sizes, some cancelled, some refused, some with hardly any time: each answer belongs to its input."""
+    """With random sizes, some calls cancelled, some refused, and some nearly expired, each answer belongs to its input."""
     dice = random.Random(2)
 
     def payload(ids: list[int]) -> str:
@@ -215,13 +215,13 @@ def test_ten_thousand_distinct_inputs_at_once(identity):
         still_well(address, payload([1]))
 
 
-def test_a_hundred_thousand_calls_leave_nothing_behind(identity):
-    """Mixed sizes, good, bad and given up: memory, threads and files are the same after the second half as before."""
+def test_a_hundred_thousand_calls_leak_nothing(identity):
+    """With mixed sizes, valid, invalid and abandoned calls, memory, threads and files are the same after each half."""
     texts = [
         json.dumps({"dataframe_split": {"columns": ["id", "other"], "data": [[1.5, 0.0]] * rows}})
         for rows in (1, 1, 1, 10, 100, 1000)
     ] + ['{"dataframe_split": {}}', "nonsense"]
-    # So few threads that all have been started by the half.
+    # Few threads, so that all have been started at half-time.
     with start_server("-m", str(identity), "--threads", "4", "--log-level", "warning") as server:
         address = ready_address(server)
 

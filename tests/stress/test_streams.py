@@ -1,4 +1,4 @@
-"""Streams of a hundred thousand records and parts through a server in a process of its own: order and memory."""
+"""Streams of a hundred thousand records and chunks with a server process: order and memory."""
 
 import json
 import resource
@@ -40,7 +40,7 @@ def text_of(number: int) -> str:
 
 
 def as_text(call: Caller) -> tuple[str, Callable[[int], bytes], Callable[[bytes], Any]]:
-    """The method, the record of a number, and what an answer says: a number, or None for an error."""
+    """Returns the method, the record of a number, and the number in an answer; None for an error."""
 
     def read(data: bytes) -> Any:
         output = protos.Output.FromString(data)
@@ -54,7 +54,7 @@ def as_text(call: Caller) -> tuple[str, Callable[[int], bytes], Callable[[bytes]
 
 
 def as_messages(call: Caller) -> tuple[str, Callable[[int], bytes], Callable[[bytes], Any]]:
-    """The same with messages of the model's own types."""
+    """Returns the parts of `as_text` for messages of the model's own types."""
     typed = TypedCaller(call.channel)
     method = typed.method("identity_predict_many")
     record, answer = protos.message_class(method.input_type), protos.message_class(method.output_type)
@@ -74,7 +74,7 @@ def as_messages(call: Caller) -> tuple[str, Callable[[int], bytes], Callable[[by
 
 @pytest.mark.parametrize("way", [as_text, as_messages])
 def test_a_hundred_thousand_records(identity, way):
-    """Each answer in its place, errors too; neither side keeps more of a long stream than of a short one."""
+    """Answers and errors come in order; neither side keeps more of a long stream than of a short one."""
     with start_server("-m", str(identity), "--model-name", "identity", "--log-level", "warning") as server:
         address = ready_address(server)
         with Caller(address) as call:
@@ -106,8 +106,8 @@ def test_a_hundred_thousand_records(identity, way):
         still_well(address, text_of(1))
 
 
-def test_a_hundred_thousand_parts(tmp_path):
-    """Of one answer, in their order."""
+def test_a_hundred_thousand_chunks(tmp_path):
+    """The chunks of one answer come in order."""
     (tmp_path / "code.py").write_text(COUNTER)
     mlflow.pyfunc.save_model(
         tmp_path / "model", python_model=tmp_path / "code.py", pip_requirements=[], streamable=True

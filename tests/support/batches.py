@@ -1,4 +1,4 @@
-"""A batcher for tests: work that can be held at its gate, requests of words, and a load that the test sets."""
+"""A batcher for tests: work that waits at a gate, requests of words, and a load that the test sets."""
 
 import asyncio
 import threading
@@ -16,12 +16,12 @@ from tests.support.models import FunctionModel, PlainCodec
 
 
 class Work:
-    """Predicts `<row>` for each row; can be held at its gate, and fails on rows of the word `poison`."""
+    """Predicts `<row>` for each row. It can be held at its gate, and fails on rows with the word `poison`."""
 
     def __init__(self):
         self.batches = []
-        self.threads = []  # That ran them.
-        self.takes_s = 0.0  # How long a batch keeps its thread busy.
+        self.threads = []  # Threads that ran it.
+        self.takes_s = 0.0  # How long a batch occupies its thread.
         self.by_themselves = []
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
@@ -29,7 +29,7 @@ class Work:
         self.wrong_count = False
 
     def hold_next(self):
-        """Gives the batches from now on a gate of their own; those that run keep theirs."""
+        """Gives later batches a new gate; running batches keep theirs."""
         self.gate = threading.Event()
         return self.gate
 
@@ -50,7 +50,7 @@ class Work:
 
 
 class WorkModel(FunctionModel):
-    """Predicts `<row>` for one row by itself; raises KeyError for rows of the word `poison`."""
+    """Predicts `<row>` for one row by itself; raises KeyError for a row with the word `poison`."""
 
     def __init__(self, work):
         super().__init__(self._predict_alone)
@@ -65,7 +65,7 @@ class WorkModel(FunctionModel):
 
 @dataclass(frozen=True)
 class WordRequest(Request[str]):
-    """A request of one word, which is its rows as well.
+    """A request of one word, which also makes up its rows.
 
     The word `odd` has no rows, `broken` fails to decode, and `unwritable` has no answer as rows.
     """
@@ -98,7 +98,7 @@ class WordRequest(Request[str]):
 
 @dataclass(frozen=True)
 class HangingRequest(WordRequest):
-    """A request without rows that is decoded once its gate is open."""
+    """A request without rows whose decoding waits for its gate."""
 
     gate: threading.Event = field(default_factory=threading.Event)
 
@@ -115,13 +115,13 @@ def soon(seconds=30.0):
 
 
 def servable(work, **options):
-    """A model whose fast path is `work`; options are those of FastPath."""
+    """Makes a model whose fast path is `work`; options are those of FastPath."""
     no_decoder: Any = None
     return ServableModel(WorkModel(work), PlainCodec(), FastPath(no_decoder, work, **options))
 
 
 class Bench:
-    """A batcher with its work, inside a running loop."""
+    """A batcher and its work, inside a running event loop."""
 
     def __init__(self, *, threads=2, max_rows=64, max_wait_s=30.0, inline=False, load=None):
         self.work = Work()

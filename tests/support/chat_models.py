@@ -1,4 +1,4 @@
-"""Models of MLflow's chat APIs, which answer at once and in parts, with all that MLflow's classes can say."""
+"""Models of MLflow's chat APIs that answer at once and in chunks, and use all fields of MLflow's classes."""
 
 import sys
 import warnings
@@ -39,7 +39,7 @@ DONE = "response.output_item.done"
 
 
 class Chat(ChatModel):
-    """Repeats the last message, word by word where it streams, and calls a tool if it is asked to."""
+    """Repeats the last message, word by word in a stream. Calls a tool if the request has one."""
 
     def predict(self, context: Any, messages: list[ChatMessage], params: Any) -> ChatCompletionResponse:
         text = str(messages[-1].content)
@@ -67,7 +67,7 @@ class Chat(ChatModel):
 
 
 class Agent(ChatAgent):
-    """The same as a ChatAgent. Asked for dicts it gives them, with keys that MLflow's classes do not have."""
+    """The model of Chat as a ChatAgent. It can return dicts with keys that MLflow's classes do not have."""
 
     def predict(self, messages: list[ChatAgentMessage], context: Any = None, custom_inputs: Any = None) -> Any:
         answer = ChatAgentMessage(role="assistant", content=messages[-1].content, id="message-1")
@@ -103,7 +103,7 @@ MODELS: dict[str, type] = {"chat": Chat, "agent": Agent}
 if HAS_RESPONSES_AGENT:
 
     class Responses(ResponsesAgent):
-        """The same as a ResponsesAgent, with a reasoning and a function call before the message."""
+        """The model of Chat as a ResponsesAgent, with a reasoning item and a function call before the message."""
 
         def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:
             done = [event.model_dump()["item"] for event in self.predict_stream(request) if event.type == DONE]
@@ -136,7 +136,7 @@ if HAS_RESPONSES_AGENT:
 
 
 def save(name: str, path: Path, **more: Any) -> None:
-    """Saves one of the models, with the example that MLflow has for it if none is given."""
+    """Saves one of the models, with MLflow's own example by default."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow wants everybody to write ResponsesAgents.
+        warnings.simplefilter("ignore")  # MLflow recommends ResponsesAgent for all models.
         mlflow.pyfunc.save_model(path, python_model=MODELS[name](), pip_requirements=["mlflow"], **more)

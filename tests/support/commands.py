@@ -1,4 +1,4 @@
-"""The client's command, run in this process: the same `main`, without the half second that a new process takes."""
+"""Runs the client's command in this process: the same `main`, without the half second that a new process takes."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ Outcome = tuple[int, str, str]
 def predict_command(*arguments: Any, stdin: bytes = b"", cwd: Path | None = None) -> Outcome:
     """Runs `mlflow-grpc-predict`.
 
-    What gRPC's C core writes to file descriptor 2 is not in the outcome.
+    The outcome does not include text that gRPC's C core writes to file descriptor 2.
     """
     out, error = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with (
@@ -28,7 +28,7 @@ def predict_command(*arguments: Any, stdin: bytes = b"", cwd: Path | None = None
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(error),
         contextlib.chdir(cwd or Path.cwd()),
-        # The command leaves file descriptor 2, which is the tests', as it is.
+        # The command leaves file descriptor 2 alone, which belongs to the tests.
         mock.patch.dict(os.environ, GRPC_VERBOSITY="NONE"),
         pytest.raises(SystemExit) as ended,
     ):
@@ -40,7 +40,7 @@ def predict_command(*arguments: Any, stdin: bytes = b"", cwd: Path | None = None
 
 @contextlib.contextmanager
 def _stdin(data: bytes) -> Iterator[None]:
-    """Has file descriptor 0 and `sys.stdin` give these bytes."""
+    """Replaces file descriptor 0 and `sys.stdin` by these bytes."""
     kept = os.dup(0)
     with tempfile.TemporaryFile() as file:
         file.write(data)

@@ -1,10 +1,11 @@
-"""Server processes that start as copies of a process that has imported MLflow, which costs seconds of CPU.
+"""Server processes that start as copies of a process that has already imported MLflow, which takes seconds of CPU.
 
-A copy has the arguments, the environment, the working directory and the standard streams that a new process would have,
-and ends as one: `sys.exit` from the command line's `main` ends the interpreter. What Python reads only when it starts is
-the fork server's: `-W` and `PYTHONWARNINGS`, `sitecustomize`, signals that a shell has set to be ignored.
+A copy has the arguments, environment, working directory and standard streams of a new process. It also ends like one:
+`sys.exit` in the command line's `main` ends the interpreter. Settings that Python reads only at start are those of the
+fork server: `-W` and `PYTHONWARNINGS`, `sitecustomize`, and signals that a shell has set to be ignored.
 
-Rule of this module: the process that forks has one Python thread and has not imported grpc, as the supervisor of workers.
+Rule of this module: like the supervisor of workers, the process that forks has one Python thread and has not imported
+grpc.
 """
 
 import atexit
@@ -43,31 +44,30 @@ LIBRARIES = (
     "uvicorn.main",
 )
 ROOMS = (hosting, payload, environments)
-"""What the fork server imports: libraries, where they can be imported, and all modules of these packages."""
+"""Packages that the fork server imports, with all of their modules and the libraries that these can import."""
 
 COMMANDS = {"mlflow-grpc": "mlflow_grpc.cli:main", "uvicorn": "uvicorn.main:main"}
-"""The commands that a copy can run, each with its module and function."""
+"""Commands that a copy can run, with their module and function."""
 
 INHERITED = (signal.SIGINT, signal.SIGHUP)
 """Signals that a new process ignores if its parent does."""
 
 
 class ForkedProcess:
-    """A process that the fork server starts, with the part of `subprocess.Popen` that tests use."""
+    """A process started by the fork server, with those methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, arguments: Sequence[str], env: dict[str, str], cwd: Path, command: str = "mlflow-grpc") -> None:
         """Starts a command.
 
         Args:
-            arguments: What the command is called with.
-            env: All variables of its environment.
-            cwd: Its working directory.
+            arguments: Arguments of the command.
+            env: The complete environment.
+            cwd: Working directory.
             command: One of `COMMANDS`.
 
         Raises:
-            ValueError: A variable of the environment is one that Python reads only when it starts.
+            ValueError: Python reads one of the variables only at its start.
             RuntimeError: The fork server could not start.
-
         """
         for name, value in env.items():
             is_read_late = name == "PYTHONPATH" or (name, value) == ("PYTHONWARNINGS", "ignore")
@@ -106,11 +106,10 @@ class ForkedProcess:
         self.returncode: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Returns the exit code, or the number of the signal that ended the process with a minus.
+        """Waits for the end of the process; returns its exit code, or the negative number of the signal that ended it.
 
         Raises:
-            subprocess.TimeoutExpired: The process runs on.
-
+            subprocess.TimeoutExpired: The process still runs.
         """
         if self.returncode is None:
             if not select.select([self._control], [], [], timeout)[0]:
@@ -132,19 +131,19 @@ class ForkedProcess:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Kills the process."""
         self.send_signal(signal.SIGKILL)
 
 
 def _data_file() -> str | None:
-    """Returns where the coverage of this process is written, if it is measured."""
+    """Returns the coverage file of this process, if coverage is measured."""
     coverage = sys.modules.get("coverage")
     measured = coverage.Coverage.current() if coverage else None
     return measured and str(ROOT / ".coverage")
 
 
 def _measure(data_file: str) -> None:
-    """Measures the coverage of a copy until it ends by itself, and of the workers that it forks."""
+    """Measures the coverage of a copy, and of the workers that it forks, until it ends by itself."""
     from coverage import Coverage
 
     measured = Coverage(data_file, data_suffix=True, config_file=str(ROOT / "pyproject.toml"), messages=False)
@@ -159,7 +158,7 @@ def _measure(data_file: str) -> None:
 
 @functools.cache
 def fork_server() -> socket.socket:
-    """Starts the fork server, which ends when this process does, and returns the socket for requests to it."""
+    """Starts the fork server, which ends with this process, and returns the socket for requests to it."""
     ours, theirs = socket.socketpair()
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     process = subprocess.Popen(
@@ -168,7 +167,7 @@ def fork_server() -> socket.socket:
         env={**env, "PYTHONWARNINGS": "ignore"},
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,  # A terminal would have Python write lines in another way.
+        stdout=subprocess.DEVNULL,  # Python buffers output to a terminal differently.
     )
     theirs.close()
 
@@ -182,7 +181,7 @@ def fork_server() -> socket.socket:
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Forks for every request; returns the request in the child, and None at the end of requests."""
+    """Forks for each request; returns the request in the child, and None when there are no more requests."""
     wakeup, signalled = socket.socketpair()
     for end in (wakeup, signalled):
         end.setblocking(False)
@@ -196,7 +195,7 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
             for child, control in list(children):
                 if child.exitcode is not None:
                     children.remove((child, control))
-                    with control, contextlib.suppress(OSError):  # The test has not waited.
+                    with control, contextlib.suppress(OSError):  # The test did not wait.
                         control.sendall(f"{child.exitcode}\n".encode())
         if requests in ready:
             _, fds, _, _ = socket.recv_fds(requests, 1, 3)
@@ -217,7 +216,7 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
 
 
 def _become(stdout: int, stderr: int, control: socket.socket) -> dict[str, Any]:
-    """Gives a copy what its request names; returns the request."""
+    """Sets up a copy as its request demands; returns the request."""
     with control, control.makefile("rb") as file:
         request: dict[str, Any] = json.load(file)
     leave_stdin()
@@ -238,11 +237,11 @@ def _become(stdout: int, stderr: int, control: socket.socket) -> dict[str, Any]:
 
 
 def run(fd: int) -> None:
-    """Is the fork server, which gets requests from a socket, or one of its copies, until it ends."""
-    sys.path[0] = str(ROOT)  # In place of the working directory, which copies change.
+    """Runs the fork server, which gets requests from a socket, or one of its copies, until it ends."""
+    sys.path[0] = str(ROOT)  # Replaces the working directory, which copies change.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then end.
     for name in LIBRARIES:
-        # An old MLflow may not import beside a newer SQLAlchemy; servers that need neither start all the same.
+        # An old MLflow may not import together with a newer SQLAlchemy. Servers that need neither still start.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     for name in ("mlflow_grpc.cli", "mlflow_grpc.engine.loading"):

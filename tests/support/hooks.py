@@ -1,4 +1,4 @@
-"""Functions before and after a model, as a configuration names them, for tests."""
+"""Functions before and after a model, as a configuration names them."""
 
 import threading
 
@@ -32,14 +32,14 @@ rows: list[int] = []
 
 
 def noted(df):
-    """Notes the thread and the rows of each call; a is ten times as much."""
+    """Records thread and row count of each call; multiplies a by ten."""
     threads.append(threading.current_thread().name)
     rows.append(len(df))
     return df.assign(a=df["a"] * 10)
 
 
 def from_raw(df):
-    """The model's columns out of one that the signature does not have."""
+    """Makes the model's columns from a column that the signature does not have."""
     return pd.DataFrame({"a": df["raw"], "b": df["raw"]}) if "raw" in df.columns else df
 
 
@@ -56,12 +56,12 @@ def text_in_a(df):
 
 
 def three_columns(df):
-    """An array in place of a table, with more columns than the model takes."""
+    """Returns an array instead of a table, with more columns than the model takes."""
     return df.assign(c=1.0).to_numpy()
 
 
 def forgets(predictions):
-    """Has no return."""
+    """Returns nothing."""
 
 
 def raises(df):
@@ -73,7 +73,7 @@ def refuses(df):
 
 
 def labels(predictions):
-    """Of another type than the signature says."""
+    """Returns another type than the signature declares."""
     return [f"label {value:g}" for value in np.asarray(predictions)]
 
 

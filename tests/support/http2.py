@@ -12,7 +12,7 @@ PREDICT = "/MLflow/predict"
 
 
 def frame(message: bytes, *, compressed: bool = False) -> bytes:
-    """A gRPC length-prefixed message."""
+    """Makes a length-prefixed gRPC message."""
     return struct.pack(">BI", compressed, len(message)) + message
 
 
@@ -26,7 +26,7 @@ def exchange(
     end: bool = True,
     timeout_s: float = 20.0,
 ) -> dict[str, Any]:
-    """Sends one request and gives `grpc-status`, `grpc-message` and how the stream ended.
+    """Sends one request; returns `grpc-status`, `grpc-message` and the end of the stream.
 
     Raises:
         TimeoutError: The peer does not answer.
@@ -64,7 +64,7 @@ def _converse(connection: Any, peer: socket.socket, body: bytes | None, *, end: 
 
 
 class Connection:
-    """A connection with any number of calls on it; of each answer it takes 64 KiB, and no more until it is told to."""
+    """A connection with any number of calls. It reads 64 KiB of each response, and more only after `take_all`."""
 
     def __init__(self, address: str, timeout_s: float = 20.0) -> None:
         host, port = address.rsplit(":", 1)
@@ -73,10 +73,10 @@ class Connection:
         self._peer = socket.create_connection((host, int(port)), timeout=timeout_s)
         self._connection.initiate_connection()
         self.statuses: dict[int, str] = {}
-        """By the number of the stream: `grpc-status`, or how it ended without one."""
+        """`grpc-status`, or the end without one, by stream number."""
 
     def call(self, message: bytes | None, path: str = PREDICT) -> None:
-        """Sends a whole call, or without a message one that only begins."""
+        """Sends a complete call, or without a message only its beginning."""
         stream = self._connection.get_next_available_stream_id()
         self._connection.send_headers(
             stream,
@@ -94,7 +94,7 @@ class Connection:
         self._peer.sendall(self._connection.data_to_send())
 
     def take_all(self) -> None:
-        """Takes the whole of all answers from now on."""
+        """Reads all responses completely from now on."""
         for stream in (None, *self._open_streams()):
             self._connection.increment_flow_control_window(2**30, stream)
 
@@ -103,13 +103,13 @@ class Connection:
         return [stream for stream in range(1, last, 2) if stream not in self.statuses]
 
     def wait_until_read(self) -> None:
-        """Returns once the peer has read all that was sent: it answers a ping in its turn."""
+        """Waits until the peer has read everything that was sent, because it answers pings in order."""
         self._connection.ping(b"all read")
         while not any(isinstance(event, h2.events.PingAckReceived) for event in self._events()):
             pass
 
     def wait_for_statuses(self, count: int) -> None:
-        """Returns once so many calls have ended, or the connection has."""
+        """Waits until that many calls have ended, or the connection has."""
         while len(self.statuses) < count and self._events():
             pass
 

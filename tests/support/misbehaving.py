@@ -1,4 +1,4 @@
-"""An MLflow model that does what its input tells it to: answer with anything, or raise anything."""
+"""An MLflow model that does what its input says: it returns or raises anything."""
 
 import datetime
 import decimal

@@ -1,4 +1,4 @@
-"""Models and a codec in a few lines each, for tests of what stands around a model."""
+"""Models and a codec of a few lines each, for tests of the code around a model."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from mlflow_grpc.payload.codec import ModelInput, RawPayload
 
 
 class PlainCodec:
-    """The text is the input, and str() of the predictions the answer."""
+    """Codec whose input is the text, and whose answer is str() of the predictions."""
 
     media_type = "text/plain; charset=utf-8"
 
@@ -31,7 +31,7 @@ class PlainCodec:
 
 
 class _WholeModel:
-    """A model that gives whole answers."""
+    """A model without `predict_stream`."""
 
     streams = False
 
@@ -40,7 +40,7 @@ class _WholeModel:
 
 
 class FunctionModel(_WholeModel):
-    """A model that is one function."""
+    """A model that is a single function."""
 
     name = "function"
     version = ""
@@ -55,7 +55,7 @@ class FunctionModel(_WholeModel):
 
 
 class GatedModel(_WholeModel):
-    """A model that says when a call has come in and holds it until the test lets it go.
+    """A model that reports the arrival of a call and holds it until the test releases it.
 
     Calls whose text does not start with "hold" pass at once.
     """
@@ -78,17 +78,17 @@ class GatedModel(_WholeModel):
         return f"<{data}>"
 
     def wait_until_entered(self, calls: int = 1) -> None:
-        """Returns once so many more calls are held."""
+        """Waits until that many further calls are held."""
         for _ in range(calls):
             assert self.entered.acquire(timeout=30)
 
     def let_go(self) -> None:
-        """Lets all go that are held, and all that come."""
+        """Releases all held and later calls."""
         self._open.set()
 
 
 class PartsModel:
-    """A model that answers in parts: each word of a text; "hold" is held until the test lets it go, "raise" raises."""
+    """A model that answers in chunks, one per word of a text. "hold" waits until the test releases it, "raise" raises."""
 
     name = "parts"
     version = ""

@@ -1,4 +1,4 @@
-"""Models of the ml_base interface that do what published ones do, and some that go wrong."""
+"""Models of the ml_base interface, similar to published ones, and some that fail."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -26,7 +26,7 @@ class Part(BaseModel):
 
 
 class Everything(BaseModel):
-    """A bit of all that schemas are made of."""
+    """A field of each common kind."""
 
     name: str
     size: Size = Size.SMALL
@@ -41,7 +41,7 @@ class Everything(BaseModel):
 
 
 class Echo(MLModel):
-    """Gives back what it gets."""
+    """Returns its input."""
 
     display_name = "Echo"
     qualified_name = "echo"
@@ -105,7 +105,7 @@ class AllTypes(BaseModel):
 
 
 class Mirror(Echo):
-    """Gives back whatever it gets."""
+    """Returns its input, whatever it is."""
 
     qualified_name = "mirror"
     input_schema = AllTypes  # type: ignore[assignment]
@@ -122,7 +122,7 @@ class Few(BaseModel):
 
 
 class Liar(Echo):
-    """Gives what its output schema does not say, as the word asks for."""
+    """Returns outputs that violate its output schema, selected by a word."""
 
     qualified_name = "liar"
     input_schema = Few  # type: ignore[assignment]
@@ -155,7 +155,7 @@ class StrictOutput(BaseModel):
 
 
 class Strict(Echo):
-    """A strict schema, and an output that holds what numpy made."""
+    """A strict schema, and an output with numpy values."""
 
     qualified_name = "strict model"
     version = "2"
@@ -189,7 +189,7 @@ class OldStyle(Echo):
 
 
 class Suffix(MLModelDecorator):
-    """Puts something behind the name, on the way out."""
+    """Appends a suffix to the name in the output."""
 
     def predict(self, data: Any) -> Any:
         answer = self._model.predict(data=data)
@@ -197,7 +197,7 @@ class Suffix(MLModelDecorator):
 
 
 class Gate(MLModelDecorator):
-    """Business logic before the model: refuses what is too small."""
+    """Business logic before the model: refuses small values."""
 
     def predict(self, data: Any) -> Any:
         if data.size is Size.SMALL:
@@ -210,7 +210,7 @@ class Text(BaseModel):
 
 
 class Words(Echo):
-    """Answers in parts: one word after the other."""
+    """Answers in chunks, one word after the other."""
 
     qualified_name = "words"
     input_schema = Text  # type: ignore[assignment]
@@ -240,13 +240,13 @@ class NoSchema(Echo):
 
 
 class Half(MLModel):
-    """Lacks what the interface asks for."""
+    """Lacks methods that the interface requires."""
 
     display_name = "half"
 
 
 class NoModel:
-    """Derives from nothing."""
+    """A class without a base class."""
 
 
 not_a_class = 3

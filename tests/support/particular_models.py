@@ -1,4 +1,4 @@
-"""Models of the ml_base interface whose records have what is easily taken for something else: unions and nulls."""
+"""Models of the ml_base interface whose records are easily misread: unions and nulls."""
 
 from datetime import date, datetime
 from typing import Annotated, Literal
@@ -37,7 +37,7 @@ class Either(BaseModel):
 
 
 class Unions(Mirror):
-    """Gives back a record of unions."""
+    """Returns a record of unions."""
 
     qualified_name = "unions"
     input_schema = Either  # type: ignore[assignment]
@@ -57,7 +57,7 @@ class MayBeNull(BaseModel):
 
 
 class Nulls(Mirror):
-    """Gives back a record that has to have fields which may be null."""
+    """Returns a record with required fields that may be null."""
 
     qualified_name = "nulls"
     input_schema = MayBeNull  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Payloads for parity tests: a table that every model gets, and a generator that knows a model's signature."""
+"""Payloads for parity tests: a table for all models, and a generator that uses a model's signature."""
 
 import json
 from typing import Any
@@ -103,7 +103,7 @@ _PLAIN: dict[str, st.SearchStrategy[Any]] = {
 
 
 def _cell(spec: Any) -> st.SearchStrategy[Any]:
-    """Mostly what the column takes, at times what it may not."""
+    """Draws a cell that mostly fits the column, and sometimes does not."""
     if isinstance(spec, TensorSpec):
         plain: st.SearchStrategy[Any] = st.lists(st.floats(width=32) | st.integers(0, 9), min_size=2, max_size=2)
         plain = plain | st.integers(0, 255) | st.text(max_size=3)
@@ -114,7 +114,7 @@ def _cell(spec: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def payloads(draw: Any, schema: Schema | None) -> str:
-    """A JSON payload in one of MLflow's formats, made from a signature and then, at times, spoiled."""
+    """Draws a JSON payload in one of MLflow's formats for a signature, and sometimes damages it."""
     specs = list(schema.inputs) if schema is not None else []
     names = [spec.name if spec.name is not None else str(index) for index, spec in enumerate(specs)] or ["a", "b"]
     cells = {name: _cell(spec) for name, spec in zip(names, specs, strict=False)} or {"a": _values, "b": _scalars}

@@ -1,4 +1,4 @@
-"""scikit-learn models as most people have them: pickled by cloudpickle, which imports scikit-learn when it loads them."""
+"""scikit-learn models in their most common form: pickled by cloudpickle, which imports scikit-learn when it loads them."""
 
 import warnings
 from pathlib import Path
@@ -11,7 +11,7 @@ ROW = [5.1, 3.5, 1.4, 0.2]
 
 
 def save(folder: Path) -> Path:
-    """Saves four models and gives a configuration file that lists them."""
+    """Saves four models, and returns a configuration file that lists them."""
     import mlflow
     from sklearn.linear_model import LinearRegression, LogisticRegression
     from sklearn.tree import DecisionTreeClassifier

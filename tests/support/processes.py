@@ -1,4 +1,4 @@
-"""What tests ask of processes that are not their own children."""
+"""Waiting for processes that are not children of the tests."""
 
 import os
 import select
@@ -7,7 +7,7 @@ END_LIMIT_S = 20.0
 
 
 def wait_until_gone(pid: int) -> None:
-    """Returns when a process has ended; its parent may not have read its exit code yet."""
+    """Waits until a process has ended; its parent may not have read its exit code yet."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:

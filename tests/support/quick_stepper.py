@@ -1,4 +1,4 @@
-"""The stepper as an MLModel class: its server does not import MLflow, which takes seconds."""
+"""The stepper as an MLModel class, whose server does not import MLflow, which takes seconds."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class Outcome(BaseModel):
 
 
 class Stepper(MLModel):
-    """Takes and answers the JSON texts that the MLflow stepper takes and answers."""
+    """Takes and returns the same JSON texts as the MLflow stepper."""
 
     display_name = qualified_name = "model"
     description = "A model to step through."

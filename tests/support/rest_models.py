@@ -1,4 +1,4 @@
-"""Models of the ml_base interface as services of rest-model-service have them, and some that fail in a particular way."""
+"""Models of the ml_base interface as in services of rest-model-service, and some that fail in particular ways."""
 
 import math
 from enum import Enum
@@ -41,7 +41,7 @@ class Guess(BaseModel):
 
 
 class Iris(MLModel):
-    """Does what the note asks for."""
+    """Does what the note says."""
 
     display_name = "Iris Model"
     qualified_name = "iris_model"
@@ -81,7 +81,7 @@ class Loose(BaseModel):
 
 
 class LooseEcho(Iris):
-    """Takes and gives fields that its schema does not have."""
+    """Accepts and returns fields that its schema does not have."""
 
     qualified_name = "loose echo"
     input_schema = output_schema = Loose  # type: ignore[assignment]

@@ -1,17 +1,17 @@
-"""Scrapes of a server's figures, read by the parsers of Prometheus' own client for Python."""
+"""Scrapes of a server's metrics, read by the parsers of Prometheus' own client for Python."""
 
 import requests
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 OPEN_METRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
-"""An Accept header such as that of Prometheus."""
+"""An Accept header like that of Prometheus."""
 
 Labels = frozenset[tuple[str, str]]
 
 
 class Scrape:
-    """The figures of a server at one moment."""
+    """The metrics of a server at one moment."""
 
     def __init__(self, url: str, accept: str = "*/*") -> None:
         response = requests.get(f"{url}/metrics", headers={"accept": accept}, timeout=30)
@@ -31,7 +31,7 @@ class Scrape:
                 self.samples[key] = sample.value
 
     def total(self, name: str, **labels: str) -> float:
-        """Returns the sum of the samples with a name that have these labels and, maybe, others; 0 if there is none."""
+        """Returns the sum of the samples with a name and at least these labels; 0 if there are none."""
         return sum(
             value for (sample, having), value in self.samples.items() if sample == name and having >= labels.items()
         )

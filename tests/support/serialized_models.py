@@ -1,4 +1,4 @@
-"""Models of the ml_base interface whose JSON says something else than their Python values do."""
+"""Models of the ml_base interface whose JSON differs from their Python values."""
 
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -23,7 +23,7 @@ from pydantic import (
 
 
 class Echo(MLModel):
-    """Gives back what it gets."""
+    """Returns its input."""
 
     display_name = qualified_name = description = "echo"
     version = "1"
@@ -38,7 +38,7 @@ class Echo(MLModel):
 
 
 def echo(schema: Any, name: str) -> type[Echo]:
-    """A class for a schema."""
+    """Makes a model class for a schema."""
     return type(name, (Echo,), {"qualified_name": name, "input_schema": schema, "output_schema": schema})
 
 
@@ -75,7 +75,7 @@ class Color(Enum):
 
 
 class Anything(Echo):
-    """Gives values that only Python has."""
+    """Returns values that only Python has."""
 
     qualified_name = "Anything"
     input_schema = Number
@@ -120,7 +120,7 @@ class BytesSchema(BaseModel):
 
 
 class Bytes(Echo):
-    """Tells which bytes it was given."""
+    """Returns which bytes it got."""
 
     qualified_name = "Bytes"
     input_schema = BytesSchema
@@ -186,7 +186,7 @@ class List(RootModel[list[float]]):
 
 
 class RootList(Echo):
-    """Answers with a list."""
+    """Returns a list."""
 
     qualified_name = "RootList"
     input_schema = Number
@@ -201,7 +201,7 @@ class OldList(pydantic.v1.BaseModel):
 
 
 class OldRootList(RootList):
-    """The same in pydantic 1."""
+    """Returns a list, with pydantic 1."""
 
     qualified_name = "OldRootList"
     output_schema = OldList
@@ -215,7 +215,7 @@ class Scalar(RootModel[float]):
 
 
 class RootScalar(RootList):
-    """Answers with a number."""
+    """Returns a number."""
 
     qualified_name = "RootScalar"
     output_schema = Scalar
@@ -248,7 +248,7 @@ Defaults = echo(Unfinished, "Defaults")
 
 
 class DeterministicRaises(RootScalar):
-    """Cannot say whether it is deterministic."""
+    """Raises when asked whether it is deterministic."""
 
     @property
     def deterministic(self) -> bool:
@@ -257,7 +257,7 @@ class DeterministicRaises(RootScalar):
 
 class Outer:
     class Inner(RootScalar):
-        """A class within a class."""
+        """A class inside a class."""
 
 
 class CellsSchema(BaseModel):

@@ -1,4 +1,7 @@
-"""Starts servers for tests: ours in this process or in its own, MLflow's in its own. No fixed ports, no sleeps."""
+"""Starts servers for tests, without fixed ports and sleeps.
+
+This project's server runs in the process of the test or in its own; MLflow's server runs in its own process.
+"""
 
 import asyncio
 import contextlib
@@ -31,7 +34,7 @@ from tests.support.fork_server import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 100.0
-MLFLOW_START_LIMIT_S = 300.0  # Imports MLflow twice, one after the other.
+MLFLOW_START_LIMIT_S = 300.0  # MLflow is imported twice, in two processes one after the other.
 
 
 class Process:
@@ -41,7 +44,7 @@ class Process:
         self.popen = self._start(command, environment(env), cwd or ROOT)
         self.stdout: list[str] = []
         self.stderr: list[str] = []
-        self.is_read = threading.Event()  # Cleared, its output stays where it is.
+        self.is_read = threading.Event()  # While it is cleared, the output is not read.
         self.is_read.set()
         self._news = threading.Condition()
         self._readers = [
@@ -72,7 +75,7 @@ class Process:
             self._news.notify_all()
 
     def wait_for(self, pattern: str, *, times: int = 1, timeout_s: float = START_LIMIT_S) -> re.Match[str]:
-        """Waits for a line on stdout or stderr that matches, or for so many of them; gives the last."""
+        """Waits for a matching line on stdout or stderr, or for a number of them; returns the last one."""
         deadline = time.monotonic() + timeout_s
         with self._news:
             while True:
@@ -91,7 +94,7 @@ class Process:
         self.popen.send_signal(number)
 
     def wait(self, timeout_s: float = START_LIMIT_S) -> int:
-        """The exit code, once the process has ended and all of its output is read."""
+        """Returns the exit code, after the process has ended and all of its output has been read."""
         code = self.popen.wait(timeout_s)
         for reader in self._readers:
             reader.join(timeout_s)
@@ -110,21 +113,22 @@ class Process:
 
 
 class Forked(Process):
-    """A process of the command `mlflow-grpc` that has MLflow imported already, by way of the fork server."""
+    """A process of the command `mlflow-grpc` that has already imported MLflow, started by the fork server."""
 
     def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> ForkedProcess:
         return ForkedProcess(command, env, cwd)
 
 
 class ForkedUvicorn(Process):
-    """The same for `uvicorn`, which is what `mlflow models serve` runs."""
+    """A process of the command `uvicorn`, which `mlflow models serve` runs, started by the fork server."""
 
     def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> ForkedProcess:
         return ForkedProcess(command, env, cwd, "uvicorn")
 
 
 def environment(changes: dict[str, str] | None) -> dict[str, str]:
-    """The variables of a child process: those of the tests, but no setting of a server or of MLflow, and the changes."""
+    """Returns the environment of a child process: that of the tests with the changes, without settings of a server or
+    MLflow."""
     clean = {
         key: value
         for key, value in os.environ.items()
@@ -141,9 +145,8 @@ def start_server(
     Args:
         flags: Flags of `mlflow-grpc serve`.
         env: Variables to change.
-        cwd: The working directory; the repository if it is not given.
-        fresh: Whether it is a new process, `python server.py`, and not a copy of one that has imported MLflow.
-
+        cwd: Working directory; the repository by default.
+        fresh: True for a new process, `python server.py`. False for a copy of a process that has imported MLflow.
     """
     arguments = ["--port", "0", *flags]
     if fresh:
@@ -152,7 +155,7 @@ def start_server(
 
 
 def ready_address(process: Process) -> str:
-    """Waits for the ready line and gives the address in it."""
+    """Waits for the ready line and returns the address in it."""
     return process.wait_for(r"ready: models? .* on (\S+:\d+),")[1]
 
 
@@ -161,24 +164,23 @@ def start_mlflow_server(model: Path, *, fresh: bool = False) -> tuple[Process, s
 
     Args:
         model: The directory of an MLflow model.
-        fresh: Whether it is the command `mlflow models serve` in a new process, which imports MLflow twice. If not, what
-            this command runs is started as a copy of a process that has imported MLflow.
+        fresh: True for the command `mlflow models serve` in a new process, which imports MLflow twice. False to run the
+            uvicorn that this command runs, as a copy of a process that has imported MLflow.
 
     Returns:
         The process, and the URL of its invocations.
-
     """
     port, scripts = free_port(), Path(sys.executable).parent
     process: Process
     if fresh:
         process = Process(
             [str(scripts / "mlflow"), "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"],
-            env={"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},  # It starts uvicorn by name.
+            env={"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},  # The command starts uvicorn by name.
         )
     else:
         from mlflow.pyfunc.scoring_server import get_cmd
 
-        command, env = get_cmd(str(model), port=port, nworkers=1)  # Of uvicorn, which listens on 127.0.0.1.
+        command, env = get_cmd(str(model), port=port, nworkers=1)  # The command of uvicorn, which listens on 127.0.0.1.
         process = ForkedUvicorn(shlex.split(command)[1:], {key: env[key] for key in env.keys() - os.environ.keys()})
     try:
         process.wait_for(r"Uvicorn running on", timeout_s=MLFLOW_START_LIMIT_S)
@@ -191,7 +193,8 @@ def start_mlflow_server(model: Path, *, fresh: bool = False) -> tuple[Process, s
 def free_port() -> int:
     """Returns a port that is free now.
 
-    It is below those that the kernel gives to servers and connections of other tests that run at the same time.
+    It is below the range from which the kernel picks ports for servers and connections of other tests that run
+    meanwhile.
     """
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -202,7 +205,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(model: HostedModel, codec: Codec, **settings: Any) -> Iterator["InProcess"]:
-    """Runs the server in this process, in a thread of its own, with a model that is loaded already."""
+    """Runs a server in this process, in its own thread, with a model that is already loaded."""
     running = InProcess(Settings(**{"model_uri": "(in process)", "model_name": model.name, "port": 0, **settings}))
     running.start(model, codec)
     try:
@@ -215,8 +218,9 @@ def serving(model: HostedModel, codec: Codec, **settings: Any) -> Iterator["InPr
 def serving_models(
     models: Sequence[tuple[config.ModelConfig, ServableModel | str | None]], **settings: Any
 ) -> Iterator["InProcess"]:
-    """Runs the server in this process with several models: those that are loaded already, those that cannot be, for the
-    reason that stands in their place, and those that are loaded as their configuration says.
+    """Runs a server in this process with several models.
+
+    Each is a loaded model, the reason why a model cannot be loaded, or a configuration from which the server loads it.
     """
     server_settings = Settings(**{"model_uri": "(in process)", "port": 0, **settings})
     running = InProcess(server_settings, config.Configuration(models=tuple(model for model, _ in models)))
@@ -256,7 +260,7 @@ class InProcess:
         return asyncio.run_coroutine_threadsafe(make(), self._loop)
 
     def wait_until(self, condition: Callable[..., Any]) -> None:
-        """Returns once a condition holds in the server's event loop."""
+        """Waits until a condition holds in the server's event loop."""
 
         async def turn() -> None:
             while not condition():
@@ -276,7 +280,7 @@ class InProcess:
         self.run(start)
 
     async def host(self, model: HostedModel, codec: Codec) -> None:
-        """Gives the server its model, and has it take calls; runs in the server's event loop."""
+        """Hosts a model and opens the server for calls; runs in the server's event loop."""
         (entry,) = self.server.catalog.entries
         await self.server.host(entry, ServableModel(model, codec))
         await self.server.open()
@@ -298,13 +302,13 @@ class InProcess:
 
 
 class Caller:
-    """Calls /MLflow/predict with nothing between the test and the wire."""
+    """Calls /MLflow/predict directly, without a client library of this project."""
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         options = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
-            # Channels of one process share a connection otherwise.
+            # Otherwise, channels of one process share a connection.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self.channel = (
@@ -315,14 +319,14 @@ class Caller:
         self.raw: Any = self.channel.unary_unary("/MLflow/predict")
 
     def __call__(self, text: str, *, timeout: float = 30.0, **metadata: str) -> str:
-        """The answer's text; raises grpc.RpcError."""
+        """Returns the text of the answer; raises grpc.RpcError."""
         pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
         data = self.raw(protos.Input(value=text).SerializeToString(), timeout=timeout, metadata=pairs)
         answer: Any = protos.Output.FromString(data)
         return str(answer.value)
 
     def outcome(self, text: str, **more: Any) -> tuple[str, str | None]:
-        """The status and, if it is OK, the answer's text, else the message."""
+        """Returns the status, and the text of the answer or the error message."""
         try:
             return "OK", self(text, **more)
         except grpc.RpcError as error:
@@ -336,6 +340,6 @@ class Caller:
 
 
 def post(url: str, text: str, content_type: str = "application/json") -> tuple[int, str]:
-    """What MLflow's server answers: HTTP status and body."""
+    """Returns the HTTP status and body of a response from MLflow's server."""
     answer = requests.post(url, data=text.encode(), headers={"Content-Type": content_type}, timeout=60)
     return answer.status_code, answer.text

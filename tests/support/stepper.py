@@ -1,4 +1,4 @@
-"""An MLflow model whose calls the test steps through, as `tests.support.steps` says: `{"inputs": ["step", ...]}`."""
+"""An MLflow model that tests control step by step (`tests.support.steps`): `{"inputs": ["step", ...]}`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.support.steps import step
 
 
 class Stepper(PythonModel):
-    """Sees `inputs` as an array."""
+    """Gets `inputs` as an array."""
 
     def predict(self, context, model_input, params=None):
         return step(*[str(item) for item in model_input])

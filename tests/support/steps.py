@@ -1,12 +1,12 @@
-"""What a model does that tests step through from another process, by named pipes.
+"""Actions of a model that tests control from another process, through named pipes.
 
-`["step", ENTERED, LEAVE]` opens ENTERED for writing, which the test's reading end answers, then opens LEAVE for reading,
-which lasts until the test writes. `["hang"]` never ends, and `["hang_spinning"]` burns its core meanwhile. `["exit"]`
-kills the process, `["pid"]` returns its id. `["print", TEXT]` prints, `["raise", TEXT]` raises. `["fork"]` forks a
-process that lasts until it is killed, and returns its id, and `["reap", ID]` returns how it ended; `["parallel"]` runs
-something in a process of its own. Anything else comes back.
+`["step", ENTERED, LEAVE]` opens ENTERED for writing, which the test's reading end answers, and then opens LEAVE for
+reading, which blocks until the test writes. `["hang"]` never ends, and `["hang_spinning"]` also keeps its core busy.
+`["exit"]` kills the process, and `["pid"]` returns its id. `["print", TEXT]` prints, and `["raise", TEXT]` raises.
+`["fork"]` forks a process that runs until it is killed, and returns its id. `["reap", ID]` returns how that process
+ended. `["parallel"]` runs something in another process. Any other input is returned.
 
-Rule of this module: the standard library alone. Servers import it that are to start quickly.
+Rule of this module: it imports only the standard library, so that servers with it start quickly.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def step(verb: str, *arguments: str) -> Any:
-    """Does what the verb names."""
+    """Performs the action that the verb names."""
     if verb == "step":
         entered, leave = arguments
         with open(entered, "w") as pipe:
@@ -25,7 +25,7 @@ def step(verb: str, *arguments: str) -> Any:
         with open(leave) as pipe:
             pipe.read()
     elif verb in ("hang", "hang_spinning"):
-        print("hangs\n", end="", flush=True)  # In one piece: several calls may say so at once.
+        print("hangs\n", end="", flush=True)  # In one write, because several calls may print at once.
         if verb == "hang":
             threading.Event().wait()
         while True:

@@ -20,14 +20,14 @@ PRECISION = 50
 
 
 def enter(tenant: str) -> None:
-    """Sets what lasts as long as the context does."""
+    """Sets values that last as long as the context."""
     TENANT.set(tenant)
     decimal.getcontext().prec = PRECISION
     np.seterr(all="raise")
 
 
 def division() -> str:
-    """What becomes of a division by zero."""
+    """Returns the effect of a division by zero."""
     try:
         return str(np.float64(1) / np.float64(0))
     except FloatingPointError:
@@ -35,10 +35,10 @@ def division() -> str:
 
 
 class Surroundings(PythonModel):
-    """Says what it found when it was loaded, and what it finds when it predicts."""
+    """Returns the surroundings that it found at load and at prediction."""
 
     def load_context(self, context: Any) -> None:
-        """Uses what only the main thread has."""
+        """Uses features that only the main thread has."""
         asyncio.get_event_loop()
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         self.is_in_main_thread = threading.current_thread() is threading.main_thread()
@@ -50,17 +50,17 @@ class Surroundings(PythonModel):
         return [self.is_in_main_thread, tenant, str(decimal.Decimal(1) / 3), division()]
 
     def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[Any]:
-        """A list of what it sees."""
+        """Returns a list of what it finds."""
         return self._seen()
 
     def predict_stream(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Iterator[Any]:
-        """The same, twice."""
+        """Yields what it finds, twice."""
         yield self._seen()
         yield self._seen()
 
 
 class SurroundingsEstimator(BaseEstimator):  # type: ignore[misc]
-    """An estimator that sets the context when it is unpickled and whose predictions show it."""
+    """An estimator that sets the context when it is unpickled, and whose predictions show the context."""
 
     def fit(self, table: Any, target: Any = None) -> "SurroundingsEstimator":
         """Learns nothing."""
@@ -72,7 +72,7 @@ class SurroundingsEstimator(BaseEstimator):  # type: ignore[misc]
         enter("acme")
 
     def predict(self, table: Any) -> np.ndarray[Any, Any]:
-        """Adds the number of digits that decimals have, and 1,000 for the tenant that is set."""
+        """Adds the number of digits of decimals, and 1,000 if a tenant is set."""
         digits = len(str(decimal.Decimal(1) / 3)) - 2 + (1000 if TENANT.get() == "acme" else 0)
         if division() == "raised":
             digits += 10_000
@@ -80,7 +80,7 @@ class SurroundingsEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 def save(path: Path) -> None:
-    """Saves `Surroundings` as a model from code, this file."""
+    """Saves `Surroundings` as a model from code, which is this file."""
     import mlflow
 
     mlflow.pyfunc.save_model(path, python_model=__file__, pip_requirements=["mlflow"], model_config={"tenant": "acme"})

@@ -1,4 +1,4 @@
-"""Turns of tests that run at the same time in several processes of pytest-xdist: beside others, or alone."""
+"""Turns of tests that run in several processes of pytest-xdist: beside others, or alone."""
 
 import contextlib
 import fcntl
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ENTRANCE, ROOM = (Path(__file__).parents[1] / name for name in ("conftest.py", "__init__.py"))
-"""Two files to lock; what they hold does not matter."""
+"""Two files to lock; their content does not matter."""
 
 
 @contextlib.contextmanager
 def turn(*, alone: bool) -> Iterator[None]:
     """Waits until a test may run.
 
-    A test that runs alone waits at the entrance until the others that run have ended. Nobody passes it meanwhile, so
-    that its turn comes.
+    A test that runs alone waits at the entrance until all running tests have ended. No other test enters meanwhile, so
+    its turn is certain to come.
     """
     with ENTRANCE.open() as entrance, ROOM.open() as room:
         fcntl.flock(entrance, fcntl.LOCK_EX)
@@ -24,6 +24,6 @@ def turn(*, alone: bool) -> Iterator[None]:
         try:
             yield
         finally:
-            # By hand: a process that the test has forked may have the files open for longer.
+            # Unlocked explicitly, because a process that the test has forked may keep the files open for longer.
             for file in (room, entrance):
                 fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,4 +1,4 @@
-"""Calls typed services as a reflection client does: with descriptors that come from the server."""
+"""Calls typed services like a reflection client, with descriptors that come from the server."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SERVICE = "model_grpc_service.ModelgRPCService"
 
 
 class TypedCaller:
-    """Calls the RPCs of one server's typed service."""
+    """Caller of the RPCs of one server's typed service."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
@@ -22,12 +22,12 @@ class TypedCaller:
         return self.service.FindMethodByName(name)
 
     def input(self, name: str, fields: dict[str, Any]) -> Any:
-        """The input message of a method, filled from protobuf's JSON."""
+        """Makes the input message of a method from protobuf's JSON."""
         message_class: Any = message_factory.GetMessageClass(self.method(name).input_type)
         return json_format.ParseDict(fields, message_class(), descriptor_pool=self.pool)
 
     def __call__(self, name: str, message: Any, *, timeout: float = 30.0) -> Any:
-        """The answer to a message, or to one that is made of protobuf's JSON."""
+        """Returns the answer to a message, or to protobuf's JSON of one."""
         if isinstance(message, dict):
             message = self.input(name, message)
         rpc: Any = self._channel.unary_unary(f"/{SERVICE}/{name}")
@@ -35,14 +35,14 @@ class TypedCaller:
         return answer.FromString(rpc(message.SerializeToString(), timeout=timeout))
 
     def many(self, name: str, messages: list[Any], *, timeout: float = 30.0) -> list[Any]:
-        """The answers to a stream of messages."""
+        """Returns the answers to a stream of messages."""
         rpc: Any = self._channel.stream_stream(f"/{SERVICE}/{name}")
         answer: Any = message_factory.GetMessageClass(self.method(name).output_type)
         requests = (message.SerializeToString() for message in messages)
         return [answer.FromString(data) for data in rpc(requests, timeout=timeout)]
 
     def outcome(self, name: str, message: Any) -> tuple[str, Any]:
-        """The status, and the answer or the error's details."""
+        """Returns the status, and the answer or the error's details."""
         try:
             return "OK", self(name, message)
         except grpc.RpcError as error:
@@ -50,7 +50,7 @@ class TypedCaller:
 
 
 def plain(message: Any) -> Any:
-    """What stands in an answer, as Python's values; absent fields are left out."""
+    """Returns the content of an answer as Python values, without absent fields."""
     if message.DESCRIPTOR.full_name == "google.protobuf.Value":
         return json_format.MessageToDict(message)
     content = {}
@@ -68,7 +68,7 @@ def plain(message: Any) -> Any:
 
 
 def batch_of(caller: TypedCaller, base: str, records: list[Any]) -> Any:
-    """The message of rows for messages of one row each."""
+    """Makes the message of rows from messages of one row each."""
     batch: Any = message_factory.GetMessageClass(caller.method(f"{base}_predict_batch").input_type)()
     for field in records[0].DESCRIPTOR.fields:
         column = getattr(batch, field.name)
@@ -87,7 +87,7 @@ def batch_of(caller: TypedCaller, base: str, records: list[Any]) -> Any:
 
 
 def rows_of(batch: Any, message_class: Any) -> list[Any]:
-    """The messages of one row each for a message of rows."""
+    """Makes messages of one row each from the message of rows."""
     columns = [field for field in batch.DESCRIPTOR.fields if field.number < 1000]
     tensors = [field for field in columns if not field.is_repeated]
     count = len(getattr(batch, columns[0].name)) if not tensors else getattr(batch, tensors[0].name).shape[0]

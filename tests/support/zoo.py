@@ -1,6 +1,6 @@
-"""One model for each kind of signature that MLflow knows, all of which tell what they were given.
+"""One model for each kind of signature that MLflow has; all of them return a description of their input.
 
-The models never raise and always answer with JSON, so whatever is refused, MLflow has refused.
+The models never raise and always return JSON, so every refusal comes from MLflow.
 """
 
 import datetime
@@ -23,7 +23,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def tell(value: Any) -> Any:
-    """A JSON value that tells type, dtype, shape and every cell of what a model was given."""
+    """Returns type, dtype, shape and every cell of a model's input as a JSON value."""
     if isinstance(value, pd.DataFrame):
         return {
             "type": "DataFrame",
@@ -44,21 +44,21 @@ def tell(value: Any) -> Any:
 
 
 class Echo(PythonModel):
-    """Tells what it was given."""
+    """Returns a description of its input."""
 
     def predict(self, context, model_input, params=None):
         return {"input": tell(model_input), "params": tell(params)}
 
 
 class EchoWithoutParams(PythonModel):
-    """Tells what it was given, and takes no params."""
+    """Returns a description of its input, and takes no params."""
 
     def predict(self, context, model_input):
         return tell(model_input)
 
 
 class EchoRows(PythonModel):
-    """Tells for each row what it was given in all."""
+    """Returns a description of its complete input for each row."""
 
     def predict(self, context, model_input, params=None):
         parts = list(model_input.values()) if isinstance(model_input, dict) else [model_input]
@@ -264,7 +264,7 @@ NAMES = [*_signatures(), "without_params", *HINTED]
 
 
 def _more_signatures() -> dict[str, ModelSignature | None]:
-    """Of models that are called with types alone."""
+    """Makes further signatures, for models that are called with typed messages only."""
     picture = Object([Property("data", DataType.binary)])
     return {
         "numbered": _columns(ColSpec(DataType.long, cast("str", 0)), ColSpec(DataType.double, cast("str", 1))),
@@ -310,7 +310,7 @@ _MORE_HINTED: dict[str, type[PythonModel]] = {
 
 
 def save(name: str, path: Path) -> None:
-    """Saves the model of this name as an MLflow model; with `rows_` before it, one that answers row by row."""
+    """Saves the model of this name as an MLflow model; with the prefix `rows_` one that answers row by row."""
     signatures, hinted = _signatures() | _more_signatures(), HINTED | _MORE_HINTED
     model: PythonModel = EchoRows() if name.startswith("rows_") else Echo()
     name = name.removeprefix("rows_")

@@ -1,4 +1,4 @@
-"""engine/admission.py: how many calls may be in, and what those are told that may not."""
+"""engine/admission.py: limits on calls, and the errors of refused calls."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from mlflow_grpc.errors import NotReady, Overloaded
 
 
 class Clock:
-    """Stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self):
         self.now = 0.0
@@ -27,8 +27,8 @@ def opened(*, max_calls=3, max_bytes=1000, concurrency=1, timeout_s=60.0, clock=
     return admission
 
 
-def test_one_more_than_the_most_is_refused():
-    """And let in again as soon as one has left."""
+def test_calls_beyond_the_limit_are_refused():
+    """A call is refused at the limit, and admitted again as soon as another one has left."""
     admission = opened()
     for _ in range(3):
         admission.admit_request(1)
@@ -41,11 +41,11 @@ def test_one_more_than_the_most_is_refused():
     assert admission.admitted_calls == 3
 
 
-def test_payloads_are_bounded_together():
-    """A payload that is over the bound by itself is taken if it is alone."""
+def test_payloads_share_a_size_limit():
+    """Payloads share one limit. A payload that exceeds it is admitted while it is alone."""
     admission = opened()
     admission.admit_request(5000)
-    with pytest.raises(Overloaded, match="as large"):
+    with pytest.raises(Overloaded, match="have reached the server's limit"):
         admission.admit_request(1)
     admission.release_request(5000, answered=True)
     admission.admit_request(600)
@@ -54,8 +54,8 @@ def test_payloads_are_bounded_together():
     admission.admit_request(400)
 
 
-def test_the_pause_is_within_its_bounds():
-    """Whether calls leave at once or never."""
+def test_retry_delay_is_bounded():
+    """The retry delay stays within its bounds, whether calls leave at once or never."""
     clock = Clock()
     admission = opened(max_calls=1000, clock=clock)
     for _ in range(1000):
@@ -73,8 +73,8 @@ def test_the_pause_is_within_its_bounds():
 
 
 @pytest.mark.parametrize("stage", [Stage.LOADING, Stage.DRAINING])
-def test_nobody_comes_in_while_it_is_not_open(stage):
-    """Callers are told why, and that they may try again."""
+def test_calls_are_refused_unless_the_stage_is_open(stage):
+    """A call is refused while the stage is not OPEN, with the reason and advice to retry."""
     admission = opened()
     admission.stage = stage
     with pytest.raises(NotReady) as caught:
@@ -82,8 +82,8 @@ def test_nobody_comes_in_while_it_is_not_open(stage):
     assert caught.value.message == stage.value
 
 
-def test_waiting_until_the_last_has_left():
-    """At once if there is none."""
+def test_wait_until_empty_returns_after_the_last_call():
+    """`wait_until_empty` returns after the last call has left, or at once if there is none."""
 
     async def check():
         admission = opened()
@@ -99,7 +99,7 @@ def test_waiting_until_the_last_has_left():
 
 
 def busy(*, seconds_a_call, waiting, clock, **bounds):
-    """An admission that has seen a queue of this length for some time, answered at this pace."""
+    """Makes an admission that had a queue of this length for some time, answered at this rate."""
     admission = opened(max_calls=10_000, clock=clock, **bounds)
     for _ in range(waiting):
         admission.admit_call()
@@ -111,27 +111,26 @@ def busy(*, seconds_a_call, waiting, clock, **bounds):
     return admission
 
 
-def test_a_call_that_cannot_be_answered_in_time_is_refused():
-    """100 calls at 10 ms each take a second: a call with two is let in, and one with half a second is not; the pause
-    that it is asked for is about as long as it takes until such a call would be.
-    """
+def test_calls_that_would_miss_their_deadline_are_refused():
+    """100 calls of 10 ms each take a second. A call with two seconds left is admitted, and one with half a second is
+    refused. The retry delay is about the time until such a call would be admitted."""
     admission = busy(seconds_a_call=0.01, waiting=100, clock=Clock())
     admission.admit_call(lambda: 2.0)
-    with pytest.raises(Overloaded, match="longer than this one has time") as caught:
+    with pytest.raises(Overloaded, match="longer than this call has time") as caught:
         admission.admit_call(lambda: 0.5)
     assert 0.5 <= caught.value.retry_after_s <= 1.0
 
 
-def test_the_servers_time_limit_counts_too():
-    """For callers without a deadline, and for those with a longer one."""
+def test_server_time_limit_counts_as_a_deadline():
+    """The server's time limit counts for callers without a deadline, and for those with a later one."""
     admission = busy(seconds_a_call=0.01, waiting=100, clock=Clock(), timeout_s=0.5)
     for remaining_s in (None, 100.0):
         with pytest.raises(Overloaded):
             admission.admit_call(lambda remaining_s=remaining_s: remaining_s)
 
 
-def test_nobody_is_refused_for_time_while_calls_do_not_wait():
-    """How slow a model was with one call says nothing when it runs several at a time; the deadline is not even asked."""
+def test_deadlines_do_not_count_while_no_call_waits():
+    """A rate measured with one call says nothing about several at a time. The deadline is not even read."""
     clock = Clock()
     admission = opened(max_calls=100, concurrency=4, clock=clock)
     for _ in range(50):
@@ -145,8 +144,8 @@ def test_nobody_is_refused_for_time_while_calls_do_not_wait():
         admission.admit_request(0)
 
 
-def test_a_short_queue_says_nothing_of_a_long_one():
-    """A burst upon a model that was hardly busy is let in if it predicts calls together, and may manage it."""
+def test_batched_model_admits_a_burst_after_a_short_queue():
+    """A burst of calls to a model that was hardly busy is admitted if the model is batched, because it may keep up."""
     admission = busy(seconds_a_call=0.1, waiting=5, clock=Clock())
     admission.throughput.is_batched = True
     with pytest.raises(Overloaded):
@@ -155,8 +154,8 @@ def test_a_short_queue_says_nothing_of_a_long_one():
         admission.admit_call(lambda: 1.1)
 
 
-def test_a_burst_upon_a_model_that_takes_one_call_after_the_other():
-    """No more are let in than it answers in time."""
+def test_unbatched_model_admits_only_what_it_answers_in_time():
+    """A model that takes one call at a time admits only as many calls of a burst as it answers in time."""
     admission = busy(seconds_a_call=0.1, waiting=5, clock=Clock())
     for _ in range(5):
         admission.admit_call(lambda: 1.1)
@@ -165,8 +164,8 @@ def test_a_burst_upon_a_model_that_takes_one_call_after_the_other():
         admission.admit_call(lambda: 1.1)
 
 
-def test_calls_that_were_given_up_are_no_answers():
-    """Those that leave because their deadline passed make a model no faster."""
+def test_abandoned_calls_do_not_count_as_answers():
+    """Calls that leave because their deadline passed do not count as answers."""
     clock = Clock()
     admission = busy(seconds_a_call=0.01, waiting=100, clock=clock)
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""payload/protobuf/unions.py: a union's value stands in its own type, and comes back as pydantic wrote it."""
+"""payload/protobuf/unions.py: a union's value is written in its own type, and is read back as pydantic wrote it."""
 
 import json
 from datetime import UTC, date, datetime, time, timedelta
@@ -64,7 +64,7 @@ Mirrored.model_rebuild()
 
 
 class Typed:
-    """The message for a model with the one field `v` of a type."""
+    """The message for a model whose only field `v` has a given type."""
 
     def __init__(self, data_type: Any) -> None:
         self.model: Any = create_model("M", v=(data_type, ...))
@@ -134,12 +134,12 @@ PETS = Annotated[Cat | Dog, Field(discriminator="species")]
         (Literal["a", "b"] | int, 3, "long_value"),
     ],
 )
-def test_a_value_comes_back_as_what_it_was(data_type, value, name, mode):
-    """It is written where its type is, and pydantic reads the same value of the same type again."""
+def test_values_round_trip_in_their_own_type(data_type, value, name, mode):
+    """A value is written in the field of its type, and pydantic reads an equal value of the same type from it."""
     typed = Typed(data_type)
     record = typed.model(v=value).model_dump(mode=mode)
     if isinstance(value, datetime):
-        record = {"v": value}  # Points in time reach messages as such.
+        record = {"v": value}  # Points in time arrive at messages unconverted.
     message = typed.written(record)
     assert message.v.WhichOneof("value") == name
     again = typed.read(message)
@@ -166,8 +166,9 @@ def test_a_value_comes_back_as_what_it_was(data_type, value, name, mode):
         (bytes | str, b"\xff", "binary_value"),
     ],
 )
-def test_what_no_type_has_exactly_stands_where_nothing_of_it_is_lost(data_type, value, name):
-    """numpy's values, whole numbers of another type, texts that a type writes otherwise, and what pydantic would not tell."""
+def test_inexact_values_are_written_without_loss(data_type, value, name):
+    """Values that fit no type exactly are written without loss: numpy values, integers of another type, texts in
+    another notation, and values that pydantic cannot distinguish."""
     assert Typed(data_type).written({"v": value}).v.WhichOneof("value") == name
 
 
@@ -184,14 +185,15 @@ def test_what_no_type_has_exactly_stands_where_nothing_of_it_is_lost(data_type, 
         (Wide | Address, {}),
     ],
 )
-def test_what_is_of_none_of_the_types_is_refused(data_type, value):
-    """Rather than written as something else."""
+def test_values_of_no_type_of_the_union_are_refused(data_type, value):
+    """A value of none of the types is refused, and not written as another type."""
     with pytest.raises(UnserializableOutput):
         Typed(data_type).written({"v": value})
 
 
-def test_types_that_hold_themselves_are_not_tried_over_and_over():
-    """Two types that differ in what is judged last, 24 deep: tried anew at each depth it would be millions of times."""
+def test_recursive_types_are_checked_once_per_level():
+    """Two types that differ only in their innermost value, nested 24 levels deep, are compared once per level. Without
+    a cache it would be millions of times."""
     value: Any = 2**63
     for _ in range(24):
         value = {"left": value, "right": 0, "species": "mirrored"}

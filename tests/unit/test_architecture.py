@@ -1,4 +1,4 @@
-"""The rules of the house that a test can hold: who may import what, and who reads the environment."""
+"""Architecture rules that a test can check: who may import what, and who reads the environment."""
 
 import ast
 import graphlib
@@ -14,7 +14,7 @@ from tests.support.servers import ROOT
 PACKAGE = ROOT / "mlflow_grpc"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
-# From the bottom to the top; what stands beside the way may be used by all.
+# From the bottom to the top. All layers may use the modules beside them.
 LAYERS = [
     "contract",
     "hosting",
@@ -76,7 +76,7 @@ def room(path: Path) -> str:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path):
-    """A room knows only the rooms below it and what stands beside the way."""
+    """A package imports only the packages below it and the modules beside the layers."""
     here = room(path)
     for name in imports(path):
         parts = name.split(".")
@@ -93,8 +93,8 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_no_module_imports_itself_by_way_of_others():
-    """Modules have no circles, in subfolders either; imports inside of functions count."""
+def test_there_are_no_import_cycles():
+    """There are no import cycles between modules or subfolders; imports inside functions count."""
     names = {module_name(path) for path in MODULES}
     graph = {
         module_name(path): {
@@ -108,7 +108,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_mlflow_models_are_hosted_without_the_mlmodel_interface():
-    """Who only cares for MLflow never opens hosting/mlmodel; the bridges are in there."""
+    """Code for MLflow models never imports hosting/mlmodel; only the bridges do."""
     for path in (PACKAGE / "hosting" / "pyfunc").glob("*.py"):
         assert not [name for name in imports(path) if name.startswith("mlflow_grpc.hosting.mlmodel")], path
 
@@ -118,8 +118,8 @@ WITH_SUBFOLDERS = [folder for folder in FOLDERS if any(inner.parent == folder fo
 
 
 @pytest.mark.parametrize("folder", WITH_SUBFOLDERS, ids=lambda folder: folder.name)
-def test_a_subfolder_is_a_layer_of_its_room(folder):
-    """A subfolder imports only modules of its room that do not import the subfolder, directly or through others."""
+def test_a_subfolder_is_a_layer_of_its_package(folder):
+    """A subfolder imports only modules of its package that do not import the subfolder, directly or indirectly."""
     graph: dict[str, set[str]] = {}
     for path in MODULES:
         if folder in path.parents and path != folder / "__init__.py":
@@ -132,9 +132,9 @@ def test_a_subfolder_is_a_layer_of_its_room(folder):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_libraries_stay_in_their_rooms(path):
-    """grpc is known in services and lifecycle only, MLflow in hosting, payload and the bridges only, its private
-    names in one."""
+def test_libraries_stay_in_their_packages(path):
+    """grpc is imported only in services and lifecycle, and MLflow only in hosting, payload and the bridges. MLflow's
+    private names are in one module."""
     used = {name.split(".")[0] for name in imports(path)}
     assert not used & {"grpc", "grpc_health", "grpc_reflection", "grpc_status"} or room(path) in (
         "services",
@@ -147,24 +147,25 @@ def test_libraries_stay_in_their_rooms(path):
 
 
 def test_only_settings_read_the_environment():
-    """os.environ and os.getenv are named in settings.py alone."""
+    """os.environ and os.getenv are used in settings.py only."""
     readers = {path.name for path in MODULES if "os.environ" in (text := path.read_text()) or "getenv" in text}
     assert readers == {"settings.py"}
 
 
 @pytest.mark.parametrize("module", ["mlflow_grpc.workers", "mlflow_grpc.cli", "mlflow_grpc.child_server"])
 def test_a_supervisor_imports_neither_grpc_nor_mlflow(module):
-    """What runs before workers are spawned has made no gRPC object and has not taken MLflow's seconds."""
+    """Modules that run before workers are forked import neither grpc, whose objects do not survive a fork, nor MLflow,
+    which takes seconds."""
     code = f"import sys, {module}; print([name for name in ('grpc', 'mlflow', 'pandas') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
-def test_loggers_are_the_servers_own():
+def test_modules_use_the_servers_own_loggers():
     """No module has a logger that a model's logging setup could silence."""
     assert not {str(path) for path in MODULES if "getLogger(__name__)" in path.read_text()}
 
 
-def test_modules_are_small_or_say_why():
+def test_modules_have_at_most_400_lines():
     """A module has at most 400 lines."""
     assert not {path.name: lines for path in MODULES if (lines := len(path.read_text().splitlines())) > 400}

@@ -1,4 +1,4 @@
-"""engine/batching/arrivals.py: how long a batch waits for calls, with a load and times that the test sets."""
+"""engine/batching/arrivals.py: how long a batch waits for calls, with a load and times set by the test."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.support.batches import Load
 
 
 def forecast(open_calls=1, admitted_calls=1, *, max_wait_s=1.0):
-    """A forecast with its load, which has learned from one batch under that load."""
+    """Makes a forecast that has learned from one batch under a load."""
     load = Load(open_calls, admitted_calls)
     arrivals = ArrivalForecast(load, max_wait_s=max_wait_s)
     arrivals.note_arrival(0.0)
@@ -15,21 +15,21 @@ def forecast(open_calls=1, admitted_calls=1, *, max_wait_s=1.0):
     return arrivals, load
 
 
-def test_a_lone_call_waits_for_nothing():
-    """The first batch expects one call."""
+def test_a_lone_call_does_not_wait():
+    """The first batch expects one call, so a lone call does not wait."""
     arrivals, _ = forecast()
     assert arrivals.is_complete(queued=1, max_rows=64)
 
 
 @pytest.mark.parametrize(("queued", "max_rows", "complete"), [(3, 64, False), (4, 64, True), (2, 2, True)])
-def test_a_batch_is_complete_with_as_many_calls_as_were_open_or_fit(queued, max_rows, complete):
-    """Whichever is fewer."""
+def test_a_batch_is_complete_at_the_expected_size(queued, max_rows, complete):
+    """A batch is complete with the number of open calls, or with the maximum number of rows if that is lower."""
     arrivals, _ = forecast(open_calls=4, admitted_calls=4)
     assert arrivals.is_complete(queued, max_rows) is complete
 
 
 def test_the_expectation_falls_slowly():
-    """One quiet moment does not break up the batches of a busy server."""
+    """One quiet moment does not reduce the batches of a busy server."""
     arrivals, load = forecast(open_calls=10, admitted_calls=10)
     load.open_calls = load.admitted_calls = 1
     arrivals.note_batch()
@@ -56,8 +56,8 @@ def test_a_slow_model_waits_longer():
     assert arrivals.wait_s(10.19, queued_at=10.0, predict_s=10.0) == pytest.approx(1.0 - 0.19)
 
 
-def test_calls_that_never_arrive_are_waited_for_once():
-    """After the maximum hold they count as stalled, until they leave."""
+def test_stalled_calls_are_waited_for_once():
+    """Calls that do not arrive within the maximum hold count as stalled until they leave."""
     arrivals, load = forecast(open_calls=7, admitted_calls=1)
     assert arrivals.arriving == 6
     assert arrivals.wait_s(BATCH_MAX_HOLD_S, queued_at=0.0, predict_s=0.0) == 0.0

@@ -1,4 +1,5 @@
-"""engine/batching/qualification.py and hosting/pyfunc/sklearn_arrays.py: how models are tried at load, and which ones the event loop runs itself."""
+"""engine/batching/qualification.py and hosting/pyfunc/sklearn_arrays.py: trials of models at load, and which models the
+event loop runs itself."""
 
 import itertools
 import time
@@ -33,7 +34,7 @@ def distance(left, right):
 
 
 def loaded_of(estimator, frame, directory):
-    """An estimator as a server loads it."""
+    """Loads an estimator as a server does."""
     mlflow.sklearn.save_model(
         estimator, directory / "m", signature=infer_signature(frame, estimator.predict(frame[:2])),
         input_example=frame[:4], pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
@@ -60,8 +61,8 @@ def patched(estimator):
         (GaussianProcessRegressor(), True),
     ],
 )
-def test_only_what_runs_nothing_but_scikit_learn(model, bounded, tmp_path):
-    """No function of a stranger's, no other processes: those could wait for anything, and the event loop with them."""
+def test_only_pure_scikit_learn_models_are_bounded(model, bounded, tmp_path):
+    """A model with foreign functions or other processes does not qualify, because they could block the event loop."""
     loaded = loaded_of(model.fit(FRAME, TARGET), FRAME, tmp_path)
     model_of_mlflow: Any = loaded.model
     assert model_of_mlflow.is_bounded is bounded
@@ -69,8 +70,8 @@ def test_only_what_runs_nothing_but_scikit_learn(model, bounded, tmp_path):
     assert bounded or not loaded.fast_path.inline
 
 
-def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
-    """However well it is known: a thousand neighbours of ten thousand rows, a hundred and twenty-eight times."""
+def test_slow_models_run_in_a_thread(tmp_path):
+    """A thousand neighbours among ten thousand rows, for 128 rows, take too long for the event loop."""
     wide = pd.DataFrame(
         np.random.default_rng(0).normal(size=(10_000, 30)), columns=[f"f{index}" for index in range(30)]
     )
@@ -81,8 +82,8 @@ def test_a_model_that_takes_long_is_run_in_a_thread(tmp_path):
     assert not loaded.fast_path.inline
 
 
-def test_a_list_of_outputs_is_not_cut_into_rows():
-    """As `predict_proba` gives it for two targets: as many as there are rows, and yet an array of all rows each."""
+def test_a_list_of_outputs_is_not_split_into_rows():
+    """`predict_proba` for two targets returns as many arrays as there are rows, and each array has all rows."""
     with pytest.raises(ValueError, match="have no rows"):
         row_runner.split([np.zeros((2, 3)), np.ones((2, 3))], [1, 1])
     assert row_runner.split(["a", "b", "c"], [1, 2]) == [["a"], ["b", "c"]]
@@ -92,7 +93,7 @@ def test_a_list_of_outputs_is_not_cut_into_rows():
 
 @pytest.mark.parametrize(("seconds_a_look", "tried"), [(0.001, 64), (1.0, 4)])
 def test_a_slow_model_is_tried_with_fewer_rows(seconds_a_look, tried, tmp_path, monkeypatch):
-    """A server that starts is waited for."""
+    """A slow model is tried with fewer rows, because the start of the server waits for the trial."""
     clock = itertools.count(0.0, seconds_a_look)
     monkeypatch.setattr(qualification, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
     loaded = loaded_of(LogisticRegression().fit(FRAME, TARGET), FRAME, tmp_path)
@@ -100,8 +101,9 @@ def test_a_slow_model_is_tried_with_fewer_rows(seconds_a_look, tried, tmp_path, 
     assert loaded.batched
 
 
-def test_the_largest_batch_of_a_slow_model_is_not_waited_for():
-    """A hundred and twenty-eight rows, three times, were a minute and more of the start."""
+def test_the_largest_batch_of_a_slow_model_is_not_tried():
+    """The trial of a slow model does not run its largest batch, because 128 rows, three times, would take over a
+    minute."""
     ran: list[int] = []
 
     class Slow:

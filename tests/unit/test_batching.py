@@ -1,4 +1,4 @@
-"""engine/batching/batcher.py: batching never shows, whatever fails when. Gates, not luck."""
+"""engine/batching/batcher.py: batching never shows, whatever fails and when. The tests use gates instead of timing."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from tests.support.batches import Bench, Load, run, soon, turn
 
 
 def test_a_lone_call_starts_at_once():
-    """Nothing is waited for when nothing else is there."""
+    """A call that is alone starts without waiting."""
 
     async def check():
         bench = Bench()
@@ -22,8 +22,8 @@ def test_a_lone_call_starts_at_once():
     run(check)
 
 
-def test_what_comes_while_a_batch_runs_makes_up_the_next():
-    """One batch for all that waited, each with its own answer."""
+def test_calls_that_wait_form_the_next_batch():
+    """All calls that wait while a batch runs form the next batch, and each gets its own answer."""
 
     async def check():
         bench = Bench()
@@ -39,8 +39,8 @@ def test_what_comes_while_a_batch_runs_makes_up_the_next():
     run(check)
 
 
-def test_a_batch_waits_for_calls_that_are_on_their_way():
-    """It starts when they have come."""
+def test_a_batch_waits_for_arriving_calls():
+    """A batch starts when the calls that are on their way have arrived."""
 
     async def check():
         load = Load(open_calls=3, admitted_calls=0)
@@ -57,8 +57,8 @@ def test_a_batch_waits_for_calls_that_are_on_their_way():
     run(check)
 
 
-def test_calls_that_never_come_are_waited_for_once():
-    """A peer that begins calls and sends nothing must not slow down the others for as long as it likes."""
+def test_stalled_calls_delay_only_one_batch():
+    """A peer that opens calls and sends nothing slows down other callers only once."""
 
     async def check():
         bench = Bench(load=Load(open_calls=7, admitted_calls=0))
@@ -70,7 +70,7 @@ def test_calls_that_never_come_are_waited_for_once():
 
 
 def test_full_batch_drops_calls_that_would_miss_their_deadline():
-    """Those whose deadline comes before an answer could are told so, and the model is kept for the others."""
+    """Calls whose deadline would pass before their answer get an error at once, and the model serves the other calls."""
 
     async def check():
         bench = Bench(max_rows=2)
@@ -88,8 +88,8 @@ def test_full_batch_drops_calls_that_would_miss_their_deadline():
     run(check)
 
 
-def test_a_batch_has_no_more_rows_than_allowed():
-    """Rows are counted, not calls; a call that is larger by itself still runs."""
+def test_a_batch_has_at_most_max_rows():
+    """A batch is limited by rows, not by calls. A single call with more rows still runs."""
 
     async def check():
         bench = Bench(max_rows=4)
@@ -104,8 +104,8 @@ def test_a_batch_has_no_more_rows_than_allowed():
     run(check)
 
 
-def test_a_slow_batch_does_not_hold_up_the_next_for_ever():
-    """After the longest wait, what waits is started beside it."""
+def test_a_slow_batch_delays_the_next_for_a_limited_time():
+    """After the maximum wait, the waiting calls start beside the running batch."""
 
     async def check():
         bench = Bench(max_wait_s=0.05)
@@ -119,8 +119,8 @@ def test_a_slow_batch_does_not_hold_up_the_next_for_ever():
     run(check)
 
 
-def test_what_is_no_rows_is_answered_by_itself():
-    """Also if to find out fails; the rest of the batch is run together."""
+def test_requests_without_rows_are_answered_by_themselves():
+    """A request that cannot be decoded as rows is answered by itself, even if decoding raises; the others run together."""
 
     async def check():
         bench = Bench()
@@ -136,8 +136,8 @@ def test_what_is_no_rows_is_answered_by_itself():
 
 
 @pytest.mark.parametrize("fault", ["poison", "count"])
-def test_a_failing_batch_is_run_again_one_by_one(fault):
-    """A bad row, or a wrong number of predictions, hurts its sender only."""
+def test_a_failing_batch_affects_only_the_request_at_fault(fault):
+    """A bad row, or a wrong number of predictions, affects only its sender."""
 
     async def check():
         bench = Bench()
@@ -157,8 +157,8 @@ def test_a_failing_batch_is_run_again_one_by_one(fault):
     run(check)
 
 
-def test_one_that_is_cancelled_before_the_batch_is_not_in_it():
-    """It leaves, the others are answered, and its row is never run."""
+def test_a_cancelled_waiting_call_is_not_in_the_batch():
+    """A call that is cancelled while it waits is removed; its row never runs, and the others are answered."""
 
     async def check():
         bench = Bench()
@@ -178,8 +178,8 @@ def test_one_that_is_cancelled_before_the_batch_is_not_in_it():
 
 
 @pytest.mark.parametrize("leaver", [0, 2, 4])
-def test_one_that_is_cancelled_during_the_batch_leaves_the_rest(leaver):
-    """The others of its batch are answered; MLServer's batcher leaves the later ones hanging."""
+def test_a_call_cancelled_in_a_batch_does_not_affect_others(leaver):
+    """The other calls of a batch are answered if one is cancelled. MLServer's batcher leaves the later ones hanging."""
 
     async def check():
         bench = Bench()
@@ -203,8 +203,8 @@ def test_one_that_is_cancelled_during_the_batch_leaves_the_rest(leaver):
     run(check)
 
 
-def test_when_all_leave_the_next_batch_does_not_wait_for_the_hung_one():
-    """A batch that hangs and that nobody waits for any more holds up nobody."""
+def test_an_abandoned_hung_batch_delays_no_other_batch():
+    """A hung batch whose callers have all left delays no other call."""
 
     async def check():
         bench = Bench()
@@ -217,8 +217,8 @@ def test_when_all_leave_the_next_batch_does_not_wait_for_the_hung_one():
     run(check)
 
 
-def test_an_expired_member_is_told_and_not_run():
-    """Its deadline counts while it waits; the others are answered."""
+def test_an_expired_call_is_not_run():
+    """A deadline counts while a call waits. The expired call gets an error, and the others are answered."""
 
     async def check():
         bench = Bench()
@@ -235,8 +235,8 @@ def test_an_expired_member_is_told_and_not_run():
     run(check)
 
 
-def test_when_there_is_no_time_left_for_a_batch_its_members_are_told():
-    """The pool may give up before the deadline; nobody then waits for it in vain."""
+def test_calls_of_a_skipped_batch_fail_at_once():
+    """The pool may refuse a batch before its deadline. Then no call waits in vain."""
 
     async def check():
         bench = Bench(threads=1)
@@ -252,8 +252,8 @@ def test_when_there_is_no_time_left_for_a_batch_its_members_are_told():
     run(check)
 
 
-def test_calls_that_have_gone_are_not_kept():
-    """Behind a batch that hangs, those that have left do not pile up."""
+def test_abandoned_calls_are_removed_from_the_queue():
+    """Calls whose callers have left do not accumulate behind a hung batch."""
 
     async def check():
         bench = Bench()
@@ -273,8 +273,8 @@ def test_calls_that_have_gone_are_not_kept():
     run(check)
 
 
-def test_a_closed_pool_is_told_to_all():
-    """Nobody is left waiting when the server stops."""
+def test_a_closed_pool_fails_all_waiting_calls():
+    """No call is left waiting when the server stops."""
 
     async def check():
         bench = Bench()
@@ -285,8 +285,8 @@ def test_a_closed_pool_is_told_to_all():
     run(check)
 
 
-def test_ten_thousand_distinct_inputs():
-    """Random sizes, some cancelled, some poisoned: none lost, none swapped, none twice."""
+def test_ten_thousand_calls_get_their_own_answers():
+    """With random sizes, some calls cancelled and some poisoned, none is lost, swapped or answered twice."""
 
     async def check():
         dice = random.Random(1)

@@ -1,4 +1,4 @@
-"""services/call_log.py: fields of a call's log line besides its status."""
+"""calls/: fields of a call's log line besides its status."""
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,8 @@ GOOD = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
 @pytest.mark.parametrize("header", [GOOD, f"01-{GOOD[3:]}", f"cc-{GOOD[3:]}-what-the-future-brings"])
-def test_a_traceparent(header):
-    """The recommendation's example, and later versions, which may have more behind it."""
+def test_valid_traceparents_are_read(header):
+    """The example of the W3C recommendation is read, and so are later versions with more fields."""
     assert trace_id(header) == TRACE
 
 
@@ -34,8 +34,8 @@ def test_a_traceparent(header):
         f"00-{TRACE[:-1]}g-00f067aa0ba902b7-01",
     ],
 )
-def test_no_traceparent(header):
-    """What is not right is as if it were not there."""
+def test_invalid_traceparents_are_ignored(header):
+    """An invalid header counts as absent."""
     assert trace_id(header) is None
 
 
@@ -53,12 +53,12 @@ def test_no_traceparent(header):
     ],
 )
 def test_row_count(data, count):
-    """Of what has rows."""
+    """The row count of tables, arrays and lists."""
     assert progress.row_count(data) == count
 
 
-def test_usage_adds_up(monkeypatch):
-    """Waiting ends when the turn comes; the time in the model is counted apart, also while it is still in there."""
+def test_waiting_and_model_time_are_counted_separately(monkeypatch):
+    """Waiting ends when the turn comes. The time in the model is counted separately, also while the model still runs."""
     now = 100.0
     monkeypatch.setattr("mlflow_grpc.engine.progress.time.monotonic", lambda: now)
     usage, done, running, waiting = (

@@ -1,4 +1,4 @@
-"""Callers that go away in the moment in which something is sent to them, which no test can bring about for certain."""
+"""Callers that leave at the moment when something is sent to them, which no test over a network can produce reliably."""
 
 import asyncio
 import logging
@@ -26,8 +26,9 @@ def log_as_grpc_does(message: Any, error: BaseException) -> None:
         GRPC_LOG.exception(message)
 
 
-def test_grpc_says_nothing_of_an_answer_that_could_not_be_sent(caplog):
-    """Any caller could fill the log with tracebacks; other errors of gRPC's are logged, and those without words."""
+def test_unsendable_answers_are_not_logged_by_grpc(caplog):
+    """gRPC's log records about answers that cannot be sent are dropped, because any caller could fill the log with
+    tracebacks. Its other errors are logged, and so are records whose message is an exception."""
     assert listener._is_no_callers_fault in GRPC_LOG.filters
     log_as_grpc_does("ExecuteBatchError raised in core by servicer method [/x/y]", cygrpc.ExecuteBatchError(GONE))
     assert not caplog.records
@@ -39,8 +40,8 @@ def test_grpc_says_nothing_of_an_answer_that_could_not_be_sent(caplog):
 @pytest.mark.parametrize(
     ("remaining_s", "status"), [(None, "CANCELLED"), (5.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED")]
 )
-def test_a_part_that_cannot_be_sent_is_no_error_of_the_server(caplog, remaining_s, status):
-    """A stream whose caller has gone is logged like one whose caller cancels: in one line, without a traceback."""
+def test_unsendable_chunks_are_logged_as_cancelled(caplog, remaining_s, status):
+    """A stream whose caller has left is logged like a cancelled one: in one line, without a traceback."""
     caplog.set_level(logging.INFO)
     method = protos.service("MLflowStream").methods_by_name["predict_many"]
 

@@ -1,4 +1,4 @@
-"""What a model says of the environment that it needs, read as MLflow reads it."""
+"""The environment that a model describes, read as MLflow reads it."""
 
 import shutil
 from pathlib import Path
@@ -27,12 +27,12 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def model(saved, tmp_path):
-    """A copy of a model to change."""
+    """A copy of a model, for tests that change it."""
     return shutil.copytree(saved, tmp_path / "model")
 
 
-def test_it_is_what_mlflow_reads(model):
-    """Python, build dependencies and dependencies are those of MLflow's own function."""
+def test_environment_equals_mlflows(model):
+    """Python, build dependencies and dependencies equal those of MLflow's own function."""
     carried = carried_environment.read(str(model))
     oracle = _get_python_env(model)
     assert carried.python == oracle.python
@@ -42,7 +42,7 @@ def test_it_is_what_mlflow_reads(model):
 
 
 def test_a_model_with_conda_yaml_alone(model):
-    """A model of before MLflow 1.26 has no python_env.yaml: conda.yaml says which Python and packages it needs."""
+    """A model from before MLflow 1.26 has no python_env.yaml; its Python and packages come from conda.yaml."""
     for name in ("python_env.yaml", "requirements.txt"):
         (model / name).unlink()
     conda = {"dependencies": ["python=3.12.4", "pip<=23.1", {"pip": ["mlflow==3.17.2", "toolz"]}]}
@@ -53,8 +53,8 @@ def test_a_model_with_conda_yaml_alone(model):
     assert carried.requirements == ["mlflow==3.17.2", "toolz"]
 
 
-def test_a_file_of_another_name_counts(model):
-    """The environment is in the file that MLmodel names."""
+def test_the_file_named_in_mlmodel_counts(model):
+    """The environment comes from the file that MLmodel names."""
     (model / "python_env.yaml").rename(model / "other.yaml")
     text = (model / "MLmodel").read_text()
     (model / "MLmodel").write_text(text.replace("python_env.yaml", "other.yaml"))
@@ -73,8 +73,8 @@ def test_a_file_of_another_name_counts(model):
         ("code/own.whl", "other bytes"),
     ],
 )
-def test_the_digest_is_of_all_that_is_installed(model, file, text):
-    """A change to the requirements, to a file that they name, or to the version of Python is another environment."""
+def test_the_digest_covers_everything_installed(model, file, text):
+    """A change to the requirements, to a file that they name, or to the Python version changes the digest."""
     (model / "code").mkdir()
     (model / "code" / "own.whl").write_text("bytes")
     (model / "constraints.txt").write_text("toolz<3\n")
@@ -85,8 +85,8 @@ def test_the_digest_is_of_all_that_is_installed(model, file, text):
     assert carried_environment.read(str(model)).digest() != before
 
 
-def test_the_digest_is_of_nothing_else(model, tmp_path):
-    """The model's weights, its run and where it is leave the environment the same."""
+def test_the_digest_ignores_everything_else(model, tmp_path):
+    """A change to the model's weights, run or location does not change the digest."""
     before = carried_environment.read(str(model)).digest()
     copy = shutil.copytree(model, tmp_path / "elsewhere")
     (copy / "python_model.pkl").write_bytes(b"other weights")
@@ -99,7 +99,7 @@ def test_the_digest_is_of_nothing_else(model, tmp_path):
     ["code/own.whl", "./code", "-e ./code", "--editable=code/x", "own-1.0.whl", "code/own.whl ; python_version > '3'"],
 )
 def test_a_requirement_may_be_a_file_of_the_model(model, line):
-    """A requirement that is a path among the model's files can only be installed with them."""
+    """A requirement that is a path among the model's files needs these files."""
     (model / "code").mkdir()
     (model / "code" / "own.whl").write_text("bytes")
     (model / "requirements.txt").write_text(f"toolz\n{line}\n")
@@ -111,7 +111,7 @@ def test_a_requirement_may_be_a_file_of_the_model(model, line):
 @pytest.mark.parametrize("line", ["toolz", "./code"])
 @pytest.mark.parametrize("form", [str, Path.as_uri], ids=["directory", "URI"])
 def test_discarding_leaves_the_model(model, form, line):
-    """What was fetched is removed, and never the model, though its URI leads to a directory of this machine."""
+    """`discard` removes fetched files, but never a model whose URI names a local directory."""
     (model / "code").mkdir()
     (model / "requirements.txt").write_text(f"{line}\n")
     carried = carried_environment.read(form(model))
@@ -133,16 +133,16 @@ def test_discarding_leaves_the_model(model, form, line):
         "toolz # as in a/b",
     ],
 )
-def test_other_requirements_are_no_files_of_the_model(model, line):
-    """Names, URLs and options are left to pip."""
+def test_other_requirements_need_no_files_of_the_model(model, line):
+    """Names, URLs and options do not need the model's files."""
     (model / "more").mkdir()
     (model / "more" / "requirements.txt").write_text("toolz\n")
     (model / "requirements.txt").write_text(f"{line}\n")
     assert not carried_environment.read(str(model)).needs_files
 
 
-def test_hashes_are_seen(model):
-    """Requirements with hashes are known as such, also in a file that another one names."""
+def test_hashes_are_detected(model):
+    """Hashes are detected in the requirements and in files that these name."""
     assert not carried_environment.read(str(model)).has_hashes
     (model / "requirements.txt").write_text("-r pinned.txt\n")
     (model / "pinned.txt").write_text("toolz==1.0.0 \\\n    --hash=sha256:00\n")
@@ -150,8 +150,8 @@ def test_hashes_are_seen(model):
 
 
 @pytest.mark.parametrize("form", [str, Path.as_uri], ids=["directory", "URI"])
-def test_no_environment_is_said(model, form):
-    """A model without python_env.yaml and conda.yaml is refused in words, with what to do."""
+def test_a_missing_environment_is_refused_with_advice(model, form):
+    """A model without python_env.yaml and conda.yaml is refused with advice."""
     for name in ("python_env.yaml", "conda.yaml"):
         (model / name).unlink()
     with pytest.raises(StartError, match=r"carries no environment along .*--env-manager local"):
@@ -161,16 +161,16 @@ def test_no_environment_is_said(model, form):
 @pytest.mark.parametrize(
     ("text", "error"), [("python: 3.1\n", "must be a string"), ("][", "cannot be read"), ("- a\n", "cannot be read")]
 )
-def test_a_broken_environment_is_said(model, text, error):
-    """A python_env.yaml that MLflow cannot read is one line, not a traceback."""
+def test_an_invalid_environment_is_one_line(model, text, error):
+    """A python_env.yaml that MLflow cannot read is an error of one line."""
     (model / "python_env.yaml").write_text(text)
     with pytest.raises(StartError, match=error) as caught:
         carried_environment.read(str(model))
     assert "\n" not in str(caught.value)
 
 
-def test_no_model_is_said(tmp_path):
-    """A directory that is not there, one without a model, and a URI that leads nowhere are told apart."""
+def test_missing_models_have_specific_errors(tmp_path):
+    """A missing directory, a directory without a model, and a URI without a model have different errors."""
     with pytest.raises(StartError, match="there is no such directory"):
         carried_environment.read(str(tmp_path / "none"))
     with pytest.raises(StartError, match="has no MLmodel file"):
@@ -181,7 +181,7 @@ def test_no_model_is_said(tmp_path):
 
 @pytest.mark.parametrize("form", [str, Path.as_uri], ids=["directory", "URI"])
 def test_fetching_copies_all_files(model, tmp_path, form):
-    """`fetch` gives the same files wherever the model is."""
+    """`fetch` copies the same files for every form of URI."""
     carried_environment.fetch(form(model), tmp_path / "target" if form is str else tmp_path / "other")
     target = tmp_path / ("target" if form is str else "other")
     names = {path.relative_to(model) for path in model.rglob("*")}

@@ -33,7 +33,7 @@ def catalog(*configs, load=True):
 
 
 def test_the_only_model_need_not_be_named():
-    """It may be, with and without its version."""
+    """A call may name the only model or not, with or without its version."""
     models = catalog({"name": "iris", "version": "3"})
     assert {models.resolve(requested).label for requested in (None, "", "iris", "iris/3")} == {"iris/3"}
     for requested in ("iris/2", "Iris", "iris/", "../iris", "iris/3/4"):
@@ -41,15 +41,15 @@ def test_the_only_model_need_not_be_named():
             models.resolve(requested)
 
 
-def test_the_model_s_own_name_and_version():
-    """Where the configuration says nothing."""
+def test_names_and_versions_default_to_the_models_own():
+    """Name and version come from the model if the configuration has none."""
     models = catalog({}, load=False)
     models.register(models.entries[0], model("own", "7"))
     assert models.resolve("own/7") is models.entries[0]
 
 
-def test_several_models_have_to_be_named():
-    """Unless one of them is the default; the words tell which there are."""
+def test_calls_must_name_one_of_several_models():
+    """With several models a call must name one, unless there is a default. The error lists the names."""
     with pytest.raises(ModelNotNamed, match="There are: a, b/1"):
         catalog({"name": "a"}, {"name": "b", "version": "1"}).resolve(None)
     models = catalog({"name": "a"}, {"name": "b", "version": "1", "default": True})
@@ -61,8 +61,8 @@ def test_several_models_have_to_be_named():
     ("versions", "expected"),
     [(["9", "10", "2"], "10"), (["1.9", "1.10"], "1.10"), (["blue", "1"], "1"), (["a", "b"], "b")],
 )
-def test_without_a_version_it_is_the_highest(versions, expected):
-    """As numbers, where they are numbers; also when the name is left out, since there is but one."""
+def test_calls_without_a_version_get_the_highest(versions, expected):
+    """Versions are compared as numbers where they are numbers, also for a call without a name if there is one model."""
     models = catalog(*({"name": "m", "version": version} for version in versions))
     assert models.resolve("m").version == expected
     assert models.resolve(None).version == expected
@@ -70,13 +70,14 @@ def test_without_a_version_it_is_the_highest(versions, expected):
 
 
 def test_the_default_beats_the_highest_version():
-    """The owner says which version is the one to use."""
+    """The version that the owner marks as default wins over the highest."""
     models = catalog({"name": "m", "version": "1", "default": True}, {"name": "m", "version": "2"})
     assert models.resolve("m").version == "1"
 
 
-def test_while_loading_nothing_is_unknown():
-    """What is not there may be among those that are still to come; a name from the configuration is known at once."""
+def test_unknown_names_are_not_ready_while_loading():
+    """While models are loading, an unknown name may belong to one of them. A name from the configuration is known at
+    once."""
     models = catalog({"name": "a"}, {"uri": None, "class_path": "package.Class"}, load=False)
     assert models.resolve("a").name == "a"
     for requested in ("b", "a/3", None):
@@ -90,7 +91,7 @@ def test_while_loading_nothing_is_unknown():
 
 
 def test_names_from_uris_are_known_while_loading():
-    """Only a version that an alias may mean is not."""
+    """Names from URIs are known while loading; only the version behind an alias is not."""
     models = catalog({"uri": "models:/churn@champion"}, {"uri": "/srv/iris"}, load=False)
     assert models.resolve("iris").name == "iris"
     with pytest.raises(NotReady):
@@ -99,8 +100,8 @@ def test_names_from_uris_are_known_while_loading():
         models.resolve("nope")
 
 
-def test_a_model_is_settled_once_no_other_version_of_it_is_loading():
-    """Until then it is not certain which version a call means that names none."""
+def test_a_name_is_settled_once_all_versions_are_loaded():
+    """Until all versions of a name are loaded, it is not certain which version a call without a version is for."""
     models = catalog({"name": "m", "version": "1"}, {"name": "m", "version": "2"}, {"name": "n"}, load=False)
     first, second, third = models.entries
     models.register(first, model("m", "1"))
@@ -110,8 +111,8 @@ def test_a_model_is_settled_once_no_other_version_of_it_is_loading():
     assert [models.is_settled(entry) for entry in models.entries] == [True, False, True]
 
 
-def test_one_that_could_not_be_loaded():
-    """It is known, and says so; the others are not touched."""
+def test_a_failed_model_does_not_affect_others():
+    """A model that could not be loaded has its own error, and does not affect the others."""
     models = catalog({"name": "a"}, {"name": "b"}, load=False)
     models.register(models.entries[0], model("a"))
     models.mark_failed(models.entries[1], "why")
@@ -122,8 +123,8 @@ def test_one_that_could_not_be_loaded():
     assert models.names == ["a"]
 
 
-def test_no_error_says_where_a_model_was_to_come_from():
-    """One without a name that could not be loaded is listed by its URI, which is none of a caller's business."""
+def test_errors_do_not_contain_the_source_of_a_model():
+    """A failed model without a name is listed by its URI, which callers must not see."""
     models = catalog({"uri": "/srv/a", "default": True}, {"name": "b"}, load=False)
     models.mark_failed(models.entries[0], "why")
     models.register(models.entries[1], model("b"))
@@ -133,8 +134,8 @@ def test_no_error_says_where_a_model_was_to_come_from():
         assert "srv" not in str(caught.value)
 
 
-def test_one_without_an_endpoint_cannot_be_called():
-    """It is not among the names, and does not make the other one ambiguous."""
+def test_models_without_an_endpoint_cannot_be_called():
+    """A model without an endpoint is not among the names, and does not make a call without a name ambiguous."""
     models = catalog({"name": "a", "endpoint": False}, {"name": "b"})
     assert models.names == ["b"]
     assert models.resolve(None).name == "b"
@@ -142,11 +143,12 @@ def test_one_without_an_endpoint_cannot_be_called():
         models.resolve("a")
 
 
-def test_names_are_unique_and_not_those_of_services():
-    """Whether the name comes from the configuration or from the model."""
+def test_names_are_unique_and_not_reserved():
+    """A name must be unique and must not be that of a service, whether it comes from the configuration or from the
+    model."""
     models = catalog({}, {}, load=False)
     models.register(models.entries[0], model("same"))
-    with pytest.raises(StartError, match="more than one model is called same"):
+    with pytest.raises(StartError, match="several models are called same"):
         models.register(models.entries[1], model("same"))
     models.register(models.entries[1], model("same", "2"))
     with pytest.raises(StartError, match="MLflow is the name of a service"):

@@ -1,4 +1,4 @@
-"""engine/concurrency.py: how many calls of a model run at a time."""
+"""engine/concurrency.py: limit on the concurrent calls of a model."""
 
 import asyncio
 import itertools
@@ -19,7 +19,7 @@ LATE, IN_TIME = 2 * MAX_WAIT_S, MAX_WAIT_S / 2
 
 
 def limits(concurrency, waits, *, began=0.0, calls=100, model_share=1.0):
-    """The limit after each look at an event loop that waits for so long, in seconds."""
+    """Returns the limit after each measurement of an event loop that waits this long, in seconds."""
     seen = []
     for number, wait_s in enumerate(waits):
         concurrency.update(LoopSample(began + number * SETTLING_S, wait_s), calls=calls, model_share=model_share)
@@ -28,7 +28,7 @@ def limits(concurrency, waits, *, began=0.0, calls=100, model_share=1.0):
 
 
 def test_the_limit_falls_while_the_event_loop_waits():
-    """Down to one call at a time, each limit having had time to show."""
+    """The limit falls to one call at a time, with time for each limit to take effect."""
     concurrency = Concurrency(4)
     assert limits(concurrency, [LATE, LATE, LATE]) == [2, 1, 1]
     concurrency = Concurrency(4)
@@ -38,23 +38,23 @@ def test_the_limit_falls_while_the_event_loop_waits():
 
 
 def test_a_model_that_does_not_compute_keeps_its_threads():
-    """Another model holds the interpreter."""
+    """A model that does not compute keeps its threads while another model holds the interpreter."""
     assert limits(Concurrency(4), [LATE] * 5, model_share=0.1) == [4] * 5
 
 
 def test_a_few_calls_keep_their_threads():
-    """And when the crowd has gone all threads are back at once."""
+    """A few calls do not lower the limit, and all threads are back at once when the load has gone."""
     concurrency = Concurrency(4)
     assert limits(concurrency, [LATE] * 5, calls=5) == [4] * 5
     assert limits(concurrency, [LATE, LATE]) == [2, 1]
     assert limits(concurrency, [LATE], began=10.0, calls=5) == [4]
 
 
-def test_more_is_tried_ever_more_rarely():
-    """Until a trial succeeds."""
+def test_trials_of_a_higher_limit_back_off():
+    """The time between trials of a higher limit doubles until a trial succeeds."""
     concurrency, now, trials = Concurrency(2), 0.0, []
     while now < 500.0:
-        # One thread leaves the event loop enough of the interpreter, and two do not.
+        # One thread leaves the event loop enough of the interpreter; two do not.
         before = concurrency.limit
         concurrency.update(LoopSample(now, LATE if before > 1 else IN_TIME), calls=100, model_share=1.0)
         if concurrency.limit > before:
@@ -67,8 +67,8 @@ def test_more_is_tried_ever_more_rarely():
     assert limits(concurrency, [IN_TIME] * 200, began=now)[-1] == 2
 
 
-def test_a_thread_that_computes_in_python_is_noticed():
-    """And one that waits is not."""
+def test_threads_that_compute_in_python_are_detected():
+    """A thread that computes in Python makes the event loop wait; a thread that waits does not."""
     ended = threading.Event()
 
     def compute():
@@ -76,7 +76,7 @@ def test_a_thread_that_computes_in_python_is_noticed():
             sum(range(1000))
 
     async def waited_s(count):
-        """How long the event loop waits at the least, of so many sample_event_loop."""
+        """Returns the minimum wait of the event loop over that many measurements."""
         seen = sample_event_loop()
         try:
             return min([(await anext(seen)).wait_s for _ in range(count)][count // 2 :])

@@ -1,4 +1,4 @@
-"""The configuration file: what it may say, and what is said of one that is wrong."""
+"""The configuration file: its keys, and the errors of an invalid file."""
 
 import os
 import re
@@ -19,8 +19,8 @@ def read(tmp_path, text):
     return config.read(path)
 
 
-def test_a_whole_file(tmp_path):
-    """Every key is read."""
+def test_all_keys_are_read(tmp_path):
+    """Every key of a file is read."""
     text = """
 models:
   - uri: models:/iris/1
@@ -53,15 +53,15 @@ models:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{uri: m, preprocess: clean}", r"models\[0\].preprocess: has to be like package.module.function"),
+        ("{uri: m, preprocess: clean}", r"models\[0\].preprocess: must have the form package.module.function"),
         ("{uri: m, postproces: a.b}", r"models\[0\].postproces: there is no such key; did you mean postprocess?"),
         ("{class_path: a.B, preprocess: a.b}", "preprocess and postprocess are for MLflow models .uri. without decor"),
         ("{uri: m, postprocess: a.b, decorators: [{class_path: a.B}]}", "MLflow models .uri. without decorators"),
         ("{uri: m, preprocess: a.b, payload: text}", "payload: text is for MLflow models without preprocess and"),
     ],
 )
-def test_hooks_that_cannot_be(tmp_path, text, message):
-    """They are functions, of MLflow models alone, that take tables."""
+def test_invalid_hooks_are_refused(tmp_path, text, message):
+    """Hooks must be functions, and are for MLflow models that take tables."""
     with pytest.raises(StartError, match=message):
         read(tmp_path, f"models: [{text}]")
 
@@ -70,8 +70,8 @@ def test_hooks_that_cannot_be(tmp_path, text, message):
     ("flags", "encoding", "advice"),
     [({"PYTHONUTF8": "1"}, "utf-8", "rename it"), ({"PYTHONUTF8": "0"}, "ascii", "set PYTHONUTF8=1")],
 )
-def test_a_path_that_is_not_in_the_encoding_of_file_names(flags, encoding, advice):
-    """The encoding is named, which Python takes from the locale, and what to do about it."""
+def test_undecodable_paths_are_refused_with_advice(flags, encoding, advice):
+    """The error names the encoding, which Python takes from the locale, and the remedy."""
     path = b"/models/caf\xe9" if encoding == "utf-8" else "/models/caf\u00e9".encode()
     process = subprocess.run(
         [sys.executable, "-m", "mlflow_grpc", "serve", "-m", path],
@@ -86,7 +86,7 @@ def test_a_path_that_is_not_in_the_encoding_of_file_names(flags, encoding, advic
 
 
 def test_the_file_of_rest_model_service(tmp_path):
-    """A rest_config.yaml is taken as it is."""
+    """A rest_config.yaml is accepted unchanged."""
     text = """
 service_title: Iris Service
 version: 0.3.0
@@ -131,10 +131,13 @@ metrics:
         ("models: [{name: a}]", r"models\[0\]: give either uri .* or class_path"),
         ("models: [{uri: a, class_path: b.C}]", r"models\[0\]: give either uri"),
         ("models: [{uri: ''}]", r"models\[0\].uri: string should have at least 1 character"),
-        ("models: [{class_path: Class}]", r"yaml: models\[0\].class_path: has to be like package.module.Class$"),
-        ("models: [{class_path: a..B}]", r"models\[0\].class_path: has to be like package.module.Class$"),
+        ("models: [{class_path: Class}]", r"yaml: models\[0\].class_path: must have the form package.module.Class$"),
+        ("models: [{class_path: a..B}]", r"models\[0\].class_path: must have the form package.module.Class$"),
         ("models: [{uri: a, nmae: b}]", r"yaml: models\[0\].nmae: there is no such key; did you mean name\?$"),
-        ("models: [{uri: a, xyz: b}]", r"models\[0\].xyz: there is no such key, but uri, class_path, .*, endpoint$"),
+        (
+            "models: [{uri: a, xyz: b}]",
+            r"models\[0\].xyz: there is no such key; the keys are uri, class_path, .*, endpoint$",
+        ),
         ("model: []\nmodels: [{uri: a}]", "yaml: model: there is no such key; did you mean models?"),
         (
             "models: [{uri: a, decorators: [{class_path: b.C, config: {}}]}]",
@@ -142,38 +145,41 @@ metrics:
         ),
         (
             "models: [{uri: a, endpoint: false, create_endpoint: true}]",
-            r"models\[0\].create_endpoint: means the same as endpoint, which is there too$",
+            r"models\[0\].create_endpoint: means the same as endpoint, which is set too$",
         ),
-        ("models: [{uri: a, name: 'b/c'}]", r"models\[0\].name: has to be of 1 to 128 letters, digits, "),
-        ('models: [{uri: a, name: "b\\n"}]', r"models\[0\].name: has to be of 1 to 128 letters, digits, "),
-        ('models: [{uri: a, version: "1\\n"}]', r"models\[0\].version: has to be of 1 to 128 letters, digits, "),
-        ('models: [{class_path: "a.B\\n"}]', r"models\[0\].class_path: has to be like package.module.Class$"),
+        ("models: [{uri: a, name: 'b/c'}]", r"models\[0\].name: must have 1 to 128 letters, digits, "),
+        ('models: [{uri: a, name: "b\\n"}]', r"models\[0\].name: must have 1 to 128 letters, digits, "),
+        ('models: [{uri: a, version: "1\\n"}]', r"models\[0\].version: must have 1 to 128 letters, digits, "),
+        ('models: [{class_path: "a.B\\n"}]', r"models\[0\].class_path: must have the form package.module.Class$"),
         ("models: [{uri: a, batching: maybe}]", r"models\[0\].batching: input should be 'auto', 'on' or 'off'"),
         ("models: [{class_path: b.C, payload: text}]", r"payload: text is for MLflow models"),
-        ("models: [{uri: a, name: m}, {uri: b, name: m}]", "more than one model is called m;"),
-        ("models: [{uri: a, name: m, version: '1'}, {uri: b, name: m, version: '1'}]", "more than one .* called m/1;"),
+        ("models: [{uri: a, name: m}, {uri: b, name: m}]", "several models are called m;"),
+        (
+            "models: [{uri: a, name: m, version: '1'}, {uri: b, name: m, version: '1'}]",
+            "several models are called m/1;",
+        ),
         ("models: [{uri: a, version: 1}]", r"yaml: models\[0\].version: has to be a text: put it in quotes$"),
         (
             "models:\n- {uri: a}\nmodels:\n- {uri: b}",
-            "yaml: the key models is there twice in one mapping, in lines 1 and 3$",
+            "yaml: the key models occurs twice in one mapping, in lines 1 and 3$",
         ),
-        ("models:\n- uri: a\n  'uri': b", "yaml: the key uri is there twice in one mapping, in lines 2 and 3$"),
-        ("models: [{uri: a, uri: a}]", "yaml: the key uri is there twice in one mapping, in lines 1 and 1$"),
-        ("models: [{uri: a, configuration: {k: {x: 1, x: 2}}}]", "the key x is there twice"),
+        ("models:\n- uri: a\n  'uri': b", "yaml: the key uri occurs twice in one mapping, in lines 2 and 3$"),
+        ("models: [{uri: a, uri: a}]", "yaml: the key uri occurs twice in one mapping, in lines 1 and 1$"),
+        ("models: [{uri: a, configuration: {k: {x: 1, x: 2}}}]", "the key x occurs twice"),
         ("models: [{uri: a, version: 2020-13-45}]", "is not YAML: month must be in"),
         ("[" * 5000, "is not YAML: maximum recursion depth"),
     ],
 )
-def test_a_file_that_is_wrong(tmp_path, text, message):
-    """One line with the file and the place in it."""
+def test_invalid_files_are_refused_with_the_path(tmp_path, text, message):
+    """An invalid file is an error of one line, with the file and the path in it."""
     with pytest.raises(StartError, match=message) as caught:
         read(tmp_path, text)
     assert str(tmp_path / "models.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_merged_in_may_be_there_too(tmp_path):
-    """Keys of `<<` are no second ones: the mapping's own go before them, as YAML has it."""
+def test_merged_keys_are_not_duplicates(tmp_path):
+    """A key that `<<` merges in is not a duplicate; the mapping's own key wins, as in YAML."""
     text = """
 models:
   - &first {uri: a, name: one, default: true, configuration: &more {depth: 3, width: 1}}
@@ -191,8 +197,8 @@ models:
     ]
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
-    """Missing, a directory, or no text."""
+def test_unreadable_files_are_refused(tmp_path):
+    """A file that is missing, a directory, or not text is refused."""
     with pytest.raises(StartError, match="No such file"):
         config.read(tmp_path / "none.yaml")
     with pytest.raises(StartError, match="Is a directory"):
@@ -203,17 +209,17 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 
 def test_one_model_from_the_settings():
-    """MODEL_PATH is an MLflow URI, or an MLModel class behind its scheme."""
+    """MODEL_PATH is an MLflow URI, or an MLModel class with its scheme."""
     (model,) = config.load(Settings(model_uri="models:/iris/1", model_name="flower", pyfunc_config={"a": 1})).models
     assert (model.uri, model.name, model.configuration) == ("models:/iris/1", "flower", {"a": 1})
     (model,) = config.load(Settings(model_uri="mlmodel:iris_model.iris_predict.IrisModel")).models
     assert (model.uri, model.class_path) == (None, "iris_model.iris_predict.IrisModel")
-    with pytest.raises(StartError, match=r"mlmodel:nothing: class_path: has to be like package.module.Class$"):
+    with pytest.raises(StartError, match=r"mlmodel:nothing: class_path: must have the form package.module.Class$"):
         config.load(Settings(model_uri="mlmodel:nothing"))
 
 
-def test_a_file_beats_model_path_and_no_flag(tmp_path, monkeypatch):
-    """An image may have set MODEL_PATH; a flag for one model contradicts a file."""
+def test_a_file_wins_over_model_path_but_not_over_flags(tmp_path, monkeypatch):
+    """A file wins over MODEL_PATH, which an image may have set, but contradicts a flag for one model."""
     path = tmp_path / "models.yaml"
     path.write_text("models: [{uri: a}, {uri: b}]")
     monkeypatch.setenv("MODEL_PATH", "/opt/ml/model")
@@ -223,7 +229,7 @@ def test_a_file_beats_model_path_and_no_flag(tmp_path, monkeypatch):
         Settings.load({"config": str(path), "model_uri": "a"})
 
 
-def test_the_file_of_the_docs(tmp_path):
+def test_the_example_in_the_docs_is_valid(tmp_path):
     """The example in docs/models.md is a valid configuration file."""
     (text,) = re.findall(
         r"^```yaml\n(models:.*?)^```", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE | re.DOTALL

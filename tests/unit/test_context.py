@@ -1,4 +1,4 @@
-"""The build context that `mlflow-grpc dockerfile` writes for a model."""
+"""The build context of an image that `mlflow-grpc dockerfile` writes for a model."""
 
 import shutil
 import subprocess
@@ -38,7 +38,7 @@ def write(model: Path | str, directory: Path, *, name: str | None = None, overwr
 
 
 @pytest.mark.parametrize("form", [str, Path.as_uri], ids=["directory", "URI"])
-def test_it_has_all_that_the_image_needs(model, tmp_path, form):
+def test_the_context_has_everything_the_image_needs(model, tmp_path, form):
     """The context has the model's files, both wheels, and the requirements as MLflow reads them."""
     directory = write(form(model), tmp_path / "context")
     assert sorted(path.name for path in directory.iterdir()) == sorted(context.ENTRIES)
@@ -50,8 +50,8 @@ def test_it_has_all_that_the_image_needs(model, tmp_path, form):
     assert b"pip" in requirements["mlflow-grpc-build-requirements.txt"]
 
 
-def test_each_file_that_the_dockerfile_copies_is_there(model, tmp_path):
-    """Every COPY from the context names something that is in it."""
+def test_files_that_the_dockerfile_copies_exist(model, tmp_path):
+    """Every COPY in the Dockerfile names a file of the context."""
     directory = write(model, tmp_path / "context")
     lines = (directory / "Dockerfile").read_text().splitlines()
     sources = [line.split()[1] for line in lines if line.startswith("COPY") and "--from" not in line]
@@ -59,8 +59,8 @@ def test_each_file_that_the_dockerfile_copies_is_there(model, tmp_path):
     assert all((directory / source).exists() for source in sources)
 
 
-def test_the_last_stage_is_that_of_the_repository(model, tmp_path):
-    """User, environment, port, health check and entry point are those of the repository's own Dockerfile."""
+def test_the_last_stage_equals_the_repositorys(model, tmp_path):
+    """User, environment, port, health check and entry point equal those of the repository's own Dockerfile."""
     stages = (
         text.read_text().rpartition("\nFROM ")[2]
         for text in (write(model, tmp_path / "x") / "Dockerfile", ROOT / "Dockerfile")
@@ -71,24 +71,24 @@ def test_the_last_stage_is_that_of_the_repository(model, tmp_path):
         assert word in generated
 
 
-def test_the_model_has_the_name_that_a_server_gives_it(model, tmp_path):
-    """The name that the URI gives, as without an image, or the one that was asked for; the last stage takes it."""
+def test_the_model_name_is_that_of_a_server(model, tmp_path):
+    """The model has the name from its URI, as in a server, or a chosen name; the last stage uses it."""
     for directory, name, expected in ((tmp_path / "a", None, "echo"), (tmp_path / "b", "churn", "churn")):
         text = (write(model, directory, name=name) / "Dockerfile").read_text()
         assert f"\nARG MODEL_NAME={expected}\n" in text.partition("\nFROM ")[0]
         assert "\nARG MODEL_NAME\n" in text.rpartition("\nFROM ")[2]
 
 
-def test_the_image_has_the_model_s_python(model, tmp_path):
-    """The base image is of the minor version that the model was logged with."""
+def test_the_image_has_the_models_python(model, tmp_path):
+    """The base image has the minor version of Python that the model was logged with."""
     newer = shutil.copytree(model, tmp_path / "newer")
     (newer / "python_env.yaml").write_text("python: 3.12.9\n")
     text = (write(newer, tmp_path / "context") / "Dockerfile").read_text()
     assert "\nARG PYTHON_IMAGE=python:3.12-slim-bookworm\n" in text
 
 
-def test_what_is_there_is_kept(model, tmp_path):
-    """A directory with something in it is refused; --force replaces what a context has and leaves the rest."""
+def test_existing_files_are_kept(model, tmp_path):
+    """A directory that is not empty is refused. --force replaces the files of a context and keeps others."""
     directory = tmp_path / "context"
     write(model, directory)
     (directory / "model" / "old").touch()
@@ -102,7 +102,7 @@ def test_what_is_there_is_kept(model, tmp_path):
 
 
 def test_an_empty_directory_is_filled(model, tmp_path):
-    """A directory that is there and empty is written into."""
+    """An empty directory is written to."""
     assert (write(model, tmp_path) / "Dockerfile").is_file()
 
 
@@ -115,15 +115,15 @@ def test_an_empty_directory_is_filled(model, tmp_path):
         ("nowhere:/x", "cannot fetch"),
     ],
 )
-def test_what_cannot_be_put_into_an_image_leaves_nothing(tmp_path, uri, error):
-    """A model that there is not is one line, and no directory is made."""
+def test_a_failed_run_creates_no_directory(tmp_path, uri, error):
+    """A missing model is an error of one line, and no directory is created."""
     with pytest.raises(StartError, match=error):
         context.write(uri, tmp_path / "context", name=None, tag="x", overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_old_model_is_refused(model, tmp_path):
-    """A model whose Python the server does not run with is refused before anything is written."""
+    """A model whose Python the server does not support is refused before anything is written."""
     old = shutil.copytree(model, tmp_path / "old")
     (old / "python_env.yaml").write_text("python: 3.8.18\n")
     with pytest.raises(StartError, match=r"Python 3\.8\.18"):
@@ -138,9 +138,9 @@ def test_a_line_break_in_a_uri_stays_in_its_comment(model, tmp_path):
     assert not [line for line in lines if line.startswith("RUN false")]
 
 
-@pytest.mark.timeout(400)  # Two processes that import MLflow.
-def test_the_command_says_what_is_next(model, tmp_path):
-    """The command writes the context and prints how to build it; a second run ends with 2 and one line."""
+@pytest.mark.timeout(400)  # Two processes import MLflow.
+def test_the_command_prints_the_next_step(model, tmp_path):
+    """The command writes the context and prints how to build it. A second run ends with exit code 2 and one line."""
     command = [sys.executable, "-m", "mlflow_grpc", "dockerfile", "-m", str(model), "-o", str(tmp_path / "Context")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert f"docker build -t context {tmp_path / 'Context'}" in done.stdout

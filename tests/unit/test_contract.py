@@ -1,4 +1,4 @@
-"""contract/: signatures and schemas in, schemas and examples out, held against the libraries that wrote them."""
+"""contract/: signatures and schemas to contracts, and back to schemas and examples, compared with the libraries."""
 
 import json
 from datetime import date, datetime, time, timedelta
@@ -88,8 +88,8 @@ class OldAllTypes(pydantic.v1.BaseModel):
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_a_signature_comes_back_as_it_was(name):
-    """What is made of a signature says all that it says: MLflow's schema can be made of it again."""
+def test_signatures_round_trip(name):
+    """A contract has everything in its signature, because MLflow's schema can be made from it again."""
     signature = SIGNATURES[name].to_dict()
     contract = mlflow_schema.contract_of(signature)
     if isinstance(contract.inputs, Record):
@@ -110,7 +110,7 @@ def test_a_signature_comes_back_as_it_was(name):
 
 
 def test_tensors():
-    """One without a name is the whole input."""
+    """An unnamed tensor is the complete input."""
     assert mlflow_schema.contract_of(SIGNATURES["tensor"].to_dict()).inputs == Tensor("float32", (-1, 2))
     named = mlflow_schema.contract_of(SIGNATURES["tensors"].to_dict()).inputs
     assert isinstance(named, Record)
@@ -120,7 +120,7 @@ def test_tensors():
 
 
 def test_no_signature():
-    """Nothing is known."""
+    """Without a signature, inputs and outputs are unknown."""
     assert mlflow_schema.contract_of(None) == types.Contract()
 
 
@@ -129,7 +129,7 @@ def fields(schema):
 
 
 def test_pydantic():
-    """Every kind of field has its type."""
+    """Fields of all types have their type in the contract."""
     columns = fields(AllTypes.model_json_schema())
     component = columns["component"].type
     assert isinstance(component, Record)
@@ -176,7 +176,7 @@ def test_pydantic():
 
 
 def test_pydantic_1():
-    """A reference that is wrapped for its description, a tuple, a definition under its older name."""
+    """References wrapped for a description, tuples, and definitions under their older name are read."""
     columns = fields(OldAllTypes.schema())
     component = columns["component"].type
     assert isinstance(component, Record)
@@ -188,7 +188,7 @@ def test_pydantic_1():
 
 
 def test_the_package_schema():
-    """What its objects say of themselves."""
+    """Schemas of the package `schema` are read from its objects."""
     schema = Schema(
         {"a": float, Optional("b", default=3): And(int, lambda b: b > 0), "c": Or("x", "y"), "d": [{"e": str}]}
     )
@@ -207,7 +207,7 @@ def test_the_package_schema():
 
 
 def test_records_as_mlflow_schemas():
-    """MLflow takes what is made of a pydantic class; a record that holds itself ends as any value."""
+    """MLflow accepts the schema of a pydantic class; a recursive record ends as any value."""
     schema = MlflowSchema.from_json(
         json.dumps(mlflow_schema.schema_of(json_schema.record_of(AllTypes.model_json_schema(), "")))
     )
@@ -223,12 +223,12 @@ def test_records_as_mlflow_schemas():
 
 @pytest.mark.parametrize("model", [AllTypes, Component, Tree])
 def test_examples_fit(model):
-    """An example that is made of a schema is one that pydantic takes."""
+    """pydantic accepts the example that is made from its own schema."""
     model.model_validate_json(json.dumps(example_of(model.model_json_schema())))
 
 
 def test_examples_of_pydantic_1_and_bounds():
-    """Bounds are kept, on either side."""
+    """Examples respect lower and upper bounds."""
     OldAllTypes.parse_obj(example_of(OldAllTypes.schema()))
     for low, high in ((5, 9), (None, -3), (8, None), (0.25, 0.5)):
         bounds = {"exclusiveMinimum": low, "exclusiveMaximum": high}
@@ -247,24 +247,24 @@ def test_examples_of_pydantic_1_and_bounds():
     ],
 )  # fmt: skip
 def test_examples_of_patterns(pattern):
-    """pydantic finds the pattern in them."""
+    """pydantic finds the pattern in the example."""
     model = create_model("Made", text=(str, Field(pattern=pattern)))
     model.model_validate(example_of(model.model_json_schema()))
 
 
 @pytest.mark.parametrize("pattern", ["(", r"^(?P<a>x)(?P=a)$", "a{100000}", r"^\p{L}$", "^(?=b)a$"])
-def test_no_example_of_a_pattern(pattern):
-    """What cannot be made is any text."""
+def test_unsupported_patterns_get_arbitrary_text(pattern):
+    """An unsupported pattern results in an arbitrary text."""
     assert example_of({"type": "string", "pattern": pattern}) == "text"
 
 
 def test_the_json_schema_of_a_signature():
-    """Rows are objects with a type for each column; null stands for what is not required."""
+    """Rows are objects with a type for each column; null is allowed where the column is not required."""
     contract = mlflow_schema.contract_of(SIGNATURES["structures"].to_dict())
     assert isinstance(contract.inputs, Record)
     schema = json_schema.schema_of(contract.inputs)
     assert schema["required"] == ["numbers", "person", "counts"]
-    # MLflow takes nulls in an array of doubles, and in a map only where its column is optional.
+    # MLflow accepts nulls in an array of doubles, and in a map only if its column is optional.
     assert schema["properties"]["numbers"]["items"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
     assert schema["properties"]["counts"]["additionalProperties"]["type"] == "integer"
     assert schema["properties"]["person"]["required"] == ["name"]
@@ -274,8 +274,8 @@ def test_the_json_schema_of_a_signature():
     }  # fmt: skip
 
 
-def test_names_that_messages_have():
-    """Every public attribute of a message that has no fields is one that no field is called."""
+def test_fields_do_not_hide_attributes_of_messages():
+    """No field has the name of a public attribute of a message class."""
     assert {
         name for name in dir(protos.message_named("mlflow_grpc.v1.ListModelsRequest")) if not name.startswith("_")
     } <= MESSAGE_ATTRIBUTES

@@ -1,4 +1,4 @@
-"""What pip is told to install the server again: where it was taken from, in pip's own words."""
+"""The argument with which pip installs the server again, from the source that pip recorded."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from tests.support.servers import ROOT
 
 @pytest.fixture
 def installed(monkeypatch, tmp_path):
-    """Makes the server look installed from what a direct_url.json says, in a directory that is no checkout."""
+    """Makes the server look installed with a direct_url.json, in a directory that is not a checkout."""
 
     def install(origin: dict[str, object] | None) -> None:
         info = tmp_path / f"mlflow_grpc-{__version__}.dist-info"
@@ -35,8 +35,8 @@ def test_a_clone_is_named_by_its_path():
     assert distribution.install_source("s3").endswith(f"'{ROOT}[s3]'")
 
 
-def test_a_clone_that_is_not_installed_is_named_too(monkeypatch):
-    """Where no distribution of the server is installed, the clone that it is imported from is what to install."""
+def test_a_clone_that_is_not_installed_is_named(monkeypatch):
+    """Without an installed distribution of the server, the clone that it is imported from is named."""
     monkeypatch.setattr(sys, "path", [str(ROOT), str(ROOT / "client")])
     assert distribution.install_source() == str(ROOT)
 
@@ -60,13 +60,13 @@ def test_a_clone_that_is_not_installed_is_named_too(monkeypatch):
     ],
 )
 def test_every_origin_has_its_argument(installed, origin, argument):
-    """A directory, an archive or a repository is named as pip takes it; the version alone where it is gone."""
+    """A directory, an archive or a repository is named in pip's form; only the version if it is gone."""
     installed(origin)
     assert distribution.install_source() == argument
 
 
 def test_a_path_with_spaces_is_one_argument(installed, tmp_path):
-    """A path that a shell would take apart is quoted."""
+    """A path with spaces is quoted for the shell."""
     directory = tmp_path / "a clone"
     directory.mkdir()
     installed({"url": Path(directory).as_uri(), "dir_info": {}})
@@ -82,7 +82,7 @@ def test_a_path_with_spaces_is_one_argument(installed, tmp_path):
     ],
 )
 def test_an_extra_goes_where_pip_reads_it(installed, origin):
-    """With an extra the argument is a requirement that has it."""
+    """With an extra, the argument is a requirement with this extra."""
     installed(origin)
     requirement = Requirement(distribution.source_of().requirement("s3"))
     assert (requirement.name, requirement.extras) == (SERVER, {"s3"})

@@ -34,8 +34,8 @@ def deadline(remaining_s: float | None) -> float | None:
 @pytest.mark.parametrize(
     ("timeout_s", "remaining_s", "error"), [(0.05, None, TimeLimitExceeded), (60, 0.05, CallerDeadlineExceeded)]
 )
-def test_waiting_for_room_has_the_time_limit_of_the_call(timeout_s, remaining_s, error):
-    """Of the server or of the caller; whoever waits behind gets the room that was meant for it."""
+def test_waiting_for_room_has_a_time_limit(timeout_s, remaining_s, error):
+    """The server's or the caller's time limit ends the wait for room. The next request in line gets the room."""
 
     async def run() -> None:
         tested = engine(timeout_s=timeout_s)
@@ -53,8 +53,8 @@ def test_waiting_for_room_has_the_time_limit_of_the_call(timeout_s, remaining_s,
     asyncio.run(run())
 
 
-def test_a_turn_that_comes_as_its_stream_goes_is_given_back():
-    """Cancelled between being let in and going on."""
+def test_room_of_a_stream_cancelled_on_admission_is_released():
+    """Room is released if the stream is cancelled between the admission and the next step of its task."""
 
     async def run() -> None:
         tested = engine()

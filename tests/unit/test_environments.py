@@ -1,4 +1,4 @@
-"""What goes into a model's environment, what is refused before it is built, and how it is kept."""
+"""Environments of models: their content, refusals before a build, and their storage."""
 
 import dataclasses
 import hashlib
@@ -47,7 +47,7 @@ def commands():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The server's and the client's wheels, installed by pip into a directory."""
+    """The wheels of the server and the client, installed by pip into a directory."""
     folder = tmp_path_factory.mktemp("wheels")
     target = folder / "target"
     paths = [str(wheel.write(folder)) for wheel in wheels.pack_server_and_client()]
@@ -69,14 +69,14 @@ def files_of(package: Path) -> dict[str, bytes]:
     [("mlflow_grpc", ROOT), ("mlflow_grpc_client", ROOT / "client"), ("_mlflow_grpc_protocol", ROOT / "client")],
     ids=["server", "client", "protocol"],
 )
-def test_a_wheel_has_the_code_that_runs_here(installed, package, source):
-    """pip takes the wheel, and installs the files that are imported here, those that are no code included."""
+def test_a_wheel_has_the_imported_code(installed, package, source):
+    """pip accepts the wheel and installs the imported files, including data files."""
     assert files_of(installed / package) == files_of(source / package)
 
 
 @pytest.mark.parametrize("name", [SERVER, CLIENT])
 def test_a_wheel_has_the_metadata(installed, name):
-    """The installed wheel has the version, the requirements, the extras and the commands of the distribution."""
+    """The installed wheel has the version, requirements, extras and commands of the distribution."""
 
     def facts(distribution: importlib.metadata.Distribution) -> tuple[object, ...]:
         scripts = sorted((entry.name, entry.value) for entry in distribution.entry_points)
@@ -87,11 +87,11 @@ def test_a_wheel_has_the_metadata(installed, name):
 
 
 def test_equal_code_makes_equal_wheels():
-    """Two wheels of the same code are the same to the byte, so that an environment is found again."""
+    """Two wheels of the same code are equal to the byte, so that an environment is found again."""
     assert wheels.pack(SERVER) == wheels.pack(SERVER)
 
 
-def test_what_is_not_installed_is_not_packed(monkeypatch):
+def test_a_missing_distribution_is_refused(monkeypatch):
     """Without the distribution's metadata there is no wheel, and the error says what to install."""
     monkeypatch.setattr(sys, "path", [str(ROOT), str(ROOT / "client")])
     with pytest.raises(StartError, match=rf"mlflow-grpc has to be installed here .*: pip install {ROOT}"):
@@ -105,7 +105,7 @@ def test_what_is_not_installed_is_not_packed(monkeypatch):
 
 @pytest.mark.parametrize("python", ["2.7.18", "3.8.18", "3.10.13"])
 def test_an_older_python_is_refused(tmp_path, python):
-    """A model whose Python the server does not run with is refused, with both versions and what to do."""
+    """A model whose Python the server does not support is refused, with both versions and advice."""
     needed = importlib.metadata.metadata(SERVER)["Requires-Python"]
     if python in SpecifierSet(needed):
         pytest.fail(f"the server now runs with {python}: take an older one")
@@ -114,8 +114,8 @@ def test_an_older_python_is_refused(tmp_path, python):
 
 
 @pytest.mark.parametrize("python", [HERE, ".".join(HERE.split(".")[:2]), "3.99.0"])
-def test_a_python_that_will_do_is_taken(tmp_path, python):
-    """This one and later ones are not refused; whether there is such an interpreter is seen later."""
+def test_supported_pythons_are_accepted(tmp_path, python):
+    """This Python version and later ones are accepted; the search for an interpreter comes later."""
     support.check(carried(tmp_path, python=python))
 
 
@@ -131,8 +131,8 @@ def test_a_python_that_will_do_is_taken(tmp_path, python):
         "MLflow<2",
     ],
 )
-def test_an_mlflow_that_the_server_cannot_run_with_is_refused(tmp_path, requirement):
-    """A requirement that no supported version of MLflow meets is refused; --install-mlflow passes it by."""
+def test_unsupported_mlflow_versions_are_refused(tmp_path, requirement):
+    """A requirement that no supported MLflow version meets is refused; --install-mlflow ignores it."""
     (tmp_path / "requirements.txt").write_text(f"toolz\n{requirement}\n")
     model = carried(tmp_path, "-r requirements.txt")
     with pytest.raises(StartError, match=r"requires .*(?i:mlflow).*--install-mlflow"):
@@ -160,21 +160,21 @@ def test_an_mlflow_that_the_server_cannot_run_with_is_refused(tmp_path, requirem
         "toolz<1",
     ],
 )
-def test_an_mlflow_that_may_do_is_taken(tmp_path, requirement):
-    """What some supported version meets, and what only pip can judge, is not refused."""
+def test_possible_mlflow_versions_are_accepted(tmp_path, requirement):
+    """A requirement that some supported version meets, or that only pip can check, is accepted."""
     support.check(carried(tmp_path, requirement))
 
 
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        ({"env_manager": "conda"}, r"conda is not supported: take virtualenv or uv, .*conda env create"),
+        ({"env_manager": "conda"}, r"conda is not supported: use virtualenv or uv, .*conda env create"),
         ({"env_manager": "uv", "config": ROOT / "pyproject.toml"}, "--env-manager uv is for one model, and --config"),
         ({"env_manager": "virtualenv", "model_uri": "mlmodel:a.B"}, "a Python package, which carries no environment"),
     ],
 )
-def test_what_has_no_environment_of_its_own_is_refused(monkeypatch, flags, error):
-    """Conda, several models and packages are refused with what to do in their place."""
+def test_models_without_an_own_environment_are_refused(monkeypatch, flags, error):
+    """Conda, several models and packages are refused, with an alternative."""
     monkeypatch.setenv("MODEL_PATH", "m")
     with pytest.raises(StartError, match=error):
         restarting.prepare(Settings.load(flags), install_mlflow=False)
@@ -184,7 +184,7 @@ def test_what_has_no_environment_of_its_own_is_refused(monkeypatch, flags, error
 
 
 def test_the_interpreter_of_the_same_version_is_found():
-    """For this interpreter's version one of exactly that version is found, for another patch one of the same minor."""
+    """The same version is preferred, otherwise a version of the same minor version is found."""
     minor = interpreters.minor_of(HERE)
     for version, expected in ((HERE, HERE), (minor, minor), (f"{minor}.99", minor)):
         path = interpreters.find(version)
@@ -194,14 +194,14 @@ def test_the_interpreter_of_the_same_version_is_found():
         assert output == expected or interpreters.minor_of(output) == expected
 
 
-def test_no_interpreter_is_said():
-    """A minor version that is not to be had gives None, and an error with the version and how to get it."""
+def test_a_missing_interpreter_has_install_advice():
+    """A missing minor version returns None, and its error says how to install it."""
     assert interpreters.find("3.99.1") is None
     assert "pyenv install 3.99.1" in str(interpreters.missing("3.99.1"))
 
 
-def test_uv_is_needed_for_uv(monkeypatch, tmp_path):
-    """uv on the PATH is taken, else the one beside this interpreter, else the error says how to get it."""
+def test_uv_is_searched_on_the_path_first(monkeypatch, tmp_path):
+    """uv on the PATH is preferred, then the one beside this interpreter; otherwise the error says how to install it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert Path(interpreters.find_uv()).samefile(Path(sys.executable).parent / "uv")
     (tmp_path / "uv").touch(mode=0o755)
@@ -216,14 +216,14 @@ def test_uv_is_needed_for_uv(monkeypatch, tmp_path):
 
 
 def test_lines_go_to_the_log(commands, caplog):
-    """Each line that a command writes, to stdout or stderr, is a line of the log."""
+    """Each line that a command writes to stdout or stderr becomes a log line."""
     caplog.set_level("INFO")
     code = "import sys; print('one'); print('two', file=sys.stderr); print('three', end='')"
     commands.run([sys.executable, "-u", "-c", code], label="it")
     assert [text for text in caplog.messages if text.startswith("it: ")] == ["it: one", "it: two", "it: three"]
 
 
-def test_a_failed_command_says_why(commands):
+def test_a_failed_command_has_its_last_lines(commands):
     """The error has the exit code, and the lines from the first error on."""
     code = "import sys; print('fine'); print('ERROR: no such thing'); print('really'); sys.exit(3)"
     with pytest.raises(CommandFailed) as caught:
@@ -231,7 +231,7 @@ def test_a_failed_command_says_why(commands):
     assert str(caught.value) == "it failed with exit code 3: ERROR: no such thing; really"
 
 
-def test_a_command_that_is_not_there_says_so(commands, tmp_path):
+def test_a_missing_program_is_one_line(commands, tmp_path):
     """A program that cannot be started is an error of one line."""
     with pytest.raises(CommandFailed, match=r"cannot run .*/none: No such file or directory"):
         commands.run([tmp_path / "none"], label="it")
@@ -239,7 +239,7 @@ def test_a_command_that_is_not_there_says_so(commands, tmp_path):
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["ends", "ignores the signal"])
 def test_a_signal_ends_a_command_with_its_children(commands, tmp_path, monkeypatch, ignored):
-    """On a signal the command and what it has started are ended, if need be by force, and Ended is raised."""
+    """A signal ends the command and its children, by force if necessary, and raises Ended."""
     monkeypatch.setattr("mlflow_grpc.environments.commands.KILL_AFTER_S", 0.2)
     os.mkfifo(tmp_path / "started")
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if ignored else ""
@@ -265,7 +265,7 @@ def test_a_signal_ends_a_command_with_its_children(commands, tmp_path, monkeypat
 
 
 def test_a_signal_ends_a_call(commands):
-    """A function in another thread is not waited for once a signal came."""
+    """A signal ends the wait for a function in another thread."""
     release = threading.Event()
 
     def wait() -> bool:
@@ -277,15 +277,15 @@ def test_a_signal_ends_a_call(commands):
     release.set()
 
 
-def test_a_call_gives_its_result_or_raises(commands):
-    """What the function gives or raises comes out of the call."""
+def test_a_call_returns_the_result_or_raises(commands):
+    """`call` returns the function's result or raises its exception."""
     assert commands.call(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         commands.call(lambda: 1 // 0)
 
 
-def test_signals_are_as_before_afterwards():
-    """The handlers that were there come back."""
+def test_signal_handlers_are_restored():
+    """The previous signal handlers are restored."""
     before = signal.getsignal(signal.SIGTERM)
     with Commands():
         assert signal.getsignal(signal.SIGTERM) is not before
@@ -296,7 +296,7 @@ def test_signals_are_as_before_afterwards():
 
 
 def wheel_of(text: str) -> Wheel:
-    """A wheel of a distribution that is called as the server is, and whose command runs `text`."""
+    """Makes a wheel with the name of the server's distribution, whose command runs `text`."""
     files = {
         "mlflow_grpc/__init__.py": f"def main():\n    {text}\n",
         "mlflow_grpc-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: mlflow-grpc\nVersion: 1\n",
@@ -326,7 +326,7 @@ def recipe(model: Path, manager: EnvManager = EnvManager.UV, *, wheel: Wheel = G
 
 @pytest.mark.parametrize("manager", [EnvManager.VIRTUALENV, EnvManager.UV])
 def test_an_environment_is_built_once(tmp_path, model, commands, caplog, manager):
-    """An environment has the model's requirements and the server, and is found again without a command."""
+    """An environment has the model's requirements and the server. A second call finds it without running a command."""
     caplog.set_level("INFO")
     (model / "own").mkdir()
     (model / "own" / "pyproject.toml").write_text(OWN_PACKAGE)
@@ -363,8 +363,8 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
 """
 
 
-def test_another_content_is_another_environment(model):
-    """The server's code, its extras, the requirements, the version of Python, MLflow and the manager all count."""
+def test_different_content_is_a_different_environment(model):
+    """The server's code and extras, the requirements, and the versions of Python, MLflow and the manager identify it."""
     first = recipe(model)
     others = [
         recipe(model, EnvManager.VIRTUALENV),
@@ -391,7 +391,7 @@ def test_another_content_is_another_environment(model):
     ],
     ids=["requirement of pip", "requirement of uv", "server"],
 )
-def test_what_cannot_be_built_leaves_nothing(tmp_path, model, commands, manager, text, wheel, error):
+def test_a_failed_build_leaves_nothing(tmp_path, model, commands, manager, text, wheel, error):
     """A failed build is an error of one line, and leaves no environment."""
     with pytest.raises(StartError, match=f"the environment of the model at m cannot be built: .*{error}") as caught:
         building.prepare(recipe(model, manager, text=text, wheel=wheel), tmp_path / "envs", commands)
@@ -400,8 +400,8 @@ def test_what_cannot_be_built_leaves_nothing(tmp_path, model, commands, manager,
 
 
 @pytest.mark.parametrize("damage", ["marker", "interpreter"])
-def test_what_is_not_complete_is_built_anew(tmp_path, model, commands, damage):
-    """What a killed build has left, or whose interpreter is gone, is not taken for an environment."""
+def test_incomplete_environments_are_built_again(tmp_path, model, commands, damage):
+    """The remains of a killed build, and an environment without its interpreter, are built again."""
     directory = building.prepare(recipe(model), tmp_path / "envs", commands)
     (directory / "left behind").touch()
     if damage == "marker":
@@ -413,23 +413,23 @@ def test_what_is_not_complete_is_built_anew(tmp_path, model, commands, damage):
     subprocess.run([directory / "bin" / "mlflow-grpc"], check=True, capture_output=True)
 
 
-def test_a_missing_interpreter_is_said_and_leaves_nothing(tmp_path, model, commands):
-    """A version of Python that is not to be had is named, and nothing is left."""
+def test_a_missing_interpreter_leaves_nothing(tmp_path, model, commands):
+    """The error names the missing Python version, and nothing is left."""
     unknown = Recipe(EnvManager.VIRTUALENV, carried(model, python="3.99.1"), (GOOD,))
     with pytest.raises(StartError, match=r"Python 3\.99\.1, and no Python 3\.99"):
         building.prepare(unknown, tmp_path / "envs", commands)
     assert [path.suffix for path in (tmp_path / "envs").iterdir()] == [".lock"]
 
 
-def test_a_directory_that_cannot_be_written_is_said(tmp_path, model, commands):
-    """Where environments cannot be kept the error names the variable that says where."""
+def test_an_unwritable_directory_is_refused_with_advice(tmp_path, model, commands):
+    """The error names the variable that sets the directory of environments."""
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match="MLFLOW_ENV_ROOT"):
         building.prepare(recipe(model), tmp_path / "file" / "envs", commands)
 
 
 def test_requirements_with_hashes_are_installed_first(tmp_path, model, commands):
-    """Requirements with hashes do not keep the server's wheel out, which has none."""
+    """Requirements with hashes do not exclude the server's wheel, which has no hash."""
     archive = model / "own-1-py3-none-any.whl"
     namespace: dict[str, object] = {}
     exec(BACKEND, namespace)  # noqa: S102 - the text above

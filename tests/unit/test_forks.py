@@ -1,4 +1,4 @@
-"""forks.py: child processes that start as copies of this one."""
+"""forks.py: child processes that start as copies of this process."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from mlflow_grpc.forks import Fork, seed_again
 
 
 def child(act, held_back=()):
-    """A child that acts, and its exit code is what that comes to."""
+    """Starts a child that runs a function and ends with its exit code."""
     process = Fork.start(held_back)
     if process is None:
         code = 99
@@ -20,8 +20,8 @@ def child(act, held_back=()):
     return process
 
 
-def test_its_exit_code_is_known():
-    """A signal that ends it has a minus."""
+def test_exit_codes_are_known():
+    """The exit code of a child is known; a signal that ended it is negative."""
     ended = child(lambda: 7)
     ended.join()
     assert ended.exitcode == 7
@@ -36,8 +36,8 @@ def test_its_exit_code_is_known():
         os.close(end)
 
 
-def test_signals_wait_until_the_child_takes_them():
-    """And the parent's are as before."""
+def test_signals_wait_until_the_child_unblocks_them():
+    """Signals stay blocked in the child until it unblocks them, and the parent's mask is restored."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     held = child(lambda: int(signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())), [signal.SIGUSR1])
     held.join()
@@ -45,8 +45,8 @@ def test_signals_wait_until_the_child_takes_them():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
-def test_each_child_draws_other_numbers():
-    """Of numpy, whose generator is copied with the process."""
+def test_children_draw_different_random_numbers():
+    """Each child draws different random numbers from numpy, whose generator is copied with the process."""
     drawn = []
     for _ in range(2):
         reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""What pydantic says of a request is told in JSON's terms, without a key or a value of the caller's."""
+"""Pydantic's errors are described in JSON's terms, without keys or values that the caller chose."""
 
 from typing import Any
 
@@ -42,8 +42,8 @@ def faults_of(value: dict[str, Any]) -> list[tuple[str, str]]:
     return faults
 
 
-def test_a_field_that_is_missing():
-    """Named, with what it must be; so are several of one object."""
+def test_missing_fields_are_named():
+    """A missing field is named with its expected type, and so are several of one object."""
     assert faults_of({"messages": [{}]}) == [
         ("messages", 'the payload.messages[0] lacks role; it must be string: text in quotes, such as "text"'),
         ("messages", 'the payload.messages[0] lacks content; it must be string: text in quotes, such as "text"'),
@@ -52,8 +52,8 @@ def test_a_field_that_is_missing():
     assert (field, sentence.partition(";")[0]) == ("messages", "the payload lacks messages")
 
 
-def test_keys_that_the_model_does_not_take():
-    """Told by their places, since the caller chose the names."""
+def test_unknown_keys_are_described_by_position():
+    """Unknown keys are described by their positions, because the caller chose the names."""
     assert faults_of({"messages": [MESSAGE], "hush": 1}) == [
         ("", "the payload has a key that the model does not take (2nd key); leave it out"),
     ]
@@ -64,8 +64,8 @@ def test_keys_that_the_model_does_not_take():
     assert (field, sentence.partition(";")[0]) == ("options", "the payload.options.<1st key> is a string")
 
 
-def test_a_union_is_said_once():
-    """Though pydantic has an error for each of its members."""
+def test_a_union_has_one_fault():
+    """A union has one fault, although pydantic has an error for each of its members."""
     ((field, sentence),) = faults_of({"messages": [MESSAGE], "choice": "hush"})
     assert (field, sentence) == (
         "",

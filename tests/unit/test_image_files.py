@@ -1,4 +1,4 @@
-"""What the image's Dockerfile says, where that has to fit something else; tests/image builds it."""
+"""Contents of the image's Dockerfile that must match other files; tests/image builds it."""
 
 import re
 import subprocess
@@ -19,18 +19,18 @@ def environment():
 
 
 @pytest.mark.parametrize("is_in_image", [True, False])
-def test_mlflow_does_not_report(is_in_image):
-    """With the image's environment MLflow's own switch for its telemetry is off; without it, it is on."""
+def test_mlflow_telemetry_is_off_in_the_image(is_in_image):
+    """MLflow's telemetry is off with the environment of the image, and on without it."""
     name = "MLFLOW_DISABLE_TELEMETRY"
-    # Where tests run MLflow reports nothing either, which it knows by other variables.
+    # MLflow's telemetry is also off in tests, which it detects by other variables.
     code = "from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
     env = {"PATH": "/usr/bin:/bin", **({name: environment()[name]} if is_in_image else {})}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(is_in_image)
 
 
-def test_labels():
-    """The image says what it is in the words of OCI, and the version is this one."""
+def test_the_image_has_oci_labels():
+    """The image has OCI labels with the current version."""
     labels = dict(re.findall(r'org\.opencontainers\.image\.([a-z.]+)="([^"]*)"', TEXT))
     assert labels["version"] == __version__
     assert {"title", "description", "licenses", "base.name"} <= labels.keys()

@@ -1,4 +1,4 @@
-"""engine/batching/batcher.py: batches that the event loop runs itself, and those that it leaves to threads."""
+"""engine/batching/batcher.py: batches that the event loop runs itself, and batches that it leaves to threads."""
 
 import asyncio
 import threading
@@ -9,8 +9,8 @@ from mlflow_grpc.engine.batching import batcher
 from tests.support.batches import Bench, HangingRequest, run, soon, turn
 
 
-def test_quick_batches_are_run_by_the_event_loop():
-    """One after the other, with a turn for everything else between two; no thread is started."""
+def test_quick_batches_run_in_the_event_loop():
+    """Quick batches run one after the other with other work in between, and no thread is started."""
 
     async def check():
         bench, turns = Bench(inline=True, max_rows=8), []
@@ -31,8 +31,8 @@ def test_quick_batches_are_run_by_the_event_loop():
     run(check)
 
 
-def test_large_quick_batches_are_run_in_a_thread():
-    """The event loop goes on reading and writing meanwhile."""
+def test_large_quick_batches_run_in_a_thread():
+    """The event loop continues to read and write while a large batch runs in a thread."""
 
     async def check():
         bench = Bench(inline=True)
@@ -43,8 +43,9 @@ def test_large_quick_batches_are_run_in_a_thread():
     run(check)
 
 
-def test_what_a_quick_batch_does_not_answer_is_run_in_a_thread():
-    """Rows that fail, are none, cannot be decoded or written: each by itself, and the others are not touched."""
+def test_unanswered_requests_of_a_quick_batch_run_in_a_thread():
+    """Requests that fail, have no rows, or cannot be decoded or written run alone in a thread, without effect on
+    others."""
 
     async def check():
         bench = Bench(inline=True)
@@ -60,8 +61,8 @@ def test_what_a_quick_batch_does_not_answer_is_run_in_a_thread():
     run(check)
 
 
-def test_quick_batches_do_not_wait_for_what_runs_by_itself():
-    """A call that hangs in a thread holds up nobody."""
+def test_quick_batches_do_not_wait_for_threads():
+    """A call that hangs in a thread delays no quick batch."""
 
     async def check():
         bench = Bench(inline=True)
@@ -78,8 +79,8 @@ def test_quick_batches_do_not_wait_for_what_runs_by_itself():
 @pytest.mark.parametrize(
     "much", [{"count": 11}, {"count": 6}, {"size": batcher.INLINE_MAX_SIZE // 2 + 1}], ids=["one", "rows", "size"]
 )
-def test_what_is_more_than_was_tried_at_load_is_run_in_a_thread(much):
-    """A call of many rows, calls that have many together, or that are long: the event loop would stand still."""
+def test_batches_larger_than_the_trial_run_in_a_thread(much):
+    """Batches with more rows or larger payloads than the trial at load run in a thread."""
 
     async def check():
         bench = Bench(inline=True, max_rows=10)
@@ -91,8 +92,8 @@ def test_what_is_more_than_was_tried_at_load_is_run_in_a_thread(much):
     run(check)
 
 
-def test_a_quick_batch_that_fails_is_halved_in_a_thread():
-    """The event loop tries once."""
+def test_a_failing_quick_batch_is_bisected_in_a_thread():
+    """The event loop runs a failing batch once, and a thread bisects it."""
 
     async def check():
         bench = Bench(inline=True)
@@ -105,8 +106,8 @@ def test_a_quick_batch_that_fails_is_halved_in_a_thread():
 
 
 @pytest.mark.parametrize("pause_s", [batcher.INLINE_PAUSE_S, 0.0])
-def test_batches_that_are_quick_no_more_are_run_in_threads(pause_s, monkeypatch):
-    """For a while: what is asked may be of a kind that takes longer than what was tried at load."""
+def test_batches_that_became_slow_run_in_threads(pause_s, monkeypatch):
+    """Batches run in threads for a while, because the inputs may take longer than those of the trial at load."""
     monkeypatch.setattr(batcher, "INLINE_PAUSE_S", pause_s)
 
     async def check():

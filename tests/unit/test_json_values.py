@@ -1,4 +1,4 @@
-"""Bytes between records and JSON; the oracle is pydantic, which reads the texts and writes them."""
+"""Bytes between records and JSON, compared with pydantic, which reads and writes the texts."""
 
 import json
 from typing import Any
@@ -45,7 +45,7 @@ RECORD: dict[str, Any] = {
 
 
 def found_in(value: Any) -> list[bytes]:
-    """All bytes in a value, from the first to the last."""
+    """Returns all bytes in a value, in order."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, BaseModel | InBase64):
@@ -55,16 +55,16 @@ def found_in(value: Any) -> list[bytes]:
     return [value] if isinstance(value, bytes) else []
 
 
-def test_the_model_gets_the_bytes():
-    """Whatever a class's configuration, a type or a definition that holds itself makes of them in JSON."""
+def test_the_model_gets_bytes_of_all_encodings():
+    """The model gets the bytes for every encoding: by configuration, by type, and in recursive definitions."""
     text = json.dumps(
         encode_bytes(RECORD, SchemaNode(Everywhere.model_json_schema(schema_generator=DetailedSchema)), as_text=True)
     )
     assert found_in(Everywhere.model_validate_json(text)) == found_in(RECORD)
 
 
-def test_bytes_that_json_has_no_text_for():
-    """A field of plain UTF-8 cannot say them; base64 can."""
+def test_bytes_without_a_json_text_are_refused():
+    """A plain UTF-8 field cannot hold all bytes; base64 can."""
     node = SchemaNode(Everywhere.model_json_schema(schema_generator=DetailedSchema))
     assert encode_bytes({"map": {"k": b"\xff"}}, node, as_text=True) == {"map": {"k": "/w=="}}
     with pytest.raises(UnicodeDecodeError):
@@ -74,7 +74,7 @@ def test_bytes_that_json_has_no_text_for():
 
 
 def test_the_answer_has_the_bytes():
-    """Out of what pydantic writes."""
+    """The answer has the bytes that pydantic's text stands for."""
     node = SchemaNode(Everywhere.model_json_schema(mode="serialization"))
     text = json.dumps(
         encode_bytes(RECORD, SchemaNode(Everywhere.model_json_schema(schema_generator=DetailedSchema)), as_text=True)

@@ -1,4 +1,4 @@
-"""The lock: numbers and names that stay for ever, and a verdict on each change, proved on real bytes."""
+"""The lock: permanent numbers and names, and a verdict on each change, verified on serialised messages."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ KEEP = Field("keep", DOUBLE)
 
 
 def nested(*fields):
-    """A nested record, of a class that is the same in no two versions."""
+    """Makes a nested record whose class has another name in each version."""
     return Record("Part", list(fields))
 
 
@@ -75,7 +75,7 @@ class Version:
 
 
 def versions(old, new, *, side=Side.CALLS):
-    """Two versions that follow each other, whose calls or answers have these fields."""
+    """Makes two consecutive versions whose calls or answers have these fields."""
     pair, before = [], None
     for fields in (old, new):
         record = Record("part", fields)
@@ -98,8 +98,8 @@ def read(version, shape, data):
     return Reader(with_zone=True).record(message, shape, "")
 
 
-# What changes, the fields before and after, a record that an old client sends (or that a new server answers), and
-# whether calls (or answers) are the same afterwards.
+# For each change: the fields before and after, a record that an old client sends (or a new server answers), and True if
+# calls (or answers) keep their meaning.
 MAYBE: dict[str, Any] = {"required": False, "nullable": True}
 LIST, LISTS = ListOf(DOUBLE), ListOf(ListOf(DOUBLE))
 CALLS = {
@@ -130,7 +130,7 @@ CALLS = {
     "required_to_default": ([Field("x", LONG)], [Field("x", LONG, required=False, default=1)], {"x": 0}, True),
     "required_list_to_optional": ([Field("x", LIST)], [Field("x", LIST, **MAYBE)], {"x": [1.0]}, False),
     "required_list_to_default": ([Field("x", LIST)], [Field("x", LIST, required=False, default=[])], {"x": [1.0]}, True),
-    # In rows: see test_nulls_of_a_list_that_is_required_now.
+    # About rows, see test_nulls_of_a_list_that_becomes_required.
     "default_list_to_required": ([Field("x", LIST, required=False, default=[])], [Field("x", LIST)], None, False),
     "default_map_to_required": (
         [Field("x", MapOf(LONG), required=False, default={})], [Field("x", MapOf(LONG))], None, False,
@@ -140,7 +140,7 @@ CALLS = {
         {"x": {"keep": 1.0, "n": [1.0]}}, True,
     ),
     "optional_to_required": ([KEEP, Field("x", LONG, **MAYBE)], [KEEP, Field("x", LONG)], {"keep": 1.0}, False),
-    # Null can be said of what has to be there only by leaving it out; where it may be left out, that means the default.
+    # A required field can express null only by being left out. In an optional field that means the default.
     "null_to_required": ([KEEP, Field("x", LONG, nullable=True)], [KEEP, Field("x", LONG)], {"keep": 1.0, "x": None}, False),
     "null_to_optional": ([KEEP, Field("x", LONG, nullable=True)], [KEEP, Field("x", LONG, **MAYBE)], {"keep": 1.0, "x": 0}, True),
     "null_to_default": (
@@ -157,8 +157,8 @@ CALLS = {
         {"x": {"keep": 1.0, "n": None}}, False,
     ),
     "added_null": ([KEEP], [KEEP, Field("x", LONG, nullable=True)], None, True),
-    "word_added": ([Field("x", COLOR)], [Field("x", MORE_COLORS)], {"x": "blue"}, True),
-    "word_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "green"}, False),
+    "enum_value_added": ([Field("x", COLOR)], [Field("x", MORE_COLORS)], {"x": "blue"}, True),
+    "enum_value_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "green"}, False),
     "enum_to_text": ([Field("x", COLOR)], [Field("x", TEXT)], {"x": "red"}, False),
     "nested_added_optional": (
         [Field("x", nested(KEEP))], [Field("x", nested(Field("n", LONG, **MAYBE), KEEP))], {"x": {"keep": 1.0}}, True,
@@ -188,8 +188,8 @@ ANSWERS = {
     "may_be_absent": ([Field("x", LONG)], [Field("x", LONG, **MAYBE)], {}, False),
     "always_there": ([Field("x", LONG, **MAYBE)], [Field("x", LONG)], {"x": 0}, True),
     "has_default": ([Field("x", LONG)], [Field("x", LONG, required=False, default=1)], {"x": 0}, True),
-    "word_added": ([Field("x", COLOR)], [Field("x", MORE_COLORS)], {"x": "green"}, False),
-    "word_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "red"}, True),
+    "enum_value_added": ([Field("x", COLOR)], [Field("x", MORE_COLORS)], {"x": "green"}, False),
+    "enum_value_removed": ([Field("x", MORE_COLORS)], [Field("x", COLOR)], {"x": "red"}, True),
     "union_added": ([Field("x", Union((LONG, TEXT)))], [Field("x", Union((LONG, TEXT, DOUBLE)))], {"x": 1.5}, False),
     "union_removed": ([Field("x", Union((LONG, TEXT, DOUBLE)))], [Field("x", Union((DOUBLE, TEXT)))], {"x": 1.5}, True),
     "nested_added": ([Field("x", nested(KEEP))], [Field("x", nested(Field("n", LONG), KEEP))], {"x": {"keep": 1.0, "n": 2}}, True),
@@ -199,7 +199,7 @@ ANSWERS = {
 
 
 def known_part(record, old):
-    """What an old client can know of an answer."""
+    """Returns the part of an answer that an old client knows."""
     keys = {field.name for field in old}
     return {
         key: known_part(value, next(field.type.fields for field in old if field.name == key)) if isinstance(value, dict) else value
@@ -210,7 +210,7 @@ def known_part(record, old):
 
 @pytest.mark.parametrize("case", CALLS)
 def test_calls_of_old_clients(case):
-    """A change that is called compatible leaves each value of an old client's bytes as it was; one that is not does not."""
+    """A compatible change keeps every value in an old client's message; an incompatible one does not."""
     old_fields, new_fields, record, same = CALLS[case]
     old, new = versions(old_fields, new_fields)
     differences = changes(old.lock, new.lock)
@@ -222,16 +222,16 @@ def test_calls_of_old_clients(case):
     if same:
         assert read(new, new.messages.input, data) == record
     elif case not in ("added_required", "optional_to_required", "nested_added_required", "format"):
-        # What the model misses, it says itself; all others would lose or make up something here.
+        # The model itself reports missing values. All other changes would lose or invent something here.
         try:
             assert read(new, new.messages.input, data) != record
         except InvalidPayload:
-            assert case in ("word_removed", "union_removed")
+            assert case in ("enum_value_removed", "union_removed")
 
 
 @pytest.mark.parametrize("case", ANSWERS)
 def test_answers_for_old_clients(case):
-    """A change that is called compatible leaves what an old client knows of an answer as it is."""
+    """A compatible change keeps everything that an old client knows of an answer."""
     old_fields, new_fields, record, same = ANSWERS[case]
     old, new = versions(old_fields, new_fields, side=Side.ANSWERS)
     differences = changes(old.lock, new.lock)
@@ -256,8 +256,8 @@ def test_answers_for_old_clients(case):
         ("object [-1]", "str [-1]", (True, True)),
     ],
 )
-def test_tensors(old, new, fits):
-    """What may be sent must still be taken, what is answered must be of what was answered before."""
+def test_changes_of_tensors(old, new, fits):
+    """Values that could be sent must still be accepted, and answers must be among those possible before."""
 
     def field(text):
         dtype, _, shape = text.partition(" ")
@@ -268,9 +268,9 @@ def test_tensors(old, new, fits):
         assert [change.breaks for change in changes(before.lock, after.lock)] == ([] if old == new else [not good])
 
 
-def test_numbers_and_names_are_for_ever():
-    """A removed column is reserved, and gets its own back; a changed type has a new number and keeps the name; what is
-    new goes on after the highest; nothing takes a name that another one has or had.
+def test_numbers_and_names_are_permanent():
+    """A removed column is reserved and gets its own number back. A column with another type gets a new number and keeps
+    its name. A new column gets the number after the highest. No column takes a present or former name of another one.
     """
     first = Version(Contract(Record("", [Field("a b", LONG), Field("x", LONG), KEEP])))
     assert first.fields() == {"a b": ("a_b", 1), "x": ("x", 2), "keep": ("keep", 3)}
@@ -284,8 +284,8 @@ def test_numbers_and_names_are_for_ever():
     assert 'reserved "a_b", "a_b_2";' in third.text
 
 
-def test_words_are_for_ever():
-    """A word of an enum keeps its number wherever it stands, and one that is gone is reserved."""
+def test_enum_values_are_permanent():
+    """An enum value keeps its number at any position, and a removed one is reserved."""
     _, new = versions([Field("x", Enumeration("C", ("a", "b", "c")))], [Field("x", Enumeration("C", ("d", "c", "a")))])
     (enum,) = new.maker.file.enum_type
     assert [(value.name, value.number) for value in enum.value] == [
@@ -295,8 +295,8 @@ def test_words_are_for_ever():
 
 
 @pytest.mark.parametrize("start", [998, 18_999])
-def test_numbers_that_columns_pass_over(start):
-    """1000 to 1099 are those of fields that are no columns, 19000 to 19999 are protobuf's."""
+def test_columns_skip_reserved_numbers(start):
+    """Columns skip 1000 to 1099, which are for other fields, and 19000 to 19999, which protobuf reserves."""
     fields = [Field(f"c{number}", Scalar(DataType.BOOLEAN), **MAYBE) for number in range(1, start + 4)]
     params = Record("params", [Field("c1001", LONG, required=False, default=1)])
     version = Version(Contract(Record("", fields), None, params))
@@ -306,14 +306,14 @@ def test_numbers_that_columns_pass_over(start):
     assert numbers == sorted(numbers)
     descriptor = version.message(version.messages.input).DESCRIPTOR
     assert descriptor.fields_by_number[1000].name == version.messages.params_field == "params"
-    # A lock of 998 columns goes on there too.
+    # A lock of 998 columns continues with the same numbers.
     before = Version(Contract(Record("", fields[:start])))
     after = Version(Contract(Record("", fields), None, params), before.lock)
     assert [field.number for field in after.messages.input.fields] == numbers
 
 
 def test_params_keep_their_field():
-    """A column that is called params does not take its name; a param that goes is reserved."""
+    """A column called params does not take the field's name, and a removed param is reserved."""
     params = Record(
         "params", [Field("a", LONG, required=False, default=1), Field("b", LONG, required=False, default=1)]
     )
@@ -332,8 +332,8 @@ def test_params_keep_their_field():
     assert back.fields("params") == {"b": ("b", 2)}
 
 
-def test_a_column_called_like_the_params_in_a_lock():
-    """It is a column all the same, alone and beside others."""
+def test_a_column_named_like_the_params_key():
+    """A column with this name is still a column, alone and beside others."""
     for more in ([], [KEEP]):
         version = Version(
             Contract(
@@ -349,7 +349,7 @@ def test_a_column_called_like_the_params_in_a_lock():
 
 
 def test_models_keep_their_names():
-    """Two whose names come to the same identifier keep it, in whatever order they are served."""
+    """Two models whose names map to the same identifier keep their prefixes, in any order."""
     contract = Contract(Record("", [KEEP]))
     maker = messages.FileMaker()
     bases = {name: maker.add(name, contract).base for name in ("a.b", "a-b")}
@@ -360,8 +360,9 @@ def test_models_keep_their_names():
     }  # fmt: skip
 
 
-def test_unnamed_columns_go_by_their_places():
-    """And a model whose output gets a signature keeps the name of its only field."""
+def test_unnamed_columns_are_identified_by_position():
+    """Unnamed columns are identified by position. A model whose output gets a signature keeps the name of its only
+    field."""
     old = Version(Contract(Tensor("float64", (-1,)), None))
     new = Version(Contract(Record("", [Field("", LONG), Field("", TEXT)]), Record("", [Field("", LONG)])), old.lock)
     assert new.fields() == {"0": ("column_0", 2), "1": ("column_1", 3)}
@@ -385,8 +386,8 @@ def turned(record):
     return Record(record.name, record.fields[::-1], record.description) if isinstance(record, Record) else record
 
 
-def test_columns_without_names_that_change_places_are_told():
-    """Their places are all that they are known by: what stands there is of another type now, and that breaks."""
+def test_reordered_unnamed_columns_break_clients():
+    """Another type at a position of an unnamed column breaks old clients."""
     first = Version(CONTRACTS["unnamed"])
     assert changes(first.lock, Version(CONTRACTS["unnamed"], first.lock).lock) == []
     second = Version(Contract(turned(CONTRACTS["unnamed"].inputs)), first.lock)
@@ -396,8 +397,8 @@ def test_columns_without_names_that_change_places_are_told():
 
 
 @pytest.mark.parametrize("name", sorted(CONTRACTS.keys() - {"unnamed"}))
-def test_the_order_of_columns_is_nothing(name):
-    """With a lock the same model in another order has the same messages, and the lock the same text."""
+def test_the_order_of_columns_does_not_matter(name):
+    """With a lock, the same model with reordered columns has the same messages and the same lock text."""
     contract = CONTRACTS[name]
     first = Version(contract)
     text = lock_format.text_of(LockFile(models={"m": first.lock}))
@@ -411,15 +412,15 @@ def test_the_order_of_columns_is_nothing(name):
 
 
 def by_name(file):
-    """A file with its messages in the order of their names, and without its oneofs, which go by the order of making."""
+    """Sorts the messages of a file by name, and drops its oneofs, whose order depends on the order of creation."""
     file = in_order(type(file).FromString(file.SerializeToString()))
     file.message_type.sort(key=lambda message: message.name)
     file.enum_type.sort(key=lambda enum: enum.name)
     return file
 
 
-def test_protoc_takes_what_is_reserved(tmp_path):
-    """The text of a second version, with numbers and names reserved, is what the descriptors are."""
+def test_protoc_accepts_reserved_numbers_and_names(tmp_path):
+    """The text of a second version, with reserved numbers and names, compiles to its descriptors."""
     colors, fewer = Field("c", MORE_COLORS), Field("c", COLOR)
     gone = Contract(Record("", [Field("x", LONG), Field("y", LONG), colors]), Record("", [KEEP]))
     old = Version(gone)
@@ -454,8 +455,8 @@ FIELDS: st.SearchStrategy[Any] = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(FIELDS, min_size=2, max_size=4))
-def test_no_number_ever_means_two_things(history):
-    """Whatever becomes of a model, and however often: in each message a number is of one field of one type, for ever."""
+def test_no_number_is_used_twice(history):
+    """However often a model changes, a number in a message only ever belongs to one field of one type."""
     meaning: dict[tuple[str, int], tuple[str, str]] = {}
     names: dict[tuple[str, str], str] = {}
     before = LockedModel()
@@ -474,7 +475,7 @@ def test_no_number_ever_means_two_things(history):
 
 
 def values(data_type):
-    """Values of a type, as a writer takes them."""
+    """Draws values of a type, as a writer takes them."""
     match data_type:
         case Enumeration():
             return st.sampled_from(data_type.values)
@@ -499,8 +500,8 @@ def values(data_type):
 
 @settings(max_examples=150, deadline=None)
 @given(FIELDS, FIELDS, st.data())
-def test_columns_may_move_and_optional_ones_be_added(fields, more, data):
-    """Whatever the types: each value of an old client's bytes is read as it was."""
+def test_reordered_and_added_columns_are_compatible(fields, more, data):
+    """For fields of all types, each value in an old client's message is read unchanged."""
     added = [Field(f"new_{field.name}", field.type, **MAYBE) for field in more]
     old, new = versions(fields, data.draw(st.permutations([*fields, *added])))
     assert not any(change.breaks for change in changes(old.lock, new.lock))
@@ -508,7 +509,7 @@ def test_columns_may_move_and_optional_ones_be_added(fields, more, data):
     try:
         sent = written(old, old.messages.input, record)
     except UnserializableOutput:
-        reject()  # A value that is of several types of a union.
+        reject()  # The value fits several types of a union.
     assert read(new, new.messages.input, sent) == read(old, old.messages.input, sent)
 
 
@@ -551,8 +552,8 @@ def valid():
         (lambda document: document["models"]["m"]["messages"]["input"].update(removed={"x": fields(document)["x"]}), "'x' is both a field and a removed field"),
     ],
 )  # fmt: skip
-def test_locks_that_are_none(spoil, text):
-    """One line that says which file, where in it, and what is wrong."""
+def test_invalid_locks_are_refused(spoil, text):
+    """The one-line error has the file, the path in it, and the problem."""
     document = valid()
     spoil(document)
     with pytest.raises(StartError) as caught:
@@ -562,8 +563,8 @@ def test_locks_that_are_none(spoil, text):
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_merge_leaves_behind():
-    """A column that is there twice is an error, and not the last one of the two."""
+def test_duplicate_columns_of_a_merge_are_an_error():
+    """A column that occurs twice is an error; the last one does not silently win."""
     text = json.dumps(valid()).replace('"fields": {"keep"', '"fields": {"keep": {}, "keep"', 1)
     with pytest.raises(StartError, match="the key 'keep' occurs twice in an object"):
         lock_format.parse(text, "some.json")
@@ -575,8 +576,8 @@ def fields(document):
     return document["models"]["m"]["messages"]["input"]["fields"]
 
 
-def test_files(tmp_path):
-    """What is written is read again, a link stays one, nothing is left beside; what cannot be read is an error."""
+def test_files_are_written_and_read(tmp_path):
+    """A written file is read back, a symbolic link stays one, no other file is left, and unreadable files are errors."""
     lock_file = LockFile(models={"m": Version(CONTRACTS["whole"]).lock})
     path, link = tmp_path / "there.json", tmp_path / "link.json"
     link.symlink_to(path)
@@ -600,8 +601,8 @@ def test_files(tmp_path):
             lock_io.read(tmp_path / name)
 
 
-def test_numbers_end():
-    """A lock that has given out the last number has none for a new column, and says so."""
+def test_numbers_are_exhausted_with_an_error():
+    """A lock that has used the last number has none for a new column, which is an error."""
     before = Version(Contract(Record("", [KEEP]))).lock
     last = before.messages["input"].fields["keep"].model_copy(update={"number": lock_format.MAX_FIELD_NUMBER})
     full = before.messages["input"].model_copy(update={"fields": {"keep": last}})
@@ -610,8 +611,9 @@ def test_numbers_end():
         Version(Contract(Record("", [KEEP, Field("x", LONG)])), before)
 
 
-def test_records_that_hold_themselves():
-    """In wrappers that are met again before they are whole: the same messages with a lock as without, for ever."""
+def test_recursive_records_keep_their_messages():
+    """Wrappers of recursive records are needed before they are complete. Their messages are permanently the same with a
+    lock and without."""
 
     def contract(*first):
         tree = Record("Tree", [])
@@ -630,8 +632,8 @@ def test_records_that_hold_themselves():
     assert read(second, second.messages.input, data) == read(third, third.messages.input, data) == record
 
 
-def test_whose_lock_it_is():
-    """The file's, else the directory's: under the model's name, or the only one, whatever that is called here."""
+def test_the_lock_that_applies_to_a_model():
+    """The lock is that in the file, else that in the directory: under the model's name, or the only one under any name."""
     first = Version(Contract(Record("", [KEEP])), name="one").lock
     second = Version(Contract(Record("", [Field("x", LONG), KEEP])), name="two").lock
     locks = LockSet(LockFile(models={"a": first}), "a file")
@@ -652,8 +654,8 @@ def test_whose_lock_it_is():
     assert not plan.verdict(LockSet(written_anew), "a", None, None).breaking
 
 
-def test_columns_of_one_name():
-    """MLflow lets two columns have the same; each has a number of its own."""
+def test_columns_with_the_same_name():
+    """MLflow allows two columns of the same name; each has its own number."""
     twins = [Field("x", LONG), Field("x", LONG)]
     old, new = versions(twins, [*twins, Field("y", LONG, **MAYBE)])
     assert new.fields() == {"x": ("x", 1), "x (2)": ("x_2", 2), "y": ("y", 3)}
@@ -699,7 +701,7 @@ BEFORE_NULLS_WITHIN = """{
   }
 }
 """
-"""A lock as it was written when lists and maps of columns had no room for nulls."""
+"""A lock from before lists and maps of columns had fields for nulls."""
 
 WITHIN_LISTS: dict[str, list[dict[str, Any]]] = {
     "inputs": [
@@ -712,7 +714,7 @@ WITHIN_LISTS: dict[str, list[dict[str, Any]]] = {
         {"name": "x", "type": "array", "items": {"type": "array", "items": {"type": "long"}}},
     ],
 }
-"""The signature that it was written for."""
+"""The signature that this lock was written for."""
 
 BEFORE = {
     "m_input": {"v": 1, "w": 2},
@@ -727,7 +729,7 @@ BEFORE = {
     "m_w_values": {"values": 1}, "m_x_values": {"values": 1}, "m_v_values": {"values": 1},
     "m_v_null_items_values": {"values": 1}, "m_x_values_2": {"values": 1},
 }  # fmt: skip
-"""The messages that it stood for, and the names and numbers of their fields."""
+"""The messages of that time, with names and numbers of their fields."""
 
 
 def of_signature(parts, before=None):
@@ -736,8 +738,8 @@ def of_signature(parts, before=None):
 
 
 @pytest.mark.parametrize("has_lock", [True, False])
-def test_nulls_within_lists_change_nothing_that_was_there(has_lock, tmp_path):
-    """Names and numbers are those of before, with the lock of before and without one, and the lock is the same text."""
+def test_fields_for_nulls_keep_earlier_names_and_numbers(has_lock, tmp_path):
+    """Names, numbers and the text of the lock are the same as before, with the old lock and without one."""
     old = lock_format.parse(BEFORE_NULLS_WITHIN, "old.json")
     version = of_signature(WITHIN_LISTS, old.models["m"] if has_lock else None)
     assert lock_format.text_of(LockFile(models={"m": version.lock})) == BEFORE_NULLS_WITHIN
@@ -767,8 +769,8 @@ def test_nulls_within_lists_change_nothing_that_was_there(has_lock, tmp_path):
     assert in_order(compiled(version.text, tmp_path)) == in_order(version.maker.file)
 
 
-def test_a_new_column_does_not_take_the_name_of_the_field_with_nulls():
-    """What is beside a column that is locked keeps its name."""
+def test_new_columns_do_not_take_names_of_null_fields():
+    """The companion fields of a locked column keep their names."""
     first = of_signature({key: specs[:1] for key, specs in WITHIN_LISTS.items()})
     text = {"type": "string", "required": False}
     more = [*WITHIN_LISTS["inputs"][:1], {"name": "v_null_items", **text}]
@@ -777,8 +779,8 @@ def test_a_new_column_does_not_take_the_name_of_the_field_with_nulls():
     assert fields == {"v": 1, "v_null_items": 200_001, "v_null_items_2": 2}
 
 
-def test_only_models_with_such_lists_have_another_fingerprint():
-    """A client that knows the messages of other models goes on with them; here it reads them again."""
+def test_only_models_with_lists_have_a_new_fingerprint():
+    """Clients with the messages of other models continue to work; for these models they read the messages again."""
     without = Contract(Record("in", [Field("v", LIST)]), Record("out", [Field("n", LONG)]))
     same = Contract(Record("in", [Field("v", dataclasses.replace(LIST))]), Record("out", [Field("n", LONG)]))
     beside = dataclasses.replace(LIST, undeclared_nulls=True)
@@ -788,7 +790,7 @@ def test_only_models_with_such_lists_have_another_fingerprint():
 
 
 def test_rows_in_columns_follow_from_one_row():
-    """Names, numbers and what is reserved are those of one row, and the lock has nothing besides."""
+    """Names, numbers and reservations of rows are those of one row, and the lock has nothing else."""
     old, new = versions(
         [Field("a", LONG), Field("gone", TEXT, **MAYBE), Field("list", LIST)],
         [Field("new", TEXT, **MAYBE), Field("list", LIST), Field("a", LONG, **MAYBE)],
@@ -815,8 +817,8 @@ def test_rows_in_columns_follow_from_one_row():
     assert not any("inputs" in role for role in new.lock.messages)
 
 
-def test_a_list_in_rows_does_not_take_the_message_of_a_field_that_changed_its_type():
-    """Rows of old clients are read as before when the last field of the output was a list of lists and no longer is."""
+def test_a_list_in_rows_keeps_its_own_message():
+    """Rows of old clients are read unchanged after the last output field, a list of lists, has changed its type."""
     inputs = Record("in", [Field("v", ListOf(LONG))])
     old = Version(Contract(inputs, Record("out", [KEEP, Field("x", LISTS)])))
     new = Version(Contract(inputs, Record("out", [KEEP, Field("x", DOUBLE)])), old.lock)
@@ -827,8 +829,8 @@ def test_a_list_in_rows_does_not_take_the_message_of_a_field_that_changed_its_ty
     assert list(received.v[0].values) == [1, 2]
 
 
-def test_an_error_is_not_taken_for_a_column():
-    """An output called error has its own name and number, before and after it is gone."""
+def test_an_output_called_error_is_a_column():
+    """An output called error keeps its own name and number, also after it was removed."""
     output = Record("out", [KEEP, Field("error", TEXT, **MAYBE)])
     old = Version(Contract(Record("in", [KEEP]), output))
     assert (old.messages.error_field, old.fields("output")["error"]) == ("error_2", ("error", 2))
@@ -838,8 +840,8 @@ def test_an_error_is_not_taken_for_a_column():
     assert descriptor.fields_by_number[ERROR_NUMBER].name == "error_2"
 
 
-def test_nulls_of_a_list_that_is_required_now():
-    """A filler that an old client names among the nulls would be a value to the new version: that is why it breaks."""
+def test_nulls_of_a_list_that_becomes_required():
+    """The new version would read a filler, which an old client marks as null, as a value. Therefore the change breaks."""
     old, new = versions([KEEP, Field("x", LIST, required=False, default=[])], [KEEP, Field("x", LIST)])
     sent = old.message(old.messages.batch.inputs)
     sent.keep.append(1.0)
@@ -849,13 +851,13 @@ def test_nulls_of_a_list_that_is_required_now():
     parsed.ParseFromString(sent.SerializeToString())
     assert "x_nulls" not in parsed.DESCRIPTOR.fields_by_name
     assert list(parsed.x[0].values) == [7.0]
-    # Without rows there is nothing but an empty list.
+    # Without rows, a list can only be empty.
     alone = old.lock.model_copy(update={"rpcs": ("predict", "predict_many")})
     assert not any(change.breaks for change in changes(alone, new.lock))
 
 
-def test_rpcs_that_are_gone():
-    """A model that streams no more, or has no rows any more, breaks old clients; a lock that does not tell is fine."""
+def test_removed_rpcs_break_clients():
+    """A model that no longer streams or has rows breaks old clients. A lock that does not record RPCs is compatible."""
 
     def with_rpcs(contract, before=None, *, streams=False):
         maker = messages.FileMaker([before] if before else [])
@@ -889,8 +891,9 @@ def locked_after(contract, before=None, *, streams=True):
     return maker.locks["m"], model
 
 
-def test_parts_of_an_answer_are_locked_like_answers():
-    """They keep their message and its numbers, also while the model does not stream; a lock of old gets what is new."""
+def test_chunks_are_locked_like_answers():
+    """Chunks keep their message and its numbers, also while the model does not stream. An old lock gets the new
+    messages."""
     columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
     parts = dataclasses.replace(columns, chunks=Record("", [Field("delta", LONG), Field("id", LONG)]))
     without, model = locked_after(columns)
@@ -910,8 +913,8 @@ def test_parts_of_an_answer_are_locked_like_answers():
     ]
 
 
-def test_parts_of_which_nothing_is_known_are_what_the_lock_has():
-    """The output, or any JSON: neither is taken for the other."""
+def test_chunks_of_unknown_type_keep_the_locked_message():
+    """Chunks of unknown type keep the locked message, an output or any JSON, and never switch to the other."""
     columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
     unknown = dataclasses.replace(columns, chunks=ANY_CHUNK)
     as_output, _ = locked_after(columns)
@@ -921,8 +924,8 @@ def test_parts_of_which_nothing_is_known_are_what_the_lock_has():
     assert locked_after(columns, as_json)[1].chunk.fields[0].shape == model.chunk.fields[0].shape
 
 
-def test_rows_that_a_model_never_took_are_not_missed():
-    """A lock of old has an RPC for rows of a chat API, which answered none."""
+def test_removing_rows_of_a_chat_api_is_compatible():
+    """An old lock has an RPC for rows of a chat API, which never answered any."""
     columns = Contract(Record("", [KEEP]), Record("", [KEEP]))
     old, _ = locked_after(columns)
     verdict = partial(plan.verdict, LockSet(LockFile(models={"m": old}), "a file"))
@@ -932,8 +935,8 @@ def test_rows_that_a_model_never_took_are_not_missed():
     assert verdict("m", None, single).breaking
 
 
-def test_what_a_record_has_beside_its_fields_has_a_number_of_its_own():
-    """And the same name, whatever columns come."""
+def test_the_map_for_extra_values_has_its_own_number():
+    """The map for values without a field has its own number and name, whatever columns are added."""
     inner = Record("part", [KEEP], open=True)
     outputs = Record("", [Field("part", inner), Field("extra", LONG)], open=True)
     lock, model = locked_after(Contract(Record("", [KEEP]), outputs))
@@ -944,7 +947,7 @@ def test_what_a_record_has_beside_its_fields_has_a_number_of_its_own():
 
 
 def clashing(*pairs):
-    """Columns whose enums are called like them, as those of a Literal are."""
+    """Makes columns whose enums have their names, like those of a Literal."""
     return [Field(name, Enumeration(name, values)) for name, values in pairs]
 
 
@@ -958,10 +961,10 @@ def clashing(*pairs):
         [Field("x", Record("MODE_A", [KEEP])), *clashing(("MODE", ("a", "b")))],
     ],
 )
-def test_words_of_several_enums(columns):
-    """They stand in one scope, with the messages: each has a name of its own there, and keeps it in a lock."""
+def test_enum_values_have_unique_full_names(columns):
+    """Enum values share one scope with the messages. Each has a unique name there, and keeps it in a lock."""
     contract = Contract(Record("", columns))
-    original = Version(contract, name="M")  # The pool takes it.
+    original = Version(contract, name="M")  # The descriptor pool accepts it.
     again = Version(Contract(Record("", [KEEP, *columns[::-1]])), original.lock, name="M")
     first, then = (
         {value.name: (enum.name, value.number) for enum in version.maker.file.enum_type for value in enum.value}
@@ -970,8 +973,9 @@ def test_words_of_several_enums(columns):
     assert first == then
 
 
-def test_names_of_a_lock_are_nobody_elses():
-    """Those that follow from it neither, whatever comes before the model, and wherever it is hosted."""
+def test_locked_names_are_not_given_to_other_models():
+    """No other model gets a name in the lock, or one derived from it, in any order of models and wherever the model is
+    hosted."""
     columns = Contract(Record("", [Field("x", Tensor("float64", (-1, 2)))]))
     before = Version(columns, name="a_b")
     names = [message.name for message in before.maker.file.message_type if message.name.startswith("a_b_")]
@@ -986,8 +990,8 @@ def test_names_of_a_lock_are_nobody_elses():
     ]  # fmt: skip
 
 
-def test_fields_beside_columns_keep_their_names():
-    """A new column takes neither the name of an old one's nulls nor that of the error."""
+def test_companion_fields_keep_their_names():
+    """A new column does not get the name of an old column's nulls, nor that of the error."""
     error = Contract(Record("", [Field("x", LONG, **MAYBE), KEEP]), Record("", [KEEP]))
     first = Version(error)
     new = [Field("x_nulls", LONG, **MAYBE), Field("keep_nulls", LONG), Field("x", LONG, **MAYBE), KEEP]
@@ -1010,16 +1014,16 @@ def test_fields_beside_columns_keep_their_names():
         assert version.messages.error_field == "error"
 
 
-def test_answers_in_columns_have_room_for_nulls():
-    """Required ones too, since models predict None there, and one row's answer leaves it out; a tensor has none."""
+def test_answers_in_columns_have_fields_for_nulls():
+    """Models predict None in required columns too, which the answer for one row leaves out. A tensor has no nulls."""
     output = Record("", [KEEP, Field("l", LIST), Field("t", Tensor("float64", (-1, 2)))])
     version = Version(Contract(Record("", [KEEP]), output))
     assert [column.nulls for column in version.messages.batch.outputs.columns] == ["keep_nulls", "l_nulls", ""]
     assert [column.nulls for column in version.messages.batch.inputs.columns] == [""]
 
 
-def test_columns_called_like_methods_of_messages():
-    """Generated Python code can read them; a lock that has them as they are keeps them."""
+def test_columns_named_like_methods_of_messages():
+    """Generated Python code can read the columns; a lock that already has such names keeps them."""
     columns = Record("", [Field(name, LONG) for name in ("ByteSize", "DESCRIPTOR", "bytesize")])
     version = Version(Contract(columns))
     assert [field.name for field in version.messages.input.fields] == ["ByteSize_field", "DESCRIPTOR_field", "bytesize"]
@@ -1029,8 +1033,9 @@ def test_columns_called_like_methods_of_messages():
     assert [field.name for field in kept.messages.input.fields] == ["ByteSize", "DESCRIPTOR", "other"]
 
 
-def test_a_lock_that_does_not_go_together():
-    """One line, and no error of the library that checks it: params of another type keep their number."""
+def test_inconsistent_locks_are_refused():
+    """A contradictory lock is an error of one line, without text from the library that checks it. Params of another
+    type keep their number."""
     params = Record("params", [Field("a", LONG, required=False, default=1)])
     contract = Contract(Record("", [KEEP]), None, params)
     text = lock_format.text_of(LockFile(models={"m": Version(contract).lock}))

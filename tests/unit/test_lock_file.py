@@ -1,4 +1,4 @@
-"""The file of a lock: written as a whole, by one run at a time, with the rights that it had."""
+"""The lock file is written completely, by one process at a time, and keeps its permissions."""
 
 import fcntl
 import logging
@@ -21,8 +21,8 @@ def mode_of(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_two_that_write_at_once_each_write_the_whole(tmp_path, monkeypatch):
-    """One writes from beginning to end when the other is about to put its file in place; nobody's file is taken."""
+def test_concurrent_writers_do_not_mix(tmp_path, monkeypatch):
+    """If two processes write at once, each writes its own complete file, and none takes the other's."""
     path, replace = tmp_path / "a.json", Path.replace
 
     def other_first(self, target):
@@ -37,8 +37,8 @@ def test_two_that_write_at_once_each_write_the_whole(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
-    """And nothing beside it; the error names the lock."""
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    """A failed write keeps the old file and leaves no other, and the error names the lock."""
     path = tmp_path / "a.json"
     lock_io.write(path, lock_of("old"))
 
@@ -54,8 +54,8 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o666])
-def test_who_may_read_and_write_stays(tmp_path, mode):
-    """Whatever the umask is; a new file has the rights that any other new one has."""
+def test_permissions_are_kept(tmp_path, mode):
+    """Permissions are kept, whatever the umask is; a new file has those of any new file."""
     path, any_file = tmp_path / "a.json", tmp_path / "any"
     any_file.touch()
     lock_io.write(path, lock_of("m"))
@@ -65,8 +65,8 @@ def test_who_may_read_and_write_stays(tmp_path, mode):
     assert (mode_of(path), lock_io.read(path)) == (mode, lock_of("n"))
 
 
-def test_a_file_that_is_read_only_is_not_written(tmp_path):
-    """Nor held until it could be: root, too, would have to make it writable first."""
+def test_read_only_files_are_not_written(tmp_path):
+    """A read-only file is not written, also not by root, and no process waits to hold it."""
     path = tmp_path / "a.json"
     lock_io.write(path, lock_of("m"))
     path.chmod(0o444)
@@ -77,8 +77,8 @@ def test_a_file_that_is_read_only_is_not_written(tmp_path):
     assert lock_io.read(path) == lock_of("m")
 
 
-def test_a_directory_that_is_missing(tmp_path):
-    """The error names the lock, and no file that nobody has asked for."""
+def test_a_missing_directory_is_an_error(tmp_path):
+    """The error names the lock and no temporary file."""
     path = tmp_path / "none" / "a.json"
     for attempt in (lambda: lock_io.write(path, lock_of("n")), lambda: lock_io.exclusive(path).__enter__()):
         with pytest.raises(FileNotFoundError) as caught:
@@ -86,8 +86,8 @@ def test_a_directory_that_is_missing(tmp_path):
         assert (caught.value.filename, caught.value.filename2) == (str(path), None)
 
 
-def test_one_run_at_a_time_reads_and_writes(tmp_path, caplog):
-    """The second waits, says so, and finds what the first has written."""
+def test_processes_take_turns(tmp_path, caplog):
+    """The second process waits, logs that, and reads what the first has written."""
     caplog.set_level(logging.INFO)
     path, waits = tmp_path / "a.json", threading.Event()
     lock_io.write(path, lock_of())
@@ -118,8 +118,8 @@ def test_one_run_at_a_time_reads_and_writes(tmp_path, caplog):
     ]
 
 
-def test_a_file_system_that_holds_nothing(tmp_path, monkeypatch, caplog):
-    """The lock is written all the same, with a warning."""
+def test_file_systems_without_locks_work_with_a_warning(tmp_path, monkeypatch, caplog):
+    """Without directory locks, the file is still written, with a warning."""
 
     def refuse(descriptor, operation):
         raise OSError(9, "Bad file descriptor")

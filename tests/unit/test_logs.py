@@ -1,4 +1,4 @@
-"""Log lines: one record a line, nothing in it can pass for another line."""
+"""Log lines: one record is one line, and nothing in it can look like another line."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def record(message, fields=None, exc_info=None):
 
 @given(st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.none()))
 def test_json_lines_are_one_line_and_parse(message, fields):
-    """Whatever is logged is one JSON object on one line."""
+    """Every record is one JSON object on one line."""
     line = log_format.JsonFormatter().format(record(message, {f"x{key}": value for key, value in fields.items()}))
     assert len(line.splitlines()) == 1
     json.loads(line)
@@ -39,14 +39,15 @@ def test_json_lines_are_one_line_and_parse(message, fields):
 
 @given(st.text(), st.text())
 def test_text_lines_are_one_line_without_control_characters(message, value):
-    """On a terminal, neither a new line nor an escape sequence gets through."""
+    """Neither a line break nor an escape sequence reaches a terminal."""
     line = log_format.TextFormatter().format(record(message, {"key": value}))
     assert len(line.splitlines()) == 1
     assert not [character for character in line if ord(character) < 32 or 127 <= ord(character) < 160]
 
 
 def test_a_traceback_stays_with_its_record():
-    """In JSON on its line, for people indented below it, control characters escaped in both."""
+    """A traceback stays on its line in JSON and is indented below it for people; control characters are escaped in
+    both."""
     try:
         raise ValueError("a\nFAKE\x1b[2J")
     except ValueError as error:
@@ -61,8 +62,8 @@ def test_a_traceback_stays_with_its_record():
 
 
 @pytest.mark.parametrize("formatter", [log_format.JsonFormatter(), log_format.TextFormatter()])
-def test_what_exceptions_say_is_shortened(formatter):
-    """Each of a chain or a group, before it costs anything: the event loop writes the line."""
+def test_texts_of_exceptions_are_shortened(formatter):
+    """Texts of exceptions in chains and groups are shortened before formatting, because the event loop writes the line."""
     long = "payload\n" * 1_000_000
     try:
         try:
@@ -81,12 +82,12 @@ def test_what_exceptions_say_is_shortened(formatter):
 
 @pytest.mark.parametrize("value", ["\ud800", {"k": 1}, b"x", object()])
 def test_odd_values_do_not_lose_the_line(value):
-    """A value with no JSON form is still logged."""
+    """A value without a JSON form is still logged."""
     assert json.loads(log_format.JsonFormatter().format(record("m", {"key": value})))["key"] is not None
 
 
 class Pipe:
-    """A pipe, and what has been written into it."""
+    """A pipe, and the lines written to it."""
 
     def __init__(self):
         self._descriptor, writing = os.pipe()
@@ -94,7 +95,7 @@ class Pipe:
         self._data = b""
 
     def lines(self, count):
-        """The next lines, once they are written."""
+        """Returns the next lines, once they are written."""
         while self._data.count(b"\n") < count:
             assert select.select([self._descriptor], [], [], 10)[0], "nothing more is written"
             self._data += os.read(self._descriptor, 1 << 20)
@@ -102,7 +103,7 @@ class Pipe:
         return [line.decode() for line in lines]
 
     def lines_in_words(self, count):
-        """Those of the next lines, but for time and level."""
+        """Returns the next lines without time and level."""
         return [line.split()[2:] for line in self.lines(count)]
 
     def is_empty(self):
@@ -114,7 +115,7 @@ class Pipe:
 
 @contextlib.contextmanager
 def piped(formatter, *names):
-    """Loggers that write into a pipe, and a log of calls under the first one's name."""
+    """Makes loggers that write into a pipe, and a log of calls with the name of the first."""
     pipe = Pipe()
     loggers = [logging.getLogger(name) for name in names]
     with mock.patch.object(logs, "calls", call_log.CallLog(names[0])):
@@ -133,14 +134,14 @@ def piped(formatter, *names):
 
 @pytest.fixture
 def log(monkeypatch):
-    """A log of calls, its logger, another one, and the pipe that both write to."""
-    monkeypatch.setattr(line_writer, "INTERVAL_S", 3600.0)  # What is written is written because it was asked for.
+    """A log of calls, its logger, another logger, and the pipe that both write to."""
+    monkeypatch.setattr(line_writer, "INTERVAL_S", 3600.0)  # Lines are written only on request.
     with piped(log_format.TextFormatter(), "test_logs.call", "test_logs.other") as (pipe, logger, other_logger):
         yield logs.calls, logger, other_logger, pipe
 
 
-def test_other_lines_come_at_once_after_the_calls_before_them(log):
-    """Calls are noted and written later, but never after what happened after them; all else is written at once."""
+def test_other_lines_are_written_at_once_and_in_order(log):
+    """Lines of calls are written later, but never after later lines of others; all other lines are written at once."""
     calls, _, other_logger, pipe = log
     calls.write(logging.INFO, "call", {"number": 1})
     other_logger.info("between")
@@ -151,7 +152,7 @@ def test_other_lines_come_at_once_after_the_calls_before_them(log):
 
 
 def test_calls_are_written_in_groups(log):
-    """One by one they would cost as much again."""
+    """Writing lines of calls one by one would double their cost."""
     calls, _, _, pipe = log
     for number in range(line_writer.MAX_LINES - 1):
         calls.write(logging.INFO, "call", {"number": number})
@@ -160,15 +161,15 @@ def test_calls_are_written_in_groups(log):
     assert pipe.lines_in_words(line_writer.MAX_LINES)[-1] == ["call", "number=last"]
 
 
-def test_no_call_waits_long_to_be_written():
-    """Also if it is the only one."""
+def test_lines_of_calls_are_written_soon():
+    """A single line of a call is written soon, too."""
     with piped(log_format.TextFormatter(), "test_logs.call") as (pipe, _):
         logs.calls.write(logging.INFO, "call", {"number": 1})
         assert pipe.lines_in_words(1) == [["call", "number=1"]]
 
 
-def test_a_handler_that_fails_ends_no_call(log, capsys):
-    """What an owner has set up may raise; the other lines are written, and stderr tells."""
+def test_a_failing_handler_does_not_fail_calls(log, capsys):
+    """A handler of the owner may raise. The other lines are written, and stderr reports the error."""
     calls, logger, _, pipe = log
 
     class Fails(logging.Handler):
@@ -183,8 +184,8 @@ def test_a_handler_that_fails_ends_no_call(log, capsys):
     assert "collector away" in capsys.readouterr().err
 
 
-def test_handlers_that_log_themselves_do_not_block_each_other(log):
-    """An owner's handler that writes a line of another logger holds its own lock while it does."""
+def test_handlers_that_log_do_not_deadlock(log):
+    """A handler of the owner may hold its own lock while it writes a line to another logger."""
     calls, logger, other_logger, _ = log
     both = threading.Barrier(2, timeout=10)
 
@@ -215,7 +216,7 @@ def test_handlers_that_log_themselves_do_not_block_each_other(log):
 
 
 def test_nothing_is_lost_at_the_end():
-    """Also if the owner's configuration makes logging forget its handlers."""
+    """No line is lost at the end, even if the owner's configuration makes logging forget its handlers."""
     code = """
 from mlflow_grpc import logs
 from mlflow_grpc.logs import call_log, line_writer
@@ -232,7 +233,7 @@ for number in range(3):
 
 
 def numbered(logger, count):
-    """Writes so many lines of 1,000 characters, each with its number."""
+    """Writes a number of lines of 1,000 characters, each with its index."""
     for number in range(count):
         logger.warning("%d %s", number, "x" * 1000)
 
@@ -241,8 +242,8 @@ def numbers(lines):
     return [int(json.loads(line)["message"].split()[0]) for line in lines]
 
 
-def test_a_reader_that_stops_reading_holds_up_nobody():
-    """What it leaves is kept up to a bound; when it reads again it gets that, and how many lines it has lost."""
+def test_a_stalled_reader_blocks_no_writer():
+    """Unread lines are kept up to a limit. When the reader continues it gets them, and the number of lost lines."""
     count = 3 * line_writer.MAX_CHARACTERS // 1000
     with piped(log_format.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
         began = time.monotonic()
@@ -260,8 +261,8 @@ def test_a_reader_that_stops_reading_holds_up_nobody():
         assert json.loads(pipe.lines(1)[0])["message"] == "after"
 
 
-def test_a_reader_that_reads_gets_all(monkeypatch):
-    """However fast lines come, from several threads: they go at its pace."""
+def test_a_slow_reader_gets_all_lines(monkeypatch):
+    """A reader that reads gets all lines of several fast threads, which are slowed down to its pace."""
     monkeypatch.setattr(line_writer, "MAX_CHARACTERS", 64_000)
     monkeypatch.setattr(line_writer, "SLOWDOWN_CHARACTERS", 32_000)
     threads, count = 3, 500
@@ -273,7 +274,7 @@ def test_a_reader_that_reads_gets_all(monkeypatch):
 
 
 def test_long_lines_of_several_processes_stay_whole():
-    """Workers share the stream, and a full pipe takes lines in parts."""
+    """Workers share the stream, and a full pipe accepts lines in pieces; lines still stay whole."""
     code = """
 import logging, sys
 from mlflow_grpc import logs
@@ -289,7 +290,7 @@ logger.handlers[0].flush()
     writers = [subprocess.Popen(command, stdout=writing, cwd=ROOT) for command in commands]
     os.close(writing)
     text = b""
-    while chunk := os.read(reading, 3000):  # Less than a page at a time: it is full all the while.
+    while chunk := os.read(reading, 3000):  # Reads less than a page at a time, so the pipe is always full.
         text += chunk
     os.close(reading)
     assert [writer.wait(30) for writer in writers] == [0, 0]
@@ -297,16 +298,16 @@ logger.handlers[0].flush()
     assert sorted(lines) == [f"{name} {name * 9000}" for name in "ab" for _ in range(300)]
 
 
-def test_a_pipe_that_somebody_made_non_blocking_loses_no_lines():
-    """Whoever shares it may do so; what does not fit then waits."""
+def test_a_non_blocking_pipe_loses_no_lines():
+    """A process that shares the pipe may make it non-blocking. Lines that do not fit then wait."""
     with piped(log_format.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
         os.set_blocking(pipe.stream.fileno(), False)
         numbered(logger, 300)
         assert numbers(pipe.lines(300)) == list(range(300))
 
 
-def test_what_a_model_forks_writes_its_own_lines_at_once():
-    """And not those of the server again, which nobody has read yet."""
+def test_forked_processes_write_only_their_own_lines():
+    """A process forked by a model writes its own lines at once, and not the server's unwritten lines again."""
     with piped(log_format.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
         numbered(logger, 200)
         if (child := os.fork()) == 0:
@@ -319,8 +320,8 @@ def test_what_a_model_forks_writes_its_own_lines_at_once():
         assert pipe.is_empty()
 
 
-def test_what_a_model_forks_leaves_the_calls_of_the_server_to_the_server(log):
-    """What is noted of them is written once, although the child has a copy of it and writes lines of its own."""
+def test_forked_processes_do_not_repeat_lines_of_calls(log):
+    """Notes of calls are written once, although a forked child has a copy of them and writes lines of its own."""
     calls, _, other_logger, pipe = log
     for number in range(3):
         calls.write(logging.INFO, "call", {"number": number})

@@ -1,4 +1,4 @@
-"""Functions in the main thread, while the event loop runs in another one."""
+"""main_thread.py: functions in the main thread, while the event loop runs in another thread."""
 
 import asyncio
 import contextvars
@@ -27,7 +27,7 @@ Run = Callable[[Callable[[MainThread], Coroutine[Any, Any, Any]]], Any]
 
 @pytest.fixture
 def run():
-    """Runs a coroutine beside the main thread and gives its result; restores the signal handlers of the tests."""
+    """Runs a coroutine beside the main thread and returns its result; restores the signal handlers of the tests."""
     numbers = (signal.SIGTERM, signal.SIGUSR1, main_thread.INTERRUPT_SIGNAL)
     handlers = {number: signal.getsignal(number) for number in numbers}
     wakeup = signal.set_wakeup_fd(-1)
@@ -50,7 +50,7 @@ def run():
 
 
 def test_functions_run_in_the_main_thread(run: Run):
-    """One after the other, in the order of the calls, whatever they raise."""
+    """Functions run one after the other, in the order of the calls, whatever they raise."""
     entered: list[Any] = []
 
     def work(number: int) -> int:
@@ -70,7 +70,8 @@ def test_functions_run_in_the_main_thread(run: Run):
 
 
 def test_each_function_finds_an_event_loop_and_a_context_of_its_own(run: Run):
-    """Also when the one before it has used up the loop, and has set a context variable."""
+    """Each function has a fresh event loop and context, even if the one before it closed the loop and set a context
+    variable."""
 
     def work() -> tuple[str, bool]:
         before = TENANT.get()
@@ -85,8 +86,8 @@ def test_each_function_finds_an_event_loop_and_a_context_of_its_own(run: Run):
     assert run(serving) == [("nobody", True)] * 2
 
 
-def test_a_function_that_runs_too_long_is_interrupted(run: Run):
-    """Its caller gets TimeoutError, and the next function has its turn."""
+def test_functions_beyond_their_limit_are_interrupted(run: Run):
+    """A function that exceeds its limit gets TimeoutError, and the next function has its turn."""
 
     async def serving(main: MainThread) -> tuple[str, str]:
         with pytest.raises(TimeoutError):
@@ -97,7 +98,7 @@ def test_a_function_that_runs_too_long_is_interrupted(run: Run):
 
 
 def test_the_limit_counts_from_the_start_of_a_function(run: Run):
-    """One that waits for its turn longer than its limit is run all the same."""
+    """A function that waits longer than its limit for its turn still runs."""
     gate = threading.Event()
 
     async def serving(main: MainThread) -> str:
@@ -113,7 +114,7 @@ def test_the_limit_counts_from_the_start_of_a_function(run: Run):
 
 
 def test_functions_behind_one_that_cannot_be_interrupted_fail(run: Run, monkeypatch):
-    """They are not left waiting for a turn that never comes."""
+    """Functions behind one that cannot be interrupted fail instead of waiting without end."""
     monkeypatch.setattr(main_thread, "INTERRUPT_LIMIT_S", 0.05)
     gate = threading.Event()
 
@@ -139,9 +140,8 @@ def test_functions_behind_one_that_cannot_be_interrupted_fail(run: Run, monkeypa
 
 
 def test_signals_are_reported_while_the_main_thread_is_busy(run: Run):
-    """Those that were asked for, in their order; and after a function that has set a handler of its own. The first ends
-    what runs and what comes after it.
-    """
+    """The chosen signals are reported in order, also after a function that set its own handler. The first one ends the
+    running function and those behind it."""
 
     def busy() -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -184,12 +184,12 @@ async def serve(main):
 main = MainThread((signal.SIGTERM,))
 raise SystemExit(main.run(serve(main)))
 """
-"""The function keeps the interpreter to itself for hours, in C, and only looks for signals now and then."""
+"""A function that holds the interpreter in C code for hours, and checks for signals only now and then."""
 
 
 @pytest.mark.parametrize("end", ["signal", "limit"])
-def test_a_function_that_keeps_the_interpreter_can_be_ended(end):
-    """By a signal, with the exit code that the event loop gives; and by its limit, after which others run."""
+def test_functions_that_hold_the_interpreter_can_be_ended(end):
+    """A signal ends the function, with the exit code of the event loop. So does its limit, after which others run."""
     began = time.monotonic()
     with subprocess.Popen([sys.executable, "-c", HOG, end], stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -204,8 +204,8 @@ def test_a_function_that_keeps_the_interpreter_can_be_ended(end):
     assert time.monotonic() - began < 30
 
 
-def test_an_error_of_the_event_loop_s_thread_is_raised_in_the_main_thread(run: Run):
-    """With its type, so that the exit code is its own."""
+def test_exceptions_of_the_event_loop_reach_the_main_thread(run: Run):
+    """An exception of the event loop keeps its type in the main thread, because the exit code depends on it."""
 
     async def serving(main: MainThread) -> None:
         raise StartError("no model")
@@ -241,8 +241,8 @@ print("returned", main.run(serve(main)))
 
 
 @pytest.mark.parametrize(("end", "code"), [("return 7", 7), ("raise StartError('no model')", 2)])
-def test_a_function_that_cannot_be_interrupted_does_not_hold_the_exit(end, code):
-    """The process ends with its exit code, and the log has the error."""
+def test_uninterruptible_functions_do_not_delay_the_exit(end, code):
+    """The process ends with its exit code, and the error is in the log."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", STUCK.format(end=end)], capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: manifests that Kubernetes takes, that fit this server and each other."""
+"""deploy/kubernetes: manifests that Kubernetes accepts, and that match this server and each other."""
 
 import copy
 import json
@@ -20,11 +20,11 @@ DOCUMENTS: list[dict[str, Any]] = [
 ]
 SCHEMAS = json.loads((ROOT / "tests" / "support" / "kubernetes.json").read_text())
 TO_END_S = 5
-"""What is left to end in, in seconds."""
+"""Time that remains for the end of the process, in seconds."""
 
 
 def faults(document, version):
-    """What the published schemas of a version of Kubernetes say; fields that they do not name are faults."""
+    """Returns the violations of a Kubernetes version's published schemas; unknown fields are violations."""
     schemas = SCHEMAS[version]
     schema = {**schemas["kinds"][f"{document['apiVersion']} {document['kind']}"], "$defs": schemas["$defs"]}
     return [
@@ -56,14 +56,14 @@ def environment(container):
 @pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda document: f"{document['kind']}-{document['metadata']['name']}"
 )
-def test_kubernetes_takes_it(document, version):
-    """By its published schemas, in the oldest and in the newest version."""
+def test_manifests_fit_the_schemas(document, version):
+    """A manifest fits the published schemas of the oldest and the newest version."""
     assert faults(document, version) == []
 
 
 @pytest.mark.parametrize("version", SCHEMAS)
 def test_the_schemas_find_faults(version):
-    """A misspelt field, a value of another type, and a missing one, wherever they stand."""
+    """The check finds a misspelt field, a wrong type and a missing field, at any depth."""
     wrong = copy.deepcopy(only("Deployment"))
     spec = wrong["spec"]["template"]["spec"]
     spec["containers"][0]["livenesProbe"] = spec["containers"][0].pop("livenessProbe")
@@ -75,7 +75,7 @@ def test_the_schemas_find_faults(version):
 
 
 def test_the_kustomization_has_all_files():
-    """What lies in the folder is applied."""
+    """The kustomization applies all files of the folder."""
     assert sorted(LISTED) == sorted(path.name for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
 
 
@@ -93,8 +93,8 @@ def test_the_server_knows_its_settings(container):
     assert {*probed} == {grpc_port} == {settings.Settings.model_fields["port"].default}
 
 
-def test_there_is_time_to_end(pod, container):
-    """Kubernetes kills after the grace period: it has room for the lame duck, the drain and the end."""
+def test_the_grace_period_is_long_enough(pod, container):
+    """The grace period has room for the lame duck phase, the drain and the end of the process."""
     variables = environment(container)
     needed = (int(variables[name]) for name in ("MLFLOW_GRPC_LAME_DUCK", "MLFLOW_GRPC_DRAIN_TIMEOUT"))
     assert pod["terminationGracePeriodSeconds"] == sum(needed) + NOTICE_S + TO_END_S
@@ -114,8 +114,8 @@ def test_pods_pass_the_restricted_standard(pod, container):
     assert not pod["automountServiceAccountToken"]
 
 
-def test_they_are_of_one_server(pod):
-    """What selects pods selects these, and what scales and starts them names them."""
+def test_manifests_refer_to_the_same_pods(pod):
+    """Selectors match the pods, and the autoscaler and kustomization name the same deployment."""
     labels = only("Deployment")["spec"]["template"]["metadata"]["labels"]
     selectors = [
         only("Deployment")["spec"]["selector"]["matchLabels"],

@@ -14,8 +14,8 @@ from mlflow_grpc.telemetry.metrics import Metrics
 from tests.support.batches import Bench, run, turn
 
 
-def test_workers_count_in_slots_of_their_own_and_read_all():
-    """The sum is over all workers; what a worker set as a gauge goes with it, what it counted stays."""
+def test_workers_count_in_their_own_slots_and_read_all():
+    """The sum includes all workers. A worker's gauges end with it, and its counters stay."""
     memory = Memory(workers=3)
     workers = [Instruments(memory, number) for number in range(3)]
     counters = [instruments.counter() for instruments in workers]
@@ -39,15 +39,15 @@ def test_workers_count_in_slots_of_their_own_and_read_all():
 
 
 def test_a_value_on_a_bound_is_in_its_bucket():
-    """As `le` says: less than or equal."""
+    """A bucket `le` includes its bound: less than or equal."""
     histogram = Instruments(Memory(), 0).histogram((0.1, 0.2, 0.3))
     for value in (0.0, 0.1, 0.10001, 0.2, 0.3, 0.30001, 99.0):
         histogram.observe(value)
     assert histogram.totals()[0] == [2, 2, 1, 2]
 
 
-def test_more_figures_than_the_memory_holds_are_an_error_at_start():
-    """A family that is added later cannot write into the figures of the next worker."""
+def test_metrics_beyond_the_memory_are_an_error_at_start():
+    """A family that is added later cannot write into the metrics of the next worker."""
     instruments = Instruments(Memory(workers=2), 0)
     for _ in range(BASE_COUNTERS + COUNTERS_PER_MODEL):
         instruments.counter()
@@ -56,8 +56,8 @@ def test_more_figures_than_the_memory_holds_are_an_error_at_start():
 
 
 @pytest.mark.parametrize("models", [1, 64, 1000])
-def test_the_memory_has_room_for_all_figures(models):
-    """Those of so many models with all typed RPCs, and of fifty routes, in half of the room."""
+def test_the_memory_is_large_enough(models):
+    """That many models with all typed RPCs, and fifty routes, take up to half of the memory."""
     metrics = Metrics(Memory(models=models))
     for _ in range(models):
         metrics.add_model(rpcs=4)
@@ -69,8 +69,8 @@ def test_the_memory_has_room_for_all_figures(models):
 
 
 @pytest.mark.parametrize("value", ['quote " here', "back\\slash", "new\nline", "\\n", "é😀", ""])
-def test_labels_of_any_text_come_back(value):
-    """Both parsers read what was written."""
+def test_labels_round_trip(value):
+    """Both parsers read the labels that were written."""
     family = Family("some_seconds", Kind.COUNTER, "Text with a \\ and a\nline.")
     family.add(labels(text=value), lambda: 2.5)
     plain, open_metrics = ("".join(family.text(is_open_metrics=is_open)) for is_open in (False, True))
@@ -81,7 +81,7 @@ def test_labels_of_any_text_come_back(value):
 
 
 def test_batches_are_counted_by_their_calls_and_rows():
-    """A call that is alone is a batch of one; those that waited are one batch of three calls and six rows."""
+    """A call alone is a batch of one; waiting calls are one batch of three calls and six rows."""
     metrics = Metrics(Memory())
     model = metrics.add_model(rpcs=0)
     model.rename("m", "1", state="ready")
@@ -106,7 +106,7 @@ def test_batches_are_counted_by_their_calls_and_rows():
         for family in text_string_to_metric_families(check_text.text)
         for sample in family.samples
     }
-    assert samples["mlflow_grpc_batch_calls_count", None] == 1  # The lone call is counted where it ends, in the engine.
+    assert samples["mlflow_grpc_batch_calls_count", None] == 1  # A call alone is counted in the engine, where it ends.
     assert samples["mlflow_grpc_batch_calls_sum", None] == 3
     assert samples["mlflow_grpc_batch_rows_sum", None] == 6
     assert samples["mlflow_grpc_batch_calls_bucket", "2.0"] == 0

@@ -1,4 +1,4 @@
-"""misspellings.py: what is meant for this server and is no setting is told of, and nothing else is."""
+"""misspellings.py: a variable that looks like a setting of this server is reported, and no other."""
 
 import pytest
 from mlflow import environment_variables
@@ -22,19 +22,20 @@ SETTING_NAMES = [name for _, info in settings.fields() for name in declarations.
     ],
 )
 def test_the_nearest_name_is_named(name, meant):
-    """One line that names what is ignored and what may have been meant, and not the value."""
+    """The line names the ignored variable and the probable setting, but not the value."""
     (line,) = misspelt({name: "secret", "PATH": "/bin", "MODEL_PATH": "m"}, SETTING_NAMES)
     assert line == f"{name} is ignored: there is no such setting; did you mean {meant}?"
 
 
-def test_a_name_that_is_like_none():
-    """It has the prefix, so it was meant for this server."""
+def test_unknown_names_with_the_prefix_are_reported():
+    """A variable with the prefix but no similar setting is reported, because it is meant for this server."""
     (line,) = misspelt({"MLFLOW_GRPC_QQQ": "1"}, SETTING_NAMES)
     assert line.startswith("MLFLOW_GRPC_QQQ is ignored: there is no such setting; `mlflow-grpc serve --help`")
 
 
-def test_what_kubernetes_sets_for_services_is_not_meant():
-    """Services called mlflow-grpc and mlflow-grpc-iris; a NAME_PORT that is no URL of theirs is."""
+def test_service_variables_of_kubernetes_are_ignored():
+    """Variables that Kubernetes sets for Services called mlflow-grpc and mlflow-grpc-iris are not reported. A NAME_PORT
+    that is not a URL is."""
     of_services = {
         f"{name}{key}": value
         for name in ("MLFLOW_GRPC", "MLFLOW_GRPC_IRIS")
@@ -54,7 +55,7 @@ def test_what_kubernetes_sets_for_services_is_not_meant():
 
 
 def test_names_of_settings_and_of_mlflow_are_not_misspelt():
-    """No setting of this server, and none that MLflow has, is taken for another one."""
+    """No setting of this server or of MLflow counts as a misspelling of another."""
     of_mlflow = [
         variable.name
         for variable in vars(environment_variables).values()

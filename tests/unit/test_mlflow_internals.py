@@ -1,4 +1,4 @@
-"""What MLflow does not promise and this server uses: fails here, in words, when a new MLflow moves it."""
+"""MLflow's undocumented names that this server uses: these tests fail with an explanation when a new MLflow moves one."""
 
 import inspect
 
@@ -42,14 +42,14 @@ if not mlflow_is_before("3.10"):
 
 @pytest.mark.parametrize("function", PARAMETERS, ids=lambda function: function.__qualname__)
 def test_parameters(function):
-    """MLflow's functions still take what they are given."""
+    """MLflow's functions still have the parameters that they are called with."""
     assert list(inspect.signature(function).parameters) == PARAMETERS[function], (
         f"{function.__module__}.{function.__qualname__} has changed: look at mlflow_grpc/hosting/pyfunc/internals.py "
         "and at how mlflow.pyfunc.scoring_server.invocations uses it now"
     )
 
 
-def test_what_the_parser_gives():
+def test_the_parser_returns_data_and_params():
     """A parsed payload still has data, params and the mark of LLM input."""
     assert scoring_server.ParsedJsonInput._fields == ("data", "params", "is_unified_llm_input")
 
@@ -69,7 +69,7 @@ def test_what_the_parser_gives():
     ids=str,
 )
 def test_input_checks_have_their_names(owner, name):
-    """The functions by which a refused input is told from a failing model are still called so."""
+    """The functions that identify a refused input still have their names."""
     assert name in internals.INPUT_CHECKS
     function = getattr(owner, name, None)
     assert function is not None, f"{owner.__name__}.{name} has gone: find out where MLflow checks input now"
@@ -78,38 +78,38 @@ def test_input_checks_have_their_names(owner, name):
 
 
 def test_serving_environment():
-    """MLflow still has the switch that its server sets, and setting it works."""
+    """MLflow still has the variable that its server sets, and setting it works."""
     internals.enter_serving_environment()
     assert _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get() is True
     assert "_MLFLOW_IS_IN_SERVING_ENVIRONMENT" in inspect.getsource(scoring_server.init)
 
 
 def test_schema_details_are_hidden_in_every_version(monkeypatch):
-    """MLFLOW_DISABLE_SCHEMA_DETAILS counts, also for an MLflow that does not know it."""
+    """MLFLOW_DISABLE_SCHEMA_DETAILS works, also with an MLflow that does not know it."""
     assert not internals.hides_schema_details()
     monkeypatch.setenv("MLFLOW_DISABLE_SCHEMA_DETAILS", "true")
     assert internals.hides_schema_details()
 
 
-def test_exceptions_have_their_classes():
-    """An exception of an MLflow that does not classify them has no class; of a newer one, the one that it has."""
+def test_exceptions_have_error_classes_since_3_12():
+    """Exceptions have a class in an MLflow that classifies them, and none in an older one."""
     refused = MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
     assert internals.error_class(refused) == (None if mlflow_is_before("3.12") else refused.error_class)
 
 
 def test_parquet_since_3_10():
-    """MLflow's server takes Parquet exactly where the name of its content type is there."""
+    """MLflow's server accepts Parquet exactly if it has the name of that content type."""
     is_refused = internals.refuses_content_type("application/vnd.apache.parquet")
     assert is_refused == (internals.CONTENT_TYPE_PARQUET is None) == mlflow_is_before("3.10")
 
 
-def test_type_hint_signatures_are_told():
-    """The mark of a signature from a type hint is still there."""
+def test_signatures_from_type_hints_are_marked():
+    """Signatures from type hints are still marked."""
     assert internals.is_signature_from_type_hint(Model()) is False
 
 
 def test_the_type_hint_of_a_model(tmp_path):
-    """The type of an item of the input is found in the loaded model; a model without a type hint has none."""
+    """The item type of the input is found in a loaded model; a model without a type hint has none."""
 
     class Hinted(PythonModel):
         def predict(self, model_input: list[int]):
@@ -126,7 +126,7 @@ def test_the_type_hint_of_a_model(tmp_path):
 
 
 def test_chatty_loggers_exist():
-    """The loggers that are made quiet are those that MLflow's modules use."""
+    """The loggers to silence are those that MLflow's modules use."""
     for name in internals.CHATTY_LOGGERS:
         module = inspect.importlib.import_module(name)  # type: ignore[attr-defined]
         assert module._logger.name == name

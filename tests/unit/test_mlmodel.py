@@ -30,7 +30,7 @@ class Served:
         return json.loads(self.text(json.dumps(payload)))
 
     def refusal(self, payload):
-        """Message, and fields with what is said of them."""
+        """Returns the message, and the fields with their descriptions."""
         with pytest.raises(InvalidPayload) as caught:
             self(payload)
         return caught.value.message, {violation.field: violation.description for violation in caught.value.violations}
@@ -54,8 +54,8 @@ COMPLETE = {
 }  # fmt: skip
 
 
-def test_what_a_package_says_of_itself(echo, older):
-    """Name and version, for both generations; a name that callers cannot write is made one that they can."""
+def test_names_and_versions_come_from_the_package(echo, older):
+    """Both generations have a name and a version. A name that callers cannot write becomes a valid one."""
     assert (echo.model.name, echo.model.version, echo.model.description) == ("echo", "1.2.0", "MLModel, ml_base")
     assert (older.model.name, older.model.version) == ("older_iris", "0.1")
     assert older.model.description == "MLModel, ml_model_abc"
@@ -65,7 +65,7 @@ def test_what_a_package_says_of_itself(echo, older):
 
 
 def test_a_bare_record_gets_the_bare_output(echo):
-    """Nested objects, lists, maps, enums, dates and optional fields go in and out; what is left out has its default."""
+    """Nested objects, lists, maps, enums, dates and optional fields pass in and out; absent fields have their defaults."""
     assert echo(COMPLETE) == {**COMPLETE, "seen": "2021-01-02T03:04:05Z"}
     assert echo(RECORD) == {
         **RECORD, "size": "small", "seen": None, "parts": [], "extra": {}, "count": 0, "flag": False, "inputs": None,
@@ -73,8 +73,8 @@ def test_a_bare_record_gets_the_bare_output(echo):
     }  # fmt: skip
 
 
-def test_output_is_what_pydantic_says(echo):
-    """The oracle is the package itself, called without this server."""
+def test_output_equals_the_packages_own(echo):
+    """The expected output comes from the package itself, called without this server."""
     module = import_module("tests.support.newer_models")
     expected = module.Echo().predict(module.Everything.model_validate(COMPLETE)).model_dump(mode="json", by_alias=True)
     assert echo(COMPLETE) == expected
@@ -89,13 +89,13 @@ def test_output_is_what_pydantic_says(echo):
         {"dataframe_split": {"index": [0, 1], "columns": ["name", "born"], "data": [["a", "2020-02-29"], ["b", "2020-02-29"]]}},
     ],
 )  # fmt: skip
-def test_records_in_mlflow_s_formats(echo, payload):
-    """Each record is answered, under the key predictions."""
+def test_records_in_mlflows_formats(echo, payload):
+    """Each record has an answer under the key predictions."""
     assert [answer["name"] for answer in echo(payload)["predictions"]] == ["a", "b"]
 
 
-def test_a_field_that_is_called_as_a_format_is(echo):
-    """It is a field; a model without one takes the format."""
+def test_a_field_wins_over_the_format_of_its_name(echo):
+    """A field named like a format is a field; for a model without that field the format counts."""
     assert echo({**RECORD, "inputs": 2.5})["inputs"] == 2.5
     strict = Served(f"{NEWER}OldStyle")
     assert [prediction["number"] for prediction in strict({"inputs": {"number": [1, 2]}})["predictions"]] == [1, 2]
@@ -103,12 +103,12 @@ def test_a_field_that_is_called_as_a_format_is(echo):
 
 
 def test_no_records_give_no_predictions(echo):
-    """An empty list is a list."""
+    """An empty list of records has an empty list of predictions."""
     assert echo({"instances": []}) == {"predictions": []}
 
 
 def test_csv(echo):
-    """Cells are texts that the schema reads; an empty one is absent."""
+    """Cells are texts that the schema reads; an empty cell is an absent field."""
     answer = json.loads(echo.text("name,born,count,inputs\na,2020-02-29,7,\n\nb,2020-03-01,,1.5\n", "text/csv"))
     assert [(prediction["name"], prediction["count"], prediction["inputs"]) for prediction in answer["predictions"]] == [
         ("a", 7, None), ("b", 0, 1.5),
@@ -120,8 +120,8 @@ def test_csv(echo):
         echo.text("{}", "application/xml")
 
 
-def test_a_record_that_breaks_the_schema(echo):
-    """Each field at fault is named by its path, with the words of the schema's library; nothing of the record is."""
+def test_schema_violations_are_named_by_path(echo):
+    """Each field at fault is named by its path with the schema library's message, without values of the record."""
     message, fields = echo.refusal({"born": "soon", "parts": [{"weight": 1}, {"weight": -1}], "size": "secret"})
     assert set(fields) == {"name", "born", "parts[1].weight", "size"}
     assert fields["name"] == "Field required"
@@ -130,15 +130,15 @@ def test_a_record_that_breaks_the_schema(echo):
     assert "secret" not in message + str(fields)
 
 
-def test_the_place_of_a_record_among_several(echo):
-    """It stands before the field."""
+def test_violations_have_the_path_of_their_record(echo):
+    """The path of a record among several precedes the field."""
     message, fields = echo.refusal({"instances": [RECORD, {"name": "b"}]})
     assert fields == {"[1].born": "Field required"}
     assert "The record [1]" in message
 
 
 def test_strict_schemas_and_numpy_outputs():
-    """Texts stand for dates in JSON also where a schema is strict, and numpy's values become JSON's."""
+    """Strict schemas also take texts for dates in JSON, and numpy values become JSON values."""
     strict = Served(f"{NEWER}Strict")
     assert strict({"day": "2020-02-29", "ratio": 0.5}) == {"value": 0.5, "array": [0, 1], "day": "2020-02-29"}
     _, fields = strict.refusal({"day": "2020-02-29", "ratio": "0.5", "more": 1})
@@ -148,7 +148,7 @@ def test_strict_schemas_and_numpy_outputs():
 
 
 def test_pydantic_1():
-    """Schemas of the older pydantic, in and out."""
+    """Schemas of pydantic 1 work for input and output."""
     old = Served(f"{NEWER}OldStyle")
     assert old({"number": 3, "size": "large"}) == {"number": 3, "size": "large", "at": "2020-02-29T12:00:00"}
     _, fields = old.refusal({"number": 0, "size": "huge"})
@@ -157,7 +157,7 @@ def test_pydantic_1():
 
 
 def test_the_older_interface(older):
-    """Dictionaries in and out; a date that the model gives becomes text."""
+    """Records are dictionaries, and a date in the output becomes a text."""
     assert older({"sepal_length": 5.1, "petal": {"length": 1.4}}) == {"species": "setosa", "seen": "2020-02-29"}
     answers = older({"instances": [{"sepal_length": 5.1, "petal": {"length": 4.0}, "colors": ["blue"]}]})
     assert answers == {"predictions": [{"species": "virginica", "seen": "2020-02-29"}]}
@@ -176,15 +176,16 @@ def test_the_older_interface(older):
         ({"sepal_length": 1.0, "petal": {"length": 1.0}, "more": 2}, "more"),
     ],
 )
-def test_a_record_that_breaks_the_older_schema(older, record, field):
-    """The field at fault is found in what the library says."""
+def test_violations_of_older_schemas_name_the_field(older, record, field):
+    """The field at fault is read from the library's message."""
     message, fields = older.refusal(record)
     assert list(fields) == [field]
     assert "does not fit the model's schema" in message
 
 
-def test_what_models_raise(echo, older):
-    """Their refusals are the caller's fault and keep their words; anything else is the model's, and tells its type only."""
+def test_exceptions_of_models_have_a_fault(echo, older):
+    """A refusal by the model is the caller's fault and keeps its text. Any other exception is the model's, with its
+    type only."""
     assert echo.refusal({**RECORD, "name": "refuse"})[0].endswith("No such thing is known.")
     assert older.refusal({"sepal_length": -1.0, "petal": {"length": 1.0}})[0].endswith("A sepal has a length.")
     for served, record, error_class in (
@@ -205,8 +206,8 @@ def test_what_models_raise(echo, older):
      '{"dataframe_records": [], "instances": []}', '{"instances": [], "params": {}}', "[" * 100_000,
      '{"name": ' + "9" * 5000 + "}"],
 )  # fmt: skip
-def test_payloads_that_are_none(echo, text):
-    """Each is refused, whatever is wrong with it, in a line."""
+def test_invalid_payloads_are_refused(echo, text):
+    """An invalid payload of any form is refused in one line."""
     with pytest.raises(InvalidPayload) as caught:
         echo.text(text)
     assert caught.value.message
@@ -214,7 +215,7 @@ def test_payloads_that_are_none(echo, text):
 
 
 def test_an_output_without_a_form_in_json():
-    """It is the model's fault."""
+    """An output without a JSON form is the model's fault."""
     served = Served(f"{NEWER}Echo")
     request = served.codec.decode(json.dumps(RECORD), None)
     with pytest.raises(UnserializableOutput):
@@ -227,31 +228,31 @@ def test_an_output_without_a_form_in_json():
         ("nowhere.Model", "nowhere.Model: there is no module 'nowhere'; install the package"),
         ("tests.support.nowhere.Model", "there is no module 'tests.support.nowhere'"),
         (f"{NEWER}Nothing", "has no Nothing"),
-        (f"{NEWER}not_a_class", "is no class, but of type int"),
+        (f"{NEWER}not_a_class", "is not a class, but of type int"),
         (f"{NEWER}NoModel", "does not derive from ml_base.MLModel or ml_model_abc.MLModel"),
         (f"{NEWER}Half", "is abstract: it does not define __init__, description"),
         (f"{NEWER}Breaks", "its constructor raised RuntimeError: no weights at all"),
-        (f"{NEWER}Odd", "Odd: its version is no text, but of type int"),
+        (f"{NEWER}Odd", "Odd: its version is not a string, but of type int"),
         (f"{NEWER}NoSchema", "input_schema is neither a pydantic class nor a Schema object"),
     ],
 )
 def test_classes_that_cannot_be_hosted(path, message):
-    """One line that says which and why."""
+    """A class that cannot be hosted is refused in one line, with the class and the reason."""
     with pytest.raises(StartError) as caught:
         adapter.load(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_arguments_that_the_class_does_not_take():
-    """The configuration is its keyword arguments."""
+def test_unknown_constructor_arguments_are_refused():
+    """The configuration must match the constructor's keyword arguments."""
     assert Served(f"{NEWER}Echo", configuration={"suffix": "!"})(RECORD)["name"] == "a!"
     with pytest.raises(StartError, match=r"its constructor raised TypeError: .*depth"):
         adapter.load(f"{NEWER}Echo", configuration={"depth": 3})
 
 
 def test_decorators_are_stacked_in_order():
-    """From the innermost to the outermost; what one refuses is the caller's fault."""
+    """Decorators apply from the innermost to the outermost. A refusal by one is the caller's fault."""
     suffixes = [Decorator(class_path=f"{NEWER}Suffix", configuration={"suffix": suffix}) for suffix in "12"]
     gate = Decorator(class_path=f"{NEWER}Gate")
     served = Served(f"{NEWER}Echo", decorators=(*suffixes, gate))
@@ -267,13 +268,13 @@ def test_decorators_are_stacked_in_order():
         ("nowhere.Decorator", "there is no module 'nowhere'"),
     ],
 )
-def test_decorators_that_are_none(path, message):
-    """They are looked at as models are."""
+def test_invalid_decorators_are_refused(path, message):
+    """Decorators are checked like models."""
     with pytest.raises(StartError, match=message):
         adapter.load(f"{NEWER}Echo", decorators=(Decorator(class_path=path),))
 
 
 def test_decorators_are_for_the_newer_interface():
-    """A decorator says itself that it does not take a model of the older one."""
-    with pytest.raises(StartError, match="cannot be put around Iris: ValueError"):
+    """A decorator refuses a model of the older interface by itself."""
+    with pytest.raises(StartError, match="cannot wrap Iris: ValueError"):
         adapter.load("older_models.Iris", decorators=(Decorator(class_path=f"{NEWER}Gate"),))

@@ -1,4 +1,4 @@
-"""URIs of models: one spelling for all of the server, and what is said of those that lead nowhere."""
+"""URIs of models: one canonical spelling, and helpful errors for URIs without a model."""
 
 import re
 import threading
@@ -22,7 +22,7 @@ class Nothing(PythonModel):
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    """A registry with a model r2 of one version, and one of none."""
+    """A registry with a model r2 that has one version, and a model without versions."""
     folder = tmp_path_factory.mktemp("registry")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/registry.db")
@@ -39,7 +39,7 @@ SPELLINGS = ["models:/r2/1", "models:/r2/1/", "models:///r2/1", "MODELS:/r2/1", 
 
 @pytest.mark.parametrize("uri", SPELLINGS)
 def test_spellings_of_one_version(registry, uri):
-    """Name, version and files are the same, by a flag and by a file; MLflow finds those files for it too."""
+    """Different spellings, in a flag or a file, have the same name, version and files, as in MLflow."""
     for taken in (Settings(model_uri=uri).model_uri, ModelConfig(uri=uri, endpoint=True).uri):
         fetched = fetching.fetch(str(taken))
         assert (name_from_uri(str(taken)), fetched.version) == ("r2", "1")
@@ -62,20 +62,20 @@ def test_spellings_of_one_version(registry, uri):
     ],
 )
 def test_hints(registry, uri, hint):
-    """What to write, and what the registry has."""
+    """The error shows the correct form, and the models of the registry."""
     with pytest.raises(StartError, match=re.escape(hint)):
         fetching.fetch(uri)
 
 
-def test_an_unknown_id_is_no_name(registry):
-    """MLflow's message says that there is no logged model of this id; nothing is added but the registry."""
+def test_an_unknown_model_id_keeps_mlflows_message(registry):
+    """MLflow's message about an unknown id of a logged model is kept; only the registry is added."""
     with pytest.raises(StartError) as caught:
         fetching.fetch(f"models:/m-{'0' * 32}")
     assert str(caught.value).endswith("registry.db.")
 
 
 def test_a_registry_that_does_not_answer_is_named(registry, monkeypatch):
-    """While the fetch goes on, with what ends it."""
+    """The log names a registry that does not answer during the fetch, with the setting that ends the wait."""
     warned, lines = threading.Event(), []
 
     def warning(template: str, *values: object) -> None:

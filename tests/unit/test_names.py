@@ -1,4 +1,4 @@
-"""Names of variables, functions and classes come from the field, not from everyday English."""
+"""Names of variables, functions and classes are terms of the field instead of everyday words."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ VAGUE = frozenset(
         "some", "rest", "other", "one", "own", "wanted", "most", "least",
     )
 )  # fmt: skip
-"""Words that say nothing about what a value is."""
+"""Words that do not describe a value."""
 
 MAX_PER_THOUSAND = 10.0
 
@@ -21,7 +21,7 @@ TREES = {"server": ROOT / "mlflow_grpc", "client": ROOT / "client" / "mlflow_grp
 
 
 def names_of(path: Path) -> list[str]:
-    """Every name that a module binds or uses: variables, attributes, parameters, functions and classes."""
+    """Returns every name that a module binds or uses: variables, attributes, parameters, functions and classes."""
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
@@ -33,8 +33,8 @@ def names_of(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_names_say_what_they_name(tree):
-    """At most ten names in a thousand are vague words, in the server, in the client and in the tests."""
+def test_vague_names_are_rare(tree):
+    """At most ten in a thousand names are vague words, in the server, the client and the tests."""
     names = {path: names_of(path) for path in sorted(TREES[tree].rglob("*.py"))}
     vague = {
         str(path.relative_to(ROOT)): count

@@ -1,4 +1,4 @@
-"""MLModel packages whose code raises where nobody expects it, or whose schemas say what JSON has no word for."""
+"""MLModel packages whose code raises unexpectedly, or whose schemas have values without a JSON form."""
 
 import json
 import math
@@ -17,14 +17,14 @@ from tests.support.serialized_models import Number, RoundedSchema
 HERE = "tests.support.serialized_models."
 
 
-def test_an_example_that_a_validator_raises_at_is_none():
-    """The server makes it up, so that the model is loaded all the same."""
+def test_a_validator_that_raises_on_the_example_drops_it():
+    """The server generates the example, so a validator that raises on it does not keep the model from loading."""
     assert adapter.load(f"{HERE}Raises").info.example == ""
     assert json.loads(adapter.load(f"{HERE}Alias").info.example) == {"instances": 1.0}
 
 
 def test_a_validator_that_raises_fails_the_model():
-    """The caller is told the type of the exception, as of any that the model raises."""
+    """The caller gets the type of the exception, as for any exception of the model."""
     schema = adapter.load(f"{HERE}Raises").schema
     with pytest.raises(ModelFailed) as caught:
         schema.parse({"code": "b"})
@@ -33,15 +33,16 @@ def test_a_validator_that_raises_fails_the_model():
     assert schema.parse({"code": "a"}).code == "A"
 
 
-def test_a_property_that_raises_is_a_reason_not_to_start():
-    """Also one that a model need not have."""
+def test_a_property_that_raises_is_a_start_error():
+    """A property that raises is a StartError, even if the property is optional."""
     with pytest.raises(StartError, match="DeterministicRaises: its deterministic raised RuntimeError: not known"):
         adapter.load(f"{HERE}DeterministicRaises")
     assert adapter.load(f"{HERE}RootScalar").info.deterministic is None
 
 
-def test_whatever_loading_raises_is_a_reason_not_to_start(monkeypatch, caplog):
-    """With its type; the log has the traceback. A server with other models goes on."""
+def test_an_exception_during_loading_is_a_start_error(monkeypatch, caplog):
+    """An exception during loading is a StartError with its type, and its traceback is logged. Other models are still
+    served."""
 
     def load(*args, **more):
         raise ZeroDivisionError("by zero")
@@ -61,8 +62,8 @@ def test_whatever_loading_raises_is_a_reason_not_to_start(monkeypatch, caplog):
         ("Choices", {"inputs": {"deep": 1.5}}),
     ],
 )
-def test_an_alias_that_is_called_as_a_format_is(name, record):
-    """It is a field, whichever way pydantic finds it: the oracle is the class itself."""
+def test_an_alias_wins_over_the_format_of_its_name(name, record):
+    """An alias named like a format is a field, however pydantic finds it. The class itself is the reference."""
     schema = adapter.load(f"{HERE}{name}").schema
     request = RecordsCodec(schema).decode(json.dumps(record), None)
     assert request.bare_answer
@@ -70,8 +71,8 @@ def test_an_alias_that_is_called_as_a_format_is(name, record):
     assert request.data[0].value == 1.5
 
 
-def test_defaults_that_json_has_no_word_for():
-    """They are left out of the JSON Schema, which is JSON then, and the others stay."""
+def test_defaults_without_a_json_form_are_omitted():
+    """Defaults without a JSON form are omitted from the JSON Schema, and other defaults are kept."""
 
     def refuse(word):
         raise ValueError(word)
@@ -86,8 +87,8 @@ def test_defaults_that_json_has_no_word_for():
     }
 
 
-def test_a_class_within_a_class():
-    """The line says what is there and what is not."""
+def test_nested_classes_are_refused():
+    """The error for a nested class says which module exists and which class does not."""
     with pytest.raises(StartError, match=rf"{HERE}Outer is a class; only a class at the top of a module can be named"):
         adapter.load(f"{HERE}Outer.Inner")
     with pytest.raises(StartError, match=r"no module 'tests.support.nowhere', though 'tests.support' is"):
@@ -96,8 +97,8 @@ def test_a_class_within_a_class():
         adapter.load("nowhere.at_all.Model")
 
 
-def test_an_answer_that_its_own_serialiser_raises_at():
-    """It is the model's fault, in messages as in JSON."""
+def test_a_serialiser_that_raises_is_the_models_fault():
+    """A serialiser that raises is the model's fault, in messages and in JSON."""
     codec = RecordsCodec(adapter.load(f"{HERE}Rounded").schema)
     broken = RoundedSchema.model_construct(value="text", text=1.0)
     request = codec.decode('{"value": 1.0}', None)

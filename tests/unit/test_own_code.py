@@ -1,4 +1,4 @@
-"""Models that bring Python code along, or are code, and are loaded into one process."""
+"""Models that bring Python code along, or consist of code, loaded into one process."""
 
 import colorsys
 import sys
@@ -53,7 +53,7 @@ mlflow.models.set_model(Model())
 
 @pytest.fixture
 def test_module(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A module that the code of models imports: what they call is for the test to say."""
+    """A module that the code of models imports; the test defines what they call."""
     module = SimpleNamespace(model_is_set=lambda name: None)
     monkeypatch.setitem(sys.modules, "told_by_the_test", module)
     return module
@@ -61,11 +61,11 @@ def test_module(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Makes a model from code; what its loading does to the process is undone."""
+    """Returns a function that logs a model from code; effects of loading on the process are undone."""
     path, modules, brought = list(sys.path), set(sys.modules), dict(model_code._owners_by_module)
 
     def make(name: str, code: str, **more: Any) -> Path:
-        # As it is in a process that has just begun.
+        # The state of a process that has just started.
         mlflow.models.model.__mlflow_model__ = None
         file = tmp_path / f"{name}_code.py"
         file.write_text(code)
@@ -89,7 +89,7 @@ def log(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 
 def helper(folder: Path, name: str, says: str) -> str:
-    """A module for a model to bring along."""
+    """Writes a module for a model to bring along."""
     folder.mkdir()
     (folder / f"{name}.py").write_text(f"def answer():\n    return {says!r}\n")
     return str(folder / f"{name}.py")
@@ -100,7 +100,7 @@ def answer(model: Any) -> Any:
 
 
 class Turn:
-    """A lock that tells that somebody asks for it."""
+    """A lock that reports when another thread waits for it."""
 
     def __init__(self, on_asking: Callable[[], None]) -> None:
         self._lock = threading.RLock()
@@ -127,9 +127,8 @@ def as_mlmodel(path: Path, who: str) -> Any:
 
 @pytest.mark.parametrize("load", [with_pyfunc, as_mlmodel])
 def test_models_from_code_are_loaded_one_after_the_other(test_module, log, monkeypatch, load):
-    """Each is the one that its own file sets, with its own configuration, even if the other one comes when the first
-    has set its model and MLflow has not taken it yet.
-    """
+    """Each model is the one that its own file sets, with its own configuration, even if a second load begins after the
+    first file has set its model and before MLflow has taken it."""
     first, second = (log(name, CODE.format(name=name), model_config={"who": "?"}) for name in ("first", "second"))
     set_by_first, other_came = threading.Event(), threading.Event()
 
@@ -154,8 +153,8 @@ def test_models_from_code_are_loaded_one_after_the_other(test_module, log, monke
         assert answer(second_load.result(30)) == ["I am second, configured for the second"]
 
 
-def test_a_file_that_sets_no_model_has_none(test_module, log):
-    """It is refused; MLflow by itself would give it the model that was loaded before it."""
+def test_a_file_that_sets_no_model_is_refused(test_module, log):
+    """A file that sets no model is refused. MLflow itself would use the model that was loaded before."""
     first, second = (log(name, CODE.format(name=name), model_config={"who": "?"}) for name in ("first", "second"))
     (second / "second_code.py").write_text("import mlflow\n")
     with_pyfunc(first, "the first")
@@ -163,10 +162,9 @@ def test_a_file_that_sets_no_model_has_none(test_module, log):
         with_pyfunc(second, "the second")
 
 
-def test_other_code_of_the_same_name_is_refused(log, tmp_path):
-    """Two models whose `code_paths` have the same names and other content: Python would give the second one the code
-    of the first, so it is refused with the name and the model that has brought it.
-    """
+def test_different_code_of_the_same_name_is_refused(log, tmp_path):
+    """Two models with different code under the same module name cannot share a process, because Python would give the
+    second the code of the first. The error has the name and the other model."""
     code = ASKS_ITS_HELPER.format(helper="brought_along")
     first = log("first", code, code_paths=[helper(tmp_path / "a", "brought_along", "one")])
     second = log("second", code, code_paths=[helper(tmp_path / "b", "brought_along", "two")])
@@ -176,23 +174,22 @@ def test_other_code_of_the_same_name_is_refused(log, tmp_path):
     assert "StartError" not in str(refused.value)
 
 
-def test_a_model_that_is_not_loaded_keeps_no_name(log, tmp_path):
-    """An older version of it, with other code of the same name, is loaded after it and runs its own code; a library of
-    that name, which was imported before, stays.
-    """
+def test_a_failed_load_releases_its_module_names(log, tmp_path):
+    """After a failed load, an older version with other code of the same name is loaded and runs its own code. A library
+    of that name, imported before, stays."""
     code = ASKS_ITS_HELPER.format(helper="brought_in_vain")
     older = log("older", code, code_paths=[helper(tmp_path / "a", "brought_in_vain", "one")])
     library = helper(tmp_path / "b", "colorsys", "two")
     broken = log("broken", code, code_paths=[helper(tmp_path / "c", "brought_in_vain", "two"), library])
-    (broken / "broken_code.py").write_text(f"{code}\nraise RuntimeError('no good')\n")
-    with pytest.raises(StartError, match="no good"):
+    (broken / "broken_code.py").write_text(f"{code}\nraise RuntimeError('broken on purpose')\n")
+    with pytest.raises(StartError, match="broken on purpose"):
         load_pyfunc(fetching.fetch(str(broken)))
     assert sys.modules["colorsys"] is colorsys
     assert answer(load_pyfunc(fetching.fetch(str(older)))) == ["one"]
 
 
 def test_the_same_code_of_the_same_name_is_shared(log, tmp_path):
-    """Versions of a model that bring the same code are both loaded, and what Python has compiled of it is no part."""
+    """Versions of a model with the same code are both loaded; compiled files do not count."""
     code = ASKS_ITS_HELPER.format(helper="brought_twice")
     shared = tmp_path / "brought_twice"
     helper(shared, "__init__", "both")
@@ -206,7 +203,7 @@ def test_the_same_code_of_the_same_name_is_shared(log, tmp_path):
 
 
 def test_a_model_that_loads_another_one(test_module, log):
-    """One from code may load one from code while it is loaded itself."""
+    """A model from code may load another one while it is loaded itself."""
     inner = log("inner", CODE.format(name="inner"), model_config={"who": "?"})
     test_module.loaded = []
     test_module.model_is_set = lambda name: (

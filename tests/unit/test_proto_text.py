@@ -1,4 +1,4 @@
-"""proto_text.py: protoc makes of the text the descriptors that the server has."""
+"""_mlflow_grpc_protocol/proto_text.py: protoc compiles the text to the descriptors of the server."""
 
 import keyword
 import re
@@ -25,17 +25,17 @@ def file_of(**contracts):
 
 
 def planned(contract, locked=None):
-    """The file of one model, called m."""
+    """Makes the file of one model called m."""
     return plan.make_file([plan.TypedModel("m", contract, locked)], LockSet())[0]
 
 
 def text_of(maker):
-    """The text, with comments."""
+    """Returns the text with comments."""
     return proto_text.text_of(comments.described(maker.file, maker.comments))
 
 
 def compiled(text, tmp_path, *flags):
-    """What protoc makes of a text; the JSON names that it adds are those that it makes itself."""
+    """Returns protoc's descriptor for a text; the JSON names that it adds must be the default ones."""
     (tmp_path / messages.FILE).write_text(text)
     out = tmp_path / "set.binpb"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"--descriptor_set_out={out}"]
@@ -50,9 +50,9 @@ def compiled(text, tmp_path, *flags):
 
 
 def in_order(file):
-    """A file without the order of its enums among its messages, which a text keeps apart."""
+    """Normalises the order of enums and messages, which a text keeps separately."""
     for message in file.message_type:
-        # protoc lists the oneofs of `optional` fields after all others.
+        # protoc lists the oneofs of `optional` fields last.
         message.ClearField("oneof_decl")
         for field in message.field:
             field.ClearField("oneof_index")
@@ -74,18 +74,18 @@ CONTRACTS = {
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_text_and_descriptors_are_the_same(name, tmp_path):
-    """For signatures of every kind, and for a schema of every kind of field."""
+    """Text and descriptors agree for signatures and schemas with fields of all types."""
     maker = file_of(**{name: CONTRACTS[name]})
     expected = in_order(descriptor_pb2.FileDescriptorProto.FromString(maker.file.SerializeToString()))
     assert in_order(compiled(text_of(maker), tmp_path)) == expected
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
-def test_comments_stand_where_protoc_finds_them(name, tmp_path):
-    """The source_code_info of the descriptors is what protoc makes of the text: comments, and where declarations are."""
+def test_comments_have_protocs_locations(name, tmp_path):
+    """Comments and spans in source_code_info equal those that protoc reads from the text."""
     described = comments.described((maker := file_of(**{name: CONTRACTS[name]})).file, maker.comments)
     compiled_file = compiled(proto_text.text_of(described), tmp_path, "--include_source_info")
-    # protoc has more places, such as those of names and of types.
+    # protoc has more locations, such as those of names and types.
     expected = {tuple(location.path): location for location in compiled_file.source_code_info.location}
     assert len(described.source_code_info.location) > 10
     for location in described.source_code_info.location:
@@ -93,8 +93,8 @@ def test_comments_stand_where_protoc_finds_them(name, tmp_path):
     assert not [location for location in expected.values() if location.leading_comments or location.trailing_comments]
 
 
-def test_what_the_writer_does_not_know(tmp_path):
-    """A file with messages within messages, or in proto2, is refused instead of being written in part."""
+def test_unsupported_files_are_refused(tmp_path):
+    """A file with nested messages, or in proto2, is refused instead of being written incompletely."""
     nested = descriptor_pb2.FileDescriptorProto(name="x.proto", syntax="proto3")
     nested.message_type.add(name="a").nested_type.add(name="b")
     for file in (nested, descriptor_pb2.FileDescriptorProto(name="x.proto")):
@@ -102,14 +102,14 @@ def test_what_the_writer_does_not_know(tmp_path):
             proto_text.text_of(file)
 
 
-def test_all_in_one_file(tmp_path):
-    """No name is given twice, whatever the models are."""
+def test_names_are_unique_across_models(tmp_path):
+    """Names are unique in a file with all models."""
     maker = file_of(**CONTRACTS)
     assert len(compiled(text_of(maker), tmp_path).message_type) > 50
 
 
-def test_names_that_are_none():
-    """They become identifiers, each of its own; the comment has the name that the model knows."""
+def test_invalid_names_become_identifiers():
+    """Invalid names become unique identifiers, and the comment has the original name."""
     names = ["a b", "a_b", "aB", "1st", "", "class", "é", "message", "a*/b\n// c", "_"]
     record = Record("input", [Field(name, Scalar(DataType.DOUBLE)) for name in names])
     maker = file_of(odd=Contract(record, record))
@@ -126,8 +126,8 @@ def test_names_that_are_none():
 @pytest.mark.parametrize(
     "description", ["nul \x00 in it", "\x1b[31mred\x7f", "\x85\u2028next\x0bline\x1c", "lone \ud800", "*/ \x9f"]
 )
-def test_descriptions_of_what_no_text_can_show(description, tmp_path):
-    """Control characters and lone surrogates are replaced, and stand in no comment's way; letters stay."""
+def test_unprintable_characters_in_descriptions_are_replaced(description, tmp_path):
+    """Control characters and lone surrogates are replaced, and do not break a comment; letters are kept."""
     record = Record("in", [Field("a", Enumeration("E", ("x", description)), description=description)], description)
     maker = file_of(m=Contract(record, Record("out", [Field("b", TEXT, required=False, default=description)])))
     text = text_of(maker)
@@ -154,8 +154,8 @@ FIELDS = {
 
 @pytest.mark.parametrize("before", [None, "lock", "lock of others", "lock of no maps", "lock of both"])
 @pytest.mark.parametrize("turned", [False, True])
-def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
-    """protoc makes a type for each map, PartEntry for part; in any order, and whatever names a lock has."""
+def test_columns_named_like_a_map_entry_type(turned, before, tmp_path):
+    """A column does not get the name of a map's entry type (PartEntry for part), in any order and with any lock."""
     columns = list(FIELDS.values())[:: -1 if turned else 1]
     old = {
         "lock": columns[::2],
@@ -164,7 +164,7 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
     }
     locked = None
     if before == "lock of both":
-        # As one that was made before the names of these types were looked at.
+        # A lock from before entry types were checked.
         fields = {"a": lock_format.LockedField(name="a", number=1, type="map<string, int64>"),
                   "AEntry": lock_format.LockedField(name="AEntry", number=2, type="optional string")}  # fmt: skip
         locked = lock_format.LockedModel(name="m", input="input", output="output", messages={
@@ -184,8 +184,8 @@ def test_columns_called_like_the_type_of_a_map(turned, before, tmp_path):
     assert again.locks == maker.locks
 
 
-def test_comments(tmp_path):
-    """Descriptions, defaults and shapes are told where the fields are."""
+def test_comments_describe_fields(tmp_path):
+    """Descriptions, defaults and shapes are in the comments of fields."""
     maker = file_of(params=CONTRACTS["params"], whole=CONTRACTS["whole"], tensor=CONTRACTS["tensor"])
     text = text_of(maker)
     for excerpt in (

@@ -1,4 +1,4 @@
-"""Models in object stores: fetched with what an extra brings, or refused with its name."""
+"""Models in object stores: fetched with the packages of an extra, or refused with its name."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def without(monkeypatch):
 
 
 class Hidden:
-    """An import hook that finds nothing of some packages, as Python does where they are not installed."""
+    """An import hook that does not find some packages, as if they were not installed."""
 
     def __init__(self, packages: list[str]) -> None:
         self._packages = packages
@@ -59,14 +59,14 @@ class Hidden:
 @pytest.mark.parametrize(("extra", "uri"), [(extra, uri) for extra, uris in URIS.items() for uri in uris])
 @pytest.mark.parametrize("fetch", [fetching.fetch, carried_environment.read], ids=["load", "environment"])
 def test_a_missing_library_is_named_with_its_extra(without, extra, uri, fetch):
-    """Without its library a URI is refused with the extra and the command that installs it."""
+    """Without its library, a URI is refused with the extra and the command that installs it."""
     without(extra)
     with pytest.raises(StartError, match=f"cannot fetch the model {uri}: .* comes with the extra {extra}: ") as caught:
         fetch(uri)
     assert str(caught.value).endswith(f"pip install {install_source(extra)}")
 
 
-def test_a_wrapped_failure_is_seen():
+def test_a_wrapped_import_error_is_found():
     """A failed import is found behind MLflow's own exception, and in its text."""
     try:
         try:
@@ -81,13 +81,13 @@ def test_a_wrapped_failure_is_seen():
 
 @pytest.mark.parametrize("error", [OSError("no bucket"), ModuleNotFoundError("No module named 'paramiko'")], ids=str)
 def test_other_failures_are_left_alone(error):
-    """What no extra would mend names none."""
+    """A failure that no extra would fix names no extra."""
     assert missing_library(error) is None
 
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """A bucket of an S3 server in this process, to which MLflow's S3 URIs lead."""
+    """A bucket of an S3 server in this process, which MLflow uses for S3 URIs."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -112,7 +112,7 @@ class Echo(PythonModel):
 
 
 def test_a_model_in_s3_is_served(bucket, tmp_path):
-    """A model at an s3:// URI is loaded. To see what environment it needs its weights are not fetched."""
+    """A model at an s3:// URI is loaded. Reading its environment does not fetch its weights."""
     saved = tmp_path / "echo"
     mlflow.pyfunc.save_model(saved, python_model=Echo(), pip_requirements=["mlflow"])
     (saved / "weights.bin").write_bytes(bytes(carried_environment.MAX_DESCRIPTION_BYTES + 1))
@@ -130,13 +130,13 @@ def test_a_model_in_s3_is_served(bucket, tmp_path):
 
 
 def test_installed_extras_are_those_that_lack_nothing():
-    """With boto3 alone the extra s3 is installed, and no other."""
+    """With only boto3, the extra s3 counts as installed and no other does."""
     assert installed_extras() == ("s3",)
 
 
 @pytest.mark.parametrize("extra", URIS)
 def test_the_lock_of_an_extra_agrees_with_the_others(extra):
-    """Each extra's lock has what it requires, and the same versions as the server's lock and the other extras'."""
+    """The lock of each extra has its requirements, in the same versions as the other locks."""
     pinned = pins(f"requirements-{extra}.txt")
     for text in requirements(extra):
         requirement = Requirement(text)
@@ -151,8 +151,8 @@ def pins(file: str) -> dict[str, str]:
     return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
-def test_the_dockerfile_s_extras_are_those_of_the_package():
-    """The Makefile locks each extra that pyproject.toml has."""
+def test_the_makefile_locks_all_extras():
+    """The Makefile locks every extra in pyproject.toml."""
     done = subprocess.run(
         ["make", "-n", "lock", "VENV=none"], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
     )

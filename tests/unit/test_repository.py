@@ -1,4 +1,4 @@
-"""What the repository says about itself: versions, locked requirements, workflows."""
+"""Consistency of the repository: versions, locked requirements, workflows."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ LOCKED = sorted(ROOT.glob("*requirements*.txt"))
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The files that have the version, and the changelog."""
+    """Copies of the changelog and of the files with the version."""
     for name in (*set_version.PLACES, "CHANGELOG.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -33,12 +33,12 @@ def test_both_distributions_have_one_version():
 
 
 def test_both_distributions_have_the_license():
-    """The client is built from its own folder, which needs a copy."""
+    """The client is built from its own folder, which needs a copy of the license."""
     assert (ROOT / "client" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 def test_a_version_is_set_everywhere(copy):
-    """One command moves all places, and the rest of each file stays."""
+    """One command sets the version in all files, and changes nothing else."""
     set_version.set_version("9.8.7rc1", copy)
     assert set(set_version.versions(copy).values()) == {"9.8.7rc1"}
     set_version.set_version(mlflow_grpc.__version__, copy)
@@ -46,7 +46,7 @@ def test_a_version_is_set_everywhere(copy):
 
 
 def test_a_tag_is_compared_with_the_files_and_the_changelog(copy):
-    """A release needs the version of its tag, and a section of the changelog with a date."""
+    """A release needs the version of its tag, and a dated section in the changelog."""
     set_version.set_version("9.8.7", copy)
     assert set_version.problems("v9.8.7", copy) == ["CHANGELOG.md has no section '## [9.8.7] - YYYY-MM-DD'"]
     with (copy / "CHANGELOG.md").open("a") as changelog:
@@ -56,15 +56,15 @@ def test_a_tag_is_compared_with_the_files_and_the_changelog(copy):
 
 
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0-beta", ""])
-def test_what_is_not_a_version_changes_nothing(copy, version):
-    """A version that the index would write in another way is refused."""
+def test_invalid_versions_change_nothing(copy, version):
+    """A version that the index would normalise is refused."""
     with pytest.raises(ValueError, match="write three numbers"):
         set_version.set_version(version, copy)
     assert set_version.problems(None, copy) == []
 
 
 def test_requirements_on_top_of_others():
-    """Equal pins are left out; another version, another platform and another hash stay."""
+    """Equal pins are omitted; a different version, platform or hash stays."""
     base = "# head\na==1 \\\n    --hash=sha256:1\n    # via x\nb==1 \\\n    --hash=sha256:2\nc==1 ; x \\\n    --hash=sha256:3\n"
     text = "# head\na==1 \\\n    --hash=sha256:1\n    # via\n    #   y\nb==1 \\\n    --hash=sha256:9\nc==1 \\\n    --hash=sha256:3\n"
     expected = "# head\n-r requirements.txt\nb==1 \\\n    --hash=sha256:9\nc==1 \\\n    --hash=sha256:3\n"
@@ -74,14 +74,14 @@ def test_requirements_on_top_of_others():
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("requirements-*.txt")), ids=lambda path: path.name)
 def test_locked_requirements_are_not_repeated(path):
-    """The files for tests and extras have only what they add to requirements.txt."""
+    """The files for tests and extras have only additions to requirements.txt."""
     text = path.read_text()
     assert additions(text, (ROOT / "requirements.txt").read_text()) == text
 
 
 @pytest.mark.parametrize("path", LOCKED, ids=lambda path: path.name)
 def test_locked_requirements_name_no_server(path):
-    """They install from the index that the user's own configuration names, and each package has a hash."""
+    """The files name no index, so that the user's own configuration counts, and each package has a hash."""
     text = path.read_text()
     assert not re.search(r"https?://|--(extra-)?index-url|--find-links", text)
     packages = re.findall(r"^[a-z0-9][^\n]*==", text, re.MULTILINE)
@@ -90,14 +90,14 @@ def test_locked_requirements_name_no_server(path):
 
 
 def test_the_hook_has_the_locked_version_of_ruff():
-    """A commit is formatted as `make check` wants it."""
+    """The hook formats a commit like `make check`."""
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     (ruff,) = (repo["rev"] for repo in hooks["repos"] if repo["repo"].endswith("/ruff-pre-commit"))
     assert f"\nruff=={ruff.removeprefix('v')} \\\n" in (ROOT / "requirements-dev.txt").read_text()
 
 
 def test_make_targets_exist():
-    """Those that workflows run and that CONTRIBUTING.md names."""
+    """The targets in workflows and CONTRIBUTING.md exist."""
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
     pages = [*WORKFLOWS, ROOT / "CONTRIBUTING.md", ROOT / ".github" / "pull_request_template.md"]
@@ -108,7 +108,7 @@ def test_make_targets_exist():
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_actions_are_pinned_and_jobs_have_few_rights(path):
-    """A tag of an action can be moved, a hash cannot; a job that needs more rights than reading names them."""
+    """Actions are pinned by hash, because tags can be moved. A job with more than read permissions lists them."""
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():

@@ -1,4 +1,4 @@
-"""Requirements files that are not right, and what is said of them."""
+"""Invalid requirements files, and their errors."""
 
 import pytest
 
@@ -10,14 +10,15 @@ from mlflow_grpc.hosting.pyfunc.requirements_files import lines_of, requirements
 FAULTS = {
     "-r nothere.txt\nnumpy\n": r"requirements.txt, line 1, names .*/nothere.txt: No such file or directory",
     "numpy\n-c nothere.txt # why\n": r"requirements.txt, line 2, names .*/nothere.txt: No such file or directory",
-    "numpy\n-r requirements.txt\n": r"requirements.txt, line 2, names .*/requirements.txt, which it is read from itself",
-    "-r around.txt\n": r"around.txt, line 1, names .*/requirements.txt, which it is read from itself",
+    "numpy\n-r requirements.txt\n": r"requirements.txt, line 2, includes .*/requirements.txt, which in turn includes it",
+    "-r around.txt\n": r"around.txt, line 1, includes .*/requirements.txt, which in turn includes it",
 }
 
 
 @pytest.mark.parametrize("text", FAULTS)
-def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path, text):
-    """A file that is not there and one that names itself, of a model's own file and of its python_env.yaml."""
+def test_unreadable_files_are_reported_with_the_line(tmp_path, text):
+    """A missing file and one that includes itself are reported with file and line, in requirements.txt and
+    python_env.yaml."""
     (tmp_path / "requirements.txt").write_text(text)
     (tmp_path / "around.txt").write_text("-r requirements.txt\n")
     for read in (
@@ -29,8 +30,8 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path, text):
             read()
 
 
-def test_a_name_is_taken_in_any_spelling(tmp_path):
-    """mlflow_skinny is mlflow-skinny, whose version is not judged."""
+def test_package_names_are_normalised(tmp_path):
+    """mlflow_skinny is the same as mlflow-skinny, whose version is not checked."""
     (tmp_path / "requirements.txt").write_text("mlflow_skinny==1\nMLflow-Tracing==1\nnot_there==1\n")
     assert [item.requirement for item in requirements.unmet_requirements(tmp_path)] == ["not_there==1"]
 
@@ -44,7 +45,7 @@ def test_a_name_is_taken_in_any_spelling(tmp_path):
     ],
 )
 def test_options_and_variables_make_pip_read_the_file(tmp_path, text, with_file):
-    """The advice names the file where single requirements would not be found."""
+    """The advice names the file if single requirements would not be found."""
     (tmp_path / "requirements.txt").write_text(text)
     (tmp_path / "constraints.txt").write_text("numpy\n")
     command = requirements.install_command(requirements.unmet_requirements(tmp_path), tmp_path)
@@ -53,6 +54,6 @@ def test_options_and_variables_make_pip_read_the_file(tmp_path, text, with_file)
 
 
 def test_secrets_of_requirements_are_not_shown():
-    """A StartError has no password and no token, wherever it gets its words from."""
+    """A StartError contains no password or token, whatever its source is."""
     shown = str(StartError("foo @ https://user:secr@et@x/foo.whl, git+https://token@x/r.git?sig=abc, ssh://git@x/r"))
     assert shown == "foo @ https://user:***@x/foo.whl, git+https://***@x/r.git?sig=***, ssh://git@x/r"

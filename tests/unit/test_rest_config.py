@@ -1,4 +1,4 @@
-"""The `rest_config.yaml` of rest-model-service is read as that package reads it: the package itself is asked."""
+"""The `rest_config.yaml` of rest-model-service has the same meaning here as in that package, which is the reference."""
 
 import itertools
 import re
@@ -98,8 +98,8 @@ def warnings(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", FILES)
-def test_the_same_models_as_the_package_reads(tmp_path, text):
-    """Classes, endpoints, configurations, decorators and logging are those that rest-model-service reads."""
+def test_models_equal_those_of_the_package(tmp_path, text):
+    """Classes, endpoints, configurations, decorators and logging equal those of rest-model-service."""
     theirs = ServiceConfiguration(**yaml.full_load(text))
     ours = read(tmp_path, text)
     assert [
@@ -122,8 +122,8 @@ def test_the_same_models_as_the_package_reads(tmp_path, text):
     ("left_out", "own_key"),
     [*itertools.product(ServiceConfiguration.model_fields, ["name: m", "on_error: skip", None])],
 )
-def test_every_key_that_may_be_left_out(tmp_path, left_out, own_key):
-    """Each key of the package is known, in a file of the package's as in one that keys of ours were added to."""
+def test_every_optional_key_is_known(tmp_path, left_out, own_key):
+    """Every key of the package is known, also in a file to which keys of our format were added."""
     content = {key: value for key, value in yaml.safe_load(CURRENT).items() if key != left_out}
     if own_key and "models" in content:
         content["models"][0].update(yaml.safe_load(own_key))
@@ -134,23 +134,23 @@ def test_every_key_that_may_be_left_out(tmp_path, left_out, own_key):
             read(tmp_path, yaml.safe_dump(content))
 
 
-def test_warnings_name_the_file_and_the_place(tmp_path):
-    """A key without effect is a line for the log, with the nearest key where there is one."""
+def test_warnings_have_the_file_and_the_path(tmp_path):
+    """A key without effect is a log line with file and path, and with the nearest valid key."""
     assert read(tmp_path, OF_0_1).warnings == (
         f"{tmp_path / 'rest_config.yaml'}: models[0].qualified_name is obsolete since rest-model-service 0.5.0 and has no "
         "effect; callers use the name in the class",
     )
     assert warnings(tmp_path, KEYS_OF_NOBODY) == [
-        "colour is no key of rest-model-service and has no effect",
-        "serv1ce_title is no key of rest-model-service and has no effect; did you mean service_title?",
-        "models[0].xyz is no key of rest-model-service and has no effect",
-        "models[0].decorator is no key of rest-model-service and has no effect; did you mean decorators?",
-        "models[0].decorators[0].config is no key of rest-model-service and has no effect; did you mean configuration?",
-        "models[0].decorators[0].qualified_name is no key of rest-model-service and has no effect",
+        "colour is not a key of rest-model-service and has no effect",
+        "serv1ce_title is not a key of rest-model-service and has no effect; did you mean service_title?",
+        "models[0].xyz is not a key of rest-model-service and has no effect",
+        "models[0].decorator is not a key of rest-model-service and has no effect; did you mean decorators?",
+        "models[0].decorators[0].config is not a key of rest-model-service and has no effect; did you mean configuration?",
+        "models[0].decorators[0].qualified_name is not a key of rest-model-service and has no effect",
     ]
     assert warnings(tmp_path, KEYS_TWICE) == [
-        "the key create_endpoint is there twice in one mapping, in lines 6 and 7; the last one counts",
-        "the key models is there twice in one mapping, in lines 3 and 4; the last one counts",
+        "the key create_endpoint occurs twice in one mapping, in lines 6 and 7; the last one counts",
+        "the key models occurs twice in one mapping, in lines 3 and 4; the last one counts",
     ]
     assert warnings(tmp_path, CURRENT) == []
 
@@ -163,11 +163,11 @@ def test_warnings_name_the_file_and_the_place(tmp_path):
         ("service_title: t\nmodels: [{class_path: a.B, on_error: skip}]\ncolour: blue", "colour: there is no such key"),
         ("models: [{class_path: a.B, qualified_name: b, default: true}]", r"qualified_name: there is no such key"),
         ("models: [{class_path: a.B, nmae: b}]", r"models\[0\].nmae: there is no such key; did you mean name"),
-        ("models: [{uri: a, uri: b, create_endpoint: true}]", "the key uri is there twice"),
+        ("models: [{uri: a, uri: b, create_endpoint: true}]", "the key uri occurs twice"),
     ],
 )  # fmt: skip
 def test_a_file_of_ours_stays_strict(tmp_path, text, message):
-    """A key of a model that only our format has makes the file one of ours, where unknown keys are refused."""
+    """A model with a key that only our format has makes the file one of our format, where unknown keys are refused."""
     with pytest.raises(StartError, match=message):
         read(tmp_path, text)
 
@@ -176,7 +176,7 @@ def test_a_file_of_ours_stays_strict(tmp_path, text, message):
     ("text", "message"),
     [
         ("service_title: t\nmodels: [{create_endpoint: true}]", r"models\[0\]: give either uri .* or class_path"),
-        ("service_title: t\nmodels: [{class_path: B, create_endpoint: true}]", r"models\[0\].class_path: has to be like"),
+        ("service_title: t\nmodels: [{class_path: B, create_endpoint: true}]", r"models\[0\].class_path: must have the form"),
         ("service_title: t\nmodels: [a.B]", r"models\[0\]: has to be a mapping"),
         ("service_title: t\nmodels: a.B", "models: has to be a list"),
         ("service_title: t\nmodels: [{class_path: a.B, create_endpoint: true, decorators: [c.D]}]", r"decorators\[0\]: has to"),
@@ -184,8 +184,8 @@ def test_a_file_of_ours_stays_strict(tmp_path, text, message):
         ("service_title: t\nmodels: []", "at least one entry"),
     ],
 )  # fmt: skip
-def test_what_the_package_cannot_run_either(tmp_path, text, message):
-    """Values that are wrong are refused with their place."""
+def test_invalid_values_are_refused(tmp_path, text, message):
+    """Invalid values are refused with their paths."""
     with pytest.raises(StartError, match=message) as caught:
         read(tmp_path, text)
     assert re.match(r"[^\n]*rest_config\.yaml: ", str(caught.value))

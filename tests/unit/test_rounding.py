@@ -1,4 +1,4 @@
-"""hosting/pyfunc/row_exactness.py: rows together are what they are alone, also where the last digit of a sum decides."""
+"""hosting/pyfunc/row_exactness.py: rows in a batch get their own answers, even where the last digit of a sum decides."""
 
 from typing import Any
 
@@ -33,35 +33,37 @@ from mlflow_grpc.settings import Settings
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Threads that wait for each other at every row take a second a call on a busy machine."""
+    """Limits numerical libraries to one thread, because threads that wait for each other take a second per call on a
+    busy machine."""
     with threadpool_limits(1):
         yield
 
 
 DICE = np.random.default_rng(0)
 COLUMNS = [f"f{index}" for index in range(20)]
-# Few values, so that ties are common.
+# Few distinct values, so that ties are common.
 COARSE = pd.DataFrame(DICE.integers(0, 4, size=(400, 20)) / 10.0, columns=COLUMNS)
 THREE = np.array(["a", "b", "c"])[DICE.integers(0, 3, 400)]
 NUMBER = DICE.normal(size=400)
 
 
 def tying(estimator):
-    """Two of the labels score the same for rows that have the same values left and right, but for the rounding."""
+    """Makes an estimator in which two labels score the same, except for rounding, for rows with equal values left and
+    right."""
     estimator.coef_ = np.array([[1.0] * 10 + [0.0] * 10, [0.0] * 10 + [1.0] * 10, [-1.0] * 20])
     estimator.intercept_ = np.zeros(3)
     return estimator
 
 
 def share_of_the_first(rows):
-    """Somebody's own function, which refuses most numbers."""
+    """A foreign function that refuses most numbers."""
     if not rows.max(axis=None) < 1:
         raise ValueError("there are values of 0.0 to 0.9 only")
     return rows / rows.iloc[0].sum()
 
 
 class Halves(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Somebody's own classifier, which does not say how many columns it takes."""
+    """A foreign classifier without `n_features_in_`."""
 
     def fit(self, rows, labels):
         self.classes_ = np.unique(labels)
@@ -76,7 +78,7 @@ class Halves(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 @pytest.fixture
 def load(tmp_path):
-    """Saves a fitted estimator and loads it as the server does."""
+    """Returns a function that saves a fitted estimator and loads it as the server does."""
 
     def load(estimator) -> Any:
         path = tmp_path / "model"
@@ -103,8 +105,8 @@ def load(tmp_path):
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
-def test_rows_together_are_what_they_are_alone(estimator, load):
-    """Rows among which ties are common, in batches of thirty-two: scikit-learn's own answer for each of them alone."""
+def test_rows_in_batches_get_the_answers_for_rows_alone(estimator, load):
+    """Rows with common ties, in batches of 32, get scikit-learn's own answer for each of them alone."""
     loaded = load(estimator)
     assert loaded.batched
     inputs = DICE.integers(0, 4, size=(128, 20)) / 10.0
@@ -120,7 +122,7 @@ def test_rows_together_are_what_they_are_alone(estimator, load):
 
 
 def exactness(estimator, rows=COARSE):
-    """What is found out about an estimator as an MLflow model."""
+    """Returns the exactness that is found for an estimator as an MLflow model."""
 
     class Model:
         metadata = mlflow.models.Model(flavors={"python_function": {"predict_fn": "predict"}})
@@ -129,7 +131,7 @@ def exactness(estimator, rows=COARSE):
             return estimator
 
     model: Any = Model()
-    return row_exactness.check_exactness(model, rows.copy())  # There are pipelines that change what they are given.
+    return row_exactness.check_exactness(model, rows.copy())  # Some pipelines change their input.
 
 
 @pytest.mark.parametrize(
@@ -167,17 +169,17 @@ def exactness(estimator, rows=COARSE):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_decides_an_answer(estimator, expected):
-    """Sums that come out otherwise together are safe where only the best of them counts, and nowhere else.
+def test_exactness_depends_on_the_deciding_numbers(estimator, expected):
+    """Sums that differ in a batch are safe only if the best of them decides the answer.
 
-    There are processors for which the library for linear algebra adds up several rows as it does one.
+    Some processors have a linear algebra library that adds up several rows like one.
     """
     verdict, _ = exactness(estimator)
     assert verdict is expected or (verdict is Exactness.EXACT and all(map(are_as_alone, numbers_of(estimator))))
 
 
 class ExactInDoubles(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Adds up single numbers of several rows in another order than those of one."""
+    """Adds up single-precision numbers of several rows in another order than those of one row."""
 
     classes_ = np.array(["a", "b"])
 
@@ -205,8 +207,8 @@ class ExactInDoubles(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ],
     ids=str,
 )
-def test_single_precision_is_tried_where_it_may_be(dtypes, expected):
-    """There are other kernels for single numbers than for double ones: one may be exact and the other not."""
+def test_single_precision_is_checked_where_possible(dtypes, expected):
+    """Single and double precision have different kernels: one may be exact and the other not."""
     integers = (COARSE * 10).round()
     estimator = ExactInDoubles().fit(integers, THREE)
     assert exactness(estimator, integers.astype(dtypes))[0] is expected
@@ -215,7 +217,7 @@ def test_single_precision_is_tried_where_it_may_be(dtypes, expected):
 
 
 def numbers_of(estimator):
-    """The functions that give the numbers of which an estimator makes its answers."""
+    """Returns the functions for the numbers behind an estimator's answers."""
     return [
         getattr(estimator, name)
         for name in ("decision_function", "predict_joint_log_proba", "predict_proba")
@@ -224,7 +226,7 @@ def numbers_of(estimator):
 
 
 def are_as_alone(function):
-    """Whether rows in batches of any size get to the last bit what they get alone."""
+    """Returns True if rows in batches of any size get the same results, to the last bit, as alone."""
     rows = COARSE[:128].to_numpy()
 
     def answers(start, end, layout=np.ascontiguousarray):
@@ -239,12 +241,12 @@ def are_as_alone(function):
 
 
 def scores_of(estimator, rows):
-    """The labels by scores, as if those for rows together were not the same as alone."""
+    """Returns the labels by scores, as for an estimator whose rows differ in batches."""
     return LabelScores(estimator, "decision_function", rows)
 
 
-def test_ties_are_in_doubt():
-    """A row whose two best scores are the same, one between two labels, and one of no number; and no other."""
+def test_tied_rows_are_found():
+    """Tied rows are a row with two equal best scores, a row between two labels, and a row with NaN, and no others."""
     columns = ["x", "y"]
     rows = pd.DataFrame([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]] * 20, columns=columns)
     for labels in (["a", "b", "c"] * 20, ["a", "b", "b"] * 20):
@@ -259,14 +261,14 @@ def test_ties_are_in_doubt():
 
 
 @pytest.mark.parametrize("ways", [("brute", "kd_tree", "kd_tree"), ("kd_tree", "kd_tree", "brute")])
-def test_parts_of_one_kind_that_compute_in_several_ways(ways):
-    """Two of three were looked at: those that look for neighbours in trees, but not the one that computes distances."""
+def test_components_with_different_methods_are_all_checked(ways):
+    """Of three components of the same class, those with tree search are checked, and so is one that computes distances."""
     voters = [(f"v{index}", KNeighborsClassifier(3, algorithm=way)) for index, way in enumerate(ways)]
     assert exactness(VotingClassifier(voters).fit(COARSE, THREE))[0] is Exactness.UNKNOWN
 
 
-def test_ties_of_single_precision():
-    """A row whose scores are as far apart as sums of so many pixels come out otherwise, together and alone."""
+def test_single_precision_has_a_wider_tie_tolerance():
+    """A row counts as tied if its scores differ by less than rounding errors of sums over that many pixels."""
     pixels = (DICE.integers(0, 256, (200, 784)) / 255).astype(np.float32)
     estimator = RidgeClassifier().fit(pixels, THREE[:200] == "a")
     distances = estimator.decision_function(pixels)
@@ -286,15 +288,15 @@ LINEAR = [LogisticRegression(), LinearSVC(), Perceptron(), RidgeClassifier(), SG
 @pytest.mark.parametrize(
     "estimator", [*LINEAR, LinearDiscriminantAnalysis()], ids=lambda estimator: type(estimator).__name__
 )
-def test_scores_without_checks(estimator, labels, monkeypatch):
-    """Labels are scikit-learn's own, without its checks; rows that they would refuse are in doubt."""
+def test_direct_scores_equal_scikit_learns(estimator, labels, monkeypatch):
+    """Labels without scikit-learn's checks equal its own; rows that the checks would refuse count as tied."""
     rows = COARSE.to_numpy()
     estimator = clone(estimator).fit(rows, labels)
     scores = scores_of(estimator, rows[:64])
     inputs = DICE.normal(size=(256, 20))
     inputs[::3] = rows[:86]
     expected = estimator.predict(inputs)
-    if type(estimator) is not LinearDiscriminantAnalysis:  # Has a decision_function of its own.
+    if type(estimator) is not LinearDiscriminantAnalysis:  # This class has its own decision_function.
         monkeypatch.setattr("sklearn.linear_model._base.validate_data", refuse)
     predicted, tied = scores.predict(inputs)
     clear = [index for index in range(256) if index not in tied]
@@ -305,8 +307,8 @@ def test_scores_without_checks(estimator, labels, monkeypatch):
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e308])
 @pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
 @pytest.mark.parametrize("estimator", LINEAR, ids=lambda estimator: type(estimator).__name__)
-def test_scores_of_numbers_that_are_refused(estimator, labels, number, recwarn):
-    """They are in doubt, without a warning, wherever they are in the row."""
+def test_rows_with_refused_numbers_count_as_tied(estimator, labels, number, recwarn):
+    """Rows with a refused number count as tied, without a warning, wherever the number is."""
     rows = COARSE.to_numpy()
     scores = scores_of(clone(estimator).fit(rows, labels), rows[:64])
     for column in range(20):

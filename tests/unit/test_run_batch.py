@@ -1,4 +1,4 @@
-"""engine/batching/run_batch.py: the work of a batch, without threads and without an event loop."""
+"""engine/batching/run_batch.py: the work of a batch, without threads and an event loop."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ def test_rows_of_all_requests_are_predicted_at_once():
 
 @pytest.mark.parametrize(("max_rows", "batches"), [(4, [["a", "b"], ["c", "d"]]), (1, [["a"], ["b"], ["c"], ["d"]])])
 def test_a_group_has_at_most_max_rows(max_rows, batches):
-    """A request with more rows than that makes up a group of its own."""
+    """A request with more rows than that forms its own group."""
     work = Work()
     result = run_batch(items("a", "b", "c", "d", count=2), servable(work), max_rows)
     assert work.batches == batches
@@ -51,18 +51,19 @@ def test_a_group_has_at_most_max_rows(max_rows, batches):
 
 @pytest.mark.parametrize("position", range(8))
 def test_a_failing_group_is_bisected(position):
-    """Only the request at fault is handed back, wherever it is in the batch."""
+    """Only the request at fault is handed back, at any position in the batch."""
     work = Work()
     batch = [f"r{index}" for index in range(8)]
     batch[position] = "poison"
     result = run_batch(items(*batch), servable(work), max_rows=64)
     assert answers(result) == {word: f"<{word}>" for word in batch if word != "poison"}
     assert rows_of(result.unbatched) == ["poison"]
-    assert len(work.batches) == 7  # The whole, and two halves of each failing group down to the request at fault.
+    # The complete group, and two halves of each failing group down to the request at fault.
+    assert len(work.batches) == 7
 
 
-def test_predictions_that_do_not_match_the_rows_are_not_handed_out():
-    """A model that drops rows in a batch is asked for each request alone."""
+def test_mismatched_predictions_are_not_assigned():
+    """If a model drops rows in a batch, each request is predicted alone."""
     work = Work()
     work.wrong_count = True
     result = run_batch(items("a", "b", "c"), servable(work), max_rows=64)
@@ -71,7 +72,7 @@ def test_predictions_that_do_not_match_the_rows_are_not_handed_out():
 
 
 def test_requests_that_cannot_be_decoded_as_rows_are_handed_back():
-    """Whether they have no rows or decoding fails; the others are predicted together."""
+    """Requests that have no rows or fail to decode are handed back; the others are predicted together."""
     work = Work()
     result = run_batch(items("a", "odd", "broken", "b"), servable(work), max_rows=64)
     assert answers(result) == {"a": "<a>", "b": "<b>"}
@@ -80,7 +81,7 @@ def test_requests_that_cannot_be_decoded_as_rows_are_handed_back():
 
 
 def test_an_answer_that_cannot_be_encoded_is_handed_back_alone():
-    """The rest of its group is answered."""
+    """An answer that cannot be encoded is handed back, and the other requests of its group are answered."""
     work = Work()
     result = run_batch(items("a", "unwritable", "b"), servable(work), max_rows=64)
     assert answers(result) == {"a": "<a>", "b": "<b>"}
@@ -88,7 +89,7 @@ def test_an_answer_that_cannot_be_encoded_is_handed_back_alone():
 
 
 def test_requests_without_a_caller_are_neither_decoded_nor_predicted():
-    """They are in no list of the result."""
+    """Requests without a waiting caller are in no list of the result."""
     work = Work()
     batch = items("a", "broken", "b")
     for item in batch[:2]:
@@ -101,7 +102,7 @@ def test_requests_without_a_caller_are_neither_decoded_nor_predicted():
 
 
 def test_progress_has_rows_and_times():
-    """Each request is charged the time of the batch that it was in."""
+    """Each request is charged the duration of its batch."""
     batch = items("a", "b", count=3)
     run_batch(batch, servable(Work()), max_rows=64)
     for item in batch:

@@ -1,4 +1,4 @@
-"""Settings: flag over environment over default, clear refusals, and a page that tells the same."""
+"""Settings: a flag wins over the environment and that over the default; refusals are clear, and the page is complete."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ def clean(monkeypatch):
 
 
 def test_defaults_are_those_of_mlflow():
-    """Where MLflow has a setting, its default is ours, but for the port and the environment manager."""
+    """A setting of MLflow has MLflow's default here, except the port and the environment manager."""
     loaded = Settings.load({})
     assert (loaded.host, loaded.workers, loaded.timeout_s) == ("127.0.0.1", 1, 60.0)
     assert loaded.threads == min(32, (os.cpu_count() or 1) + 4)
@@ -43,7 +43,7 @@ def test_defaults_are_those_of_mlflow():
     ],
 )
 def test_precedence(monkeypatch, names, field, values):
-    """A flag wins over the environment, the first environment name over the second, any of them over the default."""
+    """A flag wins over the environment, the first environment name over the second, and both over the default."""
     for name, value in zip(reversed(names), reversed(values), strict=True):
         monkeypatch.setenv(name, value)
         loaded = getattr(Settings.load({}), field)
@@ -52,8 +52,8 @@ def test_precedence(monkeypatch, names, field, values):
     assert str(getattr(Settings.load({field: flag}), field)).replace("'", '"').removesuffix(".0") == flag
 
 
-def test_a_flag_for_one_model_beats_a_file_of_the_environment(monkeypatch, tmp_path):
-    """With -m the file that MLFLOW_GRPC_CONFIG names is not looked at, be it there or not; --config beats MODEL_PATH."""
+def test_a_model_flag_wins_over_a_file_in_the_environment(monkeypatch, tmp_path):
+    """With -m, the file in MLFLOW_GRPC_CONFIG is not read, whether it exists or not. --config wins over MODEL_PATH."""
     monkeypatch.setenv("MLFLOW_GRPC_CONFIG", str(tmp_path / "models.yaml"))
     assert Settings.load({}).config == tmp_path / "models.yaml"
     loaded = Settings.load({"model_uri": "models/iris", "model_name": "flowers"})
@@ -87,12 +87,12 @@ def test_a_flag_for_one_model_beats_a_file_of_the_environment(monkeypatch, tmp_p
         ({"pyfunc_config": "[1]"}, {}, "--model-config: must be a JSON object"),
         ({}, {"SERVING_MODEL_CONFIG": "{"}, "SERVING_MODEL_CONFIG: must be a JSON object"),
         ({"tls_cert": "/nowhere"}, {}, "--tls-cert '/nowhere': cannot read /nowhere: No such file"),
-        ({"model_name": "a/b"}, {}, "--model-name 'a/b': has to be of 1 to 128 letters, digits, "),
+        ({"model_name": "a/b"}, {}, "--model-name 'a/b': must have 1 to 128 letters, digits, "),
         ({"reflection": "maybe"}, {}, "--reflection 'maybe'"),
     ],
 )
 def test_refusals_name_the_source(monkeypatch, flags, env, message):
-    """A bad value gets one line that names the flag or the environment name it came from."""
+    """The one-line error for an invalid value names the flag or environment variable that it came from."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StartError) as caught:
@@ -116,7 +116,7 @@ def test_refusals_name_the_source(monkeypatch, flags, env, message):
     ],
 )
 def test_values_of_other_programs_are_ignored(monkeypatch, name, value, field, default):
-    """With a line that says so, unless a flag makes them irrelevant."""
+    """A value meant for another program is ignored with a log line, unless a flag makes it irrelevant."""
     monkeypatch.setenv(name, value)
     assert getattr(Settings.load({}), field) == default
     (line,) = settings.ignored_environment({})
@@ -124,15 +124,15 @@ def test_values_of_other_programs_are_ignored(monkeypatch, name, value, field, d
     assert settings.ignored_environment({field: "1"}) == []
 
 
-def test_the_next_name_counts_where_one_is_ignored(monkeypatch):
-    """PORT is another program's, MLFLOW_PORT is not."""
+def test_the_next_name_counts_if_one_is_ignored(monkeypatch):
+    """If PORT belongs to another program, MLFLOW_PORT is used."""
     monkeypatch.setenv("PORT", "tcp://10.0.0.1:80")
     monkeypatch.setenv("MLFLOW_PORT", "7")
     assert Settings.load({}).port == 7
 
 
-def test_a_misspelt_name_is_told_of(monkeypatch):
-    """Beside what is another program's; empty values are none."""
+def test_misspelt_names_are_reported(monkeypatch):
+    """Misspelt names are reported along with ignored ones; empty values count as unset."""
     monkeypatch.setenv("MLFLOW_GRPC_BATCHNG", "off")
     (line,) = settings.ignored_environment({})
     assert line == "MLFLOW_GRPC_BATCHNG is ignored: there is no such setting; did you mean MLFLOW_GRPC_BATCHING?"
@@ -151,20 +151,20 @@ def test_a_misspelt_name_is_told_of(monkeypatch):
         ("192.0.2.1", "192.0.2.1"),
     ],
 )
-def test_who_reaches_an_address(host, reached):
-    """This machine alone, or others."""
+def test_exposure_of_addresses(host, reached):
+    """The addresses that only this machine, or others, can reach."""
     assert exposure(host) == reached
 
 
 @pytest.mark.parametrize("text", ["'{\"a\": 1}'", ' {"a": 1} ', '"{\\"a\\": 1}"'])
 def test_a_model_config_in_quotes(monkeypatch, text):
-    """`docker run --env-file` keeps the quotes that a shell would take away."""
+    """`docker run --env-file` keeps the quotes that a shell would remove."""
     monkeypatch.setenv("SERVING_MODEL_CONFIG", text)
     assert Settings.load({}).pyfunc_config == {"a": 1}
 
 
-def test_addresses_and_paths_as_people_write_them(monkeypatch):
-    """An IPv6 address in brackets, and the home directory as ~."""
+def test_common_notations_of_addresses_and_paths(monkeypatch):
+    """An IPv6 address may be in brackets, and ~ is the home directory."""
     monkeypatch.setenv("HOME", "/home/me")
     loaded = Settings.load({"host": "[::1]", "model_uri": "~/model", "lock": "~/lock.json"})
     assert (loaded.host, loaded.model_uri, str(loaded.lock)) == ("::1", "/home/me/model", "/home/me/lock.json")
@@ -184,13 +184,13 @@ def test_tls_settings_go_together(tmp_path):
 
 
 def test_settings_are_frozen():
-    """Nobody changes a setting once the server runs."""
+    """Settings cannot be changed while the server runs."""
     with pytest.raises(ValueError, match="frozen"):
         Settings.load({}).port = 1
 
 
-def test_every_setting_has_flag_environment_name_and_words():
-    """The command line has a flag for each setting, its help says the environment names and the default."""
+def test_every_setting_has_a_flag_and_help():
+    """Each setting has a flag, and its help has the environment names and the default."""
     help_text = " ".join(CliRunner().invoke(cli.main, ["serve", "--help"]).output.split())
     for _, info in settings.fields():
         flag = declarations.flag(info)
@@ -200,8 +200,8 @@ def test_every_setting_has_flag_environment_name_and_words():
         assert info.description
 
 
-def test_the_flags_of_mlflow_models_serve_are_taken():
-    """Every option of MLflow's own command is an option of ours."""
+def test_flags_of_mlflow_models_serve_are_accepted():
+    """Every option of `mlflow models serve` is an option here."""
     from mlflow.models.cli import serve
 
     theirs = {spelling for option in serve.params for spelling in option.opts}
@@ -209,21 +209,22 @@ def test_the_flags_of_mlflow_models_serve_are_taken():
     assert theirs <= ours
 
 
-def test_the_readme_s_table_is_the_settings():
-    """docs/settings.md has a row for each setting, as its declaration has it, and no row is left over."""
+def test_the_settings_page_is_complete():
+    """docs/settings.md has a row for each declared setting, and no others."""
     rows = [line for line in (ROOT / "docs" / "settings.md").read_text().splitlines() if line.startswith("| `-")]
     assert rows == settings_table.rows(), "run `python scripts/settings_table.py` and paste it there"
 
 
 def test_environment_is_read_at_load_only(monkeypatch):
-    """Importing the settings reads nothing: what is set later counts."""
+    """Importing the module reads nothing; variables that are set later count."""
     monkeypatch.setenv("PORT", "7")
     assert Settings.load({}).port == 7
 
 
 @pytest.mark.parametrize("value", ["*", "[]", " "])
-def test_what_is_no_host(monkeypatch, value):
-    """Ignored as a HOST that somebody else has set; under a name of this server's own refused, with that name."""
+def test_invalid_hosts(monkeypatch, value):
+    """An invalid host is ignored in HOST, which other programs set, and refused in a variable of this server, with its
+    name."""
     monkeypatch.setenv("HOST", value)
     assert Settings.load({}).host == "127.0.0.1"
     assert "HOST is ignored" in settings.ignored_environment({})[0]
@@ -233,8 +234,8 @@ def test_what_is_no_host(monkeypatch, value):
             Settings.load(flags)
 
 
-def test_a_host_with_spaces_and_where_it_comes_from(monkeypatch):
-    """Spaces are no part of it; errors name what it was set by, also in a worker's copy of the settings."""
+def test_hosts_with_spaces_and_the_source_of_settings(monkeypatch):
+    """Spaces around a host are removed. Errors name the source of a value, also in a worker's copy of the settings."""
     assert Settings.load({"host": " [::1] "}).host == "::1"
     assert Settings.load({"host": "a"}).source("host") == "--host"
     monkeypatch.setenv("MLFLOW_HOST", "localhost")
@@ -244,6 +245,6 @@ def test_a_host_with_spaces_and_where_it_comes_from(monkeypatch):
 
 
 def test_a_model_config_of_100_000_brackets():
-    """Is refused in one line."""
+    """A model config of 100,000 brackets is refused in one line."""
     with pytest.raises(StartError, match=r"^--model-config: must be a JSON object; "):
         Settings.load({"pyfunc_config": "[" * 100_000})

@@ -1,4 +1,4 @@
-"""services/status.py: every error fits into the trailers, whatever its words."""
+"""services/status.py: every error fits into the trailers, whatever its text."""
 
 import base64
 from urllib.parse import quote
@@ -15,7 +15,7 @@ LIMIT = 3000
 
 
 def on_the_wire(message, trailers):
-    """The bytes of the trailers as HTTP/2 carries them, 32 for the overhead of each as RFC 9113 counts."""
+    """Returns the size of the trailers in HTTP/2, with the overhead of 32 bytes each by RFC 9113."""
     size = len("grpc-message") + len(quote(message, safe=" ")) + 32
     for key, value in trailers:
         size += len(key) + len(base64.b64encode(value) if isinstance(value, bytes) else value) + 32
@@ -28,7 +28,7 @@ def on_the_wire(message, trailers):
     st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=128),
 )
 def test_trailers_stay_under_3_kb(message, violations, request_id):
-    """Long, exotic and many words are cut; what is left still parses."""
+    """Long and exotic texts are cut, and the result still parses."""
     error = InvalidPayload(message, violations=tuple(violations), error_class="SCHEMA_ENFORCEMENT_FAILED")
     code, text, trailers = status.of_error(error, request_id=request_id, model="m" * 128)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -39,8 +39,8 @@ def test_trailers_stay_under_3_kb(message, violations, request_id):
     assert info.metadata["request_id"] == request_id
 
 
-def test_short_words_are_kept_whole():
-    """What fits is not touched."""
+def test_short_texts_are_not_cut():
+    """A text that fits is not cut."""
     violations = tuple(FieldViolation(f"column_{number}", "must be double (required)") for number in range(8))
     _, text, trailers = status.of_error(InvalidPayload("é wrong", violations=violations), request_id="r", model="m")
     parsed = status_pb2.Status.FromString(dict(trailers)["grpc-status-details-bin"])
@@ -50,6 +50,6 @@ def test_short_words_are_kept_whole():
     assert [item.field for item in bad_request.field_violations] == [item.field for item in violations]
 
 
-def test_every_status_is_one_of_grpc_s_and_none_is_unknown():
-    """Our names of statuses are gRPC's."""
+def test_all_statuses_are_grpcs_without_unknown():
+    """All statuses here are gRPC's."""
     assert {item.value for item in Status} <= {code.name for code in grpc.StatusCode} - {"OK", "UNKNOWN"}

@@ -1,4 +1,4 @@
-"""engine/thread_pool.py, with gates in place of luck."""
+"""engine/thread_pool.py, tested with gates instead of timing."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from mlflow_grpc.errors import NotReady
 
 
 class Gate:
-    """A function that says that it runs and waits to be let go."""
+    """A function that reports its start and waits until it is released."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -36,15 +36,15 @@ def soon(seconds: float = 30.0) -> float:
 
 
 async def until(condition) -> None:
-    """Lets the event loop turn until a condition holds."""
+    """Runs the event loop until a condition holds."""
     deadline = soon()
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0)
 
 
-def test_it_gives_results_and_raises_errors():
-    """What a function returns or raises reaches its caller."""
+def test_results_and_exceptions_reach_the_caller():
+    """The caller gets the function's result or exception."""
 
     async def check():
         threads = ModelThreadPool(2)
@@ -56,8 +56,8 @@ def test_it_gives_results_and_raises_errors():
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, asyncio.CancelledError])
-def test_exceptions_that_asyncio_would_misread_are_carried(error):
-    """An exception that means something to the event loop does not act on it."""
+def test_exceptions_special_to_asyncio_are_wrapped(error):
+    """An exception with a meaning for the event loop does not act on it."""
 
     def raises():
         raise error
@@ -72,8 +72,8 @@ def test_exceptions_that_asyncio_would_misread_are_carried(error):
     asyncio.run(check())
 
 
-def test_no_more_than_size_run_at_once_and_the_rest_wait():
-    """Two threads run two functions; a third waits for one of them."""
+def test_functions_beyond_the_size_wait():
+    """Two threads run two functions, and a third function waits."""
 
     async def check():
         threads, gates = ModelThreadPool(2), [Gate(), Gate(), Gate()]
@@ -91,7 +91,7 @@ def test_no_more_than_size_run_at_once_and_the_rest_wait():
 
 
 def test_a_burst_after_idleness_uses_every_thread():
-    """Jobs that come at once, while a thread is idle, do not queue behind that one thread."""
+    """Jobs that arrive together while one thread is idle do not queue behind that thread."""
 
     async def check():
         threads = ModelThreadPool(3)
@@ -107,8 +107,8 @@ def test_a_burst_after_idleness_uses_every_thread():
     asyncio.run(check())
 
 
-def test_a_function_past_its_deadline_is_not_run():
-    """Waiting counts: when its turn comes after the deadline, a function is dropped and its caller told."""
+def test_expired_functions_are_not_run():
+    """A function whose turn comes after its deadline is dropped, and its caller gets an error."""
 
     async def check():
         threads, gate, ran = ModelThreadPool(1), Gate(), []
@@ -124,8 +124,8 @@ def test_a_function_past_its_deadline_is_not_run():
     asyncio.run(check())
 
 
-def test_a_cancelled_caller_s_waiting_function_is_not_run():
-    """A caller that leaves the queue takes its function with it, and the others get theirs."""
+def test_cancelled_waiting_functions_are_not_run():
+    """A cancelled function leaves the queue without effect on others."""
 
     async def check():
         threads, gate, ran = ModelThreadPool(1), Gate(), []
@@ -144,8 +144,8 @@ def test_a_cancelled_caller_s_waiting_function_is_not_run():
     asyncio.run(check())
 
 
-def test_hung_functions_give_up_their_places():
-    """More hung calls than threads, and the next one still runs; when they end, the pool shrinks back."""
+def test_hung_functions_are_replaced():
+    """With more hung calls than threads the next call still runs, and the pool shrinks again when they end."""
 
     async def check():
         threads, gates = ModelThreadPool(2), [Gate() for _ in range(4)]
@@ -165,8 +165,8 @@ def test_hung_functions_give_up_their_places():
     asyncio.run(check())
 
 
-def test_hung_functions_have_a_limit_and_it_shows():
-    """When every replacement hangs too, the pool says that it is stuck, and recovers with the first that ends."""
+def test_replacements_of_hung_functions_are_limited():
+    """If all replacements hang, the pool reports that it is exhausted, and recovers when the first call ends."""
 
     async def check():
         threads = ModelThreadPool(1)
@@ -189,8 +189,9 @@ def test_hung_functions_have_a_limit_and_it_shows():
     asyncio.run(check())
 
 
-def test_threads_that_cannot_be_started_are_none(monkeypatch, caplog):
-    """Without a thread a call is refused; with one, it waits for it; and once there may be others, they are started."""
+def test_threads_that_cannot_be_started(monkeypatch, caplog):
+    """Without a thread a call is refused. With one thread calls wait for it, and more threads start once that is
+    possible."""
     start = threading.Thread.start
 
     def refuse(thread):
@@ -219,8 +220,8 @@ def test_threads_that_cannot_be_started_are_none(monkeypatch, caplog):
     asyncio.run(check())
 
 
-def test_a_late_outcome_is_for_nobody():
-    """A function that ends after its caller has gone disturbs nothing, whether it returns or raises."""
+def test_late_outcomes_are_dropped():
+    """A function that ends after its caller has left has no effect, whether it returns or raises."""
 
     async def check():
         threads, gate = ModelThreadPool(1), Gate()
@@ -235,8 +236,8 @@ def test_a_late_outcome_is_for_nobody():
     asyncio.run(check())
 
 
-def test_close_ends_idle_threads_and_tells_those_who_wait():
-    """After close nothing is taken, callers in the queue are told, and idle threads end."""
+def test_close_ends_idle_threads_and_fails_waiting_callers():
+    """After `close`, no function is accepted, waiting callers get an error, and idle threads end."""
 
     async def check():
         threads, gate = ModelThreadPool(1), Gate()
@@ -257,7 +258,7 @@ def test_close_ends_idle_threads_and_tells_those_who_wait():
 
 
 def test_results_are_not_kept_alive_by_idle_threads():
-    """A thread that waits for work holds nothing of the last call."""
+    """An idle thread keeps no data of the last call alive."""
     import weakref
 
     class Big:
@@ -275,7 +276,7 @@ def test_results_are_not_kept_alive_by_idle_threads():
 
 
 def test_each_caller_gets_its_own_result_under_load():
-    """10,000 calls on 4 threads, some of which give up: none lost, none swapped."""
+    """Of 10,000 calls on 4 threads, some of which give up, none is lost or swapped."""
 
     async def check():
         threads = ModelThreadPool(4)
@@ -295,8 +296,8 @@ def test_each_caller_gets_its_own_result_under_load():
     asyncio.run(check())
 
 
-def test_calls_that_have_gone_are_not_kept():
-    """Behind a function that hangs, what has left neither keeps its data alive nor its place in line for ever."""
+def test_abandoned_calls_are_removed():
+    """Abandoned calls behind a hung function keep neither their data nor their position in the queue."""
 
     async def check():
         pool = ModelThreadPool(1)
@@ -330,8 +331,8 @@ def test_calls_that_have_gone_are_not_kept():
     asyncio.run(check())
 
 
-def test_an_error_keeps_no_data_alive():
-    """Not even until the collector comes by."""
+def test_errors_keep_no_data_alive():
+    """A failed call's data is freed without a garbage collection."""
 
     async def check():
         pool = ModelThreadPool(1)
@@ -359,8 +360,8 @@ def test_an_error_keeps_no_data_alive():
     asyncio.run(check())
 
 
-def test_a_call_that_was_left_does_not_count_for_how_long_calls_take():
-    """It tells how long its caller waited, not how long it went on."""
+def test_abandoned_calls_count_until_their_caller_left():
+    """An abandoned call counts with the time until its caller left, not with its full duration."""
 
     async def check():
         pool = ModelThreadPool(1)
@@ -379,8 +380,8 @@ def test_a_call_that_was_left_does_not_count_for_how_long_calls_take():
     asyncio.run(check())
 
 
-def test_fewer_functions_run_at_a_time_when_the_limit_falls():
-    """Those that run go on; when the limit rises, those that wait begin at once."""
+def test_concurrency_follows_the_limit():
+    """Running functions continue when the limit falls, and waiting ones start at once when it rises."""
 
     async def check():
         threads, gates = ModelThreadPool(2), [Gate() for _ in range(4)]

@@ -1,4 +1,4 @@
-"""payload/timestamps.py: points in time to the nanosecond, or an error."""
+"""payload/timestamps.py: times are exact to the nanosecond, or an error."""
 
 import datetime
 
@@ -41,8 +41,8 @@ EAST = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
         ("20200101T000000", (1_577_836_800, 0)),
     ],
 )
-def test_exactly(value, expected):
-    """Whatever library it comes from, whatever its unit and zone."""
+def test_valid_times_are_exact(value, expected):
+    """Times of every library, unit and zone are exact."""
     assert seconds_and_nanos(value) == expected
 
 
@@ -53,7 +53,7 @@ def test_exactly(value, expected):
         "yesterday", "2020-13-01", "2020-01-01T00:00:00.1234567891", "", 5, datetime.date(2020, 1, 1), None,
     ],
 )  # fmt: skip
-def test_or_not_at_all(value):
-    """No point in time, or none that the message can hold."""
+def test_invalid_times_are_errors(value):
+    """A value that is not a time, or outside the range of the message, is an error."""
     with pytest.raises((TypeError, ValueError)):
         seconds_and_nanos(value)

@@ -1,12 +1,13 @@
-"""The order in which fetched models are loaded."""
+"""engine/turns.py: the order in which fetched models are loaded."""
 
 import asyncio
 
 from mlflow_grpc.engine.turns import Turns
 
 
-def test_the_first_of_those_that_are_there_is_next():
-    """None before those that come soon; then by number, one at a time; and one that is cancelled holds up nobody."""
+def test_the_lowest_waiting_number_is_next():
+    """The first turn waits for the numbers that arrive soon. Turns then follow the numbers, one at a time, and a
+    cancelled task blocks no other."""
 
     async def scenario() -> list[int]:
         turns, order, inside = Turns([0, 1, 2]), [], 0

@@ -1,4 +1,4 @@
-"""payload/protobuf/writer.py: no value becomes another one on its way into a message."""
+"""payload/protobuf/writer.py: no value is changed on its way into a message."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.support.typed import plain
 
 
 def written(data_type: Type, value: Any) -> Any:
-    """What stands in a field of this type for a value."""
+    """Returns the content of a field of this type for a value."""
     maker = FileMaker()
     record = Record("out", [Field("x", data_type, required=isinstance(data_type, ListOf | MapOf))])
     messages = maker.add("m", Contract(Record("in", [Field("a", Scalar(DataType.LONG))]), record))
@@ -41,8 +41,8 @@ def written(data_type: Type, value: Any) -> Any:
         (DataType.LONG, [1, None]),
     ],
 )
-def test_a_list_with_what_its_type_does_not_hold(data_type, values):
-    """The value is named, and nothing of a list that was written at once stays."""
+def test_invalid_items_of_a_list_are_refused(data_type, values):
+    """The error names the value, and nothing of a list that was written at once remains."""
     with pytest.raises(UnserializableOutput, match=r"x\[1\] has a"):
         written(ListOf(Scalar(data_type)), values)
 
@@ -51,8 +51,8 @@ def nested(depth: int) -> Any:
     return [nested(depth - 1)] if depth else {}
 
 
-def test_an_open_record_keeps_what_no_field_can_hold():
-    """A key that it does not name, and a value of another type than its field's; a closed one has room for neither."""
+def test_open_records_keep_values_without_a_field():
+    """An open record keeps unknown keys and values that do not fit their field; a closed one refuses both."""
     value = {"x": 1, "words": ["a", None], "part": {"x": "one", "more": {"deep": [1.5]}}}
     fields = [Field("x", Scalar(DataType.LONG))]
     open_record = Record("part", list(fields), open=True)
@@ -94,8 +94,8 @@ SMALL, TEXTS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("
         (BITS, [True, False], [True, False]),
     ],
 )
-def test_what_is_exact_is_written(data_type, value, expected):
-    """As it is, or as JSON would have it; nothing where there is nothing."""
+def test_exact_values_are_written(data_type, value, expected):
+    """An exact value is written unchanged or in its JSON form; a null is not written."""
     content = written(data_type, value)
     assert (content["data"] if isinstance(data_type, Tensor) else content) == expected
 
@@ -128,7 +128,7 @@ def test_what_is_exact_is_written(data_type, value, expected):
         (AnyValue(), nested(40)),
     ],
 )
-def test_what_is_not_is_refused(data_type, value):
-    """It is the model's fault, and said so."""
+def test_inexact_values_are_refused(data_type, value):
+    """An inexact value is an error of the model."""
     with pytest.raises(UnserializableOutput):
         written(data_type, value)

@@ -41,10 +41,10 @@ def restart_delay():
 
 
 def test_a_worker_that_never_serves_calls_waits_longer_each_time(restart_delay):
-    """However long it loads before it fails."""
+    """The delay grows, however long the worker loads before it fails."""
     assert [restart_delay(None) for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
 
 
 def test_a_worker_that_served_calls_for_a_while_is_replaced_at_once(restart_delay):
-    """Earlier failures do not count; a worker that served for a shorter time waits."""
+    """Earlier failures do not count; a worker that served for a shorter time is delayed."""
     assert [restart_delay(served_s) for served_s in (1, 1, 1, 60, 60, 1)] == [0, 1, 2, 0, 0, 1]

@@ -24,7 +24,7 @@ def gated():
 
 
 def start(call, text, **more: Any):
-    """Begins a call and does not wait for it."""
+    """Starts a call without waiting for it."""
     return call.raw.future(protos.Input(value=text).SerializeToString(), **more)
 
 
@@ -33,8 +33,8 @@ def code(future):
     return error.code() if error else grpc.StatusCode.OK
 
 
-def test_a_call(gated):
-    """A string in, a string out, and the request id in the trailers."""
+def test_a_call_returns_text_and_request_id(gated):
+    """A string is sent, a string comes back, and the trailers have the request id."""
     _, _, call = gated
     data, sent = call.raw.with_call(protos.Input(value="é").SerializeToString(), metadata=(("x-request-id", "abc"),))
     assert protos.Output.FromString(data).value == "<é>"
@@ -42,8 +42,8 @@ def test_a_call(gated):
 
 
 @pytest.mark.parametrize("request_id", ["", "x" * 129])
-def test_a_request_id_that_is_no_good_is_replaced(gated, request_id):
-    """Too long and empty ids are not repeated; the call gets one all the same."""
+def test_unusable_request_ids_are_replaced(gated, request_id):
+    """Ids that are too long or empty are replaced by a new one."""
     _, _, call = gated
     _, sent = call.raw.with_call(protos.Input(value="x").SerializeToString(), metadata=(("x-request-id", request_id),))
     answered = dict(sent.trailing_metadata())["x-request-id"]
@@ -51,8 +51,8 @@ def test_a_request_id_that_is_no_good_is_replaced(gated, request_id):
     assert len(answered) == 16
 
 
-def test_hung_calls_hold_up_neither_others_nor_health(gated):
-    """With every thread of the pool held by calls that were given up, a fresh call and health are answered."""
+def test_hung_calls_delay_neither_others_nor_health(gated):
+    """While abandoned calls hold every thread of the pool, a new call and a health check are answered."""
     model, _, call = gated
     for _ in range(3):
         hung = start(call, "hold", timeout=30)
@@ -63,8 +63,8 @@ def test_hung_calls_hold_up_neither_others_nor_health(gated):
     assert health(b"", timeout=1) == b"\x08\x01"
 
 
-def test_one_slow_call_lets_others_pass(gated):
-    """While one call runs, others are answered."""
+def test_a_slow_call_delays_no_other(gated):
+    """Other calls are answered while one call runs."""
     model, _, call = gated
     slow = start(call, "hold", timeout=30)
     model.wait_until_entered()
@@ -73,8 +73,8 @@ def test_one_slow_call_lets_others_pass(gated):
     assert protos.Output.FromString(slow.result()).value == "<hold>"
 
 
-def test_the_server_s_time_limit(gated):
-    """A call over the time limit is DEADLINE_EXCEEDED although the client would wait."""
+def test_the_servers_time_limit(gated):
+    """A call over the time limit is DEADLINE_EXCEEDED, even if the client would wait longer."""
     model = GatedModel()
     with serving(model, PlainCodec(), timeout_s=0.2) as server, Caller(server.address) as call:
         with pytest.raises(grpc.RpcError) as caught:
@@ -92,7 +92,7 @@ def test_expired_work_is_not_run(gated):
     model.wait_until_entered(2)
     late = start(call, "late", timeout=0.1)
     assert code(late) is grpc.StatusCode.DEADLINE_EXCEEDED
-    until_in_flight(server, 2)
+    wait_until_in_flight(server, 2)
     model.let_go()
     assert [code(holder) for holder in holders] == [grpc.StatusCode.OK] * 2
     assert call("after") == "<after>"
@@ -105,33 +105,34 @@ def test_cancelled_work_is_not_run(gated):
     holders = [start(call, "hold", timeout=30) for _ in range(2)]
     model.wait_until_entered(2)
     left = start(call, "left", timeout=30)
-    until_in_flight(server, 3)
+    wait_until_in_flight(server, 3)
     left.cancel()
-    until_in_flight(server, 2)
+    wait_until_in_flight(server, 2)
     model.let_go()
     assert [code(holder) for holder in holders] == [grpc.StatusCode.OK] * 2
     assert call("after") == "<after>"
     assert "left" not in model.calls
 
 
-def until_in_flight(server: InProcess, calls: int) -> None:
-    """Returns once the server has so many calls in flight."""
+def wait_until_in_flight(server: InProcess, calls: int) -> None:
+    """Waits until that many calls are in flight."""
     (entry,) = server.server.catalog.entries
     server.wait_until(lambda: entry.engine.admission.admitted_calls == calls)
 
 
-def test_a_thousand_cancels(gated):
-    """After a storm of cancellations nothing is left in flight and calls are answered."""
+def test_a_thousand_cancellations_leave_no_call(gated):
+    """After many cancellations no call is in flight, and new calls are answered."""
     _, server, call = gated
     for number in range(1000):
         future = start(call, f"{number}", timeout=30)
         future.cancel()
-    until_in_flight(server, 0)
+    wait_until_in_flight(server, 0)
     assert call("after") == "<after>"
 
 
-def test_messages_that_are_none():
-    """1,000 random or cut messages: INVALID_ARGUMENT, INTERNAL or, where they happen to parse, OK; never UNKNOWN."""
+def test_random_messages_are_never_unknown():
+    """1,000 random or truncated messages are INVALID_ARGUMENT, INTERNAL or, if they happen to parse, OK, and never
+    UNKNOWN."""
     dice = random.Random(1)
     serialized = protos.Input(value="hello é").SerializeToString()
     seen = set()
@@ -157,8 +158,9 @@ def test_messages_that_are_none():
         ("/grpc.health.v1.Health/List", b"\xff"),
     ],
 )
-def test_a_message_that_does_not_parse_is_invalid_argument(gated, path, data):
-    """On every service, with the details that every error has; grpc.aio by itself says UNKNOWN."""
+def test_unparsable_messages_are_invalid_arguments(gated, path, data):
+    """An unparsable message is INVALID_ARGUMENT with error details in every service; grpc.aio itself would answer
+    UNKNOWN."""
     _, _, call = gated
     with pytest.raises(grpc.RpcError) as caught:
         call.channel.unary_unary(path)(data, timeout=10)
@@ -168,14 +170,14 @@ def test_a_message_that_does_not_parse_is_invalid_argument(gated, path, data):
 
 
 def test_unknown_methods_are_unimplemented(gated):
-    """For any service and method that there is not."""
+    """Unknown services and methods are UNIMPLEMENTED."""
     _, _, call = gated
     for path in ("/MLflow/Predict", "/MLflow/predict2", "/mlflow.MLflow/predict", "/x/y"):
         assert code(call.channel.unary_unary(path).future(b"", timeout=10)) is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_the_message_limit_is_exact():
-    """A message of the limit's size passes, one byte more is RESOURCE_EXHAUSTED."""
+    """A message of exactly the limit passes; one more byte is RESOURCE_EXHAUSTED."""
     limit = 4096
     with (
         serving(FunctionModel(len), PlainCodec(), max_message_bytes=limit) as server,
@@ -189,7 +191,7 @@ def test_the_message_limit_is_exact():
 
 
 def test_compressed_requests():
-    """A compressed request is taken, and counts by its size after decompression."""
+    """A compressed request is accepted, and counts with its decompressed size."""
     with serving(FunctionModel(len), PlainCodec(), max_message_bytes=1 << 20) as server, Caller(server.address) as call:
         small, big = (protos.Input(value="x" * size).SerializeToString() for size in (1 << 19, 1 << 21))
         assert protos.Output.FromString(call.raw(small, compression=GZIP, timeout=30)).value == str(1 << 19)
@@ -197,7 +199,7 @@ def test_compressed_requests():
         assert code(future) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_large_answers():
+def test_answers_may_exceed_the_request_limit():
     """An answer may be larger than the largest request."""
     with (
         serving(FunctionModel(lambda text: "y" * (8 << 20)), PlainCodec(), max_message_bytes=1 << 20) as server,
@@ -207,15 +209,15 @@ def test_large_answers():
 
 
 def test_many_callers_get_their_own_answers():
-    """2,000 calls, 32 at a time: each answer is for its own input."""
+    """Of 2,000 calls, 32 at a time, each gets the answer to its own input."""
     with serving(FunctionModel(lambda text: text), PlainCodec()) as server, Caller(server.address) as call:
         texts = [f"input {number}" for number in range(2000)]
         with ThreadPoolExecutor(32) as pool:
             assert list(pool.map(call, texts)) == texts
 
 
-def test_an_answer_that_is_no_utf_8_is_internal():
-    """A lone surrogate in a plain-text answer has no form on the wire: INTERNAL, not UNKNOWN."""
+def test_answers_that_are_not_utf_8_are_internal():
+    """A lone surrogate in a plain-text answer cannot be encoded: INTERNAL, not UNKNOWN."""
     from mlflow_grpc.payload.codec import TextCodec
 
     with serving(FunctionModel(lambda text: "\ud800"), TextCodec()) as server, Caller(server.address) as call:
@@ -223,7 +225,7 @@ def test_an_answer_that_is_no_utf_8_is_internal():
 
 
 def test_text_payloads():
-    """With the text codec the string goes in as it is and str(answer) comes back; another format is refused."""
+    """The text codec passes the string unchanged and returns str(answer); it refuses other formats."""
     from mlflow_grpc.payload.codec import TextCodec
 
     with serving(FunctionModel(lambda text: [text, 1.5]), TextCodec()) as server, Caller(server.address) as call:
@@ -232,8 +234,8 @@ def test_text_payloads():
         assert call.outcome("x", mlflow_content_type="application/json")[0] == "INVALID_ARGUMENT"
 
 
-def test_errors_of_our_own_code_say_nothing():
-    """A defect of the server is INTERNAL with a request id; its exception stays in the log."""
+def test_bugs_of_the_server_are_internal_without_details():
+    """A bug of the server is INTERNAL with a request id; its exception is only logged."""
 
     class Broken(PlainCodec):
         def decode(self, text, content_type):

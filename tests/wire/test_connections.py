@@ -1,4 +1,4 @@
-"""Connections that misbehave: mute, half open, flooding. They disturb nobody and are closed."""
+"""Connections that misbehave: silent, half open, flooding. They affect no others and are closed."""
 
 import contextlib
 import selectors
@@ -16,7 +16,7 @@ from mlflow_grpc.services import listener
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving
 
-CONNECTIONS = 300  # Both ends are in this process, which may have no more than 1,024 files open.
+CONNECTIONS = 300  # Both ends are in this process, which may have at most 1,024 open files.
 
 
 def echo(**settings):
@@ -29,7 +29,7 @@ def connected(address):
 
 
 def until_closed(peers, limit_s):
-    """Returns how many of the peers the server has closed by then; those it speaks to are read."""
+    """Returns how many of the peers the server has closed by then; reads from those that the server writes to."""
     deadline, closed = time.monotonic() + limit_s, 0
     with selectors.DefaultSelector() as selector:
         for peer in peers:
@@ -47,14 +47,14 @@ def until_closed(peers, limit_s):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """A server that gives a new connection a second."""
+    """A server whose limit for a handshake is one second."""
     monkeypatch.setattr(listener, "HANDSHAKE_S", 1.0)
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("opening", [b"", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\n\r\n"])
-def test_mute_and_slow_connections_are_closed(opening):
-    """Hundreds that never say what HTTP/2 begins with: others are answered meanwhile, and they are closed."""
+def test_silent_and_slow_connections_are_closed(opening):
+    """Hundreds of connections that never send the HTTP/2 preface are closed, and others are answered meanwhile."""
     with echo() as server, contextlib.ExitStack() as stack, Caller(server.address) as call:
         peers = [stack.enter_context(connected(server.address)) for _ in range(CONNECTIONS)]
         for peer in peers:
@@ -65,7 +65,7 @@ def test_mute_and_slow_connections_are_closed(opening):
 
 @pytest.mark.usefixtures("impatient")
 def test_half_open_tls_is_closed(tmp_path):
-    """Connections that never finish their handshake."""
+    """Connections that never finish their TLS handshake are closed."""
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
@@ -87,7 +87,7 @@ def test_half_open_tls_is_closed(tmp_path):
 
 
 def test_a_flood_of_pings_ends_its_own_connection():
-    """GOAWAY for the peer that floods; another one is answered."""
+    """A peer that floods gets GOAWAY, and others are answered."""
     with echo() as server, connected(server.address) as peer, Caller(server.address) as call:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         connection.initiate_connection()

@@ -1,4 +1,4 @@
-"""What callers get that call while the server ends."""
+"""Calls that arrive while the server shuts down."""
 
 import asyncio
 import threading
@@ -20,16 +20,15 @@ MESSAGE = b"\n\x05hello"
 ON_THE_WIRE = 300
 
 
-def test_calls_that_grpc_holds_are_refused_and_not_cancelled():
-    """Those that have reached gRPC when the server is told to end, and that it has not handed over yet, are UNAVAILABLE,
-    which callers send again elsewhere; gRPC by itself says CANCELLED of them.
-    """
+def test_calls_queued_in_grpc_are_refused_and_not_cancelled():
+    """Calls that gRPC has received at shutdown, but not handed over yet, are UNAVAILABLE, so clients retry them
+    elsewhere. gRPC itself would answer CANCELLED."""
     with serving(FunctionModel(str), PlainCodec()) as server, Connection(server.address) as connection:
         blocked, all_there = threading.Event(), threading.Event()
 
         async def end() -> None:
             blocked.set()
-            assert all_there.wait(30)  # Nothing is handed over while the event loop stands still.
+            assert all_there.wait(30)  # gRPC hands over no call while the event loop is blocked.
             await server.server.drain()
             await server.server.stop()
 
@@ -46,8 +45,8 @@ def test_calls_that_grpc_holds_are_refused_and_not_cancelled():
         assert not ending.is_alive()
 
 
-def test_callers_that_go_on_calling_do_not_hold_up_the_end(monkeypatch):
-    """They are refused for some time, and then the server ends all the same."""
+def test_persistent_callers_do_not_delay_the_end(monkeypatch):
+    """Callers that never pause are refused for some time, and then the server ends."""
     monkeypatch.setattr(arrivals, "DRAIN_IDLE_S", 1.0)
     monkeypatch.setattr(arrivals, "DRAIN_IDLE_LIMIT_S", 0.5)
     with serving(FunctionModel(str), PlainCodec(), drain_timeout_s=600) as server, Caller(server.address) as call:
@@ -75,7 +74,7 @@ def test_callers_that_go_on_calling_do_not_hold_up_the_end(monkeypatch):
 
 
 def call_until_it_fails(address, credentials, enough):
-    """Calls again and again; gives what the first failure was."""
+    """Calls repeatedly; returns the first failure."""
     with Caller(address, credentials) as call:
         answered = 0
         while (outcome := call.outcome("hello"))[0] == "OK":
@@ -86,7 +85,7 @@ def call_until_it_fails(address, credentials, enough):
 
 
 def send_away(server, credentials=None, *, connections=8):
-    """Sends callers away who call all the time; gives what each of them met."""
+    """Sends away callers that call continuously; returns the first failure of each."""
     enough = threading.Semaphore(0)
     with ThreadPoolExecutor(connections) as pool:
         calling = [pool.submit(call_until_it_fails, server.address, credentials, enough) for _ in range(connections)]
@@ -96,15 +95,15 @@ def send_away(server, credentials=None, *, connections=8):
         return [future.result(30) for future in calling]
 
 
-def test_callers_are_sent_away_and_lose_no_call():
-    """What a client meets first is that it cannot connect again: each call that it made was answered."""
+def test_goaway_loses_no_call():
+    """The first failure of each client is that it cannot reconnect: every call that it made was answered."""
     with serving(FunctionModel(str), PlainCodec()) as server:
         for failure in send_away(server):
             assert "Connection refused" in failure
 
 
-def test_a_call_in_flight_is_answered_after_its_caller_was_sent_away():
-    """It has as long as the drain timeout allows."""
+def test_calls_in_flight_are_answered_after_goaway():
+    """A call in flight has as long as the drain timeout."""
     model = GatedModel()
     with serving(model, PlainCodec()) as server, Caller(server.address) as call:
         held = call.raw.future(protos.Input(value="hold").SerializeToString(), timeout=30)
@@ -115,8 +114,8 @@ def test_a_call_in_flight_is_answered_after_its_caller_was_sent_away():
         assert call.outcome("after")[0] == "UNAVAILABLE"
 
 
-def test_over_tls_the_age_of_connections_sends_callers_away(tmp_path):
-    """No call is lost there either, if connections have an age that the drain timeout has room for."""
+def test_over_tls_the_maximum_age_sends_callers_away(tmp_path):
+    """Over TLS no call is lost either, if connections have a maximum age that fits into the drain timeout."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"

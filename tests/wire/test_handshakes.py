@@ -1,4 +1,4 @@
-"""TLS connections that come to nothing leave a line, now and then; those that make calls leave none."""
+"""Failed TLS connections are reported in a line from time to time; connections with calls are not."""
 
 import logging
 import socket
@@ -20,7 +20,7 @@ def authority():
 
 @pytest.fixture
 def server(authority, tmp_path):
-    """A server that lets in only clients with a certificate."""
+    """A server that accepts only clients with a certificate."""
     files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key", "ca")}
     issued = authority.issue_cert("127.0.0.1")
     files["cert"].write_bytes(issued.cert_chain_pems[0].bytes())
@@ -35,8 +35,8 @@ def lines_of(caplog):
     return [record.getMessage() for record in caplog.records if record.name == "mlflow_grpc.services.handshakes"]
 
 
-def test_refused_handshakes_leave_a_line(server, authority, caplog):
-    """A client without TLS and one without a certificate are counted, one that calls is not; one line a minute."""
+def test_failed_handshakes_are_logged(server, authority, caplog):
+    """A client without TLS and one without a certificate are counted, and one that calls is not; one line a minute."""
     assert server.server.ready_line.endswith("; TLS with client certificates")
     handshakes = server.server._dispatcher.handshakes
     root = authority.cert_pem.bytes()
@@ -44,7 +44,7 @@ def test_refused_handshakes_leave_a_line(server, authority, caplog):
         for call in (plain, nobody):
             assert call.outcome("x", timeout=5)[0] == "UNAVAILABLE"
     refused = len(handshakes.pending)
-    assert refused >= 2  # Clients may have tried again.
+    assert refused >= 2  # Clients may have retried.
     issued = authority.issue_cert("client.example")
     credentials = grpc.ssl_channel_credentials(
         root, issued.private_key_pem.bytes(), b"".join(blob.bytes() for blob in issued.cert_chain_pems)
@@ -70,15 +70,15 @@ def test_refused_handshakes_leave_a_line(server, authority, caplog):
 
 
 def test_without_tls_nothing_is_counted():
-    """Nobody asks for a certificate there, and calls are not looked at."""
+    """Without TLS, gRPC fetches no certificate, and calls are not counted."""
     with serving(FunctionModel(lambda text: text), PlainCodec()) as running, Caller(running.address) as call:
         assert call("x") == "x"
         assert not running.server._dispatcher.handshakes.pending
         assert not running.server._dispatcher.handshakes._peers
 
 
-def test_peers_are_forgotten(monkeypatch):
-    """Those that have not called for the longest time; a peer that is known stays so while it calls."""
+def test_the_least_recent_peers_are_forgotten(monkeypatch):
+    """The peers that have not called for longest are forgotten first; a peer stays while it calls."""
     monkeypatch.setattr("mlflow_grpc.services.handshakes.MAX_PEERS", 2)
     handshakes = Handshakes()
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Health and reflection as their own clients see them."""
+"""Health and reflection, tested with their own clients."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def test_check(served, service):
 
 
 def test_list(served):
-    """List tells all of them at once."""
+    """List returns all statuses."""
     _, channel = served
     statuses = channel.unary_unary(
         "/grpc.health.v1.Health/List",
@@ -53,7 +53,7 @@ def test_list(served):
 
 
 def test_an_unknown_service_is_not_found(served):
-    """As the protocol asks for."""
+    """An unknown service is NOT_FOUND, by the health protocol."""
     _, channel = served
     with pytest.raises(grpc.RpcError) as caught:
         HealthStub(channel).Check(request("nope"))
@@ -62,7 +62,7 @@ def test_an_unknown_service_is_not_found(served):
 
 
 def test_not_serving_and_unavailable_until_loaded():
-    """A server that listens and has no model yet says NOT_SERVING, and UNAVAILABLE to a call."""
+    """A server that listens without a model is NOT_SERVING, and a call is UNAVAILABLE."""
     running = InProcess(Settings(model_uri="m", port=0))
     running.start(None, None)
     try:
@@ -80,9 +80,8 @@ def test_not_serving_and_unavailable_until_loaded():
 
 
 def test_draining():
-    """While a call is in flight after the signal: NOT_SERVING to check and watch, UNAVAILABLE to new calls, and the
-    call in flight is answered.
-    """
+    """While a call is in flight after the signal, check and watch return NOT_SERVING, new calls are UNAVAILABLE, and
+    the call in flight is answered."""
     model = GatedModel()
     with (
         serving(model, PlainCodec()) as server,
@@ -107,7 +106,7 @@ def test_draining():
 
 
 def test_stop_ends_watchers():
-    """Watchers, which would wait for ever, are told that the server goes, and do not hold it up."""
+    """Watchers, which would wait until cancelled, are notified of the shutdown and do not delay it."""
     with serving(FunctionModel(str), PlainCodec()) as server, grpc.insecure_channel(server.address) as channel:
         watches = [HealthStub(channel).Watch(request()) for _ in range(50)]
         for watch in watches:
@@ -120,8 +119,8 @@ def test_stop_ends_watchers():
             assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_two_hundred_watchers_disturb_nobody(served):
-    """Predict and health are answered with 200 watchers open."""
+def test_two_hundred_watchers_delay_no_call(served):
+    """Predict and health are answered while 200 watchers are open."""
     server, channel = served
     with Caller(server.address) as call:
         stub = HealthStub(channel)
@@ -149,7 +148,7 @@ def test_reflection(served, version):
 
 
 def reflect(channel: grpc.Channel, *requests: Any, version: str = "v1") -> list[Any]:
-    """What reflection answers to each request of a stream."""
+    """Returns reflection's response to each request of a stream."""
     method: Any = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=lambda message: message.SerializeToString(),
@@ -159,15 +158,15 @@ def reflect(channel: grpc.Channel, *requests: Any, version: str = "v1") -> list[
 
 
 def files_of(channel: grpc.Channel, request: Any) -> dict[str, FileDescriptorProto]:
-    """The files that reflection answers, by their names."""
+    """Returns the files in reflection's responses, by name."""
     (answer,) = reflect(channel, request)
     files = map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
     return {file.name: file for file in files}
 
 
 @pytest.mark.parametrize("path", ["mlflow.proto", "mlflow_grpc/v1/models.proto"])
-def test_comments_come_by_reflection(served, path, tmp_path):
-    """What is answered of our own .proto files is what protoc makes of them, comments and their places included."""
+def test_reflection_includes_comments(served, path, tmp_path):
+    """Reflection returns our own .proto files as protoc compiles them, with comments and their locations."""
     _, channel = served
     roots = [f"-I{ROOT}", f"-I{ROOT / 'mlflow_grpc' / 'protos'}"]
     out = f"--descriptor_set_out={tmp_path / 'set'}"
@@ -179,8 +178,8 @@ def test_comments_come_by_reflection(served, path, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Status", "ErrorInfo", "BadRequest", "RetryInfo"])
-def test_what_is_in_errors_is_told_by_reflection(served, name):
-    """The messages of google.rpc, so that clients can show the details of a status."""
+def test_reflection_includes_the_messages_of_errors(served, name):
+    """Reflection has the messages of google.rpc, so that clients can show the details of a status."""
     _, channel = served
     files = files_of(channel, Request(file_containing_symbol=f"google.rpc.{name}"))
     declared = {f"{file.package}.{message.name}" for file in files.values() for message in file.message_type}
@@ -190,7 +189,7 @@ def test_what_is_in_errors_is_told_by_reflection(served, name):
 
 
 def test_extensions_by_reflection(served):
-    """Of which there are none: no numbers of a message that is there, NOT_FOUND for others and for any number."""
+    """There are no extensions: an existing message has no numbers, and anything else is NOT_FOUND."""
     _, channel = served
     of_input = reflection_pb2.ExtensionRequest(containing_type="Input", extension_number=7)
     extension_numbers, *missing, nothing = reflect(
@@ -208,7 +207,7 @@ def test_extensions_by_reflection(served):
 
 
 def test_a_reflection_client_can_call(served):
-    """A client that has no .proto learns the contract and calls it."""
+    """A client without the .proto file fetches the contract and calls it."""
     from google.protobuf import message_factory
 
     _, channel = served
@@ -225,7 +224,7 @@ def test_a_reflection_client_can_call(served):
 
 
 def test_reflection_can_be_turned_off():
-    """With --no-reflection the service is not there."""
+    """--no-reflection removes the service."""
     with (
         serving(FunctionModel(str), PlainCodec(), reflection=False) as server,
         grpc.insecure_channel(server.address) as channel,

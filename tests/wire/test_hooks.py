@@ -1,4 +1,4 @@
-"""Functions before and after an MLflow model, over real gRPC: as text, typed, and in parts."""
+"""Functions before and after an MLflow model, over real gRPC: as text, typed, and streamed."""
 
 import json
 import threading
@@ -42,9 +42,8 @@ def served(model, **settings):
 
 
 def test_both_hooks_in_json_and_typed(path):
-    """The frame goes through one and the predictions through the other, in a thread of the model's; plain rows,
-    other payloads, a record and rows in columns come to the same.
-    """
+    """Hooks run in a thread of the model. Plain rows, other payloads, a record and rows in columns get the same
+    answers."""
     with served(config(path, "noted", "negative")) as call:
         hooks.threads.clear()
         typed = TypedCaller(call.channel)
@@ -61,18 +60,18 @@ def test_both_hooks_in_json_and_typed(path):
 
 
 def test_preprocess_makes_the_columns_of_the_model(path):
-    """It gets what the caller sent, and the signature is checked against what it returns."""
+    """preprocess gets the caller's columns, and its result is checked against the signature."""
     with served(config(path, "from_raw")) as call:
         assert json.loads(call('{"dataframe_records": [{"raw": 1.5}]}')) == {"predictions": [3.0]}
         status, details = call.outcome('{"dataframe_records": [{"a": 1.5}]}')
         assert status == "INVALID_ARGUMENT"
         assert details is not None
-        assert "the hook preprocess made of the payload does not fit" in details
+        assert "The result of the hook preprocess does not fit" in details
         assert "b: missing after preprocess, and the model needs it" in details
 
 
-def test_parts_of_an_answer(path):
-    """Each part goes through postprocess."""
+def test_postprocess_applies_to_chunks(path):
+    """postprocess is applied to each chunk."""
     with served(config(path, "noted", "negative")) as call:
         method = call.channel.unary_stream("/MLflowStream/predict_stream")
         parts: list[Any] = [
@@ -95,8 +94,8 @@ def test_parts_of_an_answer(path):
     ],
 )
 @pytest.mark.parametrize("batching", [Batching.AUTO, Batching.ON])
-def test_hooks_that_fail(path, caplog, named, status, message, batching):
-    """The caller is told which one and a request id, and nothing of the exception, which is in the log."""
+def test_failing_hooks_are_named(path, caplog, named, status, message, batching):
+    """The error has the failing hook and a request id, but no text of the exception, which is logged."""
     with served(config(path, batching=batching, **named)) as call, pytest.raises(grpc.RpcError) as caught:
         call(TWO_ROWS, x_request_id="of-a-hook")
     error: Any = caught.value
@@ -110,8 +109,8 @@ def test_hooks_that_fail(path, caplog, named, status, message, batching):
 
 
 @pytest.mark.parametrize(("hook", "is_told"), [("forgets", False), ("raises", True)])
-def test_missing_values_are_named_only_where_something_was_raised(path, hook, is_told):
-    """A hook that forgets to return anything does so whatever it is given."""
+def test_missing_values_are_named_only_for_exceptions(path, hook, is_told):
+    """A hook that returns nothing does so for any input, so its error names no missing values."""
     with served(config(path, postprocess=hook)) as call, pytest.raises(grpc.RpcError) as caught:
         call(ONE_ROW.replace("2.0", "null"))
     error: Any = caught.value
@@ -119,8 +118,8 @@ def test_missing_values_are_named_only_where_something_was_raised(path, hook, is
     assert ("Missing values may be why" in error.details()) == is_told
 
 
-def test_a_typed_call_whose_answer_is_no_longer_what_the_signature_says(path):
-    """JSON has whatever postprocess returns; the messages are those of the signature."""
+def test_typed_answers_must_match_the_signature(path):
+    """JSON returns any result of postprocess; typed messages must match the signature."""
     with served(config(path, postprocess="labels")) as call:
         assert json.loads(call(ONE_ROW)) == {"predictions": ["label 3"]}
         typed = TypedCaller(call.channel)
@@ -131,8 +130,8 @@ def test_a_typed_call_whose_answer_is_no_longer_what_the_signature_says(path):
 
 
 @pytest.mark.parametrize(("batching", "together"), [(None, False), (Batching.AUTO, False), (Batching.ON, True)])
-def test_calls_are_put_together_only_if_the_owner_says_so(path, batching, together):
-    """A hook may look at all rows that it gets; with `on` it gets those of several calls."""
+def test_calls_are_batched_only_if_the_owner_says_so(path, batching, together):
+    """A hook may use all rows that it gets. Only with `on` does it get rows of several calls."""
     model = config(path, "noted", batching=batching)
     loaded = load(model, Settings(model_uri="m"))
     assert loaded.batched is together
@@ -152,18 +151,18 @@ def test_calls_are_put_together_only_if_the_owner_says_so(path, batching, togeth
     [
         ("no_such_module.clean", "there is no module 'no_such_module'; .*PYTHONPATH"),
         (f"{HERE}.no_such", "the module tests.support.hooks has no no_such"),
-        (f"{HERE}.NUMBER", "is no function, but of type int"),
-        (f"{HERE}.Sum", "is no function, but a class"),
+        (f"{HERE}.NUMBER", "is not a function, but of type int"),
+        (f"{HERE}.Sum", "is not a function, but a class"),
     ],
 )
-def test_paths_that_are_none(path, hook, message):
-    """The server does not start, and the path is in the error."""
+def test_invalid_paths_are_refused(path, hook, message):
+    """The server does not start, and the error has the path."""
     with pytest.raises(StartError, match=message) as caught:
         load(ModelConfig(uri=str(path), postprocess=hook, endpoint=True), Settings(model_uri="m"))
     assert hook in str(caught.value)
 
 
-def test_text_for_the_whole_server(path):
-    """A hook takes tables, and a text is none."""
+def test_hooks_and_text_payloads_are_exclusive(path):
+    """Hooks take tables, so text payloads are refused."""
     with pytest.raises(StartError, match="--payload text hands the model a text"):
         load(config(path, "noted"), Settings(model_uri="m", payload=Payload.TEXT))

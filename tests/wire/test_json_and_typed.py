@@ -1,4 +1,4 @@
-"""What a typed RPC and JSON say of the same record: of bytes, serialisers for JSON only, and outputs that are no record."""
+"""Typed RPCs and JSON agree about a record: bytes, serialisers for JSON only, and outputs that are not records."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ CLASSES = (
 
 @pytest.fixture(scope="module")
 def served():
-    """All of these models in one server."""
+    """One server with all of these models."""
     configs = [ModelConfig(class_path=f"tests.support.serialized_models.{name}", endpoint=True) for name in CLASSES]
     with serving_models([(model_config, None) for model_config in configs]) as running, Caller(running.address) as call:
         yield call, TypedCaller(call.channel)
@@ -41,7 +41,7 @@ def by_json(served: Any, name: str, record: Any) -> Any:
     ],
 )
 def test_a_typed_answer_is_the_json_answer(served, name, record):
-    """Serialisers that are for JSON only count in messages too, and an output that is no record is a prediction."""
+    """Serialisers for JSON only apply to messages too, and an output that is not a record is called prediction."""
     expected = by_json(served, name, record)
     answer = plain(served[1](f"{name}_predict", record))
     if "day" in answer:
@@ -50,8 +50,8 @@ def test_a_typed_answer_is_the_json_answer(served, name, record):
     assert (answer["prediction"] if set(answer) == {"prediction"} else answer) == expected
 
 
-def test_pydantic_1_as_it_writes_json(served):
-    """Decimals are numbers and spans are what the class's encoder makes of them; bytes and moments are themselves."""
+def test_pydantic_1_encoders_apply(served):
+    """Decimals are numbers and timedeltas follow the class's encoder; bytes and datetimes are kept."""
     expected = by_json(served, "Old", {})
     assert (expected["decimal"], expected["color"]) == (1.5, "red")
     answer = plain(served[1]("Old_predict", {}))
@@ -65,8 +65,9 @@ def encoded(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("data", [b"abcd", b"", "\u00e9".encode(), b"\x00\xff"])
-def test_bytes_are_what_the_model_gets(served, data):
-    """However a schema has them in JSON: as UTF-8, as base64, or by its configuration; UTF-8 or not."""
+def test_the_model_gets_the_bytes(served, data):
+    """The model gets the bytes, whether its schema has them in JSON as UTF-8 or base64, and whether they are UTF-8 or
+    not."""
     fields = {
         "plain": encoded(data), "encoded": encoded(data), "many": [encoded(data)], "inner": {"data": encoded(data)},
         "either": {"binary_value": encoded(data)},
@@ -79,14 +80,14 @@ def test_bytes_are_what_the_model_gets(served, data):
 
 
 def test_bytes_in_a_strict_model(served):
-    """A record with bytes is read as JSON is, in which texts stand for dates."""
+    """A record with bytes is validated in JSON mode, where strict schemas take texts for dates."""
     answer = plain(served[1]("Strict_predict", {"data": encoded(b"x"), "day": "2020-02-29"}))
     assert answer == {"data": b"x", "day": "2020-02-29"}
     assert by_json(served, "Strict", {"data": "x", "day": "2020-02-29"}) == {"data": "x", "day": "2020-02-29"}
 
 
-def test_moments_that_must_have_no_zone(served):
-    """A message has them in UTC; the schema gets them without, as it asks."""
+def test_naive_timestamps(served):
+    """A message has times in UTC; the schema gets them without a zone."""
     moments = ["2020-02-29T12:00:00Z", "2020-02-29T12:00:01Z"]
     decoded = plain(served[1]("Naive_predict", {"moment": moments[0], "moments": moments}))
     assert decoded == {"moment": {"seconds": 1582977600}, "moments": [{"seconds": 1582977600}, {"seconds": 1582977601}]}
@@ -99,11 +100,11 @@ ZONES = {
     "either": "2020-02-29T12:00:00Z", "by_name": {"k": "2020-02-29T12:00:00"}, "text": "2020-02-29T12:00:00Z",
     "inner": {"moment": "2020-02-29T12:00:00", "moments": ["2020-02-29T12:00:00"]},
 }  # fmt: skip
-"""What the model is given: points in time without a zone where none may be."""
+"""Input of the model: times without a zone where none is allowed."""
 
 
-def test_moments_with_a_zone_and_without_in_one_schema(served):
-    """Each is given as its own field takes it, alone and in rows, as the same in JSON would be."""
+def test_aware_and_naive_timestamps_in_one_schema(served):
+    """Each field gets the form that it takes, alone and in rows, as in JSON."""
     assert by_json(served, "Zones", ZONES) == ZONES
     moment = "2020-02-29T12:00:00Z"
     fields = {
@@ -118,8 +119,9 @@ def test_moments_with_a_zone_and_without_in_one_schema(served):
     assert [plain(moment) for moment in together.naive] == [expected["naive"]] * 2
 
 
-def test_a_field_that_a_closed_schema_does_not_have(served):
-    """A number that no field has is refused at the top too, as JSON's unknown key is, by its place; others ignore it."""
+def test_closed_schemas_refuse_unknown_fields(served):
+    """An unknown field number is refused at the top like an unknown key in JSON, with its path; other schemas ignore
+    it."""
     caller = served[1]
     status, details = served[0].outcome(json.dumps({**ZONES, "more": 1}), mlflow_model="Zones")
     assert (status, "more" in str(details)) == ("INVALID_ARGUMENT", True)
@@ -135,8 +137,8 @@ def test_a_field_that_a_closed_schema_does_not_have(served):
     assert caller.outcome("Naive_predict", open_one)[0] == "OK"
 
 
-def test_rows_and_streams_of_outputs_that_are_no_record(served):
-    """A column of predictions, and one after the other."""
+def test_rows_and_streams_of_bare_outputs(served):
+    """Outputs that are not records are a column of predictions in rows, and one prediction per message in streams."""
     caller = served[1]
     records = [caller.input("RootScalar_predict", {"value": value}) for value in (1.5, 2.5)]
     batch = caller("RootScalar_predict_batch", batch_of(caller, "RootScalar", records))
@@ -147,14 +149,14 @@ def test_rows_and_streams_of_outputs_that_are_no_record(served):
     assert [answer.prediction for answer in many] == [1.5, 2.5]
 
 
-def test_an_input_that_is_no_record_has_no_typed_rpc(served):
-    """JSON takes it."""
+def test_inputs_that_are_not_records_have_no_typed_rpc(served):
+    """A model whose input is not a record has no typed RPC and is called as JSON."""
     assert by_json(served, "RootMap", {"a": 1.0}) == {"a": 1.0}
     assert not [method.name for method in served[1].service.methods if method.name.startswith("RootMap")]
 
 
-def test_a_validator_that_raises(served):
-    """The model's owner has to act: INTERNAL with the type of the exception, and nothing of its text."""
+def test_exceptions_of_validators_are_internal(served):
+    """An exception of a validator is INTERNAL with its type and without its text, because the model's owner has to act."""
     call, typed = served
     assert by_json(served, "Raises", {"code": "a"}) == {"code": "A"}
     for outcome in (

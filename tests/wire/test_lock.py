@@ -21,8 +21,8 @@ TARGET = [1.0, 20.0, 300.0]
 
 
 @pytest.mark.parametrize("batching", ["on", "off"])
-def test_columns_that_have_changed_their_places(tmp_path, batching):
-    """Plain rows that take the fast way reach the model in the order of its columns, and not in that of their numbers."""
+def test_columns_in_another_order_than_their_numbers(tmp_path, batching):
+    """Plain rows on the fast path reach the model in the order of its columns, not in that of their numbers."""
     contract = mlflow_schema.contract_of(infer_signature(FRAME, np.array(TARGET)).to_dict())
     maker = messages.FileMaker()
     maker.add("m", contract)

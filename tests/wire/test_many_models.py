@@ -1,4 +1,4 @@
-"""Several models in one server: which one a call is for, and that none is in the other's way."""
+"""Several models in one server: which one a call is for, and that they do not affect each other."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ HealthStub: Any = health_pb2_grpc.HealthStub
 
 @contextmanager
 def serving_all(models: dict[str, Any], **settings: Any) -> Iterator[tuple[InProcess, Caller]]:
-    """Serves models under names such as `iris/1`; those that are None could not be loaded."""
+    """Serves models under names such as `iris/1`; None stands for a model that could not be loaded."""
     placed: list[tuple[ModelConfig, ServableModel | str | None]] = []
     for label, model in models.items():
         name, _, version = label.partition("/")
@@ -43,7 +43,7 @@ def gated() -> Iterator[GatedModel]:
 
 
 def test_a_call_names_its_model():
-    """By its name, or name and version; without a version it is the highest."""
+    """A call names a model by name, or by name and version; without a version it gets the highest."""
     with serving_all({"a": says("a"), "b/1": says("b1"), "b/2": says("b2")}) as (_, call):
         assert call("x", mlflow_model="a") == "a x"
         assert call("x", mlflow_model="b") == "b2 x"
@@ -60,7 +60,7 @@ def test_a_call_names_its_model():
 
 
 def test_errors_name_the_model_that_was_called():
-    """In ErrorInfo, with MLflow's code for what is not there; an unknown name is not repeated."""
+    """ErrorInfo has the model, and MLflow's code for an unknown one; an unknown name is not repeated."""
     with serving_all({"a": says("a")}) as (_, call):
         with pytest.raises(grpc.RpcError) as caught:
             call("x", mlflow_model="../../etc/passwd")
@@ -72,8 +72,8 @@ def test_errors_name_the_model_that_was_called():
         assert "passwd" not in status.message
 
 
-def test_hung_calls_to_one_model_leave_the_others_alone(gated):
-    """Its threads and its queue are its own: it refuses calls while the others answer."""
+def test_hung_calls_to_a_model_do_not_affect_others(gated):
+    """A model has its own threads and queue: it refuses calls while other models answer."""
     with (
         serving_all({"slow": gated, "b": says("b")}, threads=1, queue_calls=3) as (running, call),
         ThreadPoolExecutor() as pool,
@@ -87,7 +87,7 @@ def test_hung_calls_to_one_model_leave_the_others_alone(gated):
 
 
 def test_health_of_each_model():
-    """By name and by name and version; one that could not be loaded is not serving and says so to calls."""
+    """Health has each model by name and by name and version. A failed model is NOT_SERVING, and its calls are refused."""
     with serving_all({"a": says("a"), "b/1": says("b1"), "broken": None}) as (running, call):
         stub = HealthStub(call.channel)
 
@@ -107,7 +107,7 @@ def test_health_of_each_model():
 
 
 def test_the_drain_waits_for_all_models(gated):
-    """A call in flight at any of them is answered, and new ones are refused at all of them."""
+    """Calls in flight at every model are answered, and new ones are refused."""
     with serving_all({"slow": gated, "b": says("b")}) as (running, call), ThreadPoolExecutor() as pool:
         held = pool.submit(call, "hold", mlflow_model="slow")
         gated.wait_until_entered()

@@ -1,4 +1,4 @@
-"""Service mlflow_grpc.v1.Models over real gRPC: models that are loaded as a server loads them."""
+"""Service mlflow_grpc.v1.Models over real gRPC, with models loaded as by a server."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ NEWER = "tests.support.newer_models."
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory):
-    """A server of models of both worlds, one that is broken and one that cannot be called."""
+    """A server with MLflow models and MLModel packages, a broken model and one without an endpoint."""
     folder: Path = tmp_path_factory.mktemp("models")
     zoo.save("params", folder / "params")
     file = folder / "models.yaml"
@@ -45,8 +45,8 @@ def get(call: Caller, name: str = "", version: str = "") -> Any:
     return ask(call, "GetModel", Model, name=name, version=version)
 
 
-def test_a_list_of_all(described):
-    """In the order of the configuration, whatever became of them."""
+def test_list_has_all_models(described):
+    """The list has all models in the order of the configuration, in any state."""
     _, call = described
     listed = ask(call, "ListModels", Page).models
     assert [(model.name, model.version, model.State.Name(model.state)) for model in listed] == [
@@ -78,8 +78,8 @@ def test_pages(described):
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_an_mlflow_model(described):
-    """Its signature in MLflow's own JSON, and as JSON Schema."""
+def test_description_of_an_mlflow_model(described):
+    """The signature is in MLflow's own JSON and as JSON Schema."""
     folder, call = described
     model = get(call, "params", "2")
     signature = zoo._signatures()["params"]
@@ -104,8 +104,8 @@ def test_an_mlflow_model(described):
     assert json.loads(call(model.example, mlflow_model=rpc.metadata["mlflow-model"]))["predictions"]
 
 
-def test_an_mlmodel_package(described):
-    """Its own words and schemas; the default model is called without metadata."""
+def test_description_of_an_mlmodel_package(described):
+    """The description has the package's texts and schemas; the default model is called without metadata."""
     _, call = described
     model = get(call)
     assert (model.name, model.display_name, model.description) == ("echo", "Echo", "Gives back what it gets.")
@@ -120,8 +120,8 @@ def test_an_mlmodel_package(described):
 
 
 @pytest.mark.parametrize(("name", "version"), [("nope", ""), ("echo", "9"), ("Echo", "")])
-def test_one_that_is_not_there(described, name, version):
-    """NOT_FOUND."""
+def test_unknown_models_are_not_found(described, name, version):
+    """An unknown model is NOT_FOUND."""
     _, call = described
     with pytest.raises(grpc.RpcError) as caught:
         get(call, name, version)

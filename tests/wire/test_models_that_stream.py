@@ -1,4 +1,4 @@
-"""Models that answer in parts, of MLflow and of MLModel packages, as text and typed, over real gRPC."""
+"""Streamed answers of MLflow models and MLModel packages, as text and typed, over real gRPC."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ NEWER = "tests.support.newer_models."
 
 
 class WordStream(PythonModel):
-    """One word after the other, and the context that MLflow keeps for a prediction."""
+    """Yields one word after the other, and the context that MLflow keeps for a prediction."""
 
     def predict(self, context, model_input, params=None):
         return list(self.predict_stream(context, model_input, params))
@@ -39,7 +39,7 @@ class WordStream(PythonModel):
 
 
 class Deltas(PythonModel):
-    """Parts that are not what the output is, of any form that JSON has."""
+    """Yields chunks that differ from the output, in every JSON form."""
 
     def predict(self, context, model_input, params=None):
         return [{"text": "whole"}]
@@ -103,29 +103,29 @@ def typed_parts(typed: TypedCaller, base: str, fields: dict[str, Any]) -> list[A
         ("any", {"inputs": ["a b"]}, ["a", "b", "model"]),
     ],
 )  # fmt: skip
-def test_an_mlflow_model(served, model, payload, expected):
-    """`predict_stream` gets the one row of what `predict` gets, with params; each part is written as an answer is."""
+def test_chunks_of_an_mlflow_model(served, model, payload, expected):
+    """`predict_stream` gets the only row of the input of `predict`, with params; each chunk is written like an answer."""
     call, _ = served
     assert parts(call, model, payload) == [{"predictions": word} for word in expected]
 
 
-def test_a_package(served):
-    """A bare record gets bare parts; a record in one of MLflow's formats gets them as predictions."""
+def test_chunks_of_a_package(served):
+    """A bare record has bare chunks; a record in one of MLflow's formats has chunks with predictions."""
     call, _ = served
     assert parts(call, "package", {"text": "a b"}) == [{"text": "a"}, {"text": "b"}]
     assert parts(call, "package", {"instances": [{"text": "a"}]}) == [{"predictions": [{"text": "a"}]}]
 
 
-def test_typed_parts(served):
-    """Each is a message of the output."""
+def test_typed_chunks(served):
+    """Each chunk is a message of the output."""
     _, typed = served
     assert typed_parts(typed, "words", {"text": "a b"}) == [{"prediction": word} for word in ("a", "b", "model")]
     assert typed_parts(typed, "words", {"text": "a", "params": {"loud": True}})[0] == {"prediction": "A"}
     assert typed_parts(typed, "package", {"text": "a b"}) == [{"text": "a"}, {"text": "b"}]
 
 
-def test_typed_parts_of_which_nothing_is_known(served):
-    """They are what they are in JSON, whatever the output is."""
+def test_typed_chunks_of_unknown_type(served):
+    """Chunks of unknown type have their JSON form, whatever the output is."""
     call, typed = served
     expected = [answer["predictions"] for answer in parts(call, "deltas", {"dataframe_records": [{"text": "a"}]})]
     assert expected[0] == {"delta": {"text": "a", "places": [1, 2.5, None]}}
@@ -148,8 +148,8 @@ def test_typed_parts_of_which_nothing_is_known(served):
         ("decorated", {"text": "a"}, "UNIMPLEMENTED", "predict_stream"),
     ],
 )
-def test_errors(served, model, payload, code, text):
-    """As those of `predict`; no call passes by a decorator that does not stream."""
+def test_errors_of_streams(served, model, payload, code, text):
+    """Errors are those of `predict`, and no call bypasses a decorator without `predict_stream`."""
     call, _ = served
     with pytest.raises(grpc.RpcError) as caught:
         parts(call, model, payload)
@@ -160,7 +160,7 @@ def test_errors(served, model, payload, code, text):
 
 
 def test_only_models_that_stream_have_the_typed_rpc(served):
-    """Reflection and GetModel tell the same."""
+    """Reflection and GetModel have the streaming RPC only for models that stream."""
     call, typed = served
     methods = [method.name for method in typed.service.methods if method.name.endswith("_predict_stream")]
     assert methods == ["words_predict_stream", "deltas_predict_stream", "package_predict_stream"]

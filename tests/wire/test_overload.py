@@ -1,4 +1,4 @@
-"""Real gRPC: a server that has more to do than it can."""
+"""An overloaded server, over real gRPC."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ PUSHBACK = "grpc-retry-pushback-ms"
 
 
 def start(call, text, **more: Any):
-    """Begins a call and does not wait for it."""
+    """Starts a call without waiting for it."""
     return call.raw.future(protos.Input(value=text).SerializeToString(), **{"timeout": 30, **more})
 
 
@@ -26,22 +26,23 @@ def outcome(future):
     return error.code() if error else grpc.StatusCode.OK
 
 
-def test_past_the_bound_calls_are_refused_at_once():
-    """RESOURCE_EXHAUSTED with a pause, before the payload is looked at; those inside are answered all the same."""
+def test_calls_over_the_limit_are_refused_at_once():
+    """Calls over the limit are RESOURCE_EXHAUSTED with a retry delay, before their payload is read; admitted calls are
+    answered."""
     model = GatedModel()
     with serving(model, PlainCodec(), threads=2, queue_calls=5) as server, Caller(server.address) as call:
         inside = [start(call, "hold") for _ in range(2)]
         model.wait_until_entered(2)
         inside += [start(call, f"waits {number}") for number in range(3)]
         refused: list[Any] = []
-        while len(refused) < 20:  # The first ones may come in before those that wait.
+        while len(refused) < 20:  # The first calls may be admitted before those that wait.
             attempt = start(call, "late", timeout=0.5)
             error = attempt.exception()
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 refused.append(error)
         for error in refused:
             assert 5 <= int(dict(error.trailing_metadata())[PUSHBACK]) <= 6300
-        # Not even a message that is none is parsed.
+        # Even an invalid message is not parsed.
         with pytest.raises(grpc.RpcError) as caught:
             call.raw(b"\xff", timeout=10)
         problem: Any = caught.value
@@ -54,7 +55,7 @@ def test_past_the_bound_calls_are_refused_at_once():
 
 
 def test_refusals_are_counted_in_one_line(caplog, monkeypatch):
-    """It says how many there were and why; a line for each would cost as much as the refusal itself."""
+    """The line has the number of refusals and the reason; a line per refusal would cost as much as the refusal."""
     monkeypatch.setattr(refusals, "INTERVAL_S", 0.5)
 
     def lines() -> list[Any]:
@@ -75,15 +76,15 @@ def test_refusals_are_counted_in_one_line(caplog, monkeypatch):
 
 
 def test_a_burst_is_refused_and_not_cancelled():
-    """More calls at once than gRPC's core by itself lets wait: each is told RESOURCE_EXHAUSTED, and none CANCELLED."""
+    """With more calls at once than gRPC's core queues by default, each is RESOURCE_EXHAUSTED and none is CANCELLED."""
     with serving(FunctionModel(str), PlainCodec(), queue_calls=50) as server, Caller(server.address) as call:
         outcomes = {outcome(future) for future in [start(call, str(number)) for number in range(4000)]}
         assert outcomes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert call("after") == "after"
 
 
-def test_what_is_exhausted_for_good_is_not_to_be_tried_again():
-    """A model that says RESOURCE_EXHAUSTED means no matter of moments."""
+def test_resource_exhausted_of_a_model_forbids_retries():
+    """RESOURCE_EXHAUSTED from a model is not temporary, so clients must not retry."""
 
     def function(text):
         raise ServingError("quota", status=Status.RESOURCE_EXHAUSTED)
@@ -96,9 +97,8 @@ def test_what_is_exhausted_for_good_is_not_to_be_tried_again():
 
 
 def test_expired_work_does_not_starve_fresh_calls():
-    """Ten times as many calls as can be answered before their deadline: most of the model's time goes into answers
-    that somebody gets, although calls wait in the order in which they came and so reach their turn nearly expired.
-    """
+    """With ten times as many calls as can be answered before their deadline, most of the model's time goes into answers
+    that reach a caller, although calls wait in order and nearly expire before their turn."""
     takes_s, deadline_s, calls = 0.02, 0.25, 250
     runs = []
     pause = threading.Event()
@@ -114,7 +114,7 @@ def test_expired_work_does_not_starve_fresh_calls():
         assert set(outcomes) <= {
             grpc.StatusCode.OK,
             grpc.StatusCode.DEADLINE_EXCEEDED,
-            grpc.StatusCode.RESOURCE_EXHAUSTED,  # Of the last ones: those before them take too long.
+            grpc.StatusCode.RESOURCE_EXHAUSTED,  # Of the last calls, because those before them take too long.
         }
         answered = outcomes.count(grpc.StatusCode.OK)
         assert len(runs) < calls / 2

@@ -1,4 +1,4 @@
-"""Peers that speak HTTP/2 and not quite gRPC: each gets an answer, and the server goes on."""
+"""Peers that speak HTTP/2 but not quite gRPC: each gets an answer, and the server continues."""
 
 import re
 import zlib
@@ -29,15 +29,16 @@ def address():
 
 @pytest.mark.parametrize("path", [PREDICT, "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"])
 @pytest.mark.parametrize("body", [None, b"", b"\0\0\0", frame(MESSAGE)[:-2]], ids=["none", "empty", "prefix", "half"])
-def test_a_call_without_a_whole_message_is_answered(address, path, body):
-    """INVALID_ARGUMENT; by itself grpc.aio leaves such a caller waiting for ever."""
+def test_calls_without_a_complete_message_are_answered(address, path, body):
+    """A call without a complete message is INVALID_ARGUMENT; grpc.aio itself would leave its caller waiting until
+    cancelled."""
     assert exchange(address, body, path=path)["grpc-status"] == INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("body", [frame(MESSAGE), frame(MESSAGE) * 2])
 @pytest.mark.parametrize("end", [True, False])
 def test_the_first_message_is_the_request(address, body, end):
-    """Whether more follows, or the caller never closes its side, the answer is to the first message."""
+    """The first message is answered, even if more messages follow or the caller never closes its side."""
     assert exchange(address, body, end=end)["grpc-status"] == "0"
 
 
@@ -52,12 +53,12 @@ def test_the_first_message_is_the_request(address, body, end):
     ],
 )
 def test_broken_framing(address, body, more):
-    """What gRPC's core refuses by itself is INTERNAL, never UNKNOWN."""
+    """Frames that gRPC's core refuses are INTERNAL, never UNKNOWN."""
     assert exchange(address, body, more=more)["grpc-status"] == INTERNAL
 
 
-def test_metadata_that_is_no_utf_8(address, caplog):
-    """An odd request id is replaced, and neither its bytes nor a traceback reach the log."""
+def test_metadata_that_is_not_utf_8(address, caplog):
+    """An invalid request id is replaced, and neither its bytes nor a traceback reach the log."""
     answer = exchange(address, frame(MESSAGE), more=(("x-request-id", b"\xff\xfe"),))
     assert answer["grpc-status"] == "0"
     assert re.fullmatch(r"[0-9a-f]{16}", answer["x-request-id"])
@@ -74,7 +75,7 @@ def test_requests_that_are_not_grpc(address, headers):
 
 
 def test_many_method_names(address):
-    """Unknown methods are UNIMPLEMENTED, however many names a caller makes up."""
+    """Unknown methods are UNIMPLEMENTED, however many names a caller invents."""
     with Caller(address) as call:
         for number in range(1000):
             method: Any = call.channel.unary_unary(f"/x{number}/y")
@@ -82,14 +83,14 @@ def test_many_method_names(address):
 
 
 def rss_bytes(pid):
-    """The resident memory of a process now, and the most that it was."""
+    """Returns the current and the maximum resident memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return [int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) * 1024 for key in ("VmRSS", "VmHWM")]  # type: ignore[index]
 
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory):
-    """A server process that takes messages of 32 MiB."""
+    """A server process with a message limit of 32 MiB."""
     path = tmp_path_factory.mktemp("stepper") / "model"
     stepper.save(path)
     with start_server("-m", str(path), "--max-message-bytes", str(LIMIT)) as process:
@@ -97,8 +98,8 @@ def limited(tmp_path_factory):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_compressed_bomb_costs_no_memory(limited, encoding):
-    """1 MB that inflates to 1 GB is refused, and the server's memory grows by less than twice the limit."""
+def test_compression_bombs_cost_no_memory(limited, encoding):
+    """A compressed MB that inflates to 1 GB is refused, and the server's memory grows by less than twice the limit."""
     process, address = limited
     packer = zlib.compressobj(9, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
     block = bytes(1 << 20)

@@ -1,4 +1,4 @@
-"""Callers that take their time: with their requests, and with reading the answers."""
+"""Callers that are slow to send requests or to read answers."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ MESSAGE = b"\n\x05large"
 
 
 def answering_a_megabyte(**settings):
-    """A server whose answers are that large where they are asked to be."""
+    """A server that answers with a megabyte on request."""
     model = FunctionModel(lambda text: "x" * MEGABYTE if text == "large" else text)
     return serving(model, PlainCodec(), **settings)
 
@@ -38,7 +38,8 @@ class Drain:
         server.wait_until(lambda: admission(server).stage is Stage.DRAINING)
 
     def waits_for_the_answer_on(self, connection):
-        """It does not end before the one call there has been read, and then loses none."""
+        """Checks that the server does not end before the only call on a connection has been read, and that it loses
+        none."""
         self._thread.join(3 * arrivals.DRAIN_IDLE_S)
         assert self._thread.is_alive()
         connection.take_all()
@@ -48,8 +49,8 @@ class Drain:
         assert connection.statuses == {1: OK}
 
 
-def test_answers_that_nobody_reads_are_bounded():
-    """So many are kept as payloads may be; the callers of the others are told, and small ones are answered."""
+def test_unread_answers_are_limited():
+    """Unread answers are kept up to the limit on payloads. Further callers get an error, and small answers still pass."""
     with (
         answering_a_megabyte(queue_bytes=4 * MEGABYTE + 1000) as server,
         Connection(server.address) as connection,
@@ -71,16 +72,16 @@ def test_answers_that_nobody_reads_are_bounded():
         server.wait_until(lambda: admission(server).unsent_responses == 0)
 
 
-def test_an_answer_over_the_bound_is_given_if_it_is_alone():
-    """As a payload is."""
+def test_a_single_answer_over_the_limit_is_sent():
+    """An answer over the limit is sent if it is alone, like a payload."""
     with answering_a_megabyte(queue_bytes=1024) as server, Caller(server.address) as call:
         for _ in range(3):
             assert len(call("large")) == MEGABYTE
             server.wait_until(lambda: admission(server).unsent_responses == 0)
 
 
-def test_answers_of_callers_that_go_are_forgotten():
-    """Nothing of them is counted any more."""
+def test_answers_of_departed_callers_do_not_count():
+    """Answers of callers that left no longer count."""
     with answering_a_megabyte() as server:
         with Connection(server.address) as connection:
             for _ in range(5):
@@ -89,8 +90,8 @@ def test_answers_of_callers_that_go_are_forgotten():
         server.wait_until(lambda: admission(server).unsent_responses == 0)
 
 
-def test_the_end_waits_for_answers_that_are_being_read():
-    """A caller on a slow line gets what has been answered."""
+def test_shutdown_waits_for_answers_being_read():
+    """A caller on a slow connection gets its complete answer."""
     with answering_a_megabyte() as server, Connection(server.address) as connection:
         connection.call(MESSAGE)
         server.wait_until(lambda: admission(server).unsent_responses == 1)
@@ -98,8 +99,8 @@ def test_the_end_waits_for_answers_that_are_being_read():
         drain.waits_for_the_answer_on(connection)
 
 
-def test_the_end_waits_for_answers_that_are_made_meanwhile():
-    """A call that is in the model when the server is to end gets its whole answer too, however large."""
+def test_shutdown_waits_for_answers_of_running_calls():
+    """A call that is in the model at shutdown gets its complete answer, however large."""
     entered, let_go = threading.Event(), threading.Event()
 
     def answer(text):
@@ -116,16 +117,16 @@ def test_the_end_waits_for_answers_that_are_made_meanwhile():
         drain.waits_for_the_answer_on(connection)
 
 
-def test_the_end_tells_of_answers_that_nobody_read():
-    """They are calls that had not ended."""
+def test_shutdown_reports_unread_answers():
+    """Unread answers count as unfinished calls in the log."""
     with answering_a_megabyte(drain_timeout_s=0.2) as server, Connection(server.address) as connection:
         connection.call(MESSAGE)
         server.wait_until(lambda: admission(server).unsent_responses == 1)
         assert server.run(server.server.drain) == 1
 
 
-def test_calls_that_only_begin_are_bounded():
-    """There may be as many as may be in; and one that goes makes room."""
+def test_incomplete_calls_are_limited():
+    """The number of incomplete calls has the limit of calls; one that ends makes room."""
     bound = 200
     with answering_a_megabyte(queue_calls=bound) as server, Caller(server.address) as call:
         with Connection(server.address) as connection:
@@ -139,8 +140,8 @@ def test_calls_that_only_begin_are_bounded():
 
 
 @pytest.mark.parametrize("path", ["/MLflow/predict", "/grpc.health.v1.Health/Check"])
-def test_calls_that_only_begin_are_ended(monkeypatch, path):
-    """After some time; streams, of which nobody knows when something comes, are not."""
+def test_incomplete_calls_end_after_some_time(monkeypatch, path):
+    """An incomplete call ends after some time. Streams do not, because their next request may come at any time."""
     monkeypatch.setattr(open_calls, "MAX_READ_S", 0.1)
     monkeypatch.setattr(dispatch, "CHECK_INTERVAL_S", 0.05)
     with answering_a_megabyte(timeout_s=0.1) as server, Connection(server.address) as connection:

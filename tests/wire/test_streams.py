@@ -1,4 +1,4 @@
-"""Streams over real gRPC: order, errors in their places, back-pressure, cancellation, draining; answers in parts."""
+"""Streams over real gRPC: order, errors per request, back-pressure, cancellation, draining; streamed answers."""
 
 import queue
 import random
@@ -20,7 +20,7 @@ END = None
 
 
 class Stream:
-    """A call of predict_many whose requests the test sends when it likes."""
+    """A call of predict_many whose requests are sent by the test."""
 
     def __init__(self, call: Caller, **more: Any) -> None:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -53,7 +53,7 @@ def data_of(text: str) -> bytes:
 
 
 def many(call: Caller, *texts: str | bytes, **more: Any) -> list[Any]:
-    """The answers to a stream of these."""
+    """Returns the answers to a stream of these requests."""
     rpc: Any = call.channel.stream_stream("/MLflowStream/predict_many")
     requests = (text if isinstance(text, bytes) else data_of(text) for text in texts)
     return [protos.Output.FromString(data) for data in rpc(requests, timeout=60, **more)]
@@ -73,7 +73,7 @@ def admission_of(server: Any) -> Any:
 
 
 def test_answers_come_in_order():
-    """However long each takes, and whichever of the threads runs it."""
+    """Answers come in order, however long each takes and whichever thread runs it."""
 
     def slow(text: str) -> str:
         time.sleep(random.uniform(0, 0.002))
@@ -84,13 +84,13 @@ def test_answers_come_in_order():
 
 
 def test_an_empty_stream_has_no_answers(gated):
-    """And ends with OK."""
+    """A stream without requests has no answers and ends with OK."""
     _, _, call = gated
     assert many(call) == []
 
 
-def test_each_is_answered_when_it_is_there(gated):
-    """An answer does not wait for the stream to end, nor for requests after it."""
+def test_answers_are_sent_as_soon_as_they_are_ready(gated):
+    """An answer does not wait for the end of the stream or for later requests."""
     _, _, call = gated
     stream = Stream(call)
     stream.send("a")
@@ -101,8 +101,8 @@ def test_each_is_answered_when_it_is_there(gated):
     assert stream.remaining() == []
 
 
-def test_a_request_that_fails_has_its_error_in_its_place(caplog):
-    """Refused, raised, unforeseen, not even a message: the others are answered all the same."""
+def test_a_failed_request_has_an_error_in_its_turn(caplog):
+    """A request that is refused, raises, fails unexpectedly or does not parse has an error; the others are answered."""
 
     def picky(text: str) -> str:
         if text == "refused":
@@ -134,8 +134,8 @@ def test_a_request_that_fails_has_its_error_in_its_place(caplog):
     assert "a secret" in caplog.text
 
 
-def test_no_more_is_read_than_can_be_answered(gated):
-    """While nothing is answered, only so many requests reach the model's queue."""
+def test_reading_ahead_is_limited(gated):
+    """While no answer is ready, a limited number of requests reaches the model's queue."""
     model, server, call = gated
     stream = Stream(call)
     stream.send(*(f"hold {number}" for number in range(10 * READ_AHEAD)))
@@ -148,8 +148,8 @@ def test_no_more_is_read_than_can_be_answered(gated):
     server.wait_until(lambda: (admission.admitted_calls, admission.open_calls) == (0, 0))
 
 
-def test_a_reader_that_reads_nothing_holds_up_only_itself(gated):
-    """Answers that nobody reads fill the connection's window; then nothing more is read from that caller."""
+def test_a_stalled_reader_delays_only_itself(gated):
+    """Unread answers fill the connection's window; then no further requests of that caller are read."""
     model, server, call = gated
     model.let_go()
     text = "x" * 40_000
@@ -164,8 +164,8 @@ def test_a_reader_that_reads_nothing_holds_up_only_itself(gated):
     assert len(stream.remaining()) == 1_250
 
 
-def test_a_stream_that_is_cancelled_leaves_nothing_behind(gated):
-    """What has not begun is not run."""
+def test_a_cancelled_stream_leaves_no_work(gated):
+    """Requests that have not started never run."""
     model, server, call = gated
     stream = Stream(call)
     stream.send(*(f"hold {number}" for number in range(50)))
@@ -176,12 +176,12 @@ def test_a_stream_that_is_cancelled_leaves_nothing_behind(gated):
     server.wait_until(lambda: (admission.admitted_calls, admission.open_calls) == (0, 0))
     model.let_go()
     assert call("after") == "<after>"
-    assert len(model.calls) <= 4 + 4 * 4 + 1  # Threads that take over from those whose callers have gone.
+    assert len(model.calls) <= 4 + 4 * 4 + 1  # Includes threads that replace those of departed callers.
     assert call("again") == "<again>"
 
 
 def test_the_deadline_of_a_stream_ends_it(gated):
-    """With DEADLINE_EXCEEDED, after what was answered before."""
+    """The stream ends with DEADLINE_EXCEEDED after the answers before it."""
     _, server, call = gated
     rpc: Any = call.channel.stream_stream("/MLflowStream/predict_many")
     answers = rpc(iter([data_of("a"), data_of("hold")]), timeout=1)
@@ -192,8 +192,8 @@ def test_the_deadline_of_a_stream_ends_it(gated):
     server.wait_until(lambda: admission_of(server).admitted_calls == 0)
 
 
-def test_one_request_that_takes_too_long_has_its_error_in_its_place():
-    """The server's time limit is that of each request; the stream goes on."""
+def test_a_slow_request_has_an_error_in_its_turn():
+    """The server's time limit applies to each request, and the stream continues."""
     model = GatedModel()
     with serving(model, PlainCodec(), threads=2, timeout_s=0.3) as server, Caller(server.address) as call:
         late, fine = many(call, "hold", "b")
@@ -203,7 +203,7 @@ def test_one_request_that_takes_too_long_has_its_error_in_its_place():
 
 
 def test_streams_wait_for_room_and_leave_some_for_calls():
-    """A stream is never refused for lack of room, and takes up half of it at the most."""
+    """A stream is never refused for lack of room, and uses at most half of it."""
     model = GatedModel()
     with serving(model, PlainCodec(), threads=1, queue_calls=10) as server, Caller(server.address) as call:
         streams = [Stream(call) for _ in range(3)]
@@ -221,8 +221,8 @@ def test_streams_wait_for_room_and_leave_some_for_calls():
             assert [output.value for output in stream.remaining()] == [f"<hold {number}>" for number in range(20)]
 
 
-def test_a_large_request_is_not_overtaken_and_all_that_fit_are_let_in():
-    """It waits for its room, those behind it wait for it, and then they all come in at once."""
+def test_a_large_request_is_not_overtaken():
+    """A large request waits for its room, those behind it wait too, and then all are admitted together."""
     model = GatedModel()
     bounds: dict[str, Any] = {"queue_calls": 100, "queue_bytes": 2_000}
     with serving(model, PlainCodec(), threads=4, **bounds) as server, Caller(server.address) as call:
@@ -243,8 +243,8 @@ def test_a_large_request_is_not_overtaken_and_all_that_fit_are_let_in():
         server.wait_until(lambda: (admission.admitted_calls, admission._bytes, len(admission._queue)) == (0, 0, 0))
 
 
-def test_what_waits_for_room_is_not_read_ahead():
-    """Of a stream of large requests only those are in memory that have been let in, and one more."""
+def test_requests_that_wait_for_room_stop_reading():
+    """Of a stream of large requests, only the admitted ones and one more are in memory."""
     model = GatedModel()
     with serving(model, PlainCodec(), threads=1, queue_bytes=4_000) as server, Caller(server.address) as call:
         stream = Stream(call)
@@ -259,7 +259,7 @@ def test_what_waits_for_room_is_not_read_ahead():
 
 
 def test_a_cancelled_stream_gives_its_turn_to_the_next():
-    """A stream that is let in the moment that it goes does not take the turn along."""
+    """A stream that is cancelled at the moment of its admission passes its turn on."""
     model = GatedModel()
     with serving(model, PlainCodec(), threads=1, queue_calls=2) as server, Caller(server.address) as call:
         first, second, third = (Stream(call) for _ in range(3))
@@ -277,8 +277,8 @@ def test_a_cancelled_stream_gives_its_turn_to_the_next():
         assert [output.value for output in first.remaining()] == ["<hold>"]
 
 
-def test_a_server_that_drains_answers_what_it_has_read(gated):
-    """Then the stream ends with UNAVAILABLE, also one that is quiet."""
+def test_a_draining_server_answers_requests_it_has_read(gated):
+    """A draining server answers the requests that it has read and ends the stream with UNAVAILABLE, also an idle one."""
     model, server, call = gated
     quiet, busy = Stream(call), Stream(call)
     quiet.send("a")
@@ -300,8 +300,8 @@ def test_a_server_that_drains_answers_what_it_has_read(gated):
     assert not draining.is_alive()
 
 
-def test_streams_that_wait_for_room_are_answered_when_the_server_drains():
-    """All that was read is, and nothing more is read."""
+def test_requests_waiting_for_room_are_answered_on_drain():
+    """All requests that were read are answered, and no more are read."""
     model = GatedModel()
     with serving(model, PlainCodec(), threads=1, queue_calls=2) as server, Caller(server.address) as call:
         first, *others = (Stream(call) for _ in range(4))
@@ -324,7 +324,7 @@ def test_streams_that_wait_for_room_are_answered_when_the_server_drains():
 
 
 def test_many_requests_in_four_streams(gated):
-    """None lost, swapped or twice; `make stress` has a hundred thousand."""
+    """No request is lost, swapped or answered twice; `make stress` has a hundred thousand."""
     model, _, call = gated
     model.let_go()
     answers_by_stream: dict[int, list[str]] = {}
@@ -358,8 +358,8 @@ def text_of(data: Any) -> str:
     return str(protos.Output.FromString(data).value)
 
 
-def test_each_part_is_given_when_it_is_there(parts):
-    """The first arrives while the second is not made yet."""
+def test_chunks_are_sent_as_soon_as_they_are_made(parts):
+    """The first chunk arrives before the second one is made."""
     model, _, call = parts
     answers = stream_of(call, "one hold two")
     assert text_of(next(answers)) == "one"
@@ -370,8 +370,8 @@ def test_each_part_is_given_when_it_is_there(parts):
     assert model.closed.wait(10)
 
 
-def test_a_caller_that_leaves_closes_the_model_s_iterator(parts):
-    """In a thread of the model, after the part that is being made; the thread is free for others then."""
+def test_a_departed_caller_closes_the_models_iterator(parts):
+    """The iterator is closed in a thread of the model after the chunk in progress, and the thread is free for others."""
     model, server, call = parts
     answers = stream_of(call, "one hold two")
     assert text_of(next(answers)) == "one"
@@ -386,8 +386,8 @@ def test_a_caller_that_leaves_closes_the_model_s_iterator(parts):
     assert call("x") == "x"
 
 
-def test_an_iterator_that_is_left_between_two_parts_is_closed(parts):
-    """A reader that takes no more, and goes."""
+def test_an_iterator_abandoned_between_chunks_is_closed(parts):
+    """A reader leaves after it has stopped reading; the iterator is closed."""
     model, server, call = parts
     answers = stream_of(call, " ".join(["x" * 60_000] * 50))
     next(answers)
@@ -398,8 +398,8 @@ def test_an_iterator_that_is_left_between_two_parts_is_closed(parts):
     assert len(model.made) < 50
 
 
-def test_a_reader_that_is_slow_holds_no_thread(parts):
-    """With one thread, another call is answered while an answer in parts is half read."""
+def test_a_slow_reader_occupies_no_thread(parts):
+    """With one thread, another call is answered while a streamed answer is half read."""
     model, server, call = parts
     answers = stream_of(call, " ".join(["x" * 60_000] * 50))
     next(answers)
@@ -410,8 +410,8 @@ def test_a_reader_that_is_slow_holds_no_thread(parts):
     assert len(list(answers)) == 49
 
 
-def test_an_error_comes_after_the_parts_before_it(parts):
-    """As the status of the call."""
+def test_an_error_follows_the_chunks_before_it(parts):
+    """An error after some chunks is the status of the call."""
     _, _, call = parts
     answers = stream_of(call, "one raise")
     assert text_of(next(answers)) == "one"
@@ -420,8 +420,8 @@ def test_an_error_comes_after_the_parts_before_it(parts):
     assert caught.value.code() is grpc.StatusCode.INTERNAL
 
 
-def test_a_part_that_takes_too_long_ends_the_call():
-    """The server's time limit is that of each part."""
+def test_a_slow_chunk_ends_the_call():
+    """The server's time limit applies to each chunk."""
     model = PartsModel()
     with serving(model, PlainCodec(), threads=1, timeout_s=0.3) as server, Caller(server.address) as call:
         with pytest.raises(grpc.RpcError) as caught:
@@ -432,8 +432,9 @@ def test_a_part_that_takes_too_long_ends_the_call():
         assert model.closed.wait(10)
 
 
-def test_a_model_whose_threads_are_all_held_answers_in_time():
-    """What never began has nothing to be closed: the error comes at the time limit."""
+def test_a_stream_without_a_free_thread_ends_in_time():
+    """If all threads are busy, the error comes at the time limit, because an iterator that never started needs no
+    closing."""
     model = PartsModel()
     with serving(model, PlainCodec(), threads=1, timeout_s=0.3) as server, Caller(server.address) as call:
         hung = [stream_of(call, "hold") for _ in range(6)]
@@ -448,8 +449,8 @@ def test_a_model_whose_threads_are_all_held_answers_in_time():
             model.gate.release()
 
 
-def test_a_model_that_gives_whole_answers_has_no_parts(gated):
-    """UNIMPLEMENTED, which says what to call."""
+def test_models_without_predict_stream_are_unimplemented(gated):
+    """A model without `predict_stream` is UNIMPLEMENTED, and the error names the method to call."""
     _, _, call = gated
     with pytest.raises(grpc.RpcError) as caught:
         list(stream_of(call, "x"))

@@ -1,4 +1,4 @@
-"""Typed RPCs are tried on a model's example when it is loaded, over real gRPC: what fails there is not offered."""
+"""Typed RPCs are tried on a model's example at load, over real gRPC; those that fail are not offered."""
 
 import json
 import threading
@@ -25,13 +25,13 @@ EXAMPLE = pd.DataFrame({"n": [1, 2]})
 ALL = ["predict", "predict_batch", "predict_many"]
 
 runs: list[Any] = []
-"""What models have been given."""
+"""Inputs of the models."""
 held = threading.Event()
-"""What a model waits for."""
+"""Holds a model until it is set."""
 
 
 class Numbers(PythonModel):
-    """Answers what it gets."""
+    """Returns its input."""
 
     def predict(self, context, model_input, params=None):
         runs.append((model_input["n"].tolist(), params))
@@ -39,7 +39,7 @@ class Numbers(PythonModel):
 
 
 class More(PythonModel):
-    """Answers more than its schema says."""
+    """Returns more columns than its schema has."""
 
     def predict(self, context, model_input, params=None):
         runs.append(model_input["n"].tolist())
@@ -47,7 +47,7 @@ class More(PythonModel):
 
 
 class Word(PythonModel):
-    """Answers one word, however many rows there are, and parts that are no words."""
+    """Returns one word for any number of rows, and chunks that are not words."""
 
     def predict(self, context, model_input, params=None):
         return "word"
@@ -63,7 +63,7 @@ class Word(PythonModel):
 
 
 class Picky(PythonModel):
-    """Does not take its own example."""
+    """Refuses its own example."""
 
     def predict(self, context, model_input, params=None):
         if model_input["n"].iloc[0] == 1:
@@ -72,7 +72,7 @@ class Picky(PythonModel):
 
 
 class Slow(PythonModel):
-    """Waits when it is tried."""
+    """Waits during its trial."""
 
     def predict(self, context, model_input, params=None):
         if threading.current_thread().name == "trial":
@@ -105,7 +105,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _from_the_beginning(folder):
-    """After the models are saved, which MLflow has tried itself."""
+    """Clears the inputs of MLflow's own trial, which runs when a model is saved."""
     runs.clear()
     held.clear()
     yield
@@ -113,7 +113,7 @@ def _from_the_beginning(folder):
 
 
 def offered(folder, name, **more):
-    """The typed RPCs of a model, once a server has loaded it."""
+    """Returns the typed RPCs of a model that a server has loaded."""
     with (
         serving_models([(ModelConfig(uri=str(folder / name), name=name, endpoint=True, **more), None)]) as running,
         Client(running.address) as client,
@@ -134,16 +134,16 @@ def warnings_of(caplog):
     return [record.getMessage() for record in caplog.records if "typed RPC" in record.getMessage()]
 
 
-def test_what_works_is_offered(folder, caplog):
-    """The model runs once for each RPC, on the first row of the example, with its params; rows are that one twice."""
+def test_working_rpcs_are_offered(folder, caplog):
+    """The model runs once for each RPC, on the first row of the example with its params; a batch has this row twice."""
     loaded = loading.load(ModelConfig(uri=str(folder / "numbers"), endpoint=True), Settings(model_uri="m"))
     assert (loaded.refused_rpcs, runs) == (frozenset(), [([1], {"flag": True}), ([1, 1], {"flag": True})])
     assert offered(folder, "numbers") == ALL
     assert warnings_of(caplog) == []
 
 
-def test_what_fails_where_json_is_answered_is_not_offered(folder, caplog):
-    """A warning says why; the model is served, and its calls as JSON are answered."""
+def test_rpcs_that_fail_where_json_works_are_not_offered(folder, caplog):
+    """A warning has the reason; the model is served, and its JSON calls are answered."""
     assert offered(folder, "more") == []
     record_warning, batch = warnings_of(caplog)
     assert record_warning.startswith("more: not offered as typed RPCs: predict, predict_many, since ")
@@ -151,8 +151,8 @@ def test_what_fails_where_json_is_answered_is_not_offered(folder, caplog):
     assert batch.startswith("more: not offered as typed RPCs: predict_batch, since ")
 
 
-def test_rows_and_parts_by_themselves(folder, caplog):
-    """The RPCs that work are there; the iterator of parts is closed before its end."""
+def test_rows_and_streams_are_judged_separately(folder, caplog):
+    """Only the failing RPCs are missing; the iterator of chunks is closed before its end."""
     assert offered(folder, "word") == ["predict", "predict_many"]
     assert runs == ["begun", 0, "closed", "begun", 0, 1, 2, "closed"]
     batch, stream = warnings_of(caplog)
@@ -160,14 +160,14 @@ def test_rows_and_parts_by_themselves(folder, caplog):
     assert "not offered as typed RPCs: predict_stream, since" in stream
 
 
-def test_an_example_that_fails_as_json_too(folder, caplog):
-    """Says nothing of the RPCs."""
+def test_an_example_that_fails_as_json_refuses_nothing(folder, caplog):
+    """An example that also fails as JSON says nothing about the RPCs."""
     assert offered(folder, "picky") == ALL
     assert warnings_of(caplog) == []
 
 
-def test_a_model_that_takes_long(folder, caplog, monkeypatch):
-    """Does not hold up the start, and what it answers afterwards changes nothing."""
+def test_slow_trials_do_not_delay_the_start(folder, caplog, monkeypatch):
+    """A slow trial does not delay the start, and its later outcome has no effect."""
     monkeypatch.setattr(trial, "LIMIT_S", 0.05)
     assert offered(folder, "slow") == ALL
     (warning,) = warnings_of(caplog)
@@ -179,8 +179,9 @@ def test_a_model_that_takes_long(folder, caplog, monkeypatch):
     assert len(warnings_of(caplog)) == 1
 
 
-def test_it_can_be_turned_off(folder):
-    """For all models, for one, and on again for one; what is only listed is not tried."""
+def test_the_trial_can_be_turned_off(folder):
+    """The trial can be turned off for all models or for one, and on again for one. A model without an endpoint is not
+    tried."""
     config = ModelConfig(uri=str(folder / "more"), endpoint=True)
     off = Settings(model_uri="m", try_example=False)
     assert not loading.load(config, off).refused_rpcs
@@ -190,7 +191,8 @@ def test_it_can_be_turned_off(folder):
     assert loading.load(config.model_copy(update={"try_example": True}), off).refused_rpcs
 
 
-# No types; an answer for all rows together; and an example that is made up and has no values, or none that MLflow takes.
+# Models without types, with one answer for all rows, or with a generated example that has no values or is refused by
+# MLflow.
 UNTRIED = {
     "no_signature", "params_only", "without_params", "nested_bytes", "within", "unnamed_any", "unnamed_list", "hint_any",
 }  # fmt: skip
@@ -198,8 +200,8 @@ TYPED = [*zoo.NAMES, *zoo._more_signatures(), *zoo._MORE_HINTED]
 
 
 @pytest.mark.parametrize("name", [name for name in TYPED if name not in UNTRIED])
-def test_every_type_can_be_tried(tmp_path, name, caplog):
-    """An example of each type is put into messages and answered: nothing is left untried."""
+def test_examples_of_every_type_are_tried(tmp_path, name, caplog):
+    """An example of each type is converted to messages and answered."""
     caplog.set_level("INFO")
     zoo.save(f"rows_{name}", tmp_path / "m")
     config = ModelConfig(uri=str(tmp_path / "m"), name=name, endpoint=True)

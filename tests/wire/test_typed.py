@@ -42,7 +42,7 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Models of both worlds in one server."""
+    """One server with MLflow models and MLModel packages."""
     folder = tmp_path_factory.mktemp("models")
     frame = pd.DataFrame({"x": [1.0, 2.0], "y": [0.5, -1.0]})
 
@@ -93,8 +93,8 @@ def served(tmp_path_factory):
         yield folder, call, TypedCaller(call.channel)
 
 
-def test_every_kind_of_field_there_and_back(served):
-    """A record in a message is the record that the same as JSON is, and the output arrives as it was."""
+def test_fields_of_all_types_round_trip(served):
+    """A record in a message equals the same record as JSON, and its output arrives unchanged."""
     _, call, typed = served
     answer = json.loads(call(json.dumps(RECORD), mlflow_model="mirror"))
     got = typed("mirror_predict", FIELDS)
@@ -128,8 +128,8 @@ def test_every_kind_of_field_there_and_back(served):
         ({"data": base64.b64encode(b"\xff\x00").decode()}, "data", b"\xff\x00"),
     ],
 )
-def test_what_is_there_and_what_is_not(served, fields, field, value):
-    """Zero, empty and absent are three things; bytes need not be text."""
+def test_presence_of_fields(served, fields, field, value):
+    """Zero, empty and absent are different values, and bytes need not be text."""
     _, _, typed = served
     assert plain(typed("mirror_predict", {**FIELDS, **fields}))[field] == value
 
@@ -144,8 +144,8 @@ def test_what_is_there_and_what_is_not(served, fields, field, value):
         ({"moment": None}, {"moment": "Field required"}),
     ],
 )  # fmt: skip
-def test_records_that_do_not_fit(served, fields, violations):
-    """INVALID_ARGUMENT with an entry for each field, in the words of the schema's library."""
+def test_invalid_records_have_a_violation_per_field(served, fields, violations):
+    """INVALID_ARGUMENT has an entry for each field, with the schema library's message."""
     _, _, typed = served
     with pytest.raises(grpc.RpcError) as caught:
         typed("mirror_predict", {name: value for name, value in {**FIELDS, **fields}.items() if value is not None})
@@ -156,7 +156,7 @@ def test_records_that_do_not_fit(served, fields, violations):
 
 
 def test_outputs_of_mlflow_models(served):
-    """Columns by name, nanoseconds and 64 bits kept; arrays without names as prediction, as the JSON way tells them."""
+    """Columns have their names, nanoseconds and 64 bits are kept, and unnamed arrays are called prediction, as in JSON."""
     folder, call, typed = served
     row = {"x": 1.0, "y": 0.5}
     got = typed("outputs_predict", row)
@@ -174,8 +174,8 @@ def test_outputs_of_mlflow_models(served):
 @pytest.mark.parametrize(
     "word", ["text for a number", "too large", "not whole", "more", "nothing", "inexact", "too few", "too many"]
 )
-def test_outputs_that_are_not_what_the_schema_says(served, word):
-    """No value is changed to fit: the model is at fault. What fits exactly is written."""
+def test_outputs_that_violate_the_schema(served, word):
+    """No value is changed to fit: the model is at fault. Values that fit exactly are written."""
     _, _, typed = served
     status, details = typed.outcome("liar_predict", {"count": 1, "ratio": 1.0, "word": word})
     assert status == "INTERNAL"
@@ -184,7 +184,7 @@ def test_outputs_that_are_not_what_the_schema_says(served, word):
 
 
 def test_packages_of_all_kinds(served):
-    """pydantic 1, the older interface, names that are no identifiers, two versions of one model."""
+    """pydantic 1, the older interface, names that are not identifiers, and two versions of one model work."""
     _, _, typed = served
     assert plain(typed("old_style_predict", {"number": 3}))["number"] == 3
     older = typed("older_iris_predict", {"sepal_length": 5.1, "petal": {"length": 1.4}})
@@ -203,8 +203,8 @@ def test_packages_of_all_kinds(served):
     assert versions["older_iris_predict"] == (0, 1)
 
 
-def test_names_that_are_mapped_are_told(served):
-    """GetModel says which field or enum value stands for which word of the model, and which message is no record."""
+def test_get_model_lists_renamed_fields(served):
+    """GetModel has the model's name for each renamed field or enum value, and the messages that are not records."""
     _, call, typed = served
     rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
     request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
@@ -235,8 +235,8 @@ def test_names_that_are_mapped_are_told(served):
     assert list(model_info.wrappers) == [typed.method("regressor_predict").output_type.fields[0].message_type.full_name]
 
 
-def test_many_callers_at_once_get_their_own(served):
-    """Typed calls and JSON calls to one model are put into the same batches."""
+def test_concurrent_callers_get_their_own_answers(served):
+    """Typed calls and JSON calls to a model share its batches."""
     _, call, typed = served
     from concurrent.futures import ThreadPoolExecutor
 
@@ -265,8 +265,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_rows_are_answered_as_each_by_itself(served, name):
-    """In columns in and out: scalars, enums, unions, structures, tensors, and what is absent."""
+def test_rows_get_the_answers_of_single_records(served, name):
+    """Scalars, enums, unions, nested records, tensors and absent values have the same answers in columns as alone."""
     _, _, typed = served
     records = [typed.input(f"{name}_predict", fields) for fields in ROWS[name]]
     alone = [typed(f"{name}_predict", record) for record in records]
@@ -275,8 +275,8 @@ def test_rows_are_answered_as_each_by_itself(served, name):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_stream_is_answered_as_each_by_itself(served, name):
-    """In their order, with the error of one that does not fit in its place."""
+def test_streams_get_the_answers_of_single_records(served, name):
+    """Answers come in order, and an invalid record has its error in its turn."""
     _, _, typed = served
     records = [typed.input(f"{name}_predict", fields) for fields in ROWS[name]]
     alone = [typed(f"{name}_predict", record) for record in records]
@@ -296,8 +296,8 @@ def test_a_stream_is_answered_as_each_by_itself(served, name):
     assert error.field_violations
 
 
-def test_a_row_that_does_not_fit(served):
-    """The whole call is refused, and the row is named."""
+def test_an_invalid_row_refuses_the_call(served):
+    """The complete call is refused, and the error names the row."""
     _, _, typed = served
     records = [typed.input("mirror_predict", fields) for fields in (FIELDS, {**FIELDS, "part": {"weight": -1.0}})]
     with pytest.raises(grpc.RpcError) as caught:
@@ -310,8 +310,8 @@ def test_a_row_that_does_not_fit(served):
 
 
 @pytest.mark.parametrize("word", ["text for a number", "too large", "not whole", "inexact"])
-def test_rows_of_output_that_are_not_what_the_schema_says(served, word):
-    """The model is at fault, and the row is named."""
+def test_output_rows_that_violate_the_schema(served, word):
+    """The model is at fault, and the error names the row."""
     _, _, typed = served
     rows = {"count": [1, 1], "ratio": [1.0, 1.0], "word": ["whole float", word]}
     status, details = typed.outcome("liar_predict_batch", rows)
@@ -321,7 +321,8 @@ def test_rows_of_output_that_are_not_what_the_schema_says(served, word):
 
 @pytest.mark.parametrize(("columns", "methods"), [(2_000, 3), (2_001, 2), (4_000, 2), (4_001, 0)])
 def test_many_columns(columns, methods, tmp_path):
-    """Thousands of texts, in and out, with params; what is too wide for protobuf is served by the plain predict alone."""
+    """Thousands of texts pass in both directions, with params. A model too wide for protobuf has only the plain
+    predict."""
     names = [f"c{index}" for index in range(columns)]
 
     class Mirror(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
@@ -352,8 +353,8 @@ def test_many_columns(columns, methods, tmp_path):
             assert plain(typed("wide_predict_batch", rows)) == rows
 
 
-def test_a_call_for_other_messages_is_refused(served):
-    """With what GetModel says now it is answered; without, as well; with anything else it is not."""
+def test_outdated_fingerprints_are_refused(served):
+    """A call with the current fingerprint, or without one, is answered; any other fingerprint is refused."""
     _, call, typed = served
     rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
     request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
@@ -366,8 +367,8 @@ def test_a_call_for_other_messages_is_refused(served):
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_two_columns_of_one_name(tmp_path):
-    """A record could hold but one of them: the plain predict alone."""
+def test_models_with_duplicate_columns_have_no_typed_rpc(tmp_path):
+    """A record could hold only one of two columns with the same name, so the model has only the plain predict."""
 
     class Rows(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
         def predict(self, context, model_input, params=None):
@@ -382,8 +383,8 @@ def test_two_columns_of_one_name(tmp_path):
         assert [model_rpc.path for model_rpc in description.rpcs] == ["/MLflow/predict", "/MLflowStream/predict_many"]
 
 
-def test_models_of_named_targets_and_columns_without_texts_for_names(tmp_path):
-    """What scikit-learn is fitted with: a Series or a frame with a name, columns that are called 0, 1, 2."""
+def test_named_targets_and_integer_column_names(tmp_path):
+    """scikit-learn models may be fitted with a named Series or frame, or with columns called 0, 1, 2."""
     from sklearn.linear_model import LinearRegression, LogisticRegression
 
     frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [0.5, -1.0, 2.0]})
@@ -412,8 +413,8 @@ def test_models_of_named_targets_and_columns_without_texts_for_names(tmp_path):
             assert list(getattr(together, output.name)) == expected * 2
 
 
-def test_rows_of_output_that_have_no_value(tmp_path):
-    """None in a required column, as a model may return it: absent for one row, named among the nulls for several."""
+def test_missing_values_in_output_rows(tmp_path):
+    """None in a required column is left out of the answer for one row, and is among the nulls for several rows."""
 
     class Gaps(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
         def predict(self, context, model_input, params=None):

@@ -1,4 +1,4 @@
-"""Unions and nulls in typed RPCs, against the JSON way of the same server."""
+"""Unions and nulls in typed RPCs, compared with JSON calls to the same server."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ MODELS = "tests.support.particular_models."
 
 @pytest.fixture(scope="module")
 def served():
-    """The JSON way and the typed one to models that give back what they get."""
+    """Callers in JSON and in typed messages, for models that return their input."""
     models = [ModelConfig(class_path=f"{MODELS}{name}", endpoint=True) for name in ("Unions", "Nulls")]
     with serving_models([(model, None) for model in models]) as running, Caller(running.address) as call:
         yield call, TypedCaller(call.channel)
@@ -38,8 +38,8 @@ LAST = (
 
 
 @pytest.mark.parametrize(("record", "fields"), [FIRST, LAST])
-def test_what_is_sent_in_a_type_of_a_union_comes_back_in_it(served, record, fields):
-    """As the JSON way gives back what it was sent; alone and in rows."""
+def test_unions_keep_the_type_that_was_sent(served, record, fields):
+    """A value comes back in the type of the union that it was sent in, as in JSON, alone and in rows."""
     call, typed = served
     assert json.loads(call(json.dumps(record), mlflow_model="unions")) == record
     sent = typed.input("unions_predict", fields)
@@ -56,8 +56,8 @@ ALL_FIELDS = {"number": 0, "items": {}, "inner": {"x": 0}, "kind": "NULLS_KIND_A
 
 
 @pytest.mark.parametrize(("record", "fields"), [(EMPTY, NO_FIELDS), (FULL, ALL_FIELDS)])
-def test_null_is_said_by_leaving_out_what_may_be_null(served, record, fields):
-    """A field that has to be there and may be null: the JSON way takes null for it."""
+def test_absent_nullable_fields_are_null(served, record, fields):
+    """Leaving out a required field that may be null means null, which JSON calls send explicitly."""
     call, typed = served
     assert json.loads(call(json.dumps(record), mlflow_model="nulls")) == record
     answer = typed("nulls_predict", fields)
@@ -66,7 +66,7 @@ def test_null_is_said_by_leaving_out_what_may_be_null(served, record, fields):
 
 
 def test_nulls_in_rows(served):
-    """In single rows, in all of them, and in columns that are left out as a whole."""
+    """Nulls may be in some rows, in all rows, or in columns that are left out."""
     _, typed = served
     empty, full = (typed.input("nulls_predict", fields) for fields in (NO_FIELDS, ALL_FIELDS))
     for records in ([empty, full], [full, empty], [empty, empty]):

@@ -1,4 +1,4 @@
-"""A model in words: its inputs and outputs, and calls to paste.
+"""Description of a model for people: its inputs and outputs, and calls to paste.
 
 Rule of this module: it reads JSON Schemas for people. It omits details that do not fit on a line, and calls that cannot
 be pasted.

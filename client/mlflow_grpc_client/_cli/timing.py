@@ -1,6 +1,6 @@
 """The bar chart of `mlflow-grpc-predict --timing`: where a call spent its time.
 
-Rule of this module: the server measures, and this is how its times are shown. Source of their format:
+Rule of this module: it shows the times that the server measures. Source of their format:
 https://www.w3.org/TR/server-timing/.
 """
 
@@ -17,19 +17,19 @@ from _mlflow_grpc_protocol.metadata import SERVER_TIMING_KEY
 from mlflow_grpc_client._cli.output import complain
 
 ASKS_FOR_TIMES = {SERVER_TIMING_KEY: "1"}
-"""Metadata of calls whose times are shown."""
+"""Metadata of calls that request their times."""
 
 BAR_WIDTH = 40
-"""Length of a bar for all of the time, in characters."""
+"""Length of a bar for the complete time, in characters."""
 
 _TIME = re.compile(r"([a-z]+);dur=([0-9.]+)")
 
 
 class Timing(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
-    """Interceptor that keeps the last call with times of the server."""
+    """Interceptor that keeps the last call with times from the server."""
 
     def __init__(self) -> None:
-        self._calls: list[tuple[Any, float | None]] = []  # With their durations for the client, if they are known.
+        self._calls: list[tuple[Any, float | None]] = []  # With their durations for the client, if known.
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         """Makes a call and measures it."""
@@ -63,10 +63,9 @@ def chart(times: dict[str, float], duration_ms: float | None, bar: str = "#") ->
     """Returns the lines of the bar chart.
 
     Args:
-        times: Times of the server by their names, in milliseconds; `total` is all of its time.
-        duration_ms: Time of the call for the client, in milliseconds; None if it is not known.
+        times: Times of the server by name, in milliseconds; `total` is their sum.
+        duration_ms: Duration of the call for the client, in milliseconds; None if unknown.
         bar: Character of the bars.
-
     """
     parts = {name: milliseconds for name, milliseconds in times.items() if name != "total"}
     total_ms = times.get("total", sum(parts.values()))
@@ -82,7 +81,7 @@ def chart(times: dict[str, float], duration_ms: float | None, bar: str = "#") ->
 
 
 def _bar() -> str:
-    """Returns a block, or a number sign where stderr cannot show one."""
+    """Returns a block character, or a number sign if stderr cannot show one."""
     try:
         "█".encode(getattr(sys.stderr, "encoding", None) or "ascii")
     except UnicodeError:

@@ -1,4 +1,4 @@
-"""JSON texts into records for typed calls, and answers into JSON texts.
+"""Conversion of JSON texts into records for typed calls, and of answers into JSON texts.
 
 Rule of this module: JSON has base64 for bytes, ISO 8601 for times (which `writer` reads itself), and NaN for missing
 values of a table. Other values do not change.
@@ -57,7 +57,7 @@ def rows_of(payload: Any, contract: Contract) -> tuple[Any, bool]:
 
 
 def has_rows(contract: Contract) -> bool:
-    """Whether a model takes rows. A model with tensors only takes rows if it has batches."""
+    """Returns True if a model takes rows. A model with tensors only takes rows if it has batches."""
     are_tensors = all(column.type.code is TypeCode.TENSOR for column in contract.row.fields.values())
     return "predict_batch" in contract.rpcs or not are_tensors
 

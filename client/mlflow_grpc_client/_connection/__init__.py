@@ -1,1 +1,1 @@
-"""The way to the servers: addresses, targets, channels."""
+"""Connections to servers: addresses, targets, channels."""

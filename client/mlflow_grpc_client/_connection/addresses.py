@@ -155,8 +155,8 @@ def explained(
     Args:
         status: The text of the status. A text without an explanation is returned unchanged.
         address: The address of the client.
-        encrypted: Whether the client uses TLS.
-        is_single: Whether the client has a single address. Of several the message names the one that failed.
+        encrypted: True if the client uses TLS.
+        is_single: True if the client has a single address. Of several the message names the one that failed.
         protocol: The protocol of the server of `unclear_peer`.
 
     """

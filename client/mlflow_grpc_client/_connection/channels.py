@@ -70,7 +70,7 @@ class Channels:
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the names have been resolved once."""
+        """True if the names have been resolved once."""
         return bool(self._resolved_name)
 
     def resolve(self) -> None:

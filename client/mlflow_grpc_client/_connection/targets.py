@@ -32,13 +32,13 @@ class Target:
     hosts: tuple[tuple[str, str], ...] = ()
     """Hosts and ports, as far as they are known."""
     encrypted: bool | None = None
-    """Whether the URL asks for TLS; None for other addresses."""
+    """True if the URL asks for TLS; None for other addresses."""
     balances: bool = False
-    """Whether there can be several servers behind the target."""
+    """True if there can be several servers behind the target."""
 
     @property
     def is_list(self) -> bool:
-        """Whether this is a list of several addresses."""
+        """True if this is a list of several addresses."""
         return len(self.hosts) > 1
 
     @property

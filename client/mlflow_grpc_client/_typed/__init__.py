@@ -1,1 +1,1 @@
-"""Calls of a model in its own types."""
+"""Calls of a model with messages of its own types."""

@@ -116,7 +116,7 @@ class BaseTypedModel:
         try:
             newer: Contract = yield self._fetch(cached=contract)
         except PredictError as error:
-            # That the model is gone explains more than its failed call; that no server answers explains less.
+            # A missing model explains more than the failed call; a server that does not answer explains less.
             raise (error if error.code in _MODEL_GONE_CODES else original) from None
         if newer is contract:
             raise original
@@ -180,7 +180,7 @@ class BaseTypedModel:
         message = rpc.request_class()
         sole = rpc.request.sole_unnamed_field
         if sole is None and not isinstance(record, Mapping):
-            raise TypeError(f"{type_label(record)} is no record: give a dict")
+            raise TypeError(f"{type_label(record)} is not a record: give a dict")
         is_value = not isinstance(record, Mapping) or (sole is not None and sole.accepts_dicts)
         if sole is not None and is_value and not isinstance(record, Keywords):
             record = {sole.name: record}
@@ -212,7 +212,7 @@ def _record_or_rows(rows: Any, fields: dict[str, Any]) -> Any:
     if fields:
         raise TypeError("give fields by keyword, or a record or rows, not both")
     if not columns.is_batch(rows) and not isinstance(rows, Mapping):
-        problem = f"{type_label(rows)} is no record"
+        problem = f"{type_label(rows)} is not a record"
         raise TypeError(f"{problem}: give fields by keyword, a dict, a list of dicts or a DataFrame")
     return rows
 

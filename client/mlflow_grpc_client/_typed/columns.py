@@ -1,4 +1,4 @@
-"""Rows into the columns of a batch, and columns of an answer into rows.
+"""Conversion of rows into the columns of a batch, and of the columns of an answer into rows.
 
 Rule of this module: values follow the rules of `writer`; the numbers in numpy's and pandas' columns become Python
 objects only where their bytes cannot be sent.
@@ -38,7 +38,7 @@ Columns = dict[str, Any]
 
 
 def is_batch(data: Any) -> bool:
-    """Whether data is rows, not a single record."""
+    """Returns True if data is rows, not a single record."""
     if isinstance(data, library("numpy", "ndarray")):
         return bool(data.ndim)
     return isinstance(data, (list, tuple, library("pandas", "DataFrame"), library("pandas", "Series")))
@@ -132,7 +132,7 @@ def _unnamed_columns(rows: Any, record: Record) -> Columns:
 
 
 def _refuse_row(row: Any, path: str = "") -> NoReturn:
-    raise TypeError(f"{path}{type_label(row)} is no row: give dicts, a DataFrame or lists of values")
+    raise TypeError(f"{path}{type_label(row)} is not a row: give dicts, a DataFrame or lists of values")
 
 
 def _check_width(width: int, record: Record) -> None:

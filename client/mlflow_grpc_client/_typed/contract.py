@@ -81,7 +81,7 @@ class Field:
     type: ValueType
     cardinality: Cardinality
     has_presence: bool
-    """Whether a field that is absent differs from an empty field."""
+    """True if a field that is absent differs from an empty field."""
     null_flag: str = ""
     """Name of the boolean field that marks a null list or map; empty if there is no such field."""
     null_items: str = ""
@@ -94,12 +94,12 @@ class Field:
 
     @property
     def is_nullable_json(self) -> bool:
-        """Whether null is a value of this field, because any JSON value is."""
+        """True if null is a value of this field, because any JSON value is."""
         return self.type.code is TypeCode.JSON and self.cardinality is Cardinality.SINGULAR
 
     @property
     def accepts_dicts(self) -> bool:
-        """Whether a dict can be the value of this field."""
+        """True if a dict can be the value of this field."""
         if self.cardinality is Cardinality.SINGULAR and self.type.code is TypeCode.WRAPPER:
             return self.type.content.accepts_dicts
         is_object = self.cardinality is Cardinality.SINGULAR and self.type.code in (TypeCode.RECORD, TypeCode.JSON)

@@ -1,4 +1,4 @@
-"""Contracts out of descriptors and of a message mlflow_grpc.v1.Model.
+"""Conversion of descriptors and of a message mlflow_grpc.v1.Model into contracts.
 
 Rule of this module: it makes no call; `discovery` fetches the descriptors.
 """

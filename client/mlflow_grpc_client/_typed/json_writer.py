@@ -1,4 +1,4 @@
-"""Python values into google.protobuf.Value."""
+"""Conversion of Python values into google.protobuf.Value."""
 
 from collections.abc import Mapping
 from enum import Enum

@@ -1,6 +1,6 @@
-"""Messages of a model's own types into Python values.
+"""Conversion of messages of a model's own types into Python values.
 
-Rule of this module: no value changes on the way, except that timestamps are cut to microseconds.
+Rule of this module: no value changes, except that timestamps are truncated to microseconds.
 """
 
 from typing import Any

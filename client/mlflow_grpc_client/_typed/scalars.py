@@ -1,4 +1,4 @@
-"""Python values for scalar fields.
+"""Conversion of Python values for scalar fields.
 
 Rule of this module: a value that a field cannot hold exactly is an error with the field's path. Only a 32-bit float is
 rounded. numpy and pandas are not imported.
@@ -16,12 +16,12 @@ from mlflow_grpc_client._typed.contract import TypeCode, ValueType
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is None, pandas' NA or NaT. NaN is a number here; see `nan_means_null`."""
+    """Returns True if a value is None, pandas' NA or NaT. NaN is a number here; see `nan_means_null`."""
     if value is None:
         return True
     if isinstance(value, (dt.datetime, library("numpy", "datetime64"))):
         return bool(value != value)  # noqa: PLR0124 - NaT
-    # The place holder for a library that is absent is a tuple.
+    # The placeholder for a library that is absent is a tuple.
     return not isinstance(value, tuple) and value is library("pandas", "NA")
 
 
@@ -42,7 +42,7 @@ def scalar(value: Any, value_type: ValueType, path: str) -> Any:
             return bytes(value) if is_bytes else mistype(path, value, "bytes")
         case _:
             number = value_type.enum_numbers.get(value) if isinstance(value, str) else None
-            return number or refuse(path, f"{value!r} is none of {', '.join(map(repr, value_type.enum_numbers))}")
+            return number or refuse(path, f"{value!r} is not one of {', '.join(map(repr, value_type.enum_numbers))}")
 
 
 def python_value(value: Any) -> Any:
@@ -68,7 +68,7 @@ def _integer(value: Any, bounds: tuple[int, int], path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         mistype(path, value, "a whole number")
     if isinstance(value, float) and not value.is_integer():
-        refuse(path, f"{value!r} is no whole number")
+        refuse(path, f"{value!r} is not a whole number")
     low, high = bounds
     if not low <= value <= high:
         refuse(path, f"{value!r} is not within {low} and {high}")
@@ -83,7 +83,7 @@ def _float(value: Any, code: TypeCode, path: str) -> float:
     except OverflowError:
         number = math.inf
     if number != value and not math.isnan(number):
-        refuse(path, f"{value} is no float: whole numbers are up to 2^53, and some beyond")
+        refuse(path, f"{value} is not a float: whole numbers are up to 2^53, and some beyond")
     return tensors.single(number, path) if code is TypeCode.FLOAT else number
 
 

@@ -1,4 +1,4 @@
-"""Arrays and nested lists into messages of data and shape, and out of them.
+"""Conversion of arrays and nested lists into messages of data and shape, and back.
 
 Rule of this module: elements of an array become Python objects only where their bytes cannot be sent. numpy is not
 imported.

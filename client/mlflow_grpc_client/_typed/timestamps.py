@@ -1,4 +1,4 @@
-"""Times of Python, numpy and pandas as google.protobuf.Timestamp, and back.
+"""Conversion of times of Python, numpy and pandas to google.protobuf.Timestamp, and back.
 
 Rule of this module: a time without a zone is in UTC, as the server reads it. Nanoseconds are exact.
 """
@@ -20,7 +20,7 @@ _ISO_8601 = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(
 
 
 def seconds_and_nanos(value: Any, path: str) -> tuple[int, int]:
-    """Seconds since 1970, and nanoseconds beyond.
+    """Converts a time to seconds since 1970 and additional nanoseconds.
 
     Args:
         value: A datetime, a date (its midnight), a numpy.datetime64, a pandas.Timestamp or a text in ISO 8601.
@@ -29,7 +29,6 @@ def seconds_and_nanos(value: Any, path: str) -> tuple[int, int]:
     Raises:
         TypeError: The value has another type.
         ValueError: A text is not ISO 8601, or the time is outside the years 1 to 9999 or finer than a nanosecond.
-
     """
     if isinstance(value, str):
         return _parse(value, path)
@@ -93,7 +92,7 @@ def extend(field: Any, column: TimeColumn) -> None:
 def _parse(text: str, path: str) -> tuple[int, int]:
     match = _ISO_8601.fullmatch(text)
     if not match:
-        raise ValueError(f"{path}: {text!r} is no point in time such as 2020-02-29T12:00:00Z")
+        raise ValueError(f"{path}: {text!r} is not a point in time such as 2020-02-29T12:00:00Z")
     day, time, zone = match.groups()
     timestamp = timestamp_pb2.Timestamp()
     try:
@@ -104,11 +103,10 @@ def _parse(text: str, path: str) -> tuple[int, int]:
 
 
 def datetime_of(message: Any) -> dt.datetime:
-    """The datetime of a Timestamp in UTC, cut to microseconds.
+    """Returns the datetime of a Timestamp in UTC, truncated to microseconds.
 
     Raises:
         DecodeError: The time is outside the years 1 to 9999.
-
     """
     try:
         return timestamps.EPOCH + dt.timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)

@@ -1,7 +1,7 @@
-"""Python values into messages of a model's own types.
+"""Conversion of Python values into messages of a model's own types.
 
-Rule of this module: no value changes on the way, so the checks here are those that the server cannot make. A value that
-a field cannot hold exactly is an error with the field's path; only a 32-bit float is rounded. numpy and pandas are not
+Rule of this module: no value changes, so the checks here are those that the server cannot make. A value that a field
+cannot hold exactly is an error with the field's path; only a 32-bit float is rounded. numpy and pandas are not
 imported.
 """
 
@@ -98,12 +98,12 @@ def find_field(record: Record, name: Any, path: str = "") -> Field:
 
 
 def nan_means_null(column: Field) -> bool:
-    """Whether a field cannot hold NaN, so that NaN is pandas' mark for a missing value."""
+    """Returns True if a field cannot hold NaN, so that NaN is pandas' mark for a missing value."""
     return column.cardinality is not Cardinality.SINGULAR or type_lacks_nan(column.type)
 
 
 def type_lacks_nan(value_type: ValueType) -> bool:
-    """Whether a type cannot hold NaN."""
+    """Returns True if a type cannot hold NaN."""
     if value_type.code is TypeCode.WRAPPER:
         return value_type.content.cardinality is not Cardinality.SINGULAR
     return value_type.code not in (TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.JSON, TypeCode.UNION)
@@ -185,7 +185,7 @@ def extend(
 
 
 def _missing_items(items: Any) -> list[int]:
-    """Indexes of missing values; types whose values are never missing are recognised without a look at each value."""
+    """Returns the indexes of missing values; skips the check of each value for types whose values are never missing."""
     if not any(map(_can_be_missing, set(map(type, items)))):
         return []
     return [index for index, item in enumerate(items) if is_missing(item)]
@@ -198,7 +198,7 @@ def _can_be_missing(item_type: type) -> bool:
 
 
 def _extend_natively(field: Any, items: Any) -> bool:
-    """Writes values without a look at each; False, and nothing is written, if protobuf refuses a value."""
+    """Writes values without checking each one; returns False, with nothing written, if protobuf refuses a value."""
     size = len(field)
     try:
         field.extend(items)
@@ -254,11 +254,11 @@ def _write_alternative(message: Any, union: Record, value: Any, path: str) -> No
     if len(reasons) == 1:
         raise errors[0]
     names = ", ".join(_type_name(column.type) for column in union.fields.values())
-    refuse(path, ": ".join([f"{type_label(value)} is none of {names}", *filter(None, ["; ".join(reasons)])]))
+    refuse(path, ": ".join([f"{type_label(value)} is not one of {names}", *filter(None, ["; ".join(reasons)])]))
 
 
 def _is_instance(value: Any, value_type: ValueType) -> bool:
-    """Whether a value has a type before any conversion."""
+    """Returns True if a value has a type before any conversion."""
     if not isinstance(value, library("numpy", "datetime64")):
         value = python_value(value)
     match value_type.code:

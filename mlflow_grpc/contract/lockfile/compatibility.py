@@ -1,7 +1,7 @@
 """Compatibility of a new version of a model with the clients of an earlier version.
 
-Rule of this module: it compares two locks and knows nothing else. A change is compatible if every value that an old
-client sends or reads keeps its meaning: none is lost, invented or taken for another without an error.
+Rule of this module: it compares two locks and uses nothing else. A change is compatible if every value that an old
+client sends or reads keeps its meaning: none is lost, invented or mistaken for another without an error.
 """
 
 import re
@@ -28,7 +28,7 @@ class Change:
     """The column, field or enum value: `input.part.weight`."""
     description: str
     breaks: bool
-    """Whether calls of old clients are refused or misunderstood, or their answers cannot be read."""
+    """True if calls of old clients are refused or misunderstood, or their answers cannot be read."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.description}"
@@ -161,7 +161,7 @@ def _differences(old: LockedField, new: LockedField, side: Side, *, is_column: b
         old: The field in the earlier version.
         new: The field in the later version.
         side: Direction of the messages.
-        is_column: Whether rows have the field too.
+        is_column: True if rows have the field too.
 
     """
     if side is Side.CALLS and old.needs_value != new.needs_value:
@@ -185,14 +185,14 @@ def _differences(old: LockedField, new: LockedField, side: Side, *, is_column: b
 
 
 def _absence_becomes_null(old: LockedField, new: LockedField) -> bool:
-    """Whether a field that is left out means its default in the old version and null in the new one."""
+    """Returns True if a field that is left out means its default in the old version and null in the new one."""
     return not (old.required or old.nullable) and new.required and new.nullable
 
 
 def _fits(narrow: str, wide: str) -> bool:
-    """Whether a format or tensor allows every value that another one allows."""
+    """Returns True if a format or tensor allows every value that another one allows."""
     if not wide:
-        return True  # Any text includes a date, say.
+        return True  # A date is also text, for example.
     (dtype, bits, sizes), (wide_dtype, wide_bits, wide_sizes) = _parse_detail(narrow), _parse_detail(wide)
     if not sizes or not wide_sizes or dtype != wide_dtype or bits > wide_bits:
         return False

@@ -1,7 +1,7 @@
-"""The format of a lock file: a JSON text that people can read and merge.
+"""The format of a lock file: JSON that people can read and merge.
 
-Rule of this module: the schema of the file, its parser and its writer; no file is opened. `numbering` decides which
-field gets which number, `compatibility` whether old clients work with a change.
+Rule of this module: it has the schema of the file, its parser and its writer, and opens no file. `numbering` assigns
+numbers to fields, and `compatibility` decides if old clients work with a change.
 """
 
 import json
@@ -65,18 +65,18 @@ class LockedField(_Section):
     detail: str = Field(default="", alias="of")
     """Constraint beyond the type: the format of a string, or dtype and shape of a tensor."""
     required: bool = False
-    """Whether calls need the field."""
+    """True if calls need the field."""
     nullable: bool = False
-    """Whether answers may lack the field, and calls express null by leaving it out."""
+    """True if answers may lack the field, and calls express null by leaving it out."""
 
     @property
     def needs_value(self) -> bool:
-        """Whether calls without the field are refused."""
+        """True if calls without the field are refused."""
         return self.required and not self.nullable
 
     @property
     def is_repeated_or_map(self) -> bool:
-        """Whether the field is a list or a map, which has no presence."""
+        """True if the field is a list or a map, which has no presence."""
         return self.type.startswith(("repeated ", "map<"))
 
     @property
@@ -147,7 +147,7 @@ class LockedModel(_Section):
     chunk: str = ""
     """Message of a chunk, by its role; empty if a chunk is an output message."""
     removed: bool = False
-    """Whether the model was not hosted when the file was written."""
+    """True if the model was not hosted when the file was written."""
     messages: dict[Role, LockedMessage] = {}
     """Messages and enums by their roles."""
 

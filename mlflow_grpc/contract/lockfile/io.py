@@ -1,6 +1,6 @@
 """Reading and writing of lock files.
 
-Rule of this module: a file is written as a whole, and by one process at a time.
+Rule of this module: a file is written completely, and by one process at a time.
 """
 
 import errno

@@ -1,6 +1,6 @@
-"""Keys of fields in a lock file: what a field is recognised by in the next version of a model.
+"""Keys of fields in a lock file, which identify a field in the next version of a model.
 
-Rule of this module: a key depends on the model's own names and types only, never on an order that may change.
+Rule of this module: a key depends only on the model's own names and types, never on an order that may change.
 """
 
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ def unique_keys(names: Iterable[str]) -> list[str]:
 
 
 def type_word(type_: Type) -> str:
-    """A type in a single word."""
+    """Returns a type as a single word."""
     match type_:
         case Scalar():
             return type_.format or type_.data_type.value

@@ -1,6 +1,6 @@
-"""The choice of the lock that applies to a model: one in a file for all models, or one in the model's own directory.
+"""Choice of the lock that applies to a model: from a file for all models, or from the model's own directory.
 
-Rule of this module: it reads lock files and never writes one.
+Rule of this module: it reads lock files and never writes them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ class LockSet:
 
         Args:
             path: The file; None for a server without one.
-            may_be_missing: Whether a file that does not exist yet counts as an empty one.
+            may_be_missing: True if a file that does not exist yet counts as an empty one.
 
         Raises:
             StartError: The file cannot be read, or is not a lock file.

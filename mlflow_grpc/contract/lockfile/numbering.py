@@ -1,7 +1,7 @@
 """Names for the messages of a model: those in its lock, and new ones for new types.
 
-Rule of this module: a message or enum is recognised in the lock by the field that holds it. It keeps its name, and the
-numbers of its fields (`field_numbering`), whatever the model calls its type now.
+Rule of this module: a message or enum is identified in the lock by the field that contains it. It keeps its name and
+the numbers of its fields (`field_numbering`), even if the model renames its type.
 """
 
 import re

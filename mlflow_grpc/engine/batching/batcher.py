@@ -26,8 +26,8 @@ INLINE_MAX_SIZE = 65_536
 """Maximum size of the payloads of an inline batch, in bytes or characters: under a millisecond of decoding."""
 
 INLINE_MAX_CALLS = 8
-"""Maximum number of calls in an inline batch. Larger ones are faster in a thread, where the model's share that needs no
-interpreter runs beside the event loop."""
+"""Maximum number of calls in an inline batch. Larger ones are faster in a thread, because the part of the model that
+releases the interpreter runs beside the event loop."""
 
 INLINE_LIMIT_S, INLINE_PAUSE_S = 0.03, 60.0
 """If an inline batch takes more than INLINE_LIMIT_S of processor time, batches run in threads for INLINE_PAUSE_S."""
@@ -227,7 +227,7 @@ class Batcher:
                 batch.task = self._start(self._run(batch))
 
     def _wait_s(self, now: float) -> float:
-        """How long the next batch has to wait, in seconds."""
+        """Returns how long the next batch has to wait, in seconds."""
         queued_at = self._queue[0].queued_at
         if self._tasks and now < self._inline_allowed_from:
             return self._max_wait_s - (now - queued_at)

@@ -54,7 +54,7 @@ def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: Sequence
     """Decides whether a model is batched, and configures its runner.
 
     If predicting rows together changes answers in their last digits, or the numbers that decide them, rows of a batch
-    are predicted one after the other. A batch still spares calls the way to a thread and back.
+    are predicted one after the other. A batch still saves calls the switch to a thread and back.
 
     Args:
         mode: The owner's setting.
@@ -84,7 +84,7 @@ def decide(mode: Batching, model: RowModel, runner: RowRunner, samples: Sequence
 def fits_event_loop(model: RowModel, runner: RowRunner, samples: Sequence[RowBlock], max_rows: int) -> bool:
     """Returns True if a full batch is so quick that handing it to a thread would cost more than running it.
 
-    Only a model that cannot wait for anything qualifies, because no call may hold up the event loop. Smaller batches
+    Only a model that cannot wait for anything qualifies, because no call may block the event loop. Smaller batches
     are tried first, so that a slow model does not delay the start.
     """
     if not model.is_bounded or not samples:

@@ -81,7 +81,7 @@ def decode_batch(items: Sequence[ItemT], model: ServableModel) -> DecodedBatch[I
 
 
 def predict_group(group: "Sequence[tuple[ItemT, RowBlock]]", model: ServableModel) -> list[tuple[ItemT, object]] | None:
-    """Predicts all rows of a group in one call of the model; None if that fails or the answers cannot be told apart."""
+    """Predicts all rows of a group in one call of the model; None if that fails or the rows cannot be assigned."""
     fast_path = model.fast_path
     if fast_path is None or fast_path.runner is None:
         return None

@@ -69,7 +69,7 @@ class MLModel:
             contract = Contract(json_schema.input_of(inputs), json_schema.record_of(outputs, "output"))
             texts = json_schema.text_of(inputs), json_schema.text_of(outputs)
         except Exception as error:
-            raise StartError(f"{path}: its schemas have no form as JSON Schema: {one_line(error)}") from error
+            raise StartError(f"{path}: its schemas cannot be written as JSON Schema: {one_line(error)}") from error
         deterministic = _property(path, self._model, "deterministic", None)
         return ModelInfo(
             display_name=_text(path, self._model, "display_name"),
@@ -116,7 +116,8 @@ class MLModel:
         if not isinstance(outputs, list | tuple) or len(outputs) != len(data):
             result = f"{len(outputs)} outputs" if isinstance(outputs, list | tuple) else f"a {type(outputs).__name__}"
             raise ModelFailed(
-                f"The model's {joint_records.METHOD} gave {result} for {len(data)} records; it has to give a list."
+                f"The model's {joint_records.METHOD} returned {result} for {len(data)} records. It must return a list "
+                "with one output per record."
             )
         return list(outputs)
 
@@ -210,7 +211,7 @@ def decorate(model: Any, decorators: tuple[Decorator, ...]) -> Any:
         try:
             model = instance.set_model(joint_records.for_decorator(instance, model))
         except BaseException as error:
-            raise StartError(f"{path} cannot be put around {type(model).__name__}: {one_line(error)}") from error
+            raise StartError(f"{path} cannot wrap {type(model).__name__}: {one_line(error)}") from error
     return model
 
 
@@ -228,7 +229,7 @@ def _property(path: str, model: Any, name: str, *default: Any) -> Any:
 def _text(path: str, model: Any, name: str) -> str:
     value = _property(path, model, name)
     if not isinstance(value, str):
-        raise StartError(f"{path}: its {name} is no text, but of type {type(value).__name__}")
+        raise StartError(f"{path}: its {name} is not a string, but of type {type(value).__name__}")
     return value
 
 

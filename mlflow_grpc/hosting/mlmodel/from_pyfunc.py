@@ -58,7 +58,7 @@ def _to_the_nanosecond(value: Any, handler: ValidatorFunctionWrapHandler) -> dat
     try:
         return pd.Timestamp(timestamp) + pd.Timedelta(nanoseconds=int(digits[1].ljust(3, "0")))
     except (pd.errors.OutOfBoundsDatetime, OverflowError):
-        raise ValueError("it has nanoseconds, which are known of the years 1678 to 2261 only") from None
+        raise ValueError("it has nanoseconds, which are supported for the years 1678 to 2261 only") from None
 
 
 def _as_mlflow_writes(value: Any) -> Any:
@@ -163,7 +163,7 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         contract = mlflow_schema.contract_of(signature.to_dict() if signature is not None else None)
         columns = contract.inputs
         if not isinstance(columns, types.Record) or not all(column.name for column in columns.fields):
-            raise StartError("only an MLflow model whose signature names its columns can be shown as an MLModel")
+            raise StartError("only an MLflow model whose signature names its columns can be adapted to MLModel")
         self._input_schema = _class_of(columns, "ModelInput", _SCALARS, types_with_empty_cells=_TYPES_WITH_EMPTY_CELLS)
         self._outputs = contract.outputs
         self._output_schema = _output_class(contract.outputs)

@@ -1,6 +1,6 @@
 """Faults of records, in pydantic's terms, as rest-model-service reports them.
 
-Rule of this module: it imports no schema library, which would take a part of a second at the start of every server.
+Rule of this module: it imports no schema library, which would slow down the start of every server.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""Records of an MLModel package as rest-model-service reads and writes them.
+"""Records of an MLModel package in the form that rest-model-service reads and writes.
 
-Source: `rest_model_service.routes.PredictionController` 0.6.0, and FastAPI, which validates the body before it.
+Source: `rest_model_service.routes.PredictionController` 0.6.0, and FastAPI, which validates the body first.
 
-Rule of this module: values are validated as Python values, not as JSON text as in `schemas`. FastAPI does so, and
-pydantic's answers and messages differ.
+Rule of this module: values are validated as Python values, not as JSON text as in `schemas`. FastAPI does the same, and
+pydantic's answers and messages differ between the two.
 """
 
 import json
@@ -20,7 +20,7 @@ from mlflow_grpc.hosting.mlmodel.rest_faults import Fault, RestRecordRefused
 from mlflow_grpc.hosting.mlmodel.schemas import RecordRefused, RecordSchema, numpy_to_python
 
 NO_INSTANCE = "The model did not return an instance of its output schema."
-NO_JSON = "The model returned a value that has no form in JSON."
+NO_JSON = "The model returned a value that cannot be written as JSON."
 
 
 class RestRecords:
@@ -39,16 +39,15 @@ class RestRecords:
         qualified_name: str,
         ignored_fields: Callable[[list[dict[str, Any]]], tuple[str, ...]],
     ) -> None:
-        """Takes what describes the model.
+        """Takes the schemas of the model.
 
         Args:
             inputs: The model's `input_schema`.
             outputs: Its `output_schema`.
-            schema: The schema made of them.
+            schema: The schema made from both.
             qualified_name: Its name.
             ignored_fields: Returns the fields of records that the schema does not have; raises InvalidPayload if they
                 are refused.
-
         """
         self._inputs, self._outputs, self._schema = inputs, outputs, schema
         self.qualified_name = qualified_name
@@ -89,13 +88,12 @@ class RestRecords:
             ) from error
 
     def dump(self, output: Any) -> bytes:
-        """Writes an output of `predict` as starlette's JSONResponse writes it, with the names of the fields.
+        """Writes an output of `predict` in the form of starlette's JSONResponse, with the names of the fields.
 
-        Values such as dates and enums, which make rest-model-service fail, are written as pydantic writes them.
+        Values such as dates and enums, which make rest-model-service fail, have pydantic's form.
 
         Raises:
-            UnserializableOutput: The output is no instance of a schema class, or has no form in JSON.
-
+            UnserializableOutput: The output is not an instance of a schema class, or has no JSON form.
         """
         try:
             values = output.model_dump() if self._is_pydantic else self._schema.dump(output)
@@ -112,7 +110,7 @@ class RestRecords:
 
     @cached_property
     def json_schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """JSON Schemas of the input and the output, as `ml_base.utilities.ModelManager.get_model_metadata` has them."""
+        """Returns the JSON Schemas of input and output, like `ml_base.utilities.ModelManager.get_model_metadata`."""
         if self._is_pydantic:
             return self._inputs.model_json_schema(), self._outputs.model_json_schema()
         return self._schema.json_schemas()

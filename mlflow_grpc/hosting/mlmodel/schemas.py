@@ -318,7 +318,7 @@ def numpy_to_python(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, pydantic.v1.BaseModel):
         return json.loads(value.json(by_alias=True))
-    raise TypeError(f"a value of type {type(value).__name__} has no form in JSON")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
 
 
 def _output_json_schema(outputs: Any) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def _reason(uri: str, error: BaseException) -> str:
         return f"MLflow knows no scheme {scheme}:{meant}"
     if scheme not in ("models", "runs"):
         return reason
-    reason = f"{reason}. The registry that was asked is {_registry(uri)}"
+    reason = f"{reason}. The registry in use is {_registry(uri)}"
     if not internals.is_tracking_uri_set():
         reason += ", because MLFLOW_TRACKING_URI is not set"
     hint = _hint(uri) if scheme == "models" and isinstance(error, MlflowException) else ""

@@ -136,7 +136,7 @@ class HookedModel:
         if not isinstance(preprocessed, pd.DataFrame) and self._columns is not None:
             details = f"it is of type {type(preprocessed).__name__}, and the model takes a DataFrame"
         raise InvalidPayload(
-            "What the hook preprocess made of the payload does not fit the model's signature"
+            "The result of the hook preprocess does not fit the model's signature"
             + (f": {details}." if details else "."),
             reason="INVALID_PARAMETER_VALUE",
             error_class="SCHEMA_ENFORCEMENT_FAILED",

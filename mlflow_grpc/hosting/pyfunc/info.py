@@ -40,7 +40,7 @@ def info_of(model: PyFuncModel, flavors: tuple[str, ...], payload: str, item_hin
     """
     metadata = model.metadata
     if metadata.signature is not None and not isinstance(metadata.signature, ModelSignature):
-        raise StartError("the signature in its MLmodel file is no mapping")
+        raise StartError("the signature in its MLmodel file is not a mapping")
     signature = metadata.signature.to_dict() if metadata.signature is not None else {}
     contract = _contract_of(signature, model, item_hint)
     example, is_typed = _example(model, payload, contract.inputs, item_hint)

@@ -1,4 +1,4 @@
-"""The checks that MLflow makes before it calls a model.
+"""Checks that MLflow makes before it calls a model.
 
 Rule of this module: it runs no model.
 """

@@ -55,7 +55,7 @@ def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
         try:
             mismatch = internals.check_requirement(requirement)
         except Exception as error:
-            raise StartError(f"cannot judge the requirement {requirement!r} in {file}: {one_line(error)}") from error
+            raise StartError(f"cannot parse the requirement {requirement!r} in {file}: {one_line(error)}") from error
         if mismatch is None or canonicalize_name(mismatch.package_name.partition("[")[0]) in _MLFLOW_ITSELF:
             continue
         if is_constraint and mismatch.installed_version is None:

@@ -78,7 +78,7 @@ def needs_file(lines: Iterable[Line]) -> bool:
 def _of_file(file: Path, where: str, within: tuple[Path, ...]) -> Iterator[Line]:
     file = file.resolve()
     if file in within:
-        raise StartError(f"cannot read the model's requirements: {where}, names {file}, which it is read from itself")
+        raise StartError(f"cannot read the model's requirements: {where}, includes {file}, which in turn includes it")
     try:
         texts = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:  # ValueError if the file is not UTF-8.

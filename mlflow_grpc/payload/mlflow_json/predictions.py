@@ -29,7 +29,7 @@ class _Output:
     """One output of a model."""
 
     name: str
-    """Its name; empty if the signature has no names."""
+    """Name of the output; empty if the signature has no names."""
     depth: int | None
     """Number of nested lists in a value; None if the output is of any type."""
     convert: Convert | None

@@ -168,7 +168,7 @@ class Reader:
         try:
             text: str = value.ToJsonString()
         except ValueError:
-            _refuse(where, "is no point in time between the years 1 and 9999")
+            _refuse(where, "is not a point in time between the years 1 and 9999")
         return text if self._with_zone else text.removesuffix("Z")
 
 

@@ -1,4 +1,4 @@
-"""The model and its schemas."""
+"""The iris model and its schemas."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ class Species(StrEnum):
 
 
 class ModelInput(BaseModel):
-    """The measures of one flower."""
+    """The measurements of one flower."""
 
     sepal_length: float = Field(gt=0, lt=80, description="Length of the sepal, in cm.")
     sepal_width: float = Field(gt=0, lt=80, description="Width of the sepal, in cm.")
@@ -28,7 +28,7 @@ class ModelInput(BaseModel):
 
 
 class ModelOutput(BaseModel):
-    """What the flower is taken for."""
+    """The predicted species."""
 
     species: Species = Field(description="The predicted species.")
 
@@ -48,6 +48,6 @@ class IrisModel(MLModel):
         self._classifier: Any = skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file))
 
     def predict(self, data: ModelInput) -> ModelOutput:
-        """The species for one flower."""
+        """Returns the species of one flower."""
         measures = np.array([[data.sepal_length, data.sepal_width, data.petal_length, data.petal_width]])
         return ModelOutput(species=Species(self._classifier.predict(measures)[0]))

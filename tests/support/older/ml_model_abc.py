@@ -1,4 +1,4 @@
-"""The MLModel interface before ml-base, in the few lines that packages for it rely on."""
+"""The interface ml_model_abc, which preceded ml-base, reduced to what packages for it use."""
 
 from abc import ABC, abstractmethod
 from typing import Any

@@ -1,4 +1,4 @@
-"""Models of the older interface, as they were written for it."""
+"""Models of the older interface, in the style of its time."""
 
 from datetime import date
 from typing import Any, ClassVar

@@ -288,7 +288,7 @@ def _is_class(value_type: Any) -> bool:
 
 
 def _type_name(hint: Any) -> str:
-    """Returns the name of a type for somebody who knows only JSON."""
+    """Returns the name of a type for callers who know only JSON."""
     names = []
     for alternative in _alternatives(hint):
         if get_origin(alternative) is Literal:

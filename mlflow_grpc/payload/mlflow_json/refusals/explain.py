@@ -122,7 +122,7 @@ class Explainer:
         if mime != "text/csv":
             is_text = isinstance(payload, str)
             text_cannot = f"The payload is not {mime}, which text cannot carry; send JSON or CSV."
-            no_parquet = "The payload is no Parquet file that pandas.read_parquet can read."
+            no_parquet = "The payload is not a Parquet file that pandas.read_parquet can read."
             return refusal(text_cannot if is_text else no_parquet, cause)
         text = text_of(payload)
         try:

@@ -191,8 +191,8 @@ def _property(schema_type: Any, name: str) -> Property | None:
 def _mismatch(value: Any, schema_type: Any, path: str, *, strict: bool = False, required: bool = True) -> Fault:
     problem = json_terms.problem(value, schema_type)
     if isinstance(value, str) and schema_type in (DataType.binary, DataType.datetime):
-        format_name = "base64" if schema_type == DataType.binary else "date and time in ISO 8601"
-        problem = "is a string" if strict else f"is a string that is no {format_name}"
+        format_name = "base64" if schema_type == DataType.binary else "a date and time in ISO 8601"
+        problem = "is a string" if strict else f"is a string that is not {format_name}"
     return Fault(path, problem, _remedy(schema_type, strict=strict, required=required))
 
 

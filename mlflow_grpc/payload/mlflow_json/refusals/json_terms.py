@@ -1,4 +1,4 @@
-"""Names, descriptions and examples of values and MLflow types for somebody who knows only JSON.
+"""Names, descriptions and examples of values and MLflow types for callers who know only JSON.
 
 Rule of this module: it looks at the types of values only. Whether an example is accepted in some position is decided by
 MLflow.
@@ -179,9 +179,8 @@ def _time_problem(text: str) -> str:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
         # Python does not parse digits after the microseconds, and pandas does.
-        return (
-            "has a time zone" if re.search(r"\d(Z|[+-]\d\d:?\d\d)$", text) else "is a string that is no date and time"
-        )
+        has_zone = re.search(r"\d(Z|[+-]\d\d:?\d\d)$", text)
+        return "has a time zone" if has_zone else "is a string that is not a date and time"
     if moment.tzinfo is not None:
         return "has a time zone"
     return "is a string" if FIRST_YEAR <= moment.year <= LAST_YEAR else "is a date and time before 1678 or after 2261"

@@ -1,7 +1,7 @@
 """Payloads of MLflow's formats as tables: the value of a cell, its path, and payloads of some rows or columns.
 
-Rule of this module: it moves values and judges none. A column is an index in the model's signature, in any format. A
-value that is absent is ABSENT.
+Rule of this module: it reads and copies values, and judges none. A column is an index in the model's signature, in any
+format. A value that is absent is ABSENT.
 """
 
 from collections.abc import Sequence
