@@ -24,7 +24,7 @@ ENTRIES = ("Dockerfile", "model", "wheels", "requirements")
 _HEADER = """\
 # An image that serves the MLflow model {uri}, written by `mlflow-grpc dockerfile`:
 #   docker build -t {tag} .
-#   docker run -p 50051:50051 {tag}
+#   docker run -p 50051:50051 -p 8080:8080 {tag}
 
 # The minor version of Python that the model was logged with.
 ARG PYTHON_IMAGE=python:{minor}-slim-bookworm
