@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-fast coverage test-mlflow test-python test-client stress starts restarts prometheus bench check format protos lock interop image-test image-sbom clean
+.PHONY: help install serve predict test test-fast coverage test-mlflow test-python test-client stress starts restarts prometheus browser bench check format protos lock interop image-test image-sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first
 
 prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
 	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus
+
+browser: $(VENV)/.dev ## test the page with a real Chromium (install it first)
+	$(BIN)/python -m pytest -m browser -rs tests/browser
 
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks

@@ -113,7 +113,8 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
     stdout = sys.stdout
 
     async def announce(server: lifecycle.Server) -> None:
-        logs.announce(server.ready_line, loaded.log_format, stdout)
+        for line in filter(None, (server.ready_line, loaded.page_line(server.http_url))):
+            logs.announce(line, loaded.log_format, stdout)
 
     return runner.run(loaded, configuration, when_loaded=announce)
 

@@ -32,6 +32,20 @@ class HttpSettings(BaseModel):
         text="The origins of web pages that may call the HTTP port, separated by commas, such as "
         "https://app.example.com. * stands for all. None by default.",
     )
+    page: Annotated[bool, Flag(("--page",), off="--no-page")] = setting(
+        True, "MLFLOW_GRPC_PAGE", text="Shows a page at / of the HTTP port, where models can be tried in a browser."
+    )
+
+    def page_line(self, url: str) -> str:
+        """Returns the line that says where the page is; empty if there is no page.
+
+        Args:
+            url: Address of the HTTP port; empty if there is none.
+
+        """
+        # Not every browser opens an address that stands for all of the machine.
+        reachable = re.sub(r"//(0\.0\.0\.0|\[::\])(?=:)", "//localhost", url)
+        return f"Open {reachable} in a browser to try the model" if self.page and url else ""
 
     @field_validator("http_host")
     @classmethod

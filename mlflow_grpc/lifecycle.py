@@ -76,11 +76,12 @@ class Server:
         self._gauges = Gauges(metrics, self.catalog, lambda: self._health.is_serving) if metrics is not None else None
         self._locks = LockSet.from_file(settings.lock)
         self._typed = typed.TypedService(self._dispatcher, self.catalog, self._locks)
+        self._models = models.ModelsServicer(self.catalog, self._typed)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
             self._typed,  # gRPC searches them in this order for each call.
             *text.handlers(self._dispatcher, self.catalog),
-            models.handlers(self._dispatcher, self.catalog, self._typed),
+            models.handlers(self._dispatcher, self._models),
             health.handlers(self._dispatcher, self._health),
         ]
         if settings.reflection:
@@ -102,7 +103,7 @@ class Server:
         self.port = listener.listen(self._grpc, self._settings, self._dispatcher.handshakes)
         await self._grpc.start()
         if self._http is not None:
-            await self._http.start()
+            await self._http.start(self.port)
 
     def _http_port(self, configuration: Configuration, *, share_port: bool) -> "HttpListener | None":
         """Makes the HTTP port, if there is to be one; its libraries are imported only then."""
@@ -118,6 +119,7 @@ class Server:
             lambda: self._health.is_serving,
             self._gauges,
             configuration.service,
+            self._models.describe_all,
         )
         return HttpListener(app, self._settings, share_port=share_port)
 

@@ -210,12 +210,14 @@ class _Supervisor:
         except (EOFError, OSError):
             worker.has_closed_pipe = True
 
-    def _announce(self, ready_line: str) -> None:
-        """Writes the ready line once all workers serve calls."""
+    def _announce(self, lines: str) -> None:
+        """Writes the ready line, and the line about the page if there is one, once all workers serve calls."""
         serving = [worker for worker in self._workers.values() if worker.serving_since is not None]
         if len(serving) == self._count and not self._announced:
             self._announced = True
-            logs.announce(f"{ready_line}, {self._count} workers", self._settings.log_format, sys.stdout)
+            ready_line, page_line = lines.split("\n")
+            for line in filter(None, (f"{ready_line}, {self._count} workers", page_line)):
+                logs.announce(line, self._settings.log_format, sys.stdout)
 
     def _open(self, worker: _Worker) -> None:
         """Opens a loaded worker: at once if others are open, otherwise when all are loaded."""
@@ -338,7 +340,7 @@ def _work(
         pipe.send((LOADED, "", 0))
         await in_daemon_thread(pipe.recv)
         await server.open()
-        pipe.send((OPENED, server.ready_line, 0))
+        pipe.send((OPENED, f"{server.ready_line}\n{settings.page_line(server.http_url)}", 0))
 
     role = runner.Role(
         share_port=True,

@@ -6,6 +6,7 @@ Rule of this module: it puts the families of routes together. What a route does 
 from collections.abc import Callable
 from http import HTTPStatus
 
+from google.protobuf.message import Message as ProtobufMessage
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,7 +15,7 @@ from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.gauges import Gauges
-from mlflow_grpc.http import api_docs, invocations, metrics_page, model_service
+from mlflow_grpc.http import api_docs, invocations, metrics_page, model_service, models, page
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.response import Response
@@ -35,6 +36,7 @@ class HttpApp:
         is_serving: Callable[[], bool],
         gauges: Gauges,
         service: ServiceInfo,
+        describe_models: Callable[[], ProtobufMessage],
     ) -> None:
         """Makes the routes.
 
@@ -45,8 +47,11 @@ class HttpApp:
             is_serving: Returns the server's health.
             gauges: The gauges of the server, and all of its other figures.
             service: Title of the OpenAPI document.
+            describe_models: Returns the ListModelsResponse with all models.
 
         """
+        self.grpc_port = 0
+        """Port of gRPC, which the page shows; 0 until the server listens."""
         self.dispatcher = HttpDispatcher(
             open_calls,
             max_bytes=settings.max_message_bytes,
@@ -59,7 +64,10 @@ class HttpApp:
             *metrics_page.routes(gauges),
             *model_service.routes(self.dispatcher, catalog, is_serving),
             *api_docs.routes(catalog, service),
+            *models.routes(describe_models),
         ]
+        if settings.page:
+            routes += page.routes(settings, lambda: self.grpc_port, [getattr(route, "path", "") for route in routes])
         metrics = gauges.metrics
         router = Router(
             [CountedRoute(route, metrics) for route in routes],

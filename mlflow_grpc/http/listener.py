@@ -85,14 +85,18 @@ class HttpListener:
         self._serving: asyncio.Task[None] | None = None
         self.port = 0
 
-    async def start(self) -> None:
+    async def start(self, grpc_port: int) -> None:
         """Starts to listen.
+
+        Args:
+            grpc_port: Port of gRPC, which the page shows.
 
         Raises:
             AddressUnavailable: The address is taken, not ours, or not permitted.
             StartError: The host name is unknown.
 
         """
+        self._app.grpc_port = grpc_port
         sockets = self._bind()
         self._serving = asyncio.create_task(self._server.serve(sockets))
         await self._server.is_listening.wait()

@@ -52,10 +52,14 @@ class ModelsServicer:
             raise _refused("page_token", "must be the next_page_token of an earlier answer")
         start = tokens.index(request.page_token)
         end = start + (request.page_size or len(entries))
-        page: Message = _Page(
-            models=[self._describe(entry) for entry in entries[start:end]],
-            next_page_token=str(end) if end < len(entries) else "",
-        )
+        return self._page(entries[start:end], str(end) if end < len(entries) else "")
+
+    def describe_all(self) -> Message:
+        """Returns the ListModelsResponse with all models."""
+        return self._page(self._catalog.entries, "")
+
+    def _page(self, entries: list[Entry], next_page_token: str) -> Message:
+        page: Message = _Page(models=map(self._describe, entries), next_page_token=next_page_token)
         return page
 
     async def GetModel(self, request: Any, call: CallContext) -> Message:
@@ -139,9 +143,8 @@ def _refused(field: str, problem: str) -> InvalidPayload:
     )
 
 
-def handlers(dispatcher: RpcDispatcher, catalog: Catalog, typed: TypedService) -> "Handlers":
+def handlers(dispatcher: RpcDispatcher, servicer: ModelsServicer) -> "Handlers":
     """Makes the handlers of service mlflow_grpc.v1.Models."""
-    servicer = ModelsServicer(catalog, typed)
     return dispatcher.service_handlers(
         protos.service(NAME), {"ListModels": servicer.ListModels, "GetModel": servicer.GetModel}
     )

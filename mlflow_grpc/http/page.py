@@ -1,0 +1,98 @@
+"""The page to try a model in a browser: the route / and its files.
+
+Rule of this module: it serves the static files of the folder `page`, with the headers that keep a browser from running
+or loading anything else. What the page shows comes from /models, /metrics and /invocations.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+import mlflow_grpc
+from mlflow_grpc.settings import Settings
+
+FOLDER = Path(__file__).parent / "page"
+
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+SECURITY_HEADERS = {
+    # Scripts, styles and data come from this server alone, and no text can become HTML or code.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+REVALIDATED, FOR_A_YEAR = "no-cache", "public, max-age=31536000, immutable"
+
+LINKED = ("/docs", "/openapi.json")
+"""Routes that the page has a link to, if the server has them."""
+
+
+def routes(settings: Settings, grpc_port: Callable[[], int], paths: Collection[str]) -> list[BaseRoute]:
+    """Makes the routes of the page.
+
+    Args:
+        settings: What the page says about the server.
+        grpc_port: Returns the port of gRPC, which is known once the server listens.
+        paths: Paths of the other routes.
+
+    """
+    files = {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.suffix in MEDIA_TYPES}
+    digest = _digest(files)
+    # The files have the digest in their address. So a browser keeps them for a year, and takes new ones at once.
+    index = files.pop("index.html").replace(b'"page/', f'"page/{digest}/'.encode())
+    links = [path.lstrip("/") for path in LINKED if path in paths]
+
+    async def show(request: Request) -> Response:
+        return _response(request, index, ".html", digest, REVALIDATED)
+
+    async def send_file(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in files:
+            return Response("The page has no such file.", 404, SECURITY_HEADERS, "text/plain; charset=utf-8")
+        # An address of another version is answered, too: the server may have been replaced in between.
+        caching = FOR_A_YEAR if request.path_params["digest"] == digest else REVALIDATED
+        return _response(request, files[name], Path(name).suffix, digest, caching)
+
+    async def describe_server(_: Request) -> JSONResponse:
+        described = {
+            "version": mlflow_grpc.__version__,
+            "grpc_port": grpc_port(),
+            "tls": settings.tls_cert is not None,
+            "max_message_bytes": settings.max_message_bytes,
+            "links": links,
+        }
+        return JSONResponse(described, headers={**SECURITY_HEADERS, "cache-control": "no-store"})
+
+    return [
+        Route("/", show),
+        Route("/page/server.json", describe_server),
+        Route("/page/{digest}/{name}", send_file),
+    ]
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, content in files.items():
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _response(request: Request, content: bytes, suffix: str, digest: str, caching: str) -> Response:
+    """Makes the response with a file, or that the browser has it already."""
+    headers = {**SECURITY_HEADERS, "cache-control": caching, "etag": f'"{digest}"'}
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers={**headers, "content-type": MEDIA_TYPES[suffix]})
