@@ -1,0 +1,137 @@
+"""Traces of gRPC calls, as a collector of OTLP gets them."""
+
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+from mlflow_grpc import protos
+from mlflow_grpc.errors import InvalidPayload, ModelFailed
+from tests.support.collector import Collector
+from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
+from tests.support.servers import Caller, serving
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
+
+
+def judge(data):
+    """Refuses `bad`, fails on `broken`, and repeats everything else."""
+    if data == "bad":
+        raise InvalidPayload("It is bad.")
+    if data == "broken":
+        raise ModelFailed("It is broken.")
+    return data
+
+
+@pytest.fixture
+def collector():
+    with Collector() as running:
+        yield running
+
+
+def test_a_call_is_a_server_span_with_a_child_for_each_phase(collector):
+    """Names, kinds, parents, attributes of the semantic conventions, and times that contain each other."""
+    before = time.time_ns()
+    with (
+        serving(FunctionModel(judge), PlainCodec(), otlp_endpoint=collector.url) as server,
+        Caller(server.address) as call,
+    ):
+        call("x", x_request_id="mine")
+    (span,) = collector.named("MLflow/predict")
+    assert (span.kind, span.status, span.parent_id) == ("SERVER", "UNSET", "")
+    assert (
+        span.attributes.items()
+        >= {
+            "rpc.system.name": "grpc",
+            "rpc.method": "MLflow/predict",
+            "rpc.response.status_code": "OK",
+            "mlflow_grpc.model": "function",
+            "mlflow_grpc.request_id": "mine",
+            "network.peer.address": "127.0.0.1",
+        }.items()
+    )
+    assert span.resource["service.name"] == "mlflow-grpc"
+    phases = collector.children(span)
+    assert list(phases) == ["waiting", "decoding", "predicting", "encoding"]
+    assert {child.trace_id for child in phases.values()} == {span.trace_id}
+    moments = [before, span.start]
+    for child in phases.values():
+        assert child.kind == "INTERNAL"
+        moments += [child.start, child.end]
+    moments += [span.end, time.time_ns()]
+    assert moments == sorted(moments)
+    assert len(collector.spans) == 5
+
+
+def test_the_caller_s_span_is_the_parent(collector):
+    """The trace of a `traceparent` goes on, with its `tracestate`; one that is not sampled sends nothing."""
+    with (
+        serving(FunctionModel(judge), PlainCodec(), otlp_endpoint=collector.url) as server,
+        Caller(server.address) as call,
+    ):
+        call("x", traceparent=SAMPLED, tracestate="vendor=1")
+        call("x", traceparent=UNSAMPLED)
+        call("x", traceparent=f"00-{TRACE}-{SPAN}")
+    caller_s, new = collector.named("MLflow/predict")
+    assert (caller_s.trace_id, caller_s.parent_id, caller_s.state) == (TRACE, SPAN, "vendor=1")
+    assert new.trace_id != TRACE
+    assert new.parent_id == ""
+    assert len(collector.spans) == 10
+
+
+def test_only_faults_of_the_server_are_errors(collector):
+    """A refused payload is no error of the span; a model that fails, and a deadline that passes, are."""
+    model = GatedModel()
+    with (
+        serving(FunctionModel(judge), PlainCodec(), otlp_endpoint=collector.url) as server,
+        Caller(server.address) as call,
+    ):
+        assert call.outcome("bad")[0] == "INVALID_ARGUMENT"
+        assert call.outcome("broken")[0] == "INTERNAL"
+    with serving(model, PlainCodec(), otlp_endpoint=collector.url) as server, Caller(server.address) as call:
+        assert call.outcome("hold", timeout=0.2)[0] == "DEADLINE_EXCEEDED"
+        (entry,) = server.server.catalog.entries
+        server.wait_until(lambda: not entry.engine.admission.admitted_calls)
+        model.let_go()
+    refused, failed, late = collector.named("MLflow/predict")
+    assert refused.attributes["rpc.response.status_code"] == "INVALID_ARGUMENT"
+    assert (refused.status, refused.description) == ("UNSET", "")
+    assert "error.type" not in refused.attributes
+    assert (failed.status, failed.description, failed.attributes["error.type"]) == (
+        "ERROR",
+        "It is broken.",
+        "INTERNAL",
+    )
+    assert (late.status, late.attributes["error.type"]) == ("ERROR", "DEADLINE_EXCEEDED")
+    predicting = collector.children(late)["predicting"]  # It ran on when the caller left.
+    assert predicting.end <= late.end
+
+
+def test_probes_and_reflection_leave_no_trace(collector):
+    """Health checks and reflection are not traced; calls that list models are."""
+    with (
+        serving(FunctionModel(judge), PlainCodec(), otlp_endpoint=collector.url) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        raw: Any = channel
+        raw.unary_unary("/grpc.health.v1.Health/Check")(b"")
+        info = raw.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        assert list(info(iter([b"\x3a\x00"])))
+        raw.unary_unary("/mlflow_grpc.v1.Models/ListModels")(b"")
+    assert [span.name for span in collector.spans] == ["mlflow_grpc.v1.Models/ListModels"]
+
+
+def test_a_stream_is_one_span(collector):
+    """However many messages it has, in either direction."""
+    with (
+        serving(PartsModel(), PlainCodec(), otlp_endpoint=collector.url) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        requests = [protos.Input(value=f"{number}").SerializeToString() for number in range(5)]
+        assert len(list(channel.stream_stream("/MLflowStream/predict_many")(iter(requests)))) == 5
+        assert list(
+            channel.unary_stream("/MLflowStream/predict_stream")(protos.Input(value="a b c").SerializeToString())
+        )
+    assert [span.name for span in collector.spans] == ["MLflowStream/predict_many", "MLflowStream/predict_stream"]
