@@ -135,11 +135,13 @@ class ModelRun:
         """Begins the run in the current thread and context.
 
         Args:
-            traces: Traces of the requests, which are not all of them traced; at least one.
+            traces: Traces of the requests that have one; at least one.
             requests: Number of requests in the batch.
             started_at: When the run began.
 
         """
+        # Without a sampled trace, the model's own spans have to learn that they are not sampled.
+        traces = [trace for trace in traces if trace.id.is_sampled] or traces[:1]
         attributes: dict[str, AttributeValue] = {} if requests == 1 else {"mlflow_grpc.batch.calls": requests}
         ids = [trace.id._replace(span_id=new_span_id()) if trace.has_phases else trace.id for trace in traces]
         self._phases = []

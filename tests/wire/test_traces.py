@@ -1,16 +1,22 @@
 """Traces of gRPC calls, as a collector of OTLP gets them."""
 
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
 from mlflow_grpc import protos
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.errors import InvalidPayload, ModelFailed
 from tests.support.collector import Collector
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
-from tests.support.servers import Caller, serving
+from tests.support.servers import Caller, serving, serving_models
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
@@ -135,3 +141,46 @@ def test_a_stream_is_one_span(collector):
             channel.unary_stream("/MLflowStream/predict_stream")(protos.Input(value="a b c").SerializeToString())
         )
     assert [span.name for span in collector.spans] == ["MLflowStream/predict_many", "MLflowStream/predict_stream"]
+
+
+class Words:
+    """Decoder and runner of a fast path that can be held."""
+
+    def __init__(self) -> None:
+        self.entered, self.gate = threading.Semaphore(0), threading.Event()
+
+    def decode(self, text: str) -> Any:
+        return SimpleNamespace(text=text, count=1)
+
+    def predict(self, requests: Sequence[Any]) -> list[Any]:
+        self.entered.release()
+        assert self.gate.wait(30)
+        return [block.text for block in requests]
+
+
+def test_the_spans_of_a_batch_are_linked(collector):
+    """The first traced call of a batch links to the others and they to it; each has the time of the whole batch."""
+    words: Any = Words()
+    model = ServableModel(FunctionModel(judge), PlainCodec(), FastPath(words, words, max_rows=64, max_wait_s=30.0))
+    config = ModelConfig(class_path="m.A", name="a", endpoint=True)
+    unsampled = {"traceparent": f"00-{TRACE}-{SPAN}-00"}
+    with (
+        serving_models([(config, model)], threads=1, otlp_endpoint=collector.url) as server,
+        Caller(server.address) as call,
+        ThreadPoolExecutor(5) as threads,
+    ):
+        calls = [threads.submit(call, "first", **unsampled)]
+        assert words.entered.acquire(timeout=30)
+        (entry,) = server.server.catalog.entries
+        for number, headers in enumerate([unsampled, {}, {}, {}], start=1):
+            calls.append(threads.submit(call, f"call {number}", **headers))
+            server.wait_until(lambda number=number: entry.engine.waiting_requests == number)
+        words.gate.set()
+        assert [answered.result(30) for answered in calls] == ["first", "call 1", "call 2", "call 3", "call 4"]
+    first, second, third = sorted(collector.named("predicting"), key=lambda span: -len(span.links))
+    assert set(first.links) == {(span.trace_id, span.span_id) for span in (second, third)}
+    assert second.links == third.links == [(first.trace_id, first.span_id)]
+    for span in (second, third):
+        assert max(abs(span.start - first.start), abs(span.end - first.end)) < 1e6  # Nanoseconds.
+    assert {span.attributes["mlflow_grpc.batch.calls"] for span in (first, second, third)} == {4}
+    assert len({span.trace_id for span in (first, second, third)}) == 3
