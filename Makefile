@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 50051
 HTTP_PORT ?= 8080
 MODEL_PATH ?= models/iris
-EXTRAS := s3 gs azure
+EXTRAS := s3 gs azure tracing
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # uv searches the PATH for Pythons, so it needs the versions of pyenv there. It downloads a version that it does not find.
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))

@@ -52,6 +52,13 @@ class OnError(StrEnum):
     SKIP = "skip"
 
 
+class OtlpProtocol(StrEnum):
+    """Protocols of OTLP that exporters of OpenTelemetry have."""
+
+    GRPC = "grpc"
+    HTTP = "http/protobuf"
+
+
 class LogFormat(StrEnum):
     """Format of log lines."""
 

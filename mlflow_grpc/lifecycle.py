@@ -32,6 +32,7 @@ from mlflow_grpc.services import connections, health, listener, models, reflecti
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.settings import OnError, Settings, spelling
 from mlflow_grpc.telemetry.metrics import ALONE, Figures
+from mlflow_grpc.telemetry.tracing import make_tracer
 
 if TYPE_CHECKING:  # Its libraries are imported only if there is an HTTP port.
     from mlflow_grpc.http.listener import HttpListener
@@ -62,7 +63,7 @@ class Server:
     ) -> None:
         self._settings = settings
         self._stage = Stage.LOADING
-        self._open_calls = OpenCalls()
+        self._open_calls = OpenCalls(make_tracer(settings))
         self._metrics = metrics = None if settings.http_port is None else figures.metrics(len(configuration.models))
         self._dispatcher = RpcDispatcher(self._open_calls, settings, metrics)
         self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
@@ -391,6 +392,7 @@ class Server:
             entry.engine.threads.close()
         self._open_calls.cancel_all()
         await asyncio.gather(self._grpc.stop(FLUSH_S), *([self._http.stop()] if self._http is not None else []))
+        await self._open_calls.close()
 
 
 def _names(entry: Entry) -> tuple[str, ...]:

@@ -22,11 +22,12 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.http_settings import HttpSettings
 from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name, Uri
+from mlflow_grpc.tracing_settings import TracingSettings, diverted_traces
 
 __all__ = ["Batching", "EnvManager", "LogFormat", "LogLevel", "OnError", "Payload", "Requirements", "Settings"]
 
 
-class Settings(HttpSettings, BaseSettings):
+class Settings(HttpSettings, TracingSettings, BaseSettings):
     """Settings of one server. Creating an instance opens nothing and loads nothing."""
 
     model_config = SettingsConfigDict(
@@ -363,19 +364,17 @@ def _of_other_programs(flags: dict[str, Any]) -> Iterator[tuple[str, str | None,
 
 
 def ignored_environment(flags: dict[str, Any]) -> list[str]:
-    """Returns a log line for each variable that is misspelt, or is another program's and not overridden by a flag."""
-    settings_names = [name for _, info in fields() for name in env_names(info)]
-    return [
-        *(line for _, _, lines in _of_other_programs(flags) for line in lines),
-        *misspelt(os.environ, settings_names),
-    ]
+    """Returns a log line for each variable that is misspelt, another program's, or diverts MLflow's own traces."""
+    names = [name for _, info in fields() for name in env_names(info) if not name.startswith("OTEL_")]
+    of_others = (line for _, _, lines in _of_other_programs(flags) for line in lines)
+    return [*of_others, *misspelt(os.environ, names), *diverted_traces(os.environ)]
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Yields the name and the declaration of each setting, in the order of declaration, those for HTTP last."""
-    of_http = HttpSettings.model_fields
-    yield from ((name, info) for name, info in Settings.model_fields.items() if name not in of_http)
-    yield from of_http.items()
+    """Yields the name and the declaration of each setting, in the order of declaration, inherited ones last."""
+    inherited = HttpSettings.model_fields | TracingSettings.model_fields
+    yield from ((name, info) for name, info in Settings.model_fields.items() if name not in inherited)
+    yield from inherited.items()
 
 
 def spelling(field: str) -> str:

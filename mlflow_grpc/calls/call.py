@@ -7,11 +7,13 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from urllib.parse import unquote
 
 from mlflow_grpc.calls.ignored_columns import IgnoredColumns
 from mlflow_grpc.engine.progress import CallUsage, RequestProgress
 from mlflow_grpc.errors import ModelFailed, ServingError, UnserializableOutput, shown
 from mlflow_grpc.telemetry.calls import GrpcMethod
+from mlflow_grpc.telemetry.traces import AttributeValue, CallTrace, ServerSpan
 
 MAX_REQUEST_ID_CHARACTERS = 128
 
@@ -32,6 +34,7 @@ class Call(ABC):
         "request_id",
         "response_bytes",
         "started_at",
+        "trace",
         "usage",
     )
 
@@ -52,6 +55,8 @@ class Call(ABC):
         self.is_overdue = False
         self.figures: GrpcMethod | None = None
         """Where the call is counted; None if it is not a gRPC call or there are no metrics."""
+        self.trace: CallTrace | None = None
+        """The trace of the call; None if it is not traced."""
         self.ignored = IgnoredColumns()
         self.request_bytes = self.response_bytes = 0
         self.started_at = time.monotonic()
@@ -72,6 +77,28 @@ class Call(ABC):
     def time_remaining(self) -> float | None:
         """Returns the time until the caller's deadline, in seconds; None if it has none."""
 
+    @abstractmethod
+    def server_span(self, code: str, error: ServingError | None) -> ServerSpan:
+        """Returns the span of the call, as the semantic conventions of its protocol have it.
+
+        Args:
+            code: Name of the gRPC status that the call has ended with.
+            error: The error that its caller got; None if it got an answer, or has left.
+
+        """
+
+    @property
+    def span_attributes(self) -> dict[str, AttributeValue]:
+        """The attributes of a call's span that do not depend on the protocol."""
+        attributes: dict[str, AttributeValue] = {"mlflow_grpc.request_id": self.request_id}
+        if self.model:
+            attributes["mlflow_grpc.model"] = self.model
+        if self.usage.rows is not None:
+            attributes["mlflow_grpc.rows"] = self.usage.rows
+        if (address := address_of(self.peer())) is not None:
+            attributes["network.peer.address"], attributes["network.peer.port"] = address
+        return attributes
+
     @property
     def deadline(self) -> float | None:
         """The caller's deadline on the clock of `time.monotonic`, in seconds; None if it has none."""
@@ -83,8 +110,10 @@ class Call(ABC):
         self.ignored.add(names)
 
     def request_ended(self, progress: RequestProgress) -> None:
-        """Adds the times and rows of a request to the call's log line."""
+        """Adds the times and rows of a request to the call's log line, and its waiting to the call's trace."""
         self.usage.add(progress)
+        if self.trace is not None:
+            self.trace.add("waiting", progress.created_at, progress.started_at or time.monotonic())
 
     def on_drain(self, stop: Callable[[], object]) -> None:
         """Registers what stops reading further requests when the server drains."""
@@ -112,6 +141,13 @@ class Call(ABC):
         ):
             error.shown = shown(error.__cause__)
         return error
+
+
+def address_of(peer: str) -> tuple[str, int] | None:
+    """Returns host and port of a caller's address as gRPC writes it; None if it is no address of the network."""
+    protocol, _, address = unquote(peer).partition(":")
+    host, _, port = address.rpartition(":")
+    return (host.strip("[]"), int(port)) if protocol in ("ipv4", "ipv6") and port.isdecimal() else None
 
 
 def _request_id(value: str | None) -> str:

@@ -8,11 +8,13 @@ import logging
 import time
 from typing import Any
 
+from mlflow_grpc.calls import traceparent
 from mlflow_grpc.calls.arrivals import Arrivals
 from mlflow_grpc.calls.call import Call
 from mlflow_grpc.calls.log import level_of, log_call, log_failed_call
 from mlflow_grpc.calls.refusals import Refusals
 from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout, ServingError, Status
+from mlflow_grpc.telemetry.traces import Tracer
 
 SHUTDOWN = "The server is shutting down."
 
@@ -25,19 +27,44 @@ MAX_READ_S = 300.0
 class OpenCalls:
     """Registry of the calls that have arrived and not ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        """Starts without calls.
+
+        Args:
+            tracer: Traces the calls; None if they are not traced.
+
+        """
+        self._tracer = tracer
         self.arrivals = Arrivals()
         self.is_closing = False
         """True once every call is being ended, because the server stops."""
         self._calls: dict[asyncio.Task[Any], Call] = {}
         self._refusals = Refusals()
 
-    def add(self, task: "asyncio.Task[Any]", call: Call) -> None:
-        """Registers a call that has arrived."""
+    def add(self, task: "asyncio.Task[Any]", call: Call, *, is_traced: bool = True) -> None:
+        """Registers a call that has arrived.
+
+        Args:
+            task: Answers the call.
+            call: The call.
+            is_traced: False for a call that gets no trace.
+
+        """
         self._calls[task] = call
         self.arrivals.note(call.started_at)
         if call.figures is not None:
             call.figures.started += 1
+        if self._tracer is not None and is_traced:
+            header, parent = call.metadata(traceparent.KEY), None
+            if header is not None:
+                parent = traceparent.span_id(header)
+            state = call.metadata(traceparent.STATE_KEY) if parent is not None else None
+            call.trace = self._tracer.start(call.method, parent, state, call.started_at)
+
+    async def close(self) -> None:
+        """Sends the traces of the calls that have ended."""
+        if self._tracer is not None:
+            await self._tracer.close()
 
     def remove(self, task: "asyncio.Task[Any]") -> None:
         """Removes a call whose answer is complete."""
@@ -51,7 +78,7 @@ class OpenCalls:
             level: Level of the line, as in `logging`.
 
         """
-        _count(call, "OK")
+        _ended(call, "OK")
         log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
 
     def failed(self, call: Call, error: BaseException, *, is_cancelled: bool) -> ServingError:
@@ -72,12 +99,12 @@ class OpenCalls:
                 remaining_s = call.time_remaining()
                 is_late = remaining_s is not None and remaining_s <= 0
                 status = Status.DEADLINE_EXCEEDED if is_late else Status.CANCELLED
-                _count(call, status)
+                _ended(call, status)
                 log_call(logging.INFO, call, status)
                 raise error
             error = NotReady(SHUTDOWN) if self.is_closing else RequestReadTimeout(OVERDUE)
         serving_error = call.serving_error(error)
-        _count(call, serving_error.status)
+        _ended(call, serving_error.status, serving_error)
         level = level_of(serving_error)
         if isinstance(serving_error, Overloaded):
             self._refusals.count(call.model, serving_error.reason, serving_error.message)
@@ -120,6 +147,9 @@ class OpenCalls:
             task.cancel()
 
 
-def _count(call: Call, code: str) -> None:
+def _ended(call: Call, code: str, error: ServingError | None = None) -> None:
+    """Counts and traces a call that has ended."""
+    if call.trace is not None:
+        call.trace.tracer.end(call.trace, call.server_span(code, error))
     if call.figures is not None:
         call.figures.ended(code, time.monotonic() - call.started_at)

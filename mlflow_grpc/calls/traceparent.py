@@ -1,23 +1,39 @@
-"""Trace id of a call, as in W3C Trace Context (https://www.w3.org/TR/trace-context/#traceparent-header).
+"""The header `traceparent` of a call, as in W3C Trace Context (https://www.w3.org/TR/trace-context/#traceparent-header).
 
 Rule of this module: an invalid header is ignored, as the recommendation requires.
 """
 
 import re
 
-KEY = "traceparent"
+from mlflow_grpc.telemetry.traces import SpanId
+
+KEY, STATE_KEY = "traceparent", "tracestate"
 
 LENGTH = 55
 """Length of a header of version 00, in characters; later versions may append to it after a dash."""
 
-_PATTERN = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+SAMPLED = 0x01
+"""The flag of a trace that is recorded."""
+
+_PATTERN = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?",
+)
 
 
 def trace_id(header: str) -> str | None:
     """Returns the trace id of a `traceparent`, 32 hexadecimal digits; None if the header is invalid."""
-    if len(header) < LENGTH:
+    match = _match(header)
+    return None if match is None else match[2]
+
+
+def span_id(header: str) -> SpanId | None:
+    """Returns the span of the caller that a `traceparent` names; None if the header is invalid."""
+    match = _match(header)
+    if match is None:
         return None
-    match = _PATTERN.fullmatch(header)
-    if match is None or (match[1] == "00" and len(header) != LENGTH):
-        return None
-    return match[2]
+    return SpanId(int(match[2], 16), int(match[3], 16), is_sampled=bool(int(match[4], 16) & SAMPLED))
+
+
+def _match(header: str) -> re.Match[str] | None:
+    match = _PATTERN.fullmatch(header) if len(header) >= LENGTH else None
+    return None if match is None or (match[1] == "00" and len(header) != LENGTH) else match

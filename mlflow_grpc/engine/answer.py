@@ -25,7 +25,7 @@ def decode_rows(request: Request[AnswerT], model: ServableModel) -> "RowBlock | 
     progress.start()
     started_at = time.monotonic()
     rows = request.decode_rows(model)
-    progress.decode_s += time.monotonic() - started_at
+    progress.decoded(started_at)
     if rows is not None:
         progress.rows = rows.count
     return rows
@@ -35,7 +35,7 @@ def encode_rows(request: Request[AnswerT], model: ServableModel, predictions: ob
     """Encodes the answer of a request that `decode_rows` decoded, and notes the time."""
     started_at = time.monotonic()
     answer = request.encode_rows(model, predictions)
-    request.progress.encode_s += time.monotonic() - started_at
+    request.progress.encoded(started_at)
     return answer
 
 
@@ -43,7 +43,7 @@ def _encode(request: Request[AnswerT], model: ServableModel, predictions: object
     """Encodes the answer of a request that `_decode` decoded, and notes the time."""
     started_at = time.monotonic()
     answer = request.encode(model, predictions, decoded)
-    request.progress.encode_s += time.monotonic() - started_at
+    request.progress.encoded(started_at)
     return answer
 
 
@@ -110,7 +110,7 @@ def _decode(request: Request[AnswerT], model: ServableModel) -> ModelInput:
     request.progress.start()
     started_at = time.monotonic()
     decoded = request.decode(model)
-    request.progress.decode_s += time.monotonic() - started_at
+    request.progress.decoded(started_at)
     if decoded.ignored:
         request.observer.columns_ignored(decoded.ignored)
     if (rows := row_count(decoded.data)) is not None:

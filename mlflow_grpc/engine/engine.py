@@ -122,6 +122,7 @@ class Engine:
 
         """
         size = request.size
+        request.progress.trace = request.observer.trace
         with self.admission.admit_request(size):
             try:
                 answered = await self._answer(request, size, self._time_limit(deadline))
@@ -157,6 +158,7 @@ class Engine:
         """
         limit = self._time_limit(deadline)
         size = request.size
+        request.trace_as_stream()
         try:
             async with asyncio.timeout(limit.deadline - time.monotonic()):
                 await self.admission.admit_in_order(size)
@@ -192,6 +194,7 @@ class Engine:
         model = self.model
         if not model.model.streams:
             raise Unsupported(f"The model {model.model.name} has no predict_stream. Call predict for the whole answer.")
+        request.trace_as_stream()
         with self.admission.admit_request(request.size):
             try:
                 async with aclosing(ResponseChunks(answer_chunks(request, model), self.threads)) as chunks:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mlflow_grpc.telemetry.traces import CallTrace, ModelRun
+
 
 class RequestProgress:
     """Timestamps and row count of one request. Times are on the clock of `time.monotonic`, in seconds."""
@@ -21,6 +23,7 @@ class RequestProgress:
         "predicting_since",
         "rows",
         "started_at",
+        "trace",
     )
 
     def __init__(self) -> None:
@@ -34,11 +37,27 @@ class RequestProgress:
         """True once it was predicted in a batch, by itself or with others."""
         self.rows: int | None = None
         """Number of rows in the payload; None while unknown."""
+        self.trace: CallTrace | None = None
+        """Trace of the call that it belongs to; None if the call is not traced."""
 
     def start(self) -> None:
         """Marks the end of waiting; a second call changes nothing."""
         if self.started_at is None:
             self.started_at = time.monotonic()
+
+    def decoded(self, started_at: float) -> None:
+        """Adds the time since `started_at`, in which the payload was decoded."""
+        now = time.monotonic()
+        self.decode_s += now - started_at
+        if self.trace is not None:
+            self.trace.add("decoding", started_at, now)
+
+    def encoded(self, started_at: float) -> None:
+        """Adds the time since `started_at`, in which an answer was encoded."""
+        now = time.monotonic()
+        self.encode_s += now - started_at
+        if self.trace is not None:
+            self.trace.add("encoding", started_at, now)
 
     def now(self) -> "RequestTimes":
         """Returns the times until now of a request that may still run, although its caller has left."""
@@ -66,9 +85,9 @@ class RequestTimes(NamedTuple):
 
 
 class PredictTimer:
-    """Context manager around a model call; adds its duration to every request that the call answers."""
+    """Context manager around a model call; adds its duration to every request that the call answers, and traces it."""
 
-    __slots__ = ("_requests",)
+    __slots__ = ("_requests", "_run")
 
     def __init__(self, requests: Sequence[RequestProgress]) -> None:
         """Times one model call.
@@ -78,14 +97,22 @@ class PredictTimer:
 
         """
         self._requests = requests
+        self._run: ModelRun | None = None
 
     def __enter__(self) -> None:
+        traces: list[CallTrace] = []
         now = time.monotonic()
         for progress in self._requests:
             progress.predicting_since = now
+            if progress.trace is not None:
+                traces.append(progress.trace)
+        if traces:
+            self._run = ModelRun(traces, len(self._requests), now)
 
     def __exit__(self, *_: object) -> None:
         now = time.monotonic()
+        if self._run is not None:
+            self._run.end(now)
         for progress in self._requests:
             if progress.predicting_since is not None:
                 progress.model_s += now - progress.predicting_since

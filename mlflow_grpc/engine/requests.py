@@ -15,6 +15,7 @@ from mlflow_grpc.engine.progress import RequestProgress
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import InvalidPayload
 from mlflow_grpc.payload.codec import PLAIN_INPUT, ModelInput, RawPayload
+from mlflow_grpc.telemetry.traces import CallTrace
 
 if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
     from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
@@ -32,6 +33,9 @@ CodecT = TypeVar("CodecT", "TypedCodec", "RowsCodec")
 class RequestObserver(Protocol):
     """Receives what is worth reporting about a request besides its answer; usually the call that it belongs to."""
 
+    trace: CallTrace | None
+    """Trace of the call; None if it is not traced."""
+
     def columns_ignored(self, names: Sequence[str]) -> None:
         """Reports names in the payload that the model ignores; called from the thread that decodes."""
         ...
@@ -43,6 +47,8 @@ class RequestObserver(Protocol):
 
 class NoObserver:
     """Observer for requests that no caller sent."""
+
+    trace: CallTrace | None = None
 
     def columns_ignored(self, names: Sequence[str]) -> None:
         """Does nothing."""
@@ -62,6 +68,12 @@ class Request(ABC, Generic[AnswerT]):
     @abstractmethod
     def size(self) -> int:
         """Size of the payload, in bytes or characters."""
+
+    def trace_as_stream(self) -> None:
+        """Traces the request as a part of a stream: its call has one span, whatever the number of messages."""
+        trace = self.progress.trace = self.observer.trace
+        if trace is not None:
+            trace.has_phases = False
 
     @abstractmethod
     def decode_rows(self, model: ServableModel) -> "RowBlock | None":

@@ -8,6 +8,7 @@ import time
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlflow_grpc.http.http_call import TEMPLATE_KEY
 from mlflow_grpc.telemetry.calls import HttpRoute
 from mlflow_grpc.telemetry.instruments import Gauge
 from mlflow_grpc.telemetry.metrics import Metrics
@@ -21,7 +22,7 @@ class CountedRoute(BaseRoute):
 
     def __init__(self, route: BaseRoute, metrics: Metrics) -> None:
         self._route = route
-        template: str = getattr(route, "path", "")
+        self._template = template = str(getattr(route, "path", ""))
         methods: set[str] = getattr(route, "methods", None) or set()
         self._handle = counted(route.handle, metrics.http_route(template, tuple(sorted(methods))), metrics.http_active)
 
@@ -31,6 +32,7 @@ class CountedRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers and counts a request."""
+        scope[TEMPLATE_KEY] = self._template
         await self._handle(scope, receive, send)
 
 

@@ -101,7 +101,9 @@ class ModelEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one call."""
-        call = HttpCall(scope, receive, shows_exceptions=self._dispatcher.shows_exceptions)
+        call = HttpCall(
+            scope, receive, error_status=self._error_status, shows_exceptions=self._dispatcher.shows_exceptions
+        )
         task: Any = asyncio.current_task()
         self._open_calls.add(task, call)
         try:
@@ -113,7 +115,7 @@ class ModelEndpoint:
             response = self._failed(call, error)
         else:
             if response is not None:
-                call.response_bytes = len(response.body)
+                call.response_bytes, call.status = len(response.body), response.status
                 self._open_calls.answered(call, logging.INFO)
         if response is not None:
             response.headers += self._headers(call)
@@ -149,6 +151,9 @@ class ModelEndpoint:
             response.headers.append((b"connection", b"close"))
         return response
 
+    def _error_status(self, error: ServingError) -> int:
+        return self._error_response(error, "").status
+
     def _headers(self, call: HttpCall) -> Headers:
         headers = [(REQUEST_ID_KEY.encode(), call.request_id.encode())]
         timing = server_timing.trailers(call, always=self._dispatcher.has_server_timing)
@@ -164,7 +169,8 @@ class ModelEndpoint:
             (b"cache-control", b"no-store"),
             *self._headers(call),
         ]
-        await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
+        call.status = HTTPStatus.OK
+        await send({"type": "http.response.start", "status": call.status, "headers": headers})
         try:
             async with aclosing(stream.events()) as events:
                 async for event in events:

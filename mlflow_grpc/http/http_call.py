@@ -8,12 +8,15 @@ import math
 import time
 import zlib
 from collections.abc import Callable
+from http import HTTPStatus
+from urllib.parse import SplitResult, urlsplit
 
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from starlette.types import Receive, Scope
 
 from mlflow_grpc.calls.call import Call
-from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, UnsupportedContentType
+from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, ServingError, UnsupportedContentType
+from mlflow_grpc.telemetry.traces import AttributeValue, ServerSpan
 
 TIMEOUT_HEADER = "x-request-timeout-s"
 """Header with the time that the caller waits for an answer, in seconds."""
@@ -21,23 +24,37 @@ TIMEOUT_HEADER = "x-request-timeout-s"
 GZIP = 16 + zlib.MAX_WBITS
 """What zlib calls a stream with a header of gzip's."""
 
+TEMPLATE_KEY = "mlflow_grpc.route"
+"""Key of the scope with the template of the route's path, such as `/models/{name}/invocations`."""
+
 IDENTITY, GZIP_NAMES = ("", "identity"), ("gzip", "x-gzip")
 
 
 class HttpCall(Call):
     """One HTTP request, and the observer of its model requests."""
 
-    __slots__ = ("_deadline", "_headers", "_receive", "path", "scope")
+    __slots__ = ("_deadline", "_error_status", "_headers", "_receive", "path", "scope", "status")
 
-    def __init__(self, scope: Scope, receive: Receive, *, shows_exceptions: bool = False) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        *,
+        error_status: Callable[[ServingError], int],
+        shows_exceptions: bool = False,
+    ) -> None:
         """Reads the request id.
 
         Args:
             scope: The connection scope of ASGI.
             receive: Returns the next event of the request.
+            error_status: Returns the status of the response for an error.
             shows_exceptions: True if errors tell the caller what the model raised.
 
         """
+        self._error_status = error_status
+        self.status: int | None = None
+        """Status of the response; None until it is known, and for an error."""
         self.scope = scope
         self.path: str = scope["path"]
         self._receive = receive
@@ -85,6 +102,34 @@ class HttpCall(Call):
         """Returns the time until the caller's deadline, in seconds; None if it has none."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
+    def server_span(self, code: str, error: ServingError | None) -> ServerSpan:
+        """Returns the span as https://opentelemetry.io/docs/specs/semconv/http/http-spans/ has it."""
+        method, route = self.scope["method"], self.scope.get(TEMPLATE_KEY, "")
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": method,
+            "http.route": route,
+            "network.protocol.version": self.scope.get("http_version", ""),
+            "url.path": self.path,
+            "url.scheme": self.scope["scheme"],
+            **self.span_attributes,
+        }
+        if (host := self.metadata("host")) is not None:
+            parts = urlsplit(f"//{host}")
+            attributes["server.address"] = parts.hostname or ""
+            if (port := _port(parts)) is not None:
+                attributes["server.port"] = port
+        if (agent := self.metadata("user-agent")) is not None:
+            attributes["user_agent.original"] = agent
+        name = f"{method} {route}".rstrip()
+        error_status = None if error is None else self._error_status(error)
+        status = error_status if self.status is None else self.status
+        if status is not None:  # It is unknown if the caller has left before the response.
+            attributes["http.response.status_code"] = status
+        if error is None or error_status is None or error_status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return ServerSpan(name, attributes)
+        # An error after the first event of a stream comes after status 200.
+        return ServerSpan(name, attributes, str(error_status) if self.status is None else code, error.logged)
+
     async def read(self, max_bytes: int, take_room: Callable[[int], None]) -> bytes:
         """Returns the body, inflated if it is compressed.
 
@@ -119,6 +164,13 @@ class HttpCall(Call):
         """Returns when the caller has left; used once the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:  # The caller's header has something else there.
+        return None
 
 
 def _body(encoding: str | None, max_bytes: int) -> "_Body":

@@ -11,9 +11,17 @@ from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc.calls.call import Call
 from mlflow_grpc.errors import InvalidMessage, ServingError, Status
+from mlflow_grpc.telemetry.traces import ServerSpan
 
 if TYPE_CHECKING:  # Generic in the type stubs only.
     RpcContext = grpc.aio.ServicerContext[Any, Any]
+
+
+FAULTS_OF_SERVERS = frozenset(
+    {Status.DEADLINE_EXCEEDED, Status.UNIMPLEMENTED, Status.INTERNAL, Status.UNAVAILABLE, Status.DATA_LOSS}
+)
+"""Statuses that make the span of a server an error, as the semantic conventions have them. The conventions have UNKNOWN
+too, with which this server never answers."""
 
 
 class CallContext(Call):
@@ -50,6 +58,19 @@ class CallContext(Call):
     def time_remaining(self) -> float | None:
         """Returns the time until the caller's deadline, in seconds; None if it has none."""
         return self._rpc_context.time_remaining()
+
+    def server_span(self, code: str, error: ServingError | None) -> ServerSpan:
+        """Returns the span as https://opentelemetry.io/docs/specs/semconv/rpc/grpc/ has it."""
+        method = self.method.removeprefix("/")
+        attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.method": method,
+            "rpc.response.status_code": code,
+            **self.span_attributes,
+        }
+        if code not in FAULTS_OF_SERVERS:
+            return ServerSpan(method, attributes)
+        return ServerSpan(method, attributes, code, "" if error is None else error.logged)
 
     async def write(self, message: Message) -> None:
         """Sends one message of a stream; waits while the peer takes none."""

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 CHECK_INTERVAL_S = 1.0
 """Time between two looks for requests and handshakes that do not arrive, in seconds."""
 
+UNTRACED = ("/grpc.health.", "/grpc.reflection.")
+"""Beginnings of the paths whose calls get no trace: those of probes and tools, which would hide the others."""
+
 LARGE_RESPONSE = 65_536
 """Size of a response, in bytes, from which it stays in the server until its caller reads it: HTTP/2's default window.
 """
@@ -188,6 +191,7 @@ class RpcDispatcher:
     ) -> "Handler":
         request_class = message_class(method.input_type)
         client_streaming, server_streaming = method.client_streaming, method.server_streaming
+        is_traced = not path.startswith(UNTRACED)
         if figures is None and self._metrics is not None:
             figures = self._metrics.grpc_method(path)
         if figures is not None:
@@ -198,7 +202,7 @@ class RpcDispatcher:
             call.figures = figures
             response = None
             task: Any = asyncio.current_task()
-            self._open_calls.add(task, call)
+            self._open_calls.add(task, call, is_traced=is_traced)
             if self.handshakes.pending:
                 self.handshakes.call_received(call.peer())
             try:

@@ -54,6 +54,7 @@ BESIDE = {
     "own_loggers",
     "root_logger",
     "telemetry",
+    "tracing_settings",
     "protos",
     "process",
     "__init__",

@@ -248,3 +248,23 @@ def test_a_model_config_of_100_000_brackets():
     """A model config of 100,000 brackets is refused in one line."""
     with pytest.raises(StartError, match=r"^--model-config: must be a JSON object; "):
         Settings.load({"pyfunc_config": "[" * 100_000})
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_diverted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4317"}, True),
+        ({"MLFLOW_GRPC_OTLP_ENDPOINT": "http://c:4317"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "MLFLOW_ENABLE_OTLP_EXPORTER": "false"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT": "true"}, False),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "key=value", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4317"}, False),
+    ],
+)
+def test_a_variable_that_diverts_mlflow_s_traces_is_told_of(monkeypatch, variables, is_diverted):
+    """OpenTelemetry's variables for a collector do, unless MLflow's own say otherwise; none is taken for a misspelling."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    lines = settings.ignored_environment({})
+    assert [line.split()[0] for line in lines] == (list(variables)[:1] if is_diverted else [])

@@ -9,6 +9,7 @@ It has more than 300 lines, because splitting it would scatter these names over 
 """
 
 import importlib
+from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import StrEnum
 from functools import lru_cache
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow.models.model
 import mlflow.pyfunc
+import mlflow.tracing.provider
 from mlflow import environment_variables
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
@@ -30,6 +32,7 @@ from mlflow.pyfunc.scoring_server import SUPPORTED_FORMATS, _parse_json_data, in
 from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.tracing.utils.otlp import should_use_otlp_exporter
 from mlflow.tracking._tracking_service.utils import is_tracking_uri_set
 from mlflow.types import responses, type_hints
 from mlflow.utils.proto_json_utils import NumpyEncoder, cast_df_types_according_to_schema
@@ -54,6 +57,7 @@ __all__ = [
     "enforce_type",
     "enter_serving_environment",
     "error_class",
+    "exports_otlp",
     "forget_model_from_code",
     "has_own_code",
     "hides_schema_details",
@@ -306,6 +310,42 @@ def input_was_refused(error: BaseException) -> bool:
             return verdict
         current = current.__context__
     return False
+
+
+def tracer_provider() -> Any:
+    """Returns the tracer provider of MLflow's traces; None until there is one.
+
+    MLflow makes it with its first span. It is made here too if there is a tracking URI. Without one, that takes seconds
+    and creates a database, also for a model without traces.
+    """
+    module: Any = mlflow.tracing.provider
+    if is_tracking_uri_set():
+        module._get_tracer(__name__)
+    # MLflow before 3.9 keeps it in a variable.
+    provider = module.provider.get() if hasattr(module, "provider") else module._MLFLOW_TRACER_PROVIDER
+    return provider if hasattr(provider, "add_span_processor") else None
+
+
+def exports_otlp() -> bool:
+    """Returns True if MLflow sends the spans of its traces to a collector by itself."""
+    return bool(should_use_otlp_exporter())
+
+
+def trace_continued(traceparent: str) -> AbstractContextManager[None]:
+    """Returns a context manager in which MLflow's traces continue another one; MLflow before 3.9 begins its own.
+
+    Args:
+        traceparent: Trace and span to continue, as in W3C Trace Context.
+
+    """
+    with suppress(ImportError):
+        from mlflow.tracing.distributed import set_tracing_context_from_http_request_headers
+
+        continued: AbstractContextManager[None] = set_tracing_context_from_http_request_headers(
+            {"traceparent": traceparent}
+        )
+        return continued
+    return nullcontext()
 
 
 class ChatApi(StrEnum):

@@ -17,7 +17,7 @@ from mlflow.pyfunc import PyFuncModel
 
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, Unsupported
 from mlflow_grpc.hosting.chunks import iterate_chunks
-from mlflow_grpc.hosting.pyfunc import internals, row_exactness, sklearn_arrays, type_hints
+from mlflow_grpc.hosting.pyfunc import internals, mlflow_spans, row_exactness, sklearn_arrays, type_hints
 from mlflow_grpc.hosting.pyfunc.info import info_of
 from mlflow_grpc.hosting.pyfunc.label_scores import LabelScores
 from mlflow_grpc.hosting.pyfunc.model_errors import translate_model_errors
@@ -126,7 +126,8 @@ class PyfuncModel:
             return self._direct_on_array(table)
         if self.rows_are_independent:
             return self._direct(table)
-        return self._model.predict(table)
+        with mlflow_spans.joined():
+            return self._model.predict(table)
 
     def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
         """Runs `PyFuncModel.predict`: MLflow enforces the schema, then the model runs.
@@ -137,7 +138,7 @@ class PyfuncModel:
                 the server.
 
         """
-        with translate_model_errors():
+        with mlflow_spans.joined(), translate_model_errors():
             return self._model.predict(data, params=params)
 
     @property
@@ -157,9 +158,12 @@ class PyfuncModel:
         """
         if isinstance(data, pd.DataFrame | pd.Series | np.ndarray | list) and len(data) != 1:
             raise InvalidPayload(f"predict_stream takes one row, and these are {len(data)}.")
-        with closing(
-            iterate_chunks(lambda: self._model.predict_stream(data, params=params), translate_model_errors)
-        ) as chunks:
+        with (
+            mlflow_spans.joined(),
+            closing(
+                iterate_chunks(lambda: self._model.predict_stream(data, params=params), translate_model_errors)
+            ) as chunks,
+        ):
             try:
                 first = next(chunks, _END)
             except ModelFailed as error:

@@ -1,0 +1,68 @@
+"""The tracer of a server, made of its settings.
+
+Rule of this module: without an endpoint it imports nothing of OpenTelemetry.
+"""
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from mlflow_grpc.choices import OtlpProtocol
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.settings import Settings
+from mlflow_grpc.telemetry.traces import Tracer
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+logger = get_logger(__name__)
+
+TRACES_PATH = "/v1/traces"
+"""Path of a collector for OTLP over HTTP, if the endpoint has none."""
+
+
+def make_tracer(settings: Settings) -> Tracer | None:
+    """Makes the tracer; None if tracing is off. Called in the process that answers the calls.
+
+    Raises:
+        StartError: The exporter is not installed, or the endpoint is no URL.
+
+    """
+    if settings.otlp_endpoint is None:
+        return None
+    source = settings.source("otlp_endpoint")
+    is_of_sdk = source.startswith("OTEL_")
+    if not is_of_sdk and urlsplit(settings.otlp_endpoint).scheme not in ("http", "https"):
+        raise StartError(f"{source} {settings.otlp_endpoint!r}: write it as a URL, such as http://localhost:4317")
+    try:
+        # The SDK reads its own variable, because it makes a path of it that depends on the variable.
+        exporter = _exporter(settings.otlp_protocol, None if is_of_sdk else settings.otlp_endpoint)
+    except ImportError:
+        missing = "the extra tracing is not installed: pip install 'mlflow-grpc[tracing]'"
+        if is_of_sdk:  # The variable may be meant for other programs.
+            logger.warning("%s is set, and calls are not traced: %s", source, missing)
+            return None
+        raise StartError(f"{source}: {missing}") from None
+    except ValueError as error:
+        raise StartError(f"{source}: {error}") from None
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import NoOpTracer
+
+    from mlflow_grpc.telemetry.otlp import OtlpTracer
+
+    if isinstance(TracerProvider(shutdown_on_exit=False).get_tracer("mlflow_grpc"), NoOpTracer):
+        logger.info("calls are not traced: OTEL_SDK_DISABLED is set")
+        return None
+    return OtlpTracer(exporter, f"the collector of {source}")
+
+
+def _exporter(protocol: OtlpProtocol, endpoint: str | None) -> "SpanExporter":
+    if protocol is OtlpProtocol.GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(endpoint=endpoint)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    if endpoint is not None and urlsplit(endpoint).path in ("", "/"):
+        endpoint = endpoint.rstrip("/") + TRACES_PATH
+    return HttpExporter(endpoint=endpoint)

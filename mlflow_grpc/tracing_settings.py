@@ -1,0 +1,55 @@
+"""The settings of traces, which `mlflow_grpc.settings.Settings` inherits.
+
+Rule of this module: it declares settings, and compares variables that it is given.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel
+
+from mlflow_grpc.choices import OtlpProtocol
+from mlflow_grpc.declarations import Flag, setting
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""OpenTelemetry's variables with the address of a collector, in order of precedence."""
+
+
+class TracingSettings(BaseModel):
+    """Settings of traces."""
+
+    otlp_endpoint: Annotated[str | None, Flag(("--otlp-endpoint",), metavar="URL")] = setting(
+        None,
+        "MLFLOW_GRPC_OTLP_ENDPOINT",
+        *ENDPOINTS,
+        text="The collector that gets a trace of each call, over OTLP, such as http://localhost:4317. Needs the extra "
+        "tracing. Calls are not traced if it is not set.",
+    )
+    otlp_protocol: Annotated[OtlpProtocol, Flag(("--otlp-protocol",))] = setting(
+        OtlpProtocol.GRPC,
+        "MLFLOW_GRPC_OTLP_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        text="How the collector is called: grpc (port 4317 as a rule) or http/protobuf (port 4318).",
+    )
+
+
+def diverted_traces(environment: Mapping[str, str]) -> list[str]:
+    """Returns a log line if MLflow sends the traces of its models to a collector instead of its tracking server.
+
+    Source: `mlflow.tracing.utils.otlp.should_use_otlp_exporter`.
+
+    Args:
+        environment: Names and values of variables.
+
+    """
+    variable = next(filter(environment.get, ENDPOINTS), None)
+    is_kept = environment.get("MLFLOW_ENABLE_OTLP_EXPORTER", "true").lower() in ("false", "0")
+    has_both = environment.get("MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT", "false").lower() in ("true", "1")
+    if variable is None or is_kept or has_both:
+        return []
+    return [
+        f"{variable} makes MLflow send the traces of models to that collector instead of the tracking server; with "
+        "MLFLOW_ENABLE_OTLP_EXPORTER=false they go to the tracking server, and those of sampled calls to the collector "
+        "too"
+    ]
