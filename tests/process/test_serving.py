@@ -110,7 +110,7 @@ def test_a_failed_start_raises_with_the_log(tmp_path, model):
         mlflow_grpc.serving(model, threads=0).__enter__()
     with pytest.raises(TypeError, match=r"serving\(\) has no argument thread: did you mean threads\?"):
         mlflow_grpc.serving(model, thread=1).__enter__()
-    with pytest.raises(TypeError, match=r"no dict: .*such as mlflow\.sklearn\.save_model\(model, directory\)"):
+    with pytest.raises(TypeError, match=r"not dict: .*such as mlflow\.sklearn\.save_model\(model, directory\)"):
         mlflow_grpc.serving({}).__enter__()
     with pytest.raises(TypeError, match=r"serving\(\) needs a model: a directory, a URI such as models:/name/1"):
         mlflow_grpc.serving().__enter__()
