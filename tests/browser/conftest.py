@@ -27,9 +27,9 @@ def pytest_collection_modifyitems(items):
 def server(tmp_path_factory) -> Iterator[InProcess]:
     """A server with the models of `tests.browser.models`, one that is not to be called, and one that has failed."""
     folders = models.save_all(tmp_path_factory.mktemp("models"))
-    served = [(ModelConfig(uri=str(path), name=path.name), None) for path in folders]
+    served = [(ModelConfig(uri=str(path), name=path.name, endpoint=True), None) for path in folders]
     hidden = (ModelConfig(uri=str(folders[0]), name="hidden", endpoint=False), None)
-    failed = (ModelConfig(uri="/nowhere", name="failed"), f"It is gone: {models.MARKUP}")
+    failed = (ModelConfig(uri="/nowhere", name="failed", endpoint=True), f"It is gone: {models.MARKUP}")
     with serving_models([*served, hidden, failed], http_port=0) as running:
         yield running
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -169,11 +170,11 @@ def test_the_spans_of_a_batch_are_linked(collector):
         Caller(server.address) as call,
         ThreadPoolExecutor(5) as threads,
     ):
-        calls = [threads.submit(call, "first", **unsampled)]
+        calls = [threads.submit(partial(call, "first", **unsampled))]
         assert words.entered.acquire(timeout=30)
         (entry,) = server.server.catalog.entries
         for number, headers in enumerate([unsampled, {}, {}, {}], start=1):
-            calls.append(threads.submit(call, f"call {number}", **headers))
+            calls.append(threads.submit(partial(call, f"call {number}", **headers)))
             server.wait_until(lambda number=number: entry.engine.waiting_requests == number)
         words.gate.set()
         assert [answered.result(30) for answered in calls] == ["first", "call 1", "call 2", "call 3", "call 4"]
