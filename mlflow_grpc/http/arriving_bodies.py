@@ -8,7 +8,7 @@ from typing import Self
 from mlflow_grpc.errors import Overloaded
 
 RETRY_S = 1.0
-"""Time after which a refused caller is told to try again, in seconds."""
+"""Time after which a refused caller should try again, in seconds."""
 
 
 class ArrivingBodies:

@@ -1,6 +1,6 @@
 """The HTTP server: its address, its TLS, its start and its end. uvicorn runs it, in the event loop of the gRPC server.
 
-Rule of this module: what uvicorn is told is set here and nowhere else.
+Rule of this module: uvicorn's options are set here and nowhere else.
 """
 
 import asyncio

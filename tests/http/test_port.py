@@ -134,7 +134,7 @@ def test_more_connections_than_the_limit_are_refused(monkeypatch):
 
 
 def test_workers_share_the_port():
-    """Both answer at it, and it is the one that was asked for."""
+    """Both workers answer at the port that the flag names."""
     port = free_port()
     with start_server("-m", STEPPER, "-w", "2", "--http-port", str(port)) as server:
         server.wait_for(rf"ready: .*, HTTP on http://127\.0\.0\.1:{port};")

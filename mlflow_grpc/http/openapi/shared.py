@@ -66,7 +66,7 @@ RESPONSES: Json = {
     "RequestTimeout": _of_json("The request did not arrive in time.", _ERROR),
     "PayloadTooLarge": _of_json("The body is larger than --max-message-bytes.", _ERROR),
     "UnsupportedMediaType": {
-        "description": "The content type is none that the model takes.",
+        "description": "The content type is not supported by the model.",
         "content": {"text/plain": {"schema": STRING}},
     },
     "TooManyRequests": {
