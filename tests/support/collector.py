@@ -69,7 +69,7 @@ class _Received:
         return {span.name: span for span in self.spans if span.parent_id == parent.span_id}
 
     def wait_for(self, name: str, count: int = 1, timeout_s: float = 60) -> list[ReceivedSpan]:
-        """Waits until so many spans of a name have come."""
+        """Waits until `count` spans of a name have come."""
         with self._news:
             assert self._news.wait_for(lambda: sum(span.name == name for span in self._spans) >= count, timeout_s), (
                 f"of {count} spans {name!r} came: {[span.name for span in self._spans]}"
