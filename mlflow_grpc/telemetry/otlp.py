@@ -20,7 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
@@ -93,18 +93,19 @@ class OtlpTracer:
 
     def start(self, name: str, parent: SpanId | None, state: str | None, started_at: float) -> CallTrace:
         """Starts the trace of a call, which the sampler of OTEL_TRACES_SAMPLER judges."""
-        context, trace_state, trace_id = None, None, 0
-        if parent is None:
-            trace_id = new_trace_id()
+        trace_id = new_trace_id() if parent is None else parent.trace_id
+        trace_state = TraceState.from_header([state]) if state is not None else None
+        if parent is not None and isinstance(self._sampler, ParentBased):  # The caller decides; asking takes 10 us.
+            is_sampled = parent.is_sampled
         else:
-            trace_id = parent.trace_id
-            trace_state = TraceState.from_header([state]) if state is not None else None
-            caller = _context_of(parent, state=trace_state, is_remote=True)
-            context = set_span_in_context(NonRecordingSpan(caller), Context())
-        sampled = self._sampler.should_sample(context, trace_id, name, SpanKind.SERVER)
-        is_sampled = sampled.decision is Decision.RECORD_AND_SAMPLE
+            context = None
+            if parent is not None:
+                caller = _context_of(parent, state=trace_state, is_remote=True)
+                context = set_span_in_context(NonRecordingSpan(caller), Context())
+            sampled = self._sampler.should_sample(context, trace_id, name, SpanKind.SERVER)
+            is_sampled = sampled.decision is Decision.RECORD_AND_SAMPLE
         trace = CallTrace(self, SpanId(trace_id, new_span_id(), is_sampled), parent, started_at)
-        trace.state = sampled.trace_state or trace_state
+        trace.state = trace_state
         return trace
 
     def end(self, trace: CallTrace, span: ServerSpan) -> None:

@@ -164,7 +164,7 @@ def test_the_spans_of_a_batch_are_linked(collector):
     words: Any = Words()
     model = ServableModel(FunctionModel(judge), PlainCodec(), FastPath(words, words, max_rows=64, max_wait_s=30.0))
     config = ModelConfig(class_path="m.A", name="a", endpoint=True)
-    unsampled: dict[str, Any] = {"traceparent": f"00-{TRACE}-{SPAN}-00"}
+    unsampled: Any = {"traceparent": f"00-{TRACE}-{SPAN}-00"}
     with (
         serving_models([(config, model)], threads=1, otlp_endpoint=collector.url) as server,
         Caller(server.address) as call,
