@@ -1,6 +1,7 @@
 """The routes of the page and of the list of models: headers, caching, what service Models says; without a browser."""
 
 import re
+from typing import Any
 
 import pytest
 import requests
@@ -76,7 +77,7 @@ def test_models_are_those_of_service_models(server):
     """GET /models is the answer of ListModels, in the JSON of protobuf."""
     answer = requests.get(f"{server.url}/models", timeout=30)
     assert answer.headers["cache-control"] == "no-store"
-    call = Caller(server.address).channel.unary_unary("/mlflow_grpc.v1.Models/ListModels")
+    call: Any = Caller(server.address).channel.unary_unary("/mlflow_grpc.v1.Models/ListModels")
     response = protos.message_named("mlflow_grpc.v1.ListModelsResponse")
     expected = response.FromString(call(b"", timeout=30))
     assert ParseDict(answer.json(), response()) == expected
