@@ -78,7 +78,8 @@ export class ModelForm {
     const showError = (message) => {
       error.textContent = message ?? "";
       error.hidden = !message;
-      area.toggleAttribute("aria-invalid", Boolean(message));
+      if (message) area.setAttribute("aria-invalid", "true");
+      else area.removeAttribute("aria-invalid");
     };
     return { node, area, showError, text: area.value };
   }
