@@ -253,7 +253,7 @@ class InProcess:
 
     def run(self, make: Callable[[], Any]) -> Any:
         """Runs a coroutine in the server's event loop and waits for its result."""
-        return asyncio.run_coroutine_threadsafe(make(), self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(make(), self._loop).result(START_LIMIT_S)
 
     def start_task(self, make: Callable[[], Any]) -> Future[Any]:
         """Starts a coroutine in the server's event loop."""
