@@ -245,6 +245,12 @@ def _checked(verdicts: "list[Verdict]", *, has_file: bool) -> int:
     return 1 if any(verdict.breaking for verdict in verdicts) else 0
 
 
+def _output_option() -> click.Option:
+    return click.Option(
+        ["-o", "--output"], default="-", metavar="FILE", help="The file to write; - is stdout.", show_default=True
+    )
+
+
 _OF_PROTO = ("model_uri", "config", "model_name", "requirements", "lock")
 
 main.add_command(
@@ -254,13 +260,7 @@ main.add_command(
         help="Writes the typed RPCs of a server's models as a .proto file, for clients that compile it.",
         params=[
             *(_option(name, info) for name, info in settings.fields() if name in _OF_PROTO),
-            click.Option(
-                ["-o", "--output"],
-                default="-",
-                metavar="FILE",
-                help="The file to write; - is stdout.",
-                show_default=True,
-            ),
+            _output_option(),
             click.Option(
                 ["--descriptor-set"], is_flag=True, help="Writes a serialised FileDescriptorSet instead of text."
             ),
@@ -301,13 +301,7 @@ main.add_command(
         help="Writes the OpenAPI 3.1 document of a server's HTTP port, as it is at /openapi.json.",
         params=[
             *(_option(name, info) for name, info in settings.fields() if name in _OF_OPENAPI),
-            click.Option(
-                ["-o", "--output"],
-                default="-",
-                metavar="FILE",
-                help="The file to write; - is stdout.",
-                show_default=True,
-            ),
+            _output_option(),
         ],
     )
 )
