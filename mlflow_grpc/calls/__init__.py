@@ -1,1 +1,1 @@
-"""What the calls of every protocol have in common: who calls, which calls are open, how they end, their log lines."""
+"""Calls of every protocol: their callers, the registry of open calls, how they end, and their log lines."""

@@ -11,8 +11,8 @@ DRAIN_IDLE_S = 0.1
 still queued; clients do not retry CANCELLED."""
 
 DRAIN_IDLE_LIMIT_S = 2.0
-"""Maximum time that callers who do not pause can delay the stop, in seconds. The pause that is needed gets shorter
-toward the end."""
+"""Maximum time that callers who do not pause can delay the stop, in seconds. The required pause shrinks toward this
+limit."""
 
 
 class Arrivals:
@@ -26,7 +26,7 @@ class Arrivals:
         self._last = now
 
     async def wait_until_idle(self) -> None:
-        """Returns once callers pause, so that hardly any call is on its way into the server."""
+        """Returns once callers pause, so that hardly any call is still on its way to the server."""
         started_at = self._last = time.monotonic()
         while True:
             now = time.monotonic()

@@ -1,6 +1,6 @@
-"""One call, whatever the protocol that it came by.
+"""One call of any protocol.
 
-Rule of this module: it knows one call. Which calls there are, and how they end, is in `open_calls`.
+Rule of this module: it handles a single call. `open_calls` has the registry of calls, and how they end.
 """
 
 import random
@@ -42,19 +42,19 @@ class Call(ABC):
         """Starts the call's clock.
 
         Args:
-            method: What is called, for the log.
-            request_id: Id that the caller chose; if there is none, or an unusable one, the call gets a random one.
-            shows_exceptions: True if errors tell the caller what the model raised.
+            method: The called method, for the log.
+            request_id: Id from the caller; if it is missing or invalid, the call gets a random id.
+            shows_exceptions: True if errors show the caller what the model raised.
 
         """
         self.method = method
         self.model = ""
-        """Name of the model that is called, for log and errors; empty until it is resolved."""
+        """Name of the called model, for log and errors; empty until it is resolved."""
         self.is_read = False
         """True once the request was read; for a stream of requests, once reading may start."""
         self.is_overdue = False
         self.figures: GrpcMethod | None = None
-        """Where the call is counted; None if it is not a gRPC call or there are no metrics."""
+        """Metrics that count the call; None if it is not a gRPC call or there are no metrics."""
         self.trace: CallTrace | None = None
         """The trace of the call; None if it is not traced."""
         self.ignored = IgnoredColumns()
@@ -79,11 +79,11 @@ class Call(ABC):
 
     @abstractmethod
     def server_span(self, code: str, error: ServingError | None) -> ServerSpan:
-        """Returns the span of the call, as the semantic conventions of its protocol have it.
+        """Returns the span of the call, following the semantic conventions of its protocol.
 
         Args:
-            code: Name of the gRPC status that the call has ended with.
-            error: The error that its caller got; None if it got an answer, or has left.
+            code: Name of the gRPC status with which the call ended.
+            error: The error that the caller got; None if the caller got an answer, or has left.
 
         """
 
@@ -116,7 +116,7 @@ class Call(ABC):
             self.trace.add("waiting", progress.created_at, progress.started_at or time.monotonic())
 
     def on_drain(self, stop: Callable[[], object]) -> None:
-        """Registers what stops reading further requests when the server drains."""
+        """Registers a function that stops reading further requests when the server drains."""
         self._on_drain = stop
 
     def drain(self) -> bool:
@@ -127,10 +127,10 @@ class Call(ABC):
         return True
 
     def serving_error(self, error: BaseException) -> ServingError:
-        """Returns the error for the caller; an unforeseen exception becomes its cause, for the log only."""
+        """Returns the error for the caller; an unexpected exception becomes its cause, for the log only."""
         if not isinstance(error, ServingError):
             hidden = ServingError(
-                "The server failed to answer. What happened is in its log, under the request id of this answer."
+                "The server failed to answer. Its log has the details, under the request id of this answer."
             )
             hidden.__cause__ = error
             return hidden
@@ -144,7 +144,7 @@ class Call(ABC):
 
 
 def address_of(peer: str) -> tuple[str, int] | None:
-    """Returns host and port of a caller's address as gRPC writes it; None if it is no address of the network."""
+    """Returns host and port of a caller's address as gRPC writes it; None if it is not a network address."""
     protocol, _, address = unquote(peer).partition(":")
     host, _, port = address.rpartition(":")
     return (host.strip("[]"), int(port)) if protocol in ("ipv4", "ipv6") and port.isdecimal() else None

@@ -2,9 +2,9 @@
 
 Its value is a list of names, separated by commas. Characters other than printable ASCII are percent-encoded as UTF-8,
 as in gRPC's own `grpc-message`. So are the space, the percent sign, the comma and the semicolon, so that no name can
-end the value or look like two. Names that do not fit are counted behind a semicolon: `citty,regoin;more=3`.
+end the value or look like two names. The number of names that do not fit follows a semicolon: `citty,regoin;more=3`.
 
-Rule of this module: the names are the caller's own and go nowhere else. Their number and size are bounded.
+Rule of this module: the names come from the caller and go back to that caller only. Their number and size are bounded.
 """
 
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ from urllib.parse import quote
 from _mlflow_grpc_protocol.metadata import IGNORED_KEY
 
 MAX_BYTES, MAX_BYTES_OF_ERROR = 1000, 400
-"""Maximum size of the trailer's value in bytes; there is less room beside an error's details."""
+"""Maximum size of the trailer's value in bytes; it is smaller next to an error's details."""
 
 MAX_NAME_CHARACTERS = 100
 """Maximum length of a name; longer names are cut."""
 
 MAX_NAMES = 1000
-"""Maximum number of names of a call, because a stream may have any number."""
+"""Maximum number of names that a call keeps, because a stream may have any number."""
 
 _AS_THEY_ARE = "!\"#$&'()*+-./:<=>?@[\\]^_`{|}~"
 
 
 class IgnoredColumns:
-    """Names that one call's requests have and its model ignores; added by model threads, read by the event loop."""
+    """Names in one call's requests that the model ignores; added by model threads, read by the event loop."""
 
     __slots__ = ("_names",)
 

@@ -1,4 +1,4 @@
-"""Log lines of calls: one for each call, and one for each request of a stream that failed.
+"""Log lines of calls: one for each call, and one for each failed request of a stream.
 
 Rule of this module: fields are collected only if the line is written. A field whose value is unknown is left out.
 """
@@ -36,7 +36,7 @@ def log_failed_call(level: int, call: Call, error: ServingError) -> None:
 
 
 def log_failed_request(call: Call, error: ServingError, index: int) -> None:
-    """Writes the line of one request of a stream that failed; indexes are counted from 0."""
+    """Writes the line of one failed request of a stream; indices start at 0."""
     level = level_of(error)
     if logs.calls.takes(level):
         fields = {**_identity(call, error.status.value), "place": index, **_error(error)}

@@ -1,6 +1,6 @@
-"""The calls that are open, of all protocols: how they end, at shutdown too, and those whose requests never arrive.
+"""Open calls of all protocols: how they end, even at shutdown, and what happens if a request never arrives.
 
-Rule of this module: used from the event loop only. How an error is written is the protocol's business.
+Rule of this module: it is used from the event loop only. Each protocol writes errors in its own format.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ SHUTDOWN = "The server is shutting down."
 OVERDUE = "The request did not arrive in time. Send it in smaller parts, or over a faster connection."
 
 MAX_READ_S = 300.0
-"""Maximum time for a request to arrive, in seconds, unless the time limit of a call is longer."""
+"""Maximum time for a request to arrive, in seconds; a longer time limit of calls replaces it."""
 
 
 class OpenCalls:
-    """Registry of the calls that have arrived and not ended."""
+    """Registry of the calls that have arrived but not ended."""
 
     def __init__(self, tracer: Tracer | None = None) -> None:
         """Starts without calls.
@@ -37,7 +37,7 @@ class OpenCalls:
         self._tracer = tracer
         self.arrivals = Arrivals()
         self.is_closing = False
-        """True once every call is being ended, because the server stops."""
+        """True once the server ends every call, because it stops."""
         self._calls: dict[asyncio.Task[Any], Call] = {}
         self._refusals = Refusals()
 
@@ -71,7 +71,7 @@ class OpenCalls:
         self._calls.pop(task, None)
 
     def answered(self, call: Call, level: int) -> None:
-        """Counts a call that has got its answer, and writes its log line.
+        """Counts a call that has its answer, and writes its log line.
 
         Args:
             call: The call.
@@ -82,13 +82,13 @@ class OpenCalls:
         log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
 
     def failed(self, call: Call, error: BaseException, *, is_cancelled: bool) -> ServingError:
-        """Returns the error that the caller of a call gets, and counts and logs it.
+        """Counts and logs a failed call, and returns the error for its caller.
 
         Args:
             call: The call.
-            error: What ended it.
-            is_cancelled: True if the call's task was cancelled, by its caller or by this object, or nothing can be
-                sent to the caller any more.
+            error: The exception that ended it.
+            is_cancelled: True if the call's task was cancelled, by its caller or by this object, or if the caller can
+                no longer be reached.
 
         Raises:
             BaseException: The error itself, if the caller has left.
@@ -113,7 +113,7 @@ class OpenCalls:
         return serving_error
 
     async def end_streams(self) -> None:
-        """Stops reading from streams, and waits until the requests that were read have been answered."""
+        """Stops reading from streams, and waits until all requests that were read have been answered."""
         tasks = []
         for task, call in self._calls.items():
             if call.drain():
@@ -138,8 +138,8 @@ class OpenCalls:
     def cancel_all(self) -> None:
         """Ends every open call with UNAVAILABLE, because the server stops.
 
-        These are watchers of health, which never end by themselves and would hold up `Server.stop`, and calls to the
-        model that the drain did not wait for.
+        Such calls are health watches, which never end by themselves and would delay `Server.stop`, and calls of the
+        model that exceeded the drain timeout.
         """
         self.is_closing = True
         self._refusals.write()

@@ -1,7 +1,7 @@
-"""Log lines of calls that are refused because of overload.
+"""Log lines for calls that are refused because of overload.
 
-Rule of this module: refusals are counted, and one line a second gives their number. A line for each would cost as much
-as the refusal, when the server has the most of them.
+Rule of this module: refusals are counted, and one line per second gives their number. A line for each refusal would
+cost as much as the refusal itself, at a time of overload.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Refusals:
         self._counts[model, reason, message] += 1
 
     def write(self) -> None:
-        """Writes the counts at once."""
+        """Writes the counts immediately."""
         for (model, reason, message), calls in self._counts.items():
             fields = {"model": model, "status": "RESOURCE_EXHAUSTED", "reason": reason, "error": message}
             logs.calls.write(logging.WARNING, "refused", {"calls": calls, **fields})

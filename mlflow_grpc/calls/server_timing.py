@@ -12,7 +12,7 @@ from mlflow_grpc.calls.call import Call
 
 
 def trailers(call: Call, *, always: bool) -> tuple[tuple[str, str], ...]:
-    """Returns the trailer with the times of a call; nothing if the caller does not ask for it.
+    """Returns the trailer with the times of a call; an empty tuple if the caller did not request it.
 
     Args:
         call: The call.

@@ -10,10 +10,10 @@ from mlflow_grpc.telemetry.traces import SpanId
 KEY, STATE_KEY = "traceparent", "tracestate"
 
 LENGTH = 55
-"""Length of a header of version 00, in characters; later versions may append to it after a dash."""
+"""Length of a version 00 header, in characters; later versions may append to it after a dash."""
 
 SAMPLED = 0x01
-"""The flag of a trace that is recorded."""
+"""The flag of a sampled trace."""
 
 _PATTERN = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?",
@@ -27,7 +27,7 @@ def trace_id(header: str) -> str | None:
 
 
 def span_id(header: str) -> SpanId | None:
-    """Returns the span of the caller that a `traceparent` names; None if the header is invalid."""
+    """Returns the caller's span in a `traceparent`; None if the header is invalid."""
     match = _match(header)
     if match is None:
         return None

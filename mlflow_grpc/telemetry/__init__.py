@@ -1,1 +1,1 @@
-"""Metrics of a running server for Prometheus: counters, gauges and histograms. Imports neither gRPC nor MLflow."""
+"""Metrics for Prometheus, and traces for OpenTelemetry. Imports neither gRPC nor MLflow."""

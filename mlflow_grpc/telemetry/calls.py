@@ -1,8 +1,8 @@
 """Metrics of calls: of each gRPC method, with the names of go-grpc-prometheus, and of each HTTP route.
 
-Rule of this module: series belong to the server's own methods and routes. No text of a caller becomes a label. Calls
-are noted, and many notes are counted at a time. That takes a third of the time, because code and numbers are then in
-the processor's caches. Sources: https://github.com/grpc-ecosystem/go-grpc-middleware/tree/main/providers/prometheus
+Rule of this module: series belong to the server's own methods and routes. No text from a caller becomes a label. Calls
+are noted first, and counted many at a time. That takes a third of the time, because code and numbers are then in the
+CPU's caches. Sources: https://github.com/grpc-ecosystem/go-grpc-middleware/tree/main/providers/prometheus
 and, for HTTP, https://opentelemetry.io/docs/specs/semconv/http/http-metrics/.
 """
 
@@ -15,10 +15,10 @@ from mlflow_grpc.telemetry.instruments import Counter as CounterInstrument
 from mlflow_grpc.telemetry.instruments import Instruments
 
 CODES = ("OK", *Status)
-"""Names of the gRPC statuses that the server answers with."""
+"""Names of the gRPC statuses that the server returns."""
 
 GO_CODES = {code: code.title().replace("_", "") for code in map(str, CODES)} | {"OK": "OK", "CANCELLED": "Canceled"}
-"""The same statuses as Go writes them, for dashboards and alerts made for gRPC servers."""
+"""The same statuses in Go's spelling, for dashboards and alerts made for gRPC servers."""
 
 HTTP_STATUSES = (
     *(200, 204, 206, 301, 302, 304, 307),
@@ -38,7 +38,7 @@ UNKNOWN = "unknown"
 
 
 class GrpcMethod:
-    """Metrics of one gRPC method. A method that was never called has only its counter of started calls."""
+    """Metrics of one gRPC method. Until its first call, a method has only its counter of started calls."""
 
     __slots__ = (
         "_codes",
@@ -54,7 +54,7 @@ class GrpcMethod:
     )
 
     def __init__(self, instruments: Instruments, families: "GrpcFamilies") -> None:
-        """Takes positions in memory. The method is shown once it has a name."""
+        """Reserves positions in memory. The method is shown once it has a name."""
         self._labels: str | None = None
         self.started = self.received = self.sent = 0
         """Calls and messages that have not been counted yet; added to directly by the dispatcher."""
@@ -72,12 +72,12 @@ class GrpcMethod:
         families.seconds.add(self._if_called, self._seconds)
 
     def rename(self, path: str, *, client_streaming: bool, server_streaming: bool) -> None:
-        """Names the method.
+        """Sets the name of the method.
 
         Args:
             path: Its path on the wire.
             client_streaming: True if it takes a stream.
-            server_streaming: True if it answers with a stream.
+            server_streaming: True if it returns a stream.
 
         """
         service, _, method = path.removeprefix("/").partition("/")
@@ -102,7 +102,7 @@ class GrpcMethod:
             self.count()
 
     def count(self) -> None:
-        """Counts what was noted."""
+        """Counts the noted calls and messages."""
         if self.started or self.received or self.sent:
             self._started_total.add(self.started)
             self._received_total.add(self.received)
@@ -129,8 +129,8 @@ class GrpcFamilies:
     def __init__(self) -> None:
         self.started = Family("grpc_server_started", Kind.COUNTER, "Calls that have started.")
         self.handled = Family("grpc_server_handled", Kind.COUNTER, "Calls that have ended, by their status.")
-        self.received = Family("grpc_server_msg_received", Kind.COUNTER, "Messages that have been received.")
-        self.sent = Family("grpc_server_msg_sent", Kind.COUNTER, "Messages that have been sent.")
+        self.received = Family("grpc_server_msg_received", Kind.COUNTER, "Messages received.")
+        self.sent = Family("grpc_server_msg_sent", Kind.COUNTER, "Messages sent.")
         self.seconds = Family(
             "grpc_server_handling_seconds",
             Kind.HISTOGRAM,
@@ -147,7 +147,7 @@ class HttpRoute:
     """Metrics of one HTTP route."""
 
     def __init__(self, instruments: Instruments, seconds: Family, route: str, methods: tuple[str, ...]) -> None:
-        """Takes positions in memory. A method and status is shown once a request had them.
+        """Reserves positions in memory. The series of a method and status is shown after its first request.
 
         Args:
             instruments: Makes the instruments.

@@ -1,4 +1,4 @@
-"""The text format that Prometheus reads: its own format 0.0.4, and OpenMetrics 1.0.
+"""The text formats that Prometheus reads: its own format 0.0.4, and OpenMetrics 1.0.
 
 Rule of this module: it writes metric families. Sources: https://prometheus.io/docs/instrumenting/exposition_formats/
 and https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md.
@@ -21,7 +21,7 @@ Sample = Callable[[], float]
 
 
 class Kind(StrEnum):
-    """Type of a family, by its name in both formats; the text format has gauge instead of info."""
+    """Type of a family. The values are its names in both formats, except that the text format uses gauge for info."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -69,7 +69,7 @@ class Family:
         return histogram
 
     def text(self, *, is_open_metrics: bool) -> Iterator[str]:
-        """Yields the lines of the family, those of a series at a time; an empty text for a series that is not shown."""
+        """Yields the lines of the family, one series at a time; an empty string for a series that is not shown."""
         header = self._header(is_open_metrics=is_open_metrics)
         suffix = {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(self.type, "")
         for series_labels, source in self.series:

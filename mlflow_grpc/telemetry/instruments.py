@@ -1,7 +1,7 @@
 """Counters, gauges and histograms in the memory of the workers.
 
-Rule of this module: recording is a few additions to numbers at fixed positions, without allocation and without lookup
-by text, whatever callers send. Reading sums the workers.
+Rule of this module: recording adds to numbers at fixed positions, without allocations or lookups by text, whatever
+callers send. Reading sums over the workers.
 """
 
 from bisect import bisect_left
@@ -56,7 +56,7 @@ class Histogram:
             own: Counters of this worker.
             slots: Counters of all workers.
             start: Position of the first bucket.
-            bounds: Upper bounds of the buckets, in rising order. A value that is equal to a bound is in its bucket.
+            bounds: Upper bounds of the buckets, in ascending order. A bucket includes its bound.
 
         """
         self._own, self._slots, self._start, self.bounds = own, slots, start, bounds
@@ -64,7 +64,7 @@ class Histogram:
 
     @staticmethod
     def size(bounds: tuple[float, ...]) -> int:
-        """Returns the number of counters that a histogram takes: its buckets, that without a bound, and a sum."""
+        """Returns the number of counters of a histogram: its buckets, the bucket without a bound, and the sum."""
         return len(bounds) + 2
 
     def observe(self, *values: float) -> None:
@@ -75,7 +75,7 @@ class Histogram:
         own[self._sum] += sum(values)
 
     def totals(self) -> tuple[list[float], float]:
-        """Returns the counts of all buckets and the sum of the values, added up over all workers."""
+        """Returns the counts of all buckets and the sum of the values, summed over all workers."""
         columns: list[list[float]] = [list(values[self._start : self._sum + 1]) for values in self._slots]
         numbers = columns[0] if len(columns) == 1 else [sum(of_workers) for of_workers in zip(*columns, strict=True)]
         return numbers[:-1], numbers[-1]
@@ -84,7 +84,7 @@ class Histogram:
 class Instruments:
     """Assigns positions in memory to instruments, in the order of their creation.
 
-    That order is the same in all workers, so each worker can read what the others wrote.
+    The order is the same in all workers, so each worker can read the numbers of the others.
     """
 
     def __init__(self, memory: Memory, worker: int) -> None:
@@ -124,5 +124,5 @@ class Instruments:
 
 def _within(end: int, values: Values) -> int:
     if end > len(values):
-        raise RuntimeError(f"{end} positions are more than the {len(values)} of mlflow_grpc.telemetry.memory")
+        raise RuntimeError(f"{end} positions exceed the {len(values)} of mlflow_grpc.telemetry.memory")
     return end

@@ -1,9 +1,9 @@
 """Memory for the metrics of all workers, which the supervisor allocates before it forks them.
 
 Rule of this module: it handles numbers and positions, not their meaning. Each worker writes to its own slot. A number
-is written by a single thread, nearly always that of the event loop, so no lock is needed. Every worker reads all slots,
-so any of them can answer for all. A worker that replaces another one continues in the same slot: a counter never falls,
-even if a worker is killed.
+is written by a single thread, nearly always that of the event loop, so no lock is needed. Every worker can read all
+slots, so any worker can answer a scrape for all. A replacement worker continues in the slot of its predecessor, so a
+counter never falls, even if a worker is killed.
 """
 
 import mmap

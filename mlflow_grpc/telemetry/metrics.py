@@ -1,7 +1,7 @@
-"""All metrics of a server, and the text that shows them.
+"""All metrics of a server, and their text for a scrape.
 
-Rule of this module: it combines the families. The text is made in the event loop, in slices of SLICE_S, so that calls
-continue in between. A thread would keep the interpreter for 0.5 ms each time that the event loop or a model's thread
+Rule of this module: it combines the families. The event loop writes the text in slices of SLICE_S, so that calls
+continue in between. A thread would hold the interpreter for 0.5 ms each time that the event loop or a model's thread
 needs it, which is several times per call.
 """
 
@@ -20,8 +20,8 @@ from mlflow_grpc.telemetry.models import ModelFamilies, ModelMetrics
 from mlflow_grpc.telemetry.process_figures import ProcessFigures
 
 SLICE_S, PAUSE_S = 0.0002, 0.001
-"""Time for which the event loop writes figures, and time for calls alone after it, in seconds. A call takes several
-turns of the event loop and of a thread; without pauses a scrape would delay each of them."""
+"""Time for which the event loop writes metrics, and the pause for calls after it, in seconds. A call needs several
+turns of the event loop and of a thread; without pauses a scrape would delay each turn."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Metrics:
     """The metrics of one server; used from its event loop only."""
 
     def __init__(self, memory: Memory, worker: int = 0) -> None:
-        """Starts with a server that has no methods, routes and models.
+        """Starts without methods, routes and models.
 
         Args:
             memory: The memory of all workers.
@@ -69,11 +69,11 @@ class Metrics:
         build = Family("mlflow_grpc_build", Kind.INFO, "Versions of the server, of MLflow and of Python.")
         versions = labels(version=version("mlflow-grpc"), mlflow=version("mlflow"), python=platform.python_version())
         build.add(versions, lambda: 1.0)
-        workers = Family("mlflow_grpc_workers", Kind.GAUGE, "Workers that the server should have.")
+        workers = Family("mlflow_grpc_workers", Kind.GAUGE, "Configured number of workers.")
         workers.add("", lambda: float(memory.workers))
         serving = Family("mlflow_grpc_serving", Kind.GAUGE, "Workers whose health is SERVING.")
         self.serving = serving.add_gauge("", instruments.gauge())
-        states = Family("mlflow_grpc_models", Kind.GAUGE, "Models by their state, added up over the workers.")
+        states = Family("mlflow_grpc_models", Kind.GAUGE, "Models by their state, summed over the workers.")
         self.models_by_state = {
             state: states.add_gauge(labels(state=state), instruments.gauge())
             for state in ("loading", "ready", "failed")
@@ -81,7 +81,7 @@ class Metrics:
         delay = Family(
             "mlflow_grpc_event_loop_delay_seconds",
             Kind.HISTOGRAM,
-            "Delay of the event loop, measured ten times a second, in seconds; every call meets it several times.",
+            "Delay of the event loop, measured ten times a second, in seconds; it delays every call several times.",
         )
         self.event_loop_delay_s = delay.add_histogram("", instruments.histogram(DURATIONS_S))
         active = Family("http_server_active_requests", Kind.GAUGE, "HTTP requests that have no response yet.")
@@ -97,7 +97,7 @@ class Metrics:
         Args:
             path: Its path on the wire.
             client_streaming: True if it takes a stream.
-            server_streaming: True if it answers with a stream.
+            server_streaming: True if it returns a stream.
         """
         if path not in self._methods:
             self._methods[path] = method = GrpcMethod(self._instruments, self._grpc)
@@ -105,7 +105,7 @@ class Metrics:
         return self._methods[path]
 
     def unknown_method(self) -> GrpcMethod:
-        """Returns the metrics of all methods that the server does not have."""
+        """Returns the metrics shared by all methods that the server does not have."""
         return self.grpc_method(f"/{UNKNOWN}/{UNKNOWN}")
 
     def http_route(self, route: str, methods: tuple[str, ...] = ()) -> HttpRoute:
@@ -113,7 +113,7 @@ class Metrics:
 
         Args:
             route: Template of its path; empty for all paths that the server does not have.
-            methods: Methods that it takes.
+            methods: HTTP methods of the route.
         """
         return HttpRoute(self._instruments, self._http_seconds, route, methods)
 
@@ -124,14 +124,14 @@ class Metrics:
         return model
 
     def count(self) -> None:
-        """Counts the notes of calls and requests, so that a scrape of any worker includes them."""
+        """Counts the noted calls and requests, so that a scrape of any worker includes them."""
         for method in self._methods.values():
             method.count()
         for model in self.models:
             model.count()
 
     async def text(self, *, is_open_metrics: bool = False) -> str:
-        """Returns all metrics in a format of Prometheus.
+        """Returns all metrics in a Prometheus format.
 
         Args:
             is_open_metrics: True for OpenMetrics 1.0, False for the text format 0.0.4.

@@ -55,24 +55,24 @@ class ModelFamilies:
 
     def __init__(self) -> None:
         self.requests = Family(
-            "mlflow_grpc_requests", Kind.COUNTER, "Requests to a model that have ended, by their gRPC status."
+            "mlflow_grpc_requests", Kind.COUNTER, "Requests to a model that have ended, by gRPC status."
         )
-        self.refused = Family("mlflow_grpc_refused", Kind.COUNTER, "Requests that were refused, by the reason.")
+        self.refused = Family("mlflow_grpc_refused", Kind.COUNTER, "Refused requests, by reason.")
         self.in_flight = Family(
             "mlflow_grpc_requests_in_flight", Kind.GAUGE, "Requests in the server, waiting or running."
         )
         self.waiting = Family(
-            "mlflow_grpc_requests_waiting", Kind.GAUGE, "Requests that wait for the model. Autoscalers scale on it."
+            "mlflow_grpc_requests_waiting", Kind.GAUGE, "Requests that wait for the model; autoscale on this metric."
         )
         self.abandoned = Family(
             "mlflow_grpc_abandoned_calls",
             Kind.GAUGE,
-            "Calls of the model that still run, although their callers have left or run out of time.",
+            "Calls of the model that still run, although their callers have cancelled or timed out.",
         )
         self.threads = Family(
             "mlflow_grpc_model_threads",
             Kind.GAUGE,
-            "Calls of the model that may run at a time.",
+            "Maximum number of calls of the model that run at a time.",
         )
         self.busy_threads = Family("mlflow_grpc_model_threads_busy", Kind.GAUGE, "Calls of the model that run now.")
         self.waiting_s = Family(
@@ -84,25 +84,25 @@ class ModelFamilies:
         self.predicting_s = Family(
             "mlflow_grpc_predicting_seconds",
             Kind.HISTOGRAM,
-            "Time of the model for a request, in seconds; requests of a batch have all of its time.",
+            "Time in the model for a request, in seconds; each request of a batch counts the full time.",
         )
         self.encoding_s = Family(
             "mlflow_grpc_encoding_seconds", Kind.HISTOGRAM, "Time to encode the answer of a request, in seconds."
         )
         self.batch_calls = Family(
-            "mlflow_grpc_batch_calls", Kind.HISTOGRAM, "Requests that were predicted together, for each batch."
+            "mlflow_grpc_batch_calls", Kind.HISTOGRAM, "Requests that were predicted together, per batch."
         )
         self.batch_rows = Family(
-            "mlflow_grpc_batch_rows", Kind.HISTOGRAM, "Rows that were predicted together, for each batch."
+            "mlflow_grpc_batch_rows", Kind.HISTOGRAM, "Rows that were predicted together, per batch."
         )
-        self.loads = Family("mlflow_grpc_model_loads", Kind.COUNTER, "Loads of a model, by their result.")
+        self.loads = Family("mlflow_grpc_model_loads", Kind.COUNTER, "Loads of a model, by result.")
         self.load_s = Family(
             "mlflow_grpc_model_load_seconds",
             Kind.GAUGE,
             "Time to fetch and load the model, in seconds; the longest of all workers.",
         )
         self.ready = Family("mlflow_grpc_model_ready", Kind.GAUGE, "Number of workers in which the model is ready.")
-        self.info = Family("mlflow_grpc_model", Kind.INFO, "Version and origin of a model.")
+        self.info = Family("mlflow_grpc_model", Kind.INFO, "Version and source of a model.")
 
     @property
     def all(self) -> tuple[Family, ...]:
@@ -114,7 +114,7 @@ class ModelMetrics:
     """Metrics of one model, shown once it has a name."""
 
     def __init__(self, instruments: Instruments, families: ModelFamilies, grpc: GrpcFamilies, *, rpcs: int) -> None:
-        """Takes positions in memory.
+        """Reserves positions in memory.
 
         Args:
             instruments: Makes the instruments.
@@ -161,7 +161,7 @@ class ModelMetrics:
         )
 
     def rename(self, name: str, version: str, *, state: str, **info: str) -> None:
-        """Names the model.
+        """Sets the labels of the model.
 
         Args:
             name: Its name, which is unique together with the version.
@@ -174,7 +174,7 @@ class ModelMetrics:
         self._info = labels(model=name, version=version, state=state, **info)
 
     def is_named(self, state: str) -> bool:
-        """Returns True if the model has its name for this state."""
+        """Returns True if the labels were set for this state."""
         return self._state == state
 
     def loaded(self, load_s: float) -> None:
@@ -187,11 +187,11 @@ class ModelMetrics:
         self._loads["failed"].add()
 
     def request_ended(self, code: str, times: "Times") -> None:
-        """Notes a request that has ended, or that its caller abandoned.
+        """Notes a request that has ended or was abandoned by its caller.
 
         Args:
             code: Name of its gRPC status.
-            times: Its times, which are final.
+            times: Its final times.
         """
         self._ended.append((code, times))
         if len(self._ended) >= MAX_NOTES:
@@ -204,7 +204,7 @@ class ModelMetrics:
             self.count()
 
     def count(self) -> None:
-        """Counts the notes of this model and its typed RPCs."""
+        """Counts the noted requests, batches and typed RPCs of this model."""
         for method in self.typed_rpcs:
             method.count()
         if self._ended:

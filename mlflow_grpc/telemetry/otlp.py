@@ -1,12 +1,12 @@
-"""Spans of OpenTelemetry, and their way to a collector.
+"""OpenTelemetry spans, and their export to a collector.
 
 Rule of this module: it is imported only if tracing is on, because OpenTelemetry's SDK takes time to import. Spans are
-made when a call has ended, with the times at which things happened. A queue and a thread of the SDK send them. The SDK
-reads its own variables: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_* and
+created after a call has ended, from the times that were recorded during the call. A queue and a thread of the SDK send
+them. The SDK reads its own variables: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_* and
 OTEL_EXPORTER_OTLP_*.
 
-`ReadableSpan` objects are made directly: `Tracer.start_span` takes ten times as long, and its spans cannot have an id
-that is known before.
+The module creates `ReadableSpan` objects directly: `Tracer.start_span` takes ten times as long, and does not accept an
+id that was assigned earlier.
 """
 
 import asyncio
@@ -62,8 +62,7 @@ LOUD_LOGGERS = (
     "opentelemetry.exporter.http.transport",
     "opentelemetry.sdk._shared_internal",
 )
-"""Loggers of OpenTelemetry that write a line for each attempt to reach a collector, or for each span that is dropped.
-"""
+"""OpenTelemetry's loggers that write a line for each attempt to reach a collector, or for each dropped span."""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
@@ -75,7 +74,7 @@ class OtlpTracer:
     """Tracer that sends spans to a collector, in the background."""
 
     def __init__(self, exporter: SpanExporter, source: str) -> None:
-        """Starts the thread that sends.
+        """Starts the thread that sends spans.
 
         Args:
             exporter: Sends batches of spans.
@@ -92,10 +91,10 @@ class OtlpTracer:
         self._processor = BatchSpanProcessor(_ReportingExporter(exporter, source))
 
     def start(self, name: str, parent: SpanId | None, state: str | None, started_at: float) -> CallTrace:
-        """Starts the trace of a call, which the sampler of OTEL_TRACES_SAMPLER judges."""
+        """Starts the trace of a call; the sampler in OTEL_TRACES_SAMPLER decides whether it is sampled."""
         trace_id = new_trace_id() if parent is None else parent.trace_id
         trace_state = TraceState.from_header([state]) if state is not None else None
-        if parent is not None and isinstance(self._sampler, ParentBased):  # The caller decides; asking takes 10 us.
+        if parent is not None and isinstance(self._sampler, ParentBased):  # The caller decides; sampling takes 10 us.
             is_sampled = parent.is_sampled
         else:
             context = None
@@ -109,7 +108,7 @@ class OtlpTracer:
         return trace
 
     def end(self, trace: CallTrace, span: ServerSpan) -> None:
-        """Sends the spans of a call that has ended; nothing if it is not sampled."""
+        """Sends the spans of a call that has ended, if it is sampled."""
         if not trace.id.is_sampled:
             return
         ended_at = time.monotonic()
@@ -154,7 +153,7 @@ class OtlpTracer:
         )
 
     def forward(self, span: ReadableSpan, parent: SpanId, *, is_root: bool) -> None:
-        """Sends a copy of a span of MLflow, in the trace of a call."""
+        """Sends a copy of one of MLflow's spans, in the trace of a call."""
         if span.context is None or not parent.is_sampled:
             return
         above = parent.span_id if is_root or span.parent is None else span.parent.span_id
@@ -176,7 +175,7 @@ class OtlpTracer:
         )
 
     async def close(self) -> None:
-        """Sends what is in the queue, within FLUSH_S."""
+        """Sends the queued spans, within FLUSH_S."""
         closing = asyncio.ensure_future(in_daemon_thread(self._processor.shutdown))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
@@ -196,7 +195,7 @@ def _ns(time_s: float, offset_ns: int) -> int:
 
 
 class _ReportingExporter(SpanExporter):
-    """Exporter that writes one log line when a collector stops taking spans, and one when it takes them again."""
+    """Exporter that writes one log line when a collector stops accepting spans, and one when it accepts them again."""
 
     def __init__(self, exporter: SpanExporter, source: str) -> None:
         self._exporter = exporter
@@ -207,16 +206,16 @@ class _ReportingExporter(SpanExporter):
         """Sends a batch; runs in the SDK's thread."""
         try:
             result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001 - reported below; the next batch is tried all the same
+        except Exception as error:  # noqa: BLE001 - reported below; the next batch is tried anyway
             logger.debug("spans were not sent: %s", error)
             result = SpanExportResult.FAILURE
         if result is SpanExportResult.SUCCESS:
             if self._lost:
-                logger.info("%s takes spans again; at least %d were lost", self._source, self._lost)
+                logger.info("%s accepts spans again; at least %d were lost", self._source, self._lost)
                 self._lost = 0
         else:
             if not self._lost:
-                logger.warning("%s takes no spans; calls are answered as before, and spans are lost", self._source)
+                logger.warning("%s accepts no spans; calls are not affected, but spans are lost", self._source)
             self._lost += len(spans)
         return result
 
@@ -225,5 +224,5 @@ class _ReportingExporter(SpanExporter):
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Sends what the exporter has kept."""
+        """Sends the spans that the exporter has buffered."""
         return self._exporter.force_flush(timeout_millis)

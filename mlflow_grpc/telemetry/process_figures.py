@@ -1,7 +1,7 @@
 """Metrics of this process: CPU time, memory, open files, start.
 
-Rule of this module: it reads /proc of its own process. Reading takes a millisecond if many files are open, so it is
-called in a separate thread. Source of the names: https://prometheus.io/docs/instrumenting/writing_clientlibs/.
+Rule of this module: it reads /proc of its own process. Reading takes a millisecond if many files are open, so a
+separate thread does it. Source of the names: https://prometheus.io/docs/instrumenting/writing_clientlibs/.
 """
 
 import os
@@ -20,7 +20,7 @@ class ProcessFigures:
     """Metrics of this worker's process. With several workers, their series have the label `worker`."""
 
     def __init__(self, instruments: Instruments, workers: int) -> None:
-        """Takes positions in memory.
+        """Reserves positions in memory.
 
         Args:
             instruments: Makes the instruments.
@@ -31,19 +31,19 @@ class ProcessFigures:
         self._lock = threading.Lock()
         self.families: list[Family] = []
         self._cpu = self._counter(
-            instruments.counter(), "process_cpu_seconds", "Processor time that was used, in seconds."
+            instruments.counter(), "process_cpu_seconds", "CPU time used, in seconds."
         )
         self._resident = self._gauge(instruments, "process_resident_memory_bytes", "Resident memory in bytes.")
         self._virtual = self._gauge(instruments, "process_virtual_memory_bytes", "Virtual memory in bytes.")
-        self._open_fds = self._gauge(instruments, "process_open_fds", "Open files, connections included.")
-        self._max_fds = self._gauge(instruments, "process_max_fds", "Files that the process may open.")
+        self._open_fds = self._gauge(instruments, "process_open_fds", "Open files, including connections.")
+        self._max_fds = self._gauge(instruments, "process_max_fds", "Maximum number of open files.")
         self._threads = self._gauge(instruments, "process_threads", "Threads of the process.")
         self._started = self._gauge(
             instruments, "process_start_time_seconds", "Start of the process, in seconds since 1970."
         )
         starts = instruments.counter()
         starts.add()
-        self._counter(starts, "mlflow_grpc_worker_starts", "Starts of a worker, its replacements included.")
+        self._counter(starts, "mlflow_grpc_worker_starts", "Starts of a worker, including replacements.")
         self._started.set(time.time() - _age_s())
 
     def refresh(self) -> None:
@@ -81,12 +81,12 @@ def _of_worker(figures: Counter, worker: int) -> Sample:
 
 
 def _if_positive(figures: Counter, worker: int, text: str) -> Labels:
-    """Hides the values of a worker that does not run."""
+    """Hides the values of a worker that is not running."""
     return lambda: text if figures.by_worker()[worker] else None
 
 
 def _age_s() -> float:
     """Returns the time since the start of this process, in seconds."""
-    # The name of the program, in parentheses, may have spaces.
+    # The name of the program, in parentheses, may contain spaces.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,7 @@
-"""Traces of calls, before they become spans of OpenTelemetry.
+"""Traces of calls, before they become OpenTelemetry spans.
 
-Rule of this module: it keeps ids and times, and imports nothing of OpenTelemetry, so that a server without tracing pays
-nothing. Times are on the clock of `time.monotonic`, in seconds. `mlflow_grpc.telemetry.otlp` makes and sends the spans.
+Rule of this module: it keeps ids and times, and does not import OpenTelemetry, so that a server without tracing has no
+cost. Times are on the clock of `time.monotonic`, in seconds. `mlflow_grpc.telemetry.otlp` creates and sends the spans.
 """
 
 import random
@@ -37,7 +37,7 @@ class Tracer(Protocol):
             name: Name of the call's span.
             parent: The caller's span; None if it sent none.
             state: The caller's header `tracestate`.
-            started_at: When the call began.
+            started_at: Start of the call.
 
         """
         ...
@@ -47,29 +47,29 @@ class Tracer(Protocol):
         ...
 
     def forward(self, span: Any, parent: SpanId, *, is_root: bool) -> None:
-        """Sends a span that MLflow has made.
+        """Sends a span that MLflow has created.
 
         Args:
-            span: A `ReadableSpan` of OpenTelemetry's SDK, in a trace of MLflow's own.
-            parent: The span of this server that it belongs to.
-            is_root: True if its parent is that span, instead of another span of MLflow.
+            span: A `ReadableSpan` of OpenTelemetry's SDK, in one of MLflow's own traces.
+            parent: The span of this server to which it belongs.
+            is_root: True if its parent is that span; False if its parent is another of MLflow's spans.
 
         """
         ...
 
     async def close(self) -> None:
-        """Sends the spans that have not been sent, within a time limit."""
+        """Sends the remaining spans, within a time limit."""
         ...
 
 
 @dataclass(frozen=True)
 class ServerSpan:
-    """The span of a call, as the semantic conventions of its protocol have it."""
+    """The span of a call, following the semantic conventions of its protocol."""
 
     name: str
     attributes: Mapping[str, AttributeValue]
     error_type: str | None = None
-    """Type of an error that the server has to answer for; None for a call that succeeded or was the caller's fault."""
+    """Type of an error that is the server's fault; None if the call succeeded or the error is the caller's fault."""
     description: str = ""
     """Message of that error."""
 
@@ -88,7 +88,7 @@ class Phase:
 
 
 class CallTrace:
-    """The trace of one call. Phases are added by the thread that works on the call at the moment."""
+    """The trace of one call. The thread that currently works on the call adds phases."""
 
     __slots__ = ("has_phases", "id", "parent", "phases", "started_at", "state", "tracer")
 
@@ -99,7 +99,7 @@ class CallTrace:
             tracer: Sends its spans.
             span: Ids of the call's span.
             parent: The caller's span.
-            started_at: When the call began.
+            started_at: Start of the call.
 
         """
         self.tracer = tracer
@@ -110,10 +110,10 @@ class CallTrace:
         """The trace's `TraceState`, which the tracer keeps here."""
         self.phases: list[Phase] = []
         self.has_phases = span.is_sampled
-        """False for a stream, which has one span, whatever the number of its messages."""
+        """False for a stream, which has one span, regardless of the number of messages."""
 
     def add(self, name: str, started_at: float, ended_at: float) -> None:
-        """Adds a phase that has ended; one that goes on from the phase before becomes longer."""
+        """Adds a phase that has ended; if the previous phase has the same name, extends it instead."""
         if not self.has_phases:
             return
         if self.phases and self.phases[-1].name == name:
@@ -123,10 +123,10 @@ class CallTrace:
 
 
 class ModelRun:
-    """One call of a model, for one request or for a batch, while it runs.
+    """One running call of a model, for one request or for a batch.
 
-    Each request of the batch gets a phase of its own. That of the first one has links to the others, which link back,
-    and spans that the model makes are its children.
+    Each request of the batch gets its own phase. The phase of the first request has links to the others, which link
+    back. Spans that the model creates are children of the first phase.
     """
 
     __slots__ = ("_phases", "_token")
@@ -135,12 +135,12 @@ class ModelRun:
         """Begins the run in the current thread and context.
 
         Args:
-            traces: Traces of the requests that have one; at least one.
+            traces: Traces of the traced requests; at least one.
             requests: Number of requests in the batch.
-            started_at: When the run began.
+            started_at: Start of the run.
 
         """
-        # Without a sampled trace, the model's own spans have to learn that they are not sampled.
+        # If no trace is sampled, one is kept, so that the model's own spans are not sampled either.
         traces = [trace for trace in traces if trace.id.is_sampled] or traces[:1]
         attributes: dict[str, AttributeValue] = {} if requests == 1 else {"mlflow_grpc.batch.calls": requests}
         ids = [trace.id._replace(span_id=new_span_id()) if trace.has_phases else trace.id for trace in traces]
@@ -161,7 +161,7 @@ class ModelRun:
 
 
 class ModelSpan(NamedTuple):
-    """The span that the spans of the running model belong to."""
+    """The span to which the spans of the running model belong."""
 
     tracer: Tracer
     id: SpanId
@@ -182,5 +182,5 @@ def new_trace_id() -> int:
 
 
 def epoch_offset_ns() -> int:
-    """Returns the nanoseconds to add to a time of `time.monotonic` for the time since 1970."""
+    """Returns the nanoseconds to add to a time of `time.monotonic` to get the time since 1970."""
     return time.time_ns() - time.monotonic_ns()

@@ -1,6 +1,6 @@
-"""The tracer of a server, made of its settings.
+"""The tracer of a server, made from its settings.
 
-Rule of this module: without an endpoint it imports nothing of OpenTelemetry.
+Rule of this module: without an endpoint it does not import OpenTelemetry.
 """
 
 from typing import TYPE_CHECKING
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 TRACES_PATH = "/v1/traces"
-"""Path of a collector for OTLP over HTTP, if the endpoint has none."""
+"""Path on a collector for OTLP over HTTP, if the endpoint has no path."""
 
 
 def make_tracer(settings: Settings) -> Tracer | None:
-    """Makes the tracer; None if tracing is off. Called in the process that answers the calls.
+    """Returns the tracer; None if tracing is off. Called in the process that answers the calls.
 
     Raises:
-        StartError: The exporter is not installed, or the endpoint is no URL.
+        StartError: The exporter is not installed, or the endpoint is not a URL.
 
     """
     if settings.otlp_endpoint is None:
@@ -35,7 +35,7 @@ def make_tracer(settings: Settings) -> Tracer | None:
     if not is_of_sdk and urlsplit(settings.otlp_endpoint).scheme not in ("http", "https"):
         raise StartError(f"{source} {settings.otlp_endpoint!r}: write it as a URL, such as http://localhost:4317")
     try:
-        # The SDK reads its own variable, because it makes a path of it that depends on the variable.
+        # The SDK reads its own variables, because the path that it derives depends on the variable.
         exporter = _exporter(settings.otlp_protocol, None if is_of_sdk else settings.otlp_endpoint)
     except ImportError:
         missing = "the extra tracing is not installed: pip install 'mlflow-grpc[tracing]'"
