@@ -1,6 +1,6 @@
 """The OpenAPI document at /openapi.json, and Swagger UI for it at /docs.
 
-Rule of this module: the document is made when somebody asks for it, outside of the event loop, and kept until another
+Rule of this module: the document is generated on the first request, outside the event loop, and kept until another
 model is loaded. The page loads nothing from another host.
 """
 
@@ -66,7 +66,7 @@ START = """SwaggerUIBundle({
 
 
 def routes(catalog: Catalog, service: ServiceInfo) -> list[BaseRoute]:
-    """Makes the routes.
+    """Returns the routes.
 
     Args:
         catalog: The models.
@@ -99,7 +99,7 @@ def swagger_ui() -> Path:
 
 
 class _Document:
-    """The document of the models that are loaded now."""
+    """The document of the loaded models."""
 
     def __init__(self, catalog: Catalog, service: ServiceInfo) -> None:
         self._catalog, self._service = catalog, service
@@ -108,22 +108,22 @@ class _Document:
         self._body = b""
 
     async def respond(self, _: Request) -> Response:
-        """Answers with the document."""
+        """Returns the document."""
         try:
             async with self._lock:
                 models: list[object] = [entry.loaded for entry in self._catalog.entries]
                 if not self._body or any(now is not then for now, then in zip(models, self._models, strict=True)):
-                    # The thread only reads the catalog. Another model that is loaded meanwhile makes a new document.
+                    # The thread only reads the catalog. If another model is loaded meanwhile, a new document follows.
                     self._body = await asyncio.to_thread(self._make)
                     self._models = models
         except Exception:
-            logger.exception("the OpenAPI document cannot be made")
-            text = "The document cannot be made. The server's log says why."
+            logger.exception("the OpenAPI document cannot be generated")
+            text = "The document cannot be generated. The server's log says why."
             body = {"error_code": "INTERNAL_ERROR", "message": text}
             return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)
         return Response(self._body, media_type="application/json")
 
     def _make(self) -> bytes:
-        from mlflow_grpc.http.openapi.document import document_of  # A server that nobody asks for it starts sooner.
+        from mlflow_grpc.http.openapi.document import document_of  # The server starts faster without it.
 
         return json.dumps(document_of(self._catalog, self._service)).encode()

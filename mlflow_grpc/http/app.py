@@ -1,6 +1,6 @@
 """The ASGI application of the HTTP port: its routes.
 
-Rule of this module: it puts the families of routes together. What a route does is in the family's module.
+Rule of this module: it combines the families of routes. Each family's module defines what its routes do.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ EXPOSED_HEADERS = ["x-request-id", "mlflow-ignored-columns", "retry-after", "ser
 
 
 class HttpApp:
-    """The application, and the state of the server that its responses show."""
+    """The application, and the server state that its responses show."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class HttpApp:
         service: ServiceInfo,
         describe_models: Callable[[], ProtobufMessage],
     ) -> None:
-        """Makes the routes.
+        """Creates the routes.
 
         Args:
             settings: Limits and origins.
-            open_calls: Where calls are registered.
+            open_calls: Registry of the calls.
             catalog: The models.
             is_serving: Returns the server's health.
-            gauges: The gauges of the server, and all of its other figures.
+            gauges: The gauges of the server, with all its other metrics.
             service: Title of the OpenAPI document.
             describe_models: Returns the ListModelsResponse with all models.
 
@@ -86,6 +86,6 @@ class HttpApp:
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    text = f"There is no {scope['path']!r} here. Models are called by POST /invocations, or /models/NAME/invocations."
+    text = f"There is no {scope['path']!r} here. To call a model, POST to /invocations or /models/NAME/invocations."
     body = {"error_code": "ENDPOINT_NOT_FOUND", "message": text, "detail": "Not Found"}
     await Response.of_json(body, HTTPStatus.NOT_FOUND).send(send)

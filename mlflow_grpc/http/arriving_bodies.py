@@ -1,6 +1,6 @@
-"""Room for bodies that have not arrived completely.
+"""Memory limit for request bodies that have not arrived completely.
 
-Rule of this module: it counts bytes. gRPC keeps such bytes itself, within its flow control; an HTTP server does not.
+Rule of this module: it counts bytes. gRPC limits such bytes by its flow control; an HTTP server does not.
 """
 
 from typing import Self
@@ -15,21 +15,21 @@ class ArrivingBodies:
     """The incomplete bodies of all connections; used from the event loop only."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Starts without any.
+        """Starts without bodies.
 
         Args:
-            max_bytes: Maximum size of all incomplete bodies together. A larger one may arrive while it is alone.
+            max_bytes: Maximum size of all incomplete bodies together. A larger body may arrive if it is the only one.
 
         """
         self._max_bytes = max_bytes
         self._bytes = 0
 
     def reading(self) -> "_ArrivingBody":
-        """Returns a context manager around the time in which a body arrives."""
+        """Returns a context manager for the time in which a body arrives."""
         return _ArrivingBody(self)
 
     def take(self, size: int, body_bytes: int) -> None:
-        """Takes room for a piece of a body that has `body_bytes` bytes already.
+        """Reserves room for a piece of a body that already has `body_bytes` bytes.
 
         Raises:
             Overloaded: There is no room.
@@ -37,18 +37,18 @@ class ArrivingBodies:
         """
         if self._bytes + size > self._max_bytes and self._bytes > body_bytes:
             raise Overloaded(
-                "The requests that are arriving are as large as the server takes. Try again later, or more slowly.",
+                "The server is receiving as much request data as it can hold. Try again later, or send more slowly.",
                 retry_after_s=RETRY_S,
             )
         self._bytes += size
 
     def free(self, size: int) -> None:
-        """Frees the room of a body that has arrived, or never will."""
+        """Frees the room of a body that has arrived completely, or that never will."""
         self._bytes -= size
 
 
 class _ArrivingBody:
-    """The room that one body has."""
+    """The room reserved for one body."""
 
     __slots__ = ("_bodies", "_bytes")
 
@@ -57,7 +57,7 @@ class _ArrivingBody:
         self._bytes = 0
 
     def take(self, size: int) -> None:
-        """Takes room for a piece of the body; raises Overloaded if there is none."""
+        """Reserves room for a piece of the body; raises Overloaded if there is no room."""
         self._bodies.take(size, self._bytes)
         self._bytes += size
 

@@ -1,7 +1,7 @@
 """Connections of the HTTP port, with limits that uvicorn does not have.
 
-Rule of this module: uvicorn parses and writes HTTP. Here is only when a connection is too slow, too talkative or one
-too many.
+Rule of this module: uvicorn parses and writes HTTP. This module only decides when a connection is too slow, sends too
+many headers, or exceeds the number of connections.
 """
 
 import time
@@ -16,8 +16,8 @@ HEADER_TIMEOUT_S = 10.0
 """Maximum time for the headers of a request to arrive, in seconds, and for the first byte of a new connection."""
 
 KEEP_ALIVE_S = 75
-"""Time after which an idle connection is closed, in seconds: longer than the idle timeout of common load balancers
-(60 s), which would otherwise send requests into connections that close."""
+"""Time after which an idle connection is closed, in seconds. It exceeds the idle timeout of common load balancers
+(60 s), which would otherwise send requests on connections that are closing."""
 
 TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
@@ -33,7 +33,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._waiting_since: float | None = time.monotonic()  # When the headers that are awaited should have begun.
+        self._waiting_since: float | None = time.monotonic()  # Since then, headers are awaited.
         self._header_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -49,7 +49,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._waiting_since is None and self.cycle.response_complete:
-            self._waiting_since = time.monotonic()  # It may be an empty line, which begins no request.
+            self._waiting_since = time.monotonic()  # It may be an empty line, which does not begin a request.
         super().data_received(data)
         if self._waiting_since is not None:
             self._header_bytes += len(data)
@@ -57,7 +57,7 @@ class Connection(HttpToolsProtocol):
                 self.send_400_response("The headers of the request are larger than 64 KB.")
 
     def on_message_begin(self) -> None:
-        """Starts to count the headers of a request, which may be sent while the one before it is being answered."""
+        """Starts to count the headers of a request, which may arrive while the previous request is being answered."""
         self._header_bytes = 0
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
@@ -69,6 +69,6 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def close_if_overdue(self, now: float) -> None:
-        """Closes the connection if headers have been awaited for too long; `now` is on the clock of `monotonic`."""
+        """Closes the connection if it waits too long for headers; `now` is on the clock of `time.monotonic`."""
         if self._waiting_since is not None and now - self._waiting_since > HEADER_TIMEOUT_S:
             self.transport.close()

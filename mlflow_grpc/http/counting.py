@@ -1,6 +1,6 @@
-"""Counts of HTTP requests, by their routes.
+"""Counts of HTTP requests by route.
 
-Rule of this module: it counts and changes nothing. The path that a caller sends is never a label.
+Rule of this module: it counts requests without changing them. The path that a caller sends is never a label.
 """
 
 import time
@@ -14,11 +14,11 @@ from mlflow_grpc.telemetry.instruments import Gauge
 from mlflow_grpc.telemetry.metrics import Metrics
 
 ABORTED = 499
-"""Status of a request whose caller has left before its response began, as nginx and gRPC's HTTP mapping have it."""
+"""Status of a request whose caller left before its response began, as in nginx and gRPC's HTTP mapping."""
 
 
 class CountedRoute(BaseRoute):
-    """A route whose requests are counted, those of a method that it does not take included."""
+    """A route whose requests are counted, including those with an unsupported method."""
 
     def __init__(self, route: BaseRoute, metrics: Metrics) -> None:
         self._route = route
@@ -27,7 +27,7 @@ class CountedRoute(BaseRoute):
         self._handle = counted(route.handle, metrics.http_route(template, tuple(sorted(methods))), metrics.http_active)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Returns whether the route takes a request."""
+        """Returns whether the route matches a request."""
         return self._route.matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,11 +37,11 @@ class CountedRoute(BaseRoute):
 
 
 def counted(app: ASGIApp, figures: HttpRoute, active: Gauge) -> ASGIApp:
-    """Returns an application that counts the requests which it hands on.
+    """Returns an application that counts the requests and passes them on.
 
     Args:
         app: Answers the requests.
-        figures: Where they are counted.
+        figures: Metrics that count them.
         active: Number of requests without a response.
 
     """

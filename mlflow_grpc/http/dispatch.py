@@ -1,6 +1,6 @@
 """Dispatch of every HTTP request that calls a model: admission, reading, error responses, request ids, the log line.
 
-Rule of this module: a call is answered here, whatever happens to it; no exception reaches the HTTP server.
+Rule of this module: every call gets its answer here, even if it fails; no exception reaches the HTTP server.
 """
 
 import asyncio
@@ -26,25 +26,25 @@ from mlflow_grpc.http.http_call import HttpCall
 from mlflow_grpc.http.response import EVENT_STREAM, Headers, Response
 
 LARGE_RESPONSE = 65_536
-"""Size of a response, in bytes, from which room is reserved until its caller has read it."""
+"""Minimum size of a response, in bytes, for which room is reserved until its caller has read it."""
 
 LOOK_AFTER_S = 0.1
-"""Time after which the server looks whether the caller of an unanswered call has left, in seconds. Most calls are
-answered before."""
+"""Time after which the server checks whether the caller of an unanswered call has left, in seconds. Most calls are
+answered earlier."""
 
 
 ModelHandler = Callable[[HttpCall, bytes, Engine], Awaitable[Response | EventStream]]
-"""Takes the call, its body and the engine of the model that is called. Returns the response."""
+"""Takes the call, its body and the engine of the called model. Returns the response."""
 
 ResolveModel = Callable[[HttpCall], Entry]
-"""Returns the model that a call is for; raises a ServingError if there is none."""
+"""Returns the model for a call; raises a ServingError if there is none."""
 
 ErrorResponse = Callable[[ServingError, str], Response]
-"""Makes the response for an error and a request id."""
+"""Returns the response for an error and a request id."""
 
 
 class HttpDispatcher:
-    """Makes ASGI endpoints from functions that answer one call."""
+    """Creates ASGI endpoints from functions that answer one call."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class HttpDispatcher:
         shows_exceptions: bool,
         has_server_timing: bool = False,
     ) -> None:
-        """Makes no endpoints yet.
+        """Starts without endpoints.
 
         Args:
-            open_calls: Where calls are registered.
+            open_calls: Registry of the calls.
             max_bytes: Maximum size of a body.
             max_arriving_bytes: Maximum size of all incomplete bodies together.
-            shows_exceptions: True if errors tell callers what the model raised.
+            shows_exceptions: True if errors show callers what the model raised.
             has_server_timing: True if all callers get the times of their calls.
 
         """
@@ -76,12 +76,12 @@ class HttpDispatcher:
     def model_endpoint(
         self, handler: ModelHandler, resolve: ResolveModel, error_response: ErrorResponse = of_error
     ) -> "ModelEndpoint":
-        """Makes the endpoint of a route that calls a model; its calls are logged at level INFO.
+        """Returns the endpoint of a route that calls a model; its calls are logged at level INFO.
 
         Args:
-            handler: What answers a call.
-            resolve: Which model a call is for.
-            error_response: How errors are written.
+            handler: Answers a call.
+            resolve: Returns the model for a call.
+            error_response: Returns the response for an error.
 
         """
         return ModelEndpoint(self, handler, resolve, error_response)
@@ -111,7 +111,7 @@ class ModelEndpoint:
                 response = await self._answer(call, task, send)
             finally:
                 self._open_calls.remove(task)
-        except BaseException as error:  # noqa: BLE001 - every failed call ends there
+        except BaseException as error:  # noqa: BLE001 - `_failed` ends every failed call
             response = self._failed(call, error)
         else:
             if response is not None:
@@ -127,7 +127,7 @@ class ModelEndpoint:
         entry = self._resolve(call)
         call.model = entry.name
         entry.engine.check()
-        # Read before the call is opened, so that callers who send half a request take no room of others.
+        # The body is read before the call is opened, so that callers who send half a request take no room from others.
         with self._dispatcher.arriving.reading() as room:
             body = await call.read(self._dispatcher.max_bytes, room.take)
         with entry.engine.open_call(call.time_remaining) as engine:
@@ -147,7 +147,7 @@ class ModelEndpoint:
         except asyncio.CancelledError:
             return None
         response = self._error_response(serving_error, call.request_id)
-        if not call.is_read:  # What is left of the body would be taken for the next request.
+        if not call.is_read:  # The rest of the body would be parsed as the next request.
             response.headers.append((b"connection", b"close"))
         return response
 
@@ -163,7 +163,7 @@ class ModelEndpoint:
         return headers
 
     async def _send_events(self, call: HttpCall, stream: EventStream, send: Send) -> None:
-        """Sends the chunks of an answer as they are made. An error after the first chunk is an event too."""
+        """Sends the chunks of an answer as the model produces them. An error after the first chunk is an event too."""
         headers = [
             (b"content-type", f"{EVENT_STREAM}; charset=utf-8".encode()),
             (b"cache-control", b"no-store"),
@@ -176,7 +176,7 @@ class ModelEndpoint:
                 async for event in events:
                     call.response_bytes += len(event)
                     await send({"type": "http.response.body", "body": event, "more_body": True})
-        except BaseException as error:  # noqa: BLE001 - every failed call ends there
+        except BaseException as error:  # noqa: BLE001 - `failed` ends every failed call
             is_cancelled = isinstance(error, asyncio.CancelledError)
             last = stream.error(self._open_calls.failed(call, error, is_cancelled=is_cancelled))
         else:
@@ -186,7 +186,7 @@ class ModelEndpoint:
 
 
 def _reserve(size: int, engine: Engine, task: "asyncio.Task[Any]") -> None:
-    """Reserves room for a response until it has been sent, which ends the call's task."""
+    """Reserves room for a response until the call's task ends, which is when the response has been sent."""
     engine.admission.reserve_response(size)
     task.add_done_callback(lambda _: engine.admission.free_response(size))
 

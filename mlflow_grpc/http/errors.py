@@ -1,7 +1,7 @@
 """Conversion of errors to HTTP responses.
 
-Rule of this module: an error has MLflow's `error_code` and a message. It has no traceback and nothing of the payload,
-which MLflow's own server sends back.
+Rule of this module: an error has MLflow's `error_code` and a message. Unlike errors of MLflow's own server, it contains
+no traceback and nothing from the payload.
 """
 
 import math
@@ -10,7 +10,7 @@ from http import HTTPStatus
 from mlflow_grpc.errors import ModelFailed, Overloaded, ServingError, Status, UnsupportedContentType
 from mlflow_grpc.http.response import TEXT, Headers, Response
 
-# As google/rpc/code.proto maps them.
+# The mapping of google/rpc/code.proto.
 _HTTP_STATUS = {
     Status.CANCELLED: 499,
     Status.INVALID_ARGUMENT: 400,
@@ -29,14 +29,14 @@ _HTTP_STATUS = {
 }
 
 _FAILED_MODEL = HTTPStatus.BAD_REQUEST, "BAD_REQUEST"
-"""Status and error code for an exception of the model, as `mlflow.pyfunc.scoring_server.invocations` has them."""
+"""Status and error code for an exception of the model, as in `mlflow.pyfunc.scoring_server.invocations`."""
 
 
 def of_error(error: ServingError, request_id: str) -> Response:
     """Returns the response for a failed call.
 
-    Its body is `{"error_code": ..., "message": ...}`, as `MlflowException.serialize_as_json` has it, with the request
-    id and the columns at fault beside them. Status 415 is plain text in MLflow, and so it is here.
+    The body is `{"error_code": ..., "message": ...}`, as in `MlflowException.serialize_as_json`, with the request id
+    and the columns at fault. The body of status 415 is plain text, as in MLflow.
     """
     status, error_code = status_of(error), error.reason
     if isinstance(error, ModelFailed) and error.reason == ModelFailed.reason:
@@ -54,12 +54,12 @@ def of_error(error: ServingError, request_id: str) -> Response:
 
 
 def status_of(error: ServingError) -> int:
-    """Returns the HTTP status that follows from an error, unless a family of routes has its own."""
+    """Returns the HTTP status of an error; a family of routes may use another one."""
     return error.http_status or _HTTP_STATUS[error.status]
 
 
 def headers_of(error: ServingError) -> Headers:
-    """Returns the headers that an error adds to its response: when to try again."""
+    """Returns the headers that an error adds to its response, which say when to try again."""
     if not isinstance(error, Overloaded):
         return []
     return [(b"retry-after", str(math.ceil(error.retry_after_s)).encode())]

@@ -1,4 +1,4 @@
-"""Answers as server-sent events, one for each chunk.
+"""Answers as server-sent events, one event per chunk.
 
 Source: `mlflow.genai.agent_server.AgentServer._generate`. Each event is a line `data: ` with JSON, and the last one is
 `data: [DONE]`. The format is that of https://html.spec.whatwg.org/multipage/server-sent-events.html.
@@ -15,7 +15,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class EventStream:
-    """The chunks of one answer, of which the first has been made."""
+    """The chunks of one answer, starting with a first chunk that is already available."""
 
     def __init__(self, first: str | None, others: AsyncGenerator[str]) -> None:
         self._first = first
@@ -23,7 +23,7 @@ class EventStream:
 
     @classmethod
     async def start(cls, chunks: AsyncGenerator[str]) -> Self:
-        """Waits for the first chunk, so that an error before it has a status of its own; raises that error."""
+        """Waits for the first chunk; raises an error before it, so that the response has the status of the error."""
         return cls(await anext(chunks, None), chunks)
 
     async def events(self) -> AsyncGenerator[bytes]:

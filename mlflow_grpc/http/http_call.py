@@ -1,6 +1,6 @@
-"""One HTTP request as an endpoint sees it.
+"""One HTTP request, as passed to an endpoint.
 
-Rule of this module: it knows one call: its headers, its deadline and its body. How it is answered is in `dispatch`.
+Rule of this module: it handles a single call: its headers, its deadline and its body. `dispatch` answers the call.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ TIMEOUT_HEADER = "x-request-timeout-s"
 """Header with the time that the caller waits for an answer, in seconds."""
 
 GZIP = 16 + zlib.MAX_WBITS
-"""What zlib calls a stream with a header of gzip's."""
+"""zlib's `wbits` for a stream with a gzip header."""
 
 TEMPLATE_KEY = "mlflow_grpc.route"
 """Key of the scope with the template of the route's path, such as `/models/{name}/invocations`."""
@@ -46,15 +46,15 @@ class HttpCall(Call):
         """Reads the request id.
 
         Args:
-            scope: The connection scope of ASGI.
+            scope: ASGI's connection scope.
             receive: Returns the next event of the request.
             error_status: Returns the status of the response for an error.
-            shows_exceptions: True if errors tell the caller what the model raised.
+            shows_exceptions: True if errors show the caller what the model raised.
 
         """
         self._error_status = error_status
         self.status: int | None = None
-        """Status of the response; None until it is known, and for an error."""
+        """Status of the response; None for an error, and until the status is known."""
         self.scope = scope
         self.path: str = scope["path"]
         self._receive = receive
@@ -103,7 +103,7 @@ class HttpCall(Call):
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def server_span(self, code: str, error: ServingError | None) -> ServerSpan:
-        """Returns the span as https://opentelemetry.io/docs/specs/semconv/http/http-spans/ has it."""
+        """Returns the span, following https://opentelemetry.io/docs/specs/semconv/http/http-spans/."""
         method, route = self.scope["method"], self.scope.get(TEMPLATE_KEY, "")
         attributes: dict[str, AttributeValue] = {
             "http.request.method": method,
@@ -127,20 +127,20 @@ class HttpCall(Call):
             attributes["http.response.status_code"] = status
         if error is None or error_status is None or error_status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return ServerSpan(name, attributes)
-        # An error after the first event of a stream comes after status 200.
+        # An error after the first event of a stream follows status 200.
         return ServerSpan(name, attributes, str(error_status) if self.status is None else code, error.logged)
 
     async def read(self, max_bytes: int, take_room: Callable[[int], None]) -> bytes:
-        """Returns the body, inflated if it is compressed.
+        """Returns the body, decompressed if necessary.
 
         Args:
-            max_bytes: Maximum size, after decompression too.
+            max_bytes: Maximum size, both before and after decompression.
             take_room: Called with the size of each piece that arrives; raises Overloaded if there is no room for it.
 
         Raises:
             PayloadTooLarge: The body is larger. It is not read to its end.
-            UnsupportedContentType: It is compressed in another way than gzip.
-            InvalidPayload: It is no gzip stream.
+            UnsupportedContentType: Its compression is not gzip.
+            InvalidPayload: It is not a gzip stream.
             Overloaded: There is no room for it.
             CancelledError: The caller has left.
 
@@ -161,7 +161,7 @@ class HttpCall(Call):
                 return body.whole()
 
     async def wait_until_left(self) -> None:
-        """Returns when the caller has left; used once the body has been read."""
+        """Returns once the caller has left; called after the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -169,7 +169,7 @@ class HttpCall(Call):
 def _port(parts: SplitResult) -> int | None:
     try:
         return parts.port
-    except ValueError:  # The caller's header has something else there.
+    except ValueError:  # The caller's header has no number there.
         return None
 
 
@@ -179,7 +179,7 @@ def _body(encoding: str | None, max_bytes: int) -> "_Body":
         return _Body(max_bytes)
     if name in GZIP_NAMES:
         return _GzipBody(max_bytes)
-    raise UnsupportedContentType("This server takes request bodies that are plain or compressed by gzip.")
+    raise UnsupportedContentType("This server accepts request bodies that are uncompressed or compressed with gzip.")
 
 
 def _too_large(max_bytes: int) -> PayloadTooLarge:
@@ -198,7 +198,7 @@ class _Body:
         self._parts: list[bytes] = []
 
     def add(self, data: bytes) -> None:
-        """Adds bytes as they arrived."""
+        """Adds bytes that have arrived."""
         self._left -= len(data)
         if self._left < 0:
             raise _too_large(self._max_bytes)
@@ -210,14 +210,14 @@ class _Body:
 
 
 class _GzipBody(_Body):
-    """The parts of a body that is compressed by gzip."""
+    """The parts of a body that is compressed with gzip."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
         self._inflater = zlib.decompressobj(GZIP)
 
     def add(self, data: bytes) -> None:
-        """Inflates bytes as they arrived, no more of them than the limit allows."""
+        """Decompresses bytes that have arrived, up to the limit."""
         try:
             while data:
                 if self._inflater.eof:  # RFC 1952: there may be several members.
@@ -225,10 +225,10 @@ class _GzipBody(_Body):
                 super().add(self._inflater.decompress(data, self._left + 1))
                 data = self._inflater.unconsumed_tail or self._inflater.unused_data
         except zlib.error:
-            raise InvalidPayload("The request body is not gzip, which its content-encoding says that it is.") from None
+            raise InvalidPayload("The content-encoding is gzip, but the request body is not valid gzip.") from None
 
     def whole(self) -> bytes:
-        """Returns the inflated body, once everything has arrived."""
+        """Returns the decompressed body, once everything has arrived."""
         if not self._inflater.eof:
             raise InvalidPayload("The request body ends in the middle of its gzip stream.")
         return super().whole()

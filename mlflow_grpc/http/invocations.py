@@ -1,4 +1,4 @@
-"""The routes of `mlflow models serve`: /invocations, /ping, /health and /version. Each model has /invocations too.
+"""The routes of `mlflow models serve`: /invocations, /ping, /health and /version. Each model has its own /invocations.
 
 Source: `mlflow.pyfunc.scoring_server.init` and `invocations`.
 """
@@ -42,10 +42,10 @@ async def invoke(call: HttpCall, body: bytes, engine: Engine) -> Response | Even
 
 
 def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[], bool]) -> list[BaseRoute]:
-    """Makes the routes.
+    """Returns the routes.
 
     Args:
-        dispatcher: Makes the endpoints.
+        dispatcher: Creates the endpoints.
         catalog: The models.
         is_serving: Returns the server's health.
 
@@ -89,9 +89,9 @@ def _payload(body: bytes, content_type: str | None) -> str | bytes:
 
 
 async def _wants_events(call: HttpCall, payload: str | bytes, engine: Engine) -> bool:
-    """Returns True for a caller that asks for a stream, by its Accept header or by `stream` in the payload.
+    """Returns True if the caller requests a stream, with its Accept header or with `stream` in the payload.
 
-    A payload with `stream` gets the whole answer from a model that has no stream, as from MLflow's server.
+    A payload with `stream` gets the whole answer from a model that does not stream, as from MLflow's server.
     """
     model = engine.model
     accept = call.metadata("accept")
@@ -105,7 +105,7 @@ def _accepts_json(accept: str) -> bool:
 
 
 def _unsupported(content_type: str | None) -> UnsupportedContentType:
-    """Makes the error for a content type that the model's codec does not take."""
+    """Returns the error for a content type that the model's codec does not accept."""
     return UnsupportedContentType(
         "This predictor only supports the following content types: "
         f"Types: {TYPES}. Got {content_type!r}. Set the header content-type to one of them, with no parameter but "

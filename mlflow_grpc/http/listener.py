@@ -1,6 +1,6 @@
-"""The HTTP server: its address, its TLS, its start and its end. uvicorn runs it, in the event loop of the gRPC server.
+"""The HTTP server: its address, TLS, start and stop. uvicorn runs it, in the event loop of the gRPC server.
 
-Rule of this module: uvicorn's options are set here and nowhere else.
+Rule of this module: only this module sets uvicorn's options.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from mlflow_grpc.http.connections import KEEP_ALIVE_S, Connection
 from mlflow_grpc.settings import Settings, spelling
 
 CHECK_INTERVAL_S = 1.0
-"""Time between two looks for headers that do not arrive, in seconds."""
+"""Interval between two checks for headers that do not arrive, in seconds."""
 
 BACKLOG = 2048
-"""Connections that the kernel keeps until they are accepted."""
+"""Number of connections that the kernel queues until they are accepted."""
 
 CLOSE_LIMIT_S = 2.0
 """Maximum time for connections to close once all calls have ended, in seconds."""
 
-logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # Any caller can cause its warnings at will.
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # Any caller can cause its warnings.
 
 
 class _Uvicorn(uvicorn.Server):
@@ -55,7 +55,7 @@ class HttpListener:
         """Prepares the server.
 
         Args:
-            app: What answers requests.
+            app: Answers requests.
             settings: Where to listen, and the TLS files, which have been checked.
             share_port: True if other processes listen on the same port.
 
@@ -92,7 +92,7 @@ class HttpListener:
             grpc_port: Port of gRPC, which the page shows.
 
         Raises:
-            AddressUnavailable: The address is taken, not ours, or not permitted.
+            AddressUnavailable: The address is in use, not on this machine, or not permitted.
             StartError: The host name is unknown.
 
         """
@@ -111,7 +111,7 @@ class HttpListener:
             raise StartError(f"{self._settings.source('http_host')} {host}: no such host ({error.strerror})") from error
         sockets: list[socket.socket] = []
         for family, _, address in addresses:
-            # With the protocol, because asyncio sets TCP_NODELAY only for sockets that have it.
+            # The protocol is set, because asyncio sets TCP_NODELAY only for sockets that have it.
             bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             sockets.append(bound)
             try:
@@ -141,13 +141,13 @@ class HttpListener:
 
     @property
     def url(self) -> str:
-        """Address of the port, as a browser takes it."""
+        """URL of the port, for a browser."""
         host = self._settings.http_host or self._settings.host
         scheme = "http" if self._settings.tls_cert is None else "https"
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     def send_callers_away(self) -> None:
-        """Has each response close its connection, so that callers go to another server."""
+        """Makes each response close its connection, so that callers go to another server."""
         self._app.dispatcher.is_closing = True
 
     def close_port(self) -> None:
@@ -169,6 +169,6 @@ class HttpListener:
 
 
 def max_connections() -> int:
-    """Returns the number of connections that the port takes: half of the files that the process may open."""
+    """Returns the maximum number of connections: half of the files that the process may open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_000_000 if soft == resource.RLIM_INFINITY else soft // 2

@@ -1,6 +1,6 @@
-"""The route /metrics, for Prometheus and everything else that reads its formats.
+"""The route /metrics, for Prometheus and other readers of its formats.
 
-Rule of this module: it chooses the format. What is shown is in `mlflow_grpc.telemetry`.
+Rule of this module: it selects the format. `mlflow_grpc.telemetry` provides the metrics.
 """
 
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from mlflow_grpc.telemetry.exposition import OPEN_METRICS, TEXT
 
 
 def routes(gauges: Gauges) -> list[BaseRoute]:
-    """Makes the route that shows the figures of the server, with its gauges at their present values."""
+    """Returns the route that shows the metrics of the server, with the current values of its gauges."""
 
     async def show(request: Request) -> Response:
         is_open_metrics = "application/openmetrics-text" in request.headers.get("accept", "")

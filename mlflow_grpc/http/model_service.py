@@ -35,10 +35,10 @@ SCHEMA_VALIDATION_ERROR, SERVICE_ERROR = "SchemaValidationError", "ServiceError"
 
 
 def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[], bool]) -> list[BaseRoute]:
-    """Makes the routes.
+    """Returns the routes.
 
     Args:
-        dispatcher: Makes the endpoints that call a model.
+        dispatcher: Creates the endpoints that call a model.
         catalog: The models.
         is_serving: Returns the server's health.
 
@@ -65,7 +65,7 @@ def hosted(catalog: Catalog) -> Iterator[tuple[Entry, ServableModel]]:
 
 
 def service_name(entry: Entry, model: ServableModel) -> str:
-    """Returns the name of a model in these routes: that of the configuration, or its `qualified_name` as it is."""
+    """Returns the name of a model in these routes: `name` in the configuration, or its unchanged `qualified_name`."""
     return entry.config.name or (model.rest_records.qualified_name if model.rest_records else entry.name)
 
 
@@ -90,13 +90,13 @@ async def _predict(call: HttpCall, body: bytes, engine: Engine) -> Response:
 
 
 class _ModelService:
-    """The endpoints that call no model, and the choice of a model."""
+    """The endpoints that call no model, and the lookup of models."""
 
     def __init__(self, catalog: Catalog, is_serving: Callable[[], bool]) -> None:
         self._catalog, self._is_serving = catalog, is_serving
 
     async def health(self, _: Request) -> JSONResponse:
-        """Answers 200, unless the threads of all models are held by calls that do not end."""
+        """Answers 200, unless hung calls occupy the threads of all models."""
         ready = [entry for entry in self._catalog.entries if entry.state is State.READY]
         is_stuck = bool(ready) and all(entry.engine.threads.is_exhausted for entry in ready)
         return _status("health_status", "NOT_HEALTHY" if is_stuck else "HEALTHY", is_good=not is_stuck)
@@ -112,7 +112,7 @@ class _ModelService:
         return _status("startup_status", "NOT_STARTED" if is_loading else "STARTED", is_good=not is_loading)
 
     async def models(self, _: Request) -> JSONResponse:
-        """Lists the models that are loaded."""
+        """Lists the loaded models."""
         return JSONResponse({"models": [_details(entry, model) for entry, model in hosted(self._catalog)]})
 
     async def metadata(self, request: Request) -> JSONResponse:
@@ -125,11 +125,11 @@ class _ModelService:
             inputs, outputs = await asyncio.to_thread(lambda: records.json_schemas)
             return JSONResponse({**_details(entry, model), "input_schema": inputs, "output_schema": outputs})
         except Exception:
-            logger.exception("%s: its schemas have no form as JSON Schema", entry.label)
-            return _failed("The model's schemas have no form as JSON Schema. The server's log says why.")
+            logger.exception("%s: its schemas cannot be written as JSON Schema", entry.label)
+            return _failed("The model's schemas cannot be written as JSON Schema. The server's log says why.")
 
     def model_from_path(self, call: HttpCall) -> Entry:
-        """Returns the model that a prediction is for; raises NotReady or UnknownModel."""
+        """Returns the model for a prediction; raises NotReady or UnknownModel."""
         pair = self._find(call.scope["path_params"]["name"])
         if pair is not None and pair[0].config.endpoint:
             return self._catalog.resolve(pair[0].name)
@@ -138,7 +138,7 @@ class _ModelService:
         raise UnknownModel("There is no such model here, or it has no endpoint.")
 
     def has_path(self, scope: Scope) -> bool:
-        """Returns False for the path of a prediction by a model that is not here or has no endpoint."""
+        """Returns False for a prediction path whose model does not exist or has no endpoint."""
         if not scope["path"].endswith("/prediction"):
             return True
         pair = self._find(scope["path_params"]["name"])
@@ -181,7 +181,7 @@ def _response(content: dict[str, Any], status: int) -> Response:
 
 
 class _Route(Route):
-    """A route that refuses other methods than its own as FastAPI does."""
+    """A route that refuses other HTTP methods as FastAPI does."""
 
     def __init__(self, path: str, endpoint: Any, method: str, service: _ModelService) -> None:
         super().__init__(path, endpoint, methods=[method])
@@ -190,7 +190,7 @@ class _Route(Route):
         self._service = service
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request whose path fits."""
+        """Answers a request with a matching path."""
         if self.methods is None or scope["method"] in self.methods:
             await self.app(scope, receive, send)
         else:
@@ -201,9 +201,9 @@ _NOT_FOUND = JSONResponse(_phrase(HTTPStatus.NOT_FOUND), HTTPStatus.NOT_FOUND)
 
 
 class _OtherPaths(Route):
-    """The route of all paths below the prefix that the other routes do not have.
+    """The route for all other paths below the prefix.
 
-    A path with one slash too many or too few is redirected, as starlette's Router does.
+    A path with a superfluous or missing slash at its end is redirected, as in starlette's Router.
     """
 
     def __init__(self, family: Sequence[Route]) -> None:
@@ -211,7 +211,7 @@ class _OtherPaths(Route):
         self._family = family
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Returns whether the route takes a request."""
+        """Returns whether the route matches a request."""
         return (Match.NONE, {}) if self._is_in_family(scope) else super().matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,6 +1,6 @@
 """The route GET /models: the models of the server as JSON.
 
-Rule of this module: it writes what the service mlflow_grpc.v1.Models describes, in the JSON of protobuf with the names
+Rule of this module: it writes the answer of the service mlflow_grpc.v1.Models as protobuf's JSON, with the field names
 of mlflow_grpc/v1/models.proto. It decides nothing about models.
 """
 
@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 
 def routes(describe_models: Callable[[], Message]) -> list[BaseRoute]:
-    """Makes the route.
+    """Returns the route.
 
     Args:
         describe_models: Returns the ListModelsResponse with all models.

@@ -1,7 +1,7 @@
-"""The page to try a model in a browser: the route / and its files.
+"""The page for trying models in a browser: the route / and its files.
 
-Rule of this module: it serves the static files of the folder `page`, with the headers that keep a browser from running
-or loading anything else. What the page shows comes from /models, /metrics and /invocations.
+Rule of this module: it serves the static files of the folder `page`, with headers that prevent a browser from running
+or loading anything else. The page gets its data from /models, /metrics and /invocations.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ MEDIA_TYPES = {
 }
 
 SECURITY_HEADERS = {
-    # Scripts, styles and data come from this server alone, and no text can become HTML or code.
+    # Scripts, styles and data come from this server only, and no text can become HTML or code.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'",
@@ -37,21 +37,21 @@ SECURITY_HEADERS = {
 REVALIDATED, FOR_A_YEAR = "no-cache", "public, max-age=31536000, immutable"
 
 LINKED = ("/docs", "/openapi.json")
-"""Routes that the page has a link to, if the server has them."""
+"""Routes that the page links to, if the server has them."""
 
 
 def routes(settings: Settings, grpc_port: Callable[[], int], paths: Collection[str]) -> list[BaseRoute]:
-    """Makes the routes of the page.
+    """Returns the routes of the page.
 
     Args:
-        settings: What the page says about the server.
+        settings: Settings that the page shows.
         grpc_port: Returns the port of gRPC, which is known once the server listens.
         paths: Paths of the other routes.
 
     """
     files = {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.suffix in MEDIA_TYPES}
     digest = _digest(files)
-    # The files have the digest in their address. So a browser keeps them for a year, and takes new ones at once.
+    # The digest is in the address of the files. A browser may keep them for a year, and loads new files immediately.
     index = files.pop("index.html").replace(b'"page/', f'"page/{digest}/'.encode())
     links = [path.lstrip("/") for path in LINKED if path in paths]
 
@@ -62,7 +62,7 @@ def routes(settings: Settings, grpc_port: Callable[[], int], paths: Collection[s
         name = request.path_params["name"]
         if name not in files:
             return Response("The page has no such file.", 404, SECURITY_HEADERS, "text/plain; charset=utf-8")
-        # An address of another version is answered, too: the server may have been replaced in between.
+        # Addresses of other versions are answered too, because the server may have been replaced in between.
         caching = FOR_A_YEAR if request.path_params["digest"] == digest else REVALIDATED
         return _response(request, files[name], Path(name).suffix, digest, caching)
 
@@ -91,7 +91,7 @@ def _digest(files: Mapping[str, bytes]) -> str:
 
 
 def _response(request: Request, content: bytes, suffix: str, digest: str, caching: str) -> Response:
-    """Makes the response with a file, or that the browser has it already."""
+    """Returns the response with a file, or status 304 if the browser already has it."""
     headers = {**SECURITY_HEADERS, "cache-control": caching, "etag": f'"{digest}"'}
     if headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

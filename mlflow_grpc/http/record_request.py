@@ -1,4 +1,4 @@
-"""A record in a body, as the routes of rest-model-service take and answer it.
+"""One record in a request body, read and answered as in rest-model-service.
 
 Source: FastAPI's `get_request_handler`, which reads the body, and `rest_model_service.exception_handlers` 0.6.0, which
 writes the messages.
@@ -24,21 +24,21 @@ VALIDATION_ERROR = "ValidationError"
 
 
 class BodyRefused(InvalidPayload):
-    """The body is no valid record."""
+    """The body is not a valid record."""
 
     def __init__(self, content: dict[str, Any]) -> None:
-        """Makes the error.
+        """Creates the error.
 
         Args:
             content: Body of the response. It may repeat the payload, so it is not logged.
 
         """
-        super().__init__("The body is no record that fits the model's input schema.")
+        super().__init__("The body is not a record that fits the model's input schema.")
         self.content = content
 
     @classmethod
     def of_faults(cls, faults: list[tuple[tuple[int | str, ...], str, str]]) -> "BodyRefused":
-        """Makes the error for faults, each with its path in the record, its type and its message."""
+        """Returns the error for faults, each with its path in the record, its type and its message."""
         texts = [
             f"Field '{', '.join(map(str, ('body', *loc)))}' has error '{error_type}', {message}."
             for loc, error_type, message in faults
@@ -61,11 +61,11 @@ class RecordRequest(Request[bytes]):
         return len(self.body)
 
     def decode_rows(self, model: ServableModel) -> None:
-        """Returns None, because these models have no fast path."""
+        """Returns None, because MLModel packages have no fast path."""
         return
 
     def encode_rows(self, model: ServableModel, predictions: object) -> bytes:
-        """Writes the only output."""
+        """Returns the only output as JSON."""
         if not isinstance(predictions, list):
             raise TypeError(f"predictions of the type {type(predictions).__name__}")
         return _records(model).dump(predictions[0])
@@ -74,8 +74,8 @@ class RecordRequest(Request[bytes]):
         """Validates the record.
 
         Raises:
-            BodyRefused: The body is no valid record.
-            InvalidPayload: It has fields that the model does not have, and these are refused.
+            BodyRefused: The body is not a valid record.
+            InvalidPayload: The record has fields that the model does not have, and the server refuses these.
 
         """
         if not self.body:
@@ -90,7 +90,7 @@ class RecordRequest(Request[bytes]):
         return ModelInput([record], ignored=_records(model).ignored_fields([value]) if isinstance(value, dict) else ())
 
     def encode(self, model: ServableModel, predictions: object, decoded: ModelInput) -> bytes:
-        """Writes the only output."""
+        """Returns the only output as JSON."""
         return self.encode_rows(model, predictions)
 
     def explain(self, model: ServableModel, cause: BaseException | None) -> InvalidPayload:

@@ -1,6 +1,6 @@
-"""Responses whose body is known, and how they are sent.
+"""Responses with a complete body, and how they are sent.
 
-Rule of this module: it writes what it is given. Which status and headers a call gets is decided by its callers.
+Rule of this module: its callers decide on status and headers.
 """
 
 import json
@@ -13,14 +13,14 @@ from starlette.types import Send
 JSON, TEXT, EVENT_STREAM = "application/json", "text/plain; charset=utf-8", "text/event-stream"
 
 CHUNK_BYTES = 65_536
-"""Size of the pieces in which a large body is sent, so that no more of it is kept twice."""
+"""Size of the pieces in which a large body is sent, in bytes. At most one piece is in memory twice."""
 
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
 class Response:
-    """A response with its whole body."""
+    """A response with its complete body."""
 
     body: bytes
     media_type: str = JSON
@@ -29,7 +29,7 @@ class Response:
     """Names in lower case, and values."""
 
     async def send(self, send: Send) -> None:
-        """Sends the response; waits while the caller does not read."""
+        """Sends the response; waits if the caller does not read."""
         headers = [
             (b"content-type", self.media_type.encode()),
             (b"content-length", str(len(self.body)).encode()),
@@ -46,5 +46,5 @@ class Response:
 
     @classmethod
     def of_json(cls, value: object, status: int = HTTPStatus.OK) -> Self:
-        """Makes a response of a JSON value."""
+        """Returns a response with a JSON value."""
         return cls(json.dumps(value).encode(), JSON, status)

@@ -1,1 +1,1 @@
-"""The OpenAPI document of the HTTP port, made of what models declare."""
+"""The OpenAPI document of the HTTP port, generated from the models' signatures, schemas and examples."""

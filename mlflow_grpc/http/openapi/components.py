@@ -1,6 +1,6 @@
 """The named schemas of an OpenAPI document, and references to them.
 
-Rule of this module: it knows JSON Schema and OpenAPI, and no model.
+Rule of this module: it handles JSON Schema and OpenAPI, and does not depend on models.
 """
 
 import re
@@ -17,7 +17,7 @@ _SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchem
 
 
 class Components:
-    """Schemas by their names, in the order in which they were added."""
+    """Schemas by name, in the order in which they were added."""
 
     def __init__(self) -> None:
         self.schemas: dict[str, JsonSchema] = {}
@@ -27,7 +27,7 @@ class Components:
 
         Args:
             name: Name of the schema. Its definitions are named after it, such as `iris.input.Flower`.
-            schema: A schema as pydantic 1, pydantic 2 and the package schema write them.
+            schema: A schema as written by pydantic 1, pydantic 2 or the package schema.
 
         Returns:
             A reference to it.
@@ -47,7 +47,7 @@ class Components:
         return self.schemas[schema["$ref"].rpartition("/")[2]]
 
     def prune(self, document: Any) -> None:
-        """Removes the schemas that neither a document nor another schema refers to."""
+        """Removes the schemas to which neither a document nor another schema refers."""
         used: set[str] = set()
         found = _referenced(document)
         while found - used:
@@ -57,7 +57,7 @@ class Components:
 
 
 def _referenced(value: Any) -> set[str]:
-    """Returns the names of the schemas that a value refers to, at any depth."""
+    """Returns the names of the schemas to which a value refers, at any depth."""
     if isinstance(value, list):
         return set().union(*map(_referenced, value))
     if not isinstance(value, dict):
@@ -78,7 +78,7 @@ def without_required(schema: Any) -> Any:
 
 
 def component_name(text: str) -> str:
-    """Returns a text with only the characters that OpenAPI has in names of components."""
+    """Returns a text in which only characters remain that OpenAPI allows in component names."""
     return re.sub(r"[^a-zA-Z0-9._-]", "_", text)
 
 
@@ -88,7 +88,7 @@ def reference(section: str, name: str) -> JsonSchema:
 
 
 def _rewritten(schema: Any, key: str) -> Any:
-    """Returns a schema whose references lead to the components, and whose keywords are those of JSON Schema 2020-12."""
+    """Returns a schema with references to the components and with the keywords of JSON Schema 2020-12."""
     if isinstance(schema, list):
         return [_rewritten(item, key) for item in schema]
     if not isinstance(schema, dict):

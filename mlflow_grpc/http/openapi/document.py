@@ -1,6 +1,6 @@
 """The OpenAPI document: its paths.
 
-Source: https://spec.openapis.org/oas/v3.1.1. Rule of this module: a path is here if the server has the route.
+Source: https://spec.openapis.org/oas/v3.1.1. Rule of this module: a path exists if the server has the route.
 """
 
 import re
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 def document_of(catalog: Catalog, service: ServiceInfo) -> Json:
-    """Makes the document of the models that are loaded and have an endpoint.
+    """Returns the document of the models that are loaded and have an endpoint.
 
     Args:
         catalog: The models.
@@ -48,7 +48,7 @@ class _Document:
         self._examples: dict[int, list[Example]] = {}
 
     def made(self, service: ServiceInfo) -> Json:
-        """Makes the document."""
+        """Returns the document."""
         entries = [(entry, entry.loaded) for entry in self._catalog.entries if entry.loaded is not None]
         callable_entries = [(entry, model) for entry, model in entries if entry.config.endpoint]
         names = _names([entry for entry, _ in callable_entries])
@@ -83,12 +83,12 @@ class _Document:
         media_type, schema = schemas.answers()
         content: Json = {media_type.partition(";")[0]: {"schema": schema}}
         if model.model.streams:
-            content[EVENT_STREAM] = {"schema": {"type": "string", "description": "A line `data: ` for each chunk."}}
+            content[EVENT_STREAM] = {"schema": {"type": "string", "description": "One line `data: ` per chunk."}}
         self._answers[name] = {"description": "The predictions.", "content": content}
         unversioned = f"/models/{entry.name}/invocations"
         versioned = f"/models/{entry.name}/versions/{entry.version}/invocations"
         paths = [versioned] if name != component_name(entry.name) else []
-        if self._catalog.get(entry.name, "") is entry:  # Without a version the default one is called.
+        if self._catalog.get(entry.name, "") is entry:  # Without a version, the default is called.
             paths.append(unversioned)
         for path in paths:
             identifier = _identifier(entry.name if path == unversioned else name)
@@ -178,7 +178,7 @@ def _content(schemas: dict[str, Json], examples: list[Example]) -> Json:
 
 
 def _names(entries: list[Entry]) -> list[str]:
-    """Returns names for the components of each model, all of them different."""
+    """Returns unique names for the components of each model."""
     names: list[str] = []
     for entry in entries:
         versions = sum(other.name == entry.name for other in entries)

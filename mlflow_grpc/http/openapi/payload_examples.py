@@ -1,4 +1,4 @@
-"""Example payloads of a model in every format that it takes.
+"""Example payloads of a model in every format that it accepts.
 
 Rule of this module: the model's codec checks each example, with MLflow's own checks, so that no example is refused.
 """
@@ -16,21 +16,21 @@ from mlflow_grpc.payload.codec import ChecksPayloads, TextCodec
 JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
 
 UNIFIED, RECORD, WITH_PARAMS = "unified_llm_input", "record", "with_params"
-"""Formats without a key of their own: a chat or a prompt, a bare record, and the first format with all params."""
+"""Formats without their own key: a chat or a prompt, a bare record, and the first format with all params."""
 
 KEYS = ("dataframe_split", "dataframe_records", "inputs", "instances")
-"""MLflow's keys around a payload, each of which is the name of a format."""
+"""MLflow's keys around a payload; each is the name of a format."""
 
 MAX_ROWS = 2
-"""Number of rows in an example."""
+"""Maximum number of rows in an example."""
 
 MAX_CHARACTERS = 20_000
-"""Size of the largest example in the document."""
+"""Maximum size of an example in the document, in characters."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A payload that the model takes."""
+    """A payload that the model accepts."""
 
     format: str
     """One of KEYS, UNIFIED, RECORD, WITH_PARAMS, or `csv` or `text`."""
@@ -40,9 +40,9 @@ class Example:
 
 
 def examples_of(model: ServableModel) -> list[Example]:
-    """Returns an example for each format that the model takes, the simplest one first.
+    """Returns an example for each format that the model accepts, the simplest first.
 
-    They come from the model's own example, which its author logged with it or which was generated from its schema.
+    They come from the model's own example, which was logged with the model or generated from its schema.
     """
     if isinstance(model.codec, TextCodec):
         return [Example("text", TEXT, "text")]
@@ -66,13 +66,13 @@ def examples_of(model: ServableModel) -> list[Example]:
 def _is_accepted(example: Example, codec: ChecksPayloads) -> bool:
     try:
         text = example.value if isinstance(example.value, str) else json.dumps(example.value, allow_nan=False)
-    except ValueError:  # MLflow reads NaN, which the document must not have.
+    except ValueError:  # MLflow reads NaN, but the document must not contain it.
         return False
     return len(text) <= MAX_CHARACTERS and codec.accepts(text, example.content_type)
 
 
 def _candidates(payload: Any, *, is_mlmodel: bool) -> Iterator[Example]:
-    """Yields the payload in all formats, first with few rows; whether the model takes them is unknown."""
+    """Yields the payload in all formats, first with few rows; the model may refuse some of them."""
     if not isinstance(payload, dict):
         return
     (key, *more), values = list(payload) or [""], list(payload.values())

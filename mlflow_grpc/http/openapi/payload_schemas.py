@@ -1,6 +1,6 @@
 """Schemas of the payloads and answers of one model.
 
-Rule of this module: the formats are those that the model's examples have, because MLflow has checked these.
+Rule of this module: the formats are those of the model's examples, because MLflow has checked these.
 """
 
 import json
@@ -17,16 +17,16 @@ ANY_LIST: JsonSchema = {"type": "array"}
 
 
 class PayloadSchemas:
-    """The schemas of one model, which are added to the components of a document."""
+    """The schemas of one model, which it adds to the components of a document."""
 
     def __init__(self, model: ServableModel, name: str, examples: list[Example], components: Components) -> None:
-        """Takes the model.
+        """Adds the schemas of input, output and params.
 
         Args:
             model: The model.
             name: Prefix of the names of its schemas.
-            examples: An example for each format that it takes.
-            components: Where the schemas are added.
+            examples: An example for each format that it accepts.
+            components: Components to which the schemas are added.
 
         """
         self._model, self._name, self._components = model, name, components
@@ -59,13 +59,13 @@ class PayloadSchemas:
         schemas: list[JsonSchema] = [self._row] if RECORD in self._formats else []
         if UNIFIED in self._formats:
             schemas.append(self._unified())
-        # Without an example it is unknown which formats fit.
+        # Without an example, the formats are unknown.
         keys = [key for key in KEYS if key in self._formats] or ([] if schemas else list(KEYS))
         schemas += [self._wrapped(key, self._value(key) if self._formats else {}) for key in keys]
         name = f"{self._name}.payload"
         payloads = {JSON: self._components.add(name, {"anyOf": schemas} if len(schemas) > 1 else schemas[0])}
         if "csv" in self._formats:
-            payloads[CSV] = {"type": "string", "description": "A line with the names of the columns, and the rows."}
+            payloads[CSV] = {"type": "string", "description": "A header with the column names, and the rows."}
         return payloads
 
     def answers(self) -> tuple[str, JsonSchema]:
@@ -95,7 +95,7 @@ class PayloadSchemas:
         outputs = self._outputs
         if not isinstance(outputs, Record) or not all(field.name for field in outputs.fields):
             return {}
-        # MLflow's chat classes leave out what is None, whatever their signature says.
+        # MLflow's chat classes leave out None values, whatever their signature says.
         schema: JsonSchema = without_required(self._components.resolve(self._output))
         return schema
 
@@ -104,7 +104,7 @@ class PayloadSchemas:
         return {"title": key, "type": "object", "required": [key], "properties": {key: value, **params}}
 
     def _unified(self) -> JsonSchema:
-        """Chats and prompts have the columns and the params beside each other."""
+        """Schema of chats and prompts, which have columns and params at the same level."""
         schema: JsonSchema = {"title": UNIFIED, "type": "object"}
         parts = [part for part in (self._row, self._params) if part]
         return {**schema, "allOf": parts} if parts else schema
@@ -126,7 +126,7 @@ class PayloadSchemas:
         return rows if key == "instances" else {"anyOf": [self._columns_object(inputs), rows]}
 
     def _columns(self, reference: JsonSchema) -> list[JsonSchema]:
-        """Returns the schemas of the columns of a row, in their order."""
+        """Returns the schemas of the columns of a row, in order."""
         return list(self._components.resolve(reference)["properties"].values())
 
     def _columns_object(self, inputs: Record) -> JsonSchema:
@@ -156,7 +156,7 @@ class PayloadSchemas:
             return self._output
         if not isinstance(outputs, Record) or not self._model.model.info.contract.takes_rows:
             return {}
-        # An array that a model returns has no names, whatever its signature says.
+        # Arrays have no column names, whatever the signature says.
         names = [field.name for field in outputs.fields]
         if len(names) > 1:
             return {"type": "array", "items": {"anyOf": [self._output, ANY_LIST]}}

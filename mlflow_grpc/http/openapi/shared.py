@@ -36,7 +36,7 @@ SCHEMAS: Json = {
             request_id=STRING,
             violations={"type": "array", "items": _object(["field", "description"])},
         ),
-        "description": "What is wrong and what to do. `error_code` is MLflow's.",
+        "description": "The problem and how to solve it. `error_code` is MLflow's.",
     },
     "ServiceError": {
         "type": "object",
@@ -45,7 +45,7 @@ SCHEMAS: Json = {
             "messages": {"type": "array", "items": STRING},
         },
         "required": ["type", "messages"],
-        "description": "What is wrong, as rest-model-service has it.",
+        "description": "The problem, in the format of rest-model-service.",
     },
     "ModelDetails": _DETAILS,
     "ModelMetadata": {
@@ -66,15 +66,15 @@ RESPONSES: Json = {
     "RequestTimeout": _of_json("The request did not arrive in time.", _ERROR),
     "PayloadTooLarge": _of_json("The body is larger than --max-message-bytes.", _ERROR),
     "UnsupportedMediaType": {
-        "description": "The content type is not supported by the model.",
+        "description": "The model does not support the content type.",
         "content": {"text/plain": {"schema": STRING}},
     },
     "TooManyRequests": {
-        **_of_json("There is no room for another call.", _ERROR),
+        **_of_json("The server is full.", _ERROR),
         "headers": {"retry-after": {"schema": {"type": "integer"}, "description": "Seconds to wait."}},
     },
-    "InternalError": _of_json("The answer of the model has no form in JSON, or the server failed.", _ERROR),
-    "Unavailable": _of_json("The model is being loaded, or the server is shutting down.", _ERROR),
+    "InternalError": _of_json("The model's answer cannot be written as JSON, or the server failed.", _ERROR),
+    "Unavailable": _of_json("The model is loading, or the server is shutting down.", _ERROR),
     "GatewayTimeout": _of_json("The call was not answered in time.", _ERROR),
 }
 
@@ -101,7 +101,7 @@ PARAMETERS: Json = {
     TIMEOUT_HEADER: {
         "name": TIMEOUT_HEADER,
         "in": "header",
-        "description": "Time that the caller waits for an answer, in seconds.",
+        "description": "Time that the caller waits for the answer, in seconds.",
         "schema": {"type": "number", "exclusiveMinimum": 0},
     },
     "x-request-id": {
@@ -122,11 +122,11 @@ def _health(operation_id: str) -> Json:
     empty: Json = {JSON: {"schema": {}}}
     return _get(
         operation_id,
-        "Ask whether the server takes calls",
+        "Check whether the server takes calls",
         "server",
         {
-            "200": {"description": "It takes calls.", "content": empty},
-            "503": {"description": "It does not.", "content": empty},
+            "200": {"description": "The server takes calls.", "content": empty},
+            "503": {"description": "The server does not take calls.", "content": empty},
         },
     )
 
@@ -138,7 +138,7 @@ PATHS: Json = {
         "version",
         "Get the version of MLflow",
         "server",
-        {"200": {"description": "The version, which is not quoted.", "content": {JSON: {"schema": {}}}}},
+        {"200": {"description": "The version, without quotes.", "content": {JSON: {"schema": {}}}}},
     ),
     "/metrics": _get(
         "metrics",
@@ -146,7 +146,7 @@ PATHS: Json = {
         "server",
         {
             "200": {
-                "description": "The metrics, in the format that the header accept names.",
+                "description": "The metrics, in the format of the header accept.",
                 "content": {
                     media_type: {"schema": STRING} for media_type in ("text/plain", "application/openmetrics-text")
                 },
