@@ -30,9 +30,7 @@ class ProcessFigures:
         self._cpu_s = 0.0
         self._lock = threading.Lock()
         self.families: list[Family] = []
-        self._cpu = self._counter(
-            instruments.counter(), "process_cpu_seconds", "CPU time used, in seconds."
-        )
+        self._cpu = self._counter(instruments.counter(), "process_cpu_seconds", "CPU time used, in seconds.")
         self._resident = self._gauge(instruments, "process_resident_memory_bytes", "Resident memory in bytes.")
         self._virtual = self._gauge(instruments, "process_virtual_memory_bytes", "Virtual memory in bytes.")
         self._open_fds = self._gauge(instruments, "process_open_fds", "Open files, including connections.")

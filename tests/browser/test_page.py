@@ -115,7 +115,7 @@ def test_optional_fields_are_left_out_until_they_are_filled(open_model):
 def test_rows_and_params(open_model):
     """A row more is predicted in the same call; a param that is not filled has its default."""
     page = open_model("params")
-    page.get_by_role("button", name="Add a row").click()
+    page.get_by_role("button", name="Add row").click()
     field(page, "a", 1).fill("7.5")
     field(page, "params.top_k").fill("4")
     field(page, "params.stops").fill('["b", "c"]')
@@ -126,7 +126,7 @@ def test_rows_and_params(open_model):
     assert params["'top_k'"] == "int 4"
     assert params["'temperature'"] == "float 0.5"
     assert "str 'b'" in params["'stops'"]
-    page.get_by_role("button", name="Remove the row").click()
+    page.get_by_role("button", name="Remove row").click()
     predict(page)
     expect(page.get_by_label("Answer as JSON")).not_to_contain_text("7.5")
 
@@ -159,7 +159,7 @@ def test_an_error_is_shown_at_its_field(open_model, model, name, text):
 def test_an_error_is_shown_in_its_row(open_model):
     """The second row is marked, and the mark goes once the value is right."""
     page = open_model("params")
-    page.get_by_role("button", name="Add a row").click()
+    page.get_by_role("button", name="Add row").click()
     second = field(page, "a", 1)
     second.fill("x")
     predict(page)
@@ -184,7 +184,7 @@ def test_what_is_no_json_is_not_sent(open_model):
 def test_a_model_without_a_signature_has_an_editor_for_payloads(open_model):
     """The payload is sent as it is."""
     page = open_model("no_signature")
-    page.get_by_label("Payload, as POST /invocations takes it").fill('{"inputs": [[1, 2.0]]}')
+    page.get_by_label("Payload for POST /invocations").fill('{"inputs": [[1, 2.0]]}')
     predict(page)
     assert answer(page)["predictions"]["input"]["cells"] == ["float 1.0", "float 2.0"]
 
@@ -194,7 +194,7 @@ def test_a_payload_can_be_edited_as_json(open_model):
     page = open_model("every_column")
     field(page, "long").fill("9007199254740993")
     page.get_by_role("tab", name="Payload as JSON").click()
-    editor = page.get_by_label("Payload, as POST /invocations takes it")
+    editor = page.get_by_label("Payload for POST /invocations")
     assert '"long": 9007199254740993' in editor.input_value()
     editor.fill(editor.input_value().replace("9007199254740993", "5"))
     page.get_by_role("tab", name="Form").click()
@@ -207,7 +207,7 @@ def test_chat_messages(open_model):
     """A conversation of several messages; a chat model answers its last one, and streams it word by word."""
     page = open_model("chat_model")
     page.get_by_label("Message", exact=True).fill("one")
-    page.get_by_role("button", name="Add a message").click()
+    page.get_by_role("button", name="Add message").click()
     page.get_by_label("Message", exact=True).nth(1).fill("two three")
     predict(page)
     assert answer(page)["choices"][0]["message"]["content"] == "two three"
@@ -479,7 +479,7 @@ def test_live_figures_are_those_of_the_metrics(server, open_model):
     """Calls of other clients are seen in the plots, with their rate and their latency."""
     page = open_model("one_string")
     plots = page.get_by_role("img")
-    expect(plots.nth(0)).to_have_attribute("aria-label", "Calls a second: 0")
+    expect(plots.nth(0)).to_have_attribute("aria-label", "Calls per second: 0")
     for _ in range(20):
         requests.post(f"{server.url}/models/one_string/invocations", json={"inputs": ["a"]}, timeout=30)
     page.wait_for_function("""() => /p50 [\\d.]+ m?s, p99 [\\d.]+ m?s/.test(

@@ -1,4 +1,4 @@
-// The answer to a call: as JSON, as a table, as parts that arrive; and where the time went.
+// The answer to a call: as JSON, as a table, or as parts of a stream; and the times of the call.
 
 import { element, tabs } from "./dom.js";
 import { cellText, parse, write } from "./json.js";
@@ -12,7 +12,7 @@ const STEPS = {
   decode: "decoding",
   predict: "model",
   encode: "encoding",
-  server: "in the server besides",
+  server: "rest of the server",
   network: "network and browser",
 };
 
@@ -32,7 +32,7 @@ function valueOf(text) {
   try {
     return parse(text);
   } catch {
-    return undefined;  // A model with the payload "text" answers with any text.
+    return undefined;  // A model with the payload "text" may answer with any text.
   }
 }
 
@@ -43,7 +43,7 @@ function jsonPanel(json) {
   return panel;
 }
 
-/** Returns predictions as {columns, rows}, or null if they are no table. */
+/** Returns predictions as {columns, rows}, or null if they are not a table. */
 export function tableOf(predictions) {
   if (Array.isArray(predictions)) return tableOfList(predictions);
   if (!isObject(predictions)) return null;
@@ -87,13 +87,13 @@ function tablePanel({ columns, rows }) {
   return panel;
 }
 
-/** Makes the bars of where a call spent its time. */
+/** Makes the bars with the times of a call. */
 function timingView(timing, elapsedMs) {
   const { total, ...steps } = timing;
   const named = Object.values(steps).reduce((sum, duration) => sum + duration, 0);
   const durations = { ...steps };
   if (total !== undefined) {
-    // A batch runs its steps for several calls, so that their sum may be more than the time of this call.
+    // A batch runs its steps for several calls, so their sum may exceed the time of this call.
     durations.server = Math.max(0, total - named);
     durations.network = Math.max(0, elapsedMs - total);
   }
@@ -105,17 +105,17 @@ function timingView(timing, elapsedMs) {
       element("td", { class: "bar-cell" }, bar), element("td", { class: "number" }, milliseconds(durations[name])));
   });
   return element("div", { class: "timing" },
-    element("h4", {}, `${milliseconds(elapsedMs)} in all`),
+    element("h4", {}, `${milliseconds(elapsedMs)} in total`),
     rows.length ? element("table", { class: "bars", "aria-label": "Where the time went" }, element("tbody", {}, rows)) : null);
 }
 
-/** Returns a time for people. */
+/** Formats a time for people. */
 export function milliseconds(duration) {
   if (duration >= 10_000) return `${(duration / 1000).toFixed(1)} s`;
   return `${duration.toFixed(duration < 10 ? 2 : duration < 100 ? 1 : 0)} ms`;
 }
 
-/** The view of an answer whose parts arrive one after the other. */
+/** The view of an answer whose parts arrive one by one. */
 export class StreamView {
   constructor() {
     this.text = element("p", { class: "stream-text", hidden: true });

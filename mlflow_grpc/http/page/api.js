@@ -1,10 +1,10 @@
-// Calls of the server. All addresses are relative, so that the page works behind a proxy with a prefix.
+// Calls to the server. All addresses are relative, so that the page works behind a proxy with a prefix.
 
 import { parse } from "./json.js";
 
 const TIMING = { "server-timing": "1" };
 
-/** An error of the server, with the fields at fault. */
+/** An error from the server, with the fields at fault. */
 export class CallError extends Error {
   constructor(status, body) {
     super(body.message ?? body.error ?? `The server answered with status ${status}.`);
@@ -31,7 +31,7 @@ export function pathOf(model) {
     : `models/${name}/invocations`;
 }
 
-/** Sends a payload and returns the answer: its text, the times in the server and the time in all. */
+/** Sends a payload and returns the answer: its text, the times in the server and the total time. */
 export async function predict(model, payload, { contentType = "application/json", signal } = {}) {
   const start = performance.now();
   const response = await fetch(pathOf(model), {
@@ -90,14 +90,14 @@ async function errorOf(response) {
   try {
     body = JSON.parse(text);
   } catch {
-    body = { message: text.slice(0, 500) };  // Status 415 is plain text, and a proxy may answer with a page.
+    body = { message: text.slice(0, 500) };  // Status 415 is plain text, and a proxy may answer with HTML.
   }
   const error = new CallError(response.status, body);
   error.retryAfterS = Number(response.headers.get("retry-after")) || 0;
   return error;
 }
 
-/** Returns the times of the header server-timing in milliseconds, by name. */
+/** Returns the times in the header server-timing, in milliseconds, by name. */
 function timingOf(response) {
   const times = {};
   for (const [, name, duration] of (response.headers.get("server-timing") ?? "").matchAll(/(\w+);dur=([\d.]+)/g)) {

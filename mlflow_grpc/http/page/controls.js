@@ -1,5 +1,5 @@
-// Controls of a form: each shows one field and reads its value. What does not fit the type is sent as it was typed,
-// because the server knows the rules and says what is wrong.
+// Controls of a form: each shows one field and reads its value. A value of the wrong type is sent as it was typed,
+// because the server knows the rules and explains the problem.
 
 import { element, newId } from "./dom.js";
 import { isChat, typeText } from "./fields.js";
@@ -8,7 +8,7 @@ import { NumberText, numberOf, parse, write } from "./json.js";
 const LOCAL_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?$/;
 const LONG_TEXT = 60;
 
-/** A text that is no JSON, found before it is sent. */
+/** Invalid JSON in a field, found before the call. */
 export class FieldError extends Error {
   constructor(control, message) {
     super(message);
@@ -16,7 +16,7 @@ export class FieldError extends Error {
   }
 }
 
-/** Makes the control of a field: {field, node, read, focus, showError}. `read` returns undefined for a field left out. */
+/** Makes the control of a field: {field, node, read, focus, showError}. `read` returns undefined for an omitted field. */
 export function controlOf(field, initial = field.initial) {
   return isChat(field) ? chatControl(field, initial) : inputControl(field, initial);
 }
@@ -24,7 +24,7 @@ export function controlOf(field, initial = field.initial) {
 function inputControl(field, initial) {
   const { input, read } = inputOf(field, initial);
   input.id = newId("field");
-  // No browser shows a placeholder in a field for dates.
+  // Browsers do not show a placeholder in a date field.
   const hint = input.type?.startsWith("date") && field.isParam ? placeholder(field) : field.schema?.description;
   input.dataset.field = field.isParam ? `params.${field.key}` : field.key;
   const label = element("label", { for: input.id }, field.label);
@@ -134,7 +134,7 @@ function example(field) {
 
 const ROLES = ["user", "system", "assistant"];
 
-/** A list of chat messages. Keys of a message other than role and content stay as they are in the example. */
+/** A list of chat messages. Other keys than role and content stay as in the example. */
 function chatControl(field, initial) {
   const list = element("ol", { class: "messages" });
   const rows = [];
@@ -147,7 +147,7 @@ function chatControl(field, initial) {
     content.value = message.content;
     const row = { role, content, message };
     const item = element("li", {}, role, content,
-      element("button", { type: "button", class: "quiet", "aria-label": "Remove the message", click: remove }, "✕"));
+      element("button", { type: "button", class: "quiet", "aria-label": "Remove message", click: remove }, "✕"));
     function remove() {
       rows.splice(rows.indexOf(row), 1);
       item.remove();
@@ -162,7 +162,7 @@ function chatControl(field, initial) {
   const adder = element("button", { type: "button", class: "quiet", click: () => {
     const last = rows.at(-1)?.role.value;
     add({ role: last === "user" ? "assistant" : "user", content: "" }).content.focus();
-  } }, "Add a message");
+  } }, "Add message");
   (initial ?? [{ role: "user", content: "" }]).forEach(add);
   const legend = element("legend", {}, field.label, element("span", { class: "type", id: newId("type") }, "chat messages"));
   const node = element("fieldset", { class: "field wide chat", "data-field": field.key }, legend, list, adder);

@@ -1,5 +1,5 @@
-// A CSV file of any size: it is read in pieces, scored in chunks, and written with the predictions as columns.
-// No step handles more than a chunk at a time, so that the page goes on answering.
+// A CSV file of any size: the page reads it in slices, scores it in chunks, and writes it with the predictions as
+// columns. No step handles more than a chunk at a time, so that the page stays responsive.
 
 import { predict } from "./api.js";
 import { cellText, parse } from "./json.js";
@@ -15,7 +15,7 @@ const BUSY = [429, 503];
 /**
  * Scores a file and returns the result as a Blob.
  *
- * @param {File} file CSV in UTF-8 with a header, as `text/csv` of POST /invocations.
+ * @param {File} file CSV in UTF-8 with a header, as POST /invocations accepts it with `text/csv`.
  * @param {(progress: {rows: number, share: number}) => void} onProgress Called after each chunk.
  */
 export async function scoreFile(file, model, { signal, onProgress }) {
@@ -34,12 +34,12 @@ export async function scoreFile(file, model, { signal, onProgress }) {
   for await (const { head, records, first, end } of chunksOf(file)) {
     header = head;
     const chunk = scoreChunk(model, head, records, first, signal).then((table) => ({ records, table, end }));
-    chunk.catch(() => {});  // It is raised where it is taken, unless a chunk before it fails.
+    chunk.catch(() => {});  // `take` raises the error, unless an earlier chunk fails.
     waiting.push(chunk);
     if (waiting.length >= IN_FLIGHT) await take();
   }
   while (waiting.length) await take();
-  if (!rows) throw new Error("The file has no rows below its header.");
+  if (!rows) throw new Error("The file has no rows after its header.");
   return { blob: await written(header, scored), rows };
 }
 
@@ -51,7 +51,7 @@ async function scoreChunk(model, head, records, first, signal) {
       const predictions = parse(text)?.predictions;
       const table = predictions === undefined ? null : tableOf(predictions);
       if (table?.rows.length !== records.length) {
-        throw new Error(`The model answers ${records.length} rows with ${table?.rows.length ?? "no list of"} predictions, so they are no columns.`);
+        throw new Error(`The model answers ${records.length} rows with ${table?.rows.length ?? "no list of"} predictions. It must return one prediction per row.`);
       }
       return table;
     } catch (error) {
@@ -72,7 +72,7 @@ function pause(duration, signal) {
   });
 }
 
-/** Yields {head, records, first, end}: the header, records of the file, the number of the first, and the bytes read. */
+/** Yields {head, records, first, end}: the header, some records, the number of the first record, and the bytes read. */
 async function* chunksOf(file) {
   let head = null;
   let records = [];
@@ -82,7 +82,7 @@ async function* chunksOf(file) {
   for await (const slice of recordsOf(file)) {
     end = slice.end;
     for (const record of slice.records) {
-      if (/^[ \t]*$/.test(record)) continue;  // pandas skips blank lines, too.
+      if (/^[ \t]*$/.test(record)) continue;  // pandas skips blank lines too.
       if (head === null) {
         head = record;
         continue;
@@ -100,7 +100,7 @@ async function* chunksOf(file) {
   if (records.length) yield { head, records, first, end: file.size };
 }
 
-/** Yields the records of each slice of a file, and its end; a line break within quotes belongs to its record. */
+/** Yields the records of each slice of a file, and its end; a line break within quotes does not end a record. */
 async function* recordsOf(file) {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let rest = "";
@@ -113,7 +113,7 @@ async function* recordsOf(file) {
     try {
       text = rest + decoder.decode(bytes, { stream: !isLast });
     } catch (error) {
-      throw new Error("The file is not UTF-8. Save it as “CSV UTF-8”, and choose it again.", { cause: error });
+      throw new Error("The file is not UTF-8. Save it as “CSV UTF-8” and choose it again.", { cause: error });
     }
     let start = 0;
     let quotes = 0;
@@ -138,7 +138,7 @@ function quotesBetween(text, start, end) {
 
 const withoutReturn = (record) => (record.endsWith("\r") ? record.slice(0, -1) : record);
 
-/** Writes the records with the predictions as further columns. */
+/** Writes the records with the predictions as additional columns. */
 async function written(header, scored) {
   const columns = [...new Set(scored.flatMap(({ table }) => table.columns))];
   const names = columns.map((column) => (column === "prediction" ? column : `prediction_${column}`));

@@ -1,10 +1,10 @@
-// Elements of the page. Text from a server or a user becomes a text node here, and never HTML.
+// Elements of the page. Text from a server or a user becomes a text node, never HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 let lastId = 0;
 
-/** Returns an id that no other element of the page has. */
+/** Returns a unique element id. */
 export function newId(prefix) {
   lastId += 1;
   return `${prefix}-${lastId}`;
@@ -15,7 +15,7 @@ export function element(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** Makes an element of SVG. */
+/** Makes an SVG element. */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -30,7 +30,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** Makes the tabs of a list of panels; arrow keys change the tab, as the pattern of WAI-ARIA has it. */
+/** Makes the tabs of a list of panels; arrow keys change the tab, as in WAI-ARIA's tabs pattern. */
 export function tabs(label, panels, onSelect = () => {}) {
   const list = element("div", { role: "tablist", "aria-label": label, class: "tabs" });
   const buttons = panels.map(({ name, panel }) => {
@@ -72,7 +72,7 @@ export function tabs(label, panels, onSelect = () => {}) {
   return { list, buttons, select: (index) => select(buttons[index]) };
 }
 
-/** Makes a button that copies a text, and says so. */
+/** Makes a button that copies a text and announces it. */
 export function copyButton(text, announce) {
   const button = element("button", { type: "button", class: "quiet" }, "Copy");
   button.addEventListener("click", async () => {
@@ -86,7 +86,7 @@ export function copyButton(text, announce) {
 
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // A page that came by plain HTTP from another machine has no clipboard.
+  // A page that was loaded over plain HTTP from another machine has no clipboard API.
   const area = element("textarea", { class: "hidden-copy", "aria-hidden": "true" });
   area.value = text;
   document.body.append(area);

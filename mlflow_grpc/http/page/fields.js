@@ -1,11 +1,11 @@
-// Fields of a model's form: what its signature, its JSON schema and its example say. It makes no elements.
+// Fields of a model's form, from its signature, JSON schema and example. This module makes no elements.
 
 import { parse } from "./json.js";
 
 const PAYLOAD_KEYS = ["dataframe_split", "dataframe_records", "instances", "inputs"];
 
 /**
- * How a payload is put together from the values of the form.
+ * How a payload is built from the values of the form.
  * records: named columns. split: columns without names. values: each row is the value of a type hint.
  * tensors, tensor: whole tensors. bare: an object whose keys are the fields. raw: there is no signature.
  */
@@ -49,7 +49,7 @@ function formatOf(specs, example) {
   return specs.length === 1 && Array.isArray(example?.inputs) ? Format.VALUES : Format.SPLIT;
 }
 
-/** Returns the values of the example's first row by the keys of the fields. */
+/** Returns the values of the example's first row, by the keys of the fields. */
 function valuesOf(format, specs, example) {
   if (!example) return {};
   if (format === Format.BARE) return example;
@@ -71,7 +71,7 @@ function paramField(spec) {
   return { key: spec.name, label: spec.name, spec, isRequired: false, isParam: true, default: spec.default };
 }
 
-/** Returns a property of a JSON schema without the reference or the null around it. */
+/** Returns a property of a JSON schema without its reference or its null alternative. */
 function resolved(property, schema) {
   const options = property?.anyOf?.filter((option) => option.type !== "null");
   if (options?.length === 1) return { ...resolved(options[0], schema), default: property.default };
@@ -83,7 +83,7 @@ function parsed(text, read = JSON.parse) {
   return text ? read(text) : undefined;
 }
 
-/** Returns the type of a column, a tensor or a param for people, such as `array of double`. */
+/** Returns the readable type of a column, a tensor or a param, such as `array of double`. */
 export function typeText(spec) {
   switch (spec.type) {
     case "tensor": return `${spec["tensor-spec"].dtype} tensor, shape (${spec["tensor-spec"].shape.join(", ")})`;

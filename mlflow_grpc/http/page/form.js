@@ -1,4 +1,4 @@
-// The form of one model: its rows, its params, or a payload as text. It makes the payload, and shows errors at fields.
+// The form of one model: its rows, its params, or a payload as text. It builds the payload and shows errors at fields.
 
 import { FieldError, controlOf } from "./controls.js";
 import { element, newId, tabs } from "./dom.js";
@@ -21,13 +21,13 @@ export class ModelForm {
     this.params = this.plan.params.map((field) => controlOf(field));
     this.raw = this.#rawEditor();
     if (this.isRaw) {
-      this.node.append(element("p", { class: "note" }, "The model has no signature. Write the payload."), this.raw.node);
+      this.node.append(element("p", { class: "note" }, "The model has no signature. Enter the payload as JSON."), this.raw.node);
       return;
     }
     const panel = element("div", {}, this.rowList);
     this.#addRow();
     if (WITH_ROWS.includes(this.plan.format)) {
-      panel.append(element("button", { type: "button", class: "quiet", click: () => this.#addRow().focus() }, "Add a row"));
+      panel.append(element("button", { type: "button", class: "quiet", click: () => this.#addRow().focus() }, "Add row"));
     }
     if (this.params.length) {
       panel.append(element("fieldset", { class: "group" }, element("legend", {}, "Params"),
@@ -74,7 +74,7 @@ export class ModelForm {
     const error = element("p", { class: "field-error", id: newId("error"), hidden: true });
     area.setAttribute("aria-describedby", error.id);
     area.value = this.plan.example === undefined ? '{"inputs": []}' : write(this.plan.example, WIDTH);
-    const node = element("div", { class: "field wide" }, element("label", { for: area.id }, "Payload, as POST /invocations takes it"), area, error);
+    const node = element("div", { class: "field wide" }, element("label", { for: area.id }, "Payload for POST /invocations"), area, error);
     const showError = (message) => {
       error.textContent = message ?? "";
       error.hidden = !message;
@@ -84,7 +84,7 @@ export class ModelForm {
     return { node, area, showError, text: area.value };
   }
 
-  /** Takes the values of the form into the payload; a payload that was edited stays. */
+  /** Copies the values of the form into the payload; an edited payload stays. */
   #switchTo(name) {
     this.isRaw = name !== "Form";
     if (!this.isRaw || this.rows.length === 0) return;
@@ -94,7 +94,7 @@ export class ModelForm {
       this.raw.text = this.raw.area.value;
     } catch (error) {
       if (!(error instanceof FieldError)) throw error;
-      this.raw.showError("A field of the form is not valid JSON, so the payload is not that of the form.");
+      this.raw.showError("A field of the form is not valid JSON, so this payload does not match the form.");
     }
   }
 
@@ -116,7 +116,7 @@ export class ModelForm {
         element("div", { class: "fields" }, folded.map((control) => control.node))));
     }
     if (number > 0) {
-      row.node.append(element("button", { type: "button", class: "quiet remove", click: () => this.#remove(row) }, "Remove the row"));
+      row.node.append(element("button", { type: "button", class: "quiet remove", click: () => this.#remove(row) }, "Remove row"));
     }
     this.rows.push(row);
     this.rowList.append(row.node);
@@ -179,7 +179,7 @@ export class ModelForm {
     return row.controls.length === 1 && [Format.VALUES, Format.TENSOR].includes(this.plan.format) ? row.controls[0] : null;
   }
 
-  /** Returns the value of the payload, or null if it is no JSON. */
+  /** Returns the value of the payload, or null if it is not JSON. */
   valueOrNull() {
     try {
       return parse(this.payload());

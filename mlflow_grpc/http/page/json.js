@@ -1,6 +1,6 @@
-// JSON that keeps numbers as they are written. JavaScript's numbers would change 9007199254740993, and 1.0 to 1.
+// JSON that keeps numbers as written. JavaScript's numbers would change 9007199254740993, and turn 1.0 into 1.
 
-/** A number as it is written in JSON. */
+/** A number as written in JSON. */
 export class NumberText {
   constructor(text) {
     this.text = text;
@@ -9,14 +9,14 @@ export class NumberText {
 
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
 
-/** Returns the number that a text is, or undefined if JSON has no such number. */
+/** Returns the number in a text, or undefined if it is not a JSON number. */
 export function numberOf(text) {
   if (NUMBER.test(text)) return new NumberText(text);
   const number = Number(text.replace(/^\+/, ""));
   return text !== "" && /^[+-]?[\d.eE+-]+$/.test(text) && Number.isFinite(number) ? new NumberText(String(number)) : undefined;
 }
 
-/** Parses JSON; raises a SyntaxError. Browsers without the source text of numbers keep 53 bits of them. */
+/** Parses JSON; raises a SyntaxError. Browsers without the source text of numbers keep 53 bits of each. */
 export function parse(text) {
   return JSON.parse(text, (_key, value, context) =>
     typeof value === "number" ? new NumberText(context?.source ?? String(value)) : value);
@@ -28,7 +28,7 @@ const PYTHON_WORDS = { true: "True", false: "False", null: "None" };
 /** Writes a value as JSON, on one line if it fits into the width, or always if the width is Infinity. */
 export const write = (value, width = Infinity) => written(value, JSON_WORDS, width, "");
 
-/** Writes a value as a literal of Python. */
+/** Writes a value as a Python literal. */
 export const writePython = (value, width = Infinity) => written(value, PYTHON_WORDS, width, "");
 
 function written(value, words, width, indent) {
@@ -47,7 +47,7 @@ function written(value, words, width, indent) {
   return `${open}\n${items.map((item) => inner + item).join(",\n")}\n${indent}${close}`;
 }
 
-/** Returns a value as text for a cell of a table or of a CSV file. */
+/** Returns a value as text for a cell of a table or a CSV file. */
 export function cellText(value) {
   if (value === null || value === undefined) return "";
   return typeof value === "string" ? value : write(value);

@@ -1,4 +1,4 @@
-// Live figures of the server as small plots. They are read only while somebody can see them.
+// Live figures of the server as small plots. The page reads them only while it is visible.
 
 import { get } from "./api.js";
 import { milliseconds } from "./answer.js";
@@ -11,7 +11,7 @@ const WIDTH = 220;
 const HEIGHT = 44;
 
 const FIGURES = [
-  { title: "Calls a second", series: [{ key: "callsPerS", name: "" }], text: rate },
+  { title: "Calls per second", series: [{ key: "callsPerS", name: "" }], text: rate },
   { title: "Latency", series: [{ key: "p50Ms", name: "p50" }, { key: "p99Ms", name: "p99" }], text: milliseconds },
   { title: "Calls waiting", series: [{ key: "waiting", name: "" }], text: String },
 ];
@@ -47,7 +47,7 @@ export class LiveFigures {
     if (document.visibilityState === "visible" && !this.isPaused) {
       this.timer = setTimeout(() => this.#read(), delayMs);
     } else {
-      this.last = null;  // Rates over a time that nobody saw would hide what happens now.
+      this.last = null;  // A rate that includes the hidden time would not show the current load.
     }
   }
 
@@ -116,7 +116,7 @@ function pathOf(points, key, x, y) {
     }
     const command = isDrawing ? "L" : "M";
     isDrawing = true;
-    // A point alone would be invisible.
+    // A single point would be invisible.
     return `${command}${x(index).toFixed(1)} ${y(point[key]).toFixed(1)}${command === "M" ? "h0.1" : ""}`;
   }).join("");
 }

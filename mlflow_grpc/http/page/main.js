@@ -1,4 +1,4 @@
-// The page: the list of models, and the model that is chosen. The address after # names it.
+// The page: the list of models, and the selected model. The URL fragment names it.
 
 import { CallError, get } from "./api.js";
 import { element } from "./dom.js";
@@ -14,7 +14,7 @@ let models = [];
 let server = {};
 let view = null;
 
-/** Has screen readers say a sentence. */
+/** Makes screen readers say a sentence. */
 function announce(text) {
   byId("status").textContent = text;
 }
@@ -63,7 +63,7 @@ async function load() {
     byId("model").replaceChildren(element("p", { class: "problem", role: "alert" }, text));
     view = null;
   }
-  // Models that are loading change their state; so does a server that was away.
+  // Models that are loading change their state, and so does a server that was unreachable.
   if (!view || models.some((model) => model.state === "LOADING")) setTimeout(load, RELOAD_MS);
 }
 

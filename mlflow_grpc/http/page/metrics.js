@@ -1,4 +1,4 @@
-// Figures out of Prometheus' text format: what the plots show.
+// Figures for the plots, read from Prometheus' text format.
 
 const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/g;
 
@@ -21,7 +21,7 @@ export function* samples(text, names) {
   }
 }
 
-/** Returns the totals of one scrape: {atMs, calls, waiting, buckets}; buckets are counts by their bound in seconds. */
+/** Returns the totals of one scrape: {atMs, calls, waiting, buckets}; buckets are counts by bound in seconds. */
 export function snapshot(text, atMs) {
   const result = { atMs, calls: 0, waiting: 0, buckets: new Map() };
   for (const { name, labels, value } of samples(text, [REQUESTS, WAITING, ...DURATIONS])) {
@@ -40,7 +40,7 @@ function isCall(labels) {
   return !OTHER_SERVICES.test(labels.grpc_service);
 }
 
-/** Returns what happened between two scrapes: {callsPerS, p50Ms, p99Ms, waiting}; a quantile without calls is null. */
+/** Returns the figures between two scrapes: {callsPerS, p50Ms, p99Ms, waiting}; a quantile without calls is null. */
 export function between(before, after) {
   const seconds = (after.atMs - before.atMs) / 1000;
   const counts = [...after.buckets].sort(([left], [right]) => left - right)
@@ -53,7 +53,7 @@ export function between(before, after) {
   };
 }
 
-/** Returns a quantile of a histogram in milliseconds, interpolated as Prometheus' histogram_quantile does it. */
+/** Returns a quantile of a histogram in milliseconds, interpolated like Prometheus' histogram_quantile. */
 export function quantileMs(counts, quantile) {
   const total = counts.at(-1)?.[1] ?? 0;
   if (!total) return null;

@@ -1,4 +1,4 @@
-// The view of one model: what it is, its form, the answer, the same call as code, and a file to score.
+// The view of one model: its facts, its form, the answer, the same call as code, and a file to score.
 
 import { CallError, predict, predictStream } from "./api.js";
 import { StreamView, answerView, milliseconds } from "./answer.js";
@@ -23,7 +23,7 @@ export class ModelView {
     this.node = element("article", {}, this.#facts());
     if (model.state !== "READY") return;
     if (model.rpcs.length === 0) {
-      this.node.append(element("p", { class: "note" }, "The configuration gives this model no endpoint, so that nobody can call it."));
+      this.node.append(element("p", { class: "note" }, "This model cannot be called, because the configuration gives it no endpoint."));
       return;
     }
     this.canStream = model.rpcs.some((rpc) => rpc.path.endsWith("/predict_stream"));
@@ -33,7 +33,7 @@ export class ModelView {
     this.#addFile();
   }
 
-  /** Ends what is going on. */
+  /** Cancels calls in progress and removes listeners. */
   close() {
     this.pending?.abort();
     this.scoring?.abort();
@@ -52,7 +52,7 @@ export class ModelView {
       ["Run", model.run_id],
     ].filter(([, value]) => value);
     return element("header", { class: "facts" },
-      element("h2", {}, model.name || "A model without a name yet", element("span", { class: `state ${state}` }, state)),
+      element("h2", {}, model.name || "Model without a name yet", element("span", { class: `state ${state}` }, state)),
       model.description && model.description !== model.name ? element("p", {}, model.description) : null,
       model.error ? element("p", { class: "problem" }, model.error) : null,
       element("dl", {}, facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)))));
@@ -63,13 +63,13 @@ export class ModelView {
     this.answer = element("div", { class: "result" });
     this.cancel = element("button", { type: "button", class: "quiet", hidden: true, click: () => this.pending?.abort() }, "Cancel");
     const note = this.model.example_is_typed
-      ? element("p", { class: "note" }, "MLflow takes the example of this model by its typed RPCs alone, and refuses it as JSON.") : null;
+      ? element("p", { class: "note" }, "MLflow refuses the example of this model as JSON. Only the typed RPCs accept it.") : null;
     const node = element("form", { class: "card", novalidate: true, autocomplete: "off", "aria-label": `Call ${this.model.name}` }, note, this.form.node,
       element("div", { class: "actions" },
         element("button", { type: "submit", class: "primary" }, "Predict"),
         this.canStream ? element("button", { type: "button", class: "secondary", click: () => this.#stream() }, "Stream") : null,
         this.cancel,
-        element("span", { class: "hint keys" }, "Ctrl+Enter predicts")));
+        element("span", { class: "hint keys" }, "or press Ctrl+Enter")));
     node.addEventListener("submit", (event) => { event.preventDefault(); this.#predict(); });
     node.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
@@ -100,7 +100,7 @@ export class ModelView {
     });
   }
 
-  /** Makes one call with the payload of the form. A call before it that has no answer yet is given up. */
+  /** Makes one call with the payload of the form, and cancels a previous call without an answer. */
   async #call(run) {
     this.pending?.abort();
     this.form.clearErrors();
@@ -160,7 +160,7 @@ export class ModelView {
     }
     this.snippets = panels;
     const choice = tabs("The same call as code", panels);
-    this.node.append(element("h3", {}, "The same call elsewhere"), element("section", { class: "card" }, choice.list, panels.map(({ panel }) => panel)));
+    this.node.append(element("h3", {}, "The same call as code"), element("section", { class: "card" }, choice.list, panels.map(({ panel }) => panel)));
     this.#showSnippets();
   }
 
@@ -170,7 +170,7 @@ export class ModelView {
     try {
       payload = this.form.payload();
     } catch (error) {
-      if (error instanceof FieldError) return;  // Until it is JSON, the snippets stay those of before.
+      if (error instanceof FieldError) return;  // The snippets stay unchanged until the field is valid JSON.
       throw error;
     }
     const texts = snippetsOf({ model: this.model, server: this.server, payload, streams: this.streams });
@@ -186,8 +186,8 @@ export class ModelView {
     this.fileRow = element("div", { class: "file-row", hidden: true }, this.progress, this.fileStatus, this.fileCancel);
     this.download = element("p", {});
     const zone = element("section", { class: "card drop", "aria-label": "Score a CSV file" },
-      element("label", { for: input.id }, "Drop a CSV file on the page, or choose it:"), input,
-      element("p", { class: "hint" }, "The file has a header with the names of the columns. You get it back with the predictions as columns."),
+      element("label", { for: input.id }, "Drop a CSV file on the page, or choose one:"), input,
+      element("p", { class: "hint" }, "The file needs a header with the column names. You get it back with the predictions as columns."),
       this.fileRow, this.download);
     input.addEventListener("change", () => { if (input.files[0]) this.#score(input.files[0]); });
     this.node.append(element("h3", {}, "Score a file"), zone);
@@ -228,7 +228,7 @@ export class ModelView {
       if (this.scoring !== scoring) return;
       const speed = rows / ((performance.now() - start) / 1000);
       this.progress.value = share;
-      this.progressText(`${rows.toLocaleString("en")} rows, ${Math.round(speed).toLocaleString("en")} a second`);
+      this.progressText(`${rows.toLocaleString("en")} rows, ${Math.round(speed).toLocaleString("en")} per second`);
     };
     try {
       const { blob, rows } = await scoreFile(file, this.model, { signal: scoring.signal, onProgress });

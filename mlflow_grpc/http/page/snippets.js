@@ -1,11 +1,11 @@
-// The same call as a command or a program, to copy.
+// The same call as a command or a program that can be copied.
 
 import { pathOf } from "./api.js";
 import { parse, write, writePython } from "./json.js";
 
 const WIDTH = 90;
 
-/** Returns the snippets of a call, by name. `model` is null-safe for payloads that are no JSON: they stay text. */
+/** Returns the snippets of a call, by name. A payload that is not JSON stays text. */
 export function snippetsOf({ model, server, payload, streams }) {
 
   const call = {
@@ -48,7 +48,7 @@ function curl({ url, payload, streams }) {
 
 const methodOf = (streams) => (streams ? "MLflowStream/predict_stream" : "MLflow/predict");
 
-/** The message Input, whose field `value` is the payload. */
+/** The message Input, with the payload in the field `value`. */
 const inputOf = (payload) => quoted(JSON.stringify({ value: compact(payload) }));
 
 function grpcurl({ grpc, tls, needsLabel, label, payload, streams }) {
