@@ -37,7 +37,7 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Takes a new connection, or refuses it if there are too many."""
+        """Accepts a new connection, or refuses it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
             self.connections.discard(self)
@@ -45,7 +45,7 @@ class Connection(HttpToolsProtocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parses what has arrived."""
+        """Parses data that has arrived."""
         if self.transport.is_closing():
             return
         if self._waiting_since is None and self.cycle.response_complete:

@@ -87,7 +87,7 @@ function tablePanel({ columns, rows }) {
   return panel;
 }
 
-/** Makes the bars with the times of a call. */
+/** Makes the bar chart with the times of a call. */
 function timingView(timing, elapsedMs) {
   const { total, ...steps } = timing;
   const named = Object.values(steps).reduce((sum, duration) => sum + duration, 0);
