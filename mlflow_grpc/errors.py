@@ -244,6 +244,14 @@ class UnknownModel(ServingError):
     reason = "RESOURCE_DOES_NOT_EXIST"
 
 
+class UnknownService(ServingError):
+    """A health check names a service or model that this server does not have."""
+
+    status = Status.NOT_FOUND
+    fault = Fault.CALLER
+    reason = "RESOURCE_DOES_NOT_EXIST"
+
+
 class ModelNotNamed(ServingError):
     """The call names no model, and none of the server's models is the default."""
 

@@ -100,7 +100,7 @@ class Server:
             StartError: The address is taken, or the TLS files are invalid.
 
         """
-        await self._health.set_serving(False, *self._health_names())
+        self._health.set_serving(False, *self._health_names())
         self.port = listener.listen(self._grpc, self._settings, self._dispatcher.handshakes)
         await self._grpc.start()
         if self._http is not None:
@@ -168,7 +168,7 @@ class Server:
                 started_at = time.monotonic()
                 loaded = await main.call(load, limit_s=limit_s)
                 load_s += time.monotonic() - started_at
-            await self.host(entry, loaded)
+            self.host(entry, loaded)
             if entry.engine.metrics is not None:
                 entry.engine.metrics.loaded(load_s)
         except TimeoutError:
@@ -178,12 +178,12 @@ class Server:
         except StartError as error:
             self._skip_or_raise(entry, error)
         turns.give_up(number)
-        await self._open_settled()
+        self._open_settled()
         if not turns.waiting:
             # The missing models are still being fetched, which may take long.
             self._offer_typed()
 
-    async def _open_settled(self) -> None:
+    def _open_settled(self) -> None:
         """Opens the models that are ready, before all are loaded."""
         for entry in self.catalog.entries:
             if entry.engine.admission.stage is not Stage.LOADING or not self.catalog.is_settled(entry):
@@ -191,7 +191,7 @@ class Server:
             self._compare_with_lock(entry)
             if entry.loaded is not None and self._stage is Stage.LOADING:
                 entry.engine.admission.stage = Stage.OPEN
-                await self._health.set_serving(True, *_names(entry))
+                self._health.set_serving(True, *_names(entry))
 
     def _skip_or_raise(self, entry: Entry, error: StartError) -> None:
         """Skips a model that cannot be served, if its configuration says so; otherwise raises the error."""
@@ -204,7 +204,7 @@ class Server:
         if entry.engine.metrics is not None:
             entry.engine.metrics.load_failed()
 
-    async def host(self, entry: Entry, loaded: ServableModel) -> None:
+    def host(self, entry: Entry, loaded: ServableModel) -> None:
         """Adds a loaded model to the catalog.
 
         Raises:
@@ -212,14 +212,14 @@ class Server:
 
         """
         self.catalog.register(entry, loaded)
-        await self._health.set_serving(False, *_names(entry))
+        self._health.set_serving(False, *_names(entry))
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Opens the server for calls, unless it is draining already."""
         if self._stage is Stage.LOADING:
             self._offer_typed()
             self._set_stage(Stage.OPEN)
-            await self._health.set_serving(True, *self._health_names(State.READY))
+            self._health.set_serving(True, *self._health_names(State.READY))
 
     def _compare_with_lock(self, entry: Entry) -> None:
         """Compares a model with its lock, once.
@@ -326,8 +326,8 @@ class Server:
                     continue
                 exhausted[id(entry)] = now
                 all_exhausted = all(exhausted.get(id(ready), False) for ready in entries)
-                await self._health.set_serving(not now, *_names(entry))
-                await self._health.set_serving(not all_exhausted, *self._health.services)
+                self._health.set_serving(not now, *_names(entry))
+                self._health.set_serving(not all_exhausted, *self._health.services)
                 if now:
                     logger.error(
                         "%s: every thread is held by a call that does not end: not serving, restart the server",
@@ -346,7 +346,7 @@ class Server:
             lame_duck_s: Time that the port stays open, in seconds.
 
         """
-        await self._health.set_serving(False, *self._health_names())
+        self._health.set_serving(False, *self._health_names())
         if self._http is not None:
             self._http.send_callers_away()
         if lame_duck_s:
@@ -374,7 +374,7 @@ class Server:
 
         """
         self._set_stage(Stage.DRAINING)
-        await self._health.set_serving(False, *self._health_names())
+        self._health.set_serving(False, *self._health_names())
         admissions = [entry.engine.admission for entry in self.catalog.entries]
         logger.info("draining: %d calls in flight", sum(admission.admitted_calls for admission in admissions))
         with contextlib.suppress(TimeoutError):

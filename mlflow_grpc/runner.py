@@ -140,4 +140,4 @@ async def _open(server: Server, main: MainThread, role: Role, when_loaded: Calla
         await server.start()
         await server.load(main)
     await when_loaded(server)
-    await server.open()
+    server.open()

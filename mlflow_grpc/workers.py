@@ -339,7 +339,7 @@ def _work(
     async def when_loaded(server: lifecycle.Server) -> None:
         pipe.send((LOADED, "", 0))
         await in_daemon_thread(pipe.recv)
-        await server.open()
+        server.open()
         pipe.send((OPENED, f"{server.ready_line}\n{settings.page_line(server.http_url)}", 0))
 
     role = runner.Role(

@@ -3,7 +3,7 @@
 Rule of this module: it handles one call. `dispatch` registers and answers calls.
 """
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
@@ -25,10 +25,7 @@ too, with which this server never answers."""
 
 
 class CallContext(Call):
-    """An RPC from a servicer's point of view, and the observer of its requests.
-
-    `write` and `abort` are those of a gRPC context, so a library's servicer accepts a CallContext too.
-    """
+    """An RPC from a servicer's point of view, and the observer of its requests."""
 
     __slots__ = ("_metadata", "_rpc_context")
 
@@ -111,9 +108,3 @@ class CallContext(Call):
                 "strings must be UTF-8, or is nested more than 100 messages deep, which protobuf does not read. Make "
                 "it with code generated from the server's .proto file."
             ) from None
-
-    async def abort(self, code: grpc.StatusCode, details: str = "") -> NoReturn:
-        """Ends the call with an error status."""
-        raise ServingError(
-            details or f"{self.method} answered {code.name}.", status=Status(code.name), reason=code.name
-        )

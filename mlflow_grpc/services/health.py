@@ -1,69 +1,92 @@
 """Service grpc.health.v1.Health: NOT_SERVING until the models are loaded and while the server drains.
 
-Source: the gRPC health checking protocol. The statuses are kept by grpcio-health-checking.
+Source: the gRPC health checking protocol, https://github.com/grpc/grpc/blob/master/doc/health-checking.md.
+
+Rule of this module: a status changes at once, and never waits for a watcher. The servicer of grpcio-health-checking
+writes to its watchers while it holds the lock that a change needs, so a watcher that does not read would stop all
+changes.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
+from mlflow_grpc.errors import UnknownService
 from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
 
-NAME = health.SERVICE_NAME
+NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 protos.adopt(health_pb2.DESCRIPTOR)
 _messages: Any = health_pb2  # Newer than its type stubs.
+_Response: Any = _messages.HealthCheckResponse
+SERVING: int = _Response.SERVING
+NOT_SERVING: int = _Response.NOT_SERVING
+SERVICE_UNKNOWN: int = _Response.SERVICE_UNKNOWN
 
 
 class HealthServicer:
     """Health of the server (the empty name), of each service and of each model, by their names."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        # A CallContext is passed to it in place of a gRPC context.
-        self._library: Any = health.aio.HealthServicer()
         self.services = ("", *services)
         """Names of the server as a whole and of its services."""
-        self._names = list(self.services)
-        self._is_serving = False
+        self._statuses: dict[str, int] = dict.fromkeys(self.services, NOT_SERVING)
+        self._watchers: dict[str, set[asyncio.Event]] = {}  # One event for each watcher, by the name that it watches.
 
     async def Check(self, request: Any, call: CallContext) -> Message:
         """Returns the status of one service; NOT_FOUND if there is no such service."""
-        answer: Message = await self._library.Check(request, call)
-        return answer
+        status = self._statuses.get(request.service)
+        if status is None:
+            raise UnknownService("There is no service and no model of this name here. List lists their names.")
+        response: Message = _Response(status=status)
+        return response
 
     async def List(self, request: Any, call: CallContext) -> Message:
-        """Returns the statuses of all services."""
-        answer: Any = _messages.HealthListResponse()
-        for name in self._names:
-            status = await self._library.Check(_messages.HealthCheckRequest(service=name), call)
-            answer.statuses[name].CopyFrom(status)
-        response: Message = answer
+        """Returns all statuses."""
+        statuses = {name: _Response(status=status) for name, status in self._statuses.items()}
+        response: Message = _messages.HealthListResponse(statuses=statuses)
         return response
 
     async def Watch(self, request: Any, call: CallContext) -> None:
-        """Writes the status of one service now and whenever it changes."""
-        await self._library.Watch(request, call)
+        """Writes the status of one service now and whenever it changes; SERVICE_UNKNOWN while there is no such service.
+
+        A watcher that reads slowly gets the latest status and misses those before, as the protocol allows.
+        """
+        name, changed = request.service, asyncio.Event()
+        self._watchers.setdefault(name, set()).add(changed)
+        last = None
+        try:
+            while True:
+                changed.clear()
+                status = self._statuses.get(name, SERVICE_UNKNOWN)
+                if status != last:
+                    await call.write(_Response(status=status))
+                    last = status
+                await changed.wait()
+        finally:
+            self._watchers[name].discard(changed)
+            if not self._watchers[name]:
+                del self._watchers[name]
 
     @property
     def is_serving(self) -> bool:
         """True if the server as a whole is SERVING."""
-        return self._is_serving
+        return self._statuses[""] == SERVING
 
-    async def set_serving(self, serving: bool, *names: str) -> None:
+    def set_serving(self, serving: bool, *names: str) -> None:
         """Sets the status of services and models, and adds names that are new."""
-        serving_status = health_pb2.HealthCheckResponse
-        if "" in names:
-            self._is_serving = serving
+        status = SERVING if serving else NOT_SERVING
         for name in names:
-            if name not in self._names:
-                self._names.append(name)
-            await self._library.set(name, serving_status.SERVING if serving else serving_status.NOT_SERVING)
+            self._statuses[name] = status
+            for changed in self._watchers.get(name, ()):
+                changed.set()
 
 
 def handlers(dispatcher: RpcDispatcher, servicer: HealthServicer) -> "Handlers":

@@ -7,6 +7,7 @@ from typing import Any, Self
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 
 PREDICT = "/MLflow/predict"
 
@@ -64,12 +65,18 @@ def _converse(connection: Any, peer: socket.socket, body: bytes | None, *, end: 
 
 
 class Connection:
-    """A connection with any number of calls. It reads 64 KiB of each response, and more only after `take_all`."""
+    """A connection with any number of calls.
 
-    def __init__(self, address: str, timeout_s: float = 20.0) -> None:
+    It reads 64 KiB of each response, or as much as `window_bytes` says, and more only after `take_all`.
+    """
+
+    def __init__(self, address: str, timeout_s: float = 20.0, *, window_bytes: int | None = None) -> None:
         host, port = address.rsplit(":", 1)
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         self._connection = h2.connection.H2Connection(config)
+        if window_bytes is not None:
+            initial = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window_bytes}
+            self._connection.local_settings = h2.settings.Settings(client=True, initial_values=initial)
         self._peer = socket.create_connection((host, int(port)), timeout=timeout_s)
         self._connection.initiate_connection()
         self.statuses: dict[int, str] = {}

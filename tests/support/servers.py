@@ -5,6 +5,7 @@ This project's server runs in the process of the test or in its own; MLflow's se
 
 import asyncio
 import contextlib
+import inspect
 import os
 import random
 import re
@@ -231,8 +232,8 @@ def serving_models(
             if isinstance(loaded, str):
                 running.server.catalog.mark_failed(entry, loaded)
             else:
-                await running.server.host(entry, loaded or load(model, server_settings))
-        await running.server.open()
+                running.server.host(entry, loaded or load(model, server_settings))
+        running.server.open()
 
     try:
         running.run(host_all)
@@ -252,8 +253,13 @@ class InProcess:
         self.server: Server
 
     def run(self, make: Callable[[], Any]) -> Any:
-        """Runs a coroutine in the server's event loop and waits for its result."""
-        return asyncio.run_coroutine_threadsafe(make(), self._loop).result(START_LIMIT_S)
+        """Runs a function or a coroutine in the server's event loop and waits for its result."""
+
+        async def call() -> Any:
+            result = make()
+            return await result if inspect.isawaitable(result) else result
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(START_LIMIT_S)
 
     def start_task(self, make: Callable[[], Any]) -> Future[Any]:
         """Starts a coroutine in the server's event loop."""
@@ -282,8 +288,8 @@ class InProcess:
     async def host(self, model: HostedModel, codec: Codec) -> None:
         """Hosts a model and opens the server for calls; runs in the server's event loop."""
         (entry,) = self.server.catalog.entries
-        await self.server.host(entry, ServableModel(model, codec))
-        await self.server.open()
+        self.server.host(entry, ServableModel(model, codec))
+        self.server.open()
 
     @property
     def address(self) -> str:

@@ -61,6 +61,16 @@ def test_an_unknown_service_is_not_found(served):
     assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_watching_an_unknown_service(served):
+    """A watcher of an unknown service gets SERVICE_UNKNOWN, and its status once the service exists, by the health
+    protocol."""
+    server, channel = served
+    watch = HealthStub(channel).Watch(request("later"), timeout=20)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    server.run(lambda: server.server._health.set_serving(True, "later"))
+    assert next(watch).status == SERVING
+
+
 def test_not_serving_and_unavailable_until_loaded():
     """A server that listens without a model is NOT_SERVING, and a call is UNAVAILABLE."""
     running = InProcess(Settings(model_uri="m", port=0))

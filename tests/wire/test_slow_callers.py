@@ -2,8 +2,11 @@
 
 import asyncio
 import threading
+from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlflow_grpc.calls import arrivals, open_calls
 from mlflow_grpc.engine.admission import Stage
@@ -13,6 +16,8 @@ from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving
 
 MEGABYTE = 1 << 20
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+HealthStub: Any = health_pb2_grpc.HealthStub
 OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = "0", "4", "8"
 MESSAGE = b"\n\x05large"
 
@@ -159,3 +164,36 @@ def test_incomplete_calls_end_after_some_time(monkeypatch, path):
         connection.wait_for_statuses(1)
         server.run(end)
         assert connection.statuses == {3: DEADLINE_EXCEEDED}
+
+
+@pytest.fixture
+def unread_watcher():
+    """A server, and a watcher of its health that reads no message."""
+    with (
+        answering_a_megabyte(drain_timeout_s=5.0) as server,
+        Connection(server.address, window_bytes=0) as connection,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        connection.call(b"", "/grpc.health.v1.Health/Watch")
+        connection.wait_until_read()
+        health = HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == SERVING
+        yield server, health
+
+
+def test_an_unread_watcher_delays_no_change_of_health(unread_watcher):
+    """Health changes although a watcher reads nothing, for checks and for other watchers."""
+    server, health = unread_watcher
+    watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+    assert next(watch).status == SERVING
+    server.run(server.server.drain)
+    assert next(watch).status == NOT_SERVING
+    assert health.Check(health_pb2.HealthCheckRequest()).status == NOT_SERVING
+
+
+def test_an_unread_watcher_delays_no_shutdown(unread_watcher):
+    """The lame duck, the drain and the stop end although a watcher reads nothing."""
+    server, _ = unread_watcher
+    server.run(lambda: asyncio.wait_for(server.server.lame_duck(0.0), 20))
+    assert server.run(lambda: asyncio.wait_for(server.server.drain(), 20)) == 0
+    server.run(lambda: asyncio.wait_for(server.server.stop(), 20))
