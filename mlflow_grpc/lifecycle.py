@@ -270,8 +270,8 @@ class Server:
 
     @property
     def takes_calls(self) -> bool:
-        """True if at least one model is open for calls; the first one may be before all are loaded."""
-        return any(entry.engine.admission.stage is Stage.OPEN for entry in self.catalog.entries)
+        """True if the port is open and at least one model is; the first one may be before all are loaded."""
+        return self.port != 0 and any(entry.engine.admission.stage is Stage.OPEN for entry in self.catalog.entries)
 
     @property
     def ready_line(self) -> str:

@@ -1,6 +1,18 @@
-"""Runs a server in this process until a signal ends it.
+"""The order of events in the life of a server, from start to the end after a signal.
 
-Rule of this module: it holds the order of start and shutdown, and knows nothing of calls.
+1. Listen. Health is NOT_SERVING, and calls are UNAVAILABLE. A worker that replaces another one loads before it listens.
+2. Load the models. A model takes calls as soon as it is ready.
+3. Open: health is SERVING, and the ready line is written.
+4. Serve until a signal.
+5. Lame duck: health is NOT_SERVING and calls are answered, for `--lame-duck` seconds after SIGTERM; then the port is
+   closed and clients are sent away.
+6. Drain: new calls are refused, and those in flight are answered, up to `--drain-timeout`. Another signal ends the
+   wait.
+7. Stop.
+
+An error at the start, or in what watches the server, leads to step 5 like a signal.
+
+Rule of this module: it holds the order. `mlflow_grpc.lifecycle` has the steps.
 """
 
 import asyncio
@@ -9,9 +21,9 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.errors import StartError
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
@@ -87,52 +99,30 @@ async def _serve(
     role: Role,
     when_loaded: Callable[[Server], Awaitable[None]],
 ) -> int:
+    """Runs a server from start to stop, in the order of the module's docstring."""
     server = Server(settings, configuration, share_port=role.share_port, figures=role.figures)
     first = asyncio.create_task(main.next_signal())
     opening = asyncio.create_task(_open(server, main, role, when_loaded))
     watching = asyncio.create_task(server.watch())
     try:
-        await asyncio.wait({opening, first}, return_when=asyncio.FIRST_COMPLETED)
-        if not first.done():
-            try:
-                await opening
-            except StartError:
-                if server.takes_calls:
-                    await server.drain()
-                raise
-            await first
-        else:
-            opening.cancel()
+        failed = await _until_signal_or_error(first, opening, watching)
+        opening.cancel()
         watching.cancel()
-        lame_duck_s = settings.lame_duck_s if first.result() == signal.SIGTERM else 0.0
-        ending = asyncio.create_task(_end(server, lame_duck_s))
-        second = asyncio.create_task(_second(main))
-        await asyncio.wait({ending, second}, return_when=asyncio.FIRST_COMPLETED)
-        if second.done():
-            logger.warning("second signal: ending at once")
-            return 128 + second.result()
-        second.cancel()
-        if lost := await ending:
-            logger.warning("drain timeout of %g s: %d calls had not ended", settings.drain_timeout_s, lost)
-        return 0
+        if failed is None:
+            second = asyncio.create_task(_second(main))
+            return await _end(server, settings, has_lame_duck=first.result() == signal.SIGTERM, interrupt=second)
+        if failed is watching:
+            logger.error("the server cannot watch itself any more, and ends", exc_info=failed.exception())
+        await _end(server, settings, has_lame_duck=failed is watching, interrupt=first)
+        if failed is opening:
+            await opening  # Raises its error.
+        return 1
     finally:
         await server.stop()
 
 
-async def _end(server: Server, lame_duck_s: float) -> int:
-    """Runs the lame duck phase if there may be callers, drains, and returns the number of unfinished calls."""
-    if server.takes_calls:
-        await server.lame_duck(lame_duck_s)
-    return await server.drain()
-
-
-async def _second(main: MainThread) -> int:
-    while (number := await main.next_signal()) == signal.SIGHUP:
-        pass
-    return number
-
-
 async def _open(server: Server, main: MainThread, role: Role, when_loaded: Callable[[Server], Awaitable[None]]) -> None:
+    """Starts to listen and loads the models, or the other way round, and opens the server."""
     if role.load_first:
         await server.load(main)
         await server.start()
@@ -141,3 +131,56 @@ async def _open(server: Server, main: MainThread, role: Role, when_loaded: Calla
         await server.load(main)
     await when_loaded(server)
     server.open()
+
+
+async def _until_signal_or_error(
+    first: "asyncio.Task[int]", *tasks: "asyncio.Task[None]"
+) -> "asyncio.Task[None] | None":
+    """Waits for a signal, or for an exception of a task; returns that task, or None after a signal."""
+    waiting: set[asyncio.Task[Any]] = {first, *tasks}
+    while True:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if first in done:
+            return None
+        # A signal cancels the function in the main thread before it is reported here.
+        for task in done:
+            if not task.cancelled() and task.exception() is not None:
+                return task
+
+
+async def _end(server: Server, settings: Settings, *, has_lame_duck: bool, interrupt: "asyncio.Task[int]") -> int:
+    """Sends callers away if there may be any, and drains.
+
+    Args:
+        server: The server.
+        settings: The settings with its time limits.
+        has_lame_duck: True to answer calls as before for some time.
+        interrupt: Waits for a signal that ends the wait.
+
+    Returns:
+        The exit code: 0, or 128 + signal.
+
+    """
+
+    async def end() -> None:
+        if server.takes_calls:
+            await server.lame_duck(settings.lame_duck_s if has_lame_duck else 0.0)
+        if lost := await server.drain():
+            logger.warning("drain timeout of %g s: %d calls had not ended", settings.drain_timeout_s, lost)
+
+    ending = asyncio.create_task(end())
+    await asyncio.wait({ending, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+    if interrupt.done():
+        logger.warning("signal during the shutdown: ending at once")
+        ending.cancel()
+        return 128 + interrupt.result()
+    interrupt.cancel()
+    await ending
+    return 0
+
+
+async def _second(main: MainThread) -> int:
+    """Waits for a second signal. A terminal that closes sends SIGHUP twice, so it does not count."""
+    while (number := await main.next_signal()) == signal.SIGHUP:
+        pass
+    return number

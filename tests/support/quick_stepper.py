@@ -1,5 +1,7 @@
 """The stepper as an MLModel class, whose server does not import MLflow, which takes seconds."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from ml_base import MLModel
@@ -30,3 +32,21 @@ class Stepper(MLModel):
 
     def predict(self, data: Steps) -> Outcome:
         return Outcome(predictions=step(*data.inputs))
+
+
+class Gated(Stepper):
+    """A stepper that waits at load until the test writes to its gate, a named pipe, and then does what the test wrote.
+
+    It loads at once while there is no pipe.
+    """
+
+    qualified_name = "gated"
+
+    def __init__(self, gate: str) -> None:
+        if Path(gate).exists():
+            print("gated: loading now", flush=True)
+            action = Path(gate).read_text()
+            if action == "raise":
+                raise RuntimeError("boom")
+            if action == "exit":
+                os._exit(7)
