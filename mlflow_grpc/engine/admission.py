@@ -39,6 +39,10 @@ MIN_ARRIVING = 128
 """Minimum number of calls that may be open without a complete request; the limit on calls if that is higher."""
 
 
+_LEFT = (TimeLimitExceeded, asyncio.CancelledError, GeneratorExit)
+"""Errors of requests whose time ran out or whose callers left; GeneratorExit ends a streamed answer early."""
+
+
 class Admission:
     """Admits calls while the stage is OPEN and there is room, and knows when the last one has left.
 
@@ -148,8 +152,7 @@ class Admission:
     def admit_request(self, size: int) -> "AdmittedRequest":
         """Admits a request that has been read; the context manager that is returned releases its room.
 
-        A request that ends in TimeLimitExceeded or CancelledError does not count as answered: the model may not have
-        run for it.
+        A request whose time ran out or whose caller left does not count as answered: the model may not have run for it.
 
         Args:
             size: Size of its payload, in bytes or characters.
@@ -194,7 +197,7 @@ class Admission:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.release_in_order(size)
+                self.release_in_order(size, answered=False)
             else:
                 self._admit_queued()  # Those behind it, if it was the first; it is removed there.
             raise
@@ -204,7 +207,7 @@ class Admission:
 
         Args:
             size: The size that it was admitted with.
-            answered: False if its time ran out while it waited.
+            answered: False if its time ran out or its caller left, so that the model may not have run for it.
 
         """
         self.open_calls -= 1
@@ -257,7 +260,7 @@ class Admission:
 
         Args:
             size: The size that it was admitted with.
-            answered: False if its time ran out, so that the model may not have run for it.
+            answered: False if its time ran out or its caller left, so that the model may not have run for it.
 
         """
         now = self._clock()
@@ -320,7 +323,7 @@ class AdmittedRequest:
         pass
 
     def __exit__(self, error_type: type[BaseException] | None, error: object, traceback: object) -> None:
-        is_unanswered = error_type is not None and issubclass(error_type, TimeLimitExceeded | asyncio.CancelledError)
+        is_unanswered = error_type is not None and issubclass(error_type, _LEFT)
         self._admission.release_request(self._size, answered=not is_unanswered)
 
 

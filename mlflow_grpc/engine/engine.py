@@ -163,7 +163,12 @@ class Engine:
             async with asyncio.timeout(limit.deadline - time.monotonic()):
                 await self.admission.admit_in_order(size)
         except TimeoutError:
-            raise limit.error() from None
+            error = limit.error()
+            self._ended(request, error)
+            raise error from None
+        except asyncio.CancelledError as error:
+            self._ended(request, error)
+            raise
         answering = asyncio.ensure_future(self._answer(request, size, limit))
 
         def release(done: "asyncio.Future[AnswerT]") -> None:
@@ -206,7 +211,10 @@ class Engine:
             self._ended(request, None)
 
     def _ended(self, request: Request[AnswerT], error: BaseException | None) -> None:
-        """Reports a request that has ended, to its call and to the metrics."""
+        """Reports a request that has ended, to its call and to the metrics.
+
+        A request that was refused is not reported: the admission counts it by its reason.
+        """
         progress = request.progress
         request.observer.request_ended(progress)
         metrics = self.metrics

@@ -48,6 +48,7 @@ class _State(Enum):
     WAITING = auto()
     RUNNING = auto()
     ABANDONED = auto()  # The caller has left. A running function goes on, and its result is dropped.
+    ENDED = auto()  # The function has ended, or was skipped and will never start.
 
 
 class _Job:
@@ -195,6 +196,13 @@ class ModelThreadPool:
             while True:
                 job = self._jobs.get_nowait()
                 if job is not None:
+                    with self._lock:
+                        self._pending -= 1
+                        if job.state is _State.ABANDONED:
+                            self._abandoned_pending -= 1
+                            continue
+                        self._no_longer_waits(job)
+                        job.state = _State.ENDED
                     _notify(job, None, NotReady("The server has shut down."))
         for _ in range(threads):
             self._jobs.put(None)
@@ -223,7 +231,8 @@ class ModelThreadPool:
                 job.function = None
                 self._no_longer_waits(job)
                 self._abandoned_pending += 1
-            job.state = _State.ABANDONED
+            if job.state is not _State.ENDED:
+                job.state = _State.ABANDONED
             if self._abandoned_pending > max(MAX_ABANDONED, self._pending // 2):
                 self._remove_abandoned()
 
@@ -276,6 +285,7 @@ class ModelThreadPool:
                     job.state = _State.RUNNING
                     self._busy += 1
                     return job
+                job.state = _State.ENDED
                 self._mean_duration_s *= DECAY_ON_SKIP
                 self._mean_cpu_s *= DECAY_ON_SKIP
             _notify(job, None, TimeoutError())
@@ -297,7 +307,7 @@ class ModelThreadPool:
                 self._busy -= 1
                 if job.state is _State.ABANDONED:
                     self._abandoned_running -= 1
-                job.state = _State.ABANDONED
+                job.state = _State.ENDED
             _notify(job, result, error)
             # A thread that waits for work must not keep the last call's data alive.
             del job, result, error

@@ -164,6 +164,30 @@ def test_unbatched_model_admits_only_what_it_answers_in_time():
         admission.admit_call(lambda: 1.1)
 
 
+def test_callers_that_leave_a_stream_early_do_not_count_as_answers():
+    """Requests whose callers left just after they were admitted, or before the last chunk, do not count as answers."""
+
+    async def check():
+        clock = Clock()
+        admission = busy(seconds_a_call=0.01, waiting=100, clock=clock)
+        for _ in range(500):
+            await admission.admit_in_order(400)
+            leaving = asyncio.create_task(admission.admit_in_order(400))  # More than the streams' share of the room.
+            await asyncio.sleep(0)
+            clock.now += 0.001
+            admission.release_in_order(400, answered=False)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            clock.now += 0.001
+            with pytest.raises(GeneratorExit), admission.admit_request(0):
+                raise GeneratorExit
+        with pytest.raises(Overloaded):
+            admission.admit_call(lambda: 0.5)
+
+    asyncio.run(check())
+
+
 def test_abandoned_calls_do_not_count_as_answers():
     """Calls that leave because their deadline passed do not count as answers."""
     clock = Clock()

@@ -12,6 +12,7 @@ from mlflow_grpc.engine.requests import NoObserver, TextRequest
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.thread_pool import ModelThreadPool
 from mlflow_grpc.errors import CallerDeadlineExceeded, TimeLimitExceeded
+from mlflow_grpc.telemetry.metrics import ALONE
 from tests.support.models import FunctionModel, PlainCodec
 
 
@@ -51,6 +52,27 @@ def test_waiting_for_room_has_a_time_limit(timeout_s, remaining_s, error):
         tested.threads.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("timeout_s", "code"), [(0.05, "DEADLINE_EXCEEDED"), (60, "CANCELLED")])
+def test_requests_that_never_get_room_are_counted(timeout_s, code):
+    """A request of a stream that runs out of time while it waits for room, or whose caller leaves, is in the metrics."""
+    metrics = ALONE.metrics(1).add_model(rpcs=0)
+
+    async def run() -> None:
+        tested = engine(timeout_s=timeout_s, metrics=metrics)
+        tested.admission.admit_request(1)
+        waiting = asyncio.ensure_future(tested.submit(request("late"), None))
+        await asyncio.sleep(0)
+        if code == "CANCELLED":
+            waiting.cancel()
+        with pytest.raises((TimeLimitExceeded, asyncio.CancelledError)):
+            await waiting
+        tested.threads.close()
+
+    asyncio.run(run())
+    metrics.count()
+    assert {name: counter.total() for name, counter in metrics._requests.items() if counter.total()} == {code: 1}
 
 
 def test_room_of_a_stream_cancelled_on_admission_is_released():

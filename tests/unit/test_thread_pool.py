@@ -124,6 +124,25 @@ def test_expired_functions_are_not_run():
     asyncio.run(check())
 
 
+def test_skipped_functions_do_not_count_as_queued():
+    """A function that a thread skips, because it has too little time left, counts neither as waiting nor as abandoned."""
+
+    async def check():
+        threads, gate = ModelThreadPool(1), Gate()
+        first = asyncio.create_task(threads.run(gate, deadline=soon()))
+        await gate.until_entered()
+        threads._mean_duration_s = 60.0
+        waiting = [asyncio.create_task(threads.run(int, deadline=soon(50))) for _ in range(20)]
+        await asyncio.sleep(0)
+        gate.go.set()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes[:-1]] == [TimeoutError] * 19
+        await first
+        assert (threads._pending, threads._abandoned_pending, threads.waiting_calls) == (0, 0, 0)
+
+    asyncio.run(check())
+
+
 def test_cancelled_waiting_functions_are_not_run():
     """A cancelled function leaves the queue without effect on others."""
 
