@@ -195,6 +195,16 @@ class RequestReadTimeout(TimeLimitExceeded):
     http_status = 408
 
 
+class ResponseReadTimeout(TimeLimitExceeded):
+    """The caller did not read its answer in time."""
+
+    fault = Fault.CALLER
+
+    def __init__(self, limit_s: float) -> None:
+        """Makes the error for a message of a stream that was not read within a number of seconds."""
+        super().__init__(f"The stream has ended, because no message of it was read for {limit_s:g} s. Read it faster.")
+
+
 class NotReady(ServingError):
     """The model is not loaded yet, or the server is draining; another server may answer."""
 

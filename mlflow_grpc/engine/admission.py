@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from typing import Self
 
 from mlflow_grpc.engine.throughput import Throughput
 from mlflow_grpc.errors import NotReady, Overloaded, TimeLimitExceeded
@@ -35,8 +36,9 @@ MIN_RETRY_S, MAX_RETRY_S = 0.01, 5.0
 STREAMS_SHARE = 0.5
 """Share of the limits that requests of streams may use, so that unary calls still get in."""
 
-MIN_ARRIVING = 128
-"""Minimum number of calls that may be open without a complete request; the limit on calls if that is higher."""
+MIN_ARRIVING_LIMIT = 128
+"""Lowest limit on calls that are open without a complete request, and on streams; the limit on calls if it is higher.
+"""
 
 
 _LEFT = (TimeLimitExceeded, asyncio.CancelledError, GeneratorExit)
@@ -76,6 +78,8 @@ class Admission:
         self.stage = Stage.LOADING
         self.open_calls = 0
         """Calls that have arrived, read or not."""
+        self.open_streams = 0
+        """Streams of requests that are open."""
         self.admitted_calls = 0
         """Requests that have been admitted and not answered yet."""
         self.unsent_responses = 0
@@ -84,7 +88,7 @@ class Admission:
         self._bytes = 0
         self._unsent_bytes = 0
         self._max_calls = max_calls
-        self._max_arriving = max(max_calls, MIN_ARRIVING)
+        self._max_arriving = max(max_calls, MIN_ARRIVING_LIMIT)
         self._max_bytes = max_bytes
         self._concurrency = concurrency
         self._timeout_s = timeout_s
@@ -120,6 +124,29 @@ class Admission:
     def close_call(self) -> None:
         """Closes a call that `admit_call` opened."""
         self.open_calls -= 1
+
+    def admit_stream(self) -> None:
+        """Opens a stream of requests, which are admitted one by one; it has to be closed by `close_stream`.
+
+        Streams have a limit of their own, so that those that are idle leave the room of calls alone.
+
+        Raises:
+            NotReady: The model is being loaded, or the server is draining.
+            Overloaded: There are too many streams or calls.
+
+        """
+        self.check()
+        if self.open_streams >= self._max_arriving:
+            self._count(Refusal.OPEN_STREAMS)
+            raise Overloaded(
+                "Too many streams are open. Close those that you do not use, or try again later.",
+                retry_after_s=MAX_RETRY_S * _jitter(),
+            )
+        self.open_streams += 1
+
+    def close_stream(self) -> None:
+        """Closes a stream that `admit_stream` opened."""
+        self.open_streams -= 1
 
     def check(self) -> None:
         """Refuses a call if there is no room for another one.
@@ -313,16 +340,27 @@ class Admission:
 class AdmittedRequest:
     """Context manager that releases the room of a request."""
 
-    __slots__ = ("_admission", "_size")
+    __slots__ = ("_admission", "_size", "is_given_up")
 
     def __init__(self, admission: Admission, size: int) -> None:
         self._admission = admission
         self._size = size
+        self.is_given_up = False
+        """True once `give_up` has been called."""
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
+
+    def give_up(self) -> None:
+        """Releases the room of the request and of its call, whose caller does not read what it gets."""
+        self.is_given_up = True
+        self._admission.close_call()
+        self._admission.release_request(self._size, answered=False)
 
     def __exit__(self, error_type: type[BaseException] | None, error: object, traceback: object) -> None:
+        if self.is_given_up:
+            self._admission.open_calls += 1  # Until `close_call`, which is about to follow.
+            return
         is_unanswered = error_type is not None and issubclass(error_type, _LEFT)
         self._admission.release_request(self._size, answered=not is_unanswered)
 

@@ -84,6 +84,10 @@ class ResponseChunks(Generic[AnswerT]):
             logger.warning("a model's predict_stream raised when it was closed", exc_info=True)
 
     async def aclose(self) -> None:
+        """Closes the iterator, as `contextlib.aclosing` needs it; see `abandon`."""
+        self.abandon()
+
+    def abandon(self) -> None:
         """Closes an iterator that has not ended: at once, or after the chunk in progress."""
         with self._lock:
             if self._abandoned or self._ended:

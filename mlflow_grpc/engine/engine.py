@@ -7,12 +7,12 @@ long, or never ends, holds up no other.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from mlflow_grpc.contract.shapes import RpcKind
-from mlflow_grpc.engine.admission import Admission
+from mlflow_grpc.engine.admission import Admission, AdmittedRequest
 from mlflow_grpc.engine.answer import answer, answer_chunks
 from mlflow_grpc.engine.batching.batcher import Batcher
 from mlflow_grpc.engine.chunks import ResponseChunks
@@ -23,6 +23,7 @@ from mlflow_grpc.engine.thread_pool import ModelThreadPool
 from mlflow_grpc.errors import (
     CallerDeadlineExceeded,
     NotReady,
+    ResponseReadTimeout,
     ServingError,
     Status,
     TimeLimitExceeded,
@@ -36,6 +37,11 @@ MAX_BATCHED_SIZE = 16_384
 """Maximum size of a payload that is batched, in bytes or characters: the other calls of the batch wait while it is
 decoded, for well under a millisecond.
 """
+
+
+MAX_UNREAD_S = 300.0
+"""Maximum time that a message of a stream waits for its caller to read it, in seconds, unless the time limit of a call
+is longer: as long as a request may take to arrive."""
 
 
 class Engine:
@@ -65,7 +71,7 @@ class Engine:
         self._model: ServableModel | None = None
         self._batcher: Batcher | None = None
         self._open_call = _OpenCall(self)
-        self._open_stream = nullcontext(self)
+        self._open_stream = _OpenStream(self)
 
     @classmethod
     def from_settings(cls, settings: Settings, server_metrics: Metrics | None = None) -> Self:
@@ -103,8 +109,8 @@ class Engine:
         return self._open_call
 
     def open_stream(self) -> "AbstractContextManager[Engine]":
-        """Admits a stream of requests, which are admitted one by one later; raises the errors of `Admission.check`."""
-        self.admission.check()
+        """Admits a stream of requests; see `Admission.admit_stream`."""
+        self.admission.admit_stream()
         return self._open_stream
 
     async def predict(self, request: Request[AnswerT], deadline: float | None) -> AnswerT:
@@ -184,8 +190,9 @@ class Engine:
     async def predict_stream(self, request: Request[AnswerT], deadline: float | None) -> AsyncGenerator[AnswerT]:
         """Yields the chunks of the answer of a model that streams, each as soon as it is made.
 
-        Each chunk has the server's time limit for itself. Close the generator (`contextlib.aclosing`) if you leave it
-        early.
+        Each chunk has the server's time limit for itself. A caller that does not read a chunk for `max_unread_s` loses
+        its room and the model's iterator; the error is raised once it reads on. Close the generator
+        (`contextlib.aclosing`) if you leave it early.
 
         Args:
             request: What the caller sent.
@@ -193,6 +200,7 @@ class Engine:
 
         Raises:
             Unsupported: The model has no `predict_stream`.
+            ResponseReadTimeout: A chunk was not read in time.
             ServingError: As in `predict`.
 
         """
@@ -200,15 +208,27 @@ class Engine:
         if not model.model.streams:
             raise Unsupported(f"The model {model.model.name} has no predict_stream. Call predict for the whole answer.")
         request.trace_as_stream()
-        with self.admission.admit_request(request.size):
+        loop, max_unread_s = asyncio.get_running_loop(), self.max_unread_s
+        with self.admission.admit_request(request.size) as admitted:
             try:
                 async with aclosing(ResponseChunks(answer_chunks(request, model), self.threads)) as chunks:
                     while (chunk := await self._next(chunks, self._time_limit(deadline))) is not None:
-                        yield chunk
+                        unread = loop.call_later(max_unread_s, _give_up, admitted, chunks)
+                        try:
+                            yield chunk
+                        finally:
+                            unread.cancel()
+                        if admitted.is_given_up:
+                            raise ResponseReadTimeout(max_unread_s)  # noqa: TRY301 - counted like any other error
             except BaseException as error:
                 self._ended(request, error)
                 raise
             self._ended(request, None)
+
+    @property
+    def max_unread_s(self) -> float:
+        """Maximum time that a message of a stream waits for its caller to read it, in seconds."""
+        return max(self._timeout_s, MAX_UNREAD_S)
 
     def _ended(self, request: Request[AnswerT], error: BaseException | None) -> None:
         """Reports a request that has ended, to its call and to the metrics.
@@ -271,6 +291,27 @@ class _OpenCall:
 
     def __exit__(self, error_type: object, error: object, traceback: object) -> None:
         self._engine.admission.close_call()
+
+
+class _OpenStream:
+    """Context manager around an open stream of requests; one object serves all streams."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Engine:
+        return self._engine
+
+    def __exit__(self, error_type: object, error: object, traceback: object) -> None:
+        self._engine.admission.close_stream()
+
+
+def _give_up(admitted: AdmittedRequest, chunks: ResponseChunks[Any]) -> None:
+    """Releases what an answer holds whose caller does not read it."""
+    admitted.give_up()
+    chunks.abandon()
 
 
 class _TimeLimit:

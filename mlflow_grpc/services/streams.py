@@ -13,7 +13,7 @@ from google.rpc import code_pb2
 
 from mlflow_grpc.calls.log import log_failed_request
 from mlflow_grpc.calls.open_calls import SHUTDOWN
-from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, ServingError
+from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, ResponseReadTimeout, ServingError
 from mlflow_grpc.services.call_context import CallContext
 
 READ_AHEAD = 128
@@ -32,6 +32,8 @@ async def answer_in_order(
     submit: Submit[MessageT, AnswerT],
     make_output: Callable[[AnswerT], Message],
     make_error: Callable[[ServingError], Message],
+    *,
+    max_unread_s: float,
 ) -> None:
     """Writes an answer for each request, in their order.
 
@@ -41,13 +43,16 @@ async def answer_in_order(
         submit: Starts to answer one request; several are in progress at a time.
         make_output: Makes the message for an answer.
         make_error: Makes the message sent in place of a failed request's answer.
+        max_unread_s: Maximum time that an answer waits for the caller to read it, in seconds. After it, the requests
+            of the stream and their answers are dropped, and the stream ends once the caller reads on.
 
     Raises:
         NotReady: The server is draining; the requests that were read have been answered.
         CallerDeadlineExceeded: The deadline of the stream passed.
+        ResponseReadTimeout: An answer was not read in time.
 
     """
-    queue = _ResponseQueue(requests, submit)
+    loop, queue = asyncio.get_running_loop(), _ResponseQueue(requests, submit)
     call.on_drain(queue.stop_reading)
     index = 0
     try:
@@ -60,19 +65,20 @@ async def answer_in_order(
                 serving_error = call.serving_error(error)
                 log_failed_request(call, serving_error, index)
                 message = make_error(serving_error)
-            await call.write(message)
+            unread = loop.call_later(max_unread_s, queue.drop)
+            try:
+                await call.write(message)
+            finally:
+                unread.cancel()
+            if queue.is_dropped:
+                raise ResponseReadTimeout(max_unread_s)
             queue.room.release()
             index += 1
         if queue.is_stopped:
             raise NotReady(SHUTDOWN)
         await queue.reader
     finally:
-        queue.reader.cancel()
-        unanswered = []
-        while not queue.responses.empty():
-            if (answer := queue.responses.get_nowait()) is not None:
-                answer.cancel()
-                unanswered.append(answer)
+        unanswered = queue.drop()
         await asyncio.gather(queue.reader, *unanswered, return_exceptions=True)
 
 
@@ -82,7 +88,7 @@ class _ResponseQueue(Generic[MessageT, AnswerT]):
     def __init__(self, requests: AsyncIterator[MessageT], submit: Submit[MessageT, AnswerT]) -> None:
         self.room = asyncio.Semaphore(READ_AHEAD)
         self.responses: asyncio.Queue[asyncio.Future[AnswerT] | None] = asyncio.Queue()
-        self.is_stopped = False
+        self.is_stopped = self.is_dropped = False
         self._requests = requests
         self._submit = submit
         self._is_idle = True  # False from reading a request until its answer is in the queue.
@@ -93,6 +99,17 @@ class _ResponseQueue(Generic[MessageT, AnswerT]):
         self.is_stopped = True
         if self._is_idle:
             self.reader.cancel()
+
+    def drop(self) -> "list[asyncio.Future[AnswerT]]":
+        """Stops reading, and drops the answers that have not been written; returns them."""
+        self.is_dropped = True
+        self.reader.cancel()
+        unanswered = []
+        while not self.responses.empty():
+            if (answer := self.responses.get_nowait()) is not None:
+                answer.cancel()
+                unanswered.append(answer)
+        return unanswered
 
     async def _read(self) -> None:
         try:

@@ -39,7 +39,12 @@ class TextServicer:
     async def predict_many(self, messages: AsyncIterator[Input], call: CallContext, engine: Engine) -> None:
         """Answers each payload of a stream, in order."""
         await answer_in_order(
-            messages, call, lambda message: engine.submit(_request(message, call), call.deadline), _output, _error
+            messages,
+            call,
+            lambda message: engine.submit(_request(message, call), call.deadline),
+            _output,
+            _error,
+            max_unread_s=engine.max_unread_s,
         )
 
     async def predict_stream(self, message: Input, call: CallContext, engine: Engine) -> None:

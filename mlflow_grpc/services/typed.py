@@ -173,6 +173,7 @@ class _TypedServicer(Generic[MessageT]):
             lambda message: engine.submit(self._make_request(message, call), call.deadline),
             lambda answer: answer,
             self._make_error,
+            max_unread_s=engine.max_unread_s,
         )
 
     async def predict_stream(self, message: MessageT, call: CallContext, engine: Engine) -> None:

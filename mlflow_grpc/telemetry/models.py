@@ -22,6 +22,7 @@ class Refusal(StrEnum):
     QUEUE_CALLS = "queue_calls"
     QUEUE_BYTES = "queue_bytes"
     DEADLINE = "deadline"
+    OPEN_STREAMS = "open_streams"
     UNREAD_REQUESTS = "unread_requests"
     UNREAD_RESPONSES = "unread_responses"
 

@@ -79,11 +79,12 @@ class Connection:
             self._connection.local_settings = h2.settings.Settings(client=True, initial_values=initial)
         self._peer = socket.create_connection((host, int(port)), timeout=timeout_s)
         self._connection.initiate_connection()
+        self._is_closed = False
         self.statuses: dict[int, str] = {}
         """`grpc-status`, or the end without one, by stream number."""
 
-    def call(self, message: bytes | None, path: str = PREDICT) -> None:
-        """Sends a complete call, or without a message only its beginning."""
+    def call(self, message: bytes | None, path: str = PREDICT, *, then: bytes | None = None) -> None:
+        """Sends a complete call, of one message or two, or without a message only its beginning."""
         stream = self._connection.get_next_available_stream_id()
         self._connection.send_headers(
             stream,
@@ -97,7 +98,8 @@ class Connection:
             ],
         )
         if message is not None:
-            self._connection.send_data(stream, frame(message), end_stream=True)
+            data = frame(message) + (b"" if then is None else frame(then))
+            self._connection.send_data(stream, data, end_stream=True)
         self._peer.sendall(self._connection.data_to_send())
 
     def take_all(self) -> None:
@@ -117,12 +119,13 @@ class Connection:
 
     def wait_for_statuses(self, count: int) -> None:
         """Waits until that many calls have ended, or the connection has."""
-        while len(self.statuses) < count and self._events():
-            pass
+        while len(self.statuses) < count and not self._is_closed:
+            self._events()
 
     def _events(self) -> list[Any]:
         self._peer.sendall(self._connection.data_to_send())
         data = self._peer.recv(65536)
+        self._is_closed = not data
         events = self._connection.receive_data(data) if data else []
         for event in events:
             if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):

@@ -1,6 +1,7 @@
 """Callers that are slow to send requests or to read answers."""
 
 import asyncio
+import socket
 import threading
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlflow_grpc.calls import arrivals, open_calls
+from mlflow_grpc.engine import engine
 from mlflow_grpc.engine.admission import Stage
-from mlflow_grpc.services import dispatch
+from mlflow_grpc.services import dispatch, streams
 from tests.support.http2 import Connection
-from tests.support.models import FunctionModel, PlainCodec
+from tests.support.models import FunctionModel, PartsModel, PlainCodec
 from tests.support.servers import Caller, serving
 
 MEGABYTE = 1 << 20
@@ -142,6 +144,90 @@ def test_incomplete_calls_are_limited():
             assert call.outcome("small")[0] == "RESOURCE_EXHAUSTED"
         server.wait_until(lambda: admission(server).open_calls == 0)
         assert call("small") == "small"
+
+
+def test_streams_have_a_limit_of_their_own():
+    """The number of open streams is limited. Idle streams take no room of calls, and one that ends makes room."""
+    bound = 200
+    with answering_a_megabyte(queue_calls=bound) as server, Caller(server.address) as call:
+        with Connection(server.address) as connection:
+            for _ in range(bound + 30):
+                connection.call(None, "/MLflowStream/predict_many")
+            connection.wait_for_statuses(30)
+            assert set(connection.statuses.values()) == {RESOURCE_EXHAUSTED}
+            assert admission(server).open_streams == bound
+            assert call("small") == "small"
+        server.wait_until(lambda: admission(server).open_streams == 0)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Settings of a server that waits a second for its callers to read messages of a stream."""
+    monkeypatch.setattr(engine, "MAX_UNREAD_S", 1.0)
+    return {"timeout_s": 1.0}
+
+
+class Megabytes(PartsModel):
+    """A model that answers in ten chunks of a megabyte."""
+
+    def predict_stream(self, data, params):
+        try:
+            for _ in range(10):
+                yield "x" * MEGABYTE
+        finally:
+            self.closed.set()
+
+
+def test_a_streamed_answer_that_is_not_read_gives_up_its_room(impatient):
+    """A caller that does not read a chunk in time holds neither room nor the model's iterator. It gets an error once it
+    reads on."""
+    model = Megabytes()
+    with serving(model, PlainCodec(), queue_calls=1, **impatient) as server, Connection(server.address) as connection:
+        room = admission(server)
+        connection.call(MESSAGE, "/MLflowStream/predict_stream")
+        assert model.closed.wait(30)
+        server.wait_until(lambda: (room.admitted_calls, room.open_calls) == (0, 0))
+        with Caller(server.address) as call:
+            assert call("small") == "small"
+        connection.take_all()
+        connection.wait_for_statuses(1)
+        assert connection.statuses == {1: DEADLINE_EXCEEDED}
+        server.wait_until(lambda: (room.admitted_calls, room.open_calls) == (0, 0))
+
+
+def test_events_that_are_not_read_give_up_their_room(impatient):
+    """The same as server-sent events, whose last one is the error."""
+    model = Megabytes()
+    with (
+        serving(model, PlainCodec(), queue_calls=1, http_port=0, **impatient) as server,
+        socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 30) as peer,
+    ):
+        room = admission(server)
+        head = b"POST /invocations HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\nconnection: close\r\n"
+        peer.sendall(head + b"content-type: application/json\r\ncontent-length: 1\r\n\r\nx")
+        assert model.closed.wait(30)
+        server.wait_until(lambda: (room.admitted_calls, room.open_calls) == (0, 0))
+        received = b"".join(iter(lambda: peer.recv(MEGABYTE), b""))
+        assert b"no message of it was read for 1 s" in received[-1000:]
+        server.wait_until(lambda: (room.admitted_calls, room.open_calls) == (0, 0))
+
+
+def test_a_stream_whose_answers_are_not_read_ends(impatient, monkeypatch):
+    """The server drops the answers of a stream whose caller does not read, and ends the stream once it reads on."""
+    dropped, drop = threading.Event(), streams._ResponseQueue.drop
+
+    def noted(queue):
+        dropped.set()
+        return drop(queue)
+
+    monkeypatch.setattr(streams._ResponseQueue, "drop", noted)
+    with answering_a_megabyte(**impatient) as server, Connection(server.address) as connection:
+        connection.call(MESSAGE, "/MLflowStream/predict_many", then=MESSAGE)
+        assert dropped.wait(30)
+        connection.take_all()
+        connection.wait_for_statuses(1)
+        assert connection.statuses == {1: DEADLINE_EXCEEDED}
+        server.wait_until(lambda: admission(server).open_streams == 0)
 
 
 @pytest.mark.parametrize("path", ["/MLflow/predict", "/grpc.health.v1.Health/Check"])
