@@ -225,7 +225,7 @@ def _locked(loaded: Settings, configuration: config.Configuration, output: str) 
             with writing(loaded.lock):
                 stack.enter_context(lock_io.exclusive(loaded.lock))
         contract = typed_contract(loaded, configuration, make_lock=True)
-        for line in [f"{verdict.label}: {change}" for verdict in contract.verdicts for change in verdict.breaking]:
+        for line in [f"{verdict.lock_key}: {change}" for verdict in contract.verdicts for change in verdict.breaking]:
             click.echo(f"Warning: breaks old clients: {logs.escape(line)}", err=True)
         if loaded.lock is not None:
             with writing(loaded.lock):

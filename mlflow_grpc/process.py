@@ -1,6 +1,5 @@
 """Start and end of a server process: standard streams, signals, warnings, exit."""
 
-import asyncio
 import contextlib
 import os
 import resource
@@ -8,8 +7,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Iterable
 from typing import Any, NoReturn, TextIO
 
 from mlflow_grpc import logs
@@ -140,18 +138,3 @@ def _empty(stream: TextIO) -> None:
         os.close(nothing)
     except ValueError:  # The stream is closed.
         return
-
-
-async def in_daemon_thread(function: Callable[[], Any]) -> Any:
-    """Runs a function in a daemon thread, which does not delay the exit as an executor's threads would."""
-    outcome: Future[Any] = Future()
-    outcome.set_running_or_notify_cancel()  # Prevents cancellation, because nothing can stop the thread.
-
-    def run() -> None:
-        try:
-            outcome.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - it is handed to the waiter
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="load-model", daemon=True).start()
-    return await asyncio.wrap_future(outcome)

@@ -51,6 +51,8 @@ class Role:
     """Signals that drain the server."""
     figures: Figures = ALONE
     """The process's slot in the metrics of the server."""
+    when_loading: Callable[[str], object] = lambda _: None
+    """Called with a description of each model when its load begins, and with an empty text when it has ended."""
 
 
 def run(
@@ -124,11 +126,11 @@ async def _serve(
 async def _open(server: Server, main: MainThread, role: Role, when_loaded: Callable[[Server], Awaitable[None]]) -> None:
     """Starts to listen and loads the models, or the other way round, and opens the server."""
     if role.load_first:
-        await server.load(main)
+        await server.load(main, role.when_loading)
         await server.start()
     else:
         await server.start()
-        await server.load(main)
+        await server.load(main, role.when_loading)
     await when_loaded(server)
     server.open()
 

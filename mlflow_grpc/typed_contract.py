@@ -57,6 +57,6 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
     verdicts = [
         verdict for entry in catalog.entries if (verdict := typed_plan.verdict(entry, catalog, locks)) is not None
     ]
-    verdicts += locks.missing({verdict.label for verdict in verdicts})
+    verdicts += locks.missing({verdict.lock_key for verdict in verdicts})
     file = comments.described(maker.file, maker.comments)
     return TypedContract(proto_text.text_of(file), protos.set_of(file), locks.updated(maker.locks), verdicts)

@@ -20,12 +20,13 @@ from typing import NoReturn
 
 from mlflow_grpc import logs
 from mlflow_grpc.config import Configuration
+from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process, ending_signals, in_daemon_thread
+from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process, ending_signals
 from mlflow_grpc.reserved_ports import reserve_ports
-from mlflow_grpc.settings import Settings
+from mlflow_grpc.settings import Settings, spelling
 from mlflow_grpc.telemetry.memory import Memory
 from mlflow_grpc.telemetry.metrics import Figures
 
@@ -43,8 +44,9 @@ MAX_RESTART_DELAY_S = 30.0
 SENT_TO_ALL = (signal.SIGINT, signal.SIGHUP)
 """Signals that the terminal sends to the whole process group; the supervisor forwards what is meant for workers."""
 
-LOADED, OPEN, OPENED, FAILED = "loaded", "open", "opened", "failed"
-"""Messages in a worker's pipe: it is loaded, it may open, it has opened, it has failed."""
+LOADING, LOADED, OPEN, OPENED, FAILED = "loading", "loaded", "open", "opened", "failed"
+"""Messages in a worker's pipe: it loads a model or has loaded it, all are loaded, it may open, it has opened, it has
+failed."""
 
 
 @dataclass
@@ -55,8 +57,14 @@ class _Worker:
     loaded: bool = False
     serving_since: float | None = None  # When it began to serve calls.
     has_closed_pipe: bool = False
+    loading: str = ""  # Description of the model that it loads now.
     reason: str = ""
     exit_code: int = 0
+
+    def end(self, code: int | None) -> str:
+        """Describes how it ended."""
+        during = f" while it loaded {self.loading}" if self.loading else ""
+        return f"ended with code {code}{during}{f' ({self.reason})' if self.reason else ''}"
 
 
 class _InChild(BaseException):
@@ -113,7 +121,7 @@ class _Supervisor:
             _import_libraries(self._configuration)
             first = self._pending_signal()
             for number in range(self._count if first is None else 0):
-                self._start(number)
+                self._start_first(number)
             while first is None:
                 first = self._step()
             second = self._end_all(first)
@@ -130,8 +138,23 @@ class _Supervisor:
                 signal.set_wakeup_fd(previous_fd)
                 for number, handler in previous.items():
                     signal.signal(number, handler)
-                for reserved in self._reserved:
-                    reserved.close()
+                for end in (*self._reserved, self._lifeline_end, self._lifeline, self._wakeup, self._signalled):
+                    end.close()
+
+    def _start_first(self, number: int) -> None:
+        """Starts a worker at the start of the server.
+
+        Raises:
+            StartError: The machine has no room for it.
+
+        """
+        try:
+            self._start(number)
+        except OSError as error:
+            raise StartError(
+                f"worker {number} cannot be started: {error.strerror or error}; allow more processes and open files, "
+                f"or start fewer workers with {spelling('workers')}"
+            ) from error
 
     def _start(self, number: int) -> None:
         supervisor_end, worker_end = multiprocessing.Pipe()
@@ -196,11 +219,13 @@ class _Supervisor:
         return None
 
     def _read_messages(self, worker: _Worker) -> None:
-        """Reads a worker's messages: it is loaded, it serves calls, or why it cannot."""
+        """Reads a worker's messages: what it loads, that it is loaded, that it serves calls, or why it cannot."""
         try:
             while worker.pipe.poll():
                 message, text, worker.exit_code = worker.pipe.recv()
-                if message == FAILED:
+                if message == LOADING:
+                    worker.loading = text
+                elif message == FAILED:
                     worker.reason = text
                 elif message == OPENED:
                     worker.serving_since = time.monotonic()
@@ -237,9 +262,7 @@ class _Supervisor:
         self._memory.reset_gauges(worker.number)
         code = worker.process.exitcode
         if not self._opened:
-            error = StartError(
-                f"worker {worker.number} cannot start: {worker.reason or f'it ended with code {code} while loading'}"
-            )
+            error = StartError(f"worker {worker.number} cannot start: {worker.reason or f'it {worker.end(code)}'}")
             error.exit_code = worker.exit_code or 2
             raise error
         # Measured from its first call, because loading may take long and fail each time.
@@ -247,11 +270,10 @@ class _Supervisor:
             self._restart_delays.pop(worker.number, None)
         delay_s = self._schedule_restart(worker.number)
         logger.error(
-            "worker %d (pid %d) ended with code %s%s; a new one starts in %g s",
+            "worker %d (pid %d) %s; a new one starts in %g s",
             worker.number,
             worker.process.pid,
-            code,
-            f" ({worker.reason})" if worker.reason else "",
+            worker.end(code),
             delay_s,
         )
 
@@ -338,7 +360,7 @@ def _work(
 
     async def when_loaded(server: lifecycle.Server) -> None:
         pipe.send((LOADED, "", 0))
-        await in_daemon_thread(pipe.recv)
+        await in_daemon_thread(pipe.recv, "wait-to-open")
         server.open()
         pipe.send((OPENED, f"{server.ready_line}\n{settings.page_line(server.http_url)}", 0))
 
@@ -347,6 +369,7 @@ def _work(
         load_first=replaces,
         signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK),
         figures=Figures(number, memory),
+        when_loading=lambda description: pipe.send((LOADING, description, 0)),
     )
     try:
         code = runner.run(settings, configuration, role=role, when_loaded=when_loaded)

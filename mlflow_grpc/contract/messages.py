@@ -42,7 +42,7 @@ class FileMaker:
         self.comments: dict[tuple[str, str], str] = {("", ""): HEADER}
         """Comments of messages and fields; see `mlflow_grpc.contract.comments`."""
         self.locks: dict[str, LockedModel] = {}
-        """The next lock of each model, by its label."""
+        """The next lock of each model, by its lock key."""
         self._scope = FileScope(*SHARED_MESSAGES, SERVICE)
         self._reserved: dict[str, ReservedNames] = {}
         for locked in locks:
@@ -53,7 +53,7 @@ class FileMaker:
 
     def add(
         self,
-        label: str,
+        lock_key: str,
         contract: Contract,
         locked: LockedModel | None = None,
         *,
@@ -63,7 +63,7 @@ class FileMaker:
         """Makes the messages of a model whose inputs are known.
 
         Args:
-            label: The model's key in lock files, which its messages begin with.
+            lock_key: The model's key in lock files, which its messages begin with.
             contract: Inputs and outputs of the model.
             locked: Names and numbers that earlier versions of the model have used.
             streams: True if the model answers in chunks.
@@ -73,7 +73,7 @@ class FileMaker:
             StartError: The lock has no number left for a new field, or is inconsistent.
 
         """
-        reserved = self._names_of(label, locked)
+        reserved = self._names_of(lock_key, locked)
         first_message, first_enum = len(self.file.message_type), len(self.file.enum_type)
         maker = MessageMaker(self.file, self._scope, reserved, contract, self.comments)
         answers = maker.for_answers()
@@ -103,14 +103,14 @@ class FileMaker:
             model_names=maker.model_names,
             fingerprint=hashlib.sha256(data).hexdigest()[:16],
         )
-        self.locks[label] = lock.model_copy(update={"rpcs": tuple(map(str, model_messages.rpcs))})
+        self.locks[lock_key] = lock.model_copy(update={"rpcs": tuple(map(str, model_messages.rpcs))})
         return model_messages
 
-    def _names_of(self, label: str, locked: LockedModel | None) -> ReservedNames:
+    def _names_of(self, lock_key: str, locked: LockedModel | None) -> ReservedNames:
         """The names that the lock reserves for a model; new ones if there is no lock, or its names are in use."""
         reserved = self._reserved.get(locked.name) if locked is not None else None
         if reserved is None or reserved.locked != locked or reserved.base in self._used_bases:
-            reserved = ReservedNames(self._bases.name(label, "model"), self._scope, locked or LockedModel())
+            reserved = ReservedNames(self._bases.name(lock_key, "model"), self._scope, locked or LockedModel())
         self._used_bases.add(reserved.base)
         return reserved
 

@@ -21,7 +21,7 @@ from mlflow_grpc.contract.types import Contract
 class TypedModel:
     """A model with typed RPCs."""
 
-    label: str
+    lock_key: str
     """The model's key in lock files, which its messages and RPCs begin with."""
     contract: Contract
     locked: LockedModel | None = None
@@ -51,7 +51,7 @@ def make_file(models: Sequence[TypedModel], locks: LockSet) -> tuple[FileMaker, 
     others = [*locks.models.values(), *(model.locked for model in models if model.locked is not None)]
     maker = FileMaker(others)
     planned = [
-        maker.add(model.label, model.contract, model.locked, streams=model.streams, refused=model.refused)
+        maker.add(model.lock_key, model.contract, model.locked, streams=model.streams, refused=model.refused)
         for model in models
     ]
     service.add_service(maker.file, planned)
@@ -63,7 +63,7 @@ def make_file(models: Sequence[TypedModel], locks: LockSet) -> tuple[FileMaker, 
 
 def verdict(
     locks: LockSet,
-    label: str,
+    lock_key: str,
     in_directory: LockFile | None,
     contract: Contract | None,
     *,
@@ -74,7 +74,7 @@ def verdict(
 
     Args:
         locks: The locks of the server.
-        label: The model's name, followed by its version unless that is the default version.
+        lock_key: The model's name, followed by its version unless that is the default version.
         in_directory: The lock file in the model's directory.
         contract: The model's inputs and outputs; None if it has no typed RPCs.
         streams: True if the model answers in chunks.
@@ -84,16 +84,16 @@ def verdict(
         StartError: The lock in the model's directory is for other models, or is inconsistent.
 
     """
-    locked = locks.find(label, in_directory)
+    locked = locks.find(lock_key, in_directory)
     if locked is None or (contract is None and locked.removed):
-        return Verdict(label)
+        return Verdict(lock_key)
     if contract is not None and not contract.takes_rows:
         # Earlier servers offered the RPC for rows to models that predict only the first of several rows.
         locked = locked.model_copy(update={"rpcs": tuple(rpc for rpc in locked.rpcs if rpc != RpcKind.BATCH)})
-    source = locks.source_of(label)
+    source = locks.source_of(lock_key)
     maker = None
     if contract is not None:
-        maker, _ = make_file([TypedModel(label, contract, locked, streams, refused)], LockSet())
+        maker, _ = make_file([TypedModel(lock_key, contract, locked, streams, refused)], LockSet())
     if maker is None or protos.refusal_of(maker.file):
-        return Verdict(label, (Change(Side.CALLS, label, "it no longer has typed RPCs", True),), source)
-    return Verdict(label, tuple(changes(locked, maker.locks[label])), source)
+        return Verdict(lock_key, (Change(Side.CALLS, lock_key, "it no longer has typed RPCs", True),), source)
+    return Verdict(lock_key, tuple(changes(locked, maker.locks[lock_key])), source)

@@ -11,6 +11,7 @@ from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, ServingError, StartError, UnknownModel
@@ -44,7 +45,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """Name and version as a call names them."""
+        """Name and version as a call names them: `name`, or `name/version`."""
         return f"{self.name}/{self.version}" if self.version else self.name
 
 
@@ -62,6 +63,8 @@ class Catalog:
             reserved: Names that no model may have, because health checks use them.
 
         """
+        self.stage = Stage.LOADING
+        """Stage of the server. A model may be open before, once it is ready."""
         self._reserved = reserved
         self._resolved: dict[str | None, Entry] = {}  # By the names in calls, until the catalog changes.
         self.entries = [
@@ -73,6 +76,18 @@ class Catalog:
             )
             for config in models
         ]
+
+    def set_stage(self, stage: Stage) -> None:
+        """Sets the stage of the server and of all models."""
+        self.stage = stage
+        for entry in self.entries:
+            entry.engine.admission.stage = stage
+
+    @property
+    def is_exhausted(self) -> bool:
+        """True if calls that do not end hold all threads of all models that are ready."""
+        ready = [entry for entry in self.entries if entry.state is State.READY]
+        return bool(ready) and all(entry.engine.threads.is_exhausted for entry in ready)
 
     def register(self, entry: Entry, loaded: ServableModel) -> None:
         """Adds a loaded model to its entry.
@@ -163,7 +178,7 @@ class Catalog:
         )
 
     @property
-    def names(self) -> list[str]:
+    def labels(self) -> list[str]:
         """Labels of the models that can be called."""
         return [entry.label for entry in self._callable() if entry.state is not State.FAILED]
 
@@ -195,7 +210,7 @@ class Catalog:
         return _preferred(candidates)
 
     def _choice(self) -> str:
-        names = ", ".join(self.names) or "none"
+        names = ", ".join(self.labels) or "none"
         return f"name one in the call's metadata, {MODEL_KEY}: name or name/version. There are: {names}."
 
 

@@ -8,10 +8,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.concurrency import INTERVAL_S, LoopSample
 from mlflow_grpc.naming import without_secrets
-from mlflow_grpc.process import in_daemon_thread
 from mlflow_grpc.telemetry.metrics import Metrics
 from mlflow_grpc.telemetry.models import ModelMetrics
 
@@ -57,12 +57,12 @@ class Gauges:
     async def refresh_all(self) -> None:
         """Sets all gauges; those of the process are read in a thread."""
         self.refresh()
-        await in_daemon_thread(self.metrics.process.refresh)
+        await in_daemon_thread(self.metrics.process.refresh, "process-metrics")
 
     async def watch_process(self) -> None:
         """Reads the metrics of the process, for scrapes that another worker answers; runs until cancelled."""
         while True:
-            await in_daemon_thread(self.metrics.process.refresh)
+            await in_daemon_thread(self.metrics.process.refresh, "process-metrics")
             await asyncio.sleep(PROCESS_INTERVAL_S)
 
     def _name(self, model: ModelMetrics, entry: Entry) -> None:

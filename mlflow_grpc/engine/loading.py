@@ -72,20 +72,20 @@ def fetch(model: ModelConfig) -> "FetchedModel | None":
         return fetching.fetch(model.uri)
 
 
-def not_fetched(model: ModelConfig, late: str) -> str:
+def late_message(model: ModelConfig, limit: str) -> str:
     """Returns the message that a model was not fetched in time, with the registry or store that did not answer.
 
     Args:
         model: An MLflow model.
-        late: Phrase for the time limit, such as `within 5 s`.
+        limit: Phrase for the time limit, such as `within 5 s`.
 
     """
     from mlflow_grpc.hosting.pyfunc import fetching
 
-    return f"it was not fetched {late}: no answer yet from {fetching.model_source(model.uri or '')}"
+    return f"it was not fetched {limit}: no answer yet from {fetching.model_source(model.uri or '')}"
 
 
-def is_fetched(model: ModelConfig) -> bool:
+def is_local(model: ModelConfig) -> bool:
     """Returns True if a model is on this machine already."""
     if model.uri is None:
         return True

@@ -72,7 +72,7 @@ class _Trial:
         self._servable = servable
         self._codec = codec
         self._example = example
-        self._label = servable.model.name
+        self._name = servable.model.name
         self._lock = threading.Lock()  # Guards the fields below.
         self._refused: set[RpcKind] = set()
         self._is_running = True
@@ -83,7 +83,7 @@ class _Trial:
             if self._is_running:
                 logger.warning(
                     "%s: typed RPCs are offered that were not tried: its example took more than %g s",
-                    self._label,
+                    self._name,
                     LIMIT_S,
                 )
             self._is_running = False
@@ -94,7 +94,7 @@ class _Trial:
         try:
             self._try_all()
         except Exception as error:  # noqa: BLE001 - the example is no payload, or does not fit into a message
-            logger.info("%s: typed RPCs are not tried: its example cannot be sent: %s", self._label, one_line(error))
+            logger.info("%s: typed RPCs are not tried: its example cannot be sent: %s", self._name, one_line(error))
         finally:
             with self._lock:
                 self._is_running = False
@@ -125,7 +125,7 @@ class _Trial:
                 self._refused.update(kinds)
                 logger.warning(
                     "%s: not offered as typed RPCs: %s, since its example fails there and is answered as JSON: %s",
-                    self._label,
+                    self._name,
                     ", ".join(kinds),
                     failure.message if isinstance(failure, ServingError) else one_line(failure),
                 )

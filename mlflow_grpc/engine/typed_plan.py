@@ -34,7 +34,8 @@ def plan(catalog: Catalog, locks: LockSet) -> tuple[FileMaker, list[tuple[Entry,
         The maker of the file, with its comments; each model with typed RPCs, and its messages.
 
     Raises:
-        StartError: A lock is for other models or inconsistent, or protobuf refuses the file of all models together.
+        StartError: A lock is for other models or inconsistent, two models have the same key in lock files, or protobuf
+            refuses the file of all models together.
 
     """
     candidates = list(_candidates(catalog, locks))
@@ -65,15 +66,18 @@ def verdict(entry: Entry, catalog: Catalog, locks: LockSet) -> Verdict | None:
         The verdict, or None for a model that is not loaded or has no endpoint.
 
     Raises:
-        StartError: The lock in the model's directory is for other models, or is inconsistent.
+        StartError: The lock in the model's directory is for other models, or is inconsistent; or another model has the
+            same key in lock files.
 
     """
     if entry.loaded is None or not entry.config.endpoint:
         return None
     info, streams = entry.loaded.model.info, entry.loaded.model.streams
     contract = info.contract if _is_typed(entry.loaded) else None
-    label = _label(entry, catalog)
-    return contract_plan.verdict(locks, label, info.lock, contract, streams=streams, refused=entry.loaded.refused_rpcs)
+    lock_key = _lock_key(entry, catalog) if contract is not None else _key(entry, catalog)
+    return contract_plan.verdict(
+        locks, lock_key, info.lock, contract, streams=streams, refused=entry.loaded.refused_rpcs
+    )
 
 
 def _candidates(catalog: Catalog, locks: LockSet) -> Iterator[Candidate]:
@@ -84,10 +88,10 @@ def _candidates(catalog: Catalog, locks: LockSet) -> Iterator[Candidate]:
         if obstacle := messages.obstacle(info.contract):
             logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
         if _is_typed(entry.loaded):
-            label = _label(entry, catalog)
+            lock_key = _lock_key(entry, catalog)
             summary = ": ".join(filter(None, [info.display_name or entry.label, info.description]))
-            locked = locks.find(label, info.lock)
-            typed = TypedModel(label, info.contract, locked, model.streams, entry.loaded.refused_rpcs, summary)
+            locked = locks.find(lock_key, info.lock)
+            typed = TypedModel(lock_key, info.contract, locked, model.streams, entry.loaded.refused_rpcs, summary)
             yield entry, entry.loaded, typed
 
 
@@ -118,6 +122,28 @@ def _refusal_of(model: TypedModel) -> str:
     return f"protobuf refuses its messages: {refusal}" if refusal else ""
 
 
-def _label(entry: Entry, catalog: Catalog) -> str:
-    """Returns a model's name, followed by its version unless that is the default version."""
+def _lock_key(entry: Entry, catalog: Catalog) -> str:
+    """Returns a model's name, followed by its version unless that is the default version.
+
+    Raises:
+        StartError: Another model with typed RPCs has the same key. Which of them got it would depend on their order.
+
+    """
+    key = _key(entry, catalog)
+    for other in catalog.entries:
+        if other is not entry and _is_candidate(other, catalog) and _key(other, catalog) == key:
+            raise StartError(
+                f"the typed messages of the models {entry.label} and {other.label} would both be called {key}: give "
+                "one of them another name or version in the configuration"
+            )
+    return key
+
+
+def _key(entry: Entry, catalog: Catalog) -> str:
     return entry.name if catalog.get(entry.name, "") is entry else f"{entry.name}_{entry.version}"
+
+
+def _is_candidate(entry: Entry, catalog: Catalog) -> bool:
+    """Returns True if a model gets typed RPCs."""
+    is_ready = entry.config.endpoint and entry.loaded is not None and catalog.is_settled(entry)
+    return is_ready and entry.loaded is not None and _is_typed(entry.loaded)

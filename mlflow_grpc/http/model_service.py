@@ -97,8 +97,7 @@ class _ModelService:
 
     async def health(self, _: Request) -> JSONResponse:
         """Answers 200, unless hung calls occupy the threads of all models."""
-        ready = [entry for entry in self._catalog.entries if entry.state is State.READY]
-        is_stuck = bool(ready) and all(entry.engine.threads.is_exhausted for entry in ready)
+        is_stuck = self._catalog.is_exhausted
         return _status("health_status", "NOT_HEALTHY" if is_stuck else "HEALTHY", is_good=not is_stuck)
 
     async def readiness(self, _: Request) -> JSONResponse:

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
+from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.errors import UnknownService
 from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
@@ -87,6 +88,11 @@ class HealthServicer:
             self._statuses[name] = status
             for changed in self._watchers.get(name, ()):
                 changed.set()
+
+
+def health_names(entry: Entry) -> tuple[str, ...]:
+    """Returns the names of a model in health checks: its name, and its label if it has a version."""
+    return tuple(dict.fromkeys((entry.name, entry.label))) if entry.name else ()
 
 
 def handlers(dispatcher: RpcDispatcher, servicer: HealthServicer) -> "Handlers":

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2
 
 from mlflow_grpc import protos
-from mlflow_grpc.process import in_daemon_thread
+from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
 
@@ -47,7 +47,7 @@ class _Offer:
         self.pool.FindFileByName(name)
         if name not in self.files:
             # Made at the first request, and outside of the event loop: the comments of a large file take a second.
-            typed_file = await in_daemon_thread(self.typed_file)
+            typed_file = await in_daemon_thread(self.typed_file, "describe-messages")
             if typed_file is not None:
                 self.files[typed_file.name] = typed_file
         return self.files[name]

@@ -35,8 +35,8 @@ from opentelemetry.trace import (
 )
 
 from mlflow_grpc import __version__
+from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import in_daemon_thread
 from mlflow_grpc.telemetry.traces import (
     AttributeValue,
     CallTrace,
@@ -176,7 +176,7 @@ class OtlpTracer:
 
     async def close(self) -> None:
         """Sends the queued spans, within FLUSH_S."""
-        closing = asyncio.ensure_future(in_daemon_thread(self._processor.shutdown))
+        closing = asyncio.ensure_future(in_daemon_thread(self._processor.shutdown, "close-traces"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await asyncio.shield(closing)

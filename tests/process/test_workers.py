@@ -156,6 +156,38 @@ def test_a_worker_that_cannot_load_stops_all(start, model, tmp_path):
     assert not [pid for pid in pids(process) if alive(pid)]
 
 
+GATED = "mlmodel:tests.support.quick_stepper.Gated"
+
+
+def test_a_worker_that_dies_while_loading_stops_the_start(start, tmp_path):
+    """The error names the model that was being loaded when the worker died, and the exit code is 2."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    process = start("-w", "2", "-m", GATED, "--model-config", json.dumps({"gate": str(gate)}))
+    process.wait_for("gated: loading now", times=2)
+    gate.write_text("exit")
+    assert process.wait() == 2
+    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    assert re.search(rf"worker \d cannot start: it ended with code 7 while it loaded .* from {GATED}$", line)
+
+
+def test_a_replacement_that_dies_while_loading(start, tmp_path):
+    """The line about a replacement that dies names the model that was being loaded. A later one loads and serves."""
+    gate = tmp_path / "gate"
+    process = start("-w", "2", "-m", GATED, "--model-config", json.dumps({"gate": str(gate)}))
+    ready_address(process)
+    os.mkfifo(gate)
+    os.kill(pids(process)[0], signal.SIGKILL)
+    process.wait_for("gated: loading now")
+    gate.write_text("exit")
+    died = rf"worker \d \(pid {pids(process)[2]}\) ended with code 7 while it loaded .* from {GATED}; a new one starts"
+    process.wait_for(died)
+    process.wait_for("gated: loading now", times=2)
+    gate.write_text("")
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
 def test_a_signal_to_all_while_workers_start(start, tmp_path):
     """Ctrl-C reaches workers that do not ignore it yet: the exit code is 0, and they print nothing."""
     os.mkfifo(tmp_path / "never")

@@ -120,7 +120,7 @@ def test_a_failed_model_does_not_affect_others():
         models.resolve("b")
     assert models.resolve("a").name == "a"
     assert models.entries[1].error == "why"
-    assert models.names == ["a"]
+    assert models.labels == ["a"]
 
 
 def test_errors_do_not_contain_the_source_of_a_model():
@@ -137,7 +137,7 @@ def test_errors_do_not_contain_the_source_of_a_model():
 def test_models_without_an_endpoint_cannot_be_called():
     """A model without an endpoint is not among the names, and does not make a call without a name ambiguous."""
     models = catalog({"name": "a", "endpoint": False}, {"name": "b"})
-    assert models.names == ["b"]
+    assert models.labels == ["b"]
     assert models.resolve(None).name == "b"
     with pytest.raises(UnknownModel):
         models.resolve("a")

@@ -649,7 +649,7 @@ def test_the_lock_that_applies_to_a_model():
     assert "it no longer has typed RPCs" in plan.verdict(locks, "a", None, None).refusal
     written_anew = locks.updated({"b": second})
     assert (written_anew.models["a"].removed, written_anew.models["a"].messages) == (True, first.messages)
-    assert [verdict.label for verdict in locks.missing({"b"})] == ["a"]
+    assert [verdict.lock_key for verdict in locks.missing({"b"})] == ["a"]
     assert not LockSet(written_anew).missing({"b"})
     assert not plan.verdict(LockSet(written_anew), "a", None, None).breaking
 

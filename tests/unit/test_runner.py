@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 
-from mlflow_grpc import lifecycle, root_logger, runner
+from mlflow_grpc import root_logger, runner, thread_watch
+from mlflow_grpc.choices import OnError
 from mlflow_grpc.config import Configuration, ModelConfig
+from mlflow_grpc.contract import mlflow_schema
+from mlflow_grpc.contract.lockfile import io as lock_io
+from mlflow_grpc.contract.lockfile.format import LockFile
+from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.settings import Settings
@@ -57,11 +62,16 @@ class Run:
         self.code = asyncio.ensure_future(runner._serve(loaded, configuration, main, role, self._when_loaded))
 
     async def _when_loaded(self, server: Server) -> None:
+        self.server = server
         self.loaded.set()
 
+    async def end(self) -> None:
+        self.main.signals.put_nowait(signal.SIGTERM)
+        assert await self.code == 0
 
-def stepper(name: str = "steps") -> ModelConfig:
-    return ModelConfig(class_path=f"{QUICK}.Stepper", name=name, endpoint=True)
+
+def stepper(name: str = "steps", **more: Any) -> ModelConfig:
+    return ModelConfig(class_path=f"{QUICK}.Stepper", name=name, endpoint=True, **more)
 
 
 def gated(gate: Any) -> ModelConfig:
@@ -83,8 +93,7 @@ def test_a_signal_ends_the_server():
     async def test() -> None:
         server = Run(stepper())
         await server.loaded.wait()
-        server.main.signals.put_nowait(signal.SIGTERM)
-        assert await server.code == 0
+        await server.end()
 
     run(test)
 
@@ -95,7 +104,7 @@ def test_a_failed_watcher_ends_the_server(monkeypatch, caplog):
     def fail() -> None:
         raise LookupError("no root")
 
-    monkeypatch.setattr(lifecycle, "HEALTH_INTERVAL_S", 0.01)
+    monkeypatch.setattr(thread_watch, "INTERVAL_S", 0.01)
 
     async def test() -> None:
         server = Run(stepper())
@@ -145,3 +154,50 @@ def test_a_signal_ends_the_drain_of_a_failed_start(tmp_path, caplog):
             assert (await asyncio.to_thread(held.result))[0] == "UNAVAILABLE"
 
     run(test)
+
+
+def test_a_model_that_its_lock_refuses_is_a_failed_load(tmp_path):
+    """A model that is left out because of its lock counts as one failed load, and as no other."""
+    contract = mlflow_schema.contract_of(
+        {"inputs": '[{"type": "double", "name": "a"}]', "outputs": None, "params": None}
+    )
+    maker = FileMaker()
+    maker.add("steps", contract)
+    lock_io.write(tmp_path / "lock", LockFile(models=maker.locks))
+
+    async def test() -> None:
+        server = Run(stepper(on_error=OnError.SKIP), stepper("other"), lock=tmp_path / "lock", http_port=0)
+        await server.loaded.wait()
+        metrics: list[Any] = [entry.engine.metrics for entry in server.server.catalog.entries]
+        loads = [{result: count.total() for result, count in model._loads.items()} for model in metrics]
+        assert loads == [{"ok": 0, "failed": 1}, {"ok": 1, "failed": 0}]
+        await server.end()
+
+    run(test)
+
+
+def test_models_whose_typed_messages_would_have_one_name(tmp_path):
+    """Version 1 of a model and another model called like name and version stop the start: their typed messages and
+    locks would have one name."""
+
+    async def test(*models: ModelConfig) -> Run:
+        server = Run(*models)
+        await asyncio.wait(
+            {server.code, asyncio.ensure_future(server.loaded.wait())}, return_when=asyncio.FIRST_COMPLETED
+        )
+        return server
+
+    versions = [stepper("a", version="1"), stepper("a", version="2")]
+
+    async def refused() -> None:
+        server = await test(*versions, stepper("a_1", version="7"))
+        with pytest.raises(StartError, match="a_1/7 and a/1 would both be called a_1: give one of them another name"):
+            await server.code
+
+    async def left_out() -> None:
+        server = await test(*versions, stepper("a_1", version="7", on_error=OnError.SKIP))
+        assert [entry.label for entry in server.server.catalog.entries if entry.loaded] == ["a/1", "a/2"]
+        await server.end()
+
+    run(refused)
+    run(left_out)

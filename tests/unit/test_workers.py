@@ -1,14 +1,30 @@
 """workers.py: when a worker that has ended is replaced."""
 
+import errno
 import multiprocessing
+import os
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mlflow_grpc import config, workers
+from mlflow_grpc import config, forks, workers
+from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
+
+
+def test_a_first_worker_that_cannot_be_started(monkeypatch):
+    """A machine without room for the first worker stops the start with an error instead of a traceback."""
+
+    def refuse(*_: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(forks.Fork, "start", refuse)
+    monkeypatch.setattr(workers, "_import_libraries", lambda _: None)
+    settings = Settings(model_uri="(none)", port=0, workers=2)
+    with pytest.raises(StartError, match=r"worker 0 cannot be started: Resource temporarily unavailable; .*--workers"):
+        workers.supervise(settings, config.load(settings))
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class Change:
 class Verdict:
     """The result of comparing a model with its lock."""
 
-    label: str
+    lock_key: str
     changes: tuple[Change, ...] = ()
     source: str = ""
     """The lock file; empty if no lock knows the model."""
@@ -50,11 +50,11 @@ class Verdict:
 
     def __str__(self) -> str:
         if not self.source:
-            return f"{self.label}: new: no lock knows it"
+            return f"{self.lock_key}: new: no lock knows it"
         sides = {change.side for change in self.breaking}
         calls = f"calls of old clients are {'not ' * (Side.CALLS in sides)}taken"
         answers = f"their answers are {'not ' * (Side.ANSWERS in sides)}read"
-        head = f"{self.label}: {'in' * bool(sides)}compatible: {calls}, {answers}"
+        head = f"{self.lock_key}: {'in' * bool(sides)}compatible: {calls}, {answers}"
         return "\n".join([head, *(f"  {'breaks' if change.breaks else 'fine'}: {change}" for change in self.changes)])
 
     @property
@@ -62,7 +62,7 @@ class Verdict:
         """The error text for a model that is not served: the breaking changes, then what to do."""
         listed = "; ".join(map(str, self.breaking))
         return (
-            f"{self.label} is incompatible with old clients, according to the lock {self.source}: {listed}. Serve a "
+            f"{self.lock_key} is incompatible with old clients, according to the lock {self.source}: {listed}. Serve a "
             "version that takes their calls; or take the change into the lock with `mlflow-grpc proto --lock FILE` "
             "and give clients the new .proto; or serve it anyway with --allow-incompatible"
         )

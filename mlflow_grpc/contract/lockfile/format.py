@@ -168,7 +168,7 @@ class LockedModel(_Section):
 
 
 class LockFile(_Section):
-    """The locked models by their labels: a name, or a name and a version, as the typed service calls them."""
+    """The locked models by their lock keys: a name, or a name and a version, as the typed service calls them."""
 
     format: Literal[1] = 1
     models: dict[str, LockedModel] = {}
@@ -224,11 +224,11 @@ def describe(error: ValidationError) -> str:
 def text_of(lock_file: LockFile) -> str:
     """The text of a lock file: a line for each field, in the order of the numbers. Equal locks have equal texts."""
     models = {
-        label: {
+        lock_key: {
             **model.model_dump(exclude_defaults=True, exclude={"messages"}),
             "messages": {role: _message_as_json(message) for role, message in sorted(model.messages.items())},
         }
-        for label, model in sorted(lock_file.models.items())
+        for lock_key, model in sorted(lock_file.models.items())
     }
     return _to_json({"format": FORMAT, "models": models}, "") + "\n"
 

@@ -42,56 +42,58 @@ class LockSet:
 
     @property
     def models(self) -> Mapping[str, LockedModel]:
-        """All models of the file by their labels, hosted here or not."""
+        """All models of the file by their lock keys, hosted here or not."""
         return self.file.models if self.file is not None else {}
 
-    def find(self, label: str, in_directory: LockFile | None) -> LockedModel | None:
+    def find(self, lock_key: str, in_directory: LockFile | None) -> LockedModel | None:
         """Finds the lock of a model: in the file, else in the model's own directory.
 
         Args:
-            label: The model's name, followed by its version unless that is the default version.
+            lock_key: The model's name, followed by its version unless that is the default version.
             in_directory: The lock file in the model's directory.
 
         Returns:
             The locked model, or None for a model that no lock knows.
 
         Raises:
-            StartError: The lock file in the directory has several models, and none has this label.
+            StartError: The lock file in the directory has several models, and none has this lock key.
 
         """
-        if label in self.models:
-            return self.models[label]
+        if lock_key in self.models:
+            return self.models[lock_key]
         if in_directory is None or not in_directory.models:
             return None
-        locked = in_directory.models.get(label)
+        locked = in_directory.models.get(lock_key)
         if locked is None and len(in_directory.models) > 1:
-            labels = ", ".join(in_directory.models)
-            raise StartError(f"{MODEL_DIRECTORY_LOCK} has no {label}, but {labels}: keep only the model's own")
+            lock_keys = ", ".join(in_directory.models)
+            raise StartError(f"{MODEL_DIRECTORY_LOCK} has no {lock_key}, but {lock_keys}: keep only the model's own")
         if locked is None or locked.name in [model.name for model in self.models.values()]:
-            # Its RPCs need another name: the model has another label here, or a model of the file has the name.
+            # Its RPCs need another name: the model has another lock key here, or a model of the file has the name.
             locked = (locked or next(iter(in_directory.models.values()))).model_copy(update={"name": ""})
         return locked
 
-    def source_of(self, label: str) -> str:
+    def source_of(self, lock_key: str) -> str:
         """Names the lock file that applies to a locked model, for messages."""
-        return self.source if label in self.models else MODEL_DIRECTORY_LOCK
+        return self.source if lock_key in self.models else MODEL_DIRECTORY_LOCK
 
-    def missing(self, labels: Iterable[str]) -> list[Verdict]:
-        """Gives a verdict on each model of the file that is not among the labels of the models hosted here."""
-        gone = [label for label, model in self.models.items() if not model.removed and label not in set(labels)]
+    def missing(self, lock_keys: Iterable[str]) -> list[Verdict]:
+        """Gives a verdict on each model of the file that is not among the lock keys of the models hosted here."""
+        gone = [
+            lock_key for lock_key, model in self.models.items() if not model.removed and lock_key not in set(lock_keys)
+        ]
         text = "the model is no longer hosted"
-        return [Verdict(label, (Change(Side.CALLS, label, text, True),), self.source) for label in gone]
+        return [Verdict(lock_key, (Change(Side.CALLS, lock_key, text, True),), self.source) for lock_key in gone]
 
     def updated(self, locked: Mapping[str, LockedModel]) -> LockFile:
         """Makes the next version of the file. Models that are not hosted keep their lock and are marked as removed.
 
         Args:
-            locked: The models hosted here, by label, as their new messages are.
+            locked: The models hosted here, by lock key, as their new messages are.
 
         """
         gone = {
-            label: model.model_copy(update={"removed": True})
-            for label, model in self.models.items()
-            if label not in locked
+            lock_key: model.model_copy(update={"removed": True})
+            for lock_key, model in self.models.items()
+            if lock_key not in locked
         }
         return LockFile(models={**gone, **locked})

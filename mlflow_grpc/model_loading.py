@@ -1,0 +1,196 @@
+"""Loading the models of a server: fetch several at a time, load one by one, compare with locks, open.
+
+Rule of this module: it decides the order, and which model is left out or stops the start. How a model is loaded is in
+`engine/loading.py`.
+"""
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import Callable
+from functools import partial
+
+from mlflow_grpc.choices import OnError
+from mlflow_grpc.contract.lockfile.lockset import LockSet
+from mlflow_grpc.daemon_threads import in_daemon_thread
+from mlflow_grpc.engine import loading, typed_plan
+from mlflow_grpc.engine.admission import Stage
+from mlflow_grpc.engine.catalog import Catalog, Entry, State
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.engine.turns import Turns
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.main_thread import MainThread
+from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.services.health import HealthServicer, health_names
+from mlflow_grpc.settings import Settings, spelling
+
+logger = get_logger(__name__)
+
+MAX_FETCHES = 64
+"""Number of models that are fetched at a time; high enough that a dead registry does not delay the others."""
+
+
+class ModelLoader:
+    """Loads the models of a catalog, once. Each model takes calls as soon as it is ready."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        health: HealthServicer,
+        locks: LockSet,
+        make_typed: Callable[[], bool],
+    ) -> None:
+        """Loads nothing yet.
+
+        Args:
+            settings: Settings for models that have none of their own.
+            catalog: The models.
+            health: Gets the health of each model.
+            locks: Locks that models are compared with.
+            make_typed: Makes the typed RPCs of the models that are ready; returns False if there are none.
+
+        """
+        self._settings = settings
+        self._catalog = catalog
+        self._health = health
+        self._locks = locks
+        self._make_typed = make_typed
+        self._load_s: dict[int, float] = {}  # Durations of loads, by the index of the model.
+        self._compared: list[Entry] = []  # Models that have been compared with their locks.
+        self._offered: list[Entry] = []  # Models that the typed RPCs were made for.
+
+    async def load(self, main: MainThread, when_loading: Callable[[str], object]) -> None:
+        """Fetches several models at a time, and loads them one by one in the main thread, in the configuration's order.
+
+        Args:
+            main: The main thread of the process.
+            when_loading: Called with a description of each model when its load begins, and with an empty text when it
+                has ended.
+
+        Raises:
+            StartError: A model without `on_error: skip` cannot be served, or no model can.
+
+        """
+        entries = self._catalog.entries
+        await main.call(lambda: loading.import_libraries(entry.config for entry in entries))
+        fetches = asyncio.Semaphore(MAX_FETCHES)
+        turns = Turns(index for index, entry in enumerate(entries) if loading.is_local(entry.config))
+        await asyncio.gather(*(self._load(index, main, fetches, turns, when_loading) for index in range(len(entries))))
+        self.offer_typed()
+        if all(entry.state is State.FAILED for entry in entries):
+            raise StartError("none of the models could be loaded")
+        # Exempts what exists now: a full collection over all of MLflow's modules takes 0.1 s, in which no call is
+        # answered.
+        gc.collect()
+        gc.freeze()
+
+    async def _load(
+        self,
+        index: int,
+        main: MainThread,
+        fetches: asyncio.Semaphore,
+        turns: Turns,
+        when_loading: Callable[[str], object],
+    ) -> None:
+        entry, limit_s = self._catalog.entries[index], self._settings.load_timeout_s or None
+        config, has_fetched = entry.config, False
+        description = f"{entry.label or 'a model'} from {config.source}"
+        try:
+            async with contextlib.nullcontext() if loading.is_local(config) else fetches:
+                logger.info("loading %s", description)
+                started_at = time.monotonic()
+                async with asyncio.timeout(limit_s):
+                    fetched = await in_daemon_thread(lambda: loading.fetch(config), "fetch-model")
+                fetch_s = time.monotonic() - started_at
+            has_fetched = True
+            if fetched is not None and fetched.version:
+                logger.info("%s is version %s", config.source, fetched.version)
+            async with turns.turn(index):
+                load = partial(loading.load, config, self._settings, fetched, is_alone=len(self._catalog.entries) == 1)
+                started_at = time.monotonic()
+                when_loading(description)
+                loaded = await main.call(load, limit_s=limit_s)
+                when_loading("")
+                self._load_s[index] = fetch_s + time.monotonic() - started_at
+            self.host(entry, loaded)
+        except TimeoutError:
+            limit = f"within {limit_s:g} s ({spelling('load_timeout_s')})"
+            message = f"it was not loaded {limit}" if has_fetched else loading.late_message(config, limit)
+            self._skip_or_raise(entry, StartError(message))
+        except StartError as error:
+            self._skip_or_raise(entry, error)
+        turns.give_up(index)
+        self._open_settled()
+        if not turns.waiting:
+            # The missing models are still being fetched, which may take long.
+            self.offer_typed()
+
+    def host(self, entry: Entry, loaded: ServableModel) -> None:
+        """Adds a loaded model to the catalog.
+
+        Raises:
+            StartError: Another model has the same name and version.
+
+        """
+        self._catalog.register(entry, loaded)
+        self._health.set_serving(False, *health_names(entry))
+
+    def _open_settled(self) -> None:
+        """Opens the models that are ready, before all are loaded."""
+        for entry in self._catalog.entries:
+            if entry.engine.admission.stage is not Stage.LOADING or not self._catalog.is_settled(entry):
+                continue
+            self._compare_with_lock(entry)
+            if entry.loaded is not None and self._catalog.stage is Stage.LOADING:
+                entry.engine.admission.stage = Stage.OPEN
+                self._health.set_serving(True, *health_names(entry))
+
+    def _skip_or_raise(self, entry: Entry, error: StartError) -> None:
+        """Skips a model that cannot be served, if its configuration says so; otherwise raises the error."""
+        if (entry.config.on_error or OnError.STOP) is OnError.STOP:
+            if len(self._catalog.entries) > 1:
+                raise StartError(f"{entry.config.source}: {error}") from error
+            raise error
+        logger.error("model %s is left out: %s", entry.config.source, error)
+        self._catalog.mark_failed(entry, str(error))
+        if entry.engine.metrics is not None:
+            entry.engine.metrics.load_failed()
+
+    def _compare_with_lock(self, entry: Entry) -> None:
+        """Compares a model with its lock, once, and counts its load, which has ended now.
+
+        Raises:
+            StartError: The model breaks old clients, and its configuration does not say `on_error: skip`.
+
+        """
+        if entry in self._compared:
+            return
+        self._compared.append(entry)
+        try:
+            verdict = typed_plan.verdict(entry, self._catalog, self._locks)
+            if verdict is not None and verdict.breaking:
+                if not self._settings.allow_incompatible:
+                    raise StartError(verdict.refusal)  # noqa: TRY301
+                logger.warning("%s breaks old clients: %s", verdict.lock_key, "; ".join(map(str, verdict.breaking)))
+        except StartError as error:
+            self._skip_or_raise(entry, error)
+            return
+        load_s = self._load_s.get(self._catalog.entries.index(entry))
+        if entry.engine.metrics is not None and load_s is not None:
+            entry.engine.metrics.loaded(load_s)
+
+    def offer_typed(self) -> None:
+        """Makes the typed RPCs of the models that are ready, unless they have been made.
+
+        Raises:
+            StartError: A model breaks old clients, and its configuration does not say `on_error: skip`.
+
+        """
+        for entry in self._catalog.entries:
+            if self._catalog.is_settled(entry):
+                self._compare_with_lock(entry)
+        ready = [entry for entry in self._catalog.entries if self._catalog.is_settled(entry)]
+        if ready != self._offered and self._make_typed():
+            self._offered = ready
