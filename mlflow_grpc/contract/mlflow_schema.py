@@ -50,8 +50,8 @@ NullRule = Callable[[str, Type, bool], bool]
 """Returns True if an array or map may have nulls. The arguments are `array` or `map`, the type of its values, and True
 for an optional column or property."""
 
-_NUMPY_TYPES = (DataType.BOOLEAN, DataType.DOUBLE, DataType.STRING, DataType.BINARY)
-"""Types whose values MLflow puts into numpy arrays, which turn None into False, NaN or a string."""
+_NUMPY_TYPES = (DataType.BOOLEAN, DataType.DOUBLE, DataType.STRING, DataType.BINARY, DataType.DATETIME)
+"""Types whose values MLflow puts into numpy arrays, which turn None into False, NaN, a string or NaT."""
 
 
 def _input_takes_nulls(container: str, values: Type, optional: bool) -> bool:

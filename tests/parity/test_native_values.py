@@ -110,6 +110,25 @@ def test_empty_values_are_those_of_json(served):
     assert in_any_order(prediction) == in_any_order(expected)
 
 
+def test_nulls_in_lists_of_times(served):
+    """MLflow accepts a list of nulls in JSON, and messages have it too. Beside a time, a null is numpy's NaT."""
+    path, typed = served
+    payload = {"dataframe_records": [{"row": 1, "moments": [None, None]}]}
+    status, answer = oracle_of(path)(json.dumps(payload), "application/json")
+    assert status == 200
+    (expected,) = json.loads(answer)["predictions"]
+    epoch = "1970-01-01T00:00:00Z"
+    nulls = {"values": [epoch, epoch], "values_null_items": [0, 1]}
+    prediction = plain(typed("m_predict", {"row": 1, "moments": nulls}))["prediction"]
+    assert in_any_order(prediction) == in_any_order(expected)
+    mixed = {"values": [f"{ISO}Z", epoch], "values_null_items": [1]}
+    native = {"row": 1, "moments": np.array([MOMENT, np.datetime64("NaT", "ns")])}
+    prediction = plain(typed("m_predict", {"row": 1, "moments": mixed}))["prediction"]
+    assert [in_any_order(prediction)] == echoed_rows(path, [native])
+    together = plain(typed("m_predict_batch", {"row": [1, 1], "moments": [mixed, mixed]}))["prediction"]
+    assert [in_any_order(row) for row in together] == echoed_rows(path, [native, native])
+
+
 def test_times_outside_the_range_of_pandas(served):
     """The error names its column, and its row in a batch, and no other column."""
     _, typed = served

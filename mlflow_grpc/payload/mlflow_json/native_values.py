@@ -134,7 +134,8 @@ def _list_reader(read_item: Read, *, is_deepest: bool) -> Read:
     # MLflow converts a nested array to a list, in which points in time are numbers: only the deepest is an array.
     def read(value: Any) -> Any:
         items = [_read(read_item, item) for item in value]
-        return np.array(items) if is_deepest and items else items
+        # MLflow accepts nulls alone in JSON, so they are not converted.
+        return np.array(items) if is_deepest and any(item is not None for item in items) else items
 
     return read
 
