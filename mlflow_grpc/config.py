@@ -23,10 +23,10 @@ from pydantic import (
 )
 
 from mlflow_grpc import rest_config
-from mlflow_grpc.choices import UnknownColumns
+from mlflow_grpc.choices import Batching, OnError, Payload, UnknownColumns
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.naming import Name, canonical_uri, without_secrets
-from mlflow_grpc.settings import Batching, OnError, Payload, Settings
+from mlflow_grpc.settings import Settings
 
 MLMODEL_SCHEME = "mlmodel:"
 """Prefix of the path of an MLModel class, where an MLflow URI is accepted too."""

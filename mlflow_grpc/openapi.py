@@ -7,16 +7,11 @@ import json
 
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.engine import loading
-from mlflow_grpc.engine.catalog import Catalog
-from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.http.openapi.document import document_of
 from mlflow_grpc.settings import Settings
 
 
 def openapi_text(settings: Settings, configuration: Configuration) -> str:
     """Loads the models and returns their document as JSON; raises StartError if a model cannot be loaded."""
-    catalog = Catalog(configuration.models, lambda: Engine.from_settings(settings))
-    loading.import_libraries(configuration.models)
-    for entry in catalog.entries:
-        catalog.register(entry, loading.load(entry.config, settings))
+    catalog = loading.load_all(configuration, settings)
     return json.dumps(document_of(catalog, configuration.service), indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""Start and end of a server process: standard streams, signals, warnings, exit."""
+"""Start and end of a server process: standard streams, signals, warnings, gRPC's environment, exit."""
 
 import contextlib
 import os
@@ -74,6 +74,16 @@ def demote_warnings() -> None:
     if any(action == "error" for action, *_ in filters):
         filters[:] = [entry for entry in filters if entry[0] != "error"]
         warnings.simplefilter("default", append=True)
+
+
+def prepare_grpc_core() -> None:
+    """Sets the environment of gRPC's core, which reads it when `grpc` is imported.
+
+    The core then writes nothing to stderr, because its messages reach the operator as lines of our log. It installs no
+    fork handlers, because they crash one in four processes that a model forks. Operators can override both variables.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:

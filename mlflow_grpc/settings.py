@@ -1,8 +1,9 @@
 """All settings of the server, in one frozen and validated class.
 
-Rule of this module: it is the only reader of the environment. Each setting is declared once, as a field with its flags,
-its environment names in order of precedence, its default, unit, legal range and description. The command line
-(`mlflow_grpc.cli`) and the table in docs/settings.md are generated from it. Precedence: flag, environment, default.
+Rule of this module: no other module reads settings from the environment. Each setting is declared once, as a field
+with its flags, its environment names in order of precedence, its default, unit, legal range and description. The
+command line (`mlflow_grpc.cli`) and the table in docs/settings.md are generated from it. Precedence: flag, environment,
+default.
 """
 
 import os
@@ -14,17 +15,14 @@ from pydantic import AliasChoices, Field, PrivateAttr, ValidationError, field_va
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from mlflow_grpc import choices
 from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alone
-from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, OnError, Payload, Requirements
+from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, Payload, Requirements, UnknownColumns
 from mlflow_grpc.declarations import Flag, default_threads, env_names, flag, json_object, setting
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.http_settings import HttpSettings
 from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name, Uri
 from mlflow_grpc.tracing_settings import TracingSettings, diverted_traces
-
-__all__ = ["Batching", "EnvManager", "LogFormat", "LogLevel", "OnError", "Payload", "Requirements", "Settings"]
 
 
 class Settings(HttpSettings, TracingSettings, BaseSettings):
@@ -114,8 +112,8 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
         text="mlflow: the formats of `mlflow models serve`. text: the model gets the string unchanged, and the caller "
         "gets str(answer).",
     )
-    unknown_columns: Annotated[choices.UnknownColumns, Flag(("--unknown-columns",))] = setting(
-        choices.UnknownColumns.IGNORE,
+    unknown_columns: Annotated[UnknownColumns, Flag(("--unknown-columns",))] = setting(
+        UnknownColumns.IGNORE,
         "MLFLOW_GRPC_UNKNOWN_COLUMNS",
         text="Columns and params that the model does not have. ignore: ignored as in MLflow, and named in the trailer "
         "mlflow-ignored-columns. refuse: INVALID_ARGUMENT.",
@@ -380,20 +378,3 @@ def fields() -> Iterator[tuple[str, FieldInfo]]:
 def spelling(field: str) -> str:
     """Returns the long flag of the setting with the field name `field`."""
     return flag(Settings.model_fields[field]).names[-1]
-
-
-def activated(directory: Path) -> dict[str, str]:
-    """Returns the environment variables of a process in a virtual environment, as its `bin/activate` sets them."""
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
-    path = os.pathsep.join((str(directory / "bin"), *os.get_exec_path()))
-    return {**variables, "VIRTUAL_ENV": str(directory), "PATH": path}
-
-
-def prepare_grpc_core() -> None:
-    """Sets the environment of gRPC's core, which reads it when `grpc` is imported.
-
-    The core then writes nothing to stderr, because its messages reach the operator as lines of our log. It installs no
-    fork handlers, because they crash one in four processes that a model forks. Operators can override both variables.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

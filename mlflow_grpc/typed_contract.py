@@ -14,8 +14,6 @@ from mlflow_grpc.contract.lockfile.compatibility import Verdict
 from mlflow_grpc.contract.lockfile.format import LockFile
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.engine import loading, typed_plan
-from mlflow_grpc.engine.catalog import Catalog
-from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
 
@@ -47,10 +45,7 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
 
     """
     locks = LockSet.from_file(settings.lock, may_be_missing=make_lock)
-    catalog = Catalog(configuration.models, lambda: Engine.from_settings(settings))
-    loading.import_libraries(configuration.models)
-    for entry in catalog.entries:
-        catalog.register(entry, loading.load(entry.config, settings))
+    catalog = loading.load_all(configuration, settings)
     maker, planned = typed_plan.plan(catalog, locks)
     if not planned:
         raise StartError("there are no typed RPCs: no model has a signature or schemas that messages can be made of")

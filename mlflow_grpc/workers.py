@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,15 +19,14 @@ from typing import NoReturn
 
 from mlflow_grpc import logs
 from mlflow_grpc.config import Configuration
-from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process, ending_signals
+from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, ending_signals
 from mlflow_grpc.reserved_ports import reserve_ports
 from mlflow_grpc.settings import Settings, spelling
 from mlflow_grpc.telemetry.memory import Memory
-from mlflow_grpc.telemetry.metrics import Figures
+from mlflow_grpc.worker import FAILED, LOADING, OPEN, OPENED, run_worker
 
 logger = get_logger(__name__)
 
@@ -43,10 +41,6 @@ MAX_RESTART_DELAY_S = 30.0
 
 SENT_TO_ALL = (signal.SIGINT, signal.SIGHUP)
 """Signals that the terminal sends to the whole process group; the supervisor forwards what is meant for workers."""
-
-LOADING, LOADED, OPEN, OPENED, FAILED = "loading", "loaded", "open", "opened", "failed"
-"""Messages in a worker's pipe: it loads a model or has loaded it, all are loaded, it may open, it has opened, it has
-failed."""
 
 
 @dataclass
@@ -185,7 +179,9 @@ class _Supervisor:
             worker.pipe.close()
         leave_stdin()
         seed_again()
-        _work(self._settings, self._configuration, number, pipe, self._lifeline, self._memory, replaces=self._opened)
+        run_worker(
+            self._settings, self._configuration, number, pipe, self._lifeline, self._memory, replaces=self._opened
+        )
 
     def _pending_signal(self) -> int | None:
         """Returns the number of a pending signal that ends the server; None if there is none."""
@@ -334,55 +330,3 @@ def _import_libraries(configuration: Configuration) -> None:
             loading.import_libraries(configuration.models)
         gc.collect()
         gc.freeze()
-
-
-def _work(
-    settings: Settings,
-    configuration: Configuration,
-    number: int,
-    pipe: Connection,
-    lifeline: socket.socket,
-    memory: Memory,
-    *,
-    replaces: bool,
-) -> NoReturn:
-    """Runs one worker in its process."""
-    logs.configure(
-        settings.log_format,
-        settings.log_level,
-        libraries=settings.log_level_libraries,
-        worker=number,
-        extra=configuration.logging,
-    )
-    threading.Thread(target=_end_with_supervisor, args=(lifeline,), name="watch-supervisor", daemon=True).start()
-    # Imported here, because the supervisor must not import grpc.
-    from mlflow_grpc import lifecycle, runner
-
-    async def when_loaded(server: lifecycle.Server) -> None:
-        pipe.send((LOADED, "", 0))
-        await in_daemon_thread(pipe.recv, "wait-to-open")
-        server.open()
-        pipe.send((OPENED, f"{server.ready_line}\n{settings.page_line(server.http_url)}", 0))
-
-    role = runner.Role(
-        share_port=True,
-        load_first=replaces,
-        signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK),
-        figures=Figures(number, memory),
-        when_loading=lambda description: pipe.send((LOADING, description, 0)),
-    )
-    try:
-        code = runner.run(settings, configuration, role=role, when_loaded=when_loaded)
-    except StartError as error:
-        pipe.send((FAILED, str(error), error.exit_code))
-        code = error.exit_code
-    except (EOFError, BrokenPipeError):
-        code = 1  # The supervisor ended while this worker was starting.
-    end_process(code)
-
-
-def _end_with_supervisor(lifeline: socket.socket) -> None:
-    """Ends this process when the supervisor has ended."""
-    wait([lifeline])
-    logger.error("the supervisor has gone")
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Prints the table in docs/settings.md from the declarations of the settings (`python scripts/settings_table.py`)."""
 
-from mlflow_grpc import cli, declarations, settings
+from mlflow_grpc import declarations, settings
+from mlflow_grpc.cli.options import default_text
 
 
 def rows() -> list[str]:
@@ -10,7 +11,7 @@ def rows() -> list[str]:
         flag = declarations.flag(info)
         spellings = ", ".join(f"`{name}`" for name in (*flag.names, *([flag.off] if flag.off else [])))
         names = ", ".join(f"`{name}`" for name in declarations.env_names(info))
-        default = cli.default_text(info)
+        default = default_text(info)
         made.append(f"| {spellings} | {names} | {f'`{default}`' if default else ''} | {info.description} |")
     return made
 

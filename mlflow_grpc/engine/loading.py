@@ -13,16 +13,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
-from mlflow_grpc.choices import UnknownColumns
-from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.choices import Batching, Payload, UnknownColumns
+from mlflow_grpc.config import Configuration, ModelConfig
 from mlflow_grpc.contract.types import Contract, has_tensors
 from mlflow_grpc.engine import trial
+from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import Codec, TextCodec
-from mlflow_grpc.settings import Batching, Payload, Settings, spelling
+from mlflow_grpc.settings import Settings, spelling
 
 if TYPE_CHECKING:
     from mlflow_grpc.hosting.pyfunc.fetching import FetchedModel
@@ -126,6 +128,20 @@ def load(
         if directory is not None:
             with contextlib.suppress(OSError):  # The model has removed it.
                 os.chdir(directory)
+
+
+def load_all(configuration: Configuration, settings: Settings) -> Catalog:
+    """Loads the models of a configuration one after the other, for commands that serve nothing.
+
+    Raises:
+        StartError: A model cannot be loaded.
+
+    """
+    catalog = Catalog(configuration.models, lambda: Engine.from_settings(settings))
+    import_libraries(configuration.models)
+    for entry in catalog.entries:
+        catalog.register(entry, load(entry.config, settings))
+    return catalog
 
 
 def _working_directory() -> str | None:

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow_grpc.choices import EnvManager
 from mlflow_grpc.distribution import SERVER
 from mlflow_grpc.environments import interpreters, requirements_files
 from mlflow_grpc.environments.commands import CommandFailed, Commands
 from mlflow_grpc.environments.wheels import Wheel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.settings import EnvManager
 
 if TYPE_CHECKING:  # It imports MLflow.
     from mlflow_grpc.hosting.pyfunc.carried_environment import CarriedEnvironment

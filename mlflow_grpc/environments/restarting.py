@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mlflow_grpc import logs, settings
+from mlflow_grpc import logs
+from mlflow_grpc.choices import EnvManager
 from mlflow_grpc.distribution import SERVER, install_source, installed_extras
 from mlflow_grpc.environments import building, support
 from mlflow_grpc.environments.building import Recipe
@@ -15,7 +16,7 @@ from mlflow_grpc.environments.commands import Commands
 from mlflow_grpc.environments.wheels import pack_server_and_client
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.settings import EnvManager, Settings, spelling
+from mlflow_grpc.settings import Settings, spelling
 
 if TYPE_CHECKING:  # It imports MLflow.
     from mlflow_grpc.hosting.pyfunc.carried_environment import CarriedEnvironment
@@ -83,7 +84,14 @@ def start(directory: Path, flags: Sequence[str]) -> NoReturn:
     command = [str(python), str(directory / "bin" / SERVER), "serve", *flags, "--env-manager=local"]
     logger.info("starting in the model's environment: %s", directory)
     logging.shutdown()  # Writes the queued lines.
-    os.execve(python, command, settings.activated(directory))  # noqa: S606 - the server's own program, without a shell
+    os.execve(python, command, _activated(directory))  # noqa: S606 - the server's own program, without a shell
+
+
+def _activated(directory: Path) -> dict[str, str]:
+    """Returns the environment variables of a process in a virtual environment, as its `bin/activate` sets them."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    path = os.pathsep.join((str(directory / "bin"), *os.get_exec_path()))
+    return {**variables, "VIRTUAL_ENV": str(directory), "PATH": path}
 
 
 def _read(uri: str) -> "tuple[CarriedEnvironment, Path]":

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from mlflow_grpc import own_loggers, root_logger
+from mlflow_grpc.choices import LogFormat, LogLevel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.logs.call_log import calls
 from mlflow_grpc.logs.format import JsonFormatter, TextFormatter, escape
 from mlflow_grpc.logs.handler import LineHandler
-from mlflow_grpc.settings import LogFormat, LogLevel
 
 __all__ = ["adopt", "announce", "calls", "configure", "escape", "flush", "quiet", "uses_json"]
 

@@ -9,9 +9,9 @@ import requests
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from mlflow_grpc.choices import Payload
 from mlflow_grpc.config import Decorator, ModelConfig
 from mlflow_grpc.http.openapi.components import Components
-from mlflow_grpc.settings import Payload
 from tests.support import chat_models, zoo
 from tests.support.servers import Forked, InProcess, serving_models, start_server
 

@@ -15,8 +15,8 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlflow_grpc.choices import Batching
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.settings import Batching
 from tests.parity.conftest import Oracle, oracle_of
 from tests.parity.test_typed import in_any_order
 from tests.support.servers import Caller, serving_models

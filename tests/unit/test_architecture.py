@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -31,6 +32,7 @@ LAYERS = [
     "typed_contract",
     "openapi",
     "runner",
+    "worker",
     "workers",
     "cli",
     "__main__",
@@ -151,9 +153,13 @@ def test_libraries_stay_in_their_packages(path):
 
 
 def test_only_settings_read_the_environment():
-    """os.environ and os.getenv are used in settings.py only."""
-    readers = {path.name for path in MODULES if "os.environ" in (text := path.read_text()) or "getenv" in text}
-    assert readers == {"settings.py"}
+    """No module except settings.py reads a variable of the environment. Two others prepare the environment of gRPC's core
+    and of another process."""
+    users = {path.name for path in MODULES if "os.environ" in (text := path.read_text()) or "getenv" in text}
+    assert users == {"settings.py", "process.py", "restarting.py"}
+    for name, uses in {"process.py": ["os.environ.setdefault"] * 2, "restarting.py": ["os.environ.items"]}.items():
+        (path,) = [path for path in MODULES if path.name == name]
+        assert re.findall(r"os\.environ\.?\w*", path.read_text()) == uses
 
 
 @pytest.mark.parametrize("module", ["mlflow_grpc.workers", "mlflow_grpc.cli", "mlflow_grpc.child_server"])

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from mlflow_grpc import config
+from mlflow_grpc.choices import Batching, OnError, Payload
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.settings import Batching, OnError, Payload, Settings
+from mlflow_grpc.settings import Settings
 from tests.support.servers import ROOT
 
 

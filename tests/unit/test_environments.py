@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
+from mlflow_grpc.choices import EnvManager
 from mlflow_grpc.distribution import CLIENT, SERVER
 from mlflow_grpc.environments import building, interpreters, restarting, support, wheels
 from mlflow_grpc.environments.building import Recipe
@@ -23,7 +24,7 @@ from mlflow_grpc.environments.commands import CommandFailed, Commands, Ended
 from mlflow_grpc.environments.wheels import Wheel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.pyfunc.carried_environment import CarriedEnvironment
-from mlflow_grpc.settings import EnvManager, Settings
+from mlflow_grpc.settings import Settings
 from tests.support.processes import wait_until_gone
 from tests.support.servers import ROOT
 

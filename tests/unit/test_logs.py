@@ -223,7 +223,7 @@ from mlflow_grpc.logs import call_log, line_writer
 from mlflow_grpc.logs import format as log_format
 from mlflow_grpc.logs.handler import LineHandler
 from tests.support.servers import ROOT
-from mlflow_grpc.settings import LogFormat, LogLevel
+from mlflow_grpc.choices import LogFormat, LogLevel
 logs.configure(LogFormat.TEXT, LogLevel.INFO, extra={"version": 1})
 for number in range(3):
     logs.calls.write(20, "call", {"number": number})

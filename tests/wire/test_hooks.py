@@ -9,10 +9,11 @@ import grpc
 import pytest
 
 from mlflow_grpc import protos
+from mlflow_grpc.choices import Batching, Payload
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.loading import load
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.settings import Batching, Payload, Settings
+from mlflow_grpc.settings import Settings
 from tests.support import hooks
 from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller, plain

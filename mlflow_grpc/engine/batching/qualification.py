@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from enum import Enum
 
+from mlflow_grpc.choices import Batching
 from mlflow_grpc.engine.batching.row_runner import RowModel, RowRunner
 from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
 from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
-from mlflow_grpc.settings import Batching
 
 TOLERANCE = 1e-9
 """Maximum relative difference between a float predicted in a batch and alone: libraries add up more rows in another

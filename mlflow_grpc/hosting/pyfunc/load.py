@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.models import Model
 from mlflow.models.utils import SERVING_INPUT_FILENAME
 
+from mlflow_grpc.choices import Requirements
 from mlflow_grpc.contract.lockfile import io as lock_io
 from mlflow_grpc.contract.lockfile.format import FILE_NAME as LOCK_FILE
 from mlflow_grpc.errors import StartError
@@ -27,7 +28,6 @@ from mlflow_grpc.hosting.pyfunc.requirements import (
 )
 from mlflow_grpc.naming import name_from_uri
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.settings import Requirements
 
 logger = get_logger(__name__)
 

@@ -1,0 +1,113 @@
+"""The command `mlflow-grpc serve`.
+
+Exit codes: 0 stopped by a signal, 1 address already in use, 2 invalid settings or unusable model, 128 + n ended by a
+second signal n.
+"""
+
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from mlflow_grpc import config, logs, settings
+from mlflow_grpc.addresses import exposure
+from mlflow_grpc.arguments import arguments_of
+from mlflow_grpc.choices import EnvManager
+from mlflow_grpc.cli.commands import log_warnings, set_flags
+from mlflow_grpc.cli.options import setting_options
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.process import (
+    demote_warnings,
+    end_process,
+    end_with_stdin,
+    prepare_grpc_core,
+    raise_open_files_limit,
+    reopen_standard_streams,
+)
+from mlflow_grpc.settings import Settings
+
+logger = get_logger(__name__)
+
+
+def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
+    reopen_standard_streams()
+    demote_warnings()
+    options = set_flags(flags)
+    if no_conda:
+        options["env_manager"] = EnvManager.LOCAL
+    try:
+        loaded = Settings.load(options)
+        configuration = config.load(loaded)
+        logs.configure(
+            loaded.log_format, loaded.log_level, libraries=loaded.log_level_libraries, extra=configuration.logging
+        )
+        for line in settings.ignored_environment(options):
+            logger.warning("%s", line)
+        log_warnings(configuration)
+        if loaded.end_with_stdin:
+            end_with_stdin()
+        if loaded.env_manager is not EnvManager.LOCAL:
+            _restart(loaded, options, install_mlflow=install_mlflow)
+        code, last_words = _run(loaded, configuration), ""
+    except StartError as error:
+        code, last_words = error.exit_code, f"Error: {logs.escape(str(error))}"
+    end_process(code, last_words)
+
+
+def _restart(loaded: Settings, flags: dict[str, Any], *, install_mlflow: bool) -> NoReturn:
+    """Replaces this process by the server in the model's environment.
+
+    A signal during the build of the environment ends the process with exit code 0.
+    """
+    from mlflow_grpc.environments import commands, restarting
+
+    try:
+        directory = restarting.prepare(loaded, install_mlflow=install_mlflow)
+    except commands.Ended:
+        end_process(0)
+    restarting.start(directory, arguments_of(flags))
+
+
+def _run(loaded: Settings, configuration: config.Configuration) -> int:
+    prepare_grpc_core()
+    raise_open_files_limit()
+    hosts = dict.fromkeys([loaded.host, *([loaded.http_host or loaded.host] if loaded.http_port is not None else [])])
+    if loaded.tls_cert is None and (reached := " and ".join(filter(None, map(exposure, hosts)))):
+        logger.warning(
+            "listening on %s without TLS: anyone who reaches the port can call the models and read the traffic. "
+            "Turn on TLS with %s and %s; add %s to accept only clients with a certificate",
+            reached,
+            *map(settings.spelling, ("tls_cert", "tls_key", "tls_client_ca")),
+        )
+    if loaded.workers > 1:
+        from mlflow_grpc import workers
+
+        return workers.supervise(loaded, configuration)
+    # Imported late, because grpc reads its environment at import, and a supervisor must not import it.
+    from mlflow_grpc import lifecycle, runner
+
+    stdout = sys.stdout
+
+    async def announce(server: lifecycle.Server) -> None:
+        for line in filter(None, (server.ready_line, loaded.page_line(server.http_url))):
+            logs.announce(line, loaded.log_format, stdout)
+
+    return runner.run(loaded, configuration, when_loaded=announce)
+
+
+command = click.Command(
+    "serve",
+    callback=_serve,
+    help="Serves one model, or the models of a configuration file, until SIGTERM, SIGINT or SIGHUP.",
+    params=[
+        *setting_options(),
+        click.Option(["--no-conda"], is_flag=True, help="Same as --env-manager local, as in MLflow."),
+        click.Option(
+            ["--install-mlflow"],
+            is_flag=True,
+            help="Installs the MLflow version of this environment into the model's environment, instead of the "
+            "version that the model requires. No effect with --env-manager local, as in MLflow.",
+        ),
+    ],
+)
