@@ -227,7 +227,7 @@ class Server:
         self.catalog.set_stage(Stage.DRAINING)
         self._health.set_serving(False, *self._health_names())
         admissions = [entry.engine.admission for entry in self.catalog.entries]
-        logger.info("draining: %d calls in flight", sum(admission.admitted_calls for admission in admissions))
+        logger.info("draining: %d calls in flight", sum(admission.admitted_requests for admission in admissions))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await asyncio.gather(
@@ -235,7 +235,7 @@ class Server:
                     *(admission.wait_until_empty() for admission in admissions),
                 )
                 await self._open_calls.arrivals.wait_until_idle()
-        return sum(admission.admitted_calls + admission.unsent_responses for admission in admissions)
+        return sum(admission.admitted_requests + admission.unsent_responses for admission in admissions)
 
     async def stop(self) -> None:
         """Closes the port and all connections; calls in flight end with UNAVAILABLE."""

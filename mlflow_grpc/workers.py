@@ -186,9 +186,8 @@ class _Supervisor:
     def _pending_signal(self) -> int | None:
         """Returns the number of a pending signal that ends the server; None if there is none."""
         while wait([self._wakeup], 0):
-            if (
-                number := self._wakeup.recv(1)[0]
-            ) != signal.SIGCHLD:  # SIGCHLD comes from processes that libraries run when they are imported.
+            number: int = self._wakeup.recv(1)[0]
+            if number != signal.SIGCHLD:  # Processes send it that libraries run when they are imported.
                 return number
         return None
 

@@ -55,7 +55,7 @@ class Admission:
     def __init__(
         self,
         *,
-        max_calls: int,
+        max_requests: int,
         max_bytes: int,
         concurrency: int,
         timeout_s: float,
@@ -65,7 +65,7 @@ class Admission:
         """Starts in the stage LOADING.
 
         Args:
-            max_calls: Maximum number of admitted requests, waiting or running.
+            max_requests: Maximum number of admitted requests, waiting or running.
             max_bytes: Maximum size of their payloads together, and of the responses that callers have not read yet. A
                 larger one is admitted while it is alone.
             concurrency: Number of requests that run at a time; the others wait.
@@ -80,15 +80,15 @@ class Admission:
         """Calls that have arrived, read or not."""
         self.open_streams = 0
         """Streams of requests that are open."""
-        self.admitted_calls = 0
+        self.admitted_requests = 0
         """Requests that have been admitted and not answered yet."""
         self.unsent_responses = 0
         """Large responses that callers have not read yet."""
         self.throughput = Throughput()
         self._bytes = 0
         self._unsent_bytes = 0
-        self._max_calls = max_calls
-        self._max_arriving = max(max_calls, MIN_ARRIVING_LIMIT)
+        self._max_requests = max_requests
+        self._max_arriving = max(max_requests, MIN_ARRIVING_LIMIT)
         self._max_bytes = max_bytes
         self._concurrency = concurrency
         self._timeout_s = timeout_s
@@ -111,9 +111,9 @@ class Admission:
 
         """
         self.check()
-        if self.admitted_calls > self._concurrency:
+        if self.admitted_requests > self._concurrency:
             self._check_wait(time_remaining_s())
-        if self.open_calls - self.admitted_calls >= self._max_arriving:
+        if self.open_calls - self.admitted_requests >= self._max_arriving:
             self._count(Refusal.UNREAD_REQUESTS)
             raise Overloaded(
                 "Too many calls are open without a complete request. Try again later.",
@@ -159,7 +159,7 @@ class Admission:
         if self.stage is not Stage.OPEN:
             self._count(_REFUSALS[self.stage])
             raise NotReady(self.stage.value)
-        if self.admitted_calls >= self._max_calls:
+        if self.admitted_requests >= self._max_requests:
             self._count(Refusal.QUEUE_CALLS)
             raise Overloaded(
                 "The number of waiting calls has reached the server's limit. Try again later, or more slowly.",
@@ -190,7 +190,7 @@ class Admission:
 
         """
         self.check()
-        if self.admitted_calls and self._bytes + size > self._max_bytes:
+        if self.admitted_requests and self._bytes + size > self._max_bytes:
             self._count(Refusal.QUEUE_BYTES)
             raise Overloaded(
                 "The payloads of waiting calls have reached the server's limit. Try again later, or more slowly.",
@@ -269,17 +269,17 @@ class Admission:
 
     async def wait_until_empty(self) -> None:
         """Returns once every request has been answered and every large response has been read."""
-        while self.admitted_calls or self.unsent_responses:  # A request ends just before its response is reserved.
+        while self.admitted_requests or self.unsent_responses:  # A request ends just before its response is reserved.
             await self._empty.wait()
 
     def _acquire(self, size: int) -> None:
-        if not self.admitted_calls:
+        if not self.admitted_requests:
             self._empty.clear()
         now = self._clock()
-        if self.admitted_calls > self._concurrency:
-            self.throughput.passed(now - self._changed_at, self.admitted_calls)
+        if self.admitted_requests > self._concurrency:
+            self.throughput.passed(now - self._changed_at, self.admitted_requests)
         self._changed_at = now
-        self.admitted_calls += 1
+        self.admitted_requests += 1
         self._bytes += size
 
     def release_request(self, size: int, *, answered: bool) -> None:
@@ -291,11 +291,11 @@ class Admission:
 
         """
         now = self._clock()
-        if self.admitted_calls > self._concurrency:
-            self.throughput.passed(now - self._changed_at, self.admitted_calls, answered=answered)
+        if self.admitted_requests > self._concurrency:
+            self.throughput.passed(now - self._changed_at, self.admitted_requests, answered=answered)
         self._changed_at = now
         self._bytes -= size
-        self.admitted_calls -= 1
+        self.admitted_requests -= 1
         if self._queue:
             self._admit_queued()
         self._notify_if_empty()
@@ -310,12 +310,12 @@ class Admission:
         return len(self._queue)
 
     def _notify_if_empty(self) -> None:
-        if not self.admitted_calls and not self.unsent_responses:
+        if not self.admitted_requests and not self.unsent_responses:
             self._empty.set()
 
     def _has_room_for_streams(self, size: int) -> bool:
-        return not self.admitted_calls or (
-            self.admitted_calls < self._max_calls * STREAMS_SHARE
+        return not self.admitted_requests or (
+            self.admitted_requests < self._max_requests * STREAMS_SHARE
             and self._bytes + size <= self._max_bytes * STREAMS_SHARE
         )
 
@@ -333,7 +333,7 @@ class Admission:
     def _retry_s(self) -> float:
         """Time in which half of the calls will have left; spread, so that not all callers come back at once."""
         silent_s = self._clock() - self._changed_at
-        half_s = max((self.throughput.wait_s(self.admitted_calls) or 0.0) / 2, silent_s / 2, MIN_RETRY_S)
+        half_s = max((self.throughput.wait_s(self.admitted_requests) or 0.0) / 2, silent_s / 2, MIN_RETRY_S)
         return min(half_s, MAX_RETRY_S) * _jitter()
 
 

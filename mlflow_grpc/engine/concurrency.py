@@ -25,8 +25,8 @@ MAX_WAIT_S = 0.0015
 MIN_MODEL_SHARE = 0.5
 """Processors that the threads of a model use, all together, below which they are not the reason."""
 
-MIN_CALLS_PER_THREAD = 2
-"""Number of calls for each thread below which the limit does not matter."""
+MIN_REQUESTS_PER_THREAD = 2
+"""Number of requests for each thread below which the limit does not matter."""
 
 SETTLING_S = 0.5
 """Time until a new limit shows its effect, in seconds."""
@@ -71,16 +71,16 @@ class Concurrency:
         self._settled_at = self._trial_at = 0.0
         self._trial_s = FIRST_TRIAL_S
 
-    def update(self, sample: LoopSample, *, calls: int, model_share: float) -> None:
+    def update(self, sample: LoopSample, *, requests: int, model_share: float) -> None:
         """Adapts the limit.
 
         Args:
             sample: The latest measurement of the event loop.
-            calls: Number of calls in the server.
+            requests: Number of requests in the server.
             model_share: Processors that the model's threads used, all together; 1 is one processor.
 
         """
-        if calls < MIN_CALLS_PER_THREAD * self._size:
+        if requests < MIN_REQUESTS_PER_THREAD * self._size:
             self.limit, self._trial_s = self._size, FIRST_TRIAL_S
         elif sample.at < self._settled_at:
             return

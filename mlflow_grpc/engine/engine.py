@@ -78,7 +78,7 @@ class Engine:
         """Makes an engine with threads and limits of its own, so that no model can take another's."""
         metrics = None if server_metrics is None else server_metrics.add_model(rpcs=len(RpcKind))
         admission = Admission(
-            max_calls=settings.queue_calls,
+            max_requests=settings.queue_calls,
             max_bytes=settings.queue_bytes,
             concurrency=settings.threads,
             timeout_s=settings.timeout_s,
@@ -97,7 +97,7 @@ class Engine:
 
     def adapt(self, sample: LoopSample) -> None:
         """Runs fewer requests at a time while they keep the event loop from its work."""
-        self.threads.adapt(sample, calls=self.admission.admitted_calls)
+        self.threads.adapt(sample, requests=self.admission.admitted_requests)
 
     def check(self) -> None:
         """Refuses a call for which there is no room now; raises the errors of `Admission.check`."""
@@ -251,8 +251,8 @@ class Engine:
     def waiting_requests(self) -> int:
         """Number of requests that wait for room, for their batch or for a thread."""
         batcher = self._batcher
-        queued = self.threads.waiting_calls + self.admission.queued_requests
-        return queued if batcher is None else queued + batcher.queued_calls
+        queued = self.threads.waiting_requests + self.admission.queued_requests
+        return queued if batcher is None else queued + batcher.queued_requests
 
     async def _next(self, chunks: ResponseChunks[AnswerT], limit: "_TimeLimit") -> AnswerT | None:
         try:

@@ -87,7 +87,7 @@ class Gauges:
 
 def _refresh_model(model: ModelMetrics, entry: Entry) -> None:
     engine = entry.engine
-    model.in_flight.set(engine.admission.admitted_calls)
+    model.in_flight.set(engine.admission.admitted_requests)
     model.waiting.set(engine.waiting_requests)
     model.abandoned.set(engine.threads.abandoned_running)
     model.busy_threads.set(engine.threads.busy)

@@ -52,13 +52,13 @@ class _State(Enum):
 
 
 class _Job:
-    __slots__ = ("abandoned_at", "calls", "deadline", "function", "future", "loop", "state")
+    __slots__ = ("abandoned_at", "deadline", "function", "future", "loop", "requests", "state")
 
     def __init__(
-        self, function: Callable[[], Any], deadline: float, loop: asyncio.AbstractEventLoop, calls: int
+        self, function: Callable[[], Any], deadline: float, loop: asyncio.AbstractEventLoop, requests: int
     ) -> None:
         self.function: Callable[[], Any] | None = function
-        self.calls = calls  # Calls that wait for it; 0 once it has started or will never start.
+        self.requests = requests  # Requests that wait for it; 0 once it has started or will never start.
         self.abandoned_at = float("inf")  # When its caller left while it ran.
         self.deadline = deadline
         self.loop = loop
@@ -96,13 +96,13 @@ class ModelThreadPool:
         self._busy = 0
         self._pending = 0  # Jobs in the queue.
         self._abandoned_pending = 0  # Jobs in the queue whose callers have left.
-        self._waiting_calls = 0
+        self._waiting_requests = 0
         self._abandoned_running = 0  # Threads that run a job whose caller has left.
         self._mean_duration_s = 0.0
         self._mean_cpu_s = 0.0  # Processor time within the mean duration.
         self._closed = False
 
-    async def run(self, function: Callable[[], ResultT], *, deadline: float, calls: int = 1) -> ResultT:
+    async def run(self, function: Callable[[], ResultT], *, deadline: float, requests: int = 1) -> ResultT:
         """Runs a function in a thread and returns its result, or raises its exception.
 
         A function is skipped if its turn comes after its deadline or after its caller was cancelled. While others wait
@@ -111,7 +111,7 @@ class ModelThreadPool:
         Args:
             function: What to run.
             deadline: On the clock of `time.monotonic`, in seconds.
-            calls: Number of calls that the function answers.
+            requests: Number of requests that the function answers.
 
         Raises:
             TimeoutError: The deadline passed first; the function may still be running.
@@ -119,7 +119,7 @@ class ModelThreadPool:
 
         """
         loop = asyncio.get_running_loop()
-        job = _Job(function, deadline, loop, calls)
+        job = _Job(function, deadline, loop, requests)
         self._submit(job)
         timer = loop.call_later(max(0.0, deadline - time.monotonic()), job.settle, None, TimeoutError())
         try:
@@ -139,9 +139,9 @@ class ModelThreadPool:
             return self._abandoned_running >= self._limit
 
     @property
-    def waiting_calls(self) -> int:
-        """Number of calls whose functions have not started."""
-        return self._waiting_calls
+    def waiting_requests(self) -> int:
+        """Number of requests whose functions have not started."""
+        return self._waiting_requests
 
     @property
     def abandoned_running(self) -> int:
@@ -158,18 +158,18 @@ class ModelThreadPool:
         """Maximum number of functions that run at once."""
         return self._concurrency.limit
 
-    def adapt(self, sample: LoopSample, *, calls: int) -> None:
+    def adapt(self, sample: LoopSample, *, requests: int) -> None:
         """Adapts the concurrency to the load; see `mlflow_grpc.engine.concurrency`.
 
         Args:
             sample: The latest measurement of the event loop.
-            calls: Number of calls in the server, waiting or running.
+            requests: Number of requests in the server, waiting or running.
 
         """
         with self._lock:
             before = self._concurrency.limit
             share = self._busy * self._mean_cpu_s / self._mean_duration_s if self._mean_duration_s else 0.0
-            self._concurrency.update(sample, calls=calls, model_share=share)
+            self._concurrency.update(sample, requests=requests, model_share=share)
             for _ in range(min(self._pending, self._concurrency.limit - before)):
                 self._start_thread_if_allowed()
 
@@ -216,7 +216,7 @@ class ModelThreadPool:
             if not self._threads:
                 raise NotReady("The server can start no thread for the call. Try again: another server may take it.")
             self._pending += 1
-            self._waiting_calls += job.calls
+            self._waiting_requests += job.requests
             self._jobs.put(job)
 
     def _abandon(self, job: _Job) -> None:
@@ -238,8 +238,8 @@ class ModelThreadPool:
 
     def _no_longer_waits(self, job: _Job) -> None:
         """Counts down once for a job; called with the lock held."""
-        self._waiting_calls -= job.calls
-        job.calls = 0
+        self._waiting_requests -= job.requests
+        job.requests = 0
 
     def _remove_abandoned(self) -> None:
         """Removes abandoned jobs from the queue, which no thread may ever come to; called with the lock held."""

@@ -92,7 +92,7 @@ def test_a_caller_that_leaves_gives_its_place_back(gated):
     model.wait_until_entered()
     connection.close()
     (entry,) = server.server.catalog.entries
-    server.wait_until(lambda: entry.engine.admission.open_calls == 0 == entry.engine.admission.admitted_calls)
+    server.wait_until(lambda: entry.engine.admission.open_calls == 0 == entry.engine.admission.admitted_requests)
 
 
 def test_a_body_over_the_limit():

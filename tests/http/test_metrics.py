@@ -101,7 +101,7 @@ def test_waiting_running_and_abandoned_calls(gated):
         model.wait_until_entered(2)
         outcomes += [pool.submit(call.outcome, "later", timeout=1.0) for _ in range(2)]
         admission = server.server.catalog.entries[0].engine.admission
-        server.wait_until(lambda: admission.admitted_calls == 4)
+        server.wait_until(lambda: admission.admitted_requests == 4)
         assert call.outcome("too many")[0] == "RESOURCE_EXHAUSTED"
         scrape = Scrape(server.url)
         assert scrape.total("mlflow_grpc_requests_in_flight") == 4
@@ -111,7 +111,7 @@ def test_waiting_running_and_abandoned_calls(gated):
         assert scrape.total("mlflow_grpc_refused_total", reason="queue_calls") == 1
         assert scrape.total("mlflow_grpc_refused_total") == 1
         assert {outcome.result()[0] for outcome in outcomes[:2]} == {"DEADLINE_EXCEEDED"}
-        server.wait_until(lambda: admission.admitted_calls == 0)
+        server.wait_until(lambda: admission.admitted_requests == 0)
         scrape = Scrape(server.url)
         assert scrape.total("mlflow_grpc_abandoned_calls") == 2
         assert scrape.total("mlflow_grpc_requests_in_flight") == scrape.total("mlflow_grpc_requests_waiting") == 0

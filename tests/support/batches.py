@@ -152,6 +152,6 @@ async def turn(times=3):
 class Load:
     """Numbers of calls in the server, set by the test."""
 
-    def __init__(self, open_calls, admitted_calls):
+    def __init__(self, open_calls, admitted_requests):
         self.open_calls = open_calls
-        self.admitted_calls = admitted_calls
+        self.admitted_requests = admitted_requests

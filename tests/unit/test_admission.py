@@ -19,9 +19,9 @@ class Clock:
         return self.now
 
 
-def opened(*, max_calls=3, max_bytes=1000, concurrency=1, timeout_s=60.0, clock=time.monotonic):
+def opened(*, max_requests=3, max_bytes=1000, concurrency=1, timeout_s=60.0, clock=time.monotonic):
     admission = Admission(
-        max_calls=max_calls, max_bytes=max_bytes, concurrency=concurrency, timeout_s=timeout_s, clock=clock
+        max_requests=max_requests, max_bytes=max_bytes, concurrency=concurrency, timeout_s=timeout_s, clock=clock
     )
     admission.stage = Stage.OPEN
     return admission
@@ -38,7 +38,7 @@ def test_calls_beyond_the_limit_are_refused():
         admission.admit_request(1)
     admission.release_request(1, answered=True)
     admission.admit_request(1)
-    assert admission.admitted_calls == 3
+    assert admission.admitted_requests == 3
 
 
 def test_payloads_share_a_size_limit():
@@ -57,7 +57,7 @@ def test_payloads_share_a_size_limit():
 def test_retry_delay_is_bounded():
     """The retry delay stays within its bounds, whether calls leave at once or never."""
     clock = Clock()
-    admission = opened(max_calls=1000, clock=clock)
+    admission = opened(max_requests=1000, clock=clock)
     for _ in range(1000):
         admission.admit_request(0)
     for _ in range(200):
@@ -100,7 +100,7 @@ def test_wait_until_empty_returns_after_the_last_call():
 
 def busy(*, seconds_a_call, waiting, clock, **bounds):
     """Makes an admission that had a queue of this length for some time, answered at this rate."""
-    admission = opened(max_calls=10_000, clock=clock, **bounds)
+    admission = opened(max_requests=10_000, clock=clock, **bounds)
     for _ in range(waiting):
         admission.admit_call()
         admission.admit_request(0)
@@ -132,7 +132,7 @@ def test_server_time_limit_counts_as_a_deadline():
 def test_deadlines_do_not_count_while_no_call_waits():
     """A rate measured with one call says nothing about several at a time. The deadline is not even read."""
     clock = Clock()
-    admission = opened(max_calls=100, concurrency=4, clock=clock)
+    admission = opened(max_requests=100, concurrency=4, clock=clock)
     for _ in range(50):
         admission.admit_call()
         admission.admit_request(0)

@@ -43,13 +43,13 @@ def test_a_batch_waits_for_arriving_calls():
     """A batch starts when the calls that are on their way have arrived."""
 
     async def check():
-        load = Load(open_calls=3, admitted_calls=0)
+        load = Load(open_calls=3, admitted_requests=0)
         bench = Bench(load=load)
         assert await bench.call("seen lately") == "<seen lately>"
         calls = []
         for name in "abc":
             calls.append(bench.call(name))
-            load.admitted_calls += 1
+            load.admitted_requests += 1
             await turn()
         assert await asyncio.gather(*calls) == ["<a>", "<b>", "<c>"]
         assert bench.work.batches[1:] == [["a", "b", "c"]]
@@ -61,7 +61,7 @@ def test_stalled_calls_delay_only_one_batch():
     """A peer that opens calls and sends nothing slows down other callers only once."""
 
     async def check():
-        bench = Bench(load=Load(open_calls=7, admitted_calls=0))
+        bench = Bench(load=Load(open_calls=7, admitted_requests=0))
         for name in "abc":
             assert await bench.call(name) == f"<{name}>"
         assert bench.batcher._forecast.arriving == 0
@@ -241,7 +241,7 @@ def test_calls_of_a_skipped_batch_fail_at_once():
     async def check():
         bench = Bench(threads=1)
 
-        async def no_time(function, *, deadline, calls=1):
+        async def no_time(function, *, deadline, requests=1):
             raise TimeoutError
 
         bench.batcher._forecast._expected = 2.0

@@ -19,7 +19,7 @@ def model(name, version=""):
 
 
 def engine():
-    return Engine(ModelThreadPool(1), Admission(max_calls=1, max_bytes=1, concurrency=1, timeout_s=1), timeout_s=1)
+    return Engine(ModelThreadPool(1), Admission(max_requests=1, max_bytes=1, concurrency=1, timeout_s=1), timeout_s=1)
 
 
 def catalog(*configs, load=True):

@@ -18,11 +18,11 @@ from mlflow_grpc.engine.concurrency import (
 LATE, IN_TIME = 2 * MAX_WAIT_S, MAX_WAIT_S / 2
 
 
-def limits(concurrency, waits, *, began=0.0, calls=100, model_share=1.0):
+def limits(concurrency, waits, *, began=0.0, requests=100, model_share=1.0):
     """Returns the limit after each measurement of an event loop that waits this long, in seconds."""
     seen = []
     for number, wait_s in enumerate(waits):
-        concurrency.update(LoopSample(began + number * SETTLING_S, wait_s), calls=calls, model_share=model_share)
+        concurrency.update(LoopSample(began + number * SETTLING_S, wait_s), requests=requests, model_share=model_share)
         seen.append(concurrency.limit)
     return seen
 
@@ -33,7 +33,7 @@ def test_the_limit_falls_while_the_event_loop_waits():
     assert limits(concurrency, [LATE, LATE, LATE]) == [2, 1, 1]
     concurrency = Concurrency(4)
     for moment in (0.0, SETTLING_S / 2):
-        concurrency.update(LoopSample(moment, LATE), calls=100, model_share=1.0)
+        concurrency.update(LoopSample(moment, LATE), requests=100, model_share=1.0)
     assert concurrency.limit == 2
 
 
@@ -45,9 +45,9 @@ def test_a_model_that_does_not_compute_keeps_its_threads():
 def test_a_few_calls_keep_their_threads():
     """A few calls do not lower the limit, and all threads are back at once when the load has gone."""
     concurrency = Concurrency(4)
-    assert limits(concurrency, [LATE] * 5, calls=5) == [4] * 5
+    assert limits(concurrency, [LATE] * 5, requests=5) == [4] * 5
     assert limits(concurrency, [LATE, LATE]) == [2, 1]
-    assert limits(concurrency, [LATE], began=10.0, calls=5) == [4]
+    assert limits(concurrency, [LATE], began=10.0, requests=5) == [4]
 
 
 def test_trials_of_a_higher_limit_back_off():
@@ -56,7 +56,7 @@ def test_trials_of_a_higher_limit_back_off():
     while now < 500.0:
         # One thread leaves the event loop enough of the interpreter; two do not.
         before = concurrency.limit
-        concurrency.update(LoopSample(now, LATE if before > 1 else IN_TIME), calls=100, model_share=1.0)
+        concurrency.update(LoopSample(now, LATE if before > 1 else IN_TIME), requests=100, model_share=1.0)
         if concurrency.limit > before:
             trials.append(now)
         now += INTERVAL_S

@@ -17,7 +17,7 @@ from tests.support.models import FunctionModel, PlainCodec
 
 
 def engine(**more: Any) -> Engine:
-    admission = Admission(max_calls=2, max_bytes=100, concurrency=1, timeout_s=60)
+    admission = Admission(max_requests=2, max_bytes=100, concurrency=1, timeout_s=60)
     admission.stage = Stage.OPEN
     started = Engine(ModelThreadPool(1), admission, **{"timeout_s": 60, **more})
     started.host(ServableModel(FunctionModel(str), PlainCodec()))
@@ -48,7 +48,7 @@ def test_waiting_for_room_has_a_time_limit(timeout_s, remaining_s, error):
         tested.admission.release_request(1, answered=True)
         assert await (await behind) == "behind"
         await asyncio.sleep(0)
-        assert (tested.admission.admitted_calls, tested.admission.open_calls) == (0, 0)
+        assert (tested.admission.admitted_requests, tested.admission.open_calls) == (0, 0)
         tested.threads.close()
 
     asyncio.run(run())
@@ -84,11 +84,11 @@ def test_room_of_a_stream_cancelled_on_admission_is_released():
         going = asyncio.ensure_future(tested.submit(request("going"), None))
         await asyncio.sleep(0)
         tested.admission.release_request(1, answered=True)
-        assert tested.admission.admitted_calls == 1
+        assert tested.admission.admitted_requests == 1
         going.cancel()
         with pytest.raises(asyncio.CancelledError):
             await going
-        assert (tested.admission.admitted_calls, tested.admission.open_calls) == (0, 0)
+        assert (tested.admission.admitted_requests, tested.admission.open_calls) == (0, 0)
         tested.threads.close()
 
     asyncio.run(run())

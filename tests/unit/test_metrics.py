@@ -94,10 +94,10 @@ def test_batches_are_counted_by_their_calls_and_rows():
         first = await bench.hold()
         later = [bench.call(f"r{number}", count=2) for number in range(3)]
         await turn()
-        assert bench.batcher.queued_calls == 3
+        assert bench.batcher.queued_requests == 3
         bench.work.gate.set()
         await asyncio.gather(first, *later)
-        assert bench.batcher.queued_calls == 0
+        assert bench.batcher.queued_requests == 0
         return await metrics.text()
 
     run(check_text := _Text(check))

@@ -138,7 +138,7 @@ def test_skipped_functions_do_not_count_as_queued():
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes[:-1]] == [TimeoutError] * 19
         await first
-        assert (threads._pending, threads._abandoned_pending, threads.waiting_calls) == (0, 0, 0)
+        assert (threads._pending, threads._abandoned_pending, threads.waiting_requests) == (0, 0, 0)
 
     asyncio.run(check())
 
@@ -407,7 +407,7 @@ def test_concurrency_follows_the_limit():
         tasks = [asyncio.create_task(threads.run(gate, deadline=soon())) for gate in gates]
         await asyncio.gather(gates[0].until_entered(), gates[1].until_entered())
         threads._mean_duration_s = threads._mean_cpu_s = 0.1
-        threads.adapt(LoopSample(at=100.0, wait_s=1.0), calls=4)
+        threads.adapt(LoopSample(at=100.0, wait_s=1.0), requests=4)
         assert threads.concurrency == 1
         gates[0].go.set()
         await tasks[0]
@@ -416,7 +416,7 @@ def test_concurrency_follows_the_limit():
         gates[1].go.set()
         await gates[2].until_entered()
         assert not gates[3].entered.is_set()
-        threads.adapt(LoopSample(at=200.0, wait_s=0.0), calls=4)
+        threads.adapt(LoopSample(at=200.0, wait_s=0.0), requests=4)
         assert threads.concurrency == 2
         await gates[3].until_entered()
         for gate in gates:

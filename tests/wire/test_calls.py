@@ -117,7 +117,7 @@ def test_cancelled_work_is_not_run(gated):
 def wait_until_in_flight(server: InProcess, calls: int) -> None:
     """Waits until that many calls are in flight."""
     (entry,) = server.server.catalog.entries
-    server.wait_until(lambda: entry.engine.admission.admitted_calls == calls)
+    server.wait_until(lambda: entry.engine.admission.admitted_requests == calls)
 
 
 def test_a_thousand_cancellations_leave_no_call(gated):

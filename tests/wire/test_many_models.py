@@ -79,7 +79,7 @@ def test_hung_calls_to_a_model_do_not_affect_others(gated):
         ThreadPoolExecutor() as pool,
     ):
         held = [pool.submit(call, f"hold {number}", mlflow_model="slow") for number in range(3)]
-        running.wait_until(lambda: running.server.catalog.resolve("slow").engine.admission.admitted_calls == 3)
+        running.wait_until(lambda: running.server.catalog.resolve("slow").engine.admission.admitted_requests == 3)
         assert call.outcome("late", mlflow_model="slow")[0] == "RESOURCE_EXHAUSTED"
         assert [call("x", mlflow_model="b") for _ in range(20)] == ["b x"] * 20
         gated.let_go()

@@ -186,13 +186,13 @@ def test_a_streamed_answer_that_is_not_read_gives_up_its_room(impatient):
         room = admission(server)
         connection.call(MESSAGE, "/MLflowStream/predict_stream")
         assert model.closed.wait(30)
-        server.wait_until(lambda: (room.admitted_calls, room.open_calls) == (0, 0))
+        server.wait_until(lambda: (room.admitted_requests, room.open_calls) == (0, 0))
         with Caller(server.address) as call:
             assert call("small") == "small"
         connection.take_all()
         connection.wait_for_statuses(1)
         assert connection.statuses == {1: DEADLINE_EXCEEDED}
-        server.wait_until(lambda: (room.admitted_calls, room.open_calls) == (0, 0))
+        server.wait_until(lambda: (room.admitted_requests, room.open_calls) == (0, 0))
 
 
 def test_events_that_are_not_read_give_up_their_room(impatient):
@@ -206,10 +206,10 @@ def test_events_that_are_not_read_give_up_their_room(impatient):
         head = b"POST /invocations HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\nconnection: close\r\n"
         peer.sendall(head + b"content-type: application/json\r\ncontent-length: 1\r\n\r\nx")
         assert model.closed.wait(30)
-        server.wait_until(lambda: (room.admitted_calls, room.open_calls) == (0, 0))
+        server.wait_until(lambda: (room.admitted_requests, room.open_calls) == (0, 0))
         received = b"".join(iter(lambda: peer.recv(MEGABYTE), b""))
         assert b"no message of it was read for 1 s" in received[-1000:]
-        server.wait_until(lambda: (room.admitted_calls, room.open_calls) == (0, 0))
+        server.wait_until(lambda: (room.admitted_requests, room.open_calls) == (0, 0))
 
 
 def test_a_stream_whose_answers_are_not_read_ends(impatient, monkeypatch):

@@ -141,11 +141,11 @@ def test_reading_ahead_is_limited(gated):
     stream.send(*(f"hold {number}" for number in range(10 * READ_AHEAD)))
     model.wait_until_entered(4)
     admission = admission_of(server)
-    server.wait_until(lambda: admission.admitted_calls == READ_AHEAD)
+    server.wait_until(lambda: admission.admitted_requests == READ_AHEAD)
     model.let_go()
     stream.end()
     assert len(stream.remaining()) == 10 * READ_AHEAD
-    server.wait_until(lambda: (admission.admitted_calls, admission.open_calls) == (0, 0))
+    server.wait_until(lambda: (admission.admitted_requests, admission.open_calls) == (0, 0))
 
 
 def test_a_stalled_reader_delays_only_itself(gated):
@@ -158,7 +158,7 @@ def test_a_stalled_reader_delays_only_itself(gated):
     with Caller(server.address) as second_call:
         for _ in range(50):
             assert second_call("y") == "<y>"
-        server.wait_until(lambda: admission_of(server).admitted_calls == 0)
+        server.wait_until(lambda: admission_of(server).admitted_requests == 0)
         assert len(model.calls) < 500
     stream.end()
     assert len(stream.remaining()) == 1_250
@@ -171,9 +171,9 @@ def test_a_cancelled_stream_leaves_no_work(gated):
     stream.send(*(f"hold {number}" for number in range(50)))
     model.wait_until_entered(4)
     admission = admission_of(server)
-    server.wait_until(lambda: admission.admitted_calls == 50)
+    server.wait_until(lambda: admission.admitted_requests == 50)
     stream.call.cancel()
-    server.wait_until(lambda: (admission.admitted_calls, admission.open_calls) == (0, 0))
+    server.wait_until(lambda: (admission.admitted_requests, admission.open_calls) == (0, 0))
     model.let_go()
     assert call("after") == "<after>"
     assert len(model.calls) <= 4 + 4 * 4 + 1  # Includes threads that replace those of departed callers.
@@ -189,7 +189,7 @@ def test_the_deadline_of_a_stream_ends_it(gated):
     with pytest.raises(grpc.RpcError) as caught:
         next(answers)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    server.wait_until(lambda: admission_of(server).admitted_calls == 0)
+    server.wait_until(lambda: admission_of(server).admitted_requests == 0)
 
 
 def test_a_slow_request_has_an_error_in_its_turn():
@@ -212,9 +212,9 @@ def test_streams_wait_for_room_and_leave_some_for_calls():
             stream.end()
         model.wait_until_entered()
         admission = admission_of(server)
-        server.wait_until(lambda: admission.admitted_calls == 5)
+        server.wait_until(lambda: admission.admitted_requests == 5)
         alone = call.raw.future(data_of("alone"), timeout=30)
-        server.wait_until(lambda: admission.admitted_calls == 6)
+        server.wait_until(lambda: admission.admitted_requests == 6)
         model.let_go()
         assert protos.Output.FromString(alone.result()).value == "<alone>"
         for stream in streams:
@@ -234,13 +234,13 @@ def test_a_large_request_is_not_overtaken():
         server.wait_until(lambda: len(admission._queue) == 1)
         small.send("hold a", "hold b", "hold c")
         server.wait_until(lambda: len(admission._queue) == 2)
-        assert admission.admitted_calls == 2
+        assert admission.admitted_requests == 2
         model.let_go()
         for stream, count in ((held, 2), (large, 1), (small, 3)):
             stream.end()
             assert len(stream.remaining()) == count
         assert model.calls.index("x" * 999) == 2
-        server.wait_until(lambda: (admission.admitted_calls, admission._bytes, len(admission._queue)) == (0, 0, 0))
+        server.wait_until(lambda: (admission.admitted_requests, admission._bytes, len(admission._queue)) == (0, 0, 0))
 
 
 def test_requests_that_wait_for_room_stop_reading():
@@ -252,7 +252,7 @@ def test_requests_that_wait_for_room_stop_reading():
         model.wait_until_entered()
         admission = admission_of(server)
         server.wait_until(lambda: len(admission._queue) == 1)
-        assert admission.admitted_calls == 2
+        assert admission.admitted_requests == 2
         model.let_go()
         stream.end()
         assert len(stream.remaining()) == 50
@@ -377,7 +377,7 @@ def test_a_departed_caller_closes_the_models_iterator(parts):
     assert text_of(next(answers)) == "one"
     assert model.held.acquire(timeout=30)
     answers.cancel()
-    server.wait_until(lambda: admission_of(server).admitted_calls == 0)
+    server.wait_until(lambda: admission_of(server).admitted_requests == 0)
     assert not model.closed.is_set()
     model.gate.release()
     assert model.closed.wait(10)
@@ -444,7 +444,7 @@ def test_a_stream_without_a_free_thread_ends_in_time():
                 list(answers)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert time.monotonic() - began < 10
-        server.wait_until(lambda: admission_of(server).admitted_calls == 0)
+        server.wait_until(lambda: admission_of(server).admitted_requests == 0)
         for _ in hung:
             model.gate.release()
 

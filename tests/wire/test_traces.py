@@ -100,7 +100,7 @@ def test_only_faults_of_the_server_are_errors(collector):
     with serving(model, PlainCodec(), otlp_endpoint=collector.url) as server, Caller(server.address) as call:
         assert call.outcome("hold", timeout=0.2)[0] == "DEADLINE_EXCEEDED"
         (entry,) = server.server.catalog.entries
-        server.wait_until(lambda: not entry.engine.admission.admitted_calls)
+        server.wait_until(lambda: not entry.engine.admission.admitted_requests)
         model.let_go()
     refused, failed, late = collector.named("MLflow/predict")
     assert refused.attributes["rpc.response.status_code"] == "INVALID_ARGUMENT"

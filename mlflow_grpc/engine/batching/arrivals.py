@@ -27,7 +27,7 @@ class LoadView(Protocol):
         ...
 
     @property
-    def admitted_calls(self) -> int:
+    def admitted_requests(self) -> int:
         """Open calls whose request has been read and admitted."""
         ...
 
@@ -53,7 +53,7 @@ class ArrivalForecast:
     @property
     def arriving(self) -> int:
         """Number of open calls that are not admitted yet, without the stalled ones."""
-        arriving = self._load.open_calls - self._load.admitted_calls
+        arriving = self._load.open_calls - self._load.admitted_requests
         self._stalled = min(self._stalled, arriving)
         return arriving - self._stalled
 
@@ -88,7 +88,7 @@ class ArrivalForecast:
         idle_s = max(BATCH_IDLE_S, BATCH_IDLE_SHARE * predict_s)
         hold_s = min(max(BATCH_MAX_HOLD_S, BATCH_MAX_HOLD_TIMES * predict_s), self._max_wait_s)
         if waited_s >= hold_s:
-            self._stalled = self._load.open_calls - self._load.admitted_calls
+            self._stalled = self._load.open_calls - self._load.admitted_requests
             return 0.0
         if self.arriving:
             return min(idle_s, hold_s - waited_s)

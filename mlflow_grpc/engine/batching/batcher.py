@@ -1,9 +1,9 @@
-"""The queue of one model's calls: decides when a batch starts, and which calls are in it.
+"""The queue of one model's requests: decides when a batch starts, and which requests are in it.
 
-Rule of this module: it decides when. What a batch does is in `run_batch`; how many calls to wait for is in `arrivals`.
-A caller that leaves takes only its own request along.
+Rule of this module: it decides when. What a batch does is in `run_batch`; how many requests to wait for is in
+`arrivals`. A caller that leaves takes only its own request along.
 
-Calls that arrive while a batch runs make up the next one. Only when a batch takes long is another one started beside
+Requests that arrive while a batch runs make up the next one. Only when a batch takes long is another one started beside
 it. A batch that costs less than handing it to a thread and back runs in the event loop ("inline").
 """
 
@@ -26,20 +26,20 @@ INLINE_MAX_SIZE = 65_536
 """Maximum size of the payloads of an inline batch, in bytes or characters: under a millisecond of decoding."""
 
 INLINE_MAX_CALLS = 8
-"""Maximum number of calls in an inline batch. Larger ones are faster in a thread, because the part of the model that
+"""Maximum number of requests in an inline batch. Larger ones are faster in a thread, because the part of the model that
 releases the interpreter runs beside the event loop."""
 
 INLINE_LIMIT_S, INLINE_PAUSE_S = 0.03, 60.0
 """If an inline batch takes more than INLINE_LIMIT_S of processor time, batches run in threads for INLINE_PAUSE_S."""
 
 MAX_DEPARTED = 256
-"""Maximum number of queued calls whose callers have left."""
+"""Maximum number of queued requests whose callers have left."""
 
 NEVER = float("inf")
 
 
-class PendingCall:
-    """One call that waits for its answer."""
+class PendingRequest:
+    """One request that waits for its answer."""
 
     __slots__ = ("batch", "deadline", "future", "queued_at", "request")
 
@@ -74,16 +74,16 @@ class PendingCall:
 
 
 class RunningBatch:
-    """Calls that run together in a thread."""
+    """Requests that run together in a thread."""
 
-    __slots__ = ("calls", "task", "waiting")
+    __slots__ = ("requests", "task", "waiting")
 
-    def __init__(self, calls: list[PendingCall]) -> None:
-        self.calls = calls
-        self.waiting = len(calls)
+    def __init__(self, requests: list[PendingRequest]) -> None:
+        self.requests = requests
+        self.waiting = len(requests)
         self.task: asyncio.Task[None] | None = None
-        for call in calls:
-            call.batch = self
+        for pending in requests:
+            pending.batch = self
 
     def caller_left(self) -> None:
         """Stops waiting for the thread once the last caller has left."""
@@ -93,7 +93,7 @@ class RunningBatch:
 
 
 class Batcher:
-    """Collects calls to one model and runs them in batches; used from the event loop only."""
+    """Collects requests to one model and runs them in batches; used from the event loop only."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Batcher:
             threads: Where batches run.
             model: What predicts.
             fast_path: The model's fast path, which has a runner.
-            load: Numbers of calls in the server; by default those that this queue has.
+            load: Numbers of requests in the server; by default those that this queue has.
             metrics: Where batches are counted; None if nowhere.
 
         """
@@ -119,8 +119,8 @@ class Batcher:
         self._max_rows = fast_path.max_rows
         self._max_wait_s = fast_path.max_wait_s
         self._inline_allowed_from = 0.0 if fast_path.inline else NEVER
-        self._queue: deque[PendingCall] = deque()
-        self._pending: set[PendingCall] = set()  # Queued or running.
+        self._queue: deque[PendingRequest] = deque()
+        self._pending: set[PendingRequest] = set()  # Queued or running.
         self._forecast = ArrivalForecast(load or self, max_wait_s=fast_path.max_wait_s)
         self._tasks: set[asyncio.Task[None]] = set()
         self._check: asyncio.Handle | None = None
@@ -130,15 +130,15 @@ class Batcher:
 
     @property
     def open_calls(self) -> int:
-        """Number of calls that are queued or running."""
+        """Number of requests that are queued or running."""
         return len(self._pending)
 
-    admitted_calls = open_calls
+    admitted_requests = open_calls
 
     @property
-    def queued_calls(self) -> int:
-        """Number of calls that wait for their batch to start."""
-        return min(len(self._queue), len(self._pending))  # The queue may have calls whose callers have left.
+    def queued_requests(self) -> int:
+        """Number of requests that wait for their batch to start."""
+        return min(len(self._queue), len(self._pending))  # The queue may have requests whose callers have left.
 
     async def predict(self, request: Request[AnswerT], *, deadline: float) -> AnswerT:
         """Answers one request, alone or with others.
@@ -153,30 +153,30 @@ class Batcher:
 
         """
         loop = asyncio.get_running_loop()
-        call = PendingCall(request, deadline, loop.create_future())
+        pending = PendingRequest(request, deadline, loop.create_future())
         if deadline < self._next_deadline:
             self._expire_at(deadline)
-        self._queue.append(call)
-        self._pending.add(call)
-        self._forecast.note_arrival(call.queued_at)
+        self._queue.append(pending)
+        self._pending.add(pending)
+        self._forecast.note_arrival(pending.queued_at)
         if self._check is None or self._forecast.is_complete(len(self._queue), self._max_rows):
             self._schedule_now(loop)
         try:
-            result: AnswerT = await call.future
+            result: AnswerT = await pending.future
             return result
         finally:
-            self._pending.discard(call)
-            if call.batch is not None:
-                call.batch.caller_left()
+            self._pending.discard(pending)
+            if pending.batch is not None:
+                pending.batch.caller_left()
             elif not self._pending:
                 self._queue.clear()
             elif len(self._queue) > max(MAX_DEPARTED, 2 * len(self._pending)):
-                # Behind a batch that hangs, calls whose callers left must not be kept with their data.
+                # Behind a batch that hangs, requests whose callers left must not be kept with their data.
                 self._queue = deque(queued for queued in self._queue if queued in self._pending)
-            del call  # An error's traceback leads here, and from the call to the error.
+            del pending  # An error's traceback leads here, and from the request to the error.
 
     def _expire_at(self, deadline: float) -> None:
-        """Sets the one timer for all deadlines: most calls are answered long before it would fire."""
+        """Sets the one timer for all deadlines: most requests are answered long before it would fire."""
         if self._expiry is not None:
             self._expiry.cancel()
         self._next_deadline = deadline
@@ -187,16 +187,16 @@ class Batcher:
         self._expiry, self._next_deadline = None, NEVER
         now = time.monotonic()
         deadlines = []
-        for call in self._pending:
-            if call.deadline <= now:
-                call.fail(TimeoutError())
+        for pending in self._pending:
+            if pending.deadline <= now:
+                pending.fail(TimeoutError())
             else:
-                deadlines.append(call.deadline)
+                deadlines.append(pending.deadline)
         if deadlines:
             self._expire_at(min(deadlines))
 
     def _schedule_now(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Runs the next check after this turn of the event loop, so that calls of the same turn go together."""
+        """Runs the next check after this turn of the event loop, so that requests of the same turn go together."""
         if self._check is not None:
             self._check.cancel()
         self._check, self._check_at = loop.call_soon(self._start_batches), NEVER
@@ -216,14 +216,14 @@ class Batcher:
                 self._check = loop.call_later(wait_s, self._start_batches)
                 self._check_at = now + wait_s
                 return
-            calls = self._take(now)
-            if now >= self._inline_allowed_from and (result := self._run_inline(calls)) is not None:
+            requests = self._take(now)
+            if now >= self._inline_allowed_from and (result := self._run_inline(requests)) is not None:
                 self._deliver(result)
                 if self._queue:
                     self._schedule_now(loop)
                 return
-            if calls:
-                batch = RunningBatch(calls)
+            if requests:
+                batch = RunningBatch(requests)
                 batch.task = self._start(self._run(batch))
 
     def _wait_s(self, now: float) -> float:
@@ -235,25 +235,25 @@ class Batcher:
             return 0.0
         return self._forecast.wait_s(now, queued_at=queued_at, predict_s=self._threads.mean_duration_s)
 
-    def _take(self, now: float) -> list[PendingCall]:
-        """Takes the calls of the next batch from the queue; none if all of their callers have left."""
+    def _take(self, now: float) -> list[PendingRequest]:
+        """Takes the requests of the next batch from the queue; none if all of their callers have left."""
         self._forecast.note_batch()
-        # If more calls wait than fit into a batch, those that would hardly be answered in time make room.
+        # If more requests wait than fit into a batch, those that would hardly be answered in time make room.
         min_time_left_s = self._threads.min_time_left_s if len(self._queue) > self._max_rows else 0.0
-        calls: list[PendingCall] = []
-        while self._queue and len(calls) < self._max_rows:
-            call = self._queue.popleft()
-            if call.deadline <= now + min_time_left_s:
-                call.fail(TimeoutError())
-            if not call.future.done():
-                calls.append(call)
-        return calls
+        requests: list[PendingRequest] = []
+        while self._queue and len(requests) < self._max_rows:
+            pending = self._queue.popleft()
+            if pending.deadline <= now + min_time_left_s:
+                pending.fail(TimeoutError())
+            if not pending.future.done():
+                requests.append(pending)
+        return requests
 
-    def _run_inline(self, calls: list[PendingCall]) -> BatchResult[PendingCall] | None:
+    def _run_inline(self, requests: list[PendingRequest]) -> BatchResult[PendingRequest] | None:
         """Runs a batch in the event loop; None if it has to run in a thread after all."""
-        if len(calls) > INLINE_MAX_CALLS or sum(call.request.size for call in calls) > INLINE_MAX_SIZE:
+        if len(requests) > INLINE_MAX_CALLS or sum(pending.request.size for pending in requests) > INLINE_MAX_SIZE:
             return None
-        decoded = decode_batch(calls, self._model)
+        decoded = decode_batch(requests, self._model)
         if not decoded.rows:
             return BatchResult([], decoded.unbatched)
         size = size_of(decoded.rows)
@@ -266,42 +266,44 @@ class Batcher:
         return None if answers is None else BatchResult(answers, decoded.unbatched, [size])
 
     async def _run(self, batch: RunningBatch) -> None:
-        calls = batch.calls
-        if len(calls) == 1:
-            await self._run_alone(calls[0], answer)
+        requests = batch.requests
+        if len(requests) == 1:
+            await self._run_alone(requests[0], answer)
             return
-        last_deadline = max(call.deadline for call in calls)
+        last_deadline = max(pending.deadline for pending in requests)
         try:
             result = await self._threads.run(
-                partial(run_batch, calls, self._model, self._max_rows), deadline=last_deadline, calls=len(calls)
+                partial(run_batch, requests, self._model, self._max_rows),
+                deadline=last_deadline,
+                requests=len(requests),
             )
         except Exception as error:  # noqa: BLE001 - no time left, or the pool is closed: every caller gets it
-            for call in calls:
-                call.fail(error)
+            for pending in requests:
+                pending.fail(error)
             return
         self._deliver(result)
 
-    def _deliver(self, result: BatchResult[PendingCall]) -> None:
-        for call, value in result.answers:
-            call.resolve(value)
+    def _deliver(self, result: BatchResult[PendingRequest]) -> None:
+        for pending, value in result.answers:
+            pending.resolve(value)
         if self._metrics is not None:
-            for calls, rows in result.groups:
-                self._metrics.batch_ended(calls, rows)
-        for call in result.unbatched:
-            if not call.future.done():
-                self._start(self._run_alone(call, answer_checked))
+            for requests, rows in result.groups:
+                self._metrics.batch_ended(requests, rows)
+        for pending in result.unbatched:
+            if not pending.future.done():
+                self._start(self._run_alone(pending, answer_checked))
 
-    async def _run_alone(self, call: PendingCall, run: Callable[[Request[Any], ServableModel], Any]) -> None:
+    async def _run_alone(self, pending: PendingRequest, run: Callable[[Request[Any], ServableModel], Any]) -> None:
         running = asyncio.ensure_future(
-            self._threads.run(partial(run, call.request, self._model), deadline=call.deadline)
+            self._threads.run(partial(run, pending.request, self._model), deadline=pending.deadline)
         )
-        call.future.add_done_callback(lambda _: running.cancel())
+        pending.future.add_done_callback(lambda _: running.cancel())
         try:
-            call.resolve(await running)
+            pending.resolve(await running)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - it is the caller's
-            call.fail(error)
+            pending.fail(error)
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
