@@ -10,11 +10,12 @@ waiting would only end in DEADLINE_EXCEEDED, and a caller that is refused at onc
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Self
 
+from mlflow_grpc.engine.stream_queue import StreamQueue
 from mlflow_grpc.engine.throughput import Throughput
 from mlflow_grpc.errors import NotReady, Overloaded, TimeLimitExceeded
 from mlflow_grpc.telemetry.models import ModelMetrics, Refusal
@@ -94,7 +95,9 @@ class Admission:
         self._timeout_s = timeout_s
         self._clock = clock
         self._changed_at = 0.0  # When a request was last admitted or answered.
-        self._queue: deque[tuple[asyncio.Future[None], int]] = deque()  # Requests of streams that wait for room.
+        self._queue = StreamQueue(
+            self._has_room_for_streams, self._acquire_for_stream, partial(self.release_in_order, answered=False)
+        )
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -202,8 +205,7 @@ class Admission:
     async def admit_in_order(self, size: int) -> None:
         """Waits for room for a request of a stream and admits it; it has to be given to `release_in_order`.
 
-        Requests are admitted in their order, so a large one gets its room too. One that waits already is admitted
-        even if the server drains meanwhile.
+        A request that waits already is admitted even if the server drains meanwhile.
 
         Args:
             size: Size of its payload, in bytes or characters.
@@ -215,19 +217,7 @@ class Admission:
         if self.stage is not Stage.OPEN:
             self._count(_REFUSALS[self.stage])
             raise NotReady(self.stage.value)
-        if not self._queue and self._has_room_for_streams(size):
-            self._acquire_for_stream(size)
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((turn, size))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release_in_order(size, answered=False)
-            else:
-                self._admit_queued()  # Those behind it, if it was the first; it is removed there.
-            raise
+        await self._queue.wait(size)
 
     def release_in_order(self, size: int, *, answered: bool = True) -> None:
         """Ends a request that `admit_in_order` admitted.
@@ -297,7 +287,7 @@ class Admission:
         self._bytes -= size
         self.admitted_requests -= 1
         if self._queue:
-            self._admit_queued()
+            self._queue.admit()
         self._notify_if_empty()
 
     def _count(self, reason: Refusal) -> None:
@@ -322,13 +312,6 @@ class Admission:
     def _acquire_for_stream(self, size: int) -> None:
         self.open_calls += 1
         self._acquire(size)
-
-    def _admit_queued(self) -> None:
-        while self._queue and (self._queue[0][0].done() or self._has_room_for_streams(self._queue[0][1])):
-            turn, size = self._queue.popleft()
-            if not turn.done():
-                self._acquire_for_stream(size)
-                turn.set_result(None)
 
     def _retry_s(self) -> float:
         """Time in which half of the calls will have left; spread, so that not all callers come back at once."""

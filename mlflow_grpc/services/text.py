@@ -1,7 +1,5 @@
 """Services MLflow and MLflowStream: a string in, a string out."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
 from _mlflow_grpc_protocol.metadata import CONTENT_TYPE_KEY, MODEL_KEY
@@ -9,12 +7,12 @@ from google.protobuf.message import Message
 
 from mlflow_grpc import protos
 from mlflow_grpc.engine.catalog import Catalog, Entry
-from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import TextRequest
 from mlflow_grpc.errors import ServingError
 from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
-from mlflow_grpc.services.streams import answer_in_order, error_message
+from mlflow_grpc.services.model_servicer import ModelServicer
+from mlflow_grpc.services.streams import error_message
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
@@ -27,31 +25,6 @@ class Input(Protocol):
     """Message `Input` of mlflow.proto."""
 
     value: str
-
-
-class TextServicer:
-    """The RPCs of mlflow.proto that call a model."""
-
-    async def predict(self, message: Input, call: CallContext, engine: Engine) -> Message:
-        """Answers one payload; raises the errors of `Engine.predict`."""
-        return _output(await engine.predict(_request(message, call), call.deadline))
-
-    async def predict_many(self, messages: AsyncIterator[Input], call: CallContext, engine: Engine) -> None:
-        """Answers each payload of a stream, in order."""
-        await answer_in_order(
-            messages,
-            call,
-            lambda message: engine.submit(_request(message, call), call.deadline),
-            _output,
-            _error,
-            max_unread_s=engine.max_unread_s,
-        )
-
-    async def predict_stream(self, message: Input, call: CallContext, engine: Engine) -> None:
-        """Writes the chunks of one answer; raises the errors of `Engine.predict_stream`."""
-        async with aclosing(engine.predict_stream(_request(message, call), call.deadline)) as chunks:
-            async for text in chunks:
-                await call.write(_output(text))
 
 
 _ErrorMessage = protos.message_named("Output.Error")
@@ -77,7 +50,7 @@ def handlers(dispatcher: RpcDispatcher, catalog: Catalog) -> "tuple[Handlers, Ha
     def model_from_metadata(call: CallContext) -> Entry:
         return catalog.resolve(call.metadata(MODEL_KEY))
 
-    servicer = TextServicer()
+    servicer = ModelServicer(_request, _output, _error)
     return (
         dispatcher.model_service_handlers(protos.service(NAME), {"predict": servicer.predict}, model_from_metadata),
         dispatcher.model_service_handlers(

@@ -4,10 +4,9 @@ Rule of this module: the messages are in a descriptor pool of the server's own, 
 second server in the process can clash with them. They are made when the models are loaded.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
@@ -25,7 +24,6 @@ from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.catalog import Catalog, Entry
-from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import RecordRequest, Request, RowsRequest
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.typed_plan import plan
@@ -34,7 +32,8 @@ from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
 from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
-from mlflow_grpc.services.streams import answer_in_order, error_message
+from mlflow_grpc.services.model_servicer import ModelServicer
+from mlflow_grpc.services.streams import error_message
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handler
@@ -44,8 +43,6 @@ NAME = f"{PACKAGE}.{messages.SERVICE}"
 _GET_MODELS = f"/{NAME}/get_models"
 
 RPC_KINDS = tuple(RpcKind)
-
-MessageT = TypeVar("MessageT")
 
 
 class TypedService(grpc.GenericRpcHandler):
@@ -128,59 +125,26 @@ class TypedService(grpc.GenericRpcHandler):
         def make_error(error: ServingError) -> Message:
             return codecs.record.encode_error(error_message(error_class, error))
 
-        records = _TypedServicer[Message](partial(RecordRequest, codecs.record), make_error)
-        chunks = _TypedServicer[Message](partial(RecordRequest, codecs.chunks), make_error)
+        def servicer(make_request: Callable[[Any, CallContext], Request[Message]]) -> ModelServicer[Any, Message]:
+            return ModelServicer(make_request, _unchanged, make_error)
+
+        records = servicer(partial(RecordRequest, codecs.record))
+        chunks = servicer(partial(RecordRequest, codecs.chunks))
         methods: dict[RpcKind, ModelRpcMethod] = {
             RpcKind.ONE: records.predict,
             RpcKind.MANY: records.predict_many,
             RpcKind.STREAM: chunks.predict_stream,
         }
         if codecs.rows is not None:
-            methods[RpcKind.BATCH] = _TypedServicer[Message](partial(RowsRequest, codecs.rows), make_error).predict
+            methods[RpcKind.BATCH] = servicer(partial(RowsRequest, codecs.rows)).predict
         return methods
 
     def _class(self, name: str) -> Any:
         return protos.message_class(self.pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
-class _TypedServicer(Generic[MessageT]):
-    """The RPCs of one model for one type of request message."""
-
-    def __init__(
-        self,
-        make_request: Callable[[MessageT, CallContext], Request[Message]],
-        make_error: Callable[[ServingError], Message],
-    ) -> None:
-        """Serves messages of one type.
-
-        Args:
-            make_request: Makes a request from a message.
-            make_error: Makes the output message sent in place of a failed request's answer.
-
-        """
-        self._make_request = make_request
-        self._make_error = make_error
-
-    async def predict(self, message: MessageT, call: CallContext, engine: Engine) -> Message:
-        """Answers one message; raises the errors of `Engine.predict`."""
-        return await engine.predict(self._make_request(message, call), call.deadline)
-
-    async def predict_many(self, messages: AsyncIterator[MessageT], call: CallContext, engine: Engine) -> None:
-        """Answers each message of a stream, in order."""
-        await answer_in_order(
-            messages,
-            call,
-            lambda message: engine.submit(self._make_request(message, call), call.deadline),
-            lambda answer: answer,
-            self._make_error,
-            max_unread_s=engine.max_unread_s,
-        )
-
-    async def predict_stream(self, message: MessageT, call: CallContext, engine: Engine) -> None:
-        """Writes the chunks of one answer; raises the errors of `Engine.predict_stream`."""
-        async with aclosing(engine.predict_stream(self._make_request(message, call), call.deadline)) as chunks:
-            async for chunk in chunks:
-                await call.write(chunk)
+def _unchanged(answer: Message) -> Message:
+    return answer
 
 
 def _resolver(entry: Entry, fingerprint: str) -> ResolveModel:

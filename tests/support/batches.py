@@ -120,6 +120,19 @@ def servable(work, **options):
     return ServableModel(WorkModel(work), PlainCodec(), FastPath(no_decoder, work, **options))
 
 
+class QueueLoad:
+    """The load of a server that has no calls except those in the batcher of a bench."""
+
+    def __init__(self, bench):
+        self._bench = bench
+
+    @property
+    def open_calls(self):
+        return len(self._bench.batcher._pending)
+
+    admitted_requests = open_calls
+
+
 class Bench:
     """A batcher and its work, inside a running event loop."""
 
@@ -127,7 +140,7 @@ class Bench:
         self.work = Work()
         self.threads = ModelThreadPool(threads)
         model = servable(self.work, max_rows=max_rows, max_wait_s=max_wait_s, inline=inline)
-        self.batcher = Batcher(self.threads, model, model.fast_path, load)
+        self.batcher = Batcher(self.threads, model, model.fast_path, load or QueueLoad(self))
 
     def call(self, row, *, deadline=None, **options):
         return asyncio.create_task(self.batcher.predict(WordRequest(row, **options), deadline=deadline or soon()))

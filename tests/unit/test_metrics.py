@@ -11,7 +11,7 @@ from mlflow_grpc.telemetry.exposition import Family, Kind, labels
 from mlflow_grpc.telemetry.instruments import Instruments
 from mlflow_grpc.telemetry.memory import BASE_COUNTERS, COUNTERS_PER_MODEL, Memory
 from mlflow_grpc.telemetry.metrics import Metrics
-from tests.support.batches import Bench, run, turn
+from tests.support.batches import Bench, QueueLoad, run, turn
 
 
 def test_workers_count_in_their_own_slots_and_read_all():
@@ -90,7 +90,7 @@ def test_batches_are_counted_by_their_calls_and_rows():
         bench = Bench()
         fast_path = bench.batcher._model.fast_path
         assert fast_path is not None
-        bench.batcher = Batcher(bench.threads, bench.batcher._model, fast_path, metrics=model)
+        bench.batcher = Batcher(bench.threads, bench.batcher._model, fast_path, QueueLoad(bench), metrics=model)
         first = await bench.hold()
         later = [bench.call(f"r{number}", count=2) for number in range(3)]
         await turn()

@@ -100,7 +100,7 @@ class Batcher:
         threads: ModelThreadPool,
         model: ServableModel,
         fast_path: FastPath,
-        load: LoadView | None = None,
+        load: LoadView,
         metrics: ModelMetrics | None = None,
     ) -> None:
         """Starts with an empty queue.
@@ -109,7 +109,7 @@ class Batcher:
             threads: Where batches run.
             model: What predicts.
             fast_path: The model's fast path, which has a runner.
-            load: Numbers of requests in the server; by default those that this queue has.
+            load: Numbers of calls and requests in the server.
             metrics: Where batches are counted; None if nowhere.
 
         """
@@ -121,19 +121,12 @@ class Batcher:
         self._inline_allowed_from = 0.0 if fast_path.inline else NEVER
         self._queue: deque[PendingRequest] = deque()
         self._pending: set[PendingRequest] = set()  # Queued or running.
-        self._forecast = ArrivalForecast(load or self, max_wait_s=fast_path.max_wait_s)
+        self._forecast = ArrivalForecast(load, max_wait_s=fast_path.max_wait_s)
         self._tasks: set[asyncio.Task[None]] = set()
         self._check: asyncio.Handle | None = None
         self._check_at = NEVER
         self._expiry: asyncio.TimerHandle | None = None
         self._next_deadline = NEVER
-
-    @property
-    def open_calls(self) -> int:
-        """Number of requests that are queued or running."""
-        return len(self._pending)
-
-    admitted_requests = open_calls
 
     @property
     def queued_requests(self) -> int:
