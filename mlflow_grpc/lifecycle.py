@@ -113,7 +113,7 @@ class Server:
         )
         return HttpListener(app, self._settings, share_port=share_port)
 
-    async def load(self, main: MainThread, when_loading: Callable[[str], object] = lambda _: None) -> None:
+    async def load(self, main: MainThread, when_loading: Callable[[str], object]) -> None:
         """Loads the models; see `ModelLoader.load`."""
         await self._loader.load(main, when_loading)
 

@@ -74,7 +74,7 @@ def run(
         when_loaded: Awaited after the models are loaded, and before the server reports that it is ready.
 
     Returns:
-        The exit code: 0, or 128 + signal if a second signal arrived.
+        The exit code: 0; 128 + signal if a second signal arrived; 1 if the watch of the server failed.
 
     Raises:
         StartError: The server could not start. Everything has been stopped, except possibly a thread that fetches a
@@ -115,7 +115,8 @@ async def _serve(
             return await _end(server, settings, has_lame_duck=first.result() == signal.SIGTERM, interrupt=second)
         if failed is watching:
             logger.error("the server cannot watch itself any more, and ends", exc_info=failed.exception())
-        await _end(server, settings, has_lame_duck=failed is watching, interrupt=first)
+        if failed is watching or server.takes_calls:
+            await _end(server, settings, has_lame_duck=failed is watching, interrupt=first)
         if failed is opening:
             await opening  # Raises its error.
         return 1
