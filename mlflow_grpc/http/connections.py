@@ -1,7 +1,7 @@
 """Connections of the HTTP port, with limits that uvicorn does not have.
 
-Rule of this module: uvicorn parses and writes HTTP. This module only decides when a connection is too slow, sends too
-many headers, or exceeds the number of connections.
+Rule of this module: uvicorn parses and writes HTTP. A connection is closed here if it is too slow, sends too many
+headers or trailers, or is above the maximum number.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 65_536
-"""Maximum size of a request line with its headers; httptools has no limit."""
+"""Maximum size of a request line with its headers, and of the trailers of a request; httptools has no limit."""
 
 HEADER_TIMEOUT_S = 10.0
 """Maximum time for the headers of a request to arrive, in seconds, and for the first byte of a new connection."""
@@ -26,7 +26,11 @@ TOO_MANY = (
 
 
 class Connection(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
+
+    Headers are counted as the parser reports them. It keeps an incomplete one to itself, so data without any report
+    counts too.
+    """
 
     max_connections = 0
     """Maximum number of open connections; set by the listener."""
@@ -35,6 +39,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._waiting_since: float | None = time.monotonic()  # Since then, headers are awaited.
         self._header_bytes = 0
+        self._may_be_in_trailers = False  # From the size of a chunk to its first byte, or to the end of the request.
+        self._reports = 0  # Of the parser, to notice data without any.
 
     def connection_made(self, transport: Any) -> None:
         """Accepts a new connection, or refuses it if there are too many."""
@@ -49,26 +55,70 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._waiting_since is None and self.cycle.response_complete:
-            self._waiting_since = time.monotonic()  # It may be an empty line, which does not begin a request.
+            self._waiting_since = time.monotonic()  # It may be an empty line, which begins no request.
+        reports = self._reports
         super().data_received(data)
-        if self._waiting_since is not None:
+        if self._reports == reports and (self._waiting_since is not None or self._may_be_in_trailers):
             self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-                self.send_400_response("The headers of the request are larger than 64 KB.")
+        if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+            self.send_400_response("The headers or trailers of the request are larger than 64 KB.")
 
     def on_message_begin(self) -> None:
-        """Starts to count the headers of a request, which may arrive while the previous request is being answered."""
-        self._header_bytes = 0
+        """Starts to count the headers of a request, which may be sent while the one before it is being answered."""
+        self._restart()
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """Counts a piece of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Counts a header or trailer. Trailers are dropped, since they must not be merged into headers (RFC 9110)."""
+        self._count(len(name) + len(value) + len(b": \r\n"))
+        if self._waiting_since is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Starts a request whose headers are complete."""
         self._waiting_since = None
+        self._reports += 1
         super().on_headers_complete()
 
+    def on_chunk_header(self) -> None:
+        """Notes the size of a chunk; trailers follow that of the last one."""
+        self._restart()
+        self._may_be_in_trailers = True
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a piece of the body."""
+        self._reports += 1
+        self._may_be_in_trailers = False
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends a request."""
+        self._restart()
+        self._may_be_in_trailers = False
+        super().on_message_complete()
+
+    def _restart(self) -> None:
+        """Counts from zero, unless the limit has been exceeded by the data that is being parsed."""
+        self._reports += 1
+        if self._header_bytes <= MAX_HEADER_BYTES:
+            self._header_bytes = 0
+
+    def _count(self, size: int) -> None:
+        self._reports += 1
+        self._header_bytes += size
+
     def close_if_overdue(self, now: float) -> None:
-        """Closes the connection if it waits too long for headers; `now` is on the clock of `time.monotonic`."""
-        if self._waiting_since is not None and now - self._waiting_since > HEADER_TIMEOUT_S:
+        """Closes the connection if headers have been awaited for too long; `now` is on the clock of `monotonic`."""
+        if self._waiting_since is None:
+            return
+        if self.flow.read_paused:  # By uvicorn, until it has answered the requests before: nothing can arrive.
+            self._waiting_since = now
+        elif now - self._waiting_since > HEADER_TIMEOUT_S:
             self.transport.close()
