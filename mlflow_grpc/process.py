@@ -142,8 +142,13 @@ def _empty(stream: TextIO) -> None:
         return
 
 
-async def in_daemon_thread(function: Callable[[], Any]) -> Any:
-    """Runs a function in a daemon thread, which does not delay the exit as an executor's threads would."""
+async def in_daemon_thread(function: Callable[[], Any], *, name: str = "load-model") -> Any:
+    """Runs a function in a daemon thread, which does not delay the exit as an executor's threads would.
+
+    Args:
+        function: The function.
+        name: Name of the thread, for debuggers and profilers.
+    """
     outcome: Future[Any] = Future()
     outcome.set_running_or_notify_cancel()  # Prevents cancellation, because nothing can stop the thread.
 
@@ -153,5 +158,5 @@ async def in_daemon_thread(function: Callable[[], Any]) -> Any:
         except BaseException as error:  # noqa: BLE001 - it is handed to the waiter
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="load-model", daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
     return await asyncio.wrap_future(outcome)

@@ -28,6 +28,8 @@ from mlflow_grpc.errors import (
     TimeLimitExceeded,
     Unsupported,
 )
+from mlflow_grpc.payload.codec import RawPayload
+from mlflow_grpc.process import in_daemon_thread
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import Metrics
 from mlflow_grpc.telemetry.models import ModelMetrics
@@ -66,6 +68,7 @@ class Engine:
         self._batcher: Batcher | None = None
         self._open_call = _OpenCall(self)
         self._open_stream = nullcontext(self)
+        self._parsing = asyncio.Lock()
 
     @classmethod
     def from_settings(cls, settings: Settings, server_metrics: Metrics | None = None) -> Self:
@@ -106,6 +109,31 @@ class Engine:
         """Admits a stream of requests, which are admitted one by one later; raises the errors of `Admission.check`."""
         self.admission.check()
         return self._open_stream
+
+    async def asks_for_stream(self, payload: RawPayload, deadline: float | None) -> bool:
+        """Returns True if a payload asks for its answer in chunks, which only a model that streams has.
+
+        Large payloads are parsed one at a time, outside of the event loop and of the model's threads.
+
+        Args:
+            payload: What the caller sent.
+            deadline: As in `predict`.
+
+        Raises:
+            TimeLimitExceeded: The payload was not parsed in time.
+
+        """
+        if not self.model.model.streams:
+            return False
+        asks = partial(self.model.codec.asks_for_stream, payload)
+        if len(payload) <= MAX_BATCHED_SIZE:
+            return asks()
+        limit = self._time_limit(deadline)
+        try:
+            async with asyncio.timeout(limit.deadline - time.monotonic()), self._parsing:
+                return bool(await in_daemon_thread(asks, name="parse"))
+        except TimeoutError:
+            raise limit.error() from None
 
     async def predict(self, request: Request[AnswerT], deadline: float | None) -> AnswerT:
         """Answers one request.

@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.process import in_daemon_thread
 
 logger = get_logger(__name__)
 
@@ -113,8 +114,8 @@ class _Document:
             async with self._lock:
                 models: list[object] = [entry.loaded for entry in self._catalog.entries]
                 if not self._body or any(now is not then for now, then in zip(models, self._models, strict=True)):
-                    # The thread only reads the catalog. If another model is loaded meanwhile, a new document follows.
-                    self._body = await asyncio.to_thread(self._make)
+                    # The thread only reads the catalog. Another model that is loaded meanwhile makes a new document.
+                    self._body = await in_daemon_thread(self._make, name="openapi")
                     self._models = models
         except Exception:
             logger.exception("the OpenAPI document cannot be generated")

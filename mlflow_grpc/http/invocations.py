@@ -3,7 +3,6 @@
 Source: `mlflow.pyfunc.scoring_server.init` and `invocations`.
 """
 
-import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib.metadata import version
@@ -34,7 +33,9 @@ async def invoke(call: HttpCall, body: bytes, engine: Engine) -> Response | Even
     payload = _payload(body, content_type)
     request = TextRequest(payload, content_type, call)
     try:
-        if await _wants_events(call, payload, engine):
+        wants_events = await _wants_events(call, payload, engine)
+        call.free_room()
+        if wants_events:
             return await EventStream.start(engine.predict_stream(request, call.deadline))
         return Response((await engine.predict(request, call.deadline)).encode(), engine.model.codec.media_type)
     except UnsupportedContentType:
@@ -97,7 +98,7 @@ async def _wants_events(call: HttpCall, payload: str | bytes, engine: Engine) ->
     accept = call.metadata("accept")
     if accept is not None and EVENT_STREAM in accept and (model.model.streams or not _accepts_json(accept)):
         return True
-    return model.model.streams and await asyncio.to_thread(model.codec.asks_for_stream, payload)
+    return await engine.asks_for_stream(payload, call.deadline)
 
 
 def _accepts_json(accept: str) -> bool:

@@ -3,7 +3,6 @@
 Source: `rest_model_service.routes` and `helpers.build_models` of version 0.6.0. docs/http.md lists the differences.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +24,7 @@ from mlflow_grpc.http.http_call import HttpCall
 from mlflow_grpc.http.record_request import VALIDATION_ERROR, BodyRefused, RecordRequest
 from mlflow_grpc.http.response import Response
 from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.process import in_daemon_thread
 
 logger = get_logger(__name__)
 
@@ -86,6 +86,7 @@ def error_response(error: ServingError, _: str) -> Response:
 
 async def _predict(call: HttpCall, body: bytes, engine: Engine) -> Response:
     request = RecordRequest(body, call.metadata("content-type"), call)
+    call.free_room()
     return Response(await engine.predict(request, call.deadline))
 
 
@@ -122,7 +123,7 @@ class _ModelService:
             return _failed(f"Instance of model '{name}' not found in ModelManager.")
         entry, model = pair
         try:
-            inputs, outputs = await asyncio.to_thread(lambda: records.json_schemas)
+            inputs, outputs = await in_daemon_thread(lambda: records.json_schemas, name="json-schemas")
             return JSONResponse({**_details(entry, model), "input_schema": inputs, "output_schema": outputs})
         except Exception:
             logger.exception("%s: its schemas cannot be written as JSON Schema", entry.label)

@@ -74,15 +74,15 @@ class CallContext(Call):
 
     async def write(self, message: Message) -> None:
         """Sends one message of a stream; waits while the peer takes none."""
-        await self._rpc_context.write(self.serialize(message))
-
-    def serialize(self, message: Message) -> bytes:
-        """Serializes a response and counts its bytes."""
         data = message.SerializeToString()
+        self.count_response(data)
+        await self._rpc_context.write(data)
+
+    def count_response(self, data: bytes) -> None:
+        """Counts a response that is about to be sent, and its bytes."""
         self.response_bytes += len(data)
         if self.figures is not None:
             self.figures.sent += 1
-        return data
 
     def parse(self, request_class: type[Message], data: object) -> Message:
         """Parses a request and counts its bytes.

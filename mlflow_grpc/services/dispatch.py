@@ -217,9 +217,10 @@ class RpcDispatcher:
                             request = call.parse(request_class, data)
                         message = await rpc_method(request, call, engine)
                         if message is not None:
-                            response = call.serialize(message)
+                            response = message.SerializeToString()
                             if len(response) >= LARGE_RESPONSE and engine is not None:
                                 _reserve(response, engine, task)
+                            call.count_response(response)
                 finally:
                     self._open_calls.remove(task)
             except BaseException as error:  # noqa: BLE001 - every failed call ends there
@@ -240,6 +241,8 @@ class RpcDispatcher:
         # gRPC's InternalError: nothing can be sent any more, since the caller has left.
         is_cancelled = isinstance(error, asyncio.CancelledError | grpc.aio.InternalError)
         serving_error = self._open_calls.failed(call, error, is_cancelled=is_cancelled)
+        if serving_error is None:
+            raise error
         code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
         timing = server_timing.trailers(call, always=self._has_server_timing)
         await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR), *timing))
