@@ -32,8 +32,8 @@ _FAILED_MODEL = HTTPStatus.BAD_REQUEST, "BAD_REQUEST"
 """Status and error code for an exception of the model, as in `mlflow.pyfunc.scoring_server.invocations`."""
 
 
-def of_error(error: ServingError, request_id: str) -> Response:
-    """Returns the response for a failed call.
+def of_error(error: ServingError, request_id: str = "") -> Response:
+    """Returns the response for a failed call; a request that calls no model has no request id.
 
     The body is `{"error_code": ..., "message": ...}`, as in `MlflowException.serialize_as_json`, with the request id
     and the columns at fault. The body of status 415 is plain text, as in MLflow.
@@ -43,7 +43,9 @@ def of_error(error: ServingError, request_id: str) -> Response:
         status, error_code = _FAILED_MODEL
     if isinstance(error, UnsupportedContentType):
         return Response(error.message.encode(), TEXT, status)
-    body: dict[str, object] = {"error_code": error_code, "message": _text(error), "request_id": request_id}
+    body: dict[str, object] = {"error_code": error_code, "message": _text(error)}
+    if request_id:
+        body["request_id"] = request_id
     if error.violations:
         body["violations"] = [
             {"field": violation.field, "description": violation.description} for violation in error.violations

@@ -61,8 +61,11 @@ LOUD_LOGGERS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.http.transport",
     "opentelemetry.sdk._shared_internal",
+    "opentelemetry.trace.span",
 )
-"""OpenTelemetry's loggers that write a line for each attempt to reach a collector, or for each dropped span."""
+"""Loggers of OpenTelemetry that write a line for each attempt to reach a collector, for each span that is dropped, and
+for each invalid header `tracestate`, whose text is the caller's.
+"""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)

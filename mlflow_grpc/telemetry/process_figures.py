@@ -10,8 +10,11 @@ import threading
 import time
 from pathlib import Path
 
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, Sample, labels
 from mlflow_grpc.telemetry.instruments import Counter, Gauge, Instruments
+
+logger = get_logger(__name__)
 
 PAGE_BYTES = resource.getpagesize()
 
@@ -50,13 +53,19 @@ class ProcessFigures:
             cpu_s = time.process_time()
             self._cpu.add(cpu_s - self._cpu_s)
             self._cpu_s = cpu_s
-            virtual, resident, *_ = Path("/proc/self/statm").read_text().split()
-            self._virtual.set(int(virtual) * PAGE_BYTES)
-            self._resident.set(int(resident) * PAGE_BYTES)
-            self._open_fds.set(len(os.listdir("/proc/self/fd")) - 1)  # noqa: PTH208 - names are enough; minus its own
             soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             self._max_fds.set(0 if soft_limit == resource.RLIM_INFINITY else soft_limit)
-            self._threads.set(len(os.listdir("/proc/self/task")))  # noqa: PTH208
+            try:
+                virtual, resident, *_ = Path("/proc/self/statm").read_text().split()
+                open_fds = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - names are enough; minus its own
+                threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+            except OSError as error:  # No more files can be opened: the values stay until some are closed.
+                logger.debug("/proc/self cannot be read: %s", error)
+                return
+            self._virtual.set(int(virtual) * PAGE_BYTES)
+            self._resident.set(int(resident) * PAGE_BYTES)
+            self._open_fds.set(open_fds)
+            self._threads.set(threads)
 
     def _counter(self, counter: Counter, name: str, text: str) -> Counter:
         self._add(Family(name, Kind.COUNTER, text), counter)
