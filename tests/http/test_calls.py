@@ -44,6 +44,11 @@ def raw(server, *parts: bytes) -> bytes:
     return answer
 
 
+def arriving_of(server):
+    """The room of arriving bodies."""
+    return server.server._http._app.dispatcher.arriving
+
+
 def error_of(response) -> tuple[int, str]:
     return response.status_code, response.json()["error_code"]
 
@@ -255,7 +260,7 @@ def test_an_inflated_body_takes_the_room_that_it_has_in_memory():
     assert len(body) < 2000
     head = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
     with serving(FunctionModel(len), PlainCodec(), queue_bytes=MIB, http_port=0) as server:
-        arriving = server.server._http._app.dispatcher.arriving
+        arriving = arriving_of(server)
         with connect(server) as first:
             first.sendall(head + body[:-1])
             server.wait_until(lambda: arriving._bytes == 900_000)
@@ -279,7 +284,7 @@ def test_a_payload_that_is_looked_at_has_a_deadline_and_takes_room():
     """Finding out if it asks for a stream is within the caller's time, and its bytes count meanwhile."""
     codec = SlowToParse()
     with serving(PartsModel(), codec, http_port=0) as server, ThreadPoolExecutor(1) as pool:
-        arriving = server.server._http._app.dispatcher.arriving
+        arriving = arriving_of(server)
         url, body = f"{server.url}/invocations", "x" * 100_000
         held = pool.submit(requests.post, url, data=body, timeout=30)
         server.wait_until(lambda: arriving._bytes == 100_000)
@@ -296,9 +301,7 @@ def test_half_requests_take_no_room_of_calls():
     """Bodies that do not arrive are bounded together, and refuse no other call."""
     half = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n" + b"x" * 600_000
     with serving(FunctionModel(len), PlainCodec(), queue_bytes=MIB, queue_calls=1, http_port=0) as server:
-        port = server.server._http
-        assert port is not None
-        arriving = port._app.dispatcher.arriving
+        arriving = arriving_of(server)
         with connect(server) as first, connect(server) as second:
             first.sendall(half)
             server.wait_until(lambda: arriving._bytes == 600_000)

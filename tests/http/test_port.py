@@ -222,9 +222,10 @@ def test_a_port_is_closed_before_it_was_opened():
     running = InProcess(Settings(model_uri="(in process)", port=0, http_port=0))
 
     async def close() -> None:
-        server = Server(running._settings, running._configuration)
-        server._http.close_port()
-        await server._http.stop()
+        port = Server(running._settings, running._configuration)._http
+        assert port is not None
+        port.close_port()
+        await port.stop()
 
     running._thread.start()
     running.run(close)

@@ -93,18 +93,20 @@ def test_waiting_and_model_time_are_counted_separately(monkeypatch):
 
 
 @pytest.mark.parametrize(("level", "lines"), [(logging.WARNING, 1), (logging.ERROR, 0)])
-def test_refusals_have_the_level_warning(caplog, monkeypatch, level, lines):
+def test_refusals_have_the_level_warning(caplog, level, lines):
     """With `--log-level error` there is no line about calls that were refused."""
-    monkeypatch.setattr(logs.calls._logger, "level", level)
-    logs.calls._logger.manager._clear_cache()
+    logger = logs.calls._logger
+    before = logger.level
 
     async def refuse() -> None:
         refusals = Refusals()
         refusals.count("m", "REQUEST_LIMIT_EXCEEDED", "There is no room.")
         refusals.write()
 
-    asyncio.run(refuse())
-    logs.calls.flush()
+    logger.setLevel(level)
+    try:
+        asyncio.run(refuse())
+        logs.calls.flush()
+    finally:
+        logger.setLevel(before)
     assert [record.msg for record in caplog.records] == ["refused"] * lines
-    monkeypatch.undo()
-    logs.calls._logger.manager._clear_cache()

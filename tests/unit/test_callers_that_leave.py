@@ -94,6 +94,6 @@ def test_a_stream_of_events_that_is_cancelled_at_its_end_is_logged_once(caplog):
     endpoint = dispatcher.model_endpoint(answer, lambda _: entry)
     scope = {"type": "http", "method": "POST", "path": "/invocations", "scheme": "http", "headers": []}
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(endpoint(scope, receive, send))  # type: ignore[arg-type]
+        asyncio.run(endpoint(scope, receive, send))
     logs.calls.flush()
     assert [record.fields["status"] for record in caplog.records] == ["OK"]
