@@ -88,7 +88,7 @@ class OpenCalls:
         log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
 
     def failed(self, call: Call, error: BaseException, *, is_cancelled: bool) -> ServingError | None:
-        """Counts and logs a call that has failed; returns the error for its caller, None if the caller has left.
+        """Counts and logs a failed call, and returns the error for its caller; None if the caller has left.
 
         Args:
             call: The call.

@@ -114,7 +114,7 @@ class _Document:
             async with self._lock:
                 models: list[object] = [entry.loaded for entry in self._catalog.entries]
                 if not self._body or any(now is not then for now, then in zip(models, self._models, strict=True)):
-                    # The thread only reads the catalog. Another model that is loaded meanwhile makes a new document.
+                    # The thread only reads the catalog. If another model is loaded meanwhile, a new document follows.
                     self._body = await in_daemon_thread(self._make, name="openapi")
                     self._models = models
         except Exception:

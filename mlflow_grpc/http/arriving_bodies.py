@@ -1,4 +1,4 @@
-"""Room for bodies that are arriving, or have arrived and have not been handed to the engine.
+"""Memory limit for request bodies until the engine, which has a limit of its own, gets them.
 
 Rule of this module: it counts bytes. gRPC limits such bytes by its flow control; an HTTP server does not.
 """
@@ -12,13 +12,13 @@ RETRY_S = 1.0
 
 
 class ArrivingBodies:
-    """The arriving bodies of all connections; used from the event loop only."""
+    """The request bodies of all connections; used from the event loop only."""
 
     def __init__(self, max_bytes: int) -> None:
         """Starts without bodies.
 
         Args:
-            max_bytes: Maximum size of all these bodies together. A larger one may arrive while it is alone.
+            max_bytes: Maximum size of all these bodies together. A larger body may arrive if it is the only one.
 
         """
         self._max_bytes = max_bytes
@@ -48,7 +48,7 @@ class ArrivingBodies:
 
 
 class ArrivingBody:
-    """The room that one body has."""
+    """The room reserved for one body."""
 
     __slots__ = ("_bodies", "_bytes")
 

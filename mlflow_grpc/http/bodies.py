@@ -1,7 +1,7 @@
-"""Bodies of requests as they arrive: plain, or inflated if they are compressed.
+"""Request bodies while they arrive: uncompressed, or compressed with gzip.
 
-Rule of this module: it knows bytes and no HTTP. What it keeps is counted before it is kept, and the event loop gets a
-turn after each step of inflating.
+Rule of this module: it handles bytes, not HTTP. Bytes are counted before they are kept, and the event loop gets a turn
+after each step of decompression.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, UnsupportedContentType
 
 GZIP = 16 + zlib.MAX_WBITS
-"""What zlib calls a stream with a header of gzip's."""
+"""zlib's `wbits` for a stream with a gzip header."""
 
 INFLATED_BYTES, DEFLATED_BYTES = 65_536, 16_384
-"""Maximum number of bytes that a step of inflating makes, and takes. Inflating 64 KB takes about 0.2 ms."""
+"""Maximum size of the output and of the input of a decompression step; 64 KB take about 0.2 ms."""
 
 IDENTITY, GZIP_NAMES = ("", "identity"), ("gzip", "x-gzip")
 
@@ -29,8 +29,8 @@ class Body:
         """Starts empty.
 
         Args:
-            max_bytes: Maximum size, after inflating.
-            take_room: Counts what is kept.
+            max_bytes: Maximum size, after decompression.
+            take_room: Reserves room for the bytes.
 
         """
         self._max_bytes = max_bytes
@@ -38,7 +38,7 @@ class Body:
         self._content = bytearray()
 
     async def add(self, data: bytes) -> None:
-        """Adds bytes as they arrived.
+        """Adds bytes that have arrived.
 
         Raises:
             PayloadTooLarge: The body is larger than its maximum size.
@@ -63,7 +63,7 @@ class Body:
 
 
 class GzipBody(Body):
-    """The bytes of a body that is compressed by gzip."""
+    """The decompressed bytes of a body that is compressed with gzip."""
 
     def __init__(self, max_bytes: int, take_room: TakeRoom) -> None:
         """Starts empty; see `Body`."""
@@ -71,7 +71,7 @@ class GzipBody(Body):
         self._inflater = zlib.decompressobj(GZIP)
 
     async def add(self, data: bytes) -> None:
-        """Inflates bytes as they arrived, in steps; raises InvalidPayload too, if they are not gzip."""
+        """Decompresses bytes that have arrived, in steps; raises InvalidPayload too, if they are not gzip."""
         for start in range(0, len(data), DEFLATED_BYTES):
             deflated = data[start : start + DEFLATED_BYTES]
             while deflated:
@@ -79,31 +79,31 @@ class GzipBody(Body):
                 await asyncio.sleep(0)
 
     def _inflate(self, deflated: bytes) -> bytes:
-        """Inflates one step, and returns the bytes that are left."""
+        """Decompresses one step, and returns the remaining input."""
         if self._inflater.eof:  # RFC 1952: there may be several members.
             self._inflater = zlib.decompressobj(GZIP)
         try:
             # One byte more than the limit shows that the body is larger.
             self._keep(self._inflater.decompress(deflated, min(INFLATED_BYTES, self._left + 1)))
         except zlib.error:
-            raise InvalidPayload("The request body is not gzip, which its content-encoding says that it is.") from None
+            raise InvalidPayload("The content-encoding is gzip, but the request body is not valid gzip.") from None
         return self._inflater.unconsumed_tail or self._inflater.unused_data
 
     def complete(self) -> bytes:
-        """Returns the inflated body, once everything has arrived; raises InvalidPayload if its end is missing."""
+        """Returns the decompressed body, once everything has arrived; raises InvalidPayload if its end is missing."""
         if not self._inflater.eof:
             raise InvalidPayload("The request body ends in the middle of its gzip stream.")
         return super().complete()
 
 
 def body_of(encoding: str | None, max_bytes: int, take_room: TakeRoom) -> Body:
-    """Returns an empty body for a content-encoding; raises UnsupportedContentType if it is neither plain nor gzip."""
+    """Returns an empty body for a content-encoding; raises UnsupportedContentType for one that is not supported."""
     name = (encoding or "").strip().lower()
     if name in IDENTITY:
         return Body(max_bytes, take_room)
     if name in GZIP_NAMES:
         return GzipBody(max_bytes, take_room)
-    raise UnsupportedContentType("This server takes request bodies that are plain or compressed by gzip.")
+    raise UnsupportedContentType("This server accepts request bodies that are uncompressed or compressed with gzip.")
 
 
 def too_large(max_bytes: int) -> PayloadTooLarge:

@@ -1,7 +1,7 @@
 """Connections of the HTTP port, with limits that uvicorn does not have.
 
-Rule of this module: uvicorn parses and writes HTTP. A connection is closed here if it is too slow, sends too many
-headers or trailers, or is above the maximum number.
+Rule of this module: uvicorn parses and writes HTTP. This module only decides when a connection is too slow, sends too
+many headers or trailers, or exceeds the number of connections.
 """
 
 import time
@@ -28,8 +28,8 @@ TOO_MANY = (
 class Connection(HttpToolsProtocol):
     """One connection.
 
-    Headers are counted as the parser reports them. It keeps an incomplete one to itself, so data without any report
-    counts too.
+    Headers and trailers are counted when the parser reports them. The parser reports complete ones only, so data that
+    leads to no report counts too.
     """
 
     max_connections = 0
@@ -39,8 +39,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._waiting_since: float | None = time.monotonic()  # Since then, headers are awaited.
         self._header_bytes = 0
-        self._may_be_in_trailers = False  # From the size of a chunk to its first byte, or to the end of the request.
-        self._reports = 0  # Of the parser, to notice data without any.
+        self._may_be_in_trailers = False  # True from a chunk size until the chunk or the request goes on.
+        self._reports = 0  # Number of the callbacks that the parser has called.
 
     def connection_made(self, transport: Any) -> None:
         """Accepts a new connection, or refuses it if there are too many."""
@@ -55,7 +55,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._waiting_since is None and self.cycle.response_complete:
-            self._waiting_since = time.monotonic()  # It may be an empty line, which begins no request.
+            self._waiting_since = time.monotonic()  # It may be an empty line, which does not begin a request.
         reports = self._reports
         super().data_received(data)
         if self._reports == reports and (self._waiting_since is not None or self._may_be_in_trailers):
@@ -64,7 +64,7 @@ class Connection(HttpToolsProtocol):
             self.send_400_response("The headers or trailers of the request are larger than 64 KB.")
 
     def on_message_begin(self) -> None:
-        """Starts to count the headers of a request, which may be sent while the one before it is being answered."""
+        """Starts to count the headers of a request, which may arrive while the previous request is being answered."""
         self._restart()
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
@@ -115,7 +115,7 @@ class Connection(HttpToolsProtocol):
         self._header_bytes += size
 
     def close_if_overdue(self, now: float) -> None:
-        """Closes the connection if headers have been awaited for too long; `now` is on the clock of `monotonic`."""
+        """Closes the connection if it waits too long for headers; `now` is on the clock of `time.monotonic`."""
         if self._waiting_since is None:
             return
         if self.flow.read_paused:  # By uvicorn, until it has answered the requests before: nothing can arrive.

@@ -1,7 +1,7 @@
 """Counts of HTTP requests by route.
 
-Rule of this module: it counts every request once, by the status of its response. It answers only a request whose route
-raised an exception. The path that a caller sends is never a label.
+Rule of this module: it counts requests without changing them, and answers only those whose route raised an exception.
+The path that a caller sends is never a label.
 """
 
 import time

@@ -116,7 +116,7 @@ class ModelEndpoint:
                 response = await self._answer(call, task, send)
             finally:
                 self._open_calls.remove(task)
-        except BaseException as raised:  # noqa: BLE001 - every failed call ends there
+        except BaseException as raised:  # noqa: BLE001 - `failed` ends every failed call
             error = self._open_calls.failed(call, raised, is_cancelled=isinstance(raised, asyncio.CancelledError))
             if error is None:
                 return
@@ -138,7 +138,7 @@ class ModelEndpoint:
         call.model = entry.name
         entry.engine.check()
         with self._dispatcher.arriving.reading() as room:
-            # Read before the call is opened, so that callers who send half a request take no room of others.
+            # The body is read before the call is opened, so that half a request takes no room from other calls.
             body = await call.read(self._dispatcher.max_bytes, room)
             with entry.engine.open_call(call.time_remaining) as engine:
                 with _CancelWhenLeft(call, task):
@@ -153,9 +153,9 @@ class ModelEndpoint:
     async def _send(self, call: HttpCall, response: Response, send: Send) -> None:
         """Sends a response. If the body of the request was not read, the connection is closed after it.
 
-        An open connection would have to read the rest of the body, whatever its size. If it were closed at once, the
-        kernel would reset it, because bytes are left unread, and the caller might lose the response. So reading goes
-        on for a moment, as nginx does it (`lingering_close`).
+        If the connection stayed open, the rest of the body would have to be read, whatever its size. If it were closed
+        at once, the kernel would reset it because of the unread bytes, and the caller might lose the response. The
+        server therefore reads on for a moment, as nginx does (`lingering_close`).
         """
         response.headers += self._headers(call)
         if call.is_read:
@@ -178,7 +178,7 @@ class ModelEndpoint:
         return headers
 
     async def _send_events(self, call: HttpCall, stream: EventStream, send: Send) -> None:
-        """Sends the chunks of an answer as they are made; raises their errors."""
+        """Sends the chunks of an answer as the model produces them; raises their errors."""
         headers = [
             (b"content-type", f"{EVENT_STREAM}; charset=utf-8".encode()),
             (b"cache-control", b"no-store"),
@@ -220,7 +220,7 @@ class _CancelWhenLeft:
             self._task.cancel()
 
     def __exit__(self, *_: object) -> None:
-        self._is_over = True  # The callback may be on its way already.
+        self._is_over = True  # `_stop` may be scheduled already.
         self._handle.cancel()
         if self._watch is not None:
             self._watch.cancel()

@@ -126,11 +126,11 @@ class HttpCall(Call):
         return ServerSpan(name, attributes, str(error_status) if self.status is None else code, error.logged)
 
     async def read(self, max_bytes: int, room: ArrivingBody) -> bytes:
-        """Returns the body, inflated if it is compressed.
+        """Returns the body, decompressed if necessary.
 
         Args:
-            max_bytes: Maximum size, after decompression too.
-            room: Counts the bytes that are kept, until `free_room` or the end of the call.
+            max_bytes: Maximum size, both before and after decompression.
+            room: Room for the bytes in memory, held until `free_room` or the end of the call.
 
         Raises:
             PayloadTooLarge: The body is larger. It is not read to its end.
@@ -156,12 +156,12 @@ class HttpCall(Call):
                 return body.complete()
 
     def free_room(self) -> None:
-        """Frees the room of the body; called when the body is handed to the engine, which has limits of its own."""
+        """Frees the room of the body; called when the engine gets the body, because it has a limit of its own."""
         if self._room is not None:
             self._room.free()
 
     async def discard_body(self, *, max_bytes: int, timeout_s: float) -> None:
-        """Reads what has not been read of the body, within bounds, and keeps nothing of it.
+        """Reads the rest of the body and discards it.
 
         Args:
             max_bytes: Number of bytes after which it returns.
@@ -185,7 +185,7 @@ class HttpCall(Call):
 
 
 def _address(host: str) -> dict[str, AttributeValue]:
-    """Returns the attributes for the header `host`, which may have anything: those that it has a value for."""
+    """Returns the attributes of the header `host`; none of a header that is not a host and port."""
     attributes: dict[str, AttributeValue] = {}
     try:
         parts = urlsplit(f"//{host}")
@@ -193,5 +193,5 @@ def _address(host: str) -> dict[str, AttributeValue]:
         if parts.port is not None:
             attributes["server.port"] = parts.port
     except ValueError:
-        return attributes  # What the header has before a port that is no number is an address.
+        return attributes  # A host with an invalid port still has an address.
     return attributes

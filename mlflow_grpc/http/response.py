@@ -29,7 +29,7 @@ class Response:
     """Names in lower case, and values."""
 
     async def send(self, send: Send, *, is_complete: bool = True) -> None:
-        """Sends the response; waits while the caller does not read.
+        """Sends the response; waits if the caller does not read.
 
         Args:
             send: Sends an event of ASGI.

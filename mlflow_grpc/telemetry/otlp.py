@@ -63,9 +63,8 @@ LOUD_LOGGERS = (
     "opentelemetry.sdk._shared_internal",
     "opentelemetry.trace.span",
 )
-"""Loggers of OpenTelemetry that write a line for each attempt to reach a collector, for each span that is dropped, and
-for each invalid header `tracestate`, whose text is the caller's.
-"""
+"""OpenTelemetry's loggers that write a line for each attempt to reach a collector, for each dropped span, or for each
+invalid `tracestate`, with the caller's text."""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
