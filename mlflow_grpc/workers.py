@@ -27,7 +27,7 @@ from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process, ending_signa
 from mlflow_grpc.reserved_ports import reserve_ports
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.memory import Memory
-from mlflow_grpc.telemetry.metrics import Figures
+from mlflow_grpc.telemetry.metrics import MetricsSlot
 
 logger = get_logger(__name__)
 
@@ -346,7 +346,7 @@ def _work(
         share_port=True,
         load_first=replaces,
         signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK),
-        figures=Figures(number, memory),
+        slot=MetricsSlot(number, memory),
     )
     try:
         code = runner.run(settings, configuration, role=role, when_loaded=when_loaded)

@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 from mlflow_grpc.calls import traceparent
-from mlflow_grpc.calls.arrivals import Arrivals
 from mlflow_grpc.calls.call import Call
+from mlflow_grpc.calls.idle import Arrivals
 from mlflow_grpc.calls.log import level_of, log_call, log_failed_call
 from mlflow_grpc.calls.refusals import Refusals
 from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout, ServingError, Status
@@ -55,8 +55,8 @@ class OpenCalls:
         """
         self._calls[task] = call
         self.arrivals.note(call.started_at)
-        if call.figures is not None:
-            call.figures.started += 1
+        if call.method_metrics is not None:
+            call.method_metrics.started += 1
         if self._tracer is not None and is_traced:
             header, parent = call.metadata(traceparent.KEY), None
             if header is not None:
@@ -157,5 +157,5 @@ def _ended(call: Call, code: str, error: ServingError | None = None) -> None:
             call.trace.tracer.end(call.trace, call.server_span(code, error))
         except Exception:
             logger.exception("the trace of a call is lost, because its spans cannot be made")
-    if call.figures is not None:
-        call.figures.ended(code, time.monotonic() - call.started_at)
+    if call.method_metrics is not None:
+        call.method_metrics.ended(code, time.monotonic() - call.started_at)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.engine.admission import Admission
@@ -37,6 +37,10 @@ from mlflow_grpc.telemetry.models import ModelMetrics
 MAX_BATCHED_SIZE = 16_384
 """Maximum size of a payload that is batched, in bytes or characters: the other calls of the batch wait while it is
 decoded, for well under a millisecond.
+"""
+
+LARGE_RESPONSE = 65_536
+"""Size of a response, in bytes, from which it stays in the server until its caller reads it: HTTP/2's default window.
 """
 
 
@@ -134,6 +138,22 @@ class Engine:
                 return bool(await in_daemon_thread(asks, name="parse"))
         except TimeoutError:
             raise limit.error() from None
+
+    def reserve_response(self, size: int, task: "asyncio.Task[Any]") -> None:
+        """Reserves room for a large response until its caller has read it.
+
+        Args:
+            size: Size of the response in bytes.
+            task: Answers the call, and ends once the response has been sent.
+
+        Raises:
+            Overloaded: The responses that callers have not read yet are too large.
+
+        """
+        if size < LARGE_RESPONSE:
+            return
+        self.admission.reserve_response(size)
+        task.add_done_callback(lambda _: self.admission.free_response(size))
 
     async def predict(self, request: Request[AnswerT], deadline: float | None) -> AnswerT:
         """Answers one request.

@@ -48,12 +48,12 @@ class CountedRoute(BaseRoute):
         await self._handle(scope, receive, send)
 
 
-def counted(app: ASGIApp, figures: HttpRoute, active: Gauge) -> ASGIApp:
+def counted(app: ASGIApp, route_metrics: HttpRoute, active: Gauge) -> ASGIApp:
     """Returns an application that counts the requests and passes them on.
 
     Args:
         app: Answers the requests.
-        figures: Metrics that count them.
+        route_metrics: Metrics that count them.
         active: Number of requests without a response.
 
     """
@@ -78,6 +78,6 @@ def counted(app: ASGIApp, figures: HttpRoute, active: Gauge) -> ASGIApp:
             await of_error(ServingError(FAILED)).send(count_and_send)
         finally:
             active.add(-1)
-            figures.ended(scope["method"], status, time.monotonic() - started_at)
+            route_metrics.ended(scope["method"], status, time.monotonic() - started_at)
 
     return answer

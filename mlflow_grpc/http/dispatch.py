@@ -23,10 +23,7 @@ from mlflow_grpc.http.arriving_bodies import ArrivingBodies
 from mlflow_grpc.http.errors import of_error
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import EVENT_STREAM, Headers, Response
-
-LARGE_RESPONSE = 65_536
-"""Minimum size of a response, in bytes, for which room is reserved until its caller has read it."""
+from mlflow_grpc.http.response import EVENT_STREAM, Headers, WholeResponse
 
 LINGER_S, LINGER_BODIES = 1.0, 2
 """Maximum time to read the rest of a request whose response has been sent, in seconds, and its maximum size, as a
@@ -37,13 +34,13 @@ LOOK_AFTER_S = 0.1
 answered earlier."""
 
 
-ModelHandler = Callable[[HttpCall, bytes, Engine], Awaitable[Response | EventStream]]
+ModelHandler = Callable[[HttpCall, bytes, Engine], Awaitable[WholeResponse | EventStream]]
 """Takes the call, its body and the engine of the called model. Returns the response."""
 
 ResolveModel = Callable[[HttpCall], Entry]
 """Returns the model for a call; raises a ServingError if there is none."""
 
-ErrorResponse = Callable[[ServingError, str], Response]
+ErrorResponse = Callable[[ServingError, str], WholeResponse]
 """Returns the response for an error and a request id."""
 
 
@@ -131,7 +128,7 @@ class ModelEndpoint:
         else:
             await self._send(call, response, send)
 
-    async def _answer(self, call: HttpCall, task: "asyncio.Task[Any]", send: Send) -> Response | None:
+    async def _answer(self, call: HttpCall, task: "asyncio.Task[Any]", send: Send) -> WholeResponse | None:
         """Returns the response; None if it is a stream of events, which has been sent except for its end."""
         call.start()
         entry = self._resolve(call)
@@ -146,11 +143,10 @@ class ModelEndpoint:
                     if isinstance(response, EventStream):
                         await self._send_events(call, response, send)
                         return None
-                if len(response.body) >= LARGE_RESPONSE:
-                    _reserve(len(response.body), engine, task)
+                engine.reserve_response(len(response.body), task)
                 return response
 
-    async def _send(self, call: HttpCall, response: Response, send: Send) -> None:
+    async def _send(self, call: HttpCall, response: WholeResponse, send: Send) -> None:
         """Sends a response. If the body of the request was not read, the connection is closed after it.
 
         If the connection stayed open, the rest of the body would have to be read, whatever its size. If it were closed
@@ -190,12 +186,6 @@ class ModelEndpoint:
             async for event in events:
                 call.response_bytes += len(event)
                 await send({"type": "http.response.body", "body": event, "more_body": True})
-
-
-def _reserve(size: int, engine: Engine, task: "asyncio.Task[Any]") -> None:
-    """Reserves room for a response until the call's task ends, which is when the response has been sent."""
-    engine.admission.reserve_response(size)
-    task.add_done_callback(lambda _: engine.admission.free_response(size))
 
 
 class _CancelWhenLeft:

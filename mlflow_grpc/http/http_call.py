@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope
 from mlflow_grpc.calls.call import Call
 from mlflow_grpc.errors import InvalidPayload, ServingError
 from mlflow_grpc.http.arriving_bodies import ArrivingBody
-from mlflow_grpc.http.bodies import body_of, too_large
+from mlflow_grpc.http.request_body import body_of, too_large
 from mlflow_grpc.telemetry.traces import AttributeValue, ServerSpan
 
 TIMEOUT_HEADER = "x-request-timeout-s"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from mlflow_grpc.addresses import addresses_of
+from mlflow_grpc.addresses import addresses_of, with_port
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.http.app import HttpApp
 from mlflow_grpc.http.connections import KEEP_ALIVE_S, Connection
@@ -159,7 +159,7 @@ class HttpListener:
         """URL of the port, for a browser."""
         host = self._settings.http_host or self._settings.host
         scheme = "http" if self._settings.tls_cert is None else "https"
-        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+        return f"{scheme}://{with_port(host, self.port)}"
 
     def send_callers_away(self) -> None:
         """Makes each response close its connection, so that callers go to another server."""

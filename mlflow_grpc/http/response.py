@@ -10,7 +10,7 @@ from typing import Self
 
 from starlette.types import Send
 
-JSON, TEXT, EVENT_STREAM = "application/json", "text/plain; charset=utf-8", "text/event-stream"
+JSON, TEXT_UTF8, EVENT_STREAM = "application/json", "text/plain; charset=utf-8", "text/event-stream"
 
 CHUNK_BYTES = 65_536
 """Size of the pieces in which a large body is sent, in bytes. At most one piece is in memory twice."""
@@ -18,8 +18,13 @@ CHUNK_BYTES = 65_536
 Headers = list[tuple[bytes, bytes]]
 
 
+def media_type_of(content_type: str) -> str:
+    """Returns a content type without its parameters."""
+    return content_type.partition(";")[0]
+
+
 @dataclass(slots=True)
-class Response:
+class WholeResponse:
     """A response with its complete body."""
 
     body: bytes

@@ -9,8 +9,8 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 
 from mlflow_grpc import protos
-from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
@@ -25,19 +25,19 @@ class HealthServicer:
     """Health of the server (the empty name), of each service and of each model, by their names."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        # A CallContext is passed to it in place of a gRPC context.
+        # A GrpcCall is passed to it in place of a gRPC context.
         self._library: Any = health.aio.HealthServicer()
         self.services = ("", *services)
         """Names of the server as a whole and of its services."""
         self._names = list(self.services)
         self._is_serving = False
 
-    async def Check(self, request: Any, call: CallContext) -> Message:
+    async def Check(self, request: Any, call: GrpcCall) -> Message:
         """Returns the status of one service; NOT_FOUND if there is no such service."""
         answer: Message = await self._library.Check(request, call)
         return answer
 
-    async def List(self, request: Any, call: CallContext) -> Message:
+    async def List(self, request: Any, call: GrpcCall) -> Message:
         """Returns the statuses of all services."""
         answer: Any = _messages.HealthListResponse()
         for name in self._names:
@@ -46,7 +46,7 @@ class HealthServicer:
         response: Message = answer
         return response
 
-    async def Watch(self, request: Any, call: CallContext) -> None:
+    async def Watch(self, request: Any, call: GrpcCall) -> None:
         """Writes the status of one service now and whenever it changes."""
         await self._library.Watch(request, call)
 

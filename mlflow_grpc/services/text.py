@@ -12,8 +12,8 @@ from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import TextRequest
 from mlflow_grpc.errors import ServingError
-from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.streams import answer_in_order, error_message
 
 if TYPE_CHECKING:
@@ -32,17 +32,17 @@ class Input(Protocol):
 class TextServicer:
     """The RPCs of mlflow.proto that call a model."""
 
-    async def predict(self, message: Input, call: CallContext, engine: Engine) -> Message:
+    async def predict(self, message: Input, call: GrpcCall, engine: Engine) -> Message:
         """Answers one payload; raises the errors of `Engine.predict`."""
         return _output(await engine.predict(_request(message, call), call.deadline))
 
-    async def predict_many(self, messages: AsyncIterator[Input], call: CallContext, engine: Engine) -> None:
+    async def predict_many(self, messages: AsyncIterator[Input], call: GrpcCall, engine: Engine) -> None:
         """Answers each payload of a stream, in order."""
         await answer_in_order(
             messages, call, lambda message: engine.submit(_request(message, call), call.deadline), _output, _error
         )
 
-    async def predict_stream(self, message: Input, call: CallContext, engine: Engine) -> None:
+    async def predict_stream(self, message: Input, call: GrpcCall, engine: Engine) -> None:
         """Writes the chunks of one answer; raises the errors of `Engine.predict_stream`."""
         async with aclosing(engine.predict_stream(_request(message, call), call.deadline)) as chunks:
             async for text in chunks:
@@ -52,7 +52,7 @@ class TextServicer:
 _ErrorMessage = protos.message_named("Output.Error")
 
 
-def _request(message: Input, call: CallContext) -> TextRequest:
+def _request(message: Input, call: GrpcCall) -> TextRequest:
     return TextRequest(message.value, call.metadata(CONTENT_TYPE_KEY), call)
 
 
@@ -69,7 +69,7 @@ def _error(error: ServingError) -> Message:
 def handlers(dispatcher: RpcDispatcher, catalog: Catalog) -> "tuple[Handlers, Handlers]":
     """Makes the handlers of both services."""
 
-    def model_from_metadata(call: CallContext) -> Entry:
+    def model_from_metadata(call: GrpcCall) -> Entry:
         return catalog.resolve(call.metadata(MODEL_KEY))
 
     servicer = TextServicer()

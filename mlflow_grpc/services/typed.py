@@ -32,8 +32,8 @@ from mlflow_grpc.engine.typed_plan import plan
 from mlflow_grpc.errors import ContractChanged, ServingError
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
-from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.streams import answer_in_order, error_message
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._catalog = catalog
         self._locks = locks
         self._handlers: dict[str, Handler] = {}
-        dispatcher.reserve_figures(_GET_MODELS)
+        dispatcher.reserve_metrics(_GET_MODELS)
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None
         self._messages: list[tuple[Entry, ModelMessages]] = []
@@ -99,7 +99,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._messages = [(entry, model_messages) for entry, _, model_messages in planned]
         collection = self._class("model_collection")(models=[_description(*typed_model) for typed_model in planned])
 
-        async def get_models(request: object, call: CallContext) -> Any:
+        async def get_models(request: object, call: GrpcCall) -> Any:
             return collection
 
         descriptors = self.pool.FindServiceByName(NAME).methods_by_name
@@ -112,9 +112,9 @@ class TypedService(grpc.GenericRpcHandler):
             for rpc in service.rpcs_of(model_messages):
                 path = f"/{NAME}/{rpc.name}"
                 metrics = entry.engine.metrics
-                figures = None if metrics is None else metrics.typed_rpcs[RPC_KINDS.index(rpc.rpc_kind)]
+                method_metrics = None if metrics is None else metrics.typed_rpcs[RPC_KINDS.index(rpc.rpc_kind)]
                 self._handlers[path] = self._dispatcher.model_handler(
-                    path, descriptors[rpc.name], methods[rpc.rpc_kind], resolve, figures
+                    path, descriptors[rpc.name], methods[rpc.rpc_kind], resolve, method_metrics
                 )
         return True
 
@@ -148,7 +148,7 @@ class _TypedServicer(Generic[MessageT]):
 
     def __init__(
         self,
-        make_request: Callable[[MessageT, CallContext], Request[Message]],
+        make_request: Callable[[MessageT, GrpcCall], Request[Message]],
         make_error: Callable[[ServingError], Message],
     ) -> None:
         """Serves messages of one type.
@@ -161,11 +161,11 @@ class _TypedServicer(Generic[MessageT]):
         self._make_request = make_request
         self._make_error = make_error
 
-    async def predict(self, message: MessageT, call: CallContext, engine: Engine) -> Message:
+    async def predict(self, message: MessageT, call: GrpcCall, engine: Engine) -> Message:
         """Answers one message; raises the errors of `Engine.predict`."""
         return await engine.predict(self._make_request(message, call), call.deadline)
 
-    async def predict_many(self, messages: AsyncIterator[MessageT], call: CallContext, engine: Engine) -> None:
+    async def predict_many(self, messages: AsyncIterator[MessageT], call: GrpcCall, engine: Engine) -> None:
         """Answers each message of a stream, in order."""
         await answer_in_order(
             messages,
@@ -175,7 +175,7 @@ class _TypedServicer(Generic[MessageT]):
             self._make_error,
         )
 
-    async def predict_stream(self, message: MessageT, call: CallContext, engine: Engine) -> None:
+    async def predict_stream(self, message: MessageT, call: GrpcCall, engine: Engine) -> None:
         """Writes the chunks of one answer; raises the errors of `Engine.predict_stream`."""
         async with aclosing(engine.predict_stream(self._make_request(message, call), call.deadline)) as chunks:
             async for chunk in chunks:
@@ -185,7 +185,7 @@ class _TypedServicer(Generic[MessageT]):
 def _resolver(entry: Entry, fingerprint: str) -> ResolveModel:
     """Resolves calls to one model, in messages of the contract with a fingerprint."""
 
-    def resolve(call: CallContext) -> Entry:
+    def resolve(call: GrpcCall) -> Entry:
         if call.metadata(CONTRACT_KEY) not in (None, fingerprint):
             raise ContractChanged(
                 f"The typed messages of the model {entry.name} have changed since the client of this call got them. "

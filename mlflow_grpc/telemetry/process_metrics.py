@@ -19,7 +19,7 @@ logger = get_logger(__name__)
 PAGE_BYTES = resource.getpagesize()
 
 
-class ProcessFigures:
+class ProcessMetrics:
     """Metrics of this worker's process. With several workers, their series have the label `worker`."""
 
     def __init__(self, instruments: Instruments, workers: int) -> None:
@@ -76,20 +76,20 @@ class ProcessFigures:
         self._add(Family(name, Kind.GAUGE, text), gauge)
         return gauge
 
-    def _add(self, family: Family, figures: Counter) -> None:
+    def _add(self, family: Family, counter: Counter) -> None:
         self.families.append(family)
         for worker in range(self._workers):
             text = labels(worker=str(worker)) if self._workers > 1 else ""
-            family.add(_if_positive(figures, worker, text), _of_worker(figures, worker))
+            family.add(_if_positive(counter, worker, text), _of_worker(counter, worker))
 
 
-def _of_worker(figures: Counter, worker: int) -> Sample:
-    return lambda: figures.by_worker()[worker]
+def _of_worker(counter: Counter, worker: int) -> Sample:
+    return lambda: counter.by_worker()[worker]
 
 
-def _if_positive(figures: Counter, worker: int, text: str) -> Labels:
+def _if_positive(counter: Counter, worker: int, text: str) -> Labels:
     """Hides the values of a worker that is not running."""
-    return lambda: text if figures.by_worker()[worker] else None
+    return lambda: text if counter.by_worker()[worker] else None
 
 
 def _age_s() -> float:

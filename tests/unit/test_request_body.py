@@ -1,4 +1,4 @@
-"""http/bodies.py: what arriving bodies take in memory and of the event loop's time."""
+"""http/request_body.py: what arriving bodies take in memory and of the event loop's time."""
 
 import asyncio
 import gzip
@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge
-from mlflow_grpc.http.bodies import INFLATED_BYTES, body_of
+from mlflow_grpc.http.request_body import INFLATED_BYTES, body_of
 
 MIB = 1024 * 1024
 

@@ -24,10 +24,10 @@ FAULTS_OF_SERVERS = frozenset(
 too, with which this server never answers."""
 
 
-class CallContext(Call):
+class GrpcCall(Call):
     """An RPC from a servicer's point of view, and the observer of its requests.
 
-    `write` and `abort` are those of a gRPC context, so a library's servicer accepts a CallContext too.
+    `write` and `abort` are those of a gRPC context, so a library's servicer accepts a GrpcCall too.
     """
 
     __slots__ = ("_metadata", "_rpc_context")
@@ -81,8 +81,8 @@ class CallContext(Call):
     def count_response(self, data: bytes) -> None:
         """Counts a response that is about to be sent, and its bytes."""
         self.response_bytes += len(data)
-        if self.figures is not None:
-            self.figures.sent += 1
+        if self.method_metrics is not None:
+            self.method_metrics.sent += 1
 
     def parse(self, request_class: type[Message], data: object) -> Message:
         """Parses a request and counts its bytes.
@@ -101,8 +101,8 @@ class CallContext(Call):
                 "exceeds the server's size limit."
             )
         self.request_bytes += len(data)
-        if self.figures is not None:
-            self.figures.received += 1
+        if self.method_metrics is not None:
+            self.method_metrics.received += 1
         try:
             return request_class.FromString(data)
         except DecodeError:

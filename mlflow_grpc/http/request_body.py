@@ -22,7 +22,7 @@ TakeRoom = Callable[[int], None]
 """Called with the number of bytes that are about to be kept; raises Overloaded if there is no room for them."""
 
 
-class Body:
+class RequestBody:
     """The bytes of a body that have arrived."""
 
     def __init__(self, max_bytes: int, take_room: TakeRoom) -> None:
@@ -62,11 +62,11 @@ class Body:
         return self._max_bytes - len(self._content)
 
 
-class GzipBody(Body):
+class GzipRequestBody(RequestBody):
     """The decompressed bytes of a body that is compressed with gzip."""
 
     def __init__(self, max_bytes: int, take_room: TakeRoom) -> None:
-        """Starts empty; see `Body`."""
+        """Starts empty; see `RequestBody`."""
         super().__init__(max_bytes, take_room)
         self._inflater = zlib.decompressobj(GZIP)
 
@@ -96,13 +96,13 @@ class GzipBody(Body):
         return super().complete()
 
 
-def body_of(encoding: str | None, max_bytes: int, take_room: TakeRoom) -> Body:
+def body_of(encoding: str | None, max_bytes: int, take_room: TakeRoom) -> RequestBody:
     """Returns an empty body for a content-encoding; raises UnsupportedContentType for one that is not supported."""
     name = (encoding or "").strip().lower()
     if name in IDENTITY:
-        return Body(max_bytes, take_room)
+        return RequestBody(max_bytes, take_room)
     if name in GZIP_NAMES:
-        return GzipBody(max_bytes, take_room)
+        return GzipRequestBody(max_bytes, take_room)
     raise UnsupportedContentType("This server accepts request bodies that are uncompressed or compressed with gzip.")
 
 
