@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEADER_BYTES = 65_536
 """Maximum size of a request line with its headers, and of the trailers of a request; httptools has no limit."""
 
+SEPARATOR_BYTES = len(b": \r\n")
+
 HEADER_TIMEOUT_S = 10.0
 """Maximum time for the headers of a request to arrive, in seconds, and for the first byte of a new connection."""
 
@@ -72,12 +74,14 @@ class Connection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Counts a piece of the request line."""
-        self._count(len(url))
+        self._reports += 1
+        self._header_bytes += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Counts a header or trailer. Trailers are dropped, since they must not be merged into headers (RFC 9110)."""
-        self._count(len(name) + len(value) + len(b": \r\n"))
+        self._reports += 1
+        self._header_bytes += len(name) + len(value) + SEPARATOR_BYTES
         if self._waiting_since is not None:
             super().on_header(name, value)
 
@@ -109,10 +113,6 @@ class Connection(HttpToolsProtocol):
         self._reports += 1
         if self._header_bytes <= MAX_HEADER_BYTES:
             self._header_bytes = 0
-
-    def _count(self, size: int) -> None:
-        self._reports += 1
-        self._header_bytes += size
 
     def close_if_overdue(self, now: float) -> None:
         """Closes the connection if it waits too long for headers; `now` is on the clock of `time.monotonic`."""

@@ -157,7 +157,6 @@ class ModelEndpoint:
         if call.is_read:
             await response.send(send)
             return
-        response.headers.append((b"connection", b"close"))
         await response.send(send, is_complete=False)
         await call.discard_body(max_bytes=LINGER_BODIES * self._dispatcher.max_bytes, timeout_s=LINGER_S)
         await send({"type": "http.response.body", "body": b""})
@@ -169,7 +168,7 @@ class ModelEndpoint:
         headers = [(REQUEST_ID_KEY.encode(), call.request_id.encode())]
         timing = server_timing.trailers(call, always=self._dispatcher.has_server_timing)
         headers += [(name.encode(), value.encode()) for name, value in (*call.ignored.trailers(), *timing)]
-        if self._dispatcher.is_closing:
+        if self._dispatcher.is_closing or not call.is_read:
             headers.append((b"connection", b"close"))
         return headers
 
