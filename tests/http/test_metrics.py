@@ -225,7 +225,7 @@ def test_a_response_that_is_refused_room_is_not_counted_as_sent():
     assert scrape.total("grpc_server_msg_sent_total", **UNARY) == 0
 
 
-def test_the_process_keeps_its_figures_while_no_file_can_be_opened(gated):
+def test_the_process_keeps_its_metrics_while_no_file_can_be_opened(gated):
     """Reading them fails without an exception, and they are read again later."""
     _, server = gated
     process = server.server._metrics.process
@@ -299,7 +299,7 @@ def test_a_server_without_an_http_port_counts_nothing():
         assert server.server.catalog.entries[0].engine.metrics is None
 
 
-def test_process_figures(gated):
+def test_process_metrics(gated):
     """They are those of this process, which runs the server."""
     _, server = gated
     scrape = Scrape(server.url)
