@@ -31,6 +31,11 @@ def host_alone(text: str) -> str:
     return host
 
 
+def with_port(host: str, port: int) -> str:
+    """Returns an address as clients write it: `127.0.0.1:80`, or `[::1]:80` for IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_port(text: str) -> bool:
     """Returns True if a text is a port number; 0 is valid."""
     return text.isascii() and text.isdecimal() and int(text) <= MAX_PORT

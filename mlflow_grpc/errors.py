@@ -63,6 +63,10 @@ class FieldViolation:
     description: str
     """Path to the value in the payload, what is wrong with it, and what to write instead."""
 
+    def as_dict(self) -> dict[str, str]:
+        """Returns the violation as JSON and as the fields of a protobuf message have it."""
+        return {"field": self.field, "description": self.description}
+
 
 class ServingError(Exception):
     """Base class of errors that a call is answered with. Raise one of its subclasses."""
@@ -107,6 +111,11 @@ class ServingError(Exception):
         self.logged = message if logged is None else logged
         self.shown: str | None = None
         """The model's exception in the form of `shown`, if callers may see it (`--show-exceptions`)."""
+
+    @property
+    def text(self) -> str:
+        """The message with the model's exception, if callers may see it."""
+        return self.message if self.shown is None else f"{self.message} {self.shown}"
 
 
 def shown(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from mlflow_grpc import addresses
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.contract.lockfile.lockset import LockSet
@@ -23,12 +24,12 @@ from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.services import connections, health, listener, models, reflection, text, typed
+from mlflow_grpc.services import goaway, health, listener, models, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
 from mlflow_grpc.settings import Settings
-from mlflow_grpc.telemetry.metrics import ALONE, Figures
-from mlflow_grpc.telemetry.tracing import make_tracer
+from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
+from mlflow_grpc.telemetry.tracer import make_tracer
 from mlflow_grpc.thread_watch import watch_threads
 
 if TYPE_CHECKING:  # Its libraries are imported only if there is an HTTP port.
@@ -50,11 +51,11 @@ class Server:
     """A server for the models of a configuration; used once, from start to stop."""
 
     def __init__(
-        self, settings: Settings, configuration: Configuration, *, share_port: bool = False, figures: Figures = ALONE
+        self, settings: Settings, configuration: Configuration, *, share_port: bool = False, slot: MetricsSlot = ALONE
     ) -> None:
         self._settings = settings
         self._open_calls = OpenCalls(make_tracer(settings))
-        self._metrics = metrics = None if settings.http_port is None else figures.metrics(len(configuration.models))
+        self._metrics = metrics = None if settings.http_port is None else slot.metrics(len(configuration.models))
         self._dispatcher = RpcDispatcher(self._open_calls, settings, metrics)
         self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
@@ -161,7 +162,7 @@ class Server:
     @property
     def address(self) -> str:
         """Address of the server, as a client writes it."""
-        return f"[{host}]:{self.port}" if ":" in (host := self._settings.host) else f"{host}:{self.port}"
+        return addresses.with_port(self._settings.host, self.port)
 
     @property
     def http_url(self) -> str:
@@ -203,7 +204,7 @@ class Server:
         if lame_duck_s:
             logger.info("lame duck: NOT_SERVING, and calls are answered, for %g s", lame_duck_s)
             await asyncio.sleep(lame_duck_s)
-        port = connections.Port(self.port)
+        port = goaway.Port(self.port)
         port.close()
         if self._http is not None:
             self._http.close_port()

@@ -29,7 +29,7 @@ from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import ending_signals, reset_signals_after_fork
 from mlflow_grpc.settings import Settings
-from mlflow_grpc.telemetry.metrics import ALONE, Figures
+from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
 
 logger = get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Role:
     so that health checks are answered."""
     signals: tuple[signal.Signals, ...] = field(default_factory=ending_signals)
     """Signals that drain the server."""
-    figures: Figures = ALONE
+    slot: MetricsSlot = ALONE
     """The process's slot in the metrics of the server."""
     when_loading: Callable[[str], object] = lambda _: None
     """Called with a description of each model when its load begins, and with an empty text when it has ended."""
@@ -102,7 +102,7 @@ async def _serve(
     when_loaded: Callable[[Server], Awaitable[None]],
 ) -> int:
     """Runs a server from start to stop, in the order of the module's docstring."""
-    server = Server(settings, configuration, share_port=role.share_port, figures=role.figures)
+    server = Server(settings, configuration, share_port=role.share_port, slot=role.slot)
     first = asyncio.create_task(main.next_signal())
     opening = asyncio.create_task(_open(server, main, role, when_loaded))
     watching = asyncio.create_task(server.watch())

@@ -18,7 +18,7 @@ from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.memory import Memory
-from mlflow_grpc.telemetry.metrics import Figures
+from mlflow_grpc.telemetry.metrics import MetricsSlot
 
 logger = get_logger(__name__)
 
@@ -70,7 +70,7 @@ def run_worker(
         share_port=True,
         load_first=replaces,
         signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK),
-        figures=Figures(number, memory),
+        slot=MetricsSlot(number, memory),
         when_loading=lambda description: pipe.send((LOADING, description, 0)),
     )
     try:

@@ -24,11 +24,11 @@ class Call(ABC):
     __slots__ = (
         "_on_drain",
         "_shows_exceptions",
-        "figures",
         "ignored",
         "is_overdue",
         "is_read",
         "method",
+        "method_metrics",
         "model",
         "request_bytes",
         "request_id",
@@ -53,7 +53,7 @@ class Call(ABC):
         self.is_read = False
         """True once the request was read; for a stream of requests, once reading may start."""
         self.is_overdue = False
-        self.figures: GrpcMethod | None = None
+        self.method_metrics: GrpcMethod | None = None
         """Metrics that count the call; None if it is not a gRPC call or there are no metrics."""
         self.trace: CallTrace | None = None
         """The trace of the call; None if it is not traced."""

@@ -54,9 +54,8 @@ class IgnoredColumns:
         encoded: list[str] = []
         size = 0
         for name in names:
-            text = quote(
-                name or '""', safe=_AS_THEY_ARE, errors="replace"
-            )  # JSON can spell lone surrogates, UTF-8 cannot.
+            # JSON can spell lone surrogates, UTF-8 cannot.
+            text = quote(name or '""', safe=_AS_THEY_ARE, errors="replace")
             size += len(text) + 1
             if size > max_bytes:
                 break

@@ -9,12 +9,15 @@ import time
 from typing import Any
 
 from mlflow_grpc.calls import traceparent
-from mlflow_grpc.calls.arrivals import Arrivals
 from mlflow_grpc.calls.call import Call
+from mlflow_grpc.calls.idle import Arrivals
 from mlflow_grpc.calls.log import level_of, log_call, log_failed_call
 from mlflow_grpc.calls.refusals import Refusals
 from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout, ServingError, Status
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.telemetry.traces import Tracer
+
+logger = get_logger(__name__)
 
 SHUTDOWN = "The server is shutting down."
 
@@ -52,14 +55,17 @@ class OpenCalls:
         """
         self._calls[task] = call
         self.arrivals.note(call.started_at)
-        if call.figures is not None:
-            call.figures.started += 1
+        if call.method_metrics is not None:
+            call.method_metrics.started += 1
         if self._tracer is not None and is_traced:
             header, parent = call.metadata(traceparent.KEY), None
             if header is not None:
                 parent = traceparent.span_id(header)
             state = call.metadata(traceparent.STATE_KEY) if parent is not None else None
-            call.trace = self._tracer.start(call.method, parent, state, call.started_at)
+            try:
+                call.trace = self._tracer.start(call.method, parent, state, call.started_at)
+            except Exception:
+                logger.exception("a call is not traced, because its trace cannot be started")
 
     async def close(self) -> None:
         """Sends the traces of the calls that have ended."""
@@ -81,17 +87,14 @@ class OpenCalls:
         _ended(call, "OK")
         log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
 
-    def failed(self, call: Call, error: BaseException, *, is_cancelled: bool) -> ServingError:
-        """Counts and logs a failed call, and returns the error for its caller.
+    def failed(self, call: Call, error: BaseException, *, is_cancelled: bool) -> ServingError | None:
+        """Counts and logs a failed call, and returns the error for its caller; None if the caller has left.
 
         Args:
             call: The call.
             error: The exception that ended it.
             is_cancelled: True if the call's task was cancelled, by its caller or by this object, or if the caller can
                 no longer be reached.
-
-        Raises:
-            BaseException: The error itself, if the caller has left.
 
         """
         if is_cancelled:
@@ -101,7 +104,7 @@ class OpenCalls:
                 status = Status.DEADLINE_EXCEEDED if is_late else Status.CANCELLED
                 _ended(call, status)
                 log_call(logging.INFO, call, status)
-                raise error
+                return None
             error = NotReady(SHUTDOWN) if self.is_closing else RequestReadTimeout(OVERDUE)
         serving_error = call.serving_error(error)
         _ended(call, serving_error.status, serving_error)
@@ -150,6 +153,9 @@ class OpenCalls:
 def _ended(call: Call, code: str, error: ServingError | None = None) -> None:
     """Counts and traces a call that has ended."""
     if call.trace is not None:
-        call.trace.tracer.end(call.trace, call.server_span(code, error))
-    if call.figures is not None:
-        call.figures.ended(code, time.monotonic() - call.started_at)
+        try:
+            call.trace.tracer.end(call.trace, call.server_span(code, error))
+        except Exception:
+            logger.exception("the trace of a call is lost, because its spans cannot be made")
+    if call.method_metrics is not None:
+        call.method_metrics.ended(code, time.monotonic() - call.started_at)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Self
 
 from mlflow_grpc.contract.shapes import RpcKind
+from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.admission import Admission, AdmittedRequest
 from mlflow_grpc.engine.answer import answer, answer_chunks
 from mlflow_grpc.engine.batching.batcher import Batcher
@@ -29,6 +30,7 @@ from mlflow_grpc.errors import (
     TimeLimitExceeded,
     Unsupported,
 )
+from mlflow_grpc.payload.codec import RawPayload
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import Metrics
 from mlflow_grpc.telemetry.models import ModelMetrics
@@ -36,6 +38,10 @@ from mlflow_grpc.telemetry.models import ModelMetrics
 MAX_BATCHED_SIZE = 16_384
 """Maximum size of a payload that is batched, in bytes or characters: the other calls of the batch wait while it is
 decoded, for well under a millisecond.
+"""
+
+LARGE_RESPONSE = 65_536
+"""Size of a response, in bytes, from which it stays in the server until its caller reads it: HTTP/2's default window.
 """
 
 
@@ -72,6 +78,7 @@ class Engine:
         self._batcher: Batcher | None = None
         self._open_call = _OpenCall(self)
         self._open_stream = _OpenStream(self)
+        self._parsing = asyncio.Lock()
 
     @classmethod
     def from_settings(cls, settings: Settings, server_metrics: Metrics | None = None) -> Self:
@@ -112,6 +119,47 @@ class Engine:
         """Admits a stream of requests; see `Admission.admit_stream`."""
         self.admission.admit_stream()
         return self._open_stream
+
+    async def asks_for_stream(self, payload: RawPayload, deadline: float | None) -> bool:
+        """Returns True if a payload asks for its answer in chunks, which only a model that streams has.
+
+        Large payloads are parsed one at a time, outside of the event loop and of the model's threads.
+
+        Args:
+            payload: What the caller sent.
+            deadline: As in `predict`.
+
+        Raises:
+            TimeLimitExceeded: The payload was not parsed in time.
+
+        """
+        if not self.model.model.streams:
+            return False
+        asks = partial(self.model.codec.asks_for_stream, payload)
+        if len(payload) <= MAX_BATCHED_SIZE:
+            return asks()
+        limit = self._time_limit(deadline)
+        try:
+            async with asyncio.timeout(limit.deadline - time.monotonic()), self._parsing:
+                return bool(await in_daemon_thread(asks, name="parse"))
+        except TimeoutError:
+            raise limit.error() from None
+
+    def reserve_response(self, size: int, task: "asyncio.Task[Any]") -> None:
+        """Reserves room for a large response until its caller has read it.
+
+        Args:
+            size: Size of the response in bytes.
+            task: Answers the call, and ends once the response has been sent.
+
+        Raises:
+            Overloaded: The responses that callers have not read yet are too large.
+
+        """
+        if size < LARGE_RESPONSE:
+            return
+        self.admission.reserve_response(size)
+        task.add_done_callback(lambda _: self.admission.free_response(size))
 
     async def predict(self, request: Request[AnswerT], deadline: float | None) -> AnswerT:
         """Answers one request.

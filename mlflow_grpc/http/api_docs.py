@@ -18,23 +18,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mlflow_grpc.config import ServiceInfo
+from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.http.response import JSON
+from mlflow_grpc.http.security_headers import FOR_SWAGGER_UI
 from mlflow_grpc.own_loggers import get_logger
 
 logger = get_logger(__name__)
 
 SWAGGER_UI = "fastapi_swagger"
 """Package with the files of Swagger UI. It is not imported, because it would import FastAPI."""
-
-HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-"""Headers of the page. Swagger UI sets styles in its elements."""
 
 # The addresses are relative, so that the page works behind a proxy that adds a prefix.
 PAGE = """<!doctype html>
@@ -73,11 +66,11 @@ def routes(catalog: Catalog, service: ServiceInfo) -> list[BaseRoute]:
         service: Title, version and description of the document.
 
     """
-    document = _Document(catalog, service)
+    document = _CachedDocument(catalog, service)
     page = PAGE.format(title=escape(service.title or "mlflow-grpc"))
 
     async def docs(_: Request) -> Response:
-        return HTMLResponse(page, headers=HEADERS)
+        return HTMLResponse(page, headers=FOR_SWAGGER_UI)
 
     async def start(_: Request) -> Response:
         return Response(START, media_type="text/javascript")
@@ -98,7 +91,7 @@ def swagger_ui() -> Path:
     return Path(spec.submodule_search_locations[0]) / "resources"
 
 
-class _Document:
+class _CachedDocument:
     """The document of the loaded models."""
 
     def __init__(self, catalog: Catalog, service: ServiceInfo) -> None:
@@ -114,14 +107,14 @@ class _Document:
                 models: list[object] = [entry.loaded for entry in self._catalog.entries]
                 if not self._body or any(now is not then for now, then in zip(models, self._models, strict=True)):
                     # The thread only reads the catalog. If another model is loaded meanwhile, a new document follows.
-                    self._body = await asyncio.to_thread(self._make)
+                    self._body = await in_daemon_thread(self._make, name="openapi")
                     self._models = models
         except Exception:
             logger.exception("the OpenAPI document cannot be generated")
             text = "The document cannot be generated. The server's log says why."
             body = {"error_code": "INTERNAL_ERROR", "message": text}
             return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)
-        return Response(self._body, media_type="application/json")
+        return Response(self._body, media_type=JSON)
 
     def _make(self) -> bytes:
         from mlflow_grpc.http.openapi.document import document_of  # The server starts faster without it.

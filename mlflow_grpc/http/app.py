@@ -6,6 +6,7 @@ Rule of this module: it combines the families of routes. Each family's module de
 from collections.abc import Callable
 from http import HTTPStatus
 
+from _mlflow_grpc_protocol.metadata import IGNORED_KEY, REQUEST_ID_KEY, SERVER_TIMING_KEY
 from google.protobuf.message import Message as ProtobufMessage
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
@@ -15,13 +16,14 @@ from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.gauges import Gauges
-from mlflow_grpc.http import api_docs, invocations, metrics_page, model_service, models, page
+from mlflow_grpc.http import api_docs, invocations, page, rest_model_service, server_routes
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
-from mlflow_grpc.http.response import Response
+from mlflow_grpc.http.errors import RETRY_KEY
+from mlflow_grpc.http.response import WholeResponse
 from mlflow_grpc.settings import Settings
 
-EXPOSED_HEADERS = ["x-request-id", "mlflow-ignored-columns", "retry-after", "server-timing"]
+EXPOSED_HEADERS = [REQUEST_ID_KEY, IGNORED_KEY, RETRY_KEY, SERVER_TIMING_KEY]
 """Headers of responses that scripts of other origins may read."""
 
 
@@ -60,11 +62,10 @@ class HttpApp:
             has_server_timing=settings.server_timing,
         )
         routes = [
-            *invocations.routes(self.dispatcher, catalog, is_serving),
-            *metrics_page.routes(gauges),
-            *model_service.routes(self.dispatcher, catalog, is_serving),
+            *invocations.routes(self.dispatcher, catalog),
+            *server_routes.routes(gauges, is_serving, describe_models),
+            *rest_model_service.routes(self.dispatcher, catalog, is_serving),
             *api_docs.routes(catalog, service),
-            *models.routes(describe_models),
         ]
         if settings.page:
             routes += page.routes(settings, lambda: self.grpc_port, [getattr(route, "path", "") for route in routes])
@@ -88,4 +89,4 @@ class HttpApp:
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     text = f"There is no {scope['path']!r} here. To call a model, POST to /invocations or /models/NAME/invocations."
     body = {"error_code": "ENDPOINT_NOT_FOUND", "message": text, "detail": "Not Found"}
-    await Response.of_json(body, HTTPStatus.NOT_FOUND).send(send)
+    await WholeResponse.of_json(body, HTTPStatus.NOT_FOUND).send(send)

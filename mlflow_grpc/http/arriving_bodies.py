@@ -1,4 +1,4 @@
-"""Memory limit for request bodies that have not arrived completely.
+"""Memory limit for request bodies until the engine, which has a limit of its own, gets them.
 
 Rule of this module: it counts bytes. gRPC limits such bytes by its flow control; an HTTP server does not.
 """
@@ -12,21 +12,21 @@ RETRY_S = 1.0
 
 
 class ArrivingBodies:
-    """The incomplete bodies of all connections; used from the event loop only."""
+    """The request bodies of all connections; used from the event loop only."""
 
     def __init__(self, max_bytes: int) -> None:
         """Starts without bodies.
 
         Args:
-            max_bytes: Maximum size of all incomplete bodies together. A larger body may arrive if it is the only one.
+            max_bytes: Maximum size of all these bodies together. A larger body may arrive if it is the only one.
 
         """
         self._max_bytes = max_bytes
         self._bytes = 0
 
-    def reading(self) -> "_ArrivingBody":
-        """Returns a context manager for the time in which a body arrives."""
-        return _ArrivingBody(self)
+    def reading(self) -> "ArrivingBody":
+        """Returns a context manager that frees the room of one body."""
+        return ArrivingBody(self)
 
     def take(self, size: int, body_bytes: int) -> None:
         """Reserves room for a piece of a body that already has `body_bytes` bytes.
@@ -43,11 +43,11 @@ class ArrivingBodies:
         self._bytes += size
 
     def free(self, size: int) -> None:
-        """Frees the room of a body that has arrived completely, or that never will."""
+        """Frees the room of a body."""
         self._bytes -= size
 
 
-class _ArrivingBody:
+class ArrivingBody:
     """The room reserved for one body."""
 
     __slots__ = ("_bodies", "_bytes")
@@ -61,8 +61,13 @@ class _ArrivingBody:
         self._bodies.take(size, self._bytes)
         self._bytes += size
 
+    def free(self) -> None:
+        """Frees the room, unless it has been freed already."""
+        self._bodies.free(self._bytes)
+        self._bytes = 0
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bodies.free(self._bytes)
+        self.free()

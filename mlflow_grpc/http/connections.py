@@ -1,7 +1,7 @@
 """Connections of the HTTP port, with limits that uvicorn does not have.
 
 Rule of this module: uvicorn parses and writes HTTP. This module only decides when a connection is too slow, sends too
-many headers, or exceeds the number of connections.
+many headers or trailers, or exceeds the number of connections.
 """
 
 import time
@@ -10,7 +10,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 65_536
-"""Maximum size of a request line with its headers; httptools has no limit."""
+"""Maximum size of a request line with its headers, and of the trailers of a request; httptools has no limit."""
+
+SEPARATOR_BYTES = len(b": \r\n")
 
 HEADER_TIMEOUT_S = 10.0
 """Maximum time for the headers of a request to arrive, in seconds, and for the first byte of a new connection."""
@@ -26,7 +28,11 @@ TOO_MANY = (
 
 
 class Connection(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
+
+    Headers and trailers are counted when the parser reports them. The parser reports complete ones only, so data that
+    leads to no report counts too.
+    """
 
     max_connections = 0
     """Maximum number of open connections; set by the listener."""
@@ -35,6 +41,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._waiting_since: float | None = time.monotonic()  # Since then, headers are awaited.
         self._header_bytes = 0
+        self._may_be_in_trailers = False  # True from a chunk size until the chunk or the request goes on.
+        self._reports = 0  # Number of the callbacks that the parser has called.
 
     def connection_made(self, transport: Any) -> None:
         """Accepts a new connection, or refuses it if there are too many."""
@@ -50,25 +58,67 @@ class Connection(HttpToolsProtocol):
             return
         if self._waiting_since is None and self.cycle.response_complete:
             self._waiting_since = time.monotonic()  # It may be an empty line, which does not begin a request.
+        reports = self._reports
         super().data_received(data)
-        if self._waiting_since is not None:
+        if self._reports == reports and (self._waiting_since is not None or self._may_be_in_trailers):
             self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-                self.send_400_response("The headers of the request are larger than 64 KB.")
+        if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+            self.send_400_response("The headers or trailers of the request are larger than 64 KB.")
 
     def on_message_begin(self) -> None:
         """Starts to count the headers of a request, which may arrive while the previous request is being answered."""
-        self._header_bytes = 0
+        self._restart()
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """Counts a piece of the request line."""
+        self._reports += 1
+        self._header_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Counts a header or trailer. Trailers are dropped, since they must not be merged into headers (RFC 9110)."""
+        self._reports += 1
+        self._header_bytes += len(name) + len(value) + SEPARATOR_BYTES
+        if self._waiting_since is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Starts a request whose headers are complete."""
         self._waiting_since = None
+        self._reports += 1
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """Notes the size of a chunk; trailers follow that of the last one."""
+        self._restart()
+        self._may_be_in_trailers = True
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a piece of the body."""
+        self._reports += 1
+        self._may_be_in_trailers = False
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends a request."""
+        self._restart()
+        self._may_be_in_trailers = False
+        super().on_message_complete()
+
+    def _restart(self) -> None:
+        """Counts from zero, unless the limit has been exceeded by the data that is being parsed."""
+        self._reports += 1
+        if self._header_bytes <= MAX_HEADER_BYTES:
+            self._header_bytes = 0
 
     def close_if_overdue(self, now: float) -> None:
         """Closes the connection if it waits too long for headers; `now` is on the clock of `time.monotonic`."""
-        if self._waiting_since is not None and now - self._waiting_since > HEADER_TIMEOUT_S:
+        if self._waiting_since is None:
+            return
+        if self.flow.read_paused:  # By uvicorn, until it has answered the requests before: nothing can arrive.
+            self._waiting_since = now
+        elif now - self._waiting_since > HEADER_TIMEOUT_S:
             self.transport.close()

@@ -23,23 +23,24 @@ from mlflow_grpc.http.arriving_bodies import ArrivingBodies
 from mlflow_grpc.http.errors import of_error
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import EVENT_STREAM, Headers, Response
+from mlflow_grpc.http.response import EVENT_STREAM, Headers, WholeResponse
 
-LARGE_RESPONSE = 65_536
-"""Minimum size of a response, in bytes, for which room is reserved until its caller has read it."""
+LINGER_S, LINGER_BODIES = 1.0, 2
+"""Maximum time to read the rest of a request whose response has been sent, in seconds, and its maximum size, as a
+multiple of the largest body that the server takes."""
 
 LOOK_AFTER_S = 0.1
 """Time after which the server checks whether the caller of an unanswered call has left, in seconds. Most calls are
 answered earlier."""
 
 
-ModelHandler = Callable[[HttpCall, bytes, Engine], Awaitable[Response | EventStream]]
+ModelHandler = Callable[[HttpCall, bytes, Engine], Awaitable[WholeResponse | EventStream]]
 """Takes the call, its body and the engine of the called model. Returns the response."""
 
 ResolveModel = Callable[[HttpCall], Entry]
 """Returns the model for a call; raises a ServingError if there is none."""
 
-ErrorResponse = Callable[[ServingError, str], Response]
+ErrorResponse = Callable[[ServingError, str], WholeResponse]
 """Returns the response for an error and a request id."""
 
 
@@ -106,50 +107,59 @@ class ModelEndpoint:
         )
         task: Any = asyncio.current_task()
         self._open_calls.add(task, call)
+        error: ServingError | None = None
         try:
             try:
                 response = await self._answer(call, task, send)
             finally:
                 self._open_calls.remove(task)
-        except BaseException as error:  # noqa: BLE001 - `_failed` ends every failed call
-            response = self._failed(call, error)
+        except BaseException as raised:  # noqa: BLE001 - `failed` ends every failed call
+            error = self._open_calls.failed(call, raised, is_cancelled=isinstance(raised, asyncio.CancelledError))
+            if error is None:
+                return
+            response = None if call.status is not None else self._error_response(error, call.request_id)
         else:
             if response is not None:
                 call.response_bytes, call.status = len(response.body), response.status
-                self._open_calls.answered(call, logging.INFO)
-        if response is not None:
-            response.headers += self._headers(call)
-            await response.send(send)
+            self._open_calls.answered(call, logging.INFO)
+        if response is None:
+            last = b"" if error is None else EventStream.error(error)
+            await send({"type": "http.response.body", "body": last + event_stream.DONE})
+        else:
+            await self._send(call, response, send)
 
-    async def _answer(self, call: HttpCall, task: "asyncio.Task[Any]", send: Send) -> Response | None:
-        """Returns the response; None if it was a stream of events, which has been sent."""
+    async def _answer(self, call: HttpCall, task: "asyncio.Task[Any]", send: Send) -> WholeResponse | None:
+        """Returns the response; None if it is a stream of events, which has been sent except for its end."""
         call.start()
         entry = self._resolve(call)
         call.model = entry.name
         entry.engine.check()
-        # The body is read before the call is opened, so that callers who send half a request take no room from others.
         with self._dispatcher.arriving.reading() as room:
-            body = await call.read(self._dispatcher.max_bytes, room.take)
-        with entry.engine.open_call(call.time_remaining) as engine:
-            with _CancelWhenLeft(call, task):
-                response = await self._handler(call, body, engine)
-                if isinstance(response, EventStream):
-                    await self._send_events(call, response, send)
-                    return None
-            if len(response.body) >= LARGE_RESPONSE:
-                _reserve(len(response.body), engine, task)
-            return response
+            # The body is read before the call is opened, so that half a request takes no room from other calls.
+            body = await call.read(self._dispatcher.max_bytes, room)
+            with entry.engine.open_call(call.time_remaining) as engine:
+                with _CancelWhenLeft(call, task):
+                    response = await self._handler(call, body, engine)
+                    if isinstance(response, EventStream):
+                        await self._send_events(call, response, send)
+                        return None
+                engine.reserve_response(len(response.body), task)
+                return response
 
-    def _failed(self, call: HttpCall, error: BaseException) -> Response | None:
-        """Logs an error and returns the response for it; None if the caller has left."""
-        try:
-            serving_error = self._open_calls.failed(call, error, is_cancelled=isinstance(error, asyncio.CancelledError))
-        except asyncio.CancelledError:
-            return None
-        response = self._error_response(serving_error, call.request_id)
-        if not call.is_read:  # The rest of the body would be parsed as the next request.
-            response.headers.append((b"connection", b"close"))
-        return response
+    async def _send(self, call: HttpCall, response: WholeResponse, send: Send) -> None:
+        """Sends a response. If the body of the request was not read, the connection is closed after it.
+
+        If the connection stayed open, the rest of the body would have to be read, whatever its size. If it were closed
+        at once, the kernel would reset it because of the unread bytes, and the caller might lose the response. The
+        server therefore reads on for a moment, as nginx does (`lingering_close`).
+        """
+        response.headers += self._headers(call)
+        if call.is_read:
+            await response.send(send)
+            return
+        await response.send(send, is_complete=False)
+        await call.discard_body(max_bytes=LINGER_BODIES * self._dispatcher.max_bytes, timeout_s=LINGER_S)
+        await send({"type": "http.response.body", "body": b""})
 
     def _error_status(self, error: ServingError) -> int:
         return self._error_response(error, "").status
@@ -158,12 +168,12 @@ class ModelEndpoint:
         headers = [(REQUEST_ID_KEY.encode(), call.request_id.encode())]
         timing = server_timing.trailers(call, always=self._dispatcher.has_server_timing)
         headers += [(name.encode(), value.encode()) for name, value in (*call.ignored.trailers(), *timing)]
-        if self._dispatcher.is_closing:
+        if self._dispatcher.is_closing or not call.is_read:
             headers.append((b"connection", b"close"))
         return headers
 
     async def _send_events(self, call: HttpCall, stream: EventStream, send: Send) -> None:
-        """Sends the chunks of an answer as the model produces them. An error after the first chunk is an event too."""
+        """Sends the chunks of an answer as the model produces them; raises their errors."""
         headers = [
             (b"content-type", f"{EVENT_STREAM}; charset=utf-8".encode()),
             (b"cache-control", b"no-store"),
@@ -171,43 +181,35 @@ class ModelEndpoint:
         ]
         call.status = HTTPStatus.OK
         await send({"type": "http.response.start", "status": call.status, "headers": headers})
-        try:
-            async with aclosing(stream.events()) as events:
-                async for event in events:
-                    call.response_bytes += len(event)
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-        except BaseException as error:  # noqa: BLE001 - `failed` ends every failed call
-            is_cancelled = isinstance(error, asyncio.CancelledError)
-            last = stream.error(self._open_calls.failed(call, error, is_cancelled=is_cancelled))
-        else:
-            self._open_calls.answered(call, logging.INFO)
-            last = b""
-        await send({"type": "http.response.body", "body": last + event_stream.DONE})
-
-
-def _reserve(size: int, engine: Engine, task: "asyncio.Task[Any]") -> None:
-    """Reserves room for a response until the call's task ends, which is when the response has been sent."""
-    engine.admission.reserve_response(size)
-    task.add_done_callback(lambda _: engine.admission.free_response(size))
+        async with aclosing(stream.events()) as events:
+            async for event in events:
+                call.response_bytes += len(event)
+                await send({"type": "http.response.body", "body": event, "more_body": True})
 
 
 class _CancelWhenLeft:
     """Context manager that cancels a call's task once its caller has left."""
 
-    __slots__ = ("_call", "_handle", "_task", "_watch")
+    __slots__ = ("_call", "_handle", "_is_over", "_task", "_watch")
 
     def __init__(self, call: HttpCall, task: "asyncio.Task[Any]") -> None:
         self._call, self._task = call, task
         self._watch: asyncio.Task[None] | None = None
+        self._is_over = False
 
     def __enter__(self) -> None:
         self._handle = asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._look)
 
     def _look(self) -> None:
         self._watch = asyncio.get_running_loop().create_task(self._call.wait_until_left())
-        self._watch.add_done_callback(lambda watch: watch.cancelled() or self._task.cancel())
+        self._watch.add_done_callback(self._stop)
+
+    def _stop(self, watch: "asyncio.Task[None]") -> None:
+        if not watch.cancelled() and not self._is_over:
+            self._task.cancel()
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True  # `_stop` may be scheduled already.
         self._handle.cancel()
         if self._watch is not None:
             self._watch.cancel()

@@ -8,7 +8,7 @@ import math
 from http import HTTPStatus
 
 from mlflow_grpc.errors import ModelFailed, Overloaded, ServingError, Status, UnsupportedContentType
-from mlflow_grpc.http.response import TEXT, Headers, Response
+from mlflow_grpc.http.response import TEXT_UTF8, Headers, WholeResponse
 
 # The mapping of google/rpc/code.proto.
 _HTTP_STATUS = {
@@ -28,12 +28,15 @@ _HTTP_STATUS = {
     Status.UNAUTHENTICATED: 401,
 }
 
+RETRY_KEY = "retry-after"
+"""Header with the time after which a refused caller may try again, in seconds (RFC 9110)."""
+
 _FAILED_MODEL = HTTPStatus.BAD_REQUEST, "BAD_REQUEST"
 """Status and error code for an exception of the model, as in `mlflow.pyfunc.scoring_server.invocations`."""
 
 
-def of_error(error: ServingError, request_id: str) -> Response:
-    """Returns the response for a failed call.
+def of_error(error: ServingError, request_id: str = "") -> WholeResponse:
+    """Returns the response for a failed call; a request that calls no model has no request id.
 
     The body is `{"error_code": ..., "message": ...}`, as in `MlflowException.serialize_as_json`, with the request id
     and the columns at fault. The body of status 415 is plain text, as in MLflow.
@@ -42,13 +45,13 @@ def of_error(error: ServingError, request_id: str) -> Response:
     if isinstance(error, ModelFailed) and error.reason == ModelFailed.reason:
         status, error_code = _FAILED_MODEL
     if isinstance(error, UnsupportedContentType):
-        return Response(error.message.encode(), TEXT, status)
-    body: dict[str, object] = {"error_code": error_code, "message": _text(error), "request_id": request_id}
+        return WholeResponse(error.message.encode(), TEXT_UTF8, status)
+    body: dict[str, object] = {"error_code": error_code, "message": error.text}
+    if request_id:
+        body["request_id"] = request_id
     if error.violations:
-        body["violations"] = [
-            {"field": violation.field, "description": violation.description} for violation in error.violations
-        ]
-    response = Response.of_json(body, status)
+        body["violations"] = [violation.as_dict() for violation in error.violations]
+    response = WholeResponse.of_json(body, status)
     response.headers += headers_of(error)
     return response
 
@@ -62,8 +65,4 @@ def headers_of(error: ServingError) -> Headers:
     """Returns the headers that an error adds to its response, which say when to try again."""
     if not isinstance(error, Overloaded):
         return []
-    return [(b"retry-after", str(math.ceil(error.retry_after_s)).encode())]
-
-
-def _text(error: ServingError) -> str:
-    return f"{error.message} {error.shown or ''}".rstrip()
+    return [(RETRY_KEY.encode(), str(math.ceil(error.retry_after_s)).encode())]

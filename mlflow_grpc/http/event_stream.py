@@ -5,6 +5,7 @@ Source: `mlflow.genai.agent_server.AgentServer._generate`. Each event is a line 
 """
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Self
@@ -12,6 +13,8 @@ from typing import Self
 from mlflow_grpc.errors import ServingError
 
 DONE = b"data: [DONE]\n\n"
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class EventStream:
@@ -42,4 +45,4 @@ class EventStream:
 
 
 def _event(text: str) -> bytes:
-    return "".join(f"data: {line}\n" for line in text.split("\n")).encode() + b"\n"
+    return "".join(f"data: {line}\n" for line in _LINE_END.split(text)).encode() + b"\n"

@@ -4,36 +4,33 @@ Rule of this module: it handles a single call: its headers, its deadline and its
 """
 
 import asyncio
+import contextlib
 import math
 import time
-import zlib
 from collections.abc import Callable
 from http import HTTPStatus
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from starlette.types import Receive, Scope
 
 from mlflow_grpc.calls.call import Call
-from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, ServingError, UnsupportedContentType
+from mlflow_grpc.errors import InvalidPayload, ServingError
+from mlflow_grpc.http.arriving_bodies import ArrivingBody
+from mlflow_grpc.http.request_body import body_of, too_large
 from mlflow_grpc.telemetry.traces import AttributeValue, ServerSpan
 
 TIMEOUT_HEADER = "x-request-timeout-s"
 """Header with the time that the caller waits for an answer, in seconds."""
 
-GZIP = 16 + zlib.MAX_WBITS
-"""zlib's `wbits` for a stream with a gzip header."""
-
 TEMPLATE_KEY = "mlflow_grpc.route"
 """Key of the scope with the template of the route's path, such as `/models/{name}/invocations`."""
-
-IDENTITY, GZIP_NAMES = ("", "identity"), ("gzip", "x-gzip")
 
 
 class HttpCall(Call):
     """One HTTP request, and the observer of its model requests."""
 
-    __slots__ = ("_deadline", "_error_status", "_headers", "_receive", "path", "scope", "status")
+    __slots__ = ("_deadline", "_error_status", "_headers", "_receive", "_room", "path", "scope", "status")
 
     def __init__(
         self,
@@ -60,6 +57,7 @@ class HttpCall(Call):
         self._receive = receive
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._deadline: float | None = None
+        self._room: ArrivingBody | None = None
         super().__init__(
             f"{scope['method']} {self.path}", self.metadata(REQUEST_ID_KEY), shows_exceptions=shows_exceptions
         )
@@ -114,10 +112,7 @@ class HttpCall(Call):
             **self.span_attributes,
         }
         if (host := self.metadata("host")) is not None:
-            parts = urlsplit(f"//{host}")
-            attributes["server.address"] = parts.hostname or ""
-            if (port := _port(parts)) is not None:
-                attributes["server.port"] = port
+            attributes |= _address(host)
         if (agent := self.metadata("user-agent")) is not None:
             attributes["user_agent.original"] = agent
         name = f"{method} {route}".rstrip()
@@ -130,12 +125,12 @@ class HttpCall(Call):
         # An error after the first event of a stream follows status 200.
         return ServerSpan(name, attributes, str(error_status) if self.status is None else code, error.logged)
 
-    async def read(self, max_bytes: int, take_room: Callable[[int], None]) -> bytes:
+    async def read(self, max_bytes: int, room: ArrivingBody) -> bytes:
         """Returns the body, decompressed if necessary.
 
         Args:
             max_bytes: Maximum size, both before and after decompression.
-            take_room: Called with the size of each piece that arrives; raises Overloaded if there is no room for it.
+            room: Room for the bytes in memory, held until `free_room` or the end of the call.
 
         Raises:
             PayloadTooLarge: The body is larger. It is not read to its end.
@@ -147,18 +142,41 @@ class HttpCall(Call):
         """
         length = self.metadata("content-length")
         if length is not None and int(length) > max_bytes:
-            raise _too_large(max_bytes)
-        body = _body(self.metadata("content-encoding"), max_bytes)
+            raise too_large(max_bytes)
+        self._room = room
+        body = body_of(self.metadata("content-encoding"), max_bytes, room.take)
         while True:
             event = await self._receive()
             if event["type"] == "http.disconnect":
                 raise asyncio.CancelledError
             self.request_bytes += len(event["body"])
-            take_room(len(event["body"]))
-            body.add(event["body"])
-            if not event["more_body"]:
-                self.is_read = True
-                return body.whole()
+            self.is_read = not event["more_body"]
+            await body.add(event["body"])
+            if self.is_read:
+                return body.complete()
+
+    def free_room(self) -> None:
+        """Frees the room of the body; called when the engine gets the body, because it has a limit of its own."""
+        if self._room is not None:
+            self._room.free()
+
+    async def discard_body(self, *, max_bytes: int, timeout_s: float) -> None:
+        """Reads the rest of the body and discards it.
+
+        Args:
+            max_bytes: Number of bytes after which it returns.
+            timeout_s: Time after which it returns, in seconds.
+
+        """
+        discarded_bytes = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self.is_read and discarded_bytes < max_bytes:
+                    event = await self._receive()
+                    if event["type"] == "http.disconnect":
+                        return
+                    discarded_bytes += len(event["body"])
+                    self.is_read = not event["more_body"]
 
     async def wait_until_left(self) -> None:
         """Returns once the caller has left; called after the body has been read."""
@@ -166,69 +184,14 @@ class HttpCall(Call):
             pass
 
 
-def _port(parts: SplitResult) -> int | None:
+def _address(host: str) -> dict[str, AttributeValue]:
+    """Returns the attributes of the header `host`; none of a header that is not a host and port."""
+    attributes: dict[str, AttributeValue] = {}
     try:
-        return parts.port
-    except ValueError:  # The caller's header has no number there.
-        return None
-
-
-def _body(encoding: str | None, max_bytes: int) -> "_Body":
-    name = (encoding or "").strip().lower()
-    if name in IDENTITY:
-        return _Body(max_bytes)
-    if name in GZIP_NAMES:
-        return _GzipBody(max_bytes)
-    raise UnsupportedContentType("This server accepts request bodies that are uncompressed or compressed with gzip.")
-
-
-def _too_large(max_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"The request is larger than {max_bytes} bytes, which is the server's limit (--max-message-bytes). Send it in "
-        "parts."
-    )
-
-
-class _Body:
-    """The parts of a body that have arrived."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._left = max_bytes
-        self._max_bytes = max_bytes
-        self._parts: list[bytes] = []
-
-    def add(self, data: bytes) -> None:
-        """Adds bytes that have arrived."""
-        self._left -= len(data)
-        if self._left < 0:
-            raise _too_large(self._max_bytes)
-        self._parts.append(data)
-
-    def whole(self) -> bytes:
-        """Returns the body, once everything has arrived."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-
-
-class _GzipBody(_Body):
-    """The parts of a body that is compressed with gzip."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(max_bytes)
-        self._inflater = zlib.decompressobj(GZIP)
-
-    def add(self, data: bytes) -> None:
-        """Decompresses bytes that have arrived, up to the limit."""
-        try:
-            while data:
-                if self._inflater.eof:  # RFC 1952: there may be several members.
-                    self._inflater = zlib.decompressobj(GZIP)
-                super().add(self._inflater.decompress(data, self._left + 1))
-                data = self._inflater.unconsumed_tail or self._inflater.unused_data
-        except zlib.error:
-            raise InvalidPayload("The content-encoding is gzip, but the request body is not valid gzip.") from None
-
-    def whole(self) -> bytes:
-        """Returns the decompressed body, once everything has arrived."""
-        if not self._inflater.eof:
-            raise InvalidPayload("The request body ends in the middle of its gzip stream.")
-        return super().whole()
+        parts = urlsplit(f"//{host}")
+        attributes["server.address"] = parts.hostname or ""
+        if parts.port is not None:
+            attributes["server.port"] = parts.port
+    except ValueError:
+        return attributes  # A host with an invalid port still has an address.
+    return attributes

@@ -1,16 +1,9 @@
-"""The routes of `mlflow models serve`: /invocations, /ping, /health and /version. Each model has its own /invocations.
+"""The route /invocations of `mlflow models serve`, which calls a model. Each model has its own /invocations too.
 
-Source: `mlflow.pyfunc.scoring_server.init` and `invocations`.
+Source: `mlflow.pyfunc.scoring_server.invocations`.
 """
 
-import asyncio
-from collections.abc import Callable
-from http import HTTPStatus
-from importlib.metadata import version
-
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
-from starlette.requests import Request
-from starlette.responses import Response as StarletteResponse
 from starlette.routing import BaseRoute, Route
 
 from mlflow_grpc.engine.catalog import Catalog, Entry
@@ -20,34 +13,35 @@ from mlflow_grpc.errors import UnsupportedContentType
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import EVENT_STREAM, Response
+from mlflow_grpc.http.response import EVENT_STREAM, JSON, WholeResponse
 
 PARQUET = "application/vnd.apache.parquet"
 
-TYPES = ["text/csv", "application/json", PARQUET]
+TYPES = ["text/csv", JSON, PARQUET]
 """Media types of payloads."""
 
 
-async def invoke(call: HttpCall, body: bytes, engine: Engine) -> Response | EventStream:
+async def invoke(call: HttpCall, body: bytes, engine: Engine) -> WholeResponse | EventStream:
     """Answers one payload; raises the errors of `Engine.predict`."""
     content_type = call.metadata("content-type")
     payload = _payload(body, content_type)
     request = TextRequest(payload, content_type, call)
     try:
-        if await _wants_events(call, payload, engine):
+        wants_events = await _wants_events(call, payload, engine)
+        call.free_room()
+        if wants_events:
             return await EventStream.start(engine.predict_stream(request, call.deadline))
-        return Response((await engine.predict(request, call.deadline)).encode(), engine.model.codec.media_type)
+        return WholeResponse((await engine.predict(request, call.deadline)).encode(), engine.model.codec.media_type)
     except UnsupportedContentType:
         raise _unsupported(content_type) from None
 
 
-def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[], bool]) -> list[BaseRoute]:
+def routes(dispatcher: HttpDispatcher, catalog: Catalog) -> list[BaseRoute]:
     """Returns the routes.
 
     Args:
         dispatcher: Creates the endpoints.
         catalog: The models.
-        is_serving: Returns the server's health.
 
     """
 
@@ -59,22 +53,12 @@ def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[]
         label = parameters["name"]
         return catalog.resolve(f"{label}/{parameters['version']}" if "version" in parameters else label)
 
-    async def ping(_: Request) -> StarletteResponse:
-        status = HTTPStatus.OK if is_serving() else HTTPStatus.SERVICE_UNAVAILABLE
-        return StarletteResponse("\n", status, media_type="application/json")
-
-    async def mlflow_version(_: Request) -> StarletteResponse:
-        return StarletteResponse(version("mlflow"), media_type="application/json")
-
     of_header = dispatcher.model_endpoint(invoke, model_from_header)
     of_path = dispatcher.model_endpoint(invoke, model_from_path)
     return [
         Route("/invocations", of_header, methods=["POST"]),
         Route("/models/{name}/invocations", of_path, methods=["POST"]),
         Route("/models/{name}/versions/{version}/invocations", of_path, methods=["POST"]),
-        Route("/ping", ping),
-        Route("/health", ping),
-        Route("/version", mlflow_version),
     ]
 
 
@@ -97,7 +81,7 @@ async def _wants_events(call: HttpCall, payload: str | bytes, engine: Engine) ->
     accept = call.metadata("accept")
     if accept is not None and EVENT_STREAM in accept and (model.model.streams or not _accepts_json(accept)):
         return True
-    return model.model.streams and await asyncio.to_thread(model.codec.asks_for_stream, payload)
+    return await engine.asks_for_stream(payload, call.deadline)
 
 
 def _accepts_json(accept: str) -> bool:

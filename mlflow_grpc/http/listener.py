@@ -14,11 +14,14 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from mlflow_grpc.addresses import addresses_of
+from mlflow_grpc.addresses import addresses_of, with_port
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.http.app import HttpApp
 from mlflow_grpc.http.connections import KEEP_ALIVE_S, Connection
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import Settings, spelling
+
+logger = get_logger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 """Interval between two checks for headers that do not arrive, in seconds."""
@@ -37,6 +40,7 @@ class _Uvicorn(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.servers: list[asyncio.Server] = []  # uvicorn sets it when it begins to listen.
         self.is_listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -98,8 +102,22 @@ class HttpListener:
         """
         self._app.grpc_port = grpc_port
         sockets = self._bind()
-        self._serving = asyncio.create_task(self._server.serve(sockets))
-        await self._server.is_listening.wait()
+        serving = self._serving = asyncio.create_task(self._server.serve(sockets))
+        listening = asyncio.create_task(self._server.is_listening.wait())
+        try:
+            await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            listening.cancel()
+        if self._server.is_listening.is_set():
+            return
+        self._serving = None
+        self.close_port()
+        for bound in sockets:
+            bound.close()
+        try:
+            await serving
+        except OSError as error:  # Another process began to listen on the address after it was bound here.
+            raise _unavailable(self._settings.http_host or self._settings.host, self.port, error) from error
 
     def _bind(self) -> list[socket.socket]:
         """Binds all addresses of the host, or none."""
@@ -122,10 +140,7 @@ class HttpListener:
             except OSError as error:
                 for opened in sockets:
                     opened.close()
-                raise AddressUnavailable(
-                    f"cannot listen on {address[0]} port {port}: {error.strerror}; choose another with "
-                    f"{spelling('http_port')}"
-                ) from error
+                raise _unavailable(str(address[0]), port, error) from error
             port = bound.getsockname()[1]
         self.port = port
         return sockets
@@ -144,7 +159,7 @@ class HttpListener:
         """URL of the port, for a browser."""
         host = self._settings.http_host or self._settings.host
         scheme = "http" if self._settings.tls_cert is None else "https"
-        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+        return f"{scheme}://{with_port(host, self.port)}"
 
     def send_callers_away(self) -> None:
         """Makes each response close its connection, so that callers go to another server."""
@@ -163,9 +178,22 @@ class HttpListener:
         done, _ = await asyncio.wait({self._serving}, timeout=CLOSE_LIMIT_S)
         self._server.force_exit = True
         if not done:
-            for connection in list(self._server.server_state.connections):
-                connection.transport.abort()
-        await self._serving
+            self._abort_connections()
+        (outcome,) = await asyncio.gather(self._serving, return_exceptions=True)
+        if outcome is not None:
+            logger.error("the HTTP port failed", exc_info=outcome)
+            self.close_port()
+            self._abort_connections()
+
+    def _abort_connections(self) -> None:
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+
+
+def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:
+    return AddressUnavailable(
+        f"cannot listen on {host} port {port}: {error.strerror}; choose another with {spelling('http_port')}"
+    )
 
 
 def max_connections() -> int:

@@ -13,6 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 import mlflow_grpc
+from mlflow_grpc.http.response import TEXT_UTF8
+from mlflow_grpc.http.security_headers import FOR_PAGE
 from mlflow_grpc.settings import Settings
 
 FOLDER = Path(__file__).parent / "page"
@@ -22,16 +24,6 @@ MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
-}
-
-SECURITY_HEADERS = {
-    # Scripts, styles and data come from this server only, and no text can become HTML or code.
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
 }
 
 REVALIDATED, FOR_A_YEAR = "no-cache", "public, max-age=31536000, immutable"
@@ -61,7 +53,7 @@ def routes(settings: Settings, grpc_port: Callable[[], int], paths: Collection[s
     async def send_file(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in files:
-            return Response("The page has no such file.", 404, SECURITY_HEADERS, "text/plain; charset=utf-8")
+            return Response("The page has no such file.", 404, FOR_PAGE, TEXT_UTF8)
         # Addresses of other versions are answered too, because the server may have been replaced in between.
         caching = FOR_A_YEAR if request.path_params["digest"] == digest else REVALIDATED
         return _response(request, files[name], Path(name).suffix, digest, caching)
@@ -74,7 +66,7 @@ def routes(settings: Settings, grpc_port: Callable[[], int], paths: Collection[s
             "max_message_bytes": settings.max_message_bytes,
             "links": links,
         }
-        return JSONResponse(described, headers={**SECURITY_HEADERS, "cache-control": "no-store"})
+        return JSONResponse(described, headers={**FOR_PAGE, "cache-control": "no-store"})
 
     return [
         Route("/", show),
@@ -92,7 +84,7 @@ def _digest(files: Mapping[str, bytes]) -> str:
 
 def _response(request: Request, content: bytes, suffix: str, digest: str, caching: str) -> Response:
     """Returns the response with a file, or status 304 if the browser already has it."""
-    headers = {**SECURITY_HEADERS, "cache-control": caching, "etag": f'"{digest}"'}
+    headers = {**FOR_PAGE, "cache-control": caching, "etag": f'"{digest}"'}
     if headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(content, headers={**headers, "content-type": MEDIA_TYPES[suffix]})

@@ -10,7 +10,7 @@ from typing import Self
 
 from starlette.types import Send
 
-JSON, TEXT, EVENT_STREAM = "application/json", "text/plain; charset=utf-8", "text/event-stream"
+JSON, TEXT_UTF8, EVENT_STREAM = "application/json", "text/plain; charset=utf-8", "text/event-stream"
 
 CHUNK_BYTES = 65_536
 """Size of the pieces in which a large body is sent, in bytes. At most one piece is in memory twice."""
@@ -18,8 +18,13 @@ CHUNK_BYTES = 65_536
 Headers = list[tuple[bytes, bytes]]
 
 
+def media_type_of(content_type: str) -> str:
+    """Returns a content type without its parameters."""
+    return content_type.partition(";")[0]
+
+
 @dataclass(slots=True)
-class Response:
+class WholeResponse:
     """A response with its complete body."""
 
     body: bytes
@@ -28,8 +33,14 @@ class Response:
     headers: Headers = field(default_factory=list)
     """Names in lower case, and values."""
 
-    async def send(self, send: Send) -> None:
-        """Sends the response; waits if the caller does not read."""
+    async def send(self, send: Send, *, is_complete: bool = True) -> None:
+        """Sends the response; waits if the caller does not read.
+
+        Args:
+            send: Sends an event of ASGI.
+            is_complete: False if another event follows, which has no bytes.
+
+        """
         headers = [
             (b"content-type", self.media_type.encode()),
             (b"content-length", str(len(self.body)).encode()),
@@ -37,11 +48,11 @@ class Response:
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         if len(self.body) <= CHUNK_BYTES:
-            await send({"type": "http.response.body", "body": self.body})
+            await send({"type": "http.response.body", "body": self.body, "more_body": not is_complete})
             return
         for start in range(0, len(self.body), CHUNK_BYTES):
             chunk = self.body[start : start + CHUNK_BYTES]
-            is_last = start + CHUNK_BYTES >= len(self.body)
+            is_last = is_complete and start + CHUNK_BYTES >= len(self.body)
             await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
     @classmethod

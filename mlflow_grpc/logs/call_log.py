@@ -75,12 +75,14 @@ class CallLog:
         """Takes a note.
 
         Args:
-            level: Level of the record; errors are written at once.
+            level: Level of the record; errors are written at once, and levels that are not written are dropped.
             message: Text before the fields.
             fields: Names and values.
             cause: Exception whose traceback belongs to the record.
 
         """
+        if not self.takes(level):
+            return
         self._notes.append((time.time(), level, message, fields, cause))
         if level > logging.WARNING or len(self._notes) >= MAX_NOTES:
             self.flush()

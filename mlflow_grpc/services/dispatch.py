@@ -25,14 +25,14 @@ from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.errors import Status
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
-from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.calls import GrpcMethod
 from mlflow_grpc.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from mlflow_grpc.services.call_context import RpcContext
+    from mlflow_grpc.services.grpc_call import RpcContext
 
     # Generic in the type stubs only.
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -44,23 +44,18 @@ CHECK_INTERVAL_S = 1.0
 UNTRACED = ("/grpc.health.", "/grpc.reflection.")
 """Beginnings of the paths whose calls get no trace: those of probes and tools, which would hide the others."""
 
-LARGE_RESPONSE = 65_536
-"""Size of a response, in bytes, from which it stays in the server until its caller reads it: HTTP/2's default window.
-"""
-
-
-RpcMethod = Callable[[Any, CallContext], Awaitable[Message | None]]
+RpcMethod = Callable[[Any, GrpcCall], Awaitable[Message | None]]
 """Takes the request, or an iterator of requests, and the call. Returns the response, or None if it wrote a stream. The
 iterator raises InvalidMessage for a message that does not parse, and goes on after it.
 """
 
-ModelRpcMethod = Callable[[Any, CallContext, Engine], Awaitable[Message | None]]
+ModelRpcMethod = Callable[[Any, GrpcCall, Engine], Awaitable[Message | None]]
 """Takes what an RpcMethod takes, and the engine of the model that is called."""
 
-ResolveModel = Callable[[CallContext], Entry]
+ResolveModel = Callable[[GrpcCall], Entry]
 """Returns the model that a call is for; raises a ServingError if there is none."""
 
-Admit = Callable[[CallContext], AbstractContextManager[Engine]]
+Admit = Callable[[GrpcCall], AbstractContextManager[Engine]]
 """Admits a call before anything of its request is read; raises a ServingError to refuse it."""
 
 
@@ -140,8 +135,8 @@ class RpcDispatcher:
             path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, logging.DEBUG
         )
 
-    def reserve_figures(self, path: str) -> None:
-        """Takes the room for the figures of a method whose handler is made later, at any time."""
+    def reserve_metrics(self, path: str) -> None:
+        """Reserves room for the metrics of a method whose handler is made later, at any time."""
         if self._metrics is not None:
             self._metrics.grpc_method(path)
 
@@ -155,7 +150,7 @@ class RpcDispatcher:
         method: MethodDescriptor,
         rpc_method: ModelRpcMethod,
         resolve: ResolveModel,
-        figures: GrpcMethod | None = None,
+        method_metrics: GrpcMethod | None = None,
     ) -> "Handler":
         """Makes the handler of a method that calls a model; its calls are logged at level INFO.
 
@@ -166,19 +161,19 @@ class RpcDispatcher:
             method: Its descriptor.
             rpc_method: What answers it.
             resolve: Which model a call is for.
-            figures: Where its calls are counted; by default where those of its path are.
+            method_metrics: Where its calls are counted; by default where those of its path are.
 
         """
         client_streaming = method.client_streaming
 
-        def admit(call: CallContext) -> AbstractContextManager[Engine]:
+        def admit(call: GrpcCall) -> AbstractContextManager[Engine]:
             entry = resolve(call)
             call.model = entry.name
             if client_streaming:
                 return entry.engine.open_stream()
             return entry.engine.open_call(call.time_remaining)
 
-        return self._handler(path, method, rpc_method, admit, logging.INFO, figures)
+        return self._handler(path, method, rpc_method, admit, logging.INFO, method_metrics)
 
     def _handler(
         self,
@@ -187,19 +182,19 @@ class RpcDispatcher:
         rpc_method: ModelRpcMethod,
         admit: Admit,
         level: int,
-        figures: GrpcMethod | None = None,
+        method_metrics: GrpcMethod | None = None,
     ) -> "Handler":
         request_class = message_class(method.input_type)
         client_streaming, server_streaming = method.client_streaming, method.server_streaming
         is_traced = not path.startswith(UNTRACED)
-        if figures is None and self._metrics is not None:
-            figures = self._metrics.grpc_method(path)
-        if figures is not None:
-            figures.rename(path, client_streaming=client_streaming, server_streaming=server_streaming)
+        if method_metrics is None and self._metrics is not None:
+            method_metrics = self._metrics.grpc_method(path)
+        if method_metrics is not None:
+            method_metrics.rename(path, client_streaming=client_streaming, server_streaming=server_streaming)
 
         async def handle(messages: AsyncIterator[bytes], rpc_context: "RpcContext") -> bytes | None:
-            call = CallContext(path, rpc_context, shows_exceptions=self._shows_exceptions)
-            call.figures = figures
+            call = GrpcCall(path, rpc_context, shows_exceptions=self._shows_exceptions)
+            call.method_metrics = method_metrics
             response = None
             task: Any = asyncio.current_task()
             self._open_calls.add(task, call, is_traced=is_traced)
@@ -217,9 +212,10 @@ class RpcDispatcher:
                             request = call.parse(request_class, data)
                         message = await rpc_method(request, call, engine)
                         if message is not None:
-                            response = call.serialize(message)
-                            if len(response) >= LARGE_RESPONSE and engine is not None:
-                                _reserve(response, engine, task)
+                            response = message.SerializeToString()
+                            if engine is not None:
+                                engine.reserve_response(len(response), task)
+                            call.count_response(response)
                 finally:
                     self._open_calls.remove(task)
             except BaseException as error:  # noqa: BLE001 - every failed call ends there
@@ -235,11 +231,13 @@ class RpcDispatcher:
             return grpc.stream_stream_rpc_method_handler(handle)
         return grpc.stream_unary_rpc_method_handler(handle)
 
-    async def _fail(self, call: CallContext, rpc_context: "RpcContext", error: BaseException) -> NoReturn:
+    async def _fail(self, call: GrpcCall, rpc_context: "RpcContext", error: BaseException) -> NoReturn:
         """Answers with an error status."""
         # gRPC's InternalError: nothing can be sent any more, since the caller has left.
         is_cancelled = isinstance(error, asyncio.CancelledError | grpc.aio.InternalError)
         serving_error = self._open_calls.failed(call, error, is_cancelled=is_cancelled)
+        if serving_error is None:
+            raise error
         code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
         timing = server_timing.trailers(call, always=self._has_server_timing)
         await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR), *timing))
@@ -258,30 +256,23 @@ class RpcDispatcher:
             self._open_calls.cancel_overdue(now, timeout_s)
 
 
-def _reserve(response: bytes, engine: Engine, task: "asyncio.Task[Any]") -> None:
-    """Reserves room for a response until it has been read: gRPC ends the call's task then."""
-    size = len(response)
-    engine.admission.reserve_response(size)
-    task.add_done_callback(lambda _: engine.admission.free_response(size))
-
-
 class _UnknownMethods(grpc.GenericRpcHandler):
     """Handler of no method; gRPC asks it last, and answers UNIMPLEMENTED."""
 
-    def __init__(self, figures: GrpcMethod | None) -> None:
-        self._figures = figures
+    def __init__(self, method_metrics: GrpcMethod | None) -> None:
+        self._method_metrics = method_metrics
 
     def service(self, handler_call_details: Any) -> None:
         """Counts the call."""
-        if self._figures is not None:
-            self._figures.started += 1
-            self._figures.ended(Status.UNIMPLEMENTED, 0.0)
+        if self._method_metrics is not None:
+            self._method_metrics.started += 1
+            self._method_metrics.ended(Status.UNIMPLEMENTED, 0.0)
 
 
 class _Requests(AsyncIterator[Message]):
     """The requests of a client stream, parsed."""
 
-    def __init__(self, request_class: type[Message], messages: AsyncIterator[bytes], call: CallContext) -> None:
+    def __init__(self, request_class: type[Message], messages: AsyncIterator[bytes], call: GrpcCall) -> None:
         self._request_class = request_class
         self._messages = aiter(messages)
         self._call = call

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2
 from mlflow_grpc import protos
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.errors import UnknownService
-from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
@@ -41,7 +41,7 @@ class HealthServicer:
         self._statuses: dict[str, int] = dict.fromkeys(self.services, NOT_SERVING)
         self._watchers: dict[str, set[asyncio.Event]] = {}  # One event for each watcher, by the name that it watches.
 
-    async def Check(self, request: Any, call: CallContext) -> Message:
+    async def Check(self, request: Any, call: GrpcCall) -> Message:
         """Returns the status of one service; NOT_FOUND if there is no such service."""
         status = self._statuses.get(request.service)
         if status is None:
@@ -49,13 +49,13 @@ class HealthServicer:
         response: Message = _Response(status=status)
         return response
 
-    async def List(self, request: Any, call: CallContext) -> Message:
+    async def List(self, request: Any, call: GrpcCall) -> Message:
         """Returns all statuses."""
         statuses = {name: _Response(status=status) for name, status in self._statuses.items()}
         response: Message = _messages.HealthListResponse(statuses=statuses)
         return response
 
-    async def Watch(self, request: Any, call: CallContext) -> None:
+    async def Watch(self, request: Any, call: GrpcCall) -> None:
         """Writes the status of one service now and whenever it changes; SERVICE_UNKNOWN while there is no such service.
 
         A watcher that reads slowly gets the latest status and misses those before, as the protocol allows.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc.addresses import addresses_of
+from mlflow_grpc.addresses import addresses_of, with_port
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.settings import Settings, spelling
@@ -99,7 +99,7 @@ def listen(server: grpc.aio.Server, settings: Settings, handshakes: Handshakes) 
     credentials = _credentials(settings, handshakes)
     port = settings.port
     for address in _addresses(settings.host, settings.source("host")):
-        target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        target = with_port(address, port)
         try:
             port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
         except RuntimeError as error:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.errors import ServingError
-from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.streams import answer_in_order
 
 MessageT = TypeVar("MessageT")
@@ -23,7 +23,7 @@ class ModelServicer(Generic[MessageT, AnswerT]):
 
     def __init__(
         self,
-        make_request: Callable[[MessageT, CallContext], Request[AnswerT]],
+        make_request: Callable[[MessageT, GrpcCall], Request[AnswerT]],
         make_output: Callable[[AnswerT], Message],
         make_error: Callable[[ServingError], Message],
     ) -> None:
@@ -39,11 +39,11 @@ class ModelServicer(Generic[MessageT, AnswerT]):
         self._make_output = make_output
         self._make_error = make_error
 
-    async def predict(self, message: MessageT, call: CallContext, engine: Engine) -> Message:
+    async def predict(self, message: MessageT, call: GrpcCall, engine: Engine) -> Message:
         """Answers one message; raises the errors of `Engine.predict`."""
         return self._make_output(await engine.predict(self._make_request(message, call), call.deadline))
 
-    async def predict_many(self, messages: AsyncIterator[MessageT], call: CallContext, engine: Engine) -> None:
+    async def predict_many(self, messages: AsyncIterator[MessageT], call: GrpcCall, engine: Engine) -> None:
         """Answers each message of a stream, in order."""
         await answer_in_order(
             messages,
@@ -54,7 +54,7 @@ class ModelServicer(Generic[MessageT, AnswerT]):
             max_unread_s=engine.max_unread_s,
         )
 
-    async def predict_stream(self, message: MessageT, call: CallContext, engine: Engine) -> None:
+    async def predict_stream(self, message: MessageT, call: GrpcCall, engine: Engine) -> None:
         """Writes the chunks of one answer; raises the errors of `Engine.predict_stream`."""
         async with aclosing(engine.predict_stream(self._make_request(message, call), call.deadline)) as chunks:
             async for chunk in chunks:

@@ -14,8 +14,8 @@ from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting.model import SchemaTexts
 from mlflow_grpc.services import text
-from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.typed import NAME as NAME_OF_TYPED
 from mlflow_grpc.services.typed import TypedService
 
@@ -37,7 +37,7 @@ class ModelsServicer:
         self._catalog = catalog
         self._typed = typed
 
-    async def ListModels(self, request: Any, call: CallContext) -> Message:
+    async def ListModels(self, request: Any, call: GrpcCall) -> Message:
         """Describes all models, or a page of them.
 
         Raises:
@@ -62,7 +62,7 @@ class ModelsServicer:
         page: Message = _Page(models=map(self._describe, entries), next_page_token=next_page_token)
         return page
 
-    async def GetModel(self, request: Any, call: CallContext) -> Message:
+    async def GetModel(self, request: Any, call: GrpcCall) -> Message:
         """Describes one model; raises the errors of `Catalog.get`."""
         return self._describe(self._catalog.get(request.name, request.version))
 

@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from mlflow_grpc import protos
 from mlflow_grpc.daemon_threads import in_daemon_thread
-from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
@@ -74,7 +74,7 @@ class ReflectionServicer:
             tuple(sorted((*services, NAME))), pool, typed_file, {file.name: file for file in protos.files()}
         )
 
-    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: CallContext) -> None:
+    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: GrpcCall) -> None:
         """Answers each request of the stream, in order."""
         async for request in requests:
             answer = reflection_pb2.ServerReflectionResponse(original_request=request)

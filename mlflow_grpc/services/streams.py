@@ -14,7 +14,7 @@ from google.rpc import code_pb2
 from mlflow_grpc.calls.log import log_failed_request
 from mlflow_grpc.calls.open_calls import SHUTDOWN
 from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, ResponseReadTimeout, ServingError
-from mlflow_grpc.services.call_context import CallContext
+from mlflow_grpc.services.grpc_call import GrpcCall
 
 READ_AHEAD = 128
 """Maximum number of requests of a stream in the server at a time: a batch of the usual size."""
@@ -28,7 +28,7 @@ Submit = Callable[[MessageT], Awaitable[asyncio.Future[AnswerT]]]
 
 async def answer_in_order(
     requests: AsyncIterator[MessageT],
-    call: CallContext,
+    call: GrpcCall,
     submit: Submit[MessageT, AnswerT],
     make_output: Callable[[AnswerT], Message],
     make_error: Callable[[ServingError], Message],
@@ -145,10 +145,8 @@ def error_message(error_class: type[Message], error: ServingError) -> Message:
     """
     return error_class(
         code=code_pb2.Code.Value(error.status.value),
-        message=f"{error.message} {error.shown or ''}".rstrip(),
+        message=error.text,
         reason=error.reason,
         error_class=error.error_class or "",
-        field_violations=[
-            {"field": violation.field, "description": violation.description} for violation in error.violations
-        ],
+        field_violations=[violation.as_dict() for violation in error.violations],
     )

@@ -9,8 +9,8 @@ from mlflow_grpc import protos
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.requests import TextRequest
 from mlflow_grpc.errors import ServingError
-from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.model_servicer import ModelServicer
 from mlflow_grpc.services.streams import error_message
 
@@ -30,7 +30,7 @@ class Input(Protocol):
 _ErrorMessage = protos.message_named("Output.Error")
 
 
-def _request(message: Input, call: CallContext) -> TextRequest:
+def _request(message: Input, call: GrpcCall) -> TextRequest:
     return TextRequest(message.value, call.metadata(CONTENT_TYPE_KEY), call)
 
 
@@ -47,7 +47,7 @@ def _error(error: ServingError) -> Message:
 def handlers(dispatcher: RpcDispatcher, catalog: Catalog) -> "tuple[Handlers, Handlers]":
     """Makes the handlers of both services."""
 
-    def model_from_metadata(call: CallContext) -> Entry:
+    def model_from_metadata(call: GrpcCall) -> Entry:
         return catalog.resolve(call.metadata(MODEL_KEY))
 
     servicer = ModelServicer(_request, _output, _error)

@@ -30,8 +30,8 @@ from mlflow_grpc.engine.typed_plan import plan
 from mlflow_grpc.errors import ContractChanged, ServingError
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
-from mlflow_grpc.services.call_context import CallContext
 from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.model_servicer import ModelServicer
 from mlflow_grpc.services.streams import error_message
 
@@ -58,7 +58,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._catalog = catalog
         self._locks = locks
         self._handlers: dict[str, Handler] = {}
-        dispatcher.reserve_figures(_GET_MODELS)
+        dispatcher.reserve_metrics(_GET_MODELS)
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None
         self._messages: list[tuple[Entry, ModelMessages]] = []
@@ -96,7 +96,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._messages = [(entry, model_messages) for entry, _, model_messages in planned]
         collection = self._class("model_collection")(models=[_description(*typed_model) for typed_model in planned])
 
-        async def get_models(request: object, call: CallContext) -> Any:
+        async def get_models(request: object, call: GrpcCall) -> Any:
             return collection
 
         descriptors = self.pool.FindServiceByName(NAME).methods_by_name
@@ -109,9 +109,9 @@ class TypedService(grpc.GenericRpcHandler):
             for rpc in service.rpcs_of(model_messages):
                 path = f"/{NAME}/{rpc.name}"
                 metrics = entry.engine.metrics
-                figures = None if metrics is None else metrics.typed_rpcs[RPC_KINDS.index(rpc.rpc_kind)]
+                method_metrics = None if metrics is None else metrics.typed_rpcs[RPC_KINDS.index(rpc.rpc_kind)]
                 self._handlers[path] = self._dispatcher.model_handler(
-                    path, descriptors[rpc.name], methods[rpc.rpc_kind], resolve, figures
+                    path, descriptors[rpc.name], methods[rpc.rpc_kind], resolve, method_metrics
                 )
         return True
 
@@ -125,7 +125,7 @@ class TypedService(grpc.GenericRpcHandler):
         def make_error(error: ServingError) -> Message:
             return codecs.record.encode_error(error_message(error_class, error))
 
-        def servicer(make_request: Callable[[Any, CallContext], Request[Message]]) -> ModelServicer[Any, Message]:
+        def servicer(make_request: Callable[[Any, GrpcCall], Request[Message]]) -> ModelServicer[Any, Message]:
             return ModelServicer(make_request, _unchanged, make_error)
 
         records = servicer(partial(RecordRequest, codecs.record))
@@ -150,7 +150,7 @@ def _unchanged(answer: Message) -> Message:
 def _resolver(entry: Entry, fingerprint: str) -> ResolveModel:
     """Resolves calls to one model, in messages of the contract with a fingerprint."""
 
-    def resolve(call: CallContext) -> Entry:
+    def resolve(call: GrpcCall) -> Entry:
         if call.metadata(CONTRACT_KEY) not in (None, fingerprint):
             raise ContractChanged(
                 f"The typed messages of the model {entry.name} have changed since the client of this call got them. "

@@ -9,10 +9,9 @@ and, for HTTP, https://opentelemetry.io/docs/specs/semconv/http/http-metrics/.
 from collections import Counter
 
 from mlflow_grpc.errors import Status
-from mlflow_grpc.telemetry.buckets import DURATIONS_S
 from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, labels
+from mlflow_grpc.telemetry.instruments import DURATIONS_S, Instruments
 from mlflow_grpc.telemetry.instruments import Counter as CounterInstrument
-from mlflow_grpc.telemetry.instruments import Instruments
 
 CODES = ("OK", *Status)
 """Names of the gRPC statuses that the server returns."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate
 
-from mlflow_grpc.telemetry.instruments import Counter, Gauge, Histogram
+from mlflow_grpc.telemetry.instruments import Gauge, Histogram
 
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 Labels = Callable[[], str | None]
@@ -52,11 +52,6 @@ class Family:
             source: Returns its value; a histogram has its own buckets.
         """
         self.series.append((_constant(series_labels) if isinstance(series_labels, str) else series_labels, source))
-
-    def add_counter(self, series_labels: Labels | str, counter: Counter) -> Counter:
-        """Adds the sum of a counter or a gauge over all workers, and returns the counter."""
-        self.add(series_labels, counter.total)
-        return counter
 
     def add_gauge(self, series_labels: Labels | str, gauge: Gauge) -> Gauge:
         """Adds the sum of a gauge over all workers, and returns the gauge."""

@@ -11,13 +11,12 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from mlflow_grpc.telemetry.buckets import DURATIONS_S
 from mlflow_grpc.telemetry.calls import UNKNOWN, GrpcFamilies, GrpcMethod, HttpRoute
 from mlflow_grpc.telemetry.exposition import Family, Kind, labels
-from mlflow_grpc.telemetry.instruments import Instruments
+from mlflow_grpc.telemetry.instruments import DURATIONS_S, Instruments
 from mlflow_grpc.telemetry.memory import Memory
 from mlflow_grpc.telemetry.models import ModelFamilies, ModelMetrics
-from mlflow_grpc.telemetry.process_figures import ProcessFigures
+from mlflow_grpc.telemetry.process_metrics import ProcessMetrics
 
 SLICE_S, PAUSE_S = 0.0002, 0.001
 """Time for which the event loop writes metrics, and the pause for calls after it, in seconds. A call needs several
@@ -25,7 +24,7 @@ turns of the event loop and of a thread; without pauses a scrape would delay eac
 
 
 @dataclass(frozen=True)
-class Figures:
+class MetricsSlot:
     """A worker's slot in the metrics of the server."""
 
     worker: int = 0
@@ -38,7 +37,7 @@ class Figures:
         return Metrics(self.memory or Memory(models=models), self.worker)
 
 
-ALONE = Figures()
+ALONE = MetricsSlot()
 """The slot of a single-process server."""
 
 
@@ -65,7 +64,7 @@ class Metrics:
             Kind.HISTOGRAM,
             "Duration of HTTP requests, from their headers to the end of the response, in seconds.",
         )
-        self.process = ProcessFigures(instruments, memory.workers)
+        self.process = ProcessMetrics(instruments, memory.workers)
         build = Family("mlflow_grpc_build", Kind.INFO, "Versions of the server, of MLflow and of Python.")
         versions = labels(version=version("mlflow-grpc"), mlflow=version("mlflow"), python=platform.python_version())
         build.add(versions, lambda: 1.0)
@@ -91,17 +90,14 @@ class Metrics:
             *(*self._grpc.all, self._http_seconds, active, delay, *self.process.families),
         ]
 
-    def grpc_method(self, path: str, *, client_streaming: bool = False, server_streaming: bool = False) -> GrpcMethod:
-        """Returns the metrics of a method of the server.
+    def grpc_method(self, path: str) -> GrpcMethod:
+        """Returns the metrics of a method of the server, by its path on the wire.
 
-        Args:
-            path: Its path on the wire.
-            client_streaming: True if it takes a stream.
-            server_streaming: True if it returns a stream.
+        The method is shown as unary until its handler renames it (`GrpcMethod.rename`).
         """
         if path not in self._methods:
             self._methods[path] = method = GrpcMethod(self._instruments, self._grpc)
-            method.rename(path, client_streaming=client_streaming, server_streaming=server_streaming)
+            method.rename(path, client_streaming=False, server_streaming=False)
         return self._methods[path]
 
     def unknown_method(self) -> GrpcMethod:

@@ -8,10 +8,9 @@ from collections import Counter
 from enum import StrEnum
 from typing import Protocol
 
-from mlflow_grpc.telemetry.buckets import DURATIONS_S, SIZES
 from mlflow_grpc.telemetry.calls import CODES, GO_CODES, MAX_NOTES, GrpcFamilies, GrpcMethod
 from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, labels
-from mlflow_grpc.telemetry.instruments import Gauge, Instruments
+from mlflow_grpc.telemetry.instruments import DURATIONS_S, SIZES, Gauge, Instruments
 
 
 class Refusal(StrEnum):

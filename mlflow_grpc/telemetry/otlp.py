@@ -61,8 +61,10 @@ LOUD_LOGGERS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.http.transport",
     "opentelemetry.sdk._shared_internal",
+    "opentelemetry.trace.span",
 )
-"""OpenTelemetry's loggers that write a line for each attempt to reach a collector, or for each dropped span."""
+"""OpenTelemetry's loggers that write a line for each attempt to reach a collector, for each dropped span, or for each
+invalid `tracestate`, with the caller's text."""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)

@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.models import FunctionModel, GatedModel, PlainCodec
+from mlflow_grpc.http import dispatch
+from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
 from tests.support.servers import Caller, serving
 
 MIB = 1024 * 1024
@@ -40,6 +42,11 @@ def raw(server, *parts: bytes) -> bytes:
         while data := connection.recv(65_536):
             answer += data
     return answer
+
+
+def arriving_of(server):
+    """The room of arriving bodies."""
+    return server.server._http._app.dispatcher.arriving
 
 
 def error_of(response) -> tuple[int, str]:
@@ -106,15 +113,32 @@ def test_a_body_over_the_limit():
             (chunks, {}),
             (gzip.compress(b"x" * (MIB + 1)), {"content-encoding": "gzip"}),
         ):
-            try:
-                response = requests.post(url, data=body, headers=headers, timeout=30)
-            except requests.ConnectionError:  # The server has answered and closed while the client was still sending.
-                continue
+            response = requests.post(url, data=body, headers=headers, timeout=30)
             assert error_of(response) == (413, "PAYLOAD_TOO_LARGE")
         declared = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n"
         answer = raw(server, declared)
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b"PAYLOAD_TOO_LARGE" in answer
+
+
+def test_a_caller_that_reads_after_its_whole_body_gets_the_refusal():
+    """The connection is closed without a reset, so the response is not lost."""
+    with serving(FunctionModel(len), PlainCodec(), max_message_bytes=8 * MIB, http_port=0) as server:
+        for _ in range(5):
+            size = 12 * MIB
+            request = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
+            assert raw(server, request, b"x" * size).startswith(b"HTTP/1.1 413 ")
+
+
+def test_the_rest_of_a_refused_body_is_awaited_for_a_moment(monkeypatch):
+    """A caller that sends nothing more, or more than a body may have, is disconnected."""
+    monkeypatch.setattr(dispatch, "LINGER_S", 0.1)
+    head = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n"
+    with serving(FunctionModel(len), PlainCodec(), max_message_bytes=MIB, http_port=0) as server:
+        assert b"PAYLOAD_TOO_LARGE" in raw(server, head)
+        monkeypatch.setattr(dispatch, "LINGER_S", 60.0)
+        with pytest.raises(OSError, match=r"Broken pipe|reset"):
+            raw(server, head, *[b"x" * MIB] * 1000)
 
 
 def test_gzip(gated):
@@ -230,13 +254,56 @@ def test_a_model_is_named_in_the_path_or_a_header(gated):
         assert "gated" in json.loads(response.text)["message"]
 
 
+def test_an_inflated_body_takes_the_room_that_it_has_in_memory():
+    """900 KB that arrive as one are 900 KB, so that there is no room for as many others."""
+    body = gzip.compress(bytes(900_000))
+    assert len(body) < 2000
+    head = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with serving(FunctionModel(len), PlainCodec(), queue_bytes=MIB, http_port=0) as server:
+        arriving = arriving_of(server)
+        with connect(server) as first:
+            first.sendall(head + body[:-1])
+            server.wait_until(lambda: arriving._bytes == 900_000)
+            assert raw(server, head + body[:-1]).startswith(b"HTTP/1.1 429 ")
+            first.sendall(body[-1:])
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n900000"):
+                answer += first.recv(65_536)
+        assert arriving._bytes == 0
+
+
+class SlowToParse(PlainCodec):
+    """Codec that asks for a stream once the test lets it."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    def asks_for_stream(self, payload: object) -> bool:
+        return self.gate.wait(60)
+
+
+def test_a_payload_that_is_looked_at_has_a_deadline_and_takes_room():
+    """Finding out if it asks for a stream is within the caller's time, and its bytes count meanwhile."""
+    codec = SlowToParse()
+    with serving(PartsModel(), codec, http_port=0) as server, ThreadPoolExecutor(1) as pool:
+        arriving = arriving_of(server)
+        url, body = f"{server.url}/invocations", "x" * 100_000
+        held = pool.submit(requests.post, url, data=body, timeout=30)
+        server.wait_until(lambda: arriving._bytes == 100_000)
+        try:
+            late = requests.post(url, data=body, headers={"x-request-timeout-s": "0.2"}, timeout=30)
+            assert error_of(late) == (504, "DEADLINE_EXCEEDED")
+        finally:
+            codec.gate.set()
+        assert held.result().headers["content-type"].startswith("text/event-stream")
+        assert arriving._bytes == 0
+
+
 def test_half_requests_take_no_room_of_calls():
     """Bodies that do not arrive are bounded together, and refuse no other call."""
     half = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n" + b"x" * 600_000
     with serving(FunctionModel(len), PlainCodec(), queue_bytes=MIB, queue_calls=1, http_port=0) as server:
-        port = server.server._http
-        assert port is not None
-        arriving = port._app.dispatcher.arriving
+        arriving = arriving_of(server)
         with connect(server) as first, connect(server) as second:
             first.sendall(half)
             server.wait_until(lambda: arriving._bytes == 600_000)

@@ -12,7 +12,8 @@ from mlflow.pyfunc.model import PythonModel
 
 from mlflow_grpc.config import ModelConfig
 from tests.support import chat_models
-from tests.support.servers import free_port, serving_models
+from tests.support.models import FunctionModel, PlainCodec
+from tests.support.servers import free_port, serving, serving_models
 
 EVENTS = {"accept": "text/event-stream"}
 QUESTION = {"input": [{"role": "user", "content": "a b"}], "custom_inputs": {"k": [1, None, "é"]}}
@@ -114,6 +115,23 @@ def test_the_framing_is_that_of_the_agent_server(url):
         agent.should_exit = True
         thread.join()
     assert events(ask(url, "responses", payload)) == events(theirs)
+
+
+class Lines(FunctionModel):
+    """Yields a text with all ends of lines."""
+
+    streams = True
+
+    def predict_stream(self, data, params):
+        yield "a\rb\r\nc\nd\u2028e"
+
+
+def test_every_line_of_a_chunk_is_a_line_of_its_event():
+    """A carriage return ends a line of an event, alone and before a line feed; what follows is data too."""
+    with serving(Lines(str), PlainCodec(), http_port=0) as server:
+        response = requests.post(f"{server.url}/invocations", "x", headers=EVENTS, timeout=30)
+    event = "data: a\ndata: b\ndata: c\ndata: d\u2028e\n\n"
+    assert response.content.decode() == f"{event}data: [DONE]\n\n"
 
 
 def test_an_error_before_the_first_chunk_has_its_status(url):

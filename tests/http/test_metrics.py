@@ -1,7 +1,10 @@
 """GET /metrics of a server in this process: what clients saw is what it counts, and callers add no series."""
 
 import asyncio
+import contextlib
 import re
+import resource
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -176,6 +179,72 @@ def test_http_requests_are_counted_by_route_method_and_status(gated):
     assert scrape.total("http_server_active_requests") == 1  # The scrape itself.
 
 
+def test_files_are_counted_by_their_method(gated):
+    """The route of a directory has the methods that read it."""
+    _, server = gated
+    assert requests.get(f"{server.url}/docs/files/swagger-ui.css", timeout=30).status_code == 200
+    labels = {"http_route": "/docs/files", "http_request_method": "GET", "http_response_status_code": "200"}
+    assert Scrape(server.url).total("http_server_request_duration_seconds_count", **labels) == 1
+
+
+def test_an_exception_of_a_route_is_counted_and_answered_as_500(gated, monkeypatch, caplog):
+    """In the format of all errors, and with its traceback in the log only."""
+    _, server = gated
+
+    async def fail(*, is_open_metrics: bool) -> str:
+        raise ValueError("a secret")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.server._gauges.metrics, "text", fail)
+        response = requests.get(f"{server.url}/metrics", timeout=30)
+    assert (response.status_code, response.json().keys()) == (500, {"error_code", "message"})
+    assert response.json()["error_code"] == "INTERNAL_ERROR"
+    assert "a secret" in caplog.text
+    assert "a secret" not in response.text
+    labels = {"http_route": "/metrics", "http_request_method": "GET"}
+    counts = Scrape(server.url)
+    name = "http_server_request_duration_seconds_count"
+    assert counts.total(name, **labels, http_response_status_code="500") == 1
+    assert counts.total(name, **labels, http_response_status_code="499") == 0
+
+
+def test_a_response_that_is_refused_room_is_not_counted_as_sent():
+    """A large answer for which there is no room is not sent, so it is no message either."""
+    answer = "x" * 16_000_000
+    with serving(FunctionModel(lambda _: answer), PlainCodec(), queue_bytes=20_000_000, http_port=0) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.socket() as slow, Caller(server.address) as call:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            slow.connect((host, int(port)))
+            slow.sendall(b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1")
+            (entry,) = server.server.catalog.entries
+            server.wait_until(lambda: entry.engine.admission.unsent_responses == 1)
+            assert call.outcome("x")[0] == "RESOURCE_EXHAUSTED"
+            scrape = Scrape(server.url)
+    assert scrape.total("grpc_server_msg_received_total", **UNARY) == 1
+    assert scrape.total("grpc_server_msg_sent_total", **UNARY) == 0
+
+
+def test_the_process_keeps_its_metrics_while_no_file_can_be_opened(gated):
+    """Reading them fails without an exception, and they are read again later."""
+    _, server = gated
+    process = server.server._metrics.process
+    process.refresh()
+    before = [process._resident.total(), process._open_fds.total(), process._threads.total()]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+        process.refresh()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [process._resident.total(), process._open_fds.total(), process._threads.total()] == before
+    with contextlib.ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(socket.socket())
+        process.refresh()
+        assert process._open_fds.total() == before[1] + 10
+
+
 def test_callers_add_no_series_whatever_they_send(gated):
     """Unknown paths, methods, models, RPCs and request ids have one series for all of them, or none."""
     _, server = gated
@@ -230,7 +299,7 @@ def test_a_server_without_an_http_port_counts_nothing():
         assert server.server.catalog.entries[0].engine.metrics is None
 
 
-def test_process_figures(gated):
+def test_process_metrics(gated):
     """They are those of this process, which runs the server."""
     _, server = gated
     scrape = Scrape(server.url)

@@ -1,5 +1,6 @@
 """The HTTP port itself: TLS, workers, origins, limits of connections, addresses that are taken."""
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -9,9 +10,12 @@ import pytest
 import requests
 import trustme
 
+from mlflow_grpc.errors import AddressUnavailable
 from mlflow_grpc.http import connections, listener
+from mlflow_grpc.lifecycle import Server
+from mlflow_grpc.settings import Settings
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
-from tests.support.servers import free_port, serving, start_server
+from tests.support.servers import InProcess, free_port, serving, start_server
 
 STEPPER = "mlmodel:tests.support.quick_stepper.Stepper"
 
@@ -119,6 +123,127 @@ def test_endless_headers_behind_a_request_are_cut():
                 peer.sendall(b"x: y\r\n" * 1000)
         assert is_closed(peer)
         model.let_go()
+
+
+@pytest.mark.parametrize("trailers", [b"x: y\r\n" * 1000, b"y" * 6000])
+def test_endless_trailers_are_cut(trailers):
+    """They count like headers, whether there are many or one that does not end."""
+    with echo() as server, connected(server) as peer:
+        peer.sendall(b"POST /invocations HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                peer.sendall(trailers)
+        assert is_closed(peer)
+
+
+def test_trailers_within_the_limit_are_dropped():
+    """A request with trailers is answered, and so is the one behind it."""
+    request = b"POST /invocations HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\na: b\r\n\r\n"
+    with echo() as server, connected(server) as peer:
+        for _ in range(2):
+            peer.sendall(request)
+            answer = b""
+            while not answer.endswith(b"\r\n\r\nx"):
+                answer += peer.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_large_body_before_a_request_is_no_header():
+    """Only the headers of a request count for their limit, not a body that arrives together with them."""
+    head = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 100001\r\n\r\n"
+    with echo() as server, connected(server) as peer:
+        peer.sendall(head + b"x")
+        server.wait_until(lambda: server.server._http._server.server_state.connections)
+        (connection,) = server.server._http._server.server_state.connections
+        server.wait_until(lambda: connection.cycle is not None)
+
+        async def receive_at_once() -> None:
+            connection.data_received(b"x" * 100_000 + b"GET /ping HTTP/1.1\r\n")
+
+        server.run(receive_at_once)
+        peer.sendall(b"host: x\r\n\r\n")
+        answer = b""
+        while answer.count(b"HTTP/1.1 200 ") < 2:
+            data = peer.recv(65_536)
+            assert data, answer
+            answer += data
+
+
+def test_requests_that_are_not_read_yet_are_not_overdue():
+    """Headers that uvicorn leaves in the socket, because it answers earlier requests, have not come too late."""
+    ping = b"GET /ping HTTP/1.1\r\nhost: x\r\n"
+    with echo() as server, connected(server) as peer:
+        gate = asyncio.Event()
+
+        async def text(*, is_open_metrics: bool) -> str:
+            await gate.wait()
+            return "late"
+
+        async def look_later() -> None:
+            connection.close_if_overdue(time.monotonic() + 10 * connections.HEADER_TIMEOUT_S)
+            gate.set()
+
+        server.server._gauges.metrics.text = text
+        peer.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" + ping + b"\r\n" + ping)
+        server.wait_until(lambda: server.server._http._server.server_state.connections)
+        (connection,) = server.server._http._server.server_state.connections
+        server.wait_until(lambda: connection.flow.read_paused)
+        server.run(look_later)
+        peer.sendall(b"\r\n")
+        answer = b""
+        while answer.count(b"HTTP/1.1 200 ") < 3:
+            data = peer.recv(65_536)
+            assert data
+            answer += data
+
+
+def test_an_address_that_is_taken_after_it_was_bound(monkeypatch):
+    """Two sockets may be bound to an address before either listens; the start fails instead of waiting."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        bind = listener.HttpListener._bind
+
+        def bind_too_late(self):
+            sockets = bind(self)
+            other.listen()
+            return sockets
+
+        monkeypatch.setattr(listener.HttpListener, "_bind", bind_too_late)
+        running = InProcess(Settings(model_uri="(in process)", port=0, http_port=port))
+        with pytest.raises(AddressUnavailable, match=f"cannot listen on 127.0.0.1 port {port}: .*--http-port"):
+            running.start(None, None)
+        running.stop()
+
+
+def test_a_port_is_closed_before_it_was_opened():
+    """The port of a server that has not begun to listen can be closed, and stopped."""
+    running = InProcess(Settings(model_uri="(in process)", port=0, http_port=0))
+
+    async def close() -> None:
+        port = Server(running._settings, running._configuration)._http
+        assert port is not None
+        port.close_port()
+        await port.stop()
+
+    running._thread.start()
+    running.run(close)
+    running._loop.call_soon_threadsafe(running._loop.stop)
+
+
+def test_a_failure_of_the_port_does_not_keep_the_server_from_its_end(caplog):
+    """It is logged, and gRPC is stopped too."""
+    with echo() as server:
+
+        async def fail(counter: int) -> bool:
+            raise RuntimeError("on tick")
+
+        server.server._http._server.on_tick = fail
+        server.wait_until(server.server._http._serving.done)
+    assert "the HTTP port failed" in caplog.text
+    with pytest.raises(ConnectionError):
+        socket.create_connection(("127.0.0.1", server.server.port), timeout=30)
 
 
 def test_more_connections_than_the_limit_are_refused(monkeypatch):

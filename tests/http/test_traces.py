@@ -3,10 +3,11 @@
 import pytest
 import requests
 
+from mlflow_grpc import logs
 from mlflow_grpc.errors import InvalidPayload, NotReady
 from tests.support.collector import Collector, HttpCollector
 from tests.support.models import FunctionModel, PartsModel, PlainCodec
-from tests.support.servers import serving
+from tests.support.servers import Caller, serving
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -49,6 +50,63 @@ def test_a_request_is_a_server_span_with_a_child_for_each_phase(collector):
     }
     assert span.attributes.items() >= expected.items()
     assert list(collector.children(span)) == ["waiting", "decoding", "predicting", "encoding"]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("[", {}),
+        ("model:http", {"server.address": "model"}),
+        ("model:99999", {"server.address": "model"}),
+        ("[::1]:80", {"server.address": "::1", "server.port": 80}),
+    ],
+)
+def test_any_host_header_is_answered(collector, host, expected):
+    """A header that is no host and port has no attributes, and the call is answered."""
+    with serving(FunctionModel(judge), PlainCodec(), http_port=0, otlp_endpoint=collector.url) as server:
+        response = requests.post(f"{server.url}/invocations", "x", headers={"host": host}, timeout=30)
+        assert (response.status_code, response.text) == (200, "x")
+    (span,) = collector.named("POST /invocations")
+    assert {key: value for key, value in span.attributes.items() if key.startswith("server.")} == expected
+
+
+@pytest.mark.parametrize("method", ["start", "end"])
+def test_a_tracer_that_fails_fails_no_call(collector, monkeypatch, caplog, method):
+    """Its exception is logged, and calls of both protocols are answered."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of the tracer")
+
+    with serving(FunctionModel(judge), PlainCodec(), http_port=0, otlp_endpoint=collector.url) as server:
+        monkeypatch.setattr(server.server._open_calls._tracer, method, fail)
+        with Caller(server.address) as call:
+            assert call("x") == requests.post(f"{server.url}/invocations", "x", timeout=30).text == "x"
+    assert caplog.text.count("RuntimeError: a fault of the tracer") == 2
+
+
+def test_a_tracestate_of_a_caller_is_not_logged(collector, caplog):
+    """An invalid one is ignored, as the recommendation has it, and its text does not get into the log."""
+    headers = {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "written by a caller"}
+    with serving(FunctionModel(judge), PlainCodec(), http_port=0, otlp_endpoint=collector.url) as server:
+        requests.post(f"{server.url}/invocations", "x", headers=headers, timeout=30)
+    assert "written by a caller" not in caplog.text
+    assert collector.named("POST /invocations")[0].trace_id == TRACE
+
+
+def test_a_caller_that_leaves_a_stream_is_traced_once(collector, caplog):
+    """And has one line in the log, with the status CANCELLED."""
+    caplog.set_level("INFO")
+    model = PartsModel()
+    with serving(model, PlainCodec(), http_port=0, otlp_endpoint=collector.url) as server:
+        headers = {"accept": "text/event-stream"}
+        with requests.post(f"{server.url}/invocations", "a hold b", headers=headers, stream=True, timeout=30) as stream:
+            assert next(stream.iter_lines()) == b"data: a"
+            assert model.held.acquire(timeout=30)
+        server.wait_until(lambda: not server.server._open_calls._calls)
+        model.gate.release()
+    logs.calls.flush()
+    assert [record.fields["status"] for record in caplog.records if record.msg == "call"] == ["CANCELLED"]
+    assert len(collector.named("POST /invocations")) == 1
 
 
 def test_only_statuses_from_500_are_errors(collector):

@@ -176,6 +176,17 @@ def test_modules_use_the_servers_own_loggers():
     assert not {str(path) for path in MODULES if "getLogger(__name__)" in path.read_text()}
 
 
+def test_no_thread_delays_the_exit():
+    """Functions run in the threads of a model or in daemon threads: the event loop waits for its own executor."""
+    users = {path.name for path in MODULES if {"to_thread", "run_in_executor"} & names_of(path)}
+    assert not users
+
+
+def names_of(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in nodes}
+
+
 def test_modules_have_at_most_400_lines():
     """A module has at most 400 lines."""
     assert not {path.name: lines for path in MODULES if (lines := len(path.read_text().splitlines())) > 400}

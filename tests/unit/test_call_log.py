@@ -1,9 +1,14 @@
 """calls/: fields of a call's log line besides its status."""
 
+import asyncio
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from mlflow_grpc import logs
+from mlflow_grpc.calls.refusals import Refusals
 from mlflow_grpc.calls.traceparent import trace_id
 from mlflow_grpc.engine import progress
 
@@ -85,3 +90,23 @@ def test_waiting_and_model_time_are_counted_separately(monkeypatch):
     assert (usage.waited_s, usage.model_s) == (1.0 + 6.0, 3.0 + 2.0)
     usage.add(waiting)
     assert (usage.rows, usage.waited_s, usage.model_s) == (7, 7.0 + 8.0, 5.0)
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.WARNING, 1), (logging.ERROR, 0)])
+def test_refusals_have_the_level_warning(caplog, level, lines):
+    """With `--log-level error` there is no line about calls that were refused."""
+    logger = logs.calls._logger
+    before = logger.level
+
+    async def refuse() -> None:
+        refusals = Refusals()
+        refusals.count("m", "REQUEST_LIMIT_EXCEEDED", "There is no room.")
+        refusals.write()
+
+    logger.setLevel(level)
+    try:
+        asyncio.run(refuse())
+        logs.calls.flush()
+    finally:
+        logger.setLevel(before)
+    assert [record.msg for record in caplog.records] == ["refused"] * lines

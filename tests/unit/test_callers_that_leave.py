@@ -1,6 +1,7 @@
 """Callers that leave at the moment when something is sent to them, which no test over a network can produce reliably."""
 
 import asyncio
+import contextlib
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,8 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from mlflow_grpc import logs, protos
 from mlflow_grpc.calls.open_calls import OpenCalls
+from mlflow_grpc.http.dispatch import HttpDispatcher
+from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.services import listener
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.settings import Settings
@@ -66,3 +69,31 @@ def test_unsendable_chunks_are_logged_as_cancelled(caplog, remaining_s, status):
     logs.calls.flush()
     (line,) = caplog.records
     assert (line.levelno, line.fields["status"], line.exc_info) == (logging.INFO, status, None)
+
+
+def test_a_stream_of_events_that_is_cancelled_at_its_end_is_logged_once(caplog):
+    """The call has been answered when its last event is sent, whatever happens to that event."""
+    caplog.set_level(logging.INFO)
+
+    async def chunks() -> Any:
+        yield "a"
+
+    async def answer(*_: Any) -> EventStream:
+        return await EventStream.start(chunks())
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    async def send(event: Any) -> None:
+        if b"[DONE]" in event.get("body", b""):
+            raise asyncio.CancelledError
+
+    engine: Any = SimpleNamespace(check=lambda: None, open_call=lambda _: contextlib.nullcontext())
+    entry: Any = SimpleNamespace(name="m", engine=engine)
+    dispatcher = HttpDispatcher(OpenCalls(), max_bytes=100, max_arriving_bytes=100, shows_exceptions=False)
+    endpoint = dispatcher.model_endpoint(answer, lambda _: entry)
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "scheme": "http", "headers": []}
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(endpoint(scope, receive, send))
+    logs.calls.flush()
+    assert [record.fields["status"] for record in caplog.records] == ["OK"]

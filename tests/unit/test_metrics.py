@@ -51,7 +51,7 @@ def test_metrics_beyond_the_memory_are_an_error_at_start():
     instruments = Instruments(Memory(workers=2), 0)
     for _ in range(BASE_COUNTERS + COUNTERS_PER_MODEL):
         instruments.counter()
-    with pytest.raises(RuntimeError, match="more than the"):
+    with pytest.raises(RuntimeError, match="exceed the"):
         instruments.counter()
 
 

@@ -10,7 +10,7 @@ import grpc
 import trustme
 
 from mlflow_grpc import protos
-from mlflow_grpc.calls import arrivals
+from mlflow_grpc.calls import idle
 from tests.support.http2 import Connection
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, serving
@@ -47,8 +47,8 @@ def test_calls_queued_in_grpc_are_refused_and_not_cancelled():
 
 def test_persistent_callers_do_not_delay_the_end(monkeypatch):
     """Callers that never pause are refused for some time, and then the server ends."""
-    monkeypatch.setattr(arrivals, "DRAIN_IDLE_S", 1.0)
-    monkeypatch.setattr(arrivals, "DRAIN_IDLE_LIMIT_S", 0.5)
+    monkeypatch.setattr(idle, "DRAIN_IDLE_S", 1.0)
+    monkeypatch.setattr(idle, "DRAIN_IDLE_LIMIT_S", 0.5)
     with serving(FunctionModel(str), PlainCodec(), drain_timeout_s=600) as server, Caller(server.address) as call:
         call("before")
         ended, refused = threading.Event(), Counter[str]()

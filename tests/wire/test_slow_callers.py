@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mlflow_grpc.calls import arrivals, open_calls
+from mlflow_grpc.calls import idle, open_calls
 from mlflow_grpc.engine import engine
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.services import dispatch, streams
@@ -47,7 +47,7 @@ class Drain:
     def waits_for_the_answer_on(self, connection):
         """Checks that the server does not end before the only call on a connection has been read, and that it loses
         none."""
-        self._thread.join(3 * arrivals.DRAIN_IDLE_S)
+        self._thread.join(3 * idle.DRAIN_IDLE_S)
         assert self._thread.is_alive()
         connection.take_all()
         connection.wait_for_statuses(1)

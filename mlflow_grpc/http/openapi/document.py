@@ -7,17 +7,19 @@ import re
 from importlib.metadata import version as version_of
 from typing import Any
 
+from _mlflow_grpc_protocol.metadata import MODEL_KEY, REQUEST_ID_KEY
+
 from mlflow_grpc import __version__
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.servable import ServableModel
-from mlflow_grpc.http import model_service
+from mlflow_grpc.http import rest_model_service
 from mlflow_grpc.http.http_call import TIMEOUT_HEADER
 from mlflow_grpc.http.openapi import shared
 from mlflow_grpc.http.openapi.components import Components, component_name, reference
-from mlflow_grpc.http.openapi.payload_examples import JSON, Example, examples_of
+from mlflow_grpc.http.openapi.payload_examples import Example, examples_of
 from mlflow_grpc.http.openapi.payload_schemas import PayloadSchemas
-from mlflow_grpc.http.response import EVENT_STREAM
+from mlflow_grpc.http.response import EVENT_STREAM, JSON, media_type_of
 
 OPENAPI_VERSION = "3.1.1"
 
@@ -34,10 +36,10 @@ def document_of(catalog: Catalog, service: ServiceInfo) -> Json:
         service: Title, version and description.
 
     """
-    return _Document(catalog).made(service)
+    return _DocumentBuilder(catalog).build(service)
 
 
-class _Document:
+class _DocumentBuilder:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._components = Components()
@@ -47,7 +49,7 @@ class _Document:
         self._schemas: dict[int, PayloadSchemas] = {}
         self._examples: dict[int, list[Example]] = {}
 
-    def made(self, service: ServiceInfo) -> Json:
+    def build(self, service: ServiceInfo) -> Json:
         """Returns the document."""
         entries = [(entry, entry.loaded) for entry in self._catalog.entries if entry.loaded is not None]
         callable_entries = [(entry, model) for entry, model in entries if entry.config.endpoint]
@@ -55,7 +57,7 @@ class _Document:
         for (entry, model), name in zip(callable_entries, names, strict=True):
             self._add_model(entry, model, name)
         self._add_default(dict(zip(names, callable_entries, strict=True)))
-        if any(model_service.hosted(self._catalog)):
+        if any(rest_model_service.hosted(self._catalog)):
             self._add_model_service(dict(zip((id(entry) for entry, _ in callable_entries), names, strict=True)))
         self._paths |= shared.PATHS
         self._components.prune([self._paths, self._bodies, self._answers])
@@ -81,7 +83,7 @@ class _Document:
         schemas = self._schemas[id(entry)] = PayloadSchemas(model, name, examples, self._components)
         self._bodies[name] = {"required": True, "content": _content(schemas.payloads(), examples)}
         media_type, schema = schemas.answers()
-        content: Json = {media_type.partition(";")[0]: {"schema": schema}}
+        content: Json = {media_type_of(media_type): {"schema": schema}}
         if model.model.streams:
             content[EVENT_STREAM] = {"schema": {"type": "string", "description": "One line `data: ` per chunk."}}
         self._answers[name] = {"description": "The predictions.", "content": content}
@@ -104,7 +106,7 @@ class _Document:
             "summary": summary,
             **({"description": description} if description else {}),
             "tags": [entry.name],
-            "parameters": [reference("parameters", header) for header in (TIMEOUT_HEADER, "x-request-id")],
+            "parameters": [reference("parameters", header) for header in (TIMEOUT_HEADER, REQUEST_ID_KEY)],
             "requestBody": reference("requestBodies", name),
             "responses": {"200": reference("responses", name), **shared.FAILURES},
         }
@@ -121,7 +123,7 @@ class _Document:
             payloads = [reference("schemas", f"{name}.payload") for name in models]
             operation = {
                 **self._operation(next(iter(models)), "invoke", *next(iter(models.values()))),
-                "summary": "Predict with the model in the header mlflow-model",
+                "summary": f"Predict with the model in the header {MODEL_KEY}",
                 "tags": [TITLE],
                 "requestBody": {
                     "required": True,
@@ -131,7 +133,7 @@ class _Document:
             }
             operation.pop("description", None)
         if len(models) > 1:
-            header = {"name": "mlflow-model", "in": "header", "schema": {"type": "string", "enum": labels}}
+            header = {"name": MODEL_KEY, "in": "header", "schema": {"type": "string", "enum": labels}}
             operation["parameters"] = [{**header, "required": default is None}, *operation["parameters"]]
         self._paths["/invocations"] = {"post": operation}
 
@@ -139,12 +141,12 @@ class _Document:
         return schema["$ref"].rpartition("/")[2] in self._components.schemas
 
     def _add_model_service(self, names: dict[int, str]) -> None:
-        hosted = list(model_service.hosted(self._catalog))
-        labels = list(dict.fromkeys(model_service.service_name(entry, model) for entry, model in hosted))
+        hosted = list(rest_model_service.hosted(self._catalog))
+        labels = list(dict.fromkeys(rest_model_service.service_name(entry, model) for entry, model in hosted))
         self._paths |= shared.model_service_paths(labels)
         for entry, model in hosted:
-            label = model_service.service_name(entry, model)
-            path = f"{model_service.PREFIX}/models/{label}/prediction"
+            label = rest_model_service.service_name(entry, model)
+            path = f"{rest_model_service.PREFIX}/models/{label}/prediction"
             if not entry.config.endpoint or path in self._paths or re.search(r"[{}?#]", label):
                 continue
             schemas = self._schemas[id(entry)]

@@ -11,9 +11,10 @@ from io import StringIO
 from typing import Any
 
 from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.http.response import JSON
 from mlflow_grpc.payload.codec import ChecksPayloads, TextCodec
 
-JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
+CSV, PLAIN_TEXT = "text/csv", "text/plain"
 
 UNIFIED, RECORD, WITH_PARAMS = "unified_llm_input", "record", "with_params"
 """Formats without their own key: a chat or a prompt, a bare record, and the first format with all params."""
@@ -45,7 +46,7 @@ def examples_of(model: ServableModel) -> list[Example]:
     They come from the model's own example, which was logged with the model or generated from its schema.
     """
     if isinstance(model.codec, TextCodec):
-        return [Example("text", TEXT, "text")]
+        return [Example("text", PLAIN_TEXT, "text")]
     codec, info = model.codec, model.model.info
     if not isinstance(codec, ChecksPayloads) or not info.example or info.is_example_typed:
         return []

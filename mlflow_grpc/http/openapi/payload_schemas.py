@@ -10,7 +10,8 @@ from mlflow_grpc.contract.types import Field, JsonSchema, Record, Scalar, Tensor
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.hosting.model import SchemaTexts
 from mlflow_grpc.http.openapi.components import Components, without_required
-from mlflow_grpc.http.openapi.payload_examples import CSV, JSON, KEYS, RECORD, TEXT, UNIFIED, Example
+from mlflow_grpc.http.openapi.payload_examples import CSV, KEYS, PLAIN_TEXT, RECORD, UNIFIED, Example
+from mlflow_grpc.http.response import JSON
 from mlflow_grpc.payload.codec import TextCodec
 
 ANY_LIST: JsonSchema = {"type": "array"}
@@ -55,7 +56,7 @@ class PayloadSchemas:
     def payloads(self) -> dict[str, JsonSchema]:
         """Returns a schema for each content type."""
         if isinstance(self._model.codec, TextCodec):
-            return {TEXT: {"type": "string"}}
+            return {PLAIN_TEXT: {"type": "string"}}
         schemas: list[JsonSchema] = [self._row] if RECORD in self._formats else []
         if UNIFIED in self._formats:
             schemas.append(self._unified())

@@ -2,20 +2,27 @@
 
 from typing import Any
 
+from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
+
+from mlflow_grpc.calls.call import MAX_REQUEST_ID_CHARACTERS
+from mlflow_grpc.http.errors import RETRY_KEY
 from mlflow_grpc.http.http_call import TIMEOUT_HEADER
-from mlflow_grpc.http.model_service import PREFIX
 from mlflow_grpc.http.openapi.components import reference
-from mlflow_grpc.http.openapi.payload_examples import JSON
+from mlflow_grpc.http.response import JSON, TEXT_UTF8, media_type_of
+from mlflow_grpc.http.rest_model_service import (
+    HEALTH,
+    PREFIX,
+    READINESS,
+    SCHEMA_VALIDATION_ERROR,
+    SERVICE_ERROR,
+    STARTUP,
+)
+from mlflow_grpc.http.rest_record_request import VALIDATION_ERROR
+from mlflow_grpc.telemetry.exposition import OPEN_METRICS, PROMETHEUS
 
 Json = dict[str, Any]
 
 STRING: Json = {"type": "string"}
-
-_HEALTH: dict[str, dict[str, str]] = {
-    "health": {"health_status": "HEALTHY", "otherwise": "NOT_HEALTHY"},
-    "health/ready": {"readiness_status": "ACCEPTING_TRAFFIC", "otherwise": "REFUSING_TRAFFIC"},
-    "health/startup": {"startup_status": "STARTED", "otherwise": "NOT_STARTED"},
-}
 
 
 def _object(required: list[str], **optional: Json) -> Json:
@@ -41,7 +48,7 @@ SCHEMAS: Json = {
     "ServiceError": {
         "type": "object",
         "properties": {
-            "type": {"type": "string", "enum": ["ValidationError", "SchemaValidationError", "ServiceError"]},
+            "type": {"type": "string", "enum": [VALIDATION_ERROR, SCHEMA_VALIDATION_ERROR, SERVICE_ERROR]},
             "messages": {"type": "array", "items": STRING},
         },
         "required": ["type", "messages"],
@@ -67,11 +74,11 @@ RESPONSES: Json = {
     "PayloadTooLarge": _of_json("The body is larger than --max-message-bytes.", _ERROR),
     "UnsupportedMediaType": {
         "description": "The model does not support the content type.",
-        "content": {"text/plain": {"schema": STRING}},
+        "content": {media_type_of(TEXT_UTF8): {"schema": STRING}},
     },
     "TooManyRequests": {
         **_of_json("The server is full.", _ERROR),
-        "headers": {"retry-after": {"schema": {"type": "integer"}, "description": "Seconds to wait."}},
+        "headers": {RETRY_KEY: {"schema": {"type": "integer"}, "description": "Seconds to wait."}},
     },
     "InternalError": _of_json("The model's answer cannot be written as JSON, or the server failed.", _ERROR),
     "Unavailable": _of_json("The model is loading, or the server is shutting down.", _ERROR),
@@ -104,11 +111,11 @@ PARAMETERS: Json = {
         "description": "Time that the caller waits for the answer, in seconds.",
         "schema": {"type": "number", "exclusiveMinimum": 0},
     },
-    "x-request-id": {
-        "name": "x-request-id",
+    REQUEST_ID_KEY: {
+        "name": REQUEST_ID_KEY,
         "in": "header",
         "description": "Id of the call in the server's log and in the answer.",
-        "schema": {"type": "string", "maxLength": 128},
+        "schema": {"type": "string", "maxLength": MAX_REQUEST_ID_CHARACTERS},
     },
 }
 
@@ -147,9 +154,7 @@ PATHS: Json = {
         {
             "200": {
                 "description": "The metrics, in the format of the header accept.",
-                "content": {
-                    media_type: {"schema": STRING} for media_type in ("text/plain", "application/openmetrics-text")
-                },
+                "content": {media_type_of(text): {"schema": STRING} for text in (PROMETHEUS, OPEN_METRICS)},
             }
         },
     ),
@@ -176,12 +181,12 @@ def model_service_paths(names: list[str]) -> Json:
             parameters=[name],
         ),
     }
-    for path, statuses in _HEALTH.items():
-        key, good = next(iter(statuses.items()))
+    for check in (HEALTH, READINESS, STARTUP):
         responses = {
-            status: _of_json(value, _object([], **{key: {"type": "string", "enum": [value]}}))
-            for status, value in (("200", good), ("503", statuses["otherwise"]))
+            status: _of_json(value, _object([], **{check.key: {"type": "string", "enum": [value]}}))
+            for status, value in (("200", check.good), ("503", check.bad))
         }
-        operation_id = f"api_{path.replace('/', '_')}"
-        paths[f"{PREFIX}/{path}"] = _get(operation_id, f"Get the {key.replace('_', ' ')}", "server", responses)
+        operation_id = f"api{check.path.replace('/', '_')}"
+        summary = f"Get the {check.key.replace('_', ' ')}"
+        paths[f"{PREFIX}{check.path}"] = _get(operation_id, summary, "server", responses)
     return paths

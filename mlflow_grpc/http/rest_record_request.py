@@ -47,7 +47,7 @@ class BodyRefused(InvalidPayload):
 
 
 @dataclass(slots=True)
-class RecordRequest(Request[bytes]):
+class RestRecordRequest(Request[bytes]):
     """A body that holds one record. Its answer is the model's output as JSON."""
 
     body: bytes

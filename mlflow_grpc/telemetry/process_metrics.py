@@ -10,13 +10,16 @@ import threading
 import time
 from pathlib import Path
 
+from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, Sample, labels
 from mlflow_grpc.telemetry.instruments import Counter, Gauge, Instruments
+
+logger = get_logger(__name__)
 
 PAGE_BYTES = resource.getpagesize()
 
 
-class ProcessFigures:
+class ProcessMetrics:
     """Metrics of this worker's process. With several workers, their series have the label `worker`."""
 
     def __init__(self, instruments: Instruments, workers: int) -> None:
@@ -50,13 +53,19 @@ class ProcessFigures:
             cpu_s = time.process_time()
             self._cpu.add(cpu_s - self._cpu_s)
             self._cpu_s = cpu_s
-            virtual, resident, *_ = Path("/proc/self/statm").read_text().split()
-            self._virtual.set(int(virtual) * PAGE_BYTES)
-            self._resident.set(int(resident) * PAGE_BYTES)
-            self._open_fds.set(len(os.listdir("/proc/self/fd")) - 1)  # noqa: PTH208 - names are enough; minus its own
             soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             self._max_fds.set(0 if soft_limit == resource.RLIM_INFINITY else soft_limit)
-            self._threads.set(len(os.listdir("/proc/self/task")))  # noqa: PTH208
+            try:
+                virtual, resident, *_ = Path("/proc/self/statm").read_text().split()
+                open_fds = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - names are enough; minus its own
+                threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+            except OSError as error:  # No more files can be opened: the values stay until some are closed.
+                logger.debug("/proc/self cannot be read: %s", error)
+                return
+            self._virtual.set(int(virtual) * PAGE_BYTES)
+            self._resident.set(int(resident) * PAGE_BYTES)
+            self._open_fds.set(open_fds)
+            self._threads.set(threads)
 
     def _counter(self, counter: Counter, name: str, text: str) -> Counter:
         self._add(Family(name, Kind.COUNTER, text), counter)
@@ -67,20 +76,20 @@ class ProcessFigures:
         self._add(Family(name, Kind.GAUGE, text), gauge)
         return gauge
 
-    def _add(self, family: Family, figures: Counter) -> None:
+    def _add(self, family: Family, counter: Counter) -> None:
         self.families.append(family)
         for worker in range(self._workers):
             text = labels(worker=str(worker)) if self._workers > 1 else ""
-            family.add(_if_positive(figures, worker, text), _of_worker(figures, worker))
+            family.add(_if_positive(counter, worker, text), _of_worker(counter, worker))
 
 
-def _of_worker(figures: Counter, worker: int) -> Sample:
-    return lambda: figures.by_worker()[worker]
+def _of_worker(counter: Counter, worker: int) -> Sample:
+    return lambda: counter.by_worker()[worker]
 
 
-def _if_positive(figures: Counter, worker: int, text: str) -> Labels:
+def _if_positive(counter: Counter, worker: int, text: str) -> Labels:
     """Hides the values of a worker that is not running."""
-    return lambda: text if figures.by_worker()[worker] else None
+    return lambda: text if counter.by_worker()[worker] else None
 
 
 def _age_s() -> float:

@@ -3,10 +3,9 @@
 Source: `rest_model_service.routes` and `helpers.build_models` of version 0.6.0. docs/http.md lists the differences.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.datastructures import URL
 from starlette.requests import Request
@@ -14,6 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import STILL_LOADING, Catalog, Entry, State
 from mlflow_grpc.engine.engine import Engine
@@ -22,8 +22,8 @@ from mlflow_grpc.errors import Fault, NotReady, RefusedByModel, ServingError, Un
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import headers_of, status_of
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.record_request import VALIDATION_ERROR, BodyRefused, RecordRequest
-from mlflow_grpc.http.response import Response
+from mlflow_grpc.http.response import WholeResponse
+from mlflow_grpc.http.rest_record_request import VALIDATION_ERROR, BodyRefused, RestRecordRequest
 from mlflow_grpc.own_loggers import get_logger
 
 logger = get_logger(__name__)
@@ -32,6 +32,22 @@ PREFIX = "/api"
 
 SCHEMA_VALIDATION_ERROR, SERVICE_ERROR = "SchemaValidationError", "ServiceError"
 """Types of errors: the model refused a valid record; the call failed."""
+
+
+class HealthCheck(NamedTuple):
+    """A route for probes, and the JSON of its answers."""
+
+    path: str
+    key: str
+    good: str
+    """Value of the key with status 200."""
+    bad: str
+    """Value of the key with status 503."""
+
+
+HEALTH = HealthCheck("/health", "health_status", "HEALTHY", "NOT_HEALTHY")
+READINESS = HealthCheck("/health/ready", "readiness_status", "ACCEPTING_TRAFFIC", "REFUSING_TRAFFIC")
+STARTUP = HealthCheck("/health/startup", "startup_status", "STARTED", "NOT_STARTED")
 
 
 def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[], bool]) -> list[BaseRoute]:
@@ -46,9 +62,9 @@ def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[]
     service = _ModelService(catalog, is_serving)
     prediction = dispatcher.model_endpoint(_predict, service.model_from_path, error_response)
     endpoints: list[tuple[str, Any, str]] = [
-        ("/health", service.health, "GET"),
-        ("/health/ready", service.readiness, "GET"),
-        ("/health/startup", service.startup, "GET"),
+        (HEALTH.path, service.health, "GET"),
+        (READINESS.path, service.readiness, "GET"),
+        (STARTUP.path, service.startup, "GET"),
         ("/models", service.models, "GET"),
         ("/models/{name}/metadata", service.metadata, "GET"),
         ("/models/{name}/prediction", prediction, "POST"),
@@ -69,7 +85,7 @@ def service_name(entry: Entry, model: ServableModel) -> str:
     return entry.config.name or (model.rest_records.qualified_name if model.rest_records else entry.name)
 
 
-def error_response(error: ServingError, _: str) -> Response:
+def error_response(error: ServingError, _: str) -> WholeResponse:
     """Returns the response for a failed call. The request id is in a header."""
     status, exception = status_of(error), error.__cause__
     if isinstance(error, UnknownModel):
@@ -84,9 +100,10 @@ def error_response(error: ServingError, _: str) -> Response:
     return response
 
 
-async def _predict(call: HttpCall, body: bytes, engine: Engine) -> Response:
-    request = RecordRequest(body, call.metadata("content-type"), call)
-    return Response(await engine.predict(request, call.deadline))
+async def _predict(call: HttpCall, body: bytes, engine: Engine) -> WholeResponse:
+    request = RestRecordRequest(body, call.metadata("content-type"), call)
+    call.free_room()
+    return WholeResponse(await engine.predict(request, call.deadline))
 
 
 class _ModelService:
@@ -98,17 +115,16 @@ class _ModelService:
     async def health(self, _: Request) -> JSONResponse:
         """Answers 200, unless hung calls occupy the threads of all models."""
         is_stuck = self._catalog.is_exhausted
-        return _status("health_status", "NOT_HEALTHY" if is_stuck else "HEALTHY", is_good=not is_stuck)
+        return _status(HEALTH, is_good=not is_stuck)
 
     async def readiness(self, _: Request) -> JSONResponse:
         """Answers 200 while the server's health is SERVING."""
-        is_ready = self._is_serving()
-        return _status("readiness_status", "ACCEPTING_TRAFFIC" if is_ready else "REFUSING_TRAFFIC", is_good=is_ready)
+        return _status(READINESS, is_good=self._is_serving())
 
     async def startup(self, _: Request) -> JSONResponse:
         """Answers 200 once no model is being loaded."""
         is_loading = any(entry.engine.admission.stage is Stage.LOADING for entry in self._catalog.entries)
-        return _status("startup_status", "NOT_STARTED" if is_loading else "STARTED", is_good=not is_loading)
+        return _status(STARTUP, is_good=not is_loading)
 
     async def models(self, _: Request) -> JSONResponse:
         """Lists the loaded models."""
@@ -121,7 +137,7 @@ class _ModelService:
             return _failed(f"Instance of model '{name}' not found in ModelManager.")
         entry, model = pair
         try:
-            inputs, outputs = await asyncio.to_thread(lambda: records.json_schemas)
+            inputs, outputs = await in_daemon_thread(lambda: records.json_schemas, name="json-schemas")
             return JSONResponse({**_details(entry, model), "input_schema": inputs, "output_schema": outputs})
         except Exception:
             logger.exception("%s: its schemas cannot be written as JSON Schema", entry.label)
@@ -167,16 +183,17 @@ def _phrase(status: HTTPStatus) -> dict[str, Any]:
     return {"detail": status.phrase}
 
 
-def _status(key: str, value: str, *, is_good: bool) -> JSONResponse:
-    return JSONResponse({key: value}, HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE)
+def _status(check: HealthCheck, *, is_good: bool) -> JSONResponse:
+    status = HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse({check.key: check.good if is_good else check.bad}, status)
 
 
 def _failed(text: str) -> JSONResponse:
     return JSONResponse(_error(SERVICE_ERROR, text), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _response(content: dict[str, Any], status: int) -> Response:
-    return Response(bytes(JSONResponse(content).body), status=status)
+def _response(content: dict[str, Any], status: int) -> WholeResponse:
+    return WholeResponse(bytes(JSONResponse(content).body), status=status)
 
 
 class _Route(Route):

@@ -24,7 +24,7 @@ FAULTS_OF_SERVERS = frozenset(
 too, with which this server never answers."""
 
 
-class CallContext(Call):
+class GrpcCall(Call):
     """An RPC from a servicer's point of view, and the observer of its requests."""
 
     __slots__ = ("_metadata", "_rpc_context")
@@ -71,15 +71,15 @@ class CallContext(Call):
 
     async def write(self, message: Message) -> None:
         """Sends one message of a stream; waits while the peer takes none."""
-        await self._rpc_context.write(self.serialize(message))
-
-    def serialize(self, message: Message) -> bytes:
-        """Serializes a response and counts its bytes."""
         data = message.SerializeToString()
+        self.count_response(data)
+        await self._rpc_context.write(data)
+
+    def count_response(self, data: bytes) -> None:
+        """Counts a response that is about to be sent, and its bytes."""
         self.response_bytes += len(data)
-        if self.figures is not None:
-            self.figures.sent += 1
-        return data
+        if self.method_metrics is not None:
+            self.method_metrics.sent += 1
 
     def parse(self, request_class: type[Message], data: object) -> Message:
         """Parses a request and counts its bytes.
@@ -98,8 +98,8 @@ class CallContext(Call):
                 "exceeds the server's size limit."
             )
         self.request_bytes += len(data)
-        if self.figures is not None:
-            self.figures.received += 1
+        if self.method_metrics is not None:
+            self.method_metrics.received += 1
         try:
             return request_class.FromString(data)
         except DecodeError:
