@@ -14,10 +14,8 @@ import grpc
 
 from mlflow_grpc_client import _compat, _grpc_workarounds
 from mlflow_grpc_client._base import BaseClient
-from mlflow_grpc_client._calls import Call, OnError, Stream, remaining_s
-from mlflow_grpc_client._connection import addresses, probing
+from mlflow_grpc_client._calls import Call, OnError, Stream, deadline_after, remaining_s
 from mlflow_grpc_client._connection.channels import Channels
-from mlflow_grpc_client._connection.probing import Protocol
 from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client._payloads import as_text, to_json
@@ -28,7 +26,7 @@ from mlflow_grpc_client._typed.base_model import Effects
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import AsyncTypedModel
-from mlflow_grpc_client.errors import PredictError
+from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
@@ -55,8 +53,6 @@ class AsyncClient(BaseClient):
         self._channel: grpc.aio.Channel | None = None
         self._channels = None if self._target.name else Channels(self._target, self._make_channel, self._close_later)
         self._closing: set[asyncio.Task[None]] = set()
-        self._protocols: dict[tuple[str, str], Protocol] = {}
-        """Protocols of probed servers by host and port, until the error that needs them is built."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fetches: dict[str, asyncio.Future[Contract | PredictError]] = {}
         """Results of running fetches of contracts by the labels of their models."""
@@ -171,7 +167,7 @@ class AsyncClient(BaseClient):
             try:
                 shared = self._shared(await asyncio.wait_for(asyncio.shield(running), remaining_s(deadline)))
             except asyncio.TimeoutError:  # A class of its own before Python 3.11.
-                raise self._timeout_failure(fetch.timeout_s) from None
+                raise deadline_exceeded(fetch.timeout_s) from None
             if shared is not None:
                 return shared
 
@@ -192,13 +188,14 @@ class AsyncClient(BaseClient):
     def _start(self, make_stream: Callable[[], Awaitable[Stream]]) -> AsyncAnswers:
         async def open_call() -> tuple[Any, ResponseReader]:
             if self._closed:
-                raise self._closed_failure()
+                raise client_closed()
             stream = await make_stream()
             requests = self._requests(stream, AsyncRequests)
-            channel, release = await self._acquire()
+            deadline = deadline_after(stream.timeout_s)
+            channel, release = await self._acquire(stream, deadline)
             try:
                 method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
-                call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
+                call = method(requests or stream.requests, timeout=remaining_s(deadline), metadata=stream.metadata)
             except BaseException:
                 release()
                 raise
@@ -208,31 +205,31 @@ class AsyncClient(BaseClient):
                 _grpc_workarounds.keep_status(call)
             return call, self._response_reader(stream, requests)
 
-        return AsyncAnswers(open_call, lambda: self._closed, self._probe)
+        return AsyncAnswers(open_call, lambda: self._closed)
 
     async def _send(self, call: Call) -> Any:
         if self._closed:
-            raise self._closed_failure()
-        channel, release = await self._acquire()
+            raise client_closed()
+        deadline = call.deadline or deadline_after(call.timeout_s)
+        channel, release = await self._acquire(call, deadline)
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            rpc = method(call.request, timeout=call.remaining_s, metadata=call.metadata)
+            rpc = method(call.request, timeout=remaining_s(deadline), metadata=call.metadata)
             answer = await rpc
             trailers = await rpc.trailing_metadata()
         except grpc.RpcError as error:
-            await self._probe(error)
             raise self._failure(call, error) from None
         except asyncio.CancelledError:
             # grpcio cancels the calls of a closed channel as if someone had cancelled their tasks.
             if self._closed and not _compat.is_current_task_cancelled():
-                raise self._closed_failure() from None
+                raise client_closed() from None
             raise
         finally:
             release()
         self._warn(call, trailers)
         return self._read(call, answer)
 
-    async def _acquire(self) -> tuple[grpc.aio.Channel, Callable[[], None]]:
+    async def _acquire(self, call: Call | Stream, deadline: float) -> tuple[grpc.aio.Channel, Callable[[], None]]:
         """The channel for a call, and a function to call when the call has ended."""
         # grpcio ties a channel to the loop that runs at its creation, which the constructor would be too early for.
         loop = asyncio.get_running_loop()
@@ -242,10 +239,12 @@ class AsyncClient(BaseClient):
         if self._channels is None:
             self._channel = self._channel or self._make_channel(self._target.name)
             return self._channel, _nothing
-        if not self._channels.is_resolved:
-            await asyncio.to_thread(self._channels.resolve)
-            if self._closed:
-                raise self._closed_failure()
+        if resolution := self._channels.first_resolution():
+            running = asyncio.shield(asyncio.wrap_future(resolution))  # Other calls may wait for it.
+            try:
+                self._check_resolved(await asyncio.wait_for(running, remaining_s(deadline)))
+            except asyncio.TimeoutError:  # A class of its own before Python 3.11.
+                raise deadline_exceeded(call.timeout_s or 0) from None
         channel = self._channels.acquire()
         return channel, functools.partial(self._channels.release, channel)
 
@@ -257,15 +256,6 @@ class AsyncClient(BaseClient):
         task = asyncio.get_running_loop().create_task(channel.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-    async def _probe(self, error: grpc.RpcError) -> None:
-        """Probes, outside the event loop, the protocol of a server that closes gRPC's connections."""
-        host, port = addresses.unclear_peer(error.details() or "")
-        if port:
-            self._protocols[host, port] = await asyncio.to_thread(probing.protocol_of, host, int(port))
-
-    def _protocol_of(self, host: str, port: str) -> Protocol:
-        return self._protocols.pop((host, port), Protocol.UNKNOWN)
 
     async def close(self) -> None:
         """Like `Client.close`."""

@@ -17,15 +17,21 @@ from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client import _html, _models, _options, _payloads, _proto_file, _wire
 from mlflow_grpc_client._calls import Call, OnError, Stream
-from mlflow_grpc_client._connection import addresses, probing
-from mlflow_grpc_client._connection.probing import Protocol
+from mlflow_grpc_client._connection import addresses
 from mlflow_grpc_client._connection.targets import Addresses, target_of
 from mlflow_grpc_client._ignored import Warner
 from mlflow_grpc_client._requests import Requests
 from mlflow_grpc_client._streams import ResponseReader
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client._typed.discovery import FetchContract, fetch_contract
-from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
+from mlflow_grpc_client.errors import (
+    PredictError,
+    client_closed,
+    deadline_exceeded,
+    failure,
+    from_error_message,
+    from_rpc_error,
+)
 
 _R = TypeVar("_R", bound=Requests)
 
@@ -266,10 +272,10 @@ class BaseClient:
         self._warn(call, error.trailing_metadata())
         predict_error = from_rpc_error(error)
         if self._closed and predict_error.code is grpc.StatusCode.CANCELLED:
-            return self._closed_failure()
+            return client_closed()
         # This text is gRPC's own: the server sent no status.
         if predict_error.message == "Deadline Exceeded" and call.timeout_s is not None:
-            return self._timeout_failure(call.timeout_s)
+            return deadline_exceeded(call.timeout_s)
         if predict_error.reason:  # Only mlflow-grpc sends reasons.
             return predict_error
         message = addresses.explained(
@@ -277,13 +283,14 @@ class BaseClient:
             self._target.text,
             encrypted=self._credentials is not None,
             is_single=not self._target.is_list,
-            protocol=self._protocol_of(*addresses.unclear_peer(predict_error.message)),
         )
         return failure(predict_error.code, message, request_id=predict_error.request_id)
 
-    def _protocol_of(self, host: str, port: str) -> Protocol:
-        """The protocol of a server that closes gRPC's connections; UNKNOWN without a port."""
-        return probing.protocol_of(host, int(port)) if port else Protocol.UNKNOWN
+    @staticmethod
+    def _check_resolved(error: PredictError | None) -> None:
+        """Raises the error of a resolution that several calls may share."""
+        if error is not None:
+            raise copy.copy(error)
 
     def _requests(self, stream: Stream, requests_class: type[_R]) -> _R | None:
         """The requests of a stream; None if it sends a single one."""
@@ -327,10 +334,3 @@ class BaseClient:
     @staticmethod
     def _abandoned_failure() -> PredictError:
         return failure(grpc.StatusCode.CANCELLED, "The caller that fetched the contract has stopped waiting.")
-
-    @staticmethod
-    def _timeout_failure(timeout_s: float) -> PredictError:
-        return failure(grpc.StatusCode.DEADLINE_EXCEEDED, f"No answer came within {timeout_s:g} s.")
-
-    def _closed_failure(self) -> PredictError:
-        return failure(grpc.StatusCode.CANCELLED, "The client is closed.")

@@ -3,6 +3,7 @@
 Rule of this module: plain values with the bytes to send and a reader of the response.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,15 +29,18 @@ class Call:
     model: str = ""
     """The model's label, if the method names the model instead of the metadata."""
 
-    @property
-    def remaining_s(self) -> float:
-        """Seconds until the timeout or the deadline. Never 0, because grpc.aio reads 0 as no deadline."""
-        return self.timeout_s if self.deadline is None else min(self.timeout_s, remaining_s(self.deadline))
+
+def deadline_after(timeout_s: float | None) -> float:
+    """The deadline of a call that starts now, on the monotonic clock; infinite without a timeout."""
+    return math.inf if timeout_s is None else time.monotonic() + timeout_s
 
 
-def remaining_s(deadline: float) -> float:
-    """Seconds until a deadline on the monotonic clock; a millisecond if it has passed."""
-    return max(deadline - time.monotonic(), 0.001)
+def remaining_s(deadline: float) -> float | None:
+    """Seconds until a deadline, as gRPC and futures take them: None without an end.
+
+    A millisecond if the deadline has passed, because grpc.aio reads 0 as no deadline.
+    """
+    return None if deadline == math.inf else max(deadline - time.monotonic(), 0.001)
 
 
 @dataclass(frozen=True, slots=True)

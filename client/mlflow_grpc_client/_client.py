@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from mlflow_grpc_client._base import BaseClient
-from mlflow_grpc_client._calls import Call, OnError, Stream, remaining_s
+from mlflow_grpc_client._calls import Call, OnError, Stream, deadline_after, remaining_s
 from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
@@ -30,7 +30,7 @@ from mlflow_grpc_client._typed.base_model import Effects
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import TypedModel
-from mlflow_grpc_client.errors import PredictError
+from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
@@ -69,14 +69,15 @@ class Client(BaseClient):
         channel: grpc.Channel = self._new_channel(grpc, target)
         return grpc.intercept_channel(channel, *self._interceptors) if self._interceptors else channel
 
-    def _acquire(self) -> tuple[grpc.Channel, Callable[[], None]]:
+    def _acquire(self, call: Call | Stream, deadline: float) -> tuple[grpc.Channel, Callable[[], None]]:
         """The channel for a call, and a function to call when the call has ended."""
         if self._channels is None:
             return self._channel, _nothing
-        if self._closed:
-            raise self._closed_failure()
-        if not self._channels.is_resolved:
-            self._channels.resolve()
+        if resolution := self._channels.first_resolution():
+            try:
+                self._check_resolved(resolution.result(remaining_s(deadline)))
+            except concurrent.futures.TimeoutError:  # A class of its own before Python 3.11.
+                raise deadline_exceeded(call.timeout_s or 0) from None
         channel = self._channels.acquire()
         return channel, functools.partial(self._channels.release, channel)
 
@@ -254,7 +255,7 @@ class Client(BaseClient):
             try:
                 shared = self._shared(running.result(remaining_s(deadline)))
             except concurrent.futures.TimeoutError:  # A class of its own before Python 3.11.
-                raise self._timeout_failure(fetch.timeout_s) from None
+                raise deadline_exceeded(fetch.timeout_s) from None
             if shared is not None:
                 return shared
 
@@ -276,30 +277,32 @@ class Client(BaseClient):
 
     def _start(self, stream: Stream) -> Answers:
         requests = self._requests(stream, Requests)
-        channel, release = self._acquire()
+        deadline = deadline_after(stream.timeout_s)
+        channel, release = self._acquire(stream, deadline)
         method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
         try:
-            call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
+            call = method(requests or stream.requests, timeout=remaining_s(deadline), metadata=stream.metadata)
         except BaseException as error:
             release()
             if not self._closed or not isinstance(error, ValueError):
                 raise
-            raise self._closed_failure() from None
+            raise client_closed() from None
         if self._channels is not None and not call.add_callback(release):
             release()
         return Answers(call, self._response_reader(stream, requests))
 
     def _send(self, call: Call) -> Any:
-        channel, release = self._acquire()
+        deadline = call.deadline or deadline_after(call.timeout_s)
+        channel, release = self._acquire(call, deadline)
         try:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            answer, rpc = method.with_call(call.request, timeout=call.remaining_s, metadata=call.metadata)
+            answer, rpc = method.with_call(call.request, timeout=remaining_s(deadline), metadata=call.metadata)
         except grpc.RpcError as error:
             raise self._failure(call, error) from None
         except ValueError:
             if not self._closed:
                 raise
-            raise self._closed_failure() from None
+            raise client_closed() from None
         finally:
             release()
         self._warn(call, rpc.trailing_metadata())

@@ -13,7 +13,7 @@ import grpc
 
 from mlflow_grpc_client import _compat
 from mlflow_grpc_client._requests import Requests
-from mlflow_grpc_client.errors import PredictError, failure
+from mlflow_grpc_client.errors import PredictError, client_closed, failure
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
@@ -125,19 +125,16 @@ class AsyncAnswers:
         self,
         open_call: Callable[[], Awaitable[tuple[Any, ResponseReader]]],
         is_client_closed: Callable[[], bool],
-        probe: Callable[[grpc.RpcError], Awaitable[None]],
     ) -> None:
         """Takes a call that is not made yet.
 
         Args:
             open_call: Makes the call.
             is_client_closed: True if the client is closed.
-            probe: Finds out more about an error of the call before it is raised.
 
         """
         self._open_call = open_call
         self._is_client_closed = is_client_closed
-        self._probe = probe
         self._call: Any = None
         self._responses: ResponseReader | None = None
         self._is_closed = False
@@ -191,7 +188,6 @@ class AsyncAnswers:
         except grpc.RpcError as error:
             if self._is_closed:
                 raise StopAsyncIteration from None
-            await self._probe(error)
             raise responses.error(error) from None
         except asyncio.CancelledError:
             responses.is_over = True
@@ -200,7 +196,7 @@ class AsyncAnswers:
             if self._is_closed:
                 raise StopAsyncIteration from None
             if self._is_client_closed():
-                raise failure(grpc.StatusCode.CANCELLED, "The client is closed.") from None
+                raise client_closed() from None
             raise
 
     async def close(self) -> None:

@@ -105,6 +105,16 @@ def failure(code: grpc.StatusCode, message: str, **details: Any) -> PredictError
     return _BY_CODE.get(code, PredictError)(code, message, **details)
 
 
+def client_closed() -> PredictError:
+    """The error of a call that a closed client does not make, or has cancelled."""
+    return failure(grpc.StatusCode.CANCELLED, "The client is closed.")
+
+
+def deadline_exceeded(timeout_s: float) -> PredictError:
+    """The error of a call without an answer within its timeout in seconds."""
+    return failure(grpc.StatusCode.DEADLINE_EXCEEDED, f"No answer came within {timeout_s:g} s.")
+
+
 def from_rpc_error(error: Any) -> PredictError:
     """The PredictError for an error of `grpc` or `grpc.aio`."""
     trailers = dict(error.trailing_metadata() or ())
