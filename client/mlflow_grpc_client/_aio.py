@@ -18,13 +18,13 @@ from mlflow_grpc_client._calls import Call, OnError, Stream, deadline_after, rem
 from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
-from mlflow_grpc_client._payloads import as_text, to_json
+from mlflow_grpc_client._payloads import to_json
 from mlflow_grpc_client._proto_file import ProtoFile
 from mlflow_grpc_client._requests import AsyncRequests
 from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader
 from mlflow_grpc_client._typed.base_model import Effects
 from mlflow_grpc_client._typed.contract import Contract
-from mlflow_grpc_client._typed.discovery import FetchContract
+from mlflow_grpc_client._typed.discovery import FetchContract, Pause
 from mlflow_grpc_client._typed.model import AsyncTypedModel
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
 
@@ -124,7 +124,7 @@ class AsyncClient(BaseClient):
         **options: Unpack[CallOptions],
     ) -> AsyncAnswers:
         """Like `Client.stream_text`, as an asynchronous iterator."""
-        return self._start(_ready(self._text_stream(texts, on_error, content_type, as_text, str, options)))
+        return self._start(_ready(self._given_texts(texts, on_error, content_type, options)))
 
     def predict_stream(
         self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]
@@ -149,6 +149,10 @@ class AsyncClient(BaseClient):
                 try:
                     if isinstance(effect, FetchContract):
                         result = await self._contract(effect, deadline)
+                    elif isinstance(effect, Pause):
+                        result = time.monotonic() + effect.duration_s < deadline
+                        if result:
+                            await asyncio.sleep(effect.duration_s)
                     else:
                         result = await self._send(replace(effect, deadline=deadline))
                 except PredictError as failed:

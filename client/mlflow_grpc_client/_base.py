@@ -23,7 +23,7 @@ from mlflow_grpc_client._ignored import Warner
 from mlflow_grpc_client._requests import Requests
 from mlflow_grpc_client._streams import ResponseReader
 from mlflow_grpc_client._typed.contract import Contract
-from mlflow_grpc_client._typed.discovery import FetchContract, fetch_contract
+from mlflow_grpc_client._typed.discovery import FetchContract, Pause, fetch_contract
 from mlflow_grpc_client.errors import (
     PredictError,
     client_closed,
@@ -87,7 +87,6 @@ class BaseClient:
         self._timeout_s = _options.checked_timeout(timeout_s)
         self._tls = _options.checked_tls(tls, self._target)
         self._credentials = self._tls.credentials() if self._tls else None
-        self._max_message_bytes = max_message_bytes
         self._channel_options = _options.channel_options(
             max_message_bytes, self._tls, self._target, _options.checked_channel_options(channel_options)
         )
@@ -194,22 +193,22 @@ class BaseClient:
             texts: Objects that `encode` takes.
             on_error: How errors are delivered.
             content_type: The format of the payloads.
-            encode: Converts an object into a payload.
-            read: Converts the text of an answer.
+            encode: Converts an object and its index into a payload.
+            read: Converts the text of an answer and its index.
             options: The options of the call.
 
         """
         request_id = options.get("request_id") or ""
 
-        def answer(data: bytes) -> Any:
+        def answer(data: bytes, index: int) -> Any:
             text, error = _wire.output_or_error(data)
-            return read(text) if error is None else from_error_message(error, request_id)
+            return read(text, index) if error is None else from_error_message(error, request_id)
 
         timeout_s = options.get("timeout_s")
         return Stream(
             _wire.PREDICT_MANY,
             texts,
-            lambda item: _wire.input_bytes(encode(item)),
+            lambda item, index: _wire.input_bytes(encode(item, index)),
             answer,
             None if timeout_s is None else _options.checked_timeout(timeout_s),
             _options.call_metadata(
@@ -219,20 +218,26 @@ class BaseClient:
         )
 
     def _payload_stream(self, payloads: Any, on_error: OnError, options: _options.CallOptions) -> Stream:
-        are_bare: deque[bool] = deque()  # For each payload without an answer, in order.
+        bare: deque[int] = deque()  # Indexes of LLM payloads without an answer, in order.
 
-        def encode(data: Any) -> str:
-            text = _payloads.to_json(data)
-            are_bare.append(_payloads.is_bare(data))
-            return text
+        def encode(data: Any, index: int) -> str:
+            if _payloads.is_bare(data):
+                bare.append(index)
+            return _payloads.to_json(data)
 
-        stream = self._text_stream(payloads, on_error, None, encode, str, options)
+        def read(text: str, index: int) -> Any:
+            while bare and bare[0] < index:  # The server has not answered these with a text.
+                bare.popleft()
+            return self._from_json(text, bool(bare) and bare[0] == index)
 
-        def read(data: bytes) -> Any:
-            answer, is_bare = stream.read(data), bool(are_bare) and are_bare.popleft()
-            return answer if isinstance(answer, PredictError) else self._from_json(answer, is_bare)
+        return self._text_stream(payloads, on_error, None, encode, read, options)
 
-        return replace(stream, read=read)
+    def _given_texts(
+        self, texts: Any, on_error: OnError, content_type: str | None, options: _options.CallOptions
+    ) -> Stream:
+        return self._text_stream(
+            texts, on_error, content_type, lambda text, _: _payloads.as_text(text), lambda text, _: text, options
+        )
 
     def _chunk_stream(self, data: Any, params: dict[str, Any] | None, options: _options.CallOptions) -> Stream:
         text = _payloads.to_json(data, params)
@@ -240,12 +245,12 @@ class BaseClient:
         return self._text_chunks(text, None, lambda chunk: self._from_json(chunk, is_bare), options)
 
     def _text_chunks(self, text: str, content_type: str | None, read: Any, options: _options.CallOptions) -> Stream:
-        stream = self._text_stream((), "raise", content_type, str, read, options)
-        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.input_bytes(text))
+        stream = self._text_stream((), "raise", content_type, None, lambda chunk, _: read(chunk), options)
+        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.input_bytes(text), encode=None)
 
-    def _read(self, call: Call | Stream, answer: bytes) -> Any:
+    def _read(self, call: Call | Stream, answer: bytes, *index: int) -> Any:
         try:
-            return call.read(answer)
+            return call.read(answer, *index)
         except DecodeError:
             raise failure(
                 grpc.StatusCode.INTERNAL, f"The bytes of the answer are not an answer of {call.method}."
@@ -294,21 +299,22 @@ class BaseClient:
 
     def _requests(self, stream: Stream, requests_class: type[_R]) -> _R | None:
         """The requests of a stream; None if it sends a single one."""
-        if isinstance(stream.requests, bytes):
+        if stream.encode is None:
             return None
+        max_bytes = dict(self._channel_options)[_options.MAX_SEND_OPTION]
         returns_errors = stream.on_error == "return"
-        return requests_class(stream.requests, stream.encode, self._max_message_bytes, returns_errors=returns_errors)
+        return requests_class(stream.requests, stream.encode, max_bytes, returns_errors=returns_errors)
 
     def _response_reader(self, stream: Stream, requests: Requests | None) -> ResponseReader:
         return ResponseReader(
-            lambda data: self._read(stream, data),
+            lambda data, index: self._read(stream, data, index),
             lambda error: self._failure(stream, error),
             lambda trailers: self._warn(stream, trailers),
             requests,
             returns_errors=stream.on_error == "return",
         )
 
-    def _fetch(self, fetch: FetchContract) -> Generator[Call, Any, Contract]:
+    def _fetch(self, fetch: FetchContract) -> Generator[Call | Pause, Any, Contract]:
         """Fetches the contract of a model, and caches it."""
         contract = self._contracts[fetch.label] = yield from fetch_contract(fetch)
         return contract

@@ -50,10 +50,10 @@ class Stream:
     method: str
     requests: Any
     """The bytes of a single request, or an iterable of records. An AsyncClient takes asynchronous iterables, too."""
-    encode: Callable[[Any], bytes]
-    """Converts a record into the bytes of a request."""
-    read: Callable[[bytes], Any]
-    """Reads an answer, or the PredictError in its place."""
+    encode: Callable[[Any, int], bytes] | None
+    """Converts a record and its index into the bytes of a request; None for a single request."""
+    read: Callable[[bytes, int], Any]
+    """Reads the answer with an index, or the PredictError in its place."""
     timeout_s: float | None
     metadata: Metadata = ()
     on_error: OnError = "raise"

@@ -22,13 +22,13 @@ from mlflow_grpc_client._calls import Call, OnError, Stream, deadline_after, rem
 from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
-from mlflow_grpc_client._payloads import as_text, to_json
+from mlflow_grpc_client._payloads import to_json
 from mlflow_grpc_client._proto_file import ProtoFile
 from mlflow_grpc_client._requests import Requests
 from mlflow_grpc_client._streams import Answers
 from mlflow_grpc_client._typed.base_model import Effects
 from mlflow_grpc_client._typed.contract import Contract
-from mlflow_grpc_client._typed.discovery import FetchContract
+from mlflow_grpc_client._typed.discovery import FetchContract, Pause
 from mlflow_grpc_client._typed.model import TypedModel
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
 
@@ -206,7 +206,7 @@ class Client(BaseClient):
         **options: Unpack[CallOptions],
     ) -> Answers:
         """Like `stream`, with texts that are sent and returned unchanged."""
-        return self._start(self._text_stream(texts, on_error, content_type, as_text, str, options))
+        return self._start(self._given_texts(texts, on_error, content_type, options))
 
     def predict_stream(
         self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]
@@ -234,6 +234,10 @@ class Client(BaseClient):
                 try:
                     if isinstance(effect, FetchContract):
                         result = self._contract(effect, deadline)
+                    elif isinstance(effect, Pause):
+                        result = time.monotonic() + effect.duration_s < deadline
+                        if result:
+                            time.sleep(effect.duration_s)
                     else:
                         result = self._send(replace(effect, deadline=deadline))
                 except PredictError as failed:

@@ -26,6 +26,12 @@ HEALTH_TIMEOUT_S = 5.0
 MAX_TIMEOUT_S = 365 * 86_400.0
 """Maximum timeout in seconds. gRPC counts nanoseconds, and reads an overflow as a deadline in the past."""
 
+MAX_SEND_OPTION = "grpc.max_send_message_length"
+"""The channel option with the maximum size of a request in bytes; -1 is no limit."""
+
+RETRY_PAUSES_S = (0.1, 0.2, 0.4, 0.8)
+"""Pauses before the retries of a call in seconds."""
+
 KEEPALIVE_TIME_S = 30.0
 KEEPALIVE_TIMEOUT_S = 20.0
 """Seconds until the first ping on a connection with a running call, and until an unanswered ping closes it.
@@ -48,8 +54,8 @@ _SERVICE_CONFIG = json.dumps(
                     {"service": "grpc.reflection.v1alpha.ServerReflection"},
                 ],
                 "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.1s",
+                    "maxAttempts": 1 + len(RETRY_PAUSES_S),
+                    "initialBackoff": f"{RETRY_PAUSES_S[0]}s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
                     # An overloaded server sends RESOURCE_EXHAUSTED with the pause before a retry in its trailers.
@@ -192,7 +198,7 @@ def channel_options(
     """Options for a channel of grpcio: message size, keepalive, retries and load balancing."""
     options: dict[str, Any] = {
         "grpc.max_receive_message_length": max_message_bytes,
-        "grpc.max_send_message_length": max_message_bytes,
+        MAX_SEND_OPTION: max_message_bytes,
         "grpc.keepalive_time_ms": int(KEEPALIVE_TIME_S * 1000),
         "grpc.keepalive_timeout_ms": int(KEEPALIVE_TIMEOUT_S * 1000),
         # gRPC also pings to measure bandwidth, and sends no keepalive ping until that ping is answered.

@@ -83,7 +83,7 @@ def is_bare(data: Any) -> bool:
             return False
         try:
             data = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
     return isinstance(data, dict) and not _LLM_KEYS.isdisjoint(data)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
     from typing_extensions import Self
 
-Read = Callable[[bytes], Any]
+Read = Callable[[bytes, int], Any]
 Fail = Callable[[grpc.RpcError], PredictError]
 
 
@@ -40,8 +40,8 @@ class ResponseReader:
     def answer(self, data: bytes) -> Any:
         """The answer in a response; raises the error in its place, unless errors are returned."""
         rejection = None if self._requests is None else self._requests.rejected.pop(self._count, None)
+        answer = rejection or self._read(data, self._count)
         self._count += 1
-        answer = rejection or self._read(data)
         if isinstance(answer, PredictError) and not self._returns_errors:
             raise answer
         return answer

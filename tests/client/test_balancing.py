@@ -382,6 +382,13 @@ def test_channel_options(make_client):
         assert small.predict_text("x") == "x"
         with pytest.raises(Exception, match="larger than max"):
             small.predict_text("x" * 100)
+        limits: dict[str, Any] = {"max_message_bytes": 100, "channel_options": {"grpc.max_send_message_length": 1000}}
+        larger = make_client(running.address, **limits, timeout_s=10)
+        assert [len(answer) for answer in larger.stream_text(["x" * 90])] == [90]
+        with pytest.raises(ValueError, match="sends up to 1000"):
+            next(larger.stream_text(["x" * 1000]))
+        with pytest.raises(Exception, match="larger than max"):  # It is sent, and the answer is too large.
+            next(larger.stream_text(["x" * 900]))
         agent = make_client(running.address, channel_options=[("grpc.primary_user_agent", "mine/1")])
         assert agent.predict_text("x") == "x"
 

@@ -7,7 +7,6 @@ Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer ca
 import argparse
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +38,8 @@ from mlflow_grpc_client._cli.output import (
 from mlflow_grpc_client._cli.timing import ASKS_FOR_TIMES, Timing
 from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
+from mlflow_grpc_client._payloads import as_text
+from mlflow_grpc_client._requests import InvalidRecord
 from mlflow_grpc_client._typed.contract import Contract
 
 EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 2, 3, 4, 5
@@ -150,7 +151,9 @@ def _proto(client: Client, args: argparse.Namespace) -> int:
 
 
 def _contract_of(client: Client, model: Model) -> Contract | None:
-    """Returns the types of a model, or None if it has none or the server does not offer them."""
+    """Returns the types of a model, or None if it has none, is not ready, or the server does not offer them."""
+    if model.state != "READY":
+        return None
     try:
         return client.model(model.label).contract()
     except PredictError:
@@ -158,36 +161,26 @@ def _contract_of(client: Client, model: Model) -> Contract | None:
 
 
 def _stream(client: Client, args: argparse.Namespace) -> int:
-    """Sends each line as a payload and writes each answer or error as a line, in the same order.
-
-    Raises:
-        ValueError: A line cannot be sent.
-
-    """
-    failed, lines = False, _Lines()
+    """Sends each line as a payload and writes each answer or error as a line, in the same order."""
     if args.typed:
         model = _typed_model(client, args)
         contract = model.contract()
-        records = (typed_json.record_in(line, contract) for line in lines)
-        answers = model.predict_many(records, on_error="return")
+        answers = model.predict_many((_record(line, contract) for line in _lines()), on_error="return")
     else:
         answers = client.stream_text(
-            lines,
+            _lines(),
             content_type=args.content_type,
             on_error="return",
             timeout_s=args.timeout,
             request_id=args.request_id,
             model=args.model,
         )
+    failed = False
     with answers:
-        try:
-            for answer in answers:
-                failed = failed or isinstance(answer, PredictError)
-                if code := write(error_line(answer) if isinstance(answer, PredictError) else _line(answer, args)):
-                    return code
-        except (TypeError, ValueError) as error:  # A line cannot be sent, which ends the stream.
-            problem = "it is not UTF-8" if isinstance(error, UnicodeError) else _without_index(str(error))
-            raise ValueError(f"line {lines.number}: {problem}") from None
+        for answer in answers:
+            failed = failed or isinstance(answer, PredictError)
+            if code := write(error_line(answer) if isinstance(answer, PredictError) else _line(answer, args)):
+                return code
     return EXIT_FAILED if failed else 0
 
 
@@ -254,29 +247,24 @@ def _call_with_record(call: Callable[[Any, dict[str, Any] | None], Any], text: s
         raise RecordRefused(str(error)) from None
 
 
-def _without_index(text: str) -> str:
-    """Removes the record's index from an error of a stream, because the number of the line differs from it."""
-    return re.sub(r"^\[\d+\]: ", "", text)
-
-
 def _line(answer: Any, args: argparse.Namespace) -> str:
     """Formats an answer of a stream as a line."""
     return typed_json.dumps(answer) if args.typed else one_line(answer)
 
 
-class _Lines:
+def _lines() -> Iterator[bytes]:
     """The lines of stdin that are not blank, each as soon as it arrives."""
+    # A file of its own, because the interpreter closes sys.stdin at exit, and hangs while gRPC's thread reads it.
+    with os.fdopen(os.dup(0), "rb") as stdin:
+        yield from (line.rstrip(b"\r\n") for line in stdin if line.strip())
 
-    def __init__(self) -> None:
-        self.number = 0
-        """Number of the last line read, counted from 1."""
 
-    def __iter__(self) -> Iterator[str]:
-        # A file of its own, because the interpreter closes sys.stdin at exit, and hangs while gRPC's thread reads it.
-        with os.fdopen(os.dup(0), "rb") as stdin:
-            for self.number, line in enumerate(stdin, 1):
-                if line.strip():
-                    yield line.decode().rstrip("\r\n")
+def _record(line: bytes, contract: Contract) -> Any:
+    """The record in a line of stdin; an InvalidRecord for a line without one."""
+    try:
+        return typed_json.record_in(as_text(line), contract)
+    except (TypeError, ValueError) as error:
+        return InvalidRecord(error)
 
 
 def _summary(model: Model) -> list[str]:

@@ -16,15 +16,15 @@ from mlflow_grpc_client._calls import Call, OnError, Stream
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import columns, reader, writer
 from mlflow_grpc_client._typed.contract import Contract, Rpc, type_name
-from mlflow_grpc_client._typed.discovery import FetchContract
+from mlflow_grpc_client._typed.discovery import FetchContract, Pause
 from mlflow_grpc_client._typed.payloads import Keywords
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
 
 Params = Mapping[str, Any] | None
 
 
-Effects = Generator[Call | FetchContract, Any, Any]
-"""A sequence of calls and fetches to perform; the result of each is sent back, its PredictError thrown."""
+Effects = Generator[Call | FetchContract | Pause, Any, Any]
+"""A sequence of calls, fetches and pauses; the result of each is sent back, its PredictError thrown."""
 
 
 _OUTDATED_CODES = (
@@ -79,9 +79,6 @@ class BaseTypedModel:
     def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
         return Call(method, request, read, self._timeout_s, self._metadata)
 
-    def _fetch(self, cached: Contract | None = None) -> FetchContract:
-        return FetchContract(self.name, self._call, self._timeout_s, cached)
-
     def _deadline(self) -> float:
         """The deadline of everything a call of the user makes, on the monotonic clock."""
         return time.monotonic() + self._timeout_s
@@ -91,19 +88,19 @@ class BaseTypedModel:
         fingerprint = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
         return (*self._metadata, *fingerprint)
 
-    def _get_contract(self) -> Effects:
-        self._last_contract = yield self._fetch()
+    def _get_contract(self, cached: Contract | None = None) -> Effects:
+        """The contract from the cache or from the server; from the server if the `cached` one may be outdated."""
+        self._last_contract = yield FetchContract(self.name, self._call, self._timeout_s, cached)
         return self._last_contract
 
     def _get_fresh_contract(self) -> Effects:
         """The contract for a stream. It is checked with the server first, because a stream cannot be sent again."""
-        contract = yield self._fetch()
-        return (yield self._fetch(cached=contract))
+        contract = yield from self._get_contract()
+        return (yield from self._get_contract(cached=contract))
 
     def _predict(self, rows: Any, params: Params, fields: dict[str, Any]) -> Effects:
         data = _record_or_rows(rows, fields)
-        contract: Contract = yield self._fetch()
-        self._last_contract = contract
+        contract: Contract = yield from self._get_contract()
         try:
             call = self._predict_call(contract, data, params)
             return (yield call) if call else []
@@ -114,7 +111,7 @@ class BaseTypedModel:
                 raise
             original = error
         try:
-            newer: Contract = yield self._fetch(cached=contract)
+            newer: Contract = yield from self._get_contract(cached=contract)
         except PredictError as error:
             # A missing model explains more than the failed call; a server that does not answer explains less.
             raise (error if error.code in _MODEL_GONE_CODES else original) from None
@@ -156,8 +153,8 @@ class BaseTypedModel:
         return Stream(
             rpc.path,
             records,
-            lambda record: self._record_bytes(contract, rpc, record, params),
-            lambda response: _answer(rpc, response, self._request_id),
+            lambda record, _: self._record_bytes(contract, rpc, record, params),
+            lambda response, _: _answer(rpc, response, self._request_id),
             self._stream_timeout_s,
             self._metadata_for(contract),
             on_error,
@@ -169,8 +166,8 @@ class BaseTypedModel:
         return Stream(
             rpc.path,
             self._record_bytes(contract, rpc, _record_or_rows(record, fields), params),
-            bytes,
-            lambda response: _answer(rpc, response),
+            None,
+            lambda response, _: _answer(rpc, response),
             self._stream_timeout_s,
             self._metadata_for(contract),
             model=contract.label,

@@ -263,7 +263,9 @@ def _put_array(message: Any, column: Field, array: Any, nulls_name: str) -> None
             array = array.copy()
             array[is_null] = 0
     if array.dtype.kind == "f" and column.type.code is TypeCode.INTEGER:
-        array = array.astype(object)  # pandas keeps integers as floats if some rows have none.
+        # pandas keeps integers as floats if some rows have none.
+        writer.extend(getattr(message, column.name), column.type, array.tolist(), column.label)
+        return
     tensors.extend(message, column.name, column.type, array, column.label, scalar)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from mlflow_grpc_client import _models, _reflection, _wire
+from mlflow_grpc_client import _models, _options, _reflection, _wire
 from mlflow_grpc_client._calls import Call
 from mlflow_grpc_client._typed import descriptors, schemas
 from mlflow_grpc_client._typed.contract import Contract
@@ -30,11 +30,18 @@ class FetchContract:
     """A contract to check with the server, because it may be outdated."""
 
 
-def fetch_contract(fetch: FetchContract) -> Generator[Call, Any, Contract]:
-    """Fetches the contract of a model.
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause before a retry. The result is False, without a pause, if it would not end before the deadline."""
+
+    duration_s: float
+
+
+def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contract]:
+    """Fetches the contract of a model. Retries while it is loading, with gRPC's pauses.
 
     Yields:
-        Calls to make; send the result of each, or throw its PredictError.
+        Calls to make and pauses; send the result of each, or throw its PredictError.
 
     Returns:
         The contract; `cached` itself if it is still valid.
@@ -43,15 +50,7 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call, Any, Contract]:
         PredictError: There is no such model, it has no types, or the server does not describe them.
 
     """
-    try:
-        model = yield fetch.call(_wire.GET_MODEL, _models.get_model_bytes(fetch.label), _models.model_message)
-    except PredictError as error:
-        if error.code is not grpc.StatusCode.NOT_FOUND:
-            raise
-        models = yield fetch.call(_wire.LIST_MODELS, _models.list_models_bytes(), _models.models_of)
-        labels = ", ".join(model.label for model in models) or "none"
-        message = f"There is no model {fetch.label}. There are: {labels}."
-        raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None
+    model = yield from _ready_model(fetch)
     descriptors.check_typed(model)
     if fetch.cached is not None and fetch.cached.source == descriptors.type_source(model):
         return fetch.cached
@@ -63,3 +62,26 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call, Any, Contract]:
         raise failure(grpc.StatusCode.INTERNAL, message) from None
     schemas.mark_contract(fetched, model)
     return fetched
+
+
+def _ready_model(fetch: FetchContract) -> Generator[Call | Pause, Any, Any]:
+    """The message mlflow_grpc.v1.Model. A model that is not ready after the last retry is returned as it is."""
+    for pause_s in _options.RETRY_PAUSES_S:
+        model = yield from _model(fetch)
+        if model.state != model.LOADING:
+            return model
+        if not (yield Pause(pause_s)):
+            return model
+    return (yield from _model(fetch))
+
+
+def _model(fetch: FetchContract) -> Generator[Call, Any, Any]:
+    try:
+        return (yield fetch.call(_wire.GET_MODEL, _models.get_model_bytes(fetch.label), _models.model_message))
+    except PredictError as error:
+        if error.code is not grpc.StatusCode.NOT_FOUND:
+            raise
+        models = yield fetch.call(_wire.LIST_MODELS, _models.list_models_bytes(), _models.models_of)
+        labels = ", ".join(model.label for model in models) or "none"
+        message = f"There is no model {fetch.label}. There are: {labels}."
+        raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None

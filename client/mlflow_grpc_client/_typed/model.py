@@ -96,6 +96,11 @@ class AsyncTypedModel(BaseTypedModel):
         self._run = run
         self._start = start
 
+    async def contract(self) -> Contract:
+        """Like `TypedModel.contract`."""
+        contract: Contract = await self._run(self._get_contract(), self._deadline())
+        return contract
+
     async def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
         """Like `TypedModel.predict`."""
         return await self._run(self._predict(rows, params, fields), self._deadline())
