@@ -310,14 +310,13 @@ def test_an_https_server(certificates):
     context.load_cert_chain(*certificates.server)
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         address = f"127.0.0.1:{server.server_address[1]}"
-        assert f"The server at {address} speaks TLS without HTTP/2, so it is not a gRPC server." in error_of(
-            address, tls=TLS(certificates.ca)
-        )
+        message = error_of(address, tls=TLS(certificates.ca))
         server.shutdown()
-        thread.join()
+    thread.join(10)
+    assert f"The server at {address} speaks TLS without HTTP/2, so it is not a gRPC server." in message
 
 
 def test_all_calls_that_fail_are_explained(certificates):

@@ -262,11 +262,10 @@ def _put_array(message: Any, column: Field, array: Any, nulls_name: str) -> None
             getattr(message, nulls_name).extend(is_null.nonzero()[0].tolist())
             array = array.copy()
             array[is_null] = 0
-    if array.dtype.kind == "f" and column.type.code is TypeCode.INTEGER:
-        # pandas keeps integers as floats if some rows have none.
+    if column.type.code is TypeCode.INTEGER:  # pandas keeps integers as floats if some rows have none.
         writer.extend(getattr(message, column.name), column.type, array.tolist(), column.label)
-        return
-    tensors.extend(message, column.name, column.type, array, column.label, scalar)
+    else:
+        tensors.extend(message, column.name, column.type, array, column.label, scalar)
 
 
 def rows_of(message: Any, record: Record) -> list[Any]:
