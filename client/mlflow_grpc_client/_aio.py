@@ -19,7 +19,7 @@ from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client._payloads import to_json
-from mlflow_grpc_client._proto_file import ProtoFile
+from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._requests import AsyncRequests
 from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader
 from mlflow_grpc_client._typed.base_model import Effects
@@ -199,7 +199,11 @@ class AsyncClient(BaseClient):
             channel, release = await self._acquire(stream, deadline)
             try:
                 method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
-                call = method(requests or stream.requests, timeout=remaining_s(deadline), metadata=stream.metadata)
+                call = method(
+                    requests or stream.requests.SerializeToString(),
+                    timeout=remaining_s(deadline),
+                    metadata=stream.metadata,
+                )
             except BaseException:
                 release()
                 raise
@@ -218,7 +222,7 @@ class AsyncClient(BaseClient):
         channel, release = await self._acquire(call, deadline)
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            rpc = method(call.request, timeout=remaining_s(deadline), metadata=call.metadata)
+            rpc = method(call.request.SerializeToString(), timeout=remaining_s(deadline), metadata=call.metadata)
             answer = await rpc
             trailers = await rpc.trailing_metadata()
         except grpc.RpcError as error:

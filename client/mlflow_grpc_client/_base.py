@@ -5,6 +5,7 @@ a method here, and none in both clients.
 """
 
 import copy
+import functools
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import grpc
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from google.protobuf.message import DecodeError
 
-from mlflow_grpc_client import _html, _models, _options, _payloads, _proto_file, _wire
+from mlflow_grpc_client import _html, _models, _options, _payloads, _reflection, _wire
 from mlflow_grpc_client._calls import Call, OnError, Stream
 from mlflow_grpc_client._connection import addresses
 from mlflow_grpc_client._connection.targets import Addresses, target_of
@@ -158,25 +159,34 @@ class BaseClient:
     ) -> Call:
         return Call(
             _wire.PREDICT,
-            _wire.input_bytes(_payloads.as_text(text)),
-            _wire.output_text,
+            _wire.text_input(_payloads.as_text(text)),
+            _wire.Output,
+            lambda output: output.value,
             self._timeout_s if timeout_s is None else _options.checked_timeout(timeout_s),
             _options.call_metadata(content_type, request_id, model, self._merged(metadata)),
         )
 
-    def _info_call(self, method: str, request: bytes, read: Any, timeout_s: float) -> Call:
+    def _info_call(self, timeout_s: float, method: str, request: Any, response_class: Any, read: Any) -> Call:
         """A call of a service other than predictions, with the client's metadata."""
-        return Call(method, request, read, _options.checked_timeout(timeout_s), tuple(self._metadata.items()))
+        timeout_s = _options.checked_timeout(timeout_s)
+        return Call(method, request, response_class, read, timeout_s, tuple(self._metadata.items()))
 
     def _health_call(self, service: str, timeout_s: float) -> Call:
-        return self._info_call(_wire.HEALTH_CHECK, _wire.health_request_bytes(service), _wire.health_status, timeout_s)
+        return self._info_call(
+            timeout_s,
+            _wire.HEALTH_CHECK,
+            _wire.HealthCheckRequest(service=service),
+            _wire.HealthCheckResponse,
+            lambda response: _wire.enum_name(_wire.HealthCheckResponse.ServingStatus, response.status),
+        )
 
     def _models_call(self, timeout_s: float) -> Call:
-        return self._info_call(_wire.LIST_MODELS, _models.list_models_bytes(), _models.models_of, timeout_s)
+        request, response_class = _wire.ListModelsRequest(), _wire.ListModelsResponse
+        return self._info_call(timeout_s, _wire.LIST_MODELS, request, response_class, _models.models_of)
 
-    def _proto_file_calls(self, timeout_s: float) -> Generator[Call, Any, _proto_file.ProtoFile]:
+    def _proto_file_calls(self, timeout_s: float) -> Generator[Call, Any, _reflection.ProtoFile]:
         _options.checked_timeout(timeout_s)
-        return _proto_file.fetch(lambda method, request, read: self._info_call(method, request, read, timeout_s))
+        return _reflection.proto_file(functools.partial(self._info_call, timeout_s))
 
     def _text_stream(
         self,
@@ -200,15 +210,16 @@ class BaseClient:
         """
         request_id = options.get("request_id") or ""
 
-        def answer(data: bytes, index: int) -> Any:
-            text, error = _wire.output_or_error(data)
-            return read(text, index) if error is None else from_error_message(error, request_id)
+        def answer(output: Any, index: int) -> Any:
+            has_error = output.HasField("error")
+            return from_error_message(output.error, request_id) if has_error else read(output.value, index)
 
         timeout_s = options.get("timeout_s")
         return Stream(
             _wire.PREDICT_MANY,
             texts,
-            lambda item, index: _wire.input_bytes(encode(item, index)),
+            lambda item, index: _wire.text_input(encode(item, index)),
+            _wire.Output,
             answer,
             None if timeout_s is None else _options.checked_timeout(timeout_s),
             _options.call_metadata(
@@ -246,11 +257,11 @@ class BaseClient:
 
     def _text_chunks(self, text: str, content_type: str | None, read: Any, options: _options.CallOptions) -> Stream:
         stream = self._text_stream((), "raise", content_type, None, lambda chunk, _: read(chunk), options)
-        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.input_bytes(text), encode=None)
+        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.text_input(text), encode=None)
 
     def _read(self, call: Call | Stream, answer: bytes, *index: int) -> Any:
         try:
-            return call.read(answer, *index)
+            return call.read(call.response_class.FromString(answer), *index)
         except DecodeError:
             raise failure(
                 grpc.StatusCode.INTERNAL, f"The bytes of the answer are not an answer of {call.method}."

@@ -20,8 +20,11 @@ class Call:
     """An RPC with a single request and a single response."""
 
     method: str
-    request: bytes
-    read: Callable[[bytes], Any]
+    request: Any
+    """A message."""
+    response_class: Any
+    read: Callable[[Any], Any]
+    """Reads a message of `response_class`."""
     timeout_s: float
     metadata: Metadata = ()
     deadline: float | None = None
@@ -49,10 +52,11 @@ class Stream:
 
     method: str
     requests: Any
-    """The bytes of a single request, or an iterable of records. An AsyncClient takes asynchronous iterables, too."""
-    encode: Callable[[Any, int], bytes] | None
-    """Converts a record and its index into the bytes of a request; None for a single request."""
-    read: Callable[[bytes, int], Any]
+    """The message of a single request, or an iterable of records. An AsyncClient takes asynchronous iterables, too."""
+    encode: Callable[[Any, int], Any] | None
+    """Converts a record and its index into the message of a request; None for a single request."""
+    response_class: Any
+    read: Callable[[Any, int], Any]
     """Reads the answer with an index, or the PredictError in its place."""
     timeout_s: float | None
     metadata: Metadata = ()

@@ -23,7 +23,7 @@ from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
 from mlflow_grpc_client._payloads import to_json
-from mlflow_grpc_client._proto_file import ProtoFile
+from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._requests import Requests
 from mlflow_grpc_client._streams import Answers
 from mlflow_grpc_client._typed.base_model import Effects
@@ -285,7 +285,9 @@ class Client(BaseClient):
         channel, release = self._acquire(stream, deadline)
         method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
         try:
-            call = method(requests or stream.requests, timeout=remaining_s(deadline), metadata=stream.metadata)
+            call = method(
+                requests or stream.requests.SerializeToString(), timeout=remaining_s(deadline), metadata=stream.metadata
+            )
         except BaseException as error:
             release()
             if not self._closed or not isinstance(error, ValueError):
@@ -300,7 +302,9 @@ class Client(BaseClient):
         channel, release = self._acquire(call, deadline)
         try:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            answer, rpc = method.with_call(call.request, timeout=remaining_s(deadline), metadata=call.metadata)
+            answer, rpc = method.with_call(
+                call.request.SerializeToString(), timeout=remaining_s(deadline), metadata=call.metadata
+            )
         except grpc.RpcError as error:
             raise self._failure(call, error) from None
         except ValueError:

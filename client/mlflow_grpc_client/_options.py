@@ -51,7 +51,6 @@ _SERVICE_CONFIG = json.dumps(
                     # Typed calls need these before the first RPC of a model.
                     {"service": "mlflow_grpc.v1.Models", "method": "GetModel"},
                     {"service": "grpc.reflection.v1.ServerReflection"},
-                    {"service": "grpc.reflection.v1alpha.ServerReflection"},
                 ],
                 "retryPolicy": {
                     "maxAttempts": 1 + len(RETRY_PAUSES_S),

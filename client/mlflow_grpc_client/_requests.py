@@ -31,13 +31,13 @@ class Requests:
     """
 
     def __init__(
-        self, records: Any, encode: Callable[[Any, int], bytes], max_bytes: int, *, returns_errors: bool
+        self, records: Any, encode: Callable[[Any, int], Any], max_bytes: int, *, returns_errors: bool
     ) -> None:
         """Takes the records of a stream.
 
         Args:
             records: An iterable of either type.
-            encode: Converts a record and its index into the bytes of a request.
+            encode: Converts a record and its index into the message of a request.
             max_bytes: The connection's limit for a message in bytes; a negative number is no limit.
             returns_errors: True if the error of a record that cannot be sent is returned instead of raised.
 
@@ -79,7 +79,7 @@ class Requests:
         try:
             if isinstance(record, InvalidRecord):
                 raise record.error
-            return self._check_size(self._encode(record, self.count))
+            return self._check_size(self._encode(record, self.count).SerializeToString())
         except PredictError as error:
             self.rejected[self.count] = error
             return _PLACEHOLDER

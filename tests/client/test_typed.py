@@ -24,8 +24,8 @@ from mlflow_grpc_client import (
     ModelError,
     PredictError,
     Unavailable,
+    _wire,
 )
-from mlflow_grpc_client._wire import message_class
 
 from mlflow_grpc.config import ModelConfig
 from tests.parity.test_typed import in_any_order
@@ -569,7 +569,7 @@ def test_unavailable_is_retried(make_client, fast_retries, scripted_server):
 def test_a_loading_model_is_retried(make_client, scripted_server, fast_retries):
     """The types of a model that is loading are requested again up to four times within the deadline, and a model
     that does not become ready is Unavailable."""
-    model = message_class("mlflow_grpc.v1.Model")(name="a", state="LOADING")
+    model = _wire.Model(name="a", state="LOADING")
     states = iter(["LOADING", "LOADING", "FAILED"])
 
     def behaviour(data, context):
@@ -588,7 +588,7 @@ def test_a_loading_model_is_retried(make_client, scripted_server, fast_retries):
 
 def test_retries_for_a_loading_model_stop_at_the_deadline(make_client, scripted_server):
     """A pause that does not fit into the deadline is not made."""
-    model = message_class("mlflow_grpc.v1.Model")(name="a", state="LOADING")
+    model = _wire.Model(name="a", state="LOADING")
     scripted_server.behaviour = lambda data, context: model.SerializeToString()
     with pytest.raises((Unavailable, DeadlineExceeded)):
         make_client(scripted_server.address).model("a", timeout_s=0.2).predict(a=1)

@@ -76,8 +76,8 @@ class BaseTypedModel:
             for name, record in (("input", rpc.request), ("output", rpc.response))
         )
 
-    def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
-        return Call(method, request, read, self._timeout_s, self._metadata)
+    def _call(self, method: str, request: Any, response_class: Any, read: Callable[[Any], Any]) -> Call:
+        return Call(method, request, response_class, read, self._timeout_s, self._metadata)
 
     def _deadline(self) -> float:
         """The deadline of everything a call of the user makes, on the monotonic clock."""
@@ -124,7 +124,7 @@ class BaseTypedModel:
         """The call to make; None if there are no rows."""
         if not columns.is_batch(data):
             rpc = contract.rpc("predict")
-            request = self._record_bytes(contract, rpc, data, params)
+            request = self._record_message(contract, rpc, data, params)
             return self._typed_call(contract, rpc, request, lambda response: _answer(rpc, response))
         count, values = columns.columns_of(data, contract.row)
         if not count:
@@ -134,14 +134,11 @@ class BaseTypedModel:
         with self._missing_as_invalid_input():
             columns.fill(message, rpc.request, count, values)
         _put_params(contract, message, params)
+        return self._typed_call(contract, rpc, message, lambda response: columns.rows_of(response, rpc.response))
 
-        def read(response: bytes) -> list[Any]:
-            return columns.rows_of(rpc.response_class.FromString(response), rpc.response)
-
-        return self._typed_call(contract, rpc, message.SerializeToString(), read)
-
-    def _typed_call(self, contract: Contract, rpc: Rpc, request: bytes, read: Callable[[bytes], Any]) -> Call:
-        return Call(rpc.path, request, read, self._timeout_s, self._metadata_for(contract), model=contract.label)
+    def _typed_call(self, contract: Contract, rpc: Rpc, request: Any, read: Callable[[Any], Any]) -> Call:
+        metadata = self._metadata_for(contract)
+        return Call(rpc.path, request, rpc.response_class, read, self._timeout_s, metadata, model=contract.label)
 
     def _many(self, contract: Contract, records: Any, params: Params, on_error: OnError) -> Stream:
         if isinstance(records, Mapping):
@@ -153,7 +150,8 @@ class BaseTypedModel:
         return Stream(
             rpc.path,
             records,
-            lambda record, _: self._record_bytes(contract, rpc, record, params),
+            lambda record, _: self._record_message(contract, rpc, record, params),
+            rpc.response_class,
             lambda response, _: _answer(rpc, response, self._request_id),
             self._stream_timeout_s,
             self._metadata_for(contract),
@@ -165,15 +163,16 @@ class BaseTypedModel:
         rpc = contract.rpc("predict_stream")
         return Stream(
             rpc.path,
-            self._record_bytes(contract, rpc, _record_or_rows(record, fields), params),
+            self._record_message(contract, rpc, _record_or_rows(record, fields), params),
             None,
+            rpc.response_class,
             lambda response, _: _answer(rpc, response),
             self._stream_timeout_s,
             self._metadata_for(contract),
             model=contract.label,
         )
 
-    def _record_bytes(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
+    def _record_message(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> Any:
         message = rpc.request_class()
         sole = rpc.request.sole_unnamed_field
         if sole is None and not isinstance(record, Mapping):
@@ -184,8 +183,7 @@ class BaseTypedModel:
         with self._missing_as_invalid_input():
             writer.fill(message, rpc.request, record)
         _put_params(contract, message, params)
-        data: bytes = message.SerializeToString()
-        return data
+        return message
 
     @contextlib.contextmanager
     def _missing_as_invalid_input(self) -> Iterator[None]:
@@ -222,9 +220,8 @@ def _put_params(contract: Contract, message: Any, params: Params) -> None:
     writer.put(message, contract.params, params, "params")
 
 
-def _answer(rpc: Rpc, response: bytes, request_id: str = "") -> Any:
+def _answer(rpc: Rpc, message: Any, request_id: str = "") -> Any:
     """The answer in a response, or the PredictError in its place."""
-    message = rpc.response_class.FromString(response)
     if rpc.error and message.HasField(rpc.error):
         return from_error_message(getattr(message, rpc.error), request_id)
     sole = rpc.response.sole_unnamed_field

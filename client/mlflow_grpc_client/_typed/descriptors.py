@@ -17,11 +17,9 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from mlflow_grpc_client._reflection import SERVICE
 from mlflow_grpc_client._typed.contract import Cardinality, Contract, Field, Record, Rpc, TypeCode, ValueType
 from mlflow_grpc_client.errors import failure
-
-SERVICE = "model_grpc_service.ModelgRPCService"
-
 
 ERROR_MESSAGE = "model_grpc_service.error"
 

@@ -3,14 +3,15 @@
 Rule of this module: it makes no call; it yields calls and is sent their results.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from mlflow_grpc_client import _models, _options, _reflection, _wire
+from mlflow_grpc_client import _options, _reflection, _wire
 from mlflow_grpc_client._calls import Call
+from mlflow_grpc_client._reflection import MakeCall
 from mlflow_grpc_client._typed import descriptors, schemas
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure
@@ -22,8 +23,7 @@ class FetchContract:
 
     label: str
     """`name`, `name/version`, or empty for the default model."""
-    call: Callable[[str, bytes, Callable[[bytes], Any]], Call]
-    """Builds a call from a method, a request and a reader of the response."""
+    make_call: MakeCall
     timeout_s: float
     """The caller's timeout in seconds."""
     cached: Contract | None = None
@@ -54,7 +54,7 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contrac
     descriptors.check_typed(model)
     if fetch.cached is not None and fetch.cached.source == descriptors.type_source(model):
         return fetch.cached
-    pool = yield from _reflection.descriptors(descriptors.SERVICE, fetch.call)
+    pool = yield from _reflection.pool(fetch.make_call)
     try:
         fetched = descriptors.contract_of(model, pool)
     except KeyError as error:
@@ -77,11 +77,14 @@ def _ready_model(fetch: FetchContract) -> Generator[Call | Pause, Any, Any]:
 
 def _model(fetch: FetchContract) -> Generator[Call, Any, Any]:
     try:
-        return (yield fetch.call(_wire.GET_MODEL, _models.get_model_bytes(fetch.label), _models.model_message))
+        name, _, version = fetch.label.partition("/")
+        request = _wire.GetModelRequest(name=name, version=version)
+        return (yield fetch.make_call(_wire.GET_MODEL, request, _wire.Model, lambda model: model))
     except PredictError as error:
         if error.code is not grpc.StatusCode.NOT_FOUND:
             raise
-        models = yield fetch.call(_wire.LIST_MODELS, _models.list_models_bytes(), _models.models_of)
-        labels = ", ".join(model.label for model in models) or "none"
+        request, response_class = _wire.ListModelsRequest(), _wire.ListModelsResponse
+        response = yield fetch.make_call(_wire.LIST_MODELS, request, response_class, lambda models: models)
+        labels = ", ".join(map(descriptors.label_of, response.models)) or "none"
         message = f"There is no model {fetch.label}. There are: {labels}."
         raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None
