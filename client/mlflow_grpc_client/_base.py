@@ -4,37 +4,38 @@ Rule of this module: it builds calls and reads their results; it makes no call. 
 a method here, and none in both clients.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
+import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import AsyncIterable, Generator, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
-from _mlflow_grpc_protocol.metadata import MODEL_KEY
-from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client import _html, _models, _options, _payloads, _reflection, _wire
-from mlflow_grpc_client._calls import Call, OnError, Stream
-from mlflow_grpc_client._connection import addresses
+from mlflow_grpc_client._calls import Call, OnError, Steps, Stream, Wait, deadline_after
+from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._connection.targets import Addresses, target_of
-from mlflow_grpc_client._ignored import Warner
 from mlflow_grpc_client._requests import Requests
-from mlflow_grpc_client._streams import ResponseReader
+from mlflow_grpc_client._results import Results
 from mlflow_grpc_client._typed.contract import Contract
-from mlflow_grpc_client._typed.discovery import FetchContract, Pause, fetch_contract
-from mlflow_grpc_client.errors import (
-    PredictError,
-    client_closed,
-    deadline_exceeded,
-    failure,
-    from_error_message,
-    from_rpc_error,
-)
+from mlflow_grpc_client._typed.discovery import FetchContract, fetch_contract
+from mlflow_grpc_client.errors import PredictError, failure, from_error_message
 
-_R = TypeVar("_R", bound=Requests)
+if TYPE_CHECKING:
+    # Only for annotations, so that it need not be installed; typing has it from Python 3.11 on.
+    from typing_extensions import Unpack
+
+AnswersT = TypeVar("AnswersT")
+"""The iterator over the answers of a stream."""
+ModelT = TypeVar("ModelT")
+"""The class of a model with typed calls."""
 
 _CALLER_SPECIFIC_CODES = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -45,11 +46,13 @@ _CALLER_SPECIFIC_CODES = (
 """Statuses caused by a caller's own deadline or metadata. Other callers of the same fetch try again."""
 
 
-class BaseClient:
+class BaseClient(Generic[AnswersT, ModelT]):
     """A connection to one or more servers. Used as `Client` or `AsyncClient`."""
 
-    _INTERCEPTORS: tuple[tuple[type, ...], str]
-    """The accepted classes of interceptors, and their module."""
+    _STACK: ModuleType
+    """`grpc` or `grpc.aio`."""
+    _REQUESTS: type[Requests] = Requests
+    _MODEL: type[ModelT]
 
     def __init__(
         self,
@@ -93,9 +96,12 @@ class BaseClient:
         )
         self._interceptors = self._checked_interceptors(interceptors)
         self._metadata = dict(_options.call_metadata(None, None, None, metadata))
-        self._closed = False
+        self._results = Results(self._target, encrypted=self._credentials is not None)
+        self._channels = Channels(self._target, self._make_channel, self._close_channel)
+        self._lock = threading.Lock()
         self._contracts: dict[str, Contract] = {}
-        self._warner = Warner()
+        self._fetches: dict[str, Future[Contract | PredictError]] = {}
+        """Results of running fetches of contracts by the labels of their models."""
         self._set_up()
 
     def _set_up(self) -> None:
@@ -107,17 +113,117 @@ class BaseClient:
         return self._target.text
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.address}{', closed' if self._closed else ''}>"
+        return f"<{type(self).__name__} {self.address}{', closed' if self._results.is_closed else ''}>"
 
     def _repr_html_(self) -> str:
         facts = {
             "address": self.address,
             "TLS": "yes" if self._tls else "no",
             "timeout": f"{self._timeout_s:g} s",
-            "state": "closed" if self._closed else "",
+            "state": "closed" if self._results.is_closed else "",
             "models called so far": ", ".join(contract.label for contract in self._contracts.values()),
         }
         return _html.facts(type(self).__name__, facts)
+
+    def model(
+        self,
+        name: str = "",
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        metadata: _options.MoreMetadata | None = None,
+    ) -> ModelT:
+        """Returns a model to call in its own types. The first call fetches the types, and the client caches them.
+
+        Args:
+            name: `name` or `name/version`; empty for the default model.
+            timeout_s: The timeout of its calls in seconds. The default is the client's, and none for streams.
+            request_id: The id of its calls in the server's log.
+            metadata: Further metadata of its calls.
+
+        Raises:
+            ValueError: An option is invalid.
+            TypeError: A metadata value does not have the type that its key requires.
+
+        """
+        make: Any = self._MODEL
+        model: ModelT = make(
+            lambda steps, timeout_s: self._run(steps, deadline_after(timeout_s)),
+            self._start,
+            name=name,
+            timeout_s=timeout_s,
+            default_timeout_s=self._timeout_s,
+            request_id=request_id,
+            metadata=self._merged(metadata),
+        )
+        return model
+
+    def stream(
+        self,
+        payloads: Iterable[Any] | AsyncIterable[Any],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[_options.CallOptions],
+    ) -> AnswersT:
+        """Returns the predictions for any number of payloads, in order, over one call.
+
+        A thread of gRPC draws payloads as fast as the connection takes them. For an AsyncClient the event loop does,
+        and `payloads` may be asynchronous.
+
+        Args:
+            payloads: Objects that `predict` takes.
+            on_error: "raise" raises a payload's PredictError in its turn, "return" returns it.
+            options: See `CallOptions`; without `timeout_s` the stream has no deadline.
+
+        Raises:
+            TypeError: `payloads` is not iterable.
+            ValueError: An option is invalid.
+
+        """
+        return self._start(self._payload_stream(payloads, on_error, options))
+
+    def stream_text(
+        self,
+        texts: Iterable[str | bytes] | AsyncIterable[str | bytes],
+        *,
+        content_type: str | None = None,
+        on_error: OnError = "raise",
+        **options: Unpack[_options.CallOptions],
+    ) -> AnswersT:
+        """Like `stream`, with texts that are sent and returned unchanged."""
+        encode, read = (lambda text, _: _payloads.as_text(text)), (lambda text, _: text)
+        return self._start(self._text_stream(texts, on_error, content_type, encode, read, options))
+
+    def predict_stream(
+        self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[_options.CallOptions]
+    ) -> AnswersT:
+        """Returns chunks of the predictions for a payload as they arrive, from a model with `predict_stream`.
+
+        Arguments and errors are those of `predict`; without `timeout_s` there is no deadline.
+        """
+        text, is_bare = _payloads.to_json(data, params), _payloads.is_bare(data)
+        return self._start(self._text_chunks(text, None, lambda chunk, _: self._from_json(chunk, is_bare), options))
+
+    def predict_stream_text(
+        self, text: str, *, content_type: str | None = None, **options: Unpack[_options.CallOptions]
+    ) -> AnswersT:
+        """Like `predict_stream`, with texts that are sent and returned unchanged."""
+        return self._start(self._text_chunks(text, content_type, lambda chunk, _: chunk, options))
+
+    def _start(self, stream: Stream | Steps, timeout_s: float | None = None) -> AnswersT:
+        """Makes the call of a stream. Steps that result in one are taken first, within a timeout."""
+        raise NotImplementedError
+
+    def _run(self, steps: Steps, deadline: float) -> Any:
+        """Takes the steps in order before a deadline, and returns their result."""
+        raise NotImplementedError
+
+    def _make_channel(self, target: str) -> Any:
+        """A channel to a gRPC target. The first call connects it."""
+        raise NotImplementedError
+
+    def _close_channel(self, channel: Any) -> None:
+        raise NotImplementedError
 
     @classmethod
     def _checked_interceptors(cls, interceptors: Any) -> tuple[Any, ...]:
@@ -127,21 +233,22 @@ class BaseClient:
             TypeError: An object is not an interceptor of this client's gRPC module.
 
         """
-        classes, module = cls._INTERCEPTORS
+        names = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+        classes = tuple(getattr(cls._STACK, f"{name}ClientInterceptor") for name in names)
         checked = tuple(interceptors) if isinstance(interceptors, Iterable) else (interceptors,)
         for interceptor in checked:
             if not isinstance(interceptor, classes):
+                module = cls._STACK.__name__
                 raise TypeError(
                     f"interceptors are a list of those of {module}, such as {module}.UnaryUnaryClientInterceptor; "
                     f"not {interceptor!r}"
                 )
         return checked
 
-    def _new_channel(self, stack: ModuleType, target: str, **options: Any) -> Any:
-        """A channel of `grpc` or `grpc.aio`, whose functions have the same names. The first call connects it."""
+    def _new_channel(self, target: str, **options: Any) -> Any:
         if self._credentials is None:
-            return stack.insecure_channel(target, self._channel_options, **options)
-        return stack.secure_channel(target, self._credentials, self._channel_options, **options)
+            return self._STACK.insecure_channel(target, self._channel_options, **options)
+        return self._STACK.secure_channel(target, self._credentials, self._channel_options, **options)
 
     def _merged(self, metadata: _options.MoreMetadata | None) -> dict[str, str | bytes]:
         """The client's metadata, overridden by that of a call."""
@@ -243,34 +350,9 @@ class BaseClient:
 
         return self._text_stream(payloads, on_error, None, encode, read, options)
 
-    def _given_texts(
-        self, texts: Any, on_error: OnError, content_type: str | None, options: _options.CallOptions
-    ) -> Stream:
-        return self._text_stream(
-            texts, on_error, content_type, lambda text, _: _payloads.as_text(text), lambda text, _: text, options
-        )
-
-    def _chunk_stream(self, data: Any, params: dict[str, Any] | None, options: _options.CallOptions) -> Stream:
-        text = _payloads.to_json(data, params)
-        is_bare = _payloads.is_bare(data)
-        return self._text_chunks(text, None, lambda chunk: self._from_json(chunk, is_bare), options)
-
     def _text_chunks(self, text: str, content_type: str | None, read: Any, options: _options.CallOptions) -> Stream:
-        stream = self._text_stream((), "raise", content_type, None, lambda chunk, _: read(chunk), options)
+        stream = self._text_stream((), "raise", content_type, None, read, options)
         return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.text_input(text), encode=None)
-
-    def _read(self, call: Call | Stream, answer: bytes, *index: int) -> Any:
-        try:
-            return call.read(call.response_class.FromString(answer), *index)
-        except DecodeError:
-            raise failure(
-                grpc.StatusCode.INTERNAL, f"The bytes of the answer are not an answer of {call.method}."
-            ) from None
-
-    def _warn(self, call: Call | Stream, trailers: Any) -> None:
-        """Warns of names in the payload that the model ignored, once for each name."""
-        if trailers:
-            self._warner.warn(trailers, call.model or str(dict(call.metadata).get(MODEL_KEY, "")))
 
     def _predictions(self, data: Any, answer: str) -> Any:
         return self._from_json(answer, _payloads.is_bare(data))
@@ -283,71 +365,47 @@ class BaseClient:
             message = "The answer is not JSON; predict_text returns it as it is."
             raise failure(grpc.StatusCode.INTERNAL, message) from None
 
-    def _failure(self, call: Call | Stream, error: grpc.RpcError) -> PredictError:
-        """The PredictError for an error of gRPC."""
-        self._warn(call, error.trailing_metadata())
-        predict_error = from_rpc_error(error)
-        if self._closed and predict_error.code is grpc.StatusCode.CANCELLED:
-            return client_closed()
-        # This text is gRPC's own: the server sent no status.
-        if predict_error.message == "Deadline Exceeded" and call.timeout_s is not None:
-            return deadline_exceeded(call.timeout_s)
-        if predict_error.reason:  # Only mlflow-grpc sends reasons.
-            return predict_error
-        message = addresses.explained(
-            predict_error.message,
-            self._target.text,
-            encrypted=self._credentials is not None,
-            is_single=not self._target.is_list,
-        )
-        return failure(predict_error.code, message, request_id=predict_error.request_id)
-
     @staticmethod
     def _check_resolved(error: PredictError | None) -> None:
         """Raises the error of a resolution that several calls may share."""
         if error is not None:
             raise copy.copy(error)
 
-    def _requests(self, stream: Stream, requests_class: type[_R]) -> _R | None:
+    def _requests(self, stream: Stream) -> Requests | None:
         """The requests of a stream; None if it sends a single one."""
         if stream.encode is None:
             return None
         max_bytes = dict(self._channel_options)[_options.MAX_SEND_OPTION]
         returns_errors = stream.on_error == "return"
-        return requests_class(stream.requests, stream.encode, max_bytes, returns_errors=returns_errors)
+        return self._REQUESTS(stream.requests, stream.encode, max_bytes, returns_errors=returns_errors)
 
-    def _response_reader(self, stream: Stream, requests: Requests | None) -> ResponseReader:
-        return ResponseReader(
-            lambda data, index: self._read(stream, data, index),
-            lambda error: self._failure(stream, error),
-            lambda trailers: self._warn(stream, trailers),
-            requests,
-            returns_errors=stream.on_error == "return",
-        )
+    def _contract(self, fetch: FetchContract) -> Steps:
+        """A contract from the cache or from the server. One caller fetches it for all that wait."""
+        while True:
+            future: Future[Contract | PredictError] = Future()
+            with self._lock:
+                contract = self._contracts.get(fetch.label)
+                if contract is not None and contract is not fetch.cached:
+                    return contract
+                running = self._fetches.setdefault(fetch.label, future)
+            if running is future:
+                return (yield from self._fetch_for_all(fetch, future))
+            outcome = yield Wait(running, fetch.timeout_s)
+            if isinstance(outcome, Contract):
+                return outcome
+            if outcome.code not in _CALLER_SPECIFIC_CODES:
+                raise copy.copy(outcome)
 
-    def _fetch(self, fetch: FetchContract) -> Generator[Call | Pause, Any, Contract]:
-        """Fetches the contract of a model, and caches it."""
-        contract = self._contracts[fetch.label] = yield from fetch_contract(fetch)
-        return contract
-
-    def _cached(self, fetch: FetchContract) -> Contract | None:
-        contract = self._contracts.get(fetch.label)
-        return None if contract is fetch.cached else contract
-
-    @staticmethod
-    def _shared(outcome: Contract | PredictError) -> Contract | None:
-        """The contract that another caller fetched; None if the failure was specific to that caller.
-
-        Raises:
-            PredictError: The fetch failed for everyone.
-
-        """
-        if isinstance(outcome, Contract):
-            return outcome
-        if outcome.code in _CALLER_SPECIFIC_CODES:
-            return None
-        raise copy.copy(outcome)
-
-    @staticmethod
-    def _abandoned_failure() -> PredictError:
-        return failure(grpc.StatusCode.CANCELLED, "The caller that fetched the contract has stopped waiting.")
+    def _fetch_for_all(self, fetch: FetchContract, future: Future[Contract | PredictError]) -> Steps:
+        message = "The caller that fetched the contract has stopped waiting."
+        outcome: Contract | PredictError = failure(grpc.StatusCode.CANCELLED, message)
+        try:
+            outcome = self._contracts[fetch.label] = yield from fetch_contract(fetch)
+        except PredictError as error:
+            outcome = error
+            raise
+        finally:
+            with self._lock:
+                del self._fetches[fetch.label]
+            future.set_result(outcome)
+        return outcome

@@ -5,7 +5,8 @@ Rule of this module: plain values with the bytes to send and a reader of the res
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -31,6 +32,29 @@ class Call:
     """The deadline of the user's call, which can consist of several RPCs, on the monotonic clock."""
     model: str = ""
     """The model's label, if the method names the model instead of the metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause before a retry. The result is False, without a pause, if it would not end before the deadline."""
+
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A wait for the result of a future that several calls share."""
+
+    future: Future[Any]
+    timeout_s: float | None
+    """The caller's timeout in seconds, for the message of the error."""
+
+
+Steps = Generator[Any, Any, Any]
+"""What a call of the user consists of: a Call, Pause, Wait or FetchContract at a time.
+
+The result of each step is sent back, its PredictError thrown. `close` ends it early.
+"""
 
 
 def deadline_after(timeout_s: float | None) -> float:

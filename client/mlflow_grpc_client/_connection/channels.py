@@ -1,4 +1,4 @@
-"""The channels of a client whose servers are a list with host names.
+"""The channels of a client.
 
 gRPC takes a list of IP addresses or a single name, so the names of a list are resolved here. Rule of this module: a
 resolver has a thread of its own, because nothing can interrupt it, and only the first calls wait for it. When addresses
@@ -6,6 +6,7 @@ change, the old channel is closed after its last call.
 """
 
 import ipaddress
+import math
 import socket
 import threading
 import time
@@ -55,10 +56,10 @@ class Channels:
     """The channel to the current addresses, and channels to former addresses that still have calls."""
 
     def __init__(self, target: Target, make: Callable[[str], Any], close: Callable[[Any], None]) -> None:
-        """Takes a target that is not resolved yet.
+        """Takes a target.
 
         Args:
-            target: A list with host names.
+            target: The servers. The names of a list are not resolved yet.
             make: Creates a channel to a gRPC target.
             close: Closes a channel without calls.
 
@@ -67,18 +68,20 @@ class Channels:
         self._make = make
         self._close = close
         self._lock = threading.Lock()
-        self._resolved_name = ""
+        self._resolved_name = target.name
         self._current: Any = None
         self._current_name = ""
         self._call_counts: dict[Any, int] = {}
-        self._resolved_at = 0.0
+        self._resolved_at = math.inf if target.name else 0.0
         self._resolution: Resolution | None = None
         self._is_closed = False
 
     def first_resolution(self) -> Resolution | None:
         """The resolution that a call waits for before `acquire`; None once the names have been resolved."""
+        if self._resolved_name:
+            return None
         with self._lock:
-            return None if self._resolved_name else self._running_resolution()
+            return self._running_resolution()
 
     def acquire(self) -> Any:
         """The channel for a call, to be released when the call has ended.

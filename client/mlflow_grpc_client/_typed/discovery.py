@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from mlflow_grpc_client import _options, _reflection, _wire
-from mlflow_grpc_client._calls import Call
+from mlflow_grpc_client._calls import Call, Pause
 from mlflow_grpc_client._reflection import MakeCall
 from mlflow_grpc_client._typed import descriptors, schemas
 from mlflow_grpc_client._typed.contract import Contract
@@ -28,13 +28,6 @@ class FetchContract:
     """The caller's timeout in seconds."""
     cached: Contract | None = None
     """A contract to check with the server, because it may be outdated."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A pause before a retry. The result is False, without a pause, if it would not end before the deadline."""
-
-    duration_s: float
 
 
 def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contract]:
