@@ -125,7 +125,7 @@ class Record:
     by_any_name: dict[str, Field] = field(default_factory=dict)
     """Fields by their names in the model and in protobuf. The name in the model wins if both exist."""
     required: set[str] = field(default_factory=set)
-    """Protobuf names of required fields, as far as a schema marks them."""
+    """Protobuf names of fields that need a value."""
     defaulted: set[str] = field(default_factory=set)
     """Protobuf names of fields with a default that is not null."""
     extra: Field | None = None

@@ -17,6 +17,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from mlflow_grpc_client import _wire
 from mlflow_grpc_client._reflection import SERVICE
 from mlflow_grpc_client._typed.contract import Cardinality, Contract, Field, Record, Rpc, TypeCode, ValueType
 from mlflow_grpc_client.errors import failure
@@ -124,6 +125,7 @@ class _DescriptorReader:
         self._wrappers = frozenset(model.wrappers)
         self._named_by = _record_messages(model)
         self._with_params = {rpc.request_type for rpc in model.rpcs} if model.HasField("params") else set()
+        self._rules = model.field_rules
         self._records: dict[str, Record] = {}
         self.params: Field | None = None
 
@@ -131,6 +133,8 @@ class _DescriptorReader:
         """The model's fields of a message. Fields for params, errors and nulls are not among them."""
         if descriptor.full_name not in self._records:
             self._records[descriptor.full_name] = record = Record(descriptor.full_name)
+            rules = self._rules.get(descriptor.full_name) or _wire.FieldRules()
+            required, defaulted = frozenset(rules.required), frozenset(rules.defaulted)
             for member in descriptor.fields:
                 column = self._field(member, descriptor)
                 if member.number == PARAMS_NUMBER and descriptor.full_name in self._with_params:
@@ -139,6 +143,10 @@ class _DescriptorReader:
                     record.extra = column
                 elif member.number < NULLS_NUMBER and not _is_error(member):
                     record.add(column)
+                    if member.number in required:
+                        record.required.add(column.name)
+                    if member.number in defaulted:
+                        record.defaulted.add(column.name)
         return self._records[descriptor.full_name]
 
     def _field(self, member: FieldDescriptor, parent: Descriptor) -> Field:

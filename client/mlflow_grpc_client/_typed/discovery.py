@@ -12,7 +12,7 @@ import grpc
 from mlflow_grpc_client import _options, _reflection, _wire
 from mlflow_grpc_client._calls import Call, Pause
 from mlflow_grpc_client._reflection import MakeCall
-from mlflow_grpc_client._typed import descriptors, schemas
+from mlflow_grpc_client._typed import descriptors
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure
 
@@ -49,12 +49,10 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contrac
         return fetch.cached
     pool = yield from _reflection.pool(fetch.make_call)
     try:
-        fetched = descriptors.contract_of(model, pool)
+        return descriptors.contract_of(model, pool)
     except KeyError as error:
         message = f"The server's reflection lacks a message of the model {descriptors.label_of(model)}: {error.args[0]}"
         raise failure(grpc.StatusCode.INTERNAL, message) from None
-    schemas.mark_contract(fetched, model)
-    return fetched
 
 
 def _ready_model(fetch: FetchContract) -> Generator[Call | Pause, Any, Any]:
