@@ -112,12 +112,12 @@ def _dict(sources: dict[str, str]) -> str:
     return "{" + ", ".join(f"{name!r}: {source}" for name, source in sources.items()) + "}"
 
 
-def _value(value: Any, column: Field) -> str:
-    if column.cardinality is Cardinality.REPEATED and isinstance(value, list):
-        return f"[{', '.join(_single(item, column.type) for item in value)}]"
-    if column.cardinality is Cardinality.MAP and isinstance(value, dict):
-        return _dict({key: _single(item, column.type) for key, item in value.items()})
-    return _single(value, column.type)
+def _value(value: Any, field: Field) -> str:
+    if field.cardinality is Cardinality.REPEATED and isinstance(value, list):
+        return f"[{', '.join(_single(item, field.type) for item in value)}]"
+    if field.cardinality is Cardinality.MAP and isinstance(value, dict):
+        return _dict({key: _single(item, field.type) for key, item in value.items()})
+    return _single(value, field.type)
 
 
 def _single(value: Any, value_type: ValueType) -> str:

@@ -81,7 +81,7 @@ def columns_of(rows: Any, record: Record) -> tuple[int, Columns]:
 
 
 def records_of(frame: Any, record: Record) -> Iterator[dict[str, Any]]:
-    """The rows of a DataFrame as records by the names of fields in protobuf; errors as of `columns_of`."""
+    """The rows of a DataFrame as records by the names of fields in protobuf. Raises what `columns_of` raises."""
     names = _frame_fields(frame, record)
     return (dict(zip(names, row, strict=True)) for row in frame.itertuples(index=False, name=None))
 

@@ -163,8 +163,8 @@ class Contract:
     """The typed RPCs of a model, as a server described them at some point in time."""
 
     label: str
-    source: bytes
-    """The result of `descriptors.type_source` for the model that this contract was read from."""
+    types_key: bytes
+    """The result of `descriptors.types_key` for the model that this contract was read from."""
     rpcs: Mapping[str, Rpc]
     """RPCs by the end of their names: predict, predict_batch, predict_many, predict_stream."""
     params: Field | None

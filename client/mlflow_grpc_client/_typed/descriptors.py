@@ -48,7 +48,7 @@ _WELL_KNOWN = {"google.protobuf.Timestamp": TypeCode.TIMESTAMP, "google.protobuf
 _RPC_NAMES = ("predict", "predict_batch", "predict_many", "predict_stream")
 
 
-def type_source(model: Any) -> bytes:
+def types_key(model: Any) -> bytes:
     """The parts of a message mlflow_grpc.v1.Model that define its typed messages; equal bytes mean equal types."""
     parts = type(model)(
         input=model.input, output=model.output, params=model.params, rpcs=model.rpcs, contract=model.contract
@@ -108,7 +108,7 @@ def contract_of(model: Any, pool: DescriptorPool) -> Contract:
                 reader.record(response),
                 next((descriptor.name for descriptor in response.fields if _is_error(descriptor)), ""),
             )
-    return Contract(label_of(model), type_source(model), rpcs, reader.params, model.contract)
+    return Contract(label_of(model), types_key(model), rpcs, reader.params, model.contract)
 
 
 def _typed_name(rpc: Any) -> str:

@@ -45,7 +45,7 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contrac
     """
     model = yield from _ready_model(fetch)
     descriptors.check_typed(model)
-    if fetch.cached is not None and fetch.cached.source == descriptors.type_source(model):
+    if fetch.cached is not None and fetch.cached.types_key == descriptors.types_key(model):
         return fetch.cached
     pool = yield from _reflection.pool(fetch.make_call)
     try:

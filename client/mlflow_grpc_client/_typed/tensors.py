@@ -103,7 +103,7 @@ def single(number: float, path: str) -> float:
 
 
 def extend(message: Any, name: str, element_type: ValueType, elements: Any, path: str, scalar: Scalar) -> None:
-    """Writes the elements of a flat array or list into a repeated scalar field; arguments and errors as of `write`."""
+    """Writes the elements of a flat array or list into a repeated scalar field. Takes and raises what `write` does."""
     field, code = getattr(message, name), element_type.code
     if not isinstance(elements, library("numpy", "ndarray")):
         field.extend([scalar(element, element_type, path) for element in elements])
