@@ -12,10 +12,11 @@ import grpc
 
 from mlflow_grpc_client import _grpc_workarounds
 from mlflow_grpc_client._base import BaseClient
+from mlflow_grpc_client._call_builder import from_json
 from mlflow_grpc_client._calls import Call, Pause, Steps, Stream, Wait, deadline_after, remaining_s
 from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions
-from mlflow_grpc_client._payloads import to_json
+from mlflow_grpc_client._payloads import is_bare, to_json
 from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._requests import AsyncRequests
 from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader, is_current_task_cancelled
@@ -44,28 +45,28 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
 
     async def predict(self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]) -> Any:
         """Like `Client.predict`."""
-        return self._predictions(data, await self.predict_text(to_json(data, params), **options))
+        return from_json(await self.predict_text(to_json(data, params), **options), is_bare(data))
 
     async def predict_text(
         self, text: str | bytes, *, content_type: str | None = None, **options: Unpack[CallOptions]
     ) -> str:
         """Like `Client.predict_text`."""
-        answer: str = await self._send(self._predict_call(text, content_type, **options))
+        answer: str = await self._send(self._calls.predict(text, content_type, **options))
         return answer
 
     async def health(self, service: str = "", *, timeout_s: float = HEALTH_TIMEOUT_S) -> str:
         """Like `Client.health`."""
-        status: str = await self._send(self._health_call(service, timeout_s))
+        status: str = await self._send(self._calls.health(service, timeout_s))
         return status
 
     async def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Models:
         """Like `Client.models`."""
-        models: Models = await self._send(self._models_call(timeout_s))
+        models: Models = await self._send(self._calls.models(timeout_s))
         return models
 
     async def proto_file(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> ProtoFile:
         """Like `Client.proto_file`."""
-        proto_file: ProtoFile = await self._run(self._proto_file_calls(timeout_s), deadline_after(timeout_s))
+        proto_file: ProtoFile = await self._run(self._calls.proto_file(timeout_s), deadline_after(timeout_s))
         return proto_file
 
     async def _run(self, steps: Steps, deadline: float) -> Any:
@@ -89,7 +90,7 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
             case Call():
                 return await self._send(replace(step, deadline=deadline))
             case FetchContract():
-                return await self._run(self._contract(step), deadline)
+                return await self._run(self._contracts.get(step), deadline)
             case Wait():
                 running = asyncio.shield(asyncio.wrap_future(step.future))  # Other calls may wait for it.
                 try:

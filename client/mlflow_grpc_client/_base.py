@@ -1,32 +1,24 @@
 """The parts of the synchronous and the asyncio client that do not wait.
 
-Rule of this module: it builds calls and reads their results; it makes no call. It is long because each kind of call has
-a method here, and none in both clients.
+Rule of this module: it makes no call. A method with the same docstring in both clients is here.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
-import threading
-from collections import deque
-from collections.abc import AsyncIterable, Generator, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import replace
+from collections.abc import AsyncIterable, Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import grpc
-
-from mlflow_grpc_client import _html, _models, _options, _payloads, _reflection, _wire
-from mlflow_grpc_client._calls import Call, OnError, Steps, Stream, Wait, deadline_after
+from mlflow_grpc_client import _html, _options, _payloads
+from mlflow_grpc_client._call_builder import CallBuilder
+from mlflow_grpc_client._calls import OnError, Steps, Stream, deadline_after
 from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._connection.targets import Addresses, target_of
 from mlflow_grpc_client._requests import Requests
 from mlflow_grpc_client._results import Results
-from mlflow_grpc_client._typed.contract import Contract
-from mlflow_grpc_client._typed.discovery import FetchContract, fetch_contract
-from mlflow_grpc_client.errors import PredictError, failure, from_error_message
+from mlflow_grpc_client._typed.discovery import Contracts
+from mlflow_grpc_client.errors import PredictError
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has it from Python 3.11 on.
@@ -36,14 +28,6 @@ AnswersT = TypeVar("AnswersT")
 """The iterator over the answers of a stream."""
 ModelT = TypeVar("ModelT")
 """The class of a model with typed calls."""
-
-_CALLER_SPECIFIC_CODES = (
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED,
-)
-"""Statuses caused by a caller's own deadline or metadata. Other callers of the same fetch try again."""
 
 
 class BaseClient(Generic[AnswersT, ModelT]):
@@ -95,13 +79,10 @@ class BaseClient(Generic[AnswersT, ModelT]):
             max_message_bytes, self._tls, self._target, _options.checked_channel_options(channel_options)
         )
         self._interceptors = self._checked_interceptors(interceptors)
-        self._metadata = dict(_options.call_metadata(None, None, None, metadata))
+        self._calls = CallBuilder(self._timeout_s, metadata)
         self._results = Results(self._target, encrypted=self._credentials is not None)
         self._channels = Channels(self._target, self._make_channel, self._close_channel)
-        self._lock = threading.Lock()
-        self._contracts: dict[str, Contract] = {}
-        self._fetches: dict[str, Future[Contract | PredictError]] = {}
-        """Results of running fetches of contracts by the labels of their models."""
+        self._contracts = Contracts()
         self._set_up()
 
     def _set_up(self) -> None:
@@ -121,7 +102,7 @@ class BaseClient(Generic[AnswersT, ModelT]):
             "TLS": "yes" if self._tls else "no",
             "timeout": f"{self._timeout_s:g} s",
             "state": "closed" if self._results.is_closed else "",
-            "models called so far": ", ".join(contract.label for contract in self._contracts.values()),
+            "models called so far": ", ".join(self._contracts.labels),
         }
         return _html.facts(type(self).__name__, facts)
 
@@ -154,7 +135,7 @@ class BaseClient(Generic[AnswersT, ModelT]):
             timeout_s=timeout_s,
             default_timeout_s=self._timeout_s,
             request_id=request_id,
-            metadata=self._merged(metadata),
+            metadata=self._calls.merged(metadata),
         )
         return model
 
@@ -180,7 +161,7 @@ class BaseClient(Generic[AnswersT, ModelT]):
             ValueError: An option is invalid.
 
         """
-        return self._start(self._payload_stream(payloads, on_error, options))
+        return self._start(self._calls.payload_stream(payloads, on_error, options))
 
     def stream_text(
         self,
@@ -192,7 +173,7 @@ class BaseClient(Generic[AnswersT, ModelT]):
     ) -> AnswersT:
         """Like `stream`, with texts that are sent and returned unchanged."""
         encode, read = (lambda text, _: _payloads.as_text(text)), (lambda text, _: text)
-        return self._start(self._text_stream(texts, on_error, content_type, encode, read, options))
+        return self._start(self._calls.text_stream(texts, on_error, content_type, encode, read, options))
 
     def predict_stream(
         self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[_options.CallOptions]
@@ -201,14 +182,13 @@ class BaseClient(Generic[AnswersT, ModelT]):
 
         Arguments and errors are those of `predict`; without `timeout_s` there is no deadline.
         """
-        text, is_bare = _payloads.to_json(data, params), _payloads.is_bare(data)
-        return self._start(self._text_chunks(text, None, lambda chunk, _: self._from_json(chunk, is_bare), options))
+        return self._start(self._calls.chunk_stream(data, params, options))
 
     def predict_stream_text(
         self, text: str, *, content_type: str | None = None, **options: Unpack[_options.CallOptions]
     ) -> AnswersT:
         """Like `predict_stream`, with texts that are sent and returned unchanged."""
-        return self._start(self._text_chunks(text, content_type, lambda chunk, _: chunk, options))
+        return self._start(self._calls.text_chunks(text, content_type, lambda chunk, _: chunk, options))
 
     def _start(self, stream: Stream | Steps, timeout_s: float | None = None) -> AnswersT:
         """Makes the call of a stream. Steps that result in one are taken first, within a timeout."""
@@ -250,121 +230,6 @@ class BaseClient(Generic[AnswersT, ModelT]):
             return self._STACK.insecure_channel(target, self._channel_options, **options)
         return self._STACK.secure_channel(target, self._credentials, self._channel_options, **options)
 
-    def _merged(self, metadata: _options.MoreMetadata | None) -> dict[str, str | bytes]:
-        """The client's metadata, overridden by that of a call."""
-        return {**self._metadata, **(metadata or {})}
-
-    def _predict_call(
-        self,
-        text: str | bytes,
-        content_type: str | None,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
-        model: str | None = None,
-        metadata: _options.MoreMetadata | None = None,
-    ) -> Call:
-        return Call(
-            _wire.PREDICT,
-            _wire.text_input(_payloads.as_text(text)),
-            _wire.Output,
-            lambda output: output.value,
-            self._timeout_s if timeout_s is None else _options.checked_timeout(timeout_s),
-            _options.call_metadata(content_type, request_id, model, self._merged(metadata)),
-        )
-
-    def _info_call(self, timeout_s: float, method: str, request: Any, response_class: Any, read: Any) -> Call:
-        """A call of a service other than predictions, with the client's metadata."""
-        timeout_s = _options.checked_timeout(timeout_s)
-        return Call(method, request, response_class, read, timeout_s, tuple(self._metadata.items()))
-
-    def _health_call(self, service: str, timeout_s: float) -> Call:
-        return self._info_call(
-            timeout_s,
-            _wire.HEALTH_CHECK,
-            _wire.HealthCheckRequest(service=service),
-            _wire.HealthCheckResponse,
-            lambda response: _wire.enum_name(_wire.HealthCheckResponse.ServingStatus, response.status),
-        )
-
-    def _models_call(self, timeout_s: float) -> Call:
-        request, response_class = _wire.ListModelsRequest(), _wire.ListModelsResponse
-        return self._info_call(timeout_s, _wire.LIST_MODELS, request, response_class, _models.models_of)
-
-    def _proto_file_calls(self, timeout_s: float) -> Generator[Call, Any, _reflection.ProtoFile]:
-        _options.checked_timeout(timeout_s)
-        return _reflection.proto_file(functools.partial(self._info_call, timeout_s))
-
-    def _text_stream(
-        self,
-        texts: Any,
-        on_error: OnError,
-        content_type: str | None,
-        encode: Any,
-        read: Any,
-        options: _options.CallOptions,
-    ) -> Stream:
-        """A stream of payloads.
-
-        Args:
-            texts: Objects that `encode` takes.
-            on_error: How errors are delivered.
-            content_type: The format of the payloads.
-            encode: Converts an object and its index into a payload.
-            read: Converts the text of an answer and its index.
-            options: The options of the call.
-
-        """
-        request_id = options.get("request_id") or ""
-
-        def answer(output: Any, index: int) -> Any:
-            has_error = output.HasField("error")
-            return from_error_message(output.error, request_id) if has_error else read(output.value, index)
-
-        timeout_s = options.get("timeout_s")
-        return Stream(
-            _wire.PREDICT_MANY,
-            texts,
-            lambda item, index: _wire.text_input(encode(item, index)),
-            _wire.Output,
-            answer,
-            None if timeout_s is None else _options.checked_timeout(timeout_s),
-            _options.call_metadata(
-                content_type, request_id or None, options.get("model"), self._merged(options.get("metadata"))
-            ),
-            on_error,
-        )
-
-    def _payload_stream(self, payloads: Any, on_error: OnError, options: _options.CallOptions) -> Stream:
-        bare: deque[int] = deque()  # Indexes of LLM payloads without an answer, in order.
-
-        def encode(data: Any, index: int) -> str:
-            if _payloads.is_bare(data):
-                bare.append(index)
-            return _payloads.to_json(data)
-
-        def read(text: str, index: int) -> Any:
-            while bare and bare[0] < index:  # The server has not answered these with a text.
-                bare.popleft()
-            return self._from_json(text, bool(bare) and bare[0] == index)
-
-        return self._text_stream(payloads, on_error, None, encode, read, options)
-
-    def _text_chunks(self, text: str, content_type: str | None, read: Any, options: _options.CallOptions) -> Stream:
-        stream = self._text_stream((), "raise", content_type, None, read, options)
-        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.text_input(text), encode=None)
-
-    def _predictions(self, data: Any, answer: str) -> Any:
-        return self._from_json(answer, _payloads.is_bare(data))
-
-    @staticmethod
-    def _from_json(answer: str, is_bare: bool) -> Any:
-        try:
-            return _payloads.from_json(answer, bare=is_bare)
-        except (ValueError, RecursionError):
-            message = "The answer is not JSON; predict_text returns it as it is."
-            raise failure(grpc.StatusCode.INTERNAL, message) from None
-
     @staticmethod
     def _check_resolved(error: PredictError | None) -> None:
         """Raises the error of a resolution that several calls may share."""
@@ -378,34 +243,3 @@ class BaseClient(Generic[AnswersT, ModelT]):
         max_bytes = dict(self._channel_options)[_options.MAX_SEND_OPTION]
         returns_errors = stream.on_error == "return"
         return self._REQUESTS(stream.requests, stream.encode, max_bytes, returns_errors=returns_errors)
-
-    def _contract(self, fetch: FetchContract) -> Steps:
-        """A contract from the cache or from the server. One caller fetches it for all that wait."""
-        while True:
-            future: Future[Contract | PredictError] = Future()
-            with self._lock:
-                contract = self._contracts.get(fetch.label)
-                if contract is not None and contract is not fetch.cached:
-                    return contract
-                running = self._fetches.setdefault(fetch.label, future)
-            if running is future:
-                return (yield from self._fetch_for_all(fetch, future))
-            outcome = yield Wait(running, fetch.timeout_s)
-            if isinstance(outcome, Contract):
-                return outcome
-            if outcome.code not in _CALLER_SPECIFIC_CODES:
-                raise copy.copy(outcome)
-
-    def _fetch_for_all(self, fetch: FetchContract, future: Future[Contract | PredictError]) -> Steps:
-        message = "The caller that fetched the contract has stopped waiting."
-        outcome: Contract | PredictError = failure(grpc.StatusCode.CANCELLED, message)
-        try:
-            outcome = self._contracts[fetch.label] = yield from fetch_contract(fetch)
-        except PredictError as error:
-            outcome = error
-            raise
-        finally:
-            with self._lock:
-                del self._fetches[fetch.label]
-            future.set_result(outcome)
-        return outcome

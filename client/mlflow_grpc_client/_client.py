@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from mlflow_grpc_client._base import BaseClient
+from mlflow_grpc_client._call_builder import from_json
 from mlflow_grpc_client._calls import Call, Pause, Steps, Stream, Wait, deadline_after, remaining_s
 from mlflow_grpc_client._models import Models
 from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions
-from mlflow_grpc_client._payloads import to_json
+from mlflow_grpc_client._payloads import is_bare, to_json
 from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._streams import Answers, ResponseReader
 from mlflow_grpc_client._typed.discovery import FetchContract
@@ -52,7 +53,7 @@ class Client(BaseClient[Answers, TypedModel]):
             ValueError: An option is invalid.
 
         """
-        return self._predictions(data, self.predict_text(to_json(data, params), **options))
+        return from_json(self.predict_text(to_json(data, params), **options), is_bare(data))
 
     def predict_text(
         self, text: str | bytes, *, content_type: str | None = None, **options: Unpack[CallOptions]
@@ -70,7 +71,7 @@ class Client(BaseClient[Answers, TypedModel]):
             ValueError: An option is invalid, the text has lone surrogates, or the bytes are not UTF-8.
 
         """
-        answer: str = self._send(self._predict_call(text, content_type, **options))
+        answer: str = self._send(self._calls.predict(text, content_type, **options))
         return answer
 
     def health(self, service: str = "", *, timeout_s: float = HEALTH_TIMEOUT_S) -> str:
@@ -80,7 +81,7 @@ class Client(BaseClient[Answers, TypedModel]):
             PredictError: No server answers, or the server has no such service.
 
         """
-        status: str = self._send(self._health_call(service, timeout_s))
+        status: str = self._send(self._calls.health(service, timeout_s))
         return status
 
     def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Models:
@@ -90,7 +91,7 @@ class Client(BaseClient[Answers, TypedModel]):
             PredictError: No server answers, or the server does not list its models (UNIMPLEMENTED).
 
         """
-        models: Models = self._send(self._models_call(timeout_s))
+        models: Models = self._send(self._calls.models(timeout_s))
         return models
 
     def proto_file(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> ProtoFile:
@@ -100,7 +101,7 @@ class Client(BaseClient[Answers, TypedModel]):
             PredictError: No server answers, or the server has no typed RPCs or no reflection (UNIMPLEMENTED).
 
         """
-        proto_file: ProtoFile = self._run(self._proto_file_calls(timeout_s), deadline_after(timeout_s))
+        proto_file: ProtoFile = self._run(self._calls.proto_file(timeout_s), deadline_after(timeout_s))
         return proto_file
 
     def _run(self, steps: Steps, deadline: float) -> Any:
@@ -124,7 +125,7 @@ class Client(BaseClient[Answers, TypedModel]):
             case Call():
                 return self._send(replace(step, deadline=deadline))
             case FetchContract():
-                return self._run(self._contract(step), deadline)
+                return self._run(self._contracts.get(step), deadline)
             case Wait():
                 try:
                     return step.future.result(remaining_s(deadline))

@@ -1,8 +1,4 @@
-"""The command `mlflow-grpc-predict`, which sends a payload and prints the answer.
-
-Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, 2 invalid usage,
-3 payload refused, 4 no server answers or it is not serving, 5 deadline passed, 130 interrupted.
-"""
+"""The command `mlflow-grpc-predict`, which sends a payload and prints the answer. `--help` lists its exit codes."""
 
 import argparse
 import contextlib
@@ -102,8 +98,7 @@ def _call(client: Client, args: argparse.Namespace) -> int:
     Errors of the call are raised.
     """
     if args.health is not None:
-        timeout_s = HEALTH_TIMEOUT_S if args.timeout is None else args.timeout
-        status = client.health(args.health, timeout_s=timeout_s)
+        status = client.health(args.health, timeout_s=_info_timeout_s(args))
         return write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
     if args.list or args.describe is not None:
         return write("\n".join(_model_lines(client, args)))
@@ -112,11 +107,19 @@ def _call(client: Client, args: argparse.Namespace) -> int:
     if args.stream:
         return _stream(client, args) if args.payload in (None, "-") else _chunks(client, args)
     if args.typed:
-        return write(_typed_answer(client, args))
-    answer = client.predict_text(
-        _payload(args.payload), content_type=args.content_type, request_id=args.request_id, model=args.model
-    )
-    return write(answer)
+        return write(typed_json.dumps(_typed_answer(client, args, TypedModel.predict)))
+    return write(client.predict_text(_payload(args.payload), **_options(args)))
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a call of a payload. A stream has the timeout of the flag, a single call that of the client."""
+    names = {"content_type": "content_type", "request_id": "request_id", "model": "model", "timeout_s": "timeout"}
+    return {name: getattr(args, flag) for name, flag in names.items()}
+
+
+def _info_timeout_s(args: argparse.Namespace) -> float:
+    """The timeout in seconds of calls that are not predictions."""
+    return HEALTH_TIMEOUT_S if args.timeout is None else float(args.timeout)
 
 
 def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
@@ -126,7 +129,7 @@ def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
         ValueError: The model does not exist.
 
     """
-    models = client.models(timeout_s=HEALTH_TIMEOUT_S if args.timeout is None else args.timeout)
+    models = client.models(timeout_s=_info_timeout_s(args))
     if args.list:
         return [printable("  ".join(_summary(model))) for model in models]
     for model in models:
@@ -138,7 +141,7 @@ def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
 
 def _proto(client: Client, args: argparse.Namespace) -> int:
     """Writes the .proto file of the server's typed RPCs, or its descriptor set."""
-    proto_file = client.proto_file(timeout_s=HEALTH_TIMEOUT_S if args.timeout is None else args.timeout)
+    proto_file = client.proto_file(timeout_s=_info_timeout_s(args))
     data = proto_file.descriptor_set if args.descriptor_set else proto_file.text.encode()
     if args.output == "-":
         return write_bytes(data)
@@ -167,14 +170,7 @@ def _stream(client: Client, args: argparse.Namespace) -> int:
         contract = model.contract()
         answers = model.predict_many((_record(line, contract) for line in _lines()), on_error="return")
     else:
-        answers = client.stream_text(
-            _lines(),
-            content_type=args.content_type,
-            on_error="return",
-            timeout_s=args.timeout,
-            request_id=args.request_id,
-            model=args.model,
-        )
+        answers = client.stream_text(_lines(), on_error="return", **_options(args))
     failed = False
     with answers:
         for answer in answers:
@@ -186,20 +182,10 @@ def _stream(client: Client, args: argparse.Namespace) -> int:
 
 def _chunks(client: Client, args: argparse.Namespace) -> int:
     """Sends one payload and writes each part of its answer on a line as soon as it arrives."""
-    text = _payload(args.payload)
     if args.typed:
-        model = _typed_model(client, args)
-        answers = _call_with_record(
-            lambda rows, params: model.predict_stream(rows, params=params), text, model.contract()
-        )
+        answers = _typed_answer(client, args, TypedModel.predict_stream)
     else:
-        answers = client.predict_stream_text(
-            text,
-            content_type=args.content_type,
-            timeout_s=args.timeout,
-            request_id=args.request_id,
-            model=args.model,
-        )
+        answers = client.predict_stream_text(_payload(args.payload), **_options(args))
     with answers:
         for answer in answers:
             if code := write(_line(answer, args)):
@@ -223,26 +209,19 @@ def _typed_model(client: Client, args: argparse.Namespace) -> TypedModel:
     return client.model(args.model or "", timeout_s=args.timeout, request_id=args.request_id)
 
 
-def _typed_answer(client: Client, args: argparse.Namespace) -> str:
-    """Returns the answer to a record or to rows as JSON.
-
-    Raises the errors of `_typed_model` and `_call_with_record`.
-    """
-    model = _typed_model(client, args)
-    contract = model.contract()
-    text = _payload(args.payload)
-    return typed_json.dumps(_call_with_record(lambda rows, params: model.predict(rows, params=params), text, contract))
-
-
-def _call_with_record(call: Callable[[Any, dict[str, Any] | None], Any], text: str, contract: Contract) -> Any:
-    """Calls a function with the record or rows in a text, and with the params beside them.
+def _typed_answer(client: Client, args: argparse.Namespace, predict: Callable[..., Any]) -> Any:
+    """The answer of a method of TypedModel to the record or rows in the payload, and to the params beside them.
 
     Raises:
         RecordRefused: The record, the rows or the params do not fit the model's types.
 
     """
+    model = _typed_model(client, args)
+    contract = model.contract()
+    text = _payload(args.payload)
     try:
-        return call(*typed_json.input_of(text, contract))
+        rows, params = typed_json.input_of(text, contract)
+        return predict(model, rows, params=params)
     except (TypeError, ValueError) as error:
         raise RecordRefused(str(error)) from None
 

@@ -3,14 +3,17 @@
 Rule of this module: it makes no call; it yields calls and is sent their results.
 """
 
+import copy
+import threading
 from collections.abc import Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from mlflow_grpc_client import _options, _reflection, _wire
-from mlflow_grpc_client._calls import Call, Pause
+from mlflow_grpc_client._calls import Call, Pause, Steps, Wait
 from mlflow_grpc_client._reflection import MakeCall
 from mlflow_grpc_client._typed import descriptors
 from mlflow_grpc_client._typed.contract import Contract
@@ -28,6 +31,61 @@ class FetchContract:
     """The caller's timeout in seconds."""
     cached: Contract | None = None
     """A contract to check with the server, because it may be outdated."""
+
+
+_CALLER_SPECIFIC_CODES = (
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
+"""Statuses caused by a caller's own deadline or metadata. Other callers of the same fetch try again."""
+
+
+class Contracts:
+    """The contracts that a client has fetched, for any number of threads or tasks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cache: dict[str, Contract] = {}
+        self._fetches: dict[str, Future[Contract | PredictError]] = {}
+        """Results of running fetches by the labels of their models."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of their models."""
+        return [contract.label for contract in self._cache.values()]
+
+    def get(self, fetch: FetchContract) -> Steps:
+        """A contract from the cache or from the server. One caller fetches it for all that wait."""
+        while True:
+            future: Future[Contract | PredictError] = Future()
+            with self._lock:
+                contract = self._cache.get(fetch.label)
+                if contract is not None and contract is not fetch.cached:
+                    return contract
+                running = self._fetches.setdefault(fetch.label, future)
+            if running is future:
+                return (yield from self._fetch_for_all(fetch, future))
+            outcome = yield Wait(running, fetch.timeout_s)
+            if isinstance(outcome, Contract):
+                return outcome
+            if outcome.code not in _CALLER_SPECIFIC_CODES:
+                raise copy.copy(outcome)
+
+    def _fetch_for_all(self, fetch: FetchContract, future: Future[Contract | PredictError]) -> Steps:
+        message = "The caller that fetched the contract has stopped waiting."
+        outcome: Contract | PredictError = failure(grpc.StatusCode.CANCELLED, message)
+        try:
+            outcome = self._cache[fetch.label] = yield from fetch_contract(fetch)
+        except PredictError as error:
+            outcome = error
+            raise
+        finally:
+            with self._lock:
+                del self._fetches[fetch.label]
+            future.set_result(outcome)
+        return outcome
 
 
 def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contract]:
