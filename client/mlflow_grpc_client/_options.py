@@ -173,12 +173,7 @@ def checked_tls(tls: TLS | bool | None, target: Target) -> TLS | None:
 
 
 def checked_channel_options(options: Any) -> dict[str, Any]:
-    """Options of gRPC's channels by name.
-
-    Raises:
-        TypeError: The options are neither a mapping nor pairs, or a name or value has a wrong type.
-
-    """
+    """Options of gRPC's channels by name."""
     try:
         by_name = dict(options)
     except (TypeError, ValueError):
@@ -221,13 +216,7 @@ def service_config(*, balances: bool) -> str:
 def call_metadata(
     content_type: str | None, request_id: str | None, model: str | None, metadata: MoreMetadata | None
 ) -> Metadata:
-    """The metadata of a call.
-
-    Raises:
-        ValueError: A key or a text has characters that gRPC cannot send.
-        TypeError: A value does not have the type that its key requires.
-
-    """
+    """The metadata of a call."""
     by_key = {CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id, MODEL_KEY: model}
     options = {key: value for key, value in by_key.items() if value is not None}
     pairs = tuple({**(metadata or {}), **options}.items())

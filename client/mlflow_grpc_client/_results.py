@@ -29,11 +29,6 @@ class Results:
     def answer(self, call: Call | Stream, data: bytes, *index: int) -> Any:
         """The answer in the bytes of a response.
 
-        Args:
-            call: The call.
-            data: The bytes.
-            index: The index of the response in a stream.
-
         Raises:
             PredictError: The bytes are not an answer.
 

@@ -82,12 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Checks combinations of flags.
-
-    Raises:
-        ValueError: A flag that belongs to --proto is used without it.
-
-    """
+    """Checks combinations of flags."""
     if not args.proto and (args.descriptor_set or args.output != "-"):
         raise ValueError("--descriptor-set and --output work only with --proto; add --proto")
 
@@ -123,12 +118,7 @@ def _info_timeout_s(args: argparse.Namespace) -> float:
 
 
 def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
-    """Returns the lines for --list or --describe.
-
-    Raises:
-        ValueError: The model does not exist.
-
-    """
+    """Returns the lines for --list or --describe."""
     models = client.models(timeout_s=_info_timeout_s(args))
     if args.list:
         return [printable("  ".join(_summary(model))) for model in models]
@@ -198,12 +188,7 @@ class RecordRefused(Exception):
 
 
 def _typed_model(client: Client, args: argparse.Namespace) -> TypedModel:
-    """Returns the model for a typed call.
-
-    Raises:
-        ValueError: --content-type is not JSON.
-
-    """
+    """Returns the model for a typed call."""
     if args.content_type not in (None, "application/json"):
         raise ValueError(f"--typed takes records in JSON, and --content-type is {args.content_type}; leave it out")
     return client.model(args.model or "", timeout_s=args.timeout, request_id=args.request_id)

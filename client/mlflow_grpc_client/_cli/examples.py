@@ -79,13 +79,7 @@ def _present(fields: dict[str, Any], record: Record) -> dict[str, Any]:
 
 
 def _check(fields: dict[str, Any], params: dict[str, Any] | None, contract: Contract) -> None:
-    """Checks that a record can be sent.
-
-    Raises:
-        TypeError: A value has a wrong type.
-        ValueError: A field cannot hold its value, or a required field is missing.
-
-    """
+    """Checks that a record can be sent."""
     rpc = contract.rpc("predict")
     message = rpc.request_class()
     writer.fill(message, rpc.request, fields)

@@ -21,10 +21,6 @@ _WITH_NAN = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.JSON, TypeCode.
 def input_of(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]:
     """The record or rows in a JSON text, and the params.
 
-    Args:
-        text: A record, a list of records, or a payload in one of MLflow's formats.
-        contract: The contract of the model.
-
     Raises:
         ValueError: The text is not JSON, or a text for bytes is not base64.
 
@@ -74,12 +70,7 @@ def dumps(answer: Any) -> str:
 
 
 def parsed(text: str) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: The text is not JSON.
-
-    """
+    """The value of a JSON text."""
     try:
         return json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:

@@ -56,14 +56,7 @@ class Channels:
     """The channel to the current addresses, and channels to former addresses that still have calls."""
 
     def __init__(self, target: Target, make: Callable[[str], Any], close: Callable[[Any], None]) -> None:
-        """Takes a target.
-
-        Args:
-            target: The servers. The names of a list are not resolved yet.
-            make: Creates a channel to a gRPC target.
-            close: Closes a channel without calls.
-
-        """
+        """Takes a target."""
         self._target = target
         self._make = make
         self._close = close

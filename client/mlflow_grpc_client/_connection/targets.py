@@ -57,13 +57,7 @@ class Target:
 
 
 def target_of(address: Any) -> Target:
-    """The target for an address or a list of addresses.
-
-    Raises:
-        ValueError: An address is invalid, or the addresses of a list do not fit together.
-        TypeError: The address is neither a text nor an iterable of texts.
-
-    """
+    """The target for an address or a list of addresses."""
     if isinstance(address, str):
         if scheme := scheme_of(address):
             return _grpc_target(address, scheme)

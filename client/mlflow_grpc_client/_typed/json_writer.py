@@ -15,13 +15,7 @@ MAX_JSON_MESSAGES = 96
 
 
 def write(message: Any, value: Any, path: str) -> None:
-    """Writes any JSON value.
-
-    Raises:
-        TypeError: A value has no JSON form.
-        ValueError: A number is not exact as a double, or the value is nested too deeply.
-
-    """
+    """Writes any JSON value whose numbers are exact as a double."""
     try:
         _write(message, value, path, MAX_JSON_MESSAGES)
     except RecursionError:

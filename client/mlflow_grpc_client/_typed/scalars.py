@@ -15,9 +15,33 @@ from mlflow_grpc_client._typed import tensors
 from mlflow_grpc_client._typed.contract import TypeCode, ValueType
 
 
+class _Absent:
+    """Marks a row that does not have a column."""
+
+
+ABSENT = _Absent()
+
+_NEVER_MISSING = frozenset({bool, int, float, str, bytes})
+"""Types without a value that means a missing value."""
+
+
+def missing_indexes(values: Any, *, nan_is_null: bool = False) -> list[int]:
+    """Indexes of missing values; with `nan_is_null` NaN is missing, too, which is pandas' mark."""
+    types = set(map(type, values))
+    if types <= _NEVER_MISSING:
+        return [index for index, value in enumerate(values) if value != value] if nan_is_null else []  # noqa: PLR0124
+    if types <= {str, type(None)}:
+        return [index for index, value in enumerate(values) if value is None]
+    return [
+        index
+        for index, value in enumerate(values)
+        if is_missing(value) or (nan_is_null and isinstance(value, float) and math.isnan(value))
+    ]
+
+
 def is_missing(value: Any) -> bool:
-    """Returns True if a value is None, pandas' NA or NaT. NaN is a number here; see `nan_means_null`."""
-    if value is None:
+    """Returns True if a value is ABSENT, None, pandas' NA or NaT. NaN is a number here; see `nan_means_null`."""
+    if value is None or value is ABSENT:
         return True
     if isinstance(value, (dt.datetime, library("numpy", "datetime64"))):
         return bool(value != value)  # noqa: PLR0124 - NaT

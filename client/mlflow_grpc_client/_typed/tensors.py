@@ -36,32 +36,14 @@ _ARRAY_KINDS = {TypeCode.DOUBLE: "iuf", TypeCode.FLOAT: "iuf", TypeCode.INTEGER:
 
 
 def write(message: Any, element_type: ValueType, value: Any, path: str, scalar: Scalar) -> None:
-    """Writes an array, a nested list or a single value into an empty message of `data` and `shape`.
-
-    Args:
-        message: The message.
-        element_type: The type of the elements.
-        value: The array.
-        path: The path of the field in error messages.
-        scalar: Converts an element, or raises.
-
-    Raises:
-        TypeError: An element has a wrong type.
-        ValueError: A nested list has no shape, or an element does not fit.
-
-    """
+    """Writes an array, a nested list or a single value into an empty message of `data` and `shape`."""
     shape, elements = flatten(value, path)
     message.shape.extend(shape)
     extend(message, "data", element_type, elements, path, scalar)
 
 
 def flatten(value: Any, path: str) -> tuple[tuple[int, ...], Any]:
-    """The shape and the elements in order, as a flat array or a list.
-
-    Raises:
-        ValueError: The lists at a level have different sizes.
-
-    """
+    """The shape and the elements in order, as a flat array or a list."""
     if isinstance(value, library("numpy", "ndarray")):
         check_unmasked(value, path)
         return value.shape, value.reshape(-1)
@@ -89,12 +71,7 @@ def check_unmasked(array: Any, path: str) -> None:
 
 
 def single(number: float, path: str) -> float:
-    """A number rounded to 32 bits.
-
-    Raises:
-        ValueError: It is too large.
-
-    """
+    """A number rounded to 32 bits."""
     try:
         (rounded,) = struct.unpack("<f", struct.pack("<f", number))
     except OverflowError:
@@ -103,7 +80,7 @@ def single(number: float, path: str) -> float:
 
 
 def extend(message: Any, name: str, element_type: ValueType, elements: Any, path: str, scalar: Scalar) -> None:
-    """Writes the elements of a flat array or list into a repeated scalar field. Takes and raises what `write` does."""
+    """Writes the elements of a flat array or list into a repeated scalar field."""
     field, code = getattr(message, name), element_type.code
     if not isinstance(elements, library("numpy", "ndarray")):
         field.extend([scalar(element, element_type, path) for element in elements])

@@ -14,7 +14,15 @@ from typing import Any, NoReturn
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import json_writer, tensors, timestamps
 from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode, ValueType
-from mlflow_grpc_client._typed.scalars import builtin_value, is_missing, refuse, scalar, scalar_from_array, wrong_type
+from mlflow_grpc_client._typed.scalars import (
+    builtin_value,
+    is_missing,
+    missing_indexes,
+    refuse,
+    scalar,
+    scalar_from_array,
+    wrong_type,
+)
 
 _NATIVE = {TypeCode.DOUBLE: float, TypeCode.BOOLEAN: bool, TypeCode.INTEGER: int, TypeCode.STRING: str}
 """Python types whose lists protobuf can take as they are."""
@@ -46,12 +54,6 @@ class MissingFields(ValueError):
 
 def fill(message: Any, record: Record, values: Mapping[str, Any], path: str = "") -> None:
     """Writes a record into a message. None leaves a field out; in a field for any JSON value it is null.
-
-    Args:
-        message: An empty message.
-        record: The fields of the message.
-        values: The values by field names, of the model or of protobuf.
-        path: The path of the record in error messages.
 
     Raises:
         TypeError: There is no such field, or a value has a wrong type.
@@ -120,7 +122,7 @@ def put(message: Any, field: Field, value: Any, path: str) -> None:
             write(submessage, field.type, value, path)
     elif field.cardinality is Cardinality.REPEATED:
         items = _items(value, path)
-        nulls = _missing_items(items) if field.null_items else []
+        nulls = missing_indexes(items) if field.null_items else []
         if nulls:
             getattr(message, field.null_items).extend(nulls)
         extend(getattr(message, field.name), field.type, items, path, nulls)
@@ -153,17 +155,7 @@ def extend(
     nulls: Collection[int] = (),
     fillers: Mapping[TypeCode, Any] = _NULL_ITEMS,
 ) -> None:
-    """Writes values into a repeated field.
-
-    Args:
-        repeated: The repeated field.
-        value_type: The type of its values.
-        items: The values.
-        path: The path of the field in error messages.
-        nulls: Indexes of null items.
-        fillers: Values to send for null items.
-
-    """
+    """Writes values into a repeated field."""
     code, null_indexes = value_type.code, frozenset(nulls)
     if null_indexes and code in fillers:
         items = list(items)
@@ -182,19 +174,6 @@ def extend(
             repeated.add()
         else:
             write(repeated.add(), value_type, item, item_path)
-
-
-def _missing_items(items: Any) -> list[int]:
-    """Returns the indexes of missing values; skips the check of each value for types whose values are never missing."""
-    if not any(map(_can_be_missing, set(map(type, items)))):
-        return []
-    return [index for index, item in enumerate(items) if is_missing(item)]
-
-
-def _can_be_missing(item_type: type) -> bool:
-    is_time = issubclass(item_type, (dt.datetime, library("numpy", "datetime64")))
-    is_na = item_type is not tuple and item_type is type(library("pandas", "NA"))
-    return is_time or is_na or item_type is type(None)
 
 
 def _extend_natively(repeated: Any, items: Any) -> bool:
