@@ -34,9 +34,9 @@ class ResponseReader:
 
     def answer(self, data: bytes) -> Any:
         """The answer in a response; raises the error in its place, unless errors are returned."""
-        rejection = None if self._requests is None else self._requests.rejected.pop(self._count, None)
-        answer = rejection or self._results.answer(self._stream, data, self._count)
-        self._count += 1
+        index, self._count = self._count, self._count + 1
+        rejection = None if self._requests is None else self._requests.rejected.pop(index, None)
+        answer = rejection or self._results.answer(self._stream, data, index)
         if isinstance(answer, PredictError) and self._stream.on_error == "raise":
             raise answer
         return answer

@@ -33,19 +33,12 @@ def message_class(name: str) -> Any:
 
 
 Input, Output = map(message_class, ("Input", "Output"))
-HealthCheckRequest, HealthCheckResponse, ListModelsRequest, ListModelsResponse, GetModelRequest, Model, FieldRules = (
-    map(
-        message_class,
-        (
-            "grpc.health.v1.HealthCheckRequest",
-            "grpc.health.v1.HealthCheckResponse",
-            "mlflow_grpc.v1.ListModelsRequest",
-            "mlflow_grpc.v1.ListModelsResponse",
-            "mlflow_grpc.v1.GetModelRequest",
-            "mlflow_grpc.v1.Model",
-            "mlflow_grpc.v1.FieldRules",
-        ),
-    )
+HealthCheckRequest, HealthCheckResponse = (
+    message_class(f"grpc.health.v1.HealthCheck{name}") for name in ("Request", "Response")
+)
+ListModelsRequest, ListModelsResponse, GetModelRequest, Model, FieldRules = (
+    message_class(f"mlflow_grpc.v1.{name}")
+    for name in ("ListModelsRequest", "ListModelsResponse", "GetModelRequest", "Model", "FieldRules")
 )
 
 

@@ -175,6 +175,15 @@ def test_answers_after_a_payload_that_cannot_be_sent(make_client):
     assert [answer, bare, last] == [[2], {"predictions": [2]}, [2]]
 
 
+def test_answers_after_one_that_cannot_be_read(make_client):
+    """An answer that is not JSON is an error in its turn, and the stream continues to its regular end."""
+    answers_by_text = {'{"inputs": 1}': "nonsense", '{"prompt": "x"}': '{"predictions": [1]}'}
+    with serving(FunctionModel(lambda text: answers_by_text[text]), PlainCodec()) as server:
+        failed, *bare = outcomes(make_client(server.address).stream(answers_by_text))
+    assert isinstance(failed, ModelError)
+    assert bare == [{"predictions": [1]}]
+
+
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [

@@ -134,6 +134,12 @@ def host_and_port(address: str) -> tuple[str, str]:
     return host.removeprefix("[").removesuffix("]"), port
 
 
+def joined(host: str, port: str) -> str:
+    """host:port, with an IPv6 address in brackets."""
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}" if port else host
+
+
 def explained(status: str, address: str, *, encrypted: bool, is_single: bool = True) -> str:
     """Returns gRPC's text for a call that reached no mlflow-grpc, after an explanation.
 
@@ -163,7 +169,7 @@ def _peer(status: str) -> str:
         return ""
     host, port = host_and_port(unquote(match[1]))
     host = host.removeprefix("::ffff:") if "." in host else host  # The form of IPv4 addresses in lists with IPv6.
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return joined(host, port)
 
 
 def _with_port(address: str) -> str:

@@ -5,7 +5,6 @@ resolver has a thread of its own, because nothing can interrupt it, and only the
 change, the old channel is closed after its last call.
 """
 
-import ipaddress
 import math
 import socket
 import threading
@@ -16,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from mlflow_grpc_client._connection.targets import Target, name_of
+from mlflow_grpc_client._connection.targets import Target, ip_version, name_of
 from mlflow_grpc_client.errors import PredictError, client_closed, failure
 
 RESOLVE_INTERVAL_S = 30.0
@@ -44,7 +43,7 @@ def resolve(target: Target) -> str:
             continue
         pairs = [(str(address[0]), str(address[1])) for *_, address in results]
         # Both addresses of localhost are the same machine, whose server may listen on IPv4 only.
-        ipv4_pairs = [pair for pair in pairs if ipaddress.ip_address(pair[0].partition("%")[0]).version == 4]  # noqa: PLR2004
+        ipv4_pairs = [pair for pair in pairs if ip_version(pair[0]) == 4]  # noqa: PLR2004
         addresses.update(dict.fromkeys(ipv4_pairs if host.lower() == "localhost" and ipv4_pairs else pairs))
     if not addresses:
         hosts = ", ".join(missing)

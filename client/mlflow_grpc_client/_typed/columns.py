@@ -104,8 +104,7 @@ def _columns_of_dicts(rows: Any, record: Record) -> Columns:
         for index, row in enumerate(rows):
             names = [find_field(record, key).name for key in row]
             if duplicates := [name for name in set(names) if names.count(name) > 1]:
-                problem = "given twice, by its name in the model and by that in protobuf"
-                raise TypeError(f"[{index}].{duplicates[0]}: {problem}")
+                raise writer.given_twice(f"[{index}].{duplicates[0]}")
     return columns
 
 
@@ -181,7 +180,7 @@ def _put(message: Any, column: Field, values: Any, count: int, *, has_default: b
     is_series = isinstance(values, library("pandas", "Series"))
     nan_is_null = is_series and code is not TypeCode.JSON and (bool(nulls_name) or code not in _FLOATS)
     if times is not None:
-        missing = times.missing
+        points, missing = times
     else:
         if is_series:
             # A NaN that is an error is found in a list, with its index.
@@ -200,7 +199,7 @@ def _put(message: Any, column: Field, values: Any, count: int, *, has_default: b
     if missing:
         getattr(message, nulls_name).extend(missing)
     if times is not None:
-        timestamps.extend(field, times)
+        timestamps.extend(field, points)
     else:
         writer.extend(field, column.type, values, column.label, missing, writer.NULL_ROWS)
     return True

@@ -91,9 +91,7 @@ def _integer(value: Any, bounds: tuple[int, int], path: str) -> int:
     _check_number(value, path, "a whole number")
     if isinstance(value, float) and not value.is_integer():
         refuse(path, f"{value!r} is not a whole number")
-    low, high = bounds
-    if not low <= value <= high:
-        refuse(path, f"{value!r} is not within {low} and {high}")
+    tensors.check_bounds(value, bounds, path)
     return int(value)
 
 
@@ -131,6 +129,11 @@ def _instance(value: Any, types: Any, path: str, expected: str) -> Any:
 def _check_number(value: Any, path: str, expected: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong_type(path, value, expected)
+
+
+def check_key(key: Any, path: str) -> None:
+    """Raises TypeError for a key of a dict that is not a text."""
+    _instance(key, str, f"{path}: the key {key!r}", "a text")
 
 
 def wrong_type(path: str, value: Any, expected: str) -> TypeError:

@@ -75,7 +75,7 @@ def single(number: float, path: str) -> float:
     try:
         (rounded,) = struct.unpack("<f", struct.pack("<f", number))
     except OverflowError:
-        raise ValueError(f"{path}: {number!r} is too large for a float of 32 bits") from None
+        raise _overflow(number, path) from None
     return float(rounded)
 
 
@@ -98,22 +98,27 @@ def extend(message: Any, name: str, element_type: ValueType, elements: Any, path
     elif code in _ARRAY_KINDS and elements.dtype.kind not in f"{_ARRAY_KINDS[code]}O":
         raise TypeError(f"{path}: an array of {elements.dtype} does not fit, the model takes {code.name.lower()}")
     elif code is TypeCode.INTEGER and elements.dtype.kind in "iu":
-        _check_bounds(elements, element_type.bounds, path)
+        for extreme in (elements.min(), elements.max()) if elements.size else ():
+            check_bounds(int(extreme), element_type.bounds, path)
         field.extend(elements.tolist())
     else:
         field.extend([scalar(element, element_type, path) for element in elements.tolist()])
 
 
-def _check_bounds(elements: Any, bounds: tuple[int, int], path: str) -> None:
-    for extreme in (elements.min(), elements.max()) if elements.size else ():
-        if not bounds[0] <= int(extreme) <= bounds[1]:
-            raise ValueError(f"{path}: {extreme} is not within {bounds[0]} and {bounds[1]}")
+def check_bounds(number: float, bounds: tuple[int, int], path: str) -> None:
+    """Raises ValueError for a whole number that an integer type cannot hold."""
+    if not bounds[0] <= number <= bounds[1]:
+        raise ValueError(f"{path}: {number!r} is not within {bounds[0]} and {bounds[1]}")
 
 
 def _check_overflow(elements: Any, path: str) -> None:
     sizes = abs(elements)
     for element in elements[(sizes >= _FLOAT_OVERFLOW) & (sizes != math.inf)][:1].tolist():
-        raise ValueError(f"{path}: {element!r} is too large for a float of 32 bits")
+        raise _overflow(element, path)
+
+
+def _overflow(number: float, path: str) -> ValueError:
+    return ValueError(f"{path}: {number!r} is too large for a float of 32 bits")
 
 
 def _length_delimited(number: int, data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from mlflow_grpc_client._typed import json_writer, tensors, timestamps
 from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode, ValueType
 from mlflow_grpc_client._typed.scalars import (
     builtin_value,
+    check_key,
     is_missing,
     missing_indexes,
     refuse,
@@ -65,7 +66,7 @@ def fill(message: Any, record: Record, values: Mapping[str, Any], path: str = ""
     for name, value in values.items():
         field, field_path = find_field(record, name, path), _join(path, name)
         if field.name in seen:
-            raise TypeError(f"{field_path}: given twice, by its name in the model and by that in protobuf")
+            raise given_twice(field_path)
         seen.add(field.name)
         is_null = is_missing(value) or (isinstance(value, float) and math.isnan(value) and nan_means_null(field))
         if not is_null or field.is_nullable_json:
@@ -76,6 +77,11 @@ def fill(message: Any, record: Record, values: Mapping[str, Any], path: str = ""
     absent = record.required - written
     if any(not record.fields[name].has_presence for name in absent):
         raise MissingFields([_join(path, field.label) for field in record.fields.values() if field.name in absent])
+
+
+def given_twice(path: str) -> TypeError:
+    """The error for a field that is given by both of its names."""
+    return TypeError(f"{path}: given twice, by its name in the model and by that in protobuf")
 
 
 def reject_null(path: str) -> NoReturn:
@@ -135,8 +141,7 @@ def _put_map(message: Any, field: Field, value: Any, path: str) -> None:
         raise wrong_type(path, value, "a dict")
     entries = getattr(message, field.name)
     for key, item in value.items():
-        if not isinstance(key, str):
-            raise wrong_type(f"{path}: the key {key!r}", key, "a text")
+        check_key(key, path)
         if field.null_items and is_missing(item):
             getattr(message, field.null_items).append(key)
             continue
