@@ -13,7 +13,7 @@ from mlflow_grpc_client._client import Client
 from mlflow_grpc_client._ignored import IgnoredColumns
 from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import TLS, CallOptions
-from mlflow_grpc_client._proto_file import ProtoFile
+from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._streams import Answers, AsyncAnswers
 from mlflow_grpc_client._typed.model import AsyncTypedModel, TypedModel
 from mlflow_grpc_client.errors import (

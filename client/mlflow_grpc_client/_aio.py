@@ -3,277 +3,175 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc_client import _compat, _grpc_workarounds
+from mlflow_grpc_client import _grpc_workarounds
 from mlflow_grpc_client._base import BaseClient
-from mlflow_grpc_client._calls import Call, OnError, Stream, remaining_s
-from mlflow_grpc_client._connection import addresses, probing
-from mlflow_grpc_client._connection.channels import Channels
-from mlflow_grpc_client._connection.probing import Protocol
+from mlflow_grpc_client._call_builder import from_json
+from mlflow_grpc_client._calls import Call, Pause, Steps, Stream, Wait, deadline_after, remaining_s
 from mlflow_grpc_client._models import Models
-from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, MoreMetadata
-from mlflow_grpc_client._payloads import as_text, to_json
-from mlflow_grpc_client._proto_file import ProtoFile
+from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions
+from mlflow_grpc_client._payloads import is_bare, to_json
+from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._requests import AsyncRequests
-from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader
-from mlflow_grpc_client._typed.base_model import Effects
-from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader, is_current_task_cancelled
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import AsyncTypedModel
-from mlflow_grpc_client.errors import PredictError
+from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
     from typing_extensions import Self, Unpack
 
 
-class AsyncClient(BaseClient):
+class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
     """`Client` with `await`, for any number of concurrent calls from a single event loop.
 
     It may be created before the loop runs, and belongs to the loop of its first call.
     """
 
-    _INTERCEPTORS = (
-        (
-            grpc.aio.UnaryUnaryClientInterceptor,
-            grpc.aio.UnaryStreamClientInterceptor,
-            grpc.aio.StreamUnaryClientInterceptor,
-            grpc.aio.StreamStreamClientInterceptor,
-        ),
-        "grpc.aio",
-    )
+    _STACK = grpc.aio
+    _REQUESTS = AsyncRequests
+    _MODEL = AsyncTypedModel
 
     def _set_up(self) -> None:
-        self._channel: grpc.aio.Channel | None = None
-        self._channels = None if self._target.name else Channels(self._target, self._make_channel, self._close_later)
-        self._closing: set[asyncio.Task[None]] = set()
-        self._protocols: dict[tuple[str, str], Protocol] = {}
-        """Protocols of probed servers by host and port, until the error that needs them is built."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._fetches: dict[str, asyncio.Future[Contract | PredictError]] = {}
-        """Results of running fetches of contracts by the labels of their models."""
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def predict(self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]) -> Any:
         """Like `Client.predict`."""
-        return self._predictions(data, await self.predict_text(to_json(data, params), **options))
+        return from_json(await self.predict_text(to_json(data, params), **options), is_bare(data))
 
     async def predict_text(
         self, text: str | bytes, *, content_type: str | None = None, **options: Unpack[CallOptions]
     ) -> str:
         """Like `Client.predict_text`."""
-        answer: str = await self._send(self._predict_call(text, content_type, **options))
+        answer: str = await self._send(self._calls.predict(text, content_type, **options))
         return answer
 
     async def health(self, service: str = "", *, timeout_s: float = HEALTH_TIMEOUT_S) -> str:
         """Like `Client.health`."""
-        status: str = await self._send(self._health_call(service, timeout_s))
+        status: str = await self._send(self._calls.health(service, timeout_s))
         return status
 
     async def models(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Models:
         """Like `Client.models`."""
-        models: Models = await self._send(self._models_call(timeout_s))
+        models: Models = await self._send(self._calls.models(timeout_s))
         return models
 
     async def proto_file(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> ProtoFile:
         """Like `Client.proto_file`."""
-        proto_file: ProtoFile = await self._run(self._proto_file_calls(timeout_s), time.monotonic() + timeout_s)
+        proto_file: ProtoFile = await self._run(self._calls.proto_file(timeout_s), deadline_after(timeout_s))
         return proto_file
 
-    def model(
-        self,
-        name: str = "",
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
-        metadata: MoreMetadata | None = None,
-    ) -> AsyncTypedModel:
-        """Like `Client.model`."""
-        return AsyncTypedModel(
-            self._run,
-            self._start,
-            name=name,
-            timeout_s=timeout_s,
-            default_timeout_s=self._timeout_s,
-            request_id=request_id,
-            metadata=self._merged(metadata),
-        )
-
-    def stream(
-        self,
-        payloads: Iterable[Any] | AsyncIterable[Any],
-        *,
-        on_error: OnError = "raise",
-        **options: Unpack[CallOptions],
-    ) -> AsyncAnswers:
-        """Like `Client.stream`, as an asynchronous iterator. `payloads` may be asynchronous.
-
-        The event loop draws payloads from an iterable that is not asynchronous.
-        """
-        return self._start(_ready(self._payload_stream(payloads, on_error, options)))
-
-    def stream_text(
-        self,
-        texts: Iterable[str | bytes] | AsyncIterable[str | bytes],
-        *,
-        content_type: str | None = None,
-        on_error: OnError = "raise",
-        **options: Unpack[CallOptions],
-    ) -> AsyncAnswers:
-        """Like `Client.stream_text`, as an asynchronous iterator."""
-        return self._start(_ready(self._text_stream(texts, on_error, content_type, as_text, str, options)))
-
-    def predict_stream(
-        self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[CallOptions]
-    ) -> AsyncAnswers:
-        """Like `Client.predict_stream`, as an asynchronous iterator."""
-        return self._start(_ready(self._chunk_stream(data, params, options)))
-
-    def predict_stream_text(
-        self, text: str, *, content_type: str | None = None, **options: Unpack[CallOptions]
-    ) -> AsyncAnswers:
-        """Like `Client.predict_stream_text`, as an asynchronous iterator."""
-        return self._start(_ready(self._text_chunks(text, content_type, str, options)))
-
-    async def _run(self, effects: Effects, deadline: float) -> Any:
-        """Performs effects in order before a deadline, and returns their result."""
+    async def _run(self, steps: Steps, deadline: float) -> Any:
         result: Any = None
         error: PredictError | None = None
         try:
             while True:
-                effect = effects.send(result) if error is None else effects.throw(error)
+                step = steps.send(result) if error is None else steps.throw(error)
                 result, error = None, None
                 try:
-                    if isinstance(effect, FetchContract):
-                        result = await self._contract(effect, deadline)
-                    else:
-                        result = await self._send(replace(effect, deadline=deadline))
+                    result = await self._take(step, deadline)
                 except PredictError as failed:
                     error = failed
         except StopIteration as end:
             return end.value
-
-    async def _contract(self, fetch: FetchContract, deadline: float) -> Contract:
-        """A contract from the cache or from the server. One task fetches it for all that wait."""
-        while True:
-            if contract := self._cached(fetch):
-                return contract
-            running = self._fetches.get(fetch.label)
-            if running is None:
-                return await self._fetch_for_all(fetch, deadline)
-            try:
-                shared = self._shared(await asyncio.wait_for(asyncio.shield(running), remaining_s(deadline)))
-            except asyncio.TimeoutError:  # A class of its own before Python 3.11.
-                raise self._timeout_failure(fetch.timeout_s) from None
-            if shared is not None:
-                return shared
-
-    async def _fetch_for_all(self, fetch: FetchContract, deadline: float) -> Contract:
-        future = self._fetches[fetch.label] = asyncio.get_running_loop().create_future()
-        outcome: Contract | PredictError = self._abandoned_failure()
-        try:
-            contract: Contract = await self._run(self._fetch(fetch), deadline)
-            outcome = contract
-        except PredictError as error:
-            outcome = error
-            raise
         finally:
-            del self._fetches[fetch.label]
-            future.set_result(outcome)
-        return contract
+            steps.close()  # Also if the task is cancelled, so that nothing waits for its result.
 
-    def _start(self, make_stream: Callable[[], Awaitable[Stream]]) -> AsyncAnswers:
+    async def _take(self, step: Call | FetchContract | Pause | Wait, deadline: float) -> Any:
+        match step:
+            case Call():
+                return await self._send(replace(step, deadline=deadline))
+            case FetchContract():
+                return await self._run(self._contracts.get(step), deadline)
+            case Wait():
+                running = asyncio.shield(asyncio.wrap_future(step.future))  # Other calls may wait for it.
+                try:
+                    return await asyncio.wait_for(running, remaining_s(deadline))
+                except asyncio.TimeoutError:  # A class of its own before Python 3.11.
+                    raise deadline_exceeded(step.timeout_s) from None
+            case Pause():
+                fits = time.monotonic() + step.duration_s < deadline
+                if fits:
+                    await asyncio.sleep(step.duration_s)
+                return fits
+
+    def _start(self, stream: Stream | Steps, timeout_s: float | None = None) -> AsyncAnswers:
         async def open_call() -> tuple[Any, ResponseReader]:
-            if self._closed:
-                raise self._closed_failure()
-            stream = await make_stream()
-            requests = self._requests(stream, AsyncRequests)
-            channel, release = await self._acquire()
+            if self._results.is_closed:
+                raise client_closed()
+            ready: Stream = stream if isinstance(stream, Stream) else await self._run(stream, deadline_after(timeout_s))
+            requests = self._requests(ready)
+            deadline = deadline_after(ready.timeout_s)
+            channel = await self._acquire(ready, deadline)
             try:
-                method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(stream.method)
-                call = method(requests or stream.requests, timeout=stream.timeout_s, metadata=stream.metadata)
+                method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)
+                request = requests or ready.requests.SerializeToString()
+                call = method(request, timeout=remaining_s(deadline), metadata=ready.metadata)
             except BaseException:
-                release()
+                self._channels.release(channel)
                 raise
-            if self._channels is not None:
-                call.add_done_callback(lambda _: release())
+            call.add_done_callback(lambda _: self._channels.release(channel))
             if requests is not None:
                 _grpc_workarounds.keep_status(call)
-            return call, self._response_reader(stream, requests)
+            return call, ResponseReader(self._results, ready, requests)
 
-        return AsyncAnswers(open_call, lambda: self._closed, self._probe)
+        return AsyncAnswers(open_call, self._results)
 
     async def _send(self, call: Call) -> Any:
-        if self._closed:
-            raise self._closed_failure()
-        channel, release = await self._acquire()
+        deadline = call.deadline or deadline_after(call.timeout_s)
+        request = call.request.SerializeToString()
+        channel = await self._acquire(call, deadline)
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            rpc = method(call.request, timeout=call.remaining_s, metadata=call.metadata)
+            rpc = method(request, timeout=remaining_s(deadline), metadata=call.metadata)
             answer = await rpc
             trailers = await rpc.trailing_metadata()
         except grpc.RpcError as error:
-            await self._probe(error)
-            raise self._failure(call, error) from None
+            raise self._results.error(call, error) from None
         except asyncio.CancelledError:
             # grpcio cancels the calls of a closed channel as if someone had cancelled their tasks.
-            if self._closed and not _compat.is_current_task_cancelled():
-                raise self._closed_failure() from None
+            if self._results.is_closed and not is_current_task_cancelled():
+                raise client_closed() from None
             raise
         finally:
-            release()
-        self._warn(call, trailers)
-        return self._read(call, answer)
+            self._channels.release(channel)
+        self._results.warn(call, trailers)
+        return self._results.answer(call, answer)
 
-    async def _acquire(self) -> tuple[grpc.aio.Channel, Callable[[], None]]:
-        """The channel for a call, and a function to call when the call has ended."""
+    async def _acquire(self, call: Call | Stream, deadline: float) -> grpc.aio.Channel:
+        """The channel for a call, to be released when the call has ended."""
         # grpcio ties a channel to the loop that runs at its creation, which the constructor would be too early for.
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise RuntimeError("this AsyncClient belongs to another event loop: make one for each")
-        if self._channels is None:
-            self._channel = self._channel or self._make_channel(self._target.name)
-            return self._channel, _nothing
-        if not self._channels.is_resolved:
-            await asyncio.to_thread(self._channels.resolve)
-            if self._closed:
-                raise self._closed_failure()
-        channel = self._channels.acquire()
-        return channel, functools.partial(self._channels.release, channel)
-
-    def _make_channel(self, target: str) -> grpc.aio.Channel:
-        channel: grpc.aio.Channel = self._new_channel(grpc.aio, target, interceptors=self._interceptors or None)
+        if resolution := self._channels.first_resolution():
+            self._check_resolved(await self._take(Wait(resolution, call.timeout_s), deadline))
+        channel: grpc.aio.Channel = self._channels.acquire()
         return channel
 
-    def _close_later(self, channel: grpc.aio.Channel) -> None:
+    def _make_channel(self, target: str) -> grpc.aio.Channel:
+        channel: grpc.aio.Channel = self._new_channel(target, interceptors=self._interceptors or None)
+        return channel
+
+    def _close_channel(self, channel: grpc.aio.Channel) -> None:
         task = asyncio.get_running_loop().create_task(channel.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _probe(self, error: grpc.RpcError) -> None:
-        """Probes, outside the event loop, the protocol of a server that closes gRPC's connections."""
-        host, port = addresses.unclear_peer(error.details() or "")
-        if port:
-            self._protocols[host, port] = await asyncio.to_thread(probing.protocol_of, host, int(port))
-
-    def _protocol_of(self, host: str, port: str) -> Protocol:
-        return self._protocols.pop((host, port), Protocol.UNKNOWN)
-
     async def close(self) -> None:
         """Like `Client.close`."""
-        self._closed = True
-        channels = [self._channel] if self._channels is None else self._channels.detach_all()
-        for channel in channels:
-            if channel is not None:
-                await channel.close()
+        self._results.is_closed = True
+        for channel in self._channels.detach_all():
+            await channel.close()
         await asyncio.gather(*self._closing)
 
     async def __aenter__(self) -> Self:
@@ -283,14 +181,3 @@ class AsyncClient(BaseClient):
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _nothing() -> None:
-    """Releases a channel that is not counted."""
-
-
-def _ready(stream: Stream) -> Callable[[], Awaitable[Stream]]:
-    async def ready() -> Stream:
-        return stream
-
-    return ready

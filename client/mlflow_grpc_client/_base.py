@@ -1,48 +1,42 @@
 """The parts of the synchronous and the asyncio client that do not wait.
 
-Rule of this module: it builds calls and reads their results; it makes no call. It is long because each kind of call has
-a method here, and none in both clients.
+Rule of this module: it makes no call. A method with the same docstring in both clients is here.
 """
 
+from __future__ import annotations
+
 import copy
-from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterable, Iterable, Sequence
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import grpc
-from _mlflow_grpc_protocol.metadata import MODEL_KEY
-from google.protobuf.message import DecodeError
-
-from mlflow_grpc_client import _html, _models, _options, _payloads, _proto_file, _wire
-from mlflow_grpc_client._calls import Call, OnError, Stream
-from mlflow_grpc_client._connection import addresses, probing
-from mlflow_grpc_client._connection.probing import Protocol
+from mlflow_grpc_client import _html, _options, _payloads
+from mlflow_grpc_client._call_builder import CallBuilder
+from mlflow_grpc_client._calls import OnError, Steps, Stream, deadline_after
+from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._connection.targets import Addresses, target_of
-from mlflow_grpc_client._ignored import Warner
 from mlflow_grpc_client._requests import Requests
-from mlflow_grpc_client._streams import ResponseReader
-from mlflow_grpc_client._typed.contract import Contract
-from mlflow_grpc_client._typed.discovery import FetchContract, fetch_contract
-from mlflow_grpc_client.errors import PredictError, failure, from_error_message, from_rpc_error
+from mlflow_grpc_client._results import Results
+from mlflow_grpc_client._typed.discovery import Contracts
+from mlflow_grpc_client.errors import PredictError
 
-_R = TypeVar("_R", bound=Requests)
+if TYPE_CHECKING:
+    # Only for annotations, so that it need not be installed; typing has it from Python 3.11 on.
+    from typing_extensions import Unpack
 
-_CALLER_SPECIFIC_CODES = (
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED,
-)
-"""Statuses caused by a caller's own deadline or metadata. Other callers of the same fetch try again."""
+AnswersT = TypeVar("AnswersT")
+"""The iterator over the answers of a stream."""
+ModelT = TypeVar("ModelT")
+"""The class of a model with typed calls."""
 
 
-class BaseClient:
+class BaseClient(Generic[AnswersT, ModelT]):
     """A connection to one or more servers. Used as `Client` or `AsyncClient`."""
 
-    _INTERCEPTORS: tuple[tuple[type, ...], str]
-    """The accepted classes of interceptors, and their module."""
+    _STACK: ModuleType
+    """`grpc` or `grpc.aio`."""
+    _REQUESTS: type[Requests] = Requests
+    _MODEL: type[ModelT]
 
     def __init__(
         self,
@@ -81,15 +75,14 @@ class BaseClient:
         self._timeout_s = _options.checked_timeout(timeout_s)
         self._tls = _options.checked_tls(tls, self._target)
         self._credentials = self._tls.credentials() if self._tls else None
-        self._max_message_bytes = max_message_bytes
         self._channel_options = _options.channel_options(
             max_message_bytes, self._tls, self._target, _options.checked_channel_options(channel_options)
         )
         self._interceptors = self._checked_interceptors(interceptors)
-        self._metadata = dict(_options.call_metadata(None, None, None, metadata))
-        self._closed = False
-        self._contracts: dict[str, Contract] = {}
-        self._warner = Warner()
+        self._calls = CallBuilder(self._timeout_s, metadata)
+        self._results = Results(self._target, encrypted=self._credentials is not None)
+        self._channels = Channels(self._target, self._make_channel, self._close_channel)
+        self._contracts = Contracts()
         self._set_up()
 
     def _set_up(self) -> None:
@@ -101,17 +94,116 @@ class BaseClient:
         return self._target.text
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.address}{', closed' if self._closed else ''}>"
+        return f"<{type(self).__name__} {self.address}{', closed' if self._results.is_closed else ''}>"
 
     def _repr_html_(self) -> str:
         facts = {
             "address": self.address,
             "TLS": "yes" if self._tls else "no",
             "timeout": f"{self._timeout_s:g} s",
-            "state": "closed" if self._closed else "",
-            "models called so far": ", ".join(contract.label for contract in self._contracts.values()),
+            "state": "closed" if self._results.is_closed else "",
+            "models called so far": ", ".join(self._contracts.labels),
         }
         return _html.facts(type(self).__name__, facts)
+
+    def model(
+        self,
+        name: str = "",
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        metadata: _options.MoreMetadata | None = None,
+    ) -> ModelT:
+        """Returns a model to call in its own types. The first call fetches the types, and the client caches them.
+
+        Args:
+            name: `name` or `name/version`; empty for the default model.
+            timeout_s: The timeout of its calls in seconds. The default is the client's, and none for streams.
+            request_id: The id of its calls in the server's log.
+            metadata: Further metadata of its calls.
+
+        Raises:
+            ValueError: An option is invalid.
+            TypeError: A metadata value does not have the type that its key requires.
+
+        """
+        make: Any = self._MODEL
+        model: ModelT = make(
+            lambda steps, timeout_s: self._run(steps, deadline_after(timeout_s)),
+            self._start,
+            name=name,
+            timeout_s=timeout_s,
+            default_timeout_s=self._timeout_s,
+            request_id=request_id,
+            metadata=self._calls.merged(metadata),
+        )
+        return model
+
+    def stream(
+        self,
+        payloads: Iterable[Any] | AsyncIterable[Any],
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[_options.CallOptions],
+    ) -> AnswersT:
+        """Returns the predictions for any number of payloads, in order, over one call.
+
+        A thread of gRPC draws payloads as fast as the connection takes them. For an AsyncClient the event loop does,
+        and `payloads` may be asynchronous.
+
+        Args:
+            payloads: Objects that `predict` takes.
+            on_error: "raise" raises a payload's PredictError in its turn, "return" returns it.
+            options: See `CallOptions`; without `timeout_s` the stream has no deadline.
+
+        Raises:
+            TypeError: `payloads` is not iterable.
+            ValueError: An option is invalid.
+
+        """
+        return self._start(self._calls.payload_stream(payloads, on_error, options))
+
+    def stream_text(
+        self,
+        texts: Iterable[str | bytes] | AsyncIterable[str | bytes],
+        *,
+        content_type: str | None = None,
+        on_error: OnError = "raise",
+        **options: Unpack[_options.CallOptions],
+    ) -> AnswersT:
+        """Like `stream`, with texts that are sent and returned unchanged."""
+        encode, read = (lambda text, _: _payloads.as_text(text)), (lambda text, _: text)
+        return self._start(self._calls.text_stream(texts, on_error, content_type, encode, read, options))
+
+    def predict_stream(
+        self, data: Any, params: dict[str, Any] | None = None, **options: Unpack[_options.CallOptions]
+    ) -> AnswersT:
+        """Returns chunks of the predictions for a payload as they arrive, from a model with `predict_stream`.
+
+        Arguments and errors are those of `predict`; without `timeout_s` there is no deadline.
+        """
+        return self._start(self._calls.chunk_stream(data, params, options))
+
+    def predict_stream_text(
+        self, text: str, *, content_type: str | None = None, **options: Unpack[_options.CallOptions]
+    ) -> AnswersT:
+        """Like `predict_stream`, with texts that are sent and returned unchanged."""
+        return self._start(self._calls.text_chunks(text, content_type, lambda chunk, _: chunk, options))
+
+    def _start(self, stream: Stream | Steps, timeout_s: float | None = None) -> AnswersT:
+        """Makes the call of a stream. Steps that result in one are taken first, within a timeout."""
+        raise NotImplementedError
+
+    def _run(self, steps: Steps, deadline: float) -> Any:
+        """Takes the steps in order before a deadline, and returns their result."""
+        raise NotImplementedError
+
+    def _make_channel(self, target: str) -> Any:
+        """A channel to a gRPC target. The first call connects it."""
+        raise NotImplementedError
+
+    def _close_channel(self, channel: Any) -> None:
+        raise NotImplementedError
 
     @classmethod
     def _checked_interceptors(cls, interceptors: Any) -> tuple[Any, ...]:
@@ -121,216 +213,33 @@ class BaseClient:
             TypeError: An object is not an interceptor of this client's gRPC module.
 
         """
-        classes, module = cls._INTERCEPTORS
+        names = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+        classes = tuple(getattr(cls._STACK, f"{name}ClientInterceptor") for name in names)
         checked = tuple(interceptors) if isinstance(interceptors, Iterable) else (interceptors,)
         for interceptor in checked:
             if not isinstance(interceptor, classes):
+                module = cls._STACK.__name__
                 raise TypeError(
                     f"interceptors are a list of those of {module}, such as {module}.UnaryUnaryClientInterceptor; "
                     f"not {interceptor!r}"
                 )
         return checked
 
-    def _new_channel(self, stack: ModuleType, target: str, **options: Any) -> Any:
-        """A channel of `grpc` or `grpc.aio`, whose functions have the same names. The first call connects it."""
+    def _new_channel(self, target: str, **options: Any) -> Any:
         if self._credentials is None:
-            return stack.insecure_channel(target, self._channel_options, **options)
-        return stack.secure_channel(target, self._credentials, self._channel_options, **options)
-
-    def _merged(self, metadata: _options.MoreMetadata | None) -> dict[str, str | bytes]:
-        """The client's metadata, overridden by that of a call."""
-        return {**self._metadata, **(metadata or {})}
-
-    def _predict_call(
-        self,
-        text: str | bytes,
-        content_type: str | None,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
-        model: str | None = None,
-        metadata: _options.MoreMetadata | None = None,
-    ) -> Call:
-        return Call(
-            _wire.PREDICT,
-            _wire.input_bytes(_payloads.as_text(text)),
-            _wire.output_text,
-            self._timeout_s if timeout_s is None else _options.checked_timeout(timeout_s),
-            _options.call_metadata(content_type, request_id, model, self._merged(metadata)),
-        )
-
-    def _info_call(self, method: str, request: bytes, read: Any, timeout_s: float) -> Call:
-        """A call of a service other than predictions, with the client's metadata."""
-        return Call(method, request, read, _options.checked_timeout(timeout_s), tuple(self._metadata.items()))
-
-    def _health_call(self, service: str, timeout_s: float) -> Call:
-        return self._info_call(_wire.HEALTH_CHECK, _wire.health_request_bytes(service), _wire.health_status, timeout_s)
-
-    def _models_call(self, timeout_s: float) -> Call:
-        return self._info_call(_wire.LIST_MODELS, _models.list_models_bytes(), _models.models_of, timeout_s)
-
-    def _proto_file_calls(self, timeout_s: float) -> Generator[Call, Any, _proto_file.ProtoFile]:
-        _options.checked_timeout(timeout_s)
-        return _proto_file.fetch(lambda method, request, read: self._info_call(method, request, read, timeout_s))
-
-    def _text_stream(
-        self,
-        texts: Any,
-        on_error: OnError,
-        content_type: str | None,
-        encode: Any,
-        read: Any,
-        options: _options.CallOptions,
-    ) -> Stream:
-        """A stream of payloads.
-
-        Args:
-            texts: Objects that `encode` takes.
-            on_error: How errors are delivered.
-            content_type: The format of the payloads.
-            encode: Converts an object into a payload.
-            read: Converts the text of an answer.
-            options: The options of the call.
-
-        """
-        request_id = options.get("request_id") or ""
-
-        def answer(data: bytes) -> Any:
-            text, error = _wire.output_or_error(data)
-            return read(text) if error is None else from_error_message(error, request_id)
-
-        timeout_s = options.get("timeout_s")
-        return Stream(
-            _wire.PREDICT_MANY,
-            texts,
-            lambda item: _wire.input_bytes(encode(item)),
-            answer,
-            None if timeout_s is None else _options.checked_timeout(timeout_s),
-            _options.call_metadata(
-                content_type, request_id or None, options.get("model"), self._merged(options.get("metadata"))
-            ),
-            on_error,
-        )
-
-    def _payload_stream(self, payloads: Any, on_error: OnError, options: _options.CallOptions) -> Stream:
-        are_bare: deque[bool] = deque()  # For each payload without an answer, in order.
-
-        def encode(data: Any) -> str:
-            text = _payloads.to_json(data)
-            are_bare.append(_payloads.is_bare(data))
-            return text
-
-        stream = self._text_stream(payloads, on_error, None, encode, str, options)
-
-        def read(data: bytes) -> Any:
-            answer, is_bare = stream.read(data), bool(are_bare) and are_bare.popleft()
-            return answer if isinstance(answer, PredictError) else self._from_json(answer, is_bare)
-
-        return replace(stream, read=read)
-
-    def _chunk_stream(self, data: Any, params: dict[str, Any] | None, options: _options.CallOptions) -> Stream:
-        text = _payloads.to_json(data, params)
-        is_bare = _payloads.is_bare(data)
-        return self._text_chunks(text, None, lambda chunk: self._from_json(chunk, is_bare), options)
-
-    def _text_chunks(self, text: str, content_type: str | None, read: Any, options: _options.CallOptions) -> Stream:
-        stream = self._text_stream((), "raise", content_type, str, read, options)
-        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.input_bytes(text))
-
-    def _read(self, call: Call | Stream, answer: bytes) -> Any:
-        try:
-            return call.read(answer)
-        except DecodeError:
-            raise failure(
-                grpc.StatusCode.INTERNAL, f"The bytes of the answer are not an answer of {call.method}."
-            ) from None
-
-    def _warn(self, call: Call | Stream, trailers: Any) -> None:
-        """Warns of names in the payload that the model ignored, once for each name."""
-        if trailers:
-            self._warner.warn(trailers, call.model or str(dict(call.metadata).get(MODEL_KEY, "")))
-
-    def _predictions(self, data: Any, answer: str) -> Any:
-        return self._from_json(answer, _payloads.is_bare(data))
+            return self._STACK.insecure_channel(target, self._channel_options, **options)
+        return self._STACK.secure_channel(target, self._credentials, self._channel_options, **options)
 
     @staticmethod
-    def _from_json(answer: str, is_bare: bool) -> Any:
-        try:
-            return _payloads.from_json(answer, bare=is_bare)
-        except (ValueError, RecursionError):
-            message = "The answer is not JSON; predict_text returns it as it is."
-            raise failure(grpc.StatusCode.INTERNAL, message) from None
+    def _check_resolved(error: PredictError | None) -> None:
+        """Raises the error of a resolution that several calls may share."""
+        if error is not None:
+            raise copy.copy(error)
 
-    def _failure(self, call: Call | Stream, error: grpc.RpcError) -> PredictError:
-        """The PredictError for an error of gRPC."""
-        self._warn(call, error.trailing_metadata())
-        predict_error = from_rpc_error(error)
-        if self._closed and predict_error.code is grpc.StatusCode.CANCELLED:
-            return self._closed_failure()
-        # This text is gRPC's own: the server sent no status.
-        if predict_error.message == "Deadline Exceeded" and call.timeout_s is not None:
-            return self._timeout_failure(call.timeout_s)
-        if predict_error.reason:  # Only mlflow-grpc sends reasons.
-            return predict_error
-        message = addresses.explained(
-            predict_error.message,
-            self._target.text,
-            encrypted=self._credentials is not None,
-            is_single=not self._target.is_list,
-            protocol=self._protocol_of(*addresses.unclear_peer(predict_error.message)),
-        )
-        return failure(predict_error.code, message, request_id=predict_error.request_id)
-
-    def _protocol_of(self, host: str, port: str) -> Protocol:
-        """The protocol of a server that closes gRPC's connections; UNKNOWN without a port."""
-        return probing.protocol_of(host, int(port)) if port else Protocol.UNKNOWN
-
-    def _requests(self, stream: Stream, requests_class: type[_R]) -> _R | None:
+    def _requests(self, stream: Stream) -> Requests | None:
         """The requests of a stream; None if it sends a single one."""
-        if isinstance(stream.requests, bytes):
+        if stream.encode is None:
             return None
+        max_bytes = dict(self._channel_options)[_options.MAX_SEND_OPTION]
         returns_errors = stream.on_error == "return"
-        return requests_class(stream.requests, stream.encode, self._max_message_bytes, returns_errors=returns_errors)
-
-    def _response_reader(self, stream: Stream, requests: Requests | None) -> ResponseReader:
-        return ResponseReader(
-            lambda data: self._read(stream, data),
-            lambda error: self._failure(stream, error),
-            lambda trailers: self._warn(stream, trailers),
-            requests,
-            returns_errors=stream.on_error == "return",
-        )
-
-    def _fetch(self, fetch: FetchContract) -> Generator[Call, Any, Contract]:
-        """Fetches the contract of a model, and caches it."""
-        contract = self._contracts[fetch.label] = yield from fetch_contract(fetch)
-        return contract
-
-    def _cached(self, fetch: FetchContract) -> Contract | None:
-        contract = self._contracts.get(fetch.label)
-        return None if contract is fetch.cached else contract
-
-    @staticmethod
-    def _shared(outcome: Contract | PredictError) -> Contract | None:
-        """The contract that another caller fetched; None if the failure was specific to that caller.
-
-        Raises:
-            PredictError: The fetch failed for everyone.
-
-        """
-        if isinstance(outcome, Contract):
-            return outcome
-        if outcome.code in _CALLER_SPECIFIC_CODES:
-            return None
-        raise copy.copy(outcome)
-
-    @staticmethod
-    def _abandoned_failure() -> PredictError:
-        return failure(grpc.StatusCode.CANCELLED, "The caller that fetched the contract has stopped waiting.")
-
-    @staticmethod
-    def _timeout_failure(timeout_s: float) -> PredictError:
-        return failure(grpc.StatusCode.DEADLINE_EXCEEDED, f"No answer came within {timeout_s:g} s.")
-
-    def _closed_failure(self) -> PredictError:
-        return failure(grpc.StatusCode.CANCELLED, "The client is closed.")
+        return self._REQUESTS(stream.requests, stream.encode, max_bytes, returns_errors=returns_errors)

@@ -3,8 +3,10 @@
 Rule of this module: plain values with the bytes to send and a reader of the response.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,8 +21,11 @@ class Call:
     """An RPC with a single request and a single response."""
 
     method: str
-    request: bytes
-    read: Callable[[bytes], Any]
+    request: Any
+    """A message."""
+    response_class: Any
+    read: Callable[[Any], Any]
+    """Reads a message of `response_class`."""
     timeout_s: float
     metadata: Metadata = ()
     deadline: float | None = None
@@ -28,15 +33,41 @@ class Call:
     model: str = ""
     """The model's label, if the method names the model instead of the metadata."""
 
-    @property
-    def remaining_s(self) -> float:
-        """Seconds until the timeout or the deadline. Never 0, because grpc.aio reads 0 as no deadline."""
-        return self.timeout_s if self.deadline is None else min(self.timeout_s, remaining_s(self.deadline))
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause before a retry. The result is False, without a pause, if it would not end before the deadline."""
+
+    duration_s: float
 
 
-def remaining_s(deadline: float) -> float:
-    """Seconds until a deadline on the monotonic clock; a millisecond if it has passed."""
-    return max(deadline - time.monotonic(), 0.001)
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A wait for the result of a future that several calls share."""
+
+    future: Future[Any]
+    timeout_s: float | None
+    """The caller's timeout in seconds, for the message of the error."""
+
+
+Steps = Generator[Any, Any, Any]
+"""What a call of the user consists of: a Call, Pause, Wait or FetchContract at a time.
+
+The result of each step is sent back, its PredictError thrown. `close` ends it early.
+"""
+
+
+def deadline_after(timeout_s: float | None) -> float:
+    """The deadline of a call that starts now, on the monotonic clock; infinite without a timeout."""
+    return math.inf if timeout_s is None else time.monotonic() + timeout_s
+
+
+def remaining_s(deadline: float) -> float | None:
+    """Seconds until a deadline, as gRPC and futures take them: None without an end.
+
+    A millisecond if the deadline has passed, because grpc.aio reads 0 as no deadline.
+    """
+    return None if deadline == math.inf else max(deadline - time.monotonic(), 0.001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +76,12 @@ class Stream:
 
     method: str
     requests: Any
-    """The bytes of a single request, or an iterable of records. An AsyncClient takes asynchronous iterables, too."""
-    encode: Callable[[Any], bytes]
-    """Converts a record into the bytes of a request."""
-    read: Callable[[bytes], Any]
-    """Reads an answer, or the PredictError in its place."""
+    """The message of a single request, or an iterable of records. An AsyncClient takes asynchronous iterables, too."""
+    encode: Callable[[Any, int], Any] | None
+    """Converts a record and its index into the message of a request; None for a single request."""
+    response_class: Any
+    read: Callable[[Any, int], Any]
+    """Reads the answer with an index, or the PredictError in its place."""
     timeout_s: float | None
     metadata: Metadata = ()
     on_error: OnError = "raise"

@@ -1,17 +1,12 @@
 """Workarounds for bugs in grpcio.
 
-Rule of this module: only here may the client touch private parts of gRPC. Each workaround names its issue and the
-releases it is for, changes nothing where the private parts are missing, and has a test that fails once gRPC is fixed.
+Rule of this module: only here may the client touch private parts of gRPC. Each workaround names its issue, is for all
+releases that this client allows, changes nothing where the private parts are missing, and has a test that fails once
+gRPC is fixed.
 """
 
 import asyncio
 from typing import Any
-
-import grpc
-
-_VERSION = tuple(int(part) for part in grpc.__version__.split(".")[:2])
-_KEEPS_NO_STATUS = (1, 62) <= _VERSION < (2, 0)
-"""grpc#36066 is open in all releases that this client allows."""
 
 STATUS_DELAY_S = 1.0
 """Seconds to wait for the server's status after a write has failed."""
@@ -25,7 +20,7 @@ def keep_status(call: Any) -> None:
     if no status arrives (https://github.com/grpc/grpc/issues/34148).
     """
     # A call with interceptors creates its core later, and is left as it is.
-    if _KEEPS_NO_STATUS and hasattr(call, "_cython_call"):
+    if hasattr(call, "_cython_call"):
         call._cython_call = _StatusKeepingCall(call._cython_call)  # noqa: SLF001
 
 

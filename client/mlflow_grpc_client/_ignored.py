@@ -28,13 +28,7 @@ class Warner:
         self._warned: set[tuple[str, str]] = set()
 
     def warn(self, trailers: Any, model: str) -> None:
-        """Warns of new names in the trailers of a call.
-
-        Args:
-            trailers: Keys and values, or None.
-            model: The model's label in the call; empty for the default model.
-
-        """
+        """Warns of new names in the trailers of a call."""
         for key, value in trailers or ():
             if key == IGNORED_KEY:
                 names, more = _wire.ignored_columns(value)

@@ -7,13 +7,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client import _html, _schema_text
-from mlflow_grpc_client._wire import enum_name, message_class
-
-_ListRequest, _ListResponse = (
-    message_class("mlflow_grpc.v1.ListModelsRequest"),
-    message_class("mlflow_grpc.v1.ListModelsResponse"),
-)
-_GetRequest, _Model = message_class("mlflow_grpc.v1.GetModelRequest"), message_class("mlflow_grpc.v1.Model")
+from mlflow_grpc_client._wire import enum_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,60 +73,27 @@ class Models(list[Model]):
         return _html.table(heads, rows)
 
 
-def list_models_bytes() -> bytes:
-    """A serialised ListModelsRequest for all models."""
-    data: bytes = _ListRequest().SerializeToString()
-    return data
-
-
-def get_model_bytes(label: str) -> bytes:
-    """A serialised GetModelRequest for `name` or `name/version`."""
-    name, _, version = label.partition("/")
-    data: bytes = _GetRequest(name=name, version=version).SerializeToString()
-    return data
-
-
-def model_message(data: bytes) -> Any:
-    """A message mlflow_grpc.v1.Model.
+def models_of(response: Any) -> Models:
+    """The models in a ListModelsResponse.
 
     Raises:
-        DecodeError: The bytes are not a Model.
+        DecodeError: A schema is not JSON.
 
     """
-    return _Model.FromString(data)
-
-
-def models_of(data: bytes) -> Models:
-    """The models in a serialised ListModelsResponse.
-
-    Raises:
-        DecodeError: The bytes are not a ListModelsResponse.
-
-    """
-    return Models(_model(message) for message in _ListResponse.FromString(data).models)
+    return Models(map(_model, response.models))
 
 
 def _model(message: Any) -> Model:
+    texts = ("name", "version", "error", "display_name", "description", "uri", "run_id", "model_id", "batching_reason")
     return Model(
-        name=message.name,
-        version=message.version,
+        **{name: getattr(message, name) for name in (*texts, "batched", "example", "example_is_typed")},
         state=enum_name(message.State, message.state),
-        error=message.error,
-        display_name=message.display_name,
-        description=message.description,
         flavors=tuple(message.flavors),
-        uri=message.uri,
-        run_id=message.run_id,
-        model_id=message.model_id,
         input_schema=_schema(message.input.json_schema),
         output_schema=_schema(message.output.json_schema),
         params_schema=_schema(message.params.json_schema),
-        batched=message.batched,
-        batching_reason=message.batching_reason,
         deterministic=message.deterministic if message.HasField("deterministic") else None,
         rpcs=tuple(rpc.path for rpc in message.rpcs),
-        example=message.example,
-        example_is_typed=message.example_is_typed,
     )
 
 

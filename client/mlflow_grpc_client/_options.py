@@ -26,6 +26,12 @@ HEALTH_TIMEOUT_S = 5.0
 MAX_TIMEOUT_S = 365 * 86_400.0
 """Maximum timeout in seconds. gRPC counts nanoseconds, and reads an overflow as a deadline in the past."""
 
+MAX_SEND_OPTION = "grpc.max_send_message_length"
+"""The channel option with the maximum size of a request in bytes; -1 is no limit."""
+
+RETRY_PAUSES_S = (0.1, 0.2, 0.4, 0.8)
+"""Pauses before the retries of a call in seconds."""
+
 KEEPALIVE_TIME_S = 30.0
 KEEPALIVE_TIMEOUT_S = 20.0
 """Seconds until the first ping on a connection with a running call, and until an unanswered ping closes it.
@@ -45,11 +51,10 @@ _SERVICE_CONFIG = json.dumps(
                     # Typed calls need these before the first RPC of a model.
                     {"service": "mlflow_grpc.v1.Models", "method": "GetModel"},
                     {"service": "grpc.reflection.v1.ServerReflection"},
-                    {"service": "grpc.reflection.v1alpha.ServerReflection"},
                 ],
                 "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.1s",
+                    "maxAttempts": 1 + len(RETRY_PAUSES_S),
+                    "initialBackoff": f"{RETRY_PAUSES_S[0]}s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
                     # An overloaded server sends RESOURCE_EXHAUSTED with the pause before a retry in its trailers.
@@ -168,12 +173,7 @@ def checked_tls(tls: TLS | bool | None, target: Target) -> TLS | None:
 
 
 def checked_channel_options(options: Any) -> dict[str, Any]:
-    """Options of gRPC's channels by name.
-
-    Raises:
-        TypeError: The options are neither a mapping nor pairs, or a name or value has a wrong type.
-
-    """
+    """Options of gRPC's channels by name."""
     try:
         by_name = dict(options)
     except (TypeError, ValueError):
@@ -192,7 +192,7 @@ def channel_options(
     """Options for a channel of grpcio: message size, keepalive, retries and load balancing."""
     options: dict[str, Any] = {
         "grpc.max_receive_message_length": max_message_bytes,
-        "grpc.max_send_message_length": max_message_bytes,
+        MAX_SEND_OPTION: max_message_bytes,
         "grpc.keepalive_time_ms": int(KEEPALIVE_TIME_S * 1000),
         "grpc.keepalive_timeout_ms": int(KEEPALIVE_TIMEOUT_S * 1000),
         # gRPC also pings to measure bandwidth, and sends no keepalive ping until that ping is answered.
@@ -216,13 +216,7 @@ def service_config(*, balances: bool) -> str:
 def call_metadata(
     content_type: str | None, request_id: str | None, model: str | None, metadata: MoreMetadata | None
 ) -> Metadata:
-    """The metadata of a call.
-
-    Raises:
-        ValueError: A key or a text has characters that gRPC cannot send.
-        TypeError: A value does not have the type that its key requires.
-
-    """
+    """The metadata of a call."""
     by_key = {CONTENT_TYPE_KEY: content_type, REQUEST_ID_KEY: request_id, MODEL_KEY: model}
     options = {key: value for key, value in by_key.items() if value is not None}
     pairs = tuple({**(metadata or {}), **options}.items())

@@ -45,13 +45,7 @@ def to_json(data: Any, params: dict[str, Any] | None = None) -> str:
 
 
 def as_text(payload: str | bytes) -> str:
-    """A payload as text; bytes are UTF-8.
-
-    Raises:
-        TypeError: The payload is neither text nor bytes.
-        ValueError: The bytes are not UTF-8.
-
-    """
+    """A payload as text; bytes are UTF-8."""
     if isinstance(payload, str):
         return payload
     if not isinstance(payload, bytes | bytearray | memoryview):
@@ -63,12 +57,7 @@ def as_text(payload: str | bytes) -> str:
 
 
 def from_json(text: str, *, bare: bool = False) -> Any:
-    """The value of `predictions` in an answer; the whole answer if it has other keys or `bare` is set.
-
-    Raises:
-        ValueError: The answer is not JSON.
-
-    """
+    """The value of `predictions` in an answer; the whole answer if it has other keys or `bare` is set."""
     answer = json.loads(text)
     if not bare and isinstance(answer, dict) and answer.keys() == {"predictions"}:
         return answer["predictions"]
@@ -83,7 +72,7 @@ def is_bare(data: Any) -> bool:
             return False
         try:
             data = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
     return isinstance(data, dict) and not _LLM_KEYS.isdisjoint(data)
 
@@ -142,12 +131,7 @@ def _with_dates_as_text(frame: Any) -> Any:
 
 
 def jsonable(value: Any) -> Any:
-    """The JSON form of a value that JSON does not know; see the rules of this module.
-
-    Raises:
-        TypeError: The value has no JSON form.
-
-    """
+    """The JSON form of a value that JSON does not know; see the rules of this module."""
     if value is library("pandas", "NA"):
         return None
     if isinstance(value, (bytes, bytearray)):

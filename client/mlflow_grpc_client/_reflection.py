@@ -1,118 +1,106 @@
-"""Descriptors of a service, fetched by server reflection.
+"""The .proto file of a server's typed RPCs, by server reflection.
 
-Rule of this module: it makes no call; it yields calls and is sent their results. The messages are those of
-grpc.reflection.v1alpha, which v1 has under another name.
+Rule of this module: it makes no call; it yields calls and is sent their results. A single request suffices, because
+the server answers it with the file and all of its imports. The messages are those of grpc.reflection.v1alpha, which v1
+has under another name.
 """
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2
+from _mlflow_grpc_protocol import proto_text
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from mlflow_grpc_client import _wire
 from mlflow_grpc_client._calls import Call
 from mlflow_grpc_client.errors import PredictError, failure
 
-METHODS = tuple(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha"))
+SERVICE = "model_grpc_service.ModelgRPCService"
+"""The service with the typed RPCs."""
+
+MakeCall = Callable[[str, Any, Any, Callable[[Any], Any]], Call]
+"""Builds a call from a method, a request, the class of its response, and a reader of the response."""
 
 _Request = _wire.message_class("grpc.reflection.v1alpha.ServerReflectionRequest")
 _Response = _wire.message_class("grpc.reflection.v1alpha.ServerReflectionResponse")
 
 
-MakeCall = Callable[[str, bytes, Callable[[bytes], Any]], Call]
-"""Builds a call from a method, a request and a reader of the response.
+@dataclass(frozen=True)
+class ProtoFile:
+    """The typed RPCs of a server, as `mlflow-grpc proto` writes them from the same models."""
 
-The method takes a stream, and a single message is sent. On the wire that equals a unary call.
-"""
+    name: str
+    """The file name, model_service.proto, which compiled stubs in Python and Node depend on."""
+    text: str
+    """The text of the .proto file, with comments."""
+    descriptor_set: bytes
+    """The file and its imports as a serialised google.protobuf.FileDescriptorSet."""
 
-Files = dict[str, descriptor_pb2.FileDescriptorProto]
-"""Files by name."""
 
-
-def descriptors(symbol: str, call: MakeCall) -> Generator[Call, Any, DescriptorPool]:
-    """Fetches the file that defines a symbol, and its imports.
-
-    Args:
-        symbol: The full name.
-        call: Builds a call.
+def proto_file(make_call: MakeCall) -> Generator[Call, Any, ProtoFile]:
+    """Fetches the file.
 
     Yields:
         Calls to make; send the result of each, or throw its PredictError.
 
-    Returns:
-        A new pool with these files.
-
     Raises:
-        PredictError: The server has no reflection or no such symbol, or sends invalid descriptors.
+        PredictError: The server has no typed RPCs or no reflection, or sends invalid descriptors.
 
     """
-    fetched = yield from files(symbol, call, invalid(f"it knows no {symbol}"))
-    return pool_of(fetched)
+    files = yield from _files(make_call)
+    try:
+        name = _pool_of(files).FindFileContainingSymbol(SERVICE).name
+        text = proto_text.text_of(files[name])
+    except (KeyError, ValueError) as error:
+        raise _invalid(error) from None
+    imports = [files[imported] for imported in files[name].dependency]
+    descriptor_set = FileDescriptorSet(file=[*imports, files[name]]).SerializeToString(deterministic=True)
+    return ProtoFile(name, text, descriptor_set)
 
 
-def files(symbol: str, call: MakeCall, unknown: PredictError) -> Generator[Call, Any, Files]:
-    """Fetches the files of `descriptors` without a pool.
-
-    Raises:
-        PredictError: `unknown`, if the server has no such symbol; else as in `descriptors`.
-
-    """
-    fetched: Files = {}
-    method, request = METHODS[0], {"file_containing_symbol": symbol}
-    while request:
-        try:
-            received = yield call(method, _Request(**request).SerializeToString(), _files)
-        except PredictError as error:
-            if error.code is not grpc.StatusCode.UNIMPLEMENTED:
-                raise
-            if method == METHODS[-1]:
-                message = "The server has no reflection, which typed calls need. Use client.predict instead."
-                raise failure(error.code, message) from None
-            method = METHODS[-1]
-            continue
-        fetched.update({file.name: file for file in received})
-        missing = sorted({name for file in fetched.values() for name in file.dependency} - fetched.keys())
-        if not received and "file_containing_symbol" in request:
-            raise unknown
-        if not received or request.get("file_by_filename") in missing:
-            raise invalid(f"the file {request} is not there")
-        request = {"file_by_filename": missing[0]} if missing else {}
-    return fetched
+def pool(make_call: MakeCall) -> Generator[Call, Any, DescriptorPool]:
+    """Fetches the messages of the typed RPCs into a new pool. Yields and raises what `proto_file` does."""
+    return _pool_of((yield from _files(make_call)))
 
 
-def _files(response_bytes: bytes) -> list[descriptor_pb2.FileDescriptorProto]:
-    response = _Response.FromString(response_bytes)
+def _files(make_call: MakeCall) -> Generator[Call, Any, dict[str, FileDescriptorProto]]:
+    """The file and its imports by name."""
+    try:
+        response = yield make_call(
+            _wire.REFLECTION, _Request(file_containing_symbol=SERVICE), _Response, lambda response: response
+        )
+    except PredictError as error:
+        if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        message = "The server has no reflection, which typed calls need. Use client.predict instead."
+        raise failure(error.code, message) from None
+    if response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]:
+        raise failure(
+            grpc.StatusCode.UNIMPLEMENTED,
+            "The server has no typed RPCs, or not yet: none of its models is ready and has a signature or schemas that "
+            "messages can be made of.",
+        )
     if response.HasField("error_response"):
-        if response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]:
-            return []
-        raise invalid(response.error_response.error_message)
-    serialized = response.file_descriptor_response.file_descriptor_proto
-    return [descriptor_pb2.FileDescriptorProto.FromString(data) for data in serialized]
+        raise _invalid(response.error_response.error_message)
+    files = map(FileDescriptorProto.FromString, response.file_descriptor_response.file_descriptor_proto)
+    return {file.name: file for file in files}
 
 
-def pool_of(fetched: Files) -> DescriptorPool:
-    """A pool of files.
-
-    Raises:
-        PredictError: The files do not fit together.
-
-    """
-    pool, remaining = DescriptorPool(), dict(fetched)
-    while remaining:
-        ready = [file for file in remaining.values() if not remaining.keys() & set(file.dependency)]
-        if not ready:
-            raise invalid("the files need each other")
-        for file in ready:
-            try:
-                pool.Add(file)
-            except TypeError as error:
-                raise invalid(str(error)) from None
-            del remaining[file.name]
+def _pool_of(files: dict[str, FileDescriptorProto]) -> DescriptorPool:
+    pool = DescriptorPool()
+    try:
+        # The imports of a file come first. An import that is missing is a KeyError, and a cycle a ValueError.
+        for name in TopologicalSorter({name: file.dependency for name, file in files.items()}).static_order():
+            pool.Add(files[name])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _invalid(error) from None
     return pool
 
 
-def invalid(problem: Any) -> PredictError:
+def _invalid(problem: Any) -> PredictError:
     """The error for descriptors that mlflow-grpc never sends."""
     return failure(grpc.StatusCode.INTERNAL, f"The server's reflection does not describe its models: {problem}.")

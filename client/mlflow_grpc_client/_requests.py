@@ -5,6 +5,7 @@ never sees it.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -15,6 +16,13 @@ _PLACEHOLDER = b"\xff"
 """Sent for a record that cannot be encoded. The bytes are not a message, so the server answers with an error."""
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidRecord:
+    """A record that its source cannot read. It fails with this error in its turn."""
+
+    error: TypeError | ValueError
+
+
 class Requests:
     """An iterator over the requests of a stream.
 
@@ -22,12 +30,14 @@ class Requests:
     does not end it; the record's error is returned in place of its answer.
     """
 
-    def __init__(self, records: Any, encode: Callable[[Any], bytes], max_bytes: int, *, returns_errors: bool) -> None:
+    def __init__(
+        self, records: Any, encode: Callable[[Any, int], Any], max_bytes: int, *, returns_errors: bool
+    ) -> None:
         """Takes the records of a stream.
 
         Args:
             records: An iterable of either type.
-            encode: Converts a record into the bytes of a request.
+            encode: Converts a record and its index into the message of a request.
             max_bytes: The connection's limit for a message in bytes; a negative number is no limit.
             returns_errors: True if the error of a record that cannot be sent is returned instead of raised.
 
@@ -67,7 +77,9 @@ class Requests:
 
         """
         try:
-            return self._check_size(self._encode(record))
+            if isinstance(record, InvalidRecord):
+                raise record.error
+            return self._check_size(self._encode(record, self.count).SerializeToString())
         except PredictError as error:
             self.rejected[self.count] = error
             return _PLACEHOLDER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -11,45 +12,39 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc_client import _compat
+from mlflow_grpc_client._calls import Stream
 from mlflow_grpc_client._requests import Requests
-from mlflow_grpc_client.errors import PredictError, failure
+from mlflow_grpc_client._results import Results
+from mlflow_grpc_client.errors import PredictError, client_closed, failure
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has them from Python 3.11 on.
     from typing_extensions import Self
 
-Read = Callable[[bytes], Any]
-Fail = Callable[[grpc.RpcError], PredictError]
-
 
 class ResponseReader:
     """Reads the responses of a stream and its end, for both clients."""
 
-    def __init__(
-        self, read: Read, fail: Fail, warn: Callable[[Any], None], requests: Requests | None, *, returns_errors: bool
-    ) -> None:
-        self._read = read
-        self._warn = warn
-        self._fail = fail
+    def __init__(self, results: Results, stream: Stream, requests: Requests | None) -> None:
+        self._results = results
+        self._stream = stream
         self._requests = requests
-        self._returns_errors = returns_errors
         self._count = 0
         self.is_over = False
 
     def answer(self, data: bytes) -> Any:
         """The answer in a response; raises the error in its place, unless errors are returned."""
-        rejection = None if self._requests is None else self._requests.rejected.pop(self._count, None)
-        self._count += 1
-        answer = rejection or self._read(data)
-        if isinstance(answer, PredictError) and not self._returns_errors:
+        index, self._count = self._count, self._count + 1
+        rejection = None if self._requests is None else self._requests.rejected.pop(index, None)
+        answer = rejection or self._results.answer(self._stream, data, index)
+        if isinstance(answer, PredictError) and self._stream.on_error == "raise":
             raise answer
         return answer
 
     def end(self, trailers: Any) -> None:
         """Handles status OK; raises the error that ended the records early."""
         self.is_over = True
-        self._warn(trailers)
+        self._results.warn(self._stream, trailers)
         if self._requests is None:
             return
         if self._requests.failure is not None:
@@ -61,7 +56,7 @@ class ResponseReader:
     def error(self, error: grpc.RpcError) -> BaseException:
         """The exception to raise for a status that ended the stream."""
         self.is_over = True
-        predict_error = self._fail(error)
+        predict_error = self._results.error(self._stream, error)
         if self._requests is not None and self._requests.failure is not None:
             return self._requests.failure
         return predict_error
@@ -121,23 +116,10 @@ class AsyncAnswers:
     Tasks that share it take turns. Garbage collection closes it.
     """
 
-    def __init__(
-        self,
-        open_call: Callable[[], Awaitable[tuple[Any, ResponseReader]]],
-        is_client_closed: Callable[[], bool],
-        probe: Callable[[grpc.RpcError], Awaitable[None]],
-    ) -> None:
-        """Takes a call that is not made yet.
-
-        Args:
-            open_call: Makes the call.
-            is_client_closed: True if the client is closed.
-            probe: Finds out more about an error of the call before it is raised.
-
-        """
+    def __init__(self, open_call: Callable[[], Awaitable[tuple[Any, ResponseReader]]], results: Results) -> None:
+        """Takes a function that makes the call, and the results of the client."""
         self._open_call = open_call
-        self._is_client_closed = is_client_closed
-        self._probe = probe
+        self._results = results
         self._call: Any = None
         self._responses: ResponseReader | None = None
         self._is_closed = False
@@ -166,7 +148,7 @@ class AsyncAnswers:
         try:
             self._call, self._responses = await self._opening
         except asyncio.CancelledError:
-            if self._is_closed and not _compat.is_current_task_cancelled():
+            if self._is_closed and not is_current_task_cancelled():
                 raise StopAsyncIteration from None
             self._is_closed = True
             raise
@@ -191,16 +173,15 @@ class AsyncAnswers:
         except grpc.RpcError as error:
             if self._is_closed:
                 raise StopAsyncIteration from None
-            await self._probe(error)
             raise responses.error(error) from None
         except asyncio.CancelledError:
             responses.is_over = True
-            if _compat.is_current_task_cancelled():
+            if is_current_task_cancelled():
                 raise
             if self._is_closed:
                 raise StopAsyncIteration from None
-            if self._is_client_closed():
-                raise failure(grpc.StatusCode.CANCELLED, "The client is closed.") from None
+            if self._results.is_closed:
+                raise client_closed() from None
             raise
 
     async def close(self) -> None:
@@ -218,3 +199,14 @@ class AsyncAnswers:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def is_current_task_cancelled() -> bool:
+    """Returns True if someone has cancelled the current task, or there is none.
+
+    Python 3.10 cannot tell a cancelled task from a task whose call was closed, so it counts both as not cancelled.
+    """
+    task = asyncio.current_task()
+    if sys.version_info >= (3, 11):
+        return task is None or task.cancelling() > 0
+    return task is None

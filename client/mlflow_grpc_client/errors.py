@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
+from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client import _wire
 
@@ -105,19 +106,47 @@ def failure(code: grpc.StatusCode, message: str, **details: Any) -> PredictError
     return _BY_CODE.get(code, PredictError)(code, message, **details)
 
 
+def client_closed() -> PredictError:
+    """The error of a call that a closed client does not make, or has cancelled."""
+    return failure(grpc.StatusCode.CANCELLED, "The client is closed.")
+
+
+def deadline_exceeded(timeout_s: float | None) -> PredictError:
+    """The error of a call without an answer within its timeout in seconds."""
+    return failure(grpc.StatusCode.DEADLINE_EXCEEDED, f"No answer came within {timeout_s or 0:g} s.")
+
+
 def from_rpc_error(error: Any) -> PredictError:
     """The PredictError for an error of `grpc` or `grpc.aio`."""
     trailers = dict(error.trailing_metadata() or ())
-    status = _wire.status_details(trailers.get(_wire.DETAILS_KEY) or b"")
-    return failure(
-        error.code(),
-        error.details() or "",
-        reason=status.reason,
-        request_id=status.metadata.get("request_id") or trailers.get(REQUEST_ID_KEY) or "",
-        error_class=status.metadata.get("error_class", ""),
-        violations=tuple(FieldViolation(*violation) for violation in status.violations),
-        exception=status.exception,
+    details = status_details(trailers.get("grpc-status-details-bin") or b"")
+    details["request_id"] = details.get("request_id") or trailers.get(REQUEST_ID_KEY) or ""
+    return failure(error.code(), error.details() or "", **details)
+
+
+def status_details(data: bytes) -> dict[str, Any]:
+    """The arguments of PredictError in a serialised google.rpc.Status; empty if a proxy has damaged it."""
+    info, bad_request, debug = (
+        _wire.message_class(f"google.rpc.{name}")() for name in ("ErrorInfo", "BadRequest", "DebugInfo")
     )
+    try:
+        for detail in _wire.message_class("google.rpc.Status").FromString(data).details:
+            for message in (info, bad_request, debug):
+                if detail.type_url.endswith(f"/{message.DESCRIPTOR.full_name}"):
+                    message.ParseFromString(detail.value)
+    except DecodeError:
+        return {}
+    return {
+        "reason": info.reason,
+        "request_id": info.metadata.get("request_id", ""),
+        "error_class": info.metadata.get("error_class", ""),
+        "violations": _violations(bad_request),
+        "exception": "\n  at ".join([debug.detail, *debug.stack_entries]),
+    }
+
+
+def _violations(message: Any) -> tuple[FieldViolation, ...]:
+    return tuple(FieldViolation(item.field, item.description) for item in message.field_violations)
 
 
 def from_error_message(error: Any, request_id: str = "") -> PredictError:
@@ -128,5 +157,5 @@ def from_error_message(error: Any, request_id: str = "") -> PredictError:
         reason=error.reason,
         request_id=request_id,
         error_class=error.error_class,
-        violations=tuple(FieldViolation(item.field, item.description) for item in error.field_violations),
+        violations=_violations(error),
     )

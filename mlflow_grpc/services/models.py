@@ -3,6 +3,7 @@
 Rule of this module: it describes what is in the catalog, and runs no model.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
@@ -10,6 +11,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
+from mlflow_grpc.contract.fields import PACKAGE
+from mlflow_grpc.contract.shapes import FieldShape, MessageShape, WrapperShape
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting.model import SchemaTexts
@@ -99,6 +102,12 @@ class ModelsServicer:
         message.contract = typed.fingerprint
         message.names.update({name: _as_utf8(text) for name, text in typed.model_names.names.items()})
         message.wrappers.extend(typed.model_names.wrappers)
+        for record in (typed.input, typed.params):
+            if record is not None:
+                _add_field_rules(message.field_rules, record.name, record.fields)
+        if typed.batch is not None:
+            columns = [column.field for column in typed.batch.inputs.columns]
+            _add_field_rules(message.field_rules, typed.batch.inputs.name, columns)
         for schema, shape in (("input", typed.input), ("output", typed.output), ("params", typed.params)):
             for field_shape in shape.fields if shape is not None else ():
                 if field_shape.source.name and field_shape.name != field_shape.source.name:
@@ -123,6 +132,19 @@ def _add_rpc(rpcs: Any, service: str, method: MethodDescriptor, metadata: dict[s
         server_streaming=method.server_streaming,
         metadata=metadata,
     )
+
+
+def _add_field_rules(rules: Any, message: str, fields: Sequence[FieldShape]) -> None:
+    """Adds the rules for the fields of a message, and of the records in them."""
+    name = f"{PACKAGE}.{message}"
+    if name in rules:
+        return
+    rules[name].required.extend(field.number for field in fields if field.source.needs_value)
+    rules[name].defaulted.extend(field.number for field in fields if field.source.has_default)
+    for field in fields:
+        shape = field.shape.content.shape if isinstance(field.shape, WrapperShape) else field.shape
+        if isinstance(shape, MessageShape):
+            _add_field_rules(rules, shape.name, shape.fields)
 
 
 def _copy(schema: SchemaTexts, message: Any, field: str) -> None:

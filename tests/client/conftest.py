@@ -59,6 +59,9 @@ class BlockingModel:
         self._run = run
         self._model = model
 
+    def contract(self) -> Any:
+        return self._run(self._model.contract())
+
     def predict(self, *args: Any, **more: Any) -> Any:
         return self._run(self._model.predict(*args, **more))
 
@@ -153,6 +156,7 @@ def make_client(client_class: Any) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients wait a tenth as long between attempts, for tests that are not about the waiting."""
+    monkeypatch.setattr(_options, "RETRY_PAUSES_S", tuple(pause_s / 10 for pause_s in _options.RETRY_PAUSES_S))
     monkeypatch.setattr(_options, "_SERVICE_CONFIG", _options._SERVICE_CONFIG.replace('"0.1s"', '"0.01s"'))
 
 

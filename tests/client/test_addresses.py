@@ -3,10 +3,13 @@
 import asyncio
 import re
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import pytest
@@ -19,8 +22,7 @@ from tests.support.servers import free_port
 
 @contextmanager
 def talking(answer: bytes | None) -> Iterator[str]:
-    """A TCP server that sends an answer to each caller and hangs up, or hangs up at once for None. Bytes that begin
-    HTTP/2 are sent to cleartext callers only."""
+    """A TCP server that sends an answer to each caller and hangs up, or hangs up at once for None."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -29,8 +31,8 @@ def talking(answer: bytes | None) -> Iterator[str]:
                     connection, _ = listener.accept()
                     with connection:
                         if answer is not None:
-                            is_tls = connection.recv(1024)[:1] == b"\x16"
-                            connection.sendall(b"" if is_tls and answer.startswith(b"\0") else answer)
+                            connection.recv(1024)
+                            connection.sendall(answer)
             except OSError:  # The listener is closed.
                 pass
 
@@ -212,12 +214,10 @@ def test_a_server_with_tls(certificates):
     server.start()
     trusting: dict[str, TLS] = {"tls": TLS(certificates.ca)}
     try:
-        sentence = (
-            f"The server at 127.0.0.1:{tls_port} speaks TLS, and this client does not: give tls=True, or TLS(ca=...)"
-        )
+        sentence = f"127.0.0.1:{tls_port} closes connections at once: it may require TLS (give tls, --tls)"
         assert sentence in error_of(f"127.0.0.1:{tls_port}")
         assert sentence in error_of(f"127.0.0.1:{tls_port},localhost:{tls_port}")
-        assert f"The server at 127.0.0.1:{both} speaks TLS" in error_of(f"127.0.0.1:{both}")
+        assert "closes connections at once: it may require TLS" in error_of(f"127.0.0.1:{both}")
         assert "it may require a client certificate (cert and key, --tls-cert" in error_of(
             f"127.0.0.1:{both}", **trusting
         )
@@ -294,7 +294,52 @@ def test_the_asyncio_client_has_the_same_explanations(certificates):
         asyncio.run(call())
     with tls_server(certificates) as address:
         for call_or_stream in (call, stream):
-            with pytest.raises(Unavailable, match=f"The server at {address} speaks TLS, and this client does not"):
+            with pytest.raises(Unavailable, match=f"{address} closes connections at once: it may require TLS"):
                 asyncio.run(call_or_stream())
-    with talking(b"\0\0\0\4" + bytes(5)) as address, pytest.raises(Unavailable, match="does not speak TLS: leave tls"):
-        asyncio.run(call(tls=TLS(certificates.ca)))
+
+
+def test_cleartext_and_tls(scripted_server, certificates):
+    """A client with TLS gets the explanation that a cleartext server has none."""
+    sentence = f"The server at {scripted_server.address} does not speak TLS: leave tls (--tls, grpcs://) out"
+    assert sentence in error_of(scripted_server.address, tls=TLS(certificates.ca))
+
+
+def test_an_https_server(certificates):
+    """A server with TLS and without HTTP/2 is no gRPC server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.server)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        message = error_of(address, tls=TLS(certificates.ca))
+        server.shutdown()
+    thread.join(10)
+    assert f"The server at {address} speaks TLS without HTTP/2, so it is not a gRPC server." in message
+
+
+def test_all_calls_that_fail_are_explained(certificates):
+    """Calls that fail together have the same explanation."""
+
+    async def calls(address: str) -> list[str]:
+        async with AsyncClient(address, timeout_s=20) as client:
+            errors = await asyncio.gather(*(client.predict([1]) for _ in range(3)), return_exceptions=True)
+        return [str(error) for error in errors]
+
+    with tls_server(certificates) as address:
+        first, *more = asyncio.run(calls(address))
+    assert more == [first] * 2
+    assert "it may require TLS" in first
+
+
+def test_an_explanation_takes_no_time(make_client, fast_retries):
+    """A failed call ends within its deadline, also if the server answers no further connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: listener.accept()[0].close())
+        thread.start()
+        started_at = time.monotonic()
+        with pytest.raises(PredictError):
+            make_client(f"127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.5).predict([1])
+        assert time.monotonic() - started_at < 1.5
+        thread.join()

@@ -6,13 +6,15 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
-from mlflow_grpc_client import TLS, AsyncClient, Client, Unavailable
+from mlflow_grpc_client import TLS, AsyncClient, Client, DeadlineExceeded, PredictError, Unavailable
 from mlflow_grpc_client._connection import channels
 from mlflow_grpc_client._connection.channels import Channels, resolve
 from mlflow_grpc_client._connection.targets import target_of
@@ -115,6 +117,7 @@ def test_tls_true_trusts_the_system(certificates):
     """tls=True and grpcs:// trust the system's authorities, which gRPC takes from the environment."""
     code = """
 import sys
+import threading
 from mlflow_grpc_client import Client
 for address, options in ((sys.argv[1], {"tls": True}), ("grpcs://" + sys.argv[1], {})):
     with Client(address, timeout_s=20, **options) as client:
@@ -192,12 +195,76 @@ def test_a_failed_resolution_keeps_the_addresses(monkeypatch):
         return object()
 
     held = Channels(target_of("a.example:1,a.example:2"), make_channel, lambda _: None)
-    held.resolve()
+    first = held.first_resolution()
+    assert first is not None
+    assert first.result(30) is None
     channel = held.acquire()
     resolver(monkeypatch, {})
-    held._resolve_again()
+    monkeypatch.setattr(channels, "RESOLVE_INTERVAL_S", 0)
+    held.acquire()
+    while (running := held._resolution) is not None:
+        assert "can be found" in str(running.result(30))
     assert held.acquire() is channel
     assert created == ["ipv4:127.0.0.1:1,127.0.0.1:2"]
+
+
+@pytest.fixture
+def slow_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Name resolution that waits: an event for its start, and one that lets it end."""
+    started, let_go = threading.Event(), threading.Event()
+    real: Callable[..., list[Any]] = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: str, **options: Any) -> list[Any]:
+        if not host.endswith(".example"):
+            return real(host, port, **options)
+        started.set()
+        assert let_go.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", int(port)))]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield started, let_go
+        let_go.set()
+
+
+def test_a_resolver_has_the_callers_deadline(make_client, slow_resolver):
+    """A call and a stream end at their deadline while the names of a list are resolved, and later calls succeed."""
+    _, let_go = slow_resolver
+    with servers(1) as (running,):
+        client = make_client(running.address.replace("127.0.0.1", "a.example") + ",b.example:1")
+        with pytest.raises(DeadlineExceeded, match=r"No answer came within 0\.2 s"):
+            client.predict_text("x", timeout_s=0.2)
+        with pytest.raises(DeadlineExceeded, match=r"No answer came within 0\.2 s"):
+            next(client.stream_text(["x"], timeout_s=0.2))
+        let_go.set()
+        assert client.predict_text("x") == "0"
+
+
+def test_closing_during_a_resolution(make_client, slow_resolver):
+    """A client that is closed while the names of a list are resolved makes no channel."""
+    started, let_go = slow_resolver
+    client = make_client("a.example:1,b.example:1")
+    inner = getattr(client, "client", client)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.predict_text, "x")
+        assert started.wait(30)
+        client.close()
+        let_go.set()
+        with pytest.raises(PredictError, match="The client is closed"):
+            call.result(30)
+    assert inner._channels.detach_all() == []
+
+
+def test_closing_during_a_call():
+    """A call that has begun before the client was closed makes no channel after it."""
+    held = Channels(target_of("127.0.0.1:1,localhost:1"), lambda name: name, lambda _: None)
+    first = held.first_resolution()
+    assert first is not None
+    assert first.result(30) is None
+    assert held.detach_all() == []
+    with pytest.raises(PredictError, match="The client is closed"):
+        held.acquire()
+    assert held.detach_all() == []
 
 
 class Counting(
@@ -315,6 +382,13 @@ def test_channel_options(make_client):
         assert small.predict_text("x") == "x"
         with pytest.raises(Exception, match="larger than max"):
             small.predict_text("x" * 100)
+        limits: dict[str, Any] = {"max_message_bytes": 100, "channel_options": {"grpc.max_send_message_length": 1000}}
+        larger = make_client(running.address, **limits, timeout_s=10)
+        assert [len(answer) for answer in larger.stream_text(["x" * 90])] == [90]
+        with pytest.raises(ValueError, match="sends up to 1000"):
+            next(larger.stream_text(["x" * 1000]))
+        with pytest.raises(Exception, match="larger than max"):  # It is sent, and the answer is too large.
+            next(larger.stream_text(["x" * 900]))
         agent = make_client(running.address, channel_options=[("grpc.primary_user_agent", "mine/1")])
         assert agent.predict_text("x") == "x"
 

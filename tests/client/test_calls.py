@@ -21,7 +21,7 @@ from mlflow_grpc_client import (
     PredictError,
     ResourceExhausted,
     Unavailable,
-    _wire,
+    errors,
 )
 
 from mlflow_grpc import protos
@@ -537,10 +537,10 @@ def call_once(address):
 
 
 def test_details_of_any_length_are_read():
-    """wire.status_details never raises, for any bytes."""
+    """errors.status_details never raises, for any bytes."""
     status = status_pb2.Status(message="é" * 50).SerializeToString()
     for end in range(len(status)):
-        _wire.status_details(status[:end])
+        errors.status_details(status[:end])
 
 
 def test_a_cancelled_task_stays_cancelled(gated):

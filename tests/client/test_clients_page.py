@@ -11,7 +11,7 @@ import grpc
 import pytest
 from mlflow_grpc_client import Client
 from mlflow_grpc_client._cli import command
-from mlflow_grpc_client._options import service_config
+from mlflow_grpc_client._options import MAX_SEND_OPTION, service_config
 
 from tests.client.test_node import example, tool  # noqa: F401 - a fixture
 from tests.support.servers import ROOT
@@ -95,6 +95,6 @@ def test_commands(iris, capsys, monkeypatch):
 def test_the_limits_of_the_client():
     """The table has the client's own limits."""
     with Client("localhost:1") as client:
-        assert client._max_message_bytes == 100 * 1024 * 1024
+        assert dict(client._channel_options)[MAX_SEND_OPTION] == 100 * 1024 * 1024
         assert client._timeout_s == 60
     assert "`max_message_bytes`, 100 MB" in PAGE

@@ -27,6 +27,9 @@ def test_a_client_shows_its_address(iris: Iris) -> None:
         model.predict(flower)
         assert "<tr><td>sepal_length_cm</td><td>double</td></tr>" in model._repr_html_()
         assert "<td>iris</td>" in client._repr_html_()
+        model = client.model("iris")
+        assert len(list(model.predict_many([flower]))) == 1
+        assert "<tr><td>sepal_length_cm</td><td>double</td></tr>" in model._repr_html_()
 
 
 def test_models_are_a_table(iris: Iris) -> None:

@@ -252,7 +252,7 @@ def test_params_that_would_be_lost(data, params):
 
 
 @pytest.mark.parametrize(
-    ("data", "scripted_server"),
+    ("data", "expected"),
     [
         ({"messages": []}, True),
         ({"prompt": "x"}, True),
@@ -267,10 +267,15 @@ def test_params_that_would_be_lost(data, params):
     ],
     ids=str,
 )
-def test_llm_payloads(data, scripted_server):
+def test_llm_payloads(data, expected):
     """Answers to LLM payloads have no `predictions` key, so they are returned whole."""
-    assert is_bare(data) is scripted_server
-    assert from_json('{"predictions": 1}', bare=is_bare(data)) == ({"predictions": 1} if scripted_server else 1)
+    assert is_bare(data) is expected
+    assert from_json('{"predictions": 1}', bare=is_bare(data)) == ({"predictions": 1} if expected else 1)
+
+
+def test_a_text_that_is_nested_too_deeply():
+    """A text that Python cannot parse is no LLM payload; the server refuses it."""
+    assert is_bare('{"input": ' + "[" * 100_000 + "]" * 100_000 + "}") is False
 
 
 def test_a_library_that_is_being_imported(monkeypatch):

@@ -43,10 +43,12 @@ def address(tmp_path_factory):
     zoo.save("rows_numbers", folder / "numbers")
     zoo.save("rows_params", folder / "params")
     zoo.save("tensor", folder / "tensor")
+    zoo.save("rows_every_column", folder / "columns")
     models = [
         (ModelConfig(uri=str(folder / "numbers"), name="numbers", endpoint=True), None),
         (ModelConfig(uri=str(folder / "params"), name="params", endpoint=True), None),
         (ModelConfig(uri=str(folder / "tensor"), name="tensor", endpoint=True), None),
+        (ModelConfig(uri=str(folder / "columns"), name="columns", endpoint=True), None),
         (ModelConfig(class_path="tests.support.newer_models.Words", endpoint=True), None),
         (
             ModelConfig(uri="(in process)", name="text", endpoint=True),
@@ -161,6 +163,25 @@ def test_answers_to_llm_payloads_are_bare(client):
         Client(server.address) as second_client,
     ):
         assert list(second_client.stream(payloads)) == [{"predictions": [1]}, [2]]
+
+
+def test_answers_after_a_payload_that_cannot_be_sent(make_client):
+    """Each answer has the form that its own payload asks for, also after an LLM payload that was not sent."""
+    with serving(FunctionModel(lambda text: '{"predictions": [2]}'), PlainCodec()) as server:
+        client = make_client(server.address, max_message_bytes=1000)
+        payloads = [{"prompt": "x" * 2000}, {"inputs": [1]}, '{"prompt": "\ud800"}', {"prompt": "x"}, {"inputs": [1]}]
+        large, answer, surrogate, bare, last = client.stream(payloads, on_error="return")
+    assert [type(large), type(surrogate)] == [InvalidInput] * 2
+    assert [answer, bare, last] == [[2], {"predictions": [2]}, [2]]
+
+
+def test_answers_after_one_that_cannot_be_read(make_client):
+    """An answer that is not JSON is an error in its turn, and the stream continues to its regular end."""
+    answers_by_text = {'{"inputs": 1}': "nonsense", '{"prompt": "x"}': '{"predictions": [1]}'}
+    with serving(FunctionModel(lambda text: answers_by_text[text]), PlainCodec()) as server:
+        failed, *bare = outcomes(make_client(server.address).stream(answers_by_text))
+    assert isinstance(failed, ModelError)
+    assert bare == [{"predictions": [1]}]
 
 
 @pytest.mark.parametrize(
@@ -501,7 +522,9 @@ def test_the_command(address):
     }
     assert run_command(*arguments, lines=good) == (0, [expected], "")
     assert run_command(*arguments, lines=b"") == (0, [], "")
-    assert run_command(*arguments, lines=good + b"\n\xff\n") == (2, [expected], "error: line 2: it is not UTF-8\n")
+    code, (first, failed, last), error = run_command(*arguments, lines=good + b"\n\xff\n" + good)
+    assert (code, first, last, error) == (1, expected, expected, "")
+    assert json.loads(failed)["error"]["message"] == "[1]: the bytes of the payload are not UTF-8 (at byte 0)"
 
 
 def test_a_line_that_is_too_large(address, monkeypatch):
@@ -557,7 +580,7 @@ def test_the_command_writes_the_chunks_of_one_answer(address, tmp_path):
 
 
 def test_the_command_streams_typed_records(address):
-    """Each line is a record. Errors come in their turn, and a line that is not a record ends the stream."""
+    """Each line is a record. Errors come in their turn, also for lines that are not records."""
     lines = b'{"a": 1, "b": 0.5}\n\n{"b": 0.5}\n{"a": 3, "b": 0.5}\n'
     code, out, error = run_command("-a", address, "-m", "numbers", "--stream", "--typed", lines=lines)
     with Client(address) as client:
@@ -570,10 +593,16 @@ def test_the_command_streams_typed_records(address):
     code, out, error = run_command("-a", address, "-m", "numbers", "--stream", "--typed", lines=lines)
     assert (code, error, len(out)) == (1, "", 3)
     assert "a: str is not a whole number" in json.loads(out[1])["error"]["message"]
-    lines = b'{"a": 1, "b": 1}\n\na=1'
+    lines = b'{"a": 1, "b": 1}\n\na=1\n\xff\n{"a": 1, "b": 1}\n'
     code, out, error = run_command("-a", address, "-m", "numbers", "--stream", "--typed", lines=lines)
-    assert (code, len(out)) == (2, 1)
-    assert error.startswith("error: line 3: a typed call takes a record")
+    assert (code, error, len(out), out[3]) == (1, "", 4, out[0])
+    messages = [json.loads(line)["error"]["message"] for line in out[1:3]]
+    assert messages[0].startswith("[1]: a typed call takes a record in JSON")
+    lines_of_bytes = b'{"binary": "%"}\n{"binary": "AA=="}\n'
+    code, out, error = run_command("-a", address, "-m", "columns", "--stream", "--typed", lines=lines_of_bytes)
+    assert (code, error, len(out)) == (1, "", 2)
+    assert json.loads(out[0])["error"]["message"].startswith("[0]: binary: the model takes bytes")
+    assert messages[1] == "[2]: the bytes of the payload are not UTF-8 (at byte 0)"
 
 
 def test_chunks_as_texts(make_client, address):

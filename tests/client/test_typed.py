@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import re
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from mlflow_grpc_client import (
     ModelError,
     PredictError,
     Unavailable,
+    _wire,
 )
 
 from mlflow_grpc.config import ModelConfig
@@ -227,6 +229,11 @@ def test_one_row_of_a_tensor(client):
     assert client.model("tensor").predict({"value": np.array([1.5, 2])}) == expected
 
 
+def test_the_contract(client):
+    """Both clients return the types of a model."""
+    assert list(client.model("numbers").contract().row.fields) == ["a", "b"]
+
+
 def test_params(client):
     """Params are passed beside the fields, for one record and for rows."""
     params = {"top_k": 5, "stops": ["x", "y"], "since": dt.datetime(2021, 1, 1)}
@@ -257,6 +264,14 @@ def test_invalid_calls_name_the_field(client, call, error, message):
     """A TypeError or ValueError names the field."""
     with pytest.raises(error, match=message):
         call(client.model("numbers"))
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.5], [1, 2**31]])
+def test_invalid_numbers_of_a_frame_name_the_row(client, values):
+    """The error of a column of numbers has the index of the row, also if rows may be null."""
+    frame = pd.DataFrame({"need": [1.0, 1.0], "may_integer": values})
+    with pytest.raises(ValueError, match=rf"may_integer\[1\]: {re.escape(str(values[1]))} is not"):
+        client.model("optional").predict(frame)
 
 
 def test_errors_have_the_field_and_the_class(client):
@@ -488,11 +503,11 @@ def test_waiting_calls_share_the_outcome_of_a_fetch(scripted_server, held):
             assert len(scripted_server.calls) == 1
             arrived.clear()
             let_go.clear()
-            fast_retries = asyncio.create_task(client.model("b", timeout_s=0.2).predict(a=1))
+            impatient = asyncio.create_task(client.model("b", timeout_s=0.2).predict(a=1))
             await asyncio.sleep(0)
             patient = asyncio.create_task(client.model("b").predict(a=1))
             with pytest.raises(DeadlineExceeded):
-                await fast_retries
+                await impatient
             let_go.set()
             with pytest.raises(ModelError):
                 await patient
@@ -549,6 +564,35 @@ def test_unavailable_is_retried(make_client, fast_retries, scripted_server):
     with pytest.raises(Unavailable):
         client.model("a").predict(a=1)
     assert len(scripted_server.calls) == 5
+
+
+def test_a_loading_model_is_retried(make_client, scripted_server, fast_retries):
+    """The types of a model that is loading are requested again up to four times within the deadline, and a model
+    that does not become ready is Unavailable."""
+    model = _wire.Model(name="a", state="LOADING")
+    states = iter(["LOADING", "LOADING", "FAILED"])
+
+    def behaviour(data, context):
+        model.state = model.State.Value(next(states, "LOADING"))
+        return model.SerializeToString()
+
+    scripted_server.behaviour = behaviour
+    client = make_client(scripted_server.address)
+    with pytest.raises(PredictError, match="could not be loaded"):
+        client.model("a").predict(a=1)
+    assert len(scripted_server.calls) == 3
+    with pytest.raises(Unavailable, match="The model a is not ready: LOADING"):
+        client.model("a").predict(a=1)
+    assert len(scripted_server.calls) == 8
+
+
+def test_retries_for_a_loading_model_stop_at_the_deadline(make_client, scripted_server):
+    """A pause that does not fit into the deadline is not made."""
+    model = _wire.Model(name="a", state="LOADING")
+    scripted_server.behaviour = lambda data, context: model.SerializeToString()
+    with pytest.raises((Unavailable, DeadlineExceeded)):
+        make_client(scripted_server.address).model("a", timeout_s=0.2).predict(a=1)
+    assert 1 <= len(scripted_server.calls) <= 3
 
 
 def test_a_closed_client(make_client, address):

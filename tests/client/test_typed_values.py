@@ -12,9 +12,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow_grpc_client import _models
+from mlflow_grpc_client import _wire
+from mlflow_grpc_client._reflection import SERVICE
 from mlflow_grpc_client._typed import columns, reader, tensors, writer
-from mlflow_grpc_client._typed.descriptors import SERVICE, contract_of
+from mlflow_grpc_client._typed.descriptors import contract_of
 from pydantic import BaseModel, Field
 
 from mlflow_grpc import protos
@@ -34,7 +35,7 @@ class WireModel:
         maker = FileMaker()
         self.shapes = maker.add("m", contract)
         service.add_service(maker.file, [self.shapes])
-        info = _models.model_message(b"")
+        info = _wire.Model()
         info.names.update(self.shapes.model_names.names)
         info.wrappers.extend(self.shapes.model_names.wrappers)
         for rpc in service.rpcs_of(self.shapes):

@@ -17,6 +17,7 @@ from mlflow.types.schema import Array, DataType
 
 from mlflow_grpc import protos
 from mlflow_grpc.config import ModelConfig
+from tests.support.newer_models import Everything, Part
 from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller, batch_of, plain, rows_of
 
@@ -233,6 +234,22 @@ def test_get_model_lists_renamed_fields(served):
     model_info = model.FromString(rpc(request(name="regressor").SerializeToString(), timeout=30))
     assert model_info.names["model_grpc_service.regressor_output.prediction"] == ""
     assert list(model_info.wrappers) == [typed.method("regressor_predict").output_type.fields[0].message_type.full_name]
+
+
+def test_get_model_lists_required_and_defaulted_fields(served):
+    """GetModel has the numbers of the fields that pydantic requires or gives a default, also of nested records."""
+    _, call, typed = served
+    rpc: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/GetModel")
+    request, model = (protos.message_named(f"mlflow_grpc.v1.{name}") for name in ("GetModelRequest", "Model"))
+    rules = model.FromString(rpc(request(name="echo").SerializeToString(), timeout=30)).field_rules
+    inputs = typed.method("echo_predict").input_type
+    for descriptor, schema in ((inputs, Everything), (inputs.fields_by_name["parts"].message_type, Part)):
+        fields: dict[str, Any] = {field.alias or name: field for name, field in schema.model_fields.items()}
+        rule = rules[descriptor.full_name]
+        required = {descriptor.fields_by_number[number].name for number in rule.required}
+        defaulted = {descriptor.fields_by_number[number].name for number in rule.defaulted}
+        assert required == {name for name, field in fields.items() if field.is_required()}
+        assert defaulted == {name for name in fields.keys() - required if fields[name].get_default() is not None}
 
 
 def test_concurrent_callers_get_their_own_answers(served):

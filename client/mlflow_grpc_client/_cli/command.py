@@ -1,13 +1,8 @@
-"""The command `mlflow-grpc-predict`, which sends a payload and prints the answer.
-
-Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, 2 invalid usage,
-3 payload refused, 4 no server answers or it is not serving, 5 deadline passed, 130 interrupted.
-"""
+"""The command `mlflow-grpc-predict`, which sends a payload and prints the answer. `--help` lists its exit codes."""
 
 import argparse
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +34,8 @@ from mlflow_grpc_client._cli.output import (
 from mlflow_grpc_client._cli.timing import ASKS_FOR_TIMES, Timing
 from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
+from mlflow_grpc_client._payloads import as_text
+from mlflow_grpc_client._requests import InvalidRecord
 from mlflow_grpc_client._typed.contract import Contract
 
 EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 2, 3, 4, 5
@@ -85,12 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Checks combinations of flags.
-
-    Raises:
-        ValueError: A flag that belongs to --proto is used without it.
-
-    """
+    """Checks combinations of flags."""
     if not args.proto and (args.descriptor_set or args.output != "-"):
         raise ValueError("--descriptor-set and --output work only with --proto; add --proto")
 
@@ -101,8 +93,7 @@ def _call(client: Client, args: argparse.Namespace) -> int:
     Errors of the call are raised.
     """
     if args.health is not None:
-        timeout_s = HEALTH_TIMEOUT_S if args.timeout is None else args.timeout
-        status = client.health(args.health, timeout_s=timeout_s)
+        status = client.health(args.health, timeout_s=_info_timeout_s(args))
         return write(status) or (0 if status == "SERVING" else EXIT_UNAVAILABLE)
     if args.list or args.describe is not None:
         return write("\n".join(_model_lines(client, args)))
@@ -111,21 +102,24 @@ def _call(client: Client, args: argparse.Namespace) -> int:
     if args.stream:
         return _stream(client, args) if args.payload in (None, "-") else _chunks(client, args)
     if args.typed:
-        return write(_typed_answer(client, args))
-    answer = client.predict_text(
-        _payload(args.payload), content_type=args.content_type, request_id=args.request_id, model=args.model
-    )
-    return write(answer)
+        return write(typed_json.dumps(_typed_answer(client, args, TypedModel.predict)))
+    return write(client.predict_text(_payload(args.payload), **_options(args)))
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a call of a payload. A stream has the timeout of the flag, a single call that of the client."""
+    names = {"content_type": "content_type", "request_id": "request_id", "model": "model", "timeout_s": "timeout"}
+    return {name: getattr(args, flag) for name, flag in names.items()}
+
+
+def _info_timeout_s(args: argparse.Namespace) -> float:
+    """The timeout in seconds of calls that are not predictions."""
+    return HEALTH_TIMEOUT_S if args.timeout is None else float(args.timeout)
 
 
 def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
-    """Returns the lines for --list or --describe.
-
-    Raises:
-        ValueError: The model does not exist.
-
-    """
-    models = client.models(timeout_s=HEALTH_TIMEOUT_S if args.timeout is None else args.timeout)
+    """Returns the lines for --list or --describe."""
+    models = client.models(timeout_s=_info_timeout_s(args))
     if args.list:
         return [printable("  ".join(_summary(model))) for model in models]
     for model in models:
@@ -137,7 +131,7 @@ def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
 
 def _proto(client: Client, args: argparse.Namespace) -> int:
     """Writes the .proto file of the server's typed RPCs, or its descriptor set."""
-    proto_file = client.proto_file(timeout_s=HEALTH_TIMEOUT_S if args.timeout is None else args.timeout)
+    proto_file = client.proto_file(timeout_s=_info_timeout_s(args))
     data = proto_file.descriptor_set if args.descriptor_set else proto_file.text.encode()
     if args.output == "-":
         return write_bytes(data)
@@ -150,7 +144,9 @@ def _proto(client: Client, args: argparse.Namespace) -> int:
 
 
 def _contract_of(client: Client, model: Model) -> Contract | None:
-    """Returns the types of a model, or None if it has none or the server does not offer them."""
+    """Returns the types of a model, or None if it has none, is not ready, or the server does not offer them."""
+    if model.state != "READY":
+        return None
     try:
         return client.model(model.label).contract()
     except PredictError:
@@ -158,55 +154,28 @@ def _contract_of(client: Client, model: Model) -> Contract | None:
 
 
 def _stream(client: Client, args: argparse.Namespace) -> int:
-    """Sends each line as a payload and writes each answer or error as a line, in the same order.
-
-    Raises:
-        ValueError: A line cannot be sent.
-
-    """
-    failed, lines = False, _Lines()
+    """Sends each line as a payload and writes each answer or error as a line, in the same order."""
     if args.typed:
         model = _typed_model(client, args)
         contract = model.contract()
-        records = (typed_json.record_in(line, contract) for line in lines)
-        answers = model.predict_many(records, on_error="return")
+        answers = model.predict_many((_record(line, contract) for line in _lines()), on_error="return")
     else:
-        answers = client.stream_text(
-            lines,
-            content_type=args.content_type,
-            on_error="return",
-            timeout_s=args.timeout,
-            request_id=args.request_id,
-            model=args.model,
-        )
+        answers = client.stream_text(_lines(), on_error="return", **_options(args))
+    failed = False
     with answers:
-        try:
-            for answer in answers:
-                failed = failed or isinstance(answer, PredictError)
-                if code := write(error_line(answer) if isinstance(answer, PredictError) else _line(answer, args)):
-                    return code
-        except (TypeError, ValueError) as error:  # A line cannot be sent, which ends the stream.
-            problem = "it is not UTF-8" if isinstance(error, UnicodeError) else _without_index(str(error))
-            raise ValueError(f"line {lines.number}: {problem}") from None
+        for answer in answers:
+            failed = failed or isinstance(answer, PredictError)
+            if code := write(error_line(answer) if isinstance(answer, PredictError) else _line(answer, args)):
+                return code
     return EXIT_FAILED if failed else 0
 
 
 def _chunks(client: Client, args: argparse.Namespace) -> int:
     """Sends one payload and writes each part of its answer on a line as soon as it arrives."""
-    text = _payload(args.payload)
     if args.typed:
-        model = _typed_model(client, args)
-        answers = _call_with_record(
-            lambda rows, params: model.predict_stream(rows, params=params), text, model.contract()
-        )
+        answers = _typed_answer(client, args, TypedModel.predict_stream)
     else:
-        answers = client.predict_stream_text(
-            text,
-            content_type=args.content_type,
-            timeout_s=args.timeout,
-            request_id=args.request_id,
-            model=args.model,
-        )
+        answers = client.predict_stream_text(_payload(args.payload), **_options(args))
     with answers:
         for answer in answers:
             if code := write(_line(answer, args)):
@@ -219,44 +188,27 @@ class RecordRefused(Exception):
 
 
 def _typed_model(client: Client, args: argparse.Namespace) -> TypedModel:
-    """Returns the model for a typed call.
-
-    Raises:
-        ValueError: --content-type is not JSON.
-
-    """
+    """Returns the model for a typed call."""
     if args.content_type not in (None, "application/json"):
         raise ValueError(f"--typed takes records in JSON, and --content-type is {args.content_type}; leave it out")
     return client.model(args.model or "", timeout_s=args.timeout, request_id=args.request_id)
 
 
-def _typed_answer(client: Client, args: argparse.Namespace) -> str:
-    """Returns the answer to a record or to rows as JSON.
-
-    Raises the errors of `_typed_model` and `_call_with_record`.
-    """
-    model = _typed_model(client, args)
-    contract = model.contract()
-    text = _payload(args.payload)
-    return typed_json.dumps(_call_with_record(lambda rows, params: model.predict(rows, params=params), text, contract))
-
-
-def _call_with_record(call: Callable[[Any, dict[str, Any] | None], Any], text: str, contract: Contract) -> Any:
-    """Calls a function with the record or rows in a text, and with the params beside them.
+def _typed_answer(client: Client, args: argparse.Namespace, predict: Callable[..., Any]) -> Any:
+    """The answer of a method of TypedModel to the record or rows in the payload, and to the params beside them.
 
     Raises:
         RecordRefused: The record, the rows or the params do not fit the model's types.
 
     """
+    model = _typed_model(client, args)
+    contract = model.contract()
+    text = _payload(args.payload)
     try:
-        return call(*typed_json.input_of(text, contract))
+        rows, params = typed_json.input_of(text, contract)
+        return predict(model, rows, params=params)
     except (TypeError, ValueError) as error:
         raise RecordRefused(str(error)) from None
-
-
-def _without_index(text: str) -> str:
-    """Removes the record's index from an error of a stream, because the number of the line differs from it."""
-    return re.sub(r"^\[\d+\]: ", "", text)
 
 
 def _line(answer: Any, args: argparse.Namespace) -> str:
@@ -264,19 +216,19 @@ def _line(answer: Any, args: argparse.Namespace) -> str:
     return typed_json.dumps(answer) if args.typed else one_line(answer)
 
 
-class _Lines:
+def _lines() -> Iterator[bytes]:
     """The lines of stdin that are not blank, each as soon as it arrives."""
+    # A file of its own, because the interpreter closes sys.stdin at exit, and hangs while gRPC's thread reads it.
+    with os.fdopen(os.dup(0), "rb") as stdin:
+        yield from (line.rstrip(b"\r\n") for line in stdin if line.strip())
 
-    def __init__(self) -> None:
-        self.number = 0
-        """Number of the last line read, counted from 1."""
 
-    def __iter__(self) -> Iterator[str]:
-        # A file of its own, because the interpreter closes sys.stdin at exit, and hangs while gRPC's thread reads it.
-        with os.fdopen(os.dup(0), "rb") as stdin:
-            for self.number, line in enumerate(stdin, 1):
-                if line.strip():
-                    yield line.decode().rstrip("\r\n")
+def _record(line: bytes, contract: Contract) -> Any:
+    """The record in a line of stdin; an InvalidRecord for a line without one."""
+    try:
+        return typed_json.record_in(as_text(line), contract)
+    except (TypeError, ValueError) as error:
+        return InvalidRecord(error)
 
 
 def _summary(model: Model) -> list[str]:

@@ -56,14 +56,7 @@ class Connection:
 
 
 def describe(model: Model, connection: Connection, contract: Contract | None = None) -> Iterator[str]:
-    """The lines about a model.
-
-    Args:
-        model: The server's description of the model.
-        connection: The connection of calls to paste.
-        contract: The types of the model, if it has typed calls.
-
-    """
+    """The lines about a model."""
     flavors = f" ({', '.join(model.flavors)})" if model.flavors else ""
     yield f"{model.label}{flavors}: {model.state}"
     yield from (line for line in (model.display_name, model.description, model.error, model.uri) if line)

@@ -79,13 +79,7 @@ def _present(fields: dict[str, Any], record: Record) -> dict[str, Any]:
 
 
 def _check(fields: dict[str, Any], params: dict[str, Any] | None, contract: Contract) -> None:
-    """Checks that a record can be sent.
-
-    Raises:
-        TypeError: A value has a wrong type.
-        ValueError: A field cannot hold its value, or a required field is missing.
-
-    """
+    """Checks that a record can be sent."""
     rpc = contract.rpc("predict")
     message = rpc.request_class()
     writer.fill(message, rpc.request, fields)
@@ -112,12 +106,12 @@ def _dict(sources: dict[str, str]) -> str:
     return "{" + ", ".join(f"{name!r}: {source}" for name, source in sources.items()) + "}"
 
 
-def _value(value: Any, column: Field) -> str:
-    if column.cardinality is Cardinality.REPEATED and isinstance(value, list):
-        return f"[{', '.join(_single(item, column.type) for item in value)}]"
-    if column.cardinality is Cardinality.MAP and isinstance(value, dict):
-        return _dict({key: _single(item, column.type) for key, item in value.items()})
-    return _single(value, column.type)
+def _value(value: Any, field: Field) -> str:
+    if field.cardinality is Cardinality.REPEATED and isinstance(value, list):
+        return f"[{', '.join(_single(item, field.type) for item in value)}]"
+    if field.cardinality is Cardinality.MAP and isinstance(value, dict):
+        return _dict({key: _single(item, field.type) for key, item in value.items()})
+    return _single(value, field.type)
 
 
 def _single(value: Any, value_type: ValueType) -> str:

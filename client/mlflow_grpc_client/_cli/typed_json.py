@@ -21,10 +21,6 @@ _WITH_NAN = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.JSON, TypeCode.
 def input_of(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]:
     """The record or rows in a JSON text, and the params.
 
-    Args:
-        text: A record, a list of records, or a payload in one of MLflow's formats.
-        contract: The contract of the model.
-
     Raises:
         ValueError: The text is not JSON, or a text for bytes is not base64.
 
@@ -43,7 +39,7 @@ def input_of(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]
 
 
 def rows_of(payload: Any, contract: Contract) -> tuple[Any, bool]:
-    """The record or rows in a payload, and whether it is rows; errors as of `rows_in`.
+    """The record or rows in a payload, and whether it is rows. Raises what `rows_in` raises.
 
     A model whose tensors have no dimension for rows takes a single record.
     """
@@ -58,12 +54,12 @@ def rows_of(payload: Any, contract: Contract) -> tuple[Any, bool]:
 
 def has_rows(contract: Contract) -> bool:
     """Returns True if a model takes rows. A model with tensors only takes rows if it has batches."""
-    are_tensors = all(column.type.code is TypeCode.TENSOR for column in contract.row.fields.values())
+    are_tensors = all(field.type.code is TypeCode.TENSOR for field in contract.row.fields.values())
     return "predict_batch" in contract.rpcs or not are_tensors
 
 
 def record_in(text: str, contract: Contract) -> Any:
-    """The record in a JSON text, for a stream; errors as of `input_of`."""
+    """The record in a JSON text, for a stream. Raises what `input_of` raises."""
     record = contract.rpc("predict_many").request
     return _row(parsed(text), record, "")
 
@@ -74,12 +70,7 @@ def dumps(answer: Any) -> str:
 
 
 def parsed(text: str) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: The text is not JSON.
-
-    """
+    """The value of a JSON text."""
     try:
         return json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
@@ -94,24 +85,24 @@ def _row(row: Any, record: Record, path: str) -> Any:
         return _value(row, sole, path or sole.label)
     columns = list(record.fields.values())
     if isinstance(row, list) and len(row) == len(columns):
-        return [_value(value, column, path) for value, column in zip(row, columns, strict=True)]
+        return [_value(value, field, path) for value, field in zip(row, columns, strict=True)]
     return row
 
 
 def _fields(values: Mapping[str, Any], record: Record, path: str) -> dict[str, Any]:
     fields = {}
     for name, value in values.items():
-        column = record.by_any_name.get(name)
-        fields[name] = value if column is None else _value(value, column, f"{path}.{name}" if path else name)
+        field = record.by_any_name.get(name)
+        fields[name] = value if field is None else _value(value, field, f"{path}.{name}" if path else name)
     return fields
 
 
-def _value(value: Any, column: Field, path: str) -> Any:
-    if column.cardinality is Cardinality.REPEATED and isinstance(value, list):
-        return [_single(item, column.type, f"{path}[{index}]") for index, item in enumerate(value)]
-    if column.cardinality is Cardinality.MAP and isinstance(value, dict):
-        return {key: _single(item, column.type, f"{path}.{key}") for key, item in value.items()}
-    return _single(value, column.type, path)
+def _value(value: Any, field: Field, path: str) -> Any:
+    if field.cardinality is Cardinality.REPEATED and isinstance(value, list):
+        return [_single(item, field.type, f"{path}[{index}]") for index, item in enumerate(value)]
+    if field.cardinality is Cardinality.MAP and isinstance(value, dict):
+        return {key: _single(item, field.type, f"{path}.{key}") for key, item in value.items()}
+    return _single(value, field.type, path)
 
 
 def _single(value: Any, value_type: ValueType, path: str) -> Any:

@@ -7,8 +7,6 @@ what to write; gRPC's own syntax passes. An explanation comes before gRPC's erro
 import re
 from urllib.parse import unquote
 
-from mlflow_grpc_client._connection.probing import Protocol
-
 DEFAULT_PORT = 50051
 """The default port of `mlflow-grpc serve`."""
 
@@ -39,10 +37,6 @@ _PROBLEMS = tuple(
 _NO_CONNECTION = "^(failed to connect|connections to all backends failing)"
 """The start of gRPC's text for a failed connection, to a single address and to several."""
 
-_NO_TLS = (
-    "The server at {address} does not speak TLS: leave tls (--tls, grpcs://) out, or give the port of a TLS server."
-)
-
 _EXPLANATIONS = tuple(
     (re.compile(pattern), sentence)
     for pattern, sentence in (
@@ -62,7 +56,13 @@ _EXPLANATIONS = tuple(
         ),
         (
             f"{_NO_CONNECTION}.*WRONG_VERSION_NUMBER",
-            _NO_TLS,
+            "The server at {address} does not speak TLS: leave tls (--tls, grpcs://) out, or give the port of a TLS "
+            "server.",
+        ),
+        (
+            f"{_NO_CONNECTION}.*missing selected ALPN",
+            "The server at {address} speaks TLS without HTTP/2, so it is not a gRPC server. Give the port of "
+            "`mlflow-grpc serve`, by default {port}.",
         ),
         (
             f"{_NO_CONNECTION}.*CERTIFICATE_VERIFY_FAILED",
@@ -82,21 +82,14 @@ _EXPLANATIONS = tuple(
 """Patterns of gRPC's error texts, and their explanations."""
 
 _CLOSED = re.compile(f"{_NO_CONNECTION}.*(Socket closed|Connection reset|end of TCP stream|Broken pipe)")
-_OTHER_PROTOCOL = re.compile(f"{_NO_CONNECTION}.*(http1.x server|got frame type 80|Failed parsing HTTP/2)")
 _PEER = re.compile(r"last error: .*?\b(?:ipv4|ipv6):((?:%5B|\[)[^\]]+?(?:%5D|\]):\d+|[\d.]+:\d+)")
 
-_MISMATCHES = {
-    (True, Protocol.CLEARTEXT): _NO_TLS,
-    (False, Protocol.TLS): "The server at {address} speaks TLS, and this client does not: give tls=True, or "
-    "TLS(ca=...) for an authority of its own (--tls, --tls-ca, grpcs://).",
-}
-"""Explanations by whether the client uses TLS, and by the server's protocol."""
 _CLOSE_REASONS = {
     True: "{address} closes connections at once: it may require a client certificate (cert and key, --tls-cert and "
-    "--tls-key), or is not a gRPC server.",
+    "--tls-key), may not speak TLS, or is not a gRPC server.",
     False: "{address} closes connections at once: it may require TLS (give tls, --tls), or is not a gRPC server.",
 }
-"""Explanations for a server of unknown protocol, by whether the client uses TLS."""
+"""Explanations for a server that gRPC has no reason for, by whether the client uses TLS."""
 
 
 def scheme_of(address: str) -> str:
@@ -141,29 +134,24 @@ def host_and_port(address: str) -> tuple[str, str]:
     return host.removeprefix("[").removesuffix("]"), port
 
 
-def unclear_peer(status: str) -> tuple[str, str]:
-    """The host and port of a server that broke a connection for a reason that gRPC does not give; else empty texts."""
-    is_unclear = _CLOSED.search(status) or _OTHER_PROTOCOL.search(status)
-    return host_and_port(_peer(status)) if is_unclear else ("", "")
+def joined(host: str, port: str) -> str:
+    """host:port, with an IPv6 address in brackets."""
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}" if port else host
 
 
-def explained(
-    status: str, address: str, *, encrypted: bool, is_single: bool = True, protocol: Protocol = Protocol.UNKNOWN
-) -> str:
-    """GRPC's text for a call that reached no mlflow-grpc, after an explanation.
+def explained(status: str, address: str, *, encrypted: bool, is_single: bool = True) -> str:
+    """Returns gRPC's text for a call that reached no mlflow-grpc, after an explanation.
 
     Args:
         status: The text of the status. A text without an explanation is returned unchanged.
         address: The address of the client.
         encrypted: True if the client uses TLS.
         is_single: True if the client has a single address. Of several the message names the one that failed.
-        protocol: The protocol of the server of `unclear_peer`.
 
     """
     explanation = next((sentence for pattern, sentence in _EXPLANATIONS if pattern.search(status)), "")
-    if mismatch := _MISMATCHES.get((encrypted, protocol)):
-        explanation = mismatch
-    elif _CLOSED.search(status) and protocol is not Protocol.CLEARTEXT:  # A cleartext server was just shutting down.
+    if _CLOSED.search(status):
         explanation = _CLOSE_REASONS[encrypted]
     if not explanation:
         return status
@@ -181,7 +169,7 @@ def _peer(status: str) -> str:
         return ""
     host, port = host_and_port(unquote(match[1]))
     host = host.removeprefix("::ffff:") if "." in host else host  # The form of IPv4 addresses in lists with IPv6.
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return joined(host, port)
 
 
 def _with_port(address: str) -> str:

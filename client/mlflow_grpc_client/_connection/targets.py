@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_grpc_client._connection.addresses import checked_address, host_and_port, scheme_of
+from mlflow_grpc_client._connection.addresses import checked_address, host_and_port, joined, scheme_of
 
 Addresses = str | Iterable[str]
 """`host:port`, several in a list or separated by commas, a grpc:// or grpcs:// URL, or a gRPC target."""
@@ -57,13 +57,7 @@ class Target:
 
 
 def target_of(address: Any) -> Target:
-    """The target for an address or a list of addresses.
-
-    Raises:
-        ValueError: An address is invalid, or the addresses of a list do not fit together.
-        TypeError: The address is neither a text nor an iterable of texts.
-
-    """
+    """The target for an address or a list of addresses."""
     if isinstance(address, str):
         if scheme := scheme_of(address):
             return _grpc_target(address, scheme)
@@ -95,9 +89,9 @@ def _host_target(texts: list[str]) -> Target:
     encrypted = {"grpc": False, "grpcs": True}.get(schemes.pop())
     if len(hosts) == 1:
         # Both addresses of localhost are the same machine, and an IP address is a single server or a balancer.
-        balances = not _is_ip(hosts[0][0]) and hosts[0][0].lower() != "localhost"
+        balances = not ip_version(hosts[0][0]) and hosts[0][0].lower() != "localhost"
         return Target(text, addresses[0], hosts, encrypted, balances)
-    name = "" if any(not _is_ip(host) for host, _ in hosts) else name_of(hosts)
+    name = "" if any(not ip_version(host) for host, _ in hosts) else name_of(hosts)
     return Target(text, name, hosts, encrypted, balances=True)
 
 
@@ -111,8 +105,7 @@ def _grpc_target(text: str, scheme: str) -> Target:
     hosts = []
     for address in text.partition(":")[2].split(","):
         host, port = host_and_port(address)
-        has_version = _is_ip(host) and ipaddress.ip_address(host.partition("%")[0]).version == _IP_VERSIONS[scheme]
-        if not has_version or not port:
+        if ip_version(host) != _IP_VERSIONS[scheme] or not port:
             example = name_of([_EXAMPLES[scheme]])
             raise ValueError(f"{scheme}: has IP addresses with ports, such as {example}; not {text!r}")
         hosts.append((host, port))
@@ -124,7 +117,7 @@ _EXAMPLES = {"ipv4": ("10.0.0.1", "50051"), "ipv6": ("::1", "50051")}
 
 def name_of(addresses: Iterable[tuple[str, str]]) -> str:
     """The gRPC target for IP addresses and ports of either version."""
-    parsed = [(ipaddress.ip_address(host.partition("%")[0]).version, host, port) for host, port in addresses]
+    parsed = [(ip_version(host), host, port) for host, port in addresses]
     if all(version == 4 for version, _, _ in parsed):  # noqa: PLR2004
         return "ipv4:" + ",".join(joined(host, port) for _, host, port in parsed)
     # gRPC takes addresses of a single version. IPv4 addresses have a form in IPv6 (RFC 4291, 2.5.5.2).
@@ -134,15 +127,9 @@ def name_of(addresses: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def joined(host: str, port: str) -> str:
-    """host:port, with an IPv6 address in brackets."""
-    host = f"[{host}]" if ":" in host else host
-    return f"{host}:{port}" if port else host
-
-
-def _is_ip(host: str) -> bool:
+def ip_version(host: str) -> int:
+    """4 or 6 for an IP address, which can have a zone; 0 for a name."""
     try:
-        ipaddress.ip_address(host.partition("%")[0])
+        return ipaddress.ip_address(host.partition("%")[0]).version
     except ValueError:
-        return False
-    return True
+        return 0

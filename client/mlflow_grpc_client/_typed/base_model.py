@@ -4,15 +4,14 @@ Rule of this module: it builds calls and reads their results; it makes no call.
 """
 
 import contextlib
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 import grpc
 from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
 
 from mlflow_grpc_client import _html, _options
-from mlflow_grpc_client._calls import Call, OnError, Stream
+from mlflow_grpc_client._calls import Call, OnError, Steps, Stream
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import columns, reader, writer
 from mlflow_grpc_client._typed.contract import Contract, Rpc, type_name
@@ -21,11 +20,8 @@ from mlflow_grpc_client._typed.payloads import Keywords
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
 
 Params = Mapping[str, Any] | None
-
-
-Effects = Generator[Call | FetchContract, Any, Any]
-"""A sequence of calls and fetches to perform; the result of each is sent back, its PredictError thrown."""
-
+AnswersT = TypeVar("AnswersT")
+"""The iterator over the answers of a stream."""
 
 _OUTDATED_CODES = (
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -39,11 +35,13 @@ _MODEL_GONE_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, g
 """Statuses for a model that the server no longer has, or has without types, or could not load."""
 
 
-class BaseTypedModel:
+class BaseTypedModel(Generic[AnswersT]):
     """A model of a server. Created by `model()` of a client, which takes the options of all its calls."""
 
     def __init__(
         self,
+        run: Callable[[Steps, float], Any],
+        start: Callable[[Steps, float], AnswersT],
         *,
         name: str,
         timeout_s: float | None,
@@ -53,6 +51,8 @@ class BaseTypedModel:
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of a model is a text, such as 'iris' or 'iris/3'; not {type_label(name)}")
+        self._run = run
+        self._start = start
         self.name = name
         """The name given to `model()`."""
         self._stream_timeout_s = None if timeout_s is None else _options.checked_timeout(timeout_s)
@@ -76,34 +76,55 @@ class BaseTypedModel:
             for name, record in (("input", rpc.request), ("output", rpc.response))
         )
 
-    def _call(self, method: str, request: bytes, read: Callable[[bytes], Any]) -> Call:
-        return Call(method, request, read, self._timeout_s, self._metadata)
+    def predict_many(
+        self, records: Iterable[Any] | AsyncIterable[Any], *, params: Params = None, on_error: OnError = "raise"
+    ) -> AnswersT:
+        """Returns the answers to any number of records, in order, over one call.
 
-    def _fetch(self, cached: Contract | None = None) -> FetchContract:
-        return FetchContract(self.name, self._call, self._timeout_s, cached)
+        A thread of gRPC draws records as fast as the connection takes them. For an AsyncClient the event loop does, and
+        `records` may be asynchronous.
 
-    def _deadline(self) -> float:
-        """The deadline of everything a call of the user makes, on the monotonic clock."""
-        return time.monotonic() + self._timeout_s
+        Args:
+            records: Dicts, or the rows of a DataFrame; values, if the sole input is unnamed. NaN in a field without
+                fractions is a missing value, as in the rows of `DataFrame.to_dict`.
+            params: Params of the model, for every record.
+            on_error: "raise" raises a record's PredictError in its turn, "return" returns it. A record that cannot be
+                sent is returned as a PredictError, too; with "raise" it is a TypeError or ValueError and the end.
+
+        Raises:
+            TypeError: `records` is not iterable, or a single record.
+            PredictError: The model has no such RPC, or no server answers.
+
+        """
+        steps = self._stream(lambda contract: self._many(contract, records, params, on_error))
+        return self._start(steps, self._timeout_s)
+
+    def predict_stream(self, record: Any = None, /, *, params: Params = None, **fields: Any) -> AnswersT:
+        """Returns the chunks of the answer to a record as they arrive. Takes and raises what `predict` does."""
+        steps = self._stream(lambda contract: self._chunks(contract, record, params, fields))
+        return self._start(steps, self._timeout_s)
+
+    def _call(self, method: str, request: Any, response_class: Any, read: Callable[[Any], Any]) -> Call:
+        return Call(method, request, response_class, read, self._timeout_s, self._metadata)
 
     def _metadata_for(self, contract: Contract) -> _options.Metadata:
         """The metadata with the contract's fingerprint, by which a server detects messages of another contract."""
         fingerprint = ((CONTRACT_KEY, contract.fingerprint),) if contract.fingerprint else ()
         return (*self._metadata, *fingerprint)
 
-    def _get_contract(self) -> Effects:
-        self._last_contract = yield self._fetch()
+    def _get_contract(self, cached: Contract | None = None) -> Steps:
+        """The contract from the cache or from the server; from the server if the `cached` one may be outdated."""
+        self._last_contract = yield FetchContract(self.name, self._call, self._timeout_s, cached)
         return self._last_contract
 
-    def _get_fresh_contract(self) -> Effects:
-        """The contract for a stream. It is checked with the server first, because a stream cannot be sent again."""
-        contract = yield self._fetch()
-        return (yield self._fetch(cached=contract))
+    def _stream(self, make: Callable[[Contract], Stream]) -> Steps:
+        """The stream for a contract that is checked with the server first, because a stream cannot be sent again."""
+        contract = yield from self._get_contract()
+        return make((yield from self._get_contract(cached=contract)))
 
-    def _predict(self, rows: Any, params: Params, fields: dict[str, Any]) -> Effects:
+    def _predict(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
         data = _record_or_rows(rows, fields)
-        contract: Contract = yield self._fetch()
-        self._last_contract = contract
+        contract = yield from self._get_contract()
         try:
             call = self._predict_call(contract, data, params)
             return (yield call) if call else []
@@ -114,7 +135,7 @@ class BaseTypedModel:
                 raise
             original = error
         try:
-            newer: Contract = yield self._fetch(cached=contract)
+            newer = yield from self._get_contract(cached=contract)
         except PredictError as error:
             # A missing model explains more than the failed call; a server that does not answer explains less.
             raise (error if error.code in _MODEL_GONE_CODES else original) from None
@@ -127,7 +148,7 @@ class BaseTypedModel:
         """The call to make; None if there are no rows."""
         if not columns.is_batch(data):
             rpc = contract.rpc("predict")
-            request = self._record_bytes(contract, rpc, data, params)
+            request = self._record_message(contract, rpc, data, params)
             return self._typed_call(contract, rpc, request, lambda response: _answer(rpc, response))
         count, values = columns.columns_of(data, contract.row)
         if not count:
@@ -137,14 +158,11 @@ class BaseTypedModel:
         with self._missing_as_invalid_input():
             columns.fill(message, rpc.request, count, values)
         _put_params(contract, message, params)
+        return self._typed_call(contract, rpc, message, lambda response: columns.rows_of(response, rpc.response))
 
-        def read(response: bytes) -> list[Any]:
-            return columns.rows_of(rpc.response_class.FromString(response), rpc.response)
-
-        return self._typed_call(contract, rpc, message.SerializeToString(), read)
-
-    def _typed_call(self, contract: Contract, rpc: Rpc, request: bytes, read: Callable[[bytes], Any]) -> Call:
-        return Call(rpc.path, request, read, self._timeout_s, self._metadata_for(contract), model=contract.label)
+    def _typed_call(self, contract: Contract, rpc: Rpc, request: Any, read: Callable[[Any], Any]) -> Call:
+        metadata = self._metadata_for(contract)
+        return Call(rpc.path, request, rpc.response_class, read, self._timeout_s, metadata, model=contract.label)
 
     def _many(self, contract: Contract, records: Any, params: Params, on_error: OnError) -> Stream:
         if isinstance(records, Mapping):
@@ -156,8 +174,9 @@ class BaseTypedModel:
         return Stream(
             rpc.path,
             records,
-            lambda record: self._record_bytes(contract, rpc, record, params),
-            lambda response: _answer(rpc, response, self._request_id),
+            lambda record, _: self._record_message(contract, rpc, record, params),
+            rpc.response_class,
+            lambda response, _: _answer(rpc, response, self._request_id),
             self._stream_timeout_s,
             self._metadata_for(contract),
             on_error,
@@ -168,15 +187,16 @@ class BaseTypedModel:
         rpc = contract.rpc("predict_stream")
         return Stream(
             rpc.path,
-            self._record_bytes(contract, rpc, _record_or_rows(record, fields), params),
-            bytes,
-            lambda response: _answer(rpc, response),
+            self._record_message(contract, rpc, _record_or_rows(record, fields), params),
+            None,
+            rpc.response_class,
+            lambda response, _: _answer(rpc, response),
             self._stream_timeout_s,
             self._metadata_for(contract),
             model=contract.label,
         )
 
-    def _record_bytes(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> bytes:
+    def _record_message(self, contract: Contract, rpc: Rpc, record: Any, params: Params) -> Any:
         message = rpc.request_class()
         sole = rpc.request.sole_unnamed_field
         if sole is None and not isinstance(record, Mapping):
@@ -187,8 +207,7 @@ class BaseTypedModel:
         with self._missing_as_invalid_input():
             writer.fill(message, rpc.request, record)
         _put_params(contract, message, params)
-        data: bytes = message.SerializeToString()
-        return data
+        return message
 
     @contextlib.contextmanager
     def _missing_as_invalid_input(self) -> Iterator[None]:
@@ -225,9 +244,8 @@ def _put_params(contract: Contract, message: Any, params: Params) -> None:
     writer.put(message, contract.params, params, "params")
 
 
-def _answer(rpc: Rpc, response: bytes, request_id: str = "") -> Any:
+def _answer(rpc: Rpc, message: Any, request_id: str = "") -> Any:
     """The answer in a response, or the PredictError in its place."""
-    message = rpc.response_class.FromString(response)
     if rpc.error and message.HasField(rpc.error):
         return from_error_message(getattr(message, rpc.error), request_id)
     sole = rpc.response.sole_unnamed_field

@@ -4,7 +4,6 @@ Rule of this module: values follow the rules of `writer`; the numbers in numpy's
 objects only where their bytes cannot be sent.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -14,7 +13,7 @@ from google.protobuf.message import DecodeError
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import reader, tensors, timestamps, writer
 from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode
-from mlflow_grpc_client._typed.scalars import is_missing, scalar
+from mlflow_grpc_client._typed.scalars import ABSENT, missing_indexes, scalar
 from mlflow_grpc_client._typed.writer import MissingFields, find_field, type_lacks_nan
 
 _FLOATS = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE})
@@ -22,16 +21,6 @@ _NUMBERS = frozenset({TypeCode.BOOLEAN, TypeCode.INTEGER, *_FLOATS})
 
 _NULL_COST = {TypeCode.INTEGER: 1, TypeCode.BYTES: 1, TypeCode.BOOLEAN: 2}
 """A rank of types by what MLflow makes of a null: it refuses nulls in columns of rank 1, and reads False in rank 2."""
-
-_NEVER_MISSING = {bool, int, float, str, bytes}
-"""Types without a value that means a missing value."""
-
-
-class _Absent:
-    """Marks a row that does not have a column."""
-
-
-_ABSENT = _Absent()
 
 Columns = dict[str, Any]
 """Columns by the names of fields in protobuf. Each is a list, an array or a Series with a value for each row."""
@@ -81,7 +70,7 @@ def columns_of(rows: Any, record: Record) -> tuple[int, Columns]:
 
 
 def records_of(frame: Any, record: Record) -> Iterator[dict[str, Any]]:
-    """The rows of a DataFrame as records by the names of fields in protobuf; errors as of `columns_of`."""
+    """The rows of a DataFrame as records by the names of fields in protobuf. Raises what `columns_of` raises."""
     names = _frame_fields(frame, record)
     return (dict(zip(names, row, strict=True)) for row in frame.itertuples(index=False, name=None))
 
@@ -109,14 +98,13 @@ def _columns_of_dicts(rows: Any, record: Record) -> Columns:
             values = by_key.get(key)
             if values is None:
                 column = find_field(record, key, f"[{index}]")
-                values = by_key[key] = columns.setdefault(column.name, [_ABSENT] * len(rows))
+                values = by_key[key] = columns.setdefault(column.name, [ABSENT] * len(rows))
             values[index] = value
     if len(by_key) > len(columns):  # Rows use both names of a field, which is an error within a row only.
         for index, row in enumerate(rows):
             names = [find_field(record, key).name for key in row]
             if duplicates := [name for name in set(names) if names.count(name) > 1]:
-                problem = "given twice, by its name in the model and by that in protobuf"
-                raise TypeError(f"[{index}].{duplicates[0]}: {problem}")
+                raise writer.given_twice(f"[{index}].{duplicates[0]}")
     return columns
 
 
@@ -153,12 +141,6 @@ def _unnest(rows: Any, sole: Field) -> Any:
 def fill(message: Any, record: Record, count: int, columns: Columns) -> None:
     """Writes columns into the message of a batch.
 
-    Args:
-        message: An empty message.
-        record: The fields of the message.
-        count: The number of rows.
-        columns: The columns, as of `columns_of`.
-
     Raises:
         TypeError: A value has a wrong type.
         ValueError: A column cannot hold a value, or lacks a required value.
@@ -177,7 +159,7 @@ def fill(message: Any, record: Record, count: int, columns: Columns) -> None:
             column for column in record.fields.values() if column.name not in columns and _nulls_name(message, column)
         ]
         for column in sorted(optional, key=lambda column: _NULL_COST.get(column.type.code, 0))[:1]:
-            _put(message, column, [_ABSENT] * count, count)
+            _put(message, column, [ABSENT] * count, count)
 
 
 def _nulls_name(message: Any, column: Field) -> str:
@@ -198,7 +180,7 @@ def _put(message: Any, column: Field, values: Any, count: int, *, has_default: b
     is_series = isinstance(values, library("pandas", "Series"))
     nan_is_null = is_series and code is not TypeCode.JSON and (bool(nulls_name) or code not in _FLOATS)
     if times is not None:
-        missing = times.missing
+        points, missing = times
     else:
         if is_series:
             # A NaN that is an error is found in a list, with its index.
@@ -207,17 +189,17 @@ def _put(message: Any, column: Field, values: Any, count: int, *, has_default: b
         if is_array and code in _NUMBERS:
             _put_array(message, column, values, nulls_name if is_series else "")
             return True
-        missing = _missing(values, nan_is_null=nan_is_null or type_lacks_nan(column.type))
+        missing = missing_indexes(values, nan_is_null=nan_is_null or type_lacks_nan(column.type))
         if code is TypeCode.JSON:
-            missing = [index for index in missing if values[index] is _ABSENT]  # Other missing values are null.
-    if has_default and (nulls := [index for index in missing if times or values[index] is not _ABSENT]):
+            missing = [index for index in missing if values[index] is ABSENT]  # Other missing values are null.
+    if has_default and (nulls := [index for index in missing if times or values[index] is not ABSENT]):
         writer.reject_null(f"{column.label}[{nulls[0]}]")
     if missing and not nulls_name:
         return False if len(missing) == count else _refuse_missing(column, missing[0])
     if missing:
         getattr(message, nulls_name).extend(missing)
     if times is not None:
-        timestamps.extend(field, times)
+        timestamps.extend(field, points)
     else:
         writer.extend(field, column.type, values, column.label, missing, writer.NULL_ROWS)
     return True
@@ -226,7 +208,7 @@ def _put(message: Any, column: Field, values: Any, count: int, *, has_default: b
 def _put_tensor(message: Any, column: Field, values: Any) -> None:
     """Writes the tensor of all rows."""
     values = values.tolist() if isinstance(values, library("pandas", "Series")) else values
-    if isinstance(values, list) and (missing := _missing(values, nan_is_null=False)):
+    if isinstance(values, list) and (missing := missing_indexes(values)):
         _refuse_missing(column, missing[0])
     writer.put(message, column, values, column.label)
 
@@ -241,20 +223,6 @@ def _array_or_list(series: Any, *, with_floats: bool) -> Any:
     return series.to_numpy() if getattr(series.dtype, "str", "")[1:2] in tuple(kinds) else series.tolist()
 
 
-def _missing(values: Any, *, nan_is_null: bool) -> list[int]:
-    """Indexes of rows without a value. pandas marks these by NaN in columns that may lack values."""
-    types = set(map(type, values))
-    if types <= _NEVER_MISSING:
-        return [index for index, value in enumerate(values) if value != value] if nan_is_null else []  # noqa: PLR0124
-    if types <= {str, type(None)}:
-        return [index for index, value in enumerate(values) if value is None]
-    return [
-        index
-        for index, value in enumerate(values)
-        if value is _ABSENT or is_missing(value) or (nan_is_null and isinstance(value, float) and math.isnan(value))
-    ]
-
-
 def _put_array(message: Any, column: Field, array: Any, nulls_name: str) -> None:
     if nulls_name and array.dtype.kind == "f":
         is_null = array != array  # noqa: PLR0124 - NaN
@@ -262,9 +230,10 @@ def _put_array(message: Any, column: Field, array: Any, nulls_name: str) -> None
             getattr(message, nulls_name).extend(is_null.nonzero()[0].tolist())
             array = array.copy()
             array[is_null] = 0
-    if array.dtype.kind == "f" and column.type.code is TypeCode.INTEGER:
-        array = array.astype(object)  # pandas keeps integers as floats if some rows have none.
-    tensors.extend(message, column.name, column.type, array, column.label, scalar)
+    if column.type.code is TypeCode.INTEGER:  # pandas keeps integers as floats if some rows have none.
+        writer.extend(getattr(message, column.name), column.type, array.tolist(), column.label)
+    else:
+        tensors.extend(message, column.name, column.type, array, column.label, scalar)
 
 
 def rows_of(message: Any, record: Record) -> list[Any]:

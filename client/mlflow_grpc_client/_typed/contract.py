@@ -125,7 +125,7 @@ class Record:
     by_any_name: dict[str, Field] = field(default_factory=dict)
     """Fields by their names in the model and in protobuf. The name in the model wins if both exist."""
     required: set[str] = field(default_factory=set)
-    """Protobuf names of required fields, as far as a schema marks them."""
+    """Protobuf names of fields that need a value."""
     defaulted: set[str] = field(default_factory=set)
     """Protobuf names of fields with a default that is not null."""
     extra: Field | None = None
@@ -163,8 +163,8 @@ class Contract:
     """The typed RPCs of a model, as a server described them at some point in time."""
 
     label: str
-    source: bytes
-    """The result of `descriptors.type_source` for the model that this contract was read from."""
+    types_key: bytes
+    """The result of `descriptors.types_key` for the model that this contract was read from."""
     rpcs: Mapping[str, Rpc]
     """RPCs by the end of their names: predict, predict_batch, predict_many, predict_stream."""
     params: Field | None

@@ -17,11 +17,10 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from mlflow_grpc_client import _wire
+from mlflow_grpc_client._reflection import SERVICE
 from mlflow_grpc_client._typed.contract import Cardinality, Contract, Field, Record, Rpc, TypeCode, ValueType
 from mlflow_grpc_client.errors import failure
-
-SERVICE = "model_grpc_service.ModelgRPCService"
-
 
 ERROR_MESSAGE = "model_grpc_service.error"
 
@@ -49,7 +48,7 @@ _WELL_KNOWN = {"google.protobuf.Timestamp": TypeCode.TIMESTAMP, "google.protobuf
 _RPC_NAMES = ("predict", "predict_batch", "predict_many", "predict_stream")
 
 
-def type_source(model: Any) -> bytes:
+def types_key(model: Any) -> bytes:
     """The parts of a message mlflow_grpc.v1.Model that define its typed messages; equal bytes mean equal types."""
     parts = type(model)(
         input=model.input, output=model.output, params=model.params, rpcs=model.rpcs, contract=model.contract
@@ -109,7 +108,7 @@ def contract_of(model: Any, pool: DescriptorPool) -> Contract:
                 reader.record(response),
                 next((descriptor.name for descriptor in response.fields if _is_error(descriptor)), ""),
             )
-    return Contract(label_of(model), type_source(model), rpcs, reader.params, model.contract)
+    return Contract(label_of(model), types_key(model), rpcs, reader.params, model.contract)
 
 
 def _typed_name(rpc: Any) -> str:
@@ -126,6 +125,7 @@ class _DescriptorReader:
         self._wrappers = frozenset(model.wrappers)
         self._named_by = _record_messages(model)
         self._with_params = {rpc.request_type for rpc in model.rpcs} if model.HasField("params") else set()
+        self._rules = model.field_rules
         self._records: dict[str, Record] = {}
         self.params: Field | None = None
 
@@ -133,6 +133,8 @@ class _DescriptorReader:
         """The model's fields of a message. Fields for params, errors and nulls are not among them."""
         if descriptor.full_name not in self._records:
             self._records[descriptor.full_name] = record = Record(descriptor.full_name)
+            rules = self._rules.get(descriptor.full_name) or _wire.FieldRules()
+            required, defaulted = frozenset(rules.required), frozenset(rules.defaulted)
             for member in descriptor.fields:
                 column = self._field(member, descriptor)
                 if member.number == PARAMS_NUMBER and descriptor.full_name in self._with_params:
@@ -141,6 +143,10 @@ class _DescriptorReader:
                     record.extra = column
                 elif member.number < NULLS_NUMBER and not _is_error(member):
                     record.add(column)
+                    if member.number in required:
+                        record.required.add(column.name)
+                    if member.number in defaulted:
+                        record.defaulted.add(column.name)
         return self._records[descriptor.full_name]
 
     def _field(self, member: FieldDescriptor, parent: Descriptor) -> Field:

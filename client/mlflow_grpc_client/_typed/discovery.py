@@ -3,15 +3,19 @@
 Rule of this module: it makes no call; it yields calls and is sent their results.
 """
 
-from collections.abc import Callable, Generator
+import copy
+import threading
+from collections.abc import Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from mlflow_grpc_client import _models, _reflection, _wire
-from mlflow_grpc_client._calls import Call
-from mlflow_grpc_client._typed import descriptors, schemas
+from mlflow_grpc_client import _options, _reflection, _wire
+from mlflow_grpc_client._calls import Call, Pause, Steps, Wait
+from mlflow_grpc_client._reflection import MakeCall
+from mlflow_grpc_client._typed import descriptors
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure
 
@@ -22,19 +26,73 @@ class FetchContract:
 
     label: str
     """`name`, `name/version`, or empty for the default model."""
-    call: Callable[[str, bytes, Callable[[bytes], Any]], Call]
-    """Builds a call from a method, a request and a reader of the response."""
+    make_call: MakeCall
     timeout_s: float
     """The caller's timeout in seconds."""
     cached: Contract | None = None
     """A contract to check with the server, because it may be outdated."""
 
 
-def fetch_contract(fetch: FetchContract) -> Generator[Call, Any, Contract]:
-    """Fetches the contract of a model.
+_CALLER_SPECIFIC_CODES = (
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
+"""Statuses caused by a caller's own deadline or metadata. Other callers of the same fetch try again."""
+
+
+class Contracts:
+    """The contracts that a client has fetched, for any number of threads or tasks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cache: dict[str, Contract] = {}
+        self._fetches: dict[str, Future[Contract | PredictError]] = {}
+        """Results of running fetches by the labels of their models."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of their models."""
+        return [contract.label for contract in self._cache.values()]
+
+    def get(self, fetch: FetchContract) -> Steps:
+        """A contract from the cache or from the server. One caller fetches it for all that wait."""
+        while True:
+            future: Future[Contract | PredictError] = Future()
+            with self._lock:
+                contract = self._cache.get(fetch.label)
+                if contract is not None and contract is not fetch.cached:
+                    return contract
+                running = self._fetches.setdefault(fetch.label, future)
+            if running is future:
+                return (yield from self._fetch_for_all(fetch, future))
+            outcome = yield Wait(running, fetch.timeout_s)
+            if isinstance(outcome, Contract):
+                return outcome
+            if outcome.code not in _CALLER_SPECIFIC_CODES:
+                raise copy.copy(outcome)
+
+    def _fetch_for_all(self, fetch: FetchContract, future: Future[Contract | PredictError]) -> Steps:
+        message = "The caller that fetched the contract has stopped waiting."
+        outcome: Contract | PredictError = failure(grpc.StatusCode.CANCELLED, message)
+        try:
+            outcome = self._cache[fetch.label] = yield from fetch_contract(fetch)
+        except PredictError as error:
+            outcome = error
+            raise
+        finally:
+            with self._lock:
+                del self._fetches[fetch.label]
+            future.set_result(outcome)
+        return outcome
+
+
+def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contract]:
+    """Fetches the contract of a model. Retries while it is loading, with gRPC's pauses.
 
     Yields:
-        Calls to make; send the result of each, or throw its PredictError.
+        Calls to make and pauses; send the result of each, or throw its PredictError.
 
     Returns:
         The contract; `cached` itself if it is still valid.
@@ -43,23 +101,39 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call, Any, Contract]:
         PredictError: There is no such model, it has no types, or the server does not describe them.
 
     """
-    try:
-        model = yield fetch.call(_wire.GET_MODEL, _models.get_model_bytes(fetch.label), _models.model_message)
-    except PredictError as error:
-        if error.code is not grpc.StatusCode.NOT_FOUND:
-            raise
-        models = yield fetch.call(_wire.LIST_MODELS, _models.list_models_bytes(), _models.models_of)
-        labels = ", ".join(model.label for model in models) or "none"
-        message = f"There is no model {fetch.label}. There are: {labels}."
-        raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None
+    model = yield from _ready_model(fetch)
     descriptors.check_typed(model)
-    if fetch.cached is not None and fetch.cached.source == descriptors.type_source(model):
+    if fetch.cached is not None and fetch.cached.types_key == descriptors.types_key(model):
         return fetch.cached
-    pool = yield from _reflection.descriptors(descriptors.SERVICE, fetch.call)
+    pool = yield from _reflection.pool(fetch.make_call)
     try:
-        fetched = descriptors.contract_of(model, pool)
+        return descriptors.contract_of(model, pool)
     except KeyError as error:
         message = f"The server's reflection lacks a message of the model {descriptors.label_of(model)}: {error.args[0]}"
         raise failure(grpc.StatusCode.INTERNAL, message) from None
-    schemas.mark_contract(fetched, model)
-    return fetched
+
+
+def _ready_model(fetch: FetchContract) -> Generator[Call | Pause, Any, Any]:
+    """The message mlflow_grpc.v1.Model. A model that is not ready after the last retry is returned as it is."""
+    for pause_s in _options.RETRY_PAUSES_S:
+        model = yield from _model(fetch)
+        if model.state != model.LOADING:
+            return model
+        if not (yield Pause(pause_s)):
+            return model
+    return (yield from _model(fetch))
+
+
+def _model(fetch: FetchContract) -> Generator[Call, Any, Any]:
+    try:
+        name, _, version = fetch.label.partition("/")
+        request = _wire.GetModelRequest(name=name, version=version)
+        return (yield fetch.make_call(_wire.GET_MODEL, request, _wire.Model, lambda model: model))
+    except PredictError as error:
+        if error.code is not grpc.StatusCode.NOT_FOUND:
+            raise
+        request, response_class = _wire.ListModelsRequest(), _wire.ListModelsResponse
+        response = yield fetch.make_call(_wire.LIST_MODELS, request, response_class, lambda models: models)
+        labels = ", ".join(map(descriptors.label_of, response.models)) or "none"
+        message = f"There is no model {fetch.label}. There are: {labels}."
+        raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None

@@ -8,20 +8,14 @@ from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
 from google.protobuf import struct_pb2
 
 from mlflow_grpc_client._payloads import jsonable
-from mlflow_grpc_client._typed.scalars import is_missing, mistype, refuse, string
+from mlflow_grpc_client._typed.scalars import check_key, is_missing, refuse, string
 
 MAX_JSON_MESSAGES = 96
 """Maximum nesting of messages in a google.protobuf.Value. protobuf reads 100, and a few may be around it."""
 
 
 def write(message: Any, value: Any, path: str) -> None:
-    """Writes any JSON value.
-
-    Raises:
-        TypeError: A value has no JSON form.
-        ValueError: A number is not exact as a double, or the value is nested too deeply.
-
-    """
+    """Writes any JSON value whose numbers are exact as a double."""
     try:
         _write(message, value, path, MAX_JSON_MESSAGES)
     except RecursionError:
@@ -47,8 +41,7 @@ def _write(message: Any, value: Any, path: str, depth: int) -> None:
     elif isinstance(value, Mapping):
         message.struct_value.SetInParent()
         for key, item in value.items():
-            if not isinstance(key, str):
-                mistype(f"{path}: the key {key!r}", key, "a text")
+            check_key(key, path)
             _write(message.struct_value.fields[key], item, f"{path}.{key}", depth - 3)
     elif isinstance(value, list | tuple):
         message.list_value.SetInParent()

@@ -1,29 +1,18 @@
 """Calls of a model in its own types: `client.model("iris").predict(sepal_length=5.1, ...)`."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_grpc_client._calls import OnError, Stream
-from mlflow_grpc_client._typed.base_model import BaseTypedModel, Effects, Params
+from mlflow_grpc_client._streams import Answers, AsyncAnswers
+from mlflow_grpc_client._typed.base_model import BaseTypedModel, Params
 from mlflow_grpc_client._typed.contract import Contract
 
-if TYPE_CHECKING:
-    from mlflow_grpc_client._streams import Answers, AsyncAnswers
 
-
-class TypedModel(BaseTypedModel):
+class TypedModel(BaseTypedModel[Answers]):
     """A model of a server, called in its own types, which the client fetches by reflection at the first call.
 
     Created by `Client.model`. Fields have the names of the model, or those of the server's .proto file. Any number of
     threads may use it.
     """
-
-    def __init__(
-        self, run: Callable[[Effects, float], Any], start: Callable[[Stream], "Answers"], **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self._run = run
-        self._start = start
 
     def contract(self) -> Contract:
         """The types of the model's inputs and outputs, fetched from the server at the first use.
@@ -32,7 +21,7 @@ class TypedModel(BaseTypedModel):
             PredictError: There is no such model, it has no types, or no server answers.
 
         """
-        contract: Contract = self._run(self._get_contract(), self._deadline())
+        contract: Contract = self._run(self._get_contract(), self._timeout_s)
         return contract
 
     def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
@@ -55,70 +44,17 @@ class TypedModel(BaseTypedModel):
             PredictError: The call failed; UNIMPLEMENTED if the model has no types, or takes no batches of rows.
 
         """
-        return self._run(self._predict(rows, params, fields), self._deadline())
-
-    def predict_many(self, records: Iterable[Any], *, params: Params = None, on_error: OnError = "raise") -> "Answers":
-        """Returns the answers to any number of records, in order, over one call.
-
-        A thread of gRPC draws records as fast as the connection takes them.
-
-        Args:
-            records: Dicts, or the rows of a DataFrame; values, if the sole input is unnamed. NaN in a field without
-                fractions is a missing value, as in the rows of `DataFrame.to_dict`.
-            params: Params of the model, for every record.
-            on_error: "raise" raises a record's PredictError in its turn, "return" returns it. A record that cannot be
-                sent is returned as a PredictError, too; with "raise" it is a TypeError or ValueError and the end.
-
-        Raises:
-            TypeError: `records` is not iterable, or a single record.
-            PredictError: The model has no such RPC, or no server answers.
-
-        """
-        contract = self._run(self._get_fresh_contract(), self._deadline())
-        return self._start(self._many(contract, records, params, on_error))
-
-    def predict_stream(self, record: Any = None, /, *, params: Params = None, **fields: Any) -> "Answers":
-        """Returns the chunks of the answer to a record as they arrive; arguments and errors as of `predict`."""
-        contract = self._run(self._get_fresh_contract(), self._deadline())
-        return self._start(self._chunks(contract, record, params, fields))
+        return self._run(self._predict(rows, params, fields), self._timeout_s)
 
 
-class AsyncTypedModel(BaseTypedModel):
+class AsyncTypedModel(BaseTypedModel[AsyncAnswers]):
     """`TypedModel` with `await`. Created by `AsyncClient.model`."""
 
-    def __init__(
-        self,
-        run: Callable[[Effects, float], Awaitable[Any]],
-        start: Callable[[Callable[[], Awaitable[Stream]]], "AsyncAnswers"],
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        self._run = run
-        self._start = start
+    async def contract(self) -> Contract:
+        """Like `TypedModel.contract`."""
+        contract: Contract = await self._run(self._get_contract(), self._timeout_s)
+        return contract
 
     async def predict(self, rows: Any = None, /, *, params: Params = None, **fields: Any) -> Any:
         """Like `TypedModel.predict`."""
-        return await self._run(self._predict(rows, params, fields), self._deadline())
-
-    def predict_many(
-        self, records: Iterable[Any] | AsyncIterable[Any], *, params: Params = None, on_error: OnError = "raise"
-    ) -> "AsyncAnswers":
-        """Like `TypedModel.predict_many`, as an asynchronous iterator. `records` may be asynchronous.
-
-        The event loop draws records from an iterable that is not asynchronous.
-        """
-
-        async def stream() -> Stream:
-            contract = await self._run(self._get_fresh_contract(), self._deadline())
-            return self._many(contract, records, params, on_error)
-
-        return self._start(stream)
-
-    def predict_stream(self, record: Any = None, /, *, params: Params = None, **fields: Any) -> "AsyncAnswers":
-        """Like `TypedModel.predict_stream`, as an asynchronous iterator."""
-
-        async def stream() -> Stream:
-            contract = await self._run(self._get_fresh_contract(), self._deadline())
-            return self._chunks(contract, record, params, fields)
-
-        return self._start(stream)
+        return await self._run(self._predict(rows, params, fields), self._timeout_s)

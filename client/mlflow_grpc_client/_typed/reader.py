@@ -17,25 +17,25 @@ _NATIVE = frozenset(
 
 def read_record(message: Any, record: Record) -> dict[str, Any]:
     """The fields of a record by their names in the model, None for absent fields; extra values are merged in."""
-    fields = {column.label: read(message, column) for column in record.fields.values()}
+    fields = {field.label: read(message, field) for field in record.fields.values()}
     return fields if record.extra is None else {**fields, **read(message, record.extra)}
 
 
-def read(message: Any, column: Field) -> Any:
+def read(message: Any, field: Field) -> Any:
     """The value of a field; None if it is absent or null."""
-    if column.has_presence and not message.HasField(column.name):
+    if field.has_presence and not message.HasField(field.name):
         return None
-    if column.null_flag and getattr(message, column.null_flag):
+    if field.null_flag and getattr(message, field.null_flag):
         return None
-    value = getattr(message, column.name)
-    if column.cardinality is Cardinality.SINGULAR:
-        return read_value(value, column.type)
-    if column.cardinality is Cardinality.MAP:
-        items: Any = {key: read_value(value[key], column.type) for key in value}
+    value = getattr(message, field.name)
+    if field.cardinality is Cardinality.SINGULAR:
+        return read_value(value, field.type)
+    if field.cardinality is Cardinality.MAP:
+        items: Any = {key: read_value(value[key], field.type) for key in value}
     else:
-        items = read_values(value, column.type)
-    for key in getattr(message, column.null_items) if column.null_items else ():
-        if column.cardinality is Cardinality.MAP or key < len(items):
+        items = read_values(value, field.type)
+    for key in getattr(message, field.null_items) if field.null_items else ():
+        if field.cardinality is Cardinality.MAP or key < len(items):
             items[key] = None
     return items
 

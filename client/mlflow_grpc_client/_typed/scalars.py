@@ -15,9 +15,33 @@ from mlflow_grpc_client._typed import tensors
 from mlflow_grpc_client._typed.contract import TypeCode, ValueType
 
 
+class _Absent:
+    """Marks a row that does not have a column."""
+
+
+ABSENT = _Absent()
+
+_NEVER_MISSING = frozenset({bool, int, float, str, bytes})
+"""Types without a value that means a missing value."""
+
+
+def missing_indexes(values: Any, *, nan_is_null: bool = False) -> list[int]:
+    """Indexes of missing values; with `nan_is_null` NaN is missing, too, which is pandas' mark."""
+    types = set(map(type, values))
+    if types <= _NEVER_MISSING:
+        return [index for index, value in enumerate(values) if value != value] if nan_is_null else []  # noqa: PLR0124
+    if types <= {str, type(None)}:
+        return [index for index, value in enumerate(values) if value is None]
+    return [
+        index
+        for index, value in enumerate(values)
+        if is_missing(value) or (nan_is_null and isinstance(value, float) and math.isnan(value))
+    ]
+
+
 def is_missing(value: Any) -> bool:
-    """Returns True if a value is None, pandas' NA or NaT. NaN is a number here; see `nan_means_null`."""
-    if value is None:
+    """Returns True if a value is ABSENT, None, pandas' NA or NaT. NaN is a number here; see `nan_means_null`."""
+    if value is None or value is ABSENT:
         return True
     if isinstance(value, (dt.datetime, library("numpy", "datetime64"))):
         return bool(value != value)  # noqa: PLR0124 - NaT
@@ -26,11 +50,11 @@ def is_missing(value: Any) -> bool:
 
 
 def scalar(value: Any, value_type: ValueType, path: str) -> Any:
-    """A value for a scalar field, exactly as it was; errors as of `writer.fill`."""
-    value = python_value(value)
+    """A value for a scalar field, exactly as it was. Raises what `writer.fill` raises."""
+    value = builtin_value(value)
     match value_type.code:
         case TypeCode.BOOLEAN:
-            return value if isinstance(value, bool) else mistype(path, value, "a bool")
+            return _instance(value, bool, path, "a bool")
         case TypeCode.INTEGER:
             return _integer(value, value_type.bounds, path)
         case TypeCode.FLOAT | TypeCode.DOUBLE:
@@ -38,18 +62,17 @@ def scalar(value: Any, value_type: ValueType, path: str) -> Any:
         case TypeCode.STRING:
             return string(value, path)
         case TypeCode.BYTES:
-            is_bytes = isinstance(value, bytes | bytearray | memoryview)
-            return bytes(value) if is_bytes else mistype(path, value, "bytes")
+            return bytes(_instance(value, bytes | bytearray | memoryview, path, "bytes"))
         case _:
             number = value_type.enum_numbers.get(value) if isinstance(value, str) else None
             return number or refuse(path, f"{value!r} is not one of {', '.join(map(repr, value_type.enum_numbers))}")
 
 
-def python_value(value: Any) -> Any:
+def builtin_value(value: Any) -> Any:
     """The value of an Enum's member or of a numpy scalar. numpy's times stay: some would become bare integers."""
     if isinstance(value, Enum):
         value = value.value
-    value = unpack(value)
+    value = scalar_from_array(value)
     if not isinstance(value, library("numpy", "generic")):
         return value
     times = (library("numpy", "datetime64"), library("numpy", "timedelta64"))
@@ -57,7 +80,7 @@ def python_value(value: Any) -> Any:
     return value if isinstance(value, times) and not isinstance(item, dt.date) else item
 
 
-def unpack(value: Any) -> Any:
+def scalar_from_array(value: Any) -> Any:
     """The value in a numpy array without dimensions; a masked array stays."""
     if getattr(value, "ndim", None) != 0 or not isinstance(value, library("numpy", "ndarray")):
         return value
@@ -65,19 +88,15 @@ def unpack(value: Any) -> Any:
 
 
 def _integer(value: Any, bounds: tuple[int, int], path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        mistype(path, value, "a whole number")
+    _check_number(value, path, "a whole number")
     if isinstance(value, float) and not value.is_integer():
         refuse(path, f"{value!r} is not a whole number")
-    low, high = bounds
-    if not low <= value <= high:
-        refuse(path, f"{value!r} is not within {low} and {high}")
+    tensors.check_bounds(value, bounds, path)
     return int(value)
 
 
 def _float(value: Any, code: TypeCode, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        mistype(path, value, "a number")
+    _check_number(value, path, "a number")
     try:
         number = float(value)
     except OverflowError:
@@ -93,18 +112,33 @@ def string(value: Any, path: str) -> str:
         value = value.isoformat()
     elif isinstance(value, uuid.UUID):
         value = str(value)
-    if not isinstance(value, str):
-        mistype(path, value, "a text")
+    text: str = _instance(value, str, path, "a text")
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
         refuse(path, "the text has a lone surrogate, which UTF-8 cannot carry")
-    return str(value)
+    return str(text)
 
 
-def mistype(path: str, value: Any, expected: str) -> NoReturn:
-    """Raises TypeError for a value of a wrong type."""
-    raise TypeError(f"{path}: {type_label(value)} is not {expected}")
+def _instance(value: Any, types: Any, path: str, expected: str) -> Any:
+    if not isinstance(value, types):
+        raise wrong_type(path, value, expected)
+    return value
+
+
+def _check_number(value: Any, path: str, expected: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_type(path, value, expected)
+
+
+def check_key(key: Any, path: str) -> None:
+    """Raises TypeError for a key of a dict that is not a text."""
+    _instance(key, str, f"{path}: the key {key!r}", "a text")
+
+
+def wrong_type(path: str, value: Any, expected: str) -> TypeError:
+    """The error for a value of a wrong type."""
+    return TypeError(f"{path}: {type_label(value)} is not {expected}")
 
 
 def refuse(path: str, reason: str) -> NoReturn:

@@ -36,32 +36,14 @@ _ARRAY_KINDS = {TypeCode.DOUBLE: "iuf", TypeCode.FLOAT: "iuf", TypeCode.INTEGER:
 
 
 def write(message: Any, element_type: ValueType, value: Any, path: str, scalar: Scalar) -> None:
-    """Writes an array, a nested list or a single value into an empty message of `data` and `shape`.
-
-    Args:
-        message: The message.
-        element_type: The type of the elements.
-        value: The array.
-        path: The path of the field in error messages.
-        scalar: Converts an element, or raises.
-
-    Raises:
-        TypeError: An element has a wrong type.
-        ValueError: A nested list has no shape, or an element does not fit.
-
-    """
+    """Writes an array, a nested list or a single value into an empty message of `data` and `shape`."""
     shape, elements = flatten(value, path)
     message.shape.extend(shape)
     extend(message, "data", element_type, elements, path, scalar)
 
 
 def flatten(value: Any, path: str) -> tuple[tuple[int, ...], Any]:
-    """The shape and the elements in order, as a flat array or a list.
-
-    Raises:
-        ValueError: The lists at a level have different sizes.
-
-    """
+    """The shape and the elements in order, as a flat array or a list."""
     if isinstance(value, library("numpy", "ndarray")):
         check_unmasked(value, path)
         return value.shape, value.reshape(-1)
@@ -89,21 +71,16 @@ def check_unmasked(array: Any, path: str) -> None:
 
 
 def single(number: float, path: str) -> float:
-    """A number rounded to 32 bits.
-
-    Raises:
-        ValueError: It is too large.
-
-    """
+    """A number rounded to 32 bits."""
     try:
         (rounded,) = struct.unpack("<f", struct.pack("<f", number))
     except OverflowError:
-        raise ValueError(f"{path}: {number!r} is too large for a float of 32 bits") from None
+        raise _overflow(number, path) from None
     return float(rounded)
 
 
 def extend(message: Any, name: str, element_type: ValueType, elements: Any, path: str, scalar: Scalar) -> None:
-    """Writes the elements of a flat array or list into a repeated scalar field; arguments and errors as of `write`."""
+    """Writes the elements of a flat array or list into a repeated scalar field."""
     field, code = getattr(message, name), element_type.code
     if not isinstance(elements, library("numpy", "ndarray")):
         field.extend([scalar(element, element_type, path) for element in elements])
@@ -121,22 +98,27 @@ def extend(message: Any, name: str, element_type: ValueType, elements: Any, path
     elif code in _ARRAY_KINDS and elements.dtype.kind not in f"{_ARRAY_KINDS[code]}O":
         raise TypeError(f"{path}: an array of {elements.dtype} does not fit, the model takes {code.name.lower()}")
     elif code is TypeCode.INTEGER and elements.dtype.kind in "iu":
-        _check_bounds(elements, element_type.bounds, path)
+        for extreme in (elements.min(), elements.max()) if elements.size else ():
+            check_bounds(int(extreme), element_type.bounds, path)
         field.extend(elements.tolist())
     else:
         field.extend([scalar(element, element_type, path) for element in elements.tolist()])
 
 
-def _check_bounds(elements: Any, bounds: tuple[int, int], path: str) -> None:
-    for extreme in (elements.min(), elements.max()) if elements.size else ():
-        if not bounds[0] <= int(extreme) <= bounds[1]:
-            raise ValueError(f"{path}: {extreme} is not within {bounds[0]} and {bounds[1]}")
+def check_bounds(number: float, bounds: tuple[int, int], path: str) -> None:
+    """Raises ValueError for a whole number that an integer type cannot hold."""
+    if not bounds[0] <= number <= bounds[1]:
+        raise ValueError(f"{path}: {number!r} is not within {bounds[0]} and {bounds[1]}")
 
 
 def _check_overflow(elements: Any, path: str) -> None:
     sizes = abs(elements)
     for element in elements[(sizes >= _FLOAT_OVERFLOW) & (sizes != math.inf)][:1].tolist():
-        raise ValueError(f"{path}: {element!r} is too large for a float of 32 bits")
+        raise _overflow(element, path)
+
+
+def _overflow(number: float, path: str) -> ValueError:
+    return ValueError(f"{path}: {number!r} is too large for a float of 32 bits")
 
 
 def _length_delimited(number: int, data: bytes) -> bytes:

@@ -5,7 +5,7 @@ Rule of this module: a time without a zone is in UTC, as the server reads it. Na
 
 import datetime as dt
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from _mlflow_grpc_protocol import timestamps
@@ -46,19 +46,8 @@ def seconds_and_nanos(value: Any, path: str) -> tuple[int, int]:
     raise TypeError(f"{path}: {type_label(value)} is not a datetime")
 
 
-@dataclass(frozen=True)
-class TimeColumn:
-    """A column of times as arrays."""
-
-    seconds: Any
-    """Seconds since 1970."""
-    nanos: Any
-    missing: list[int]
-    """Indexes of NaT, where seconds and nanos are 0."""
-
-
-def column_of(values: Any) -> TimeColumn | None:
-    """A column of pandas' or numpy's times, converted without an object for each time.
+def column_of(values: Any) -> tuple[Iterable[tuple[int, int]], list[int]] | None:
+    """Seconds and nanoseconds of pandas' or numpy's times, and the indexes of NaT, where both are 0.
 
     None for anything else, and for times outside the years 1 to 9999, because `seconds_and_nanos` names the bad one.
     """
@@ -79,14 +68,13 @@ def column_of(values: Any) -> TimeColumn | None:
     if len(seconds) and not MIN_SECONDS <= int(seconds.min()) <= int(seconds.max()) <= MAX_SECONDS:
         return None
     nanos = (counts - seconds * _UNITS_PER_SECOND[unit]) * (10**9 // _UNITS_PER_SECOND[unit])
-    return TimeColumn(seconds, nanos, is_nat.nonzero()[0].tolist())
+    return zip(seconds.tolist(), nanos.tolist(), strict=True), is_nat.nonzero()[0].tolist()
 
 
-def extend(field: Any, column: TimeColumn) -> None:
-    """Adds a column to a repeated field of Timestamps."""
-    add = field.add
-    for seconds, nanos in zip(column.seconds.tolist(), column.nanos.tolist(), strict=True):
-        add(seconds=seconds, nanos=nanos)
+def extend(field: Any, points: Iterable[tuple[int, int]]) -> None:
+    """Adds times to a repeated field of Timestamps."""
+    for seconds, nanos in points:
+        field.add(seconds=seconds, nanos=nanos)
 
 
 def _parse(text: str, path: str) -> tuple[int, int]:

@@ -14,7 +14,16 @@ from typing import Any, NoReturn
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import json_writer, tensors, timestamps
 from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode, ValueType
-from mlflow_grpc_client._typed.scalars import is_missing, mistype, python_value, refuse, scalar, unpack
+from mlflow_grpc_client._typed.scalars import (
+    builtin_value,
+    check_key,
+    is_missing,
+    missing_indexes,
+    refuse,
+    scalar,
+    scalar_from_array,
+    wrong_type,
+)
 
 _NATIVE = {TypeCode.DOUBLE: float, TypeCode.BOOLEAN: bool, TypeCode.INTEGER: int, TypeCode.STRING: str}
 """Python types whose lists protobuf can take as they are."""
@@ -47,12 +56,6 @@ class MissingFields(ValueError):
 def fill(message: Any, record: Record, values: Mapping[str, Any], path: str = "") -> None:
     """Writes a record into a message. None leaves a field out; in a field for any JSON value it is null.
 
-    Args:
-        message: An empty message.
-        record: The fields of the message.
-        values: The values by field names, of the model or of protobuf.
-        path: The path of the record in error messages.
-
     Raises:
         TypeError: There is no such field, or a value has a wrong type.
         ValueError: A field cannot hold its value, or the value is None and would become the field's default.
@@ -61,19 +64,24 @@ def fill(message: Any, record: Record, values: Mapping[str, Any], path: str = ""
     """
     seen, written = set(), set()
     for name, value in values.items():
-        column, column_path = find_field(record, name, path), _join(path, name)
-        if column.name in seen:
-            raise TypeError(f"{column_path}: given twice, by its name in the model and by that in protobuf")
-        seen.add(column.name)
-        is_null = is_missing(value) or (isinstance(value, float) and math.isnan(value) and nan_means_null(column))
-        if not is_null or column.is_nullable_json:
-            put(message, column, None if is_null else value, column_path)
-            written.add(column.name)
-        elif column.name in record.defaulted:
-            reject_null(column_path)
+        field, field_path = find_field(record, name, path), _join(path, name)
+        if field.name in seen:
+            raise given_twice(field_path)
+        seen.add(field.name)
+        is_null = is_missing(value) or (isinstance(value, float) and math.isnan(value) and nan_means_null(field))
+        if not is_null or field.is_nullable_json:
+            put(message, field, None if is_null else value, field_path)
+            written.add(field.name)
+        elif field.name in record.defaulted:
+            reject_null(field_path)
     absent = record.required - written
     if any(not record.fields[name].has_presence for name in absent):
-        raise MissingFields([_join(path, column.label) for column in record.fields.values() if column.name in absent])
+        raise MissingFields([_join(path, field.label) for field in record.fields.values() if field.name in absent])
+
+
+def given_twice(path: str) -> TypeError:
+    """The error for a field that is given by both of its names."""
+    return TypeError(f"{path}: given twice, by its name in the model and by that in protobuf")
 
 
 def reject_null(path: str) -> NoReturn:
@@ -88,18 +96,18 @@ def find_field(record: Record, name: Any, path: str = "") -> Field:
         UnknownField: There is no such field.
 
     """
-    column = record.by_any_name.get(str(name))
-    if column is None:
-        labels = [column.label for column in record.fields.values()]
+    field = record.by_any_name.get(str(name))
+    if field is None:
+        labels = [field.label for field in record.fields.values()]
         more = f" and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
         listed = ", ".join(labels[:MAX_LABELS]) + more
         raise UnknownField(f"{_join(path, str(name))}: there is no such field; there are: {listed or 'none'}")
-    return column
+    return field
 
 
-def nan_means_null(column: Field) -> bool:
+def nan_means_null(field: Field) -> bool:
     """Returns True if a field cannot hold NaN, so that NaN is pandas' mark for a missing value."""
-    return column.cardinality is not Cardinality.SINGULAR or type_lacks_nan(column.type)
+    return field.cardinality is not Cardinality.SINGULAR or type_lacks_nan(field.type)
 
 
 def type_lacks_nan(value_type: ValueType) -> bool:
@@ -109,67 +117,56 @@ def type_lacks_nan(value_type: ValueType) -> bool:
     return value_type.code not in (TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.JSON, TypeCode.UNION)
 
 
-def put(message: Any, column: Field, value: Any, path: str) -> None:
-    """Writes a value into a field; errors as of `fill`."""
-    if column.cardinality is Cardinality.SINGULAR:
-        if column.type.code in _SCALARS:
-            setattr(message, column.name, scalar(value, column.type, path))
+def put(message: Any, field: Field, value: Any, path: str) -> None:
+    """Writes a value into a field. Raises what `fill` raises."""
+    if field.cardinality is Cardinality.SINGULAR:
+        if field.type.code in _SCALARS:
+            setattr(message, field.name, scalar(value, field.type, path))
         else:
-            submessage = getattr(message, column.name)
+            submessage = getattr(message, field.name)
             submessage.SetInParent()
-            write(submessage, column.type, value, path)
-    elif column.cardinality is Cardinality.REPEATED:
+            write(submessage, field.type, value, path)
+    elif field.cardinality is Cardinality.REPEATED:
         items = _items(value, path)
-        nulls = _missing_items(items) if column.null_items else []
+        nulls = missing_indexes(items) if field.null_items else []
         if nulls:
-            getattr(message, column.null_items).extend(nulls)
-        extend(getattr(message, column.name), column.type, items, path, nulls)
+            getattr(message, field.null_items).extend(nulls)
+        extend(getattr(message, field.name), field.type, items, path, nulls)
     else:
-        _put_map(message, column, value, path)
+        _put_map(message, field, value, path)
 
 
-def _put_map(message: Any, column: Field, value: Any, path: str) -> None:
+def _put_map(message: Any, field: Field, value: Any, path: str) -> None:
     if not isinstance(value, Mapping):
-        mistype(path, value, "a dict")
-    entries = getattr(message, column.name)
+        raise wrong_type(path, value, "a dict")
+    entries = getattr(message, field.name)
     for key, item in value.items():
-        if not isinstance(key, str):
-            mistype(f"{path}: the key {key!r}", key, "a text")
-        if column.null_items and is_missing(item):
-            getattr(message, column.null_items).append(key)
+        check_key(key, path)
+        if field.null_items and is_missing(item):
+            getattr(message, field.null_items).append(key)
             continue
-        _check_null(item, column.type, f"{path}.{key}")
-        if column.type.code in _SCALARS:
-            entries[key] = scalar(item, column.type, f"{path}.{key}")
+        _check_null(item, field.type, f"{path}.{key}")
+        if field.type.code in _SCALARS:
+            entries[key] = scalar(item, field.type, f"{path}.{key}")
         else:
-            write(entries[key], column.type, item, f"{path}.{key}")
+            write(entries[key], field.type, item, f"{path}.{key}")
 
 
 def extend(
-    field: Any,
+    repeated: Any,
     value_type: ValueType,
     items: Any,
     path: str,
     nulls: Collection[int] = (),
     fillers: Mapping[TypeCode, Any] = _NULL_ITEMS,
 ) -> None:
-    """Writes values into a repeated field.
-
-    Args:
-        field: The repeated field.
-        value_type: The type of its values.
-        items: The values.
-        path: The path of the field in error messages.
-        nulls: Indexes of null items.
-        fillers: Values to send for null items.
-
-    """
+    """Writes values into a repeated field."""
     code, null_indexes = value_type.code, frozenset(nulls)
     if null_indexes and code in fillers:
         items = list(items)
         for index in null_indexes:
             items[index] = fillers[code]
-    if code in _NATIVE and set(map(type, items)) == {_NATIVE[code]} and _extend_natively(field, items):
+    if code in _NATIVE and set(map(type, items)) == {_NATIVE[code]} and _extend_natively(repeated, items):
         return
     for index, item in enumerate(items):
         item_path = f"{path}[{index}]"
@@ -177,33 +174,20 @@ def extend(
         if not is_null:
             _check_null(item, value_type, item_path)
         if code in _SCALARS:
-            field.append(item if is_null else scalar(item, value_type, item_path))
+            repeated.append(item if is_null else scalar(item, value_type, item_path))
         elif is_null:
-            field.add()
+            repeated.add()
         else:
-            write(field.add(), value_type, item, item_path)
+            write(repeated.add(), value_type, item, item_path)
 
 
-def _missing_items(items: Any) -> list[int]:
-    """Returns the indexes of missing values; skips the check of each value for types whose values are never missing."""
-    if not any(map(_can_be_missing, set(map(type, items)))):
-        return []
-    return [index for index, item in enumerate(items) if is_missing(item)]
-
-
-def _can_be_missing(item_type: type) -> bool:
-    is_time = issubclass(item_type, (dt.datetime, library("numpy", "datetime64")))
-    is_na = item_type is not tuple and item_type is type(library("pandas", "NA"))
-    return is_time or is_na or item_type is type(None)
-
-
-def _extend_natively(field: Any, items: Any) -> bool:
+def _extend_natively(repeated: Any, items: Any) -> bool:
     """Writes values without checking each one; returns False, with nothing written, if protobuf refuses a value."""
-    size = len(field)
+    size = len(repeated)
     try:
-        field.extend(items)
+        repeated.extend(items)
     except ValueError:  # Out of bounds, or a lone surrogate.
-        del field[size:]
+        del repeated[size:]
         return False
     return True
 
@@ -217,10 +201,10 @@ def _check_null(value: Any, value_type: ValueType, path: str) -> None:
 
 
 def write(message: Any, value_type: ValueType, value: Any, path: str) -> None:
-    """Writes a value into the message of its type; errors as of `fill`."""
+    """Writes a value into the message of its type. Raises what `fill` raises."""
     match value_type.code:
         case TypeCode.TIMESTAMP:
-            message.seconds, message.nanos = timestamps.seconds_and_nanos(unpack(value), path)
+            message.seconds, message.nanos = timestamps.seconds_and_nanos(scalar_from_array(value), path)
         case TypeCode.JSON:
             json_writer.write(message, value, path)
         case TypeCode.TENSOR:
@@ -232,19 +216,19 @@ def write(message: Any, value_type: ValueType, value: Any, path: str) -> None:
                 put(message, value_type.content, value, path)
         case _:
             if not isinstance(value, Mapping):
-                mistype(path, value, "a dict")
+                raise wrong_type(path, value, "a dict")
             fill(message, value_type.message, value, path)
 
 
 def _write_alternative(message: Any, union: Record, value: Any, path: str) -> None:
     """Writes into the first alternative that can hold the value; alternatives of the value's own type come first."""
-    own_type = [column for column in union.fields.values() if _is_instance(value, column.type)]
-    alternatives = [*own_type, *(column for column in union.fields.values() if column not in own_type)]
+    own_type = [field for field in union.fields.values() if _is_instance(value, field.type)]
+    alternatives = [*own_type, *(field for field in union.fields.values() if field not in own_type)]
     errors = []
-    for column in alternatives:
+    for field in alternatives:
         candidate = type(message)()
         try:
-            put(candidate, column, value, path)
+            put(candidate, field, value, path)
         except (TypeError, ValueError) as error:
             errors.append(error)
             continue
@@ -253,14 +237,14 @@ def _write_alternative(message: Any, union: Record, value: Any, path: str) -> No
     reasons = list(dict.fromkeys(map(str, errors[: len(own_type)])))
     if len(reasons) == 1:
         raise errors[0]
-    names = ", ".join(_type_name(column.type) for column in union.fields.values())
+    names = ", ".join(_type_name(field.type) for field in union.fields.values())
     refuse(path, ": ".join([f"{type_label(value)} is not one of {names}", *filter(None, ["; ".join(reasons)])]))
 
 
 def _is_instance(value: Any, value_type: ValueType) -> bool:
     """Returns True if a value has a type before any conversion."""
     if not isinstance(value, library("numpy", "datetime64")):
-        value = python_value(value)
+        value = builtin_value(value)
     match value_type.code:
         case TypeCode.BOOLEAN:
             return isinstance(value, bool)
@@ -289,12 +273,14 @@ def _is_instance(value: Any, value_type: ValueType) -> bool:
 def _items(value: Any, path: str) -> Any:
     if isinstance(value, library("numpy", "ndarray")):
         tensors.check_unmasked(value, path)
-        return list(value) if value.ndim else mistype(path, value, "a list")
+        if not value.ndim:
+            raise wrong_type(path, value, "a list")
+        return list(value)
     if isinstance(value, library("pandas", "Series")):
         return value.tolist()
     is_text = isinstance(value, str | bytes | bytearray | memoryview)
     if is_text or isinstance(value, Mapping | AbstractSet) or not hasattr(value, "__iter__"):
-        mistype(path, value, "a list")
+        raise wrong_type(path, value, "a list")
     return list(value)
 
 

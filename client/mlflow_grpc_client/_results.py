@@ -1,0 +1,64 @@
+"""Results of calls: answers, errors, and warnings of ignored names.
+
+Rule of this module: it reads what gRPC received, and makes no call.
+"""
+
+from typing import Any
+
+import grpc
+from _mlflow_grpc_protocol.metadata import MODEL_KEY
+from google.protobuf.message import DecodeError
+
+from mlflow_grpc_client._calls import Call, Stream
+from mlflow_grpc_client._connection import addresses
+from mlflow_grpc_client._connection.targets import Target
+from mlflow_grpc_client._ignored import Warner
+from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded, failure, from_rpc_error
+
+
+class Results:
+    """Reads the results of a client's calls."""
+
+    def __init__(self, target: Target, *, encrypted: bool) -> None:
+        self._target = target
+        self._encrypted = encrypted
+        self._warner = Warner()
+        self.is_closed = False
+        """True once the client is closed, which cancels its calls."""
+
+    def answer(self, call: Call | Stream, data: bytes, *index: int) -> Any:
+        """The answer in the bytes of a response.
+
+        Raises:
+            PredictError: The bytes are not an answer.
+
+        """
+        try:
+            return call.read(call.response_class.FromString(data), *index)
+        except DecodeError:
+            message = f"The bytes of the answer are not an answer of {call.method}."
+            raise failure(grpc.StatusCode.INTERNAL, message) from None
+
+    def warn(self, call: Call | Stream, trailers: Any) -> None:
+        """Warns of names in the payload that the model ignored, once for each name."""
+        if trailers:
+            self._warner.warn(trailers, call.model or str(dict(call.metadata).get(MODEL_KEY, "")))
+
+    def error(self, call: Call | Stream, error: grpc.RpcError) -> PredictError:
+        """The PredictError for an error of gRPC."""
+        self.warn(call, error.trailing_metadata())
+        predict_error = from_rpc_error(error)
+        if self.is_closed and predict_error.code is grpc.StatusCode.CANCELLED:
+            return client_closed()
+        # This text is gRPC's own: the server sent no status.
+        if predict_error.message == "Deadline Exceeded" and call.timeout_s is not None:
+            return deadline_exceeded(call.timeout_s)
+        if predict_error.reason:  # Only mlflow-grpc sends reasons.
+            return predict_error
+        message = addresses.explained(
+            predict_error.message,
+            self._target.text,
+            encrypted=self._encrypted,
+            is_single=not self._target.is_list,
+        )
+        return failure(predict_error.code, message, request_id=predict_error.request_id)
