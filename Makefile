@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-fast coverage test-mlflow test-python test-client stress starts restarts prometheus browser bench check format protos lock interop image-test image-sbom clean
+.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts prometheus browser bench check format protos lock interop image-test image-sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,13 +48,16 @@ predict: $(VENV)/.runtime ## call the served example model
 TEST_JOBS ?= 2
 PARALLEL := -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.dev ## run the whole test suite; TEST_JOBS=N sets how many tests run at a time
+test: $(VENV)/.dev ## run the test suite; TEST_JOBS=N sets how many tests run at a time
 	$(BIN)/python -m pytest $(PARALLEL) --budget 240
+
+test-deep: $(VENV)/.dev ## run the whole suite with all examples, and the tests that take minutes
+	$(BIN)/python -m pytest $(PARALLEL) --deep
 
 test-fast: $(VENV)/.dev ## run the tests that take under a minute together, for each save
 	$(BIN)/python -m pytest $(PARALLEL) --budget 60 --fast tests/unit tests/wire tests/client
 
-coverage: $(VENV)/.dev ## run the whole test suite and measure which lines and branches it reaches
+coverage: $(VENV)/.dev ## run the test suite and measure which lines and branches it reaches
 	$(BIN)/python -m pytest $(PARALLEL) --cov
 
 # MLflow consists of three distributions, which are not always released together. The one called mlflow has all modules.

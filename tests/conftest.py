@@ -7,6 +7,7 @@ import time
 import pytest
 
 from mlflow_grpc import logs
+from tests.support import depth
 from tests.support.turns import turn
 
 # Containers set it, most users do not. Tests must see the output that a process still has in its buffers at its end.
@@ -20,16 +21,25 @@ def pytest_addoption(parser):
         "--client-python", default=sys.executable, help="a Python with the client alone (tests/client/test_alone.py)"
     )
     parser.addoption("--fast", action="store_true", help="leave out the tests marked slow")
+    parser.addoption("--deep", action="store_true", help="run tests marked deep, and all items of exhaustive tests")
     parser.addoption(
         "--budget", type=float, metavar="SECONDS", help="time limit of the run, compared with its duration at the end"
     )
 
 
+def pytest_configure(config):
+    depth.is_deep = config.getoption("--deep")
+
+
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--fast"):
-        slow = [item for item in items if item.get_closest_marker("slow") is not None]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+    left_out = {"slow"} if config.getoption("--fast") else set()
+    if not config.getoption("--deep"):
+        left_out.add("deep")
+    deselected = [item for item in items if left_out & {mark.name for mark in item.iter_markers()}]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        names = set(deselected)
+        items[:] = [item for item in items if item not in names]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

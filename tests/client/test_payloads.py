@@ -24,6 +24,7 @@ from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.support import zoo
+from tests.support.depth import examples
 from tests.support.servers import serving
 
 NOON = pd.Timestamp("2021-01-01T12:00:00.123456789")
@@ -149,7 +150,7 @@ CELLS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_arbitrary_frames_are_sent_like_mlflows_client(data):
     """Arbitrary cells that MLflow's client can send, with arbitrary names and indexes, have the same payload."""

@@ -26,6 +26,7 @@ from mlflow_grpc.contract.types import Contract, DataType, Record, Scalar, Tenso
 from mlflow_grpc.contract.types import Field as Column
 from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.writer import fill as fill_as_server
+from tests.support.depth import examples
 
 
 class WireModel:
@@ -194,14 +195,14 @@ def as_json_knows(value: Any) -> Any:
     return {key: as_json_knows(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(record=RECORDS)
 def test_the_server_reads_the_clients_messages(all_types, record):
     """Values of every type are equal to the bit, with their types; absent fields stay absent."""
     assert exact(all_types.read_by_server(record)) == exact(as_the_server_reads(record))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(record=RECORDS)
 def test_the_client_reads_the_servers_messages(all_types, record):
     """Times are datetimes in UTC, enum values are their names, and absent values are None."""
@@ -559,7 +560,7 @@ def test_a_required_column_has_a_value_in_each_row(all_types):
     assert not typed_model.batch([{"a": 1}, {"a": 2}]).b
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(rows=st.lists(RECORDS, min_size=1, max_size=4))
 def test_a_batch_equals_its_rows(all_types, rows):
     """Rows in columns hold the same values as messages of single rows."""

@@ -15,6 +15,7 @@ from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.support import zoo
 from tests.support.servers import Caller, serving
+from tests.support.shared import made_once
 
 Oracle = Callable[[str | bytes, str], tuple[int, str]]
 
@@ -22,14 +23,7 @@ Oracle = Callable[[str | bytes, str], tuple[int, str]]
 @pytest.fixture(scope="session")
 def zoo_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Returns the directory of a saved model of the zoo."""
-    folder = tmp_path_factory.mktemp("zoo")
-
-    def path(name: str) -> Path:
-        if not (folder / name).exists():
-            zoo.save(name, folder / name)
-        return folder / name
-
-    return path
+    return lambda name: made_once(tmp_path_factory, f"zoo_{name}", lambda path: zoo.save(name, path))
 
 
 @pytest.fixture(scope="session")

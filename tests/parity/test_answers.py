@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import zoo
+from tests.support.depth import examples, sample
 from tests.support.payloads import CONTENT_TYPES, CSV, SCALARS, TEXTS, payloads
 
 
@@ -54,7 +55,7 @@ def cells(schema, formats=FORMATS):
 def test_odd_payloads(pair, name):
     """Malformed, odd and plain payloads of every format get MLflow's answer from every model."""
     oracle, call, _ = pair(name)
-    for text in TEXTS:
+    for text in sample(TEXTS, name):
         assert judged(call.outcome(text)) == expected(oracle, text), text[:300]
 
 
@@ -62,7 +63,7 @@ def test_odd_payloads(pair, name):
 def test_csv(pair, name):
     """CSV gets MLflow's answer from every model."""
     oracle, call, _ = pair(name)
-    for text in CSV:
+    for text in sample(CSV, name):
         outcome = call.outcome(text, mlflow_content_type="text/csv")
         assert judged(outcome) == expected(oracle, text, "text/csv"), text
 
@@ -81,7 +82,7 @@ def test_every_scalar_in_every_column(pair, name, formats):
     """Any JSON value in a column of any type and any format is cast, passed or refused as in MLflow."""
     oracle, call, model = pair(name)
     seen = set()
-    for text in cells(model.metadata.get_input_schema(), formats):
+    for text in sample(cells(model.metadata.get_input_schema(), formats)):
         outcome = judged(call.outcome(text))
         assert outcome == expected(oracle, text), text
         seen.add(outcome[0])
@@ -102,7 +103,7 @@ def test_generated_payloads(pair, name):
     """Payloads that hypothesis generates from a signature get MLflow's answer."""
     oracle, call, model = pair(name)
 
-    @settings(max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(80), deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def check(data):
         text = data.draw(payloads(model.metadata.get_input_schema()))
@@ -114,7 +115,8 @@ def test_generated_payloads(pair, name):
 def test_thirty_two_concurrent_calls(pair):
     """Concurrent calls get the same answers as single calls."""
     oracle, call, model = pair("every_column")
-    texts = [text for text in (*TEXTS, *cells(model.metadata.get_input_schema())) if len(text) < 10_000][:600]
+    texts = [text for text in (*TEXTS, *cells(model.metadata.get_input_schema())) if len(text) < 10_000]
+    texts = sample(texts[:600])
     with ThreadPoolExecutor(32) as pool:
         outcomes = list(pool.map(call.outcome, texts))
     for text, outcome in zip(texts, outcomes, strict=True):

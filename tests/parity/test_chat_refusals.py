@@ -18,7 +18,8 @@ from mlflow_grpc_client import Client, PredictError
 
 from mlflow_grpc.config import ModelConfig
 from tests.parity.conftest import Oracle, oracle_of
-from tests.support import chat_models
+from tests.support import chat_models, depth
+from tests.support.depth import sample
 from tests.support.servers import serving_models
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -254,11 +255,8 @@ def test_every_refusal_has_a_reason(client, oracles, name):
     make = responses if name == "responses" else chat
     good: Any = USER
     count = 0
-    for payload in [
-        *(make(item) for item in ITEMS),
-        *(make(good, item) for item in ITEMS),
-        *(make(good, **m) for m in MORE),
-    ]:
+    items = [*(make(item) for item in ITEMS), *(make(good, item) for item in ITEMS), *(make(good, **m) for m in MORE)]
+    for payload in sample(items, name):
         if oracles[name](json.dumps(payload), "application/json")[0] == 200:
             client.predict(payload, model=name)
             continue
@@ -275,7 +273,7 @@ def test_every_refusal_has_a_reason(client, oracles, name):
                 assert call is not client.predict  # The typed client has refused it itself.
             else:
                 assert call is not client.predict, payload
-    assert count > 20
+    assert count > (20 if depth.is_deep else 2)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in STREAMING])

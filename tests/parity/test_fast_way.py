@@ -10,6 +10,7 @@ import pytest
 from mlflow.models import infer_signature
 
 from tests.support import versions
+from tests.support.depth import examples, sample
 from tests.support.payloads import TEXTS
 from tests.support.servers import Caller, post, ready_address, start_mlflow_server, start_server
 
@@ -73,7 +74,7 @@ def close(ours, theirs):
 def test_answers(flowers, oracle, batching):
     """Each answer has MLflow's text, one at a time and 32 at a time, except for the last bits if the owner has rows
     predicted together."""
-    requests = [*texts(200), *(text for text in TEXTS if len(text) < 1000)]
+    requests = [*texts(examples(200)), *sample(text for text in TEXTS if len(text) < 1000)]
     expected = [post(oracle, text) for text in requests]
     with start_server("-m", str(flowers), "--batching", batching, "--log-level", "info") as process:
         with Caller(ready_address(process)) as call, ThreadPoolExecutor(32) as pool:

@@ -24,6 +24,7 @@ from mlflow_grpc.engine import loading
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
 from tests.parity.conftest import oracle_of
+from tests.support.depth import sample
 from tests.support.servers import Caller, InProcess, serving_models
 
 FRAME = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.5, 1.0, 2.0]})
@@ -100,6 +101,9 @@ FILES: dict[str, Callable[[Path], Any]] = {
 }
 
 
+NAMES = sample([*CHANGES, *FILES])
+
+
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory) -> dict[str, Path]:
     """A model with each of these files; the last one, `good`, has the file that MLflow wrote."""
@@ -113,7 +117,7 @@ def paths(tmp_path_factory) -> dict[str, Path]:
     )
     written = yaml.safe_load((folder / "good" / "MLmodel").read_text())
     folders = {}
-    for index, name in enumerate([*CHANGES, *FILES]):
+    for index, name in enumerate(NAMES):
         path = folders[name] = folder / f"m{index}"
         path.mkdir()
         for file in (folder / "good").iterdir():
@@ -144,7 +148,7 @@ def served(paths) -> Iterator[tuple[InProcess, dict[str, str]]]:
         yield running, names
 
 
-@pytest.mark.parametrize("name", [*CHANGES, *FILES, "good"])
+@pytest.mark.parametrize("name", [*NAMES, "good"])
 def test_models_that_mlflow_serves_are_served(served, paths, name, monkeypatch):
     """A model that MLflow serves has MLflow's answer, and an entry in the list of models."""
     running, names = served

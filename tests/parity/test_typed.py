@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.depth import examples
 from tests.support.typed import TypedCaller, plain
 
 BYTES = base64.b64encode(b"\x00\xff").decode()
@@ -154,7 +155,7 @@ def test_nested_types(typed, name, fields, payload):
     same(typed, name, fields, payload)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.fixed_dictionaries(
         {

@@ -19,6 +19,7 @@ from mlflow_grpc.choices import Batching
 from mlflow_grpc.config import ModelConfig
 from tests.parity.conftest import Oracle, oracle_of
 from tests.parity.test_typed import in_any_order
+from tests.support.depth import examples
 from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller, plain
 from tests.support.versions import mlflow_is_before
@@ -97,7 +98,9 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "datetime": MOMENTS,
 }  # fmt: skip
 
-several = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+several = settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def rows_of(columns: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, list[Any]]]:

@@ -15,6 +15,7 @@ import pytest
 from tests.support import stepper
 from tests.support.fork_server import fork_server
 from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
+from tests.support.shared import made_once
 
 
 def pytest_collection_finish():
@@ -29,9 +30,7 @@ QUICK = "mlmodel:tests.support.quick_stepper.Stepper"
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stepper, saved as an MLflow model."""
-    path = tmp_path_factory.mktemp("stepper") / "model"
-    stepper.save(path)
-    return path
+    return made_once(tmp_path_factory, "stepper", stepper.save)
 
 
 REGISTRY = """
@@ -52,11 +51,14 @@ mlflow.MlflowClient().set_registered_model_alias("churn", "champion", "1")
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URI of a registry with two versions of the stepper under the name churn."""
-    folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder}/registry.db"
-    code = REGISTRY.format(uri=uri, artifacts=(folder / "artifacts").as_uri())
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True)
-    return uri
+
+    def make(unfinished: Path) -> None:
+        unfinished.mkdir()
+        uri, artifacts = f"sqlite:///{unfinished}/registry.db", unfinished.parent / "registry_artifacts"
+        code = REGISTRY.format(uri=uri, artifacts=artifacts.as_uri())
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+    return f"sqlite:///{made_once(tmp_path_factory, 'registry', make)}/registry.db"
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def surroundings(process: Process) -> list[str]:
         return answer
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("manager", MANAGERS)
 def test_a_model_is_served_in_its_own_environment(model, root, manager):
@@ -144,6 +145,7 @@ def start_slow(slow: Path, tmp_path: Path) -> Iterator[Any]:
         process.stop()
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("manager", "number"), [("virtualenv", signal.SIGTERM), ("uv", signal.SIGINT)], ids=["virtualenv", "uv"]
@@ -160,6 +162,7 @@ def test_a_signal_ends_a_build(start_slow, tmp_path, manager, number):
     assert [path.suffix for path in (tmp_path / "environments").iterdir()] == [".lock"]
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(400)
 def test_two_servers_do_not_build_the_same_environment(start_slow, tmp_path):
     """The second of two servers waits for the first, and builds once that has ended."""

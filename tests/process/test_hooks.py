@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ROOT, Caller, Process, ready_address
+from tests.support.servers import ROOT, Caller, Forked, Process, ready_address
 
 DOCS = (ROOT / "docs" / "models.md").read_text()
 SCRIPTS = Path(sys.executable).parent
@@ -42,6 +42,10 @@ def test_the_hooks_in_the_docs(folder):
 
 def test_a_missing_function_ends_the_start(folder):
     """A missing function ends the start, with its path."""
-    with shell(SCRIPT.replace("iris_hooks.postprocess", "iris_hooks.post"), folder) as process:
+    script, _, command = SCRIPT.replace("iris_hooks.postprocess", "iris_hooks.post").rpartition("\n")
+    assert Process(["/bin/sh", "-c", script], cwd=folder).wait() == 0
+    variable, _, arguments = command.partition(" exec mlflow-grpc ")
+    assert variable == "PYTHONPATH=code"
+    with Forked(arguments.split(), env={"PYTHONPATH": "code"}, cwd=folder) as process:
         assert process.wait() == 2
         assert "iris_hooks.post: the module iris_hooks has no post" in process.output

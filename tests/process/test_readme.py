@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ROOT, Process, free_port, ready_address
+from tests.support.servers import ROOT, Forked, Process, free_port, ready_address
 
 README = (ROOT / "README.md").read_text()
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
@@ -97,7 +97,7 @@ def test_the_serve_examples_start(tmp_path):
     assert len(commands) == 2
     for command in commands:
         arguments = command.split()
-        with Process([str(SCRIPTS / arguments[0]), *arguments[1:], "-p", "0"], cwd=tmp_path) as process:
+        with Forked([*arguments[1:], "-p", "0"], cwd=tmp_path) as process:
             ready_address(process)
 
 

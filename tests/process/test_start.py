@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.process.conftest import QUICK, payload
-from tests.support.servers import ROOT, free_port, ready_address
+from tests.support.servers import ROOT, environment, free_port, ready_address
 
 
 def refused(process):
@@ -266,7 +266,7 @@ def test_closed_and_unread_standard_streams(closed, unread, workers):
     os.close(reading)
     command = f"exec {sys.executable} {ROOT / 'server.py'} -m {QUICK} -p {port} -w {workers} {closed}"
     streams: dict[str, Any] = {"stderr": subprocess.DEVNULL, **dict.fromkeys(unread, writing)}
-    child = subprocess.Popen(["/bin/sh", "-c", command], **streams)
+    child = subprocess.Popen(["/bin/sh", "-c", command], env=environment(None), **streams)
     os.close(writing)
     try:
         import grpc

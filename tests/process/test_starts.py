@@ -10,7 +10,7 @@ import pytest
 from tests.support import pickled
 from tests.support.servers import Caller, ready_address, start_server
 
-STARTS = int(os.environ.get("STARTS", "2"))
+STARTS = int(os.environ.get("STARTS", "1"))
 
 
 @pytest.mark.timeout(60 + 60 * STARTS)

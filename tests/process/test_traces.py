@@ -41,10 +41,10 @@ def collector():
         yield running
 
 
-@pytest.fixture
-def store(tmp_path):
-    """Variables of a tracking store of the test's own."""
-    return {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Variables of a tracking store for these tests."""
+    return {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"}
 
 
 def end(process):

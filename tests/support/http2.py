@@ -11,6 +11,9 @@ import h2.settings
 
 PREDICT = "/MLflow/predict"
 
+FRAME_HEADER_BYTES, GOAWAY = 9, 7
+"""Bytes before the payload of a frame, and a type of frame (RFC 9113)."""
+
 
 def frame(message: bytes, *, compressed: bool = False) -> bytes:
     """Makes a length-prefixed gRPC message."""
@@ -79,6 +82,7 @@ class Connection:
             self._connection.local_settings = h2.settings.Settings(client=True, initial_values=initial)
         self._peer = socket.create_connection((host, int(port)), timeout=timeout_s)
         self._connection.initiate_connection()
+        self._received = b""
         self._is_closed = False
         self.statuses: dict[int, str] = {}
         """`grpc-status`, or the end without one, by stream number."""
@@ -115,7 +119,7 @@ class Connection:
         """Waits until the peer has read everything that was sent, because it answers pings in order."""
         self._connection.ping(b"all read")
         while not any(isinstance(event, h2.events.PingAckReceived) for event in self._events()):
-            pass
+            assert not self._is_closed
 
     def wait_for_statuses(self, count: int) -> None:
         """Waits until that many calls have ended, or the connection has."""
@@ -126,7 +130,7 @@ class Connection:
         self._peer.sendall(self._connection.data_to_send())
         data = self._peer.recv(65536)
         self._is_closed = not data
-        events = self._connection.receive_data(data) if data else []
+        events = self._connection.receive_data(self._frames(data))
         for event in events:
             if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
                 headers: dict[Any, Any] = dict(event.headers or ())
@@ -136,6 +140,16 @@ class Connection:
             elif isinstance(event, h2.events.StreamReset):
                 self.statuses.setdefault(event.stream_id, f"reset {event.error_code}")
         return list(events)
+
+    def _frames(self, data: bytes) -> bytes:
+        """Returns the complete frames without GOAWAY, after which h2 accepts no frame, although responses follow it."""
+        self._received += data
+        frames = b""
+        while len(self._received) >= (end := FRAME_HEADER_BYTES + int.from_bytes(self._received[:3], "big")):
+            if self._received[3] != GOAWAY:
+                frames += self._received[:end]
+            self._received = self._received[end:]
+        return frames
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,6 @@
 """The build context of an image that `mlflow-grpc dockerfile` writes for a model."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -11,7 +9,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from mlflow_grpc.environments import context, wheels
 from mlflow_grpc.errors import StartError
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, Forked
 
 pytestmark = pytest.mark.slow
 
@@ -138,13 +136,13 @@ def test_a_line_break_in_a_uri_stays_in_its_comment(model, tmp_path):
     assert not [line for line in lines if line.startswith("RUN false")]
 
 
-@pytest.mark.timeout(400)  # Two processes import MLflow.
 def test_the_command_prints_the_next_step(model, tmp_path):
     """The command writes the context and prints how to build it. A second run ends with exit code 2 and one line."""
-    command = [sys.executable, "-m", "mlflow_grpc", "dockerfile", "-m", str(model), "-o", str(tmp_path / "Context")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert f"docker build -t context {tmp_path / 'Context'}" in done.stdout
-    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert again.returncode == 2
-    assert again.stderr.startswith("Error: ")
-    assert again.stderr.count("\n") == 1
+    command = ["dockerfile", "-m", str(model), "-o", str(tmp_path / "Context")]
+    with Forked(command) as done:
+        assert done.wait() == 0
+    assert f"docker build -t context {tmp_path / 'Context'}" in "\n".join(done.stdout)
+    with Forked(command) as again:
+        assert again.wait() == 2
+    (error,) = again.stderr
+    assert error.startswith("Error: ")

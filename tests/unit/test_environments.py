@@ -325,7 +325,7 @@ def recipe(model: Path, manager: EnvManager = EnvManager.UV, *, wheel: Wheel = G
     return Recipe(manager, carried(model, *text.splitlines()), (wheel,))
 
 
-@pytest.mark.parametrize("manager", [EnvManager.VIRTUALENV, EnvManager.UV])
+@pytest.mark.parametrize("manager", [pytest.param(EnvManager.VIRTUALENV, marks=pytest.mark.deep), EnvManager.UV])
 def test_an_environment_is_built_once(tmp_path, model, commands, caplog, manager):
     """An environment has the model's requirements and the server. A second call finds it without running a command."""
     caplog.set_level("INFO")
@@ -378,6 +378,7 @@ def test_different_content_is_a_different_environment(model):
     assert len({first.name, *(environment.name for environment in others)}) == 7
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("manager", "text", "wheel", "error"),
     [
@@ -429,6 +430,7 @@ def test_an_unwritable_directory_is_refused_with_advice(tmp_path, model, command
         building.prepare(recipe(model), tmp_path / "file" / "envs", commands)
 
 
+@pytest.mark.deep
 def test_requirements_with_hashes_are_installed_first(tmp_path, model, commands):
     """Requirements with hashes do not exclude the server's wheel, which has no hash."""
     archive = model / "own-1-py3-none-any.whl"

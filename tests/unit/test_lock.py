@@ -37,6 +37,7 @@ from mlflow_grpc.errors import InvalidPayload, StartError, UnserializableOutput
 from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support import newer_models, zoo
+from tests.support.depth import examples
 from tests.unit.test_proto_text import compiled, in_order, text_of
 
 LONG, DOUBLE, TEXT, MOMENT = (
@@ -294,7 +295,7 @@ def test_enum_values_are_permanent():
     assert (list(enum.reserved_name), [(span.start, span.end) for span in enum.reserved_range]) == (["M_C_B"], [(2, 2)])
 
 
-@pytest.mark.parametrize("start", [998, 18_999])
+@pytest.mark.parametrize("start", [998, pytest.param(18_999, marks=pytest.mark.deep)])
 def test_columns_skip_reserved_numbers(start):
     """Columns skip 1000 to 1099, which are for other fields, and 19000 to 19999, which protobuf reserves."""
     fields = [Field(f"c{number}", Scalar(DataType.BOOLEAN), **MAYBE) for number in range(1, start + 4)]
@@ -453,7 +454,7 @@ FIELDS: st.SearchStrategy[Any] = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(FIELDS, min_size=2, max_size=4))
 def test_no_number_is_used_twice(history):
     """However often a model changes, a number in a message only ever belongs to one field of one type."""
@@ -498,7 +499,7 @@ def values(data_type):
             }[data_type]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(FIELDS, FIELDS, st.data())
 def test_reordered_and_added_columns_are_compatible(fields, more, data):
     """For fields of all types, each value in an old client's message is read unchanged."""

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from mlflow_grpc import protos
+from tests.support.depth import examples
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, InProcess, serving
 
@@ -131,13 +132,13 @@ def test_a_thousand_cancellations_leave_no_call(gated):
 
 
 def test_random_messages_are_never_unknown():
-    """1,000 random or truncated messages are INVALID_ARGUMENT, INTERNAL or, if they happen to parse, OK, and never
+    """Random and truncated messages are INVALID_ARGUMENT, INTERNAL or, if they happen to parse, OK, and never
     UNKNOWN."""
     dice = random.Random(1)
     serialized = protos.Input(value="hello é").SerializeToString()
     seen = set()
     with serving(FunctionModel(lambda text: text), PlainCodec()) as server, Caller(server.address) as call:
-        for _ in range(1000):
+        for _ in range(examples(1000)):
             data = (
                 dice.randbytes(dice.randrange(40))
                 if dice.random() < 0.5
@@ -209,9 +210,9 @@ def test_answers_may_exceed_the_request_limit():
 
 
 def test_many_callers_get_their_own_answers():
-    """Of 2,000 calls, 32 at a time, each gets the answer to its own input."""
+    """Of many calls, 32 at a time, each gets the answer to its own input."""
     with serving(FunctionModel(lambda text: text), PlainCodec()) as server, Caller(server.address) as call:
-        texts = [f"input {number}" for number in range(2000)]
+        texts = [f"input {number}" for number in range(examples(2000))]
         with ThreadPoolExecutor(32) as pool:
             assert list(pool.map(call, texts)) == texts
 

@@ -75,6 +75,7 @@ def test_refusals_are_counted_in_one_line(caplog, monkeypatch):
     assert len(lines()) <= 3
 
 
+@pytest.mark.deep
 def test_a_burst_is_refused_and_not_cancelled():
     """With more calls at once than gRPC's core queues by default, each is RESOURCE_EXHAUSTED and none is CANCELLED."""
     with serving(FunctionModel(str), PlainCodec(), queue_calls=50) as server, Caller(server.address) as call:

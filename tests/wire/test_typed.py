@@ -337,6 +337,7 @@ def test_output_rows_that_violate_the_schema(served, word):
 
 
 @pytest.mark.parametrize(("columns", "methods"), [(2_000, 3), (2_001, 2), (4_000, 2), (4_001, 0)])
+@pytest.mark.deep
 def test_many_columns(columns, methods, tmp_path):
     """Thousands of texts pass in both directions, with params. A model too wide for protobuf has only the plain
     predict."""

@@ -52,17 +52,19 @@ def load_pyfunc(
 
     """
     directory, uri = fetched.directory, fetched.uri
-    _check(directory, uri)
+    metadata = _read_metadata(directory, uri)
     unmet = _unmet(directory, uri, requirements)
     _check_requirements(unmet, requirements, directory)
-    differences = [*map(str, unmet), *_python_difference(directory)]
+    differences = [*map(str, unmet), *_python_difference(metadata)]
     if differences:
         logger.warning(
             "%s: its requirements differ from what is installed: %s", name or name_from_uri(uri), ", ".join(differences)
         )
     try:
         # MLflow's own warnings repeat the line above.
-        model = model_code.load_model(uri, directory=directory, config=config, suppress_warnings=True)
+        model = model_code.load_model(
+            uri, directory=directory, metadata=metadata, config=config, suppress_warnings=True
+        )
     except StartError as error:
         raise StartError(f"the model at {uri} cannot be loaded: {error}") from error
     except BaseException as error:
@@ -104,9 +106,9 @@ def _check_requirements(unmet: list[UnmetRequirement], requirements: Requirement
         )
 
 
-def _python_difference(directory: Path) -> list[str]:
+def _python_difference(metadata: Model) -> list[str]:
     """Returns a text with the Python version that the model was logged with, if its minor version differs."""
-    flavor = Model.load(str(directory)).flavors[internals.FLAVOR_NAME]
+    flavor = metadata.flavors[internals.FLAVOR_NAME]
     logged = str(flavor.get("python_version") or "") if isinstance(flavor, dict) else ""
     running = platform.python_version()
     if not logged or logged.split(".")[:2] == running.split(".")[:2]:
@@ -131,7 +133,13 @@ def _load_error(uri: str, error: BaseException, directory: Path, unmet: list[Unm
     )
 
 
-def _check(directory: Path, uri: str) -> None:
+def _read_metadata(directory: Path, uri: str) -> Model:
+    """Reads the MLmodel file, which takes a second per 2,000 columns.
+
+    Raises:
+        StartError: The file is missing or broken, or Python cannot serve the model.
+
+    """
     if not (directory / "MLmodel").is_file():
         raise StartError(f"{uri} is not an MLflow model: it has no MLmodel file ({MODEL_URI_HINT})")
     try:
@@ -145,3 +153,4 @@ def _check(directory: Path, uri: str) -> None:
             f"{uri} has no {internals.FLAVOR_NAME} flavor, only {', '.join(metadata.flavors) or 'none at all'}: "
             "log it with a flavor that Python can serve"
         )
+    return metadata

@@ -35,6 +35,7 @@ def load_model(
     uri: str,
     *,
     directory: Path | None = None,
+    metadata: Model | None = None,
     config: dict[str, Any] | None = None,
     suppress_warnings: bool = False,
 ) -> PyFuncModel:
@@ -43,6 +44,7 @@ def load_model(
     Args:
         uri: Any URI that MLflow supports, or a directory.
         directory: Directory of the model, if it has been fetched already.
+        metadata: The model's MLmodel file, if it has been read already.
         config: MLflow's `model_config`.
         suppress_warnings: True to suppress MLflow's warnings.
 
@@ -52,7 +54,8 @@ def load_model(
     """
     if directory is None:
         directory = Path(uri) if Path(uri).exists() else Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    flavors = {name: flavor for name, flavor in Model.load(str(directory)).flavors.items() if isinstance(flavor, dict)}
+    metadata = metadata or Model.load(str(directory))
+    flavors = {name: flavor for name, flavor in metadata.flavors.items() if isinstance(flavor, dict)}
     folders = [directory / folder for flavor in flavors.values() if (folder := flavor.get(internals.CODE))]
     with _one_at_a_time:
         before = set(_owners_by_module)
