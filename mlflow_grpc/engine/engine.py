@@ -76,8 +76,8 @@ class Engine:
         self._timeout_s = timeout_s
         self._model: ServableModel | None = None
         self._batcher: Batcher | None = None
-        self._open_call = _OpenCall(self)
-        self._open_stream = _OpenStream(self)
+        self._open_call = _Opened(self, admission.close_call)
+        self._open_stream = _Opened(self, admission.close_stream)
         self._parsing = asyncio.Lock()
 
     @classmethod
@@ -326,34 +326,20 @@ def _code(error: BaseException) -> str:
     return Status.CANCELLED if isinstance(error, asyncio.CancelledError | GeneratorExit) else Status.INTERNAL
 
 
-class _OpenCall:
-    """Context manager around an open call; one object serves all calls, because it keeps nothing of them."""
+class _Opened:
+    """Context manager around an open call or stream; one object serves all of them, because it keeps none of them."""
 
-    __slots__ = ("_engine",)
+    __slots__ = ("_close", "_engine")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, close: Callable[[], None]) -> None:
         self._engine = engine
+        self._close = close
 
     def __enter__(self) -> Engine:
         return self._engine
 
     def __exit__(self, error_type: object, error: object, traceback: object) -> None:
-        self._engine.admission.close_call()
-
-
-class _OpenStream:
-    """Context manager around an open stream of requests; one object serves all streams."""
-
-    __slots__ = ("_engine",)
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def __enter__(self) -> Engine:
-        return self._engine
-
-    def __exit__(self, error_type: object, error: object, traceback: object) -> None:
-        self._engine.admission.close_stream()
+        self._close()
 
 
 def _give_up(admitted: AdmittedRequest, chunks: ResponseChunks[Any]) -> None:
