@@ -112,6 +112,33 @@ def _cell(spec: Any) -> st.SearchStrategy[Any]:
     return st.integers(0, 9).flatmap(lambda dice: _values if dice == 0 else plain)
 
 
+TABLES = ["dataframe_split", "dataframe_records", "inputs", "instances"]
+"""Formats of tables."""
+
+
+def _table(layout: str, names: list[Any], rows: list[list[Any]]) -> dict[str, Any]:
+    """Returns a table as a payload in one of the formats."""
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    content = {
+        "dataframe_split": {"columns": names, "data": rows},
+        "dataframe_records": records,
+        "inputs": {name: [row[index] for row in rows] for index, name in enumerate(names)},
+        "instances": records,
+    }
+    return {layout: content[layout]}
+
+
+@st.composite
+def plain_payloads(draw: Any, schema: Schema) -> str:
+    """Draws a table that fits the columns of a signature, sometimes except for one cell."""
+    types: list[Any] = schema.input_types()
+    plain = st.tuples(*(_PLAIN[data_type.name] for data_type in types)).map(list)
+    rows = draw(st.lists(plain, min_size=1, max_size=4))
+    if draw(st.integers(0, 3)) == 0:
+        rows[-1][-1] = draw(_scalars)
+    return _dumps(_table(draw(st.sampled_from(TABLES)), schema.input_names(), rows))
+
+
 @st.composite
 def payloads(draw: Any, schema: Schema | None) -> str:
     """Draws a JSON payload in one of MLflow's formats for a signature, and sometimes damages it."""
@@ -125,18 +152,12 @@ def payloads(draw: Any, schema: Schema | None) -> str:
         names = names[1:]
     rows = draw(st.integers(0, 4))
     table = [[draw(cells.get(name, _values)) for name in names] for _ in range(rows)]
-    layout = draw(st.sampled_from(["split", "records", "inputs", "instances", "list", "single", "llm", "odd"]))
+    layout = draw(st.sampled_from([*TABLES, "list", "single", "llm", "odd"]))
     document: Any
-    if layout == "split":
-        document = {"dataframe_split": {"columns": names, "data": table}}
-        if draw(st.booleans()):
+    if layout in TABLES:
+        document = _table(layout, names, table)
+        if layout == "dataframe_split" and draw(st.booleans()):
             document["dataframe_split"]["index"] = draw(st.lists(_scalars, min_size=rows, max_size=rows))
-    elif layout == "records":
-        document = {"dataframe_records": [dict(zip(names, row, strict=True)) for row in table]}
-    elif layout == "inputs":
-        document = {"inputs": {name: [row[index] for row in table] for index, name in enumerate(names)}}
-    elif layout == "instances":
-        document = {"instances": [dict(zip(names, row, strict=True)) for row in table]}
     elif layout == "list":
         document = {draw(st.sampled_from(["inputs", "instances"])): [row[0] if len(row) == 1 else row for row in table]}
     elif layout == "single":
