@@ -64,3 +64,12 @@ def pytest_terminal_summary(terminalreporter, config):
 def _no_lines_of_other_tests():
     """Writes queued log lines, so that calls to servers of other tests do not appear in this one's log."""
     logs.calls.flush()
+
+
+@pytest.fixture
+def collector():
+    """A receiver of OpenTelemetry's traces."""
+    from tests.support.collector import Collector  # Late, because few tests need it.
+
+    with Collector() as running:
+        yield running

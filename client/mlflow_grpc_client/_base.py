@@ -6,6 +6,7 @@ Rule of this module: it makes no call. A method with the same docstring in both 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -30,7 +31,7 @@ ModelT = TypeVar("ModelT")
 """The class of a model with typed calls."""
 
 
-class BaseClient(Generic[AnswersT, ModelT]):
+class BaseClient(ABC, Generic[AnswersT, ModelT]):
     """A connection to one or more servers. Used as `Client` or `AsyncClient`."""
 
     _STACK: ModuleType
@@ -190,20 +191,21 @@ class BaseClient(Generic[AnswersT, ModelT]):
         """Like `predict_stream`, with texts that are sent and returned unchanged."""
         return self._start(self._calls.text_chunks(text, content_type, lambda chunk, _: chunk, options))
 
+    @abstractmethod
     def _start(self, stream: Stream | Steps, timeout_s: float | None = None) -> AnswersT:
         """Makes the call of a stream. Steps that result in one are taken first, within a timeout."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _run(self, steps: Steps, deadline: float) -> Any:
         """Takes the steps in order before a deadline, and returns their result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _make_channel(self, target: str) -> Any:
         """A channel to a gRPC target. The first call connects it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _close_channel(self, channel: Any) -> None:
-        raise NotImplementedError
+        """Closes a channel."""
 
     @classmethod
     def _checked_interceptors(cls, interceptors: Any) -> tuple[Any, ...]:

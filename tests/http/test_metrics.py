@@ -17,21 +17,11 @@ from mlflow_grpc import protos
 from mlflow_grpc.choices import OnError
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import ServableModel
-from mlflow_grpc.errors import InvalidPayload, ModelFailed
-from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
+from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec, judge
 from tests.support.scrapes import OPEN_METRICS, Scrape
 from tests.support.servers import Caller, serving, serving_models
 
 UNARY = {"grpc_type": "unary", "grpc_service": "MLflow", "grpc_method": "predict"}
-
-
-def judge(data):
-    """Refuses `bad`, fails on `broken`, and repeats everything else."""
-    if data == "bad":
-        raise InvalidPayload("It is bad.")
-    if data == "broken":
-        raise ModelFailed("It is broken.")
-    return data
 
 
 @pytest.fixture

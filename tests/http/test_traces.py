@@ -5,7 +5,7 @@ import requests
 
 from mlflow_grpc import logs
 from mlflow_grpc.errors import InvalidPayload, NotReady
-from tests.support.collector import Collector, HttpCollector
+from tests.support.collector import HttpCollector
 from tests.support.models import FunctionModel, PartsModel, PlainCodec
 from tests.support.servers import Caller, serving
 
@@ -19,12 +19,6 @@ def judge(data):
     if data == "later":
         raise NotReady("Come back later.")
     return data
-
-
-@pytest.fixture
-def collector():
-    with Collector() as running:
-        yield running
 
 
 def test_a_request_is_a_server_span_with_a_child_for_each_phase(collector):

@@ -35,12 +35,6 @@ def traced_model(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def collector():
-    with Collector() as running:
-        yield running
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Variables of a tracking store for these tests."""

@@ -30,6 +30,15 @@ class PlainCodec:
         return failed
 
 
+def judge(data: Any) -> Any:
+    """Refuses `bad`, fails on `broken`, and repeats everything else."""
+    if data == "bad":
+        raise InvalidPayload("It is bad.")
+    if data == "broken":
+        raise ModelFailed("It is broken.")
+    return data
+
+
 class _WholeModel:
     """A model without `predict_stream`."""
 

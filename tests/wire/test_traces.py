@@ -9,33 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
-import pytest
 
 from mlflow_grpc import protos
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import FastPath, ServableModel
-from mlflow_grpc.errors import InvalidPayload, ModelFailed
-from tests.support.collector import Collector
-from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
+from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec, judge
 from tests.support.servers import Caller, serving, serving_models
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
-
-
-def judge(data):
-    """Refuses `bad`, fails on `broken`, and repeats everything else."""
-    if data == "bad":
-        raise InvalidPayload("It is bad.")
-    if data == "broken":
-        raise ModelFailed("It is broken.")
-    return data
-
-
-@pytest.fixture
-def collector():
-    with Collector() as running:
-        yield running
 
 
 def test_a_call_is_a_server_span_with_a_child_for_each_phase(collector):
