@@ -162,6 +162,14 @@ async def turn(times=3):
         await asyncio.sleep(0)
 
 
+async def until(condition) -> None:
+    """Runs the event loop until a condition holds."""
+    deadline = soon()
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0)
+
+
 class Load:
     """Numbers of calls in the server, set by the test."""
 

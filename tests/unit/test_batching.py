@@ -1,14 +1,16 @@
 """engine/batching/batcher.py: batching never shows, whatever fails and when. The tests use gates instead of timing."""
 
 import asyncio
+import gc
 import random
 import time
+import weakref
 
 import pytest
 
 from mlflow_grpc.engine.batching.batcher import MAX_DEPARTED
 from mlflow_grpc.errors import NotReady
-from tests.support.batches import Bench, Load, run, soon, turn
+from tests.support.batches import Bench, Load, run, soon, turn, until
 
 
 def test_a_lone_call_starts_at_once():
@@ -35,6 +37,28 @@ def test_calls_that_wait_form_the_next_batch():
         assert await first == "<first>"
         assert await asyncio.gather(*later) == [f"<r{number}>" for number in range(10)]
         assert len(bench.work.batches) == 2
+
+    run(check)
+
+
+def test_answered_requests_are_freed_without_garbage_collection():
+    """Requests of a batch are freed when their callers have their answers: no reference cycle keeps their payloads."""
+
+    async def check():
+        bench = Bench()
+        first = await bench.hold()
+        later = [bench.call(word) for word in ("a", "b", "poison")]
+        await turn()
+        requests = [weakref.ref(pending.request) for pending in bench.batcher._pending]
+        assert len(requests) == 4
+        gc.disable()
+        try:
+            bench.work.gate.set()
+            await asyncio.gather(first, *later, return_exceptions=True)
+            del first, later
+            await until(lambda: not any(request() for request in requests))
+        finally:
+            gc.enable()
 
     run(check)
 

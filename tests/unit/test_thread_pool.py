@@ -11,6 +11,7 @@ import pytest
 from mlflow_grpc.engine.concurrency import LoopSample
 from mlflow_grpc.engine.thread_pool import LEARNING_RATE, MAX_ABANDONED, REPLACEMENTS_PER_THREAD, ModelThreadPool
 from mlflow_grpc.errors import NotReady
+from tests.support.batches import soon, until
 
 
 class Gate:
@@ -29,18 +30,6 @@ class Gate:
 
     async def until_entered(self) -> None:
         assert await asyncio.to_thread(self.entered.wait, 30)
-
-
-def soon(seconds: float = 30.0) -> float:
-    return time.monotonic() + seconds
-
-
-async def until(condition) -> None:
-    """Runs the event loop until a condition holds."""
-    deadline = soon()
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0)
 
 
 def test_results_and_exceptions_reach_the_caller():

@@ -74,12 +74,15 @@ class PendingRequest:
 
 
 class RunningBatch:
-    """Requests that run together in a thread."""
+    """The task of requests that run together in a thread.
 
-    __slots__ = ("requests", "task", "waiting")
+    It does not hold the requests, which refer to it: reference cycles would keep every call until the garbage
+    collector finds it.
+    """
+
+    __slots__ = ("task", "waiting")
 
     def __init__(self, requests: list[PendingRequest]) -> None:
-        self.requests = requests
         self.waiting = len(requests)
         self.task: asyncio.Task[None] | None = None
         for pending in requests:
@@ -217,7 +220,7 @@ class Batcher:
                 return
             if requests:
                 batch = RunningBatch(requests)
-                batch.task = self._start(self._run(batch))
+                batch.task = self._start(self._run(requests))
 
     def _wait_s(self, now: float) -> float:
         """Returns how long the next batch has to wait, in seconds."""
@@ -258,8 +261,7 @@ class Batcher:
             self._inline_allowed_from = time.monotonic() + INLINE_PAUSE_S
         return None if answers is None else BatchResult(answers, decoded.unbatched, [size])
 
-    async def _run(self, batch: RunningBatch) -> None:
-        requests = batch.requests
+    async def _run(self, requests: list[PendingRequest]) -> None:
         if len(requests) == 1:
             await self._run_alone(requests[0], answer)
             return
@@ -273,6 +275,7 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - no time left, or the pool is closed: every caller gets it
             for pending in requests:
                 pending.fail(error)
+            del pending, requests  # The error's traceback leads here, and from the requests to the error.
             return
         self._deliver(result)
 
@@ -290,13 +293,15 @@ class Batcher:
         running = asyncio.ensure_future(
             self._threads.run(partial(run, pending.request, self._model), deadline=pending.deadline)
         )
-        pending.future.add_done_callback(lambda _: running.cancel())
+        pending.future.add_done_callback(partial(_cancel, running))
         try:
             pending.resolve(await running)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - it is the caller's
             pending.fail(error)
+        finally:
+            del pending, running  # An error's traceback leads here, and from both to the error.
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -307,3 +312,7 @@ class Batcher:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._start_batches()
+
+
+def _cancel(running: "asyncio.Future[Any]", _: "asyncio.Future[Any]") -> None:
+    running.cancel()
