@@ -31,18 +31,6 @@ def test_quick_batches_run_in_the_event_loop():
     run(check)
 
 
-def test_large_quick_batches_run_in_a_thread():
-    """The event loop continues to read and write while a large batch runs in a thread."""
-
-    async def check():
-        bench = Bench(inline=True)
-        calls = batcher.INLINE_MAX_CALLS + 1
-        assert len(await asyncio.gather(*(bench.call("a") for _ in range(calls)))) == calls
-        assert threading.get_ident() not in bench.work.threads
-
-    run(check)
-
-
 def test_unanswered_requests_of_a_quick_batch_run_in_a_thread():
     """Requests that fail, have no rows, or cannot be decoded or written run alone in a thread, without effect on
     others."""

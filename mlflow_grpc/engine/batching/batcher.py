@@ -16,6 +16,7 @@ from typing import Any
 
 from mlflow_grpc.engine.answer import answer, answer_checked
 from mlflow_grpc.engine.batching.arrivals import BATCH_IDLE_S, ArrivalForecast, LoadView
+from mlflow_grpc.engine.batching.pending import PendingRequest, RunningBatch
 from mlflow_grpc.engine.batching.run_batch import BatchResult, decode_batch, predict_group, run_batch, size_of
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.engine.servable import FastPath, ServableModel
@@ -25,10 +26,6 @@ from mlflow_grpc.telemetry.models import ModelMetrics
 INLINE_MAX_SIZE = 65_536
 """Maximum size of the payloads of an inline batch, in bytes or characters: under a millisecond of decoding."""
 
-INLINE_MAX_CALLS = 8
-"""Maximum number of requests in an inline batch. Larger ones are faster in a thread, because the part of the model that
-releases the interpreter runs beside the event loop."""
-
 INLINE_LIMIT_S, INLINE_PAUSE_S = 0.03, 60.0
 """If an inline batch takes more than INLINE_LIMIT_S of processor time, batches run in threads for INLINE_PAUSE_S."""
 
@@ -36,63 +33,6 @@ MAX_DEPARTED = 256
 """Maximum number of queued requests whose callers have left."""
 
 NEVER = float("inf")
-
-
-class PendingRequest:
-    """One request that waits for its answer."""
-
-    __slots__ = ("batch", "deadline", "future", "queued_at", "request")
-
-    def __init__(self, request: Request[Any], deadline: float, future: "asyncio.Future[Any]") -> None:
-        """Starts waiting.
-
-        Args:
-            request: What the caller sent.
-            deadline: On the clock of `time.monotonic`, in seconds.
-            future: Receives the answer or the error.
-
-        """
-        self.request = request
-        self.deadline = deadline
-        self.queued_at = time.monotonic()
-        self.future = future
-        self.batch: RunningBatch | None = None
-
-    def is_waiting(self) -> bool:
-        """Returns False once the caller has left or its deadline has passed."""
-        return not self.future.done() and time.monotonic() < self.deadline
-
-    def resolve(self, answer: object) -> None:
-        """Gives the caller its answer, unless it has left."""
-        if not self.future.done():
-            self.future.set_result(answer)
-
-    def fail(self, error: Exception) -> None:
-        """Gives the caller an error, unless it has left."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-class RunningBatch:
-    """The task of requests that run together in a thread.
-
-    It does not hold the requests, which refer to it: reference cycles would keep every call until the garbage
-    collector finds it.
-    """
-
-    __slots__ = ("task", "waiting")
-
-    def __init__(self, requests: list[PendingRequest]) -> None:
-        self.waiting = len(requests)
-        self.task: asyncio.Task[None] | None = None
-        for pending in requests:
-            pending.batch = self
-
-    def caller_left(self) -> None:
-        """Stops waiting for the thread once the last caller has left."""
-        self.waiting -= 1
-        if not self.waiting and self.task is not None:
-            self.task.cancel()
 
 
 class Batcher:
@@ -247,7 +187,7 @@ class Batcher:
 
     def _run_inline(self, requests: list[PendingRequest]) -> BatchResult[PendingRequest] | None:
         """Runs a batch in the event loop; None if it has to run in a thread after all."""
-        if len(requests) > INLINE_MAX_CALLS or sum(pending.request.size for pending in requests) > INLINE_MAX_SIZE:
+        if sum(pending.request.size for pending in requests) > INLINE_MAX_SIZE:
             return None
         decoded = decode_batch(requests, self._model)
         if not decoded.rows:
