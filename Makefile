@@ -109,8 +109,8 @@ restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first
 prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
 	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus
 
-browser: $(VENV)/.dev ## test the page with a real Chromium (install it first)
-	$(BIN)/python -m pytest -m browser -rs tests/browser
+browser: $(VENV)/.dev .venvs/grpcurl/.ready ## test the page with a real Chromium (install it first)
+	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m browser -rs tests/browser
 
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks

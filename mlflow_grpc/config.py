@@ -27,6 +27,7 @@ from mlflow_grpc.choices import Batching, OnError, Payload, UnknownColumns
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.naming import Name, canonical_uri, without_secrets
 from mlflow_grpc.settings import Settings
+from mlflow_grpc.yaml_file import parse_yaml
 
 MLMODEL_SCHEME = "mlmodel:"
 """Prefix of the path of an MLModel class, where an MLflow URI is accepted too."""
@@ -187,7 +188,7 @@ def read(path: Path) -> Configuration:
 
     """
     try:
-        content, duplicate_keys = _parse(path.read_text(encoding="utf-8"))
+        content, duplicate_keys = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid dates. RecursionError: depth.
@@ -217,41 +218,6 @@ def _check_names(path: Path, models: tuple[ModelConfig, ...]) -> None:
     named = [f"{model.name}/{model.version or ''}".rstrip("/") for model in models if model.name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise StartError(f"{path}: several models are called {', '.join(twice)}; give each a name or a version")
-
-
-class _Loader(yaml.SafeLoader):
-    """Notes duplicate keys in a mapping, of which YAML readers silently drop the first.
-
-    It looks at the text of the file, because a key that `<<` merges in may exist already.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.duplicate_keys: list[str] = []
-        """A line for each duplicate key."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            line = key.start_mark.line + 1
-            if first := lines.get((key.tag, key.value)):
-                self.duplicate_keys.append(
-                    f"the key {key.value} occurs twice in one mapping, in lines {first} and {line}"
-                )
-            lines[key.tag, key.value] = line
-        return node
-
-
-def _parse(text: str) -> tuple[Any, list[str]]:
-    """Returns the content of a file, and a line for each duplicate key."""
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data(), loader.duplicate_keys
-    finally:
-        loader.dispose()
 
 
 _MESSAGES = {

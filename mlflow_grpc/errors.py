@@ -4,6 +4,8 @@ Rule of this module: an error has a fault (who has to act), a gRPC status by nam
 is safe for any caller. The message contains no file path and no text from the model. Of the payload it contains at most
 names that the caller chose, and those are left out of the log. Details for operators are in `__cause__` and are logged.
 Only `mlflow_grpc.services.status` turns errors into gRPC responses.
+
+It has more than 300 lines, because it is the list of all errors.
 """
 
 import traceback

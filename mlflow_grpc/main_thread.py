@@ -274,8 +274,7 @@ class MainThread:
             return
         self._is_stuck = True
         while not self._jobs.empty():
-            waiting = self._jobs.get()
-            if waiting is not None:
+            if (waiting := self._jobs.get()) is not None:
                 waiting.fail(_stuck())
 
     def _leave(self, outcome: "Future[int]") -> None:

@@ -4,6 +4,8 @@ Rule of this module: no other module reads settings from the environment. Each s
 with its flags, its environment names in order of precedence, its default, unit, legal range and description. The
 command line (`mlflow_grpc.cli`) and the table in docs/settings.md are generated from it. Precedence: flag, environment,
 default.
+
+It has more than 300 lines, because it is the list of all settings.
 """
 
 import os

@@ -3,6 +3,8 @@
 Rule of this module: the supervisor serves nothing and does not import grpc, because a gRPC server does not survive a
 fork. It imports MLflow, and workers are forked from it, so that they share that memory. Each worker loads the models
 and listens on the same port (SO_REUSEPORT). The kernel distributes the connections.
+
+It has more than 300 lines, because the supervisor is one state machine: start, replace, drain, stop.
 """
 
 import gc

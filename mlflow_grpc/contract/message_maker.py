@@ -290,8 +290,7 @@ class MessageMaker:
             source = Field(lock_key, type_, required=False)
             self.add(descriptor, lock_key, FieldShape(field_name, source, shape), oneof=0)
             shapes.append((field_name, shape))
-        self._oneofs[key] = OneofShape(message, tuple(shapes))
-        return self._oneofs[key]
+        return self._oneofs.setdefault(key, OneofShape(message, tuple(shapes)))
 
 
 def _needs_wrapper(field: Field) -> bool:

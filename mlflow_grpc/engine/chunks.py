@@ -12,6 +12,7 @@ from typing import Generic
 
 from mlflow_grpc.engine.requests import AnswerT
 from mlflow_grpc.engine.thread_pool import ModelThreadPool
+from mlflow_grpc.engine.time_limit import TimeLimit
 from mlflow_grpc.errors import NotReady
 from mlflow_grpc.own_loggers import get_logger
 
@@ -45,18 +46,19 @@ class ResponseChunks(Generic[AnswerT]):
         self._abandoned = False
         self._ended = False
 
-    async def next(self, *, deadline: float) -> AnswerT | None:
+    async def next(self, limit: TimeLimit) -> AnswerT | None:
         """Returns the next chunk; None after the last.
 
         Args:
-            deadline: On the clock of `time.monotonic`, in seconds.
+            limit: Time limit of the chunk.
 
         Raises:
-            TimeoutError: The deadline passed.
+            TimeLimitExceeded: The chunk was not made in time.
             Exception: Whatever the iterator raises.
 
         """
-        return await self._threads.run(self._next, deadline=deadline)
+        with limit:
+            return await self._threads.run(self._next, deadline=limit.deadline)
 
     def _next(self) -> AnswerT | None:
         with self._lock:

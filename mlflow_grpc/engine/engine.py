@@ -5,7 +5,6 @@ long, or never ends, holds up no other.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing
 from functools import partial
@@ -18,18 +17,12 @@ from mlflow_grpc.engine.answer import answer, answer_chunks
 from mlflow_grpc.engine.batching.batcher import Batcher
 from mlflow_grpc.engine.chunks import ResponseChunks
 from mlflow_grpc.engine.concurrency import LoopSample
+from mlflow_grpc.engine.report import report
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.thread_pool import ModelThreadPool
-from mlflow_grpc.errors import (
-    CallerDeadlineExceeded,
-    NotReady,
-    ResponseReadTimeout,
-    ServingError,
-    Status,
-    TimeLimitExceeded,
-    Unsupported,
-)
+from mlflow_grpc.engine.time_limit import TimeLimit
+from mlflow_grpc.errors import NotReady, ResponseReadTimeout, TimeLimitExceeded, Unsupported
 from mlflow_grpc.payload.codec import RawPayload
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import Metrics
@@ -138,12 +131,9 @@ class Engine:
         asks = partial(self.model.codec.asks_for_stream, payload)
         if len(payload) <= MAX_BATCHED_SIZE:
             return asks()
-        limit = self._time_limit(deadline)
-        try:
-            async with asyncio.timeout(limit.deadline - time.monotonic()), self._parsing:
+        with TimeLimit(self._timeout_s, deadline) as limit:
+            async with asyncio.timeout(limit.remaining_s), self._parsing:
                 return bool(await in_daemon_thread(asks, name="parse"))
-        except TimeoutError:
-            raise limit.error() from None
 
     def reserve_response(self, size: int, task: "asyncio.Task[Any]") -> None:
         """Reserves room for a large response until its caller has read it.
@@ -179,21 +169,19 @@ class Engine:
         request.progress.trace = request.observer.trace
         with self.admission.admit_request(size):
             try:
-                answered = await self._answer(request, size, self._time_limit(deadline))
+                answered = await self._answer(request, size, TimeLimit(self._timeout_s, deadline))
             except BaseException as error:
-                self._ended(request, error)
+                report(request, error, self.metrics)
                 raise
-            self._ended(request, None)
+            report(request, None, self.metrics)
             return answered
 
-    async def _answer(self, request: Request[AnswerT], size: int, limit: "_TimeLimit") -> AnswerT:
+    async def _answer(self, request: Request[AnswerT], size: int, limit: TimeLimit) -> AnswerT:
         """Decodes, predicts and encodes: together with other requests if the model is batched, or alone in a thread."""
-        try:
+        with limit:
             if self._batcher is not None and size <= MAX_BATCHED_SIZE:
                 return await self._batcher.predict(request, deadline=limit.deadline)
             return await self.threads.run(partial(answer, request, self.model), deadline=limit.deadline)
-        except TimeoutError:
-            raise limit.error() from None
 
     async def submit(self, request: Request[AnswerT], deadline: float | None) -> "asyncio.Future[AnswerT]":
         """Admits one request of a stream, in order; waits while there is no room.
@@ -210,18 +198,15 @@ class Engine:
             TimeLimitExceeded: There was no room in time.
 
         """
-        limit = self._time_limit(deadline)
+        limit = TimeLimit(self._timeout_s, deadline)
         size = request.size
         request.trace_as_stream()
         try:
-            async with asyncio.timeout(limit.deadline - time.monotonic()):
-                await self.admission.admit_in_order(size)
-        except TimeoutError:
-            error = limit.error()
-            self._ended(request, error)
-            raise error from None
-        except asyncio.CancelledError as error:
-            self._ended(request, error)
+            with limit:
+                async with asyncio.timeout(limit.remaining_s):
+                    await self.admission.admit_in_order(size)
+        except (TimeLimitExceeded, asyncio.CancelledError) as error:
+            report(request, error, self.metrics)
             raise
         answering = asyncio.ensure_future(self._answer(request, size, limit))
 
@@ -229,7 +214,7 @@ class Engine:
             error = asyncio.CancelledError() if done.cancelled() else done.exception()
             is_late = isinstance(error, TimeLimitExceeded | asyncio.CancelledError)
             self.admission.release_in_order(size, answered=not is_late)
-            self._ended(request, error)
+            report(request, error, self.metrics)
 
         # A callback, because a task that is cancelled before it starts never runs its `finally`.
         answering.add_done_callback(release)
@@ -260,7 +245,7 @@ class Engine:
         with self.admission.admit_request(request.size) as admitted:
             try:
                 async with aclosing(ResponseChunks(answer_chunks(request, model), self.threads)) as chunks:
-                    while (chunk := await self._next(chunks, self._time_limit(deadline))) is not None:
+                    while (chunk := await chunks.next(TimeLimit(self._timeout_s, deadline))) is not None:
                         unread = loop.call_later(max_unread_s, _give_up, admitted, chunks)
                         try:
                             yield chunk
@@ -269,31 +254,14 @@ class Engine:
                         if admitted.is_given_up:
                             raise ResponseReadTimeout(max_unread_s)  # noqa: TRY301 - counted like any other error
             except BaseException as error:
-                self._ended(request, error)
+                report(request, error, self.metrics)
                 raise
-            self._ended(request, None)
+            report(request, None, self.metrics)
 
     @property
     def max_unread_s(self) -> float:
         """Maximum time that a message of a stream waits for its caller to read it, in seconds."""
         return max(self._timeout_s, MAX_UNREAD_S)
-
-    def _ended(self, request: Request[AnswerT], error: BaseException | None) -> None:
-        """Reports a request that has ended, to its call and to the metrics.
-
-        A request that was refused is not reported: the admission counts it by its reason.
-        """
-        progress = request.progress
-        request.observer.request_ended(progress)
-        metrics = self.metrics
-        if metrics is None:
-            return
-        if error is None:
-            metrics.request_ended("OK", progress)
-        else:
-            metrics.request_ended(_code(error), progress.now())
-        if progress.model_s and not progress.is_batched:
-            metrics.batch_ended(1, progress.rows or 0)
 
     @property
     def waiting_requests(self) -> int:
@@ -302,28 +270,12 @@ class Engine:
         queued = self.threads.waiting_requests + self.admission.queued_requests
         return queued if batcher is None else queued + batcher.queued_requests
 
-    async def _next(self, chunks: ResponseChunks[AnswerT], limit: "_TimeLimit") -> AnswerT | None:
-        try:
-            return await chunks.next(deadline=limit.deadline)
-        except TimeoutError:
-            raise limit.error() from None
-
     @property
     def model(self) -> ServableModel:
         """The model; raises NotReady while it is being loaded."""
         if self._model is None:
             raise NotReady("The model is still being loaded.")
         return self._model
-
-    def _time_limit(self, deadline: float | None) -> "_TimeLimit":
-        return _TimeLimit(self._timeout_s, deadline)
-
-
-def _code(error: BaseException) -> str:
-    """Returns the name of the gRPC status of a request that failed."""
-    if isinstance(error, ServingError):
-        return error.status
-    return Status.CANCELLED if isinstance(error, asyncio.CancelledError | GeneratorExit) else Status.INTERNAL
 
 
 class _Opened:
@@ -346,22 +298,3 @@ def _give_up(admitted: AdmittedRequest, chunks: ResponseChunks[Any]) -> None:
     """Releases what an answer holds whose caller does not read it."""
     admitted.give_up()
     chunks.abandon()
-
-
-class _TimeLimit:
-    """Deadline of one request: the caller's, or the server's time limit if that comes first."""
-
-    __slots__ = ("_is_callers", "_timeout_s", "deadline")
-
-    def __init__(self, timeout_s: float, deadline: float | None) -> None:
-        self.deadline = time.monotonic() + timeout_s
-        self._timeout_s = timeout_s
-        self._is_callers = deadline is not None and deadline < self.deadline
-        if deadline is not None and self._is_callers:
-            self.deadline = deadline
-
-    def error(self) -> TimeLimitExceeded:
-        """The error for a request that was not answered in time."""
-        if self._is_callers:
-            return CallerDeadlineExceeded("The call was not answered before the caller's deadline.")
-        return TimeLimitExceeded(f"The call was not answered within the server's time limit of {self._timeout_s:g} s.")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from mlflow_grpc import logs
 from mlflow_grpc.choices import Batching, Payload, UnknownColumns
 from mlflow_grpc.config import Configuration, ModelConfig
-from mlflow_grpc.contract.types import Contract, has_tensors
 from mlflow_grpc.engine import trial
 from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.engine.decorated import decorated
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.errors import StartError
@@ -198,7 +198,7 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> S
     from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 
     if config.decorators:
-        return _decorated(model, config, settings)
+        return decorated(model, config, _unknown_columns(config, settings))
     if (config.payload or settings.payload) is Payload.TEXT:
         if config.has_hooks:
             raise StartError("preprocess and postprocess take tables, and --payload text hands the model a text")
@@ -261,46 +261,6 @@ def _samples(model: "PyfuncModel", decoder: "FastDecoder") -> "list[RowBlock]":
     except Exception:  # noqa: BLE001 - such as a category that it was not trained on
         return decoder.samples(model.example)
     return varied
-
-
-def _decorated(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> ServableModel:
-    """Wraps an MLflow model in its decorators, which get records."""
-    from mlflow_grpc.hosting.mlmodel import adapter
-    from mlflow_grpc.payload.mlmodel_json import RecordsCodec
-
-    try:
-        from mlflow_grpc.hosting.mlmodel.from_pyfunc import MlflowModel
-    except ModuleNotFoundError as error:
-        raise StartError("decorators need the package ml-base: pip install ml-base") from error
-    inside = MlflowModel(loaded=model.loaded, qualified_name=model.name, version=model.version)
-    shown = adapter.decorate(inside, config.decorators)
-    around = adapter.MLModel(shown, adapter.NEWER, name=model.name)
-    if shown.version == inside.version:
-        around.version = model.version
-    # Schemas that the decorators do not change stay MLflow's, so that a decorator that does nothing changes no message.
-    info, model_info = around.info, model.info
-    same_inputs = shown.input_schema is inside.input_schema and not has_tensors(model_info.contract.inputs)
-    same_outputs = shown.output_schema is inside.output_schema
-    around.info = replace(
-        info,
-        flavors=model_info.flavors,
-        run_id=model_info.run_id,
-        model_id=model_info.model_id,
-        lock=model_info.lock,
-        contract=Contract(
-            model_info.contract.inputs if same_inputs else info.contract.inputs,
-            model_info.contract.outputs if same_outputs else info.contract.outputs,
-        ),
-        input=model_info.input if same_inputs else info.input,
-        output=model_info.output if same_outputs else info.output,
-    )
-    codec = RecordsCodec(around.schema, unknown_columns=_unknown_columns(config, settings))
-    return ServableModel(
-        around,
-        codec,
-        batching_reason="its decorators take the rows of one call",
-        rest_records=around.rest_records(codec.ignored_fields),
-    )
 
 
 def _unknown_columns(config: ModelConfig, settings: Settings) -> UnknownColumns:

@@ -5,6 +5,8 @@ Rule of this module: it runs functions, and knows nothing of models and gRPC.
 Why not `concurrent.futures`: a model call cannot be interrupted, so a call that hangs keeps its thread. A pool of fixed
 size stops once every thread hangs, and the interpreter waits for such threads at exit. In this pool another thread
 takes over from a call whose caller has left, up to a limit, and all threads are daemons.
+
+It has more than 300 lines, because the queue, the threads and their replacements share one lock.
 """
 
 import asyncio

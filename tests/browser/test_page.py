@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import requests
 from playwright.sync_api import expect
 
 from tests.browser import models
+from tests.support.node import install_buf
 from tests.support.servers import ROOT
 
 CALLED = [name for name in models.ZOO if name != "no_signature"]
@@ -373,14 +376,27 @@ def test_the_same_call_as_code(server, open_model, tmp_path):
             assert json.loads(done.stdout) == expected, name
 
 
-def test_grpcurl_and_buf_curl_name_the_model_and_the_address(server, open_model):
-    """Both have the payload as the field of Input, and the metadata that selects the model."""
-    page = open_model("one_string")
-    for name, address in (("grpcurl", server.address), ("buf curl", f"http://{server.address}/MLflow/predict")):
-        text = snippet(page, name)
-        assert "-H 'mlflow-model: one_string'" in text
-        assert address in text
-        assert """-d '{"value":"{\\"dataframe_records\\": [{\\"q\\": \\"text\\"}]}"}\'""" in text
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> dict[str, str]:
+    """Programs that the page has commands for, with their paths."""
+    grpcurl = shutil.which("grpcurl")
+    assert grpcurl, "grpcurl is not on the PATH: make browser puts it there"
+    return {"grpcurl": grpcurl, "buf curl": install_buf(tmp_path_factory.mktemp("buf"))}
+
+
+@pytest.mark.parametrize("name", ["grpcurl", "buf curl"])
+def test_the_same_call_with_grpcurl_and_buf_curl(open_model, programs, name):
+    """Both print the answer that the page has, with the values of the form."""
+    page = open_model("every_column")
+    field(page, "string").fill('it\'s "é" $HOME')
+    field(page, "long").fill("9007199254740993")
+    predict(page)
+    path = os.pathsep.join((str(Path(programs[name]).parent), os.environ["PATH"]))
+    command = ["bash", "-c", snippet(page, name)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60, env={**os.environ, "PATH": path}
+    )
+    assert json.loads(json.loads(done.stdout)["value"]) == answer(page)
 
 
 def test_code_can_be_copied(browser, server):

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import grpc
@@ -15,7 +14,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.client.test_node import tool
+from tests.support.node import install_buf
 from tests.support.servers import ROOT
 
 pytestmark = pytest.mark.slow
@@ -26,20 +25,7 @@ SERVICE = "model_grpc_service.ModelgRPCService"
 @pytest.fixture(scope="session")
 def buf(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The command, in a pinned version."""
-    folder = tmp_path_factory.mktemp("buf") / "buf"
-    copytree(ROOT / "tests" / "support" / "buf", folder)
-    command = [
-        tool("npm"),
-        "install",
-        "--no-package-lock",
-        "--prefer-offline",
-        "--no-audit",
-        "--no-fund",
-        "--no-update-notifier",
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return str(folder / "node_modules" / ".bin" / "buf")
+    return install_buf(tmp_path_factory.mktemp("buf"))
 
 
 def curl(buf: str, address: str, *arguments: str) -> tuple[int, str]:

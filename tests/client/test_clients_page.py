@@ -13,7 +13,8 @@ from mlflow_grpc_client import Client
 from mlflow_grpc_client._cli import command
 from mlflow_grpc_client._options import MAX_SEND_OPTION, service_config
 
-from tests.client.test_node import example, tool  # noqa: F401 - a fixture
+from tests.client.test_node import example  # noqa: F401 - a fixture
+from tests.support.node import tool
 from tests.support.servers import ROOT
 
 PAGE = (ROOT / "docs" / "clients.md").read_text()

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from mlflow_grpc.contract import messages
-from tests.client.test_node import example, tool  # noqa: F401 - a fixture
+from tests.client.test_node import example  # noqa: F401 - a fixture
 from tests.support.fork_server import ForkedProcess
+from tests.support.node import tool
 from tests.support.servers import ROOT, environment, free_port
 
 pytestmark = pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.support.node import npm, tool
 from tests.support.servers import ROOT, free_port
 
 pytestmark = pytest.mark.slow
@@ -20,12 +21,6 @@ FLOWERS = pd.DataFrame(
 )
 
 
-def tool(name: str) -> str:
-    path = shutil.which(name)
-    assert path, f"{name} is not on the PATH: install Node.js 18 or later, the Node example is tested with it"
-    return path
-
-
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the example with its dependencies, beside a copy of mlflow.proto as in the repository."""
@@ -33,9 +28,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = root / EXAMPLE.relative_to(ROOT)
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("node_modules"))
     shutil.copy(ROOT / "mlflow.proto", root)
-    command = [tool("npm"), "ci", "--prefer-offline", "--no-audit", "--no-fund", "--no-update-notifier"]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    npm(copy, "ci")
     return copy
 
 

@@ -55,6 +55,7 @@ BESIDE = {
     "http_settings",
     "naming",
     "settings",
+    "yaml_file",
     "logs",
     "own_loggers",
     "root_logger",
@@ -187,6 +188,9 @@ def names_of(path: Path) -> set[str]:
     return {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in nodes}
 
 
-def test_modules_have_at_most_400_lines():
-    """A module has at most 400 lines."""
-    assert not {path.name: lines for path in MODULES if (lines := len(path.read_text().splitlines())) > 400}
+def test_modules_are_short():
+    """A module has at most 300 lines, or its docstring says why it has up to 400."""
+    lines = {path: len(path.read_text().splitlines()) for path in MODULES}
+    explained = [path for path in MODULES if "\nIt has more than 300 lines, because " in path.read_text()]
+    assert explained == [path for path in MODULES if lines[path] > 300]
+    assert max(lines.values()) <= 400

@@ -1,0 +1,49 @@
+"""The time limit of a request.
+
+Rule of this module: it keeps one point in time, and starts no timer.
+"""
+
+import time
+from typing import Self
+
+from mlflow_grpc.errors import CallerDeadlineExceeded, TimeLimitExceeded
+
+
+class TimeLimit:
+    """Deadline of one request: the caller's, or the server's time limit if that comes first.
+
+    As a context manager, it turns a TimeoutError into the error for the caller.
+    """
+
+    __slots__ = ("_is_callers", "_timeout_s", "deadline")
+
+    def __init__(self, timeout_s: float, deadline: float | None) -> None:
+        """Starts the server's time limit.
+
+        Args:
+            timeout_s: The server's time limit in seconds.
+            deadline: Deadline of the caller, on the clock of `time.monotonic`, in seconds; None if it has none.
+
+        """
+        self.deadline = time.monotonic() + timeout_s
+        self._timeout_s = timeout_s
+        self._is_callers = deadline is not None and deadline < self.deadline
+        if deadline is not None and self._is_callers:
+            self.deadline = deadline
+
+    @property
+    def remaining_s(self) -> float:
+        """Time until the deadline, in seconds; negative once it has passed."""
+        return self.deadline - time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, error: object, traceback: object) -> None:
+        if error_type is not None and issubclass(error_type, TimeoutError):
+            raise self._error() from None
+
+    def _error(self) -> TimeLimitExceeded:
+        if self._is_callers:
+            return CallerDeadlineExceeded("The call was not answered before the caller's deadline.")
+        return TimeLimitExceeded(f"The call was not answered within the server's time limit of {self._timeout_s:g} s.")
