@@ -106,19 +106,20 @@ def load(tmp_path):
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_rows_in_batches_get_the_answers_for_rows_alone(estimator, load):
-    """Rows with common ties, in batches of 32, get scikit-learn's own answer for each of them alone."""
+    """Rows with common ties, in batches of 32 and in calls of their own, get scikit-learn's answer for the row alone."""
     loaded = load(estimator)
     assert loaded.batched
     inputs = DICE.integers(0, 4, size=(128, 20)) / 10.0
     inputs[::2, 10:] = inputs[::2, 9::-1]
     members = [RowBlock(inputs[index : index + 1], 1) for index in range(len(inputs))]
-    encoded = [
-        loaded.fast_path.runner.encode(chunk)
-        for start in range(0, len(members), 32)
-        for chunk in loaded.fast_path.runner.predict(members[start : start + 32])
-    ]
     alone = [estimator.predict(pd.DataFrame(row[None], columns=COLUMNS)) for row in inputs]
-    assert encoded == [loaded.fast_path.runner.encode(answer) for answer in alone]
+    for size in (1, 32):
+        encoded = [
+            loaded.fast_path.runner.encode(chunk)
+            for start in range(0, len(members), size)
+            for chunk in loaded.fast_path.runner.predict(members[start : start + size])
+        ]
+        assert encoded == [loaded.fast_path.runner.encode(answer) for answer in alone]
 
 
 def exactness(estimator, rows=COARSE):

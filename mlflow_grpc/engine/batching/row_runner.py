@@ -86,16 +86,15 @@ class RowRunner:
         if len(requests) > 1 and not self.predicts_jointly:
             return [self.predict([rows])[0] for rows in requests]
         table = self._table(requests)
-        if len(requests) == 1:
-            return [self._model.predict_table(table)]
         counts = [rows.count for rows in requests]
         if not self.uses_scores:
-            return split(self._model.predict_table(table), counts)
+            predictions = self._model.predict_table(table)
+            return [predictions] if len(requests) == 1 else split(predictions, counts)
         predictions, tied_rows = self._model.predict_by_scores(table)
         parts = split(predictions, counts)
         ends = list(accumulate(counts))
         for index in {bisect_right(ends, row) for row in tied_rows}:
-            parts[index] = self.predict([requests[index]])[0]
+            parts[index] = self._model.predict_table(self._table([requests[index]]))
         return parts
 
     def examine(self, samples: Sequence[RowBlock]) -> Exactness:
