@@ -81,6 +81,7 @@ class Server:
         handlers.append(self._dispatcher.unknown_methods())
         self._http = self._http_port(configuration, share_port=share_port)
         self._grpc: grpc.aio.Server = listener.make_server(settings, handlers, share_port=share_port)
+        self._goaway: asyncio.Future[None] | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -214,6 +215,9 @@ class Server:
         else:
             oldest_s = listener.connection_age_s(self._settings) * listener.MAX_AGE_SPREAD
             await port.wait_until_left(limit_s=min(oldest_s, self._settings.drain_timeout_s))
+            # Sends GOAWAY on the connections that are left. gRPC cancels calls that clients send before they read it,
+            # which are fewer than those that would be refused until the calls in flight have ended.
+            self._goaway = asyncio.ensure_future(self._grpc.stop(self._settings.drain_timeout_s + FLUSH_S))
         await self._open_calls.arrivals.wait_until_idle()
 
     async def drain(self) -> int:
@@ -243,5 +247,6 @@ class Server:
         for entry in self.catalog.entries:
             entry.engine.threads.close()
         self._open_calls.cancel_all()
-        await asyncio.gather(self._grpc.stop(FLUSH_S), *([self._http.stop()] if self._http is not None else []))
+        stopping = [self._grpc.stop(FLUSH_S), *([self._http.stop()] if self._http is not None else [])]
+        await asyncio.gather(*stopping, *([self._goaway] if self._goaway is not None else []))
         await self._open_calls.close()

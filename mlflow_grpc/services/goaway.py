@@ -12,7 +12,7 @@ client sends before it has read the GOAWAY is CANCELLED. So both are done here, 
   buffer is empty. A write that the socket took in part leaves a full buffer, which refuses these bytes too.
 
 Bytes cannot be put into a TLS connection in this way. Its client gets a GOAWAY when the connection reaches its maximum
-age (`--max-connection-age`), otherwise from `Server.stop`. The same applies to systems without /proc.
+age (`--max-connection-age`), otherwise from `grpc.Server.stop`. The same applies to systems without /proc.
 """
 
 import asyncio

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import itertools
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,9 @@ import grpc
 
 from mlflow_grpc import protos
 from tests.process.conftest import payload
+
+STREAM_LENGTH = 3
+"""Number of requests in a short stream."""
 
 OPTIONS = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
 
@@ -25,13 +29,17 @@ class Load:
     """Calls per second, over all connections."""
     long_every: int = 400
     long_s: float = 5.0
+    stream_every: int = 0
+    """Every so many calls, a short stream of requests takes the place of a single one; 0 for none."""
+    credentials: grpc.ChannelCredentials | None = None
+    """TLS credentials of the clients; None for connections without TLS."""
     calls: int = 0
     failures: collections.Counter[str] = field(default_factory=collections.Counter)
     is_over: bool = False
 
     async def run(self) -> None:
         """Makes calls until `is_over`, and then waits for the answers."""
-        channels = [grpc.aio.insecure_channel(self.address, options=OPTIONS) for _ in range(self.connections)]
+        channels = [self._channel() for _ in range(self.connections)]
         calling = set()
         began = time.monotonic()
         for number in itertools.count():
@@ -39,21 +47,39 @@ class Load:
                 break
             await asyncio.sleep(began + number / self.rate - time.monotonic())
             seconds = self.long_s if number % self.long_every == self.long_every - 1 else 0.0
-            task = asyncio.create_task(self._call(channels[number % self.connections], number, seconds))
+            is_stream = self.stream_every > 0 and number % self.stream_every == 0
+            call = self._stream if is_stream else self._unary
+            task = asyncio.create_task(self._call(call, channels[number % self.connections], number, seconds))
             calling.add(task)
             task.add_done_callback(calling.discard)
         await asyncio.gather(*calling)
         for channel in channels:
             await channel.close()
 
-    async def _call(self, channel: grpc.aio.Channel, number: int, seconds: float) -> None:
+    def _channel(self) -> grpc.aio.Channel:
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(self.address, options=OPTIONS)
+        return grpc.aio.secure_channel(self.address, self.credentials, options=OPTIONS)
+
+    async def _call(self, call: "Call", channel: grpc.aio.Channel, number: int, seconds: float) -> None:
         self.calls += 1
-        predict: Any = channel.unary_unary("/MLflow/predict", None, protos.Output.FromString)
+        message = protos.Input(value=payload(f"{seconds}", str(number))).SerializeToString()
         try:
-            answer = await predict(
-                protos.Input(value=payload(f"{seconds}", str(number))).SerializeToString(), timeout=60
-            )
-            if str(number) not in answer.value:
+            values = await call(channel, message)
+            if not all(str(number) in value for value in values):
                 self.failures["another call's answer"] += 1
         except grpc.aio.AioRpcError as error:
             self.failures[f"{error.code().name}: {error.details()}"] += 1
+
+    async def _unary(self, channel: grpc.aio.Channel, message: bytes) -> list[str]:
+        predict: Any = channel.unary_unary("/MLflow/predict", None, protos.Output.FromString)
+        return [(await predict(message, timeout=60)).value]
+
+    async def _stream(self, channel: grpc.aio.Channel, message: bytes) -> list[str]:
+        predict_many: Any = channel.stream_stream("/MLflowStream/predict_many", None, protos.Output.FromString)
+        values = [output.value async for output in predict_many(iter([message] * STREAM_LENGTH), timeout=60)]
+        return values if len(values) == STREAM_LENGTH else [f"{len(values)} answers"]
+
+
+Call = Callable[[grpc.aio.Channel, bytes], Awaitable[list[str]]]
+"""Makes one call with a serialized Input, and returns the values of its answers."""

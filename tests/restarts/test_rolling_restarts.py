@@ -7,8 +7,10 @@ import signal
 import threading
 import time
 
+import grpc
 import mlflow
 import pytest
+import trustme
 
 from tests.restarts.balancers import start_envoy, start_haproxy
 from tests.restarts.load import Load
@@ -18,6 +20,9 @@ pytestmark = pytest.mark.restarts
 
 RESTARTS = int(os.environ.get("RESTARTS", "20"))
 LAME_DUCK = os.environ.get("LAME_DUCK", "5")
+
+MAX_LOST_PER_RESTART = 20
+"""Maximum number of calls that a restart over TLS may lose without a maximum age of connections."""
 
 SLEEPER = """
 import time
@@ -42,13 +47,28 @@ def sleeper(tmp_path_factory):
     return folder / "model"
 
 
-@pytest.mark.timeout(120 + 40 * RESTARTS)
-@pytest.mark.parametrize("start_balancer", [start_haproxy, start_envoy])
-def test_no_call_fails(sleeper, tmp_path, start_balancer):
-    """SIGTERM, wait for the end, start again, wait until ready; then the next server. 200 calls a second, one in 400
-    takes 5 s."""
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def tls_flags(authority, tmp_path_factory):
+    """Flags of a server with TLS, whose certificate the authority has issued."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate = authority.issue_cert("127.0.0.1")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    cert.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(key)
+    return ("--tls-cert", str(cert), "--tls-key", str(key))
+
+
+def restart_in_turns(flags, start_balancer, folder, **mix):
+    """Restarts two servers in turns under load: SIGTERM, wait for the end, start again, wait until ready.
+
+    Returns the load, which has ended.
+    """
     ports = [free_port(), free_port()]
-    flags = ("-m", str(sleeper), "--log-level", "warning")
 
     def start(port):
         process = stack.enter_context(start_server(*flags, "-p", str(port), env={"MLFLOW_GRPC_LAME_DUCK": LAME_DUCK}))
@@ -57,10 +77,10 @@ def test_no_call_fails(sleeper, tmp_path, start_balancer):
 
     with contextlib.ExitStack() as stack:
         servers = [start(port) for port in ports]
-        balancer = start_balancer(ports, tmp_path)
+        balancer = start_balancer(ports, folder)
         stack.enter_context(balancer.process)
         balancer.wait_until_up(2)
-        load = Load(balancer.address)
+        load = Load(balancer.address, **mix)
         calling = threading.Thread(target=lambda: asyncio.run(load.run()))
         calling.start()
         longest_s = 0.0
@@ -76,4 +96,40 @@ def test_no_call_fails(sleeper, tmp_path, start_balancer):
             load.is_over = True
             calling.join()
     print(f"{RESTARTS} restarts, {load.calls} calls, {dict(load.failures)} failed, longest end {longest_s:.1f} s")
+    return load
+
+
+@pytest.mark.timeout(120 + 40 * RESTARTS)
+@pytest.mark.parametrize("start_balancer", [start_haproxy, start_envoy])
+def test_no_call_fails(sleeper, tmp_path, start_balancer):
+    """200 calls a second, of which one in 400 takes 5 s, lose nothing to restarts."""
+    load = restart_in_turns(("-m", str(sleeper), "--log-level", "warning"), start_balancer, tmp_path)
     assert not load.failures
+
+
+@pytest.mark.timeout(120 + 40 * RESTARTS)
+@pytest.mark.parametrize("start_balancer", [start_haproxy, start_envoy])
+def test_no_call_or_stream_fails_with_workers(sleeper, tmp_path, start_balancer):
+    """Servers with two workers lose no call and no short stream; one call in 50 takes 1 s, and one in 5 is a stream."""
+    flags = ("-m", str(sleeper), "--log-level", "warning", "-w", "2")
+    load = restart_in_turns(flags, start_balancer, tmp_path, long_every=50, long_s=1.0, stream_every=5)
+    assert not load.failures
+
+
+@pytest.mark.timeout(120 + 60 * RESTARTS)
+def test_no_call_fails_over_tls_with_a_maximum_age(sleeper, tls_flags, authority, tmp_path):
+    """Over TLS no call is lost if connections have a maximum age."""
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    flags = ("-m", str(sleeper), "--log-level", "warning", *tls_flags, "--max-connection-age", "5")
+    load = restart_in_turns(flags, start_haproxy, tmp_path, credentials=credentials)
+    assert not load.failures
+
+
+@pytest.mark.timeout(120 + 60 * RESTARTS)
+def test_few_calls_fail_over_tls_without_a_maximum_age(sleeper, tls_flags, authority, tmp_path):
+    """Over TLS without a maximum age, only calls are lost that clients send before they have read GOAWAY."""
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    flags = ("-m", str(sleeper), "--log-level", "warning", *tls_flags)
+    load = restart_in_turns(flags, start_haproxy, tmp_path, credentials=credentials)
+    assert set(load.failures) <= {"CANCELLED: CANCELLED"}
+    assert load.failures.total() <= MAX_LOST_PER_RESTART * RESTARTS
