@@ -54,7 +54,7 @@ test: $(VENV)/.dev ## run the test suite; TEST_JOBS=N sets how many tests run at
 test-deep: $(VENV)/.dev ## run the whole suite with all examples, and the tests that take minutes
 	$(BIN)/python -m pytest $(PARALLEL) --deep
 
-test-fast: $(VENV)/.dev ## run the tests that take under a minute together, for each save
+test-fast: $(VENV)/.dev ## run the quick tests, for each save
 	$(BIN)/python -m pytest $(PARALLEL) --budget 60 --fast tests/unit tests/wire tests/client
 
 coverage: $(VENV)/.dev ## run the test suite and measure which lines and branches it reaches
@@ -97,7 +97,7 @@ test-client: $(CLIENT_PYTHONS:%=.venvs/client-%/.ready) ## test the client alone
 	@set -e; for python in $(CLIENT_PYTHONS); do echo "Python $$python"; \
 		$(BIN)/python -m pytest tests/client/test_alone.py --client-python .venvs/client-$$python/bin/python; done
 
-stress: $(VENV)/.dev ## run the server under load and faults, for some minutes
+stress: $(VENV)/.dev ## run the server under load and faults, for some minutes; needs h2load
 	$(BIN)/python -m pytest -m stress
 
 starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS=N changes the number
@@ -153,7 +153,7 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 # Needs protoc and its plugins, and a JDK and Go with their gRPC libraries. On Debian: apt-get install
 # protobuf-compiler protobuf-compiler-grpc-java-plugin default-jdk-headless libgrpc-java libprotobuf-java libnetty-java
 # libperfmark-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev golang-google-protobuf-dev
-interop: $(VENV)/.dev .venvs/grpcurl/.ready ## compile the .proto files for Java, Go and others, and call a server from Java and Go
+interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code from the .proto files for Java, Go and others, and call a server from Java and Go
 	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m interop tests/client/test_interop.py
 
 image-test: $(VENV)/.dev ## build the container, run it, and call predict from outside

@@ -24,7 +24,7 @@ class HttpSettings(BaseModel):
         le=MAX_PORT,
     )
     http_host: Annotated[str | None, Flag(("--http-host",), metavar="HOST")] = setting(
-        None, "MLFLOW_GRPC_HTTP_HOST", text="The address for HTTP to listen on. That of gRPC if it is not set."
+        None, "MLFLOW_GRPC_HTTP_HOST", text="The address that the HTTP port listens on. If not set, the same as --host."
     )
     http_cors_origin: Annotated[str, Flag(("--http-cors-origin",), metavar="ORIGIN")] = setting(
         "",
@@ -58,6 +58,6 @@ class HttpSettings(BaseModel):
         for origin in filter(None, map(str.strip, value.split(","))):
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ValueError(
-                    f"{origin!r} is no origin; write a scheme, a host and a port, if it is not the default"
+                    f"{origin!r} is not an origin; write one like https://app.example.com or http://localhost:3000"
                 )
         return value

@@ -94,7 +94,8 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
     timeout_s: Annotated[float, Flag(("-t", "--timeout"), metavar="SECONDS")] = setting(
         60.0,
         "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT",
-        text="The time limit of a call in seconds, including the time in the queue. After it, DEADLINE_EXCEEDED.",
+        text="The time limit of a call in seconds, including the time in the queue. A longer call gets "
+        "DEADLINE_EXCEEDED.",
         gt=0,
         le=86_400,
         allow_inf_nan=False,
@@ -129,15 +130,15 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
     requirements: Annotated[Requirements, Flag(("--requirements",))] = setting(
         Requirements.CHECK,
         "MLFLOW_GRPC_REQUIREMENTS",
-        text="Packages that differ from the model's requirements. check: other versions are one warning line, as in "
-        "MLflow, and a missing package refuses the model, with the command that installs it. strict: other versions "
-        "refuse the model too. warn: both are warnings.",
+        text="What to do if packages differ from the model's requirements. check: log one warning for different "
+        "versions, as in MLflow; refuse the model if a package is missing, and show the command that installs it. "
+        "strict: refuse the model in both cases. warn: log a warning in both cases.",
     )
     load_timeout_s: Annotated[float, Flag(("--load-timeout",), metavar="SECONDS")] = setting(
         0.0,
         "MLFLOW_GRPC_LOAD_TIMEOUT",
-        text="The time limit for fetching a model, and for loading it, in seconds each. After it, the model counts as "
-        "failed (on_error). 0 means no limit.",
+        text="The time limit for fetching a model, and for loading it, in seconds each. A model that exceeds it counts "
+        "as failed (on_error). 0 means no limit.",
         ge=0,
         le=86_400,
         allow_inf_nan=False,
@@ -170,7 +171,7 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
     queue_calls: Annotated[int, Flag(("--queue-calls",), metavar="N")] = setting(
         1024,
         "MLFLOW_GRPC_QUEUE_CALLS",
-        text="The maximum number of calls per model, waiting or running. A further call is RESOURCE_EXHAUSTED at once.",
+        text="The maximum number of calls per model, waiting or running. Further calls get RESOURCE_EXHAUSTED at once.",
         ge=1,
         le=1_000_000,
     )
@@ -185,23 +186,23 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
     threads: Annotated[int, Flag(("--threads",), metavar="N")] = Field(
         default_factory=default_threads,
         validation_alias=AliasChoices("MLFLOW_GRPC_THREADS"),
-        description="The number of threads that run the model. The default is that of MLflow's server.",
+        description="The number of threads that run each model. The default is the same as in MLflow's server.",
         ge=1,
         le=1024,
     )
     max_message_bytes: Annotated[int, Flag(("--max-message-bytes",), metavar="BYTES")] = setting(
         100 * 1024 * 1024,
         "MLFLOW_GRPC_MAX_MESSAGE_BYTES",
-        text="The maximum size of a request in bytes, after decompression. A larger request is RESOURCE_EXHAUSTED.",
+        text="The maximum size of a request in bytes, after decompression. Larger requests get RESOURCE_EXHAUSTED.",
         ge=1024,
         le=2**31 - 1,
     )
     max_connection_age_s: Annotated[float | None, Flag(("--max-connection-age",), metavar="SECONDS")] = setting(
         None,
         "MLFLOW_GRPC_MAX_CONNECTION_AGE",
-        text="The maximum age of a connection in seconds. The server then closes it as soon as its calls have ended, "
-        "so that the client reconnects, possibly to another worker. 0 means no limit. If not set: 300 with several "
-        "workers, no limit with one.",
+        text="The maximum age of a connection in seconds. The server closes an older one as soon as its calls have "
+        "ended, so that the client reconnects, possibly to another worker. 0 means no limit. If not set: 300 with "
+        "several workers, no limit with one.",
         ge=0,
         le=31_536_000,
         allow_inf_nan=False,
@@ -242,12 +243,13 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
     end_with_stdin: Annotated[bool, Flag(("--end-with-stdin",), off="--no-end-with-stdin")] = setting(
         False,
         "MLFLOW_GRPC_END_WITH_STDIN",
-        text="Ends the server like SIGTERM when its standard input ends, along with the process that writes to it.",
+        text="Ends the server, as SIGTERM does, when its standard input closes, such as when the parent process ends.",
     )
     server_timing: Annotated[bool, Flag(("--server-timing",), off="--no-server-timing")] = setting(
         False,
         "MLFLOW_GRPC_SERVER_TIMING",
-        text="Sends all callers the times of their calls in server-timing. Otherwise they ask by server-timing: 1.",
+        text="Sends the times of a call in server-timing to all callers. Otherwise only callers that send "
+        "server-timing: 1 get them.",
     )
     log_format: Annotated[LogFormat, Flag(("--log-format",))] = setting(
         LogFormat.AUTO,
@@ -255,12 +257,12 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
         text="text: for people. json: for log collectors. auto: text on a terminal, json otherwise.",
     )
     log_level: Annotated[LogLevel, Flag(("--log-level",))] = setting(
-        LogLevel.INFO, "MLFLOW_GRPC_LOG_LEVEL", text="The lowest level of the server's own log lines that are written."
+        LogLevel.INFO, "MLFLOW_GRPC_LOG_LEVEL", text="The server logs its own lines at this level and above."
     )
     log_level_libraries: Annotated[LogLevel, Flag(("--log-level-libraries",))] = setting(
         LogLevel.WARNING,
         "MLFLOW_GRPC_LOG_LEVEL_LIBRARIES",
-        text="The lowest level of log lines of models and libraries that are written. At info and debug, these may "
+        text="The server logs lines of models and libraries at this level and above. At info and debug, they may "
         "contain payloads and URLs with keys.",
     )
 
@@ -323,7 +325,9 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
         if flags.get("config") is None:
             flags = {**flags, "config": None} if "model_uri" in flags else flags
         elif clash := [name for name in ("model_uri", "model_name", "pyfunc_config") if name in flags]:
-            raise StartError(f"{spelling(clash[0])} is for one model; with {spelling('config')} it goes into the file")
+            raise StartError(
+                f"{spelling(clash[0])} does not work with {spelling('config')}: set it in that file instead"
+            )
         try:
             shared: dict[str, Any] = {
                 field: cls.model_fields[field].default if value is None else value

@@ -22,15 +22,15 @@ class TracingSettings(BaseModel):
         None,
         "MLFLOW_GRPC_OTLP_ENDPOINT",
         *ENDPOINTS,
-        text="The collector that gets a trace of each call, over OTLP, such as http://localhost:4317. Needs the extra "
-        "tracing. Calls are not traced if it is not set.",
+        text="The collector that gets a trace of each call, over OTLP, such as http://localhost:4317. Needs "
+        "mlflow-grpc[tracing]. If not set, calls are not traced.",
     )
     otlp_protocol: Annotated[OtlpProtocol, Flag(("--otlp-protocol",))] = setting(
         OtlpProtocol.GRPC,
         "MLFLOW_GRPC_OTLP_PROTOCOL",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         "OTEL_EXPORTER_OTLP_PROTOCOL",
-        text="How the collector is called: grpc (port 4317 as a rule) or http/protobuf (port 4318).",
+        text="The protocol for sending traces: grpc (usually port 4317) or http/protobuf (usually port 4318).",
     )
 
 
@@ -49,7 +49,7 @@ def diverted_traces(environment: Mapping[str, str]) -> list[str]:
     if variable is None or is_kept or has_both:
         return []
     return [
-        f"{variable} makes MLflow send the traces of models to that collector instead of the tracking server; with "
-        "MLFLOW_ENABLE_OTLP_EXPORTER=false they go to the tracking server, and those of sampled calls to the collector "
-        "too"
+        f"{variable} makes MLflow send the traces of models to that collector instead of the tracking server. To have "
+        "them in the tracking server, set MLFLOW_ENABLE_OTLP_EXPORTER=false; the collector still gets those of sampled "
+        "calls"
     ]

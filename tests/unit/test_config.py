@@ -226,7 +226,7 @@ def test_a_file_wins_over_model_path_but_not_over_flags(tmp_path, monkeypatch):
     monkeypatch.setenv("MODEL_PATH", "/opt/ml/model")
     monkeypatch.setenv("MLFLOW_GRPC_CONFIG", str(path))
     assert [model.uri for model in config.load(Settings.load({})).models] == ["a", "b"]
-    with pytest.raises(StartError, match="--model-uri is for one model; with --config"):
+    with pytest.raises(StartError, match="--model-uri does not work with --config"):
         Settings.load({"config": str(path), "model_uri": "a"})
 
 

@@ -61,7 +61,7 @@ def test_a_model_flag_wins_over_a_file_in_the_environment(monkeypatch, tmp_path)
     assert (loaded.config, model.uri, model.name) == (None, "models/iris", "flowers")
     other_file = tmp_path / "other.yaml"
     assert Settings.load({"config": other_file}).config == other_file
-    with pytest.raises(StartError, match="--model-uri is for one model"):
+    with pytest.raises(StartError, match="--model-uri does not work with --config"):
         Settings.load({"config": other_file, "model_uri": "models/iris"})
 
 
