@@ -15,7 +15,7 @@ MISSING = (
     "h2load is not installed. It comes with nghttp2: `apt-get install nghttp2-client` on Debian and Ubuntu, "
     "`brew install nghttp2` on macOS"
 )
-MOST_CONNECTIONS = 8
+MAX_CONNECTIONS = 8
 TOLERANCE = 0.05
 """Tolerance for the number of answer bytes, because h2load counts the first and last answers of a run in part."""
 
@@ -94,7 +94,7 @@ def run(
     """
     body, log = scratch / "body.bin", scratch / "requests.tsv"
     body.write_bytes(server.body(text))
-    connections = min(in_flight, MOST_CONNECTIONS) if server.http2 else in_flight
+    connections = min(in_flight, MAX_CONNECTIONS) if server.http2 else in_flight
     command = ["h2load", "-c", str(connections)]
     command += ["-m", str(in_flight // connections), "-d", str(body), f"--log-file={log}"]
     if rate is not None:

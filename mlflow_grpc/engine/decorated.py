@@ -29,7 +29,7 @@ def decorated(model: "PyfuncModel", config: ModelConfig, unknown_columns: Unknow
 
     """
     from mlflow_grpc.hosting.mlmodel import adapter
-    from mlflow_grpc.payload.mlmodel_json import RecordsCodec
+    from mlflow_grpc.payload.mlmodel_json import MLModelCodec
 
     try:
         from mlflow_grpc.hosting.mlmodel.from_pyfunc import MlflowModel
@@ -57,7 +57,7 @@ def decorated(model: "PyfuncModel", config: ModelConfig, unknown_columns: Unknow
         input=model_info.input if same_inputs else info.input,
         output=model_info.output if same_outputs else info.output,
     )
-    codec = RecordsCodec(around.schema, unknown_columns=unknown_columns)
+    codec = MLModelCodec(around.schema, unknown_columns=unknown_columns)
     return ServableModel(
         around,
         codec,

@@ -162,7 +162,7 @@ def _try_typed_rpcs(loaded: ServableModel, config: ModelConfig, settings: Settin
 
 def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
     from mlflow_grpc.hosting.mlmodel import adapter
-    from mlflow_grpc.payload.mlmodel_json import RecordsCodec
+    from mlflow_grpc.payload.mlmodel_json import MLModelCodec
 
     model = adapter.load(
         config.class_path or "",
@@ -170,7 +170,7 @@ def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
         configuration=config.configuration,
         decorators=config.decorators,
     )
-    codec = RecordsCodec(model.schema, unknown_columns=_unknown_columns(config, settings))
+    codec = MLModelCodec(model.schema, unknown_columns=_unknown_columns(config, settings))
     return ServableModel(
         model,
         codec,

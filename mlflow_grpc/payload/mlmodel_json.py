@@ -38,7 +38,7 @@ SHAPES = {
 NO_FORM = "The model returned something that has no JSON form. Let it return an instance of its output schema."
 
 
-class RecordsCodec:
+class MLModelCodec:
     """Formats of one MLModel package."""
 
     media_type = JSON

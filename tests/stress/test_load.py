@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.stress, pytest.mark.timeout(600)]
 
 OVERLOAD_S = 20
 
-MOST_OFFERED = 1700
+MAX_OFFERED_PER_S = 1700
 """Number of calls a second that gRPC's Python takes in one process on two cores, whether it answers or refuses them."""
 
 MAX_HEALTH_S = 0.5
@@ -144,7 +144,7 @@ def test_more_than_the_capacity(request, tmp_path, model, threads, times, least_
             return peak
 
         peak = asyncio.run(find_peak())
-        offered = min(peak * times, MOST_OFFERED)
+        offered = min(peak * times, MAX_OFFERED_PER_S)
         before, stolen, lines_before = Use(server.popen.pid), Stolen(), len(server.stderr)
         poller = subprocess.Popen(
             [sys.executable, "-m", "tests.stress.poll_health", address], stdout=subprocess.PIPE, text=True

@@ -10,7 +10,7 @@ from ml_base import MLModel as Interface
 from mlflow_grpc.config import Decorator
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, UnserializableOutput, UnsupportedContentType
 from mlflow_grpc.hosting.mlmodel import adapter
-from mlflow_grpc.payload.mlmodel_json import RecordsCodec
+from mlflow_grpc.payload.mlmodel_json import MLModelCodec
 
 NEWER = "tests.support.newer_models."
 
@@ -20,7 +20,7 @@ class Served:
 
     def __init__(self, path, **more):
         self.model = adapter.load(path, **more)
-        self.codec = RecordsCodec(self.model.schema)
+        self.codec = MLModelCodec(self.model.schema)
 
     def text(self, text, content_type=None):
         request = self.codec.decode(text, content_type)

@@ -10,7 +10,7 @@ from mlflow_grpc.contract import json_schema
 from mlflow_grpc.engine import loading
 from mlflow_grpc.errors import ModelFailed, StartError, UnserializableOutput
 from mlflow_grpc.hosting.mlmodel import adapter
-from mlflow_grpc.payload.mlmodel_json import RecordsCodec
+from mlflow_grpc.payload.mlmodel_json import MLModelCodec
 from mlflow_grpc.settings import Settings
 from tests.support.serialized_models import Number, RoundedSchema
 
@@ -65,7 +65,7 @@ def test_an_exception_during_loading_is_a_start_error(monkeypatch, caplog):
 def test_an_alias_wins_over_the_format_of_its_name(name, record):
     """An alias named like a format is a field, however pydantic finds it. The class itself is the reference."""
     schema = adapter.load(f"{HERE}{name}").schema
-    request = RecordsCodec(schema).decode(json.dumps(record), None)
+    request = MLModelCodec(schema).decode(json.dumps(record), None)
     assert request.bare_answer
     assert request.data == [schema.parse(record)]
     assert request.data[0].value == 1.5
@@ -99,7 +99,7 @@ def test_nested_classes_are_refused():
 
 def test_a_serialiser_that_raises_is_the_models_fault():
     """A serialiser that raises is the model's fault, in messages and in JSON."""
-    codec = RecordsCodec(adapter.load(f"{HERE}Rounded").schema)
+    codec = MLModelCodec(adapter.load(f"{HERE}Rounded").schema)
     broken = RoundedSchema.model_construct(value="text", text=1.0)
     request = codec.decode('{"value": 1.0}', None)
     with pytest.raises(UnserializableOutput):

@@ -12,7 +12,7 @@ from enum import Enum
 
 from mlflow_grpc.choices import Batching
 from mlflow_grpc.engine.batching.row_runner import RowModel, RowRunner
-from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
+from mlflow_grpc.hosting.pyfunc.row_exactness import BatchExactness
 from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 
 TOLERANCE = 1e-9
@@ -115,13 +115,13 @@ def _check(runner: RowRunner, samples: Sequence[RowBlock], alone: list[str]) -> 
     agreement = _compare(runner, samples, alone)
     if agreement is not Agreement.TO_THE_BIT:
         return agreement
-    exactness = runner.examine(samples)
-    if exactness is Exactness.EXCEPT_TIES:
+    exactness = runner.check_exactness(samples)
+    if exactness is BatchExactness.EXCEPT_TIES:
         runner.uses_scores = True
         if _compare(runner, samples, alone) is Agreement.TO_THE_BIT:
             return Agreement.BUT_FOR_TIES
         runner.uses_scores = False
-    return Agreement.TO_THE_BIT if exactness is Exactness.EXACT else Agreement.INSIDE
+    return Agreement.TO_THE_BIT if exactness is BatchExactness.EXACT else Agreement.INSIDE
 
 
 def _compare(runner: RowRunner, samples: Sequence[RowBlock], alone: list[str]) -> Agreement:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
+from mlflow_grpc.hosting.pyfunc.row_exactness import BatchExactness
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec
 from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock, Table
 
@@ -34,7 +34,7 @@ class RowModel(Protocol):
         """True if no row takes longer than others: no foreign code, no processes."""
         ...
 
-    def examine(self, table: Table) -> Exactness:
+    def check_exactness(self, table: Table) -> BatchExactness:
         """Compares the numbers that decide the answers, for rows together and alone."""
         ...
 
@@ -97,9 +97,9 @@ class RowRunner:
             parts[index] = self._model.predict_table(self._table([requests[index]]))
         return parts
 
-    def examine(self, samples: Sequence[RowBlock]) -> Exactness:
+    def check_exactness(self, samples: Sequence[RowBlock]) -> BatchExactness:
         """Compares the model's exactness for sample rows together and alone."""
-        return self._model.examine(self._table(samples))
+        return self._model.check_exactness(self._table(samples))
 
 
 def split(predictions: Any, counts: Sequence[int]) -> list[Any]:

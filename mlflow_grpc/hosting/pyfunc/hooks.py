@@ -21,7 +21,7 @@ from mlflow_grpc.hosting.model import InputRejected, ModelInfo
 from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
 from mlflow_grpc.hosting.pyfunc.model_errors import failure_of
-from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
+from mlflow_grpc.hosting.pyfunc.row_exactness import BatchExactness
 
 Hook = Callable[[Any], Any]
 
@@ -116,9 +116,9 @@ class HookedModel:
         except ValueError as error:
             raise InputRejected from error
 
-    def examine(self, table: Any) -> Exactness:
+    def check_exactness(self, table: Any) -> BatchExactness:
         """Returns UNKNOWN, because a hook may change the numbers in any way."""
-        return Exactness.UNKNOWN
+        return BatchExactness.UNKNOWN
 
     def predict_by_scores(self, table: Any) -> tuple[Any, list[int]]:
         """Raises ValueError, because a model with hooks is not predicted by its scores."""

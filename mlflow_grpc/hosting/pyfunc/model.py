@@ -85,7 +85,7 @@ class PyfuncModel:
             self._direct_on_array = function
         return self.takes_arrays
 
-    def examine(self, table: Any) -> row_exactness.Exactness:
+    def check_exactness(self, table: Any) -> row_exactness.BatchExactness:
         """Checks how exact the model is for batches; keeps the scores of a model that is exact except for ties.
 
         Args:
@@ -99,7 +99,7 @@ class PyfuncModel:
         """Returns the predictions, and the indices of the rows whose prediction may depend on the other rows.
 
         Raises:
-            ValueError: `examine` did not find the model exact except for ties.
+            ValueError: `check_exactness` did not find the model exact except for ties.
 
         """
         if self._scores is None:

@@ -76,7 +76,7 @@ _MAX_EQUIVALENT = 2
 """Maximum number of equivalent sub-estimators that are tried, because all trees of a forest compute alike."""
 
 
-class Exactness(Enum):
+class BatchExactness(Enum):
     """How the numbers for rows in a batch compare with the numbers for the same rows alone."""
 
     EXACT = auto()
@@ -86,7 +86,7 @@ class Exactness(Enum):
     """The numbers differ or cannot be compared, which may change any answer."""
 
 
-def check_exactness(model: PyFuncModel, table: Any) -> tuple[Exactness, LabelScores | None]:
+def check_exactness(model: PyFuncModel, table: Any) -> tuple[BatchExactness, LabelScores | None]:
     """Checks how exact a model is; returns its scores too if it is exact except for ties.
 
     Args:
@@ -113,7 +113,7 @@ def check_exactness(model: PyFuncModel, table: Any) -> tuple[Exactness, LabelSco
         ):
             inexact.append(component)
     if not inexact:
-        return Exactness.EXACT, None
+        return BatchExactness.EXACT, None
     last = _last_of(estimator)
     scores = _scores_of(last)
     if (
@@ -122,8 +122,8 @@ def check_exactness(model: PyFuncModel, table: Any) -> tuple[Exactness, LabelSco
         or model.metadata.flavors[FLAVOR_NAME].get("predict_fn", "predict") != "predict"
         or np.ndim(estimator.predict(table.copy())) != 1
     ):
-        return Exactness.UNKNOWN, None
-    return Exactness.EXCEPT_TIES, LabelScores(estimator, scores, table)
+        return BatchExactness.UNKNOWN, None
+    return BatchExactness.EXCEPT_TIES, LabelScores(estimator, scores, table)
 
 
 def _is_unknown(component: Any) -> bool:

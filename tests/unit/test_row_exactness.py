@@ -26,7 +26,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine import loading
 from mlflow_grpc.hosting.pyfunc import row_exactness
 from mlflow_grpc.hosting.pyfunc.label_scores import LabelScores
-from mlflow_grpc.hosting.pyfunc.row_exactness import Exactness
+from mlflow_grpc.hosting.pyfunc.row_exactness import BatchExactness
 from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 from mlflow_grpc.settings import Settings
 
@@ -138,34 +138,34 @@ def exactness(estimator, rows=COARSE):
 @pytest.mark.parametrize(
     ("estimator", "expected"),
     [
-        (RandomForestClassifier(10).fit(COARSE, THREE), Exactness.EXACT),
-        (SVC().fit(COARSE, THREE), Exactness.EXACT),
-        (KNeighborsRegressor(5, algorithm="kd_tree").fit(COARSE, NUMBER), Exactness.EXACT),
-        (make_pipeline(OneHotEncoder(), RandomForestClassifier(3)).fit(COARSE, THREE), Exactness.EXACT),
-        (make_pipeline(NMF(3, max_iter=500), RandomForestClassifier(3)).fit(COARSE, THREE), Exactness.UNKNOWN),
+        (RandomForestClassifier(10).fit(COARSE, THREE), BatchExactness.EXACT),
+        (SVC().fit(COARSE, THREE), BatchExactness.EXACT),
+        (KNeighborsRegressor(5, algorithm="kd_tree").fit(COARSE, NUMBER), BatchExactness.EXACT),
+        (make_pipeline(OneHotEncoder(), RandomForestClassifier(3)).fit(COARSE, THREE), BatchExactness.EXACT),
+        (make_pipeline(NMF(3, max_iter=500), RandomForestClassifier(3)).fit(COARSE, THREE), BatchExactness.UNKNOWN),
         (
             make_pipeline(FunctionTransformer(share_of_the_first), RandomForestClassifier(3)).fit(COARSE, THREE),
-            Exactness.UNKNOWN,
+            BatchExactness.UNKNOWN,
         ),
-        (LogisticRegression().fit(COARSE, THREE), Exactness.EXCEPT_TIES),
-        (LogisticRegression().fit(COARSE, THREE == "a"), Exactness.EXCEPT_TIES),
-        (MLPClassifier((5,), max_iter=300, tol=1e-2).fit(COARSE, THREE), Exactness.EXCEPT_TIES),
-        (GaussianNB().fit(COARSE, THREE), Exactness.EXCEPT_TIES),
-        (GaussianNB(var_smoothing=0).fit(COARSE * 1e-8, THREE), Exactness.EXCEPT_TIES),
+        (LogisticRegression().fit(COARSE, THREE), BatchExactness.EXCEPT_TIES),
+        (LogisticRegression().fit(COARSE, THREE == "a"), BatchExactness.EXCEPT_TIES),
+        (MLPClassifier((5,), max_iter=300, tol=1e-2).fit(COARSE, THREE), BatchExactness.EXCEPT_TIES),
+        (GaussianNB().fit(COARSE, THREE), BatchExactness.EXCEPT_TIES),
+        (GaussianNB(var_smoothing=0).fit(COARSE * 1e-8, THREE), BatchExactness.EXCEPT_TIES),
         (
             GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {}, cv=2).fit(COARSE, THREE),
-            Exactness.EXCEPT_TIES,
+            BatchExactness.EXCEPT_TIES,
         ),
-        (make_pipeline(PCA(5), LogisticRegression()).fit(COARSE, THREE), Exactness.UNKNOWN),
+        (make_pipeline(PCA(5), LogisticRegression()).fit(COARSE, THREE), BatchExactness.UNKNOWN),
         (
             make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(COARSE.copy(), THREE),
-            Exactness.EXCEPT_TIES,
+            BatchExactness.EXCEPT_TIES,
         ),
-        (CalibratedClassifierCV(LinearSVC(), cv=2).fit(COARSE, THREE), Exactness.UNKNOWN),
-        (KNeighborsClassifier(5).fit(COARSE, THREE), Exactness.UNKNOWN),
+        (CalibratedClassifierCV(LinearSVC(), cv=2).fit(COARSE, THREE), BatchExactness.UNKNOWN),
+        (KNeighborsClassifier(5).fit(COARSE, THREE), BatchExactness.UNKNOWN),
         (
             MLPClassifier((5,), max_iter=300, tol=1e-2).fit(COARSE, np.stack([NUMBER > 0, NUMBER > 1], axis=1)),
-            Exactness.UNKNOWN,
+            BatchExactness.UNKNOWN,
         ),
     ],
     ids=lambda value: type(value).__name__,
@@ -176,7 +176,7 @@ def test_exactness_depends_on_the_deciding_numbers(estimator, expected):
     Some processors have a linear algebra library that adds up several rows like one.
     """
     verdict, _ = exactness(estimator)
-    assert verdict is expected or (verdict is Exactness.EXACT and all(map(are_as_alone, numbers_of(estimator))))
+    assert verdict is expected or (verdict is BatchExactness.EXACT and all(map(are_as_alone, numbers_of(estimator))))
 
 
 class ExactInDoubles(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -200,11 +200,11 @@ class ExactInDoubles(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 @pytest.mark.parametrize(
     ("dtypes", "expected"),
     [
-        ("float64", Exactness.EXACT),
-        ("int64", Exactness.EXACT),
-        ("float32", Exactness.UNKNOWN),
-        ("uint8", Exactness.UNKNOWN),
-        ({"f0": "float32", "f1": "object"}, Exactness.UNKNOWN),
+        ("float64", BatchExactness.EXACT),
+        ("int64", BatchExactness.EXACT),
+        ("float32", BatchExactness.UNKNOWN),
+        ("uint8", BatchExactness.UNKNOWN),
+        ({"f0": "float32", "f1": "object"}, BatchExactness.UNKNOWN),
     ],
     ids=str,
 )
@@ -265,7 +265,7 @@ def test_tied_rows_are_found():
 def test_components_with_different_methods_are_all_checked(ways):
     """Of three components of the same class, those with tree search are checked, and so is one that computes distances."""
     voters = [(f"v{index}", KNeighborsClassifier(3, algorithm=way)) for index, way in enumerate(ways)]
-    assert exactness(VotingClassifier(voters).fit(COARSE, THREE))[0] is Exactness.UNKNOWN
+    assert exactness(VotingClassifier(voters).fit(COARSE, THREE))[0] is BatchExactness.UNKNOWN
 
 
 def test_single_precision_has_a_wider_tie_tolerance():
