@@ -13,7 +13,7 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 """First second of the year 1 and last second of the year 9999: the range of a Timestamp."""
 _MIN_MONTHS, _MAX_MONTHS = -1969 * 12, 8030 * 12 - 1
-"""The same range in months since 1970."""
+"""First and last month of the range of a Timestamp, in months since 1970."""
 NUMPY_UNIT = re.compile(r"\[(\d*)([a-zA-Z]+)\]")
 """The unit in the name of a numpy time type, such as [25s]."""
 _MONTHS_PER_UNIT = {"Y": 12, "M": 1}

@@ -17,7 +17,7 @@ CODES = ("OK", *Status)
 """Names of the gRPC statuses that the server returns."""
 
 GO_CODES = {code: code.title().replace("_", "") for code in map(str, CODES)} | {"OK": "OK", "CANCELLED": "Canceled"}
-"""The same statuses in Go's spelling, for dashboards and alerts made for gRPC servers."""
+"""Go's spelling of the statuses, for dashboards and alerts made for gRPC servers."""
 
 HTTP_STATUSES = (
     *(200, 204, 206, 301, 302, 304, 307),

@@ -78,7 +78,7 @@ def test_the_models_are_listed_with_what_they_are(server, open_model):
 
 
 def test_a_model_that_failed_shows_why_and_one_without_an_endpoint_has_no_form(open_model):
-    """The error is text, whatever is in it."""
+    """The page shows the error of a failed model as text, and no form for a model without an endpoint."""
     page = open_model("failed")
     expect(page.locator(".problem")).to_contain_text(f"It is gone: {models.MARKUP}")
     assert page.get_by_role("button", name="Predict").count() == 0
@@ -105,7 +105,7 @@ def test_values_arrive_as_they_were_typed(open_model):
 
 
 def test_optional_fields_are_left_out_until_they_are_filled(open_model):
-    """The model gets the columns that have a value."""
+    """The page sends only the optional columns that have a value."""
     page = open_model("optional")
     field(page, "need").fill("2.5")
     page.get_by_text("Optional fields").click()
@@ -185,7 +185,7 @@ def test_what_is_no_json_is_not_sent(open_model):
 
 
 def test_a_model_without_a_signature_has_an_editor_for_payloads(open_model):
-    """The payload is sent as it is."""
+    """The page sends the payload for a model without a signature unchanged."""
     page = open_model("no_signature")
     page.get_by_label("Payload for POST /invocations").fill('{"inputs": [[1, 2.0]]}')
     predict(page)
@@ -305,7 +305,7 @@ def test_a_hundred_thousand_rows_do_not_freeze_the_page(open_model, tmp_path):
 
 
 def test_quotes_line_breaks_and_blank_lines_of_a_file(open_model, tmp_path):
-    """Records are those that pandas reads."""
+    """The page reads a CSV file into the same records as pandas."""
     page = open_model("sums")
     content = '\ufeffx,y,text\r\n1,2,"a\r\nb, ""c"""\r\n\r\n  \n3,4,d'
     assert scored(page, tmp_path, "odd.csv", content) == [
@@ -437,7 +437,7 @@ LABELLED = """() => [...document.querySelectorAll("input, select, textarea, butt
 
 @pytest.mark.parametrize("name", ["every_column", "chat_model", "params", "no_signature", "sums"])
 def test_every_control_has_a_name(open_model, name):
-    """Screen readers can say what each control is."""
+    """Every control of the page has a name for screen readers."""
     assert open_model(name).evaluate(LABELLED) == []
 
 

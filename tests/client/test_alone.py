@@ -26,7 +26,7 @@ def test_the_client_alone(iris, request, tmp_path):
 
 
 def test_the_command_alone(iris, request):
-    """The command calls a server from that Python, too."""
+    """The client's command calls a server from a Python that has only the client."""
     python = Path(request.config.getoption("--client-python")).absolute()
     payload = (iris.path / "serving_input_example.json").read_text()
     done = subprocess.run(

@@ -186,7 +186,7 @@ def test_names_are_resolved_again(make_client, monkeypatch):
 
 
 def test_a_failed_resolution_keeps_the_addresses(monkeypatch):
-    """The former addresses stay."""
+    """A client keeps the former addresses of a name that it cannot resolve any more."""
     resolver(monkeypatch, {"a.example": ["127.0.0.1"]})
     created: list[str] = []
 

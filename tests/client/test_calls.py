@@ -224,7 +224,7 @@ def test_a_blackhole_ends_at_the_deadline(make_client, blackhole):
 
 @pytest.mark.usefixtures("fast_retries")
 def test_a_refused_port(make_client):
-    """Unavailable has the address in its message."""
+    """A call to a port where nothing listens raises Unavailable with the address in its message."""
     port = free_port()
     client = make_client(f"127.0.0.1:{port}")
     for method in (client.predict_text, client.health):
@@ -233,7 +233,7 @@ def test_a_refused_port(make_client):
 
 
 def test_a_name_that_does_not_resolve(make_client):
-    """Unavailable has the name in its message."""
+    """A call to a name that does not resolve raises Unavailable with the name in its message."""
     with pytest.raises(Unavailable, match=r"no-such-host\.invalid"):
         make_client("no-such-host.invalid:50051", timeout_s=20).predict_text("x")
 

@@ -66,7 +66,7 @@ def test_a_payload_in_a_file(address, tmp_path):
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
 def test_a_payload_on_stdin(address, arguments):
-    """- or no payload reads stdin, also large payloads."""
+    """The command reads a payload of any size from stdin if the payload is missing or -."""
     payload = "é" * 1_000_000
     assert predict_command("-a", address, *arguments, stdin=payload.encode()) == (0, payload + "\n", "")
 
@@ -85,7 +85,7 @@ def test_a_refused_payload(address):
 
 
 def test_a_failed_model(address):
-    """Exit code 1."""
+    """A call whose model raises ends the command with exit code 1."""
     code, out, error = predict_command("-a", address, "fail")
     assert (code, out) == (1, "")
     assert error.startswith("error: INTERNAL: The model failed. (request id ")
@@ -101,7 +101,7 @@ def test_the_content_type(address):
 
 
 def test_no_server():
-    """Exit code 4, and the address."""
+    """A server that cannot be reached ends the command with exit code 4 and its address."""
     port = free_port()
     code, out, error = run("-a", f"127.0.0.1:{port}", "x")
     assert (code, out, error.count("\n")) == (4, "", 1)
@@ -109,14 +109,14 @@ def test_no_server():
 
 
 def test_a_name_that_does_not_resolve():
-    """Exit code 4, and one line with the name."""
+    """A name that does not resolve ends the command with exit code 4 and one line with the name."""
     code, out, error = run("-a", "no-such-host.invalid:1", "-t", "20", "x")
     assert (code, out, error.count("\n")) == (4, "", 1)
     assert "no-such-host.invalid" in error
 
 
 def test_the_deadline(blackhole):
-    """Exit code 5, after --timeout."""
+    """A call that exceeds --timeout ends the command with exit code 5."""
     assert predict_command("-a", blackhole, "-t", "0.2", "x") == (
         5,
         "",
@@ -183,7 +183,7 @@ def test_input_that_is_not_utf_8(tmp_path):
 
 
 def test_unknown_flags():
-    """Exit code 2, with the usage."""
+    """An unknown flag ends the command with exit code 2 and the usage."""
     code, out, error = predict_command("--nonsense", "x")
     assert (code, out) == (2, "")
     assert error.startswith("usage: mlflow-grpc-predict")
@@ -198,7 +198,7 @@ def test_help_and_version():
 
 
 def test_ctrl_c_during_a_call():
-    """Exit code 130, without a traceback."""
+    """Ctrl-C during a call ends the command with exit code 130, without a traceback."""
     model = GatedModel()
     with serving(model, PlainCodec()) as server:
         process = subprocess.Popen(
@@ -226,7 +226,7 @@ def test_a_pipe_without_a_reader(address):
 
 
 def test_a_full_disk(address):
-    """Exit code 1, and one line with the reason."""
+    """A full disk ends the command with exit code 1 and one line with the reason."""
     with open("/dev/full", "wb") as full:
         code, _, error = run("-a", address, "x", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert (code, error) == (1, "error: cannot write the answer: No space left on device\n")
@@ -279,7 +279,7 @@ def test_where_a_call_spent_its_time(address, flags):
 
 
 def test_where_a_call_that_failed_spent_its_time(address):
-    """The times come before the error."""
+    """The command prints the times of a failed call before its error."""
     code, out, error = predict_command("-a", address, "--timing", "refuse")
     assert (code, out) == (3, "")
     assert [line.split()[0] for line in error.splitlines()][:2] == ["queue", "decode"]

@@ -83,7 +83,7 @@ def test_in_node(proto, iris, example):  # noqa: F811 - a fixture
 
 
 def test_in_node_without_a_server(proto, example):  # noqa: F811 - a fixture
-    """The example prints code and message."""
+    """The typed Node example prints code and message if there is no server."""
     command = [tool("node"), str(example / "typed.mjs"), "--address", f"127.0.0.1:{free_port()}", "--proto", str(proto)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")

@@ -249,7 +249,7 @@ def test_typed_calls(address, tmp_path):
     ],
 )  # fmt: skip
 def test_invalid_typed_records(address, capsys, model, payload, sentence):
-    """Exit code 3, and the field."""
+    """A typed record that does not fit ends the command with exit code 3 and the name of the field."""
     with pytest.raises(SystemExit) as ended:
         main(["-a", address, "-m", model, "--typed", payload])
     assert ended.value.code == 3

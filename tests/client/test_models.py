@@ -59,7 +59,7 @@ def test_errors_have_the_reason(address):
 
 
 def test_the_command_names_a_model(address):
-    """-m names the model."""
+    """The flag -m of the command selects the model."""
     for arguments, expected in ((["-m", "b"], "b x\n"), (["--model", "a/1"], "a x\n")):
         assert predict_command("--address", address, *arguments, "x") == (0, expected, "")
 

@@ -44,14 +44,14 @@ def payload(frame: pd.DataFrame) -> str:
 
 
 def test_it_prints_the_models_prediction(example, iris):
-    """The output is the model's prediction in Python."""
+    """The Node example prints the prediction that the model makes in Python."""
     code, out, error = predict(example, "--address", iris.address, payload(FLOWERS))
     assert (code, error) == (0, "")
     assert json.loads(out) == {"predictions": iris.model.predict(FLOWERS, None).tolist()}
 
 
 def test_it_accepts_another_proto(example, iris, tmp_path):
-    """The path of mlflow.proto may be given."""
+    """The Node example takes the path of mlflow.proto as an argument."""
     shutil.copy(ROOT / "mlflow.proto", tmp_path)
     code, out, _ = predict(
         example, "--address", iris.address, "--proto", str(tmp_path / "mlflow.proto"), payload(FLOWERS)
@@ -71,14 +71,14 @@ def test_it_prints_the_details_of_an_error(example, iris):
 
 
 def test_it_reports_a_missing_server(example):
-    """The output has code and message."""
+    """The Node example prints code and message if there is no server."""
     code, out, error = predict(example, "--address", f"127.0.0.1:{free_port()}", "{}")
     assert (code, out) == (1, "")
     assert error.startswith("UNAVAILABLE: ")
 
 
 def test_wrong_usage(example):
-    """Exit code 2, and the usage."""
+    """Wrong arguments end the Node example with exit code 2 and the usage."""
     code, out, error = predict(example)
     assert (code, out) == (2, "")
     assert error.startswith("usage: node predict.mjs")

@@ -80,7 +80,7 @@ def test_a_server_without_typed_rpcs():
 
 
 def test_a_server_without_reflection(iris):
-    """UNIMPLEMENTED, because reflection is missing."""
+    """A .proto file from a server without reflection fails with UNIMPLEMENTED."""
     codec = ScoringCodec(iris.model.metadata, iris.model.loader_module)
     with serving(iris.model, codec, reflection=False) as server, Client(server.address) as client:
         with pytest.raises(PredictError, match="no reflection") as caught:

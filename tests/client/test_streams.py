@@ -303,7 +303,7 @@ def test_chunks(client):
 
 
 def test_a_model_without_predict_stream(client):
-    """UNIMPLEMENTED, typed and as JSON."""
+    """A streamed answer of a model without `predict_stream` fails with UNIMPLEMENTED, typed and as JSON."""
     for call in (
         lambda: next(client.model("numbers").predict_stream(a=1, b=1.0)),
         lambda: next(client.predict_stream({"dataframe_records": [RECORDS[0]]}, model="numbers")),
@@ -340,14 +340,14 @@ def test_closing_the_client_ends_its_streams(make_client, gated):
 
 
 def test_no_server(make_client, fast_retries):
-    """UNAVAILABLE is raised by `next`."""
+    """The first `next` of a stream to a missing server raises UNAVAILABLE."""
     with pytest.raises(PredictError) as caught:
         list(make_client("127.0.0.1:1").stream_text(["a"]))
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
 def test_missing_answers_are_an_error(make_client, ending_server):
-    """Missing answers are an error, not the end."""
+    """A stream that ends before its last answer is an error."""
     address, _ = ending_server
     answers = make_client(address).stream_text(itertools.repeat("a"))
     assert next(answers) == "a"
@@ -537,7 +537,7 @@ def test_a_line_that_is_too_large(address, monkeypatch):
 
 
 def test_the_command_writes_one_line_per_answer(address):
-    """A text of several lines is a JSON string."""
+    """The command writes an answer of several lines as a JSON string on one line."""
     code, out, _ = run_command("-a", address, "-m", "lines", "--stream", lines=b'one\n{"two": 2}\n')
     assert (code, out) == (0, ["one", json.dumps('{"two":\n2}')])
 

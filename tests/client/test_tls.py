@@ -44,13 +44,13 @@ def test_tls(make_client, tls_server, certificates):
     ids=["another authority", "the system's authorities", "another name", "no TLS"],
 )
 def test_an_untrusted_server(make_client, tls_server, certificates, tls, message):
-    """Unavailable with the reason, and no answer."""
+    """A call to a server with an untrusted certificate raises Unavailable with the reason."""
     with pytest.raises(Unavailable, match=message):
         make_client(tls_server.address, tls=tls(certificates), timeout_s=20).predict_text("x")
 
 
 def test_tls_to_a_plain_server(make_client, certificates):
-    """Unavailable."""
+    """A call with TLS to a server without TLS raises Unavailable."""
     with (
         serving(FunctionModel(lambda text: text), PlainCodec()) as server,
         pytest.raises(Unavailable, match="WRONG_VERSION_NUMBER"),

@@ -146,7 +146,7 @@ WHEN = ["2020-02-29T12:00:00.123456789", "2021-01-01T00:00:00.000000001"]
     ],
 )  # fmt: skip
 def test_rows_with_names(client, name, rows, payload):
-    """DataFrames and dicts, with missing values."""
+    """A batch takes rows as a DataFrame or as dicts, with missing values."""
     same(client, name, rows, payload if isinstance(payload, pd.DataFrame) else {"dataframe_records": payload})
 
 
@@ -261,7 +261,7 @@ def test_params(client):
     ],
 )
 def test_invalid_calls_name_the_field(client, call, error, message):
-    """A TypeError or ValueError names the field."""
+    """An invalid typed call raises a TypeError or ValueError with the name of the field."""
     with pytest.raises(error, match=message):
         call(client.model("numbers"))
 
@@ -359,7 +359,7 @@ def test_none_is_not_a_default(client):
     ],
 )
 def test_models_that_cannot_be_called(client, name, code, message):
-    """The error has the reason and an alternative."""
+    """The error of a model without typed calls has the reason and an alternative."""
     with pytest.raises(PredictError, match=message) as caught:
         client.model(name).predict(a=1)
     assert caught.value.code.name == code
@@ -543,7 +543,7 @@ def test_a_server_with_reordered_columns(make_client, tmp_path):
 
 
 def test_a_server_without_reflection(make_client, folder):
-    """The error says that reflection is missing."""
+    """A typed call to a server without reflection raises an error that says so."""
     models = [(ModelConfig(uri=str(folder / "numbers"), name="numbers", endpoint=True), None)]
     with serving_models(models, reflection=False) as server:
         with pytest.raises(PredictError, match="has no reflection") as caught:
@@ -552,7 +552,7 @@ def test_a_server_without_reflection(make_client, folder):
 
 
 def test_no_server(make_client, fast_retries):
-    """Unavailable, as for any call."""
+    """A typed call to a missing server raises Unavailable."""
     with pytest.raises(Unavailable):
         make_client("127.0.0.1:1").model("iris").predict(a=1)
 
@@ -596,7 +596,7 @@ def test_retries_for_a_loading_model_stop_at_the_deadline(make_client, scripted_
 
 
 def test_a_closed_client(make_client, address):
-    """CANCELLED."""
+    """A typed call of a closed client fails, and the error says that the client is closed."""
     client = make_client(address)
     assert client.model("numbers").predict(a=1, b=1.0)
     client.close()

@@ -69,7 +69,7 @@ def test_generated_payloads(agree, pair, name):
 
 @pytest.mark.parametrize("content_type", CONTENT_TYPES)
 def test_content_types(agree, content_type):
-    """415 is plain text, as in MLflow."""
+    """A refused content type gets a 415 in plain text, as in MLflow."""
     for text in ('{"dataframe_records": [{"a": 1, "b": 2}]}', "a,b\n1,2\n"):
         agree("numbers", text, content_type)
 

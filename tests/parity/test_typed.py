@@ -189,7 +189,7 @@ def test_any_values(typed, fields):
     ],
 )
 def test_missing_fields_and_wrong_shapes(typed, name, fields, field):
-    """INVALID_ARGUMENT has an entry for the field."""
+    """A missing field or a wrong shape fails with INVALID_ARGUMENT and an entry for the field."""
     caller, _ = typed(name)
     with pytest.raises(grpc.RpcError) as caught:
         caller(f"{name}_predict", fields)

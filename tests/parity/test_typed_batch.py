@@ -121,7 +121,7 @@ def test_numbers(typed, rows):
 @several
 @given(rows_of(COLUMNS))
 def test_every_column(typed, rows):
-    """Columns of all scalar types."""
+    """A batch of columns of all scalar types gets the answers that JSON gets."""
     same(typed, "every_column", split({name: as_json(name, values) for name, values in rows.items()}), rows)
 
 
@@ -221,7 +221,7 @@ def test_other_signatures(typed, name, payload, columns):
 
 
 def test_nested_types(typed):
-    """Lists, objects, maps and any values, row by row."""
+    """A batch of lists, objects, maps and any values gets the answers that JSON gets, row by row."""
     caller, oracle = typed("structures")
     payload = split(
         {
@@ -263,7 +263,7 @@ def test_params(typed):
     ],
 )
 def test_inconsistent_columns_are_refused(typed, name, fields, field, text):
-    """INVALID_ARGUMENT names the column and the problem."""
+    """Inconsistent columns of a batch fail with INVALID_ARGUMENT, the column and the problem."""
     caller, _ = typed(name)
     with pytest.raises(grpc.RpcError) as caught:
         caller(f"rows_{name}_predict_batch", fields)

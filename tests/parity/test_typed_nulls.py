@@ -315,7 +315,7 @@ def in_json(value: Any) -> str:
 
 @pytest.mark.parametrize("name", BARE)
 def test_an_unnamed_answer(client, oracle, name):
-    """The only, unnamed output, and its chunks."""
+    """An unnamed output is the prediction itself, for one record, for rows and for chunks."""
     row = {"name": "", "place": 0}
     expected = predictions(oracle(name), {"dataframe_records": [row]})
     assert [client.model(name).predict(row)] == expected == [BARE_ANSWERS[name]]

@@ -80,7 +80,7 @@ def test_a_model_that_is_not_fetched_in_time_is_left_out(launch):
 
 
 def test_a_load_timeout_stops_the_start(launch, model, tmp_path):
-    """Loading is interrupted, and the exit code is 2."""
+    """A model that exceeds --load-timeout is interrupted, and the server ends with exit code 2."""
     slow = shutil.copytree(model, tmp_path / "slow")
     os.mkfifo(tmp_path / "never")
     (slow / "stepper.py").write_text(f"open({str(tmp_path / 'never')!r}).read()\n")

@@ -233,7 +233,7 @@ def test_closed_standard_streams(closed, tmp_path):
 
 
 def test_no_model_with_typed_rpcs(save, tmp_path):
-    """Nothing is written."""
+    """The command `proto` ends with exit code 2 and writes no file if no model has typed RPCs."""
     code, printed, errors = proto("-m", save("twice", ("a", "long"), ("a", "long")), "-o", tmp_path / "x.proto")
     assert (code, printed) == (2, "")
     assert errors.splitlines()[-1].startswith(

@@ -139,7 +139,7 @@ def test_the_file_of_rest_model_service(serve):
 
 
 def test_a_failed_model_stops_the_start(serve):
-    """The line names the model and the reason."""
+    """A model that cannot be loaded ends the server with a line that names the model and the reason."""
     process = serve({"models": [{"class_path": f"{NEWER}Echo"}, {"class_path": f"{NEWER}Breaks"}]})
     assert process.wait() == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
@@ -169,7 +169,7 @@ def test_an_invalid_configuration_is_refused(serve):
 
 
 def test_an_mlmodel_class_at_model_path(classes):
-    """A single class needs no file."""
+    """A single MLModel class is served without a configuration file."""
     environment = {**classes, "MODEL_PATH": "mlmodel:iris_model.iris_predict.IrisModel"}
     with start_server(env=environment) as process, Caller(ready_address(process)) as call:
         assert call(json.dumps(FLOWER)) == '{"species": "setosa"}'
@@ -179,7 +179,7 @@ def test_an_mlmodel_class_at_model_path(classes):
 
 
 def test_workers_with_a_configuration(serve, model):
-    """Each worker has all models."""
+    """Each worker serves all models of a configuration file."""
     process = serve({"models": [{"uri": str(model), "name": "a"}, {"uri": str(model), "name": "b"}]}, "-w", "2")
     address = ready_address(process)
     for name in "ab":

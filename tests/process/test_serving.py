@@ -117,7 +117,7 @@ def test_a_failed_start_raises_with_the_log(tmp_path, model):
 
 
 def test_a_start_timeout_ends_the_server(model):
-    """The server is ended, and an error is raised."""
+    """`serving` ends a server that is not ready in time, and raises an error."""
     before = children()
     with pytest.raises(StartError, match=r"the server was not ready within 0.01 s:"):
         mlflow_grpc.serving(model, start_timeout_s=0.01).__enter__()

@@ -52,7 +52,7 @@ def assert_is_below(span, above):
 
 
 def test_spans_of_mlflow_are_below_those_of_the_call(start, traced_model, collector, store):
-    """They are in the trace of the call, and MLflow keeps its own trace in its tracking store, whole."""
+    """MLflow's spans are in the trace of the call, and MLflow keeps its own complete trace in its tracking store."""
     process = start("-m", str(traced_model), "--http-port", "0", "--otlp-endpoint", collector.url, env=store)
     address = ready_address(process)
     url = process.wait_for(r"HTTP on (http://\S+:\d+)")[1]
@@ -162,7 +162,7 @@ def test_a_missing_exporter_is_named(start, tmp_path):
 
 
 def test_an_endpoint_without_a_scheme_is_refused(start):
-    """The error names the flag and shows a URL."""
+    """An endpoint without a scheme is refused with the name of the flag and an example of a URL."""
     process = start("--otlp-endpoint", "localhost:4317")
     assert process.wait() == 2
     assert "--otlp-endpoint 'localhost:4317': write it as a URL, such as http://localhost:4317" in process.output

@@ -41,7 +41,7 @@ def test_the_expectation_falls_slowly():
 
 
 def test_an_incomplete_batch_waits_for_a_pause_in_arrivals():
-    """The pause counts from the latest arrival."""
+    """An incomplete batch starts after a pause that counts from the latest arrival."""
     arrivals, _ = forecast(open_calls=4, admitted_requests=4)
     arrivals.note_arrival(10.0)
     assert arrivals.wait_s(10.0, queued_at=10.0, predict_s=0.0) == pytest.approx(BATCH_IDLE_S)

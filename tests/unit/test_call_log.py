@@ -58,7 +58,7 @@ def test_invalid_traceparents_are_ignored(header):
     ],
 )
 def test_row_count(data, count):
-    """The row count of tables, arrays and lists."""
+    """`row_count` returns the number of rows of tables, arrays and lists."""
     assert progress.row_count(data) == count
 
 

@@ -100,7 +100,7 @@ def test_existing_files_are_kept(model, tmp_path):
 
 
 def test_an_empty_directory_is_filled(model, tmp_path):
-    """An empty directory is written to."""
+    """A build context is written into an empty directory that exists already."""
     assert (write(model, tmp_path) / "Dockerfile").is_file()
 
 

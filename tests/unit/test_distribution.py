@@ -82,7 +82,7 @@ def test_a_path_with_spaces_is_one_argument(installed, tmp_path):
     ],
 )
 def test_an_extra_goes_where_pip_reads_it(installed, origin):
-    """With an extra, the argument is a requirement with this extra."""
+    """The argument of pip for an extra is a requirement with this extra."""
     installed(origin)
     requirement = Requirement(distribution.source_of().requirement("s3"))
     assert (requirement.name, requirement.extras) == (SERVER, {"s3"})

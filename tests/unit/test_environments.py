@@ -185,7 +185,7 @@ def test_models_without_an_own_environment_are_refused(monkeypatch, flags, error
 
 
 def test_the_interpreter_of_the_same_version_is_found():
-    """The same version is preferred, otherwise a version of the same minor version is found."""
+    """The search prefers an interpreter of the same version to another patch release of the same minor version."""
     minor = interpreters.minor_of(HERE)
     for version, expected in ((HERE, HERE), (minor, minor), (f"{minor}.99", minor)):
         path = interpreters.find(version)

@@ -78,7 +78,7 @@ def test_read_only_files_are_not_written(tmp_path):
 
 
 def test_a_missing_directory_is_an_error(tmp_path):
-    """The error names the lock and no temporary file."""
+    """A lock in a missing directory raises an error that names the lock and no temporary file."""
     path = tmp_path / "none" / "a.json"
     for attempt in (lambda: lock_io.write(path, lock_of("n")), lambda: lock_io.exclusive(path).__enter__()):
         with pytest.raises(FileNotFoundError) as caught:

@@ -101,7 +101,7 @@ def test_the_grace_period_is_long_enough(pod, container):
 
 
 def test_pods_pass_the_restricted_standard(pod, container):
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards, and nothing to write to but /tmp."""
+    """Pods satisfy the profile restricted of the Pod Security Standards, and write to /tmp only."""
     of_pod, of_container = pod["securityContext"], container["securityContext"]
     assert (of_pod["runAsNonRoot"], of_container["runAsNonRoot"]) == (True, True)
     assert of_pod["runAsUser"] > 0

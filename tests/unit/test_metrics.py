@@ -57,7 +57,7 @@ def test_metrics_beyond_the_memory_are_an_error_at_start():
 
 @pytest.mark.parametrize("models", [1, 64, 1000])
 def test_the_memory_is_large_enough(models):
-    """That many models with all typed RPCs, and fifty routes, take up to half of the memory."""
+    """The metrics of any number of models with all typed RPCs, and of fifty routes, fill at most half of the memory."""
     metrics = Metrics(Memory(models=models))
     for _ in range(models):
         metrics.add_model(rpcs=4)

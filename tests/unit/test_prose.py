@@ -7,6 +7,7 @@ import tokenize
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.servers import ROOT
 
@@ -30,7 +31,9 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md
 PAGES += [ROOT / "client" / "README.md", ROOT / "benchmarks" / "README.md"]
 HASH_COMMENTS = [ROOT / "Makefile", ROOT / "Dockerfile", ROOT / "mlflow_grpc" / "environments" / "Dockerfile"]
 HASH_COMMENTS += [ROOT / "pyproject.toml", ROOT / "client" / "pyproject.toml", ROOT / ".pre-commit-config.yaml"]
-HASH_COMMENTS += [*ROOT.glob("deploy/**/*.yaml"), *ROOT.glob(".github/**/*.yml")]
+HASH_COMMENTS += [*ROOT.glob(".github/**/*.yml")]
+MANIFESTS = [*ROOT.glob("deploy/**/*.yaml"), *ROOT.glob("deploy/**/*.yml")]
+SCRIPTS = [path for suffix in ("js", "html") for path in sorted(ROOT.glob(f"mlflow_grpc/http/page/*.{suffix}"))]
 SLASH_COMMENTS = [ROOT / "mlflow.proto", *ROOT.glob("mlflow_grpc/protos/**/*.proto")]
 FOLDERS = ("mlflow_grpc", "client", "tests", "scripts", "benchmarks", "models")
 PYTHON = [ROOT / "server.py", *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]
@@ -57,6 +60,26 @@ def of_comments(text: str, mark: str) -> Prose:
     return [(1, "\n".join(blank))]
 
 
+def of_manifest(text: str) -> Prose:
+    """Returns the comments and the strings of a YAML file, such as the summaries of alerts."""
+    strings: Prose = []
+    nodes: list[yaml.Node | None] = list(yaml.compose_all(text, yaml.SafeLoader))
+    while nodes:
+        match nodes.pop():
+            case yaml.ScalarNode(tag="tag:yaml.org,2002:str") as scalar:
+                strings.append((scalar.start_mark.line + 1, scalar.value))
+            case yaml.SequenceNode() as sequence:
+                nodes += sequence.value
+            case yaml.MappingNode() as mapping:
+                nodes += [node for pair in mapping.value for node in pair]
+    return [*strings, *of_comments(text, "#")]
+
+
+def of_script(text: str) -> Prose:
+    """Returns a script or an HTML page as one text; template literals in backticks are messages, not code."""
+    return [(1, text.replace("`", '"'))]
+
+
 def of_python(text: str) -> Prose:
     """Returns docstrings, messages (string literals, and the fixed parts of f-strings) and comments of a module."""
     strings = [
@@ -77,6 +100,10 @@ def prose_of(path: Path) -> Prose:
         return of_page(text)
     if path.suffix == ".py":
         return of_python(text)
+    if path in MANIFESTS:
+        return of_manifest(text)
+    if path in SCRIPTS:
+        return of_script(text)
     return of_comments(text, "//" if path in SLASH_COMMENTS else "#")
 
 
@@ -94,7 +121,7 @@ def findings(prose: Prose) -> list[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [*PAGES, *HASH_COMMENTS, *SLASH_COMMENTS, *PYTHON],
+    [*PAGES, *HASH_COMMENTS, *MANIFESTS, *SCRIPTS, *SLASH_COMMENTS, *PYTHON],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_no_banned_phrase(path):
@@ -111,3 +138,6 @@ def test_phrases_are_found():
         "line 2: 'Tells of'", "line 3: 'is none'", "line 3: 'no good'", "line 4: 'For ever'",
     ]  # fmt: skip
     assert findings(of_comments("a: 1\n# stands in\n", "#")) == ["line 2: 'stands in'; write is in"]
+    alert = "groups:\n  - summary: to be had\n    count: 3  # anew\n"
+    assert findings(of_manifest(alert)) == ["line 2: 'to be had'; write available", "line 3: 'anew'; write again"]
+    assert findings(of_script("// x\nshow(`${name} is none`);\n")) == ["line 2: 'is none'; write is not a"]

@@ -196,7 +196,7 @@ def test_a_streamed_answer_that_is_not_read_gives_up_its_room(impatient):
 
 
 def test_events_that_are_not_read_give_up_their_room(impatient):
-    """The same as server-sent events, whose last one is the error."""
+    """Server-sent events that the caller does not read in time give up their room and end with an error event."""
     model = Megabytes()
     with (
         serving(model, PlainCodec(), queue_calls=1, http_port=0, **impatient) as server,

@@ -113,7 +113,7 @@ def test_probes_and_reflection_leave_no_trace(collector):
 
 
 def test_a_stream_is_one_span(collector):
-    """However many messages it has, in either direction."""
+    """A stream is one span, however many messages it has in either direction."""
     with (
         serving(PartsModel(), PlainCodec(), otlp_endpoint=collector.url) as server,
         grpc.insecure_channel(server.address) as channel,
