@@ -25,11 +25,11 @@ BUSY_IN_FLIGHT = 32
 
 def _named(word: str) -> tuple[list[Workload], bool]:
     """Returns the workloads whose name contains a word, and whether the DataFrame workload is among them."""
-    found = [workload for workload in WORKLOADS if word in workload.name]
-    if not found and word not in frames.NAME:
-        names = "; ".join([*(each.name for each in WORKLOADS), frames.NAME])
+    workloads = [workload for workload in WORKLOADS if word in workload.name]
+    if not workloads and word not in frames.NAME:
+        names = "; ".join([*(workload.name for workload in WORKLOADS), frames.NAME])
         raise click.BadParameter(f"none has {word!r} in its name: {names}")
-    return found, word in frames.NAME
+    return workloads, word in frames.NAME
 
 
 @click.command()

@@ -25,7 +25,7 @@ SCRIPTS = Path(sys.executable).parent
 START_LIMIT_S = 120.0
 GRPC_HEADER_BYTES = 5
 TYPED_SERVICE = "model_grpc_service.ModelgRPCService"
-ONE, BATCH = "bench_predict", "bench_predict_batch"
+SINGLE, BATCH = "bench_predict", "bench_predict_batch"
 ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -190,10 +190,10 @@ class Typed(Ours):
         rpc: Any = self._channel.unary_unary(f"/{TYPED_SERVICE}/{self._method}")
         raw = rpc(data, timeout=60)
         answer: Any = GetMessageClass(self._service.FindMethodByName(self._method).output_type).FromString(raw)
-        found = answer.prediction if self._method == ONE else list(answer.prediction)
-        told = json.dumps({"predictions": [found] if self._method == ONE else found})
-        self._answer_bytes[told] = len(_framed(raw))
-        return told
+        prediction = answer.prediction if self._method == SINGLE else list(answer.prediction)
+        json_answer = json.dumps({"predictions": [prediction] if self._method == SINGLE else prediction})
+        self._answer_bytes[json_answer] = len(_framed(raw))
+        return json_answer
 
     def answer_bytes(self, answer: str) -> int:
         """Returns the size of the message as it arrived."""
@@ -208,14 +208,14 @@ class Typed(Ours):
         """Converts a payload to one message, of a row or of rows in columns."""
         table = json.loads(text)["dataframe_split"]
         rows = table["data"]
-        self._method = ONE if len(rows) == 1 else BATCH
+        self._method = SINGLE if len(rows) == 1 else BATCH
         message: Any = GetMessageClass(self._service.FindMethodByName(self._method).input_type)()
         # The fields are in the order of the columns, with names that are legal in protobuf.
-        for place, field in enumerate(message.DESCRIPTOR.fields[: len(table["columns"])]):
-            if self._method == ONE:
-                setattr(message, field.name, rows[0][place])
+        for index, field in enumerate(message.DESCRIPTOR.fields[: len(table["columns"])]):
+            if self._method == SINGLE:
+                setattr(message, field.name, rows[0][index])
             else:
-                getattr(message, field.name).extend(row[place] for row in rows)
+                getattr(message, field.name).extend(row[index] for row in rows)
         return _framed(message.SerializeToString())
 
 

@@ -25,7 +25,7 @@ ROWS = 100_000
 FLOOR = 1.0
 """Minimum speed of typed calls, relative to JSON."""
 
-_KINDS = {
+_TYPES = {
     "customer": DataType.string,
     "city": DataType.string,
     "born": DataType.datetime,
@@ -33,7 +33,7 @@ _KINDS = {
     "income": DataType.double,
     "visits": DataType.long,
 }
-_OPTIONAL_KINDS = {"score": DataType.double, "note": DataType.string, "last": DataType.datetime}
+_OPTIONAL_TYPES = {"score": DataType.double, "note": DataType.string, "last": DataType.datetime}
 
 
 class _Score(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
@@ -46,7 +46,7 @@ class _Score(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
 def frame(rows: int) -> pd.DataFrame:
     """Makes rows of nine columns: two texts, two dates, two numbers, and one of each with a tenth missing."""
     dice = np.random.default_rng(0)
-    made = pd.DataFrame(
+    data = pd.DataFrame(
         {
             "customer": [f"c-{number:06d}" for number in dice.integers(0, 10**6, rows)],
             "city": np.array(["Amsterdam", "Berlin", "Köln", "London", "Paris"], dtype=object)[
@@ -61,9 +61,9 @@ def frame(rows: int) -> pd.DataFrame:
             "last": pd.Timestamp("2023-01-01") + pd.to_timedelta(dice.integers(0, 10**6, rows), unit="s"),
         }
     )
-    for name in _OPTIONAL_KINDS:
-        made.loc[dice.random(rows) < 0.1, name] = None  # noqa: PLR2004
-    return made
+    for name in _OPTIONAL_TYPES:
+        data.loc[dice.random(rows) < 0.1, name] = None  # noqa: PLR2004
+    return data
 
 
 def measure(directory: Path, rounds: int) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def measure(directory: Path, rounds: int) -> dict[str, Any]:
 
     """
     path = directory / "frames-model"
-    inputs: list[Any] = [ColSpec(kind, name) for name, kind in _KINDS.items()]
-    inputs += [ColSpec(kind, name, required=False) for name, kind in _OPTIONAL_KINDS.items()]
+    inputs: list[Any] = [ColSpec(data_type, name) for name, data_type in _TYPES.items()]
+    inputs += [ColSpec(data_type, name, required=False) for name, data_type in _OPTIONAL_TYPES.items()]
     signature = ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double)]))
     mlflow.pyfunc.save_model(path, python_model=_Score(), signature=signature, pip_requirements=[])
     server = Ours(path, directory / "frames.log")
@@ -102,7 +102,7 @@ def measure(directory: Path, rounds: int) -> dict[str, Any]:
 def markdown(figures: dict[str, Any]) -> list[str]:
     """Returns the lines of the report."""
     seconds = figures["processor_s"]
-    times = statistics.median(one / other for one, other in zip(seconds["json"], seconds["typed"], strict=True))
+    times = statistics.median(as_json / typed for as_json, typed in zip(seconds["json"], seconds["typed"], strict=True))
     json_s, typed_s = (statistics.median(seconds[way]) for way in ("json", "typed"))
     return [
         "",

@@ -114,8 +114,8 @@ def run(
     stolen = Stolen()
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     share = stolen.share()
-    succeeded, *lost = map(int, _found(_ANSWERS, output))
-    (data,) = map(int, _found(_DATA, output))
+    succeeded, *lost = map(int, _groups(_ANSWERS, output))
+    (data,) = map(int, _groups(_DATA, output))
     enough = succeeded * server.answer_bytes(answer) * (1 - TOLERANCE)
     if sum(lost) or not succeeded or (server.http2 and data < enough):
         raise LoadError(f"{server.name}: not every call was answered\n{output}")
@@ -126,7 +126,7 @@ def run(
     return Measured(succeeded / seconds, quantiles[49], quantiles[98], share)
 
 
-def _found(pattern: re.Pattern[str], output: str) -> tuple[str, ...]:
+def _groups(pattern: re.Pattern[str], output: str) -> tuple[str, ...]:
     match = pattern.search(output)
     if match is None:
         raise LoadError(f"h2load's output is not as expected:\n{output}")

@@ -36,5 +36,5 @@ class Stolen:
 
 def _processor_time() -> list[int]:
     """Returns the CPU time so far by category, or an empty result if the system does not report it."""
-    told = Path("/proc/stat")
-    return list(map(int, told.read_text(encoding="ascii").splitlines()[0].split()[1:9])) if told.is_file() else []
+    path = Path("/proc/stat")
+    return list(map(int, path.read_text(encoding="ascii").splitlines()[0].split()[1:9])) if path.is_file() else []

@@ -20,12 +20,12 @@ def median(rows: list[Figures], what: str) -> float:
 
 def ratios(figures: Figures) -> list[Figures]:
     """Compares this server with the others, for each workload and number of calls in flight."""
-    found = []
+    comparisons = []
     for workload in figures["workloads"]:
         for in_flight, by_server in workload["throughput"].items():
             ours, mlflow, echo = (by_server[name] for name in (OURS, MLFLOW, ECHO))
             typed, http = by_server[TYPED], by_server[HTTP]
-            found.append(
+            comparisons.append(
                 {
                     "workload": workload["name"],
                     "in_flight": int(in_flight),
@@ -50,12 +50,12 @@ def ratios(figures: Figures) -> list[Figures]:
                     "mlflow_p99_ms": median(mlflow, "p99_ms"),
                 }
             )
-    return found
+    return comparisons
 
 
-def _ratio(one: list[Figures], other: list[Figures]) -> float:
+def _ratio(ours: list[Figures], others: list[Figures]) -> float:
     """Returns the median of the ratios within a round, because a machine may slow down between rounds."""
-    return float(statistics.median(a["per_second"] / b["per_second"] for a, b in zip(one, other, strict=True)))
+    return float(statistics.median(a["per_second"] / b["per_second"] for a, b in zip(ours, others, strict=True)))
 
 
 def _tail(rows: list[Figures]) -> float:

@@ -52,8 +52,8 @@ class Workload:
         dice = np.random.default_rng(1)
         chosen = [features.iloc[dice.choice(len(features), self.rows)] for _ in range(count)]
         return [
-            json.dumps({"dataframe_split": {"columns": list(features.columns), "data": part.to_numpy().tolist()}})
-            for part in chosen
+            json.dumps({"dataframe_split": {"columns": list(features.columns), "data": rows.to_numpy().tolist()}})
+            for rows in chosen
         ]
 
 
@@ -64,7 +64,7 @@ def _iris() -> tuple[pd.DataFrame, pd.Series]:
 
 def _wide() -> tuple[pd.DataFrame, pd.Series]:
     numbers = np.random.default_rng(0).normal(size=(10_000, 20))
-    return pd.DataFrame(numbers, columns=[f"f{place}" for place in range(20)]), pd.Series(numbers.sum(axis=1) > 0)
+    return pd.DataFrame(numbers, columns=[f"f{number}" for number in range(20)]), pd.Series(numbers.sum(axis=1) > 0)
 
 
 WORKLOADS = (
