@@ -1,7 +1,8 @@
 """Addresses to listen on: validation, who can reach them, and values in the environment.
 
-Rule of this module: `HOST` and `PORT` belong to other programs too (conda's compilers, shells, Kubernetes). A value
-there that this machine cannot listen on is ignored with a warning.
+Rule of this module: `HOST` and `PORT` belong to other programs too (conda's compilers, shells). A value there that this
+machine cannot listen on is ignored with a warning. Kubernetes sets variables for each Service, whatever its name is, so
+any setting may get the URL of a Service, which is ignored too.
 """
 
 import ipaddress
@@ -86,6 +87,19 @@ SHARED_NAMES: dict[str, Callable[[str], bool]] = {"host": is_own_address, "port"
 """Validators for settings whose environment variables other programs use too."""
 
 
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+
+
+def may_be_of_service(name: str) -> bool:
+    """Returns True if Kubernetes sets a variable of this name in each pod for a Service whose name leads to it."""
+    return name.endswith(("_PORT", "_HOST"))
+
+
+def is_service_variable(name: str, value: str) -> bool:
+    """Returns True for a variable such as NAME_PORT=tcp://10.0.0.1:80, which Kubernetes sets for a Service NAME."""
+    return may_be_of_service(name) and _SERVICE_URL.match(value) is not None
+
+
 def first_usable(
     setting: str, names: Iterable[str], environment: Mapping[str, str], is_usable: Callable[[str], bool]
 ) -> tuple[str | None, list[str]]:
@@ -99,19 +113,17 @@ def first_usable(
 
     Returns:
         The first usable value, None if there is none, and the log lines. A value of one of this server's own variables
-        always counts as usable, so that a mistake there is reported.
+        counts as usable, so that a mistake there is reported, unless it is the URL of a Service.
 
     """
     lines: list[str] = []
     for name in names:
         value = environment.get(name, "")
-        # Kubernetes sets NAME_PORT=tcp://... in each pod for each Service of the namespace.
-        is_own_name = name.startswith("MLFLOW_GRPC_") and not value.startswith(("tcp://", "udp://"))
-        if value and (is_own_name or is_usable(value)):
+        if value and not is_service_variable(name, value) and (name.startswith("MLFLOW_GRPC_") or is_usable(value)):
             return value, lines
         if value:
             lines.append(
-                f"{name} is ignored: {value!r} is no {setting} to listen on. Set MLFLOW_GRPC_{setting.upper()} or "
-                f"--{setting} if the default does not suit"
+                f"{name} is ignored: {value!r} is no {setting.replace('_', ' ')} to listen on. Set "
+                f"MLFLOW_GRPC_{setting.upper()} or --{setting.replace('_', '-')} if the default does not suit"
             )
     return None, lines

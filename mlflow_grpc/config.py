@@ -196,7 +196,7 @@ def read(path: Path) -> Configuration:
     if not isinstance(content, dict):
         raise StartError(f"{path} lists no models: it has to be a mapping with the key models")
     warnings: list[str] = []
-    if rest_config.is_rest_config(content):
+    if rest_config.is_rest_config(content, ModelConfig.model_fields):
         content, warnings = rest_config.to_configuration(content)
         warnings += [f"{line}; the last one counts" for line in duplicate_keys]
     elif duplicate_keys:

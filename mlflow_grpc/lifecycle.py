@@ -24,6 +24,7 @@ from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.services import goaway, health, listener, models, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
@@ -51,7 +52,13 @@ class Server:
     """A server for the models of a configuration; used once, from start to stop."""
 
     def __init__(
-        self, settings: Settings, configuration: Configuration, *, share_port: bool = False, slot: MetricsSlot = ALONE
+        self,
+        settings: Settings,
+        configuration: Configuration,
+        *,
+        share_port: bool = False,
+        slot: MetricsSlot = ALONE,
+        versions: RegistryVersions | None = None,
     ) -> None:
         self._settings = settings
         self._open_calls = OpenCalls(make_tracer(settings))
@@ -66,7 +73,9 @@ class Server:
         self._gauges = Gauges(metrics, self.catalog, lambda: self._health.is_serving) if metrics is not None else None
         locks = LockSet.from_file(settings.lock)
         self._typed = typed.TypedService(self._dispatcher, self.catalog, locks)
-        self._loader = ModelLoader(settings, self.catalog, self._health, locks, self._make_typed)
+        self._loader = ModelLoader(
+            settings, self.catalog, self._health, locks, self._make_typed, versions or RegistryVersions()
+        )
         self._models = models.ModelsServicer(self.catalog, self._typed)
         self._reflection = reflection.ReflectionServicer()
         handlers = [

@@ -7,6 +7,8 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 
+from mlflow_grpc.addresses import is_service_variable
+
 PREFIX = "MLFLOW_GRPC_"
 """Prefix of this server's own environment variables."""
 
@@ -21,8 +23,6 @@ _OF_SERVICE = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UD
 
 For a Service called mlflow-grpc-iris one of them is MLFLOW_GRPC_IRIS_SERVICE_HOST. They also set NAME_PORT to a URL.
 """
-
-_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 def misspelt(environment: Mapping[str, str], settings: Collection[str]) -> list[str]:
@@ -54,4 +54,4 @@ def misspelt(environment: Mapping[str, str], settings: Collection[str]) -> list[
 
 
 def _is_of_service(name: str, value: str) -> bool:
-    return _OF_SERVICE.fullmatch(name) is not None or (name.endswith("_PORT") and _URL.match(value) is not None)
+    return _OF_SERVICE.fullmatch(name) is not None or is_service_variable(name, value)

@@ -22,6 +22,7 @@ from mlflow_grpc.engine.turns import Turns
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.services.health import HealthServicer, health_names
 from mlflow_grpc.settings import Settings, spelling
 
@@ -41,6 +42,7 @@ class ModelLoader:
         health: HealthServicer,
         locks: LockSet,
         make_typed: Callable[[], bool],
+        versions: RegistryVersions,
     ) -> None:
         """Loads nothing yet.
 
@@ -50,6 +52,7 @@ class ModelLoader:
             health: Gets the health of each model.
             locks: Locks that models are compared with.
             make_typed: Makes the typed RPCs of the models that are ready; returns False if there are none.
+            versions: Versions that aliases mean to the server.
 
         """
         self._settings = settings
@@ -57,6 +60,7 @@ class ModelLoader:
         self._health = health
         self._locks = locks
         self._make_typed = make_typed
+        self._versions = versions
         self._load_s: dict[int, float] = {}  # Durations of loads, by the index of the model.
         self._compared: list[Entry] = []  # Models that have been compared with their locks.
         self._offered: list[Entry] = []  # Models that the typed RPCs were made for.
@@ -102,7 +106,7 @@ class ModelLoader:
                 logger.info("loading %s", description)
                 started_at = time.monotonic()
                 async with asyncio.timeout(limit_s):
-                    fetched = await in_daemon_thread(lambda: loading.fetch(config), "fetch-model")
+                    fetched = await in_daemon_thread(lambda: loading.fetch(config, self._versions), "fetch-model")
                 fetch_s = time.monotonic() - started_at
             has_fetched = True
             if fetched is not None and fetched.version:

@@ -5,7 +5,7 @@ Rule of this module: it converts the content to our own format, which checks the
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -23,16 +23,18 @@ _OBSOLETE = {
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
-_ONLY_OURS = frozenset(
-    {"uri", "name", "version", "batching", "payload", "default", "on_error", "endpoint", "preprocess", "postprocess"}
-)
-"""Keys of a model that exist in our own format only."""
 
+def is_rest_config(content: dict[str, Any], own_keys: Collection[str]) -> bool:
+    """Returns True if a file has keys of rest-model-service, and no model keys that only our own format has.
 
-def is_rest_config(content: dict[str, Any]) -> bool:
-    """Returns True if a file has keys of rest-model-service, and no model keys of our own format."""
+    Args:
+        content: The content of the file.
+        own_keys: Keys of a model in our own format.
+
+    """
+    only_ours = set(own_keys) - _MODEL_KEYS
     models = [model for model in _items(content.get("models")) if isinstance(model, dict)]
-    if any(_ONLY_OURS & model.keys() for model in models):
+    if any(only_ours & model.keys() for model in models):
         return False
     return bool(_REST_INTERFACE_KEYS & content.keys()) or any(
         model.keys() & {"create_endpoint", *_OBSOLETE} for model in models

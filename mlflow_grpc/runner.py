@@ -28,6 +28,7 @@ from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import ending_signals, reset_signals_after_fork
+from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
 
@@ -51,6 +52,8 @@ class Role:
     """Signals that drain the server."""
     slot: MetricsSlot = ALONE
     """The process's slot in the metrics of the server."""
+    versions: RegistryVersions = field(default_factory=RegistryVersions)
+    """Versions that aliases mean to all processes of the server."""
     when_loading: Callable[[str], object] = lambda _: None
     """Called with a description of each model when its load begins, and with an empty text when it has ended."""
 
@@ -102,7 +105,7 @@ async def _serve(
     when_loaded: Callable[[Server], Awaitable[None]],
 ) -> int:
     """Runs a server from start to stop, in the order of the module's docstring."""
-    server = Server(settings, configuration, share_port=role.share_port, slot=role.slot)
+    server = Server(settings, configuration, share_port=role.share_port, slot=role.slot, versions=role.versions)
     first = asyncio.create_task(main.next_signal())
     opening = asyncio.create_task(_open(server, main, role, when_loaded))
     watching = asyncio.create_task(server.watch())

@@ -17,14 +17,14 @@ from pydantic import AliasChoices, Field, PrivateAttr, ValidationError, field_va
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alone
+from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alone, may_be_of_service
 from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, Payload, Requirements, UnknownColumns
 from mlflow_grpc.declarations import Flag, default_threads, env_names, flag, json_object, setting
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.http_settings import HttpSettings
 from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name, Uri
-from mlflow_grpc.tracing_settings import TracingSettings, diverted_traces
+from mlflow_grpc.tracing_settings import TracingSettings, diverted_traces, unsupported_protocol
 
 
 class Settings(HttpSettings, TracingSettings, BaseSettings):
@@ -41,6 +41,7 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
     )
 
     _flags: frozenset[str] = PrivateAttr(frozenset())
+    _unsupported_protocol: str = PrivateAttr("")
 
     model_uri: Annotated[Uri | None, Flag(("-m", "--model-uri"), metavar="URI")] = setting(
         None,
@@ -313,6 +314,14 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
         """Returns the source of a setting for errors: its flag, or the name of an environment variable."""
         return _source(field, self._flags)
 
+    @property
+    def unsupported_protocol(self) -> str:
+        """Variable of OpenTelemetry with a protocol that this server lacks; empty if there is none.
+
+        An example is `OTEL_EXPORTER_OTLP_PROTOCOL=http/json`. It matters only if calls are traced.
+        """
+        return self._unsupported_protocol
+
     @classmethod
     def load(cls, flags: dict[str, Any]) -> Self:
         """Loads the settings from `flags` (the flags that the user has set, by field name), environment and defaults.
@@ -333,10 +342,14 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
                 field: cls.model_fields[field].default if value is None else value
                 for field, value, _ in _of_other_programs(flags)
             }
+            unsupported = "" if "otlp_protocol" in flags else unsupported_protocol(os.environ)
+            if unsupported:
+                shared["otlp_protocol"] = cls.model_fields["otlp_protocol"].default
             loaded = cls(**shared, **flags)
         except ValidationError as error:
             raise StartError("; ".join(_explain(dict(problem), flags) for problem in error.errors())) from None
         loaded._flags = frozenset(flags)
+        loaded._unsupported_protocol = unsupported
         return loaded
 
 
@@ -362,9 +375,9 @@ def _explain(problem: dict[str, Any], flags: dict[str, Any]) -> str:
 
 def _of_other_programs(flags: dict[str, Any]) -> Iterator[tuple[str, str | None, list[str]]]:
     """Yields name, usable value and log lines of each setting shared with other programs, unless a flag sets it."""
-    for field, is_usable in SHARED_NAMES.items():
-        if field not in flags:
-            yield field, *first_usable(field, env_names(Settings.model_fields[field]), os.environ, is_usable)
+    for field, info in Settings.model_fields.items():
+        if field not in flags and any(map(may_be_of_service, env_names(info))):
+            yield field, *first_usable(field, env_names(info), os.environ, SHARED_NAMES.get(field, bool))
 
 
 def ignored_environment(flags: dict[str, Any]) -> list[str]:

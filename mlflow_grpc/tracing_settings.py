@@ -14,6 +14,11 @@ from mlflow_grpc.declarations import Flag, setting
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """OpenTelemetry's variables with the address of a collector, in order of precedence."""
 
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+"""OpenTelemetry's variables with the protocol of a collector, in order of precedence."""
+
+OWN_PROTOCOL = "MLFLOW_GRPC_OTLP_PROTOCOL"
+
 
 class TracingSettings(BaseModel):
     """Settings of traces."""
@@ -27,11 +32,25 @@ class TracingSettings(BaseModel):
     )
     otlp_protocol: Annotated[OtlpProtocol, Flag(("--otlp-protocol",))] = setting(
         OtlpProtocol.GRPC,
-        "MLFLOW_GRPC_OTLP_PROTOCOL",
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        OWN_PROTOCOL,
+        *PROTOCOLS,
         text="The protocol for sending traces: grpc (usually port 4317) or http/protobuf (usually port 4318).",
     )
+
+
+def unsupported_protocol(environment: Mapping[str, str]) -> str:
+    """Returns OpenTelemetry's variable and its value if this server lacks its protocol (`http/json`); otherwise "".
+
+    The variable may be meant for other programs, so by itself it does not end the start.
+
+    Args:
+        environment: Names and values of variables.
+
+    """
+    names = (name for name in (OWN_PROTOCOL, *PROTOCOLS) if environment.get(name))
+    if (name := next(names, OWN_PROTOCOL)) == OWN_PROTOCOL or environment[name] in list(OtlpProtocol):
+        return ""
+    return f"{name}={environment[name]}"
 
 
 def diverted_traces(environment: Mapping[str, str]) -> list[str]:

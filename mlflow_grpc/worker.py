@@ -16,6 +16,7 @@ from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, end_process
+from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.memory import Memory
 from mlflow_grpc.telemetry.metrics import MetricsSlot
@@ -34,6 +35,7 @@ def run_worker(
     pipe: Connection,
     lifeline: socket.socket,
     memory: Memory,
+    versions: RegistryVersions,
     *,
     replaces: bool,
 ) -> NoReturn:
@@ -46,6 +48,7 @@ def run_worker(
         pipe: Its connection to the supervisor.
         lifeline: Socket whose other end closes when the supervisor ends.
         memory: Metrics of all workers.
+        versions: Versions that aliases mean to all workers.
         replaces: True if it replaces a worker that has ended.
 
     """
@@ -71,6 +74,7 @@ def run_worker(
         load_first=replaces,
         signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK),
         slot=MetricsSlot(number, memory),
+        versions=versions,
         when_loading=lambda description: pipe.send((LOADING, description, 0)),
     )
     try:

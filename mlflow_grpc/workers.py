@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import NoReturn
@@ -25,6 +25,7 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, ending_signals
+from mlflow_grpc.registry_versions import RegistryVersions, Version, answer_worker
 from mlflow_grpc.reserved_ports import reserve_ports
 from mlflow_grpc.settings import Settings, spelling
 from mlflow_grpc.telemetry.memory import Memory
@@ -50,12 +51,19 @@ class _Worker:
     number: int
     process: Fork
     pipe: Connection
+    versions: Connection  # For the versions that aliases mean.
     loaded: bool = False
     serving_since: float | None = None  # When it began to serve calls.
     has_closed_pipe: bool = False
+    has_closed_versions: bool = False
     loading: str = ""  # Description of the model that it loads now.
     reason: str = ""
     exit_code: int = 0
+
+    def close(self) -> None:
+        """Closes the connections to it."""
+        self.pipe.close()
+        self.versions.close()
 
     def end(self, code: int | None) -> str:
         """Describes how it ended."""
@@ -66,10 +74,11 @@ class _Worker:
 class _InChild(BaseException):
     """Raised in a forked process, so that it leaves the supervisor's loop."""
 
-    def __init__(self, number: int, pipe: Connection) -> None:
+    def __init__(self, number: int, pipe: Connection, versions: Connection) -> None:
         super().__init__()
         self.number = number
         self.pipe = pipe
+        self.versions = versions
 
 
 def supervise(settings: Settings, configuration: Configuration) -> int:
@@ -87,7 +96,7 @@ def supervise(settings: Settings, configuration: Configuration) -> int:
         return supervisor.run()
     except _InChild as in_child:
         child = in_child
-    return supervisor.work(child.number, child.pipe)
+    return supervisor.work(child.number, child.pipe, child.versions)
 
 
 class _Supervisor:
@@ -99,6 +108,7 @@ class _Supervisor:
         self._reserved, self._settings = reserve_ports(settings)
         self._workers: dict[int, _Worker] = {}
         self._memory = Memory(workers=settings.workers, models=len(configuration.models))
+        self._versions: dict[str, Version] = {}
         self._restart_delays: dict[int, float] = {}
         self._restart_at: dict[int, float] = {}
         self._opened = self._announced = False
@@ -153,21 +163,23 @@ class _Supervisor:
             ) from error
 
     def _start(self, number: int) -> None:
-        supervisor_end, worker_end = multiprocessing.Pipe()
-        try:
+        with ExitStack() as ends_on_error:
+            pipes = [multiprocessing.Pipe(), multiprocessing.Pipe()]
+            for end in (*pipes[0], *pipes[1]):
+                ends_on_error.callback(end.close)
             process = Fork.start((*self._awaited, *SENT_TO_ALL))
-        except OSError:
-            supervisor_end.close()
-            worker_end.close()
-            raise
+            ends_on_error.pop_all()
+        (supervisor_end, worker_end), (supervisor_versions, worker_versions) = pipes
         if process is None:
             supervisor_end.close()
-            raise _InChild(number, worker_end)
+            supervisor_versions.close()
+            raise _InChild(number, worker_end, worker_versions)
         worker_end.close()
-        self._workers[number] = _Worker(number, process, supervisor_end)
+        worker_versions.close()
+        self._workers[number] = _Worker(number, process, supervisor_end, supervisor_versions)
         logger.info("worker %d started, pid %d", number, process.pid)
 
-    def work(self, number: int, pipe: Connection) -> NoReturn:
+    def work(self, number: int, pipe: Connection, versions: Connection) -> NoReturn:
         """Releases the supervisor's resources in a forked process, and runs a worker until it ends."""
         signal.set_wakeup_fd(-1)
         for awaited in self._awaited:
@@ -178,11 +190,18 @@ class _Supervisor:
         for inherited in (*self._reserved, self._lifeline_end, self._wakeup, self._signalled):
             inherited.close()
         for worker in self._workers.values():
-            worker.pipe.close()
+            worker.close()
         leave_stdin()
         seed_again()
         run_worker(
-            self._settings, self._configuration, number, pipe, self._lifeline, self._memory, replaces=self._opened
+            self._settings,
+            self._configuration,
+            number,
+            pipe,
+            self._lifeline,
+            self._memory,
+            RegistryVersions(self._versions, versions),
+            replaces=self._opened,
         )
 
     def _pending_signal(self) -> int | None:
@@ -201,6 +220,7 @@ class _Supervisor:
         """
         timeout_s = max(0.0, min(self._restart_at.values()) - time.monotonic()) if self._restart_at else None
         pipes = [worker.pipe for worker in self._workers.values() if not worker.has_closed_pipe]
+        pipes += [worker.versions for worker in self._workers.values() if not worker.has_closed_versions]
         ready = wait([self._wakeup, *pipes], timeout_s)
         if self._wakeup in ready and (number := self._wakeup.recv(1)[0]) != signal.SIGCHLD:
             return number
@@ -208,6 +228,8 @@ class _Supervisor:
             ended = worker.process.exitcode is not None
             if worker.pipe in ready or ended:
                 self._read_messages(worker)
+            if worker.versions in ready:
+                self._answer(worker)
             if ended:
                 self._reap(worker)
         for number in [number for number, at in self._restart_at.items() if at <= time.monotonic()]:
@@ -232,6 +254,13 @@ class _Supervisor:
         except (EOFError, OSError):
             worker.has_closed_pipe = True
 
+    def _answer(self, worker: _Worker) -> None:
+        """Tells a worker which version an alias means."""
+        try:
+            answer_worker(worker.versions, self._versions)
+        except (EOFError, OSError):
+            worker.has_closed_versions = True
+
     def _announce(self, lines: str) -> None:
         """Writes the ready line, and the line about the page if there is one, once all workers serve calls."""
         serving = [worker for worker in self._workers.values() if worker.serving_since is not None]
@@ -254,7 +283,7 @@ class _Supervisor:
 
     def _reap(self, worker: _Worker) -> None:
         """Handles a worker that has ended by itself: at the start the server fails, later the worker is replaced."""
-        worker.pipe.close()
+        worker.close()
         del self._workers[worker.number]
         self._memory.reset_gauges(worker.number)
         code = worker.process.exitcode

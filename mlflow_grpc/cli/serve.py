@@ -63,10 +63,10 @@ def _restart(loaded: Settings, flags: dict[str, Any], *, install_mlflow: bool) -
     from mlflow_grpc.environments import commands, restarting
 
     try:
-        directory = restarting.prepare(loaded, install_mlflow=install_mlflow)
+        directory, uri = restarting.prepare(loaded, install_mlflow=install_mlflow)
     except commands.Ended:
         end_process(0)
-    restarting.start(directory, arguments_of(flags))
+    restarting.start(directory, arguments_of({**flags, "model_uri": uri}))
 
 
 def _run(loaded: Settings, configuration: config.Configuration) -> int:

@@ -24,6 +24,7 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import Codec, TextCodec
+from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.settings import Settings, spelling
 
 if TYPE_CHECKING:
@@ -59,8 +60,12 @@ def import_libraries(models: Iterable[ModelConfig]) -> None:
         sys.path.insert(0, "")
 
 
-def fetch(model: ModelConfig) -> "FetchedModel | None":
+def fetch(model: ModelConfig, versions: RegistryVersions | None = None) -> "FetchedModel | None":
     """Fetches an MLflow model; None for an MLModel class. Several models may be fetched at a time.
+
+    Args:
+        model: The model of the configuration.
+        versions: Versions that aliases mean to the server; without them, the registry decides.
 
     Raises:
         StartError: The model cannot be fetched.
@@ -71,7 +76,7 @@ def fetch(model: ModelConfig) -> "FetchedModel | None":
     from mlflow_grpc.hosting.pyfunc import fetching
 
     with fetching.warn_if_slow(model.uri, f"{spelling('load_timeout_s')} says for how long"):
-        return fetching.fetch(model.uri)
+        return fetching.fetch(model.uri, versions)
 
 
 def late_message(model: ModelConfig, limit: str) -> str:

@@ -15,7 +15,7 @@ from mlflow_grpc.environments import interpreters, support
 from mlflow_grpc.environments.requirements_files import write_requirements
 from mlflow_grpc.environments.wheels import Wheel, pack_server_and_client
 from mlflow_grpc.errors import StartError, writing
-from mlflow_grpc.hosting.pyfunc import carried_environment
+from mlflow_grpc.hosting.pyfunc import carried_environment, fetching
 from mlflow_grpc.naming import name_from_uri, without_secrets
 
 ENTRIES = ("Dockerfile", "model", "wheels", "requirements")
@@ -55,6 +55,7 @@ def write(uri: str | None, directory: Path, *, name: str | None, tag: str, overw
     if not overwrite and directory.exists() and any(directory.iterdir()):
         raise StartError(f"{directory} is not empty: name another directory, or replace what is there with --force")
     packed = pack_server_and_client()
+    uri = fetching.with_version(uri)  # The same version below, even if its alias is moved meanwhile.
     carried = carried_environment.read(uri)
     try:
         support.check(carried)

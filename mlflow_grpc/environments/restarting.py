@@ -24,12 +24,16 @@ if TYPE_CHECKING:  # It imports MLflow.
 logger = get_logger(__name__)
 
 
-def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
+def prepare(loaded: Settings, *, install_mlflow: bool) -> tuple[Path, str]:
     """Finds or builds the environment of the model that the settings name.
 
     Args:
         loaded: Settings with one model and an environment manager other than `local`.
         install_mlflow: True to install this environment's version of MLflow instead of the one that the model requires.
+
+    Returns:
+        The directory of the environment, and the model's URI with the version that an alias or `latest` means, which
+        the server in the environment has to serve.
 
     Raises:
         StartError: The environment does not exist and cannot be built.
@@ -67,7 +71,7 @@ def prepare(loaded: Settings, *, install_mlflow: bool) -> Path:
                 extras=() if carried.is_local else installed_extras(),
                 mlflow=importlib.metadata.version("mlflow") if install_mlflow else "",
             )
-            return building.prepare(recipe, root, commands)
+            return building.prepare(recipe, root, commands), carried.uri
         finally:
             carried.discard()
 
@@ -100,4 +104,4 @@ def _read(uri: str) -> "tuple[CarriedEnvironment, Path]":
 
     logs.adopt()
     with fetching.warn_if_slow(uri):
-        return carried_environment.read(uri), carried_environment.environments_root()
+        return carried_environment.read(fetching.with_version(uri)), carried_environment.environments_root()

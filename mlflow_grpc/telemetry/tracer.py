@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from mlflow_grpc.choices import OtlpProtocol
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.settings import Settings
+from mlflow_grpc.settings import Settings, spelling
 from mlflow_grpc.telemetry.traces import Tracer
+from mlflow_grpc.tracing_settings import OWN_PROTOCOL
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -20,12 +21,15 @@ logger = get_logger(__name__)
 TRACES_PATH = "/v1/traces"
 """Path on a collector for OTLP over HTTP, if the endpoint has no path."""
 
+MISSING_EXTRA = "the extra tracing is not installed: pip install 'mlflow-grpc[tracing]'"
+
 
 def make_tracer(settings: Settings) -> Tracer | None:
     """Returns the tracer; None if tracing is off. Called in the process that answers the calls.
 
     Raises:
-        StartError: The exporter is not installed, or the endpoint is not a URL.
+        StartError: The exporter is not installed, lacks the protocol, or the endpoint is not a URL. If the endpoint is
+            in a variable of OpenTelemetry, which may be meant for other programs, this is a warning.
 
     """
     if settings.otlp_endpoint is None:
@@ -36,15 +40,14 @@ def make_tracer(settings: Settings) -> Tracer | None:
         raise StartError(f"{source} {settings.otlp_endpoint!r}: write it as a URL, such as http://localhost:4317")
     try:
         # The SDK reads its own variables, because the path that it derives depends on the variable.
-        exporter = _exporter(settings.otlp_protocol, None if is_of_sdk else settings.otlp_endpoint)
-    except ImportError:
-        missing = "the extra tracing is not installed: pip install 'mlflow-grpc[tracing]'"
-        if is_of_sdk:  # The variable may be meant for other programs.
-            logger.warning("%s is set, and calls are not traced: %s", source, missing)
-            return None
-        raise StartError(f"{source}: {missing}") from None
-    except ValueError as error:
-        raise StartError(f"{source}: {error}") from None
+        exporter = _exporter(settings, None if is_of_sdk else settings.otlp_endpoint)
+    except (ImportError, ValueError) as error:
+        reason = MISSING_EXTRA if isinstance(error, ImportError) else str(error)
+        if not is_of_sdk:
+            raise StartError(f"{source}: {reason}") from None
+        # The variable may be meant for other programs.
+        logger.warning("%s is set, and calls are not traced: %s", source, reason)
+        return None
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import NoOpTracer
 
@@ -56,8 +59,13 @@ def make_tracer(settings: Settings) -> Tracer | None:
     return OtlpTracer(exporter, f"the collector of {source}")
 
 
-def _exporter(protocol: OtlpProtocol, endpoint: str | None) -> "SpanExporter":
-    if protocol is OtlpProtocol.GRPC:
+def _exporter(settings: Settings, endpoint: str | None) -> "SpanExporter":
+    if settings.unsupported_protocol:
+        raise ValueError(
+            f"{settings.unsupported_protocol} is not supported: set {OWN_PROTOCOL} or {spelling('otlp_protocol')} to "
+            f"{' or '.join(OtlpProtocol)}, and the endpoint to the collector's port for it"
+        )
+    if settings.otlp_protocol is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
         return GrpcExporter(endpoint=endpoint)

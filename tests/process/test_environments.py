@@ -16,12 +16,10 @@ import yaml
 
 from tests.process.conftest import payload
 from tests.support.processes import wait_until_gone
-from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
+from tests.support.servers import ROOT, Caller, Forked, Process, ready_address, start_server
 
 NOT_HERE = "toolz==1.0.0"
 """A package that a model may require and that is not installed beside the server."""
-
-MANAGERS = ["uv", pytest.param("virtualenv", marks=pytest.mark.stress)]  # pip takes minutes where uv takes seconds.
 
 BUILD_LIMIT_S = 900.0
 
@@ -68,7 +66,7 @@ def surroundings(process: Process) -> list[str]:
 
 @pytest.mark.deep
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("manager", MANAGERS)
+@pytest.mark.parametrize("manager", ["uv", "virtualenv"])
 def test_a_model_is_served_in_its_own_environment(model, root, manager):
     """The model's requirements are met, the process stays the same, SIGTERM ends it, and the second start builds
     nothing."""
@@ -212,3 +210,29 @@ def test_unsupported_models_are_refused_before_a_build(model, tmp_path, file, te
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
     assert error in line
     assert not (tmp_path / "environments").exists()
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1000)
+def test_the_version_behind_an_alias_is_that_of_the_environment(registry, root, tmp_path):
+    """The server serves the version that the environment was built for, even if its alias is moved meanwhile."""
+    shutil.copy(registry.removeprefix("sqlite:///"), tmp_path / "registry.db")
+    own = f"sqlite:///{tmp_path}/registry.db"
+    env = {"MLFLOW_ENV_ROOT": str(root), "MLFLOW_TRACKING_URI": own}
+    with start_server("-m", "models:/churn@champion", "--env-manager", "uv", env=env) as process:
+        process.wait_for("models:/churn@champion is version 1")
+        client = mlflow.MlflowClient(tracking_uri=own, registry_uri=own)
+        client.set_registered_model_alias("churn", "champion", "2")
+        process.wait_for(r"ready: ", timeout_s=BUILD_LIMIT_S)
+        with Caller(ready_address(process)) as call:
+            assert call(payload("x"), mlflow_model="churn/1") == '{"predictions": ["x"]}'
+        assert "is version 2" not in process.output
+
+
+def test_the_build_context_has_the_version_behind_an_alias(registry, tmp_path):
+    """`mlflow-grpc dockerfile` fetches one version, and names it in the Dockerfile."""
+    directory = tmp_path / "context"
+    command = ["dockerfile", "-m", "models:/churn@champion", "-o", str(directory)]
+    with Forked(command, env={"MLFLOW_TRACKING_URI": registry}) as process:
+        assert process.wait() == 0
+    assert "serves the MLflow model models:/churn/1," in (directory / "Dockerfile").read_text()

@@ -2,16 +2,19 @@
 
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import mlflow
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2
 
+from mlflow_grpc import protos
 from tests.process.conftest import QUICK, Held, payload
 from tests.support.servers import ROOT, Caller, Forked, Process, free_port, ready_address, start_server
 
@@ -117,6 +120,43 @@ def test_aliases_and_latest_are_resolved_once(launch, registry):
             if name == "churn":
                 assert call.outcome(payload("x"))[0] == "OK"
             assert call(payload("x"), mlflow_model=name) == '{"predictions": ["x"]}'
+        assert listed_versions(call) == {"1", "2"}
+
+
+def listed_versions(call: Caller) -> set[str]:
+    """Returns the versions in the list of models."""
+    response = protos.message_named("mlflow_grpc.v1.ListModelsResponse")
+    ask: Any = call.channel.unary_unary("/mlflow_grpc.v1.Models/ListModels", response_deserializer=response.FromString)
+    return {model.version for model in ask(b"", timeout=30).models}
+
+
+@pytest.fixture
+def own_registry(registry, tmp_path):
+    """The URI of a copy of the registry, whose aliases may be moved."""
+    shutil.copy(registry.removeprefix("sqlite:///"), tmp_path / "registry.db")
+    return f"sqlite:///{tmp_path}/registry.db"
+
+
+def move_alias(registry: str, version: str) -> None:
+    client = mlflow.MlflowClient(tracking_uri=registry, registry_uri=registry)
+    client.set_registered_model_alias("churn", "champion", version)
+    assert str(client.get_model_version_by_alias("churn", "champion").version) == version
+
+
+def test_a_replaced_worker_serves_the_version_of_the_others(start, own_registry):
+    """After an alias is moved, a worker that replaces one that died still serves the version of the start."""
+    process = start("-m", "models:/churn@champion", "-w", "2", env={"MLFLOW_TRACKING_URI": own_registry})
+    address = ready_address(process)
+    move_alias(own_registry, "2")
+    victims = [process.wait_for(r"worker \d+ started, pid (\d+)", times=number)[1] for number in (1, 2)]
+    for victim in victims:  # Both, so that each worker of the server is a replacement.
+        os.kill(int(victim), signal.SIGKILL)
+    process.wait_for("churn@champion is version", times=4)
+    assert "is version 2" not in process.output
+    with Caller(address) as call:
+        wait_until_serving(call, "churn")
+        assert call(payload("x"), mlflow_model="churn/1") == '{"predictions": ["x"]}'
+        assert listed_versions(call) == {"1"}
 
 
 @pytest.mark.parametrize(

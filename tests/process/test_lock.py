@@ -143,6 +143,18 @@ def start():
         yield launch
 
 
+def test_a_model_flag_wins_over_a_file_in_the_environment(first, more, tmp_path):
+    """`mlflow-grpc proto -m` writes the model of the flag, although MLFLOW_GRPC_CONFIG names a file with another."""
+    file = tmp_path / "models.yaml"
+    file.write_text(yaml.safe_dump({"models": [{"uri": str(more), "name": "of_the_file"}]}))
+    path = tmp_path / "model_service.proto"
+    command = ["proto", "-m", str(first), "--model-name", "of_the_flag", "-o", str(path)]
+    with Forked(command, {"MLFLOW_GRPC_CONFIG": str(file)}) as process:
+        assert process.wait() == 0
+    assert "rpc of_the_flag_predict(" in path.read_text()
+    assert "of_the_file" not in path.read_text()
+
+
 def proto(*arguments, modules=None):
     """Returns exit code and output of `mlflow-grpc proto`, and its own lines on stderr."""
     env = {"PYTHONPATH": str(modules)} if modules else None

@@ -1,5 +1,6 @@
 """Commands and examples of README.md and docs/deployment.md, run unchanged."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ROOT, Forked, Process, free_port, ready_address
+from tests.support.servers import ROOT, Caller, Forked, Process, free_port, ready_address
 
 README = (ROOT / "README.md").read_text()
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
@@ -32,6 +33,20 @@ def served():
     ) as process:
         assert ready_address(process) == f"127.0.0.1:{port}"
         yield port, process, http_port
+        process.signal(signal.SIGTERM)
+        process.wait()
+
+
+def test_make_serve_warns_about_other_versions(model, tmp_path):
+    """`make serve MODEL_PATH=...` serves a model that was logged with other patch versions, with one warning line."""
+    path = shutil.copytree(model, tmp_path / "elsewhere")
+    major_minor = ".".join(importlib.metadata.version("cloudpickle").split(".")[:2])
+    (path / "requirements.txt").write_text(f"mlflow\ncloudpickle=={major_minor}.99\n")
+    command = ["make", "serve", f"MODEL_PATH={path}", f"PORT={free_port()}", f"HTTP_PORT={free_port()}"]
+    with Process(command, env={"PATH": os.environ["PATH"]}) as process, Caller(ready_address(process)) as call:
+        assert call('{"inputs": ["x"]}') == '{"predictions": ["x"]}'
+        (line,) = [line for line in process.stderr if "cloudpickle" in line]
+        assert f"elsewhere: its requirements differ from what is installed: cloudpickle=={major_minor}.99 (" in line
         process.signal(signal.SIGTERM)
         process.wait()
 

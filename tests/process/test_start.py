@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
+import mlflow
 import pytest
 
 from tests.process.conftest import QUICK, payload
@@ -124,8 +125,6 @@ def test_model_config_reaches_the_model(start, model, tmp_path, connect):
         def predict(self, context, model_input, params=None):
             return dict(context.model_config)
 
-    import mlflow
-
     path = tmp_path / "configured"
     mlflow.pyfunc.save_model(
         path, python_model=Configured(), model_config={"a": 1, "b": 2}, pip_requirements=["mlflow"]
@@ -199,6 +198,24 @@ def test_different_versions_are_one_warning(start, broken, connect):
     assert code == 2
     assert "-m pip install" in line
     assert "cloudpickle==1.2.3 'numpy<1'" in line
+
+
+def test_a_requirement_that_cannot_be_checked(start, broken, connect):
+    """It is one warning, as in `mlflow models serve`, and a line that cannot be parsed counts as met.
+
+    --requirements strict refuses the model.
+    """
+    (broken / "requirements.txt").write_text("mlflow\n???=1\nnumpy; python_full_version ~= '3'\n")
+    mlflow.pyfunc.load_model(str(broken))  # MLflow loads the model.
+    process = start("-m", str(broken))
+    assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
+    (warning,) = [line for line in process.stderr if "numpy" in line]
+    assert "cannot check the requirement" in warning
+    code, line = refused(start("-m", str(broken), "--requirements", "strict"))
+    assert code == 2
+    assert "cannot check the requirement" in line
+    assert "numpy; python_full_version" in line
+    assert "--requirements check" in line
 
 
 def test_a_failed_load_lists_different_versions(start, broken):

@@ -161,6 +161,40 @@ def test_a_missing_exporter_is_named(start, tmp_path):
         call(payload("x"))
 
 
+def test_an_unsupported_protocol_of_opentelemetry(start, collector):
+    """http/json ends no start, and a warning says what to set if a variable turns tracing on. With the flag for the
+    endpoint, it ends the start."""
+    env = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    process = start(env=env)
+    ready_address(process)
+    assert "http/json" not in process.output
+    process = start("--otlp-endpoint", collector.url, env=env)
+    assert process.wait() == 2
+    advice = (
+        "OTEL_EXPORTER_OTLP_PROTOCOL=http/json is not supported: set MLFLOW_GRPC_OTLP_PROTOCOL or --otlp-protocol to"
+    )
+    assert f"Error: --otlp-endpoint: {advice} grpc or http/protobuf" in process.output
+    env["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+    process = start(env=env)
+    with Caller(ready_address(process)) as call:
+        call(payload("x"))
+    process.wait_for(f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and calls are not traced: {advice}")
+    process = start(env={**env, "MLFLOW_GRPC_OTLP_PROTOCOL": "grpc"})
+    with Caller(ready_address(process)) as call:
+        call(payload("x"))
+    end(process)
+    assert len(collector.named("MLflow/predict")) == 1
+
+
+def test_an_invalid_variable_of_opentelemetry_ends_no_start(start):
+    """What OpenTelemetry's own exporter refuses is a warning, and calls are answered."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", "OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}
+    process = start(env=env)
+    with Caller(ready_address(process)) as call:
+        call(payload("x"))
+    process.wait_for("OTEL_EXPORTER_OTLP_ENDPOINT is set, and calls are not traced: .*'soon'")
+
+
 def test_an_endpoint_without_a_scheme_is_refused(start):
     """An endpoint without a scheme is refused with the name of the flag and an example of a URL."""
     process = start("--otlp-endpoint", "localhost:4317")

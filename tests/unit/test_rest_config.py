@@ -172,6 +172,18 @@ def test_a_file_of_ours_stays_strict(tmp_path, text, message):
         read(tmp_path, text)
 
 
+def test_each_key_of_ours_marks_a_file_of_ours(tmp_path):
+    """`unknown_columns`, `try_example` and every other key that only our format has take effect beside `description`."""
+    of_package = {"class_path", "configuration", "decorators"}
+    for key in config.ModelConfig.model_fields.keys() - of_package:
+        content = {"description": "d", "models": [{"class_path": "a.B", key: None, "nmae": "b"}]}
+        with pytest.raises(StartError, match=r"nmae: there is no such key"):
+            read(tmp_path, yaml.safe_dump(content))
+    content = {"description": "d", "models": [{"class_path": "a.B", "unknown_columns": "refuse", "try_example": False}]}
+    (model,) = read(tmp_path, yaml.safe_dump(content)).models
+    assert (model.unknown_columns, model.try_example) == ("refuse", False)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -113,6 +113,9 @@ def test_refusals_name_the_source(monkeypatch, flags, env, message):
         ("PORT", "70000", "port", 50051),
         ("MLFLOW_PORT", "tcp://10.0.0.1:80", "port", 50051),
         ("MLFLOW_GRPC_PORT", "tcp://10.0.0.1:50051", "port", 50051),
+        ("MLFLOW_GRPC_HTTP_PORT", "tcp://10.0.0.1:8080", "http_port", None),
+        ("MLFLOW_GRPC_HTTP_PORT", "udp://10.0.0.1:8080", "http_port", None),
+        ("MLFLOW_GRPC_HTTP_HOST", "tcp://10.0.0.1:8080", "http_host", None),
     ],
 )
 def test_values_of_other_programs_are_ignored(monkeypatch, name, value, field, default):
@@ -122,6 +125,32 @@ def test_values_of_other_programs_are_ignored(monkeypatch, name, value, field, d
     (line,) = settings.ignored_environment({})
     assert line.startswith(f"{name} is ignored: {value!r}")
     assert settings.ignored_environment({field: "1"}) == []
+
+
+def test_no_setting_is_stopped_by_a_service_of_kubernetes(monkeypatch):
+    """Whatever a Service is called, the variable that Kubernetes sets for it does not end the start."""
+    names = [name for _, info in settings.fields() for name in declarations.env_names(info) if name.endswith("_PORT")]
+    assert len(names) == 3
+    for name in names:
+        monkeypatch.setenv(name, "tcp://10.0.0.1:80")
+    loaded = Settings.load({})
+    assert (loaded.port, loaded.http_port) == (50051, None)
+    assert sorted(line.split()[0] for line in settings.ignored_environment({})) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
+def test_a_protocol_of_opentelemetry_does_not_end_the_start(monkeypatch, name):
+    """http/json, which this server does not have, is kept for the tracer; this server's own settings override it."""
+    monkeypatch.setenv(name, "http/json")
+    loaded = Settings.load({})
+    assert (loaded.otlp_protocol, loaded.unsupported_protocol) == ("grpc", f"{name}=http/json")
+    assert Settings.load({"otlp_protocol": "http/protobuf"}).unsupported_protocol == ""
+    monkeypatch.setenv("MLFLOW_GRPC_OTLP_PROTOCOL", "http/protobuf")
+    loaded = Settings.load({})
+    assert (loaded.otlp_protocol, loaded.unsupported_protocol) == ("http/protobuf", "")
+    monkeypatch.setenv("MLFLOW_GRPC_OTLP_PROTOCOL", "http/json")
+    with pytest.raises(StartError, match="MLFLOW_GRPC_OTLP_PROTOCOL 'http/json': input should be"):
+        Settings.load({})
 
 
 def test_the_next_name_counts_if_one_is_ignored(monkeypatch):

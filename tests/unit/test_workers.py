@@ -39,7 +39,9 @@ def restart_delay():
         process: Any = SimpleNamespace(exitcode=-9, pid=1)
         supervisor_end, worker_end = multiprocessing.Pipe()
         worker_end.close()
-        worker = workers._Worker(0, process, supervisor_end, serving_since=since)
+        supervisor_versions, worker_versions = multiprocessing.Pipe()
+        worker_versions.close()
+        worker = workers._Worker(0, process, supervisor_end, supervisor_versions, serving_since=since)
         supervisor._workers[0] = worker
         supervisor._reap(worker)
         restart_at: float = supervisor._restart_at.pop(0)

@@ -24,6 +24,7 @@ from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.hosting.pyfunc.remote import CLIENTS, missing_library
 from mlflow_grpc.naming import without_secrets
 from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.registry_versions import RegistryVersions, exact_uri
 
 logger = get_logger(__name__)
 
@@ -47,11 +48,12 @@ class FetchedModel:
     """Version in the registry; empty if the model does not come from a registry."""
 
 
-def fetch(uri: str) -> FetchedModel:
+def fetch(uri: str, versions: RegistryVersions | None = None) -> FetchedModel:
     """Fetches a model; several threads may call this function at a time.
 
     Args:
         uri: A directory, a `file:` URI, or any URI that `mlflow.artifacts.download_artifacts` takes.
+        versions: Versions that aliases mean to the server; without them, the registry decides.
 
     Raises:
         StartError: The model does not exist, or its registry or storage refuses it.
@@ -62,12 +64,32 @@ def fetch(uri: str) -> FetchedModel:
         return FetchedModel(without_secrets(uri), directory.resolve())
     check_registry(uri)
     try:
-        registered = internals.registered_version(uri)
-        exact = "models:/{}/{}".format(*registered) if registered else uri
+        registered = (versions or RegistryVersions()).resolve(uri, internals.registered_version)
+        exact = exact_uri(registered) if registered else uri
         directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=exact))
         return FetchedModel(without_secrets(uri), directory, registered[1] if registered else "")
     except BaseException as error:
         raise fetch_error(uri, error) from error
+
+
+def with_version(uri: str) -> str:
+    """Returns a URI that always means the version that an alias or `latest` means now; other URIs unchanged.
+
+    Raises:
+        StartError: The registry does not have the model, or cannot be reached.
+
+    """
+    if is_local(uri):
+        return uri
+    check_registry(uri)
+    try:
+        registered = internals.registered_version(uri)
+    except BaseException as error:
+        raise fetch_error(uri, error) from error
+    if registered is None or exact_uri(registered) == uri:
+        return uri
+    logger.info("%s is version %s", uri, registered[1])
+    return exact_uri(registered)
 
 
 def fetch_error(uri: str, error: BaseException) -> StartError:

@@ -85,15 +85,21 @@ def load_pyfunc(
 def _unmet(directory: Path, uri: str, requirements: Requirements) -> list[UnmetRequirement]:
     """Returns the unmet requirements of the model.
 
-    If requirements cannot refuse a model, a file that cannot be read is only a warning.
+    A requirement that cannot be checked is only a warning, as in MLflow, unless requirements are strict. A file that
+    cannot be read ends MLflow's server, and here it is a warning only if requirements cannot refuse a model.
     """
     try:
-        return unmet_requirements(directory)
+        unmet, invalid = unmet_requirements(directory)
     except StartError as error:
         if requirements is not Requirements.WARN:
             raise StartError(f"{error}. Or serve the model anyway with --requirements warn") from error
         logger.warning("%s: %s", uri, error)
         return []
+    if invalid and requirements is Requirements.STRICT:
+        raise StartError(f"{'; '.join(invalid)}. Correct the file, or serve the model with --requirements check")
+    for line in invalid:
+        logger.warning("%s: %s", uri, line)
+    return unmet
 
 
 def _check_requirements(unmet: list[UnmetRequirement], requirements: Requirements, directory: Path) -> None:

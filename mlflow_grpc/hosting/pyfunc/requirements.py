@@ -14,7 +14,6 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from mlflow_grpc.distribution import install_source
-from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.hosting.pyfunc.requirements_files import needs_file, read_lines, requirements_of
@@ -37,11 +36,14 @@ class UnmetRequirement:
         return f"{self.requirement} ({f'{self.installed} is installed' if self.installed else 'not installed'})"
 
 
-def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
+def unmet_requirements(directory: Path) -> tuple[list[UnmetRequirement], list[str]]:
     """Returns the requirements in the model's requirements.txt that this environment does not meet.
 
-    A constraint excludes versions, but does not require its package. A line that names no package (a path, an option)
-    cannot be checked and counts as met, as in MLflow.
+    The second list has an error text for each requirement that cannot be checked, such as one whose marker makes no
+    sense. MLflow only warns about those (`mlflow.utils.requirements_utils.warn_dependency_requirement_mismatches`).
+
+    A constraint excludes versions, but does not require its package. A line that names no package (a path, an option,
+    a line that cannot be parsed) counts as met, as in MLflow.
 
     Raises:
         StartError: The file cannot be read.
@@ -49,19 +51,20 @@ def unmet_requirements(directory: Path) -> list[UnmetRequirement]:
     """
     file = directory / FILE
     if not file.exists():
-        return []
-    unmet = []
+        return [], []
+    unmet, invalid = [], []
     for requirement, is_constraint in requirements_of(file, directory):
         try:
             mismatch = internals.check_requirement(requirement)
-        except Exception as error:
-            raise StartError(f"cannot parse the requirement {requirement!r} in {file}: {one_line(error)}") from error
+        except Exception as error:  # noqa: BLE001 - MLflow warns about any, too
+            invalid.append(f"cannot check the requirement {requirement!r} in {file}: {one_line(error)}")
+            continue
         if mismatch is None or canonicalize_name(mismatch.package_name.partition("[")[0]) in _MLFLOW_ITSELF:
             continue
         if is_constraint and mismatch.installed_version is None:
             continue
         unmet.append(UnmetRequirement(requirement, mismatch.installed_version))
-    return unmet
+    return unmet, invalid
 
 
 def listed(unmet: Sequence[UnmetRequirement]) -> str:
