@@ -5,7 +5,7 @@
 # Without a model inside, mount one. Packages in other versions than it requires cause a warning. A missing package refuses
 # the model, and the error says how to install the package:
 #   docker build -t mlflow-grpc .
-#   docker run -p 50051:50051 -v "$PWD/models/iris:/opt/ml/model:ro" -e MLFLOW_GRPC_MODEL_NAME=iris mlflow-grpc
+#   docker run -p 50051:50051 -p 8080:8080 -v "$PWD/models/iris:/opt/ml/model:ro" -e MLFLOW_GRPC_MODEL_NAME=iris mlflow-grpc
 
 # With the packages that fetch models from object stores (s3://, gs://, abfss:// and wasbs://):
 #   docker build -t mlflow-grpc --build-arg EXTRAS=s3,gs,azure .

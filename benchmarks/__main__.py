@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from benchmarks import frames, load, machine, report
-from benchmarks.contenders import CONTENDERS, Contender, Echo, Ours
+from benchmarks.contenders import CONTENDERS, Contender, Echo, Ours, OursWithHttpPort
 from benchmarks.workloads import WORKLOADS, Workload
 
 RESULTS = Path(__file__).parent / "results"
@@ -86,7 +86,10 @@ def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], bool
 def _compare(workload: Workload, directory: Path, rounds: int, seconds: int, tries: int) -> dict[str, Any]:
     model = directory / f"model-{len(list(directory.iterdir()))}"
     workload.save(model)
-    with _started(model, directory) as servers:
+    contenders = list(CONTENDERS)
+    if workload.open_port_floor is not None:
+        contenders.insert(contenders.index(Ours) + 1, OursWithHttpPort)
+    with _started(contenders, model, directory) as servers:
         text, answers = _check_answers(workload, servers)
         throughput: dict[str, dict[str, list[dict[str, float]]]] = {}
         half_of_peak: dict[str, list[dict[str, float]]] = {Ours.name: [], Echo.name: []}
@@ -116,6 +119,7 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: int, tri
             "typed_floor": workload.typed_floor,
             "floors": {str(in_flight): floor for in_flight, floor in workload.floors.items()},
             "http_floors": {str(in_flight): floor for in_flight, floor in workload.http_floors.items()},
+            "open_port_floor": workload.open_port_floor,
             "throughput": throughput,
             "half_of_peak": {name: rows for name, rows in half_of_peak.items() if rows},
             "process": {
@@ -125,11 +129,11 @@ def _compare(workload: Workload, directory: Path, rounds: int, seconds: int, tri
 
 
 @contextmanager
-def _started(model: Path, directory: Path) -> Iterator[list[Contender]]:
+def _started(contenders: list[type[Contender]], model: Path, directory: Path) -> Iterator[list[Contender]]:
     """Starts the contenders one after the other, so that their starts do not slow each other down."""
     with ExitStack() as stack:
         servers = []
-        for contender in CONTENDERS:
+        for contender in contenders:
             server = contender(model, directory / f"{contender.__name__}.log")
             stack.callback(server.end)
             servers.append(server)

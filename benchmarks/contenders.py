@@ -167,6 +167,16 @@ class Ours(_Grpc):
         return [sys.executable, "server.py", "-m", str(model), "-p", str(self.port), "--model-name", "bench"]
 
 
+class OursWithHttpPort(Ours):
+    """The same server with its HTTP port open, called over gRPC."""
+
+    name = "mlflow-grpc, HTTP port open"
+
+    def command(self, model: Path) -> list[str]:
+        """Returns the command of the server, with a free port for HTTP."""
+        return [*super().command(model), "--http-port", "0"]
+
+
 class Typed(Ours):
     """The same server, called through its typed RPCs."""
 

@@ -10,6 +10,7 @@ from benchmarks import frames
 Figures = dict[str, Any]
 
 OURS, TYPED, HTTP = "mlflow-grpc", "mlflow-grpc, typed", "mlflow-grpc, HTTP"
+OPEN_PORT = "mlflow-grpc, HTTP port open"
 MLFLOW, ECHO = "mlflow models serve", "bare echo"
 
 
@@ -93,6 +94,26 @@ def markdown(figures: Figures) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _of_open_port(figures: Figures) -> list[str]:
+    """Returns the table that compares gRPC with and without an open HTTP port; nothing if no workload measured it."""
+    rows = [
+        f"| {workload['name']} | {in_flight} | {median(by_server[OURS], 'per_second'):,.0f}/s "
+        f"| {median(by_server[OPEN_PORT], 'per_second'):,.0f}/s "
+        f"| **{_ratio(by_server[OPEN_PORT], by_server[OURS]):.2f}** (floor {workload['open_port_floor']:g}) |"
+        for workload in figures["workloads"]
+        if workload["open_port_floor"] is not None
+        for in_flight, by_server in workload["throughput"].items()
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        "| workload, over gRPC | in flight | no HTTP port | HTTP port open | ratio |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
 def _of_workloads(figures: Figures) -> list[str]:
     lines = [
         "",
@@ -128,6 +149,7 @@ def _of_workloads(figures: Figures) -> list[str]:
             for row in ratios(figures)
         ),
     ]
+    lines += _of_open_port(figures)
     lines += [
         "",
         "| workload | start, mlflow-grpc | start, MLflow | memory, mlflow-grpc | memory, MLflow |",

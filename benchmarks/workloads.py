@@ -33,6 +33,9 @@ class Workload:
     """Minimum throughput of typed calls, as text."""
     http_floors: dict[int, float]
     """Minimum throughput over HTTP relative to MLflow's server, by calls in flight."""
+    open_port_floor: float | None = None
+    """Minimum throughput over gRPC of a server whose HTTP port is open, relative to one without it; None to not measure
+    it."""
 
     def save(self, path: Path) -> None:
         """Trains the model and saves it with signature and input example."""
@@ -77,6 +80,7 @@ WORKLOADS = (
         floors={1: 2.0, 32: 18.0, 256: 20.0},
         typed_floor=AS_JSON,
         http_floors={1: 2.0, 32: 8.0, 256: 8.0},
+        open_port_floor=0.97,
     ),
     Workload(
         "RandomForest(100), 1 row",

@@ -17,7 +17,9 @@ def _dockerfile(output: Path, force: bool, **flags: Any) -> None:
 
         tag = output.resolve().name.lower()
         context.write(loaded.model_uri, output, name=loaded.model_name, tag=tag, overwrite=force)
-        click.echo(f"{output} is written. Next: docker build -t {tag} {output} && docker run -p 50051:50051 {tag}")
+        click.echo(
+            f"{output} is written. Next: docker build -t {tag} {output} && docker run -p 50051:50051 -p 8080:8080 {tag}"
+        )
         return 0
 
     end_after(work, flags)

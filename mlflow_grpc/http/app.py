@@ -10,7 +10,7 @@ from _mlflow_grpc_protocol.metadata import IGNORED_KEY, REQUEST_ID_KEY, SERVER_T
 from google.protobuf.message import Message as ProtobufMessage
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import ServiceInfo
@@ -20,7 +20,7 @@ from mlflow_grpc.http import api_docs, invocations, page, rest_model_service, se
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import RETRY_KEY
-from mlflow_grpc.http.response import WholeResponse
+from mlflow_grpc.http.response import CLOSE, WholeResponse
 from mlflow_grpc.settings import Settings
 
 EXPOSED_HEADERS = [REQUEST_ID_KEY, IGNORED_KEY, RETRY_KEY, SERVER_TIMING_KEY]
@@ -75,15 +75,30 @@ class HttpApp:
             redirect_slashes=False,
             default=counted(_not_found, metrics.http_route(""), metrics.http_active),
         )
-        self.asgi: ASGIApp = router
+        self.asgi: ASGIApp = self._closing_connections(router)
         if origins := [origin.strip() for origin in settings.http_cors_origin.split(",") if origin.strip()]:
             self.asgi = CORSMiddleware(
-                router,
+                self.asgi,
                 allow_origins=origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
                 expose_headers=EXPOSED_HEADERS,
             )
+
+    def _closing_connections(self, app: ASGIApp) -> ASGIApp:
+        """Returns an application whose responses close their connections once callers are sent away."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_and_close(message: Message) -> None:
+                if self.dispatcher.is_closing and message["type"] == "http.response.start":
+                    headers = message["headers"]
+                    if CLOSE not in headers:
+                        message = {**message, "headers": [*headers, CLOSE]}
+                await send(message)
+
+            await app(scope, receive, send_and_close)
+
+        return answer
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

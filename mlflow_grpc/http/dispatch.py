@@ -23,7 +23,7 @@ from mlflow_grpc.http.arriving_bodies import ArrivingBodies
 from mlflow_grpc.http.errors import of_error
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import EVENT_STREAM, Headers, WholeResponse
+from mlflow_grpc.http.response import CLOSE, EVENT_STREAM, Headers, WholeResponse
 
 LINGER_S, LINGER_BODIES = 1.0, 2
 """Maximum time to read the rest of a request whose response has been sent, in seconds, and its maximum size, as a
@@ -168,8 +168,8 @@ class ModelEndpoint:
         headers = [(REQUEST_ID_KEY.encode(), call.request_id.encode())]
         timing = server_timing.trailers(call, always=self._dispatcher.has_server_timing)
         headers += [(name.encode(), value.encode()) for name, value in (*call.ignored.trailers(), *timing)]
-        if self._dispatcher.is_closing or not call.is_read:
-            headers.append((b"connection", b"close"))
+        if not call.is_read:
+            headers.append(CLOSE)
         return headers
 
     async def _send_events(self, call: HttpCall, stream: EventStream, send: Send) -> None:

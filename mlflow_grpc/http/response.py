@@ -17,6 +17,9 @@ CHUNK_BYTES = 65_536
 
 Headers = list[tuple[bytes, bytes]]
 
+CLOSE = (b"connection", b"close")
+"""Header of a response after which the server closes the connection."""
+
 
 def media_type_of(content_type: str) -> str:
     """Returns a content type without its parameters."""

@@ -351,29 +351,29 @@ def snippet(page, name):
     return page.get_by_label(f"The call for {name}").inner_text()
 
 
-def test_the_same_call_as_code(server, open_model, tmp_path):
-    """curl, Python and Node print the answer that the page has, with the values of the form."""
+@pytest.mark.parametrize("name", ["curl", "Python", "Node"])
+def test_the_same_call_as_code(open_model, tmp_path, name):
+    """The code prints the answer that the page has, with the values of the form."""
+    program = {"curl": "curl", "Python": sys.executable, "Node": "node"}[name]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
     page = open_model("every_column")
     field(page, "string").fill('it\'s "é" $HOME')
     field(page, "long").fill("9007199254740993")
     predict(page)
     expected = answer(page)
-    commands = {
-        "curl": ["bash", "-c", snippet(page, "curl")],
-        "Python": [sys.executable, "-c", snippet(page, "Python")],
-    }
-    if shutil.which("node"):
+    code = snippet(page, name)
+    if name == "Node":
         script = tmp_path / "call.mjs"
-        script.write_text(
-            snippet(page, "Node").replace("console.log(await response.json())", "console.log(await response.text())")
-        )
-        commands["Node"] = ["node", str(script)]
-    for name, command in commands.items():
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
-        if name == "Python":
-            assert eval(done.stdout) == expected["predictions"], name  # noqa: S307 - a literal that repr wrote.
-        else:
-            assert json.loads(done.stdout) == expected, name
+        script.write_text(code.replace("console.log(await response.json())", "console.log(await response.text())"))
+        command = [program, str(script)]
+    else:
+        command = ["bash" if name == "curl" else program, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+    if name == "Python":
+        assert eval(done.stdout) == expected["predictions"]  # noqa: S307 - a literal that repr wrote.
+    else:
+        assert json.loads(done.stdout) == expected
 
 
 @pytest.fixture(scope="session")
@@ -527,9 +527,24 @@ def test_nothing_is_read_while_nobody_sees_the_page(page, open_model):
         page.clock.run_for(100)
 
 
-def test_the_figures_can_be_paused(open_model):
-    """A button stops what moves by itself (WCAG 2.2.2), and says that it is pressed."""
-    page = open_model("one_string")
+def test_the_figures_can_be_paused(page, open_model):
+    """A button stops what moves by itself (WCAG 2.2.2) and says that it is pressed; the page reads nothing meanwhile."""
+    page.clock.install()
+    open_model("one_string")
+
+    def scrapes():
+        return page.observed.paths.count("/metrics")
+
+    with page.expect_response("**/metrics"):
+        page.clock.run_for(2500)
     button = page.get_by_role("button", name="Pause the live figures")
     button.click()
     expect(button).to_have_attribute("aria-pressed", "true")
+    page.clock.run_for(100)
+    before = scrapes()
+    page.clock.run_for(60_000)
+    assert scrapes() == before
+    with page.expect_response("**/metrics"):
+        button.click()
+        page.clock.run_for(100)
+    expect(button).to_have_attribute("aria-pressed", "false")

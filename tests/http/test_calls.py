@@ -1,22 +1,28 @@
 """Real HTTP against a server in this process: calls, deadlines, limits, callers that leave, the way to the end."""
 
+import contextlib
 import gzip
 import http.client
 import json
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import requests
 
+from mlflow_grpc.calls import open_calls
+from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.errors import RequestReadTimeout
 from mlflow_grpc.http import dispatch
+from mlflow_grpc.services import dispatch as grpc_dispatch
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
-from tests.support.servers import Caller, serving
+from tests.support.servers import Caller, ready_address, serving, serving_models, start_server
 
 MIB = 1024 * 1024
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"  # Messages HealthCheckResponse of grpc.health.v1.
 
 
 @pytest.fixture
@@ -195,18 +201,45 @@ def test_an_answer_that_is_not_read_holds_room():
         assert len(requests.post(f"{server.url}/invocations", data="x", timeout=30).content) == len(answer)
 
 
+def status_of(server, path: str) -> int:
+    return requests.get(f"{server.url}/{path}", timeout=30).status_code
+
+
 def test_health_is_that_of_grpc(gated):
-    """/ping and /health are 200 while the server takes calls, and 503 once it drains; connections close then."""
+    """/ping and /health are 200 while the server takes calls, and 503 once it sends callers away by its lame duck."""
     _, server, url = gated
-    assert [requests.get(f"{server.url}/{path}", timeout=30).status_code for path in ("ping", "health")] == [200, 200]
+    with Caller(server.address) as call:
+        health: Any = call.channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert health(b"", timeout=30) == SERVING
+        assert [status_of(server, path) for path in ("ping", "health")] == [200, 200]
+        leaving = server.start_task(lambda: server.server.lame_duck(60.0))
+        while health(b"", timeout=30) == SERVING:
+            continue
+        assert health(b"", timeout=30) == NOT_SERVING
+        assert [status_of(server, path) for path in ("ping", "health")] == [503, 503]
+        assert requests.post(url, data="x", timeout=30).text == "<x>"
+        leaving.cancel()
 
-    async def turn_away() -> None:
-        await server.server.lame_duck(0.0)
 
-    with requests.Session() as session:
-        assert session.get(f"{server.url}/ping", timeout=30).headers.get("connection") is None
-        server.server._http.send_callers_away()
+@pytest.mark.parametrize(
+    "path", ["/ping", "/metrics", "/models", "/api/health/ready", "/openapi.json", "/", "/nowhere"]
+)
+def test_each_response_of_a_lame_duck_closes_its_connection(gated, path):
+    """Responses of every route say `Connection: close`, once; before, none does."""
+    model, server, url = gated
+    with requests.Session() as session, ThreadPoolExecutor(1) as pool:
+        assert "connection" not in session.get(f"{server.url}{path}", timeout=30).headers
+        assert "connection" not in session.post(url, data="x", timeout=30).headers
+        held = pool.submit(requests.post, url, data="hold", timeout=30)
+        model.wait_until_entered()
+        leaving = server.start_task(lambda: server.server.lame_duck(60.0))
+        while session.get(f"{server.url}/ping", timeout=30).status_code == 200:
+            continue
+        model.let_go()
+        assert held.result().headers["connection"] == "close"
+        assert session.get(f"{server.url}{path}", timeout=30).headers["connection"] == "close"
         assert session.post(url, data="x", timeout=30).headers["connection"] == "close"
+        leaving.cancel()
 
 
 def test_a_server_that_drains_answers_what_it_has(gated):
@@ -224,20 +257,118 @@ def test_a_server_that_drains_answers_what_it_has(gated):
         assert draining.result() == 0
 
 
-def test_slow_and_idle_connections_disturb_nobody(gated, monkeypatch):
-    """Callers are answered over both protocols while hundreds of connections send a byte now and then, or nothing."""
-    _, server, url = gated
-    opened: list[Any] = [connect(server) for _ in range(200)]
-    try:
-        for connection in opened[:100]:
-            connection.sendall(b"POST /invocations HTTP/1.1\r\nhost: x\r\n")
-        started = time.monotonic()
-        with Caller(server.address) as call:
-            assert call("x") == requests.post(url, data="x", timeout=30).text == "<x>"
-        assert time.monotonic() - started < 5
-    finally:
-        for connection in opened:
+HEAD = b"POST /invocations HTTP/1.1\r\nhost: x\r\n"
+
+HOSTILE = {
+    "nothing": b"",
+    "half a header": HEAD + b"x: ",
+    "half a body": HEAD + b"content-length: 1000000\r\n\r\n",
+    "half a chunk": HEAD + b"transfer-encoding: chunked\r\n\r\nfffff\r\n",
+    "half a trailer": HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx: ",
+    "a declared size over the limit": HEAD + b"content-length: 1000000000\r\n\r\n",
+    "chunks over the limit": HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"100000\r\n%b\r\n" % (b"x" * MIB) * 2,
+    "headers over the limit": HEAD + b"x: y\r\n" * 20_000,
+    "no size of a chunk": HEAD + b"transfer-encoding: chunked\r\n\r\nnot a size\r\n",
+    "two sizes": HEAD + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
+}
+"""Beginnings of requests that do not end or are refused."""
+
+
+class Hostile:
+    """Connections that begin alike, and then send a byte now and then; one that the server closes is opened again."""
+
+    INTERVAL_S = 0.02
+
+    def __init__(self, port: int, opening: bytes, count: int) -> None:
+        self.turns = 0
+        """Number of times that each connection has sent a byte or was opened again."""
+        self._port, self._opening = port, opening
+        self._stop = threading.Event()
+        self._open = [self._connect() for _ in range(count)]
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _connect(self) -> socket.socket:
+        opened = socket.create_connection(("127.0.0.1", self._port), timeout=30)
+        with contextlib.suppress(ConnectionError):  # The server may refuse it before all of it has been sent.
+            opened.sendall(self._opening)
+        return opened
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.INTERVAL_S):
+            for index, connection in enumerate(self._open):
+                try:
+                    connection.sendall(b"y" if self._opening else b"")
+                except ConnectionError:
+                    connection.close()
+                    self._open[index] = self._connect()
+                if self._stop.is_set():
+                    break
+            self.turns += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        for connection in self._open:
             connection.close()
+
+
+LIMIT_S = 5.0
+"""Time in which a call or check has to be answered, in seconds; a machine that is busy with other tests is slow."""
+
+
+@pytest.fixture(scope="module")
+def ports():
+    """The address of gRPC and the port of HTTP of a server in its own process."""
+    flags = ("-m", "mlmodel:tests.support.quick_stepper.Stepper", "--max-message-bytes", str(MIB))
+    with start_server(*flags, "--http-port", "0") as process:
+        yield ready_address(process), int(process.wait_for(r"HTTP on http://127\.0\.0\.1:(\d+);")[1])
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_connections_disturb_nobody(ports, kind):
+    """Calls over both protocols and checks of health are answered while 30 connections do harm, for some turns."""
+    address, port = ports
+    url, payload = f"http://127.0.0.1:{port}", '{"inputs": ["x"]}'
+    with Caller(address) as call, requests.Session() as session:
+        health: Any = call.channel.unary_unary("/grpc.health.v1.Health/Check")
+        with Hostile(port, HOSTILE[kind], 30) as hostile:
+            calls = 0
+            while calls < 20 or hostile.turns < 3:
+                answer = call(payload, timeout=LIMIT_S)
+                assert json.loads(answer) == {"predictions": ["x"]}
+                assert session.post(f"{url}/invocations", data=payload, timeout=LIMIT_S).text == answer
+                assert health(b"", timeout=LIMIT_S) == SERVING
+                assert session.get(f"{url}/ping", timeout=LIMIT_S).status_code == 200
+                calls += 1
+
+
+@pytest.mark.parametrize("path", ["invocations", "models/model/invocations", "api/models/iris_model/prediction"])
+def test_a_body_that_does_not_arrive_in_time(monkeypatch, path):
+    """The call ends with 408 in the format of its route, as a slow request over gRPC does, and the connection closes."""
+    monkeypatch.setattr(open_calls, "MAX_READ_S", 0.1)
+    monkeypatch.setattr(grpc_dispatch, "CHECK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(dispatch, "LINGER_S", 0.1)
+    is_rest = path.startswith("api/")
+    config = ModelConfig(class_path="tests.support.rest_models.Iris", name=None if is_rest else "model", endpoint=True)
+    with serving_models([(config, None)], http_port=0, timeout_s=0.1) as server:
+        watching = server.start_task(server.server.watch)
+        head = b"POST /%b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" % path.encode()
+        for body in (b"content-length: 100\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n5\r\n{"):
+            answer_head, _, content = raw(server, head + body).partition(b"\r\n\r\n")
+            assert answer_head.startswith(b"HTTP/1.1 408 ")
+            assert b"connection: close" in answer_head
+            answer = json.loads(content)
+            message = answer["messages"][0] if is_rest else answer["message"]
+            assert "did not arrive in time" in message
+            if not is_rest:
+                assert answer["error_code"] == RequestReadTimeout.reason
+        assert arriving_of(server)._bytes == 0
+        watching.cancel()
 
 
 def test_a_model_is_named_in_the_path_or_a_header(gated):
@@ -252,6 +383,38 @@ def test_a_model_is_named_in_the_path_or_a_header(gated):
     ):
         assert error_of(response) == (404, "RESOURCE_DOES_NOT_EXIST")
         assert "gated" in json.loads(response.text)["message"]
+
+
+def test_a_model_that_could_not_be_loaded():
+    """503 with INVALID_STATE at MLflow's routes; the routes of rest-model-service do not have it. Others are called."""
+    skipped = (ModelConfig(uri="/nowhere", name="skipped", endpoint=True), "It is gone.")
+    iris = (ModelConfig(class_path="tests.support.rest_models.Iris", endpoint=True), None)
+    with serving_models([iris, skipped], http_port=0) as server:
+        response = requests.post(f"{server.url}/models/skipped/invocations", data="{}", timeout=30)
+        assert error_of(response) == (503, "INVALID_STATE")
+        assert "could not be loaded" in response.json()["message"]
+        assert requests.post(f"{server.url}/api/models/skipped/prediction", json={}, timeout=30).status_code == 404
+        record = {"sepal_length": 6.1, "sepal_width": 3.0}
+        assert requests.post(f"{server.url}/api/models/iris_model/prediction", json=record, timeout=30).ok
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_the_version_in_the_path_answers(version):
+    """Of two versions of a model, the one in the path or in the header answers; without a version, the highest does."""
+
+    def loaded(number: str) -> tuple[ModelConfig, ServableModel]:
+        model = FunctionModel(lambda text: f"version {number}: {text}")
+        return ModelConfig(uri="(in process)", name="m", version=number), ServableModel(model, PlainCodec())
+
+    with serving_models([loaded("1"), loaded("2")], http_port=0) as server:
+        url = f"{server.url}/models/m/versions/{version}/invocations"
+        response = requests.post(url, data="x", timeout=30)
+        assert (response.status_code, response.text) == (200, f"version {version}: x")
+        by_header = requests.post(
+            f"{server.url}/invocations", data="x", headers={"mlflow-model": f"m/{version}"}, timeout=30
+        )
+        assert by_header.text == response.text
+        assert requests.post(f"{server.url}/models/m/invocations", data="x", timeout=30).text == "version 2: x"
 
 
 def test_an_inflated_body_takes_the_room_that_it_has_in_memory():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 import time
@@ -15,7 +16,7 @@ from mlflow_grpc.http import connections, listener
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.settings import Settings
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
-from tests.support.servers import InProcess, free_port, serving, start_server
+from tests.support.servers import Caller, InProcess, free_port, ready_address, serving, start_server
 
 STEPPER = "mlmodel:tests.support.quick_stepper.Stepper"
 
@@ -259,15 +260,55 @@ def test_more_connections_than_the_limit_are_refused(monkeypatch):
 
 
 def test_workers_share_the_port():
-    """Both workers answer at the port that the flag names."""
+    """Both workers, and nothing else, answer new connections to the port that the flag names."""
     port = free_port()
     with start_server("-m", STEPPER, "-w", "2", "--http-port", str(port)) as server:
         server.wait_for(rf"ready: .*, HTTP on http://127\.0\.0\.1:{port};")
+        workers = {
+            int(re.findall(r"pid (\d+)", line)[0]) for line in server.stderr if re.search("worker . started", line)
+        }
+        assert len(workers) == 2
         url = f"http://127.0.0.1:{port}/invocations"
         payload = '{"inputs": ["pid"]}'
-        assert {requests.post(url, data=payload, timeout=30).status_code for _ in range(20)} == {200}
+        answering = {requests.post(url, data=payload, timeout=30).json()["predictions"] for _ in range(40)}
+        assert answering == workers
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "env"), [(("--http-host", "127.0.0.2"), {}), ((), {"MLFLOW_GRPC_HTTP_HOST": "127.0.0.2"})]
+)
+def test_the_host_of_the_port(flags, env):
+    """The flag and the variable choose the address of HTTP alone; gRPC keeps its own."""
+    with start_server("-m", STEPPER, "--host", "127.0.0.1", "--http-port", "0", *flags, env=env) as server:
+        assert ready_address(server).startswith("127.0.0.1:")
+        port = server.wait_for(r"HTTP on http://127\.0\.0\.2:(\d+);")[1]
+        assert requests.get(f"http://127.0.0.2:{port}/ping", timeout=30).status_code == 200
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"http://127.0.0.1:{port}/ping", timeout=30)
+
+
+def test_sigterm_sends_callers_away():
+    """After SIGTERM, /ping and /health are 503 like gRPC's health, and calls are answered but close their connections."""
+    with start_server("-m", STEPPER, "--http-port", "0", "--lame-duck", "60") as server, requests.Session() as session:
+        address = ready_address(server)
+        url = server.wait_for(r"HTTP on (http://127\.0\.0\.1:\d+);")[1]
+        before = [session.get(f"{url}{path}", timeout=30) for path in ("/ping", "/health")]
+        assert [(response.status_code, "connection" in response.headers) for response in before] == [(200, False)] * 2
+        server.signal(signal.SIGTERM)
+        server.wait_for("lame duck: NOT_SERVING")
+        for path in ("/ping", "/health"):
+            response = session.get(f"{url}{path}", timeout=30)
+            assert (response.status_code, response.headers["connection"]) == (503, "close")
+        call = session.post(f"{url}/invocations", data='{"inputs": ["x"]}', timeout=30)
+        assert (call.json(), call.headers["connection"]) == ({"predictions": ["x"]}, "close")
+        with Caller(address) as caller:
+            health = caller.channel.unary_unary("/grpc.health.v1.Health/Check")
+            assert health(b"", timeout=30) == b"\x08\x02"  # NOT_SERVING
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGTERM)
+        server.wait()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.support.servers import ROOT, Caller, Forked, Process, free_port, ready_address
 
@@ -66,6 +67,15 @@ def test_the_two_commands(served):
     assert [line for line in process.stdout if line.endswith("make predict")]
     shown = [line for line in README.splitlines() if line.startswith('{"predictions"')]
     assert sh(f"make --no-print-directory predict PORT={port}").splitlines()[-1:] == shown
+
+
+def test_make_serve_prints_the_address_of_the_page(served):
+    """A browser finds the page, and not only the port, at the address in the output of `make serve`."""
+    _, process, http_port = served
+    (address,) = {found for line in process.stdout for found in re.findall(r"http://\S*?(?=[\s;,]|$)", line)}
+    assert address == f"http://127.0.0.1:{http_port}"
+    response = requests.get(address, timeout=30)
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
 def test_python_blocks_run(served, capsys):
