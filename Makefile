@@ -79,7 +79,7 @@ coverage: $(VENV)/.dev ## run the test suite and measure which lines and branche
 	$(BIN)/uv pip install --quiet --python $(@D) --resolution lowest-direct -e ./client
 	@touch $@
 
-MLFLOW_TESTS := tests/unit/test_mlflow_internals.py tests/parity/test_real_server.py tests/parity/test_answers.py \
+MLFLOW_TESTS := tests/unit/hosting/test_mlflow_internals.py tests/parity/test_real_server.py tests/parity/test_answers.py \
 	tests/parity/test_outputs.py
 VERSIONS ?= 2.22.5 3.18.0
 test-mlflow: $(VERSIONS:%=.venvs/mlflow-%/.ready) ## test with other versions of MLflow: VERSIONS="2.22.5 3.9.0"; TESTS=tests/parity runs all parity tests

@@ -372,7 +372,7 @@ def test_a_body_that_does_not_arrive_in_time(monkeypatch, path):
 
 
 def test_a_model_is_named_in_the_path_or_a_header(gated):
-    """And the answer to an unknown name lists those there are."""
+    """A request names its model in the path or a header; the answer to an unknown name lists the existing names."""
     _, server, url = gated
     assert requests.post(f"{server.url}/models/gated/invocations", data="x", timeout=30).text == "<x>"
     assert requests.post(url, data="x", headers={"mlflow-model": "gated"}, timeout=30).text == "<x>"
@@ -404,7 +404,9 @@ def test_the_version_in_the_path_answers(version):
 
     def loaded(number: str) -> tuple[ModelConfig, ServableModel]:
         model = FunctionModel(lambda text: f"version {number}: {text}")
-        return ModelConfig(uri="(in process)", name="m", version=number), ServableModel(model, PlainCodec())
+        return ModelConfig(uri="(in process)", name="m", version=number, endpoint=True), ServableModel(
+            model, PlainCodec()
+        )
 
     with serving_models([loaded("1"), loaded("2")], http_port=0) as server:
         url = f"{server.url}/models/m/versions/{version}/invocations"

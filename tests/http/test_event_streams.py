@@ -83,7 +83,7 @@ def test_models_without_a_stream(url):
 
 @pytest.mark.parametrize("model", list(chat_models.MODELS))
 def test_a_chat_payload_asks_for_events(url, model):
-    """By `"stream": true`; without it the answer is a whole one."""
+    """A chat payload with `"stream": true` gets events, and without it a complete answer."""
     key = "input" if model == "responses" else "messages"
     payload = {key: [{"role": "user", "content": "a b"}]}
     assert len(events(ask(url, model, {**payload, "stream": True}))) > 2

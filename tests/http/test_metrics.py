@@ -50,7 +50,7 @@ def test_both_formats_are_what_the_parsers_of_prometheus_take(accept):
 
 
 def test_calls_are_counted_by_the_status_that_their_clients_saw():
-    """With the names of go-grpc-prometheus, and the spelling of Go."""
+    """Calls are counted by the status that their clients saw, in metrics of go-grpc-prometheus with Go's spelling."""
     seen: dict[str, int] = {}
     with serving(FunctionModel(judge), PlainCodec(), http_port=0) as server, Caller(server.address) as call:
         for text in ("x", "y", "bad", "broken", "bad", "z"):
@@ -178,7 +178,7 @@ def test_files_are_counted_by_their_method(gated):
 
 
 def test_an_exception_of_a_route_is_counted_and_answered_as_500(gated, monkeypatch, caplog):
-    """In the format of all errors, and with its traceback in the log only."""
+    """An exception of a route is counted and answered as 500, with its traceback in the log only."""
     _, server = gated
 
     async def fail(*, is_open_metrics: bool) -> str:
@@ -290,7 +290,7 @@ def test_a_server_without_an_http_port_counts_nothing():
 
 
 def test_process_metrics(gated):
-    """They are those of this process, which runs the server."""
+    """The process metrics describe the process that runs the server."""
     _, server = gated
     scrape = Scrape(server.url)
     assert abs(scrape.total("process_cpu_seconds_total") - time.process_time()) < 1
@@ -307,7 +307,7 @@ def timing_of(pairs) -> dict[str, float]:
 
 
 def test_server_timing_in_trailers_and_headers(gated):
-    """On request, in milliseconds; the parts fit into the total; a failed call has it too."""
+    """A caller that asks gets server-timing in milliseconds, with phases within the total, for failed calls too."""
     _, server = gated
     data = protos.Input(value="x").SerializeToString()
     with Caller(server.address) as call:

@@ -277,7 +277,7 @@ def test_malformed_json(theirs, ours):
 
 
 def test_a_fault_in_a_list(theirs, ours):
-    """The same for a fault in an element of a list, whose position is a number."""
+    """A fault in an element of a list is described with the element's number as its position."""
     record = FLOWER | {"petals": [1, "a"]}
     assert predict(theirs, "iris_model", record)[2] == "Internal Server Error"
     status, _, text = predict(ours, "iris_model", record)

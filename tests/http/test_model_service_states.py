@@ -131,7 +131,7 @@ def test_unknown_fields():
 
 
 def test_limits(monkeypatch):
-    """Too large, too late, too many: the statuses of the other routes, in this form."""
+    """Requests that are too large, too late or too many get the statuses of other routes, in the service's format."""
     with server_of({"class_path": IRIS}, max_message_bytes=1024) as server:
         response = predict(server, "iris_model", FLOWER | {"remark": "x" * 2000})
         assert (response.status_code, response.json()["type"]) == (413, "ValidationError")
@@ -149,7 +149,7 @@ def test_limits(monkeypatch):
 
 @pytest.mark.parametrize("model", ["iris_model", "nothing"])
 def test_a_model_without_an_endpoint(model):
-    """It is listed and described, and has no route for predictions."""
+    """A model without an endpoint is listed and described, and has no route for predictions."""
     with server_of({"class_path": IRIS, "endpoint": False}, {"class_path": ECHO}) as server:
         assert [entry["qualified_name"] for entry in get(server, "models")[1]["models"]] == ["iris_model", "echo"]
         assert predict(server, model, FLOWER).json() == {"detail": "Not Found"}

@@ -100,7 +100,7 @@ def bodies(document: Any) -> Iterator[tuple[str, Any, str, Any]]:
 
 
 def test_the_document_is_valid(document):
-    """It is OpenAPI 3.1, in which each operation has an id of its own."""
+    """The document is valid OpenAPI 3.1, and the ids of its operations are unique."""
     assert document["openapi"].startswith("3.1.")
     OpenAPIV31SpecValidator(document).validate()
     identifiers = [operation["operationId"] for _, _, operation in operations(document)]

@@ -95,7 +95,7 @@ def test_the_page_knows_where_grpc_is(server):
 
 
 def test_no_page():
-    """With page off there is neither the page nor a file of it; models are still listed."""
+    """A server with the page turned off has neither the page nor its files, and still lists its models."""
     with serving(FunctionModel(lambda text: text), PlainCodec(), http_port=0, page=False) as running:
         for path in ("", "page/server.json", "page/x/main.js"):
             assert requests.get(f"{running.url}/{path}", timeout=30).status_code == 404

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import time
+from typing import Any
 
 import pytest
 import requests
@@ -53,7 +54,7 @@ def issued(tmp_path):
 
 
 def test_tls_has_the_files_of_grpc(issued):
-    """With client certificates, too."""
+    """The HTTP port has the TLS files of gRPC, also with client certificates."""
     files, client = issued
     with echo(tls_cert=files["cert"], tls_key=files["key"], tls_client_ca=files["ca"]) as server:
         url = f"{server.url}/invocations"
@@ -114,7 +115,7 @@ def test_empty_lines_do_not_keep_a_connection(monkeypatch):
 
 
 def test_endless_headers_behind_a_request_are_cut():
-    """They count while the request before them is being answered."""
+    """Endless headers behind a request are cut while that request is being answered."""
     model = GatedModel()
     with serving(model, PlainCodec(), http_port=0) as server, connected(server) as peer:
         peer.sendall(b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nholdGET / HTTP/1.1\r\n")
@@ -128,7 +129,7 @@ def test_endless_headers_behind_a_request_are_cut():
 
 @pytest.mark.parametrize("trailers", [b"x: y\r\n" * 1000, b"y" * 6000])
 def test_endless_trailers_are_cut(trailers):
-    """They count like headers, whether there are many or one that does not end."""
+    """Endless trailers are cut like headers, whether there are many or one that does not end."""
     with echo() as server, connected(server) as peer:
         peer.sendall(b"POST /invocations HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx: ")
         with contextlib.suppress(ConnectionError):
@@ -234,7 +235,7 @@ def test_a_port_is_closed_before_it_was_opened():
 
 
 def test_a_failure_of_the_port_does_not_keep_the_server_from_its_end(caplog):
-    """It is logged, and gRPC is stopped too."""
+    """A failure while the port closes is logged, and gRPC is stopped too."""
     with echo() as server:
 
         async def fail(counter: int) -> bool:
@@ -248,7 +249,7 @@ def test_a_failure_of_the_port_does_not_keep_the_server_from_its_end(caplog):
 
 
 def test_more_connections_than_the_limit_are_refused(monkeypatch):
-    """Those that are open stay, and gRPC is not touched."""
+    """Connections above the limit are refused; open connections and gRPC are not affected."""
     monkeypatch.setattr(listener, "max_connections", lambda: 3)
     with echo() as server, contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -304,7 +305,7 @@ def test_sigterm_sends_callers_away():
         call = session.post(f"{url}/invocations", data='{"inputs": ["x"]}', timeout=30)
         assert (call.json(), call.headers["connection"]) == ({"predictions": ["x"]}, "close")
         with Caller(address) as caller:
-            health = caller.channel.unary_unary("/grpc.health.v1.Health/Check")
+            health: Any = caller.channel.unary_unary("/grpc.health.v1.Health/Check")
             assert health(b"", timeout=30) == b"\x08\x02"  # NOT_SERVING
         server.signal(signal.SIGTERM)
         server.signal(signal.SIGTERM)

@@ -22,7 +22,7 @@ def judge(data):
 
 
 def test_a_request_is_a_server_span_with_a_child_for_each_phase(collector):
-    """With HTTP's semantic conventions, in the caller's trace."""
+    """A request is a server span with a child for each phase, with HTTP's conventions, in the caller's trace."""
     with serving(FunctionModel(judge), PlainCodec(), http_port=0, otlp_endpoint=collector.url) as server:
         headers = {"traceparent": f"00-{TRACE}-{SPAN}-01", "user-agent": "test"}
         assert requests.post(f"{server.url}/models/function/invocations", "x", headers=headers, timeout=30).text == "x"
@@ -66,7 +66,7 @@ def test_any_host_header_is_answered(collector, host, expected):
 
 @pytest.mark.parametrize("method", ["start", "end"])
 def test_a_tracer_that_fails_fails_no_call(collector, monkeypatch, caplog, method):
-    """Its exception is logged, and calls of both protocols are answered."""
+    """An exception of a tracer is logged, and calls of both protocols are answered."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("a fault of the tracer")
@@ -88,7 +88,7 @@ def test_a_tracestate_of_a_caller_is_not_logged(collector, caplog):
 
 
 def test_a_caller_that_leaves_a_stream_is_traced_once(collector, caplog):
-    """And has one line in the log, with the status CANCELLED."""
+    """A caller that leaves a stream results in one span, and in one log line with the status CANCELLED."""
     caplog.set_level("INFO")
     model = PartsModel()
     with serving(model, PlainCodec(), http_port=0, otlp_endpoint=collector.url) as server:
@@ -104,7 +104,7 @@ def test_a_caller_that_leaves_a_stream_is_traced_once(collector, caplog):
 
 
 def test_only_statuses_from_500_are_errors(collector):
-    """As HTTP's semantic conventions have it: error.type is the status."""
+    """Only statuses from 500 mark a span as an error, with the status as error.type, by HTTP's semantic conventions."""
     with serving(FunctionModel(judge), PlainCodec(), http_port=0, otlp_endpoint=collector.url) as server:
         for body in ("bad", "later"):
             requests.post(f"{server.url}/invocations", body, timeout=30)

@@ -84,7 +84,7 @@ def test_csv_and_content_types(both):
 
 
 def test_concurrent_calls(both):
-    """With 32 calls in flight, both give the same answers."""
+    """Both servers give the same answers with 32 calls in flight."""
     texts = sample(text for text in TEXTS if len(text) < 1000)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         list(pool.map(lambda text: agree(both, text, JSON), texts))

@@ -30,7 +30,7 @@ class Load:
     long_every: int = 400
     long_s: float = 5.0
     stream_every: int = 0
-    """Every so many calls, a short stream of requests takes the place of a single one; 0 for none."""
+    """A short stream of requests replaces a single call once in this number of calls; 0 for none."""
     credentials: grpc.ChannelCredentials | None = None
     """TLS credentials of the clients; None for connections without TLS."""
     calls: int = 0

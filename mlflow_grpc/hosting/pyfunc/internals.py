@@ -1,9 +1,9 @@
 """All uses of MLflow's private and undocumented names.
 
 Rule of this module: no other module uses such names. They are necessary, because parity with `mlflow models serve`
-means running MLflow's own code. `tests/unit/test_mlflow_internals.py` checks every name and its form, so that a release
-of MLflow that changes one fails there with a clear message. Differences between the supported versions (2.22 and later)
-are hidden here too, with the version that introduced them.
+means running MLflow's own code. `tests/unit/hosting/test_mlflow_internals.py` checks every name and its form, so that a
+release of MLflow that changes one fails there with a clear message. Differences between the supported versions (2.22
+and later) are hidden here too, with the version that introduced them.
 
 It has more than 300 lines, because splitting it would scatter these names over several modules.
 """

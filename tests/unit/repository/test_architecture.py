@@ -194,3 +194,10 @@ def test_modules_are_short():
     explained = [path for path in MODULES if "\nIt has more than 300 lines, because " in path.read_text()]
     assert explained == [path for path in MODULES if lines[path] > 300]
     assert max(lines.values()) <= 400
+
+
+def test_unit_tests_mirror_the_package():
+    """Tests of modules are in folders of the same name as those of the modules."""
+    tests = ROOT / "tests" / "unit"
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")} - {Path("repository")}
+    assert not [folder for folder in folders if not (PACKAGE / folder).is_dir()]

@@ -38,7 +38,7 @@ from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.writer import fill
 from tests.support import newer_models, zoo
 from tests.support.depth import examples
-from tests.unit.test_proto_text import compiled, in_order, text_of
+from tests.unit.contract.test_proto_text import compiled, in_order, text_of
 
 LONG, DOUBLE, TEXT, MOMENT = (
     Scalar(data_type) for data_type in (DataType.LONG, DataType.DOUBLE, DataType.STRING, DataType.DATETIME)

@@ -1,0 +1,1 @@
+"""Tests of the repository itself: its texts, names, structure and files."""
