@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.support.typed import TypedCaller
+from tests.support.versions import mlflow_is_before
 
 SECRET = "hush"  # In every payload in which a caller can choose a string.
 TIME, ZONED = "2020-02-29T12:00:00", "2020-02-29T12:00:00+02:00"
@@ -215,19 +216,27 @@ def _id(case: Case) -> str:
     "case", [*COLUMNS, *WITHIN, *PARAMS, *LANGUAGE, *HINTS, *TENSORS, *TABLES], ids=_id
 )  # fmt: skip
 def test_errors_have_the_path_and_the_correct_form(pair, case):
-    """MLflow refuses the payload too. The error has the path and the correct form, which MLflow then accepts."""
+    """MLflow refuses the payload too. The error has the path and the correct form, which MLflow then accepts.
+
+    MLflow 2 accepts a few of these payloads, and does not say which property of an object is at fault.
+    """
     name, payload, right, fragments = case
     oracle, call, _ = pair(name)
     mime = "text/csv" if isinstance(payload, str) else "application/json"
-    assert oracle(_text(payload), mime)[0] != 200
+    status, answer = oracle(_text(payload), mime)[:2]
+    if status == 200:
+        assert mlflow_is_before("3")
+        assert call(_text(payload), mlflow_content_type=mime) == answer
+        return
     if right is not None:
         assert oracle(_text(right), mime)[0] == 200
     with pytest.raises(grpc.RpcError) as caught:
         call(_text(payload), mlflow_content_type=mime)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     message = caught.value.details() or ""
-    for fragment in fragments:
-        assert fragment in message
+    if not (mlflow_is_before("3") and name == "within"):
+        for fragment in fragments:
+            assert fragment in message
     for violation in _violations(caught.value):
         assert f"{violation.field}: {violation.description}" in message
         assert "hush" not in violation.field + violation.description
