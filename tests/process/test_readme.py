@@ -136,5 +136,5 @@ def test_flags_in_the_text_exist(page):
     options = [option for command in ("serve", "proto", "dockerfile") for option in main.commands[command].params]
     flags = {spelling for option in options for spelling in (*option.opts, *option.secondary_opts)}
     flags |= {spelling for action in parser()._actions for spelling in action.option_strings}
-    flags |= {"--build-arg", "--stop-timeout", "--label", "--pid"}  # Of docker and py-spy.
+    flags |= {"--build-arg", "--stop-timeout", "--label", "--health-cmd", "--pid"}  # Of docker and py-spy.
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text())) <= flags
