@@ -34,7 +34,7 @@ from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
 
 logger = get_logger(__name__)
 
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0001
 """Maximum time that a thread keeps the interpreter while another waits for it, in seconds; Python's default is 0.005.
 """
 

@@ -1,9 +1,9 @@
 """Limit on concurrent calls of a model: fewer than it has threads while they keep the event loop from its work.
 
 Threads of a model that computes in Python take turns at the interpreter with each other and with the event loop. More
-of them answer no more calls, and each makes the event loop wait longer for its turn: 0.6 ms beside one such thread,
-3 ms beside two and 6 ms beside four, several times for each call. Beside four it can neither answer nor refuse a few
-hundred calls a second. A model that waits, or computes outside of the interpreter as numpy does, keeps its threads.
+of them answer no more calls, and each makes the event loop wait longer for its turn: 0.3 ms beside one such thread and
+0.8 ms beside two or more, several times for each call. Then it can neither answer nor refuse a few hundred calls a
+second. A model that waits, or computes outside of the interpreter as numpy does, keeps its threads.
 
 Rule of this module: it measures the event loop and nothing else, and decides by what was measured.
 """
@@ -19,7 +19,7 @@ INTERVAL_S = 0.1
 LEARNING_RATE = 0.2
 """Weight of the latest measurement."""
 
-MAX_WAIT_S = 0.0015
+MAX_WAIT_S = 0.0005
 """Wait of the event loop for the interpreter, in seconds, above which more than one thread computes in Python."""
 
 MIN_MODEL_SHARE = 0.5
