@@ -27,9 +27,8 @@ OVERLOAD_S = 20
 MAX_OFFERED_PER_S = 1700
 """Number of calls a second that gRPC's Python takes in one process on two cores, whether it answers or refuses them."""
 
-MAX_HEALTH_S = 1.0
-"""Maximum time of a health check under overload, in seconds: the server takes up to a second to find out that a model
-holds the interpreter."""
+MAX_HEALTH_S = 0.5
+"""Maximum time of a health check under overload, in seconds."""
 
 GRPC_KEEPS_THREADS_S = 60.0
 """Time by which gRPC has ended its idle threads, in seconds. It starts threads on demand and ends them after 20 s."""
