@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import sys
 import threading
 
 from mlflow_grpc.engine.concurrency import (
@@ -68,7 +69,8 @@ def test_trials_of_a_higher_limit_back_off():
 
 
 def test_threads_that_compute_in_python_are_detected():
-    """A thread that computes in Python makes the event loop wait; a thread that waits does not."""
+    """A thread that computes in Python makes the event loop wait for its turn; an idle interpreter does not."""
+    turn_s = 0.02
     ended = threading.Event()
 
     def compute():
@@ -93,5 +95,11 @@ def test_threads_that_compute_in_python_are_detected():
             ended.set()
             thread.join()
 
-    alone_s, beside_s = asyncio.run(measured())
-    assert beside_s > 3 * alone_s
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(turn_s)
+    try:
+        alone_s, beside_s = asyncio.run(measured())
+    finally:
+        sys.setswitchinterval(before_s)
+    assert alone_s < turn_s / 4
+    assert beside_s > turn_s / 2
