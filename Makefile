@@ -8,6 +8,8 @@ HTTP_PORT ?= 8080
 MODEL_PATH ?= models/iris
 EXTRAS := s3 gs azure tracing
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Containers forbid Python to keep compiled modules. The many processes that tests start would compile them again and again.
+unexport PYTHONDONTWRITEBYTECODE
 # uv searches the PATH for Pythons, so it needs the versions of pyenv there. It downloads a version that it does not find.
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 

@@ -28,6 +28,7 @@ from typing import IO, Any
 
 from mlflow_grpc import environments, hosting, payload
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
+from mlflow_grpc.hosting.pyfunc import internals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +42,7 @@ LIBRARIES = (
     "sklearn.linear_model",
     "sklearn.neighbors",
     "sklearn.tree",
+    "skops.io",
     "uvicorn.main",
 )
 ROOMS = (hosting, payload, environments)
@@ -249,6 +251,7 @@ def run(fd: int) -> None:
     for room in ROOMS:
         for submodule in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
             importlib.import_module(submodule.name)
+    internals.check_requirement("mlflow")  # MLflow lists the installed packages once, which takes half a second.
     if threading.active_count() > 1 or "grpc" in sys.modules:
         raise RuntimeError(f"a process with grpc or with threads cannot be copied: {threading.enumerate()}")
     gc.collect()

@@ -5,6 +5,8 @@ import itertools
 import sys
 import threading
 
+import pytest
+
 from mlflow_grpc.engine.concurrency import (
     FIRST_TRIAL_S,
     INTERVAL_S,
@@ -68,6 +70,7 @@ def test_trials_of_a_higher_limit_back_off():
     assert limits(concurrency, [IN_TIME] * 200, began=now)[-1] == 2
 
 
+@pytest.mark.alone
 def test_threads_that_compute_in_python_are_detected():
     """A thread that computes in Python makes the event loop wait for its turn; an idle interpreter does not."""
     turn_s = 0.02
@@ -102,4 +105,4 @@ def test_threads_that_compute_in_python_are_detected():
     finally:
         sys.setswitchinterval(before_s)
     assert alone_s < turn_s / 4
-    assert beside_s > turn_s / 2
+    assert beside_s > turn_s / 4
