@@ -27,7 +27,7 @@ too, with which this server never answers."""
 class GrpcCall(Call):
     """An RPC from a servicer's point of view, and the observer of its requests."""
 
-    __slots__ = ("_metadata", "_rpc_context")
+    __slots__ = ("_metadata", "_peer", "_rpc_context")
 
     def __init__(self, method: str, rpc_context: "RpcContext", *, shows_exceptions: bool = False) -> None:
         """Reads metadata and request id.
@@ -39,6 +39,7 @@ class GrpcCall(Call):
 
         """
         self._rpc_context = rpc_context
+        self._peer = rpc_context.peer()  # Early, because it is empty once the caller has cancelled.
         self._metadata = {
             key: value for key, value in rpc_context.invocation_metadata() or () if isinstance(value, str)
         }
@@ -50,7 +51,7 @@ class GrpcCall(Call):
 
     def peer(self) -> str:
         """Returns the caller's address as gRPC writes it, such as `ipv4:10.0.0.7:4242`."""
-        return self._rpc_context.peer()
+        return self._peer
 
     def time_remaining(self) -> float | None:
         """Returns the time until the caller's deadline, in seconds; None if it has none."""
