@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -59,6 +60,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True)
 
     return f"sqlite:///{made_once(tmp_path_factory, 'registry', make)}/registry.db"
+
+
+@pytest.fixture
+def own_registry(registry: str, tmp_path: Path) -> str:
+    """The URI of a copy of the registry, which the test may change."""
+    shutil.copy(registry.removeprefix("sqlite:///"), tmp_path / "registry.db")
+    return f"sqlite:///{tmp_path}/registry.db"
 
 
 @pytest.fixture

@@ -214,14 +214,12 @@ def test_unsupported_models_are_refused_before_a_build(model, tmp_path, file, te
 
 @pytest.mark.deep
 @pytest.mark.timeout(1000)
-def test_the_version_behind_an_alias_is_that_of_the_environment(registry, root, tmp_path):
+def test_the_version_behind_an_alias_is_that_of_the_environment(own_registry, root):
     """The server serves the version that the environment was built for, even if its alias is moved meanwhile."""
-    shutil.copy(registry.removeprefix("sqlite:///"), tmp_path / "registry.db")
-    own = f"sqlite:///{tmp_path}/registry.db"
-    env = {"MLFLOW_ENV_ROOT": str(root), "MLFLOW_TRACKING_URI": own}
+    env = {"MLFLOW_ENV_ROOT": str(root), "MLFLOW_TRACKING_URI": own_registry}
     with start_server("-m", "models:/churn@champion", "--env-manager", "uv", env=env) as process:
         process.wait_for("models:/churn@champion is version 1")
-        client = mlflow.MlflowClient(tracking_uri=own, registry_uri=own)
+        client = mlflow.MlflowClient(tracking_uri=own_registry, registry_uri=own_registry)
         client.set_registered_model_alias("churn", "champion", "2")
         process.wait_for(r"ready: ", timeout_s=BUILD_LIMIT_S)
         with Caller(ready_address(process)) as call:

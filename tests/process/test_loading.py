@@ -130,13 +130,6 @@ def listed_versions(call: Caller) -> set[str]:
     return {model.version for model in ask(b"", timeout=30).models}
 
 
-@pytest.fixture
-def own_registry(registry, tmp_path):
-    """The URI of a copy of the registry, whose aliases may be moved."""
-    shutil.copy(registry.removeprefix("sqlite:///"), tmp_path / "registry.db")
-    return f"sqlite:///{tmp_path}/registry.db"
-
-
 def move_alias(registry: str, version: str) -> None:
     client = mlflow.MlflowClient(tracking_uri=registry, registry_uri=registry)
     client.set_registered_model_alias("churn", "champion", version)

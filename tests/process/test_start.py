@@ -170,9 +170,9 @@ def test_models_that_cannot_be_served(start, broken, spoil, message):
 
 
 @pytest.mark.parametrize("uri", ["models:/nothing/1", "runs:/0123456789abcdef0123456789abcdef/model", "nope://x/y"])
-def test_unresolvable_uris(start, uri, tmp_path):
+def test_unresolvable_uris(start, uri, registry):
     """A URI that MLflow cannot resolve has exit code 2 and one line."""
-    code, line = refused(start("-m", uri, env={"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}))
+    code, line = refused(start("-m", uri, env={"MLFLOW_TRACKING_URI": registry}))
     assert code == 2
     assert uri in line
 

@@ -35,10 +35,10 @@ def traced_model(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """Variables of a tracking store for these tests."""
-    return {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"}
+@pytest.fixture
+def store(own_registry):
+    """Variables of a tracking store of the test's own."""
+    return {"MLFLOW_TRACKING_URI": own_registry}
 
 
 def end(process):
@@ -59,12 +59,10 @@ def test_spans_of_mlflow_are_below_those_of_the_call(start, traced_model, collec
     with Caller(address) as call:
         assert json.loads(call(PAYLOAD)) == {"predictions": ["A"]}
     requests.post(f"{url}/invocations", PAYLOAD, headers={"content-type": "application/json"}, timeout=30)
-    client = mlflow.MlflowClient(store["MLFLOW_TRACKING_URI"])
-    spans: list[list[str]] = []
-    while spans.count(["predict", "look_up"]) < 2:  # MLflow sends them in the background.
-        traces = client.search_traces(locations=["0"])
-        spans = [[span.name for span in trace.data.spans] for trace in traces if '"a"' in (trace.data.request or "")]
-    end(process)
+    end(process)  # MLflow has stored its traces by then.
+    traces = mlflow.MlflowClient(store["MLFLOW_TRACKING_URI"]).search_traces(locations=["0"])
+    spans = [[span.name for span in trace.data.spans] for trace in traces if '"a"' in (trace.data.request or "")]
+    assert spans == [["predict", "look_up"]] * 2
     for name in ("MLflow/predict", "POST /invocations"):
         (server,) = collector.named(name)
         predicting = collector.children(server)["predicting"]
