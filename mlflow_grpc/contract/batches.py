@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from _mlflow_grpc_protocol.field_numbers import NULLS_NUMBER
+from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
@@ -15,7 +16,6 @@ from mlflow_grpc.contract.fields import MAX_FIELDS, PACKAGE, add_field
 from mlflow_grpc.contract.message_maker import MessageMaker
 from mlflow_grpc.contract.shapes import (
     BatchShape,
-    Cardinality,
     ColumnShape,
     FieldShape,
     MessageShape,

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from _mlflow_grpc_protocol.field_numbers import NULL_ITEMS_NUMBER, NULLS_NUMBER
+from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.names import entry_name
 from mlflow_grpc.contract.shapes import (
-    Cardinality,
     EnumShape,
     FieldShape,
     MessageShape,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Self
 
 from _mlflow_grpc_protocol.field_numbers import EXTRA_NUMBER
+from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
@@ -23,7 +24,6 @@ from mlflow_grpc.contract.lockfile.numbering import ContractNumbering, ReservedN
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, enum_value_name
 from mlflow_grpc.contract.shapes import (
     SCALARS,
-    Cardinality,
     EnumShape,
     FieldShape,
     MessageShape,

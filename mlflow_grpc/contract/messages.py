@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable
 
 from _mlflow_grpc_protocol.field_numbers import ERROR_NUMBER, PARAMS_NUMBER
+from _mlflow_grpc_protocol.typed_terms import RpcKind
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from mlflow_grpc.contract.batches import make_batch
@@ -16,7 +17,7 @@ from mlflow_grpc.contract.lockfile.format import PARAMS_KEY, LockedModel
 from mlflow_grpc.contract.lockfile.numbering import ReservedNames
 from mlflow_grpc.contract.message_maker import MessageMaker
 from mlflow_grpc.contract.names import FileScope, Scope
-from mlflow_grpc.contract.shapes import FieldShape, MessageShape, ModelMessages, RpcKind
+from mlflow_grpc.contract.shapes import FieldShape, MessageShape, ModelMessages
 from mlflow_grpc.contract.types import ANY_CHUNK, AnyValue, Contract, Field, Record
 
 FILE = "model_service.proto"

@@ -7,13 +7,15 @@ models of a server.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from _mlflow_grpc_protocol.typed_terms import RpcKind
+
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages, service
 from mlflow_grpc.contract.lockfile.compatibility import Change, Side, Verdict, changes
 from mlflow_grpc.contract.lockfile.format import LockedModel, LockFile
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
-from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
+from mlflow_grpc.contract.shapes import ModelMessages
 from mlflow_grpc.contract.types import Contract
 
 

@@ -6,6 +6,7 @@ Rule of this module: its names and numbers are those of model-grpc-service, whos
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from _mlflow_grpc_protocol.typed_terms import RpcKind
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileOptions
@@ -13,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileOptions
 from mlflow_grpc import protos
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.messages import SERVICE
-from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
+from mlflow_grpc.contract.shapes import ModelMessages
 
 RPC_COMMENTS = {
     RpcKind.BATCH: "Predicts any number of rows, in columns.",

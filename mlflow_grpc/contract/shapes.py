@@ -6,23 +6,15 @@ and agree.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum, auto
 from typing import TypeAlias
 
+from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.types import DataType, Field
 
 ProtoType: TypeAlias = "Proto.Type.ValueType"
 """Number of a field type."""
-
-
-class Cardinality(Enum):
-    """How many values a field holds, in protobuf's terms."""
-
-    SINGULAR = auto()
-    REPEATED = auto()
-    MAP = auto()
 
 
 @dataclass(frozen=True)
@@ -161,15 +153,6 @@ class ModelNames:
     """Name in the model, by the full name of a field or enum value; empty for a field that has no name in the model."""
     wrappers: list[str] = field(default_factory=list)
     """Full names of the messages that are not records of the model: wrappers and tensors."""
-
-
-class RpcKind(StrEnum):
-    """What an RPC does for a model. The value is the last part of the RPC's name."""
-
-    ONE = "predict"
-    BATCH = "predict_batch"
-    MANY = "predict_many"
-    STREAM = "predict_stream"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, Self
 
-from mlflow_grpc.contract.shapes import RpcKind
+from _mlflow_grpc_protocol.typed_terms import RpcKind
+
 from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.admission import Admission, AdmittedRequest
 from mlflow_grpc.engine.answer import answer, answer_chunks
@@ -36,7 +37,6 @@ decoded, for well under a millisecond.
 LARGE_RESPONSE = 65_536
 """Size of a response, in bytes, from which it stays in the server until its caller reads it: HTTP/2's default window.
 """
-
 
 MAX_UNREAD_S = 300.0
 """Maximum time that a message of a stream waits for its caller to read it, in seconds, unless the time limit of a call

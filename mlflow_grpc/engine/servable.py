@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlflow_grpc.contract.shapes import RpcKind
+from _mlflow_grpc_protocol.typed_terms import RpcKind
+
 from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, RecordCodec
 

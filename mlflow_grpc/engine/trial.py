@@ -9,12 +9,12 @@ import threading
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from _mlflow_grpc_protocol.typed_terms import RpcKind
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages, service
 from mlflow_grpc.contract.fields import PACKAGE
-from mlflow_grpc.contract.shapes import RpcKind
 from mlflow_grpc.engine.answer import answer, answer_chunks
 from mlflow_grpc.engine.requests import AnswerT, NoObserver, RecordRequest, Request, RowsRequest, TextRequest
 from mlflow_grpc.engine.servable import ServableModel

@@ -6,6 +6,8 @@ below the engine and knows no catalog, makes the file.
 
 from collections.abc import Iterator
 
+from _mlflow_grpc_protocol.typed_terms import RpcKind
+
 from mlflow_grpc import protos
 from mlflow_grpc.contract import messages
 from mlflow_grpc.contract import plan as contract_plan
@@ -13,7 +15,7 @@ from mlflow_grpc.contract.lockfile.compatibility import Verdict
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.plan import TypedModel
-from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
+from mlflow_grpc.contract.shapes import ModelMessages
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import StartError

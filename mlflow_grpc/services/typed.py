@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
+from _mlflow_grpc_protocol.typed_terms import RpcKind
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -21,7 +22,7 @@ from mlflow_grpc.contract import comments, messages, service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
-from mlflow_grpc.contract.shapes import ModelMessages, RpcKind
+from mlflow_grpc.contract.shapes import ModelMessages
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.requests import RecordRequest, Request, RowsRequest

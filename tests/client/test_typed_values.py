@@ -9,6 +9,7 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 import pytest
+from _mlflow_grpc_protocol.typed_terms import RpcKind
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ class WireModel:
             }
             info.rpcs.add(path=f"/{SERVICE}/{rpc.name}", **types)
         self.contract = contract_of(info, protos.pool_with(maker.file))
-        self.single_rpc, self.batch_rpc = (self.contract.rpc(name) for name in ("predict", "predict_batch"))
+        self.single_rpc, self.batch_rpc = (self.contract.rpc(name) for name in (RpcKind.ONE, RpcKind.BATCH))
 
     def message(self, record: dict[str, Any]) -> Any:
         """Returns the client's message for a record."""

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
+
 from mlflow_grpc_client._cli import typed_json
 from mlflow_grpc_client._typed import writer
-from mlflow_grpc_client._typed.contract import Cardinality, Contract, Field, Record, TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import Contract, Field, Record, TypeCode, ValueType
 from mlflow_grpc_client.errors import PredictError
 
 
@@ -31,7 +33,7 @@ def example_in(payload: str, contract: Contract) -> Example | None:
     """The first record of an example payload as a typed call; None if no record can be sent."""
     try:
         data, params = typed_json.input_of(payload, contract)
-        record = contract.rpc("predict").request
+        record = contract.rpc(RpcKind.ONE).request
         _, is_rows = typed_json.rows_of(typed_json.parsed(payload), contract)
         fields = _present(_first(data, record, is_rows=is_rows), record)
         if record.sole_unnamed_field is None:
@@ -80,7 +82,7 @@ def _present(fields: dict[str, Any], record: Record) -> dict[str, Any]:
 
 def _check(fields: dict[str, Any], params: dict[str, Any] | None, contract: Contract) -> None:
     """Checks that a record can be sent."""
-    rpc = contract.rpc("predict")
+    rpc = contract.rpc(RpcKind.ONE)
     message = rpc.request_class()
     writer.fill(message, rpc.request, fields)
     if params and contract.params is not None:

@@ -11,8 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
+
 from mlflow_grpc_client._payloads import jsonable
-from mlflow_grpc_client._typed.contract import Cardinality, Contract, Field, Record, TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import Contract, Field, Record, TypeCode, ValueType
 from mlflow_grpc_client._typed.payloads import Keywords, params_in, rows_in
 
 _WITH_NAN = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.JSON, TypeCode.UNION, TypeCode.TENSOR})
@@ -55,12 +57,12 @@ def rows_of(payload: Any, contract: Contract) -> tuple[Any, bool]:
 def has_rows(contract: Contract) -> bool:
     """Returns True if a model takes rows. A model with tensors only takes rows if it has batches."""
     are_tensors = all(field.type.code is TypeCode.TENSOR for field in contract.row.fields.values())
-    return "predict_batch" in contract.rpcs or not are_tensors
+    return RpcKind.BATCH in contract.rpcs or not are_tensors
 
 
 def record_in(text: str, contract: Contract) -> Any:
     """The record in a JSON text, for a stream. Raises what `input_of` raises."""
-    record = contract.rpc("predict_many").request
+    record = contract.rpc(RpcKind.MANY).request
     return _row(parsed(text), record, "")
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
+from _mlflow_grpc_protocol.typed_terms import RpcKind
 
 from mlflow_grpc_client import _html, _options
 from mlflow_grpc_client._calls import Call, OnError, Steps, Stream
@@ -68,7 +69,7 @@ class BaseTypedModel(Generic[AnswersT]):
     def _repr_html_(self) -> str:
         rpcs = self._last_contract.rpcs if self._last_contract is not None else {}
         title = f"{type(self).__name__} {self.name or '(the default)'}"
-        rpc = rpcs.get("predict") or rpcs.get("predict_batch")
+        rpc = rpcs.get(RpcKind.ONE) or rpcs.get(RpcKind.BATCH)
         if rpc is None:
             return _html.facts(title, {"types": "fetched at the first call"})
         return _html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
@@ -147,13 +148,13 @@ class BaseTypedModel(Generic[AnswersT]):
     def _predict_call(self, contract: Contract, data: Any, params: Params) -> Call | None:
         """The call to make; None if there are no rows."""
         if not columns.is_batch(data):
-            rpc = contract.rpc("predict")
+            rpc = contract.rpc(RpcKind.ONE)
             request = self._record_message(contract, rpc, data, params)
             return self._typed_call(contract, rpc, request, lambda response: _answer(rpc, response))
         count, values = columns.columns_of(data, contract.row)
         if not count:
             return None
-        rpc = contract.rpc("predict_batch")
+        rpc = contract.rpc(RpcKind.BATCH)
         message = rpc.request_class()
         with self._missing_as_invalid_input():
             columns.fill(message, rpc.request, count, values)
@@ -168,7 +169,7 @@ class BaseTypedModel(Generic[AnswersT]):
         if isinstance(records, Mapping):
             problem = f"{type_label(records)} is one record, give it in a list"
             raise TypeError(f"predict_many takes an iterable of records or a DataFrame: {problem}")
-        rpc = contract.rpc("predict_many")
+        rpc = contract.rpc(RpcKind.MANY)
         if isinstance(records, library("pandas", "DataFrame")):
             records = (Keywords(row) for row in columns.records_of(records, rpc.request))
         return Stream(
@@ -184,7 +185,7 @@ class BaseTypedModel(Generic[AnswersT]):
         )
 
     def _chunks(self, contract: Contract, record: Any, params: Params, fields: dict[str, Any]) -> Stream:
-        rpc = contract.rpc("predict_stream")
+        rpc = contract.rpc(RpcKind.STREAM)
         return Stream(
             rpc.path,
             self._record_message(contract, rpc, _record_or_rows(record, fields), params),

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from _mlflow_grpc_protocol.field_numbers import NULLS_NUMBER
+from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import reader, tensors, timestamps, writer
-from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode
+from mlflow_grpc_client._typed.contract import Field, Record, TypeCode
 from mlflow_grpc_client._typed.scalars import ABSENT, missing_indexes, scalar
 from mlflow_grpc_client._typed.writer import MissingFields, find_field, type_lacks_nan
 

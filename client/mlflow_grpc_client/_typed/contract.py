@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 import grpc
+from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
 
 from mlflow_grpc_client.errors import failure
 
@@ -33,14 +34,6 @@ class TypeCode(Enum):
     TENSOR = auto()
     UNION = auto()
     """A message with a oneof."""
-
-
-class Cardinality(Enum):
-    """The number of values in a field."""
-
-    SINGULAR = auto()
-    REPEATED = auto()
-    MAP = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +158,7 @@ class Contract:
     label: str
     types_key: bytes
     """The result of `descriptors.types_key` for the model that this contract was read from."""
-    rpcs: Mapping[str, Rpc]
-    """RPCs by the end of their names: predict, predict_batch, predict_many, predict_stream."""
+    rpcs: Mapping[RpcKind, Rpc]
     params: Field | None
     """The params field of the input messages."""
     fingerprint: str = ""
@@ -180,34 +172,33 @@ class Contract:
             PredictError: The model takes neither records nor rows.
 
         """
-        if "predict" in self.rpcs or "predict_batch" not in self.rpcs:
-            return self.rpc("predict").request
-        batch = self.rpcs["predict_batch"].request
+        if RpcKind.ONE in self.rpcs or RpcKind.BATCH not in self.rpcs:
+            return self.rpc(RpcKind.ONE).request
+        batch = self.rpcs[RpcKind.BATCH].request
         row = Record(batch.name, required=batch.required, defaulted=batch.defaulted)
         for column in batch.fields.values():
             row.add(replace(column, cardinality=Cardinality.SINGULAR))
         return row
 
-    def rpc(self, name: str) -> Rpc:
-        """The RPC whose name ends in `name`.
+    def rpc(self, kind: RpcKind) -> Rpc:
+        """The RPC of a kind.
 
         Raises:
             PredictError: UNIMPLEMENTED, the model has no such RPC.
 
         """
-        if name not in self.rpcs:
-            advice = _ALTERNATIVES.get(name, "") if name != "predict" or "predict_batch" in self.rpcs else ""
-            message = (
-                f"The model {self.label} has no typed RPC {name}. It has: {', '.join(self.rpcs)}. {advice}".strip()
-            )
-            raise failure(grpc.StatusCode.UNIMPLEMENTED, message)
-        return self.rpcs[name]
+        if kind not in self.rpcs:
+            takes_rows = RpcKind.BATCH in self.rpcs
+            advice = "" if kind is RpcKind.ONE and not takes_rows else _ALTERNATIVES[kind]
+            message = f"The model {self.label} has no typed RPC {kind}. It has: {', '.join(self.rpcs)}. {advice}"
+            raise failure(grpc.StatusCode.UNIMPLEMENTED, message.strip())
+        return self.rpcs[kind]
 
 
 _ALTERNATIVES = {
-    "predict": "Its answer to one record may have any number of rows: give it in a list.",
-    "predict_batch": "It takes no rows in columns: give one record at a time.",
-    "predict_many": "Client.stream takes JSON payloads.",
-    "predict_stream": "Call predict for the whole answer.",
+    RpcKind.ONE: "Its answer to one record may have any number of rows: give it in a list.",
+    RpcKind.BATCH: "It takes no rows in columns: give one record at a time.",
+    RpcKind.MANY: "Client.stream takes JSON payloads.",
+    RpcKind.STREAM: "Call predict for the whole answer.",
 }
 """What to do in place of a call to an RPC that a model does not have."""

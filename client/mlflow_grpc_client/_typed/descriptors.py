@@ -13,13 +13,14 @@ from _mlflow_grpc_protocol.field_numbers import (
     NULLS_NUMBER,
     PARAMS_NUMBER,
 )
+from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from mlflow_grpc_client import _wire
 from mlflow_grpc_client._reflection import SERVICE
-from mlflow_grpc_client._typed.contract import Cardinality, Contract, Field, Record, Rpc, TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import Contract, Field, Record, Rpc, TypeCode, ValueType
 from mlflow_grpc_client.errors import failure
 
 ERROR_MESSAGE = "model_grpc_service.error"
@@ -43,9 +44,6 @@ _INTEGERS = {
 
 
 _WELL_KNOWN = {"google.protobuf.Timestamp": TypeCode.TIMESTAMP, "google.protobuf.Value": TypeCode.JSON}
-
-
-_RPC_NAMES = ("predict", "predict_batch", "predict_many", "predict_stream")
 
 
 def types_key(model: Any) -> bytes:
@@ -78,7 +76,7 @@ def check_typed(model: Any) -> None:
         raise failure(grpc.StatusCode.UNAVAILABLE, f"The model {label} is not ready: {state or model.state}.")
     if not model.rpcs:
         raise failure(grpc.StatusCode.UNIMPLEMENTED, f"The model {label} has no endpoint.")
-    if not any(map(_typed_name, model.rpcs)):
+    if all(_kind(rpc) is None for rpc in model.rpcs):
         reason = (
             "has no typed RPC on this server, or not yet"
             if model.HasField("input")
@@ -98,9 +96,9 @@ def contract_of(model: Any, pool: DescriptorPool) -> Contract:
     reader = _DescriptorReader(model)
     rpcs = {}
     for rpc in model.rpcs:
-        if name := _typed_name(rpc):
+        if (kind := _kind(rpc)) is not None:
             request, response = (pool.FindMessageTypeByName(name) for name in (rpc.request_type, rpc.response_type))
-            rpcs[name] = Rpc(
+            rpcs[kind] = Rpc(
                 rpc.path,
                 message_factory.GetMessageClass(request),
                 reader.record(request),
@@ -111,10 +109,11 @@ def contract_of(model: Any, pool: DescriptorPool) -> Contract:
     return Contract(label_of(model), types_key(model), rpcs, reader.params, model.contract)
 
 
-def _typed_name(rpc: Any) -> str:
-    """The end of a typed RPC's name; empty for any other RPC."""
-    is_typed = rpc.path.startswith(f"/{SERVICE}/")
-    return next((name for name in _RPC_NAMES if is_typed and rpc.path.endswith(f"_{name}")), "")
+def _kind(rpc: Any) -> RpcKind | None:
+    """The kind of a typed RPC; None for any other RPC."""
+    if not rpc.path.startswith(f"/{SERVICE}/"):
+        return None
+    return next((kind for kind in RpcKind if rpc.path.endswith(f"_{kind}")), None)
 
 
 class _DescriptorReader:
@@ -191,7 +190,7 @@ class _DescriptorReader:
 
 def _record_messages(model: Any) -> dict[str, str]:
     """Messages with the columns of a batch or stream, and the message of a single record that names these columns."""
-    typed = [rpc for rpc in model.rpcs if _typed_name(rpc)]
+    typed = [rpc for rpc in model.rpcs if _kind(rpc) is not None]
     single = next((rpc for rpc in model.rpcs if rpc.path.endswith("_predict")), None)
     messages = {}
     for rpc in typed:

@@ -6,9 +6,10 @@ Rule of this module: no value changes, except that timestamps are truncated to m
 from typing import Any
 
 from _mlflow_grpc_protocol import json_values
+from _mlflow_grpc_protocol.typed_terms import Cardinality
 
 from mlflow_grpc_client._typed import tensors, timestamps
-from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import Field, Record, TypeCode, ValueType
 
 _NATIVE = frozenset(
     {TypeCode.BOOLEAN, TypeCode.INTEGER, TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.STRING, TypeCode.BYTES}

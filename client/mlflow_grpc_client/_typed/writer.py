@@ -11,9 +11,11 @@ from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
+from _mlflow_grpc_protocol.typed_terms import Cardinality
+
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import json_writer, tensors, timestamps
-from mlflow_grpc_client._typed.contract import Cardinality, Field, Record, TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import Field, Record, TypeCode, ValueType
 from mlflow_grpc_client._typed.scalars import (
     builtin_value,
     check_key,

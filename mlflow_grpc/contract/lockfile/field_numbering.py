@@ -7,12 +7,13 @@ Rules of this module:
 - No number is used twice, not even after its field was removed.
 """
 
+from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto
 
 from mlflow_grpc.contract.lockfile import format as lock_format
 from mlflow_grpc.contract.lockfile.format import PARAMS_KEY, LockedField, LockedMessage
 from mlflow_grpc.contract.names import EnumScope, FieldScope, FileScope, Scope, enum_value_name
-from mlflow_grpc.contract.shapes import Cardinality, FieldShape, ScalarShape, TensorShape
+from mlflow_grpc.contract.shapes import FieldShape, ScalarShape, TensorShape
 from mlflow_grpc.errors import StartError
 
 

@@ -7,6 +7,7 @@ the numbers of its fields (`field_numbering`), even if the model renames its typ
 import re
 from collections.abc import Hashable
 
+from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from pydantic import ValidationError
@@ -17,7 +18,6 @@ from mlflow_grpc.contract.lockfile.format import LockedMessage, LockedModel, Mes
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, enum_value_name
 from mlflow_grpc.contract.shapes import (
     ELEMENTS,
-    Cardinality,
     EnumShape,
     MessageShape,
     OneofShape,
