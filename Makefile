@@ -86,13 +86,13 @@ MLFLOW_TESTS := tests/unit/hosting/test_mlflow_internals.py tests/parity/test_re
 VERSIONS ?= 2.22.5 3.18.0
 test-mlflow: $(VERSIONS:%=.venvs/mlflow-%/.ready) ## test with other versions of MLflow: VERSIONS="2.22.5 3.9.0"; TESTS=tests/parity runs all parity tests
 	@set -e; for version in $(VERSIONS); do \
-		echo "MLflow $$version"; .venvs/mlflow-$$version/bin/python -m pytest $(or $(TESTS),$(MLFLOW_TESTS)); done
+		echo "MLflow $$version"; .venvs/mlflow-$$version/bin/python -m pytest $(PARALLEL) $(or $(TESTS),$(MLFLOW_TESTS)); done
 
 PYTHON_TESTS := tests/unit tests/parity tests/wire
 PYTHONS ?= 3.12 3.13
 test-python: $(PYTHONS:%=.venvs/python-%/.ready) ## test the server with other Pythons: PYTHONS="3.12 3.13"
 	@set -e; for python in $(PYTHONS); do \
-		echo "Python $$python"; .venvs/python-$$python/bin/python -m pytest $(or $(TESTS),$(PYTHON_TESTS)); done
+		echo "Python $$python"; .venvs/python-$$python/bin/python -m pytest $(PARALLEL) $(or $(TESTS),$(PYTHON_TESTS)); done
 
 CLIENT_PYTHONS ?= 3.10
 test-client: $(CLIENT_PYTHONS:%=.venvs/client-%/.ready) ## test the client alone with its oldest Python, grpcio and protobuf

@@ -123,7 +123,7 @@ if HAS_RESPONSES_AGENT:
             for word in text.split():
                 yield ResponsesAgentStreamEvent(**self.create_text_delta(word, "message-1"))
             items = [
-                self.create_reasoning_item("reasoning-1", "no need"),
+                {"type": "reasoning", "id": "reasoning-1", "summary": [{"type": "summary_text", "text": "no need"}]},
                 self.create_function_call_item("call-1", "call-1", "look", "{}"),
                 self.create_text_output_item(text, "message-1"),
             ]
