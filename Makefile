@@ -47,7 +47,8 @@ predict: $(VENV)/.runtime ## call the served example model
 
 # The tests of a file stay in one process, where they share what its fixtures start. Groups of tests, pytest-xdist's
 # loadgroup, are of no effect with pytest 9.2 and pytest-xdist 3.8.
-TEST_JOBS ?= 2
+# One job more than there are processors, because many tests wait for a process.
+TEST_JOBS ?= $(shell expr $$(nproc) + 1)
 PARALLEL := -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev ## run the test suite; TEST_JOBS=N sets how many tests run at a time

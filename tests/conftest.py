@@ -1,5 +1,6 @@
 """Options and hooks for all tests."""
 
+import gc
 import os
 import sys
 import time
@@ -12,6 +13,9 @@ from tests.support.turns import turn
 
 # Containers set it, most users do not. Tests must see the output that a process still has in its buffers at its end.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# Modules and tests that are being collected are no garbage, and each search for garbage goes through all of them.
+gc.disable()
 
 BEGAN = time.monotonic()
 
@@ -40,6 +44,13 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=deselected)
         names = set(deselected)
         items[:] = [item for item in items if item not in names]
+
+
+def pytest_collection_finish():
+    """Exempts what is collected from later searches for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

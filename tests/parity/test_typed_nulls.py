@@ -248,20 +248,20 @@ def test_inputs(client, oracle, model):
     refused."""
     full_record = {name: plain for name, (_, plain) in COLUMNS.items()}
     whole_typed = {name: as_typed(name, plain) for name, plain in full_record.items()}
-    taken = set()
+    served, taken = client.model(model), set()
     for name, value in NULLS:
         record, typed_record = {**full_record, name: value}, {**whole_typed, name: as_typed(name, value)}
         status, body = oracle(model)(json.dumps({"dataframe_records": [record]}), "application/json")
         assert status in (200, 400), body
         if status == 200:
             taken.add(name)
-            assert [client.model(model).predict(typed_record)] == json.loads(body)["predictions"], (name, value)
+            assert [served.predict(typed_record)] == json.loads(body)["predictions"], (name, value)
             expected = predictions(oracle(model), {"dataframe_records": [full_record, record, record]})
-            assert client.model(model).predict([whole_typed, typed_record, typed_record]) == expected, (name, value)
-            assert list(client.model(model).predict_many([whole_typed, typed_record])) == expected[:2], (name, value)
+            assert served.predict([whole_typed, typed_record, typed_record]) == expected, (name, value)
+            assert list(served.predict_many([whole_typed, typed_record])) == expected[:2], (name, value)
         else:
             with pytest.raises((PredictError, ValueError)) as caught:
-                client.model(model).predict(typed_record)
+                served.predict(typed_record)
             refused = caught.value
             assert name in str(refused)
             assert not isinstance(refused, PredictError) or refused.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -287,13 +287,14 @@ def test_params(client, oracle):
 @pytest.mark.parametrize("model", ["frame", "records"])
 def test_answers(client, oracle, model):
     """Answers for one record, in rows, in a stream of records and in chunks equal JSON's, with None for null."""
+    served = client.model(model)
     for name, index in ANSWER_INDEXES:
         row = {"name": name, "place": index}
         expected = predictions(oracle(model), {"dataframe_records": [row]})[0]
-        answer = client.model(model).predict(row)
+        answer = served.predict(row)
         assert in_json(answer) == in_json(expected), (name, index)
-        assert list(map(in_json, client.model(model).predict([row, row]))) == [in_json(expected)] * 2
-        assert [in_json(prediction) for prediction in client.model(model).predict_many([row])] == [in_json(expected)]
+        assert list(map(in_json, served.predict([row, row]))) == [in_json(expected)] * 2
+        assert [in_json(prediction) for prediction in served.predict_many([row])] == [in_json(expected)]
 
 
 def in_json(value: Any) -> str:

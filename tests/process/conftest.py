@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,7 +13,7 @@ import pytest
 
 from tests.support import stepper
 from tests.support.fork_server import fork_server
-from tests.support.servers import ROOT, Caller, Process, ready_address, start_server
+from tests.support.servers import Caller, ForkedRegistry, Process, ready_address, start_server
 from tests.support.shared import made_once
 
 
@@ -34,21 +32,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "stepper", stepper.save)
 
 
-REGISTRY = """
-import mlflow
-from tests.support import stepper
-from tests.support.fork_server import fork_server
-mlflow.set_tracking_uri({uri!r})
-mlflow.create_experiment("e", artifact_location={artifacts!r})
-mlflow.set_experiment("e")
-for _ in range(2):
-    mlflow.pyfunc.log_model(
-        artifact_path="m", python_model=stepper.__file__, pip_requirements=["mlflow"], registered_model_name="churn"
-    )
-mlflow.MlflowClient().set_registered_model_alias("churn", "champion", "1")
-"""
-
-
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URI of a registry with two versions of the stepper under the name churn."""
@@ -56,8 +39,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
     def make(unfinished: Path) -> None:
         unfinished.mkdir()
         uri, artifacts = f"sqlite:///{unfinished}/registry.db", unfinished.parent / "registry_artifacts"
-        code = REGISTRY.format(uri=uri, artifacts=artifacts.as_uri())
-        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, capture_output=True)
+        with ForkedRegistry([uri, artifacts.as_uri()]) as process:
+            assert process.wait() == 0, process.output
 
     return f"sqlite:///{made_once(tmp_path_factory, 'registry', make)}/registry.db"
 

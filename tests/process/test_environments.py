@@ -16,7 +16,7 @@ import yaml
 
 from tests.process.conftest import payload
 from tests.support.processes import wait_until_gone
-from tests.support.servers import ROOT, Caller, Forked, Process, ready_address, start_server
+from tests.support.servers import Caller, Forked, Process, ready_address, start_server
 
 NOT_HERE = "toolz==1.0.0"
 """A package that a model may require and that is not installed beside the server."""
@@ -205,7 +205,7 @@ def test_unsupported_models_are_refused_before_a_build(model, tmp_path, file, te
     old = shutil.copytree(model, tmp_path / "old")
     (old / file).write_text(text)
     env = {"MLFLOW_ENV_ROOT": str(tmp_path / "environments")}
-    with Process([sys.executable, str(ROOT / "server.py"), "-m", str(old), "--env-manager", "uv"], env) as process:
+    with start_server("-m", str(old), "--env-manager", "uv", env=env) as process:
         assert process.wait(60) == 2
     (line,) = [line for line in process.stderr if line.startswith("Error: ")]
     assert error in line

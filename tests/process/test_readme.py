@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -43,8 +44,11 @@ def test_make_serve_warns_about_other_versions(model, tmp_path):
     path = shutil.copytree(model, tmp_path / "elsewhere")
     major_minor = ".".join(importlib.metadata.version("cloudpickle").split(".")[:2])
     (path / "requirements.txt").write_text(f"mlflow\ncloudpickle=={major_minor}.99\n")
-    command = ["make", "serve", f"MODEL_PATH={path}", f"PORT={free_port()}", f"HTTP_PORT={free_port()}"]
-    with Process(command, env={"PATH": os.environ["PATH"]}) as process, Caller(ready_address(process)) as call:
+    printed = sh(f"make --dry-run serve MODEL_PATH={path} PORT={free_port()} HTTP_PORT={free_port()}")
+    variables, _, program = printed.splitlines()[-1].rpartition(" exec ")
+    assert program == ".venv/bin/python server.py"
+    env = dict(variable.split("=", 1) for variable in shlex.split(variables))
+    with Forked(["serve"], env) as process, Caller(ready_address(process)) as call:
         assert call('{"inputs": ["x"]}') == '{"predictions": ["x"]}'
         (line,) = [line for line in process.stderr if "cloudpickle" in line]
         assert f"elsewhere: its requirements differ from what is installed: cloudpickle=={major_minor}.99 (" in line

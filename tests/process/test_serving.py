@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 
 import mlflow_grpc
@@ -36,16 +37,15 @@ def children() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
-def test_a_block_has_a_server(model):
+def test_a_block_has_a_server():
     """The client is connected to 127.0.0.1. The server ends with the block, also after an exception."""
     before = children()
-    row = {"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2.5]]}}
 
     def block() -> None:
-        with mlflow_grpc.serving(model, threads=2, batching="off", model_name="mine") as client:
+        with mlflow_grpc.serving(QUICK, threads=2, batching="off", model_name="mine") as client:
             assert client.address.startswith("127.0.0.1:")
             assert client.health() == "SERVING"
-            assert client.predict(row, model="mine")["input"]["cells"] == [["int 1"], ["float 2.5"]]
+            assert client.predict({"inputs": ["x"]}, model="mine") == ["x"]
             assert len(children() - before) == 1
             raise KeyError("the block")
 
@@ -54,19 +54,22 @@ def test_a_block_has_a_server(model):
     assert children() == before
 
 
-@pytest.mark.timeout(240)  # Two processes import MLflow one after the other, and the registry may have to be created.
-def test_a_registered_model(registry, tmp_path):
+@pytest.fixture
+def tracking(registry, monkeypatch):
+    """MLflow in this process has the registry as its tracking server, as after `mlflow.set_tracking_uri`."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # Set by the next call, and restored at the end.
+    mlflow.set_tracking_uri(registry)
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.usefixtures("tracking")
+@pytest.mark.timeout(240)  # The registry may have to be created.
+def test_a_registered_model():
     """A models:/ URI refers to the tracking server of this process."""
-    code = f"""
-import mlflow, mlflow_grpc
-mlflow.set_tracking_uri({registry!r})
-with mlflow_grpc.serving("models:/churn/1") as client:
-    print([model.label for model in client.models()])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=230, check=False, cwd=tmp_path
-    )
-    assert done.stdout == "['churn/1']\n", done.stderr
+    with mlflow_grpc.serving("models:/churn/1") as client:
+        assert [model.label for model in client.models()] == ["churn/1"]
+        assert client.predict({"inputs": ["x"]}) == ["x"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])

@@ -49,7 +49,11 @@ LIBRARIES = (
 ROOMS = (hosting, payload, environments)
 """Packages that the fork server imports, with all of their modules and the libraries that these can import."""
 
-COMMANDS = {"mlflow-grpc": "mlflow_grpc.cli:main", "uvicorn": "uvicorn.main:main"}
+COMMANDS = {
+    "mlflow-grpc": "mlflow_grpc.cli:main",
+    "uvicorn": "uvicorn.main:main",
+    "registry": "tests.support.registry:main",
+}
 """Commands that a copy can run, with their module and function."""
 
 INHERITED = (signal.SIGINT, signal.SIGHUP)

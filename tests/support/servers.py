@@ -127,6 +127,13 @@ class ForkedUvicorn(Process):
         return ForkedProcess(command, env, cwd, "uvicorn")
 
 
+class ForkedRegistry(Process):
+    """A process that creates a registry with the stepper, `tests/support/registry.py`, started by the fork server."""
+
+    def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> ForkedProcess:
+        return ForkedProcess(command, env, cwd, "registry")
+
+
 def environment(changes: dict[str, str] | None) -> dict[str, str]:
     """Returns the environment of a child process: that of the tests with the changes, without settings of a server or
     MLflow."""

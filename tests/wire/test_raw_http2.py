@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support import http2, stepper
+from tests.support.depth import examples
 from tests.support.http2 import PREDICT, exchange, frame
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, ready_address, serving, start_server
@@ -77,7 +78,7 @@ def test_requests_that_are_not_grpc(address, headers):
 def test_many_method_names(address):
     """Unknown methods are UNIMPLEMENTED, however many names a caller invents."""
     with Caller(address) as call:
-        for number in range(1000):
+        for number in range(examples(1000)):
             method: Any = call.channel.unary_unary(f"/x{number}/y")
             assert method.future(b"", timeout=60).exception().code().name == "UNIMPLEMENTED"
 

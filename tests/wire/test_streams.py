@@ -13,6 +13,7 @@ import pytest
 from mlflow_grpc import protos
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed
 from mlflow_grpc.services.streams import READ_AHEAD
+from tests.support.depth import examples
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
 from tests.support.servers import Caller, serving
 
@@ -138,13 +139,13 @@ def test_reading_ahead_is_limited(gated):
     """While no answer is ready, a limited number of requests reaches the model's queue."""
     model, server, call = gated
     stream = Stream(call)
-    stream.send(*(f"hold {number}" for number in range(10 * READ_AHEAD)))
+    stream.send(*(f"hold {number}" for number in range(2 * READ_AHEAD)))
     model.wait_until_entered(4)
     admission = admission_of(server)
     server.wait_until(lambda: admission.admitted_requests == READ_AHEAD)
     model.let_go()
     stream.end()
-    assert len(stream.remaining()) == 10 * READ_AHEAD
+    assert len(stream.remaining()) == 2 * READ_AHEAD
     server.wait_until(lambda: (admission.admitted_requests, admission.open_calls) == (0, 0))
 
 
@@ -327,11 +328,12 @@ def test_many_requests_in_four_streams(gated):
     """No request is lost, swapped or answered twice; `make stress` has a hundred thousand."""
     model, _, call = gated
     model.let_go()
+    count = examples(500)
     answers_by_stream: dict[int, list[str]] = {}
 
     def run(stream: int) -> None:
         answers_by_stream[stream] = [
-            output.value for output in many(call, *(f"{stream} {number}" for number in range(500)))
+            output.value for output in many(call, *(f"{stream} {number}" for number in range(count)))
         ]
 
     threads = [threading.Thread(target=run, args=(stream,)) for stream in range(4)]
@@ -339,7 +341,7 @@ def test_many_requests_in_four_streams(gated):
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers_by_stream == {stream: [f"<{stream} {number}>" for number in range(500)] for stream in range(4)}
+    assert answers_by_stream == {stream: [f"<{stream} {number}>" for number in range(count)] for stream in range(4)}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from mlflow.types.schema import Array, DataType
 
 from mlflow_grpc import protos
 from mlflow_grpc.config import ModelConfig
+from tests.support.depth import examples
 from tests.support.newer_models import Everything, Part
 from tests.support.servers import Caller, serving_models
 from tests.support.typed import TypedCaller, batch_of, plain, rows_of
@@ -257,7 +258,7 @@ def test_concurrent_callers_get_their_own_answers(served):
     _, call, typed = served
     from concurrent.futures import ThreadPoolExecutor
 
-    rows = [{"x": number / 7, "y": -number / 3} for number in range(200)]
+    rows = [{"x": number / 7, "y": -number / 3} for number in range(examples(400))]
     with ThreadPoolExecutor(16) as pool:
         by_type = list(pool.map(lambda row: list(typed("regressor_predict", row).prediction.data), rows))
         payloads = [json.dumps({"dataframe_records": [row]}) for row in rows]

@@ -1,6 +1,7 @@
 """Architecture rules that a test can check: who may import what, and who reads the environment."""
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -67,9 +68,16 @@ BESIDE = {
 }
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Returns the syntax tree of a module as a list."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@functools.cache
 def imports(path: Path) -> list[str]:
     imported = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -184,8 +192,7 @@ def test_no_thread_delays_the_exit():
 
 
 def names_of(path: Path) -> set[str]:
-    nodes = ast.walk(ast.parse(path.read_text()))
-    return {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in nodes}
+    return {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in nodes(path)}
 
 
 def test_modules_are_short():

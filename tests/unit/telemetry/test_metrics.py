@@ -55,7 +55,7 @@ def test_metrics_beyond_the_memory_are_an_error_at_start():
         instruments.counter()
 
 
-@pytest.mark.parametrize("models", [1, 64, 1000])
+@pytest.mark.parametrize("models", [1, 64, pytest.param(1000, marks=pytest.mark.deep)])
 def test_the_memory_is_large_enough(models):
     """The metrics of any number of models with all typed RPCs, and of fifty routes, fill at most half of the memory."""
     metrics = Metrics(Memory(models=models))
