@@ -19,7 +19,7 @@ from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.parity.conftest import oracle_of
-from tests.support import zoo
+from tests.support import versions, zoo
 from tests.support.servers import Caller, serving
 
 NAMES = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
@@ -34,7 +34,11 @@ def flowers(tmp_path_factory):
     table = pd.DataFrame(np.random.default_rng(0).normal(3, 1, (20, 4)), columns=NAMES)
     classes = np.array(["a", "b"] * 10)
     mlflow.sklearn.save_model(
-        LogisticRegression().fit(table, classes), path, signature=infer_signature(table, classes), pip_requirements=[]
+        LogisticRegression().fit(table, classes),
+        path,
+        serialization_format=versions.SKLEARN_FORMAT,
+        signature=infer_signature(table, classes),
+        pip_requirements=[],
     )
     model = load_pyfunc(fetching.fetch(str(path)), name="flowers")
     codec = ScoringCodec(model.metadata, model.loader_module)

@@ -24,6 +24,7 @@ from mlflow_grpc.engine import loading
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
 from tests.parity.conftest import oracle_of
+from tests.support import versions
 from tests.support.depth import sample
 from tests.support.servers import Caller, InProcess, serving_models
 
@@ -111,6 +112,7 @@ def paths(tmp_path_factory) -> dict[str, Path]:
     mlflow.sklearn.save_model(
         LinearRegression().fit(FRAME, [1, 2, 3]),
         folder / "good",
+        serialization_format=versions.SKLEARN_FORMAT,
         signature=infer_signature(FRAME, np.array([1.0])),
         input_example=FRAME.head(1),
         pip_requirements=["scikit-learn"],

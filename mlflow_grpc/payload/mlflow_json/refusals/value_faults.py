@@ -33,10 +33,23 @@ class Fault:
         return f"{self.path} {self.problem}; {self.remedy}"
 
 
-def takes(value: Any, schema_type: Any, *, required: bool) -> bool:
-    """Returns True if MLflow accepts a value within a column of a type."""
+def takes(value: Any, schema_type: Any, *, required: bool, checks: int = 1) -> bool:
+    """Returns True if MLflow accepts a value within a column of a type.
+
+    MLflow checks the columns of some payloads twice, and the second time it gets what the first has made of the value.
+    With pandas 2 it refuses a point in time within an object only then.
+
+    Args:
+        value: The value in the payload.
+        schema_type: Its type in the signature.
+        required: True if the signature requires it.
+        checks: Number of times that MLflow checks it.
+
+    """
+    checked = deepcopy(value)
     try:
-        internals.enforce_type(deepcopy(value), schema_type, required)
+        for _ in range(checks):
+            checked = internals.enforce_type(checked, schema_type, required)
     except Exception:  # noqa: BLE001 - every exception is a refusal
         return False
     return True
@@ -55,42 +68,41 @@ def within(
         takes_here: Returns True if MLflow accepts a replacement for the value; the default checks one within a column.
 
     """
-    has_components = False
-    for fault in _component_faults(value, schema_type, path, required=required):
-        has_components = True
-        yield fault
-    if not has_components:
-        yield leaf(
-            value, schema_type, path, required=required, takes_here=takes_here or _takes(schema_type, required=required)
-        )
+    for checks in (1, 2):
+        if faults := list(_component_faults(value, schema_type, path, required=required, checks=checks)):
+            yield from faults
+            return
+    yield leaf(
+        value, schema_type, path, required=required, takes_here=takes_here or _takes(schema_type, required=required)
+    )
 
 
-def _component_faults(value: Any, schema_type: Any, path: str, *, required: bool) -> Iterator[Fault]:
+def _component_faults(value: Any, schema_type: Any, path: str, *, required: bool, checks: int) -> Iterator[Fault]:
     if isinstance(schema_type, Object) and isinstance(value, dict):
-        yield from _object_faults(value, schema_type, path)
+        yield from _object_faults(value, schema_type, path, checks=checks)
     elif isinstance(schema_type, Array) and isinstance(value, list):
+        takes_item = _takes(schema_type, required=required, checks=checks, form=lambda item: [item])
         for index, item in enumerate(value):
-            if not takes([item], schema_type, required=required):
+            if not takes_item(item):
+                yield from within(item, schema_type.dtype, f"{path}[{index}]", required=required, takes_here=takes_item)
+    elif isinstance(schema_type, Map) and isinstance(value, dict):
+        takes_item = _takes(schema_type.value_type, required=required, checks=checks)
+        for index, (key, item) in enumerate(value.items()):
+            if not takes({key: item}, schema_type, required=required, checks=checks):
                 yield from within(
                     item,
-                    schema_type.dtype,
-                    f"{path}[{index}]",
+                    schema_type.value_type,
+                    f"{path}{json_terms.key_step(index)}",
                     required=required,
-                    takes_here=lambda replacement: takes([replacement], schema_type, required=required),
-                )
-    elif isinstance(schema_type, Map) and isinstance(value, dict):
-        for index, (key, item) in enumerate(value.items()):
-            if not takes({key: item}, schema_type, required=required):
-                yield from within(
-                    item, schema_type.value_type, f"{path}{json_terms.key_step(index)}", required=required
+                    takes_here=takes_item,
                 )
 
 
-def _object_faults(value: dict[str, Any], schema_type: Object, path: str) -> Iterator[Fault]:
+def _object_faults(value: dict[str, Any], schema_type: Object, path: str, *, checks: int) -> Iterator[Fault]:
     properties = {prop.name: prop for prop in schema_type.properties}
     for prop in schema_type.properties:
         if prop.required and prop.name not in value:
-            yield lacking(prop.name, prop.dtype, path, _takes(prop.dtype, required=True))
+            yield lacking(prop.name, prop.dtype, path, _takes(prop.dtype, required=True, checks=checks))
     unknown = [index for index, key in enumerate(value) if key not in properties]
     if unknown:
         keys = ", ".join(json_terms.key_step(index).strip(".<>") for index in unknown[:3])
@@ -103,8 +115,10 @@ def _object_faults(value: dict[str, Any], schema_type: Object, path: str) -> Ite
         if name not in properties:
             continue
         property_type, required = properties[name].dtype, properties[name].required
-        if not takes(item, property_type, required=required):
-            yield from within(item, property_type, f"{path}{json_terms.step(name)}", required=required)
+        takes_item = _takes(property_type, required=required, checks=checks)
+        if not takes_item(item):
+            where = f"{path}{json_terms.step(name)}"
+            yield from within(item, property_type, where, required=required, takes_here=takes_item)
 
 
 def lacking(name: str, schema_type: Any, path: str, takes_here: Takes) -> Fault:
@@ -132,8 +146,10 @@ def _remedy(schema_type: Any, *, required: bool, takes_here: Takes, verb: str = 
     return f"{verb} {name}, and MLflow takes no JSON value for that here: {way_out}"
 
 
-def _takes(schema_type: Any, *, required: bool) -> Takes:
-    return lambda replacement: takes(replacement, schema_type, required=required)
+def _takes(
+    schema_type: Any, *, required: bool, checks: int = 1, form: Callable[[Any], Any] = lambda value: value
+) -> Takes:
+    return lambda replacement: takes(form(replacement), schema_type, required=required, checks=checks)
 
 
 def within_param(value: Any, spec: ParamSpec, path: str, takes_here: Takes) -> Iterator[Fault]:
