@@ -122,7 +122,7 @@ class _Supervisor:
 
     def run(self) -> int:
         previous = {number: signal.signal(number, lambda *_: None) for number in self._awaited}
-        # Some programs ignore it, and so does what they start (`perf record`). It ends workers that do not handle it yet.
+        # It ends workers that do not handle it yet, also if the parent ignores it, as `perf record` does.
         previous[END_WITHOUT_LAME_DUCK] = signal.signal(END_WITHOUT_LAME_DUCK, signal.SIG_DFL)
         previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
         try:
