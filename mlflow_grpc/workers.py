@@ -122,7 +122,7 @@ class _Supervisor:
 
     def run(self) -> int:
         previous = {number: signal.signal(number, lambda *_: None) for number in self._awaited}
-        # It ends workers that do not handle it yet. A parent that ignores it, such as `perf record`, bequeaths that.
+        # It ends workers that do not handle it yet, also if the parent ignores it, as `perf record` does.
         previous[END_WITHOUT_LAME_DUCK] = signal.signal(END_WITHOUT_LAME_DUCK, signal.SIG_DFL)
         previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
         try:

@@ -105,7 +105,7 @@ def test_the_document_is_valid(document):
     """The document is valid OpenAPI 3.1, and the ids of its operations are unique."""
     assert document["openapi"].startswith("3.1.")
     paths = dict(sample(document["paths"].items()))
-    used: dict[str, Any] = {}
+    used: dict[tuple[str, str], Any] = {}
     text = json.dumps(paths)
     while references := set(re.findall(r'"#/components/(\w+)/([^"]+)"', text)) - used.keys():
         used |= {(kind, name): document["components"][kind][name] for kind, name in references}

@@ -214,11 +214,11 @@ def test_spellings_of_a_path(start, connect, model, tmp_path, spelling):
     assert connect(start("-m", spelling.format(tmp_path), env={"HOME": str(tmp_path)}))(payload("x"))
 
 
-def test_warnings_as_errors_do_not_end_the_start(start, connect, model):
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.deep), "2"])
+def test_warnings_as_errors_do_not_end_the_start(start, connect, model, workers):
     """PYTHONWARNINGS=error does not end the start, with one process and with two."""
-    for workers in ("1", "2"):
-        process = start("-m", str(model), "-w", workers, env={"PYTHONWARNINGS": "error"}, fresh=True)
-        assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
+    process = start("-m", str(model), "-w", workers, env={"PYTHONWARNINGS": "error"}, fresh=True)
+    assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
 
 
 def test_lines_of_libraries_and_models(start, model, tmp_path, connect):

@@ -44,7 +44,9 @@ def test_make_serve_warns_about_other_versions(model, tmp_path):
     path = shutil.copytree(model, tmp_path / "elsewhere")
     major_minor = ".".join(importlib.metadata.version("cloudpickle").split(".")[:2])
     (path / "requirements.txt").write_text(f"mlflow\ncloudpickle=={major_minor}.99\n")
-    printed = sh(f"make --dry-run serve MODEL_PATH={path} PORT={free_port()} HTTP_PORT={free_port()}")
+    printed = sh(
+        f"make --no-print-directory --dry-run serve MODEL_PATH={path} PORT={free_port()} HTTP_PORT={free_port()}"
+    )
     variables, _, program = printed.splitlines()[-1].rpartition(" exec ")
     assert program == ".venv/bin/python server.py"
     env = dict(variable.split("=", 1) for variable in shlex.split(variables))

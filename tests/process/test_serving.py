@@ -60,7 +60,7 @@ def tracking(registry, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # Set by the next call, and restored at the end.
     mlflow.set_tracking_uri(registry)
     yield
-    mlflow.set_tracking_uri(None)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("tracking")

@@ -11,6 +11,7 @@ grpc.
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -165,38 +166,61 @@ def _measure(data_file: str) -> None:
 
 @functools.cache
 def fork_server() -> socket.socket:
-    """Starts the fork server, which ends with this process, and returns the socket for requests to it."""
-    ours, theirs = socket.socketpair()
-    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"from tests.support import fork_server; fork_server.run({theirs.fileno()})"],
-        cwd=ROOT,
-        env={**env, "PYTHONWARNINGS": "ignore"},
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,  # Python buffers output to a terminal differently.
-    )
-    theirs.close()
+    """Returns a connection to the fork server, which all processes of a run of pytest share; the first one starts it.
+
+    It ends with the last connection.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", os.getpid())
+    name = f"\0fork-server-{run}"  # Linux removes such an address with its last socket.
+    with Path(__file__).open() as lock, socket.socket(socket.AF_UNIX) as listener:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            listener.bind(name)
+        except OSError:  # Another process has started it.
+            started = None
+        else:
+            listener.listen()
+            started = _start(listener)
+        ours = socket.socket(socket.AF_UNIX)
+        ours.connect(name)
 
     def end() -> None:
+        with contextlib.suppress(OSError):  # It has ended.
+            ours.shutdown(socket.SHUT_RDWR)
         ours.close()
-        process.kill()
-        process.wait()
+        if started is not None:
+            started.wait()
 
     atexit.register(end)
     return ours
 
 
-def _serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Forks for each request; returns the request in the child, and None when there are no more requests."""
+def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":
+    """Starts the fork server, which accepts connections from a socket."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from tests.support import fork_server; fork_server.run({listener.fileno()})"],
+        cwd=ROOT,
+        env={**env, "PYTHONWARNINGS": "ignore"},
+        pass_fds=[listener.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # Python buffers output to a terminal differently.
+    )
+
+
+def _serve(listener: socket.socket) -> dict[str, Any] | None:
+    """Forks for each request; returns the request in the child, and None when the last connection has ended."""
     wakeup, signalled = socket.socketpair()
     for end in (wakeup, signalled):
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(signalled.fileno())
     children: list[tuple[Fork, socket.socket]] = []
-    while True:
-        ready = select.select([requests, wakeup], [], [])[0]
+    connections = [listener.accept()[0]]
+    while connections:
+        ready = select.select([listener, wakeup, *connections], [], [])[0]
+        if listener in ready:
+            connections.append(listener.accept()[0])
         if wakeup in ready:
             wakeup.recv(4096)
             for child, control in list(children):
@@ -204,22 +228,25 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
                     children.remove((child, control))
                     with control, contextlib.suppress(OSError):  # The test did not wait.
                         control.sendall(f"{child.exitcode}\n".encode())
-        if requests in ready:
+        for requests in [connection for connection in connections if connection in ready]:
             _, fds, _, _ = socket.recv_fds(requests, 1, 3)
             if not fds:
-                return None
+                requests.close()
+                connections.remove(requests)
+                continue
             control = socket.socket(fileno=fds[2])
             started = Fork.start((signal.SIGTERM, *INHERITED))
             if started is None:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for held in (requests, wakeup, signalled, *(held for _, held in children)):
+                for held in (listener, *connections, wakeup, signalled, *(held for _, held in children)):
                     held.close()
                 return _become(fds[0], fds[1], control)
             for fd in fds[:2]:
                 os.close(fd)
             children.append((started, control))
             control.sendall(f"{started.pid}\n".encode())
+    return None
 
 
 def _become(stdout: int, stderr: int, control: socket.socket) -> dict[str, Any]:
@@ -244,7 +271,8 @@ def _become(stdout: int, stderr: int, control: socket.socket) -> dict[str, Any]:
 
 
 def run(fd: int) -> None:
-    """Runs the fork server, which gets requests from a socket, or one of its copies, until it ends."""
+    """Runs the fork server, which gets requests from connections to a socket, or one of its copies, until it ends."""
+    gc.disable()  # Modules that are being imported are no garbage.
     sys.path[0] = str(ROOT)  # Replaces the working directory, which copies change.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then end.
     for name in LIBRARIES:
@@ -261,6 +289,7 @@ def run(fd: int) -> None:
         raise RuntimeError(f"a process with grpc or with threads cannot be copied: {threading.enumerate()}")
     gc.collect()
     gc.freeze()
+    gc.enable()
     if (request := _serve(socket.socket(fileno=fd))) is not None:
         if request["coverage"]:
             _measure(request["coverage"])

@@ -1,14 +1,17 @@
 """_mlflow_grpc_protocol/proto_text.py: protoc compiles the text to the descriptors of the server."""
 
+import contextlib
 import keyword
+import os
 import re
-import subprocess
-import sys
 import unicodedata
+from pathlib import Path
 
+import grpc_tools
 import pytest
 from _mlflow_grpc_protocol import proto_text
 from google.protobuf import descriptor_pb2
+from grpc_tools import _protoc_compiler
 
 from mlflow_grpc.contract import comments, messages, mlflow_schema, plan, service
 from mlflow_grpc.contract.json_schema import record_of
@@ -16,6 +19,8 @@ from mlflow_grpc.contract.lockfile import format as lock_format
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.types import Contract, DataType, Enumeration, Field, MapOf, Record, Scalar
 from tests.support import newer_models, zoo
+
+PROTO_INCLUDE = Path(grpc_tools.__file__).parent / "_proto"
 
 
 def file_of(**contracts):
@@ -34,13 +39,27 @@ def text_of(maker):
     return proto_text.text_of(comments.described(maker.file, maker.comments))
 
 
+@contextlib.contextmanager
+def moved_stderr(file):
+    """Sends what C code writes to stderr into a file."""
+    before = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
 def compiled(text, tmp_path, *flags):
     """Returns protoc's descriptor for a text; the JSON names that it adds must be the default ones."""
     (tmp_path / messages.FILE).write_text(text)
     out = tmp_path / "set.binpb"
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"--descriptor_set_out={out}"]
-    done = subprocess.run([*command, *flags, messages.FILE], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    command = ["protoc", f"-I{tmp_path}", f"-I{PROTO_INCLUDE}", f"--descriptor_set_out={out}", *flags, messages.FILE]
+    with (tmp_path / "stderr").open("w+") as written, moved_stderr(written):
+        code = _protoc_compiler.run_main([argument.encode() for argument in command])
+        written.seek(0)
+        assert (code, written.read()) == (0, "")
     (file,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     for message in file.message_type:
         for nested in (message, *message.nested_type):

@@ -80,20 +80,20 @@ def test_threads_that_compute_in_python_are_detected():
         while not ended.is_set():
             sum(range(1000))
 
-    async def waits_s():
-        """Returns the waits of the event loop, without those before the moving mean has settled."""
+    async def waits_s(count):
+        """Returns that many waits of the event loop, without as many before them."""
         seen = sample_event_loop()
         try:
-            return [(await anext(seen)).wait_s for _ in range(10)][5:]
+            return [(await anext(seen)).wait_s for _ in range(2 * count)][count:]
         finally:
             await seen.aclose()
 
     async def measured():
-        alone_s = min(await waits_s())
+        alone_s = await waits_s(5)
         thread = threading.Thread(target=compute)
         thread.start()
         try:
-            return alone_s, max(await waits_s())
+            return alone_s, await waits_s(5)
         finally:
             ended.set()
             thread.join()
@@ -104,5 +104,6 @@ def test_threads_that_compute_in_python_are_detected():
         alone_s, beside_s = asyncio.run(measured())
     finally:
         sys.setswitchinterval(before_s)
-    assert alone_s < turn_s / 4
-    assert beside_s > turn_s / 4
+    # On a busy machine, a measurement may also wait for a processor, and the thread may miss its turn.
+    assert min(alone_s) < turn_s / 4
+    assert max(beside_s) > turn_s / 4

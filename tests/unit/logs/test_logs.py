@@ -219,10 +219,6 @@ def test_nothing_is_lost_at_the_end():
     """No line is lost at the end, even if the owner's configuration makes logging forget its handlers."""
     code = """
 from mlflow_grpc import logs
-from mlflow_grpc.logs import call_log, line_writer
-from mlflow_grpc.logs import format as log_format
-from mlflow_grpc.logs.handler import LineHandler
-from tests.support.servers import ROOT
 from mlflow_grpc.choices import LogFormat, LogLevel
 logs.configure(LogFormat.TEXT, LogLevel.INFO, extra={"version": 1})
 for number in range(3):
