@@ -16,7 +16,7 @@ import pytest
 import requests
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.support import zoo
+from tests.support import depth, zoo
 from tests.support.depth import examples, sample
 from tests.support.payloads import CONTENT_TYPES, CSV, TEXTS, payloads
 from tests.support.servers import Caller, post, ready_address, start_mlflow_server, start_server
@@ -48,11 +48,11 @@ class Servers:
     scope="module", params=[FIRST, SECOND, *(pytest.param(name, marks=pytest.mark.deep) for name in OTHERS)]
 )
 def both(request, zoo_path):
-    """A model served by both, each in its own process; the first model by the commands that users type."""
+    """A model served by both, each in its own process; in a deep run, the first model by the commands that users type."""
     path = zoo_path(request.param)
-    is_first = request.param == FIRST
-    with start_server("-m", str(path), "--http-port", "0", fresh=is_first) as ours:
-        theirs, url = start_mlflow_server(path, fresh=is_first)
+    fresh = depth.is_deep and request.param == FIRST
+    with start_server("-m", str(path), "--http-port", "0", fresh=fresh) as ours:
+        theirs, url = start_mlflow_server(path, fresh=fresh)
         schema = mlflow.models.Model.load(str(path)).get_input_schema()
         with theirs, Caller(ready_address(ours)) as call:
             http_url = ours.wait_for(r"HTTP on (http://127\.0\.0\.1:\d+);")[1]

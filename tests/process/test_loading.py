@@ -219,6 +219,8 @@ def test_warnings_as_errors_do_not_end_the_start(start, connect, model, workers)
     """PYTHONWARNINGS=error does not end the start, with one process and with two."""
     process = start("-m", str(model), "-w", workers, env={"PYTHONWARNINGS": "error"}, fresh=True)
     assert connect(process)(payload("x")) == '{"predictions": ["x"]}'
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
 
 
 def test_lines_of_libraries_and_models(start, model, tmp_path, connect):

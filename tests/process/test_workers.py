@@ -45,9 +45,9 @@ def alive(pid):
         return False
 
 
-def test_workers_share_the_port(start, model):
+def test_workers_share_the_port(start):
     """Connections reach both workers. There is one ready line, SIGTERM drains both, and the exit code is 0."""
-    process = start("-w", "2", "-m", str(model), fresh=True)
+    process = start("-w", "2", fresh=True)
     address = ready_address(process)
     assert "2 workers" in process.stdout[0]
     assert len(process.stdout) == 1
