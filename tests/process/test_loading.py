@@ -237,7 +237,7 @@ def test_lines_of_libraries_and_models(start, model, tmp_path, connect):
     )
     quiet = start("-m", str(chatty))
     ready_address(quiet)
-    assert "be careful" in quiet.output
+    quiet.wait_for("be careful")
     assert "with a key" not in quiet.output
     loud = start("-m", str(chatty), "--log-level-libraries", "info", "--log-level", "error")
     ready_address(loud)
