@@ -121,10 +121,10 @@ def wait_until_in_flight(server: InProcess, calls: int) -> None:
     server.wait_until(lambda: entry.engine.admission.admitted_requests == calls)
 
 
-def test_a_thousand_cancellations_leave_no_call(gated):
+def test_cancellations_leave_no_call(gated):
     """After many cancellations no call is in flight, and new calls are answered."""
     _, server, call = gated
-    for number in range(1000):
+    for number in range(examples(1000)):
         future = start(call, f"{number}", timeout=30)
         future.cancel()
     wait_until_in_flight(server, 0)

@@ -155,14 +155,14 @@ def test_a_stalled_reader_delays_only_itself(gated):
     model.let_go()
     text = "x" * 40_000
     stream = Stream(call)
-    stream.send(*[text] * 1_250)
+    stream.send(*[text] * 750)
     with Caller(server.address) as second_call:
         for _ in range(50):
             assert second_call("y") == "<y>"
         server.wait_until(lambda: admission_of(server).admitted_requests == 0)
         assert len(model.calls) < 500
     stream.end()
-    assert len(stream.remaining()) == 1_250
+    assert len(stream.remaining()) == 750
 
 
 def test_a_cancelled_stream_leaves_no_work(gated):

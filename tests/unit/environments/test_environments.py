@@ -401,17 +401,15 @@ def test_a_failed_build_leaves_nothing(tmp_path, model, commands, manager, text,
     assert [path.suffix for path in (tmp_path / "envs").iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("damage", ["marker", "interpreter"])
-def test_incomplete_environments_are_built_again(tmp_path, model, commands, damage):
+def test_incomplete_environments_are_built_again(tmp_path, model, commands):
     """The remains of a killed build, and an environment without its interpreter, are built again."""
     directory = building.prepare(recipe(model), tmp_path / "envs", commands)
-    (directory / "left behind").touch()
-    if damage == "marker":
-        (directory / building.MARKER).unlink()
-    else:
-        building.python_of(directory).unlink()
-    assert building.prepare(recipe(model), tmp_path / "envs", commands) == directory
-    assert not (directory / "left behind").exists()
+    for missing in (directory / building.MARKER, building.python_of(directory)):
+        (directory / "left behind").touch()
+        missing.unlink()
+        assert building.prepare(recipe(model), tmp_path / "envs", commands) == directory
+        assert not (directory / "left behind").exists()
+        assert missing.exists()
     subprocess.run([directory / "bin" / "mlflow-grpc"], check=True, capture_output=True)
 
 

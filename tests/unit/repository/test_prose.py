@@ -115,8 +115,10 @@ def findings(prose: Prose) -> list[str]:
     """Returns a line for each banned phrase."""
     faults = []
     for start, text in prose:
+        if not ANY.search(text):
+            continue
         plain = without_code(text)
-        for pattern, instead in PATTERNS.items() if ANY.search(plain) else ():
+        for pattern, instead in PATTERNS.items():
             for match in pattern.finditer(plain):
                 line = start + plain.count("\n", 0, match.start())
                 faults.append(f"line {line}: {' '.join(match[0].split())!r}; write {instead}")
