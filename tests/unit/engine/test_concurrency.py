@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import statistics
 import sys
 import threading
 
@@ -106,4 +107,4 @@ def test_threads_that_compute_in_python_are_detected():
         sys.setswitchinterval(before_s)
     # On a busy machine, a measurement may also wait for a processor, and the thread may miss its turn.
     assert min(alone_s) < turn_s / 4
-    assert max(beside_s) > turn_s / 4
+    assert statistics.median(beside_s) > turn_s / 4
