@@ -105,7 +105,7 @@ def read(uri: str) -> CarriedEnvironment:
         return _read(local, uri)
     check_registry(uri)
     try:
-        environment = _read(_fetch_descriptions(uri), uri, is_temporary=True)
+        environment = _read_descriptions(uri)
         if environment.needs_files:
             environment.discard()
             # Not temporary: for a URI of a local directory, this is the model itself.
@@ -161,14 +161,18 @@ def _read(directory: Path, uri: str, *, is_temporary: bool = False) -> CarriedEn
     )
 
 
-def _fetch_descriptions(uri: str) -> Path:
-    """Fetches the small files at the top of a remote model."""
-    directory = tempfile.mkdtemp(prefix="mlflow-grpc-")
-    for info in mlflow.artifacts.list_artifacts(artifact_uri=uri):
-        if not info.is_dir and (info.file_size or 0) <= MAX_DESCRIPTION_BYTES:
-            source = append_to_uri_path(uri, Path(info.path).name)
-            mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=directory)
-    return Path(directory)
+def _read_descriptions(uri: str) -> CarriedEnvironment:
+    """Fetches the small files at the top of a remote model to a temporary directory, and reads them."""
+    directory = Path(tempfile.mkdtemp(prefix="mlflow-grpc-"))
+    try:
+        for info in mlflow.artifacts.list_artifacts(artifact_uri=uri):
+            if not info.is_dir and (info.file_size or 0) <= MAX_DESCRIPTION_BYTES:
+                source = append_to_uri_path(uri, Path(info.path).name)
+                mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=directory)
+        return _read(directory, uri, is_temporary=True)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _files(path: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import tomllib
 
 import boto3
@@ -126,8 +127,18 @@ def test_a_model_in_s3_is_served(bucket, tmp_path):
     carried = carried_environment.read("s3://models/echo")
     assert carried.digest() == carried_environment.read(str(saved)).digest()
     assert not (carried.directory / "weights.bin").exists()
+    carried.discard()
     carried_environment.fetch("s3://models/echo", tmp_path / "fetched")
     assert {path.name for path in (tmp_path / "fetched").iterdir()} == {path.name for path in saved.iterdir()}
+
+
+def test_an_environment_that_cannot_be_read_leaves_no_files(bucket, tmp_path, monkeypatch):
+    """The temporary directory for a remote model's environment is removed when the model is refused."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    bucket.put_object(Bucket="models", Key="other/README.md", Body=b"not a model")
+    with pytest.raises(StartError, match="is not an MLflow model"):
+        carried_environment.read("s3://models/other")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_installed_extras_are_those_that_lack_nothing():
