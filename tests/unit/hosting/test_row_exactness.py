@@ -1,5 +1,6 @@
 """hosting/pyfunc/row_exactness.py: rows in a batch get their own answers, even where the last digit of a sum decides."""
 
+import time
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -217,6 +218,22 @@ class ExactInDoubles(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, rows):
         return self.classes_[(self.decision_function(rows) > 0).astype(int)]
+
+
+class SlowAndInexactInLargeBatches(ExactInDoubles):
+    """Computes for 2 ms in each call, and adds up more than 100 rows in another order than fewer."""
+
+    def decision_function(self, rows):
+        end_s = time.perf_counter() + 0.002
+        while time.perf_counter() < end_s:
+            pass
+        return np.cumsum(rows[:, ::-1] if len(rows) > 100 else rows, axis=1)[:, -1]
+
+
+def test_slow_estimators_are_tried_in_large_batches():
+    """An estimator that predicts few rows in the time of the check is still tried in batches of all sizes."""
+    verdict, _ = exactness(Unfitted(SlowAndInexactInLargeBatches()).fit())
+    assert verdict is BatchExactness.UNKNOWN
 
 
 @pytest.mark.parametrize(
