@@ -14,13 +14,13 @@ from typing import Any
 
 import click
 
-from benchmarks import frames, load, machine, report
+from benchmarks import frames, load, machine, metrics, report
 from benchmarks.contenders import CONTENDERS, Contender, Echo, Ours, OursWithHttpPort
+from benchmarks.report import BUSY_IN_FLIGHT
 from benchmarks.workloads import WORKLOADS, Workload
 
 RESULTS = Path(__file__).parent / "results"
 CHECKED_PAYLOADS = 50
-BUSY_IN_FLIGHT = 32
 
 
 def _named(word: str) -> tuple[list[Workload], bool]:
@@ -75,6 +75,7 @@ def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], bool
                 "tries": tries,
                 "stolen": stolen.share(),
                 "workloads": workloads,
+                "metrics_us": metrics.cost_us(),
                 "frame": frames.measure(Path(directory), rounds) if has_frame else None,
             }
     except (load.LoadError, RuntimeError) as error:

@@ -96,9 +96,12 @@ class Contender(ABC):
         return total / 1024
 
     def processor_s(self) -> float:
-        """Returns the CPU time of the process in seconds."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Returns the CPU time of the process and its children in seconds."""
+        ticks = 0
+        for pid in _family(self._process.pid):
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
         """Ends the process and its children."""

@@ -38,6 +38,8 @@ class Measured:
     per_second: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
+    """CPU time of the server per call, in microseconds."""
     stolen: float
     """The share of busy CPU time that went to other machines."""
 
@@ -111,7 +113,7 @@ def run(
         subprocess.run([*command, f"-D{WARM_UP_S}"], capture_output=True, check=True)
     else:
         command.append(f"--warm-up-time={WARM_UP_S}")
-    stolen = Stolen()
+    stolen, cpu_before_s = Stolen(), server.processor_s()
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     share = stolen.share()
     succeeded, *lost = map(int, _groups(_ANSWERS, output))
@@ -121,9 +123,10 @@ def run(
         raise LoadError(f"{server.name}: not every call was answered\n{output}")
     # Calls that h2load gave up at its end are still in the server. The answer to one more call comes after them.
     server.ask(text)
+    cpu_us = (server.processor_s() - cpu_before_s) / succeeded * 1e6
     took_ms = sorted(int(line.split()[2]) / 1000 for line in log.read_text(encoding="ascii").splitlines())
     quantiles = statistics.quantiles(took_ms, n=100)
-    return Measured(succeeded / seconds, quantiles[49], quantiles[98], share)
+    return Measured(succeeded / seconds, quantiles[49], quantiles[98], cpu_us, share)
 
 
 def _groups(pattern: re.Pattern[str], output: str) -> tuple[str, ...]:

@@ -323,6 +323,8 @@ class Caller:
             ("grpc.max_send_message_length", -1),
             # Otherwise, channels of one process share a connection.
             ("grpc.use_local_subchannel_pool", 1),
+            # Otherwise, the window grows with the round-trip time, and messages that nobody reads fit into it.
+            ("grpc.http2.bdp_probe", 0),
         ]
         self.channel = (
             grpc.secure_channel(address, credentials, options)
