@@ -9,7 +9,7 @@ It has more than 300 lines, because it is the list of all errors.
 """
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -161,6 +161,32 @@ class UnsupportedContentType(ServingError):
     status = Status.INVALID_ARGUMENT
     fault = Fault.CALLER
     reason = "UNSUPPORTED_CONTENT_TYPE"
+    http_status = 415
+
+    def __init__(self, supported: Sequence[str], *, binary: Sequence[str] = (), advice: str = "") -> None:
+        """Makes an error for a caller over gRPC.
+
+        Args:
+            supported: Media types of text that the model takes, the default first.
+            binary: Further media types, which only HTTP can carry.
+            advice: A sentence that explains them.
+
+        """
+        self.supported = (*supported, *binary)
+        self.advice = advice
+        types = (
+            supported[0] if len(supported) == 1 else f"one of {', '.join(supported)} (the default is {supported[0]})"
+        )
+        message = f"The metadata key mlflow-content-type must be {types}, with no parameter but charset=utf-8. {advice}"
+        super().__init__(message.strip())
+
+
+class UnsupportedContentEncoding(ServingError):
+    """The body of an HTTP request is compressed in a way that the server does not read."""
+
+    status = Status.INVALID_ARGUMENT
+    fault = Fault.CALLER
+    reason = "UNSUPPORTED_CONTENT_ENCODING"
     http_status = 415
 
 

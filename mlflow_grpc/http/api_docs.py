@@ -14,13 +14,14 @@ from pathlib import Path
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.http.response import JSON
+from mlflow_grpc.http.route import JsonRoute
 from mlflow_grpc.http.security_headers import FOR_SWAGGER_UI
 from mlflow_grpc.own_loggers import get_logger
 
@@ -76,9 +77,9 @@ def routes(catalog: Catalog, service: ServiceInfo) -> list[BaseRoute]:
         return Response(START, media_type="text/javascript")
 
     return [
-        Route("/openapi.json", document.respond),
-        Route("/docs", docs),
-        Route("/docs/start.js", start),
+        JsonRoute("/openapi.json", document.respond),
+        JsonRoute("/docs", docs),
+        JsonRoute("/docs/start.js", start),
         Mount("/docs/files", ExceptionMiddleware(StaticFiles(directory=swagger_ui()))),
     ]
 

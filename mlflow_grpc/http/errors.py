@@ -7,7 +7,14 @@ no traceback and nothing from the payload.
 import math
 from http import HTTPStatus
 
-from mlflow_grpc.errors import ModelFailed, Overloaded, ServingError, Status, UnsupportedContentType
+from mlflow_grpc.errors import (
+    ModelFailed,
+    Overloaded,
+    ServingError,
+    Status,
+    UnsupportedContentEncoding,
+    UnsupportedContentType,
+)
 from mlflow_grpc.http.response import TEXT_UTF8, Headers, WholeResponse
 
 # The mapping of google/rpc/code.proto.
@@ -44,7 +51,7 @@ def of_error(error: ServingError, request_id: str = "") -> WholeResponse:
     status, error_code = status_of(error), error.reason
     if isinstance(error, ModelFailed) and error.reason == ModelFailed.reason:
         status, error_code = _FAILED_MODEL
-    if isinstance(error, UnsupportedContentType):
+    if isinstance(error, UnsupportedContentType | UnsupportedContentEncoding):
         return WholeResponse(error.message.encode(), TEXT_UTF8, status)
     body: dict[str, object] = {"error_code": error_code, "message": error.text}
     if request_id:

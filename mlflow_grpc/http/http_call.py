@@ -134,7 +134,7 @@ class HttpCall(Call):
 
         Raises:
             PayloadTooLarge: The body is larger. It is not read to its end.
-            UnsupportedContentType: Its compression is not gzip.
+            UnsupportedContentEncoding: Its compression is not gzip.
             InvalidPayload: It is not a gzip stream.
             Overloaded: There is no room for it.
             CancelledError: The caller has left.

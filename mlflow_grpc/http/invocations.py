@@ -4,7 +4,7 @@ Source: `mlflow.pyfunc.scoring_server.invocations`.
 """
 
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.engine import Engine
@@ -13,12 +13,10 @@ from mlflow_grpc.errors import UnsupportedContentType
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import EVENT_STREAM, JSON, WholeResponse
+from mlflow_grpc.http.response import EVENT_STREAM, WholeResponse
+from mlflow_grpc.http.route import JsonRoute
 
 PARQUET = "application/vnd.apache.parquet"
-
-TYPES = ["text/csv", JSON, PARQUET]
-"""Media types of payloads."""
 
 
 async def invoke(call: HttpCall, body: bytes, engine: Engine) -> WholeResponse | EventStream:
@@ -32,8 +30,9 @@ async def invoke(call: HttpCall, body: bytes, engine: Engine) -> WholeResponse |
         if wants_events:
             return await EventStream.start(engine.predict_stream(request, call.deadline))
         return WholeResponse((await engine.predict(request, call.deadline)).encode(), engine.model.codec.media_type)
-    except UnsupportedContentType:
-        raise _unsupported(content_type) from None
+    except UnsupportedContentType as error:
+        error.message = _unsupported(error, content_type or "")
+        raise
 
 
 def routes(dispatcher: HttpDispatcher, catalog: Catalog) -> list[BaseRoute]:
@@ -56,9 +55,9 @@ def routes(dispatcher: HttpDispatcher, catalog: Catalog) -> list[BaseRoute]:
     of_header = dispatcher.model_endpoint(invoke, model_from_header)
     of_path = dispatcher.model_endpoint(invoke, model_from_path)
     return [
-        Route("/invocations", of_header, methods=["POST"]),
-        Route("/models/{name}/invocations", of_path, methods=["POST"]),
-        Route("/models/{name}/versions/{version}/invocations", of_path, methods=["POST"]),
+        JsonRoute("/invocations", of_header, methods=["POST"]),
+        JsonRoute("/models/{name}/invocations", of_path, methods=["POST"]),
+        JsonRoute("/models/{name}/versions/{version}/invocations", of_path, methods=["POST"]),
     ]
 
 
@@ -88,10 +87,18 @@ def _accepts_json(accept: str) -> bool:
     return any(name in accept for name in ("application/json", "application/*", "*/*"))
 
 
-def _unsupported(content_type: str | None) -> UnsupportedContentType:
-    """Returns the error for a content type that the model's codec does not accept."""
-    return UnsupportedContentType(
-        "This predictor only supports the following content types: "
-        f"Types: {TYPES}. Got {content_type!r}. Set the header content-type to one of them, with no parameter but "
-        "charset=utf-8."
-    )
+def _unsupported(error: UnsupportedContentType, content_type: str) -> str:
+    """Returns the message for a content type that the model's codec does not accept; it begins as MLflow's does."""
+    media_type, _, parameters = (part.strip() for part in content_type.partition(";"))
+    if media_type not in error.supported:
+        message = (
+            f"This predictor only supports the following content types: Types: {list(error.supported)}. "
+            f"Got {content_type!r}. Set the header content-type to one of them."
+        )
+    elif parameters.lower().startswith("charset"):
+        message = (
+            f"The scoring server only supports UTF-8. Got {parameters!r}; leave it out of the header content-type."
+        )
+    else:
+        message = f"Unrecognized content type parameters: {parameters!r}. Leave them out of the header content-type."
+    return f"{message} {error.advice}".strip()

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 import mlflow_grpc
 from mlflow_grpc.http.response import TEXT_UTF8
+from mlflow_grpc.http.route import JsonRoute
 from mlflow_grpc.http.security_headers import FOR_PAGE
 from mlflow_grpc.settings import Settings
 
@@ -69,9 +70,9 @@ def routes(settings: Settings, grpc_port: Callable[[], int], paths: Collection[s
         return JSONResponse(described, headers={**FOR_PAGE, "cache-control": "no-store"})
 
     return [
-        Route("/", show),
-        Route("/page/server.json", describe_server),
-        Route("/page/{digest}/{name}", send_file),
+        JsonRoute("/", show),
+        JsonRoute("/page/server.json", describe_server),
+        JsonRoute("/page/{digest}/{name}", send_file),
     ]
 
 

@@ -8,7 +8,7 @@ import asyncio
 import zlib
 from collections.abc import Callable
 
-from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, UnsupportedContentType
+from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, UnsupportedContentEncoding
 
 GZIP = 16 + zlib.MAX_WBITS
 """zlib's `wbits` for a stream with a gzip header."""
@@ -97,13 +97,13 @@ class GzipRequestBody(RequestBody):
 
 
 def body_of(encoding: str | None, max_bytes: int, take_room: TakeRoom) -> RequestBody:
-    """Returns an empty body for a content-encoding; raises UnsupportedContentType for one that is not supported."""
+    """Returns an empty body for a content-encoding; raises UnsupportedContentEncoding for one that is not supported."""
     name = (encoding or "").strip().lower()
     if name in IDENTITY:
         return RequestBody(max_bytes, take_room)
     if name in GZIP_NAMES:
         return GzipRequestBody(max_bytes, take_room)
-    raise UnsupportedContentType("This server accepts request bodies that are uncompressed or compressed with gzip.")
+    raise UnsupportedContentEncoding("Request bodies must be uncompressed or compressed with gzip.")
 
 
 def too_large(max_bytes: int) -> PayloadTooLarge:

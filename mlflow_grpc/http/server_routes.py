@@ -13,10 +13,11 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from mlflow_grpc.engine.gauges import Gauges
 from mlflow_grpc.http.response import JSON, media_type_of
+from mlflow_grpc.http.route import JsonRoute
 from mlflow_grpc.telemetry.exposition import OPEN_METRICS, PROMETHEUS
 
 NO_STORE = {"cache-control": "no-store"}
@@ -52,9 +53,9 @@ def routes(gauges: Gauges, is_serving: Callable[[], bool], describe_models: Call
         return JSONResponse(listed, headers={**NO_STORE, "x-content-type-options": "nosniff"})
 
     return [
-        Route("/ping", ping),
-        Route("/health", ping),
-        Route("/version", mlflow_version),
-        Route("/metrics", metrics),
-        Route("/models", list_models),
+        JsonRoute("/ping", ping),
+        JsonRoute("/health", ping),
+        JsonRoute("/version", mlflow_version),
+        JsonRoute("/metrics", metrics),
+        JsonRoute("/models", list_models),
     ]

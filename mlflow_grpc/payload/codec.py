@@ -218,8 +218,7 @@ class TextCodec:
         mime, _, parameter = (content_type or "text/plain").partition(";")
         if mime.strip() != "text/plain" or parameter.strip().lower() not in ("", "charset=utf-8"):
             raise UnsupportedContentType(
-                "This server hands plain text to the model (--payload text): leave the metadata key "
-                "mlflow-content-type out, or set it to text/plain."
+                ["text/plain"], advice="This server hands the text to the model as it is (--payload text)."
             )
         return ModelInput(text_of(payload))
 

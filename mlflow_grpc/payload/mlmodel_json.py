@@ -70,10 +70,7 @@ class MLModelCodec:
         """
         mime, _, parameters = (content_type or JSON).partition(";")
         if mime.strip() not in (JSON, CSV) or parameters.strip().lower() not in ("", "charset=utf-8"):
-            raise UnsupportedContentType(
-                f"The metadata key mlflow-content-type must be {JSON} (the default) or {CSV}, with no parameter but "
-                "charset=utf-8."
-            )
+            raise UnsupportedContentType([JSON, CSV])
         if mime.strip() == CSV:
             records, is_bare = _rows(text_of(payload)), False
         else:

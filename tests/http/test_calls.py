@@ -17,6 +17,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import RequestReadTimeout
 from mlflow_grpc.http import dispatch
+from mlflow_grpc.payload.codec import TextCodec
 from mlflow_grpc.services import dispatch as grpc_dispatch
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
 from tests.support.servers import Caller, ready_address, serving, serving_models, start_server
@@ -182,7 +183,38 @@ def test_other_paths_and_methods(gated):
     response = requests.post(f"{server.url}/invocation", data="x", timeout=30)
     assert error_of(response) == (404, "ENDPOINT_NOT_FOUND")
     assert "/invocations" in response.json()["message"]
-    assert requests.get(url, timeout=30).status_code == 405
+    response = requests.get(url, timeout=30)
+    assert (*error_of(response), response.headers["allow"]) == (405, "BAD_REQUEST", "POST")
+    assert response.json()["message"] == "/invocations takes POST, not GET."
+    assert response.json()["detail"] == "Method Not Allowed"  # All that MLflow's server sends.
+
+
+@pytest.mark.parametrize(
+    ("content_type", "message"),
+    [
+        (
+            "application/json",
+            "This predictor only supports the following content types: Types: ['text/plain']. Got 'application/json'. Set "
+            "the header content-type to one of them. This server hands the text to the model as it is (--payload text).",
+        ),
+        (
+            "text/plain; charset=latin-1",
+            "The scoring server only supports UTF-8. Got 'charset=latin-1'; leave it out of the header content-type. "
+            "This server hands the text to the model as it is (--payload text).",
+        ),
+        (
+            "text/plain; version=1",
+            "Unrecognized content type parameters: 'version=1'. Leave them out of the header content-type. This server "
+            "hands the text to the model as it is (--payload text).",
+        ),
+    ],
+)
+def test_unsupported_content_types(content_type, message):
+    """415 says what is wrong with the header, and which media types the model takes."""
+    with serving(FunctionModel(str), TextCodec(), http_port=0) as server:
+        headers = {"content-type": content_type}
+        response = requests.post(f"{server.url}/invocations", data="x", headers=headers, timeout=30)
+    assert (response.status_code, response.text) == (415, message)
 
 
 def test_an_answer_that_is_not_read_holds_room():

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPES
+from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPE_PARQUET
 from mlflow.types import DataType
 
 from mlflow_grpc.choices import UnknownColumns
@@ -288,8 +288,5 @@ def _mime(content_type: str | None) -> str:
     if content_type is None:
         return CONTENT_TYPE_JSON
     if internals.refuses_content_type(content_type):
-        raise UnsupportedContentType(
-            f"The metadata key mlflow-content-type must be one of {', '.join(CONTENT_TYPES)} (the default is "
-            f"{CONTENT_TYPE_JSON}), with no parameter but charset=utf-8."
-        )
+        raise UnsupportedContentType([CONTENT_TYPE_JSON, CONTENT_TYPE_CSV], binary=[CONTENT_TYPE_PARQUET])
     return content_type.split(";")[0].strip()
