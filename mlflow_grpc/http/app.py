@@ -4,7 +4,6 @@ Rule of this module: it combines the families of routes. Each family's module de
 """
 
 from collections.abc import Callable
-from http import HTTPStatus
 
 from _mlflow_grpc_protocol.metadata import IGNORED_KEY, REQUEST_ID_KEY, SERVER_TIMING_KEY
 from google.protobuf.message import Message as ProtobufMessage
@@ -20,7 +19,8 @@ from mlflow_grpc.http import api_docs, invocations, page, rest_model_service, se
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import RETRY_KEY
-from mlflow_grpc.http.response import CLOSE, WholeResponse
+from mlflow_grpc.http.response import CLOSE
+from mlflow_grpc.http.route import not_found
 from mlflow_grpc.settings import Settings
 
 EXPOSED_HEADERS = [REQUEST_ID_KEY, IGNORED_KEY, RETRY_KEY, SERVER_TIMING_KEY]
@@ -73,7 +73,7 @@ class HttpApp:
         router = Router(
             [CountedRoute(route, metrics) for route in routes],
             redirect_slashes=False,
-            default=counted(_not_found, metrics.http_route(""), metrics.http_active),
+            default=counted(not_found, metrics.http_route(""), metrics.http_active),
         )
         self.asgi: ASGIApp = self._closing_connections(router)
         if origins := [origin.strip() for origin in settings.http_cors_origin.split(",") if origin.strip()]:
@@ -99,9 +99,3 @@ class HttpApp:
             await app(scope, receive, send_and_close)
 
         return answer
-
-
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    text = f"There is no {scope['path']!r} here. To call a model, POST to /invocations or /models/NAME/invocations."
-    body = {"error_code": "ENDPOINT_NOT_FOUND", "message": text, "detail": "Not Found"}
-    await WholeResponse.of_json(body, HTTPStatus.NOT_FOUND).send(send)

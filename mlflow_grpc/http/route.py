@@ -1,6 +1,6 @@
-"""Routes whose errors are in JSON.
+"""Refusals of paths that the server does not have, and of methods that a path does not have.
 
-Rule of this module: it changes no successful response.
+Rule of this module: it changes no successful response. MLflow's server sends only `detail`, as FastAPI does.
 """
 
 from http import HTTPStatus
@@ -12,10 +12,7 @@ from mlflow_grpc.http.response import WholeResponse
 
 
 class JsonRoute(Route):
-    """A route that refuses HTTP methods other than its own with an error like those of the other refusals.
-
-    `detail` is all that MLflow's server sends, which is FastAPI's body.
-    """
+    """A route that refuses HTTP methods other than its own with an error in JSON."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request with a matching path."""
@@ -29,3 +26,10 @@ class JsonRoute(Route):
         response = WholeResponse.of_json(body, status)
         response.headers.append((b"allow", ", ".join(methods).encode()))
         await response.send(send)
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request whose path belongs to no route."""
+    text = f"There is no {scope['path']!r} here. To call a model, POST to /invocations or /models/NAME/invocations."
+    body = {"error_code": "ENDPOINT_NOT_FOUND", "message": text, "detail": "Not Found"}
+    await WholeResponse.of_json(body, HTTPStatus.NOT_FOUND).send(send)
