@@ -15,7 +15,7 @@ from mlflow_grpc_client import _html, _options
 from mlflow_grpc_client._calls import Call, OnError, Steps, Stream
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import columns, reader, writer
-from mlflow_grpc_client._typed.contract import Contract, Rpc, type_name
+from mlflow_grpc_client._typed.contract import Contract, Rpc, accepts_dicts, field_type_name
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.payloads import Keywords
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
@@ -73,7 +73,7 @@ class BaseTypedModel(Generic[AnswersT]):
         if rpc is None:
             return _html.facts(title, {"types": "fetched at the first call"})
         return _html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
-            f"<i>{name}</i>{_html.table((), [(column.label, type_name(column)) for column in record.fields.values()])}"
+            f"<i>{name}</i>{_html.table((), [(column.label, field_type_name(column)) for column in record.fields])}"
             for name, record in (("input", rpc.request), ("output", rpc.response))
         )
 
@@ -202,7 +202,7 @@ class BaseTypedModel(Generic[AnswersT]):
         sole = rpc.request.sole_unnamed_field
         if sole is None and not isinstance(record, Mapping):
             raise TypeError(f"{type_label(record)} is not a record: give a dict")
-        is_value = not isinstance(record, Mapping) or (sole is not None and sole.accepts_dicts)
+        is_value = not isinstance(record, Mapping) or (sole is not None and accepts_dicts(sole))
         if sole is not None and is_value and not isinstance(record, Keywords):
             record = {sole.name: record}
         with self._missing_as_invalid_input():

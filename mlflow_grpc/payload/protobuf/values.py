@@ -13,21 +13,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pydantic_core
+from _mlflow_grpc_protocol.scalars import INTEGER_BOUNDS
+from _mlflow_grpc_protocol.shapes import EnumShape, ScalarShape
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.shapes import EnumShape, ScalarShape
 from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.codec import EXACT
-
-_INTEGERS: dict[int, tuple[int, int]] = {
-    Proto.TYPE_INT32: (-(2**31), 2**31 - 1),
-    Proto.TYPE_UINT32: (0, 2**32 - 1),
-    Proto.TYPE_INT64: (-(2**63), 2**63 - 1),
-    Proto.TYPE_UINT64: (0, 2**64 - 1),
-}
-"""Lowest and highest value of each integer type."""
 
 MAX_DEPTH = 30
 """Maximum depth of a google.protobuf.Value. A level takes up to three messages, and protobuf reads at most 100."""
@@ -110,9 +103,9 @@ def scalar(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
     if isinstance(value, np.generic | np.ndarray) and not value.ndim:
         value = value.item()
     if isinstance(shape, EnumShape):
-        if value not in shape.values:
+        if not isinstance(value, str) or value not in shape.numbers:
             unwritable(where, "a text that is not one of its values")
-        return shape.numbers[shape.values.index(value)]
+        return shape.numbers[value]
     exact = exact_value(value, shape.type)
     if exact is None:
         unwritable(where, f"a value of type {type(value).__name__}, or one that is not exact in its own type")
@@ -129,8 +122,8 @@ def exact_value(value: Any, field_type: int) -> Any:
         return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if field_type in _INTEGERS:
-        low, high = _INTEGERS[field_type]
+    if field_type in INTEGER_BOUNDS:
+        low, high = INTEGER_BOUNDS[field_type]
         integer = int(value) if isinstance(value, int) or (math.isfinite(value) and value.is_integer()) else None
         return integer if integer is not None and low <= integer <= high else None
     if isinstance(value, int):
