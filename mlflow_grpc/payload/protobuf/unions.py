@@ -14,6 +14,7 @@ from uuid import UUID
 
 import numpy as np
 import pydantic
+from _mlflow_grpc_protocol import timestamps
 from _mlflow_grpc_protocol.scalars import FLOATS
 from _mlflow_grpc_protocol.shapes import (
     EnumShape,
@@ -30,7 +31,6 @@ from google.protobuf import struct_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.errors import UnserializableOutput
-from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.protobuf.values import exact_value, is_nothing, json_items, write_json
 
 _FORMATS: dict[str, type] = {

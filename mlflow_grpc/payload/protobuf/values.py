@@ -13,17 +13,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pydantic_core
+from _mlflow_grpc_protocol import timestamps
+from _mlflow_grpc_protocol.json_values import LIST_MESSAGES, MAX_LISTS, MAX_MESSAGES, MAX_OBJECTS, OBJECT_MESSAGES
 from _mlflow_grpc_protocol.scalars import INTEGER_BOUNDS
 from _mlflow_grpc_protocol.shapes import EnumShape, ScalarShape
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.errors import UnserializableOutput
-from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.codec import EXACT
-
-MAX_DEPTH = 30
-"""Maximum depth of a google.protobuf.Value. A level takes up to three messages, and protobuf reads at most 100."""
 
 
 @contextmanager
@@ -183,24 +181,25 @@ def write_timestamp(message: timestamp_pb2.Timestamp, value: Any, where: str) ->
         unwritable(where, str(error))
 
 
-def write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = 0) -> None:
-    """Writes a JSON value.
+def write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = MAX_MESSAGES) -> None:
+    """Writes a JSON value, with at most `depth` nested messages.
 
     Raises:
         UnserializableOutput: JSON has no such value, or it is nested too deeply.
 
     """
-    if depth > MAX_DEPTH:
-        unwritable(where.partition("[")[0].partition(".")[0], f"lists and objects more than {MAX_DEPTH} deep")
+    if depth < 0:
+        limits = f"more than {MAX_LISTS} lists or {MAX_OBJECTS} objects within each other"
+        unwritable(where.partition("[")[0].partition(".")[0], limits)
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     if isinstance(value, dict):
         message.struct_value.SetInParent()
         for key, item in json_items(value, where):
-            write_json(message.struct_value.fields[key], item, f"{where}.{key}", depth + 1)
+            write_json(message.struct_value.fields[key], item, f"{where}.{key}", depth - OBJECT_MESSAGES)
     elif isinstance(value, list | tuple | set | frozenset):
         message.list_value.SetInParent()
         for index, item in enumerate(value):
-            write_json(message.list_value.values.add(), item, f"{where}[{index}]", depth + 1)
+            write_json(message.list_value.values.add(), item, f"{where}[{index}]", depth - LIST_MESSAGES)
     elif is_nothing(value):
         message.null_value = struct_pb2.NULL_VALUE
     elif isinstance(value, bool):
