@@ -1,7 +1,7 @@
 """Shapes of a model's messages: what each field holds. Server and client write and read messages by their shapes.
 
 The server makes shapes together with descriptors, from the types of a model. The client makes them from descriptors and
-the message mlflow_grpc.v1.Model. An attribute that the wire does not tell says so, and has its default in a client.
+the message mlflow_grpc.v1.Model. Attributes that are not on the wire say so; in a client they have their defaults.
 
 Rule of this module: a shape describes messages and knows no values.
 """
@@ -121,6 +121,11 @@ Shape: TypeAlias = (
 )
 
 
+def items_may_be_null(shape: Shape) -> bool:
+    """Returns True if a list or map of these values can hold a null as one of them."""
+    return isinstance(shape, ValueShape) or (isinstance(shape, WrapperShape) and shape.content.is_singular)
+
+
 @dataclass(frozen=True)
 class FieldShape:
     """A field of a message, and the shape of its values."""
@@ -134,7 +139,7 @@ class FieldShape:
     cardinality: Cardinality = Cardinality.SINGULAR
     number: int = 0
     required: bool = False
-    """True if the model needs the field. A client does not know of required fields that may be null."""
+    """True if the model needs the field. For a client, a required field that may be null is not required."""
     nullable: bool = False
     """True if the value may be null; not on the wire."""
     has_default: bool = False

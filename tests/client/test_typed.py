@@ -347,7 +347,7 @@ def test_none_is_not_a_default(client):
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
-        ("nope", "NOT_FOUND", r"There is no model nope\. There are: iris, numbers, "),
+        ("nope", "NOT_FOUND", r"There is no such model here\. There are: iris, numbers, "),
         (
             "no_signature",
             "UNIMPLEMENTED",

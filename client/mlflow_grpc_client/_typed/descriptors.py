@@ -68,21 +68,19 @@ def check_typed(model: Any) -> None:
         PredictError: It has none; the message says why.
 
     """
-    label, state = label_of(model), model.State.Name(model.state) if model.state in model.State.values() else ""
-    if state == "FAILED":
-        raise failure(grpc.StatusCode.FAILED_PRECONDITION, f"The model {label} could not be loaded: {model.error}.")
-    if state != "READY":
-        raise failure(grpc.StatusCode.UNAVAILABLE, f"The model {label} is not ready: {state or model.state}.")
-    if not model.rpcs:
-        raise failure(grpc.StatusCode.UNIMPLEMENTED, f"The model {label} has no endpoint.")
-    if all(_kind(rpc) is None for rpc in model.rpcs):
-        reason = (
-            "has no typed RPC on this server, or not yet"
-            if model.HasField("input")
-            else "has no signature, so no types"
-        )
-        message = f"The model {label} {reason}: use client.predict(data, model={label!r})."
-        raise failure(grpc.StatusCode.UNIMPLEMENTED, message)
+    label, code = label_of(model), grpc.StatusCode.UNIMPLEMENTED
+    if model.state == model.FAILED:
+        code, problem = grpc.StatusCode.FAILED_PRECONDITION, f"could not be loaded: {model.error}"
+    elif model.state != model.READY:
+        code, problem = grpc.StatusCode.UNAVAILABLE, f"is not ready: {_wire.enum_name(model.State, model.state)}"
+    elif not model.rpcs:
+        problem = "has no endpoint"
+    elif all(_kind(rpc) is None for rpc in model.rpcs):
+        reason = "typed RPC on this server, or not yet" if model.HasField("input") else "signature, so no types"
+        problem = f"has no {reason}: use client.predict(data, model={label!r})"
+    else:
+        return
+    raise failure(code, f"The model {label} {problem}.")
 
 
 def contract_of(model: Any, pool: DescriptorPool) -> Contract:

@@ -23,6 +23,7 @@ from _mlflow_grpc_protocol.shapes import (
     TimestampShape,
     ValueShape,
     WrapperShape,
+    items_may_be_null,
 )
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -194,8 +195,7 @@ def extend(repeated: Any, shape: Shape, items: Any, path: str, nulls: Collection
 
 def _check_null(value: Any, shape: Shape, path: str) -> None:
     """Raises ValueError for None in a list or map whose items cannot be null."""
-    takes_null = isinstance(shape, ValueShape) or (isinstance(shape, WrapperShape) and shape.content.is_singular)
-    if value is None and not takes_null:
+    if value is None and not items_may_be_null(shape):
         refuse(path, "None has no room in this list or map: the model takes no null there, so leave it out")
 
 

@@ -14,14 +14,20 @@ from typing import Any, NoReturn
 import numpy as np
 import pydantic_core
 from _mlflow_grpc_protocol import timestamps
-from _mlflow_grpc_protocol.json_values import LIST_MESSAGES, MAX_LISTS, MAX_MESSAGES, MAX_OBJECTS, OBJECT_MESSAGES
+from _mlflow_grpc_protocol.json_values import (
+    LIST_MESSAGES,
+    MAX_EXACT_INTEGER,
+    MAX_LISTS,
+    MAX_MESSAGES,
+    MAX_OBJECTS,
+    OBJECT_MESSAGES,
+)
 from _mlflow_grpc_protocol.scalars import INTEGER_BOUNDS
 from _mlflow_grpc_protocol.shapes import EnumShape, ScalarShape
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.errors import UnserializableOutput
-from mlflow_grpc.payload.codec import EXACT
 
 
 @contextmanager
@@ -134,7 +140,7 @@ def exact_value(value: Any, field_type: int) -> Any:
 
 def _exact_float(value: int) -> float | None:
     """Converts an integer to a float; None if no float has exactly its value."""
-    if abs(value) <= EXACT:
+    if abs(value) <= MAX_EXACT_INTEGER:
         return float(value)
     try:
         number = float(value)

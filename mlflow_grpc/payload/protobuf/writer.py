@@ -19,6 +19,7 @@ from _mlflow_grpc_protocol.shapes import (
     TimestampShape,
     ValueShape,
     WrapperShape,
+    items_may_be_null,
 )
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
@@ -146,7 +147,7 @@ def _item(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
 
 def _check_null(shape: Shape, where: str) -> None:
     """Refuses a null in a list or map whose items cannot be null."""
-    if not isinstance(shape, ValueShape) and not (isinstance(shape, WrapperShape) and shape.content.is_singular):
+    if not items_may_be_null(shape):
         unwritable(where, "a null, which the lists and maps of its messages cannot hold")
 
 
