@@ -1,4 +1,4 @@
-"""The rules that server and client share: names and numbers of the protocol, timestamps, JSON values, .proto files.
+"""The rules that server and client share: names, numbers and shapes of messages, values, .proto files.
 
 Private to mlflow-grpc and mlflow-grpc-client, which are released together. It is in the client's distribution, whose
 requirements are a subset of the server's.

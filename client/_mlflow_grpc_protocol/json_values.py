@@ -6,6 +6,13 @@ from typing import Any
 MAX_EXACT_INTEGER = 2**53
 """Integers up to this one are exact as a double."""
 
+MAX_MESSAGES = 96
+"""Maximum nesting of messages in a Value. protobuf reads 100 by default in Python, Java and C++, and a few may be
+around the Value, such as those of a record and a list."""
+LIST_MESSAGES, OBJECT_MESSAGES = 2, 3
+"""Messages between a list or an object and its items: ListValue, Value; Struct, the entry of its map, Value."""
+MAX_LISTS, MAX_OBJECTS = MAX_MESSAGES // LIST_MESSAGES, MAX_MESSAGES // OBJECT_MESSAGES
+
 
 def read(value: Any) -> Any:
     """Returns the Python value of a google.protobuf.Value, with integers for whole numbers.

@@ -8,22 +8,15 @@ from dataclasses import replace
 from typing import Literal
 
 from _mlflow_grpc_protocol.field_numbers import NULLS_NUMBER
+from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape, ScalarShape, TensorShape
 from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.fields import MAX_FIELDS, PACKAGE, add_field
 from mlflow_grpc.contract.message_maker import MessageMaker
-from mlflow_grpc.contract.shapes import (
-    BatchShape,
-    ColumnShape,
-    FieldShape,
-    MessageShape,
-    RowsShape,
-    ScalarShape,
-    TensorShape,
-)
-from mlflow_grpc.contract.types import Contract, ListOf, MapOf, Record, Tensor, row_of
+from mlflow_grpc.contract.shapes import BatchShape
+from mlflow_grpc.contract.types import Contract, ListOf, MapOf, Record, Tensor, Type, row_of
 
 MAX_BATCH_COLUMNS = MAX_FIELDS // 2
 """Maximum columns of rows, because each column may have a second field with its nulls."""
@@ -63,26 +56,32 @@ def make_batch(
 
 def _make_rows(
     maker: MessageMaker, role: Literal["inputs", "outputs"], root: Record | Tensor | None, row: MessageShape
-) -> RowsShape | None:
-    types = [field.type for field in root.fields] if isinstance(root, Record) else [root]
+) -> MessageShape | None:
+    types: list[Type | None] = [field.type for field in root.fields] if isinstance(root, Record) else [root]
     has_fixed_tensor = any(isinstance(type_, Tensor) and type_ == row_of(type_) for type_ in types)
     if not 0 < len(row.fields) <= MAX_BATCH_COLUMNS or has_fixed_tensor:
         return None
-    rows = RowsShape(maker.derived[role], is_closed=row.is_closed)
+    rows = MessageShape(maker.derived[role], is_closed=row.is_closed)
     descriptor = maker.file.message_type.add(name=rows.name)
     descriptor.reserved_name.extend(maker.descriptor(row.name).reserved_name)
     descriptor.reserved_range.extend(maker.descriptor(row.name).reserved_range)
     maker.comments[rows.name, ""] = "Rows in columns: each field has a value for each row."
-    for field in row.fields:
-        rows.columns.append(_add_column(maker, descriptor, row, field, is_output=role == "outputs"))
+    for field, type_ in zip(row.fields, types, strict=True):
+        rows.fields.append(_add_column(maker, descriptor, row, field, type_, is_output=role == "outputs"))
     descriptor.field.sort(key=lambda field: field.number)
     return rows
 
 
 def _add_column(
-    maker: MessageMaker, descriptor: DescriptorProto, row: MessageShape, field: FieldShape, *, is_output: bool
-) -> ColumnShape:
-    type_, is_tensor = field.source.type, isinstance(field.shape, TensorShape)
+    maker: MessageMaker,
+    descriptor: DescriptorProto,
+    row: MessageShape,
+    field: FieldShape,
+    type_: Type | None,
+    *,
+    is_output: bool,
+) -> FieldShape:
+    is_tensor = isinstance(field.shape, TensorShape)
     column = replace(
         field,
         shape=maker.wrapper(type_, field.name) if isinstance(type_, ListOf | MapOf) else field.shape,
@@ -94,12 +93,12 @@ def _add_column(
     if name_in_model is not None:
         maker.model_names.names[f"{PACKAGE}.{descriptor.name}.{field.name}"] = name_in_model
     # Models predict None for required outputs too. The answer for a single row leaves such an output out.
-    if is_tensor or not (is_output or not field.source.needs_value):
-        return ColumnShape(column)
+    if is_tensor or not (is_output or not field.needs_value):
+        return column
     nulls = maker.numbering.fields_of(row.name).nulls_field(field.name)
     indices = ScalarShape(Proto.TYPE_UINT64)
     add_field(descriptor, nulls, NULLS_NUMBER + field.number, indices, Cardinality.REPEATED)
     maker.comments[descriptor.name, nulls] = (
         f"Indices of the rows without {field.name}, counted from 0. The value at such an index has no meaning."
     )
-    return ColumnShape(column, nulls)
+    return replace(column, null_rows=nulls)

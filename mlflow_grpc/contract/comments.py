@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 
 from _mlflow_grpc_protocol import proto_text
+from _mlflow_grpc_protocol.shapes import ScalarShape, Shape, TensorShape, TimestampShape
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from mlflow_grpc.contract.shapes import ScalarShape, Shape, TensorShape, TimestampShape
 from mlflow_grpc.contract.types import Field
 
 WIDTH = 100

@@ -7,13 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from _mlflow_grpc_protocol.field_numbers import NULL_ITEMS_NUMBER, NULLS_NUMBER
-from _mlflow_grpc_protocol.typed_terms import Cardinality
-from google.protobuf import struct_pb2, timestamp_pb2
-from google.protobuf.descriptor_pb2 import DescriptorProto
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
-
-from mlflow_grpc.contract.names import entry_name
-from mlflow_grpc.contract.shapes import (
+from _mlflow_grpc_protocol.shapes import (
     EnumShape,
     FieldShape,
     MessageShape,
@@ -25,6 +19,12 @@ from mlflow_grpc.contract.shapes import (
     ValueShape,
     WrapperShape,
 )
+from _mlflow_grpc_protocol.typed_terms import Cardinality
+from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import DescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+
+from mlflow_grpc.contract.names import entry_name
 
 PACKAGE = "model_grpc_service"
 
@@ -96,9 +96,9 @@ def add_nulls(
     """
     for index, field in fields.items():
         if not field.is_singular:
-            fields[index] = replace(field, null=nulls_name(field.name))
-            add_field(descriptor, fields[index].null, NULLS_NUMBER + field.number, ScalarShape(Proto.TYPE_BOOL))
-            comments[descriptor.name, fields[index].null] = f"True if {field.name} is null, and not empty."
+            fields[index] = replace(field, null_flag=nulls_name(field.name))
+            add_field(descriptor, fields[index].null_flag, NULLS_NUMBER + field.number, ScalarShape(Proto.TYPE_BOOL))
+            comments[descriptor.name, fields[index].null_flag] = f"True if {field.name} is null, and not empty."
     return fields
 
 

@@ -13,6 +13,18 @@ from dataclasses import replace
 from typing import Self
 
 from _mlflow_grpc_protocol.field_numbers import EXTRA_NUMBER
+from _mlflow_grpc_protocol.shapes import (
+    EnumShape,
+    FieldShape,
+    MessageShape,
+    OneofShape,
+    ScalarShape,
+    Shape,
+    TensorShape,
+    TimestampShape,
+    ValueShape,
+    WrapperShape,
+)
 from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
@@ -22,21 +34,7 @@ from mlflow_grpc.contract.fields import PACKAGE, add_field, add_null_items, add_
 from mlflow_grpc.contract.lockfile.keys import alternative_keys, field_keys, type_word, unique_keys
 from mlflow_grpc.contract.lockfile.numbering import ContractNumbering, ReservedNames, TypeKey
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, enum_value_name
-from mlflow_grpc.contract.shapes import (
-    SCALARS,
-    EnumShape,
-    FieldShape,
-    MessageShape,
-    ModelNames,
-    OneofShape,
-    ScalarShape,
-    Shape,
-    TensorShape,
-    TimestampShape,
-    ValueShape,
-    WrapperShape,
-    element,
-)
+from mlflow_grpc.contract.shapes import SCALARS, ModelNames, element, field_shape
 from mlflow_grpc.contract.types import (
     AnyValue,
     Contract,
@@ -140,14 +138,14 @@ class MessageMaker:
             is_map = isinstance(source.type, MapOf) and not _needs_wrapper(source)
             field_name = numbers.name(lock_key, text, f"field_{index + 1}", is_map=is_map)
             shape, cardinality = self._field_shape(source, field_name, numbers.role(lock_key))
-            fields[index] = self.add(descriptor, lock_key, FieldShape(field_name, source, shape, cardinality))
+            fields[index] = self.add(descriptor, lock_key, field_shape(field_name, source, shape, cardinality))
             if source.name != field_name:
                 self.model_names.names[f"{PACKAGE}.{message.name}.{field_name}"] = source.name
             self.comments[message.name, field_name] = field_comment(source, field_name, shape)
         if self.in_answer and not record.open:
             fields = add_nulls(descriptor, fields, numbers.nulls_field, self.comments)
         for index, field in fields.items():
-            type_ = field.source.type
+            type_ = record.fields[index].type
             if isinstance(type_, ListOf | MapOf) and type_.undeclared_nulls and not field.is_singular:
                 fields[index] = add_null_items(descriptor, field, numbers.null_items_field, self.comments)
         message.fields.extend(fields[index] for index in range(len(keys)))
@@ -185,14 +183,14 @@ class MessageMaker:
         message = self.numbering.name(key, f"{name}_{content_name}", "values")
         descriptor = self.file.message_type.add(name=message)
         self.model_names.wrappers.append(f"{PACKAGE}.{message}")
-        source, numbers = Field(content_name, content, required=False), self.numbering.fields_of(message)
+        numbers = self.numbering.fields_of(message)
         # The name is taken before the content is made, because the content may contain the wrapper itself.
-        field_name, inner_role = numbers.name(source.name, source.name, "value"), numbers.role(source.name)
+        field_name, inner_role = numbers.name(content_name, content_name, "value"), numbers.role(content_name)
         if null:
             shape, cardinality = self._item(content, name, inner_role, nullable=False), Cardinality.SINGULAR
         else:
             shape, cardinality = self._bare_shape(content, name, inner_role)
-        field = self.add(descriptor, source.name, FieldShape(field_name, source, shape, cardinality))
+        field = self.add(descriptor, content_name, FieldShape(field_name, content_name, shape, cardinality))
         # Inputs and outputs may share the message, so the nulls of either count.
         if cardinality is not Cardinality.SINGULAR and content in self._undeclared_nulls:
             field = add_null_items(descriptor, field, numbers.null_items_field, self.comments)
@@ -230,7 +228,7 @@ class MessageMaker:
             case Scalar(data_type=DataType.DATETIME):
                 return TimestampShape()
             case Scalar():
-                return ScalarShape(SCALARS[type_.data_type], type_.data_type, type_.format)
+                return ScalarShape(SCALARS[type_.data_type], type_.format)
             case Enumeration():
                 return self._enum(type_, role)
             case Record() if type_.fields:
@@ -259,7 +257,9 @@ class MessageMaker:
             self.model_names.names[f"{PACKAGE}.{value.name}"] = text
             self.comments[name, value.name] = json.dumps(text, ensure_ascii=False)
         self.file.enum_type.append(enum)
-        self._enums[key] = EnumShape(name, enumeration.values, tuple(value.number for value in enum.value[1:]))
+        self._enums[key] = EnumShape(
+            name, {value.number: text for value, text in zip(enum.value[1:], enumeration.values, strict=True)}
+        )
         return self._enums[key]
 
     def _tensor(self, tensor: Tensor) -> Shape:
@@ -273,7 +273,7 @@ class MessageMaker:
             self.model_names.wrappers.append(f"{PACKAGE}.{name}")
             add_field(descriptor, "data", 1, ScalarShape(proto_type), Cardinality.REPEATED)
             add_field(descriptor, "shape", 2, ScalarShape(Proto.TYPE_INT64), Cardinality.REPEATED)
-        return TensorShape(name, tensor.dtype, tensor.shape, proto_type)
+        return TensorShape(name, ScalarShape(proto_type), tensor.dtype, tensor.shape)
 
     def _oneof(self, union: Union, name: str, role: str) -> OneofShape:
         key = self.numbering.key("union", union, role)
@@ -282,15 +282,15 @@ class MessageMaker:
         message = self.numbering.name(key, f"{name}_union", "union")
         descriptor = self.file.message_type.add(name=message)
         descriptor.oneof_decl.add(name="value")
-        numbers, shapes = self.numbering.fields_of(message), []
+        numbers = self.numbering.fields_of(message)
+        shapes: dict[str, Shape] = {}
         for index, lock_key in enumerate(alternative_keys(union.alternatives)):
             type_ = union.alternatives[index]
             field_name = numbers.name(lock_key, f"{type_word(type_)}_value", "value")
             shape = self._shape(type_, f"{name}_{index + 1}", numbers.role(lock_key))
-            source = Field(lock_key, type_, required=False)
-            self.add(descriptor, lock_key, FieldShape(field_name, source, shape), oneof=0)
-            shapes.append((field_name, shape))
-        return self._oneofs.setdefault(key, OneofShape(message, tuple(shapes)))
+            self.add(descriptor, lock_key, FieldShape(field_name, "", shape), oneof=0)
+            shapes[field_name] = shape
+        return self._oneofs.setdefault(key, OneofShape(message, shapes))
 
 
 def _needs_wrapper(field: Field) -> bool:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable
 
 from _mlflow_grpc_protocol.field_numbers import ERROR_NUMBER, PARAMS_NUMBER
+from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
@@ -17,8 +18,8 @@ from mlflow_grpc.contract.lockfile.format import PARAMS_KEY, LockedModel
 from mlflow_grpc.contract.lockfile.numbering import ReservedNames
 from mlflow_grpc.contract.message_maker import MessageMaker
 from mlflow_grpc.contract.names import FileScope, Scope
-from mlflow_grpc.contract.shapes import FieldShape, MessageShape, ModelMessages
-from mlflow_grpc.contract.types import ANY_CHUNK, AnyValue, Contract, Field, Record
+from mlflow_grpc.contract.shapes import ModelMessages
+from mlflow_grpc.contract.types import ANY_CHUNK, Contract, Record
 
 FILE = "model_service.proto"
 SERVICE = "ModelgRPCService"
@@ -119,7 +120,7 @@ class FileMaker:
         numbers = maker.numbering.fields_of(inputs.name)
         name = numbers.name(PARAMS_KEY, "params", "params")
         shape = maker.message(params, "params", numbers.role(PARAMS_KEY))
-        field = FieldShape(name, Field("", AnyValue(), required=False), shape, number=PARAMS_NUMBER)
+        field = FieldShape(name, "", shape, number=PARAMS_NUMBER)
         self.comments[inputs.name, name] = "Params of the model. A param that is left out has its default."
         return maker.add(maker.descriptor(inputs.name), PARAMS_KEY, field)
 

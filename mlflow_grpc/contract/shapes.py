@@ -1,148 +1,25 @@
-"""Shapes of messages: the content of each field, for the code that fills and reads messages and builds descriptors.
+"""The messages of a model, by their shapes, and the protobuf types of scalars.
 
 Rule of this module: a shape and the descriptor of the same message are made together (`mlflow_grpc.contract.messages`)
-and agree.
+and agree. The shapes themselves are in `_mlflow_grpc_protocol.shapes`, because clients have them too.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
+from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape, ProtoType, Shape
 from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc.contract.types import DataType, Field
 
-ProtoType: TypeAlias = "Proto.Type.ValueType"
-"""Number of a field type."""
-
-
-@dataclass(frozen=True)
-class ScalarShape:
-    """A scalar."""
-
-    type: ProtoType
-    data_type: DataType | None = None
-    """The column's type; None for an element of a tensor."""
-    format: str = ""
-
-
-@dataclass(frozen=True)
-class EnumShape:
-    """An enum. The number 0 is unspecified."""
-
-    enum: str
-    values: tuple[str, ...]
-    numbers: tuple[int, ...]
-    """Numbers of the values, in the order of the values."""
-
-
-@dataclass(frozen=True)
-class TimestampShape:
-    """google.protobuf.Timestamp."""
-
-
-@dataclass(frozen=True)
-class ValueShape:
-    """google.protobuf.Value."""
-
-
-@dataclass(frozen=True)
-class TensorShape:
-    """A message of packed data and a shape."""
-
-    message: str
-    dtype: str
-    shape: tuple[int, ...]
-    """Shape of a row, without the batch dimension."""
-    element: ProtoType
-    """Type of the data."""
-
-
-@dataclass(frozen=True)
-class OneofShape:
-    """A message with a oneof: a field for each alternative of a union, by name."""
-
-    message: str
-    alternatives: tuple[tuple[str, "Shape"], ...]
-
-
-@dataclass(frozen=True)
-class WrapperShape:
-    """A message around a list or map (field `values`), or around a value that may be null (field `value`)."""
-
-    message: str
-    content: "FieldShape"
-
-
-@dataclass(eq=False)
-class MessageShape:
-    """A message for a record."""
-
-    name: str
-    fields: list["FieldShape"] = field(default_factory=list)
-    extra: str = ""
-    """Name of the map with the values that have no field; empty for a record that is not open."""
-    is_closed: bool = False
-    """True if a message with an unknown field is refused."""
-
-
-Shape = ScalarShape | EnumShape | TimestampShape | ValueShape | TensorShape | OneofShape | WrapperShape | MessageShape
-
-
-@dataclass(frozen=True)
-class FieldShape:
-    """A field of a message, and the shape of its values."""
-
-    name: str
-    """Name of the field in the message."""
-    source: Field
-    """The column, record field or param that the field is for."""
-    shape: Shape
-    """Shape of the value, or of each value of a list or map."""
-    cardinality: Cardinality = Cardinality.SINGULAR
-    number: int = 0
-    null: str = ""
-    """Name of the field that is true for a null list or map, which is otherwise the same as an empty one."""
-    null_items: str = ""
-    """Name of the field with the indices or keys of null items; empty if there are none."""
-    # Attributes instead of properties, because each call reads them for each of its fields: 4 us for ten fields.
-    is_singular: bool = field(init=False, repr=False, compare=False)
-    is_repeated: bool = field(init=False, repr=False, compare=False)
-    is_map: bool = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "is_singular", self.cardinality is Cardinality.SINGULAR)
-        object.__setattr__(self, "is_repeated", self.cardinality is Cardinality.REPEATED)
-        object.__setattr__(self, "is_map", self.cardinality is Cardinality.MAP)
-
-
-@dataclass(frozen=True)
-class ColumnShape:
-    """A field of a message for any number of rows."""
-
-    field: FieldShape
-    """A list with a value for each row, or a single tensor of all rows."""
-    nulls: str = ""
-    """Name of the field with the indices of rows without a value; empty if each row has one."""
-
-
-@dataclass(eq=False)
-class RowsShape:
-    """A message for any number of rows."""
-
-    name: str
-    columns: list[ColumnShape] = field(default_factory=list)
-    is_closed: bool = False
-    """True if a message with an unknown field is refused."""
-
 
 @dataclass(frozen=True)
 class BatchShape:
-    """The messages of a model for any number of rows."""
+    """The messages of a model for any number of rows, with a list or a tensor for each column."""
 
-    inputs: RowsShape
-    outputs: RowsShape
+    inputs: MessageShape
+    outputs: MessageShape
 
 
 @dataclass(frozen=True)
@@ -185,6 +62,19 @@ class ModelMessages:
         """The RPCs of the model."""
         has = {RpcKind.BATCH: self.batch is not None, RpcKind.STREAM: self.streams}
         return (rpc for rpc in RpcKind if has.get(rpc, True) and rpc not in self.refused)
+
+
+def field_shape(name: str, source: Field, shape: Shape, cardinality: Cardinality) -> FieldShape:
+    """The shape of a field for a column, record field or param."""
+    return FieldShape(
+        name,
+        source.name,
+        shape,
+        cardinality,
+        required=source.required,
+        nullable=source.nullable,
+        has_default=source.has_default,
+    )
 
 
 SCALARS: dict[DataType, ProtoType] = {

@@ -158,7 +158,7 @@ class Catalog:
             return self._default()
         entries = [entry for entry in self.entries if entry.name == name and version in ("", entry.version)]
         if not entries:
-            raise UnknownModel("There is no such model here. ListModels lists the models.")
+            raise UnknownModel(f"There is no such model here. There are: {self._names()}.")
         return _preferred(entries)
 
     def is_default(self, entry: Entry) -> bool:
@@ -210,8 +210,10 @@ class Catalog:
         return _preferred(candidates)
 
     def _choice(self) -> str:
-        names = ", ".join(self.labels) or "none"
-        return f"name one in the call's metadata, {MODEL_KEY}: name or name/version. There are: {names}."
+        return f"name one in the call's metadata, {MODEL_KEY}: name or name/version. There are: {self._names()}."
+
+    def _names(self) -> str:
+        return ", ".join(self.labels) or "none"
 
 
 def _preferred(entries: list[Entry]) -> Entry:

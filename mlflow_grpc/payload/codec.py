@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
-
 from mlflow_grpc.errors import InvalidPayload, ModelFailed, UnserializableOutput, UnsupportedContentType
 
 if TYPE_CHECKING:
@@ -50,10 +48,6 @@ class ModelInput:
 
 PLAIN_INPUT = ModelInput(None)
 """Stand-in for the parsed request of a fast-path answer, which reads only `bare_answer`."""
-
-
-EXACT = MAX_EXACT_INTEGER
-"""Largest integer up to which every integer has a float of exactly its value."""
 
 
 class Absent:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
+from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape, WrapperShape
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
 from mlflow_grpc.contract.fields import PACKAGE
-from mlflow_grpc.contract.shapes import FieldShape, MessageShape, WrapperShape
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.hosting.model import SchemaTexts
@@ -106,12 +106,11 @@ class ModelsServicer:
             if record is not None:
                 _add_field_rules(message.field_rules, record.name, record.fields)
         if typed.batch is not None:
-            columns = [column.field for column in typed.batch.inputs.columns]
-            _add_field_rules(message.field_rules, typed.batch.inputs.name, columns)
+            _add_field_rules(message.field_rules, typed.batch.inputs.name, typed.batch.inputs.fields)
         for schema, shape in (("input", typed.input), ("output", typed.output), ("params", typed.params)):
-            for field_shape in shape.fields if shape is not None else ():
-                if field_shape.source.name and field_shape.name != field_shape.source.name:
-                    getattr(message, schema).field_names[field_shape.name] = _as_utf8(field_shape.source.name)
+            for field in shape.fields if shape is not None else ():
+                if field.label != field.name:
+                    getattr(message, schema).field_names[field.name] = _as_utf8(field.label)
 
     def _add_rpcs(self, rpcs: Any, entry: Entry, *, streams: bool) -> None:
         metadata = {} if self._catalog.is_default(entry) else {MODEL_KEY: entry.label}
@@ -139,8 +138,8 @@ def _add_field_rules(rules: Any, message: str, fields: Sequence[FieldShape]) -> 
     name = f"{PACKAGE}.{message}"
     if name in rules:
         return
-    rules[name].required.extend(field.number for field in fields if field.source.needs_value)
-    rules[name].defaulted.extend(field.number for field in fields if field.source.has_default)
+    rules[name].required.extend(field.number for field in fields if field.needs_value)
+    rules[name].defaulted.extend(field.number for field in fields if field.has_default)
     for field in fields:
         shape = field.shape.content.shape if isinstance(field.shape, WrapperShape) else field.shape
         if isinstance(shape, MessageShape):

@@ -231,7 +231,7 @@ def test_one_row_of_a_tensor(client):
 
 def test_the_contract(client):
     """Both clients return the types of a model."""
-    assert list(client.model("numbers").contract().row.fields) == ["a", "b"]
+    assert list(client.model("numbers").contract().row.by_name) == ["a", "b"]
 
 
 def test_params(client):
@@ -347,7 +347,7 @@ def test_none_is_not_a_default(client):
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
-        ("nope", "NOT_FOUND", r"There is no model nope\. There are: iris, numbers, "),
+        ("nope", "NOT_FOUND", r"There is no such model here\. There are: iris, numbers, "),
         (
             "no_signature",
             "UNIMPLEMENTED",

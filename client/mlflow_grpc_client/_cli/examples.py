@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
+from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape, Shape, TimestampShape, WrapperShape
+from _mlflow_grpc_protocol.typed_terms import RpcKind
 
 from mlflow_grpc_client._cli import typed_json
 from mlflow_grpc_client._typed import writer
-from mlflow_grpc_client._typed.contract import Contract, Field, Record, TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import Contract, is_nullable_json
 from mlflow_grpc_client.errors import PredictError
 
 
@@ -51,14 +52,14 @@ def example_in(payload: str, contract: Contract) -> Example | None:
     return Example(", ".join(arguments), _payload(fields, params, record, has_rows=typed_json.has_rows(contract)))
 
 
-def _first(data: Any, record: Record, *, is_rows: bool) -> dict[str, Any]:
+def _first(data: Any, record: MessageShape, *, is_rows: bool) -> dict[str, Any]:
     """The fields of the first record by name."""
     row = data[0] if is_rows else data
     sole = record.sole_unnamed_field
     if sole is not None and (is_rows or not isinstance(row, Mapping) or sole.name not in row):
         return {sole.name: row}
     if isinstance(row, list):
-        return dict(zip(record.fields, row, strict=True))
+        return {field.name: value for field, value in zip(record.fields, row, strict=True)}
     return dict(row)
 
 
@@ -73,10 +74,10 @@ def _with_base64(value: Any, *, is_nested: bool = False) -> Any:
     return value
 
 
-def _present(fields: dict[str, Any], record: Record) -> dict[str, Any]:
+def _present(fields: dict[str, Any], record: MessageShape) -> dict[str, Any]:
     """The fields with a value in the example."""
     return {
-        name: value for name, value in fields.items() if value is not None or record.by_any_name[name].is_nullable_json
+        name: value for name, value in fields.items() if value is not None or is_nullable_json(record.by_any_name[name])
     }
 
 
@@ -88,11 +89,11 @@ def _check(fields: dict[str, Any], params: dict[str, Any] | None, contract: Cont
     if params and contract.params is not None:
         writer.put(message, contract.params, params, "params")
     names = {rpc.request.by_any_name[name].name for name in fields}
-    if not names or rpc.request.required - names:
+    if not names or any(field.needs_value and field.name not in names for field in rpc.request.fields):
         raise ValueError("the example lacks fields that the model needs")
 
 
-def _payload(fields: dict[str, Any], params: dict[str, Any] | None, record: Record, *, has_rows: bool) -> str:
+def _payload(fields: dict[str, Any], params: dict[str, Any] | None, record: MessageShape, *, has_rows: bool) -> str:
     sole = record.sole_unnamed_field
     value: Any = fields if sole is None else fields[sole.name]
     if params:
@@ -108,21 +109,21 @@ def _dict(sources: dict[str, str]) -> str:
     return "{" + ", ".join(f"{name!r}: {source}" for name, source in sources.items()) + "}"
 
 
-def _value(value: Any, field: Field) -> str:
-    if field.cardinality is Cardinality.REPEATED and isinstance(value, list):
-        return f"[{', '.join(_single(item, field.type) for item in value)}]"
-    if field.cardinality is Cardinality.MAP and isinstance(value, dict):
-        return _dict({key: _single(item, field.type) for key, item in value.items()})
-    return _single(value, field.type)
+def _value(value: Any, field: FieldShape) -> str:
+    if field.is_repeated and isinstance(value, list):
+        return f"[{', '.join(_single(item, field.shape) for item in value)}]"
+    if field.is_map and isinstance(value, dict):
+        return _dict({key: _single(item, field.shape) for key, item in value.items()})
+    return _single(value, field.shape)
 
 
-def _single(value: Any, value_type: ValueType) -> str:
-    if value_type.code is TypeCode.TIMESTAMP and isinstance(value, str):
+def _single(value: Any, shape: Shape) -> str:
+    if isinstance(shape, TimestampShape) and isinstance(value, str):
         return _timestamp(value)
-    if value_type.code is TypeCode.WRAPPER and value is not None:
-        return _value(value, value_type.content)
-    if value_type.code is TypeCode.RECORD and isinstance(value, dict):
-        columns = value_type.message.by_any_name
+    if isinstance(shape, WrapperShape) and value is not None:
+        return _value(value, shape.content)
+    if isinstance(shape, MessageShape) and isinstance(value, dict):
+        columns = shape.by_any_name
         return _dict(
             {name: _value(item, columns[name]) if name in columns else _literal(item) for name, item in value.items()}
         )

@@ -11,13 +11,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
+from _mlflow_grpc_protocol.shapes import (
+    FieldShape,
+    MessageShape,
+    ScalarShape,
+    Shape,
+    TensorShape,
+    TimestampShape,
+    WrapperShape,
+)
+from _mlflow_grpc_protocol.typed_terms import RpcKind
+from google.protobuf.descriptor import FieldDescriptor
 
 from mlflow_grpc_client._payloads import jsonable
-from mlflow_grpc_client._typed.contract import Contract, Field, Record, TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import Contract, accepts_dicts
 from mlflow_grpc_client._typed.payloads import Keywords, params_in, rows_in
-
-_WITH_NAN = frozenset({TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.JSON, TypeCode.UNION, TypeCode.TENSOR})
+from mlflow_grpc_client._typed.writer import lacks_nan
 
 
 def input_of(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]:
@@ -56,7 +65,7 @@ def rows_of(payload: Any, contract: Contract) -> tuple[Any, bool]:
 
 def has_rows(contract: Contract) -> bool:
     """Returns True if a model takes rows. A model with tensors only takes rows if it has batches."""
-    are_tensors = all(field.type.code is TypeCode.TENSOR for field in contract.row.fields.values())
+    are_tensors = all(isinstance(field.shape, TensorShape) for field in contract.row.fields)
     return RpcKind.BATCH in contract.rpcs or not are_tensors
 
 
@@ -79,19 +88,18 @@ def parsed(text: str) -> Any:
         raise ValueError(f"a typed call takes a record in JSON: {error}") from None
 
 
-def _row(row: Any, record: Record, path: str) -> Any:
+def _row(row: Any, record: MessageShape, path: str) -> Any:
     sole = record.sole_unnamed_field
-    if isinstance(row, Mapping) and not (sole is not None and sole.accepts_dicts):
+    if isinstance(row, Mapping) and not (sole is not None and accepts_dicts(sole)):
         return _fields(row, record, path)
     if sole is not None:
         return _value(row, sole, path or sole.label)
-    columns = list(record.fields.values())
-    if isinstance(row, list) and len(row) == len(columns):
-        return [_value(value, field, path) for value, field in zip(row, columns, strict=True)]
+    if isinstance(row, list) and len(row) == len(record.fields):
+        return [_value(value, field, path) for value, field in zip(row, record.fields, strict=True)]
     return row
 
 
-def _fields(values: Mapping[str, Any], record: Record, path: str) -> dict[str, Any]:
+def _fields(values: Mapping[str, Any], record: MessageShape, path: str) -> dict[str, Any]:
     fields = {}
     for name, value in values.items():
         field = record.by_any_name.get(name)
@@ -99,36 +107,41 @@ def _fields(values: Mapping[str, Any], record: Record, path: str) -> dict[str, A
     return fields
 
 
-def _value(value: Any, field: Field, path: str) -> Any:
-    if field.cardinality is Cardinality.REPEATED and isinstance(value, list):
-        return [_single(item, field.type, f"{path}[{index}]") for index, item in enumerate(value)]
-    if field.cardinality is Cardinality.MAP and isinstance(value, dict):
-        return {key: _single(item, field.type, f"{path}.{key}") for key, item in value.items()}
-    return _single(value, field.type, path)
+def _value(value: Any, field: FieldShape, path: str) -> Any:
+    if field.is_repeated and isinstance(value, list):
+        return [_single(item, field.shape, f"{path}[{index}]") for index, item in enumerate(value)]
+    if field.is_map and isinstance(value, dict):
+        return {key: _single(item, field.shape, f"{path}.{key}") for key, item in value.items()}
+    return _single(value, field.shape, path)
 
 
-def _single(value: Any, value_type: ValueType, path: str) -> Any:
-    code = value_type.code
-    if isinstance(value, float) and math.isnan(value) and code not in _WITH_NAN:
-        return _value(value, value_type.content, path) if code is TypeCode.WRAPPER else None
-    if code is TypeCode.TIMESTAMP and value == "NaT":
-        return None
-    if code is TypeCode.BYTES and isinstance(value, str):
-        try:
-            return base64.b64decode("".join(value.split()), validate=True)  # MLflow's base64 has line breaks.
-        except binascii.Error:
-            raise ValueError(f"{path}: the model takes bytes, which are base64 in JSON; this is not base64") from None
-    if code is TypeCode.RECORD and isinstance(value, dict):
-        return _fields(value, value_type.message, path)
-    if code is TypeCode.WRAPPER:
-        return _value(value, value_type.content, path)
-    if code is TypeCode.TENSOR:
-        return _elements(value, value_type.message.fields["data"].type, path)
+def _single(value: Any, shape: Shape, path: str) -> Any:
+    if isinstance(value, float) and math.isnan(value) and not _holds_nan(shape):
+        return _value(value, shape.content, path) if isinstance(shape, WrapperShape) else None
+    match shape:
+        case TimestampShape() if value == "NaT":
+            return None
+        case ScalarShape(type=FieldDescriptor.TYPE_BYTES) if isinstance(value, str):
+            try:
+                return base64.b64decode("".join(value.split()), validate=True)  # MLflow's base64 has line breaks.
+            except binascii.Error:
+                message = "the model takes bytes, which are base64 in JSON; this is not base64"
+                raise ValueError(f"{path}: {message}") from None
+        case MessageShape() if isinstance(value, dict):
+            return _fields(value, shape, path)
+        case WrapperShape():
+            return _value(value, shape.content, path)
+        case TensorShape():
+            return _elements(value, shape.element, path)
     return value
 
 
-def _elements(value: Any, element_type: ValueType, path: str) -> Any:
+def _holds_nan(shape: Shape) -> bool:
+    return isinstance(shape, TensorShape) or (not isinstance(shape, WrapperShape) and not lacks_nan(shape))
+
+
+def _elements(value: Any, element: ScalarShape, path: str) -> Any:
     """The elements of a tensor. MLflow reads null among floats as NaN, and writes NaN as null."""
     if isinstance(value, list):
-        return [_elements(item, element_type, path) for item in value]
-    return math.nan if value is None and element_type.code in _WITH_NAN else _single(value, element_type, path)
+        return [_elements(item, element, path) for item in value]
+    return math.nan if value is None and _holds_nan(element) else _single(value, element, path)

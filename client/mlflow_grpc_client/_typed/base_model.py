@@ -15,7 +15,7 @@ from mlflow_grpc_client import _html, _options
 from mlflow_grpc_client._calls import Call, OnError, Steps, Stream
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import columns, reader, writer
-from mlflow_grpc_client._typed.contract import Contract, Rpc, type_name
+from mlflow_grpc_client._typed.contract import Contract, Rpc, accepts_dicts, field_type_name
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.payloads import Keywords
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
@@ -73,7 +73,7 @@ class BaseTypedModel(Generic[AnswersT]):
         if rpc is None:
             return _html.facts(title, {"types": "fetched at the first call"})
         return _html.facts(title, {"calls": ", ".join(rpcs)}) + "".join(
-            f"<i>{name}</i>{_html.table((), [(column.label, type_name(column)) for column in record.fields.values()])}"
+            f"<i>{name}</i>{_html.table((), [(column.label, field_type_name(column)) for column in record.fields])}"
             for name, record in (("input", rpc.request), ("output", rpc.response))
         )
 
@@ -127,8 +127,7 @@ class BaseTypedModel(Generic[AnswersT]):
         data = _record_or_rows(rows, fields)
         contract = yield from self._get_contract()
         try:
-            call = self._predict_call(contract, data, params)
-            return (yield call) if call else []
+            return (yield from self._predict_with(contract, data, params))
         except (TypeError, ValueError) as error:  # The data may fit newer types.
             original: Exception = error
         except PredictError as error:
@@ -142,24 +141,23 @@ class BaseTypedModel(Generic[AnswersT]):
             raise (error if error.code in _MODEL_GONE_CODES else original) from None
         if newer is contract:
             raise original
-        call = self._predict_call(newer, data, params)
-        return (yield call) if call else []
+        return (yield from self._predict_with(newer, data, params))
 
-    def _predict_call(self, contract: Contract, data: Any, params: Params) -> Call | None:
-        """The call to make; None if there are no rows."""
+    def _predict_with(self, contract: Contract, data: Any, params: Params) -> Steps:
+        """The answer of a call with the messages of a contract; no call is made for no rows."""
         if not columns.is_batch(data):
             rpc = contract.rpc(RpcKind.ONE)
             request = self._record_message(contract, rpc, data, params)
-            return self._typed_call(contract, rpc, request, lambda response: _answer(rpc, response))
+            return (yield self._typed_call(contract, rpc, request, lambda response: _answer(rpc, response)))
         count, values = columns.columns_of(data, contract.row)
         if not count:
-            return None
+            return []
         rpc = contract.rpc(RpcKind.BATCH)
         message = rpc.request_class()
         with self._missing_as_invalid_input():
             columns.fill(message, rpc.request, count, values)
         _put_params(contract, message, params)
-        return self._typed_call(contract, rpc, message, lambda response: columns.rows_of(response, rpc.response))
+        return (yield self._typed_call(contract, rpc, message, lambda answer: columns.rows_of(answer, rpc.response)))
 
     def _typed_call(self, contract: Contract, rpc: Rpc, request: Any, read: Callable[[Any], Any]) -> Call:
         metadata = self._metadata_for(contract)
@@ -202,7 +200,7 @@ class BaseTypedModel(Generic[AnswersT]):
         sole = rpc.request.sole_unnamed_field
         if sole is None and not isinstance(record, Mapping):
             raise TypeError(f"{type_label(record)} is not a record: give a dict")
-        is_value = not isinstance(record, Mapping) or (sole is not None and sole.accepts_dicts)
+        is_value = not isinstance(record, Mapping) or (sole is not None and accepts_dicts(sole))
         if sole is not None and is_value and not isinstance(record, Keywords):
             record = {sole.name: record}
         with self._missing_as_invalid_input():

@@ -3,7 +3,7 @@
 Rule of this module: it makes no call; `discovery` fetches the descriptors.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from _mlflow_grpc_protocol.field_numbers import (
@@ -13,6 +13,19 @@ from _mlflow_grpc_protocol.field_numbers import (
     NULLS_NUMBER,
     PARAMS_NUMBER,
 )
+from _mlflow_grpc_protocol.shapes import (
+    EnumShape,
+    FieldShape,
+    MessageShape,
+    OneofShape,
+    ProtoType,
+    ScalarShape,
+    Shape,
+    TensorShape,
+    TimestampShape,
+    ValueShape,
+    WrapperShape,
+)
 from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
@@ -20,30 +33,16 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from mlflow_grpc_client import _wire
 from mlflow_grpc_client._reflection import SERVICE
-from mlflow_grpc_client._typed.contract import Contract, Field, Record, Rpc, TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import Contract, Rpc
 from mlflow_grpc_client.errors import failure
 
 ERROR_MESSAGE = "model_grpc_service.error"
 
 
-_SCALARS = {
-    FieldDescriptor.TYPE_BOOL: TypeCode.BOOLEAN,
-    FieldDescriptor.TYPE_FLOAT: TypeCode.FLOAT,
-    FieldDescriptor.TYPE_DOUBLE: TypeCode.DOUBLE,
-    FieldDescriptor.TYPE_STRING: TypeCode.STRING,
-    FieldDescriptor.TYPE_BYTES: TypeCode.BYTES,
+_WELL_KNOWN: dict[str, Shape] = {
+    "google.protobuf.Timestamp": TimestampShape(),
+    "google.protobuf.Value": ValueShape(),
 }
-
-
-_INTEGERS = {
-    FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
-}
-
-
-_WELL_KNOWN = {"google.protobuf.Timestamp": TypeCode.TIMESTAMP, "google.protobuf.Value": TypeCode.JSON}
 
 
 def types_key(model: Any) -> bytes:
@@ -69,21 +68,19 @@ def check_typed(model: Any) -> None:
         PredictError: It has none; the message says why.
 
     """
-    label, state = label_of(model), model.State.Name(model.state) if model.state in model.State.values() else ""
-    if state == "FAILED":
-        raise failure(grpc.StatusCode.FAILED_PRECONDITION, f"The model {label} could not be loaded: {model.error}.")
-    if state != "READY":
-        raise failure(grpc.StatusCode.UNAVAILABLE, f"The model {label} is not ready: {state or model.state}.")
-    if not model.rpcs:
-        raise failure(grpc.StatusCode.UNIMPLEMENTED, f"The model {label} has no endpoint.")
-    if all(_kind(rpc) is None for rpc in model.rpcs):
-        reason = (
-            "has no typed RPC on this server, or not yet"
-            if model.HasField("input")
-            else "has no signature, so no types"
-        )
-        message = f"The model {label} {reason}: use client.predict(data, model={label!r})."
-        raise failure(grpc.StatusCode.UNIMPLEMENTED, message)
+    label, code = label_of(model), grpc.StatusCode.UNIMPLEMENTED
+    if model.state == model.FAILED:
+        code, problem = grpc.StatusCode.FAILED_PRECONDITION, f"could not be loaded: {model.error}"
+    elif model.state != model.READY:
+        code, problem = grpc.StatusCode.UNAVAILABLE, f"is not ready: {_wire.enum_name(model.State, model.state)}"
+    elif not model.rpcs:
+        problem = "has no endpoint"
+    elif all(_kind(rpc) is None for rpc in model.rpcs):
+        reason = "typed RPC on this server, or not yet" if model.HasField("input") else "signature, so no types"
+        problem = f"has no {reason}: use client.predict(data, model={label!r})"
+    else:
+        return
+    raise failure(code, f"The model {label} {problem}.")
 
 
 def contract_of(model: Any, pool: DescriptorPool) -> Contract:
@@ -101,9 +98,9 @@ def contract_of(model: Any, pool: DescriptorPool) -> Contract:
             rpcs[kind] = Rpc(
                 rpc.path,
                 message_factory.GetMessageClass(request),
-                reader.record(request),
+                reader.message(request),
                 message_factory.GetMessageClass(response),
-                reader.record(response),
+                reader.message(response),
                 next((descriptor.name for descriptor in response.fields if _is_error(descriptor)), ""),
             )
     return Contract(label_of(model), types_key(model), rpcs, reader.params, model.contract)
@@ -125,67 +122,72 @@ class _DescriptorReader:
         self._named_by = _record_messages(model)
         self._with_params = {rpc.request_type for rpc in model.rpcs} if model.HasField("params") else set()
         self._rules = model.field_rules
-        self._records: dict[str, Record] = {}
-        self.params: Field | None = None
+        self._messages: dict[str, MessageShape] = {}
+        self.params: FieldShape | None = None
 
-    def record(self, descriptor: Descriptor) -> Record:
+    def message(self, descriptor: Descriptor) -> MessageShape:
         """The model's fields of a message. Fields for params, errors and nulls are not among them."""
-        if descriptor.full_name not in self._records:
-            self._records[descriptor.full_name] = record = Record(descriptor.full_name)
-            rules = self._rules.get(descriptor.full_name) or _wire.FieldRules()
-            required, defaulted = frozenset(rules.required), frozenset(rules.defaulted)
+        name = descriptor.full_name
+        if name not in self._messages:
+            self._messages[name] = message = MessageShape(descriptor.name)
             for member in descriptor.fields:
-                column = self._field(member, descriptor)
-                if member.number == PARAMS_NUMBER and descriptor.full_name in self._with_params:
-                    self.params = column
+                if member.number == PARAMS_NUMBER and name in self._with_params:
+                    self.params = self._field(member, descriptor)
                 elif member.number == EXTRA_NUMBER:
-                    record.extra = column
+                    message.extra = member.name
                 elif member.number < NULLS_NUMBER and not _is_error(member):
-                    record.add(column)
-                    if member.number in required:
-                        record.required.add(column.name)
-                    if member.number in defaulted:
-                        record.defaulted.add(column.name)
-        return self._records[descriptor.full_name]
+                    message.fields.append(self._field(member, descriptor))
+        return self._messages[name]
 
-    def _field(self, member: FieldDescriptor, parent: Descriptor) -> Field:
-        cardinality = Cardinality.REPEATED if _is_repeated(member) else Cardinality.SINGULAR
-        value = member
+    def _field(self, member: FieldDescriptor, parent: Descriptor) -> FieldShape:
+        cardinality, value = Cardinality.SINGULAR, member
         if member.message_type is not None and member.message_type.GetOptions().map_entry:
             cardinality, value = Cardinality.MAP, member.message_type.fields_by_name["value"]
-        name = self._names.get(f"{self._named_by.get(parent.full_name, parent.full_name)}.{member.name}", member.name)
+        elif _is_repeated(member):
+            cardinality = Cardinality.REPEATED
+        rules = self._rules.get(parent.full_name) or _wire.FieldRules()
         nulls = parent.fields_by_number.get(NULLS_NUMBER + member.number)
-        null_flag = nulls.name if nulls is not None and not _is_repeated(nulls) else ""
         items = parent.fields_by_number.get(NULL_ITEMS_NUMBER + member.number)
-        null_items = items.name if items is not None and cardinality is not Cardinality.SINGULAR else ""
-        return Field(
-            member.name, name, member.number, self._type(value), cardinality, member.has_presence, null_flag, null_items
+        return FieldShape(
+            member.name,
+            self._names.get(f"{self._named_by.get(parent.full_name, parent.full_name)}.{member.name}", member.name),
+            self._shape(value),
+            cardinality,
+            member.number,
+            required=member.number in rules.required,
+            has_default=member.number in rules.defaulted,
+            null_flag=nulls.name if nulls is not None and not _is_repeated(nulls) else "",
+            null_items=items.name if items is not None and cardinality is not Cardinality.SINGULAR else "",
+            null_rows=nulls.name if nulls is not None and _is_repeated(nulls) else "",
         )
 
-    def _type(self, member: FieldDescriptor) -> ValueType:
-        if member.type in _INTEGERS:
-            return ValueType(TypeCode.INTEGER, bounds=_INTEGERS[member.type])
+    def _shape(self, member: FieldDescriptor) -> Shape:
         if member.enum_type is not None:
-            names = self._enum_names(member.enum_type)
-            numbers = {name: number for number, name in names.items()}
-            return ValueType(TypeCode.ENUM, enum_numbers=numbers, enum_names=names)
+            return EnumShape(member.enum_type.name, self._enum_values(member.enum_type))
         if member.message_type is None:
-            return ValueType(_SCALARS[member.type])
-        return self._message(member.message_type)
+            return _scalar(member)
+        return self._message_shape(member.message_type)
 
-    def _enum_names(self, enum: EnumDescriptor) -> dict[int, str]:
-        """The names by number, without the zero that protobuf requires."""
+    def _enum_values(self, enum: EnumDescriptor) -> dict[int, str]:
+        """The values by number, without the zero that protobuf requires."""
         names = {value.number: value.name for value in enum.values if value.number}
         return {number: self._names.get(f"{enum.file.package}.{name}", name) for number, name in names.items()}
 
-    def _message(self, descriptor: Descriptor) -> ValueType:
-        if code := _WELL_KNOWN.get(descriptor.full_name):
-            return ValueType(code)
+    def _message_shape(self, descriptor: Descriptor) -> Shape:
+        if shape := _WELL_KNOWN.get(descriptor.full_name):
+            return shape
         if descriptor.full_name in self._wrappers:
-            code = TypeCode.TENSOR if "shape" in descriptor.fields_by_name else TypeCode.WRAPPER
-        else:
-            code = TypeCode.UNION if "value" in descriptor.oneofs_by_name else TypeCode.RECORD
-        return ValueType(code, record=self.record(descriptor))
+            if "shape" in descriptor.fields_by_name:
+                return TensorShape(descriptor.name, _scalar(descriptor.fields_by_name["data"]))
+            (content,) = (member for member in descriptor.fields if member.number < NULLS_NUMBER)
+            return WrapperShape(descriptor.name, self._field(content, descriptor))
+        if "value" in descriptor.oneofs_by_name:
+            return OneofShape(descriptor.name, {member.name: self._shape(member) for member in descriptor.fields})
+        return self.message(descriptor)
+
+
+def _scalar(member: FieldDescriptor) -> ScalarShape:
+    return ScalarShape(cast("ProtoType", member.type))
 
 
 def _record_messages(model: Any) -> dict[str, str]:

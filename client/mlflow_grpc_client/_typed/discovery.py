@@ -125,15 +125,6 @@ def _ready_model(fetch: FetchContract) -> Generator[Call | Pause, Any, Any]:
 
 
 def _model(fetch: FetchContract) -> Generator[Call, Any, Any]:
-    try:
-        name, _, version = fetch.label.partition("/")
-        request = _wire.GetModelRequest(name=name, version=version)
-        return (yield fetch.make_call(_wire.GET_MODEL, request, _wire.Model, lambda model: model))
-    except PredictError as error:
-        if error.code is not grpc.StatusCode.NOT_FOUND:
-            raise
-        request, response_class = _wire.ListModelsRequest(), _wire.ListModelsResponse
-        response = yield fetch.make_call(_wire.LIST_MODELS, request, response_class, lambda models: models)
-        labels = ", ".join(map(descriptors.label_of, response.models)) or "none"
-        message = f"There is no model {fetch.label}. There are: {labels}."
-        raise failure(error.code, message, reason=error.reason, request_id=error.request_id) from None
+    name, _, version = fetch.label.partition("/")
+    request = _wire.GetModelRequest(name=name, version=version)
+    return (yield fetch.make_call(_wire.GET_MODEL, request, _wire.Model, lambda model: model))

@@ -4,23 +4,26 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
+from _mlflow_grpc_protocol.json_values import (
+    LIST_MESSAGES,
+    MAX_EXACT_INTEGER,
+    MAX_LISTS,
+    MAX_MESSAGES,
+    MAX_OBJECTS,
+    OBJECT_MESSAGES,
+)
 from google.protobuf import struct_pb2
 
 from mlflow_grpc_client._payloads import jsonable
 from mlflow_grpc_client._typed.scalars import check_key, is_missing, refuse, string
 
-MAX_JSON_MESSAGES = 96
-"""Maximum nesting of messages in a google.protobuf.Value. protobuf reads 100, and a few may be around it."""
-
 
 def write(message: Any, value: Any, path: str) -> None:
     """Writes any JSON value whose numbers are exact as a double."""
     try:
-        _write(message, value, path, MAX_JSON_MESSAGES)
+        _write(message, value, path, MAX_MESSAGES)
     except RecursionError:
-        lists, dicts = MAX_JSON_MESSAGES // 2, MAX_JSON_MESSAGES // 3
-        limits = f"protobuf reads up to {lists} lists or {dicts} dicts within each other"
+        limits = f"protobuf reads up to {MAX_LISTS} lists or {MAX_OBJECTS} dicts within each other"
         refuse(path, f"it is nested too deeply, or contains itself: {limits}")
 
 
@@ -42,11 +45,11 @@ def _write(message: Any, value: Any, path: str, depth: int) -> None:
         message.struct_value.SetInParent()
         for key, item in value.items():
             check_key(key, path)
-            _write(message.struct_value.fields[key], item, f"{path}.{key}", depth - 3)
+            _write(message.struct_value.fields[key], item, f"{path}.{key}", depth - OBJECT_MESSAGES)
     elif isinstance(value, list | tuple):
         message.list_value.SetInParent()
         for index, item in enumerate(value):
-            _write(message.list_value.values.add(), item, f"{path}[{index}]", depth - 2)
+            _write(message.list_value.values.add(), item, f"{path}[{index}]", depth - LIST_MESSAGES)
     else:
         _write(message, _json_value(value, path), path, depth)
 

@@ -6,65 +6,69 @@ Rule of this module: no value changes, except that timestamps are truncated to m
 from typing import Any
 
 from _mlflow_grpc_protocol import json_values
-from _mlflow_grpc_protocol.typed_terms import Cardinality
-
-from mlflow_grpc_client._typed import tensors, timestamps
-from mlflow_grpc_client._typed.contract import Field, Record, TypeCode, ValueType
-
-_NATIVE = frozenset(
-    {TypeCode.BOOLEAN, TypeCode.INTEGER, TypeCode.FLOAT, TypeCode.DOUBLE, TypeCode.STRING, TypeCode.BYTES}
+from _mlflow_grpc_protocol.shapes import (
+    EnumShape,
+    FieldShape,
+    MessageShape,
+    OneofShape,
+    ScalarShape,
+    Shape,
+    TensorShape,
+    TimestampShape,
+    ValueShape,
+    WrapperShape,
 )
 
+from mlflow_grpc_client._typed import tensors, timestamps
 
-def read_record(message: Any, record: Record) -> dict[str, Any]:
+
+def read_record(message: Any, shape: MessageShape) -> dict[str, Any]:
     """The fields of a record by their names in the model, None for absent fields; extra values are merged in."""
-    fields = {field.label: read(message, field) for field in record.fields.values()}
-    return fields if record.extra is None else {**fields, **read(message, record.extra)}
+    record = {field.label: read(message, field) for field in shape.fields}
+    if shape.extra:
+        extra = getattr(message, shape.extra)
+        record.update((key, json_values.read(extra[key])) for key in extra)
+    return record
 
 
-def read(message: Any, field: Field) -> Any:
+def read(message: Any, field: FieldShape) -> Any:
     """The value of a field; None if it is absent or null."""
-    if field.has_presence and not message.HasField(field.name):
-        return None
+    if field.is_singular:
+        return read_value(getattr(message, field.name), field.shape) if message.HasField(field.name) else None
     if field.null_flag and getattr(message, field.null_flag):
         return None
     value = getattr(message, field.name)
-    if field.cardinality is Cardinality.SINGULAR:
-        return read_value(value, field.type)
-    if field.cardinality is Cardinality.MAP:
-        items: Any = {key: read_value(value[key], field.type) for key in value}
-    else:
-        items = read_values(value, field.type)
+    items: Any = (
+        {key: read_value(value[key], field.shape) for key in value} if field.is_map else read_values(value, field.shape)
+    )
     for key in getattr(message, field.null_items) if field.null_items else ():
-        if field.cardinality is Cardinality.MAP or key < len(items):
+        if field.is_map or key < len(items):
             items[key] = None
     return items
 
 
-def read_values(values: Any, value_type: ValueType) -> list[Any]:
+def read_values(values: Any, shape: Shape) -> list[Any]:
     """The values of a repeated field."""
-    if value_type.code in _NATIVE:
-        return list(values)
-    return [read_value(value, value_type) for value in values]
+    return list(values) if isinstance(shape, ScalarShape) else [read_value(value, shape) for value in values]
 
 
-def read_value(value: Any, value_type: ValueType) -> Any:
+def read_value(value: Any, shape: Shape) -> Any:
     """The Python value of a field's value."""
-    match value_type.code:
-        case TypeCode.ENUM:
-            return value_type.enum_names.get(value)
-        case TypeCode.TIMESTAMP:
-            return timestamps.datetime_of(value)
-        case TypeCode.JSON:
-            return json_values.read(value)
-        case TypeCode.TENSOR:
-            return tensors.read(value)
-        case TypeCode.UNION:
-            alternative = value.WhichOneof("value")
-            return None if alternative is None else read(value, value_type.message.fields[alternative])
-        case TypeCode.WRAPPER:
-            return read(value, value_type.content)
-        case TypeCode.RECORD:
-            return read_record(value, value_type.message)
-        case _:
+    match shape:
+        case ScalarShape():
             return value
+        case EnumShape():
+            return shape.values.get(value)
+        case TimestampShape():
+            return timestamps.datetime_of(value)
+        case ValueShape():
+            return json_values.read(value)
+        case TensorShape():
+            return tensors.read(value)
+        case OneofShape():
+            chosen = value.WhichOneof("value")
+            return None if chosen is None else read_value(getattr(value, chosen), shape.alternatives[chosen])
+        case WrapperShape():
+            return read(value, shape.content)
+        case MessageShape():
+            return read_record(value, shape)

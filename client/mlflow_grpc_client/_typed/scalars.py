@@ -7,12 +7,16 @@ rounded. numpy and pandas are not imported.
 import datetime as dt
 import math
 import uuid
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, NoReturn
 
+from _mlflow_grpc_protocol.scalars import INTEGER_BOUNDS
+from _mlflow_grpc_protocol.shapes import EnumShape, ScalarShape
+from google.protobuf.descriptor import FieldDescriptor
+
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import tensors
-from mlflow_grpc_client._typed.contract import TypeCode, ValueType
 
 
 class _Absent:
@@ -49,23 +53,13 @@ def is_missing(value: Any) -> bool:
     return not isinstance(value, tuple) and value is library("pandas", "NA")
 
 
-def scalar(value: Any, value_type: ValueType, path: str) -> Any:
+def scalar(value: Any, shape: ScalarShape | EnumShape, path: str) -> Any:
     """A value for a scalar field, exactly as it was. Raises what `writer.fill` raises."""
     value = builtin_value(value)
-    match value_type.code:
-        case TypeCode.BOOLEAN:
-            return _instance(value, bool, path, "a bool")
-        case TypeCode.INTEGER:
-            return _integer(value, value_type.bounds, path)
-        case TypeCode.FLOAT | TypeCode.DOUBLE:
-            return _float(value, value_type.code, path)
-        case TypeCode.STRING:
-            return string(value, path)
-        case TypeCode.BYTES:
-            return bytes(_instance(value, bytes | bytearray | memoryview, path, "bytes"))
-        case _:
-            number = value_type.enum_numbers.get(value) if isinstance(value, str) else None
-            return number or refuse(path, f"{value!r} is not one of {', '.join(map(repr, value_type.enum_numbers))}")
+    if isinstance(shape, EnumShape):
+        number = shape.numbers.get(value) if isinstance(value, str) else None
+        return number or refuse(path, f"{value!r} is not one of {', '.join(map(repr, shape.numbers))}")
+    return _CONVERTERS[shape.type](value, shape.type, path)
 
 
 def builtin_value(value: Any) -> Any:
@@ -87,15 +81,20 @@ def scalar_from_array(value: Any) -> Any:
     return value if isinstance(value, library("numpy.ma", "MaskedArray")) else value[()]
 
 
-def _integer(value: Any, bounds: tuple[int, int], path: str) -> int:
+def _boolean(value: Any, _: int, path: str) -> bool:
+    flag: bool = _instance(value, bool, path, "a bool")
+    return flag
+
+
+def _integer(value: Any, field_type: int, path: str) -> int:
     _check_number(value, path, "a whole number")
     if isinstance(value, float) and not value.is_integer():
         refuse(path, f"{value!r} is not a whole number")
-    tensors.check_bounds(value, bounds, path)
+    tensors.check_bounds(value, INTEGER_BOUNDS[field_type], path)
     return int(value)
 
 
-def _float(value: Any, code: TypeCode, path: str) -> float:
+def _float(value: Any, field_type: int, path: str) -> float:
     _check_number(value, path, "a number")
     try:
         number = float(value)
@@ -103,7 +102,21 @@ def _float(value: Any, code: TypeCode, path: str) -> float:
         number = math.inf
     if number != value and not math.isnan(number):
         refuse(path, f"{value} is not a float: whole numbers are up to 2^53, and some beyond")
-    return tensors.single(number, path) if code is TypeCode.FLOAT else number
+    return tensors.single(number, path) if field_type == FieldDescriptor.TYPE_FLOAT else number
+
+
+def _bytes(value: Any, _: int, path: str) -> bytes:
+    return bytes(_instance(value, bytes | bytearray | memoryview, path, "bytes"))
+
+
+_CONVERTERS: dict[int, Callable[[Any, int, str], Any]] = {
+    FieldDescriptor.TYPE_BOOL: _boolean,
+    FieldDescriptor.TYPE_STRING: lambda value, _, path: string(value, path),
+    FieldDescriptor.TYPE_BYTES: _bytes,
+    FieldDescriptor.TYPE_FLOAT: _float,
+    FieldDescriptor.TYPE_DOUBLE: _float,
+    **dict.fromkeys(INTEGER_BOUNDS, _integer),
+}
 
 
 def string(value: Any, path: str) -> str:

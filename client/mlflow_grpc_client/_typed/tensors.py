@@ -9,10 +9,13 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from _mlflow_grpc_protocol.scalars import INTEGER_BOUNDS
+from _mlflow_grpc_protocol.shapes import ScalarShape
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client._payloads import library
-from mlflow_grpc_client._typed.contract import TypeCode, ValueType
+from mlflow_grpc_client._typed.contract import type_name
 
 _FLOAT_OVERFLOW = (2 - 2**-24) * 2.0**127
 """The smallest double that rounds to infinity as a 32-bit float."""
@@ -20,26 +23,28 @@ _FLOAT_OVERFLOW = (2 - 2**-24) * 2.0**127
 MAX_DIMENSIONS = 64
 """Maximum nesting of lists, as in numpy. The limit ends a list that contains itself."""
 
-Scalar = Callable[[Any, ValueType, str], Any]
+Scalar = Callable[[Any, ScalarShape, str], Any]
 
-_PACKED = {TypeCode.DOUBLE: ("f8", "<f8"), TypeCode.FLOAT: ("f4", "<f4"), TypeCode.BOOLEAN: ("b1", "u1")}
+_DOUBLE, _FLOAT, _BOOL = FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_BOOL
+
+_PACKED = {_DOUBLE: ("f8", "<f8"), _FLOAT: ("f4", "<f4"), _BOOL: ("b1", "u1")}
 """Array types whose bytes are those of a packed field, and the type to write them in."""
 
 _EXACT_IN = {
-    TypeCode.DOUBLE: ("f4", "f2", "i4", "i2", "i1", "u4", "u2", "u1"),
-    TypeCode.FLOAT: ("f2", "i2", "i1", "u2", "u1"),
+    _DOUBLE: ("f4", "f2", "i4", "i2", "i1", "u4", "u2", "u1"),
+    _FLOAT: ("f2", "i2", "i1", "u2", "u1"),
 }
 """Array types whose numbers are all exact in a float type."""
 
-_ARRAY_KINDS = {TypeCode.DOUBLE: "iuf", TypeCode.FLOAT: "iuf", TypeCode.INTEGER: "iu", TypeCode.BOOLEAN: "b"}
+_ARRAY_KINDS = {_DOUBLE: "iuf", _FLOAT: "iuf", _BOOL: "b", **dict.fromkeys(INTEGER_BOUNDS, "iu")}
 """numpy's kinds of arrays that may fit a type."""
 
 
-def write(message: Any, element_type: ValueType, value: Any, path: str, scalar: Scalar) -> None:
+def write(message: Any, element: ScalarShape, value: Any, path: str, scalar: Scalar) -> None:
     """Writes an array, a nested list or a single value into an empty message of `data` and `shape`."""
     shape, elements = flatten(value, path)
     message.shape.extend(shape)
-    extend(message, "data", element_type, elements, path, scalar)
+    extend(message, "data", element, elements, path, scalar)
 
 
 def flatten(value: Any, path: str) -> tuple[tuple[int, ...], Any]:
@@ -79,30 +84,30 @@ def single(number: float, path: str) -> float:
     return float(rounded)
 
 
-def extend(message: Any, name: str, element_type: ValueType, elements: Any, path: str, scalar: Scalar) -> None:
+def extend(message: Any, name: str, element: ScalarShape, elements: Any, path: str, scalar: Scalar) -> None:
     """Writes the elements of a flat array or list into a repeated scalar field."""
-    field, code = getattr(message, name), element_type.code
+    field = getattr(message, name)
     if not isinstance(elements, library("numpy", "ndarray")):
-        field.extend([scalar(element, element_type, path) for element in elements])
+        field.extend([scalar(value, element, path) for value in elements])
         return
-    dtype, packed = _PACKED.get(code, ("", ""))
-    if code is TypeCode.FLOAT and elements.dtype.str[1:] == "f8":
+    dtype, packed = _PACKED.get(element.type, ("", ""))
+    if element.type == _FLOAT and elements.dtype.str[1:] == "f8":
         _check_overflow(elements, path)
         elements = elements.astype(dtype)
-    elif elements.dtype.str[1:] in _EXACT_IN.get(code, ()):
+    elif elements.dtype.str[1:] in _EXACT_IN.get(element.type, ()):
         elements = elements.astype(dtype)
     if dtype and elements.dtype.str[1:] == dtype:
         number = message.DESCRIPTOR.fields_by_name[name].number
         if elements.size:
             message.MergeFromString(_length_delimited(number, elements.astype(packed).tobytes()))
-    elif code in _ARRAY_KINDS and elements.dtype.kind not in f"{_ARRAY_KINDS[code]}O":
-        raise TypeError(f"{path}: an array of {elements.dtype} does not fit, the model takes {code.name.lower()}")
-    elif code is TypeCode.INTEGER and elements.dtype.kind in "iu":
+    elif elements.dtype.kind not in f"{_ARRAY_KINDS.get(element.type, elements.dtype.kind)}O":
+        raise TypeError(f"{path}: an array of {elements.dtype} does not fit, the model takes {type_name(element)}")
+    elif element.type in INTEGER_BOUNDS and elements.dtype.kind in "iu":
         for extreme in (elements.min(), elements.max()) if elements.size else ():
-            check_bounds(int(extreme), element_type.bounds, path)
+            check_bounds(int(extreme), INTEGER_BOUNDS[element.type], path)
         field.extend(elements.tolist())
     else:
-        field.extend([scalar(element, element_type, path) for element in elements.tolist()])
+        field.extend([scalar(value, element, path) for value in elements.tolist()])
 
 
 def check_bounds(number: float, bounds: tuple[int, int], path: str) -> None:

@@ -4,19 +4,16 @@ Rule of this module: a time without a zone is in UTC, as the server reads it. Na
 """
 
 import datetime as dt
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from _mlflow_grpc_protocol import timestamps
 from _mlflow_grpc_protocol.timestamps import MAX_SECONDS, MIN_SECONDS, NUMPY_UNIT
-from google.protobuf import timestamp_pb2
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client._payloads import library, type_label
 
 _UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_ISO_8601 = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d)?)?")
 
 
 def seconds_and_nanos(value: Any, path: str) -> tuple[int, int]:
@@ -30,20 +27,15 @@ def seconds_and_nanos(value: Any, path: str) -> tuple[int, int]:
         TypeError: The value has another type.
         ValueError: A text is not ISO 8601, or the time is outside the years 1 to 9999 or finer than a nanosecond.
     """
-    if isinstance(value, str):
-        return _parse(value, path)
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.timezone.utc)
-    # NaT is a datetime, too, but has no seconds.
-    time = value.to_datetime64() if hasattr(value, "to_datetime64") else value
     try:
-        if isinstance(time, library("numpy", "datetime64")):
-            return timestamps.of_numpy(time)
-        if isinstance(time, dt.datetime):
-            return timestamps.of_datetime(time)
+        return timestamps.seconds_and_nanos(value)
+    except TypeError:
+        raise TypeError(f"{path}: {type_label(value)} is not a datetime") from None
     except ValueError as error:
-        raise ValueError(f"{path}: {value} is {error}") from None
-    raise TypeError(f"{path}: {type_label(value)} is not a datetime")
+        shown = repr(value) if isinstance(value, str) else value
+        raise ValueError(f"{path}: {shown} is {error}") from None
 
 
 def column_of(values: Any) -> tuple[Iterable[tuple[int, int]], list[int]] | None:
@@ -75,19 +67,6 @@ def extend(field: Any, points: Iterable[tuple[int, int]]) -> None:
     """Adds times to a repeated field of Timestamps."""
     for seconds, nanos in points:
         field.add(seconds=seconds, nanos=nanos)
-
-
-def _parse(text: str, path: str) -> tuple[int, int]:
-    match = _ISO_8601.fullmatch(text)
-    if not match:
-        raise ValueError(f"{path}: {text!r} is not a point in time such as 2020-02-29T12:00:00Z")
-    day, time, zone = match.groups()
-    timestamp = timestamp_pb2.Timestamp()
-    try:
-        timestamp.FromJsonString(f"{day}T{time or '00:00:00'}{zone or 'Z'}")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return timestamp.seconds, timestamp.nanos
 
 
 def datetime_of(message: Any) -> dt.datetime:

@@ -7,13 +7,13 @@ Rules of this module:
 - No number is used twice, not even after its field was removed.
 """
 
+from _mlflow_grpc_protocol.shapes import FieldShape, ScalarShape, TensorShape
 from _mlflow_grpc_protocol.typed_terms import Cardinality
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto
 
 from mlflow_grpc.contract.lockfile import format as lock_format
 from mlflow_grpc.contract.lockfile.format import PARAMS_KEY, LockedField, LockedMessage
 from mlflow_grpc.contract.names import EnumScope, FieldScope, FileScope, Scope, enum_value_name
-from mlflow_grpc.contract.shapes import FieldShape, ScalarShape, TensorShape
 from mlflow_grpc.errors import StartError
 
 
@@ -113,7 +113,7 @@ class FieldNumbering:
             StartError: No number is left.
 
         """
-        source, shape, detail = field.source, field.shape, ""
+        shape, detail = field.shape, ""
         if isinstance(shape, ScalarShape):
             detail = shape.format
         elif isinstance(shape, TensorShape):
@@ -125,8 +125,8 @@ class FieldNumbering:
             number=number,
             type=type_text,
             of=detail,
-            required=is_column and source.required,
-            nullable=is_column and (source.nullable or not (source.required or source.has_default)),
+            required=is_column and field.required,
+            nullable=is_column and (field.nullable or not (field.required or field.has_default)),
         )
         return number
 

@@ -7,17 +7,7 @@ the numbers of its fields (`field_numbering`), even if the model renames its typ
 import re
 from collections.abc import Hashable
 
-from _mlflow_grpc_protocol.typed_terms import Cardinality
-from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
-from pydantic import ValidationError
-
-from mlflow_grpc.contract.lockfile import format as lock_format
-from mlflow_grpc.contract.lockfile.field_numbering import FieldNumbering
-from mlflow_grpc.contract.lockfile.format import LockedMessage, LockedModel, MessageKind
-from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, enum_value_name
-from mlflow_grpc.contract.shapes import (
-    ELEMENTS,
+from _mlflow_grpc_protocol.shapes import (
     EnumShape,
     MessageShape,
     OneofShape,
@@ -28,6 +18,16 @@ from mlflow_grpc.contract.shapes import (
     ValueShape,
     WrapperShape,
 )
+from _mlflow_grpc_protocol.typed_terms import Cardinality
+from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+from pydantic import ValidationError
+
+from mlflow_grpc.contract.lockfile import format as lock_format
+from mlflow_grpc.contract.lockfile.field_numbering import FieldNumbering
+from mlflow_grpc.contract.lockfile.format import LockedMessage, LockedModel, MessageKind
+from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, enum_value_name
+from mlflow_grpc.contract.shapes import ELEMENTS
 from mlflow_grpc.errors import StartError
 
 TypeKey = tuple[MessageKind, Hashable, str]

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from mlflow_grpc.payload.codec import EXACT
+from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
 
 try:
     import simdjson
@@ -85,6 +84,10 @@ def _matrix(value: Any, text: str, *, objects: int, arrays: int) -> Matrix | Non
     if len(widths) != 1 or text.count("{") != objects or text.count("[") != count + 1 + arrays:
         return None
     (width,) = widths
-    if len(flat) != count * width or not len(flat) or not (flat.min() > -EXACT and flat.max() < EXACT):
+    if (
+        len(flat) != count * width
+        or not len(flat)
+        or not (flat.min() > -MAX_EXACT_INTEGER and flat.max() < MAX_EXACT_INTEGER)
+    ):
         return None
     return flat.reshape(count, width).copy()

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
 from mlflow.types import DataType
-
-from mlflow_grpc.payload.codec import EXACT
 
 INTEGER_LIMIT = 2**63
 """Floats from here on are not converted, because orjson also makes them from integers past 64 bits.
@@ -70,7 +69,7 @@ def _floats(dtype: npt.DTypeLike) -> Cells:
         if types == _FLOAT:
             limit = max_float
         elif types <= _NUMBERS:
-            limit = EXACT
+            limit = MAX_EXACT_INTEGER
         else:
             return None
         array = np.array(cells, dtype=np.float64)

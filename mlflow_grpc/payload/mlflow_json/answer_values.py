@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pydantic
+from _mlflow_grpc_protocol.json_values import MAX_LISTS
 from mlflow.types import DataType
 from mlflow.types.schema import AnyType, Array, Map, Object
 
 from mlflow_grpc.hosting.pyfunc import internals
-from mlflow_grpc.payload.protobuf.values import MAX_DEPTH, is_list, is_nothing
+from mlflow_grpc.payload.protobuf.values import is_list, is_nothing
 
 Convert = Callable[[Any], Any]
 
@@ -56,7 +57,7 @@ def plain_value(value: Any) -> Any:
 
 def json_value(value: Any, depth: int = 0) -> Any:
     """Returns the JSON value of MLflow's encoder; a value that the encoder does not support is returned as it is."""
-    if value is None or isinstance(value, str | int | float) or is_nothing(value) or depth > MAX_DEPTH:
+    if value is None or isinstance(value, str | int | float) or is_nothing(value) or depth > MAX_LISTS:
         return value
     if isinstance(value, dict):
         return {key: json_value(item, depth + 1) for key, item in value.items()}

@@ -7,9 +7,10 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from _mlflow_grpc_protocol.shapes import MessageShape
 from google.protobuf.message import Message as ProtoMessage
 
-from mlflow_grpc.contract.shapes import MessageShape, ModelMessages
+from mlflow_grpc.contract.shapes import ModelMessages
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.protobuf.record import TypedCodec
@@ -41,7 +42,8 @@ class ChunkCodec(TypedCodec):
 
         """
         super().__init__(codec, contract, replace(messages, output=chunk), chunk_class)
-        self._only_field = chunk.fields[0].name if [field.source.name for field in chunk.fields] == [""] else None
+        sole = chunk.sole_unnamed_field
+        self._only_field = sole.name if sole is not None else None
 
     def encode(self, predictions: Any) -> ProtoMessage:
         """Makes the message of one chunk.

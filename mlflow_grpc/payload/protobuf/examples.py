@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+from _mlflow_grpc_protocol.scalars import FLOATS
+from _mlflow_grpc_protocol.shapes import FieldShape, ScalarShape
 
-from mlflow_grpc.contract.shapes import BatchShape, FieldShape, ModelMessages, ScalarShape
+from mlflow_grpc.contract.shapes import BatchShape, ModelMessages
 from mlflow_grpc.contract.types import AnyValue, Contract, DataType, ListOf, MapOf, Record, Scalar, Tensor, Type, row_of
 from mlflow_grpc.payload.codec import ModelInput
 from mlflow_grpc.payload.protobuf.values import is_nothing
@@ -44,10 +45,13 @@ def _repeat_first(table: Any, times: int) -> Any:
     return {key: value[:1] * times if is_column[key] else value for key, value in table.items()}
 
 
-def _tensors(contract: Contract) -> Iterator[Tensor]:
+def _input_types(contract: Contract) -> list[Type | None]:
     inputs = contract.inputs
-    types = [field.type for field in inputs.fields] if isinstance(inputs, Record) else [inputs]
-    return (type_ for type_ in types if isinstance(type_, Tensor))
+    return [field.type for field in inputs.fields] if isinstance(inputs, Record) else [inputs]
+
+
+def _tensors(contract: Contract) -> Iterator[Tensor]:
+    return (type_ for type_ in _input_types(contract) if isinstance(type_, Tensor))
 
 
 class Example:
@@ -70,8 +74,10 @@ class Example:
         # A model with type hints gets the row as JSON has it, where bytes are base64.
         bytes_of = base64.b64decode if isinstance(decoded.data, list) else str.encode
         self._record = {
-            field.source.name or field.name: _as_message_value(value, field.source.type, bytes_of)
-            for field, value in zip(messages.input.fields, _row(decoded.data, contract), strict=True)
+            field.label: _as_message_value(value, type_, bytes_of)
+            for field, type_, value in zip(
+                messages.input.fields, _input_types(contract), _row(decoded.data, contract), strict=True
+            )
             if not (is_nothing(value) or _is_missing(value, field))
         }
         if not self._record:
@@ -91,8 +97,8 @@ class Example:
 
     def fill_rows(self, message: Any, batch: BatchShape, times: int) -> None:
         """Writes the row `times` times into the message of rows; raises what `fill_record` raises."""
-        for column in batch.inputs.columns:
-            field, name = column.field, column.field.source.name or column.field.name
+        for field in batch.inputs.fields:
+            name = field.label
             if name not in self._record:
                 continue
             if field.is_singular:
@@ -103,7 +109,7 @@ class Example:
 
     def _fill_params(self, message: Any) -> None:
         if self._messages.params is not None and self._params:
-            names = {field.source.name for field in self._messages.params.fields}
+            names = {field.model_name for field in self._messages.params.fields}
             params = {name: value for name, value in self._params.items() if name in names}
             fill(getattr(message, self._messages.params_field), self._messages.params, params, "params")
 
@@ -124,7 +130,7 @@ def _row(data: Any, contract: Contract) -> list[Any]:
     raise ValueError(f"a value of type {type(data).__name__} is not a record")
 
 
-def _as_message_value(value: Any, type_: Type, bytes_of: Callable[[str], bytes]) -> Any:
+def _as_message_value(value: Any, type_: Type | None, bytes_of: Callable[[str], bytes]) -> Any:
     """Converts a value for a message: arrays that MLflow made from lists to lists, and JSON text of binary to bytes."""
     if isinstance(value, np.ndarray) and not isinstance(type_, Tensor):
         value = value.tolist()
@@ -148,5 +154,5 @@ def _first_of_tensor(value: Any, type_: Any) -> Any:
 
 def _is_missing(value: Any, field: FieldShape) -> bool:
     """Returns True for NaN in a field that is not a float, because pandas uses NaN for a missing value there."""
-    is_float = isinstance(field.shape, ScalarShape) and field.shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
+    is_float = isinstance(field.shape, ScalarShape) and field.shape.type in FLOATS
     return not is_float and isinstance(value, float) and math.isnan(value)

@@ -9,10 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from _mlflow_grpc_protocol import json_values
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
-from google.protobuf.unknown_fields import UnknownFieldSet
-
-from mlflow_grpc.contract.shapes import (
+from _mlflow_grpc_protocol.shapes import (
     EnumShape,
     FieldShape,
     MessageShape,
@@ -24,6 +21,9 @@ from mlflow_grpc.contract.shapes import (
     ValueShape,
     WrapperShape,
 )
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload.codec import ABSENT
 
@@ -64,24 +64,22 @@ class Reader:
             self._check_required(message, shape, path)
         record = {}
         for field in shape.fields:
-            name = label(field)
+            name = field.label
             where = f"{path}.{name}".lstrip(".")
             if field.is_singular:
                 if message.HasField(field.name) and not self._is_unspecified(message, field):
-                    record[name] = self._value(
-                        getattr(message, field.name), field.shape, where, not field.source.required
-                    )
-                elif field.source.is_null_if_absent:
+                    record[name] = self._value(getattr(message, field.name), field.shape, where, not field.required)
+                elif field.is_null_if_absent:
                     record[name] = None
-            elif (items := getattr(message, field.name)) or field.source.required or _null_items(message, field):
-                record[name] = self._items(items, message, field, where, not field.source.required)
+            elif (items := getattr(message, field.name)) or field.required or _null_items(message, field):
+                record[name] = self._items(items, message, field, where, not field.required)
         return record
 
     def _check_required(self, message: Any, shape: MessageShape, path: str) -> None:
         absent = [
-            f"{path}.{label(field)}".lstrip(".")
+            f"{path}.{field.label}".lstrip(".")
             for field in shape.fields
-            if field.is_singular and field.source.needs_value and not message.HasField(field.name)
+            if field.is_singular and field.needs_value and not message.HasField(field.name)
         ]
         if absent:
             raise missing_fields_error(absent)
@@ -94,7 +92,7 @@ class Reader:
         """Reads the values of a column, with `missing_value(field)` in the rows without a value."""
         if isinstance(field.shape, ScalarShape) and not nulls:
             return list(items)
-        optional = not field.source.required
+        optional = not field.required
         values = [
             missing_value(field) if row in nulls else self._value(item, field.shape, f"[{row}].{where}", optional)
             for row, item in enumerate(items)
@@ -135,9 +133,9 @@ class Reader:
             case ScalarShape():
                 return value
             case EnumShape():
-                if value not in shape.numbers:
+                if value not in shape.values:
                     _refuse(where, f"has no value of number {value}")
-                return shape.values[shape.numbers.index(value)]
+                return shape.values[value]
             case TimestampShape():
                 return self._timestamp(value, where)
             case ValueShape():
@@ -162,7 +160,7 @@ class Reader:
         chosen = message.WhichOneof("value")
         if chosen is None:
             _refuse(where, "has no value in it")
-        return self._value(getattr(message, chosen), dict(shape.alternatives)[chosen], where, optional)
+        return self._value(getattr(message, chosen), shape.alternatives[chosen], where, optional)
 
     def _timestamp(self, value: Any, where: str) -> str:
         try:
@@ -175,11 +173,6 @@ class Reader:
 def _null_items(message: Any, field: FieldShape) -> Any:
     """Returns the indexes or keys of the null items of a list or map; empty if it has none or cannot have any."""
     return getattr(message, field.null_items) if field.null_items else ()
-
-
-def label(field: FieldShape) -> str:
-    """Returns a field's name in errors: its name in the model, or else its name in the message."""
-    return field.source.name or field.name
 
 
 def refuse_unknown(message: Any, where: str) -> None:
@@ -215,7 +208,7 @@ def missing_fields_error(names: list[str]) -> InvalidPayload:
 
 def missing_value(field: FieldShape) -> Any:
     """Returns the entry of a column for a row without a value: None if the field is required, else ABSENT."""
-    return None if field.source.is_null_if_absent else ABSENT
+    return None if field.is_null_if_absent else ABSENT
 
 
 def _pad_fractions(timestamps: list[Any]) -> list[Any]:
@@ -239,7 +232,7 @@ def _array_of(message: Any, shape: TensorShape, where: str) -> Any:
     if 0 in sizes and math.prod(sizes[: sizes.index(0)]) > MAX_EMPTY_ROWS:
         _refuse(where, f"has more than {MAX_EMPTY_ROWS} rows without elements")
     # numpy's own string and bytes types drop NULs at the end of an element.
-    dtype = object if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) else None
+    dtype = object if shape.element.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES) else None
     return np.array(message.data, dtype=dtype).reshape(sizes)
 
 

@@ -9,13 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import Message as ProtoMessage
-
-from mlflow_grpc.contract.shapes import (
+from _mlflow_grpc_protocol.scalars import NATIVE_TYPES
+from _mlflow_grpc_protocol.shapes import (
     EnumShape,
     FieldShape,
     MessageShape,
-    ModelMessages,
     OneofShape,
     ScalarShape,
     TensorShape,
@@ -23,13 +21,16 @@ from mlflow_grpc.contract.shapes import (
     ValueShape,
     WrapperShape,
 )
+from google.protobuf.message import Message as ProtoMessage
+
+from mlflow_grpc.contract.shapes import ModelMessages
 from mlflow_grpc.contract.types import Contract, Tensor, row_of
 from mlflow_grpc.errors import InvalidPayload
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec
 from mlflow_grpc.payload.protobuf import unknown_fields
 from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.values import as_unwritable, is_list, unwritable
-from mlflow_grpc.payload.protobuf.writer import NATIVE_TYPES, fill
+from mlflow_grpc.payload.protobuf.writer import fill
 
 
 class TypedCodec:
@@ -162,11 +163,11 @@ class TypedCodec:
         values = list(value)
         if len(values) != len(fields):
             unwritable("output", f"{len(values)} values for {len(fields)} fields")
-        return {field.source.name or field.name: item for field, item in zip(fields, values, strict=True)}
+        return {field.label: item for field, item in zip(fields, values, strict=True)}
 
     def _as_single_field_record(self, field: FieldShape, value: Any) -> dict[str, Any]:
         """Converts a prediction for the only output, which is a record, a bare value or the only column of a table."""
-        name = field.source.name or field.name
+        name = field.label
         if isinstance(value, dict) and not self._is_bare and (value.keys() <= {name} or not _takes_objects(field)):
             return value
         if is_list(value) and len(value) == 1 and _is_single(field):

@@ -9,25 +9,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from _mlflow_grpc_protocol.scalars import FLOATS, row_filler
+from _mlflow_grpc_protocol.shapes import FieldShape, ScalarShape, Shape, TensorShape, TimestampShape
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message
 
-from mlflow_grpc.contract.shapes import (
-    BatchShape,
-    ColumnShape,
-    ScalarShape,
-    Shape,
-    TensorShape,
-    TimestampShape,
-)
-from mlflow_grpc.contract.types import DataType
+from mlflow_grpc.contract.shapes import BatchShape
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.codec import ModelInput, RecordCodec, Records
-from mlflow_grpc.payload.protobuf.reader import Reader, label, missing_value, refuse_unknown
+from mlflow_grpc.payload.protobuf.reader import Reader, missing_value, refuse_unknown
 from mlflow_grpc.payload.protobuf.record import TypedCodec
 from mlflow_grpc.payload.protobuf.values import as_unwritable, is_nothing, unwritable
-from mlflow_grpc.payload.protobuf.writer import extend, filler, write_field
+from mlflow_grpc.payload.protobuf.writer import extend, write_field
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
@@ -40,8 +34,6 @@ _NATIVE_DTYPES: dict[int, tuple[str, ...]] = {
     Proto.TYPE_INT64: ("int64", "int32", "int16", "int8"),
 }
 """Names of the dtypes whose values a field stores unchanged, by the field's protobuf type."""
-
-_STRING = ScalarShape(Proto.TYPE_STRING, DataType.STRING)
 
 _TENSOR_DTYPES = {name for names in _NATIVE_DTYPES.values() for name in names}
 
@@ -61,14 +53,14 @@ class RowsCodec:
         """
         self._single = single
         self._codec = codec
-        self._columns = batch.inputs.columns
+        self._columns = batch.inputs.fields
         self._is_closed = batch.inputs.is_closed
-        self._outputs = batch.outputs.columns
+        self._outputs = batch.outputs.fields
         self._output_class = output_class
         self._reader = Reader(with_zone=codec.timestamps_have_timezone, refuses_missing=not codec.refuses_missing)
-        self._is_tensor = len(self._outputs) == 1 and isinstance(self._outputs[0].field.shape, TensorShape)
-        self._fits_fast_path = not any(column.nulls for column in self._columns) and all(
-            isinstance(column.field.shape, ScalarShape | TensorShape) for column in self._columns
+        self._is_tensor = len(self._outputs) == 1 and isinstance(self._outputs[0].shape, TensorShape)
+        self._fits_fast_path = not any(column.null_rows for column in self._columns) and all(
+            isinstance(column.shape, ScalarShape | TensorShape) for column in self._columns
         )
 
     def fast_path_rows(self, message: Any, decoder: "FastDecoder") -> "RowBlock | None":
@@ -83,10 +75,10 @@ class RowsCodec:
         count = self.count(message)
         columns = []
         for column in self._columns:
-            values = getattr(message, column.field.name)
-            if isinstance(column.field.shape, TensorShape):
-                columns.append(self._reader.tensor(values, column.field.shape, count, column.field.name))
-            elif column.field.shape == _STRING:
+            values = getattr(message, column.name)
+            if isinstance(column.shape, TensorShape):
+                columns.append(self._reader.tensor(values, column.shape, count, column.name))
+            elif isinstance(column.shape, ScalarShape) and column.shape.type == Proto.TYPE_STRING:
                 columns.append(list(values))
             else:
                 columns.append(np.array(values))
@@ -117,23 +109,18 @@ class RowsCodec:
         count = self.count(message)
         arrays: dict[str, Any] = {}
         for column in self._columns:
-            field = column.field
-            values = getattr(message, field.name)
-            if (
-                not field.source.name
-                or not field.is_repeated
-                or not isinstance(field.shape, ScalarShape | TimestampShape)
-            ):
+            shape, values = column.shape, getattr(message, column.name)
+            if not column.model_name or not column.is_repeated or not isinstance(shape, ScalarShape | TimestampShape):
                 return None
             if not values:
                 continue
-            nulls = list(getattr(message, column.nulls)) if column.nulls else []
+            nulls = list(getattr(message, column.null_rows)) if column.null_rows else []
             if nulls and max(nulls) >= count:
                 return None
-            array = _array(values, field.shape, nulls)
+            array = _array(values, shape, nulls)
             if array is None:
                 return None
-            arrays[field.source.name] = array
+            arrays[column.model_name] = array
         return arrays
 
     def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
@@ -147,50 +134,48 @@ class RowsCodec:
             InvalidPayload: The message has no rows, or its columns have different lengths.
 
         """
-        counts = {label(column.field): self._column_length(message, column) for column in self._columns}
+        counts = {column.label: self._column_length(message, column) for column in self._columns}
         row_count = max(counts.values())
         if not row_count:
             _refuse(
-                {label(column.field): "has no rows" for column in self._columns if not column.nulls},
+                {column.label: "has no rows" for column in self._columns if not column.null_rows},
                 "there are no rows",
             )
         problems = {
             name: f"has {counts[name]} rows"
             for name, column in zip(counts, self._columns, strict=True)
-            if counts[name] != row_count and (counts[name] or column.field.source.needs_value)
+            if counts[name] != row_count and (counts[name] or column.needs_value)
         }
         if problems:
             _refuse(problems, f"each column must have an entry for each of {row_count} rows")
         return row_count
 
-    def _column_length(self, message: Any, column: ColumnShape) -> int:
-        values = getattr(message, column.field.name)
-        if not isinstance(column.field.shape, TensorShape) or column.field.is_repeated:
+    def _column_length(self, message: Any, column: FieldShape) -> int:
+        values = getattr(message, column.name)
+        if not isinstance(column.shape, TensorShape) or column.is_repeated:
             return len(values)
         if values.shape:
             return int(values.shape[0])
-        size = math.prod(column.field.shape.shape)
+        size = math.prod(column.shape.shape)
         return len(values.data) // size if size > 0 else 0
 
     def _records(self, message: Any) -> Records:
         count = self.count(message)
         columns: dict[str, Any] = {}
         for column in self._columns:
-            field = column.field
-            values = getattr(message, field.name)
-            where = label(field)
-            if isinstance(field.shape, TensorShape) and field.is_singular:
-                if message.HasField(field.name):
-                    columns[field.source.name or field.name] = self._reader.tensor(values, field.shape, count, where)
+            values = getattr(message, column.name)
+            if isinstance(column.shape, TensorShape) and column.is_singular:
+                if message.HasField(column.name):
+                    columns[column.label] = self._reader.tensor(values, column.shape, count, column.label)
                 continue
             if not values:
-                if field.source.is_null_if_absent:
-                    columns[field.source.name or field.name] = [missing_value(field)] * count
+                if column.is_null_if_absent:
+                    columns[column.label] = [missing_value(column)] * count
                 continue
-            nulls = set(getattr(message, column.nulls)) if column.nulls else set()
+            nulls = set(getattr(message, column.null_rows)) if column.null_rows else set()
             if nulls and max(nulls) >= count:
-                _refuse({column.nulls: f"names row {max(nulls)}"}, f"there are {count} rows, counted from 0")
-            columns[field.source.name or field.name] = self._reader.column(values, field, nulls, where)
+                _refuse({column.null_rows: f"names row {max(nulls)}"}, f"there are {count} rows, counted from 0")
+            columns[column.label] = self._reader.column(values, column, nulls, column.label)
         return Records(columns, count)
 
     def encode(self, predictions: Any, count: int) -> Message:
@@ -214,9 +199,8 @@ class RowsCodec:
             return output
         rows = self._codec.rows(predictions, count)
         records = [self._as_record(row) for row in rows]
-        names = [column.field.source.name or column.field.name for column in self._outputs]
-        for column, name in zip(self._outputs, names, strict=True):
-            self._write_column(output, column, [record.pop(name, None) for record in records], name)
+        for column in self._outputs:
+            self._write_column(output, column, [record.pop(column.label, None) for record in records])
         if unexpected := next(filter(None, records), None):
             unwritable("the output", f"the fields {', '.join(map(str, unexpected))}, which the schema does not have")
         return output
@@ -229,29 +213,28 @@ class RowsCodec:
 
     def _write_array(self, output: Any, array: Any) -> bool:
         """Writes an array unchanged; returns False, with nothing written, if its shape or types are not the fields'."""
-        if len(self._outputs) == 1 and (array.ndim == 1 or self._outputs[0].field.is_singular):
+        if len(self._outputs) == 1 and (array.ndim == 1 or self._outputs[0].is_singular):
             columns = [array]
         elif array.shape[1:] == (len(self._outputs),):
             columns = list(array.T)
         else:
             return False
         pairs = list(zip(self._outputs, columns, strict=True))
-        if not all(_is_native(values, column.field.shape) for column, values in pairs):
+        if not all(_is_native(values, column.shape) for column, values in pairs):
             return False
         for column, values in pairs:
-            if isinstance(column.field.shape, TensorShape):
-                write_field(output, column.field, values, column.field.source.name)
+            if isinstance(column.shape, TensorShape):
+                write_field(output, column, values, column.model_name)
             else:
-                getattr(output, column.field.name).extend(values.tolist())
+                getattr(output, column.name).extend(values.tolist())
         return True
 
-    def _write_column(self, output: Any, column: ColumnShape, values: Sequence[Any], where: str) -> None:
-        field = column.field
-        if field.is_singular:
-            write_field(output, field, values, where)
+    def _write_column(self, output: Any, column: FieldShape, values: Sequence[Any]) -> None:
+        if column.is_singular:
+            write_field(output, column, values, column.label)
             return
-        getattr(output, column.nulls).extend(row for row, value in enumerate(values) if is_nothing(value))
-        extend(getattr(output, field.name), field.shape, values, where, filler=filler(field.shape))
+        getattr(output, column.null_rows).extend(row for row, value in enumerate(values) if is_nothing(value))
+        extend(getattr(output, column.name), column.shape, values, column.label, filler=row_filler(column.shape))
 
 
 def _array(values: Any, shape: ScalarShape | TimestampShape, nulls: list[int]) -> Any:
@@ -262,7 +245,7 @@ def _array(values: Any, shape: ScalarShape | TimestampShape, nulls: list[int]) -
         array = list(values)
         for row in nulls:
             array[row] = None
-    elif nulls and shape.type not in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT):
+    elif nulls and shape.type not in FLOATS:
         return None
     elif shape.type == Proto.TYPE_BYTES:
         return list(values)

@@ -14,10 +14,9 @@ from uuid import UUID
 
 import numpy as np
 import pydantic
-from google.protobuf import struct_pb2
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
-
-from mlflow_grpc.contract.shapes import (
+from _mlflow_grpc_protocol import timestamps
+from _mlflow_grpc_protocol.scalars import FLOATS
+from _mlflow_grpc_protocol.shapes import (
     EnumShape,
     FieldShape,
     MessageShape,
@@ -28,8 +27,10 @@ from mlflow_grpc.contract.shapes import (
     ValueShape,
     WrapperShape,
 )
+from google.protobuf import struct_pb2
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+
 from mlflow_grpc.errors import UnserializableOutput
-from mlflow_grpc.payload import timestamps
 from mlflow_grpc.payload.protobuf.values import exact_value, is_nothing, json_items, write_json
 
 _FORMATS: dict[str, type] = {
@@ -61,9 +62,9 @@ class Fit(IntEnum):
 def choose_alternative(value: Any, shape: OneofShape) -> tuple[str, Shape] | None:
     """Returns the name and type of the alternative that a value is written in; None if it fits no alternative."""
     checker = _FitChecker()
-    fits = [checker.fit(value, alternative) for _, alternative in shape.alternatives]
+    fits = [checker.fit(value, alternative) for alternative in shape.alternatives.values()]
     best = max(fits)
-    return None if best is Fit.NOT else shape.alternatives[fits.index(best)]
+    return None if best is Fit.NOT else list(shape.alternatives.items())[fits.index(best)]
 
 
 class _FitChecker:
@@ -90,7 +91,7 @@ class _FitChecker:
                 fit = _fit_scalar(value, shape)
             case EnumShape():
                 text = value.value if isinstance(value, Enum) else value
-                fit = Fit.EXACT if isinstance(text, str) and text in shape.values else Fit.NOT
+                fit = Fit.EXACT if isinstance(text, str) and text in shape.numbers else Fit.NOT
             case TimestampShape():
                 fit = _fit_timestamp(value)
             case ValueShape():
@@ -102,18 +103,18 @@ class _FitChecker:
             case WrapperShape():
                 fit = self._fit_field(value, shape.content)
             case OneofShape():
-                fit = max(self.fit(value, alternative) for _, alternative in shape.alternatives)
+                fit = max(self.fit(value, alternative) for alternative in shape.alternatives.values())
         return fit
 
     def _fit_record(self, value: Any, shape: MessageShape) -> Fit:
-        fields = {field.source.name or field.name: field for field in shape.fields}
+        fields = {field.label: field for field in shape.fields}
         if not isinstance(value, dict) or not value.keys() <= fields.keys():
             return Fit.NOT
         fit = Fit.EXACT if len(value) == len(fields) else Fit.LIKE
         for name, field in fields.items():
             if not is_nothing(field_value := value.get(name)):
                 fit = min(fit, self._fit_field(field_value, field))
-            elif field.source.required and not (name in value and field.source.nullable):
+            elif field.required and not (name in value and field.nullable):
                 return Fit.NOT
             if fit is Fit.NOT:
                 break
@@ -148,8 +149,7 @@ def _fit_scalar(value: Any, shape: ScalarShape) -> Fit:
     if exact is None:
         return Fit.NOT
     if shape.type != Proto.TYPE_STRING:
-        is_float = shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
-        return Fit.EXACT if isinstance(value, float) is is_float else Fit.LIKE
+        return Fit.EXACT if isinstance(value, float) is (shape.type in FLOATS) else Fit.LIKE
     if not shape.format:
         return Fit.EXACT if isinstance(value, str) else Fit.LIKE
     return _fit_format(exact, shape.format)

@@ -13,24 +13,21 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pydantic_core
+from _mlflow_grpc_protocol import timestamps
+from _mlflow_grpc_protocol.json_values import (
+    LIST_MESSAGES,
+    MAX_EXACT_INTEGER,
+    MAX_LISTS,
+    MAX_MESSAGES,
+    MAX_OBJECTS,
+    OBJECT_MESSAGES,
+)
+from _mlflow_grpc_protocol.scalars import INTEGER_BOUNDS
+from _mlflow_grpc_protocol.shapes import EnumShape, ScalarShape
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.shapes import EnumShape, ScalarShape
 from mlflow_grpc.errors import UnserializableOutput
-from mlflow_grpc.payload import timestamps
-from mlflow_grpc.payload.codec import EXACT
-
-_INTEGERS: dict[int, tuple[int, int]] = {
-    Proto.TYPE_INT32: (-(2**31), 2**31 - 1),
-    Proto.TYPE_UINT32: (0, 2**32 - 1),
-    Proto.TYPE_INT64: (-(2**63), 2**63 - 1),
-    Proto.TYPE_UINT64: (0, 2**64 - 1),
-}
-"""Lowest and highest value of each integer type."""
-
-MAX_DEPTH = 30
-"""Maximum depth of a google.protobuf.Value. A level takes up to three messages, and protobuf reads at most 100."""
 
 
 @contextmanager
@@ -110,9 +107,9 @@ def scalar(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
     if isinstance(value, np.generic | np.ndarray) and not value.ndim:
         value = value.item()
     if isinstance(shape, EnumShape):
-        if value not in shape.values:
+        if not isinstance(value, str) or value not in shape.numbers:
             unwritable(where, "a text that is not one of its values")
-        return shape.numbers[shape.values.index(value)]
+        return shape.numbers[value]
     exact = exact_value(value, shape.type)
     if exact is None:
         unwritable(where, f"a value of type {type(value).__name__}, or one that is not exact in its own type")
@@ -129,8 +126,8 @@ def exact_value(value: Any, field_type: int) -> Any:
         return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if field_type in _INTEGERS:
-        low, high = _INTEGERS[field_type]
+    if field_type in INTEGER_BOUNDS:
+        low, high = INTEGER_BOUNDS[field_type]
         integer = int(value) if isinstance(value, int) or (math.isfinite(value) and value.is_integer()) else None
         return integer if integer is not None and low <= integer <= high else None
     if isinstance(value, int):
@@ -143,7 +140,7 @@ def exact_value(value: Any, field_type: int) -> Any:
 
 def _exact_float(value: int) -> float | None:
     """Converts an integer to a float; None if no float has exactly its value."""
-    if abs(value) <= EXACT:
+    if abs(value) <= MAX_EXACT_INTEGER:
         return float(value)
     try:
         number = float(value)
@@ -190,24 +187,25 @@ def write_timestamp(message: timestamp_pb2.Timestamp, value: Any, where: str) ->
         unwritable(where, str(error))
 
 
-def write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = 0) -> None:
-    """Writes a JSON value.
+def write_json(message: struct_pb2.Value, value: Any, where: str, depth: int = MAX_MESSAGES) -> None:
+    """Writes a JSON value, with at most `depth` nested messages.
 
     Raises:
         UnserializableOutput: JSON has no such value, or it is nested too deeply.
 
     """
-    if depth > MAX_DEPTH:
-        unwritable(where.partition("[")[0].partition(".")[0], f"lists and objects more than {MAX_DEPTH} deep")
+    if depth < 0:
+        limits = f"more than {MAX_LISTS} lists or {MAX_OBJECTS} objects within each other"
+        unwritable(where.partition("[")[0].partition(".")[0], limits)
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     if isinstance(value, dict):
         message.struct_value.SetInParent()
         for key, item in json_items(value, where):
-            write_json(message.struct_value.fields[key], item, f"{where}.{key}", depth + 1)
+            write_json(message.struct_value.fields[key], item, f"{where}.{key}", depth - OBJECT_MESSAGES)
     elif isinstance(value, list | tuple | set | frozenset):
         message.list_value.SetInParent()
         for index, item in enumerate(value):
-            write_json(message.list_value.values.add(), item, f"{where}[{index}]", depth + 1)
+            write_json(message.list_value.values.add(), item, f"{where}[{index}]", depth - LIST_MESSAGES)
     elif is_nothing(value):
         message.null_value = struct_pb2.NULL_VALUE
     elif isinstance(value, bool):

@@ -3,14 +3,12 @@
 Rule of this module: it changes no value. A value that a message cannot hold exactly is an error.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
-
-from mlflow_grpc.contract.shapes import (
+from _mlflow_grpc_protocol.scalars import NATIVE_TYPES, item_filler, try_extend
+from _mlflow_grpc_protocol.shapes import (
     EnumShape,
     FieldShape,
     MessageShape,
@@ -21,7 +19,10 @@ from mlflow_grpc.contract.shapes import (
     TimestampShape,
     ValueShape,
     WrapperShape,
+    items_may_be_null,
 )
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
+
 from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload.protobuf.unions import choose_alternative
 from mlflow_grpc.payload.protobuf.values import (
@@ -34,15 +35,6 @@ from mlflow_grpc.payload.protobuf.values import (
     write_timestamp,
 )
 
-NATIVE_TYPES: dict[int, type] = {
-    Proto.TYPE_BOOL: bool,
-    Proto.TYPE_INT32: int,
-    Proto.TYPE_INT64: int,
-    Proto.TYPE_DOUBLE: float,
-    Proto.TYPE_STRING: str,
-}
-"""Python type whose values a field either stores unchanged or refuses, by the field's protobuf type."""
-
 
 def fill(message: Any, shape: MessageShape, value: Any, path: str) -> None:
     """Writes a record into a message; None leaves a field unset.
@@ -54,21 +46,21 @@ def fill(message: Any, shape: MessageShape, value: Any, path: str) -> None:
         unwritable(path or "it", f"a value of type {type(value).__name__}")
     extra_fields = dict(value)
     for field in shape.fields:
-        field_value = extra_fields.pop(field.source.name or field.name, None)
+        field_value = extra_fields.pop(field.label, None)
         if is_nothing(field_value):
-            if field.null:
-                setattr(message, field.null, True)
-            elif shape.extra and not field.is_singular and field.source.name in value:
+            if field.null_flag:
+                setattr(message, field.null_flag, True)
+            elif shape.extra and not field.is_singular and field.model_name in value:
                 # The null goes to the further fields, because an unset list or map would be read as an empty one.
-                extra_fields[field.source.name] = None
+                extra_fields[field.model_name] = None
             continue
         try:
-            write_field(message, field, field_value, f"{path}.{field.source.name or field.name}".lstrip("."))
+            write_field(message, field, field_value, f"{path}.{field.label}".lstrip("."))
         except (UnserializableOutput, TypeError, ValueError):
             if not shape.extra:
                 raise
             message.ClearField(field.name)
-            extra_fields[field.source.name] = field_value
+            extra_fields[field.model_name] = field_value
     if extra_fields and not shape.extra:
         unwritable(path or "it", "fields that the schema does not have")
     for key, item in json_items(extra_fields, path or "it"):
@@ -96,12 +88,12 @@ def _write_list(message: Any, field: FieldShape, value: Any, where: str) -> None
     if (
         isinstance(field.shape, ScalarShape)
         and types == {NATIVE_TYPES.get(field.shape.type)}
-        and _try_extend(container, items)
+        and try_extend(container, items)
     ):
         return
     if field.null_items and any(map(can_be_nothing, types)):
         getattr(message, field.null_items).extend(index for index, item in enumerate(items) if is_nothing(item))
-        extend(container, field.shape, items, where, filler=_item_filler(field.shape))
+        extend(container, field.shape, items, where, filler=item_filler(field.shape))
     else:
         extend(container, field.shape, items, where)
 
@@ -120,20 +112,6 @@ def _write_map(message: Any, field: FieldShape, value: Any, where: str) -> None:
             container[key] = scalar(item, field.shape, f"{where}.{key}")
         else:
             _write(container[key], field.shape, item, f"{where}.{key}")
-
-
-def _try_extend(container: Any, items: Any) -> bool:
-    """Writes values unchanged.
-
-    Returns False, with nothing written, if the field refuses a value. The caller then writes the values one by one,
-    which raises the error.
-    """
-    try:
-        container.extend(items)
-    except (ValueError, OverflowError):  # An integer out of range, or a text with a lone surrogate.
-        del container[:]
-        return False
-    return True
 
 
 def extend(container: Any, shape: Shape, values: Iterable[Any], where: str, *, filler: Any = None) -> None:
@@ -161,19 +139,6 @@ def extend(container: Any, shape: Shape, values: Iterable[Any], where: str, *, f
             _write(item, shape, value, f"{where}[{index}]")
 
 
-def filler(shape: Shape) -> Any:
-    """Returns the item that a repeated field has where there is no value; for messages any value other than None."""
-    if isinstance(shape, ScalarShape) and shape.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES):
-        return "" if shape.type == Proto.TYPE_STRING else b""
-    return 0
-
-
-def _item_filler(shape: Shape) -> Any:
-    """Returns the item for a null within a list: NaN for floats, so that readers of the list alone see no number."""
-    is_float = isinstance(shape, ScalarShape) and shape.type in (Proto.TYPE_DOUBLE, Proto.TYPE_FLOAT)
-    return math.nan if is_float else filler(shape)
-
-
 def _item(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
     if value is None:
         _check_null(shape, where)
@@ -182,7 +147,7 @@ def _item(value: Any, shape: ScalarShape | EnumShape, where: str) -> Any:
 
 def _check_null(shape: Shape, where: str) -> None:
     """Refuses a null in a list or map whose items cannot be null."""
-    if not isinstance(shape, ValueShape) and not (isinstance(shape, WrapperShape) and shape.content.is_singular):
+    if not items_may_be_null(shape):
         unwritable(where, "a null, which the lists and maps of its messages cannot hold")
 
 
@@ -233,8 +198,8 @@ def _array(value: Any, where: str) -> Any:
 
 
 def _elements(array: Any, shape: TensorShape, where: str) -> list[Any]:
-    if shape.element in (Proto.TYPE_STRING, Proto.TYPE_BYTES) or array.dtype.kind not in "biuf":
-        return [scalar(element, ScalarShape(shape.element), where) for element in array.ravel().tolist()]
+    if shape.element.type in (Proto.TYPE_STRING, Proto.TYPE_BYTES) or array.dtype.kind not in "biuf":
+        return [scalar(element, shape.element, where) for element in array.ravel().tolist()]
     if not _is_exact(array, np.dtype(shape.dtype)):
         unwritable(where, f"numbers that are not exact as {shape.dtype}")
     return list(array.astype(shape.dtype).ravel().tolist())

@@ -804,9 +804,7 @@ def test_rows_in_columns_follow_from_one_row():
         assert columns == {field.name: field.number for field in row.fields}
         nulls = {field.name: field.number for field in rows.fields if field.number >= NULLS_NUMBER}
         assert nulls == {
-            f"{slot.name}_nulls": NULLS_NUMBER + slot.number
-            for slot in version.messages.input.fields
-            if slot.source.nullable
+            f"{slot.name}_nulls": NULLS_NUMBER + slot.number for slot in version.messages.input.fields if slot.nullable
         }
     assert version.text.count('reserved "gone";') == 2
     data = old.message(old.messages.batch.inputs)
@@ -1019,8 +1017,8 @@ def test_answers_in_columns_have_fields_for_nulls():
     """Models predict None in required columns too, which the answer for one row leaves out. A tensor has no nulls."""
     output = Record("", [KEEP, Field("l", LIST), Field("t", Tensor("float64", (-1, 2)))])
     version = Version(Contract(Record("", [KEEP]), output))
-    assert [column.nulls for column in version.messages.batch.outputs.columns] == ["keep_nulls", "l_nulls", ""]
-    assert [column.nulls for column in version.messages.batch.inputs.columns] == [""]
+    assert [column.null_rows for column in version.messages.batch.outputs.fields] == ["keep_nulls", "l_nulls", ""]
+    assert [column.null_rows for column in version.messages.batch.inputs.fields] == [""]
 
 
 def test_columns_named_like_methods_of_messages():

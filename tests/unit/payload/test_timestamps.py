@@ -1,12 +1,11 @@
-"""payload/timestamps.py: times are exact to the nanosecond, or an error."""
+"""The shared timestamps.py: times are exact to the nanosecond, or an error."""
 
 import datetime
 
 import numpy as np
 import pandas as pd
 import pytest
-
-from mlflow_grpc.payload.timestamps import seconds_and_nanos
+from _mlflow_grpc_protocol.timestamps import seconds_and_nanos
 
 UTC = datetime.UTC
 EAST = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
@@ -39,6 +38,8 @@ EAST = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
         ("2020-01-01 00:00:00Z", (1_577_836_800, 0)),
         ("2020-01-01", (1_577_836_800, 0)),
         ("20200101T000000", (1_577_836_800, 0)),
+        ("20200101T000000,123456789", (1_577_836_800, 123_456_789)),
+        ("2020-01-01T00:00.1234567", (1_577_836_800, 123_456_700)),
     ],
 )
 def test_valid_times_are_exact(value, expected):
@@ -50,7 +51,7 @@ def test_valid_times_are_exact(value, expected):
     "value",
     [
         np.datetime64("NaT", "ns"), pd.NaT, np.datetime64("10000-01-01"), np.datetime64("0000-12-31"), np.datetime64(1, "ps"),
-        "yesterday", "2020-13-01", "2020-01-01T00:00:00.1234567891", "", 5, datetime.date(2020, 1, 1), None,
+        "yesterday", "2020-13-01", "2020-01-01+02:00", "20200101-0200", "2020-01-01.5", "2020-01-01T00:00:00.1234567891", "", 5, datetime.date(2020, 1, 1), None,
     ],
 )  # fmt: skip
 def test_invalid_times_are_errors(value):

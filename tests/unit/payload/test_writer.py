@@ -92,6 +92,7 @@ SMALL, TEXTS, BITS = Tensor("int8", (-1, -1)), Tensor("str", (-1, -1)), Tensor("
         (TEXTS, ["a\0", "b"], ["a\0", "b"]),
         (BYTES, [b"a\0", b"\xff"], [b"a\0", b"\xff"]),
         (BITS, [True, False], [True, False]),
+        (AnyValue(), nested(48), nested(48)),
     ],
 )
 def test_exact_values_are_written(data_type, value, expected):
@@ -125,7 +126,7 @@ def test_exact_values_are_written(data_type, value, expected):
         (MapOf(Scalar(DataType.LONG)), {1: 2, "1": 3}),
         (AnyValue(), {True: 2, "true": 3}),
         (AnyValue(), {(1, 2): 3}),
-        (AnyValue(), nested(40)),
+        (AnyValue(), nested(49)),
     ],
 )
 def test_inexact_values_are_refused(data_type, value):
