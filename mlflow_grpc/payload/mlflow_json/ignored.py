@@ -33,6 +33,7 @@ class IgnoredNames:
         self._hint = item_hint if self._is_hinted else None
         is_named = schema is not None and schema.has_input_names() and not self._is_hinted
         self._names = frozenset(schema.input_names()) if is_named else frozenset()
+        self._is_one_needed = is_named and any(spec.required for spec in schema)
         is_counted = schema is not None and not is_named and not schema.is_tensor_spec() and not self._is_hinted
         self._width = len(schema.inputs) if is_counted else 0
         self._params = frozenset() if params is None else frozenset(spec.name for spec in params.params)
@@ -51,7 +52,14 @@ class IgnoredNames:
         if params:
             param_names = params if isinstance(params, dict) else ()
             names += [f"{PARAMS}{name}" for name in param_names if name not in self._params]
-        return self.unknown.check(names) if names else ()
+        return self.unknown.check(names, is_refused_anyway=self._lacks_all_columns(data)) if names else ()
+
+    def _lacks_all_columns(self, data: Any) -> bool:
+        """Returns True if MLflow refuses a payload for its columns, because it has none of the model's."""
+        if not self._judges_columns or not self._is_one_needed:
+            return False
+        labels = _labels(data)
+        return not isinstance(labels, range) and self._names.isdisjoint(labels)
 
     def _data_names(self, data: Any) -> Iterable[Any]:
         if self._hint is not None:
