@@ -158,7 +158,8 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 # libperfmark-java libgoogle-gson-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev
 # golang-google-protobuf-dev
 interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code for Java, Go and others, call a server from Java and Go, and run the service config there and in Node
-	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m "interop or slow" tests/client/test_interop.py tests/client/test_retries.py
+	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m "interop or slow" tests/client/test_interop.py tests/client/test_retries.py \
+		tests/client/test_generated_names.py
 
 image-test: $(VENV)/.dev ## build the container, run it, and call predict from outside
 	$(BIN)/python -m pytest -m image
