@@ -19,16 +19,20 @@ from mlflow_grpc.payload.unknown_names import PARAMS, Unknown
 class IgnoredNames:
     """Finds the names in payloads that the signature of one MLflow model does not have."""
 
-    def __init__(self, metadata: Model, item_hint: Any, treatment: UnknownColumns) -> None:
+    def __init__(
+        self, metadata: Model, item_hint: Any, treatment: UnknownColumns, *, judges_columns: bool = True
+    ) -> None:
         """Collects the names in the signature.
 
         Args:
             metadata: The model's metadata.
             item_hint: Type of one item of the input, if MLflow validates by a type hint.
             treatment: Treatment of columns and params that the signature does not have.
+            judges_columns: False if only params are looked at.
 
         """
         schema, params = metadata.get_input_schema(), metadata.get_params_schema()
+        self._judges_columns = judges_columns
         self._is_hinted = internals.is_signature_from_type_hint(metadata)
         self._hint = item_hint if self._is_hinted else None
         is_named = schema is not None and schema.has_input_names() and not self._is_hinted
@@ -48,7 +52,7 @@ class IgnoredNames:
             InvalidPayload: The server refuses unknown names.
 
         """
-        names = [str(name) for name in self._data_names(data)]
+        names = [str(name) for name in self._data_names(data)] if self._judges_columns else []
         if params:
             param_names = params if isinstance(params, dict) else ()
             names += [f"{PARAMS}{name}" for name in param_names if name not in self._params]
