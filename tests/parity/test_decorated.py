@@ -201,6 +201,28 @@ def test_cells_without_a_value(folder):
         assert answers(config(folder, "lacking", decorators=NOTHING), payload) == expected
 
 
+@pytest.mark.parametrize("text", ["x,n\n1.5,2\n,3\n", 'x\n""\n2\n'])
+def test_empty_cells_in_csv(folder, text):
+    """An empty cell of a required column in CSV is missing, and not absent, with and without a decorator."""
+    of_both = []
+    for decorators in ((), NOTHING):
+        loaded = load(config(folder, "named", decorators=decorators), SETTINGS)
+        request = loaded.codec.decode(text, "text/csv")
+        of_both.append(loaded.codec.encode(loaded.model.predict(request.data, request.params), request))
+    assert [json.loads(text)["predictions"] for text in of_both] == [[1.5, 1.5], [{"y": 1.5}] * 2]
+
+
+def test_csv_without_names(folder):
+    """The error has the names that were seen, also if there are no rows, and where to find a valid payload."""
+    codec = load(config(folder, "counted", decorators=NOTHING), SETTINGS).codec
+    for text in ("1.5,2\n", "1.5,2\n2.5,3\n"):
+        with pytest.raises(
+            InvalidPayload, match=r'Its first line is taken .* place: "1.5", "2"\. .*--describe'
+        ) as raised:
+            codec.decode(text, "text/csv")
+        assert "1.5" not in raised.value.logged
+
+
 def decorated(*names: str) -> tuple[Decorator, ...]:
     return tuple(Decorator(class_path=f"{__name__}.{name}") for name in names)
 

@@ -166,6 +166,14 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         if not isinstance(columns, types.Record) or not all(column.name for column in columns.fields):
             raise StartError("only an MLflow model whose signature names its columns can be adapted to MLModel")
         self._input_schema = _class_of(columns, "ModelInput", _SCALARS, types_with_empty_cells=_TYPES_WITH_EMPTY_CELLS)
+        self.columns_with_empty_csv_cells = frozenset(
+            column.name
+            for column in columns.fields
+            if column.required
+            and isinstance(column.type, types.Scalar)
+            and column.type.data_type in _TYPES_WITH_EMPTY_CELLS - {DataType.BOOLEAN}
+        )
+        """The required columns in which MLflow takes empty cells of CSV. It refuses those of booleans."""
         self._outputs = contract.outputs
         self._output_schema = _output_class(contract.outputs)
 
