@@ -155,9 +155,11 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 
 # Needs protoc and its plugins, and a JDK and Go with their gRPC libraries. On Debian: apt-get install
 # protobuf-compiler protobuf-compiler-grpc-java-plugin default-jdk-headless libgrpc-java libprotobuf-java libnetty-java
-# libperfmark-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev golang-google-protobuf-dev
-interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code from the .proto files for Java, Go and others, and call a server from Java and Go
-	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m interop tests/client/test_interop.py
+# libperfmark-java libgoogle-gson-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev
+# golang-google-protobuf-dev
+interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code for Java, Go and others, call a server from Java and Go, and run the service config there and in Node
+	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m "interop or slow" tests/client/test_interop.py tests/client/test_retries.py \
+		tests/client/test_generated_names.py
 
 image-test: $(VENV)/.dev ## build the container, run it, and call predict from outside
 	$(BIN)/python -m pytest -m image

@@ -15,6 +15,10 @@ MESSAGE_ATTRIBUTES = frozenset({
 """Attributes of every message class in Python, which hide a field of the same name. The list is written out, because a
 newer protobuf library with another attribute must not rename fields."""
 
+GENERATED_METHODS = frozenset({"defaultinstance", "descriptor", "internaldefaultinstance", "protoreflect"})
+"""Methods of every message class in Java, C++ or Go, without underscores and case. Code with a field of such a name
+does not compile, and protoc does not rename the field."""
+
 UNSPECIFIED = "unspecified"
 """Name of the first value of every enum, which the model does not have."""
 
@@ -23,6 +27,7 @@ class Scope:
     """A set of names in use, which makes new names that are not."""
 
     _reserved: frozenset[str] = frozenset()
+    _reserved_keys: frozenset[str] = frozenset()
 
     def __init__(self, *names: str) -> None:
         self._taken: set[str] = set()
@@ -40,7 +45,7 @@ class Scope:
         base = text if is_identifier(text) else re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
         if not base[:1].isalpha():
             base = f"{fallback}_{base}" if base else fallback
-        if keyword.iskeyword(base) or base in self._reserved:
+        if keyword.iskeyword(base) or base in self._reserved or _key(base) in self._reserved_keys:
             base = f"{base}_field"
         candidate, number = base, 2
         while not self.is_free(candidate):
@@ -61,6 +66,7 @@ class FieldScope(Scope):
     """The names of a message's fields, and of the entry types of its maps."""
 
     _reserved = MESSAGE_ATTRIBUTES
+    _reserved_keys = GENERATED_METHODS
 
     def __init__(self, *names: str) -> None:
         self._fields: set[str] = set()

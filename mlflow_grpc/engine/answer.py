@@ -6,7 +6,7 @@ and nothing else. Several requests at once are answered in `mlflow_grpc.engine.b
 
 import time
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_grpc.engine.progress import PredictTimer, row_count
 from mlflow_grpc.engine.requests import AnswerT, Request
@@ -79,7 +79,7 @@ def answer_checked(request: Request[AnswerT], model: ServableModel) -> AnswerT:
     try:
         decoded = _decode(request, model)
         with PredictTimer((request.progress,)):
-            predictions = model.model.predict(decoded.data, decoded.params)
+            predictions = model.model.predict(_preprocessed(request, model, decoded), decoded.params)
         return _encode(request, model, predictions, decoded)
     except InputRejected as refusal:
         raise request.explain(model, refusal.__cause__) from None
@@ -92,7 +92,9 @@ def answer_chunks(request: Request[AnswerT], model: ServableModel) -> Generator[
     decoded = None
     try:
         decoded = _decode(request, model)
-        chunks = iter(model.model.predict_stream(decoded.data, decoded.params))
+        with PredictTimer((request.progress,)):
+            data = _preprocessed(request, model, decoded)
+        chunks = iter(model.model.predict_stream(data, decoded.params))
         try:
             while (chunk := _next(chunks, request)) is not _END:
                 yield _encode(request, model, chunk, decoded)
@@ -111,11 +113,24 @@ def _decode(request: Request[AnswerT], model: ServableModel) -> ModelInput:
     started_at = time.monotonic()
     decoded = request.decode(model)
     request.progress.decoded(started_at)
-    if decoded.ignored:
-        request.observer.columns_ignored(decoded.ignored)
+    _report_ignored(request, decoded)
     if (rows := row_count(decoded.data)) is not None:
         request.progress.rows = rows
     return decoded
+
+
+def _preprocessed(request: Request[AnswerT], model: ServableModel, decoded: ModelInput) -> Any:
+    """Returns what the model gets; the hook before it runs first, because only its result shows what is ignored."""
+    if model.preprocess is None:
+        return decoded.data
+    preprocessed = model.preprocess(decoded.data)
+    _report_ignored(request, preprocessed)
+    return preprocessed.data
+
+
+def _report_ignored(request: Request[AnswerT], parsed: ModelInput) -> None:
+    if parsed.ignored:
+        request.observer.columns_ignored(parsed.ignored)
 
 
 _END = object()

@@ -57,7 +57,9 @@ def decorated(model: "PyfuncModel", config: ModelConfig, unknown_columns: Unknow
         input=model_info.input if same_inputs else info.input,
         output=model_info.output if same_outputs else info.output,
     )
-    codec = MLModelCodec(around.schema, unknown_columns=unknown_columns)
+    # MLflow reads an empty cell of CSV as NaN, which the model's schema takes in these columns.
+    nan_fields = inside.columns_with_empty_csv_cells if shown.input_schema is inside.input_schema else frozenset[str]()
+    codec = MLModelCodec(around.schema, unknown_columns=unknown_columns, nan_fields=nan_fields)
     return ServableModel(
         around,
         codec,

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_grpc import logs
 from mlflow_grpc.choices import Batching, Payload, UnknownColumns
@@ -23,7 +23,7 @@ from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.payload.codec import Codec, TextCodec
+from mlflow_grpc.payload.codec import ModelInput, TextCodec
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.settings import Settings, spelling
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow_grpc.hosting.pyfunc.fetching import FetchedModel
     from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
     from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
+    from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 
 logger = get_logger(__name__)
 
@@ -214,6 +215,7 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> S
         model.item_hint,
         unknown_columns=_unknown_columns(config, settings),
         csv_dates=settings.csv_dates,
+        judges_columns=config.preprocess is None,
     )
     decoder = decoder_for(model.metadata)
     if config.has_hooks:
@@ -237,7 +239,7 @@ def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> S
 
 
 def _hooked(
-    model: "PyfuncModel", codec: Codec, decoder: "FastDecoder | None", config: ModelConfig, settings: Settings
+    model: "PyfuncModel", codec: "ScoringCodec", decoder: "FastDecoder | None", config: ModelConfig, settings: Settings
 ) -> ServableModel:
     """Wraps an MLflow model in its hooks; it is batched only if its owner says so."""
     from mlflow_grpc.engine.batching import row_runner
@@ -253,7 +255,13 @@ def _hooked(
         fast_path = FastPath(
             decoder, row_runner.RowRunner(hooked, decoder, codec), settings.batch_rows, settings.batch_wait_s
         )
-    return ServableModel(hooked, codec, fast_path, batched, reason)
+
+    def preprocess(data: Any) -> ModelInput:
+        preprocessed = hooked.preprocess(data)
+        return ModelInput(preprocessed, ignored=codec.unknown.check(preprocessed.left_over))
+
+    runs_first = preprocess if config.preprocess is not None else None
+    return ServableModel(hooked, codec, fast_path, batched, reason, preprocess=runs_first)
 
 
 def _samples(model: "PyfuncModel", decoder: "FastDecoder") -> "list[RowBlock]":

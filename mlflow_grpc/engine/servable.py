@@ -4,14 +4,14 @@ Rule of this module: values without behavior. It imports neither MLflow nor gRPC
 """
 
 import contextvars
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 
 from mlflow_grpc.hosting.model import HostedModel
-from mlflow_grpc.payload.codec import Codec, RecordCodec
+from mlflow_grpc.payload.codec import Codec, ModelInput, RecordCodec
 
 if TYPE_CHECKING:  # These import MLflow or schema libraries, which takes long; health is answered before that.
     from mlflow_grpc.hosting.mlmodel.rest_records import RestRecords
@@ -56,6 +56,10 @@ class ServableModel:
     """Context variables as loading the model left them. Each call runs in a copy, as in MLflow's own server."""
     refused_rpcs: frozenset[RpcKind] = frozenset()
     """Typed RPCs that are not offered, because they failed on the model's input example."""
+
+    preprocess: Callable[[Any], ModelInput] | None = field(default=None, repr=False)
+    """Runs the hook before the model on a parsed payload; the result has the names that hook and model ignore. None if
+    there is no such hook."""
 
     rest_records: "RestRecords | None" = field(default=None, repr=False)
     """How rest-model-service reads and writes records; None for a model without the MLModel interface."""

@@ -8,7 +8,9 @@ Rule of this module: the model's own schema judges records and describes their f
 
 import csv
 import json
+import math
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from io import StringIO
 from typing import Any, NoReturn
 
@@ -35,6 +37,9 @@ SHAPES = {
 }
 """Formats and descriptions of their values."""
 
+MAX_NAMES, MAX_CHARACTERS = 8, 40
+"""Maximum number of names in an error, and of characters of each."""
+
 NO_FORM = "The model returned something that has no JSON form. Let it return an instance of its output schema."
 
 
@@ -45,15 +50,23 @@ class MLModelCodec:
     timestamps_have_timezone = True
     refuses_missing = True
 
-    def __init__(self, schema: RecordSchema, *, unknown_columns: UnknownColumns = UnknownColumns.IGNORE) -> None:
+    def __init__(
+        self,
+        schema: RecordSchema,
+        *,
+        unknown_columns: UnknownColumns = UnknownColumns.IGNORE,
+        nan_fields: AbstractSet[str] = frozenset(),
+    ) -> None:
         """Makes a codec for a schema.
 
         Args:
             schema: The model's input and output schema.
             unknown_columns: Treatment of top-level fields that the schema does not have, if the schema ignores them.
+            nan_fields: Fields that are NaN if their cell in CSV is empty; other fields are absent.
 
         """
         self._schema = schema
+        self._nan_fields = nan_fields
         self.unknown = Unknown(schema.fields, unknown_columns)
 
     def asks_for_stream(self, payload: RawPayload) -> bool:
@@ -72,11 +85,31 @@ class MLModelCodec:
         if mime.strip() not in (JSON, CSV) or parameters.strip().lower() not in ("", "charset=utf-8"):
             raise UnsupportedContentType([JSON, CSV])
         if mime.strip() == CSV:
-            records, is_bare = _rows(text_of(payload)), False
+            records, is_bare = self._csv_records(text_of(payload)), False
         else:
             records, is_bare = self._records(_parsed(text_of(payload)))
         checked = self._checked(records, is_bare=is_bare)
         return ModelInput(checked, bare_answer=is_bare, ignored=self.ignored_fields(records))
+
+    def _csv_records(self, text: str) -> list[dict[str, Any]]:
+        """Returns the records of a CSV table with a header."""
+        names, rows = _table(text)
+        if not self._schema.fields.intersection(names):
+            self._check_needs_no_field(names)
+        return [
+            {
+                name: cell if cell != "" else math.nan
+                for name, cell in zip(names, row, strict=True)
+                if cell != "" or name in self._nan_fields
+            }
+            for row in rows
+        ]
+
+    def _check_needs_no_field(self, names: list[str]) -> None:
+        try:
+            self._schema.parse({})
+        except RecordRefused as refused:
+            raise _no_names(names, refused.violations) from None
 
     def ignored_fields(self, records: list[dict[str, Any]]) -> tuple[str, ...]:
         """Returns the fields that the schema does not have and ignores; raises InvalidPayload if they are refused."""
@@ -191,8 +224,8 @@ def _parsed(text: str) -> Any:
         _refuse("it has an integer of too many digits")
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
-    """Returns the records of a CSV table with a header; an empty cell is an absent field."""
+def _table(text: str) -> tuple[list[str], list[list[str]]]:
+    """Returns the names and rows of a CSV table with a header."""
     reader = csv.reader(StringIO(text), strict=True)
     try:
         names, *rows = [row for row in reader if row]
@@ -202,7 +235,21 @@ def _rows(text: str) -> list[dict[str, Any]]:
         _refuse("a CSV table begins with a line of column names")
     if any(len(row) != len(names) for row in rows):
         _refuse("each line of a CSV table must have as many cells as the first has names")
-    return [{name: cell for name, cell in zip(names, row, strict=True) if cell != ""} for row in rows]
+    return names, rows
+
+
+def _no_names(names: list[str], violations: tuple[FieldViolation, ...]) -> InvalidPayload:
+    """Returns the error for a CSV table without any field of the model; its text has names that the caller chose."""
+    problem = "None of the model's fields is in the CSV. Its first line is taken for their names."
+    seen = ", ".join(json.dumps(name[:MAX_CHARACTERS], ensure_ascii=False) for name in names[:MAX_NAMES])
+    return InvalidPayload(
+        f"{problem} Seen in their place: {seen}. `mlflow-grpc-predict --describe MODEL` prints a payload that the "
+        "model takes.",
+        reason="INVALID_PARAMETER_VALUE",
+        error_class="SCHEMA_ENFORCEMENT_FAILED",
+        violations=violations,
+        logged=problem,
+    )
 
 
 def _format_records(key: str, value: Any) -> list[dict[str, Any]] | None:

@@ -42,15 +42,19 @@ class Unknown:
         self._hides_declared = hides_declared
         self._refuses = treatment is UnknownColumns.REFUSE
 
-    def check(self, names: Iterable[str]) -> tuple[str, ...]:
+    def check(self, names: Iterable[str], *, is_refused_anyway: bool = False) -> tuple[str, ...]:
         """Returns unknown names in their order without duplicates.
+
+        Args:
+            names: The unknown names.
+            is_refused_anyway: True if another refusal follows, which explains more: CSV without names, a valid payload.
 
         Raises:
             InvalidPayload: Unknown names are refused; the error has a similar declared name for each if there is one.
 
         """
         unique = tuple(dict.fromkeys(names))
-        if unique and self._refuses:
+        if unique and self._refuses and not is_refused_anyway:
             raise self._refusal(unique)
         return unique
 

@@ -22,11 +22,12 @@ from mlflow_grpc.calls.ignored_columns import MAX_BYTES_OF_ERROR
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.errors import Status
+from mlflow_grpc.errors import Overloaded, Status
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.handshakes import Handshakes
+from mlflow_grpc.services.refusal_pause import RefusalPause
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.calls import GrpcMethod
 from mlflow_grpc.telemetry.metrics import Metrics
@@ -72,6 +73,7 @@ class RpcDispatcher:
 
         """
         self.handshakes = Handshakes()
+        self._refusal_pause = RefusalPause()
         self._open_calls = open_calls
         self._shows_exceptions = settings.show_exceptions
         self._has_server_timing = settings.server_timing
@@ -240,6 +242,8 @@ class RpcDispatcher:
             raise error
         code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
         timing = server_timing.trailers(call, always=self._has_server_timing)
+        if isinstance(serving_error, Overloaded):
+            await self._refusal_pause.wait()
         await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR), *timing))
 
     async def watch_connections(self, timeout_s: float) -> None:

@@ -15,6 +15,7 @@ import grpc
 import pytest
 import uvicorn
 from mlflow_grpc_client import TLS, AsyncClient, Client, PredictError, Unavailable
+from mlflow_grpc_client._connection.addresses import explained
 from mlflow_grpc_client._connection.targets import target_of
 
 from tests.support.servers import free_port
@@ -240,6 +241,21 @@ def test_nothing_listens():
     assert f"Nothing listens at {address}. The default port of `mlflow-grpc serve` is 50051" in error_of(address)
     message = error_of([address, f"[::1]:{free_port()}"])
     assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The default port", message)
+
+
+@pytest.mark.parametrize("host", ["localhost", "models.example"])
+def test_nothing_listens_at_the_last_address_of_a_name(host):
+    """gRPC reports the last address only. The error names it, and says how to get the error of another one."""
+    status = (
+        "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:44385: Failed to connect to remote host: "
+        "Connection refused"
+    )
+    message = explained(status, f"{host}:44385", encrypted=False)
+    other = "127.0.0.1:44385" if host == "localhost" else "an IPv4 address of models.example:44385"
+    assert message.startswith(
+        f"Nothing listens at [::1]:44385. If a server listens at {other}, give that address to see why it fails there."
+    )
+    assert explained(status, "[::1]:44385", encrypted=False).startswith("Nothing listens at [::1]:44385. The default")
 
 
 def test_tls_that_contradicts_the_address(certificates):

@@ -176,3 +176,25 @@ def test_dates_in_csv(dated):
     code, details = refused(parsing, CSV.replace("2020-03-01T00:00:00", "soon"), mlflow_content_type="text/csv")
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "when: row 1, column when is a string that is not a date and time" in details
+
+
+@pytest.mark.parametrize(
+    ("moment", "problem"),
+    [("yesterday", "is a string that is not a date and time"), ("2020-02-29 10:00:00+02:00", "has a time zone")],
+)
+def test_an_invalid_date_in_csv(dated, moment, problem):
+    """The error has the advice of valid dates, because no date at all is accepted in CSV."""
+    _, call, _ = dated
+    code, details = refused(call, f"when,x\n{moment},1.5\n", mlflow_content_type="text/csv")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    advice = "which MLflow does not take in CSV: send dataframe_records, or have the server parse dates (--csv-dates)"
+    assert f"when: row 0, column when {problem}; must be datetime, {advice}" in details
+
+
+def test_dates_of_different_forms_beside_null(dated):
+    """The error is about the forms, because null is accepted beside dates of one form."""
+    ask, call, _ = dated
+    mixed = split(["when", "x"], ["2020-02-29T12:00:00", 1], ["2020-03-01", 2], [None, 3])
+    assert ask(mixed, "application/json")[0] == 400
+    assert ask(mixed.replace("2020-03-01", "2020-03-01T00:00:00"), "application/json")[0] == 200
+    assert "when: the strings differ in form; write all of them alike" in refused(call, mixed)[1]

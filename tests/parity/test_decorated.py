@@ -18,7 +18,7 @@ from mlflow_grpc_client import _payloads
 from mlflow_grpc import mlmodel as bridges
 from mlflow_grpc.config import Configuration, Decorator, ModelConfig
 from mlflow_grpc.engine.loading import load
-from mlflow_grpc.errors import ModelFailed
+from mlflow_grpc.errors import InvalidPayload, ModelFailed
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.typed_contract import typed_contract
 from tests.support.servers import ROOT, Caller, serving_models
@@ -201,6 +201,28 @@ def test_cells_without_a_value(folder):
         assert answers(config(folder, "lacking", decorators=NOTHING), payload) == expected
 
 
+@pytest.mark.parametrize("text", ["x,n\n1.5,2\n,3\n", 'x\n""\n2\n'])
+def test_empty_cells_in_csv(folder, text):
+    """An empty cell of a required column in CSV is missing, and not absent, with and without a decorator."""
+    of_both = []
+    for decorators in ((), NOTHING):
+        loaded = load(config(folder, "named", decorators=decorators), SETTINGS)
+        request = loaded.codec.decode(text, "text/csv")
+        of_both.append(loaded.codec.encode(loaded.model.predict(request.data, request.params), request))
+    assert [json.loads(text)["predictions"] for text in of_both] == [[1.5, 1.5], [{"y": 1.5}] * 2]
+
+
+def test_csv_without_names(folder):
+    """The error has the names that were seen, also if there are no rows, and where to find a valid payload."""
+    codec = load(config(folder, "counted", decorators=NOTHING), SETTINGS).codec
+    for text in ("1.5,2\n", "1.5,2\n2.5,3\n"):
+        with pytest.raises(
+            InvalidPayload, match=r'Its first line is taken .* place: "1.5", "2"\. .*--describe'
+        ) as raised:
+            codec.decode(text, "text/csv")
+        assert "1.5" not in raised.value.logged
+
+
 def decorated(*names: str) -> tuple[Decorator, ...]:
     return tuple(Decorator(class_path=f"{__name__}.{name}") for name in names)
 
@@ -237,6 +259,16 @@ def test_rows_that_mlflow_accepts_only_one_by_one(folder):
     """MLflow refuses a frame in which an integer is absent in one row, but accepts its rows one by one."""
     payload = json.dumps({"dataframe_records": [{"x": 1.0}, {"x": 1.0, "n": 2}]})
     assert answers(config(folder, "counted", decorators=NOTHING), payload) == [1, 1]
+
+
+@pytest.mark.parametrize("decorators", [NOTHING, decorated("Doubled"), decorated("Together")])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_null_that_mlflow_refuses_is_named(folder, decorators, count):
+    """MLflow refuses null in a column of integers. The error has its name, and the row if there are several."""
+    rows = [{"x": 1.0}] * (count - 1) + [{"x": 1.0, "n": None}]
+    with pytest.raises(InvalidPayload, match=r"n: is null; must be long; or leave it out") as raised:
+        answers(config(folder, "counted", decorators=decorators), json.dumps({"dataframe_records": rows}))
+    assert [violation.field for violation in raised.value.violations] == [f"[{count - 1}].n" if count > 1 else "n"]
 
 
 def test_wrong_numbers_of_outputs_are_refused(folder):

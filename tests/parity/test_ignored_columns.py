@@ -211,3 +211,15 @@ def test_unknown_columns_are_refused(strict):
     message.MergeFromString(UNKNOWN)
     status_name, details = caller.outcome("params_predict", message)
     assert (status_name, "1001: the model has no such column" in details) == ("INVALID_ARGUMENT", True)
+
+
+def test_csv_without_names_is_explained(strict):
+    """--unknown-columns refuse: if none of the model's columns is there, the error has the names and a valid payload."""
+    with pytest.raises(grpc.RpcError) as raised:
+        strict("1.5,2.5\n3.5,4.5\n", mlflow_content_type="text/csv")
+    details = str(raised.value.details())
+    assert "None of the model's columns is in the CSV. Its first line is taken for their names." in details
+    assert 'Seen in their place: "1.5", "2.5".' in details
+    assert "This CSV works: " in details
+    with pytest.raises(grpc.RpcError, match=r"params\.temprature: the model has no such param"):
+        strict('{"inputs": [1.5], "params": {"temprature": 1}}')

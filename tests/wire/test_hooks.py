@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from mlflow_grpc import protos
-from mlflow_grpc.choices import Batching, Payload
+from mlflow_grpc.choices import Batching, Payload, UnknownColumns
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.loading import load
 from mlflow_grpc.errors import StartError
@@ -69,6 +69,29 @@ def test_preprocess_makes_the_columns_of_the_model(path):
         assert details is not None
         assert "The result of the hook preprocess does not fit" in details
         assert "b: missing after preprocess, and the model needs it" in details
+
+
+@pytest.mark.parametrize("batching", [Batching.OFF, Batching.ON])
+def test_columns_that_preprocess_uses_are_not_ignored(path, batching):
+    """Only columns of the payload that are left in the result of preprocess count as ignored, in every kind of call."""
+    used = '{"dataframe_records": [{"raw": 1.5}]}'
+    left = TWO_ROWS.replace('"b"', '"b", "c"').replace("2.0", "2.0, 1").replace("4.0", "4.0, 1")
+    model = config(path, "from_raw", batching=batching)
+    with served(model) as call:
+        predict = call.channel.unary_unary("/MLflow/predict")
+        stream = call.channel.unary_stream("/MLflowStream/predict_stream")
+        for text, expected in ((used, {}), (left, {"mlflow-ignored-columns": "c"})):
+            calls: list[Any] = [predict.with_call(protos.Input(value=text).SerializeToString(), timeout=30)[1]]
+            if text == used:
+                calls.append(stream(protos.Input(value=text).SerializeToString(), timeout=30))
+                list(calls[-1])
+            for done in calls:
+                trailers = dict(done.trailing_metadata())
+                assert {key: trailers[key] for key in trailers if key == "mlflow-ignored-columns"} == expected
+    with served(model.model_copy(update={"unknown_columns": UnknownColumns.REFUSE})) as call:
+        assert json.loads(call(used)) == {"predictions": [3.0]}
+        status, details = call.outcome(left)
+        assert (status, "c: the model has no such column" in str(details)) == ("INVALID_ARGUMENT", True)
 
 
 def test_postprocess_applies_to_chunks(path):

@@ -75,7 +75,7 @@ _EXPLANATIONS = tuple(
         ),
         (
             f"{_NO_CONNECTION}.*Connection refused",
-            "Nothing listens at {address}. The default port of `mlflow-grpc serve` is {port}.",
+            "Nothing listens at {address}.{elsewhere} The default port of `mlflow-grpc serve` is {port}.",
         ),
     )
 )
@@ -158,8 +158,14 @@ def explained(status: str, address: str, *, encrypted: bool, is_single: bool = T
     if is_single and re.search(_NO_CONNECTION, status) and _port(address) is None:
         no_port = "The address {address} has no port, and gRPC takes 443: give host:port, such as {example}."
         explanation = f"{no_port} {explanation}"
-    server = address if is_single else _peer(status) or address
-    sentence = explanation.format(address=server, port=DEFAULT_PORT, example=_with_port(address))
+    peer = _peer(status)
+    server, elsewhere = (address if is_single else peer or address), ""
+    if is_single and peer.startswith("[") and "[" not in address:
+        # The name has an IPv6 address, which gRPC tried last. Of the others, it does not report the errors.
+        host, port = host_and_port(address)
+        other = joined("127.0.0.1", port) if host.lower() == "localhost" else f"an IPv4 address of {address}"
+        server, elsewhere = peer, f" If a server listens at {other}, give that address to see why it fails there."
+    sentence = explanation.format(address=server, port=DEFAULT_PORT, example=_with_port(address), elsewhere=elsewhere)
     return f"{sentence} (gRPC: {status})"
 
 

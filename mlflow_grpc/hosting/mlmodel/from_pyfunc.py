@@ -41,6 +41,7 @@ from pydantic import (
 from mlflow_grpc.contract import mlflow_schema, types
 from mlflow_grpc.contract.types import DataType
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.hosting.mlmodel.column_refusals import refusal_of
 from mlflow_grpc.hosting.mlmodel.predicted_rows import single_row, split_rows
 from mlflow_grpc.hosting.pyfunc import internals, model_code
 
@@ -165,6 +166,14 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
         if not isinstance(columns, types.Record) or not all(column.name for column in columns.fields):
             raise StartError("only an MLflow model whose signature names its columns can be adapted to MLModel")
         self._input_schema = _class_of(columns, "ModelInput", _SCALARS, types_with_empty_cells=_TYPES_WITH_EMPTY_CELLS)
+        self.columns_with_empty_csv_cells = frozenset(
+            column.name
+            for column in columns.fields
+            if column.required
+            and isinstance(column.type, types.Scalar)
+            and column.type.data_type in _TYPES_WITH_EMPTY_CELLS - {DataType.BOOLEAN}
+        )
+        """The required columns in which MLflow takes empty cells of CSV. It refuses those of booleans."""
         self._outputs = contract.outputs
         self._output_schema = _output_class(contract.outputs)
 
@@ -205,10 +214,14 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
             MLModelSchemaValidationException: MLflow's checks refuse the row.
 
         """
+        return self._predict_row(data)
+
+    def _predict_row(self, data: BaseModel, path: str = "") -> BaseModel:
         try:
             predictions = self._run([data])
-        except _Refused as refused:
-            raise MLModelSchemaValidationException("The row does not fit the model's signature.") from refused
+        except _Refused:
+            refusal = refusal_of(_as_json(data), path, self._model.metadata, self._model.loader_module)
+            raise MLModelSchemaValidationException(str(refusal)) from refusal
         return self._output_schema.model_validate(single_row(predictions, self._outputs))
 
     def predict_many(self, data: list[BaseModel]) -> list[BaseModel]:
@@ -226,18 +239,12 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
             rows = None
         if rows is not None:
             return [self._output_schema.model_validate(row) for row in rows]
-        outputs = []
-        for index, record in enumerate(data):
-            try:
-                outputs.append(self.predict(record))
-            except MLModelSchemaValidationException as refused:
-                raise MLModelSchemaValidationException(f"[{index}]: {refused}") from refused
-        return outputs
+        paths = [f"[{index}]" for index in range(len(data))] if len(data) > 1 else [""]
+        return [self._predict_row(record, path) for record, path in zip(data, paths, strict=True)]
 
     def _run(self, data: list[BaseModel]) -> Any:
         """Runs the model on the rows in one frame and returns its predictions unconverted."""
-        rows = [record.model_dump(mode="json", by_alias=True, exclude_unset=True) for record in data]
-        metadata, text = self._model.metadata, json.dumps({"dataframe_records": rows})
+        metadata, text = self._model.metadata, json.dumps({"dataframe_records": [_as_json(record) for record in data]})
         try:
             frame = internals.parse_json(text.encode(), metadata, metadata.get_input_schema()).data
         except MlflowException as error:
@@ -252,6 +259,11 @@ class MlflowModel(MLModel):  # type: ignore[misc]  # ml_base has no types.
 
 class _Refused(Exception):
     """MLflow's checks refuse the rows."""
+
+
+def _as_json(record: BaseModel) -> dict[str, Any]:
+    """Returns the columns that a caller sent, as JSON has them."""
+    return record.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def _none_if_missing(value: Any) -> Any:

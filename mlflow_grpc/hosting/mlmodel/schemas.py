@@ -252,8 +252,10 @@ def _translate_validation_errors() -> Iterator[None]:
 
 
 def violations_behind(error: BaseException | None) -> tuple[FieldViolation, ...]:
-    """Returns the violations that the schema library reported in the chain of causes of a model's exception."""
+    """Returns the violations that the schema library, or MLflow, reported in the chain of causes of an exception."""
     while error is not None:
+        if isinstance(error, RecordRefused):
+            return error.violations
         if isinstance(error, pydantic.ValidationError):
             return _refused(error.errors(include_url=False, include_input=False, include_context=False)).violations
         if isinstance(error, pydantic.v1.ValidationError):

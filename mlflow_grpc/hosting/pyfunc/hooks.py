@@ -7,6 +7,7 @@ checked against the signature like a payload.
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,15 @@ from mlflow_grpc.hosting.pyfunc.model_errors import failure_of
 from mlflow_grpc.hosting.pyfunc.row_exactness import BatchExactness
 
 Hook = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessed:
+    """The result of `preprocess` for one payload."""
+
+    data: Any
+    left_over: tuple[str, ...]
+    """Columns of the payload that are not in the signature, and that `preprocess` has left in its result."""
 
 
 class HookedModel:
@@ -59,10 +69,26 @@ class HookedModel:
         has_columns = schema is not None and not schema.is_tensor_spec()
         is_hinted = internals.is_signature_from_type_hint(model.metadata)
         self._columns: Schema | None = schema if has_columns and not is_hinted else None
+        self._names = frozenset(schema.input_names()) if self._columns is not None and schema is not None else None
         self._takes_nested = any(isinstance(spec.type, Array | Object) for spec in self._columns or ())
 
+    def preprocess(self, data: Any) -> Preprocessed:
+        """Runs `preprocess` alone; the result is for `predict` and `predict_stream`.
+
+        Raises:
+            InputRejected: The data are not a table.
+            ModelFailed: The hook raised an exception, or returned None.
+
+        """
+        table = self._table(data)
+        before = frozenset(table.columns) if isinstance(table, pd.DataFrame) else frozenset()
+        result, names = self._before(table), self._names
+        if names is None or not isinstance(result, pd.DataFrame):
+            return Preprocessed(result, ())
+        return Preprocessed(result, tuple(str(name) for name in result.columns if name not in names and name in before))
+
     def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
-        """Runs `preprocess`, the model and `postprocess`.
+        """Runs `preprocess` unless it has run, the model and `postprocess`.
 
         Raises:
             InvalidPayload: The result of `preprocess` does not fit the signature.
@@ -70,7 +96,7 @@ class HookedModel:
             ModelFailed: The model or a hook raised an exception, or a hook returned None.
 
         """
-        preprocessed = self._before(self._table(data))
+        preprocessed = data.data if isinstance(data, Preprocessed) else self._before(self._table(data))
         try:
             predictions = self._model.predict(preprocessed, params)
         except InputRejected:
@@ -79,7 +105,7 @@ class HookedModel:
         return self._after(predictions)
 
     def predict_stream(self, data: Any, params: dict[str, Any] | None) -> Iterator[Any]:
-        """Yields the chunks of the answer, with `postprocess` applied to every chunk.
+        """Yields the chunks of the answer, with `postprocess` applied to every chunk; see `predict`.
 
         Raises:
             InvalidPayload: There are several rows, or the result of `preprocess` does not fit the signature.
@@ -87,7 +113,7 @@ class HookedModel:
             ModelFailed: The model or a hook raised an exception, or a hook returned None.
 
         """
-        preprocessed = self._before(self._table(data))
+        preprocessed = data.data if isinstance(data, Preprocessed) else self._before(self._table(data))
         try:
             with closing(self._model.predict_stream(preprocessed, params)) as chunks:
                 for chunk in chunks:

@@ -51,6 +51,7 @@ class ScoringCodec:
         item_hint: Any = None,
         *,
         unknown_columns: UnknownColumns = UnknownColumns.IGNORE,
+        judges_columns: bool = True,
         csv_dates: bool = False,
     ) -> None:
         """Prepares the codec for the model's signature.
@@ -60,6 +61,7 @@ class ScoringCodec:
             loader_module: The module that loads its flavor.
             item_hint: Type of one item of the input, if MLflow validates by a type hint.
             unknown_columns: Treatment of columns and params that the signature does not have.
+            judges_columns: False if a hook may use columns that the signature does not have.
             csv_dates: True if points in time are parsed in CSV.
 
         """
@@ -76,7 +78,7 @@ class ScoringCodec:
         self._refusals = RecordRefusals(metadata, loader_module, item_hint, self._natives)
         self._loader_module, self._item_hint = loader_module, item_hint
         self._predictions = Predictions(metadata.get_output_schema())
-        self._ignored = IgnoredNames(metadata, item_hint, unknown_columns)
+        self._ignored = IgnoredNames(metadata, item_hint, unknown_columns, judges_columns=judges_columns)
         self.unknown = self._ignored.unknown
 
     def asks_for_stream(self, payload: RawPayload) -> bool:

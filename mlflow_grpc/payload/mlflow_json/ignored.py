@@ -19,20 +19,25 @@ from mlflow_grpc.payload.unknown_names import PARAMS, Unknown
 class IgnoredNames:
     """Finds the names in payloads that the signature of one MLflow model does not have."""
 
-    def __init__(self, metadata: Model, item_hint: Any, treatment: UnknownColumns) -> None:
+    def __init__(
+        self, metadata: Model, item_hint: Any, treatment: UnknownColumns, *, judges_columns: bool = True
+    ) -> None:
         """Collects the names in the signature.
 
         Args:
             metadata: The model's metadata.
             item_hint: Type of one item of the input, if MLflow validates by a type hint.
             treatment: Treatment of columns and params that the signature does not have.
+            judges_columns: False if only params are looked at.
 
         """
         schema, params = metadata.get_input_schema(), metadata.get_params_schema()
+        self._judges_columns = judges_columns
         self._is_hinted = internals.is_signature_from_type_hint(metadata)
         self._hint = item_hint if self._is_hinted else None
         is_named = schema is not None and schema.has_input_names() and not self._is_hinted
         self._names = frozenset(schema.input_names()) if is_named else frozenset()
+        self._is_one_needed = is_named and any(spec.required for spec in schema)
         is_counted = schema is not None and not is_named and not schema.is_tensor_spec() and not self._is_hinted
         self._width = len(schema.inputs) if is_counted else 0
         self._params = frozenset() if params is None else frozenset(spec.name for spec in params.params)
@@ -47,11 +52,18 @@ class IgnoredNames:
             InvalidPayload: The server refuses unknown names.
 
         """
-        names = [str(name) for name in self._data_names(data)]
+        names = [str(name) for name in self._data_names(data)] if self._judges_columns else []
         if params:
             param_names = params if isinstance(params, dict) else ()
             names += [f"{PARAMS}{name}" for name in param_names if name not in self._params]
-        return self.unknown.check(names) if names else ()
+        return self.unknown.check(names, is_refused_anyway=self._lacks_all_columns(data)) if names else ()
+
+    def _lacks_all_columns(self, data: Any) -> bool:
+        """Returns True if MLflow refuses a payload for its columns, because it has none of the model's."""
+        if not self._judges_columns or not self._is_one_needed:
+            return False
+        labels = _labels(data)
+        return not isinstance(labels, range) and self._names.isdisjoint(labels)
 
     def _data_names(self, data: Any) -> Iterable[Any]:
         if self._hint is not None:

@@ -1022,14 +1022,15 @@ def test_answers_in_columns_have_fields_for_nulls():
 
 
 def test_columns_named_like_methods_of_messages():
-    """Generated Python code can read the columns; a lock that already has such names keeps them."""
-    columns = Record("", [Field(name, LONG) for name in ("ByteSize", "DESCRIPTOR", "bytesize")])
+    """Generated code compiles and can read the columns; a lock that already has such names keeps them."""
+    columns = Record("", [Field(name, LONG) for name in ("ByteSize", "defaultInstance", "bytesize")])
     version = Version(Contract(columns))
-    assert [field.name for field in version.messages.input.fields] == ["ByteSize_field", "DESCRIPTOR_field", "bytesize"]
+    names = [field.name for field in version.messages.input.fields]
+    assert names == ["ByteSize_field", "defaultInstance_field", "bytesize"]
     text = lock_format.text_of(LockFile(models={"m": version.lock})).replace("_field", "")
     before = lock_format.parse(text.replace('"name": "bytesize"', '"name": "other"'), "a lock").models["m"]
     kept = Version(Contract(columns), before)
-    assert [field.name for field in kept.messages.input.fields] == ["ByteSize", "DESCRIPTOR", "other"]
+    assert [field.name for field in kept.messages.input.fields] == ["ByteSize", "defaultInstance", "other"]
 
 
 def test_inconsistent_locks_are_refused():

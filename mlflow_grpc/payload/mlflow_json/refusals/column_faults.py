@@ -149,12 +149,9 @@ class ColumnFaults:
             return [str(value_faults.lacking(label, spec.type, path, lambda example: self._takes(index, example)))]
         path = self._path(label, row, self._table.path(index, row))
         if self._is_taken_elsewhere(index, cell):
-            name, format_name = json_terms.type_name(spec.type), self._table.format
-            what = f"{path} has to be {name}, which MLflow does not take in {format_name}"
-            is_date = self._table.format == CsvTable.format and spec.type == DataType.datetime
-            return [
-                f"{what}: send dataframe_records{', or have the server parse dates (--csv-dates)' if is_date else ''}"
-            ]
+            return [f"{path} has to be {self._taken_elsewhere(spec)}"]
+        if isinstance(spec.type, DataType) and self._is_taken_elsewhere(index, json_terms.example(spec.type)):
+            return [f"{path} {json_terms.problem(cell, spec.type)}; must be {self._taken_elsewhere(spec)}"]
         refused = value_faults.within(
             cell,
             spec.type,
@@ -163,6 +160,12 @@ class ColumnFaults:
             takes_here=lambda replacement: self._takes(index, replacement),
         )
         return [str(self._with_way_out(fault, cell, spec)) for fault in islice(refused, MAX_IN_A_CELL)]
+
+    def _taken_elsewhere(self, spec: ColSpec) -> str:
+        name, format_name = json_terms.type_name(spec.type), self._table.format
+        is_date = format_name == CsvTable.format and spec.type == DataType.datetime
+        csv_dates = ", or have the server parse dates (--csv-dates)" if is_date else ""
+        return f"{name}, which MLflow does not take in {format_name}: send dataframe_records{csv_dates}"
 
     def _field_name(self, index: int) -> str:
         """Returns the name of a column in messages if it has none; see `mlflow_grpc.contract`."""
@@ -220,7 +223,7 @@ class ColumnFaults:
             filled = [{index: None if row[index] is ABSENT else row[index]} for row in all_rows]
             null = "; write null where there is none" if not self._refuses([index], filled) else ""
             return f"is in some rows and not in others, where MLflow takes it in all or in none{null}"
-        if spec.type == DataType.datetime and all(isinstance(cell, str) for cell in present):
+        if spec.type == DataType.datetime and all(cell is None or isinstance(cell, str) for cell in present):
             example = json_terms.such_as(json_terms.example(spec.type))
             return f"the strings differ in form; write all of them alike{example}"
         types = ", ".join(sorted({json_terms.json_type(cell) for cell in present}))
