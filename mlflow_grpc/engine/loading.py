@@ -265,7 +265,12 @@ def _hooked(
 
 
 def _samples(model: "PyfuncModel", decoder: "FastDecoder") -> "list[RowBlock]":
-    """Makes single rows to try a model with; their values vary as much as the model accepts."""
+    """Makes single rows to try a model with; their values vary as much as the model accepts.
+
+    Only models of flavors that predict each row by itself are tried. A call of another model may cost money.
+    """
+    if not model.rows_are_independent:
+        return []
     varied = decoder.samples(model.example, varied=True)
     if not varied:
         return []
