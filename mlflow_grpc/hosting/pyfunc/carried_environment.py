@@ -168,7 +168,7 @@ def _read_descriptions(uri: str) -> CarriedEnvironment:
         for info in mlflow.artifacts.list_artifacts(artifact_uri=uri):
             if not info.is_dir and (info.file_size or 0) <= MAX_DESCRIPTION_BYTES:
                 source = append_to_uri_path(uri, Path(info.path).name)
-                mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=directory)
+                mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(directory))
         return _read(directory, uri, is_temporary=True)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
