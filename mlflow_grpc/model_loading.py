@@ -196,5 +196,6 @@ class ModelLoader:
             if self._catalog.is_settled(entry):
                 self._compare_with_lock(entry)
         ready = [entry for entry in self._catalog.entries if self._catalog.is_settled(entry)]
-        if ready != self._offered and self._make_typed():
+        if ready != self._offered:
             self._offered = ready
+            self._make_typed()

@@ -27,10 +27,17 @@ logger = get_logger(__name__)
 Candidate = tuple[Entry, ServableModel, TypedModel]
 
 
-def plan(catalog: Catalog, locks: LockSet) -> tuple[FileMaker, list[tuple[Entry, ServableModel, ModelMessages]]]:
+def plan(
+    catalog: Catalog, locks: LockSet, reported: set[str] | None = None
+) -> tuple[FileMaker, list[tuple[Entry, ServableModel, ModelMessages]]]:
     """Makes the messages and RPCs of all loaded models that have a signature or schemas.
 
     A model gets no typed RPCs if protobuf refuses its messages. The others keep theirs.
+
+    Args:
+        catalog: The models.
+        locks: The locks of the models.
+        reported: Reasons that have been logged, which are not logged again; the new ones are added.
 
     Returns:
         The maker of the file, with its comments; each model with typed RPCs, and its messages.
@@ -40,7 +47,8 @@ def plan(catalog: Catalog, locks: LockSet) -> tuple[FileMaker, list[tuple[Entry,
             refuses the file of all models together.
 
     """
-    candidates = list(_candidates(catalog, locks))
+    reported = set() if reported is None else reported
+    candidates = list(_candidates(catalog, locks, reported))
     try:
         maker, planned = _make_file(candidates, locks)
         if not protos.refusal_of(maker.file):
@@ -52,7 +60,7 @@ def plan(catalog: Catalog, locks: LockSet) -> tuple[FileMaker, list[tuple[Entry,
     accepted = []
     for candidate in candidates:
         if refusal := _refusal_of(candidate[2]):
-            logger.warning("%s: no typed RPCs: %s", candidate[0].label, refusal)
+            _report(candidate[0], refusal, reported)
         else:
             accepted.append(candidate)
     maker, planned = _make_file(accepted, locks)
@@ -82,19 +90,26 @@ def verdict(entry: Entry, catalog: Catalog, locks: LockSet) -> Verdict | None:
     )
 
 
-def _candidates(catalog: Catalog, locks: LockSet) -> Iterator[Candidate]:
+def _candidates(catalog: Catalog, locks: LockSet, reported: set[str]) -> Iterator[Candidate]:
     for entry in catalog.entries:
         if not entry.config.endpoint or entry.loaded is None or not catalog.is_settled(entry):
             continue
         model, info = entry.loaded.model, entry.loaded.model.info
         if obstacle := messages.obstacle(info.contract):
-            logger.warning("%s: no typed RPCs: %s", entry.label, obstacle)
+            _report(entry, obstacle, reported)
         if _is_typed(entry.loaded):
             lock_key = _lock_key(entry, catalog)
             summary = ": ".join(filter(None, [info.display_name or entry.label, info.description]))
             locked = locks.find(lock_key, info.lock)
             typed = TypedModel(lock_key, info.contract, locked, model.streams, entry.loaded.refused_rpcs, summary)
             yield entry, entry.loaded, typed
+
+
+def _report(entry: Entry, reason: str, reported: set[str]) -> None:
+    line = f"{entry.label}: no typed RPCs: {reason}"
+    if line not in reported:
+        reported.add(line)
+        logger.warning("%s", line)
 
 
 def _is_typed(loaded: ServableModel) -> bool:

@@ -63,6 +63,7 @@ class TypedService(grpc.GenericRpcHandler):
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None
         self._messages: list[tuple[Entry, ModelMessages]] = []
+        self._reported: set[str] = set()  # Why models have no typed RPCs. The log has each reason once.
 
     def service(self, handler_call_details: Any) -> "Handler | None":
         """Returns the handler of a method; gRPC calls this for each call."""
@@ -90,7 +91,7 @@ class TypedService(grpc.GenericRpcHandler):
             True if there are any.
 
         """
-        maker, planned = plan(self._catalog, self._locks)
+        maker, planned = plan(self._catalog, self._locks, self._reported)
         if not planned:
             return False
         self.pool, self._maker = protos.pool_with(maker.file), maker

@@ -11,7 +11,9 @@ import sys
 from typing import Any
 
 import mlflow
+import pandas as pd
 import pytest
+import yaml
 
 from tests.process.conftest import QUICK, payload
 from tests.support.servers import ROOT, environment, free_port, ready_address
@@ -131,6 +133,28 @@ def test_model_config_reaches_the_model(start, model, tmp_path, connect):
     )
     call = connect(start("-m", str(path), env={"SERVING_MODEL_CONFIG": '{"b": 3}'}))
     assert call('{"inputs": [1]}') == '{"predictions": {"a": 1, "b": 3}}'
+
+
+def test_the_reason_for_no_typed_rpcs_is_logged_once(start, tmp_path):
+    """A server without typed RPCs logs the reason once, though it looks for models that have some several times."""
+    from mlflow.models import infer_signature
+    from mlflow.pyfunc.model import PythonModel
+
+    class Constant(PythonModel):
+        def predict(self, context, model_input, params=None):
+            return [1.0] * len(model_input)
+
+    path = tmp_path / "spark"
+    signature = infer_signature(pd.DataFrame({"features": [[0.5]]}))
+    mlflow.pyfunc.save_model(path, python_model=Constant(), signature=signature, pip_requirements=["mlflow"])
+    content = yaml.safe_load((path / "MLmodel").read_text())
+    content["signature"]["inputs"] = '[{"type": "sparkml_vector", "name": "features", "required": true}]'
+    (path / "MLmodel").write_text(yaml.dump(content))
+    process = start("-m", str(path))
+    ready_address(process)
+    process.signal(signal.SIGINT)
+    assert process.wait() == 0
+    assert process.output.count("no typed RPCs") == 1
 
 
 def test_an_unknown_flag(start):

@@ -272,6 +272,7 @@ def _more_signatures() -> dict[str, ModelSignature | None]:
         "unnamed_datetime": _columns(ColSpec(DataType.datetime)),
         "unnamed_any": _columns(ColSpec(AnyType())),
         "unnamed_list": _columns(ColSpec(Array(DataType.long))),
+        "named_list": _columns(ColSpec(Array(DataType.double), "vector")),
         "unnamed_object": _columns(ColSpec(PERSON)),
         "unnamed_map": _columns(ColSpec(Map(DataType.long))),
         "part": _columns(ColSpec(COMPONENT, "part"), ColSpec(Array(COMPONENT), "spare parts", required=False)),

@@ -14,7 +14,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow_grpc.errors import FieldViolation
 from mlflow_grpc.payload.codec import ABSENT
 from mlflow_grpc.payload.mlflow_json.refusals import json_terms, value_faults
-from mlflow_grpc.payload.mlflow_json.refusals.tables import CsvTable, Row, Table
+from mlflow_grpc.payload.mlflow_json.refusals.tables import ColumnsTable, CsvTable, Row, Table
 
 MAX_PROBES = 96
 """Maximum number of checks by MLflow for one refused payload."""
@@ -150,6 +150,11 @@ class ColumnFaults:
         path = self._path(label, row, self._table.path(index, row))
         if self._is_taken_elsewhere(index, cell):
             return [f"{path} has to be {self._taken_elsewhere(spec)}"]
+        if self._is_of_several_rows(index, cell):
+            return [
+                f"{path} has a value for each of several rows, but MLflow reads the object in {self._table.format} as "
+                "one row: send dataframe_records"
+            ]
         if isinstance(spec.type, DataType) and self._is_taken_elsewhere(index, json_terms.example(spec.type)):
             return [f"{path} {json_terms.problem(cell, spec.type)}; must be {self._taken_elsewhere(spec)}"]
         refused = value_faults.within(
@@ -187,6 +192,14 @@ class ColumnFaults:
         if isinstance(spec.type, DataType) and self._takes(index, json_terms.example(spec.type)):
             return False
         return self._is_taken_by(self._elsewhere, [{str(spec.name): cell}], Schema([spec]))
+
+    def _is_of_several_rows(self, index: int, cell: Any) -> bool:
+        """Returns True if the table is one row, and the cell is an array of cells that another format accepts."""
+        is_row = isinstance(self._table, ColumnsTable) and self._table.companion is not None
+        if not is_row or self._elsewhere is None or not isinstance(cell, list) or not cell:
+            return False
+        spec = self._specs[index]
+        return self._is_taken_by(self._elsewhere, [{str(spec.name): item} for item in cell], Schema([spec]))
 
     def _is_taken_by(self, probe: Probe, payload: Any, schema: Schema) -> bool:
         self._probes_left -= 1

@@ -174,7 +174,8 @@ class ListTable:
     def __init__(self, key: str, items: list[Any], specs: Sequence[ColSpec | TensorSpec]) -> None:
         self.format, self._items, self.width = key, items, len(specs)
         self.labels: list[Any] = []
-        self._is_flat = len(specs) == 1 and not any(isinstance(item, list) for item in items)
+        is_array = len(specs) == 1 and isinstance(specs[0].type, Array)
+        self._is_flat = len(specs) == 1 and (is_array or not any(isinstance(item, list) for item in items))
         self.count = len(items)
         self._width = 1 if self._is_flat else max((len(item) for item in items if isinstance(item, list)), default=0)
 
