@@ -8,6 +8,9 @@ from typing import Any
 from pydantic import AliasChoices, Field
 from pydantic.fields import FieldInfo
 
+EXAMPLE = '{"key": "value"}'
+"""A JSON object for error messages."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -55,7 +58,13 @@ def json_object(text: str) -> dict[str, Any]:
         decoded = json.loads(text)
         decoded = json.loads(decoded) if isinstance(decoded, str) else decoded
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"must be a JSON object; {error}") from None
+        raise ValueError(f"must be a JSON object, such as {EXAMPLE}; {error}") from None
     if not isinstance(decoded, dict):
-        raise ValueError(f"must be a JSON object, is a JSON {type(decoded).__name__}")  # noqa: TRY004 - pydantic's protocol
+        problem = f"must be a JSON object, such as {EXAMPLE}; it is a JSON {_json_type(decoded)}"
+        raise ValueError(problem)  # noqa: TRY004 - pydantic's protocol
     return decoded
+
+
+def _json_type(value: Any) -> str:
+    names: dict[type, str] = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

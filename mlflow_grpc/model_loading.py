@@ -100,7 +100,7 @@ class ModelLoader:
     ) -> None:
         entry, limit_s = self._catalog.entries[index], self._settings.load_timeout_s or None
         config, has_fetched = entry.config, False
-        description = f"{entry.label or 'a model'} from {config.source}"
+        description = _described(entry)
         try:
             async with contextlib.nullcontext() if loading.is_local(config) else fetches:
                 logger.info("loading %s", description)
@@ -157,7 +157,7 @@ class ModelLoader:
             if len(self._catalog.entries) > 1:
                 raise StartError(f"{entry.config.source}: {error}") from error
             raise error
-        logger.error("model %s is left out: %s", entry.config.source, error)
+        logger.error("%s is left out: %s", _described(entry), error)
         self._catalog.mark_failed(entry, str(error))
         if entry.engine.metrics is not None:
             entry.engine.metrics.load_failed()
@@ -199,3 +199,9 @@ class ModelLoader:
         if ready != self._offered:
             self._offered = ready
             self._make_typed()
+
+
+def _described(entry: Entry) -> str:
+    """Returns the name of a model, once it is known, and where the model comes from."""
+    source = entry.config.source
+    return f"{'a model' if entry.label in ('', source) else entry.label} from {source}"

@@ -84,7 +84,17 @@ def test_a_model_flag_wins_over_a_file_in_the_environment(monkeypatch, tmp_path)
         ({"workers": "0"}, {}, "--workers '0'"),
         ({"env_manager": "poetry"}, {}, "--env-manager 'poetry': input should be 'local'"),
         ({"payload": "xml"}, {}, "--payload 'xml': input should be 'mlflow' or 'text'"),
-        ({"pyfunc_config": "[1]"}, {}, "--model-config: must be a JSON object"),
+        ({"pyfunc_config": "[1]"}, {}, "--model-config: must be a JSON object, such as "),
+        (
+            {"pyfunc_config": "{'a': 1}"},
+            {},
+            '--model-config: must be a JSON object, such as {"key": "value"}; Expecting',
+        ),
+        (
+            {"pyfunc_config": "7"},
+            {},
+            '--model-config: must be a JSON object, such as {"key": "value"}; it is a JSON number',
+        ),
         ({}, {"SERVING_MODEL_CONFIG": "{"}, "SERVING_MODEL_CONFIG: must be a JSON object"),
         ({"tls_cert": "/nowhere"}, {}, "--tls-cert '/nowhere': cannot read /nowhere: No such file"),
         ({"model_name": "a/b"}, {}, "--model-name 'a/b': must have 1 to 128 letters, digits, "),
@@ -275,7 +285,7 @@ def test_hosts_with_spaces_and_the_source_of_settings(monkeypatch):
 
 def test_a_model_config_of_100_000_brackets():
     """A model config of 100,000 brackets is refused in one line."""
-    with pytest.raises(StartError, match=r"^--model-config: must be a JSON object; "):
+    with pytest.raises(StartError, match=r"^--model-config: must be a JSON object, such as .*; "):
         Settings.load({"pyfunc_config": "[" * 100_000})
 
 
