@@ -74,8 +74,13 @@ def web() -> Iterator[str]:
         thread.join(10)
 
 
+WITHOUT_RETRIES = {"grpc.enable_retries": 0}
+"""Channel options of a client that fails at once; retries take 1.5 s."""
+
+
 def error_of(address: str | list[str], **options: object) -> str:
-    with Client(address, timeout_s=20, **options) as client, pytest.raises(PredictError) as caught:  # type: ignore[arg-type]
+    options = {"channel_options": WITHOUT_RETRIES, "timeout_s": 20, **options}
+    with Client(address, **options) as client, pytest.raises(PredictError) as caught:  # type: ignore[arg-type]
         client.predict({"inputs": [1]})
     return str(caught.value)
 
@@ -299,11 +304,11 @@ def test_the_asyncio_client_has_the_same_explanations(certificates):
     address = f"127.0.0.1:{free_port()}"
 
     async def call(tls: TLS | None = None) -> None:
-        async with AsyncClient(address, timeout_s=20, tls=tls) as client:
+        async with AsyncClient(address, timeout_s=20, channel_options=WITHOUT_RETRIES, tls=tls) as client:
             await client.predict({"inputs": [1]})
 
     async def stream() -> None:
-        async with AsyncClient(address, timeout_s=20) as client:
+        async with AsyncClient(address, timeout_s=20, channel_options=WITHOUT_RETRIES) as client:
             await anext(client.stream([{"inputs": [1]}]))
 
     with pytest.raises(Unavailable, match=f"Nothing listens at {address}"):
@@ -339,7 +344,7 @@ def test_all_calls_that_fail_are_explained(certificates):
     """Calls that fail together have the same explanation."""
 
     async def calls(address: str) -> list[str]:
-        async with AsyncClient(address, timeout_s=20) as client:
+        async with AsyncClient(address, timeout_s=20, channel_options=WITHOUT_RETRIES) as client:
             errors = await asyncio.gather(*(client.predict([1]) for _ in range(3)), return_exceptions=True)
         return [str(error) for error in errors]
 
