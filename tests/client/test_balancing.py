@@ -113,6 +113,7 @@ def test_tls_to_several(make_client, certificates):
             client.predict_text("x")
 
 
+@pytest.mark.slow
 def test_tls_true_trusts_the_system(certificates):
     """tls=True and grpcs:// trust the system's authorities, which gRPC takes from the environment."""
     code = """

@@ -328,6 +328,7 @@ class Relay:
             end.close()
 
 
+@pytest.mark.slow
 def test_a_connection_that_died_silently(make_client, echo, monkeypatch):
     """Keepalive detects the dead connection, and the call is answered over a new one within its deadline."""
     monkeypatch.setattr("mlflow_grpc_client._options.KEEPALIVE_TIME_S", 0.5)
@@ -401,6 +402,7 @@ def test_health_checks_are_not_retried(make_client, scripted_server):
     assert len(scripted_server.calls) == 1
 
 
+@pytest.mark.slow
 def test_messages_over_the_clients_limit(make_client):
     """A payload or answer over the limit is RESOURCE_EXHAUSTED."""
     with serving(FunctionModel(lambda text: text * 2), PlainCodec()) as server:
@@ -525,6 +527,7 @@ def test_errors_can_be_pickled():
     assert (type(copy), str(copy), copy.__dict__) == (InvalidInput, str(error), error.__dict__)
 
 
+@pytest.mark.slow
 def test_a_client_in_a_child_process(echo):
     """A program may use the client in child processes that it spawns."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -100,6 +100,7 @@ def test_the_content_type(address):
         assert predict_command("-a", server.address, "x", "--content-type", "text/csv")[0] == 3
 
 
+@pytest.mark.slow
 def test_no_server():
     """A server that cannot be reached ends the command with exit code 4 and its address."""
     port = free_port()
@@ -134,6 +135,7 @@ def test_health(loading, blackhole):
     assert predict_command("-a", blackhole, "--health", "-t", "0.2")[:2] == (5, "")
 
 
+@pytest.mark.slow
 def test_tls(certificates):
     """The files of the flags are used. A TLS failure is one line and exit code 4, and an invalid file exit code 2."""
     (cert, key), (client_cert, client_key) = certificates.server, certificates.client

@@ -27,6 +27,8 @@ from mlflow_grpc.config import ModelConfig
 from tests.support import zoo
 from tests.support.servers import serving_models
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     *("numbers", "every_column", "optional", "one_string", "one_boolean", "unnamed", "unnamed_one", "structures", "nested"),
     *("tensor", "tensor_ints", "tensors", "tensor_named", "params", "chat", "prompt", "hint_str", "hint_bytes", "hint_dict"),

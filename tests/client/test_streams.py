@@ -313,6 +313,7 @@ def test_a_model_without_predict_stream(client):
         assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.slow
 def test_a_deadline_applies_to_the_stream(make_client, gated):
     """A deadline applies to the complete stream; earlier answers are kept."""
     server, _ = gated

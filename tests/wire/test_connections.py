@@ -16,6 +16,8 @@ from mlflow_grpc.services import listener
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving
 
+pytestmark = pytest.mark.slow
+
 CONNECTIONS = 300  # Both ends are in this process, which may have at most 1,024 open files.
 
 

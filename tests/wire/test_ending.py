@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import pytest
 import trustme
 
 from mlflow_grpc import protos
@@ -14,6 +15,8 @@ from mlflow_grpc.calls import idle
 from tests.support.http2 import Connection
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, serving
+
+pytestmark = pytest.mark.slow
 
 UNAVAILABLE = "14"
 MESSAGE = b"\n\x05hello"

@@ -115,6 +115,7 @@ def test_draining():
         assert draining.result(30) == 0
 
 
+@pytest.mark.slow
 def test_stop_ends_watchers():
     """Watchers, which would wait until cancelled, are notified of the shutdown and do not delay it."""
     with serving(FunctionModel(str), PlainCodec()) as server, grpc.insecure_channel(server.address) as channel:

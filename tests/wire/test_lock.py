@@ -21,6 +21,7 @@ TARGET = [1.0, 20.0, 300.0]
 
 
 @pytest.mark.parametrize("batching", ["on", "off"])
+@pytest.mark.slow
 def test_columns_in_another_order_than_their_numbers(tmp_path, batching):
     """Plain rows on the fast path reach the model in the order of its columns, not in that of their numbers."""
     contract = mlflow_schema.contract_of(infer_signature(FRAME, np.array(TARGET)).to_dict())

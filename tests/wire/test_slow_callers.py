@@ -17,6 +17,8 @@ from tests.support.http2 import Connection
 from tests.support.models import FunctionModel, PartsModel, PlainCodec
 from tests.support.servers import Caller, serving
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1 << 20
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 HealthStub: Any = health_pb2_grpc.HealthStub

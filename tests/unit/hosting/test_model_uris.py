@@ -14,6 +14,8 @@ from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.naming import name_from_uri
 from mlflow_grpc.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 class Nothing(PythonModel):
     def predict(self, context, model_input, params=None):

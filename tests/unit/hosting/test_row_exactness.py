@@ -34,6 +34,8 @@ from mlflow_grpc.hosting.pyfunc.row_exactness import BatchExactness
 from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 from mlflow_grpc.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_thread():

@@ -238,6 +238,7 @@ def numbers(lines):
     return [int(json.loads(line)["message"].split()[0]) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_stalled_reader_blocks_no_writer():
     """Unread lines are kept up to a limit. When the reader continues it gets them, and the number of lost lines."""
     count = 3 * line_writer.MAX_CHARACTERS // 1000

@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.servers import ROOT
 
+pytestmark = pytest.mark.slow
+
 VAGUE = frozenset(
     (
         "each", "found", "made", "given", "known", "told", "said", "asked", "place", "part", "whole", "kind", "words",

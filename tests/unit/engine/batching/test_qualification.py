@@ -61,6 +61,7 @@ def patched(estimator):
         (GaussianProcessRegressor(), True),
     ],
 )
+@pytest.mark.slow
 def test_only_pure_scikit_learn_models_are_bounded(model, bounded, tmp_path):
     """A model with foreign functions or other processes does not qualify, because they could block the event loop."""
     loaded = loaded_of(model.fit(FRAME, TARGET), FRAME, tmp_path)
