@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPE_PARQUET
+from mlflow.pyfunc.scoring_server import CONTENT_TYPE_CSV, CONTENT_TYPE_JSON, CONTENT_TYPES
 from mlflow.types import DataType
 
 from mlflow_grpc.choices import UnknownColumns
@@ -31,6 +31,9 @@ from mlflow_grpc.payload.mlflow_json.predictions import Predictions, refuse_rows
 from mlflow_grpc.payload.mlflow_json.record_payloads import RecordPayloads
 from mlflow_grpc.payload.mlflow_json.refusals.explain import Explainer
 from mlflow_grpc.payload.mlflow_json.refusals.record_refusals import RecordRefusals
+
+_TEXT_TYPES = (CONTENT_TYPE_JSON, CONTENT_TYPE_CSV)
+"""Media types that gRPC can carry. From MLflow 3.10 on, HTTP can carry Parquet too."""
 
 
 class ScoringCodec:
@@ -290,5 +293,5 @@ def _mime(content_type: str | None) -> str:
     if content_type is None:
         return CONTENT_TYPE_JSON
     if internals.refuses_content_type(content_type):
-        raise UnsupportedContentType([CONTENT_TYPE_JSON, CONTENT_TYPE_CSV], binary=[CONTENT_TYPE_PARQUET])
+        raise UnsupportedContentType(_TEXT_TYPES, binary=[mime for mime in CONTENT_TYPES if mime not in _TEXT_TYPES])
     return content_type.split(";")[0].strip()
