@@ -192,9 +192,12 @@ def test_an_invalid_date_in_csv(dated, moment, problem):
 
 
 def test_dates_of_different_forms_beside_null(dated):
-    """The error is about the forms, because null is accepted beside dates of one form."""
+    """The error is about the forms, because null is accepted beside dates of one form. pandas 2 takes all forms."""
     ask, call, _ = dated
     mixed = split(["when", "x"], ["2020-02-29T12:00:00", 1], ["2020-03-01", 2], [None, 3])
+    if versions.has_pandas_2():
+        assert ask(mixed, "application/json") == (200, call(mixed))
+        return
     assert ask(mixed, "application/json")[0] == 400
     assert ask(mixed.replace("2020-03-01", "2020-03-01T00:00:00"), "application/json")[0] == 200
     assert "when: the strings differ in form; write all of them alike" in refused(call, mixed)[1]
