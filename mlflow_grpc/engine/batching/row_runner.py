@@ -109,11 +109,12 @@ def split(predictions: Any, counts: Sequence[int]) -> list[Any]:
         ValueError: The predictions have no rows, or another number of rows.
 
     """
-    if isinstance(predictions, np.ndarray) and predictions.ndim:
-        predictions = predictions.tolist()
-    elif isinstance(predictions, pd.DataFrame | pd.Series):
+    if isinstance(predictions, pd.DataFrame | pd.Series):
         predictions = predictions.iloc
-    elif not isinstance(predictions, list) or _is_list_of_outputs(predictions, sum(counts)):
+    elif isinstance(predictions, list):
+        if _is_list_of_outputs(predictions, sum(counts)):
+            raise ValueError("the predictions have no rows")
+    elif not isinstance(predictions, np.ndarray) or not predictions.ndim:
         raise ValueError("the predictions have no rows")
     bounds = list(accumulate(counts, initial=0))
     total = len(predictions.obj) if hasattr(predictions, "obj") else len(predictions)

@@ -83,6 +83,15 @@ def test_slow_models_run_in_a_thread(tmp_path):
     assert not loaded.fast_path.inline
 
 
+@pytest.mark.parametrize("counts", [[5], [1, 4]])
+def test_predictions_in_an_array_stay_in_arrays(counts):
+    """The codec of typed rows writes an array five times as fast as a list."""
+    predictions = np.arange(5)
+    parts = row_runner.split(predictions, counts)
+    assert [type(part) for part in parts] == [np.ndarray] * len(counts)
+    assert np.concatenate(parts).tolist() == predictions.tolist()
+
+
 def test_a_list_of_outputs_is_not_split_into_rows():
     """`predict_proba` for two targets returns as many arrays as there are rows, and each array has all rows."""
     with pytest.raises(ValueError, match="have no rows"):
