@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ MAX_OFFERED_PER_S = 1700
 
 MAX_HEALTH_S = 0.5
 """Maximum time of a health check under overload, in seconds."""
+
+MAX_STOLEN, ATTEMPTS = 0.05, 4
+"""A measurement is repeated, up to ATTEMPTS in total, if other machines took a larger share of the processors' time."""
 
 GRPC_KEEPS_THREADS_S = 60.0
 """Time by which gRPC has ended its idle threads, in seconds. It starts threads on demand and ends them after 20 s."""
@@ -121,20 +125,50 @@ def outcomes_in(log: list[str]) -> Counter[str]:
     return outcomes
 
 
-@pytest.mark.parametrize(
-    ("model", "threads", "times", "least_goodput"),
-    [("slow", 4, 10, 0.8), ("holding", 4, 10, 0.5), ("holding", 1, 10, 0.5), ("identity", 4, 1, 0.8)],
-)
-def test_more_than_the_capacity(request, tmp_path, model, threads, times, least_goodput):
-    """The server answers as much as it can, refuses the rest at once, and answers health checks all the time.
+@dataclass(frozen=True)
+class Overload:
+    """A server under more calls than it can answer."""
 
-    Refusals take CPU time from a model that holds the interpreter. A fast model is called as often as it can answer,
-    because it is as fast as gRPC's Python.
-    """
-    text = json.dumps({"dataframe_records": [{"id": 1.0, "other": 0.0}]} if model == "identity" else {"inputs": [1.0]})
-    path, body, times_file = request.getfixturevalue(model), tmp_path / "body", tmp_path / "times"
+    peak: float
+    """Answers per second with twice as many calls in flight as the server has threads."""
+    offered: float
+    """Calls per second that were started."""
+    outcomes: Counter[str]
+    took_ms: list[float]
+    """Duration of each call, refusals included."""
+    health_s: list[float]
+    """Duration of each health check."""
+    memory_mb: tuple[float, float]
+    """Memory of the server before and after."""
+    stolen: float
+    """Share of the processors' time that other machines took."""
+
+    @property
+    def goodput(self) -> float:
+        """Answers per second."""
+        return self.outcomes["OK"] / OVERLOAD_S
+
+    @property
+    def health_p95_s(self) -> float:
+        """Duration that one health check in twenty exceeds."""
+        return statistics.quantiles(self.health_s, n=20)[18]
+
+    def __str__(self) -> str:
+        return (
+            f"peak {self.peak:.0f}/s, goodput {self.goodput:.0f}/s of {self.offered:.0f}/s offered, "
+            f"{dict(self.outcomes)}; half of the calls ended within {statistics.median(self.took_ms):.0f} ms; health "
+            f"median {statistics.median(self.health_s) * 1000:.0f} ms, p95 {self.health_p95_s * 1000:.0f} ms, longest "
+            f"{max(self.health_s) * 1000:.0f} ms; memory {self.memory_mb[0]:.0f} -> {self.memory_mb[1]:.0f} MB; other "
+            f"machines took {self.stolen:.0%} of the processors' time"
+        )
+
+
+def overload(model: Path, threads: int, times: float, text: str, directory: Path) -> Overload:
+    """Offers a server `times` as many calls as it can answer, and checks that it is well and stops afterwards."""
+    body, times_file = directory / "body", directory / "times"
     body.write_bytes(grpc_frame(text))
-    with start_server("-m", str(path), "--threads", str(threads), "--log-format", "json") as server:
+    times_file.unlink(missing_ok=True)
+    with start_server("-m", str(model), "--threads", str(threads), "--log-format", "json") as server:
         address = ready_address(server)
 
         async def find_peak() -> float:
@@ -158,26 +192,43 @@ def test_more_than_the_capacity(request, tmp_path, model, threads, times, least_
         )
         poller.terminate()
         health_s = json.loads(poller.communicate(timeout=30)[0])
-        health = statistics.quantiles(health_s, n=20)
-        after = Use(server.popen.pid)
+        after, stolen_share = Use(server.popen.pid), stolen.share()
         still_well(address, text)
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
-        outcomes = outcomes_in(server.stderr[lines_before:])
-        goodput = outcomes["OK"] / OVERLOAD_S
-        took_ms = [int(line.split()[2]) / 1000 for line in times_file.read_text().splitlines()]
-        print(
-            f"{model}, {threads} at a time: peak {peak:.0f}/s, goodput {goodput:.0f}/s of {offered:.0f}/s offered, "
-            f"{dict(outcomes)}; half of the calls ended within {statistics.median(took_ms):.0f} ms; health median "
-            f"{health[9] * 1000:.0f} ms, p95 {health[18] * 1000:.0f} ms, longest {max(health_s) * 1000:.0f} ms; memory {before.memory_mb:.0f} -> "
-            f"{after.memory_mb:.0f} MB; other machines took {stolen.share():.0%} of the processors' time"
+        return Overload(
+            peak=peak,
+            offered=offered,
+            outcomes=outcomes_in(server.stderr[lines_before:]),
+            took_ms=[int(line.split()[2]) / 1000 for line in times_file.read_text().splitlines()],
+            health_s=health_s,
+            memory_mb=(before.memory_mb, after.memory_mb),
+            stolen=stolen_share,
         )
-        assert goodput >= least_goodput * peak
-        assert outcomes["DEADLINE_EXCEEDED"] <= 0.02 * len(took_ms)
-        assert statistics.median(took_ms) < 100
-        assert health[18] < 0.2
-        assert max(health_s) < MAX_HEALTH_S
-        assert after.memory_mb - before.memory_mb < 200
+
+
+@pytest.mark.parametrize(
+    ("model", "threads", "times", "min_goodput"),
+    [("slow", 4, 10, 0.8), ("holding", 4, 10, 0.5), ("holding", 1, 10, 0.5), ("identity", 4, 1, 0.8)],
+)
+def test_more_than_the_capacity(request, tmp_path, model, threads, times, min_goodput):
+    """The server answers as much as it can, refuses the rest at once, and answers health checks all the time.
+
+    Refusals take CPU time from a model that holds the interpreter. A fast model is called as often as it can answer,
+    because it is as fast as gRPC's Python.
+    """
+    text = json.dumps({"dataframe_records": [{"id": 1.0, "other": 0.0}]} if model == "identity" else {"inputs": [1.0]})
+    for _ in range(ATTEMPTS):
+        measured = overload(request.getfixturevalue(model), threads, times, text, tmp_path)
+        print(f"{model}, {threads} at a time: {measured}")
+        if measured.stolen <= MAX_STOLEN:
+            break
+    assert measured.goodput >= min_goodput * measured.peak
+    assert measured.outcomes["DEADLINE_EXCEEDED"] <= 0.02 * len(measured.took_ms)
+    assert statistics.median(measured.took_ms) < 100
+    assert measured.health_p95_s < 0.2
+    assert max(measured.health_s) < MAX_HEALTH_S
+    assert measured.memory_mb[1] - measured.memory_mb[0] < 200
 
 
 def test_ten_thousand_distinct_inputs_at_once(identity):
