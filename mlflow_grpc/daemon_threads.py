@@ -7,9 +7,35 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 ResultT = TypeVar("ResultT")
+
+
+class LoadThread(Protocol):
+    """A thread that loads models, one after the other."""
+
+    async def call(self, function: Callable[[], ResultT], *, limit_s: float | None = None) -> ResultT:
+        """Runs a function in the thread; returns its result or raises its exception.
+
+        Args:
+            function: The function.
+            limit_s: Maximum duration in seconds.
+
+        Raises:
+            TimeoutError: The function took too long.
+
+        """
+        ...
+
+
+class DaemonLoadThread:
+    """A daemon thread for each function, for engines that do not offer their main thread."""
+
+    async def call(self, function: Callable[[], ResultT], *, limit_s: float | None = None) -> ResultT:
+        """Runs a function; see `LoadThread.call`. A function that takes too long goes on, but its result is lost."""
+        async with asyncio.timeout(limit_s):
+            return await in_daemon_thread(function, "load-model")
 
 
 async def in_daemon_thread(function: Callable[[], ResultT], name: str) -> ResultT:

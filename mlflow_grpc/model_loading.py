@@ -13,14 +13,13 @@ from functools import partial
 
 from mlflow_grpc.choices import OnError
 from mlflow_grpc.contract.lockfile.lockset import LockSet
-from mlflow_grpc.daemon_threads import in_daemon_thread
+from mlflow_grpc.daemon_threads import LoadThread, in_daemon_thread
 from mlflow_grpc.engine import loading, typed_plan
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.turns import Turns
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.services.health import HealthServicer, health_names
@@ -65,11 +64,11 @@ class ModelLoader:
         self._compared: list[Entry] = []  # Models that have been compared with their locks.
         self._offered: list[Entry] = []  # Models that the typed RPCs were made for.
 
-    async def load(self, main: MainThread, when_loading: Callable[[str], object]) -> None:
-        """Fetches several models at a time, and loads them one by one in the main thread, in the configuration's order.
+    async def load(self, thread: LoadThread, when_loading: Callable[[str], object]) -> None:
+        """Fetches several models at a time, and loads them one by one in a thread, in the configuration's order.
 
         Args:
-            main: The main thread of the process.
+            thread: Where the models are loaded.
             when_loading: Called with a description of each model when its load begins, and with an empty text when it
                 has ended.
 
@@ -78,10 +77,12 @@ class ModelLoader:
 
         """
         entries = self._catalog.entries
-        await main.call(lambda: loading.import_libraries(entry.config for entry in entries))
+        await thread.call(lambda: loading.import_libraries(entry.config for entry in entries))
         fetches = asyncio.Semaphore(MAX_FETCHES)
         turns = Turns(index for index, entry in enumerate(entries) if loading.is_local(entry.config))
-        await asyncio.gather(*(self._load(index, main, fetches, turns, when_loading) for index in range(len(entries))))
+        await asyncio.gather(
+            *(self._load(index, thread, fetches, turns, when_loading) for index in range(len(entries)))
+        )
         self.offer_typed()
         if all(entry.state is State.FAILED for entry in entries):
             raise StartError("none of the models could be loaded")
@@ -93,7 +94,7 @@ class ModelLoader:
     async def _load(
         self,
         index: int,
-        main: MainThread,
+        thread: LoadThread,
         fetches: asyncio.Semaphore,
         turns: Turns,
         when_loading: Callable[[str], object],
@@ -115,10 +116,10 @@ class ModelLoader:
                 load = partial(loading.load, config, self._settings, fetched, is_alone=len(self._catalog.entries) == 1)
                 started_at = time.monotonic()
                 when_loading(description)
-                loaded = await main.call(load, limit_s=limit_s)
+                loaded = await thread.call(load, limit_s=limit_s)
                 when_loading("")
                 self._load_s[index] = fetch_s + time.monotonic() - started_at
-            self.host(entry, loaded)
+            self.add(entry, loaded)
         except TimeoutError:
             limit = f"within {limit_s:g} s ({spelling('load_timeout_s')})"
             message = f"it was not loaded {limit}" if has_fetched else loading.late_message(config, limit)
@@ -131,7 +132,7 @@ class ModelLoader:
             # The missing models are still being fetched, which may take long.
             self.offer_typed()
 
-    def host(self, entry: Entry, loaded: ServableModel) -> None:
+    def add(self, entry: Entry, loaded: ServableModel) -> None:
         """Adds a loaded model to the catalog.
 
         Raises:

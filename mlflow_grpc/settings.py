@@ -24,10 +24,10 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.http_settings import HttpSettings
 from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name, Uri
-from mlflow_grpc.tracing_settings import TracingSettings, diverted_traces, unsupported_protocol
+from mlflow_grpc.telemetry_settings import TelemetrySettings, diverted_traces, unsupported_protocol
 
 
-class Settings(HttpSettings, TracingSettings, BaseSettings):
+class Settings(HttpSettings, TelemetrySettings, BaseSettings):
     """Settings of one server. Creating an instance opens nothing and loads nothing."""
 
     model_config = SettingsConfigDict(
@@ -246,12 +246,6 @@ class Settings(HttpSettings, TracingSettings, BaseSettings):
         "MLFLOW_GRPC_END_WITH_STDIN",
         text="Ends the server, as SIGTERM does, when its standard input closes, such as when the parent process ends.",
     )
-    server_timing: Annotated[bool, Flag(("--server-timing",), off="--no-server-timing")] = setting(
-        False,
-        "MLFLOW_GRPC_SERVER_TIMING",
-        text="Sends the times of a call in server-timing to all callers. Otherwise only callers that send "
-        "server-timing: 1 get them.",
-    )
     log_format: Annotated[LogFormat, Flag(("--log-format",))] = setting(
         LogFormat.AUTO,
         "MLFLOW_GRPC_LOG_FORMAT",
@@ -389,7 +383,7 @@ def ignored_environment(flags: dict[str, Any]) -> list[str]:
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
     """Yields the name and the declaration of each setting, in the order of declaration, inherited ones last."""
-    inherited = HttpSettings.model_fields | TracingSettings.model_fields
+    inherited = HttpSettings.model_fields | TelemetrySettings.model_fields
     yield from ((name, info) for name, info in Settings.model_fields.items() if name not in inherited)
     yield from inherited.items()
 

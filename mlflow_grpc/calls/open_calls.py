@@ -13,7 +13,7 @@ from mlflow_grpc.calls.call import Call
 from mlflow_grpc.calls.idle import Arrivals
 from mlflow_grpc.calls.log import level_of, log_call, log_failed_call
 from mlflow_grpc.calls.refusals import Refusals
-from mlflow_grpc.errors import NotReady, Overloaded, RequestReadTimeout, ServingError, Status
+from mlflow_grpc.errors import Fault, NotReady, Overloaded, RequestReadTimeout, ServingError, Status
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.telemetry.traces import Tracer
 
@@ -41,6 +41,10 @@ class OpenCalls:
         self.arrivals = Arrivals()
         self.is_closing = False
         """True once the server ends every call, because it stops."""
+        self.ended_calls = 0
+        """Number of calls that have ended so far."""
+        self.failed_calls = 0
+        """Number of calls among them that ended with an error which is not the caller's fault."""
         self._calls: dict[asyncio.Task[Any], Call] = {}
         self._refusals = Refusals()
 
@@ -84,6 +88,7 @@ class OpenCalls:
             level: Level of the line, as in `logging`.
 
         """
+        self.ended_calls += 1
         _ended(call, "OK")
         log_call(level, call, "OK", {"request_bytes": call.request_bytes, "response_bytes": call.response_bytes})
 
@@ -97,6 +102,7 @@ class OpenCalls:
                 no longer be reached.
 
         """
+        self.ended_calls += 1
         if is_cancelled:
             if not self.is_closing and not call.is_overdue:
                 remaining_s = call.time_remaining()
@@ -107,6 +113,7 @@ class OpenCalls:
                 return None
             error = NotReady(SHUTDOWN) if self.is_closing else RequestReadTimeout(OVERDUE)
         serving_error = call.serving_error(error)
+        self.failed_calls += serving_error.fault is not Fault.CALLER
         _ended(call, serving_error.status, serving_error)
         level = level_of(serving_error)
         if isinstance(serving_error, Overloaded):

@@ -43,6 +43,8 @@ class LoopSample:
     """Time of the measurement, on the clock of `time.monotonic`, in seconds."""
     wait_s: float
     """Moving mean of the event loop's wait for the interpreter, in seconds."""
+    cpu_s: float = 0.0
+    """Processor time of the event loop's thread so far, in seconds."""
 
 
 async def sample_event_loop() -> AsyncGenerator[LoopSample]:
@@ -53,7 +55,7 @@ async def sample_event_loop() -> AsyncGenerator[LoopSample]:
         started_at = time.perf_counter()
         time.sleep(0)  # noqa: ASYNC251 - gives up the interpreter and waits for it, as after each `epoll_wait`
         wait_s += LEARNING_RATE * (time.perf_counter() - started_at - wait_s)
-        yield LoopSample(time.monotonic(), wait_s)
+        yield LoopSample(time.monotonic(), wait_s, time.thread_time())
 
 
 class Concurrency:

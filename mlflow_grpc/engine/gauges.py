@@ -35,8 +35,9 @@ class Gauges:
         self._is_serving = is_serving
         self._sampled_at = time.monotonic()
 
-    def note(self, sample: LoopSample) -> None:
+    def note(self, sample: LoopSample, utilization: float) -> None:
         """Counts a measurement of the event loop, and sets the gauges for scrapes that other workers answer."""
+        self.metrics.utilization.set(utilization)
         self.metrics.event_loop_delay_s.observe(max(0.0, sample.at - self._sampled_at - INTERVAL_S))
         self._sampled_at = sample.at
         if self.metrics.workers > 1:

@@ -96,6 +96,7 @@ class ModelThreadPool:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = 0
         self._busy = 0
+        self._busy_s, self._busy_changed_at = 0.0, 0.0  # Time of all threads until the number of busy ones changed.
         self._pending = 0  # Jobs in the queue.
         self._abandoned_pending = 0  # Jobs in the queue whose callers have left.
         self._waiting_requests = 0
@@ -154,6 +155,13 @@ class ModelThreadPool:
     def busy(self) -> int:
         """Number of functions that run."""
         return self._busy
+
+    @property
+    def busy_s(self) -> float:
+        """Time for which functions have run so far, in seconds, summed over the threads."""
+        with self._lock:
+            self._count_busy(time.monotonic(), 0)
+            return self._busy_s
 
     @property
     def concurrency(self) -> int:
@@ -283,14 +291,22 @@ class ModelThreadPool:
                     self._abandoned_pending -= 1
                     continue
                 self._no_longer_waits(job)
-                if time.monotonic() + (self.min_time_left_s if self._pending else 0.0) < job.deadline:
+                now = time.monotonic()
+                if now + (self.min_time_left_s if self._pending else 0.0) < job.deadline:
                     job.state = _State.RUNNING
-                    self._busy += 1
+                    self._count_busy(now, 1)
                     return job
                 job.state = _State.ENDED
                 self._mean_duration_s *= DECAY_ON_SKIP
                 self._mean_cpu_s *= DECAY_ON_SKIP
             _notify(job, None, TimeoutError())
+
+    def _count_busy(self, now: float, change: int) -> None:
+        """Adds the time since the last change of the number of busy threads; called with the lock held."""
+        # Another thread may have counted later than `now`, because the lock is taken after the clock is read.
+        self._busy_s += self._busy * max(0.0, now - self._busy_changed_at)
+        self._busy_changed_at = max(now, self._busy_changed_at)
+        self._busy += change
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -301,12 +317,13 @@ class ModelThreadPool:
             except BaseException as raised:  # noqa: BLE001 - handed to the caller
                 error = _as_exception(raised)
             # Time after the caller left must not count toward the mean duration.
-            duration_s = min(time.monotonic(), job.abandoned_at) - started_at
+            ended_at = time.monotonic()
+            duration_s = min(ended_at, job.abandoned_at) - started_at
             cpu_s = min(time.thread_time() - cpu_started_s, duration_s)
             with self._lock:
                 self._mean_duration_s += LEARNING_RATE * (duration_s - self._mean_duration_s)
                 self._mean_cpu_s += LEARNING_RATE * (cpu_s - self._mean_cpu_s)
-                self._busy -= 1
+                self._count_busy(ended_at, -1)
                 if job.state is _State.ABANDONED:
                     self._abandoned_running -= 1
                 job.state = _State.ENDED

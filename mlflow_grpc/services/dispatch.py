@@ -77,6 +77,8 @@ class RpcDispatcher:
         self._open_calls = open_calls
         self._shows_exceptions = settings.show_exceptions
         self._has_server_timing = settings.server_timing
+        self.backend_metrics: tuple[tuple[str, bytes], ...] = ()
+        """Trailers that report the load of the server to load balancers; empty if they are turned off."""
         self._metrics = metrics
 
     def service_handlers(
@@ -223,7 +225,9 @@ class RpcDispatcher:
             except BaseException as error:  # noqa: BLE001 - every failed call ends there
                 await self._fail(call, rpc_context, error)
             timing = server_timing.trailers(call, always=self._has_server_timing)
-            rpc_context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id), *call.ignored.trailers(), *timing))
+            rpc_context.set_trailing_metadata(
+                ((REQUEST_ID_KEY, call.request_id), *call.ignored.trailers(), *timing, *self.backend_metrics)
+            )
             self._open_calls.answered(call, level)
             return response
 
@@ -244,7 +248,11 @@ class RpcDispatcher:
         timing = server_timing.trailers(call, always=self._has_server_timing)
         if isinstance(serving_error, Overloaded):
             await self._refusal_pause.wait()
-        await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR), *timing))
+        await rpc_context.abort(
+            code,
+            message,
+            (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR), *timing, *self.backend_metrics),
+        )
 
     async def watch_connections(self, timeout_s: float) -> None:
         """Ends calls whose requests do not arrive, and reports TLS handshakes that fail; runs until cancelled.

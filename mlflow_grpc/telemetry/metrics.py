@@ -72,6 +72,14 @@ class Metrics:
         workers.add("", lambda: float(memory.workers))
         serving = Family("mlflow_grpc_serving", Kind.GAUGE, "Workers whose health is SERVING.")
         self.serving = serving.add_gauge("", instruments.gauge())
+        utilization = Family(
+            "mlflow_grpc_utilization",
+            Kind.GAUGE,
+            "Share of the last second for which the event loop or the threads of a model were busy, whichever is "
+            "higher: from 0 to 1, as a mean of the workers.",
+        )
+        self.utilization = instruments.gauge()
+        utilization.add("", lambda: self.utilization.total() / memory.workers)
         states = Family("mlflow_grpc_models", Kind.GAUGE, "Models by their state, summed over the workers.")
         self.models_by_state = {
             state: states.add_gauge(labels(state=state), instruments.gauge())
@@ -86,7 +94,7 @@ class Metrics:
         active = Family("http_server_active_requests", Kind.GAUGE, "HTTP requests that have no response yet.")
         self.http_active = active.add_gauge("", instruments.gauge())
         self._families = [
-            *(build, workers, serving, states, *self._models.all),
+            *(build, workers, serving, utilization, states, *self._models.all),
             *(*self._grpc.all, self._http_seconds, active, delay, *self.process.families),
         ]
 

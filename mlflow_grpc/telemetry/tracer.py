@@ -11,7 +11,7 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import Settings, spelling
 from mlflow_grpc.telemetry.traces import Tracer
-from mlflow_grpc.tracing_settings import OWN_PROTOCOL
+from mlflow_grpc.telemetry_settings import OWN_PROTOCOL
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

@@ -185,7 +185,7 @@ def test_an_exception_of_a_route_is_counted_and_answered_as_500(gated, monkeypat
         raise ValueError("a secret")
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.server._gauges.metrics, "text", fail)
+        patched.setattr(server.server.host.gauges.metrics, "text", fail)
         response = requests.get(f"{server.url}/metrics", timeout=30)
     assert (response.status_code, response.json().keys()) == (500, {"error_code", "message"})
     assert response.json()["error_code"] == "INTERNAL_ERROR"
@@ -218,7 +218,7 @@ def test_a_response_that_is_refused_room_is_not_counted_as_sent():
 def test_the_process_keeps_its_metrics_while_no_file_can_be_opened(gated):
     """Reading them fails without an exception, and they are read again later."""
     _, server = gated
-    process = server.server._metrics.process
+    process = server.server.host.gauges.metrics.process
     process.refresh()
     before = [process._resident.total(), process._open_fds.total(), process._threads.total()]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -285,7 +285,7 @@ def test_a_server_without_an_http_port_counts_nothing():
     """Neither its calls nor its engines have figures."""
     with serving(FunctionModel(judge), PlainCodec()) as server, Caller(server.address) as call:
         assert call("x") == "x"
-        assert server.server._metrics is None
+        assert server.server.host.gauges is None
         assert server.server.catalog.entries[0].engine.metrics is None
 
 
@@ -352,7 +352,7 @@ def test_a_scrape_delays_no_call_by_5_ms():
             longest_s = max(longest_s, time.thread_time() - began_s)
 
     async def scrape() -> str:
-        gauges = server.server._gauges
+        gauges = server.server.host.gauges
         assert gauges is not None
         scraping: asyncio.Future[Any] = asyncio.ensure_future(gauges.refresh_all())
         await watch(scraping)

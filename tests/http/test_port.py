@@ -185,7 +185,7 @@ def test_requests_that_are_not_read_yet_are_not_overdue():
             connection.close_if_overdue(time.monotonic() + 10 * connections.HEADER_TIMEOUT_S)
             gate.set()
 
-        server.server._gauges.metrics.text = text
+        server.server.host.gauges.metrics.text = text
         peer.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" + ping + b"\r\n" + ping)
         server.wait_until(lambda: server.server._http._server.server_state.connections)
         (connection,) = server.server._http._server.server_state.connections

@@ -72,7 +72,7 @@ def test_a_tracer_that_fails_fails_no_call(collector, monkeypatch, caplog, metho
         raise RuntimeError("a fault of the tracer")
 
     with serving(FunctionModel(judge), PlainCodec(), http_port=0, otlp_endpoint=collector.url) as server:
-        monkeypatch.setattr(server.server._open_calls._tracer, method, fail)
+        monkeypatch.setattr(server.server.host.open_calls._tracer, method, fail)
         with Caller(server.address) as call:
             assert call("x") == requests.post(f"{server.url}/invocations", "x", timeout=30).text == "x"
     assert caplog.text.count("RuntimeError: a fault of the tracer") == 2
@@ -96,7 +96,7 @@ def test_a_caller_that_leaves_a_stream_is_traced_once(collector, caplog):
         with requests.post(f"{server.url}/invocations", "a hold b", headers=headers, stream=True, timeout=30) as stream:
             assert next(stream.iter_lines()) == b"data: a"
             assert model.held.acquire(timeout=30)
-        server.wait_until(lambda: not server.server._open_calls._calls)
+        server.wait_until(lambda: not server.server.host.open_calls._calls)
         model.gate.release()
     logs.calls.flush()
     assert [record.fields["status"] for record in caplog.records if record.msg == "call"] == ["CANCELLED"]

@@ -239,7 +239,7 @@ def serving_models(
             if isinstance(loaded, str):
                 running.server.catalog.mark_failed(entry, loaded)
             else:
-                running.server.host(entry, loaded or load(model, server_settings))
+                running.server.host.add(entry, loaded or load(model, server_settings))
         running.server.open()
 
     try:
@@ -295,7 +295,7 @@ class InProcess:
     async def host(self, model: HostedModel, codec: Codec) -> None:
         """Hosts a model and opens the server for calls; runs in the server's event loop."""
         (entry,) = self.server.catalog.entries
-        self.server.host(entry, ServableModel(model, codec))
+        self.server.host.add(entry, ServableModel(model, codec))
         self.server.open()
 
     @property

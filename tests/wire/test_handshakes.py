@@ -38,7 +38,7 @@ def lines_of(caplog):
 def test_failed_handshakes_are_logged(server, authority, caplog):
     """A client without TLS and one without a certificate are counted, and one that calls is not; one line a minute."""
     assert server.server.ready_line.endswith("; TLS with client certificates")
-    handshakes = server.server._dispatcher.handshakes
+    handshakes = server.server.host.dispatcher.handshakes
     root = authority.cert_pem.bytes()
     with Caller(server.address) as plain, Caller(server.address, grpc.ssl_channel_credentials(root)) as nobody:
         for call in (plain, nobody):
@@ -73,8 +73,8 @@ def test_without_tls_nothing_is_counted():
     """Without TLS, gRPC fetches no certificate, and calls are not counted."""
     with serving(FunctionModel(lambda text: text), PlainCodec()) as running, Caller(running.address) as call:
         assert call("x") == "x"
-        assert not running.server._dispatcher.handshakes.pending
-        assert not running.server._dispatcher.handshakes._peers
+        assert not running.server.host.dispatcher.handshakes.pending
+        assert not running.server.host.dispatcher.handshakes._peers
 
 
 def test_the_least_recent_peers_are_forgotten(monkeypatch):

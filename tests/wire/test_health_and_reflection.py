@@ -67,7 +67,7 @@ def test_watching_an_unknown_service(served):
     server, channel = served
     watch = HealthStub(channel).Watch(request("later"), timeout=20)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-    server.run(lambda: server.server._health.set_serving(True, "later"))
+    server.run(lambda: server.server.host._health.set_serving(True, "later"))
     assert next(watch).status == SERVING
 
 

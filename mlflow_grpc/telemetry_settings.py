@@ -1,4 +1,4 @@
-"""The settings of traces, which `mlflow_grpc.settings.Settings` inherits.
+"""The settings of traces, times and load reports, which `mlflow_grpc.settings.Settings` inherits.
 
 Rule of this module: it declares settings, and compares variables that it is given.
 """
@@ -20,9 +20,21 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 OWN_PROTOCOL = "MLFLOW_GRPC_OTLP_PROTOCOL"
 
 
-class TracingSettings(BaseModel):
-    """Settings of traces."""
+class TelemetrySettings(BaseModel):
+    """Settings of what callers, load balancers and collectors learn about calls."""
 
+    server_timing: Annotated[bool, Flag(("--server-timing",), off="--no-server-timing")] = setting(
+        False,
+        "MLFLOW_GRPC_SERVER_TIMING",
+        text="Sends the times of a call in server-timing to all callers. Otherwise only callers that send "
+        "server-timing: 1 get them.",
+    )
+    backend_metrics: Annotated[bool, Flag(("--backend-metrics",), off="--no-backend-metrics")] = setting(
+        False,
+        "MLFLOW_GRPC_BACKEND_METRICS",
+        text="Sends the utilization of the server to all gRPC callers, in the trailer endpoint-load-metrics-bin "
+        "(ORCA). Load balancers use it to send more calls to the servers that are less busy.",
+    )
     otlp_endpoint: Annotated[str | None, Flag(("--otlp-endpoint",), metavar="URL")] = setting(
         None,
         "MLFLOW_GRPC_OTLP_ENDPOINT",

@@ -1,0 +1,206 @@
+"""The models of a configuration and the gRPC handlers that answer calls to them, without a port.
+
+Rule of this module: it creates the services and hands work to the packages. `mlflow_grpc.lifecycle` puts a gRPC port
+and an HTTP port in front of it. An engine with a gRPC server of its own, such as Ray Serve, registers the handlers.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mlflow_grpc.calls.backend_metrics import BackendMetrics
+from mlflow_grpc.calls.open_calls import OpenCalls
+from mlflow_grpc.config import Configuration
+from mlflow_grpc.contract.lockfile.lockset import LockSet
+from mlflow_grpc.daemon_threads import DaemonLoadThread, LoadThread
+from mlflow_grpc.engine.admission import Stage
+from mlflow_grpc.engine.catalog import Catalog, Entry, State
+from mlflow_grpc.engine.concurrency import sample_event_loop
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.gauges import Gauges
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.engine.utilization import Utilization
+from mlflow_grpc.model_loading import ModelLoader
+from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.registry_versions import RegistryVersions
+from mlflow_grpc.services import health, models, reflection, text, typed
+from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.health import health_names
+from mlflow_grpc.settings import Settings
+from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
+from mlflow_grpc.telemetry.tracer import make_tracer
+from mlflow_grpc.thread_watch import watch_threads
+
+if TYPE_CHECKING:
+    from mlflow_grpc.services.dispatch import Handlers
+
+logger = get_logger(__name__)
+
+
+class Host:
+    """Answers calls to the models of a configuration; used once, in one event loop, from `load` to `close`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        configuration: Configuration,
+        *,
+        slot: MetricsSlot = ALONE,
+        versions: RegistryVersions | None = None,
+    ) -> None:
+        """Makes the handlers. Health is NOT_SERVING and calls are UNAVAILABLE until a model is loaded.
+
+        Args:
+            settings: The settings; those of ports are not used here, except that metrics exist only if there is an
+                HTTP port to read them at.
+            configuration: The models.
+            slot: Slot of this process in the metrics of all workers.
+            versions: Versions that aliases mean to all processes of the server.
+
+        """
+        self._settings = settings
+        self.open_calls = OpenCalls(make_tracer(settings))
+        metrics = None if settings.http_port is None else slot.metrics(len(configuration.models))
+        self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics)
+        self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
+        self.services: tuple[str, ...] = self._untyped
+        """Full names of the gRPC services, without reflection."""
+        self.catalog = Catalog(
+            configuration.models, lambda: Engine.from_settings(settings, metrics), reserved=self.services
+        )
+        self.utilization = Utilization(self.catalog)
+        self._backend_metrics = BackendMetrics(self.open_calls)
+        self._health = health.HealthServicer(self.services)
+        self.gauges = Gauges(metrics, self.catalog, lambda: self.is_serving) if metrics is not None else None
+        """Gauges of the metrics; None if there are no metrics."""
+        locks = LockSet.from_file(settings.lock)
+        self._typed = typed.TypedService(self.dispatcher, self.catalog, locks)
+        self._loader = ModelLoader(
+            settings, self.catalog, self._health, locks, self._make_typed, versions or RegistryVersions()
+        )
+        self.models = models.ModelsServicer(self.catalog, self._typed)
+        self._reflection = reflection.ReflectionServicer()
+        handlers = [
+            self._typed,  # gRPC searches them in this order for each call.
+            *text.handlers(self.dispatcher, self.catalog),
+            models.handlers(self.dispatcher, self.models),
+            health.handlers(self.dispatcher, self._health),
+        ]
+        if settings.reflection:
+            handlers += reflection.handlers(self.dispatcher, self._reflection)
+            self._reflection.offer(self.services, self._typed.pool, self._typed.file)
+        handlers.append(self.dispatcher.unknown_methods())
+        self.handlers: tuple[Handlers, ...] = tuple(handlers)
+        """Handlers for `add_generic_rpc_handlers` of a `grpc.aio` server. They take and return bytes."""
+        self._set_serving(False)
+
+    async def load(
+        self, thread: LoadThread | None = None, when_loading: Callable[[str], object] = lambda _: None
+    ) -> None:
+        """Loads the models; see `ModelLoader.load`.
+
+        Args:
+            thread: Where the models are loaded; by default in daemon threads. Models that call `signal.signal` while
+                they are loaded need the main thread.
+            when_loading: Called with a description of each model when its load begins, and with an empty text when it
+                has ended.
+
+        """
+        await self._loader.load(thread or DaemonLoadThread(), when_loading)
+
+    def add(self, entry: Entry, loaded: ServableModel) -> None:
+        """Adds a loaded model to the catalog; see `ModelLoader.add`."""
+        self._loader.add(entry, loaded)
+
+    def open(self) -> None:
+        """Opens for calls, unless it drains already: health is SERVING."""
+        if self.catalog.stage is Stage.LOADING:
+            self._loader.offer_typed()
+            self.catalog.set_stage(Stage.OPEN)
+            self._set_serving(True, State.READY)
+
+    def _make_typed(self) -> bool:
+        """Makes the typed RPCs of the models that are ready; returns False if there are none."""
+        if not self._typed.make():
+            return False
+        self.services = (*self._untyped[:2], typed.NAME, *self._untyped[2:])
+        self._health.services = ("", *self.services)
+        self._reflection.offer(self.services, self._typed.pool, self._typed.file)
+        return True
+
+    def _set_serving(self, serving: bool, *states: State) -> None:
+        """Sets the health of the server as a whole and of the models in some states, by default in all."""
+        entries = [entry for entry in self.catalog.entries if not states or entry.state in states]
+        names = [*self._health.services, *(name for entry in entries for name in health_names(entry))]
+        self._health.set_serving(serving, *names)
+
+    @property
+    def is_serving(self) -> bool:
+        """True while health is SERVING."""
+        return self._health.is_serving
+
+    @property
+    def takes_calls(self) -> bool:
+        """True if at least one model is open; the first one may be before all are loaded."""
+        return any(entry.engine.admission.stage is Stage.OPEN for entry in self.catalog.entries)
+
+    def send_callers_away(self) -> None:
+        """Sets health to NOT_SERVING; calls are answered as before."""
+        self._set_serving(False)
+
+    async def watch(self) -> None:
+        """Watches threads, the event loop, open calls, the process and the root logger; runs until cancelled."""
+        process = [self.gauges.watch_process()] if self.gauges is not None else []
+        await asyncio.gather(
+            watch_threads(self.catalog, self._health),
+            self._watch_loop(),
+            self.dispatcher.watch_connections(self._settings.timeout_s),
+            *process,
+        )
+
+    async def _watch_loop(self) -> None:
+        """Measures the utilization, and limits the concurrency of models that keep the event loop from its work."""
+        async for sample in sample_event_loop():
+            self.utilization.note(sample)
+            if self._settings.backend_metrics:
+                self.dispatcher.backend_metrics = self._backend_metrics.trailers(sample.at, self.utilization.value)
+            if self.gauges is not None:
+                self.gauges.note(sample, self.utilization.value)
+            for entry in self.catalog.entries:
+                entry.engine.adapt(sample)
+
+    async def drain(self, limit_s: float) -> int:
+        """Refuses new calls, and waits for the calls in flight.
+
+        Calls that arrive while it waits are refused with UNAVAILABLE, so that clients can send them elsewhere.
+
+        Args:
+            limit_s: Maximum time to wait, in seconds.
+
+        Returns:
+            Number of calls that had not ended by then.
+
+        """
+        self.catalog.set_stage(Stage.DRAINING)
+        self._set_serving(False)
+        admissions = [entry.engine.admission for entry in self.catalog.entries]
+        logger.info("draining: %d calls in flight", sum(admission.admitted_requests for admission in admissions))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await asyncio.gather(
+                    self.open_calls.end_streams(),
+                    *(admission.wait_until_empty() for admission in admissions),
+                )
+                await self.open_calls.arrivals.wait_until_idle()
+        return sum(admission.admitted_requests + admission.unsent_responses for admission in admissions)
+
+    def end_calls(self) -> None:
+        """Ends all calls that are still open with UNAVAILABLE, and the threads of the models."""
+        for entry in self.catalog.entries:
+            entry.engine.threads.close()
+        self.open_calls.cancel_all()
+
+    async def close(self) -> None:
+        """Sends what the calls have left behind, such as traces; called after `end_calls`."""
+        await self.open_calls.close()
