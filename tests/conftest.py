@@ -1,11 +1,13 @@
 """Options and hooks for all tests."""
 
+import functools
 import gc
 import os
 import sys
 import time
 
 import pytest
+import yaml
 
 from mlflow_grpc import logs
 from tests.support import depth
@@ -33,6 +35,20 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     depth.is_deep = config.getoption("--deep")
+    _hasten_yaml(config)
+
+
+def _hasten_yaml(config):
+    """Lets MLflow read and write its files by libyaml, which takes a fraction of the time.
+
+    MLflow reads the file of a model several times. This server has a loader of its own for its configuration. Server
+    processes keep PyYAML's functions.
+    """
+    if yaml.__with_libyaml__:
+        patch = pytest.MonkeyPatch()
+        patch.setattr(yaml, "safe_load", functools.partial(yaml.load, Loader=yaml.CSafeLoader))
+        patch.setattr(yaml, "safe_dump", functools.partial(yaml.dump, Dumper=yaml.CSafeDumper))
+        config.add_cleanup(patch.undo)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -34,7 +34,7 @@ from mlflow_grpc.contract.fields import PACKAGE, add_field, add_null_items, add_
 from mlflow_grpc.contract.lockfile.keys import alternative_keys, field_keys, type_word, unique_keys
 from mlflow_grpc.contract.lockfile.numbering import ContractNumbering, ReservedNames, TypeKey
 from mlflow_grpc.contract.names import UNSPECIFIED, FileScope, enum_value_name
-from mlflow_grpc.contract.shapes import SCALARS, ModelNames, element, field_shape
+from mlflow_grpc.contract.shapes import SCALARS, ModelNames, element, field_shape, needs_wrapper
 from mlflow_grpc.contract.types import (
     AnyValue,
     Contract,
@@ -130,12 +130,14 @@ class MessageMaker:
         numbers, keys = self.numbering.fields_of(message.name), field_keys(record.fields, sole_name)
         if record.open:
             self._add_extra(message, descriptor)
+        beside = ("error" if self.in_answer else "params") if sole_name else ""
+        numbers.expect(dict(zip(keys, record.fields, strict=True)), beside)
         sole_name = sole_name if len(record.fields) == 1 else ""
         fields = {}
         for index in numbers.order(keys):
             source, lock_key = record.fields[index], keys[index]
             text = source.name or sole_name or f"column_{index}"
-            is_map = isinstance(source.type, MapOf) and not _needs_wrapper(source)
+            is_map = isinstance(source.type, MapOf) and not needs_wrapper(source)
             field_name = numbers.name(lock_key, text, f"field_{index + 1}", is_map=is_map)
             shape, cardinality = self._field_shape(source, field_name, numbers.role(lock_key))
             fields[index] = self.add(descriptor, lock_key, field_shape(field_name, source, shape, cardinality))
@@ -204,7 +206,7 @@ class MessageMaker:
         self.comments[message.name, message.extra] = "Values that have no field of their own, as they are in JSON."
 
     def _field_shape(self, source: Field, name: str, role: str) -> tuple[Shape, Cardinality]:
-        if _needs_wrapper(source):
+        if needs_wrapper(source):
             return self.wrapper(source.type, name, role), Cardinality.SINGULAR
         return self._bare_shape(source.type, name, role)
 
@@ -291,10 +293,3 @@ class MessageMaker:
             self.add(descriptor, lock_key, FieldShape(field_name, "", shape), oneof=0)
             shapes[field_name] = shape
         return self._oneofs.setdefault(key, OneofShape(message, shapes))
-
-
-def _needs_wrapper(field: Field) -> bool:
-    """Returns True if a field is a list or map, and leaving it out differs from an empty one."""
-    return isinstance(field.type, ListOf | MapOf) and (
-        field.nullable or not (field.required or field.default in ([], {}))
-    )

@@ -5,6 +5,10 @@ Rule of this module: the same texts in the same order get the same names, becaus
 
 import keyword
 import re
+from collections.abc import Callable, Iterable
+
+from mlflow_grpc.contract.accessors import accessors, spellings
+from mlflow_grpc.contract.types import MapOf, Type
 
 MESSAGE_ATTRIBUTES = frozenset({
     "ByteSize", "Clear", "ClearExtension", "ClearField", "CopyFrom", "DESCRIPTOR", "DiscardUnknownFields",
@@ -18,6 +22,9 @@ newer protobuf library with another attribute must not rename fields."""
 GENERATED_METHODS = frozenset({"defaultinstance", "descriptor", "internaldefaultinstance", "protoreflect"})
 """Methods of every message class in Java, C++ or Go, without underscores and case. Code with a field of such a name
 does not compile, and protoc does not rename the field."""
+
+COMPANIONS = ("nulls", "null_items", "null_keys")
+"""Endings of the fields that the contract may add for the nulls of a column."""
 
 UNSPECIFIED = "unspecified"
 """Name of the first value of every enum, which the model does not have."""
@@ -42,13 +49,17 @@ class Scope:
             fallback: The identifier for a text without any usable character, and the prefix of a text that starts with
                 a digit.
         """
-        base = text if is_identifier(text) else re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
+        return self._name(text, fallback, lambda _: True)
+
+    def _name(self, text: str, fallback: str, is_allowed: Callable[[str], bool]) -> str:
+        base = _identifier(text)
         if not base[:1].isalpha():
             base = f"{fallback}_{base}" if base else fallback
-        if keyword.iskeyword(base) or base in self._reserved or _key(base) in self._reserved_keys:
+        is_reserved = keyword.iskeyword(base) or base in self._reserved or _key(base) in self._reserved_keys
+        if is_reserved or not is_allowed(base):
             base = f"{base}_field"
         candidate, number = base, 2
-        while not self.is_free(candidate):
+        while not (self.is_free(candidate) and is_allowed(candidate)):
             candidate, number = f"{base}_{number}", number + 1
         self.take(candidate)
         return candidate
@@ -71,7 +82,44 @@ class FieldScope(Scope):
     def __init__(self, *names: str) -> None:
         self._fields: set[str] = set()
         self._entries: set[str] = set()
+        self._spellings: set[str] = set()
+        self._accessors: set[str] = set()
         super().__init__(*names)
+
+    def column(self, text: str, fallback: str, type_: Type | None, *, is_map: bool = False) -> str:
+        """Makes a new name for a field, with which code generated for all fields compiles, and takes it.
+
+        Args:
+            text: See `name`.
+            fallback: See `name`.
+            type_: Type of the field; None for one that is no column.
+            is_map: True if the field is a map, whose entry type needs a free name too.
+
+        """
+
+        def is_allowed(name: str) -> bool:
+            return self._accessors.isdisjoint(spellings(name)) and self._spellings.isdisjoint(accessors(name, type_))
+
+        name = self._name(text, fallback, is_allowed)
+        while is_map and not self.can_be_map(name):
+            name = self._name(text, fallback, is_allowed)
+        if is_map:
+            self.take_entry(name)
+        self._accessors |= accessors(name, type_)
+        return name
+
+    def expect(self, columns: Iterable[tuple[str, Type | None]]) -> None:
+        """Lists fields that get their names later, so that earlier ones do not get the names of their methods.
+
+        Args:
+            columns: Name of each field, as it is in the lock or else in the model, and its type.
+
+        """
+        for text, type_ in columns:
+            name = _identifier(text)
+            self._accessors |= accessors(name, type_)
+            for companion in COMPANIONS:
+                self._accessors |= accessors(f"{name}_{companion}", None)
 
     def is_free(self, name: str) -> bool:
         """Returns True if neither a field nor the entry type of a map has a name."""
@@ -81,13 +129,15 @@ class FieldScope(Scope):
         """Marks a name as that of a field."""
         super().take(name)
         self._fields.add(name)
+        self._spellings |= spellings(name)
 
-    def map(self, text: str, fallback: str) -> str:
-        """Makes a new name for a map, whose entry type has a free name too, and takes both."""
+    def map(self, text: str, fallback: str, type_: MapOf) -> str:
+        """Makes a new name for a map that is no column, whose entry type has a free name too, and takes both."""
         name = self.name(text, fallback)
         while not self.can_be_map(name):
             name = self.name(text, fallback)
         self.take_entry(name)
+        self._accessors |= accessors(name, type_)
         return name
 
     def can_be_map(self, name: str) -> bool:
@@ -162,6 +212,11 @@ def entry_name(name: str) -> str:
 def enum_value_name(enum: str, name: str) -> str:
     """The full name of an enum value, which is in the scope of the package."""
     return f"{enum}_{name}".upper()
+
+
+def _identifier(text: str) -> str:
+    """Returns a text without the characters that a name cannot have. It may be empty, or start with a digit."""
+    return text if is_identifier(text) else re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
 
 
 def _key(name: str) -> str:

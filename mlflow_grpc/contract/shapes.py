@@ -11,7 +11,7 @@ from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape, ProtoType, Sh
 from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
-from mlflow_grpc.contract.types import DataType, Field
+from mlflow_grpc.contract.types import DataType, Field, ListOf, MapOf
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,13 @@ class ModelMessages:
         """The RPCs of the model."""
         has = {RpcKind.BATCH: self.batch is not None, RpcKind.STREAM: self.streams}
         return (rpc for rpc in RpcKind if has.get(rpc, True) and rpc not in self.refused)
+
+
+def needs_wrapper(field: Field) -> bool:
+    """Returns True if a field is a list or map, and leaving it out differs from an empty one."""
+    return isinstance(field.type, ListOf | MapOf) and (
+        field.nullable or not (field.required or field.default in ([], {}))
+    )
 
 
 def field_shape(name: str, source: Field, shape: Shape, cardinality: Cardinality) -> FieldShape:

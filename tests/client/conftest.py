@@ -24,6 +24,7 @@ from mlflow_grpc.logs import call_log
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from mlflow_grpc.settings import Settings
 from tests.support.servers import ROOT, InProcess, serving
+from tests.support.shared import made_once
 
 
 class BlockingAnswers:
@@ -213,10 +214,13 @@ class Iris:
 @pytest.fixture(scope="session")
 def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iris]:
     """The example model, trained by models/train_iris.py and served."""
-    path = tmp_path_factory.mktemp("iris") / "iris"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Warnings of scikit-learn and MLflow about each other.
-        runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](path)
+
+    def train(unfinished: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Warnings of scikit-learn and MLflow about each other.
+            runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](unfinished)
+
+    path = made_once(tmp_path_factory, "iris", train)
     model = load_pyfunc(fetching.fetch(str(path)), name="iris")
     with serving(model, ScoringCodec(model.metadata, model.loader_module)) as server:
         yield Iris(model, server.address, path)

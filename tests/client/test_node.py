@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.node import npm, tool
 from tests.support.servers import ROOT, free_port
+from tests.support.shared import made_once
 
 pytestmark = pytest.mark.slow
 
@@ -24,12 +25,15 @@ FLOWERS = pd.DataFrame(
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the example with its dependencies, beside a copy of mlflow.proto as in the repository."""
-    root = tmp_path_factory.mktemp("node")
-    copy = root / EXAMPLE.relative_to(ROOT)
-    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("node_modules"))
-    shutil.copy(ROOT / "mlflow.proto", root)
-    npm(copy, "ci")
-    return copy
+
+    def install(root: Path) -> None:
+        copy = root / EXAMPLE.relative_to(ROOT)
+        shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("node_modules"))
+        shutil.copy(ROOT / "mlflow.proto", root)
+        npm(copy, "ci")
+
+    # Two other modules import this fixture, which pytest makes for each module.
+    return made_once(tmp_path_factory, "node", install) / EXAMPLE.relative_to(ROOT)
 
 
 def predict(example: Path, *arguments: str) -> tuple[int, str, str]:

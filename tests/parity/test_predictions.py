@@ -4,6 +4,7 @@ import base64
 import collections
 import datetime
 import enum
+import functools
 import json
 import math
 import sys
@@ -240,7 +241,8 @@ def served(tmp_path_factory) -> Iterator[Callable[[str], tuple[Any, TypedCaller,
     configs = [ModelConfig(uri=str(folder / label), name=label, endpoint=True) for label in labels.values()]
     with serving_models([(config, None) for config in configs]) as running, Caller(running.address) as call:
         typed = TypedCaller(call.channel)
-        yield lambda name: (oracle_of(folder / labels[name]), typed, labels[name])
+        oracle = functools.cache(oracle_of)
+        yield lambda name: (oracle(folder / labels[name]), typed, labels[name])
 
 
 def in_json(oracle: Any, rows: int) -> Any:

@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def served(tmp_path_factory) -> Iterator[tuple[Any, TypedCaller, Client]]:
         Caller(running.address) as call,
         Client(running.address) as client,
     ):
-        yield lambda name: oracle_of(folder / name), TypedCaller(call.channel), client
+        yield functools.cache(lambda name: oracle_of(folder / name)), TypedCaller(call.channel), client
 
 
 def echoed_rows(oracle: Any, inputs: list[Any]) -> list[Any]:

@@ -1,5 +1,6 @@
 """MLflow's refusals of a message use the names in the message, and its row."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -60,7 +61,7 @@ def served(tmp_path_factory) -> Iterator[tuple[Callable[[str], Any], TypedCaller
         )
     configs = [ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in SCHEMAS]
     with serving_models([(config, None) for config in configs]) as running, Caller(running.address) as call:
-        yield lambda name: oracle_of(folder / name), TypedCaller(call.channel)
+        yield functools.cache(lambda name: oracle_of(folder / name)), TypedCaller(call.channel)
 
 
 def refusal(typed: TypedCaller, method: str, message: Any) -> dict[str, str]:

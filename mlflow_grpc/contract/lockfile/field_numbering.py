@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto
 from mlflow_grpc.contract.lockfile import format as lock_format
 from mlflow_grpc.contract.lockfile.format import PARAMS_KEY, LockedField, LockedMessage
 from mlflow_grpc.contract.names import EnumScope, FieldScope, FileScope, Scope, enum_value_name
+from mlflow_grpc.contract.types import AnyValue, Field, MapOf, Type
 from mlflow_grpc.errors import StartError
 
 
@@ -40,6 +41,7 @@ class FieldNumbering:
             self._scope.take(field.name)
             if field.type.startswith("map<"):
                 self._names.take_entry(field.name)
+        self._types: dict[str, Type] = {}
         self._companions: dict[str, str] = {}
         used = (*(field.number for field in self._locked.values()), *self._reserved)
         is_enum = self._message_kind == "enum"
@@ -53,18 +55,34 @@ class FieldNumbering:
         """The role of the message or enum that a field has in the lock; empty if it has none."""
         return self._locked[key].role if key in self._locked else ""
 
+    def expect(self, columns: dict[str, Field], other: str) -> None:
+        """Starts a message with the columns that it will have, so that their order does not decide their names.
+
+        Args:
+            columns: The columns, by their keys in the lock.
+            other: Name of a field that the message will have besides; empty for none.
+
+        """
+        self._types = {key: column.type for key, column in columns.items()}
+        names = {key: self._locked[key].name if key in self._locked else column.name for key, column in columns.items()}
+        self._names.expect([(name, self._types[key]) for key, name in names.items() if name])
+        if other:
+            self._names.expect([(other, None)])
+
     def name(self, key: str, text: str, fallback: str, *, is_map: bool = False) -> str:
         """Gives a name to a field or enum value.
 
         A map loses its name in the lock if another field has the name of its entry type, which protoc refuses.
         """
         locked = self._locked.get(key)
-        if not is_map:
-            return locked.name if locked is not None else self._scope.name(text, fallback)
-        if locked is None or not self._names.can_be_map(locked.name):
-            return self._names.map(text, fallback)
-        self._names.take_entry(locked.name)
-        return locked.name
+        if locked is not None and not is_map:
+            return locked.name
+        if locked is not None and self._names.can_be_map(locked.name):
+            self._names.take_entry(locked.name)
+            return locked.name
+        if self._message_kind == "enum":
+            return self._scope.name(text, fallback)
+        return self._names.column(text, fallback, self._types.get(key), is_map=is_map)
 
     def reserve_companions(self, *, with_error: bool) -> None:
         """Takes the names of the fields that belong to fields in the lock, before a new field gets them."""
@@ -93,7 +111,7 @@ class FieldNumbering:
     def extra_field(self) -> str:
         """The name of the map for values that have no field."""
         if "extra" not in self._companions:
-            self._companions["extra"] = self._names.map("extra", "extra")
+            self._companions["extra"] = self._names.map("extra", "extra", MapOf(AnyValue()))
         return self._companions["extra"]
 
     def _companion(self, text: str, fallback: str) -> str:
