@@ -3,14 +3,18 @@
 import functools
 import gc
 import os
+import runpy
 import sys
 import time
+import warnings
+from pathlib import Path
 
 import pytest
 import yaml
 
 from mlflow_grpc import logs
 from tests.support import depth
+from tests.support.shared import made_once
 from tests.support.turns import turn
 
 # Containers set it, most users do not. Tests must see the output that a process still has in its buffers at its end.
@@ -100,3 +104,15 @@ def collector():
 
     with Collector() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def iris_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the example model, trained by models/train_iris.py."""
+
+    def train(unfinished: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Warnings of scikit-learn and MLflow about each other.
+            runpy.run_path(str(Path(__file__).parents[1] / "models" / "train_iris.py"))["main"](unfinished)
+
+    return made_once(tmp_path_factory, "iris", train)

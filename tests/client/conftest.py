@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import logging
-import runpy
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +21,7 @@ from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.logs import call_log
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from mlflow_grpc.settings import Settings
-from tests.support.servers import ROOT, InProcess, serving
-from tests.support.shared import made_once
+from tests.support.servers import InProcess, serving
 
 
 class BlockingAnswers:
@@ -212,18 +209,11 @@ class Iris:
 
 
 @pytest.fixture(scope="session")
-def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iris]:
-    """The example model, trained by models/train_iris.py and served."""
-
-    def train(unfinished: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Warnings of scikit-learn and MLflow about each other.
-            runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](unfinished)
-
-    path = made_once(tmp_path_factory, "iris", train)
-    model = load_pyfunc(fetching.fetch(str(path)), name="iris")
+def iris(iris_path: Path) -> Iterator[Iris]:
+    """The example model, served."""
+    model = load_pyfunc(fetching.fetch(str(iris_path)), name="iris")
     with serving(model, ScoringCodec(model.metadata, model.loader_module)) as server:
-        yield Iris(model, server.address, path)
+        yield Iris(model, server.address, iris_path)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -21,7 +22,7 @@ from mlflow_grpc.config import Configuration, ModelConfig
 from mlflow_grpc.host import Host
 from mlflow_grpc.services.in_process import CallError, InProcessCaller
 from mlflow_grpc.settings import Settings
-from tests.support.servers import Caller, serving_models
+from tests.support.servers import ROOT, Caller, serving_models
 from tests.support.typed import SERVICE, TypedCaller
 
 REQUEST_ID = ("x-request-id", "from-the-test")
@@ -257,3 +258,13 @@ def test_a_reader_that_leaves_ends_the_call(both):
         return running.host.catalog.entries[0].engine.admission.open_calls
 
     assert not running.run(leave())
+
+
+def test_the_example_in_the_docs_runs(iris_path, capsys):
+    """The Python block of docs/scaling.md prints the line that the page shows."""
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    (code,) = [
+        block for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "Host" in block
+    ]
+    exec(compile(code.replace("models/iris", str(iris_path)), "scaling.md", "exec"), {})  # noqa: S102
+    assert f"It prints `{capsys.readouterr().out.strip()}`" in page
