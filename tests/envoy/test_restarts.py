@@ -23,9 +23,9 @@ SETTLED_S = 1.0
 
 
 def restart(folder: Path, count: int, lame_duck_s: int) -> None:
-    """Restarts the servers in turns under load, and checks that no call failed and that Envoy repeated some.
+    """Restarts the servers in turns under load, and checks that no call failed.
 
-    Servers without a lame duck phase refuse calls before Envoy's health checks have seen their end.
+    If the lame duck phase is shorter than the time of two health checks, Envoy has to repeat calls.
     """
     with Pair(folder, lame_duck_s=lame_duck_s) as pair:
         with pair.load() as load:
@@ -34,7 +34,7 @@ def restart(folder: Path, count: int, lame_duck_s: int) -> None:
         retries = pair.envoy.count("upstream_rq_retry")
     print(f"{count} restarts, {load.calls} calls, {dict(load.failures)} failed, {retries} retries by Envoy")
     assert not load.failures
-    assert retries or lame_duck_s
+    assert retries or lame_duck_s > 1
 
 
 def kill(folder: Path, count: int) -> None:
@@ -50,8 +50,11 @@ def kill(folder: Path, count: int) -> None:
 
 
 def test_no_call_fails_while_servers_restart(tmp_path):
-    """Three restarts without a lame duck phase lose no call, although the servers refuse some and no client retries."""
-    restart(tmp_path, 3, lame_duck_s=0)
+    """Three restarts lose no call, although no client retries and Envoy calls servers that have closed their port.
+
+    The lame duck phase is shorter than the time that Envoy's health checks take.
+    """
+    restart(tmp_path, 3, lame_duck_s=1)
 
 
 @pytest.mark.scale
