@@ -167,6 +167,18 @@ def test_the_grace_period_of_kserve_is_long_enough():
     assert document(INFERENCE_SERVICE)["spec"]["predictor"]["terminationGracePeriodSeconds"] == needed
 
 
+def test_the_page_about_kserve_has_a_valid_predictor():
+    """The block in docs/kserve.md fits the schema in place of the settings that it replaces."""
+    (block,) = re.findall(r"^```yaml\n(autoScaling:.*?)^```", (ROOT / "docs" / "kserve.md").read_text(), re.M | re.S)
+    changed = document(INFERENCE_SERVICE)
+    predictor = changed["spec"]["predictor"]
+    del predictor["scaleMetric"], predictor["scaleTarget"]
+    predictor |= yaml.safe_load(block)
+    assert faults(changed) == []
+    predictor["autoScaling"]["metrics"][0]["external"]["metric"]["querry"] = ""
+    assert len(faults(changed)) == 1
+
+
 def test_the_image_runs_the_command():
     """The arguments of the manifests follow the entry point of the image."""
     assert '\nENTRYPOINT ["mlflow-grpc"]\n' in (ROOT / "Dockerfile").read_text()
