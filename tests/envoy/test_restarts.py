@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -25,7 +26,7 @@ SETTLED_S = 1.0
 def restart(folder: Path, count: int, lame_duck_s: int) -> None:
     """Restarts the servers in turns under load, and checks that no call failed.
 
-    If the lame duck phase is shorter than the time of two health checks, Envoy has to repeat calls.
+    Without a lame duck phase, servers refuse calls before Envoy knows that they end, so it has to repeat some.
     """
     with Pair(folder, lame_duck_s=lame_duck_s) as pair:
         with pair.load() as load:
@@ -34,7 +35,7 @@ def restart(folder: Path, count: int, lame_duck_s: int) -> None:
         retries = pair.envoy.count("upstream_rq_retry")
     print(f"{count} restarts, {load.calls} calls, {dict(load.failures)} failed, {retries} retries by Envoy")
     assert not load.failures
-    assert retries or lame_duck_s > 1
+    assert retries or lame_duck_s
 
 
 def kill(folder: Path, count: int) -> None:
@@ -50,11 +51,8 @@ def kill(folder: Path, count: int) -> None:
 
 
 def test_no_call_fails_while_servers_restart(tmp_path):
-    """Three restarts lose no call, although no client retries and Envoy calls servers that have closed their port.
-
-    The lame duck phase is shorter than the time that Envoy's health checks take.
-    """
-    restart(tmp_path, 3, lame_duck_s=1)
+    """Three restarts without a lame duck phase lose no call, although the servers refuse some and no client retries."""
+    restart(tmp_path, 3, lame_duck_s=0)
 
 
 @pytest.mark.scale
@@ -85,7 +83,8 @@ def test_overload_reaches_the_caller(tmp_path):
         with Caller(pair.envoy.address) as call, pytest.raises(grpc.RpcError) as caught:
             call(payload("a"))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert int(dict(caught.value.trailing_metadata())[PUSHBACK]) > 0
+        trailers: dict[str, Any] = dict(caught.value.trailing_metadata())  # type: ignore[arg-type]
+        assert int(trailers[PUSHBACK]) > 0
         assert pair.envoy.count("upstream_rq_retry") == 0
 
         answers = []

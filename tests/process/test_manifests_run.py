@@ -20,6 +20,7 @@ from tests.support.servers import Forked, free_port, ready_address
 pytestmark = pytest.mark.slow
 
 NAME = document(KSERVE / "inferenceservice.yaml")["metadata"]["name"]
+HealthStub: Any = health_pb2_grpc.HealthStub
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -38,7 +39,7 @@ def check(process: Forked, port: int, http_port: int, container: dict[str, Any],
     with grpc.insecure_channel(address) as channel:
         for probe in PROBES:
             service = container[probe]["grpc"].get("service", "")
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
+            answer = HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
     with Client(address) as client:
         assert client.predict(payload("a"), model=name) == ["a"]
