@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts prometheus browser bench check format protos lock interop image-test image-sbom clean
+.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test prometheus browser bench check format protos lock interop image-test image-sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS
 
 restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first) and Envoy; RESTARTS=N sets their number
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m restarts -s
+
+scale-test: $(VENV)/.dev ## restart and kill servers behind Envoy under load; RESTARTS=N sets their number
+	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m scale -s
 
 prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
 	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus

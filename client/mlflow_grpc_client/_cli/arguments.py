@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--descriptor-set",
         action="store_true",
-        help="with --proto: write a serialised FileDescriptorSet instead of text",
+        help="with --proto: write a serialised FileDescriptorSet instead of text, with mlflow.proto and the types of "
+        "error details",
     )
     add(
         "-o",
