@@ -66,7 +66,8 @@ def serving_copies(
     """
     make_client = _client_class()
     with (
-        _addresses(model, count, start_timeout_s, {}) as addresses,
+        # Whoever ends the block has no use for the calls that still run.
+        _addresses(model, count, start_timeout_s, {"drain_timeout_s": 1.0}) as addresses,
         make_client(",".join(addresses), **client_options) as client,
     ):
         client.health(timeout_s=start_timeout_s)

@@ -58,7 +58,11 @@ def selected(rows: Rows, positions: list[int]) -> Rows:
     """Rows at positions."""
     if len(positions) == len(rows):
         return rows
-    return [rows[position] for position in positions] if isinstance(rows, list) else rows.take(positions)
+    return (
+        [rows[position] for position in positions]
+        if isinstance(rows, list)
+        else rows.take(pa.array(positions, pa.int64()))
+    )
 
 
 def kept(rows: Rows, names: list[str]) -> Any:

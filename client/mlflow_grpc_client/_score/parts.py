@@ -111,7 +111,7 @@ class Parts:
         for name, value in job.items():
             if before.get(name) != value:
                 raise InvalidUsage(
-                    f"this is not the run that was interrupted: its {name} has changed. Run it as before, or add "
+                    f"this is not the run that was interrupted: the {name} changed. Run it as before, or add "
                     "--overwrite instead of --resume to begin again"
                 )
 

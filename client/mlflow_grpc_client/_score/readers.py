@@ -89,7 +89,7 @@ def _random_access(file: InputFile) -> Any:
 
 def _stream(file: InputFile) -> tuple[Any, Any]:
     """The bytes of a file, decompressed, and the stream whose position is that in the file."""
-    stream = file.location.system.open_input_stream(file.location.path, compression=None)
+    stream = _random_access(file)
     return (pa.CompressedInputStream(stream, file.compression) if file.compression else stream), stream
 
 
@@ -233,19 +233,20 @@ def _line_chunks(file: InputFile, size: int, skip: int) -> Iterator[Chunk]:
     data, raw = _stream(file)
     lines: list[bytes] = []
     start = skip
-    for line in io.BufferedReader(data, 1024 * 1024):
-        if not line.strip():
-            continue
-        if skip:
-            skip -= 1
-            continue
-        lines.append(line)
-        if len(lines) == size:
+    with io.BufferedReader(data, 1024 * 1024) as buffered:
+        for line in buffered:
+            if not line.strip():
+                continue
+            if skip:
+                skip -= 1
+                continue
+            lines.append(line)
+            if len(lines) == size:
+                yield _line_chunk(file, lines, start, raw)
+                start += size
+                lines = []
+        if lines:
             yield _line_chunk(file, lines, start, raw)
-            start += size
-            lines = []
-    if lines:
-        yield _line_chunk(file, lines, start, raw)
 
 
 def _line_chunk(file: InputFile, lines: list[bytes], start: int, raw: Any) -> Chunk:
