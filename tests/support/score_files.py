@@ -73,7 +73,8 @@ def read(path: Path) -> pd.DataFrame:
         case ".jsonl":
             return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
     with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
-        return reader.read_all().to_pandas()
+        frame: pd.DataFrame = reader.read_all().to_pandas()
+        return frame
 
 
 def assert_same(output: pd.DataFrame, expected: pd.DataFrame) -> None:

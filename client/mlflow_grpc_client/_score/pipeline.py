@@ -136,10 +136,11 @@ class Pipeline:
                 self._parts.add(outcome)
                 row = outcome.chunk.end
                 progress.show(Figures(outcome.chunk.progress, row, row - first, len(self._parts.errors)))
-        finally:
+        except BaseException:
             scorer.stop()
-            if pending:
-                cancel()
+            cancel()
+            raise
+        finally:
             pool.shutdown(cancel_futures=True)
 
 
