@@ -3,6 +3,9 @@
 Some of Ray's ports listen on all interfaces, whatever its options say: those of the replicas and of its daemons.
 """
 
+import contextlib
+import json
+import re
 import shutil
 import sys
 import tempfile
@@ -54,6 +57,9 @@ class Cluster:
             "--dashboard-agent-listen-port": free_port(),
             "--ray-client-server-port": free_port(),
             "--metrics-export-port": free_port(),
+            # 0 leaves the ports of workers to the system; by default they are those between 10,002 and 19,999.
+            "--min-worker-port": 0,
+            "--max-worker-port": 0,
         }
         command = [
             str(Path(sys.executable).with_name("ray")),
@@ -113,6 +119,22 @@ class Cluster:
             replica["pid"] for deployment in deployments for replica in deployment["replicas"] if replica["state"] == state
         ]
 
+    def line(self, request_id: str) -> dict[str, Any]:
+        """Waits for the log line of a call, and returns it."""
+        found: list[str] = []
+
+        def is_written() -> bool:
+            found[:] = [line for line in self.logs().splitlines() if f'"{request_id}"' in line]
+            return bool(found)
+
+        self.wait_until(is_written, 30)
+        line: dict[str, Any] = json.loads(found[0])
+        return line
+
+    def refusals(self) -> int:
+        """Returns the number of calls that replicas have refused and logged."""
+        return sum(int(calls) for calls in re.findall(r'"message":"refused","calls":(\d+)', self.logs()))
+
     def logs(self) -> str:
         """Returns what the processes of the cluster have written to stderr."""
         files = (self._folder / "session_latest" / "logs").glob("*.err")
@@ -152,6 +174,9 @@ class Cluster:
     def stop(self) -> None:
         """Ends all processes of the cluster; the command that started them does so on SIGTERM."""
         if self._process.popen.poll() is None:
+            with contextlib.suppress(requests.RequestException):  # Otherwise, the end of the actors takes 30 s.
+                requests.delete(self._url, timeout=30)
+                self.wait_until(lambda: not self._details()["applications"], 60)
             self._process.popen.terminate()
             self._process.wait(60)
         shutil.rmtree(self._folder, ignore_errors=True)
