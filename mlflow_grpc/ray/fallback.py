@@ -1,16 +1,17 @@
 """The way through Ray Serve's wrapper: its descriptions of the RPCs, and the replica's methods that it calls.
 
-The wrapper keeps answers, statuses and their details. It loses deadlines, and clients do not retry what it refuses,
-because it sends headers before the status. It finds a method by the last part of its path alone.
+The wrapper keeps answers and statuses. It loses deadlines and the trailers of streams, and clients do not retry what it
+refuses, because it sends headers before the status. It finds a method by the last part of its path alone.
 
 Rule of this module: it imports no MLflow, because proxies import it.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from _mlflow_grpc_protocol.typed_terms import RpcKind
+from ray.serve.grpc_util import RayServegRPCContext
 
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.messages import SERVICE
@@ -38,16 +39,6 @@ _TYPED_FORMS = {
     f"_{RpcKind.STREAM}": ANSWERS,
 }
 """Forms of typed RPCs by the end of their names."""
-
-
-class GrpcContext(Protocol):
-    """What Ray Serve hands to a method beside the message: `RayServegRPCContext`."""
-
-    def invocation_metadata(self) -> list[tuple[str, str | bytes]]: ...
-    def trailing_metadata(self) -> list[tuple[str, str | bytes]]: ...
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None: ...
-    def set_code(self, code: grpc.StatusCode) -> None: ...
-    def set_details(self, details: str) -> None: ...
 
 
 def handler(form: str) -> Any:
@@ -109,16 +100,18 @@ class WrappedCalls:
     def _method(self, path: str, form: str) -> Callable[..., Any]:
         caller = self._caller
 
-        async def unary(request: bytes, grpc_context: GrpcContext) -> Message:
+        async def unary(request: bytes, grpc_context: RayServegRPCContext) -> Message:
             try:
                 response = await caller.unary(path, request, metadata=grpc_context.invocation_metadata())
             except CallError as error:
                 _set_status(grpc_context, error)
                 return Message(b"")
-            _add_trailers(grpc_context, response.trailers)
+            grpc_context.set_trailing_metadata(list(response.trailers))
             return Message(response.message)
 
-        async def stream(request: bytes | AsyncIterator[bytes], grpc_context: GrpcContext) -> AsyncGenerator[Message]:
+        async def stream(
+            request: bytes | AsyncIterator[bytes], grpc_context: RayServegRPCContext
+        ) -> AsyncGenerator[Message]:
             try:
                 responses = caller.stream(path, request, metadata=grpc_context.invocation_metadata())
                 try:
@@ -128,17 +121,13 @@ class WrappedCalls:
                     responses.cancel()
             except CallError as error:
                 _set_status(grpc_context, error)
-            else:
-                _add_trailers(grpc_context, responses.trailers)
+                # The status goes to the caller with a message or an exception; no message follows.
+                raise RuntimeError(str(error)) from None
 
         return unary if form == UNARY else stream
 
 
-def _set_status(context: GrpcContext, error: CallError) -> None:
+def _set_status(context: RayServegRPCContext, error: CallError) -> None:
     context.set_code(error.code)
     context.set_details(error.details)
-    _add_trailers(context, error.trailers)
-
-
-def _add_trailers(context: GrpcContext, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
-    context.set_trailing_metadata([*context.trailing_metadata(), *trailers])
+    context.set_trailing_metadata(list(error.trailers))

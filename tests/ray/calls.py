@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -78,18 +79,18 @@ class Gate:
     """A step of the model `steps`, which a call enters and which the test ends."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.entered, self._leave = folder / f"{name}-entered", folder / f"{name}-leave"
-        os.mkfifo(self.entered)
+        self._entered, self._leave = folder / f"{name}-entered", folder / f"{name}-leave"
+        os.mkfifo(self._entered)
         os.mkfifo(self._leave)
-        self.payload = {"inputs": ["step", str(self.entered), str(self._leave)]}
+        self.payload = {"inputs": ["step", str(self._entered), str(self._leave)]}
 
     def wait(self) -> None:
         """Waits until the model is in the step."""
-        self.entered.read_text()
+        in_thread(self._entered.read_text).result(30)
 
     def open(self) -> None:
         """Lets the model go on."""
-        self._leave.write_text("go")
+        in_thread(lambda: self._leave.write_text("go")).result(30)
 
 
 def in_thread(function: Callable[[], ResultT]) -> Future[ResultT]:
@@ -129,7 +130,8 @@ def full(address: str, folder: Path) -> Iterator[dict[str, Any]]:
     """Keeps as many calls in the server as it takes; yields the trailers of a call that was refused."""
     with held(address, folder):
         waiting = in_thread(lambda: of_steps(address, {"inputs": ["a", "b"]}))
+        deadline = time.monotonic() + 30
         while (refused := of_steps(address, {"inputs": ["c", "d"]}, timeout_s=0.5))[1] != "RESOURCE_EXHAUSTED":
-            pass
+            assert time.monotonic() < deadline, refused
         yield refused[3]
     assert waiting.result(30)[1] == "OK"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import grpc
 import requests
 
 from tests.support.servers import Process, free_port
@@ -35,6 +36,7 @@ class Cluster:
         self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self._dashboard, self.port = free_port(), free_port()
         self.http_port = free_port()
+        self._through_haproxy = through_haproxy
         haproxy = self._folder / "haproxy"
         haproxy.mkdir()
         env = {
@@ -106,6 +108,20 @@ class Cluster:
         self.put(*applications)
         names = {application["name"] for application in applications}
         self.wait_until(lambda: self._are_running(names))
+        for name in names:
+            self.wait_until(lambda name=name: self.is_reached(name))
+
+    def is_reached(self, name: str) -> bool:
+        """Returns True if calls get to an application as they will: HAProxy's backup is Ray Serve's own proxy.
+
+        Ray Serve's wrapper adds a trailer.
+        """
+        with grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+            call = check.future(b"", timeout=10, metadata=(("application", name),))
+            if call.exception() is not None:
+                return False
+            return self._through_haproxy != ("request_id" in dict(call.trailing_metadata()))
 
     def status(self, name: str) -> tuple[str, str]:
         """Returns the status of an application and its message."""

@@ -91,10 +91,10 @@ def test_an_overloaded_replica_is_called_again(address, cluster, tmp_path):
         cluster.wait_until(lambda: cluster.refusals() >= before + 1 + ATTEMPTS)
 
 
-def test_the_description_of_a_model(address, reference, models):
-    """The client describes a model as on the server."""
+def test_the_models_are_described(address, reference):
+    """The client lists the models as on the server."""
     with Client(address) as client, Client(reference) as direct:
-        assert client.model("iris").describe() == direct.model("iris").describe()
+        assert [repr(model) for model in client.models()] == [repr(model) for model in direct.models()]
 
 
 def test_messages_are_of_the_protocol(address):
