@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow_grpc_client._score.progress import Figures, Lines, Pace, duration
+from mlflow_grpc_client._score.pace import Figures, Pace, duration
+from mlflow_grpc_client._score.progress import Lines
 
 from tests.support import scored
 from tests.support.score_files import Model, assert_same, read, served, write

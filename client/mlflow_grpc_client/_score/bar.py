@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from mlflow_grpc_client._score.progress import Figures, Pace, duration
+from mlflow_grpc_client._score.pace import Figures, Pace, duration
 
 if TYPE_CHECKING:
     # Only for annotations; typing has it from Python 3.11 on.

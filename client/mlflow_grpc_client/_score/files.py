@@ -86,7 +86,7 @@ def locate(text: str) -> Location:
     """
     match = _URL.match(text)
     if match is None:
-        return Location(fs.LocalFileSystem(use_mmap=True), os.path.abspath(text), text)  # noqa: PTH100 - keeps a glob
+        return Location(fs.LocalFileSystem(), os.path.abspath(text), text)  # noqa: PTH100 - keeps a glob
     try:
         import fsspec
 

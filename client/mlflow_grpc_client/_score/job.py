@@ -14,9 +14,10 @@ from mlflow_grpc_client import Client
 from mlflow_grpc_client._cli.output import complain, warnings_as_lines
 from mlflow_grpc_client._score import files, model
 from mlflow_grpc_client._score.errors import InvalidUsage, ScoreError
+from mlflow_grpc_client._score.pace import Figures
 from mlflow_grpc_client._score.parts import Parts
 from mlflow_grpc_client._score.pipeline import Pipeline, Reading, RowRefused
-from mlflow_grpc_client._score.progress import Figures, progress, say
+from mlflow_grpc_client._score.progress import progress, say
 from mlflow_grpc_client._score.scorer import Scorer
 
 EXIT_STOPPED, EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 3, 130

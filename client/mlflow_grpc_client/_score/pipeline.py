@@ -13,8 +13,9 @@ from mlflow_grpc_client._score.calls import Calls
 from mlflow_grpc_client._score.chunks import Chunk
 from mlflow_grpc_client._score.errors import InvalidUsage, ScoreError
 from mlflow_grpc_client._score.files import InputFile
+from mlflow_grpc_client._score.pace import Figures
 from mlflow_grpc_client._score.parts import Parts
-from mlflow_grpc_client._score.progress import Figures, Progress
+from mlflow_grpc_client._score.progress import Progress
 from mlflow_grpc_client._score.scorer import FilePlan, Outcome, RowError, Scorer
 
 
@@ -130,10 +131,7 @@ class Pipeline:
                 if not pending:
                     return row
                 outcome = pending.popleft().result()
-                if len(self._parts.errors) + len(outcome.errors) > max_errors:
-                    errors = [*self._parts.errors, *outcome.errors]
-                    raise RowRefused(_refusal(errors, max_errors), errors)
-                self._parts.add(outcome)
+                self._add(outcome, max_errors)
                 row = outcome.chunk.end
                 progress.show(Figures(outcome.chunk.progress, row, row - first, len(self._parts.errors)))
         except BaseException:
@@ -142,6 +140,13 @@ class Pipeline:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _add(self, outcome: Outcome, max_errors: int) -> None:
+        """Adds the output of a chunk to the parts. Raises RowRefused if there are too many errors with it."""
+        if len(self._parts.errors) + len(outcome.errors) > max_errors:
+            errors = [*self._parts.errors, *outcome.errors]
+            raise RowRefused(_refusal(errors, max_errors), errors)
+        self._parts.add(outcome)
 
 
 def _refusal(errors: list[RowError], max_errors: int) -> str:

@@ -21,6 +21,9 @@ from mlflow_grpc_client._score.files import InputFile
 BLOCK_BYTES = 8 * 1024 * 1024
 """Bytes of CSV that are parsed at a time, which is also the maximum size of a row."""
 
+BUFFER_BYTES = 1024 * 1024
+"""Bytes of a column of Parquet that are read at a time."""
+
 _MAGIC = b"ARROW1"
 """Begin of an Arrow file; a stream has none."""
 
@@ -110,7 +113,7 @@ def _after(batches: Iterator[Any], skip: int) -> Iterator[Any]:
 
 
 def _parquet_chunks(file: InputFile, size: int, names: list[str] | None, skip: int) -> Iterator[Chunk]:
-    with pyarrow.parquet.ParquetFile(_random_access(file), pre_buffer=False) as parquet:
+    with pyarrow.parquet.ParquetFile(_random_access(file), buffer_size=BUFFER_BYTES, pre_buffer=False) as parquet:
         counts = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
         group, before = 0, 0
         while group < len(counts) and before + counts[group] <= skip:
@@ -124,7 +127,8 @@ def _parquet_chunks(file: InputFile, size: int, names: list[str] | None, skip: i
 
 def _arrow(file: InputFile) -> tuple[Any, Iterator[Any], int | None]:
     """The schema, the record batches and, if it is known, the number of rows of an Arrow file or stream."""
-    source = _random_access(file)
+    # A record batch can be as large as the file. Of a mapped file, only the rows of a chunk are read.
+    source = pa.memory_map(file.location.path) if _is_local(file) and file.size else _random_access(file)
     if source.read(len(_MAGIC)) != _MAGIC:
         source.seek(0)
         stream = pa.ipc.open_stream(source)
