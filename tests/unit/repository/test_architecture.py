@@ -37,6 +37,7 @@ LAYERS = [
     "worker",
     "workers",
     "cli",
+    "ray",
     "__main__",
 ]
 BESIDE = {
@@ -149,13 +150,15 @@ def test_a_subfolder_is_a_layer_of_its_package(folder):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_libraries_stay_in_their_packages(path):
-    """grpc is imported only in services and lifecycle, and MLflow only in hosting, payload and the bridges. MLflow's
-    private names are in one module."""
+    """grpc is imported only in services, lifecycle and ray, Ray only in ray, and MLflow only in hosting, payload and the
+    bridges. MLflow's private names are in one module."""
     used = {name.split(".")[0] for name in imports(path)}
     assert not used & {"grpc", "grpc_health", "grpc_reflection", "grpc_status"} or room(path) in (
         "services",
         "lifecycle",
+        "ray",
     )
+    assert "ray" not in used or room(path) == "ray"
     assert "mlflow" not in used or room(path) in ("hosting", "payload", "mlmodel")
     if path != PACKAGE / "hosting" / "pyfunc" / "internals.py":
         private = [name for name in imports(path) if name.startswith("mlflow.") and "._" in name]
