@@ -111,10 +111,10 @@ def of_steps(address: str, payload: Any, *, timeout_s: float = 30.0) -> Outcome:
 
 
 @contextmanager
-def held(address: str, folder: Path, name: str = "held") -> Iterator[None]:
+def held(address: str, folder: Path, *, timeout_s: float = 30.0) -> Iterator[None]:
     """Keeps a call in the model during a block."""
-    gate = Gate(folder, name)
-    call = in_thread(lambda: of_steps(address, gate.payload))
+    gate = Gate(folder, "held")
+    call = in_thread(lambda: of_steps(address, gate.payload, timeout_s=timeout_s))
     gate.wait()
     try:
         yield

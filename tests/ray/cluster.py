@@ -134,7 +134,7 @@ class Cluster:
         """Returns the ids of the processes of an application's replicas."""
         deployments = self._details()["applications"][name]["deployments"].values()
         return [
-            replica["pid"]
+            replica.get("pid", 0)
             for deployment in deployments
             for replica in deployment["replicas"]
             if replica["state"] == state
