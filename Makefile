@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test prometheus browser bench check format protos lock interop image-test image-sbom clean
+.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test prometheus browser bench check format protos lock interop image-test image-sbom clean ray
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,11 @@ coverage: $(VENV)/.dev ## run the test suite and measure which lines and branche
 	$(BIN)/uv pip install --quiet --python $(@D) --no-deps -e . -e ./client
 	@touch $@
 
+.venvs/ray/.ready: requirements.txt pyproject.toml client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) -e ".[ray]" -e ./client --group dev --group examples
+	@touch $@
+
 .venvs/client-%/.ready: client/pyproject.toml | $(VENV)/.dev
 	$(BIN)/uv venv --quiet --seed --clear --python $* $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) --resolution lowest-direct -e ./client
@@ -117,6 +122,9 @@ prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prome
 
 browser: $(VENV)/.dev .venvs/grpcurl/.ready ## test the page with a real Chromium (install it first)
 	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m browser -rs tests/browser
+
+ray: .venvs/ray/.ready ## test replicas of Ray Serve with a real cluster of one node, for some minutes
+	.venvs/ray/bin/python -m pytest -m ray tests/ray
 
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks

@@ -39,7 +39,7 @@ def offer(host: "Host") -> Served:
     return _served[0]
 
 
-def add_to_server(servicer: object, server: Any) -> None:  # noqa: ARG001 - Ray Serve passes a placeholder
+def add_to_server(servicer: object, server: Any) -> None:
     """Registers the RPCs; `grpc_servicer_functions` of a configuration has `mlflow_grpc.ray.add_to_server`.
 
     Args:
@@ -49,7 +49,7 @@ def add_to_server(servicer: object, server: Any) -> None:  # noqa: ARG001 - Ray 
     """
     if _served and isinstance(server, grpc.aio.Server):
         # Past Ray Serve's own method, which would put the wrapper into each handler.
-        plain = next(base for base in type(server).__mro__ if base.__module__.startswith("grpc."))
+        plain: Any = next(base for base in type(server).__mro__ if base.__module__.startswith("grpc."))
         plain.add_generic_rpc_handlers(server, _served[0].host.handlers)
         _served[0].loop = asyncio.get_running_loop()
         return

@@ -58,7 +58,7 @@ class ModelReplica:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Returns the method that Ray Serve's wrapper calls for RPCs of a name."""
-        wrapped = self.__dict__.get("_wrapped")
+        wrapped: WrappedCalls | None = self.__dict__.get("_wrapped")
         if wrapped is None or (method := wrapped.method(name)) is None:
             raise AttributeError(name)
         return method

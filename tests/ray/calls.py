@@ -1,11 +1,11 @@
 """Calls whose complete outcome is compared between two addresses."""
 
+import contextlib
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from mlflow_grpc import protos
 
 ResultT = TypeVar("ResultT")
 
-ROWS = {
+ROWS: dict[str, Any] = {
     "columns": ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"],
     "data": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]],
 }
@@ -41,7 +41,7 @@ def text(payload: Any) -> bytes:
     return data
 
 
-def outcome(address: str, form: str, path: str, *messages: bytes, timeout_s: float = 30.0, **metadata: str) -> Outcome:
+def outcome(address: str, form: str, path: str, *messages: bytes, timeout_s: float = 30.0, **metadata: Any) -> Outcome:
     """Makes a call and returns all that a caller sees of it.
 
     Args:
@@ -50,7 +50,7 @@ def outcome(address: str, form: str, path: str, *messages: bytes, timeout_s: flo
         path: Path of the method.
         messages: Serialized requests.
         timeout_s: Time until the deadline, in seconds.
-        metadata: Metadata, with underscores for hyphens.
+        metadata: Metadata as texts, with underscores for hyphens.
 
     """
     pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
@@ -65,10 +65,8 @@ def outcome(address: str, form: str, path: str, *messages: bytes, timeout_s: flo
                 answers = [call.result()]
         else:
             call = method(request, timeout=timeout_s, metadata=pairs)
-            try:
+            with contextlib.suppress(grpc.RpcError):  # The status is read from the call.
                 answers.extend(call)
-            except grpc.RpcError:
-                pass  # The status is read from the call.
         trailers = {key: value for key, value in call.trailing_metadata() or () if key not in VARYING}
         if DETAILS in trailers:
             trailers[DETAILS] = MessageToDict(Status.FromString(trailers[DETAILS]))
@@ -113,10 +111,10 @@ def of_steps(address: str, payload: Any, *, timeout_s: float = 30.0) -> Outcome:
 
 
 @contextmanager
-def held(address: str, folder: Path, name: str = "held") -> Iterator[None]:
+def held(address: str, folder: Path, *, timeout_s: float = 30.0) -> Iterator[None]:
     """Keeps a call in the model during a block."""
-    gate = Gate(folder, name)
-    call = in_thread(lambda: of_steps(address, gate.payload))
+    gate = Gate(folder, "held")
+    call = in_thread(lambda: of_steps(address, gate.payload, timeout_s=timeout_s))
     gate.wait()
     try:
         yield
@@ -129,9 +127,8 @@ def held(address: str, folder: Path, name: str = "held") -> Iterator[None]:
 def full(address: str, folder: Path) -> Iterator[dict[str, Any]]:
     """Keeps as many calls in the server as it takes; yields the trailers of a call that was refused."""
     with held(address, folder):
-        waiting = in_thread(lambda: of_steps(address, {"inputs": ["a", "b"]}))
-        deadline = time.monotonic() + 30
-        while (refused := of_steps(address, {"inputs": ["c", "d"]}, timeout_s=0.5))[1] != "RESOURCE_EXHAUSTED":
-            assert time.monotonic() < deadline, refused
-        yield refused[3]
+        calls = {in_thread(lambda: of_steps(address, {"inputs": ["a", "b"]})) for _ in range(2)}
+        (refused,), (waiting,) = wait(calls, timeout=30, return_when=FIRST_COMPLETED)
+        assert refused.result()[1] == "RESOURCE_EXHAUSTED"
+        yield refused.result()[3]
     assert waiting.result(30)[1] == "OK"

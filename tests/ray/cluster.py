@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -50,6 +51,8 @@ class Cluster:
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
             # By default, a replica that stops is kept for 30 s.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         }
@@ -108,8 +111,7 @@ class Cluster:
         self.put(*applications)
         names = {application["name"] for application in applications}
         self.wait_until(lambda: self._are_running(names))
-        for name in names:
-            self.wait_until(lambda name=name: self.is_reached(name))
+        self.wait_until(lambda: all(map(self.is_reached, names)))
 
     def is_reached(self, name: str) -> bool:
         """Returns True if calls get to an application as they will: HAProxy's backup is Ray Serve's own proxy.
@@ -125,14 +127,17 @@ class Cluster:
 
     def status(self, name: str) -> tuple[str, str]:
         """Returns the status of an application and its message."""
-        application = self._details()["applications"][name]
-        return application["status"], application["message"]
+        application = self._details()["applications"].get(name, {})
+        return application.get("status", ""), application.get("message", "")
 
     def replicas(self, name: str, state: str = "RUNNING") -> list[int]:
         """Returns the ids of the processes of an application's replicas."""
         deployments = self._details()["applications"][name]["deployments"].values()
         return [
-            replica["pid"] for deployment in deployments for replica in deployment["replicas"] if replica["state"] == state
+            replica.get("pid", 0)
+            for deployment in deployments
+            for replica in deployment["replicas"]
+            if replica["state"] == state
         ]
 
     def line(self, request_id: str) -> dict[str, Any]:
@@ -146,6 +151,12 @@ class Cluster:
         self.wait_until(is_written, 30)
         line: dict[str, Any] = json.loads(found[0])
         return line
+
+    def resources(self, name: str) -> dict[str, float]:
+        """Returns what each replica of an application occupies."""
+        (deployment,) = self._details()["applications"][name]["deployments"].values()
+        resources: dict[str, float] = deployment["required_resources"]
+        return resources
 
     def refusals(self) -> int:
         """Returns the number of calls that replicas have refused and logged."""
@@ -185,7 +196,9 @@ class Cluster:
         applications = self._details()["applications"]
         statuses = {name: application["status"] for name, application in applications.items()}
         assert "DEPLOY_FAILED" not in statuses.values(), applications
-        return statuses == dict.fromkeys(names, "RUNNING") and not any(self.replicas(name, "STOPPING") for name in names)
+        return statuses == dict.fromkeys(names, "RUNNING") and not any(
+            self.replicas(name, "STOPPING") for name in names
+        )
 
     def stop(self) -> None:
         """Ends all processes of the cluster; the command that started them does so on SIGTERM."""
@@ -193,7 +206,7 @@ class Cluster:
             with contextlib.suppress(requests.RequestException):  # Otherwise, the end of the actors takes 30 s.
                 requests.delete(self._url, timeout=30)
                 self.wait_until(lambda: not self._details()["applications"], 60)
-            self._process.popen.terminate()
+            self._process.signal(signal.SIGTERM)
             self._process.wait(60)
         shutil.rmtree(self._folder, ignore_errors=True)
 

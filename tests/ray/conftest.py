@@ -43,7 +43,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](folder / "iris")
         stepper.save(folder / "steps")
     file = folder / "models.yaml"
-    listed = [{"uri": str(folder / "iris"), "name": "iris", "default": True}, {"uri": str(folder / "steps"), "name": "steps"}]
+    listed = [
+        {"uri": str(folder / "iris"), "name": "iris", "default": True},
+        {"uri": str(folder / "steps"), "name": "steps"},
+    ]
     file.write_text(yaml.safe_dump({"models": listed}))
     return Models(folder / "iris", folder / "steps", file)
 

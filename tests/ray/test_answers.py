@@ -5,10 +5,10 @@ from typing import Any
 
 import grpc
 import pytest
-
-from mlflow_grpc import protos
 from mlflow_grpc_client import Client, ResourceExhausted
 from mlflow_grpc_client._options import RETRY_PAUSES_S
+
+from mlflow_grpc import protos
 from tests.ray.calls import ROWS, full, held, outcome, text
 from tests.ray.conftest import application
 from tests.support.typed import TypedCaller, plain
@@ -17,7 +17,7 @@ PREDICT, PREDICT_MANY = "/MLflow/predict", "/MLflowStream/predict_many"
 
 ATTEMPTS = 1 + len(RETRY_PAUSES_S)
 
-CASES: dict[str, tuple[str, str, list[bytes], dict[str, str]]] = {
+CASES: dict[str, tuple[str, str, list[bytes], dict[str, Any]]] = {
     "rows": ("unary", PREDICT, [text({"dataframe_split": ROWS})], {}),
     "named model": ("unary", PREDICT, [text({"inputs": ["a", "b"]})], {"mlflow_model": "steps"}),
     "no JSON": ("unary", PREDICT, [text("{")], {}),
@@ -26,7 +26,12 @@ CASES: dict[str, tuple[str, str, list[bytes], dict[str, str]]] = {
     "no such model": ("unary", PREDICT, [text({"inputs": ["a"]})], {"mlflow_model": "other"}),
     "no such method": ("unary", "/MLflow/other", [b""], {}),
     "not a message": ("unary", PREDICT, [b"\xff"], {}),
-    "stream": ("stream", PREDICT_MANY, [text({"dataframe_split": ROWS}), text("{"), text({"dataframe_split": ROWS})], {}),
+    "stream": (
+        "stream",
+        PREDICT_MANY,
+        [text({"dataframe_split": ROWS}), text("{"), text({"dataframe_split": ROWS})],
+        {},
+    ),
     "stream of answers": ("answers", "/MLflowStream/predict_stream", [text({"dataframe_split": ROWS})], {}),
     "health": ("unary", "/grpc.health.v1.Health/Check", [b"\n\x06MLflow"], {}),
     "health of no service": ("unary", "/grpc.health.v1.Health/Check", [b"\n\x05other"], {}),

@@ -1,11 +1,12 @@
 """Answers through Ray Serve's own proxy and wrapper: what they keep, and what they lose."""
 
 import pytest
-
 from mlflow_grpc_client import Client, ResourceExhausted
+
 from tests.ray.calls import ROWS, full, outcome
 from tests.ray.conftest import application
 from tests.ray.test_answers import CASES
+
 
 @pytest.fixture(scope="module")
 def address(cluster_without_haproxy, models):
