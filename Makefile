@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts prometheus browser bench check format protos lock interop image-test image-sbom clean
+.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,11 @@ coverage: $(VENV)/.dev ## run the test suite and measure which lines and branche
 	$(BIN)/uv pip install --quiet --python $(@D) --no-deps -e . -e ./client
 	@touch $@
 
+.venvs/ray/.ready: requirements.txt pyproject.toml client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) -e ".[ray]" -e ./client --group dev --group examples
+	@touch $@
+
 .venvs/client-%/.ready: client/pyproject.toml | $(VENV)/.dev
 	$(BIN)/uv venv --quiet --seed --clear --python $* $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) --resolution lowest-direct -e ./client
@@ -109,11 +114,28 @@ starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS
 restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first) and Envoy; RESTARTS=N sets their number
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m restarts -s
 
+scale-test: $(VENV)/.dev ## restart and kill servers behind Envoy under load; RESTARTS=N sets their number
+	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m scale -s
+
 prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
 	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus
 
 browser: $(VENV)/.dev .venvs/grpcurl/.ready ## test the page with a real Chromium (install it first)
 	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m browser -rs tests/browser
+
+ray: .venvs/ray/.ready ## test replicas of Ray Serve with a real cluster of one node, for some minutes
+	.venvs/ray/bin/python -m pytest -m ray tests/ray
+
+.venvs/spark/.ready .venvs/ray-data/.ready: .venvs/%/.ready: pyproject.toml client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) -e . -e "./client[$*]" --group dev --group examples
+	@touch $@
+
+spark: .venvs/spark/.ready ## test columns of predictions with a real local Spark (install Java first)
+	.venvs/spark/bin/python -m pytest -m spark -rs tests/spark
+
+ray-data: .venvs/ray-data/.ready ## test predictions in datasets with a real local Ray
+	.venvs/ray-data/bin/python -m pytest -m ray_data -rs tests/ray_data
 
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks

@@ -39,13 +39,51 @@ def serving(
 ) -> Iterator["Client"]:
     """Runs a server for a `with` block and yields a client; see `mlflow_grpc.serving`."""
     make_client = _client_class()
+    with (
+        _addresses(model, 1, start_timeout_s, options) as (address,),
+        make_client(address, **(client_options or {})) as client,
+    ):
+        client.health(timeout_s=start_timeout_s)
+        yield client
+
+
+@contextlib.contextmanager
+def serving_copies(
+    model: Any, count: int, start_timeout_s: float, client_options: Mapping[str, Any]
+) -> Iterator["Client"]:
+    """Runs servers of one model for a `with` block, and yields a client that balances its calls between them.
+
+    Args:
+        model: What `mlflow_grpc.serving` takes.
+        count: Number of servers, which are processes of this machine.
+        start_timeout_s: Maximum time until all are ready, in seconds.
+        client_options: Options of the client.
+
+    Raises:
+        StartError: A server has ended, or is not ready in time; the message has its last log lines.
+        ModuleNotFoundError: The client is not installed.
+
+    """
+    make_client = _client_class()
+    with (
+        # Whoever ends the block has no use for the calls that still run.
+        _addresses(model, count, start_timeout_s, {"drain_timeout_s": 1.0}) as addresses,
+        make_client(",".join(addresses), **client_options) as client,
+    ):
+        client.health(timeout_s=start_timeout_s)
+        yield client
+
+
+@contextlib.contextmanager
+def _addresses(model: Any, count: int, start_timeout_s: float, options: dict[str, Any]) -> Iterator[list[str]]:
+    """Runs servers that start at the same time, and yields their addresses."""
     flags = _flags(model, options)
     loaded = settings.Settings.load(flags)
-    with _Child(flags, loaded.lame_duck_s + loaded.drain_timeout_s) as child:
-        address = child.wait_until_ready(start_timeout_s)
-        with make_client(address, **(client_options or {})) as client:
-            client.health(timeout_s=start_timeout_s)
-            yield client
+    until = time.monotonic() + start_timeout_s
+    with contextlib.ExitStack() as stack:
+        ending_s = loaded.lame_duck_s + loaded.drain_timeout_s
+        children = [stack.enter_context(_Child(flags, ending_s)) for _ in range(count)]
+        yield [child.wait_until_ready(max(0.0, until - time.monotonic()), start_timeout_s) for child in children]
 
 
 def _client_class() -> type["Client"]:
@@ -129,15 +167,19 @@ class _Child:
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), name="serving", daemon=True)
         self._reader.start()
 
-    def wait_until_ready(self, limit_s: float) -> str:
+    def wait_until_ready(self, left_s: float, limit_s: float) -> str:
         """Waits until the server takes calls, and returns its address.
+
+        Args:
+            left_s: Maximum time to wait, in seconds.
+            limit_s: The time limit of the start, for the message.
 
         Raises:
             StartError: It has ended, or is not ready in time; the message has its last log lines.
 
         """
         with self._changed:
-            until = time.monotonic() + limit_s
+            until = time.monotonic() + left_s
             while not self._address and not self._is_over:
                 if not self._changed.wait(until - time.monotonic()):
                     break

@@ -5,7 +5,10 @@ Rule of this module: it makes them in the same way as a server, and serves nothi
 
 from dataclasses import dataclass
 
-from _mlflow_grpc_protocol import proto_text
+from _mlflow_grpc_protocol import descriptor_sets, proto_text
+from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.rpc import error_details_pb2, status_pb2
 
 from mlflow_grpc import protos
 from mlflow_grpc.config import Configuration
@@ -25,7 +28,7 @@ class TypedContract:
     text: str
     """Text of the .proto file."""
     data: bytes
-    """Serialized FileDescriptorSet of the file and its imports."""
+    """Serialized FileDescriptorSet of the file, mlflow.proto, the types of error details, and the imports of all."""
     lock: LockFile
     """Names and numbers of this version and of earlier ones."""
     verdicts: list[Verdict]
@@ -54,4 +57,10 @@ def typed_contract(settings: Settings, configuration: Configuration, *, make_loc
     ]
     verdicts += locks.missing({verdict.lock_key for verdict in verdicts})
     file = comments.described(maker.file, maker.comments)
-    return TypedContract(proto_text.text_of(file), protos.set_of(file), locks.updated(maker.locks), verdicts)
+    return TypedContract(proto_text.text_of(file), _set_of(file), locks.updated(maker.locks), verdicts)
+
+
+def _set_of(file: FileDescriptorProto) -> bytes:
+    for module in (timestamp_pb2, struct_pb2, error_details_pb2, status_pb2):
+        protos.adopt(module.DESCRIPTOR)
+    return descriptor_sets.set_of(file.name, {available.name: available for available in (*protos.files(), file)})

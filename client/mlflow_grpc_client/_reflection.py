@@ -1,8 +1,8 @@
 """The .proto file of a server's typed RPCs, by server reflection.
 
-Rule of this module: it makes no call; it yields calls and is sent their results. A single request suffices, because
-the server answers it with the file and all of its imports. The messages are those of grpc.reflection.v1alpha, which v1
-has under another name.
+Rule of this module: it makes no call; it yields calls and is sent their results. A single request suffices for a file,
+because the server answers it with the file and all of its imports. The messages are those of grpc.reflection.v1alpha,
+which v1 has under another name.
 """
 
 from collections.abc import Callable, Generator
@@ -11,8 +11,8 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 import grpc
-from _mlflow_grpc_protocol import proto_text
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from _mlflow_grpc_protocol import descriptor_sets, proto_text
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from mlflow_grpc_client import _wire
@@ -38,7 +38,7 @@ class ProtoFile:
     text: str
     """The text of the .proto file, with comments."""
     descriptor_set: bytes
-    """The file and its imports as a serialised google.protobuf.FileDescriptorSet."""
+    """A serialised google.protobuf.FileDescriptorSet of the file, mlflow.proto, and the types of error details."""
 
 
 def proto_file(make_call: MakeCall) -> Generator[Call, Any, ProtoFile]:
@@ -52,14 +52,14 @@ def proto_file(make_call: MakeCall) -> Generator[Call, Any, ProtoFile]:
 
     """
     files = yield from _files(make_call)
+    for companion in descriptor_sets.COMPANIONS:
+        response = yield _call(make_call, _Request(file_by_filename=companion))
+        files |= _files_in(response)
     try:
         name = _pool_of(files).FindFileContainingSymbol(SERVICE).name
-        text = proto_text.text_of(files[name])
+        return ProtoFile(name, proto_text.text_of(files[name]), descriptor_sets.set_of(name, files))
     except (KeyError, ValueError) as error:
         raise _invalid(error) from None
-    imports = [files[imported] for imported in files[name].dependency]
-    descriptor_set = FileDescriptorSet(file=[*imports, files[name]]).SerializeToString(deterministic=True)
-    return ProtoFile(name, text, descriptor_set)
 
 
 def pool(make_call: MakeCall) -> Generator[Call, Any, DescriptorPool]:
@@ -70,9 +70,7 @@ def pool(make_call: MakeCall) -> Generator[Call, Any, DescriptorPool]:
 def _files(make_call: MakeCall) -> Generator[Call, Any, dict[str, FileDescriptorProto]]:
     """The file and its imports by name."""
     try:
-        response = yield make_call(
-            _wire.REFLECTION, _Request(file_containing_symbol=SERVICE), _Response, lambda response: response
-        )
+        response = yield _call(make_call, _Request(file_containing_symbol=SERVICE))
     except PredictError as error:
         if error.code is not grpc.StatusCode.UNIMPLEMENTED:
             raise
@@ -86,6 +84,15 @@ def _files(make_call: MakeCall) -> Generator[Call, Any, dict[str, FileDescriptor
         )
     if response.HasField("error_response"):
         raise _invalid(response.error_response.error_message)
+    return _files_in(response)
+
+
+def _call(make_call: MakeCall, request: Any) -> Call:
+    return make_call(_wire.REFLECTION, request, _Response, lambda response: response)
+
+
+def _files_in(response: Any) -> dict[str, FileDescriptorProto]:
+    """The files of a response by name; none if the server does not have the file."""
     files = map(FileDescriptorProto.FromString, response.file_descriptor_response.file_descriptor_proto)
     return {file.name: file for file in files}
 

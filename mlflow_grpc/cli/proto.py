@@ -82,7 +82,12 @@ command = click.Command(
     params=[
         *setting_options(("model_uri", "config", "model_name", "requirements", "lock")),
         output_option(),
-        click.Option(["--descriptor-set"], is_flag=True, help="Writes a serialised FileDescriptorSet instead of text."),
+        click.Option(
+            ["--descriptor-set"],
+            is_flag=True,
+            help="Writes a serialised FileDescriptorSet instead of text, with mlflow.proto and the types of error "
+            "details, such as Envoy needs to translate JSON.",
+        ),
         click.Option(
             ["--check"],
             is_flag=True,

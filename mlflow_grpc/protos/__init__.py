@@ -73,16 +73,6 @@ def message_class(descriptor: Descriptor) -> type[Message]:
     return message_factory.GetMessageClass(descriptor)
 
 
-def set_of(file: descriptor_pb2.FileDescriptorProto) -> bytes:
-    """Returns a file and its imports from google.protobuf as a serialised FileDescriptorSet."""
-    needed = descriptor_pb2.FileDescriptorSet()
-    for module in (timestamp_pb2, struct_pb2):
-        if module.DESCRIPTOR.name in file.dependency:
-            module.DESCRIPTOR.CopyToProto(needed.file.add())
-    needed.file.append(file)
-    return needed.SerializeToString(deterministic=True)
-
-
 def message_named(full_name: str) -> Any:
     """Returns the Python class of a message type in POOL; type checkers do not see its fields."""
     return message_class(POOL.FindMessageTypeByName(full_name))

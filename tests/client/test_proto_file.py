@@ -7,7 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
+from _mlflow_grpc_protocol import descriptor_sets
 from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
 from mlflow_grpc_client import AsyncClient, Client, PredictError, ProtoFile
 
 from mlflow_grpc.config import Configuration, ModelConfig
@@ -53,8 +55,43 @@ def test_files_with_all_types_are_equal(tmp_path):
     assert proto_file == ProtoFile(messages.FILE, expected.text, expected.data)
     for word in ("enum ", "map<", "stream ", "Default: ", 'import "google/protobuf/'):
         assert word in proto_file.text, word
-    names = [file.name for file in descriptor_pb2.FileDescriptorSet.FromString(proto_file.descriptor_set).file]
-    assert names == ["google/protobuf/timestamp.proto", "google/protobuf/struct.proto", messages.FILE]
+    assert files_in(proto_file.descriptor_set)[-3:] == [
+        "google/protobuf/timestamp.proto",
+        "google/protobuf/struct.proto",
+        messages.FILE,
+    ]
+
+
+def files_in(descriptor_set: bytes) -> list[str]:
+    """Returns the names of the files in a descriptor set."""
+    return [file.name for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set).file]
+
+
+def test_the_descriptor_set_has_what_a_proxy_needs(iris):
+    """The set has mlflow.proto and the types of error details, each file after its imports, and all types resolve."""
+    with Client(iris.address) as client:
+        descriptor_set = client.proto_file().descriptor_set
+    assert files_in(descriptor_set) == [
+        "google/protobuf/duration.proto",
+        "google/rpc/error_details.proto",
+        "google/protobuf/any.proto",
+        "google/rpc/status.proto",
+        "mlflow.proto",
+        messages.FILE,
+    ]
+    pool = DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set).file:
+        pool.Add(file)
+    assert pool.FindServiceByName("MLflow").methods_by_name["predict"].input_type.full_name == "Input"
+    assert pool.FindServiceByName("MLflowStream").file.name == "mlflow.proto"
+    assert pool.FindMessageTypeByName("google.rpc.ErrorInfo").fields_by_name["reason"].number == 1
+
+
+def test_a_server_that_lacks_a_companion():
+    """A set from an older server, which has no types of error details, has the other files."""
+    typed, mlflow = (descriptor_pb2.FileDescriptorProto(name=name) for name in (messages.FILE, "mlflow.proto"))
+    written = descriptor_sets.set_of(messages.FILE, {file.name: file for file in (typed, mlflow)})
+    assert files_in(written) == ["mlflow.proto", messages.FILE]
 
 
 def test_the_asyncio_client_returns_the_file(iris):

@@ -35,6 +35,8 @@ class Load:
     """TLS credentials of the clients; None for connections without TLS."""
     calls: int = 0
     failures: collections.Counter[str] = field(default_factory=collections.Counter)
+    failed_began_s: list[float] = field(default_factory=list)
+    """Times at which the failed calls began, by `time.monotonic`."""
     is_over: bool = False
 
     async def run(self) -> None:
@@ -63,6 +65,7 @@ class Load:
 
     async def _call(self, call: "Call", channel: grpc.aio.Channel, number: int, seconds: float) -> None:
         self.calls += 1
+        began_s = time.monotonic()
         message = protos.Input(value=payload(f"{seconds}", str(number))).SerializeToString()
         try:
             values = await call(channel, message)
@@ -70,6 +73,7 @@ class Load:
                 self.failures["another call's answer"] += 1
         except grpc.aio.AioRpcError as error:
             self.failures[f"{error.code().name}: {error.details()}"] += 1
+            self.failed_began_s.append(began_s)
 
     async def _unary(self, channel: grpc.aio.Channel, message: bytes) -> list[str]:
         predict: Any = channel.unary_unary("/MLflow/predict", None, protos.Output.FromString)

@@ -3,26 +3,22 @@
 import argparse
 
 from mlflow_grpc_client import __version__
-from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
+from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S, TLS
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     arguments = argparse.ArgumentParser(
         prog="mlflow-grpc-predict",
-        description="Calls a model served by mlflow-grpc and prints its answer.",
+        description="Calls a model served by mlflow-grpc and prints its answer. "
+        "`%(prog)s score INPUT -o OUTPUT` scores files of rows; see `%(prog)s score --help`.",
         epilog="Exit codes: 0 answered, 1 the call or a line of --stream failed or its answer cannot be written, "
         "2 invalid usage, 3 payload refused, 4 no server answers or it is not serving, 5 deadline passed, "
         "130 interrupted.",
     )
     add = arguments.add_argument
     add("payload", nargs="?", help="the payload; @FILE reads a file; - or no payload reads stdin")
-    add(
-        "-a",
-        "--address",
-        default="localhost:50051",
-        help="host:port of the server (%(default)s), or grpcs://host:port for TLS; separate several servers by commas",
-    )
+    add_address(arguments)
     add("-m", "--model", metavar="NAME", help="the model, if the server has several: its name, or name/version")
     add(
         "-t",
@@ -57,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--descriptor-set",
         action="store_true",
-        help="with --proto: write a serialised FileDescriptorSet instead of text",
+        help="with --proto: write a serialised FileDescriptorSet instead of text, with mlflow.proto and the types of "
+        "error details",
     )
     add(
         "-o",
@@ -73,10 +70,32 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="print the health of the server, a service or a model instead of predicting",
     )
+    add_tls(arguments)
+    add("--version", action="version", version=__version__)
+    return arguments
+
+
+def add_address(arguments: argparse.ArgumentParser) -> None:
+    """Adds the address of the server."""
+    arguments.add_argument(
+        "-a",
+        "--address",
+        default="localhost:50051",
+        help="host:port of the server (%(default)s), or grpcs://host:port for TLS; separate several servers by commas",
+    )
+
+
+def add_tls(arguments: argparse.ArgumentParser) -> None:
+    """Adds the files of an encrypted connection."""
+    add = arguments.add_argument
     add("--tls", action="store_true", help="encrypt, and trust the system's authorities")
     add("--tls-ca", metavar="FILE", help="encrypt, and trust these authorities (PEM)")
     add("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
     add("--tls-key", metavar="FILE", help="the key of --tls-cert (PEM)")
     add("--tls-server-name", metavar="NAME", help="the name in the server's certificate")
-    add("--version", action="version", version=__version__)
-    return arguments
+
+
+def tls_of(args: argparse.Namespace) -> TLS | None:
+    """The files of an encrypted connection; None if the arguments ask for no encryption."""
+    tls = TLS(args.tls_ca, args.tls_cert, args.tls_key, args.tls_server_name)
+    return tls if args.tls or tls != TLS() else None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlflow_grpc_client import (
-    TLS,
     Client,
     DeadlineExceeded,
     InvalidInput,
@@ -18,7 +17,7 @@ from mlflow_grpc_client import (
     Unavailable,
 )
 from mlflow_grpc_client._cli import typed_json
-from mlflow_grpc_client._cli.arguments import parser
+from mlflow_grpc_client._cli.arguments import parser, tls_of
 from mlflow_grpc_client._cli.describe import Connection, describe
 from mlflow_grpc_client._cli.output import (
     EXIT_FAILED,
@@ -36,6 +35,7 @@ from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S
 from mlflow_grpc_client._payloads import as_text
 from mlflow_grpc_client._requests import InvalidRecord
+from mlflow_grpc_client._score import command as score
 from mlflow_grpc_client._typed.contract import Contract
 
 EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 2, 3, 4, 5
@@ -50,7 +50,10 @@ _EXIT_CODES: dict[type[PredictError], int] = {
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and exits."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if score.is_command(arguments):
+            sys.exit(score.main(arguments[1:]))
         args = parser().parse_args(arguments)
         silence_grpc()
         code = run(args)
@@ -124,7 +127,7 @@ def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
         return [printable("  ".join(_summary(model))) for model in models]
     for model in models:
         if args.describe in (model.name, model.label):
-            connection = Connection(args.address, _tls(args))
+            connection = Connection(args.address, tls_of(args))
             return [printable(line) for line in describe(model, connection, _contract_of(client, model))]
     raise ValueError(f"there is no model {args.describe}; there are: {', '.join(model.label for model in models)}")
 
@@ -239,8 +242,8 @@ def _summary(model: Model) -> list[str]:
 def _client(args: argparse.Namespace, timing: Timing | None) -> Client:
     timeout_s = DEFAULT_TIMEOUT_S if args.timeout is None else args.timeout
     if timing is None:
-        return Client(args.address, timeout_s=timeout_s, tls=_tls(args))
-    return Client(args.address, timeout_s=timeout_s, tls=_tls(args), interceptors=[timing], metadata=ASKS_FOR_TIMES)
+        return Client(args.address, timeout_s=timeout_s, tls=tls_of(args))
+    return Client(args.address, timeout_s=timeout_s, tls=tls_of(args), interceptors=[timing], metadata=ASKS_FOR_TIMES)
 
 
 @contextlib.contextmanager
@@ -254,11 +257,6 @@ def _shown(timing: Timing | None) -> Iterator[None]:
         raise
     if timing is not None:
         timing.show()
-
-
-def _tls(args: argparse.Namespace) -> TLS | None:
-    tls = TLS(args.tls_ca, args.tls_cert, args.tls_key, args.tls_server_name)
-    return tls if args.tls or tls != TLS() else None
 
 
 def _payload(argument: str | None) -> str:

@@ -37,6 +37,7 @@ LAYERS = [
     "worker",
     "workers",
     "cli",
+    "ray",
     "__main__",
 ]
 BESIDE = {
@@ -154,12 +155,13 @@ def test_a_subfolder_is_a_layer_of_its_package(folder):
 
 
 def test_libraries_stay_in_their_packages():
-    """grpc is imported only in services and lifecycle, and MLflow only in hosting, payload and the bridges. MLflow's
-    private names are in one module."""
+    """grpc is imported only in services, lifecycle and ray, Ray only in ray, and MLflow only in hosting, payload and the
+    bridges. MLflow's private names are in one module."""
     for path in MODULES:
         used = {name.split(".")[0] for name in imports(path)}
         of_grpc = used & {"grpc", "grpc_health", "grpc_reflection", "grpc_status"}
-        assert not of_grpc or room(path) in ("services", "lifecycle"), path
+        assert not of_grpc or room(path) in ("services", "lifecycle", "ray"), path
+        assert "ray" not in used or room(path) == "ray", path
         assert "mlflow" not in used or room(path) in ("hosting", "payload", "mlmodel"), path
         if path != PACKAGE / "hosting" / "pyfunc" / "internals.py":
             private = [name for name in imports(path) if name.startswith("mlflow.") and "._" in name]

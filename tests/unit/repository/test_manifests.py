@@ -1,35 +1,19 @@
 """deploy/kubernetes: manifests that Kubernetes accepts, and that match this server and each other."""
 
 import copy
-import json
-from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
 from mlflow_grpc import declarations, settings
 from mlflow_grpc.lifecycle import NOTICE_S
 from mlflow_grpc.misspellings import misspelt
-from tests.support.servers import ROOT
+from tests.support.manifests import KUBERNETES, SCHEMAS, documents, faults
 
-FOLDER = ROOT / "deploy" / "kubernetes"
-LISTED = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
-DOCUMENTS: list[dict[str, Any]] = [
-    document for name in LISTED for document in yaml.safe_load_all((FOLDER / name).read_text())
-]
-SCHEMAS = json.loads((ROOT / "tests" / "support" / "kubernetes.json").read_text())
+LISTED = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
+DOCUMENTS = [listed for name in LISTED for listed in documents(KUBERNETES / name)]
 TO_END_S = 5
 """Time that remains for the end of the process, in seconds."""
-
-
-def faults(document, version):
-    """Returns the violations of a Kubernetes version's published schemas; unknown fields are violations."""
-    schemas = SCHEMAS[version]
-    schema = {**schemas["kinds"][f"{document['apiVersion']} {document['kind']}"], "$defs": schemas["$defs"]}
-    return [
-        f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(document)
-    ]
 
 
 def only(resource_kind):
@@ -76,7 +60,9 @@ def test_the_schemas_find_faults(version):
 
 def test_the_kustomization_has_all_files():
     """The kustomization applies all files of the folder."""
-    assert sorted(LISTED) == sorted(path.name for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
+    assert sorted(LISTED) == sorted(
+        path.name for path in KUBERNETES.glob("*.yaml") if path.name != "kustomization.yaml"
+    )
 
 
 def test_the_server_knows_its_settings(container):

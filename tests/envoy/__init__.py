@@ -1,0 +1,1 @@
+"""Servers behind a real Envoy with deploy/envoy/envoy.yaml."""

@@ -1,0 +1,1 @@
+"""Ray Serve as a host of models, with a real cluster of one node."""

@@ -1,0 +1,51 @@
+"""Answers through Ray Serve's own proxy and wrapper: what they keep, and what they lose."""
+
+import pytest
+from mlflow_grpc_client import Client, ResourceExhausted
+
+from tests.ray.calls import ROWS, full, outcome
+from tests.ray.conftest import application
+from tests.ray.test_answers import CASES
+
+
+@pytest.fixture(scope="module")
+def address(cluster_without_haproxy, models):
+    """Address of an application with one replica behind Ray Serve's own proxy."""
+    cluster_without_haproxy.deploy(application(models))
+    return cluster_without_haproxy.address
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_messages_and_statuses_are_those_of_the_server(case, address, reference):
+    """Messages and status are those of the project's own server, and so are the details of unary calls."""
+    form, path, messages, metadata = CASES[case]
+    metadata = {**metadata, "x_request_id": "of-the-test"}
+    expected, actual = (outcome(server, form, path, *messages, **metadata) for server in (reference, address))
+    if expected[1] == "UNIMPLEMENTED" and form == "unary":  # Answered by the proxy, without details.
+        assert actual[1] == expected[1]
+    elif form == "unary":
+        assert actual == expected
+    else:
+        assert actual[:3] == expected[:3]
+
+
+def test_typed_calls(address):
+    """Proxies pass typed RPCs of models that they do not know."""
+    record = dict(zip(ROWS["columns"], ROWS["data"][0], strict=True))
+    with Client(address) as client:
+        assert client.model("iris").predict(record) == "setosa"
+
+
+def test_refused_calls_are_not_repeated(address, tmp_path):
+    """The client's retry policy does not act on what the wrapper refuses, although the pause arrives."""
+    with full(address, tmp_path) as trailers, Client(address) as client:
+        assert "grpc-retry-pushback-ms" in trailers
+        with pytest.raises(ResourceExhausted):
+            client.predict({"inputs": ["e", "f"]}, model="steps")
+
+
+def test_the_log_says_what_is_lost(address, cluster_without_haproxy):
+    """One line of the log says that calls come through the wrapper, and how to change it."""
+    lines = [line for line in cluster_without_haproxy.logs().splitlines() if "behind Ray Serve's wrapper" in line]
+    assert len(lines) == 1
+    assert "RAY_SERVE_ENABLE_HA_PROXY=1" in lines[0]
