@@ -83,8 +83,10 @@ def test_a_million_rows(data, config):
         answers = job.result(500)
         assert sum(1 for _ in lines(fleet.servers[1], "trees_predict_batch")) >= ROWS / 10_000 / 4
     assert answers["id"].tolist() == list(range(ROWS))
-    assert answers["a"].isna().sum() == len(range(0, ROWS, 7))
-    expected = mlflow.pyfunc.load_model(str(config.parent / "trees")).predict(features(pd.Series(range(ROWS))))
+    frame = features(answers["id"].astype(int))
+    np.testing.assert_array_equal(answers[COLUMNS].to_numpy(float), frame.to_numpy())
+    assert frame["a"].isna().sum() == len(range(0, ROWS, 7))
+    expected = mlflow.pyfunc.load_model(str(config.parent / "trees")).predict(frame)
     np.testing.assert_array_equal(answers["prediction"], expected)
 
 
@@ -123,6 +125,16 @@ def test_several_outputs(data, fleet, config, batch_format):
         assert row["text"] == outputs["text"] or (row["text"] is None and pd.isna(outputs["text"]))
         assert row["double"] == outputs["double"] or (pd.isna(row["double"]) and pd.isna(outputs["double"]))
         assert list(row["list"]) == outputs["list"]
+
+
+@pytest.mark.parametrize("batch_format", ["numpy", "pandas"])
+def test_nulls(data, fleet, config, batch_format):
+    """A null of a dataset is a missing value of the model."""
+    rows = [{"id": index, "a": index / 4 if index % 2 else None, "b": 0.5, "c": 0.5, "d": 0.5} for index in range(8)]
+    answers = with_predictions(data.from_items(rows), fleet.address, "trees", batch_format=batch_format).take_all()
+    frame = pd.DataFrame(rows)[COLUMNS].astype(float)
+    expected = mlflow.pyfunc.load_model(str(config.parent / "trees")).predict(frame).tolist()
+    assert [row["prediction"] for row in sorted(answers, key=lambda row: row["id"])] == expected
 
 
 def test_tensors(data, fleet):
