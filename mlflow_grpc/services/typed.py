@@ -6,7 +6,7 @@ second server in the process can clash with them. They are made when the models 
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
@@ -24,30 +24,40 @@ from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.shapes import ModelMessages
 from mlflow_grpc.contract.types import Contract
-from mlflow_grpc.engine.catalog import Catalog, Entry
+from mlflow_grpc.engine.admission import Stage
+from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.requests import RecordRequest, Request, RowsRequest
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.typed_plan import plan
-from mlflow_grpc.errors import ContractChanged, ServingError
+from mlflow_grpc.errors import ContractChanged, NotReady, ServingError
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
 from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.model_servicer import ModelServicer
 from mlflow_grpc.services.streams import error_message
+from mlflow_grpc.telemetry.calls import UNKNOWN
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handler
 
 NAME = f"{PACKAGE}.{messages.SERVICE}"
 
-_GET_MODELS = f"/{NAME}/get_models"
+_PREFIX = f"/{NAME}/"
+
+_GET_MODELS = f"{_PREFIX}get_models"
+
+_UNKNOWN_METHOD = f"{_PREFIX}{UNKNOWN}"
+"""Path in metrics and log of calls that arrive before the methods are known."""
 
 RPC_KINDS = tuple(RpcKind)
 
 
 class TypedService(grpc.GenericRpcHandler):
-    """The typed service. It has no methods until `make` has been called."""
+    """The typed service. Until `make` has been called for all models, calls of other methods are UNAVAILABLE.
+
+    They would be UNIMPLEMENTED otherwise, which clients do not retry, although the method will exist in a moment.
+    """
 
     def __init__(
         self,
@@ -59,6 +69,8 @@ class TypedService(grpc.GenericRpcHandler):
         self._catalog = catalog
         self._locks = locks
         self._handlers: dict[str, Handler] = {}
+        stream = protos.service("MLflowStream").methods_by_name["predict_many"]  # Any message is read as a stream.
+        self._while_loading = dispatcher.handler(_UNKNOWN_METHOD, stream, _not_ready)
         dispatcher.reserve_metrics(_GET_MODELS)
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None
@@ -67,7 +79,15 @@ class TypedService(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: Any) -> "Handler | None":
         """Returns the handler of a method; gRPC calls this for each call."""
-        return self._handlers.get(handler_call_details.method)
+        path = handler_call_details.method
+        handler = self._handlers.get(path)
+        if handler is None and path.startswith(_PREFIX) and self._is_loading:
+            return self._while_loading
+        return handler
+
+    @property
+    def _is_loading(self) -> bool:
+        return any(entry.state is State.LOADING for entry in self._catalog.entries)
 
     def messages_of(self, entry: Entry) -> ModelMessages | None:
         """Returns the messages of a model; None if it has no typed RPCs."""
@@ -143,6 +163,10 @@ class TypedService(grpc.GenericRpcHandler):
 
     def _class(self, name: str) -> Any:
         return protos.message_class(self.pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+
+
+async def _not_ready(request: object, call: GrpcCall) -> NoReturn:
+    raise NotReady(Stage.LOADING.value)
 
 
 def _unchanged(answer: Message) -> Message:

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -72,7 +72,8 @@ def test_watching_an_unknown_service(served):
 
 
 def test_not_serving_and_unavailable_until_loaded():
-    """A server that listens without a model is NOT_SERVING, and a call is UNAVAILABLE."""
+    """A server that listens without a model is NOT_SERVING, and calls are UNAVAILABLE: typed ones too, whose methods are
+    not known yet."""
     running = InProcess(Settings(model_uri="m", port=0))
     running.start(None, None)
     try:
@@ -82,11 +83,22 @@ def test_not_serving_and_unavailable_until_loaded():
             assert next(watch).status == NOT_SERVING
             assert stub.Check(request("MLflow")).status == NOT_SERVING
             assert call.outcome("x")[0] == "UNAVAILABLE"
+            assert outcome_of_typed(channel) is grpc.StatusCode.UNAVAILABLE
             running.run(lambda: running.host(FunctionModel(str), PlainCodec()))
             assert next(watch).status == SERVING
             assert call("x") == "x"
+            assert outcome_of_typed(channel) is grpc.StatusCode.UNIMPLEMENTED
     finally:
         running.stop()
+
+
+def outcome_of_typed(channel: grpc.Channel) -> grpc.StatusCode:
+    """Calls a typed method that the server does not have."""
+    rpc: Any = channel.unary_unary("/model_grpc_service.ModelgRPCService/m_predict")
+    with pytest.raises(grpc.RpcError) as caught:
+        rpc(b"", timeout=30)
+    error: Any = caught.value
+    return cast("grpc.StatusCode", error.code())
 
 
 def test_draining():
