@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import grpc
 from _mlflow_grpc_protocol.shapes import FieldShape
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 
@@ -139,13 +138,11 @@ class BulkModel:
             time.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
-    def _is_temporary(self, error: PredictError) -> bool:
+    @staticmethod
+    def _is_temporary(error: PredictError) -> bool:
         if isinstance(error, ResourceExhausted):
             return error.reason == _OVERLOADED
-        # A server that has just started has no typed RPCs until its models are loaded. That the model has some is known
-        # from its contract.
-        is_starting = error.code is grpc.StatusCode.UNIMPLEMENTED and self._contract is not None
-        return is_starting or isinstance(error, Unavailable)
+        return isinstance(error, Unavailable)
 
     def close(self) -> None:
         """Closes the connections."""

@@ -86,10 +86,11 @@ def test_a_call_waits_for_a_server(iris, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "reason", "attempts"),
     [
-        (grpc.StatusCode.UNIMPLEMENTED, "", 2),
+        (grpc.StatusCode.UNAVAILABLE, "", 2),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_LIMIT_EXCEEDED", 2),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "", 1),
         (grpc.StatusCode.INVALID_ARGUMENT, "", 1),
+        (grpc.StatusCode.UNIMPLEMENTED, "", 1),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", 1),
     ],
 )

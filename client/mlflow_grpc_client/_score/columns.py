@@ -23,7 +23,8 @@ def column(name: str, values: list[Any], data_type: Any = None) -> tuple[Any, An
     Args:
         name: Name of the column.
         values: Python values, None for null.
-        data_type: Arrow's type of the column; None infers it. Values with dicts are JSON texts.
+        data_type: Arrow's type of the column; None infers it. Values with dicts, and values for which Arrow
+            has no common type, become JSON texts.
 
     """
     if data_type is not None:
