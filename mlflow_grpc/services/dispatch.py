@@ -286,7 +286,8 @@ class _Requests(AsyncIterator[Message]):
 
     def __init__(self, request_class: type[Message], messages: AsyncIterator[bytes], call: GrpcCall) -> None:
         self._request_class = request_class
-        self._messages = aiter(messages)
+        # Not `aiter(messages)`: gRPC's generator warns if a call ends before its first request is read.
+        self._messages = messages
         self._call = call
 
     async def __anext__(self) -> Message:

@@ -93,6 +93,8 @@ class _ResponseQueue(Generic[MessageT, AnswerT]):
         self._submit = submit
         self._is_idle = True  # False from reading a request until its answer is in the queue.
         self.reader = asyncio.create_task(self._read())
+        # Not in a `finally` of the reader: one that is cancelled before its first step runs none of its code.
+        self.reader.add_done_callback(lambda _: self.responses.put_nowait(None))
 
     def stop_reading(self) -> None:
         """Stops reading; requests that were read are answered."""
@@ -118,8 +120,6 @@ class _ResponseQueue(Generic[MessageT, AnswerT]):
                 self.responses.put_nowait(await self._next())
         except StopAsyncIteration:
             return
-        finally:
-            self.responses.put_nowait(None)
 
     async def _next(self) -> "asyncio.Future[AnswerT]":
         """Reads a request and returns its future answer, once it has been admitted."""

@@ -40,6 +40,16 @@ def connect(server) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=30)
 
 
+def connect_with_small_buffer(server) -> socket.socket:
+    """Connects with a receive buffer that cannot grow, so that the system does not take a large answer in."""
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(30)
+    connection.connect((host, int(port)))
+    return connection
+
+
 def raw(server, *parts: bytes) -> bytes:
     """What the server answers to these bytes until it closes the connection."""
     with connect(server) as connection:
@@ -222,7 +232,7 @@ def test_an_answer_that_is_not_read_holds_room():
     answer = "x" * (4 * MIB)
     with serving(FunctionModel(lambda _: answer), PlainCodec(), queue_bytes=6 * MIB, http_port=0) as server:
         request = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1"
-        with connect(server) as slow:
+        with connect_with_small_buffer(server) as slow:
             slow.sendall(request)
             (entry,) = server.server.catalog.entries
             server.wait_until(lambda: entry.engine.admission.unsent_responses == 1)

@@ -1,5 +1,6 @@
 """Streams over real gRPC: order, errors per request, back-pressure, cancellation, draining; streamed answers."""
 
+import gc
 import queue
 import random
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from mlflow_grpc import protos
 from mlflow_grpc.errors import FieldViolation, InvalidPayload, ModelFailed
+from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.streams import READ_AHEAD
 from tests.support.depth import examples
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
@@ -299,6 +301,24 @@ def test_a_draining_server_answers_requests_it_has_read(gated):
     assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
     draining.join(10)
     assert not draining.is_alive()
+
+
+def test_a_stream_that_begins_as_the_server_drains(gated, monkeypatch):
+    """A stream whose reader has not run yet when the drain begins ends at once, and leaves nothing unfinished."""
+    _, _, call = gated
+    register = GrpcCall.on_drain
+
+    def register_and_drain(grpc_call: GrpcCall, stop: Any) -> None:
+        register(grpc_call, stop)
+        grpc_call.drain()
+
+    monkeypatch.setattr(GrpcCall, "on_drain", register_and_drain)
+    stream = Stream(call)
+    stream.send("x")
+    with pytest.raises(grpc.RpcError) as ended:
+        stream.next()
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    gc.collect()  # Coroutines that were never awaited would be reported here.
 
 
 def test_requests_waiting_for_room_are_answered_on_drain():
