@@ -91,9 +91,7 @@ def servers_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param(signal.SIGINT, marks=pytest.mark.deep), signal.SIGTERM, signal.SIGKILL]
-)
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.deep), signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(tmp_path, how):
     """The process with the model ends with the command, also when the command is killed in a call."""
     marker = tmp_path / "reached"
