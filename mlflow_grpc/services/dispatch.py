@@ -17,17 +17,20 @@ from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.calls import server_timing
 from mlflow_grpc.calls.ignored_columns import MAX_BYTES_OF_ERROR
 from mlflow_grpc.calls.open_calls import OpenCalls
+from mlflow_grpc.choices import Service
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.errors import Overloaded, Status
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import Admit, check_model, guarded, service_of
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.services.refusal_pause import RefusalPause
+from mlflow_grpc.services.unknown_methods import UnknownMethods
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.calls import GrpcMethod
 from mlflow_grpc.telemetry.metrics import Metrics
@@ -56,22 +59,23 @@ ModelRpcMethod = Callable[[Any, GrpcCall, Engine], Awaitable[Message | None]]
 ResolveModel = Callable[[GrpcCall], Entry]
 """Returns the model that a call is for; raises a ServingError if there is none."""
 
-Admit = Callable[[GrpcCall], AbstractContextManager[Engine]]
-"""Admits a call before anything of its request is read; raises a ServingError to refuse it."""
-
 
 class RpcDispatcher:
     """Makes gRPC handlers from the methods of servicers."""
 
-    def __init__(self, open_calls: OpenCalls, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, open_calls: OpenCalls, settings: Settings, metrics: Metrics | None = None, gate: Gate | None = None
+    ) -> None:
         """Makes no handlers yet.
 
         Args:
             open_calls: Where calls are registered.
             settings: Whether errors show what the model raised, and whether all callers get the times of their calls.
             metrics: Where calls are counted; None if nowhere.
+            gate: Recognizes callers; None if every caller may call.
 
         """
+        self._gate = gate
         self.handshakes = Handshakes()
         self._refusal_pause = RefusalPause()
         self._open_calls = open_calls
@@ -125,18 +129,25 @@ class RpcDispatcher:
             },
         )
 
-    def handler(self, path: str, method: MethodDescriptor, rpc_method: RpcMethod) -> "Handler":
+    def handler(
+        self, path: str, method: MethodDescriptor, rpc_method: RpcMethod, service: Service | None = None
+    ) -> "Handler":
         """Makes the handler of a method that calls no model; its calls are logged at level DEBUG.
 
         Args:
             path: Path of the method on the wire.
             method: Its descriptor.
             rpc_method: What answers it.
+            service: What callers need a permission for; by default what the path belongs to.
 
         """
         unadmitted: AbstractContextManager[Any] = nullcontext()
         return self._handler(
-            path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, logging.DEBUG
+            path,
+            method,
+            lambda request, call, _: rpc_method(request, call),
+            guarded(self._gate, service or service_of(path), lambda _: unadmitted),
+            logging.DEBUG,
         )
 
     def reserve_metrics(self, path: str) -> None:
@@ -146,7 +157,7 @@ class RpcDispatcher:
 
     def unknown_methods(self) -> "Handlers":
         """Makes the last handler, which counts calls of methods that the server does not have, and answers none."""
-        return _UnknownMethods(None if self._metrics is None else self._metrics.unknown_method())
+        return UnknownMethods(None if self._metrics is None else self._metrics.unknown_method())
 
     def model_handler(
         self,
@@ -168,16 +179,18 @@ class RpcDispatcher:
             method_metrics: Where its calls are counted; by default where those of its path are.
 
         """
-        client_streaming = method.client_streaming
+        client_streaming, gate = method.client_streaming, self._gate
 
         def admit(call: GrpcCall) -> AbstractContextManager[Engine]:
             entry = resolve(call)
             call.model = entry.name
+            check_model(gate, call, entry)
             if client_streaming:
                 return entry.engine.open_stream()
             return entry.engine.open_call(call.time_remaining)
 
-        return self._handler(path, method, rpc_method, admit, logging.INFO, method_metrics)
+        guarded_admit = guarded(gate, Service.PREDICT, admit)
+        return self._handler(path, method, rpc_method, guarded_admit, logging.INFO, method_metrics)
 
     def _handler(
         self,
@@ -246,7 +259,7 @@ class RpcDispatcher:
             raise error
         code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
         timing = server_timing.trailers(call, always=self._has_server_timing)
-        if isinstance(serving_error, Overloaded):
+        if serving_error.is_frequent:
             await self._refusal_pause.wait()
         await rpc_context.abort(
             code,
@@ -266,19 +279,6 @@ class RpcDispatcher:
             now = time.monotonic()
             self.handshakes.report(now)
             self._open_calls.cancel_overdue(now, timeout_s)
-
-
-class _UnknownMethods(grpc.GenericRpcHandler):
-    """Handler of no method; gRPC asks it last, and answers UNIMPLEMENTED."""
-
-    def __init__(self, method_metrics: GrpcMethod | None) -> None:
-        self._method_metrics = method_metrics
-
-    def service(self, handler_call_details: Any) -> None:
-        """Counts the call."""
-        if self._method_metrics is not None:
-            self._method_metrics.started += 1
-            self._method_metrics.ended(Status.UNIMPLEMENTED, 0.0)
 
 
 class _Requests(AsyncIterator[Message]):

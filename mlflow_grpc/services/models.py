@@ -12,6 +12,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
+from mlflow_grpc.access.permits import Permit
+from mlflow_grpc.choices import Service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
@@ -49,7 +51,7 @@ class ModelsServicer:
         """
         if request.page_size < 0:
             raise _refused("page_size", "must not be negative")
-        entries = self._catalog.entries
+        entries = self._visible(call.permit)
         tokens = ["", *map(str, range(1, len(entries)))]
         if request.page_token not in tokens:
             raise _refused("page_token", "must be the next_page_token of an earlier answer")
@@ -57,17 +59,31 @@ class ModelsServicer:
         end = start + (request.page_size or len(entries))
         return self._page(entries[start:end], str(end) if end < len(entries) else "")
 
-    def describe_all(self) -> Message:
-        """Returns the ListModelsResponse with all models."""
-        return self._page(self._catalog.entries, "")
+    def describe_all(self, permit: Permit | None = None) -> Message:
+        """Returns the ListModelsResponse with all models, or with those that a caller may see."""
+        return self._page(self._visible(permit), "")
+
+    def _visible(self, permit: Permit | None) -> list[Entry]:
+        """Returns the models that a caller may see: all of them if its permit is None."""
+        if permit is None:
+            return self._catalog.entries
+        return [entry for entry in self._catalog.entries if _may_see(permit, entry)]
 
     def _page(self, entries: list[Entry], next_page_token: str) -> Message:
         page: Message = _Page(models=map(self._describe, entries), next_page_token=next_page_token)
         return page
 
     async def GetModel(self, request: Any, call: GrpcCall) -> Message:
-        """Describes one model; raises the errors of `Catalog.get`."""
-        return self._describe(self._catalog.get(request.name, request.version))
+        """Describes one model; raises the errors of `Catalog.get`.
+
+        Raises:
+            PermissionDenied: The caller may not see the model.
+
+        """
+        entry = self._catalog.get(request.name, request.version)
+        if call.permit is not None and not _may_see(call.permit, entry):
+            raise call.permit.refused(f"see the model {entry.name}")
+        return self._describe(entry)
 
     def _describe(self, entry: Entry) -> Message:
         message = _Model(
@@ -120,6 +136,10 @@ class ModelsServicer:
                     _add_rpc(rpcs, service, method, metadata)
         for method in self._typed.methods_of(entry):
             _add_rpc(rpcs, NAME_OF_TYPED, method, {})
+
+
+def _may_see(permit: Permit, entry: Entry) -> bool:
+    return permit.allows_model(Service.MODELS, entry.name, entry.version)
 
 
 def _add_rpc(rpcs: Any, service: str, method: MethodDescriptor, metadata: dict[str, str]) -> None:
