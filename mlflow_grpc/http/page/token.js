@@ -24,7 +24,7 @@ function askOnce(reason) {
 
 function ask(reason) {
   return new Promise((resolve) => {
-    const input = element("input", { type: "password", id: "token", autocomplete: "off", required: true, "aria-describedby": "token-reason" });
+    const input = element("input", { type: "password", id: "token", autocomplete: "off", required: true, pattern: "\\s*[!-~]+\\s*", title: "Letters, digits and signs without spaces", "aria-describedby": "token-reason" });
     const dialog = element("dialog", { class: "token", "aria-labelledby": "token-title", cancel: (event) => event.preventDefault() },
       element("form", { method: "dialog" },
         element("h2", { id: "token-title" }, "Token"),
