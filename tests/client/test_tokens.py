@@ -124,7 +124,7 @@ def test_the_environment_has_a_token(make_client, server, tmp_path, monkeypatch)
     ],
 )
 def test_no_token_without_encryption(client_class, address, monkeypatch):
-    """A client that would send a token to another machine in plain text is not made, unless it is told to."""
+    """A client that would send a token to another machine in plain text is not made, unless an option allows it."""
     for token in ("a-token", lambda: "a-token"):
         with pytest.raises(ValueError, match="without encryption"):
             client_class(address, token=token)

@@ -1,14 +1,18 @@
 """Who may call a server process: the command for tokens, files that change, workers, and the lines at the start."""
 
 import hashlib
+import re
 import subprocess
 import sys
 
 import pytest
 from mlflow_grpc_client import Client, Unauthenticated
 
+from mlflow_grpc import config
+from mlflow_grpc.access.permits import Permits
+from mlflow_grpc.choices import Service
 from tests.support.access import TOKENS, lines_of
-from tests.support.servers import ready_address, start_server
+from tests.support.servers import ROOT, ready_address, start_server
 
 STEPPER = "mlmodel:tests.support.quick_stepper.Stepper"
 
@@ -91,3 +95,19 @@ def test_a_line_says_what_an_exposed_port_lacks(tmp_path, is_recognized):
     assert len(lines) == 1
     assert ("without TLS and authentication: anyone" in lines[0]) is not is_recognized
     assert ("can read the traffic and the tokens in it" in lines[0]) is is_recognized
+
+
+def test_the_rules_of_the_page_are_valid(tmp_path):
+    """The configuration in docs/access.md can be read, and its rules are as the page says."""
+    text = (ROOT / "docs" / "access.md").read_text()
+    (block,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "access:" in block]
+    path = tmp_path / "models.yaml"
+    path.write_text(block)
+    rules = Permits(config.read(path).access)
+    assert rules.of("batch").allows_model(Service.PREDICT, "iris", "1")
+    assert not rules.of("web").allows(Service.PREDICT)
+    assert rules.of("web").allows_model(Service.MODELS, "iris", "1")
+    assert [name for name in ("batch", "web", "prometheus") if rules.of(name).allows(Service.METRICS)] == [
+        "batch",
+        "prometheus",
+    ]
