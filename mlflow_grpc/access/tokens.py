@@ -1,7 +1,7 @@
 """The file of tokens (`--auth-tokens`): names of callers, and SHA-256 digests of their tokens.
 
     # a comment
-    batch 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    batch 1375791a348a872e6a48a1e4a1388296e8e84747a0cfefcc9296b177584dd24e
 
 Rule of this module: a token is never stored or shown. A digest of a random token cannot be turned back, so it needs no
 slow hash; `mlflow-grpc token` makes such tokens.

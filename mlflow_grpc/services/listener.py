@@ -111,10 +111,17 @@ def listen(server: grpc.aio.Server, settings: Settings, files: TlsFiles | None, 
 
 
 def security(settings: Settings) -> str:
-    """Returns a phrase for the ready line: whether connections are encrypted."""
-    if settings.tls_cert is None:
-        return "no TLS"
-    return "TLS with client certificates" if settings.tls_client_ca is not None else "TLS"
+    """Returns a phrase for the ready line: whether connections are encrypted, and what callers need."""
+    tls = "no TLS" if settings.tls_cert is None else "TLS"
+    if settings.tls_client_ca is not None:
+        tls = "TLS with client certificates"
+    proofs = {
+        "a token": settings.auth_tokens,
+        "a JWT": settings.auth_jwt_issuer,
+        "a certificate with a certain name": settings.auth_tls_san,
+    }
+    needed = " or ".join(text for text, setting in proofs.items() if setting is not None)
+    return f"{tls}, callers need {needed}" if needed else tls
 
 
 def connection_age_s(settings: Settings) -> float:

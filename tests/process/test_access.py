@@ -91,6 +91,7 @@ def test_a_line_says_what_an_exposed_port_lacks(tmp_path, is_recognized):
     flags = ["--auth-tokens", str(path)] if is_recognized else []
     with start_server("-m", STEPPER, "--host", "0.0.0.0", *flags) as server:  # noqa: S104 - what is tested
         ready_address(server)
+    assert any("no TLS, callers need a token" in line for line in server.output.splitlines()) is is_recognized
     lines = [line for line in server.output.splitlines() if "listening on all addresses" in line]
     assert len(lines) == 1
     assert ("without TLS and authentication: anyone" in lines[0]) is not is_recognized

@@ -77,6 +77,18 @@ def test_a_wrong_rule_is_refused(tmp_path, text, problem):
     assert problem in str(caught.value)
 
 
+def test_rules_are_never_ignored(tmp_path):
+    """A file that looks like one of rest-model-service has no ignored rules: it is read strictly."""
+    path = tmp_path / "rest_config.yaml"
+    text = "service_title: Churn\nmodels: [{class_path: a.b.C}]\naccess: [{callers: [batch]}]\n"
+    path.write_text(text)
+    (rule,) = config.read(path).access or ()
+    assert rule.callers == ("batch",)
+    path.write_text(f"{text}unknown: 1\n")
+    with pytest.raises(StartError, match="unknown: there is no such key"):
+        config.read(path)
+
+
 def test_rules_need_callers():
     """Rules without a way to recognize callers would refuse everyone or nobody, so the server does not start."""
     with pytest.raises(StartError, match="set --auth-tokens, --auth-jwt-issuer or --auth-tls-san"):
