@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from cryptography import x509
 from mlflow_grpc_client import Client, Unauthenticated
 
 from mlflow_grpc import config
 from mlflow_grpc.access.permits import Permits
 from mlflow_grpc.choices import Service
-from tests.support.access import TOKENS, lines_of
+from tests.support.access import TOKENS, Authority, common_name, lines_of
 from tests.support.servers import ROOT, ready_address, start_server
 
 STEPPER = "mlmodel:tests.support.quick_stepper.Stepper"
@@ -62,6 +63,24 @@ def test_a_changed_file_takes_effect(tmp_path, workers):
     for token in (*TOKENS.values(), *new.values(), "not-a-digest"):
         assert token not in server.output
         assert hashlib.sha256(token.encode()).hexdigest() not in server.output
+
+
+def test_a_server_takes_new_tls_files(tmp_path):
+    """A server process shows a new certificate on both ports; one whose key is missing is reported, and not shown."""
+    authority = Authority(tmp_path)
+    client = authority.client(x509.DNSName("web.example"))
+    cert, key = authority.server("server")
+    flags = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(authority.ca), "--http-port", "0"]
+    with start_server("-m", STEPPER, *flags) as server:
+        http = server.wait_for(r"HTTP on https://([\d.]+:\d+)")[1]
+        ports = (ready_address(server), http)
+        other = authority.server("other")
+        cert.write_bytes(other[0].read_bytes())
+        server.wait_for("the TLS files before stay in use, because the new ones are not usable: .*do not go together")
+        assert [common_name(address, authority, client) for address in ports] == ["server"] * 2
+        key.write_bytes(other[1].read_bytes())
+        server.wait_for("new TLS files")
+        assert [common_name(address, authority, client) for address in ports] == ["other"] * 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ An identity provider signs with keys of its own, and can be slow, wrong or away.
 import datetime as dt
 import hashlib
 import json
+import socket
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -155,3 +157,19 @@ class Authority:
             )
         )
         return cert_file, key_file
+
+
+def common_name(address: str, authority: Authority, client: tuple[Path, Path]) -> str | bytes:
+    """The name in the certificate that a port shows to a new connection, which names no server."""
+    host, port = address.rsplit(":", 1)
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    context.load_cert_chain(*client)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=host) as encrypted,
+    ):
+        certificate = encrypted.getpeercert(binary_form=True)
+    assert certificate is not None
+    subject = x509.load_der_x509_certificate(certificate).subject
+    return subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value

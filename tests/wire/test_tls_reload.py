@@ -3,16 +3,14 @@
 import logging
 import shutil
 import socket
-import ssl
 from pathlib import Path
 
 import grpc
 import pytest
 import requests
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
-from tests.support.access import Authority
+from tests.support.access import Authority, common_name
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving
 
@@ -37,22 +35,6 @@ def install(paths: dict[str, Path], pair: tuple[Path, Path], client_ca: Path) ->
         new = paths[name].with_suffix(".new")
         shutil.copy(source, new)
         new.replace(paths[name])
-
-
-def common_name(address, authority, client):
-    """The name in the certificate that a port shows to a new connection, which names no server."""
-    host, port = address.rsplit(":", 1)
-    context = ssl.create_default_context(cafile=str(authority.ca))
-    context.load_cert_chain(*client)
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    with (
-        socket.create_connection((host, int(port)), timeout=20) as plain,
-        context.wrap_socket(plain, server_hostname=host) as encrypted,
-    ):
-        certificate = encrypted.getpeercert(binary_form=True)
-    assert certificate is not None
-    subject = x509.load_der_x509_certificate(certificate).subject
-    return subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
 
 
 def credentials(authority, client):
