@@ -139,9 +139,13 @@ def make_gate(settings: Settings, rules: Sequence[AccessRule] | None) -> Gate | 
         tokens = TokenFile(settings.auth_tokens)
         pollers.append(Poller(tokens.look, "watch-tokens"))
     if settings.auth_jwt_issuer is not None and settings.auth_jwt_jwks is not None:
-        from mlflow_grpc.access.jwts import JwtVerifier
-        from mlflow_grpc.access.keys import COOLDOWN_S, KeySource
-
+        try:
+            from mlflow_grpc.access.jwts import JwtVerifier
+            from mlflow_grpc.access.keys import COOLDOWN_S, KeySource
+        except ModuleNotFoundError as error:
+            raise StartError(
+                f"--auth-jwt-issuer needs the package {error.name}: pip install 'mlflow-grpc[jwt]'"
+            ) from error
         source = KeySource(settings.auth_jwt_jwks)
         poller = Poller(source.look, "fetch-keys", cooldown_s=COOLDOWN_S if "://" in settings.auth_jwt_jwks else 0.0)
         source.when_unknown = poller.wake

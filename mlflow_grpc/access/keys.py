@@ -12,16 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_grpc.errors import StartError
+import jwt
+from jwt.exceptions import PyJWTError
+
 from mlflow_grpc.naming import without_secrets
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.polling import LOOK_INTERVAL_S
-
-try:
-    import jwt
-    from jwt.exceptions import PyJWTError
-except ModuleNotFoundError as error:
-    raise StartError("--auth-jwt-issuer needs PyJWT: pip install 'mlflow-grpc[jwt]'") from error
 
 logger = get_logger(__name__)
 

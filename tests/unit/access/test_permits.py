@@ -1,5 +1,7 @@
 """Rules of the key `access`, and the configuration file that has them."""
 
+import sys
+
 import pytest
 
 from mlflow_grpc import config
@@ -87,6 +89,16 @@ def test_rules_are_never_ignored(tmp_path):
     path.write_text(f"{text}unknown: 1\n")
     with pytest.raises(StartError, match="unknown: there is no such key"):
         config.read(path)
+
+
+def test_jwts_need_an_extra(monkeypatch):
+    """Without PyJWT the start ends with the command that installs it; without JWTs it is not imported."""
+    for name in ("mlflow_grpc.access.jwts", "mlflow_grpc.access.keys"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    settings = Settings(model_uri="x", auth_jwt_issuer="i", auth_jwt_audience="a", auth_jwt_jwks="keys.json")
+    with pytest.raises(StartError, match=r"needs the package jwt: pip install 'mlflow-grpc\[jwt\]'"):
+        make_gate(settings, None)
 
 
 def test_rules_need_callers():
