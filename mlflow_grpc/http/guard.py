@@ -39,6 +39,9 @@ _SERVICES = {
 }
 """What routes that call no model belong to, by the templates of their paths; others describe the models."""
 
+WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
+"""Methods whose requests normally have no body, so that their connection can stay open."""
+
 PREDICTION = ("/invocations", "/prediction")
 """Ends of the templates of routes that call a model."""
 
@@ -103,8 +106,8 @@ class GuardedRoute(BaseRoute):
                 if error.is_frequent:
                     self._open_calls.refused("", error, peer_of(scope))
                 response = of_error(error)
-                # Whatever the caller is still sending is not read.
-                response.headers.append(CLOSE)
+                if scope["method"] not in WITHOUT_BODY:  # What the caller is still sending is not read.
+                    response.headers.append(CLOSE)
                 await response.send(send)
                 return
         await self._route.handle(scope, receive, send)
