@@ -5,9 +5,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import mlflow
+import pandas as pd
 import pytest
 import requests
 from jsonschema import Draft202012Validator
+from mlflow.models import infer_signature
+from mlflow.pyfunc import PythonModel
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mlflow_grpc.choices import Payload
@@ -203,6 +207,39 @@ def test_schemas_refuse_what_models_refuse(server, document):
         response = requests.post(f"{server.url}/models/numbers/invocations", json=payload, timeout=60)
         assert response.status_code == 400
         assert faults(document, {"$ref": "#/components/schemas/Error"}, response.json()) == []
+
+
+class Scaled(PythonModel):
+    """Multiplies a column by a param."""
+
+    def predict(self, context, model_input, params=None):
+        return (model_input["x"] * params["factor"]).tolist()
+
+
+def test_an_example_that_was_logged_with_params(tmp_path):
+    """All formats have examples, without the params; one more has the params of the example."""
+    table, params = pd.DataFrame({"x": [1.5, 2.5, 3.5]}), {"factor": 3.0, "label": "a"}
+    signature = infer_signature(table, [1.5], params={"factor": 1.0, "label": "b"})
+    path = tmp_path / "scaled"
+    mlflow.pyfunc.save_model(
+        path, python_model=Scaled(), signature=signature, input_example=(table, params), pip_requirements=["mlflow"]
+    )
+    with serving_models([(ModelConfig(uri=str(path), name="scaled", endpoint=True), None)], http_port=0) as server:
+        document = document_of(server)
+        contents = {
+            content_type: content for path, _, content_type, content in bodies(document) if path == "/invocations"
+        }
+        examples = {name: example["value"] for name, example in contents["application/json"]["examples"].items()}
+        assert examples.keys() == {"dataframe_split", "dataframe_records", "inputs", "instances", "with_params"}
+        assert {name for name, example in examples.items() if "params" in example} == {"with_params"}
+        assert examples["with_params"]["params"] == params
+        assert contents["text/csv"]["examples"]["csv"]["value"] == "x\n1.5\n2.5\n"
+        schema = resolved(document, document["paths"]["/invocations"]["post"]["responses"]["200"])["content"]
+        for name, example in examples.items():
+            assert faults(document, contents["application/json"]["schema"], example) == [], name
+            answer = requests.post(f"{server.url}/invocations", json=example, timeout=60).json()
+            assert answer == {"predictions": [4.5, 7.5] if name == "with_params" else [1.5, 2.5]}
+            assert faults(document, schema["application/json"]["schema"], answer) == [], name
 
 
 def test_one_model_is_at_invocations(models):

@@ -22,6 +22,9 @@ UNIFIED, RECORD, WITH_PARAMS = "unified_llm_input", "record", "with_params"
 KEYS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 """MLflow's keys around a payload; each is the name of a format."""
 
+PARAMS = "params"
+"""Key of the params beside one of KEYS."""
+
 MAX_ROWS = 2
 """Maximum number of rows in an example."""
 
@@ -51,17 +54,28 @@ def examples_of(model: ServableModel) -> list[Example]:
     if not isinstance(codec, ChecksPayloads) or not info.example or info.is_example_typed:
         return []
     accepted: list[Example] = []
-    for candidate in _candidates(json.loads(info.example), is_mlmodel=model.rest_records is not None):
+    payload, logged_params = _without_params(json.loads(info.example))
+    for candidate in _candidates(payload, is_mlmodel=model.rest_records is not None):
         if candidate.format not in [example.format for example in accepted] and _is_accepted(candidate, codec):
             accepted.append(candidate)
     defaults = {param.name: param.default for param in info.contract.params.fields} if info.contract.params else {}
     first = accepted[0].value if accepted else None
-    params = {name: value for name, value in defaults.items() if value is not None}
+    params = {name: value for name, value in {**defaults, **logged_params}.items() if value is not None}
     if params and isinstance(first, dict):
         is_unified = accepted[0].format == UNIFIED
         example = Example(WITH_PARAMS, JSON, {**first, **(params if is_unified else {"params": params})})
         accepted += [example] if _is_accepted(example, codec) else []
     return accepted
+
+
+def _without_params(payload: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns a payload without the params beside its table or tensors, and these params, if they are an object.
+
+    MLflow logs them together for `input_example=(data, params)`.
+    """
+    if isinstance(payload, dict) and any(key in payload for key in KEYS) and isinstance(payload.get(PARAMS), dict):
+        return {name: value for name, value in payload.items() if name != PARAMS}, payload[PARAMS]
+    return payload, {}
 
 
 def _is_accepted(example: Example, codec: ChecksPayloads) -> bool:
