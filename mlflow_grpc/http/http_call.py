@@ -55,7 +55,7 @@ class HttpCall(Call):
         self.scope = scope
         self.path: str = scope["path"]
         self._receive = receive
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self._deadline: float | None = None
         self._room: ArrivingBody | None = None
         super().__init__(
@@ -63,7 +63,7 @@ class HttpCall(Call):
         )
 
     def metadata(self, key: str) -> str | None:
-        """Returns the value of a header, the last one if there are several."""
+        """Returns the value of a header; the first one if there are several, as MLflow's server reads them."""
         value = self._headers.get(key.encode())
         return None if value is None else value.decode("latin-1")
 

@@ -32,6 +32,16 @@ class Words(PythonModel):
             yield {"word": word}
 
 
+class Twice(PythonModel):
+    """Takes any value, and yields it twice."""
+
+    def predict(self, context, model_input, params=None):
+        raise AssertionError("it is only streamed")
+
+    def predict_stream(self, context, model_input, params=None):
+        yield from [str(model_input)] * 2
+
+
 class Upper(PythonModel):
     """Has no stream."""
 
@@ -45,6 +55,7 @@ def url(tmp_path_factory):
     signature = mlflow.models.infer_signature([{"text": "a"}], None)
     for name, model in (("words", Words()), ("upper", Upper())):
         mlflow.pyfunc.save_model(folder / name, python_model=model, pip_requirements=["mlflow"], signature=signature)
+    mlflow.pyfunc.save_model(folder / "twice", python_model=Twice(), pip_requirements=["mlflow"])
     for name in chat_models.MODELS:
         chat_models.save(name, folder / name)
     models = [ModelConfig(uri=str(path), name=path.name, endpoint=True) for path in sorted(folder.iterdir())]
@@ -71,6 +82,32 @@ def test_an_accept_header_asks_for_events(url):
     response = ask(url, "words", {"dataframe_records": [{"text": "a b"}]}, **EVENTS)
     assert events(response) == [{"predictions": {"word": word}} for word in "ab"]
     assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("value", ["a b", "", 3, True, None])
+def test_a_single_value_is_streamed(url, value):
+    """A model without a signature gets a string, a number or null as MLflow passes it on: an array without dimensions."""
+    response = ask(url, "twice", {"inputs": value}, **EVENTS)
+    assert events(response) == [{"predictions": str(value)}] * 2
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_stream"),
+    [
+        ("Text/Event-Stream", True),
+        ("application/json;q=0.5, text/event-stream; charset=utf-8", True),
+        ("text/event-stream;q=0.001", True),
+        ("text/event-stream;q=0, application/json", False),
+        ("text/event-stream; Q=0.000, */*", False),
+        ("text/event-streams", False),
+        ("text/*", False),
+    ],
+)
+def test_accept_headers(url, accept, is_stream):
+    """Media types are compared without regard to case, and one with the weight 0 is not accepted (RFC 9110)."""
+    response = ask(url, "chat", {"messages": [{"role": "user", "content": "a b"}]}, accept=accept)
+    media_type = response.headers["content-type"].partition(";")[0]
+    assert media_type == ("text/event-stream" if is_stream else "application/json")
 
 
 def test_models_without_a_stream(url):
