@@ -11,6 +11,7 @@ import uvicorn
 from mlflow.pyfunc.model import PythonModel
 
 from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.errors import ModelFailed
 from tests.support import chat_models
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import free_port, serving, serving_models
@@ -183,4 +184,28 @@ def test_an_error_after_a_chunk_is_an_event(url):
     """The last one but [DONE]; it does not tell what the model raised."""
     *_, error = events(ask(url, "words", {"dataframe_records": [{"text": "a raise"}]}, **EVENTS))
     assert error.keys() == {"error", "error_code"}
+    assert error["error_code"] == "BAD_REQUEST"  # As in an HTTP error.
     assert "secret" not in error["error"]
+
+
+class Breaks(FunctionModel):
+    """Yields a word, and raises."""
+
+    streams = True
+
+    def predict_stream(self, data, params):
+        yield "a"
+        try:
+            raise ValueError("a secret")
+        except ValueError as error:
+            raise ModelFailed("The model raised.") from error
+
+
+@pytest.mark.parametrize("show_exceptions", [False, True])
+def test_an_error_after_a_chunk_shows_the_exception_on_request(show_exceptions):
+    """With --show-exceptions an event shows what an HTTP error shows."""
+    with serving(Breaks(str), PlainCodec(), http_port=0, show_exceptions=show_exceptions) as server:
+        response = requests.post(f"{server.url}/invocations", "x", headers=EVENTS, timeout=30)
+    first, error, *_ = response.text.split("\n\n")
+    assert first == "data: a"
+    assert ("ValueError: a secret" in error) is show_exceptions
