@@ -146,7 +146,7 @@ def _of_rows(rows: list[dict[str, Any]]) -> Iterator[Example]:
     yield Example("inputs", JSON, {"inputs": {name: [row[name] for row in rows] for name in names}})
     yield Example("instances", JSON, {"instances": list(rows)})
     cells = [cell for row in rows for cell in row.values()]
-    if cells and all(isinstance(cell, str | int | float) for cell in cells):
+    if cells and all(isinstance(cell, str | int | float | None) for cell in cells):
         table = StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(names)
