@@ -12,7 +12,7 @@ import pytest
 import requests
 from jsonschema import Draft202012Validator
 from mlflow.models import infer_signature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mlflow_grpc.choices import Payload

@@ -12,6 +12,7 @@ import requests
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow_grpc_client import Client, ModelError
 from sklearn.linear_model import LogisticRegression
@@ -123,7 +124,7 @@ def test_missing_values_are_named_as_a_possible_reason(flowers):
     assert "The payload has no rows." in refused(call, split(NAMES))[1]
 
 
-class Raises(mlflow.pyfunc.PythonModel):
+class Raises(PythonModel):
     """Has no signature, and raises."""
 
     def predict(self, context, model_input, params=None):
