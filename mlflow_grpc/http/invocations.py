@@ -13,10 +13,13 @@ from mlflow_grpc.errors import UnsupportedContentType
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import EVENT_STREAM, WholeResponse
+from mlflow_grpc.http.response import EVENT_STREAM, JSON, WholeResponse, accepted_media_types
 from mlflow_grpc.http.route import JsonRoute
 
 PARQUET = "application/vnd.apache.parquet"
+
+JSON_RANGES = (JSON, "application/*", "*/*")
+"""Media types in a header `accept` that include JSON."""
 
 
 async def invoke(call: HttpCall, body: bytes, engine: Engine) -> WholeResponse | EventStream:
@@ -78,13 +81,11 @@ async def _wants_events(call: HttpCall, payload: str | bytes, engine: Engine) ->
     """
     model = engine.model
     accept = call.metadata("accept")
-    if accept is not None and EVENT_STREAM in accept and (model.model.streams or not _accepts_json(accept)):
-        return True
+    if accept is not None and EVENT_STREAM in accept.lower():
+        accepted = accepted_media_types(accept)
+        if EVENT_STREAM in accepted and (model.model.streams or accepted.isdisjoint(JSON_RANGES)):
+            return True
     return await engine.asks_for_stream(payload, call.deadline)
-
-
-def _accepts_json(accept: str) -> bool:
-    return any(name in accept for name in ("application/json", "application/*", "*/*"))
 
 
 def _unsupported(error: UnsupportedContentType, content_type: str) -> str:
