@@ -8,7 +8,7 @@ import contextlib
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -45,7 +45,7 @@ class Decoded:
     """The columns for the model; all of them, if the file has types."""
     source: Rows
     """The same rows as they are in the file, for columns to keep."""
-    offsets: list[int]
+    offsets: Sequence[int]
     """Positions of the rows in the chunk."""
     faults: dict[int, str]
     """Why other rows cannot be sent, by their positions in the chunk."""

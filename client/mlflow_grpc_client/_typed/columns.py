@@ -170,6 +170,7 @@ def rows_of(message: Any, record: MessageShape) -> list[Any]:
     """
     columns = of_one_length({column.label: values_in(message, column) for column in record.fields})
     if record.sole_unnamed_field is not None:
+        column: list[Any]
         (column,) = columns.values()
         return column
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

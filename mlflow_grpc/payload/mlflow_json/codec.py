@@ -234,6 +234,10 @@ class ScoringCodec:
             return True
         return False
 
+    def columns(self, predictions: Any) -> dict[str, Any] | None:
+        """Returns the columns of a predicted table; see `RecordCodec.columns`."""
+        return self._predictions.columns(predictions)
+
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """Returns the predicted rows; see `RecordCodec.rows`."""
         return self._predictions.rows(predictions, count)
