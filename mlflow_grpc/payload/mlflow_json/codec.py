@@ -250,15 +250,7 @@ class ScoringCodec:
         return rows[0]
 
 
-_UNCAST_TYPES = {
-    DataType.boolean,
-    DataType.integer,
-    DataType.long,
-    DataType.float,
-    DataType.double,
-    DataType.string,
-    DataType.datetime,
-}
+_UNCAST_TYPES = frozenset(DataType) - {DataType.binary}
 
 
 def _scalars(metadata: Model) -> dict[str, Any]:

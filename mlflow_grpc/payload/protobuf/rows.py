@@ -241,21 +241,15 @@ class RowsCodec:
 
         """
         for column in self._outputs:
-            values, shape = columns.get(column.label), column.shape
-            if values is None or not len(values) or column.is_singular:
-                break
-            if isinstance(values, np.ndarray):
-                if not _is_native(values, shape):
+            values, field = columns.get(column.label), getattr(output, column.name)
+            if isinstance(values, np.ndarray) and len(values) and _is_native(values, column.shape):
+                field.extend(values.tolist())
+            elif isinstance(values, list) and values and column.shape == ScalarShape(Proto.TYPE_STRING):
+                getattr(output, column.null_rows).extend(row for row, value in enumerate(values) if value is None)
+                if not try_extend(field, ["" if value is None else value for value in values]):
                     break
-                getattr(output, column.name).extend(values.tolist())
-                continue
-            nulls = [row for row, value in enumerate(values) if value is None]
-            for row in nulls:
-                values[row] = ""
-            is_text = isinstance(shape, ScalarShape) and shape.type == Proto.TYPE_STRING
-            if not is_text or not try_extend(getattr(output, column.name), values):
+            else:
                 break
-            getattr(output, column.null_rows).extend(nulls)
         else:
             return True
         output.Clear()
