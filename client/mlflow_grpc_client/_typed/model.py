@@ -55,9 +55,9 @@ class TypedModel(BaseTypedModel[Answers]):
             params: Params of the model.
 
         Returns:
-            A column for each output, by its name in the model, or `value` for an output without a name. Numbers and
-            booleans are numpy arrays, with a mask if a row has no value. Tensors are arrays too. Other columns are
-            lists, with None for a row without a value.
+            A column for each output, by its name in the model, or in the server's .proto file if it has none there.
+            Numbers and booleans are numpy arrays, with a mask if a row has no value. Tensors are arrays too. Other
+            columns are lists, with None for a row without a value.
 
         Raises:
             ModuleNotFoundError: numpy is missing.
