@@ -82,7 +82,7 @@ def test_columns_of_arrow(optional, rows, before):
 def test_columns_of_numpy(optional, rows):
     """Arrays, also those with gaps between numbers or another order of bytes, equal their rows."""
     expected = optional.batch(rows)
-    dtypes = {"x": "f8", "f": "f4", "n": "i8", "i": "i4", "b": "?", "s": object, "d": object}
+    dtypes: dict[str, Any] = {"x": "f8", "f": "f4", "n": "i8", "i": "i4", "b": "?", "s": object, "d": object}
     arrays = {name: np.array([row[name] for row in rows], dtypes[name]) for name in KINDS}
     gaps = {name: np.repeat(array, 2)[::2] for name, array in arrays.items()}
     swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in arrays.items()}
