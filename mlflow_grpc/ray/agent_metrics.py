@@ -30,7 +30,8 @@ class AgentMetrics:
 
         """
         self._gauges = gauges
-        self._copies: dict[str, Gauge] = {}
+        self._by_name: dict[str, Gauge] = {}
+        self._series: dict[str, tuple[Gauge, dict[str, str]]] = {}  # By the text before the value.
 
     async def watch(self) -> None:
         """Copies all metrics again and again; runs until cancelled."""
@@ -41,11 +42,22 @@ class AgentMetrics:
             await asyncio.sleep(INTERVAL_S)
 
     def _copy(self, part: str) -> None:
-        """Sets gauges to the samples of a series, which may come without the header of its family."""
-        for family in text_string_to_metric_families(part):
-            for sample in family.samples:
-                copy = self._copies.get(sample.name)
-                if copy is None:
-                    copy = Gauge(sample.name, family.documentation, tuple(sample.labels))
-                    self._copies[sample.name] = copy
-                copy.set(sample.value, dict(sample.labels))
+        """Sets gauges to the lines of one series."""
+        for line in part.splitlines():
+            if line.startswith("#"):
+                continue
+            text, _, value = line.rpartition(" ")
+            # Reading the labels takes several times as long as setting the gauge, and would delay calls.
+            if text not in self._series:
+                self._series[text] = self._add(line, part)
+            gauge, tags = self._series[text]
+            gauge.set(float(value), tags)
+
+    def _add(self, line: str, part: str) -> tuple[Gauge, dict[str, str]]:
+        """Returns the gauge for a line and its labels, with the text of the header if there is one."""
+        (family,) = text_string_to_metric_families(line)
+        (sample,) = family.samples
+        if sample.name not in self._by_name:
+            described = next(iter(text_string_to_metric_families(part)))
+            self._by_name[sample.name] = Gauge(sample.name, described.documentation, tuple(sample.labels))
+        return self._by_name[sample.name], dict(sample.labels)

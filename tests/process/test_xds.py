@@ -17,7 +17,6 @@ import grpc
 import pytest
 from mlflow_grpc_client import Client
 
-from mlflow_grpc import protos
 from tests.process.conftest import payload
 from tests.restarts.load import Load
 from tests.support.servers import ROOT, Caller, Process, free_port, ready_address
@@ -116,6 +115,6 @@ def test_the_command_of_the_page(fleet, tmp_path):
     (tmp_path / "bootstrap.json").write_text(json.dumps(written))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     ended = subprocess.run(
-        command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, json.loads(ended.stdout)) == (0, {"predictions": ["a"]}), ended.stderr
