@@ -65,8 +65,6 @@ class Cluster:
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
             # By default, a replica that stops is kept for 30 s.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-            # Metrics are sent to the agent every 10 s by default.
-            "RAY_metrics_report_interval_ms": "5000",
         }
         self._process = self._start_node(
             *("--head", "--num-cpus", "8", "--num-gpus", "1", "--dashboard-host", "127.0.0.1"),

@@ -47,7 +47,7 @@ def test_several_models(cluster, tmp_path):
     deploy(cluster, document(RAY / "several-models.yaml"), tmp_path)
     with Client(cluster.address) as client:
         assert [(model.name, model.version) for model in client.models()] == [("iris", "1"), ("iris", "2")]
-        assert client.predict({"dataframe_split": ROWS}, model="iris", version="2") == ["setosa", "virginica"]
+        assert client.predict({"dataframe_split": ROWS}, model="iris/2") == ["setosa", "virginica"]
     assert len(cluster.replicas("models")) == 1
 
 

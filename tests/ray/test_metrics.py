@@ -63,7 +63,7 @@ def test_the_metrics_are_those_of_the_server(counted, cluster, models):
     assert own.total("mlflow_grpc_requests_total", model="steps") == CALLS
     expected = names_and_labels(own)
     assert len(expected) > 30
-    cluster.wait_until(lambda: names_and_labels(cluster.scrape(), "ray_") == expected, 30)
+    cluster.wait_until(lambda: names_and_labels(cluster.scrape(), "ray_") == expected, 60)
 
 
 def test_replicas_are_counted_apart(counted, cluster):
@@ -95,7 +95,8 @@ def test_prometheus_has_the_names_of_a_single_server(counted, cluster, tmp_path)
         assert len(prometheus.query(quantile)) == 1
         with Client(cluster.address, metadata={"application": "models"}) as client:
             client.predict({"inputs": ["later"]}, model="steps")
-        prometheus.wait_for('model:mlflow_grpc_requests:rate5m{model="steps"} > 0')
+        prometheus.wait_for('sum(rate(mlflow_grpc_requests_total{model="steps"}[1m])) > 0')
+        prometheus.wait_for('model:mlflow_grpc_requests_waiting:sum{job="mlflow-grpc", model="steps"} == 0')
         assert prometheus.query('{__name__=~"ray_mlflow_grpc_.*"}') == []
 
 
