@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -89,7 +90,7 @@ def test_no_call_fails_while_a_server_drains(fleet):
     calling.start()
     try:
         with grpc.insecure_channel(f"127.0.0.1:{fleet.ports[0]}") as channel:
-            watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+            watch: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
             states = watch(b"", timeout=60)
             assert next(states) == SERVING
             ending.signal(signal.SIGTERM)

@@ -12,6 +12,7 @@ from mlflow_grpc_client import Client
 
 from tests.ray.calls import ROWS
 from tests.ray.cluster import Cluster
+from tests.ray.conftest import Models
 from tests.support import stepper
 from tests.support.manifests import RAY, document, documents
 from tests.support.servers import ROOT
@@ -62,7 +63,7 @@ def test_the_configuration_of_kuberay(cluster, tmp_path, models):
 
 
 @pytest.fixture(scope="module")
-def two_applications(cluster, models, tmp_path_factory) -> Cluster:
+def two_applications(cluster: Cluster, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """The cluster with the two applications of the page, whose second model is the one that tests control."""
     vision = models.folder / "models" / "vision"
     if not vision.exists():
