@@ -48,20 +48,23 @@ class Host:
         *,
         slot: MetricsSlot = ALONE,
         versions: RegistryVersions | None = None,
+        has_metrics: bool | None = None,
     ) -> None:
         """Makes the handlers. Health is NOT_SERVING and calls are UNAVAILABLE until a model is loaded.
 
         Args:
-            settings: The settings; those of ports are not used here, except that metrics exist only if there is an
-                HTTP port to read them at.
+            settings: The settings; those of ports are not used here, except for `has_metrics`.
             configuration: The models.
             slot: Slot of this process in the metrics of all workers.
             versions: Versions that aliases mean to all processes of the server.
+            has_metrics: True to count calls; by default, if there is an HTTP port to read the metrics at.
 
         """
         self._settings = settings
         self.open_calls = OpenCalls(make_tracer(settings))
-        metrics = None if settings.http_port is None else slot.metrics(len(configuration.models))
+        if has_metrics is None:
+            has_metrics = settings.http_port is not None
+        metrics = slot.metrics(len(configuration.models)) if has_metrics else None
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics)
         self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
