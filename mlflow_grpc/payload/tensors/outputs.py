@@ -1,0 +1,272 @@
+"""Predictions of one model as output tensors.
+
+Rule of this module: values never change. A tensor has the declared datatype if that holds the predicted values exactly,
+and otherwise the datatype of the values. What no tensor holds is the text of its JSON.
+"""
+
+import datetime
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlflow_grpc.contract.types import AnyValue, Contract
+from mlflow_grpc.errors import UnserializableOutput
+from mlflow_grpc.payload.codec import PLAIN_INPUT, RecordCodec
+from mlflow_grpc.payload.protobuf.values import is_nothing
+from mlflow_grpc.payload.tensors.datatypes import BYTES, DATATYPES, OF_DTYPE
+from mlflow_grpc.payload.tensors.table import DATETIME, JSON, STR, TensorColumn, outputs_of
+
+ONLY = "output-0"
+"""Name of the only output of a model that declares none."""
+
+_MAX_EXACT = 2**53
+_TIMES = (datetime.date, datetime.time, np.datetime64)  # A datetime and a pandas Timestamp are dates.
+_NUMBERS = {bool, int, float, type(None)}
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """An output to write."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    elements: Any
+    """An array in its shape, or a list of bytes for BYTES."""
+    content_type: str = ""
+
+
+class ModelOutputs:
+    """The outputs of one model."""
+
+    def __init__(self, contract: Contract, codec: RecordCodec) -> None:
+        """Takes the declared outputs.
+
+        Args:
+            contract: Types of the model.
+            codec: Reads the rows of predictions that are neither arrays nor tables of numbers.
+
+        """
+        self._columns = outputs_of(contract)
+        self._codec = codec
+        self._by_name = {column.name: column for column in self._columns}
+        self._are_unnamed = all(column.is_unnamed for column in self._columns)
+        self.names: frozenset[str] = frozenset(self._by_name)
+        """Names of the declared outputs; empty if the model declares none."""
+
+    def needs_count(self, predictions: Any) -> bool:
+        """Returns True if the number of input rows decides how predictions are read."""
+        return bool(self._columns) and self._array_tensors(predictions) is None
+
+    def tensors(self, predictions: Any, count: int) -> list[OutputTensor]:
+        """Returns the tensors for what a model returned.
+
+        Args:
+            predictions: The return value of the model.
+            count: Number of input rows; meaningless unless `needs_count`.
+
+        Raises:
+            UnserializableOutput: The predictions have no form in JSON either.
+
+        """
+        arrays = self._array_tensors(predictions)
+        if arrays is not None:
+            return arrays
+        if not self._columns:
+            return self._undeclared(predictions)
+        try:
+            rows = self._codec.rows(predictions, count)
+        except UnserializableOutput:
+            return [self._as_json(predictions)]
+        return self._of_rows(rows) or [self._as_json(predictions)]
+
+    def _array_tensors(self, predictions: Any) -> list[OutputTensor] | None:
+        """Returns the tensors of arrays and of tables with columns of numbers; None for all other predictions."""
+        if type(predictions) is np.ndarray:
+            return self._of_array(predictions)
+        if isinstance(predictions, dict) and predictions and all(column.is_tensor for column in self._columns):
+            arrays = {str(name): value for name, value in predictions.items()}
+            if not all(type(value) is np.ndarray and value.dtype.name in OF_DTYPE for value in arrays.values()):
+                return None
+            return [_number_tensor(name, value, self._by_name.get(name)) for name, value in arrays.items()]
+        return self._of_table(predictions) if _is_table(predictions) else None
+
+    def _of_array(self, array: npt.NDArray[Any]) -> list[OutputTensor] | None:
+        if array.dtype.name not in OF_DTYPE:
+            return None
+        if len(self._columns) <= 1:
+            column = self._columns[0] if self._columns else None
+            if column is not None and not column.is_tensor and array.ndim != 1 and array.shape[1:] != (1,):
+                return None
+            return [_number_tensor(column.name if column is not None else ONLY, array, column)]
+        if array.ndim != 2 or array.shape[1] != len(self._columns) or any(c.is_tensor for c in self._columns):  # noqa: PLR2004
+            return None
+        return [_number_tensor(column.name, array[:, index], column) for index, column in enumerate(self._columns)]
+
+    def _of_table(self, table: Any) -> list[OutputTensor] | None:
+        """Returns a tensor for each column of a pandas DataFrame whose columns are numbers."""
+        labels = [str(label) for label in table.columns]
+        if len(set(labels)) < len(labels):
+            return None
+        arrays = [table.iloc[:, index].to_numpy() for index in range(len(labels))]
+        if not all(type(array) is np.ndarray and array.dtype.name in OF_DTYPE for array in arrays):
+            return None
+        is_counted = len(labels) == len(self._columns) and list(table.columns) == list(range(len(labels)))
+        if self._columns and len(labels) == len(self._columns) and (self._are_unnamed or is_counted):
+            labels = [column.name for column in self._columns]
+        elif self._columns and not set(labels) <= self.names:
+            return None
+        return [
+            _number_tensor(label, array, self._by_name.get(label), is_column=True)
+            for label, array in zip(labels, arrays, strict=True)
+        ]
+
+    def _undeclared(self, predictions: Any) -> list[OutputTensor]:
+        """Returns the tensors of a model that declares no outputs."""
+        if _is_table(predictions) and predictions.columns.is_unique:
+            return [
+                _value_tensor(str(label), predictions[label].to_list(), None, is_column=True)
+                for label in predictions.columns
+            ]
+        is_series = isinstance(getattr(predictions, "dtype", None), np.dtype) and hasattr(predictions, "to_numpy")
+        values = predictions.to_list() if is_series else predictions
+        if type(values) is np.ndarray and values.ndim:
+            flat = _value_tensor(ONLY, values.ravel().tolist(), None)
+            return [OutputTensor(ONLY, flat.datatype, values.shape, flat.elements, flat.content_type)]
+        if isinstance(values, list) and values and not any(isinstance(value, dict | list | tuple) for value in values):
+            return [_value_tensor(ONLY, values, None)]
+        return [self._as_json(predictions)]
+
+    def _of_rows(self, rows: list[Any]) -> list[OutputTensor] | None:
+        """Returns a tensor for each output from rows: dictionaries, lists or bare values."""
+        if len(self._columns) == 1:
+            (column,) = self._columns
+            name = column.name
+            if not column.is_unnamed and all(isinstance(row, dict) and row.keys() == {name} for row in rows):
+                rows = [row[name] for row in rows]
+            return [_tensor(column, rows)]
+        if all(isinstance(row, list | tuple | np.ndarray) and len(row) == len(self._columns) for row in rows):
+            return [_tensor(column, [row[index] for row in rows]) for index, column in enumerate(self._columns)]
+        if not all(isinstance(row, dict) and row.keys() <= self.names for row in rows):
+            return None
+        present = [column for column in self._columns if any(column.name in row for row in rows)]
+        return [_tensor(column, [row.get(column.name) for row in rows]) for column in present]
+
+    def _as_json(self, predictions: Any) -> OutputTensor:
+        """Returns one element with the predictions as JSON has them."""
+        text = self._codec.encode(predictions, PLAIN_INPUT)
+        bare = text[text.index(":") + 1 : -1].strip()  # Without {"predictions": ...} around it.
+        name = self._columns[0].name if len(self._columns) == 1 else ONLY
+        return OutputTensor(name, BYTES, (1, 1), [bare.encode()], JSON)
+
+
+def _tensor(column: TensorColumn, rows: list[Any]) -> OutputTensor:
+    if column.is_tensor:
+        try:
+            array = np.array(rows)
+        except ValueError:  # Rows of different shapes.
+            return _json_tensor(column.name, rows)
+        if array.dtype.name in OF_DTYPE:
+            return _number_tensor(column.name, array, column)
+        flat = _value_tensor(column.name, np.array(rows, dtype=object).ravel().tolist(), column)
+        return OutputTensor(column.name, flat.datatype, array.shape, flat.elements, flat.content_type)
+    if isinstance(column.type, AnyValue) or column.content_type == JSON:
+        return _json_tensor(column.name, rows)
+    return _value_tensor(column.name, rows, column, is_column=True)
+
+
+def _number_tensor(
+    name: str, array: npt.NDArray[Any], column: TensorColumn | None, *, is_column: bool = False
+) -> OutputTensor:
+    """Returns a tensor of numbers, in the declared datatype if that changes no value."""
+    declared = None if column is None or column.datatype == BYTES else DATATYPES[column.datatype].dtype
+    if declared is not None and declared != array.dtype and _is_exact(array, declared):
+        array = array.astype(declared)
+    is_column = is_column or (column is not None and not column.is_tensor)
+    shape = (len(array), 1) if is_column and array.ndim == 1 else array.shape
+    return OutputTensor(name, OF_DTYPE[array.dtype.name], shape, array)
+
+
+def _is_exact(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    if "b" in (array.dtype.kind, dtype.kind):
+        return False
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+        back = cast.astype(array.dtype)
+        is_same = np.array_equal(back, array, equal_nan=array.dtype.kind == "f")
+        if not is_same or not array.size or cast.dtype.kind == array.dtype.kind:
+            return bool(is_same)
+        # A cast between integers and floats may wrap in both directions.
+        return bool(abs(float(array.min())) <= _MAX_EXACT and abs(float(array.max())) <= _MAX_EXACT)
+
+
+def _value_tensor(
+    name: str, values: list[Any], column: TensorColumn | None, *, is_column: bool = False
+) -> OutputTensor:
+    """Returns a tensor of single values of any type."""
+    values = [_plain(value) for value in values]
+    types = set(map(type, values))
+    shape = (len(values), 1) if is_column else (len(values),)
+    if types and types <= _NUMBERS and (array := _numbers(values, types)) is not None:
+        tensor = _number_tensor(name, array, column, is_column=is_column)
+        return OutputTensor(name, tensor.datatype, shape, tensor.elements)
+    if types <= {str}:
+        return OutputTensor(name, BYTES, shape, [_utf8(value) for value in values], STR)
+    if types <= {bytes, bytearray}:
+        return OutputTensor(name, BYTES, shape, [bytes(value) for value in values])
+    if all(isinstance(value, _TIMES) for value in values):
+        return OutputTensor(name, BYTES, shape, [_iso(value) for value in values], DATETIME)
+    return OutputTensor(name, BYTES, shape, [_json(value) for value in values], JSON)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a numpy scalar as a Python value, and pandas' NA as None."""
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
+        return value.item()
+    return None if is_nothing(value) and not isinstance(value, float | _TIMES) else value
+
+
+def _numbers(values: list[Any], types: set[type]) -> npt.NDArray[Any] | None:
+    """Returns booleans, integers or floats as an array; None if no array holds them all."""
+    if types == {bool}:
+        return np.array(values, dtype=bool)
+    if types == {int}:
+        try:
+            return np.array(values, dtype=np.int64)
+        except OverflowError:
+            return None
+    has_float = float in types and bool not in types
+    integers_are_exact = all(abs(value) <= _MAX_EXACT for value in values if type(value) is int)
+    return np.array(values, dtype=np.float64) if has_float and integers_are_exact else None
+
+
+def _json_tensor(name: str, values: list[Any]) -> OutputTensor:
+    return OutputTensor(name, BYTES, (len(values), 1), [_json(value) for value in values], JSON)
+
+
+def _json(value: Any) -> bytes:
+    from mlflow_grpc.hosting.pyfunc import internals  # Late, because it imports MLflow.
+
+    try:
+        return json.dumps(value, default=internals.json_default).encode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UnserializableOutput("The model returned a value that has no JSON form.") from error
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UnserializableOutput("The model returned a text that is not valid Unicode.") from error
+
+
+def _iso(moment: Any) -> bytes:
+    return (str(moment) if isinstance(moment, np.datetime64) else str(moment.isoformat())).encode()
+
+
+def _is_table(predictions: Any) -> bool:
+    """Returns True for a pandas DataFrame; recognized by its attributes, so that pandas need not be imported."""
+    return hasattr(predictions, "iloc") and hasattr(predictions, "columns")
