@@ -26,8 +26,8 @@ _ModelMetadata = protos.message_named("inference.ModelMetadataResponse")
 _ModelConfig = protos.message_named("inference.ModelConfigResponse")
 _ModelStatistics = protos.message_named("inference.ModelStatistics")
 
-PLATFORM = {True: "mlflow_pyfunc", False: "mlmodel_python"}
-"""Platform of MLflow's models, which have flavors, and of MLModel packages."""
+PYFUNC, MLMODEL = "mlflow_pyfunc", "mlmodel_python"
+"""Platforms of MLflow's models and of MLModel packages."""
 
 NO_LIMIT = 2**31 - 1
 """Rows of a request: the size of the message is the limit."""
@@ -48,7 +48,7 @@ def metadata_of(entry: Entry, model: ServableModel, versions: list[str]) -> Mess
     metadata: Message = _ModelMetadata(
         name=entry.name,
         versions=versions,
-        platform=_platform(model),
+        platform=_platform(entry),
         inputs=map(_tensor_metadata, inputs_of(contract)),
         outputs=map(_tensor_metadata, outputs_of(contract)),
         properties=_properties(model),
@@ -63,7 +63,7 @@ def config_of(entry: Entry, model: ServableModel) -> Message:
     has_rows = _has_rows(contract, inputs, outputs)
     response = _ModelConfig()
     config = response.config
-    config.name, config.platform, config.backend = entry.name, _platform(model), "mlflow"
+    config.name, config.platform, config.backend = entry.name, _platform(entry), "mlflow"
     config.max_batch_size = NO_LIMIT if has_rows else 0
     for column in inputs:
         config.input.add(
@@ -112,8 +112,8 @@ def statistics_of(entry: Entry, totals: Totals) -> Message:
     return described
 
 
-def _platform(model: ServableModel) -> str:
-    return PLATFORM[bool(model.model.info.flavors)]
+def _platform(entry: Entry) -> str:
+    return MLMODEL if entry.config.class_path else PYFUNC
 
 
 def _tensor_metadata(column: TensorColumn) -> dict[str, Any]:

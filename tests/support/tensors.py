@@ -15,9 +15,9 @@ from mlflow_grpc.services import open_inference
 NAME = open_inference.NAME
 
 
-def message(name: str, **fields: Any) -> Any:
+def message(message_type: str, **fields: Any) -> Any:
     """Makes a message of the protocol."""
-    return protos.message_named(f"inference.{name}")(**fields)
+    return protos.message_named(f"inference.{message_type}")(**fields)
 
 
 def raw_of(datatype: str, values: Sequence[Any]) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlflow_grpc.contract.types import Contract
+from mlflow_grpc.errors import FieldViolation, InvalidPayload
 from mlflow_grpc.payload.codec import ModelInput, Records
 from mlflow_grpc.payload.tensors import columns
 from mlflow_grpc.payload.tensors.datatypes import BYTES
@@ -19,6 +20,9 @@ from mlflow_grpc.payload.tensors.table import DICT, NUMPY, PANDAS, STR, TensorCo
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
+
+MAX_NAMES = 20
+"""Maximum number of names in a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class ModelInputs:
                 model that takes one.
 
         Raises:
-            InvalidPayload: The tensors have different numbers of rows.
+            InvalidPayload: A required input is missing, or the tensors have different numbers of rows.
 
         """
         first_is_only = len(self.columns) == 1 and content_type in (NUMPY, STR)
@@ -66,9 +70,23 @@ class ModelInputs:
             by_name = {tensor.name: tensor for tensor in tensors}
             pairs = [(column, by_name[column.name]) for column in self.columns if column.name in by_name]
             unknown = tuple(name for name in by_name if name not in self._by_name)
+        if len(pairs) < len(self.columns):
+            self._check_required({column.name for column, _ in pairs})
         if not self.are_tensors:
             _check_rows([tensor for _, tensor in pairs])
         return MatchedInputs(pairs, unknown)
+
+    def _check_required(self, present: set[str]) -> None:
+        missing = [column.name for column in self.columns if column.required and column.name not in present]
+        if missing:
+            names = ", ".join(missing[:MAX_NAMES]) + (
+                f" and {len(missing) - MAX_NAMES} more" * (len(missing) > MAX_NAMES)
+            )
+            raise InvalidPayload(
+                f"The request lacks inputs of the model: {', '.join(missing[:MAX_NAMES])}{more}. ModelMetadata lists all of them.",
+                reason="INVALID_PARAMETER_VALUE",
+                violations=tuple(FieldViolation(name, "it is missing") for name in missing[:MAX_NAMES]),
+            )
 
     def fast_path_rows(self, matched: MatchedInputs, decoder: "FastDecoder") -> "RowBlock | None":
         """Returns the rows for the fast path; None if MLflow's parser has to make them."""
@@ -106,8 +124,8 @@ class ModelInputs:
 
         """
         if not matched.pairs and self.columns:
-            names = ", ".join(column.name for column in self.columns[:20])
-            refuse_request(f"The request has no input of the model. Its inputs are {names}.")
+            names = ", ".join(column.name for column in self.columns[:MAX_NAMES])
+            refuse_request(f"The request has no input of the model. Send at least one of {names}.")
         read = columns.elements if self.are_tensors else columns.values
         return Records({column.name: read(tensor, column) for column, tensor in matched.pairs}, matched.rows)
 
@@ -143,5 +161,5 @@ def _check_rows(tensors: list[InputTensor]) -> None:
     for tensor in tensors:
         if tensor.rows != tensors[0].rows:
             refuse_input(
-                tensor.name, f"it has {tensor.rows} rows and the input before has {tensors[0].rows}; send equal numbers"
+                tensor.name, f"it has {tensor.rows} rows and another input has {tensors[0].rows}; send equal numbers"
             )

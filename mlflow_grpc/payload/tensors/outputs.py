@@ -109,8 +109,8 @@ class ModelOutputs:
     def _of_table(self, table: Any) -> list[OutputTensor] | None:
         """Returns a tensor for each column of a pandas DataFrame whose columns are numbers."""
         labels = [str(label) for label in table.columns]
-        if len(set(labels)) < len(labels):
-            return None
+        if len(set(labels)) < len(labels) or not all(isinstance(dtype, np.dtype) for dtype in table.dtypes):
+            return None  # Other types of pandas may have nulls, which their arrays do not.
         arrays = [table.iloc[:, index].to_numpy() for index in range(len(labels))]
         if not all(type(array) is np.ndarray and array.dtype.name in OF_DTYPE for array in arrays):
             return None
@@ -226,7 +226,7 @@ def _plain(value: Any) -> Any:
     """Returns a numpy scalar as a Python value, and pandas' NA as None."""
     if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
         return value.item()
-    return None if is_nothing(value) and not isinstance(value, float | _TIMES) else value
+    return None if is_nothing(value) and not isinstance(value, _TIMES) else value
 
 
 def _numbers(values: list[Any], types: set[type]) -> npt.NDArray[Any] | None:
