@@ -291,7 +291,7 @@ def _half_without_raw(sent: Any) -> None:
 FAULTS += [
     (broken(lambda sent: sent.raw_input_contents.pop()), "3 entries for 4 inputs"),
     (broken(lambda sent: sent.raw_input_contents.append(b"")), "5 entries for 4 inputs"),
-    (broken(lambda sent: setattr(sent.inputs[0], "datatype", "FLOAT")), "datatype is none of"),
+    (broken(lambda sent: setattr(sent.inputs[0], "datatype", "FLOAT")), "datatype must be one of"),
     (broken(_set_both), "one of the two"),
     (broken(_unset_parameter), "no value"),
     (broken(_bytes_past_the_end), "element 0 is longer"),

@@ -79,11 +79,10 @@ class ModelInputs:
     def _check_required(self, present: set[str]) -> None:
         missing = [column.name for column in self.columns if column.required and column.name not in present]
         if missing:
-            names = ", ".join(missing[:MAX_NAMES]) + (
-                f" and {len(missing) - MAX_NAMES} more" * (len(missing) > MAX_NAMES)
-            )
+            more = f" and {len(missing) - MAX_NAMES} more" if len(missing) > MAX_NAMES else ""
+            names = ", ".join(missing[:MAX_NAMES])
             raise InvalidPayload(
-                f"The request lacks inputs of the model: {', '.join(missing[:MAX_NAMES])}{more}. ModelMetadata lists all of them.",
+                f"The request lacks inputs of the model: {names}{more}. ModelMetadata lists all of them.",
                 reason="INVALID_PARAMETER_VALUE",
                 violations=tuple(FieldViolation(name, "it is missing") for name in missing[:MAX_NAMES]),
             )

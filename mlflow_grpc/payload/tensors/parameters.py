@@ -28,7 +28,7 @@ def content_type(message: Any) -> str:
     """Returns the content type of a request; empty if it has none.
 
     Raises:
-        InvalidPayload: It is none that the server knows.
+        InvalidPayload: The server does not know it.
 
     """
     if CONTENT_TYPE not in message.parameters:

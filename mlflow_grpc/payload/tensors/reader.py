@@ -80,7 +80,7 @@ def _read(tensor: Any, raw: bytes | None) -> InputTensor:
     name, datatype_name, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
     datatype = DATATYPES.get(datatype_name)
     if datatype is None:
-        refuse_input(name, f"its datatype is none of {', '.join(DATATYPES)}")
+        refuse_input(name, f"its datatype must be one of {', '.join(DATATYPES)}")
     if len(shape) > MAX_DIMENSIONS:
         refuse_input(name, f"its shape has {len(shape)} dimensions; send {MAX_DIMENSIONS} at most")
     if shape and (min(shape) < 0 or max(shape) > MAX_SIZE):
