@@ -17,6 +17,7 @@ from mlflow_grpc.payload.tensors import parameters
 from mlflow_grpc.payload.tensors.inputs import MatchedInputs, ModelInputs, undeclared_input
 from mlflow_grpc.payload.tensors.outputs import ModelOutputs
 from mlflow_grpc.payload.tensors.reader import read_inputs
+from mlflow_grpc.payload.tensors.uniform import UniformColumns
 from mlflow_grpc.payload.tensors.writer import check_requested, response_of
 from mlflow_grpc.payload.unknown_names import PARAMS
 
@@ -49,6 +50,7 @@ class TensorCodec:
         self._params = contract.params
         self._takes_rows = contract.takes_rows
         self._inputs = ModelInputs(contract)
+        self._uniform = UniformColumns(self._inputs.columns)
         self._outputs = ModelOutputs(contract, codec)
         self._make_response = partial(response_class, model_name=name, model_version=version)
 
@@ -62,6 +64,8 @@ class TensorCodec:
         check_requested(message, self._outputs.names)
         if message.parameters and self._param_values(message):
             return None
+        if (columns := self._uniform.read(message)) is not None:
+            return decoder.columns(columns)
         return self._inputs.fast_path_rows(self._matched(message), decoder)
 
     def decode(self, message: Any) -> ModelInput:
@@ -115,9 +119,9 @@ class TensorCodec:
             InvalidPayload: The request asks for an output that the model did not return.
 
         """
-        # The number of rows matters only for predictions that are not arrays.
-        count = self._matched(message).rows if self._outputs.needs_count(predictions) else 0
-        tensors = self._outputs.tensors(predictions, count)
+        tensors = self._outputs.array_tensors(predictions)
+        if tensors is None:
+            tensors = self._outputs.tensors(predictions, self._inputs.row_count(message))
         return response_of(self._make_response(id=message.id), message, tensors)
 
     def _matched(self, message: Any) -> MatchedInputs:

@@ -40,5 +40,5 @@ DATATYPES = {
 }
 """All datatypes by their names in messages."""
 
-OF_DTYPE = {datatype.dtype.name: name for name, datatype in DATATYPES.items() if name not in (BF16, BYTES)}
-"""The datatype of arrays, by the name of their numpy type."""
+OF_DTYPE = {datatype.dtype: name for name, datatype in DATATYPES.items() if name not in (BF16, BYTES)}
+"""The datatype of arrays, by their numpy type in the byte order of the wire."""

@@ -47,6 +47,7 @@ class ModelInputs:
         self.columns = inputs_of(contract)
         self.are_tensors = bool(self.columns) and all(column.is_tensor for column in self.columns)
         self._is_array = self.are_tensors and self.columns[0].is_unnamed
+        self._names = [column.name for column in self.columns]
         self._by_name = {column.name: column for column in self.columns}
         self._are_unnamed = all(column.is_unnamed for column in self.columns)
 
@@ -62,6 +63,14 @@ class ModelInputs:
             InvalidPayload: A required input is missing, or the tensors have different numbers of rows.
 
         """
+        if [tensor.name for tensor in tensors] == self._names:
+            if not self.are_tensors:
+                _check_rows(tensors)
+            return MatchedInputs(list(zip(self.columns, tensors, strict=True)), ())
+        return self._match_names(tensors, content_type)
+
+    def _match_names(self, tensors: list[InputTensor], content_type: str) -> MatchedInputs:
+        """Matches tensors that are not in the order of the model, or not exactly its inputs."""
         first_is_only = len(self.columns) == 1 and content_type in (NUMPY, STR)
         if self._are_unnamed and (first_is_only or not any(tensor.name in self._by_name for tensor in tensors)):
             pairs = list(zip(self.columns, tensors, strict=False))
@@ -115,6 +124,13 @@ class ModelInputs:
         read = {column.name: columns.native_column(tensor, column) for column, tensor in matched.pairs}
         return None if any(column is None for column in read.values()) else read
 
+    def row_count(self, message: Any) -> int:
+        """Returns the number of rows of a request that has been read before."""
+        for tensor in message.inputs:
+            if tensor.name in self._by_name or self._are_unnamed:
+                return tensor.shape[0] if tensor.shape else 1
+        return 0
+
     def records(self, matched: MatchedInputs) -> Records:
         """Returns the rows as records with the values that JSON would have.
 
@@ -157,8 +173,10 @@ def undeclared_input(tensors: list[InputTensor], content_type: str) -> Any:
 
 
 def _check_rows(tensors: list[InputTensor]) -> None:
+    shapes = {tensor.shape[:1] for tensor in tensors}
+    if len(shapes) <= 1:
+        return
+    first = tensors[0].rows
     for tensor in tensors:
-        if tensor.rows != tensors[0].rows:
-            refuse_input(
-                tensor.name, f"it has {tensor.rows} rows and another input has {tensors[0].rows}; send equal numbers"
-            )
+        if tensor.rows != first:
+            refuse_input(tensor.name, f"it has {tensor.rows} rows and another input has {first}; send equal numbers")

@@ -57,24 +57,17 @@ class ModelOutputs:
         self.names: frozenset[str] = frozenset(self._by_name)
         """Names of the declared outputs; empty if the model declares none."""
 
-    def needs_count(self, predictions: Any) -> bool:
-        """Returns True if the number of input rows decides how predictions are read."""
-        return bool(self._columns) and self._array_tensors(predictions) is None
-
     def tensors(self, predictions: Any, count: int) -> list[OutputTensor]:
-        """Returns the tensors for what a model returned.
+        """Returns the tensors for what a model returned, if `array_tensors` returns none.
 
         Args:
             predictions: The return value of the model.
-            count: Number of input rows; meaningless unless `needs_count`.
+            count: Number of input rows.
 
         Raises:
             UnserializableOutput: The predictions have no form in JSON either.
 
         """
-        arrays = self._array_tensors(predictions)
-        if arrays is not None:
-            return arrays
         if not self._columns:
             return self._undeclared(predictions)
         try:
@@ -83,20 +76,23 @@ class ModelOutputs:
             return [self._as_json(predictions)]
         return self._of_rows(rows) or [self._as_json(predictions)]
 
-    def _array_tensors(self, predictions: Any) -> list[OutputTensor] | None:
-        """Returns the tensors of arrays and of tables with columns of numbers; None for all other predictions."""
+    def array_tensors(self, predictions: Any) -> list[OutputTensor] | None:
+        """Returns the tensors of arrays and of tables with columns of numbers; None for all other predictions.
+
+        Arrays of texts are included if there is one output.
+        """
         if type(predictions) is np.ndarray:
             return self._of_array(predictions)
         if isinstance(predictions, dict) and predictions and all(column.is_tensor for column in self._columns):
             arrays = {str(name): value for name, value in predictions.items()}
-            if not all(type(value) is np.ndarray and value.dtype.name in OF_DTYPE for value in arrays.values()):
+            if not all(type(value) is np.ndarray and value.dtype in OF_DTYPE for value in arrays.values()):
                 return None
             return [_number_tensor(name, value, self._by_name.get(name)) for name, value in arrays.items()]
         return self._of_table(predictions) if _is_table(predictions) else None
 
     def _of_array(self, array: npt.NDArray[Any]) -> list[OutputTensor] | None:
-        if array.dtype.name not in OF_DTYPE:
-            return None
+        if array.dtype not in OF_DTYPE:
+            return self._of_texts(array) if array.dtype.kind in "OU" and len(self._columns) <= 1 else None
         if len(self._columns) <= 1:
             column = self._columns[0] if self._columns else None
             if column is not None and not column.is_tensor and array.ndim != 1 and array.shape[1:] != (1,):
@@ -106,13 +102,26 @@ class ModelOutputs:
             return None
         return [_number_tensor(column.name, array[:, index], column) for index, column in enumerate(self._columns)]
 
+    def _of_texts(self, array: npt.NDArray[Any]) -> list[OutputTensor] | None:
+        """Returns the tensor of the only output for an array that has nothing but texts; None for another array."""
+        column = self._columns[0] if self._columns else None
+        is_column = column is not None and not column.is_tensor
+        if not array.ndim or (column is not None and column.content_type != STR) or (is_column and array.ndim > 1):
+            return None
+        texts = array.ravel().tolist()
+        if set(map(type, texts)) != {str}:
+            return None
+        shape = (len(texts), 1) if is_column else array.shape
+        name = column.name if column is not None else ONLY
+        return [OutputTensor(name, BYTES, shape, [_utf8(text) for text in texts], STR)]
+
     def _of_table(self, table: Any) -> list[OutputTensor] | None:
         """Returns a tensor for each column of a pandas DataFrame whose columns are numbers."""
         labels = [str(label) for label in table.columns]
         if len(set(labels)) < len(labels) or not all(isinstance(dtype, np.dtype) for dtype in table.dtypes):
             return None  # Other types of pandas may have nulls, which their arrays do not.
         arrays = [table.iloc[:, index].to_numpy() for index in range(len(labels))]
-        if not all(type(array) is np.ndarray and array.dtype.name in OF_DTYPE for array in arrays):
+        if not all(type(array) is np.ndarray and array.dtype in OF_DTYPE for array in arrays):
             return None
         is_counted = len(labels) == len(self._columns) and list(table.columns) == list(range(len(labels)))
         if self._columns and len(labels) == len(self._columns) and (self._are_unnamed or is_counted):
@@ -169,7 +178,7 @@ def _tensor(column: TensorColumn, rows: list[Any]) -> OutputTensor:
             array = np.array(rows)
         except ValueError:  # Rows of different shapes.
             return _json_tensor(column.name, rows)
-        if array.dtype.name in OF_DTYPE:
+        if array.dtype in OF_DTYPE:
             return _number_tensor(column.name, array, column)
         flat = _value_tensor(column.name, np.array(rows, dtype=object).ravel().tolist(), column)
         return OutputTensor(column.name, flat.datatype, array.shape, flat.elements, flat.content_type)
@@ -187,7 +196,7 @@ def _number_tensor(
         array = array.astype(declared)
     is_column = is_column or (column is not None and not column.is_tensor)
     shape = (len(array), 1) if is_column and array.ndim == 1 else array.shape
-    return OutputTensor(name, OF_DTYPE[array.dtype.name], shape, array)
+    return OutputTensor(name, OF_DTYPE[array.dtype], shape, array)
 
 
 def _is_exact(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:

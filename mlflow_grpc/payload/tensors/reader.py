@@ -5,9 +5,11 @@ not know the model.
 """
 
 import struct
+from collections import Counter
 from dataclasses import dataclass
+from itertools import repeat
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -58,29 +60,33 @@ def read_inputs(message: Any) -> list[InputTensor]:
         Unsupported: An input is in shared memory.
 
     """
-    inputs, raw = list(message.inputs), list(message.raw_input_contents)
+    inputs, raw = message.inputs, list(message.raw_input_contents)
     if len(inputs) > MAX_INPUTS:
         refuse_request(f"The request has {len(inputs)} inputs. Send {MAX_INPUTS} at most.")
-    for tensor in inputs:
-        if tensor.parameters and SHARED_MEMORY in tensor.parameters:
-            raise Unsupported("This server has no shared memory. Send the data in raw_input_contents.")
     if raw and len(raw) != len(inputs):
+        if any(SHARED_MEMORY in tensor.parameters for tensor in inputs):
+            _refuse_shared_memory()
         refuse_request(
             f"raw_input_contents has {len(raw)} entries for {len(inputs)} inputs. Send one entry for each input, in "
             "their order, or none and all data in the contents of the inputs."
         )
-    tensors = [_read(tensor, raw[index] if raw else None) for index, tensor in enumerate(inputs)]
+    tensors = list(map(_read, inputs, raw or repeat(None)))
     if len({tensor.name for tensor in tensors}) < len(tensors):
-        names = [tensor.name for tensor in tensors]
-        refuse_input(next(name for name in names if names.count(name) > 1), "it comes twice; send it once")
+        names = Counter(tensor.name for tensor in tensors)
+        refuse_input(names.most_common(1)[0][0], "it comes twice; send it once")
     return tensors
 
 
 def _read(tensor: Any, raw: bytes | None) -> InputTensor:
-    name, datatype_name, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
+    name, datatype_name, shape, parameters = tensor.name, tensor.datatype, tuple(tensor.shape), tensor.parameters
     datatype = DATATYPES.get(datatype_name)
     if datatype is None:
         refuse_input(name, f"its datatype must be one of {', '.join(DATATYPES)}")
+    content_type = ""
+    if parameters:
+        if SHARED_MEMORY in parameters:
+            _refuse_shared_memory()
+        content_type = parameters[CONTENT_TYPE].string_param if CONTENT_TYPE in parameters else ""
     if len(shape) > MAX_DIMENSIONS:
         refuse_input(name, f"its shape has {len(shape)} dimensions; send {MAX_DIMENSIONS} at most")
     if shape and (min(shape) < 0 or max(shape) > MAX_SIZE):
@@ -96,16 +102,20 @@ def _read(tensor: Any, raw: bytes | None) -> InputTensor:
         elements = _numbers(name, raw, datatype, count)
     if datatype_name == BF16:
         elements = (elements.astype(np.uint32) << 16).view(np.float32)
-    content_type = tensor.parameters[CONTENT_TYPE].string_param if CONTENT_TYPE in tensor.parameters else ""
     return InputTensor(name, datatype_name, shape, content_type, elements)
 
 
+def _refuse_shared_memory() -> NoReturn:
+    raise Unsupported("This server has no shared memory. Send the data in raw_input_contents.")
+
+
 def _numbers(name: str, raw: bytes, datatype: Datatype, count: int) -> npt.NDArray[Any]:
-    size = count * datatype.dtype.itemsize
+    dtype = datatype.dtype
+    size = count * dtype.itemsize
     if len(raw) != size:
         refuse_input(name, f"its raw contents have {len(raw)} bytes, and its shape and datatype need {size}")
-    array = np.frombuffer(raw, datatype.dtype)
-    if datatype.dtype.kind == "b" and size and array.view(np.uint8).max() > 1:
+    array = np.frombuffer(raw, dtype)
+    if dtype.kind == "b" and size and array.view(np.uint8).max() > 1:
         refuse_input(name, "its raw contents have bytes other than 0 and 1, which are no booleans")
     return array
 

@@ -41,6 +41,8 @@ _SCALARS = {
 }
 """Datatype and content type of scalar columns."""
 
+_OF_NAME = {dtype.name: datatype for dtype, datatype in OF_DTYPE.items()}
+
 
 @dataclass(frozen=True)
 class TensorColumn:
@@ -104,8 +106,8 @@ def _columns(declared: Record | Tensor | None, prefix: str) -> tuple[TensorColum
 def _form(type_: Type) -> tuple[str, tuple[int, ...], str]:
     """Returns datatype, shape and content type."""
     if isinstance(type_, Tensor):
-        if type_.dtype in OF_DTYPE:
-            return OF_DTYPE[type_.dtype], type_.shape, ""
+        if type_.dtype in _OF_NAME:
+            return _OF_NAME[type_.dtype], type_.shape, ""
         is_time = type_.dtype.startswith("datetime64")
         return BYTES, type_.shape, DATETIME if is_time else ("" if type_.dtype == "bytes" else STR)
     shape = (ANY_SIZE, 1)
