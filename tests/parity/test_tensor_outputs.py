@@ -64,7 +64,7 @@ FORMS: dict[str, Callable[[], Any]] = {
 
 
 def _schemas() -> dict[str, Schema | None]:
-    types = [(DataType(data_type), data_type.name) for data_type in DataType if data_type.name in DATATYPES]
+    types = [(DataType[name], name) for name in DATATYPES]
     return {
         "undeclared": None,
         "one_double": Schema([ColSpec(DataType.double)]),

@@ -263,7 +263,7 @@ def test_one_record_of_a_chat_model(served, is_raw):
     payload = {"dataframe_records": [{"messages": messages, "temperature": 0.5}], "params": {"top_k": 2}}
     status, answer = oracle(json.dumps(payload), "application/json")
     assert status == 200, answer
-    inputs = [("messages", "BYTES", [json.dumps(messages)]), ("temperature", "FP64", [0.5])]
+    inputs: list[Any] = [("messages", "BYTES", [json.dumps(messages)]), ("temperature", "FP64", [0.5])]
     response = caller.infer(tensors.request("chat", *inputs, is_raw=is_raw, top_k=2))
     (output,) = tensors.values(response).values()
     assert in_any_order(output[0]["input"]) == in_any_order(json.loads(answer)["predictions"]["input"])

@@ -1,6 +1,7 @@
 """Servers for clients of the Open Inference Protocol, in the process that imports them."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ def server(iris_path, tmp_path_factory) -> Iterator[InProcess]:
     """The example model, and models of the zoo that describe their input."""
     paths = {"iris": iris_path}
     for name in MODELS:
-        paths[name] = made_once(tmp_path_factory, f"zoo_{name}", lambda path, name=name: zoo.save(name, path))
+        paths[name] = made_once(tmp_path_factory, f"zoo_{name}", partial(zoo.save, name))
     models: list[tuple[ModelConfig, Any]] = [
         (ModelConfig(uri=str(path), name=name, endpoint=True), None) for name, path in paths.items()
     ]

@@ -1,5 +1,6 @@
 """Service inference.GRPCInferenceService: its methods, its streams, and what it refuses."""
 
+import json
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -168,12 +169,13 @@ def test_repository(caller):
     ready = caller.call("RepositoryIndex", tensors.message("RepositoryIndexRequest", ready=True)).models
     assert [model.state for model in ready] == ["READY"] * 4
     caller.call("RepositoryModelLoad", tensors.message("RepositoryModelLoadRequest", model_name="iris"))
-    for fields, code, text in [
+    refused: list[tuple[dict[str, Any], str, str]] = [
         ({"model_name": "broken"}, "FAILED_PRECONDITION", "log says why"),
         ({"model_name": "nobody"}, "NOT_FOUND", "no such model"),
         ({}, "INVALID_ARGUMENT", "no model_name"),
         ({"model_name": "iris", "parameters": {"config": {"string_param": "{}"}}}, "UNIMPLEMENTED", "parameters"),
-    ]:
+    ]
+    for fields, code, text in refused:
         with pytest.raises(grpc.RpcError, match=text) as caught:
             caller.call("RepositoryModelLoad", tensors.message("RepositoryModelLoadRequest", **fields))
         assert caught.value.code().name == code
@@ -460,3 +462,41 @@ def test_calls_are_refused_before_they_are_read():
         arrives.set()
         gated.let_go()
         assert first.result(60)
+
+
+def test_an_mlmodel_package():
+    """A model with the MLModel interface has a tensor for each field, and gives the outputs that JSON has."""
+    model = ModelConfig(class_path="tests.support.newer_models.Echo", name="echo", endpoint=True)
+    with serving_models([(model, None)]) as running, Caller(running.address) as call:
+        client = tensors.TensorCaller(call.channel)
+        metadata = client.call("ModelMetadata", tensors.message("ModelMetadataRequest", name="echo"))
+        assert metadata.platform == "mlmodel_python"
+        optional = {
+            column.name for column in metadata.inputs if f"inputs.{column.name}.optional" in metadata.properties
+        }
+        assert optional == {column.name for column in metadata.inputs} - {"name", "born"}
+        record = {
+            "name": "a", "size": "large", "born": "2020-02-29", "seen": "2020-02-29T12:00:00Z",
+            "parts": [{"weight": 1.5, "tags": ["x"]}], "extra": {"k": 2**60}, "count": 3, "flag": True, "inputs": 0.5, "type": "t",
+        }  # fmt: skip
+        for absent in ((), ("size", "seen", "extra", "flag", "inputs")):
+            fields = {name: value for name, value in record.items() if name not in absent}
+            inputs = []
+            for column in metadata.inputs:
+                if column.name in fields:
+                    value = fields[column.name]
+                    is_text = column.datatype != "BYTES" or isinstance(value, str)
+                    inputs.append((column.name, column.datatype, [value if is_text else json.dumps(value)] * 2))
+            outputs = tensors.values(client.infer(tensors.request("echo", *inputs)))
+            expected = json.loads(call(json.dumps({"instances": [fields] * 2})))["predictions"]
+            assert [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)] == expected
+        for sent, text in [
+            (tensors.request("echo", ("name", "BYTES", ["a"])), "born"),
+            (tensors.request("echo", ("name", "BYTES", ["a"]), ("born", "BYTES", ["no date"])), "born"),
+            (
+                tensors.request("echo", ("name", "BYTES", ["refuse"]), ("born", "BYTES", ["2020-02-29"])),
+                "No such thing",
+            ),
+        ]:
+            outcome, message = client.outcome(sent)
+            assert (outcome, text in message) == ("INVALID_ARGUMENT", True)

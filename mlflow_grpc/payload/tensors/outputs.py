@@ -1,42 +1,23 @@
 """Predictions of one model as output tensors.
 
-Rule of this module: values never change. A tensor has the declared datatype if that holds the predicted values exactly,
-and otherwise the datatype of the values. What no tensor holds is the text of its JSON.
+Rule of this module: it decides which values belong to which output. `output_values` makes the tensors.
 """
 
-import datetime
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_grpc.contract.types import AnyValue, Contract
+from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload.codec import PLAIN_INPUT, RecordCodec
-from mlflow_grpc.payload.protobuf.values import is_nothing
-from mlflow_grpc.payload.tensors.datatypes import BYTES, DATATYPES, OF_DTYPE
-from mlflow_grpc.payload.tensors.table import DATETIME, JSON, STR, TensorColumn, outputs_of
+from mlflow_grpc.payload.tensors.datatypes import BYTES, OF_DTYPE
+from mlflow_grpc.payload.tensors.output_values import OutputTensor, column_tensor, number_tensor, utf8, value_tensor
+from mlflow_grpc.payload.tensors.table import JSON, STR, outputs_of
 
 ONLY = "output-0"
 """Name of the only output of a model that declares none."""
-
-_MAX_EXACT = 2**53
-_TIMES = (datetime.date, datetime.time, np.datetime64)  # A datetime and a pandas Timestamp are dates.
-_NUMBERS = {bool, int, float, type(None)}
-
-
-@dataclass(frozen=True, slots=True)
-class OutputTensor:
-    """An output to write."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    elements: Any
-    """An array in its shape, or a list of bytes for BYTES."""
-    content_type: str = ""
 
 
 class ModelOutputs:
@@ -71,10 +52,26 @@ class ModelOutputs:
         if not self._columns:
             return self._undeclared(predictions)
         try:
-            rows = self._codec.rows(predictions, count)
+            rows = self._rows(predictions, count)
         except UnserializableOutput:
             return [self._as_json(predictions)]
         return self._of_rows(rows) or [self._as_json(predictions)]
+
+    def _rows(self, predictions: Any, count: int) -> list[Any]:
+        """Returns the predicted rows; those of an MLModel package as their JSON, with bytes as they are."""
+        rows = self._codec.rows(predictions, count)
+        if not self._codec.timestamps_have_timezone:
+            return rows
+        try:
+            texts = json.loads(self._codec.encode(predictions, PLAIN_INPUT))["predictions"]
+        except UnserializableOutput:  # Bytes that are not UTF-8 have no JSON, and a tensor holds them.
+            return rows
+        return [
+            {name: row[name] if isinstance(row.get(name), bytes) else value for name, value in text.items()}
+            if isinstance(text, dict) and isinstance(row, dict)
+            else (row if isinstance(row, bytes) else text)
+            for row, text in zip(rows, texts, strict=True)
+        ]
 
     def array_tensors(self, predictions: Any) -> list[OutputTensor] | None:
         """Returns the tensors of arrays and of tables with columns of numbers; None for all other predictions.
@@ -87,7 +84,7 @@ class ModelOutputs:
             arrays = {str(name): value for name, value in predictions.items()}
             if not all(type(value) is np.ndarray and value.dtype in OF_DTYPE for value in arrays.values()):
                 return None
-            return [_number_tensor(name, value, self._by_name.get(name)) for name, value in arrays.items()]
+            return [number_tensor(name, value, self._by_name.get(name)) for name, value in arrays.items()]
         return self._of_table(predictions) if _is_table(predictions) else None
 
     def _of_array(self, array: npt.NDArray[Any]) -> list[OutputTensor] | None:
@@ -97,10 +94,10 @@ class ModelOutputs:
             column = self._columns[0] if self._columns else None
             if column is not None and not column.is_tensor and array.ndim != 1 and array.shape[1:] != (1,):
                 return None
-            return [_number_tensor(column.name if column is not None else ONLY, array, column)]
+            return [number_tensor(column.name if column is not None else ONLY, array, column)]
         if array.ndim != 2 or array.shape[1] != len(self._columns) or any(c.is_tensor for c in self._columns):  # noqa: PLR2004
             return None
-        return [_number_tensor(column.name, array[:, index], column) for index, column in enumerate(self._columns)]
+        return [number_tensor(column.name, array[:, index], column) for index, column in enumerate(self._columns)]
 
     def _of_texts(self, array: npt.NDArray[Any]) -> list[OutputTensor] | None:
         """Returns the tensor of the only output for an array that has nothing but texts; None for another array."""
@@ -113,7 +110,7 @@ class ModelOutputs:
             return None
         shape = (len(texts), 1) if is_column else array.shape
         name = column.name if column is not None else ONLY
-        return [OutputTensor(name, BYTES, shape, [_utf8(text) for text in texts], STR)]
+        return [OutputTensor(name, BYTES, shape, [utf8(text) for text in texts], STR)]
 
     def _of_table(self, table: Any) -> list[OutputTensor] | None:
         """Returns a tensor for each column of a pandas DataFrame whose columns are numbers."""
@@ -129,7 +126,7 @@ class ModelOutputs:
         elif self._columns and not set(labels) <= self.names:
             return None
         return [
-            _number_tensor(label, array, self._by_name.get(label), is_column=True)
+            number_tensor(label, array, self._by_name.get(label), is_column=True)
             for label, array in zip(labels, arrays, strict=True)
         ]
 
@@ -137,16 +134,16 @@ class ModelOutputs:
         """Returns the tensors of a model that declares no outputs."""
         if _is_table(predictions) and predictions.columns.is_unique:
             return [
-                _value_tensor(str(label), predictions[label].to_list(), None, is_column=True)
+                value_tensor(str(label), predictions[label].to_list(), None, is_column=True)
                 for label in predictions.columns
             ]
         is_series = isinstance(getattr(predictions, "dtype", None), np.dtype) and hasattr(predictions, "to_numpy")
         values = predictions.to_list() if is_series else predictions
         if type(values) is np.ndarray and values.ndim:
-            flat = _value_tensor(ONLY, values.ravel().tolist(), None)
+            flat = value_tensor(ONLY, values.ravel().tolist(), None)
             return [OutputTensor(ONLY, flat.datatype, values.shape, flat.elements, flat.content_type)]
         if isinstance(values, list) and values and not any(isinstance(value, dict | list | tuple) for value in values):
-            return [_value_tensor(ONLY, values, None)]
+            return [value_tensor(ONLY, values, None)]
         return [self._as_json(predictions)]
 
     def _of_rows(self, rows: list[Any]) -> list[OutputTensor] | None:
@@ -156,13 +153,13 @@ class ModelOutputs:
             name = column.name
             if not column.is_unnamed and all(isinstance(row, dict) and row.keys() == {name} for row in rows):
                 rows = [row[name] for row in rows]
-            return [_tensor(column, rows)]
+            return [column_tensor(column, rows)]
         if all(isinstance(row, list | tuple | np.ndarray) and len(row) == len(self._columns) for row in rows):
-            return [_tensor(column, [row[index] for row in rows]) for index, column in enumerate(self._columns)]
+            return [column_tensor(column, [row[index] for row in rows]) for index, column in enumerate(self._columns)]
         if not all(isinstance(row, dict) and row.keys() <= self.names for row in rows):
             return None
         present = [column for column in self._columns if any(column.name in row for row in rows)]
-        return [_tensor(column, [row.get(column.name) for row in rows]) for column in present]
+        return [column_tensor(column, [row.get(column.name) for row in rows]) for column in present]
 
     def _as_json(self, predictions: Any) -> OutputTensor:
         """Returns one element with the predictions as JSON has them."""
@@ -170,110 +167,6 @@ class ModelOutputs:
         bare = text[text.index(":") + 1 : -1].strip()  # Without {"predictions": ...} around it.
         name = self._columns[0].name if len(self._columns) == 1 else ONLY
         return OutputTensor(name, BYTES, (1, 1), [bare.encode()], JSON)
-
-
-def _tensor(column: TensorColumn, rows: list[Any]) -> OutputTensor:
-    if column.is_tensor:
-        try:
-            array = np.array(rows)
-        except ValueError:  # Rows of different shapes.
-            return _json_tensor(column.name, rows)
-        if array.dtype in OF_DTYPE:
-            return _number_tensor(column.name, array, column)
-        flat = _value_tensor(column.name, np.array(rows, dtype=object).ravel().tolist(), column)
-        return OutputTensor(column.name, flat.datatype, array.shape, flat.elements, flat.content_type)
-    if isinstance(column.type, AnyValue) or column.content_type == JSON:
-        return _json_tensor(column.name, rows)
-    return _value_tensor(column.name, rows, column, is_column=True)
-
-
-def _number_tensor(
-    name: str, array: npt.NDArray[Any], column: TensorColumn | None, *, is_column: bool = False
-) -> OutputTensor:
-    """Returns a tensor of numbers, in the declared datatype if that changes no value."""
-    declared = None if column is None or column.datatype == BYTES else DATATYPES[column.datatype].dtype
-    if declared is not None and declared != array.dtype and _is_exact(array, declared):
-        array = array.astype(declared)
-    is_column = is_column or (column is not None and not column.is_tensor)
-    shape = (len(array), 1) if is_column and array.ndim == 1 else array.shape
-    return OutputTensor(name, OF_DTYPE[array.dtype], shape, array)
-
-
-def _is_exact(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
-    if "b" in (array.dtype.kind, dtype.kind):
-        return False
-    with np.errstate(all="ignore"):
-        cast = array.astype(dtype)
-        back = cast.astype(array.dtype)
-        is_same = np.array_equal(back, array, equal_nan=array.dtype.kind == "f")
-        if not is_same or not array.size or cast.dtype.kind == array.dtype.kind:
-            return bool(is_same)
-        # A cast between integers and floats may wrap in both directions.
-        return bool(abs(float(array.min())) <= _MAX_EXACT and abs(float(array.max())) <= _MAX_EXACT)
-
-
-def _value_tensor(
-    name: str, values: list[Any], column: TensorColumn | None, *, is_column: bool = False
-) -> OutputTensor:
-    """Returns a tensor of single values of any type."""
-    values = [_plain(value) for value in values]
-    types = set(map(type, values))
-    shape = (len(values), 1) if is_column else (len(values),)
-    if types and types <= _NUMBERS and (array := _numbers(values, types)) is not None:
-        tensor = _number_tensor(name, array, column, is_column=is_column)
-        return OutputTensor(name, tensor.datatype, shape, tensor.elements)
-    if types <= {str}:
-        return OutputTensor(name, BYTES, shape, [_utf8(value) for value in values], STR)
-    if types <= {bytes, bytearray}:
-        return OutputTensor(name, BYTES, shape, [bytes(value) for value in values])
-    if all(isinstance(value, _TIMES) for value in values):
-        return OutputTensor(name, BYTES, shape, [_iso(value) for value in values], DATETIME)
-    return OutputTensor(name, BYTES, shape, [_json(value) for value in values], JSON)
-
-
-def _plain(value: Any) -> Any:
-    """Returns a numpy scalar as a Python value, and pandas' NA as None."""
-    if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
-        return value.item()
-    return None if is_nothing(value) and not isinstance(value, _TIMES) else value
-
-
-def _numbers(values: list[Any], types: set[type]) -> npt.NDArray[Any] | None:
-    """Returns booleans, integers or floats as an array; None if no array holds them all."""
-    if types == {bool}:
-        return np.array(values, dtype=bool)
-    if types == {int}:
-        try:
-            return np.array(values, dtype=np.int64)
-        except OverflowError:
-            return None
-    has_float = float in types and bool not in types
-    integers_are_exact = all(abs(value) <= _MAX_EXACT for value in values if type(value) is int)
-    return np.array(values, dtype=np.float64) if has_float and integers_are_exact else None
-
-
-def _json_tensor(name: str, values: list[Any]) -> OutputTensor:
-    return OutputTensor(name, BYTES, (len(values), 1), [_json(value) for value in values], JSON)
-
-
-def _json(value: Any) -> bytes:
-    from mlflow_grpc.hosting.pyfunc import internals  # Late, because it imports MLflow.
-
-    try:
-        return json.dumps(value, default=internals.json_default).encode()
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UnserializableOutput("The model returned a value that has no JSON form.") from error
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise UnserializableOutput("The model returned a text that is not valid Unicode.") from error
-
-
-def _iso(moment: Any) -> bytes:
-    return (str(moment) if isinstance(moment, np.datetime64) else str(moment.isoformat())).encode()
 
 
 def _is_table(predictions: Any) -> bool:

@@ -27,7 +27,7 @@ class UniformColumns:
         self._datatype = datatypes.pop() if len(datatypes) == 1 else ""
         self._applies = self._datatype in _JOINED and not any(column.is_tensor for column in columns)
         self._one_row: Any = None
-        """A message with the inputs of the last request of one row, which most requests repeat except for their data."""
+        """A message with the inputs of the last request of one row, which the next one mostly repeats."""
 
     def read(self, message: Any) -> list[Any] | None:
         """Returns an array for each column; None if the request is not of this form.

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from mlflow_grpc.errors import Unsupported
 from mlflow_grpc.payload.tensors.datatypes import BYTES, DATATYPES
-from mlflow_grpc.payload.tensors.outputs import OutputTensor
+from mlflow_grpc.payload.tensors.output_values import OutputTensor
 from mlflow_grpc.payload.tensors.reader import CONTENT_TYPE, SHARED_MEMORY
 from mlflow_grpc.payload.tensors.refusals import refuse_output
 from mlflow_grpc.payload.tensors.table import BASE64

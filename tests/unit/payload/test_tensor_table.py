@@ -18,7 +18,7 @@ ROWS = {
 def test_scalars_and_structures():
     """Each row of the page has the datatype, shape and content type that the code has."""
     types: dict[str, Type] = {data_type.value: Scalar(data_type) for data_type in DataType}
-    structures = [ListOf(Scalar(DataType.LONG)), MapOf(Scalar(DataType.LONG)), AnyValue(), Record("r")]
+    structures: list[Type] = [ListOf(Scalar(DataType.LONG)), MapOf(Scalar(DataType.LONG)), AnyValue(), Record("r")]
     columns = inputs_of(Contract(Record("input", [Field(name, type_) for name, type_ in types.items()])))
     assert len(columns) == 8
     for column in columns:

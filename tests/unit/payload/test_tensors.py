@@ -76,3 +76,49 @@ def test_what_is_not_plain_goes_through_mlflow(model):
     more.message.inputs.add(name="other", datatype="FP64", shape=[1])  # type: ignore[attr-defined]
     more.message.raw_input_contents.append(bytes(8))  # type: ignore[attr-defined]
     assert more.decode_rows(model) is None
+
+
+def changed(model: ServableModel, *changes: Any) -> TensorsRequest:
+    request = request_of(model, [[5.1], [3.5], [1.4], [0.2]])
+    for change in changes:
+        change(request.message)
+    return request
+
+
+def _longer_and_shorter(message: Any) -> None:
+    message.raw_input_contents[0], message.raw_input_contents[1] = bytes(16), b""
+
+
+def _swap_names(message: Any) -> None:
+    message.inputs[0].name, message.inputs[1].name = IRIS[1], IRIS[0]
+
+
+def _flat(message: Any) -> None:
+    for tensor in message.inputs:
+        tensor.shape[:] = [1]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_requests_that_resemble_the_last_one(model, warm):
+    """What differs from the request before is read as it is, whether or not a plain request of one row came before."""
+    codec = request_of(model, [[1.0]] * 4).codec
+    if warm:
+        assert codec.fast_path_rows(changed(model).message, model.fast_path.decoder) is not None
+
+    def read(*changes: Any) -> Any:
+        rows = codec.fast_path_rows(changed(model, *changes).message, model.fast_path.decoder)
+        return None if rows is None else rows.cells.tolist()
+
+    assert read() == [[5.1, 3.5, 1.4, 0.2]]
+    assert read(_flat) == [[5.1, 3.5, 1.4, 0.2]]
+    assert read(_swap_names) == [[3.5, 5.1, 1.4, 0.2]]
+    for change, text in [
+        (_longer_and_shorter, "16 bytes"),
+        (lambda message: message.inputs[2].contents.SetInParent(), "one of the two"),
+        (lambda message: setattr(message.inputs[3], "datatype", "INT32"), "need 4"),
+        (lambda message: message.inputs[3].shape.append(2), "need 16"),
+        (lambda message: message.raw_input_contents.pop(), "3 entries"),
+    ]:
+        with pytest.raises(InvalidPayload, match=text):
+            read(change)
+    assert read() == [[5.1, 3.5, 1.4, 0.2]]
