@@ -24,9 +24,10 @@ from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.registry_versions import RegistryVersions
-from mlflow_grpc.services import health, models, reflection, text, typed
+from mlflow_grpc.services import health, models, open_inference, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
+from mlflow_grpc.services.named_models import NamedModels
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
 from mlflow_grpc.telemetry.tracer import make_tracer
@@ -66,7 +67,7 @@ class Host:
             has_metrics = settings.http_port is not None
         metrics = slot.metrics(len(configuration.models)) if has_metrics else None
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics)
-        self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
+        self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, open_inference.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
         """Full names of the gRPC services, without reflection."""
         self.catalog = Catalog(
@@ -83,11 +84,14 @@ class Host:
             settings, self.catalog, self._health, locks, self._make_typed, versions or RegistryVersions()
         )
         self.models = models.ModelsServicer(self.catalog, self._typed)
+        named = NamedModels(self.catalog, max_unread=settings.queue_calls)
+        open_inference_servicer = open_inference.OpenInferenceServicer(self.catalog, self._health, named)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
             self._typed,  # gRPC searches them in this order for each call.
             *text.handlers(self.dispatcher, self.catalog),
             models.handlers(self.dispatcher, self.models),
+            open_inference.handlers(self.dispatcher, open_inference_servicer, named),
             health.handlers(self.dispatcher, self._health),
         ]
         if settings.reflection:

@@ -1,4 +1,4 @@
-"""Requests to a model: a payload of text or bytes, one typed record, or typed rows in columns.
+"""Requests to a model: a payload of text or bytes, one typed record, typed rows in columns, or tensors.
 
 Rule of this module: a request holds what the caller sent, and converts it to model input and predictions to an answer.
 The model is always an argument. All conversions run in a model thread, or in the event loop if they are quick.
@@ -21,13 +21,14 @@ if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are
     from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
     from mlflow_grpc.payload.protobuf.record import TypedCodec
     from mlflow_grpc.payload.protobuf.rows import RowsCodec
+    from mlflow_grpc.payload.tensors.codec import TensorCodec
 
 _UTF8 = [f"{separator}charset={name}" for separator in (";", "; ") for name in ("utf-8", "UTF-8")]
 JSON_TYPES = frozenset([None, *(f"application/json{parameter}" for parameter in ("", *_UTF8))])
 """Media types for which the payload may be plain rows."""
 
 AnswerT = TypeVar("AnswerT")
-CodecT = TypeVar("CodecT", "TypedCodec", "RowsCodec")
+CodecT = TypeVar("CodecT", "TypedCodec", "RowsCodec", "TensorCodec")
 
 
 class RequestObserver(Protocol):
@@ -142,7 +143,7 @@ class TextRequest(Request[str]):
 
 @dataclass(slots=True)
 class _MessageRequest(Request[Message], Generic[CodecT]):
-    """A payload in a message of the model's own types."""
+    """A payload in a message whose fields or tensors are the model's inputs."""
 
     codec: CodecT
     message: Message
@@ -198,3 +199,19 @@ class RowsRequest(_MessageRequest["RowsCodec"]):
     def encode_rows(self, model: ServableModel, predictions: object) -> Message:
         """Makes the output message with one entry a row."""
         return self.codec.encode(predictions, self.codec.count(self.message))
+
+
+class TensorsRequest(_MessageRequest["TensorCodec"]):
+    """Any number of rows, or arrays, in tensors of the Open Inference Protocol."""
+
+    __slots__ = ()
+
+    def decode_rows(self, model: ServableModel) -> "RowBlock | None":
+        """Reads tensors of scalars, or one tensor."""
+        if model.fast_path is None:
+            return None
+        return self.codec.fast_path_rows(self.message, model.fast_path.decoder)
+
+    def encode_rows(self, model: ServableModel, predictions: object) -> Message:
+        """Makes the response with a tensor for each output."""
+        return self.codec.encode(predictions, self.message)

@@ -22,12 +22,13 @@ from mlflow_grpc.calls.ignored_columns import MAX_BYTES_OF_ERROR
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.errors import Overloaded, Status
+from mlflow_grpc.errors import Overloaded
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.services.refusal_pause import RefusalPause
+from mlflow_grpc.services.unknown_methods import UnknownMethods
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.calls import GrpcMethod
 from mlflow_grpc.telemetry.metrics import Metrics
@@ -53,11 +54,15 @@ iterator raises InvalidMessage for a message that does not parse, and goes on af
 ModelRpcMethod = Callable[[Any, GrpcCall, Engine], Awaitable[Message | None]]
 """Takes what an RpcMethod takes, and the engine of the model that is called."""
 
+AdmittedRpcMethod = Callable[[Any, GrpcCall, Any], Awaitable[Message | None]]
+"""Takes what an RpcMethod takes, and what the Admit of the method returned on entry."""
+
 ResolveModel = Callable[[GrpcCall], Entry]
 """Returns the model that a call is for; raises a ServingError if there is none."""
 
-Admit = Callable[[GrpcCall], AbstractContextManager[Engine]]
-"""Admits a call before anything of its request is read; raises a ServingError to refuse it."""
+Admit = Callable[[GrpcCall], AbstractContextManager[Any]]
+"""Admits a call before anything of its request is read; raises a ServingError to refuse it. What the context manager
+returns on entry has `reserve_response`, as an Engine has, or is None."""
 
 
 class RpcDispatcher:
@@ -135,7 +140,7 @@ class RpcDispatcher:
 
         """
         unadmitted: AbstractContextManager[Any] = nullcontext()
-        return self._handler(
+        return self.admitting_handler(
             path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, logging.DEBUG
         )
 
@@ -146,7 +151,7 @@ class RpcDispatcher:
 
     def unknown_methods(self) -> "Handlers":
         """Makes the last handler, which counts calls of methods that the server does not have, and answers none."""
-        return _UnknownMethods(None if self._metrics is None else self._metrics.unknown_method())
+        return UnknownMethods(None if self._metrics is None else self._metrics.unknown_method())
 
     def model_handler(
         self,
@@ -177,17 +182,28 @@ class RpcDispatcher:
                 return entry.engine.open_stream()
             return entry.engine.open_call(call.time_remaining)
 
-        return self._handler(path, method, rpc_method, admit, logging.INFO, method_metrics)
+        return self.admitting_handler(path, method, rpc_method, admit, logging.INFO, method_metrics)
 
-    def _handler(
+    def admitting_handler(
         self,
         path: str,
         method: MethodDescriptor,
-        rpc_method: ModelRpcMethod,
+        rpc_method: AdmittedRpcMethod,
         admit: Admit,
-        level: int,
+        level: int = logging.INFO,
         method_metrics: GrpcMethod | None = None,
     ) -> "Handler":
+        """Makes the handler of a method with an admission of its own, for requests that name their models themselves.
+
+        Args:
+            path: Path of the method on the wire.
+            method: Its descriptor.
+            rpc_method: What answers it.
+            admit: Admits its calls.
+            level: Level of the log lines of its calls.
+            method_metrics: As in `model_handler`.
+
+        """
         request_class = message_class(method.input_type)
         client_streaming, server_streaming = method.client_streaming, method.server_streaming
         is_traced = not path.startswith(UNTRACED)
@@ -266,19 +282,6 @@ class RpcDispatcher:
             now = time.monotonic()
             self.handshakes.report(now)
             self._open_calls.cancel_overdue(now, timeout_s)
-
-
-class _UnknownMethods(grpc.GenericRpcHandler):
-    """Handler of no method; gRPC asks it last, and answers UNIMPLEMENTED."""
-
-    def __init__(self, method_metrics: GrpcMethod | None) -> None:
-        self._method_metrics = method_metrics
-
-    def service(self, handler_call_details: Any) -> None:
-        """Counts the call."""
-        if self._method_metrics is not None:
-            self._method_metrics.started += 1
-            self._method_metrics.ended(Status.UNIMPLEMENTED, 0.0)
 
 
 class _Requests(AsyncIterator[Message]):

@@ -160,10 +160,9 @@ def test_kserve_finds_one_grpc_port():
     assert flags().keys() <= known
 
 
-def test_kserve_claims_no_protocol_that_is_not_served(server):
-    """The runtime claims no protocol and is never chosen by itself, as long as there is no Open Inference Protocol."""
+def test_kserve_never_chooses_the_runtime_by_itself():
+    """The runtime claims no protocol, because KServe would choose it for callers of the protocols over HTTP too."""
     spec = document(RUNTIME)["spec"]
-    assert "inference.GRPCInferenceService" not in server.server.services
     assert "protocolVersions" not in spec
     assert not any(supported["autoSelect"] for supported in spec["supportedModelFormats"])
     model = document(INFERENCE_SERVICE)["spec"]["predictor"]["model"]
