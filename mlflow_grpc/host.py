@@ -24,7 +24,7 @@ from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.registry_versions import RegistryVersions
-from mlflow_grpc.services import health, models, reflection, text, typed
+from mlflow_grpc.services import flight, health, models, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
 from mlflow_grpc.settings import Settings
@@ -63,7 +63,7 @@ class Host:
         self.open_calls = OpenCalls(make_tracer(settings))
         metrics = None if settings.http_port is None else slot.metrics(len(configuration.models))
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics)
-        self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
+        self._untyped = (text.NAME, text.STREAM_NAME, flight.NAME, models.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
         """Full names of the gRPC services, without reflection."""
         self.catalog = Catalog(
@@ -85,6 +85,9 @@ class Host:
             self._typed,  # gRPC searches them in this order for each call.
             *text.handlers(self.dispatcher, self.catalog),
             models.handlers(self.dispatcher, self.models),
+            flight.handlers(
+                self.dispatcher, flight.FlightServicer(self.catalog, self._health, settings.max_message_bytes)
+            ),
             health.handlers(self.dispatcher, self._health),
         ]
         if settings.reflection:

@@ -10,7 +10,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, timestamp_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
@@ -22,7 +22,7 @@ SERVER = ROOT / "mlflow_grpc" / "protos" / "mlflow.binpb"
 CLIENT = ROOT / "client" / "mlflow_grpc_client" / "mlflow.binpb"
 
 PACKAGED = ROOT / "mlflow_grpc" / "protos"
-SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto")
+SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto", "arrow/flight/flight.proto")
 
 
 def compile_contract() -> list[descriptor_pb2.FileDescriptorProto]:
@@ -65,7 +65,7 @@ def contents() -> dict[Path, bytes]:
     """Returns the contents of each generated file."""
     contract = compile_contract()
     for_client = [
-        *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2)),
+        *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2, timestamp_pb2)),
         *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2, reflection_pb2)),
         *map(without_comments, contract),
     ]

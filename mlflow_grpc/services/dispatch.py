@@ -125,18 +125,21 @@ class RpcDispatcher:
             },
         )
 
-    def handler(self, path: str, method: MethodDescriptor, rpc_method: RpcMethod) -> "Handler":
-        """Makes the handler of a method that calls no model; its calls are logged at level DEBUG.
+    def handler(
+        self, path: str, method: MethodDescriptor, rpc_method: RpcMethod, level: int = logging.DEBUG
+    ) -> "Handler":
+        """Makes the handler of a method that calls no model, or finds it in its first message.
 
         Args:
             path: Path of the method on the wire.
             method: Its descriptor.
             rpc_method: What answers it.
+            level: Level at which its calls are logged.
 
         """
         unadmitted: AbstractContextManager[Any] = nullcontext()
         return self._handler(
-            path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, logging.DEBUG
+            path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, level
         )
 
     def reserve_metrics(self, path: str) -> None:
