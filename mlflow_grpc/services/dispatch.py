@@ -3,6 +3,9 @@
 Rule of this module: gRPC never answers by itself. `grpc.aio` answers UNKNOWN, with the exception's text, to a message
 that does not parse, to any exception that leaves a handler and to a response that does not serialize. So handlers are
 registered without serializers; bytes are parsed and every exception is translated here.
+
+It has more than 300 lines, because calls of models, calls of no model and calls that find their model in a message take
+the same way.
 """
 
 import asyncio
@@ -126,7 +129,12 @@ class RpcDispatcher:
         )
 
     def handler(
-        self, path: str, method: MethodDescriptor, rpc_method: RpcMethod, level: int = logging.DEBUG
+        self,
+        path: str,
+        method: MethodDescriptor,
+        rpc_method: RpcMethod,
+        level: int = logging.DEBUG,
+        request_class: Any = None,
     ) -> "Handler":
         """Makes the handler of a method that calls no model, or finds it in its first message.
 
@@ -135,12 +143,12 @@ class RpcDispatcher:
             method: Its descriptor.
             rpc_method: What answers it.
             level: Level at which its calls are logged.
+            request_class: Reads its requests; by default the class of the descriptor.
 
         """
         unadmitted: AbstractContextManager[Any] = nullcontext()
-        return self._handler(
-            path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, level
-        )
+        call_method: ModelRpcMethod = lambda request, call, _: rpc_method(request, call)  # noqa: E731
+        return self._handler(path, method, call_method, lambda _: unadmitted, level, request_class=request_class)
 
     def reserve_metrics(self, path: str) -> None:
         """Reserves room for the metrics of a method whose handler is made later, at any time."""
@@ -190,8 +198,9 @@ class RpcDispatcher:
         admit: Admit,
         level: int,
         method_metrics: GrpcMethod | None = None,
+        request_class: Any = None,
     ) -> "Handler":
-        request_class = message_class(method.input_type)
+        request_class = request_class or message_class(method.input_type)
         client_streaming, server_streaming = method.client_streaming, method.server_streaming
         is_traced = not path.startswith(UNTRACED)
         if method_metrics is None and self._metrics is not None:

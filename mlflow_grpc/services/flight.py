@@ -18,6 +18,7 @@ from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import InvalidMessage, InvalidPayload, Unsupported
 from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.flight_data import FlightData
 from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.health import HealthServicer
 
@@ -216,6 +217,9 @@ def handlers(dispatcher: RpcDispatcher, servicer: FlightServicer) -> "Handlers":
     """Makes the handlers of service FlightService."""
     rpcs = {}
     for method in protos.service(NAME).methods:
-        level = logging.INFO if method.name == "DoExchange" else logging.DEBUG  # Only this one calls a model.
-        rpcs[method.name] = dispatcher.handler(f"/{NAME}/{method.name}", method, getattr(servicer, method.name), level)
+        path, answer = f"/{NAME}/{method.name}", getattr(servicer, method.name)
+        if method.name == "DoExchange":  # The only one that calls a model.
+            rpcs[method.name] = dispatcher.handler(path, method, answer, logging.INFO, FlightData)
+        else:
+            rpcs[method.name] = dispatcher.handler(path, method, answer)
     return grpc.method_handlers_generic_handler(NAME, rpcs)

@@ -10,9 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import pyarrow as pa
-from google.protobuf.message import Message
 
-from mlflow_grpc import protos
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import TableRequest
 from mlflow_grpc.errors import InvalidPayload, ServingError
@@ -21,14 +19,13 @@ from mlflow_grpc.payload.arrow.messages import pieces_of
 from mlflow_grpc.payload.arrow.model import TableModel
 from mlflow_grpc.payload.arrow.reader import TableReader
 from mlflow_grpc.payload.arrow.writer import TableAnswer, as_schema
+from mlflow_grpc.services.flight_data import FlightData, flight_data
 from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.streams import answer_in_order
 
 READ_AHEAD = 8
 """Maximum number of batches of an exchange in the server at a time. A batch has thousands of rows, so a few of them
 occupy the model."""
-
-_FlightData = protos.message_named("arrow.flight.protocol.FlightData")
 
 Item = tuple[TableRows | None, bytes]
 """Rows to predict, or None for a message that has only app_metadata, and the app_metadata."""
@@ -76,14 +73,14 @@ class Exchange:
             ServingError: As in `Engine.predict`.
 
         """
-        early: list[Message] = []
+        early: list[FlightData] = []
         while self._reader is None:
             try:
                 item = self._take(await anext(messages))
             except StopAsyncIteration:
                 raise InvalidPayload("The exchange has no schema. Begin it with the schema of the table.") from None
             if item is not None:
-                early.append(_FlightData(app_metadata=item[1]))
+                early.append(flight_data(b"", b"", item[1]))
         opening = [] if self._model.writer.schema is None else self._begin(self._model.writer.schema)
         for message in [*opening, *early]:
             await self._call.write(message)
@@ -119,11 +116,11 @@ class Exchange:
         request = TableRequest(rows, self._reader, self._model.writer, self._call)
         return await self._engine.submit(request, self._call.deadline)
 
-    def _outputs(self, answer: TableAnswer) -> list[Message]:
+    def _outputs(self, answer: TableAnswer) -> list[FlightData]:
         """Makes the messages of an answer, and those of the schema before the first one."""
         app_metadata = self._app_metadata.popleft()
         if answer is _NO_TABLE:
-            return [_FlightData(app_metadata=app_metadata)]
+            return [flight_data(b"", b"", app_metadata)]
         if answer is _NO_ROWS:
             self._held.append(app_metadata)
             return [] if self._schema is None else self._empty_answers()
@@ -131,18 +128,18 @@ class Exchange:
         pieces = answer.messages
         if self._schema is not None and not answer.batch.schema.equals(self._schema):
             pieces = list(self._model.writer.messages(as_schema(answer.batch, self._schema)))
-        return [*opening, *(_data(header, body, app_metadata) for header, body in pieces)]
+        return [*opening, *(flight_data(header, body, app_metadata) for header, body in pieces)]
 
-    def _begin(self, schema: pa.Schema) -> list[Message]:
+    def _begin(self, schema: pa.Schema) -> list[FlightData]:
         self._schema = schema
-        return [_data(*pieces_of(memoryview(schema.serialize())), b"")]
+        return [flight_data(*pieces_of(memoryview(schema.serialize())), b"")]
 
-    def _empty_answers(self) -> list[Message]:
+    def _empty_answers(self) -> list[FlightData]:
         """Makes the answers to batches without rows, once the schema is known."""
         held, self._held = self._held, []
         schema = self._schema if self._schema is not None else pa.schema([])
         empty = pa.RecordBatch.from_pylist([], schema=schema)
-        return [_data(*pieces_of(memoryview(empty.serialize())), app_metadata) for app_metadata in held]
+        return [flight_data(*pieces_of(memoryview(empty.serialize())), app_metadata) for app_metadata in held]
 
 
 class _Items(AsyncIterator[Item]):
@@ -164,11 +161,6 @@ _NO_TABLE = TableAnswer(pa.RecordBatch.from_pylist([], schema=pa.schema([])), []
 
 _NO_ROWS = TableAnswer(pa.RecordBatch.from_pylist([], schema=pa.schema([])), [])
 """Answer to a batch without rows, for which the model is not called."""
-
-
-def _data(header: bytes, body: memoryview, app_metadata: bytes) -> Message:
-    message: Message = _FlightData(data_header=header, data_body=bytes(body), app_metadata=app_metadata)
-    return message
 
 
 def _end(error: ServingError) -> NoReturn:

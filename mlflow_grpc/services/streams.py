@@ -14,7 +14,7 @@ from google.rpc import code_pb2
 from mlflow_grpc.calls.log import log_failed_request
 from mlflow_grpc.calls.open_calls import SHUTDOWN
 from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, ResponseReadTimeout, ServingError
-from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.grpc_call import GrpcCall, Writable
 
 READ_AHEAD = 128
 """Maximum number of requests of a stream in the server at a time: a batch of the usual size."""
@@ -30,7 +30,7 @@ async def answer_in_order(
     requests: AsyncIterator[MessageT],
     call: GrpcCall,
     submit: Submit[MessageT, AnswerT],
-    make_output: Callable[[AnswerT], Message | Sequence[Message]],
+    make_output: Callable[[AnswerT], Writable | Sequence[Writable]],
     make_error: Callable[[ServingError], Message],
     *,
     max_unread_s: float,
@@ -69,7 +69,7 @@ async def answer_in_order(
                 log_failed_request(call, serving_error, index)
             unread = loop.call_later(max_unread_s, queue.drop)
             try:
-                for message in (output,) if isinstance(output, Message) else output:
+                for message in output if isinstance(output, Sequence) else (output,):
                     await call.write(message)
             finally:
                 unread.cancel()

@@ -3,12 +3,14 @@
 Rule of this module: it returns None for a column that numpy's type does not hold exactly. It refuses nothing.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
+from numpy.lib.stride_tricks import as_strided
 
 from mlflow_grpc.contract.types import DataType
 from mlflow_grpc.payload.arrow import types
@@ -56,7 +58,7 @@ def numbers(array: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
         return None
     if pa.types.is_boolean(arrow) != (dtype.kind == "b") or (array.null_count and not pa.types.is_floating(arrow)):
         return None
-    values: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    values = _numbers_of(array)
     if values.dtype == dtype:
         return values
     is_long = values.dtype in (np.int64, np.uint64)  # numpy casts them to doubles, which do not hold all of them.
@@ -66,6 +68,40 @@ def numbers(array: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
         is_exact = max(-int(values.min()), int(values.max())) <= MAX_EXACT_INTEGER
         return values.astype(dtype) if is_exact else None
     return None
+
+
+def _numbers_of(array: pa.Array) -> npt.NDArray[Any]:
+    if array.null_count or pa.types.is_boolean(array.type) or not len(array):
+        values: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
+        return values
+    # `to_numpy` releases the interpreter for each column, and waits to get it back from the threads of other batches.
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
+
+
+def stacked(columns: list[Any]) -> Any:
+    """Returns columns as the rows of one array that shares their memory, if they are at equal distances in a buffer.
+
+    Arrow puts the columns of a batch into one body. Without nulls, those of one type are as far apart as they are long.
+
+    Args:
+        columns: Arrays or lists.
+
+    """
+    first = columns[0]
+    if len(columns) == 1 or not all(
+        isinstance(column, np.ndarray) and column.dtype == first.dtype and column.flags.c_contiguous
+        for column in columns
+    ):
+        return columns
+    addresses = [column.__array_interface__["data"][0] for column in columns]
+    distance = addresses[1] - addresses[0]
+    if distance < first.nbytes or any(end - start != distance for start, end in pairwise(addresses)):
+        return columns
+    body = first.base.parent if isinstance(first.base, pa.Buffer) else None
+    if body is None or addresses[0] < body.address or addresses[-1] + first.nbytes > body.address + body.size:
+        return columns
+    return as_strided(first, (len(columns), len(first)), (distance, first.itemsize), writeable=False)
 
 
 def _texts(array: pa.Array) -> list[str | None] | None:

@@ -143,7 +143,7 @@ class TableReader:
             if array is None:
                 return None
             columns.append(array)
-        return decoder.columns(columns)
+        return decoder.columns(arrays.stacked(columns))
 
     def decode(self, rows: TableRows) -> ModelInput:
         """Reads rows into model input.

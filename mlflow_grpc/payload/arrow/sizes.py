@@ -15,6 +15,8 @@ def expanded_bytes(batch: pa.RecordBatch) -> int:
 
 def _bytes_of(array: pa.Array) -> int:
     array_type = array.type
+    if pa.types.is_primitive(array_type):
+        return len(array) * _width(array_type)
     if pa.types.is_dictionary(array_type):
         return len(array) + _dictionary_bytes(array)
     if pa.types.is_struct(array_type):

@@ -123,7 +123,7 @@ class ColumnDecoder(_NamedDecoder):
             for rows in samples.resample_columns(len(columns[0]), self._width, count)
         ]
 
-    def columns(self, values: list[Any]) -> RowBlock | None:
+    def columns(self, values: Any) -> RowBlock | None:
         """Takes rows of binary values in columns."""
         checked = [
             cells.OF_COLUMN[data_type](column) if data_type is DataType.string else column
@@ -159,9 +159,9 @@ class MatrixDecoder(_NamedDecoder):
                 return self._ordered(matrix, indexes)
         return super().decode(text)
 
-    def columns(self, values: list[Any]) -> RowBlock | None:
+    def columns(self, values: Any) -> RowBlock | None:
         """Takes rows of binary values in columns."""
-        return RowBlock(np.array(values).T, len(values[0]))
+        return RowBlock(np.asarray(values).T, len(values[0]))
 
     def table(self, blocks: Sequence[RowBlock]) -> pd.DataFrame:
         """Stacks the rows of all blocks in a DataFrame."""
