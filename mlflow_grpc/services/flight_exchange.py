@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import pyarrow as pa
+from _mlflow_grpc_protocol.arrow_ipc import pieces_of
 
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import TableRequest
 from mlflow_grpc.errors import InvalidPayload, ServingError
 from mlflow_grpc.payload.arrow.incoming import IncomingTable, TableRows
-from mlflow_grpc.payload.arrow.messages import pieces_of
 from mlflow_grpc.payload.arrow.model import TableModel
 from mlflow_grpc.payload.arrow.reader import TableReader
 from mlflow_grpc.payload.arrow.writer import TableAnswer, as_schema

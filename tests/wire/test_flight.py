@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from _mlflow_grpc_protocol.arrow_ipc import pieces_of
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array
@@ -19,7 +20,7 @@ from pyarrow import flight
 
 from mlflow_grpc import protos
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.payload.arrow.messages import pieces_of, split_stream
+from mlflow_grpc.payload.arrow.messages import split_stream
 from tests.support.flight import descriptor, exchange
 from tests.support.servers import InProcess, serving_models
 from tests.support.tables import saved

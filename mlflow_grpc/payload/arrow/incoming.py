@@ -7,17 +7,10 @@ that a message declares takes more memory than the limit, and every batch is val
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated
 
 from mlflow_grpc.errors import InvalidPayload
-from mlflow_grpc.payload.arrow.messages import (
-    END_OF_STREAM,
-    Header,
-    MessageType,
-    encapsulated,
-    read_header,
-    refuse,
-    split_stream,
-)
+from mlflow_grpc.payload.arrow.messages import Header, MessageType, read_header, refuse, split_stream
 from mlflow_grpc.payload.arrow.sizes import expanded_bytes
 
 MAX_EXPANSION = 8

@@ -1,4 +1,4 @@
-"""Arrow IPC messages: what their headers declare, and how they become a stream again.
+"""Arrow IPC messages: what their headers declare, and where they are in a stream.
 
 Rule of this module: it reads only the few fields of a header that decide how much memory the message will take. Arrow
 reads a message only after that. Every offset is checked, because the bytes come from anybody.
@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn
 
+from _mlflow_grpc_protocol.arrow_ipc import CONTINUATION
+
 from mlflow_grpc.errors import InvalidPayload
 
-CONTINUATION = b"\xff\xff\xff\xff"
-END_OF_STREAM = CONTINUATION + bytes(4)
-
-_ALIGNMENT = 8
-_PREFIX_BYTES = 8
+_SIZE_BYTES = 8
 _PAIR = struct.Struct("<qq")
 
 
@@ -97,7 +95,7 @@ def _decompressed(body: bytes | memoryview, offset: int, length: int) -> int:
     """Returns the size that a compressed buffer declares; -1 in its place marks a buffer that is not compressed."""
     (declared,) = struct.unpack_from("<q", body, offset)
     size = length if declared == -1 else int(declared)
-    if size < 0 or length < _PREFIX_BYTES:
+    if size < 0 or length < _SIZE_BYTES:
         refuse("a compressed buffer declares no valid size")
     return size
 
@@ -152,13 +150,6 @@ class _Table:
         yield from _PAIR.iter_unpack(memoryview(self._data)[first:last])
 
 
-def encapsulated(flatbuffer: bytes, body: bytes | memoryview = b"") -> list[bytes | memoryview]:
-    """Returns the pieces of a message in a stream: prefix, padded header and body."""
-    padding = -len(flatbuffer) % _ALIGNMENT
-    length = (len(flatbuffer) + padding).to_bytes(4, "little")
-    return [CONTINUATION + length, flatbuffer, bytes(padding), body, bytes(-len(body) % _ALIGNMENT)]
-
-
 def split_stream(stream: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Yields header and body of the messages of a stream.
 
@@ -190,12 +181,6 @@ def _body_bytes(flatbuffer: bytes) -> int:
         return _Table(flatbuffer, _Table.position(flatbuffer, 0)).scalar("<q", 3)
     except (struct.error, ValueError):
         refuse("the header of a message is not valid")
-
-
-def pieces_of(message: memoryview) -> tuple[bytes, memoryview]:
-    """Returns header and body of one encapsulated message that Arrow wrote."""
-    end = _PREFIX_BYTES + int.from_bytes(message[4:8], "little")
-    return bytes(message[_PREFIX_BYTES:end]), message[end:]
 
 
 def refuse(problem: str) -> NoReturn:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from _mlflow_grpc_protocol.arrow_ipc import pieces_of
 
 from mlflow_grpc.contract.types import Contract, Field, Scalar, Tensor
 from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload.arrow import cells, types
-from mlflow_grpc.payload.arrow.messages import pieces_of
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec, RecordCodec
 from mlflow_grpc.payload.protobuf.values import as_unwritable, is_list, unwritable
 
