@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
-from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
+from mlflow_grpc.engine.tables import table_model
 from mlflow_grpc.errors import InvalidMessage, InvalidPayload, Unsupported
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.flight_data import FlightData
@@ -59,7 +59,6 @@ class FlightServicer:
         self._catalog = catalog
         self._health = health
         self._max_bytes = max_message_bytes
-        self._models: dict[int, tuple[object, TableModel]] = {}
 
     async def DoExchange(self, messages: AsyncIterator[Any], call: GrpcCall) -> None:
         """Answers each record batch of a stream, in order; raises the errors of `Engine.submit`."""
@@ -156,18 +155,7 @@ class FlightServicer:
         return self._catalog.resolve(model), params
 
     async def _model(self, entry: Entry) -> "TableModel":
-        servable = entry.engine.model
-        cached = self._models.get(id(entry))
-        if cached is None or cached[0] is not servable:
-            table_model = await in_daemon_thread(_table_model_class, "import-arrow")
-            made = table_model(
-                servable.codec,
-                servable.model.info.contract,
-                self._max_bytes,
-                has_hook=servable.preprocess is not None,
-            )
-            cached = self._models[id(entry)] = servable, made
-        return cached[1]
+        return await table_model(entry.engine.model, self._max_bytes)
 
     async def _info(self, entry: Entry, descriptor: Message) -> Message:
         model = await self._model(entry)
@@ -198,12 +186,6 @@ class _Resumed(AsyncIterator[Any]):
             self._first = None
             return first
         return await anext(self._messages)
-
-
-def _table_model_class() -> "type[TableModel]":
-    from mlflow_grpc.payload.arrow.model import TableModel
-
-    return TableModel
 
 
 def _text(data: bytes, where: str) -> str:

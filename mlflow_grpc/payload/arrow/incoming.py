@@ -51,7 +51,7 @@ class TableRows:
     def _read(self) -> pa.RecordBatch:
         try:
             with pa.ipc.open_stream(pa.py_buffer(b"".join(self.pieces)), options=_READ_OPTIONS) as stream:
-                batches = list(stream)
+                batches = list(stream) or [pa.RecordBatch.from_pylist([], stream.schema)]
             for batch in batches:
                 batch.validate(full=True)
         except MemoryError:
@@ -62,7 +62,7 @@ class TableRows:
             refuse("its batches have another number of rows than their headers declare")
         if sum(map(expanded_bytes, batches)) > self.max_bytes:
             raise _too_large(self.max_bytes)
-        return batches[0] if len(batches) == 1 else _combined(batches)
+        return _combined(batches) if self.count and len(batches) > 1 else batches[0]
 
 
 class IncomingTable:
@@ -101,8 +101,8 @@ class IncomingTable:
             return None
         return self._rows([encapsulated(flatbuffer, body)], header.rows, header.read_bytes)
 
-    def add_stream(self, stream: bytes) -> TableRows | None:
-        """Takes a complete stream; returns the rows of all its batches, or None if it has no schema.
+    def add_stream(self, stream: bytes) -> TableRows:
+        """Takes a complete stream; returns the rows of all its batches.
 
         Raises:
             InvalidPayload: A message is broken, comes at the wrong time, or would take too much memory.
@@ -120,7 +120,7 @@ class IncomingTable:
         if size > self._max_bytes:
             raise _too_large(self._max_bytes)
         if self.schema is None:
-            return None
+            refuse("it is empty; its first message must be a schema")
         return TableRows([stream], count, size, self._max_bytes)
 
     def _take_schema(self, flatbuffer: bytes) -> None:
@@ -164,7 +164,7 @@ def _read_names(fields: list[pa.Field]) -> None:
 
 def _combined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
-    return table.to_batches()[0] if table.num_rows else batches[0]
+    return table.to_batches()[0]
 
 
 def _unreadable() -> InvalidPayload:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.payload.arrow import types
+from mlflow_grpc.payload.arrow.incoming import IncomingTable, TableRows
 from mlflow_grpc.payload.arrow.reader import INPUT_NAME, TableReader
 from mlflow_grpc.payload.arrow.writer import TableWriter
 from mlflow_grpc.payload.codec import Codec, RecordCodec
@@ -37,6 +38,21 @@ class TableModel:
             with_zone = isinstance(codec, RecordCodec) and codec.timestamps_have_timezone
             fields = types.fields_of(contract.inputs, INPUT_NAME)
             self.input_schema = types.schema_of(fields, with_zone=with_zone)
+
+    def read_stream(self, stream: bytes, max_message_bytes: int) -> tuple[TableReader, TableRows]:
+        """Returns the rows of a complete stream, and what reads them.
+
+        Args:
+            stream: Schema and record batches.
+            max_message_bytes: Maximum size of a message, in bytes.
+
+        Raises:
+            InvalidPayload: The stream is broken, or a column has a type that the model does not take.
+
+        """
+        incoming = IncomingTable(max_message_bytes)
+        rows = incoming.add_stream(stream)
+        return self.reader(incoming.schema, None), rows
 
     def reader(self, schema: pa.Schema, params: dict[str, Any] | None) -> TableReader:
         """Returns a reader for tables of a schema.

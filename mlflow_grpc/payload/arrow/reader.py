@@ -128,7 +128,7 @@ class TableReader:
             InvalidPayload: The batch is broken.
 
         """
-        if self._records is None or self._params is not None or self._unknown:
+        if self._records is None or self._params is not None or self._unknown or not rows.count:
             return None
         batch = rows.read()
         if self._is_spread or (len(self._fields) == 1 and isinstance(self._fields[0].type, Tensor)):
@@ -156,7 +156,7 @@ class TableReader:
         batch = rows.read()
         if self._records is None:
             return self._codec.decode(self._json(batch), _JSON)
-        decoded = self._decoded_arrays(batch) if self._params is None else None
+        decoded = self._decoded_arrays(batch) if self._params is None and rows.count else None
         if decoded is None:
             decoded = self._records.decode_records(self._as_records(batch), self._params)
         return replace(decoded, ignored=self._unknown) if self._unknown else decoded

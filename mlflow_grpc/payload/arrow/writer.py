@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from _mlflow_grpc_protocol.arrow_ipc import pieces_of
+from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated, pieces_of
 
 from mlflow_grpc.contract.types import Contract, Field, Scalar, Tensor
 from mlflow_grpc.errors import UnserializableOutput
@@ -35,6 +35,12 @@ class TableAnswer:
     batch: pa.RecordBatch
     messages: list[tuple[bytes, memoryview]]
     """Header and body of the messages that carry it."""
+
+    def stream(self) -> bytes:
+        """Returns the answer as a complete stream."""
+        schema = self.batch.schema.serialize().to_pybytes()
+        pieces = [piece for header, body in self.messages for piece in encapsulated(header, body)]
+        return b"".join([schema, *pieces, END_OF_STREAM])
 
 
 class TableWriter:

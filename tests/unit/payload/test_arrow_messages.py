@@ -82,7 +82,6 @@ def test_messages_and_streams_are_read():
         *_, rows = (incoming.add(header, body) for header, body in messages)
         assert rows is not None
         together = IncomingTable(100_000).add_stream(stream)
-        assert together is not None
         assert rows.read().to_pydict() == together.read().to_pydict() == TABLE.to_pydict()
 
 
@@ -94,7 +93,6 @@ def test_streams_of_several_batches_are_one():
         for table in tables:
             writer.write_table(table)
     rows = IncomingTable(100_000).add_stream(sink.getvalue().to_pybytes())
-    assert rows is not None
     assert (rows.count, rows.read().column("x").to_pylist()) == (4, ["a", "b", "c", "a"])
 
 
