@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated, pieces_of
 
-from mlflow_grpc.contract.types import Contract, Field, Scalar, Tensor
+from mlflow_grpc.contract.types import AnyValue, Contract, Field, MapOf, Record, Scalar, Tensor, Union
 from mlflow_grpc.errors import UnserializableOutput
 from mlflow_grpc.payload.arrow import cells, types
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec, RecordCodec
@@ -130,10 +130,11 @@ class TableWriter:
                 unwritable("a row", f"no value for each of {len(names)} outputs")
             return dict(zip(names, row, strict=True))
         (name,) = names
-        is_scalar = isinstance(self._fields[0].type, Scalar)
-        if isinstance(row, dict) and not self._is_bare and (row.keys() <= {name} or is_scalar):
+        type_ = self._fields[0].type
+        takes_objects = isinstance(type_, MapOf | Record | AnyValue | Union)
+        if isinstance(row, dict) and not self._is_bare and (row.keys() == {name} or not takes_objects):
             return dict(row)
-        if is_list(row) and len(row) == 1 and is_scalar:
+        if is_list(row) and len(row) == 1 and isinstance(type_, Scalar):
             return {name: row[0]}
         return {name: row}
 
