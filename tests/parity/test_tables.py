@@ -21,7 +21,7 @@ from tests.parity.conftest import Oracle, oracle_of
 from tests.parity.test_typed import in_any_order
 from tests.parity.test_typed_batch import COLUMNS, FLOATS, INT64, as_json, echoed_rows, rows_of, several, split
 from tests.support.flight import exchange
-from tests.support.servers import serving_models
+from tests.support.servers import Caller, serving_models
 
 ARROW: dict[str, pa.DataType] = {
     "boolean": pa.bool_(), "integer": pa.int32(), "long": pa.int64(), "float": pa.float32(), "double": pa.float64(),
@@ -299,3 +299,41 @@ def test_times_beyond_nanoseconds(served):
     else:
         with pytest.raises(pa.ArrowInvalid, match="may_datetime"):
             exchange(client, model, table)
+
+
+def test_mlmodel_packages():
+    """Records of an MLModel package get the outputs that they get as JSON; a null leaves a field out."""
+    records: list[dict[str, Any]] = [
+        {
+            "name": "a",
+            "born": "2020-02-29",
+            "seen": "2024-01-01T00:00:00.000005Z",
+            "parts": [{"weight": 1.5}],
+            "count": 2,
+        },
+        {"name": "b", "born": "1999-12-31", "size": "large", "extra": {"k": 2**60}, "inputs": 0.5},
+    ]
+    table = pa.table(
+        {
+            "name": ["a", "b"],
+            "born": ["2020-02-29", "1999-12-31"],
+            "seen": pa.array([datetime.datetime(2024, 1, 1, 0, 0, 0, 5), None], pa.timestamp("us", "UTC")),
+            "parts": pa.array([[{"weight": 1.5, "tags": None}], None]),
+            "count": pa.array([2, None], pa.int8()),
+            "size": pa.array([None, "large"]).dictionary_encode(),
+            "extra": pa.array([None, [("k", 2**60)]], pa.map_(pa.string(), pa.int64())),
+            "inputs": [None, 0.5],
+        }
+    )
+    model = ModelConfig(class_path="tests.support.newer_models.Echo", endpoint=True)
+    with serving_models([(model, None)]) as server, Caller(server.address) as call:
+        with flight.connect(f"grpc://{server.address}") as client:
+            answer, _ = exchange(client, "echo", table)
+            with pytest.raises(pa.ArrowInvalid, match=r"\[1\].*weight"):
+                exchange(client, "echo", table.set_column(3, "parts", pa.array([None, [{"weight": -1.0}]])))
+        expected = json.loads(call(json.dumps({"dataframe_records": records})))["predictions"]
+    rows = [
+        dict(row, extra=dict(row["extra"]), seen=row["seen"] and row["seen"].isoformat()) for row in answer.to_pylist()
+    ]
+    as_json = [{**row, "seen": row["seen"] and row["seen"].replace("Z", "+00:00")} for row in expected]
+    assert rows == as_json
