@@ -106,7 +106,7 @@ def markdown(figures: dict[str, Any]) -> list[str]:
     rates = {way: ROWS / statistics.median(values) for way, values in seconds.items()}
 
     def times(way: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[way], seconds["flight"], strict=True))
+        return float(statistics.median(a / b for a, b in zip(seconds[way], seconds["flight"], strict=True)))
 
     before_mb, after_mb = figures["memory_mb"]
     return [
