@@ -68,7 +68,6 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish():
     """Exempts what is collected from later searches for garbage."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

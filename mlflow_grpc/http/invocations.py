@@ -16,11 +16,14 @@ from mlflow_grpc.errors import UnsupportedContentType
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import EVENT_STREAM, WholeResponse, media_type_of
+from mlflow_grpc.http.response import EVENT_STREAM, JSON, WholeResponse, accepted_media_types, media_type_of
 from mlflow_grpc.http.route import JsonRoute
 
 PARQUET = "application/vnd.apache.parquet"
 ARROW = "application/vnd.apache.arrow.stream"
+
+JSON_RANGES = (JSON, "application/*", "*/*")
+"""Media types in a header `accept` that include JSON."""
 
 
 async def invoke(call: HttpCall, body: bytes, engine: Engine, *, max_bytes: int) -> WholeResponse | EventStream:
@@ -54,7 +57,7 @@ async def _invoke_table(call: HttpCall, body: bytes, engine: Engine, max_bytes: 
     model = await table_model(engine.model, max_bytes)
     reader, rows = model.read_stream(body, max_bytes)
     call.free_room()
-    if ARROW in (call.metadata("accept") or ""):
+    if ARROW in accepted_media_types(call.metadata("accept") or ""):
         answer = await engine.predict(TableRequest(rows, reader, model.writer, call), call.deadline)
         return WholeResponse(answer.stream(), ARROW)
     text = await engine.predict(TableTextRequest(rows, reader, model.writer, call), call.deadline)
@@ -105,13 +108,11 @@ async def _wants_events(call: HttpCall, payload: str | bytes, engine: Engine) ->
     """
     model = engine.model
     accept = call.metadata("accept")
-    if accept is not None and EVENT_STREAM in accept and (model.model.streams or not _accepts_json(accept)):
-        return True
+    if accept is not None and EVENT_STREAM in accept.lower():
+        accepted = accepted_media_types(accept)
+        if EVENT_STREAM in accepted and (model.model.streams or accepted.isdisjoint(JSON_RANGES)):
+            return True
     return await engine.asks_for_stream(payload, call.deadline)
-
-
-def _accepts_json(accept: str) -> bool:
-    return any(name in accept for name in ("application/json", "application/*", "*/*"))
 
 
 def _unsupported(error: UnsupportedContentType, content_type: str) -> str:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from mlflow_grpc.engine.gauges import Gauges
-from mlflow_grpc.http.response import JSON, media_type_of
+from mlflow_grpc.http.response import JSON, accepted_media_types, media_type_of
 from mlflow_grpc.http.route import JsonRoute
 from mlflow_grpc.telemetry.exposition import OPEN_METRICS, PROMETHEUS
 
@@ -41,7 +41,7 @@ def routes(gauges: Gauges, is_serving: Callable[[], bool], describe_models: Call
         return Response(version("mlflow"), media_type=JSON)
 
     async def metrics(request: Request) -> Response:
-        is_open_metrics = media_type_of(OPEN_METRICS) in request.headers.get("accept", "")
+        is_open_metrics = media_type_of(OPEN_METRICS) in accepted_media_types(request.headers.get("accept", ""))
         await gauges.refresh_all()
         text = await gauges.metrics.text(is_open_metrics=is_open_metrics)
         return Response(text, headers={"content-type": OPEN_METRICS if is_open_metrics else PROMETHEUS, **NO_STORE})

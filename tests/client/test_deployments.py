@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import tomllib
 
 import mlflow
@@ -19,7 +17,7 @@ from mlflow_grpc_client import Unavailable
 from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
-from tests.support.servers import ROOT, Process, free_port, serving
+from tests.support.servers import ROOT, ForkedDeployments, free_port, serving
 
 GROUP = "mlflow.deployments"
 ROWS = pd.DataFrame(
@@ -70,27 +68,9 @@ def deployments(plugins):
     return run
 
 
-def environment(installed):
-    paths = [str(installed), str(ROOT), str(ROOT / "client")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
-
-
-@pytest.mark.slow
-def test_predict_in_a_process(installed, iris, tmp_path):
-    """The command in the documentation answers as the model does. It reads the input file, and writes the output file."""
-    source, result = tmp_path / "input.json", tmp_path / "out.json"
-    source.write_text(ROWS.to_json(orient="records"))
-    command = [sys.executable, "-m", "mlflow", "deployments", "predict", "-t", f"grpc://{iris.address}"]
-    subprocess.run(
-        [*command, "--name", "iris", "-I", source, "-O", result],
-        check=True,
-        env=environment(installed),
-        timeout=100,
-        cwd=tmp_path,
-    )
-    assert json.loads(result.read_text()) == {
-        "predictions": mlflow.pyfunc.load_model(str(iris.path)).predict(ROWS).tolist()
-    }
+def targets(installed):
+    """The environment of a process that has the targets of the client."""
+    return {"PYTHONPATH": os.pathsep.join([str(installed), str(ROOT), str(ROOT / "client")])}
 
 
 def test_predict_prints_the_answer(deployments, target, iris, tmp_path):
@@ -203,33 +183,32 @@ def test_errors_have_the_codes_of_mlflow(target, monkeypatch):
 
 
 @pytest.mark.slow
-def test_tls(iris, certificates, installed):
-    """grpcs:// is with TLS, and its authorities are those of gRPC's variable."""
+def test_predict_in_a_process(iris, certificates, installed, tmp_path):
+    """The command in the documentation answers as the model does. It reads the input file, and writes the output file.
+
+    grpcs:// is with TLS, and its authorities are those of gRPC's variable.
+    """
     cert, key = certificates.server
+    source, result = tmp_path / "input.json", tmp_path / "out.json"
+    source.write_text(ROWS.to_json(orient="records"))
     model = load_pyfunc(fetching.fetch(str(iris.path)), name="iris")
     codec = ScoringCodec(model.metadata, model.loader_module)
     with serving(model, codec, tls_cert=cert, tls_key=key) as server:
-        code = (
-            "import sys; from mlflow.deployments import get_deploy_client; "
-            "print(get_deploy_client(sys.argv[1]).list_deployments()[0]['state'])"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code, f"grpcs://{server.address}"],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            env={**environment(installed), "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificates.ca)},
-        )
-        assert done.stdout == "READY\n"
+        command = ["predict", "-t", f"grpcs://{server.address}", "--name", "iris", "-I", str(source), "-O", str(result)]
+        trusted = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificates.ca)}
+        with ForkedDeployments(command, {**targets(installed), **trusted}) as process:
+            assert process.wait() == 0, process.output
+    assert json.loads(result.read_text()) == {
+        "predictions": mlflow.pyfunc.load_model(str(iris.path)).predict(ROWS).tolist()
+    }
 
 
 @pytest.mark.slow
 def test_run_local(installed, iris):
     """run-local serves a model until Ctrl-C, with flags of the server, also those without a value."""
-    command = ["deployments", "run-local", "-t", "grpc", "--name", "local", "-m", str(iris.path)]
+    command = ["run-local", "-t", "grpc", "--name", "local", "-m", str(iris.path)]
     arguments = ["-C", "port=0", "-C", "lame_duck=60", "-C", "no-reflection=true"]
-    with Process([sys.executable, "-m", "mlflow", *command, *arguments], environment(installed)) as process:
+    with ForkedDeployments([*command, *arguments], targets(installed)) as process:
         address = process.wait_for(r"ready: models? .* on (\S+:\d+),")[1]
         answer = get_deploy_client(f"grpc://{address}").predict("local", ROWS)
         assert answer["predictions"] == mlflow.pyfunc.load_model(str(iris.path)).predict(ROWS).tolist()

@@ -141,9 +141,26 @@ def test_too_many_bad_rows(orders, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["in.parquet", "in.csv", "in.jsonl"])
-def test_resume(orders, tmp_path, closed_gate, how, name):
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("in.parquet", signal.SIGKILL),
+        ("in.csv", signal.SIGINT),
+        ("in.jsonl", signal.SIGTERM),
+        *(
+            pytest.param(name, how, marks=pytest.mark.deep)
+            for name, how in (
+                ("in.parquet", signal.SIGINT),
+                ("in.parquet", signal.SIGTERM),
+                ("in.csv", signal.SIGKILL),
+                ("in.csv", signal.SIGTERM),
+                ("in.jsonl", signal.SIGKILL),
+                ("in.jsonl", signal.SIGINT),
+            )
+        ),
+    ],
+)
+def test_resume(orders, tmp_path, closed_gate, name, how):
     """A run that was killed or interrupted in the middle goes on where it was, also with other sizes of calls: the output
     is that of a run without a break, and rows in parts are not scored again."""
     frame = scored.orders(200).round({"discount": 6, "price": 6})

@@ -80,7 +80,7 @@ NULLS = [
     (name, value)
     for name, (_, plain) in COLUMNS.items()
     for variants in [list(with_nulls(plain))]
-    for value in (variants if depth.is_deep else (variants[0], variants[-1]))
+    for value in (variants if depth.is_deep else variants[-1:])
 ]
 
 

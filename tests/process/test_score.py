@@ -14,7 +14,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from tests.process.test_serving import is_running
 from tests.support import scored
-from tests.support.servers import ROOT, Process
+from tests.support.servers import ROOT, Forked, Process
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")]
 
@@ -40,9 +40,6 @@ class Waiting(PythonModel):
         return model_input["price"]
 
 
-COMMAND = [sys.executable, "-m", "mlflow_grpc", "score"]
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("scored") / "orders"
@@ -52,13 +49,11 @@ def model(tmp_path_factory):
 
 def score(*arguments):
     """Returns the exit code and stderr."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=100, cwd=ROOT, check=False
-    )
-    return done.returncode, done.stderr
+    with Forked(["score", *map(str, arguments)]) as run:
+        return run.wait(), "\n".join(run.stderr)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.deep), 2])
 def test_a_file_and_a_model(model, tmp_path, processes):
     """The predictions are those of MLflow, in the order of the rows, from one process or several."""
     frame = scored.orders(500)
@@ -96,7 +91,7 @@ def servers_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.deep), signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(tmp_path, how):
     """The process with the model ends with the command, also when the command is killed in a call."""
     marker = tmp_path / "reached"
@@ -119,6 +114,7 @@ def test_nothing_is_left_running(tmp_path, how):
 
 def test_help():
     """--help lists the arguments and the exit codes."""
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "mlflow_grpc", "score", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
     assert "--processes" in done.stdout
     assert "Exit codes: 0 all rows" in done.stdout

@@ -90,7 +90,7 @@ def test_spans_of_mlflow_are_below_that_of_a_stream(start, traced_model, collect
     assert [span.name for span in collector.spans] == [server.name, predict.name, "look_up", "look_up"]
 
 
-@pytest.mark.parametrize("flag", ["01", "00"])
+@pytest.mark.parametrize("flag", ["01", pytest.param("00", marks=pytest.mark.deep)])
 def test_mlflow_s_own_exporter_continues_the_trace_of_the_call(start, traced_model, collector, store, flag):
     """With OpenTelemetry's variable MLflow sends its spans by itself: once, and in the same trace. The log warns of it."""
     process = start("-m", str(traced_model), env={**store, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})

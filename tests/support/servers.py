@@ -134,6 +134,13 @@ class ForkedRegistry(Process):
         return ForkedProcess(command, env, cwd, "registry")
 
 
+class ForkedDeployments(Process):
+    """A process of the command `mlflow deployments`, started by the fork server."""
+
+    def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> ForkedProcess:
+        return ForkedProcess(command, env, cwd, "deployments")
+
+
 def environment(changes: dict[str, str] | None) -> dict[str, str]:
     """Returns the environment of a child process: that of the tests with the changes, without settings of a server or
     MLflow."""

@@ -41,10 +41,6 @@ class _NamedDecoder(ABC):
         read = self._readers.get(key)
         return read(value) if read is not None else None
 
-    def row(self, values: list[Any]) -> RowBlock | None:
-        """Takes one row with a value for each column."""
-        return self._of_columns([[value] for value in values]) if len(values) == self._width else None
-
     def _find_column_indexes(self, names: tuple[str, ...]) -> list[int] | None:
         """Returns the index of each column of the signature among a payload's names; None if the names differ."""
         if len(names) != self._width or set(names) != set(self._names):
@@ -123,6 +119,15 @@ class ColumnDecoder(_NamedDecoder):
             for rows in samples.resample_columns(len(columns[0]), self._width, count)
         ]
 
+    def row(self, values: Sequence[Any]) -> RowBlock | None:
+        """Takes one row with a value for each column."""
+        return self.columns(
+            [
+                [value] if data_type is DataType.string else np.array([value], dtype=data_type.to_numpy())
+                for value, data_type in zip(values, self._data_types, strict=True)
+            ]
+        )
+
     def columns(self, values: Any) -> RowBlock | None:
         """Takes rows of binary values in columns."""
         checked = [
@@ -158,6 +163,10 @@ class MatrixDecoder(_NamedDecoder):
             if (indexes := self._column_indexes(tuple(names))) and matrix.shape[1] == self._width:
                 return self._ordered(matrix, indexes)
         return super().decode(text)
+
+    def row(self, values: Sequence[Any]) -> RowBlock | None:
+        """Takes one row with a value for each column."""
+        return RowBlock(np.array([values], dtype=self._dtype), 1)
 
     def columns(self, values: Any) -> RowBlock | None:
         """Takes rows of binary values in columns."""

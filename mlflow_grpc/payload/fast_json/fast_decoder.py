@@ -28,11 +28,11 @@ class FastDecoder(Protocol):
         """Decodes the rows of a JSON payload; None if the payload is not plain."""
         ...
 
-    def row(self, values: list[Any]) -> RowBlock | None:
+    def row(self, values: Sequence[Any]) -> RowBlock | None:
         """Takes one row of binary values; None if they are not plain.
 
         Args:
-            values: A value for each column, or the elements of one row of a tensor.
+            values: For each column a value that its type holds, or the elements of one row of a tensor.
 
         """
         ...

@@ -46,7 +46,7 @@ class TensorDecoder:
         array = cells.OF_TENSOR[self._dtype](level)
         return None if array is None else RowBlock(array.reshape(-1, *self._row_shape), len(value))
 
-    def row(self, values: list[Any]) -> RowBlock | None:
+    def row(self, values: Sequence[Any]) -> RowBlock | None:
         """Takes the elements of one row; None if they do not fill its shape."""
         array = cells.OF_TENSOR[self._dtype](values) if len(values) == math.prod(self._row_shape) else None
         return None if array is None else RowBlock(array.reshape(1, *self._row_shape), 1)

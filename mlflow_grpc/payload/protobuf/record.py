@@ -4,8 +4,9 @@ Rule of this module: it tells record, params and output apart. `reader` and `wri
 `mlflow_grpc.contract.messages` defines the messages.
 """
 
-import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from _mlflow_grpc_protocol.shapes import (
     ValueShape,
     WrapperShape,
 )
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message as ProtoMessage
 
 from mlflow_grpc.contract.shapes import ModelMessages
@@ -31,6 +33,9 @@ from mlflow_grpc.payload.protobuf import unknown_fields
 from mlflow_grpc.payload.protobuf.reader import Reader
 from mlflow_grpc.payload.protobuf.values import as_unwritable, is_list, unwritable
 from mlflow_grpc.payload.protobuf.writer import fill
+
+_FIXED_SIZES: dict[int, int] = {Proto.TYPE_DOUBLE: 8, Proto.TYPE_FLOAT: 4, Proto.TYPE_BOOL: 1}
+"""Size of a value on the wire, in bytes, by the field's protobuf type, if it is the same for all values."""
 
 
 class TypedCodec:
@@ -58,11 +63,7 @@ class TypedCodec:
         self._only_scalar = _only_scalar(messages.output.fields) if self._is_bare else None
         fields = messages.input.fields
         has_only_scalars = messages.params is None and all(_is_scalar(field) for field in fields)
-        self._scalar_count = len(fields) if has_only_scalars else -1
-        # ListFields returns fields by number. A lock keeps the numbers even if the order of the columns has changed.
-        numbers = sorted(field.number for field in fields)
-        order = [numbers.index(field.number) for field in fields] if self._scalar_count > 0 else []
-        self._order = order if order != sorted(order) else None
+        self._scalars = _Scalars(fields) if has_only_scalars and fields else None
         self._is_flat = messages.params is None and all(
             isinstance(field.shape, ScalarShape | EnumShape) and not field.is_map for field in fields
         )
@@ -72,7 +73,7 @@ class TypedCodec:
         outputs = contract.outputs
         return outputs is not None and not isinstance(outputs, Tensor) and all(field.name for field in outputs.fields)
 
-    def fast_path_values(self, message: Any) -> list[Any] | None:
+    def fast_path_values(self, message: Any) -> Sequence[Any] | None:
         """Returns the values of a message with only scalars, or the elements of its array.
 
         Returns None if the message lacks a value, or has anything else.
@@ -87,11 +88,9 @@ class TypedCodec:
             if unknown_fields.at_top_level(tensor):
                 return None
             return list(tensor.data) if not tensor.shape or tuple(tensor.shape) == field.shape.shape else None
-        fields = message.ListFields()
-        if len(fields) != self._scalar_count or unknown_fields.at_top_level(message):
+        if self._scalars is None or unknown_fields.at_top_level(message) or not self._scalars.are_set(message):
             return None
-        values = [value for _, value in fields]
-        return [values[index] for index in self._order] if self._order else values
+        return self._scalars.values(message)
 
     def decode(self, message: Any) -> ModelInput:
         """Reads a message into model input.
@@ -138,9 +137,11 @@ class TypedCodec:
             name, value_type = self._only_scalar
             value = predictions[0].item() if isinstance(predictions[0], np.generic) else predictions[0]
             if type(value) is value_type:
-                # An integer past 64 bits or a lone surrogate raises here, and again below with a better message.
-                with contextlib.suppress(ValueError):
+                try:
                     setattr(output, name, value)
+                except ValueError:
+                    pass  # An integer past 64 bits or a lone surrogate, which raises again below with a better message.
+                else:
                     return output
         with as_unwritable():
             fill(output, self._messages.output, self.as_record(self._codec.value(predictions)), "")
@@ -186,6 +187,37 @@ class TypedCodec:
         for name in self._tensors & record.keys():
             record[name] = np.asarray(record[name])[np.newaxis]
         return (np.asarray(record["value"]) if self._is_array else record), params
+
+
+class _Scalars:
+    """The scalar fields of a message."""
+
+    def __init__(self, fields: list[FieldShape]) -> None:
+        self._count = len(fields)
+        self._size = _size_if_set(fields)
+        self.values: Callable[[Any], tuple[Any, ...]]
+        """Returns the value of each field of a message, in the order of the fields."""
+        if len(fields) == 1:
+            (name,) = (field.name for field in fields)
+            self.values = lambda message: (getattr(message, name),)
+        else:
+            self.values = attrgetter(*(field.name for field in fields))
+
+    def are_set(self, message: Any) -> bool:
+        """Returns True if all fields of a message without unknown fields are set."""
+        if self._size is not None:
+            return bool(message.ByteSize() == self._size)
+        return len(message.ListFields()) == self._count
+
+
+def _size_if_set(fields: list[FieldShape]) -> int | None:
+    """Returns the size of a message whose fields are all set, in bytes; None if that depends on the values."""
+    sizes = [_FIXED_SIZES.get(field.shape.type) if isinstance(field.shape, ScalarShape) else None for field in fields]
+    if any(size is None for size in sizes):
+        return None
+    # The tag before a value is a varint of the field's number and three bits for the wire type.
+    tag_sizes = [(field.number.bit_length() + 3 + 6) // 7 for field in fields]
+    return sum(tag_sizes) + sum(size for size in sizes if size is not None)
 
 
 def _batched_tensors(contract: Contract) -> set[str]:
