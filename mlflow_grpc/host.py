@@ -24,7 +24,7 @@ from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.registry_versions import RegistryVersions
-from mlflow_grpc.services import health, models, open_inference, reflection, text, typed
+from mlflow_grpc.services import flight, health, models, open_inference, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
 from mlflow_grpc.services.named_models import NamedModels
@@ -67,7 +67,14 @@ class Host:
             has_metrics = settings.http_port is not None
         metrics = slot.metrics(len(configuration.models)) if has_metrics else None
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics)
-        self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, open_inference.NAME, health.NAME)
+        self._untyped = (
+            text.NAME,
+            text.STREAM_NAME,
+            flight.NAME,
+            models.NAME,
+            open_inference.NAME,
+            health.NAME,
+        )
         self.services: tuple[str, ...] = self._untyped
         """Full names of the gRPC services, without reflection."""
         self.catalog = Catalog(
@@ -92,6 +99,9 @@ class Host:
             *text.handlers(self.dispatcher, self.catalog),
             models.handlers(self.dispatcher, self.models),
             open_inference.handlers(self.dispatcher, open_inference_servicer, named),
+            flight.handlers(
+                self.dispatcher, flight.FlightServicer(self.catalog, self._health, settings.max_message_bytes)
+            ),
             health.handlers(self.dispatcher, self._health),
         ]
         if settings.reflection:

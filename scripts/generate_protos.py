@@ -10,7 +10,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, timestamp_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
@@ -23,7 +23,7 @@ OPEN_INFERENCE = ROOT / "mlflow_grpc" / "protos" / "open_inference.binpb"
 CLIENT = ROOT / "client" / "mlflow_grpc_client" / "mlflow.binpb"
 
 PACKAGED = ROOT / "mlflow_grpc" / "protos"
-SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto")
+SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto", "arrow/flight/flight.proto")
 OPEN_INFERENCE_SOURCES = ("open_inference/model_config.proto", "open_inference/grpc_service.proto")
 
 
@@ -68,7 +68,7 @@ def contents() -> dict[Path, bytes]:
     contract = compile_files(SOURCES)
     open_inference = compile_files(OPEN_INFERENCE_SOURCES)
     for_client = [
-        *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2)),
+        *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2, timestamp_pb2)),
         *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2, reflection_pb2)),
         *map(without_comments, contract),
     ]

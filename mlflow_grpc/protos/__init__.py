@@ -83,6 +83,7 @@ def message_named(full_name: str) -> Any:
     return message_class(POOL.FindMessageTypeByName(full_name))
 
 
+adopt(timestamp_pb2.DESCRIPTOR)  # arrow/flight/flight.proto imports it.
 load("mlflow.binpb")
 Input = message_named("Input")
 Output = message_named("Output")

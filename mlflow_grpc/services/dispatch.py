@@ -3,6 +3,9 @@
 Rule of this module: gRPC never answers by itself. `grpc.aio` answers UNKNOWN, with the exception's text, to a message
 that does not parse, to any exception that leaves a handler and to a response that does not serialize. So handlers are
 registered without serializers; bytes are parsed and every exception is translated here.
+
+It has more than 300 lines, because calls of models, calls of no model and calls that find their model in a message take
+the same way.
 """
 
 import asyncio
@@ -130,18 +133,32 @@ class RpcDispatcher:
             },
         )
 
-    def handler(self, path: str, method: MethodDescriptor, rpc_method: RpcMethod) -> "Handler":
-        """Makes the handler of a method that calls no model; its calls are logged at level DEBUG.
+    def handler(
+        self,
+        path: str,
+        method: MethodDescriptor,
+        rpc_method: RpcMethod,
+        level: int = logging.DEBUG,
+        request_class: Any = None,
+    ) -> "Handler":
+        """Makes the handler of a method that calls no model, or finds it in its first message.
 
         Args:
             path: Path of the method on the wire.
             method: Its descriptor.
             rpc_method: What answers it.
+            level: Level at which its calls are logged.
+            request_class: Reads its requests; by default the class of the descriptor.
 
         """
         unadmitted: AbstractContextManager[Any] = nullcontext()
         return self.admitting_handler(
-            path, method, lambda request, call, _: rpc_method(request, call), lambda _: unadmitted, logging.DEBUG
+            path,
+            method,
+            lambda request, call, _: rpc_method(request, call),
+            lambda _: unadmitted,
+            level,
+            request_class=request_class,
         )
 
     def reserve_metrics(self, path: str) -> None:
@@ -192,6 +209,7 @@ class RpcDispatcher:
         admit: Admit,
         level: int = logging.INFO,
         method_metrics: GrpcMethod | None = None,
+        request_class: Any = None,
     ) -> "Handler":
         """Makes the handler of a method with an admission of its own, for requests that name their models themselves.
 
@@ -202,9 +220,10 @@ class RpcDispatcher:
             admit: Admits its calls.
             level: Level of the log lines of its calls.
             method_metrics: As in `model_handler`.
+            request_class: As in `handler`.
 
         """
-        request_class = message_class(method.input_type)
+        request_class = request_class or message_class(method.input_type)
         client_streaming, server_streaming = method.client_streaming, method.server_streaming
         is_traced = not path.startswith(UNTRACED)
         if method_metrics is None and self._metrics is not None:

@@ -3,7 +3,7 @@
 Rule of this module: it handles one call. `dispatch` registers and answers calls.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
@@ -22,6 +22,14 @@ FAULTS_OF_SERVERS = frozenset(
 )
 """Statuses that make the span of a server an error, as the semantic conventions have them. The conventions have UNKNOWN
 too, with which this server never answers."""
+
+
+class Writable(Protocol):
+    """A message that can be sent."""
+
+    def SerializeToString(self) -> bytes:
+        """Returns the bytes of the message."""
+        ...
 
 
 class GrpcCall(Call):
@@ -70,7 +78,7 @@ class GrpcCall(Call):
             return ServerSpan(method, attributes)
         return ServerSpan(method, attributes, code, "" if error is None else error.logged)
 
-    async def write(self, message: Message) -> None:
+    async def write(self, message: Writable) -> None:
         """Sends one message of a stream; waits while the peer takes none."""
         data = message.SerializeToString()
         self.count_response(data)

@@ -49,8 +49,8 @@ def test_list(served):
     )(pb.HealthListRequest()).statuses
     assert {name: status.status for name, status in statuses.items()} == dict.fromkeys(
         [
-            *("", "MLflow", "MLflowStream", "mlflow_grpc.v1.Models", "inference.GRPCInferenceService"),
-            *("grpc.health.v1.Health", "function"),
+            *("", "MLflow", "MLflowStream", "arrow.flight.protocol.FlightService", "mlflow_grpc.v1.Models"),
+            *("inference.GRPCInferenceService", "grpc.health.v1.Health", "function"),
         ],
         SERVING,
     )

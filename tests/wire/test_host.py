@@ -26,6 +26,8 @@ from tests.support import tensors
 from tests.support.servers import ROOT, Caller, serving_models
 from tests.support.typed import SERVICE, TypedCaller
 
+FLIGHT = "arrow.flight.protocol.FlightService"
+
 REQUEST_ID = ("x-request-id", "from-the-test")
 
 
@@ -153,7 +155,7 @@ def payload(**fields: Any) -> bytes:
 def calls(typed: TypedCaller) -> Iterator[tuple[MethodDescriptor, list[bytes]]]:
     """Yields every method of every service with requests that are answered, refused, or not protobuf."""
     text = [payload(x=1.5), payload(x=13), payload(x="no number"), protos.Input(value="{").SerializeToString(), b"\xff"]
-    services: list[Any] = [protos.service(name) for name in ("MLflow", "MLflowStream", "mlflow_grpc.v1.Models")]
+    services: list[Any] = [protos.service(name) for name in ("MLflow", "MLflowStream", FLIGHT, "mlflow_grpc.v1.Models")]
     services.append(protos.service(tensors.NAME))
     services += [health_pb2.DESCRIPTOR.services_by_name["Health"], typed.service]
     services.append(reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"])
@@ -163,6 +165,7 @@ def calls(typed: TypedCaller) -> Iterator[tuple[MethodDescriptor, list[bytes]]]:
     messages = {
         "MLflow": text,
         "MLflowStream": text,
+        FLIGHT: [b"", b"\xff"],
         "mlflow_grpc.v1.Models": [b"", b"\x0a\x05twice", b"\x0a\x06nobody", b"\xff"],
         "grpc.health.v1.Health": [b"", b"\x0a\x05twice", b"\x0a\x06nobody", b"\xff"],
         "grpc.reflection.v1alpha.ServerReflection": [b"\x3a\x00", b"\x22\x06nobody", b"\xff"],

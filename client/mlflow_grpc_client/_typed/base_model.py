@@ -12,7 +12,7 @@ from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
 from _mlflow_grpc_protocol.shapes import MessageShape
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 
-from mlflow_grpc_client import _html, _options
+from mlflow_grpc_client import _html, _options, _tables
 from mlflow_grpc_client._calls import Call, OnError, Steps, Stream
 from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import column_writer, columns, reader, writer
@@ -129,7 +129,9 @@ class BaseTypedModel(Generic[AnswersT]):
         return make((yield from self._get_contract(cached=contract)))
 
     def _predict(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
-        return self._predict_data(_record_or_rows(rows, fields), params, columns.rows_of)
+        if _tables.is_table(rows) and not fields:
+            return (yield from _tables.predict(rows, self.name, params, self._timeout_s, self._metadata))
+        return (yield from self._predict_data(_record_or_rows(rows, fields), params, columns.rows_of))
 
     def _predict_columns(self, rows: Any, params: Params) -> Steps:
         try:

@@ -30,13 +30,13 @@ class TypedModel(BaseTypedModel[Answers]):
         Args:
             rows: A dict is a record. Rows are a list of dicts, a pandas DataFrame, or an array or a list of lists if
                 the model takes a tensor or unnamed columns. If the sole input is unnamed and accepts dicts, a dict is
-                its value.
+                its value. A table or record batch of pyarrow is sent as it is, in batches of about 4 MB.
             params: Params of the model. A column named `params` is given in a dict.
             fields: The fields of a record, instead of `rows`.
 
         Returns:
             For a record a dict of all output fields by their names in the model, None for absent values; a bare value
-            if the sole output is unnamed. For rows a list of these.
+            if the sole output is unnamed. For rows a list of these. For a table of pyarrow a table.
 
         Raises:
             TypeError: There is no such field, or a value has a wrong type.
