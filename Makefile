@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data clean
+.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,12 @@ coverage: $(VENV)/.dev ## run the test suite and measure which lines and branche
 	$(BIN)/uv pip install --quiet --python $(@D) -e ".[ray]" -e ./client --group dev --group examples
 	@touch $@
 
+# tritonclient needs an older protobuf than the one that is locked, within the range that the server works with.
+.venvs/triton/.ready: requirements.txt pyproject.toml client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) -e . -e ./client --group dev --group examples --group triton
+	@touch $@
+
 .venvs/client-%/.ready: client/pyproject.toml | $(VENV)/.dev
 	$(BIN)/uv venv --quiet --seed --clear --python $* $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) --resolution lowest-direct -e ./client
@@ -131,6 +137,9 @@ ray: .venvs/ray/.ready ## test replicas of Ray Serve with a real cluster of one 
 	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) -e . -e "./client[$*]" --group dev --group examples
 	@touch $@
+
+triton: .venvs/triton/.ready ## call the server by tritonclient
+	.venvs/triton/bin/python -m pytest -m triton -rs tests/triton
 
 spark: .venvs/spark/.ready ## test columns of predictions with a real local Spark (install Java first)
 	.venvs/spark/bin/python -m pytest -m spark -rs tests/spark

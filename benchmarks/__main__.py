@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from benchmarks import frames, load, machine, metrics, report
+from benchmarks import frames, load, machine, metrics, report, tables
 from benchmarks.contenders import CONTENDERS, Contender, Echo, Ours, OursWithHttpPort
 from benchmarks.report import BUSY_IN_FLIGHT
 from benchmarks.workloads import WORKLOADS, Workload
@@ -23,13 +23,18 @@ RESULTS = Path(__file__).parent / "results"
 CHECKED_PAYLOADS = 50
 
 
-def _named(word: str) -> tuple[list[Workload], bool]:
-    """Returns the workloads whose name contains a word, and whether the DataFrame workload is among them."""
+_OF_CLIENTS = {"frame": frames, "tables": tables}
+"""Workloads that do not come from h2load, by their keys in the figures."""
+
+
+def _named(word: str) -> tuple[list[Workload], list[str]]:
+    """Returns the workloads whose name contains a word, and the keys of those of clients."""
     workloads = [workload for workload in WORKLOADS if word in workload.name]
-    if not workloads and word not in frames.NAME:
-        names = "; ".join([*(workload.name for workload in WORKLOADS), frames.NAME])
+    of_clients = [key for key, module in _OF_CLIENTS.items() if word in module.NAME]
+    if not workloads and not of_clients:
+        names = "; ".join([*(workload.name for workload in WORKLOADS), *(m.NAME for m in _OF_CLIENTS.values())])
         raise click.BadParameter(f"none has {word!r} in its name: {names}")
-    return workloads, word in frames.NAME
+    return workloads, of_clients
 
 
 @click.command()
@@ -58,9 +63,9 @@ def _named(word: str) -> tuple[list[Workload], bool]:
 @click.option(
     "--out", default=RESULTS, show_default=True, type=click.Path(path_type=Path), help="The directory of results."
 )
-def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], bool], out: Path) -> None:
+def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], list[str]], out: Path) -> None:
     """Compares this server, `mlflow models serve` and a bare echo, in turn in each round."""
-    chosen, has_frame = only
+    chosen, of_clients = only
     try:
         version = load.check_installed() if chosen else ""
         with tempfile.TemporaryDirectory() as directory:
@@ -76,7 +81,7 @@ def main(rounds: int, seconds: int, tries: int, only: tuple[list[Workload], bool
                 "stolen": stolen.share(),
                 "workloads": workloads,
                 "metrics_us": metrics.cost_us(),
-                "frame": frames.measure(Path(directory), rounds) if has_frame else None,
+                **{key: _OF_CLIENTS[key].measure(Path(directory), rounds) for key in of_clients},
             }
     except (load.LoadError, RuntimeError) as error:
         sys.exit(str(error))

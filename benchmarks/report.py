@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import frames
+from benchmarks import frames, tables
 
 Figures = dict[str, Any]
 
@@ -92,6 +92,8 @@ def markdown(figures: Figures) -> str:
         lines += _of_workloads(figures)
     if figures.get("frame"):
         lines += frames.markdown(figures["frame"])
+    if figures.get("tables"):
+        lines += tables.markdown(figures["tables"])
     return "\n".join(lines) + "\n"
 
 

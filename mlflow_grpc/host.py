@@ -26,9 +26,10 @@ from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.registry_versions import RegistryVersions
-from mlflow_grpc.services import health, models, reflection, text, typed
+from mlflow_grpc.services import flight, health, models, open_inference, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
+from mlflow_grpc.services.named_models import NamedModels
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
 from mlflow_grpc.telemetry.tracer import make_tracer
@@ -50,26 +51,36 @@ class Host:
         *,
         slot: MetricsSlot = ALONE,
         versions: RegistryVersions | None = None,
+        has_metrics: bool | None = None,
     ) -> None:
         """Makes the handlers. Health is NOT_SERVING and calls are UNAVAILABLE until a model is loaded.
 
         Args:
-            settings: The settings; those of ports are not used here, except that metrics exist only if there is an
-                HTTP port to read them at.
+            settings: The settings; those of ports are not used here, except for `has_metrics`.
             configuration: The models.
             slot: Slot of this process in the metrics of all workers.
             versions: Versions that aliases mean to all processes of the server.
+            has_metrics: True to count calls; by default, if there is an HTTP port to read the metrics at.
 
         """
         self._settings = settings
         self.open_calls = OpenCalls(make_tracer(settings))
-        metrics = None if settings.http_port is None else slot.metrics(len(configuration.models))
+        if has_metrics is None:
+            has_metrics = settings.http_port is not None
+        metrics = slot.metrics(len(configuration.models)) if has_metrics else None
         self.gate = make_gate(settings, configuration.access)
         """Recognizes callers; None if every caller may call."""
         if self.gate is not None and metrics is not None:
             self.gate.count = metrics.refused_callers(Refusal)
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics, self.gate)
-        self._untyped = (text.NAME, text.STREAM_NAME, models.NAME, health.NAME)
+        self._untyped = (
+            text.NAME,
+            text.STREAM_NAME,
+            flight.NAME,
+            models.NAME,
+            open_inference.NAME,
+            health.NAME,
+        )
         self.services: tuple[str, ...] = self._untyped
         """Full names of the gRPC services, without reflection."""
         self.catalog = Catalog(
@@ -86,11 +97,17 @@ class Host:
             settings, self.catalog, self._health, locks, self._make_typed, versions or RegistryVersions()
         )
         self.models = models.ModelsServicer(self.catalog, self._typed)
+        named = NamedModels(self.catalog, max_unread=settings.queue_calls)
+        open_inference_servicer = open_inference.OpenInferenceServicer(self.catalog, self._health, named)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
             self._typed,  # gRPC searches them in this order for each call.
             *text.handlers(self.dispatcher, self.catalog),
             models.handlers(self.dispatcher, self.models),
+            open_inference.handlers(self.dispatcher, open_inference_servicer, named),
+            flight.handlers(
+                self.dispatcher, flight.FlightServicer(self.catalog, self._health, settings.max_message_bytes)
+            ),
             health.handlers(self.dispatcher, self._health),
         ]
         if settings.reflection:

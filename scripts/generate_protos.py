@@ -10,7 +10,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, timestamp_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
@@ -19,14 +19,16 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = ROOT / "mlflow_grpc" / "protos" / "mlflow.binpb"
+OPEN_INFERENCE = ROOT / "mlflow_grpc" / "protos" / "open_inference.binpb"
 CLIENT = ROOT / "client" / "mlflow_grpc_client" / "mlflow.binpb"
 
 PACKAGED = ROOT / "mlflow_grpc" / "protos"
-SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto")
+SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto", "arrow/flight/flight.proto")
+OPEN_INFERENCE_SOURCES = ("open_inference/model_config.proto", "open_inference/grpc_service.proto")
 
 
-def compile_contract() -> list[descriptor_pb2.FileDescriptorProto]:
-    """Compiles the server's .proto files, and keeps their comments."""
+def compile_files(sources: tuple[str, ...]) -> list[descriptor_pb2.FileDescriptorProto]:
+    """Compiles .proto files of the server, and keeps their comments."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set.binpb"
         include = resources.files("grpc_tools") / "_proto"
@@ -38,7 +40,7 @@ def compile_contract() -> list[descriptor_pb2.FileDescriptorProto]:
                 f"-I{include}",
                 f"--descriptor_set_out={out}",
                 "--include_source_info",
-                *SOURCES,
+                *sources,
             ]
         )
         if code != 0:
@@ -63,15 +65,16 @@ def proto_of(descriptor: FileDescriptor) -> descriptor_pb2.FileDescriptorProto:
 
 def contents() -> dict[Path, bytes]:
     """Returns the contents of each generated file."""
-    contract = compile_contract()
+    contract = compile_files(SOURCES)
+    open_inference = compile_files(OPEN_INFERENCE_SOURCES)
     for_client = [
-        *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2)),
+        *(proto_of(module.DESCRIPTOR) for module in (any_pb2, duration_pb2, timestamp_pb2)),
         *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2, reflection_pb2)),
         *map(without_comments, contract),
     ]
     return {
         path: descriptor_pb2.FileDescriptorSet(file=files).SerializeToString(deterministic=True)
-        for path, files in ((SERVER, contract), (CLIENT, for_client))
+        for path, files in ((SERVER, contract), (OPEN_INFERENCE, open_inference), (CLIENT, for_client))
     }
 
 

@@ -22,6 +22,7 @@ from mlflow_grpc_client._payloads import is_bare, to_json
 from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._requests import AsyncRequests
 from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader, is_current_task_cancelled
+from mlflow_grpc_client._tables import Collect
 from mlflow_grpc_client._token import authorization, has_authorization
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import AsyncTypedModel
@@ -88,10 +89,13 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
         finally:
             steps.close()  # Also if the task is cancelled, so that nothing waits for its result.
 
-    async def _take(self, step: Call | FetchContract | Pause | Wait, deadline: float) -> Any:
+    async def _take(self, step: Call | Collect | FetchContract | Pause | Wait, deadline: float) -> Any:
         match step:
             case Call():
                 return await self._send(replace(step, deadline=deadline))
+            case Collect():
+                async with self._start(replace(step.stream, deadline=deadline)) as answers:
+                    return [answer async for answer in answers]
             case FetchContract():
                 return await self._run(self._contracts.get(step), deadline)
             case Wait():
@@ -112,7 +116,7 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
                 raise client_closed()
             ready: Stream = stream if isinstance(stream, Stream) else await self._run(stream, deadline_after(timeout_s))
             requests = self._requests(ready)
-            deadline = deadline_after(ready.timeout_s)
+            deadline = ready.deadline or deadline_after(ready.timeout_s)
             channel = await self._acquire(ready, deadline)
             try:
                 method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from _mlflow_grpc_protocol.shapes import FieldShape
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 
@@ -90,8 +91,8 @@ class BulkModel:
             self._contract = contract
         return self._contract
 
-    def predict(self, rows: Any) -> list[Any]:
-        """Returns the answers to rows in their order: bare values of a model with one output, else dicts.
+    def predict(self, rows: Any) -> dict[str, Any]:
+        """Returns the answers to rows in their order, as the columns of `TypedModel.predict_columns`.
 
         Args:
             rows: A DataFrame, an array or a list.
@@ -101,25 +102,23 @@ class BulkModel:
             ValueError: The number of answers is not that of the rows, so that they do not belong together.
 
         """
-        outputs = output_fields(self.contract())
-        answers: list[Any] = []
+        labels = [output.label for output in output_fields(self.contract())]
+        answers: list[dict[str, Any]] = []
         for start in range(0, len(rows), self._options.rows_per_call):
             call_rows = rows[start : start + self._options.rows_per_call]
-            call_answers = self._repeat(lambda: self._predict(call_rows))  # noqa: B023 - called at once
-            if len(call_answers) != len(call_rows):
-                raise ValueError(
-                    f"the model {self._model.name or '(the default)'} gave {len(call_answers)} answers to "
-                    f"{len(call_rows)} rows: a job can only use models with an answer for each row"
-                )
-            answers += call_answers
-        if len(outputs) == 1 and outputs[0].model_name:
-            return [answer[outputs[0].label] for answer in answers]
-        return answers
+            columns = self._repeat(lambda: self._predict(call_rows))  # noqa: B023 - called at once
+            for values in columns.values():
+                if len(values) != len(call_rows):
+                    raise ValueError(
+                        f"the model {self._model.name or '(the default)'} gave {len(values)} answers to "
+                        f"{len(call_rows)} rows: a job can only use models with an answer for each row"
+                    )
+            answers.append(columns)
+        return {label: _joined([columns[label] for columns in answers]) for label in labels}
 
-    def _predict(self, rows: Any) -> list[Any]:
+    def _predict(self, rows: Any) -> dict[str, Any]:
         with self._turn:
-            answers: list[Any] = self._model.predict(rows, params=self._options.params)
-            return answers
+            return self._model.predict_columns(rows, params=self._options.params)
 
     def _repeat(self, call: Callable[[], ResultT]) -> ResultT:
         """The result of a call, which is repeated while a fleet has no room or no server for it.
@@ -155,6 +154,27 @@ class BulkModel:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _joined(parts: list[Any]) -> Any:
+    """The values of a column of several calls: an array if all of them are, else a list."""
+    if len(parts) == 1:
+        return parts[0]
+    if parts and all(isinstance(part, np.ndarray) for part in parts):
+        has_nulls = any(map(np.ma.is_masked, parts))
+        return np.ma.concatenate(parts) if has_nulls else np.concatenate(parts)  # type: ignore[no-untyped-call]
+    return [value for part in parts for value in (part.tolist() if isinstance(part, np.ndarray) else part)]
+
+
+def values_of(column: Any) -> list[Any]:
+    """The values of a column of answers as Python objects, None for a row without one."""
+    values: list[Any] = column.tolist() if isinstance(column, np.ndarray) else column
+    return values
+
+
+def is_plain(column: Any) -> bool:
+    """Returns True for a column that is an array with a number or boolean for each row."""
+    return isinstance(column, np.ndarray) and column.ndim == 1 and not np.ma.is_masked(column)
 
 
 def input_fields(contract: Contract) -> list[FieldShape]:

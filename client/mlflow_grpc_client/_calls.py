@@ -87,6 +87,10 @@ class Stream:
     on_error: OnError = "raise"
     model: str = ""
     """The model's label; see `Call`."""
+    deadline: float | None = None
+    """See `Call`."""
+    is_paired: bool = True
+    """True if the stream has an answer to each request."""
 
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):

@@ -20,6 +20,7 @@ from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, Metadata
 from mlflow_grpc_client._payloads import is_bare, to_json
 from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._streams import Answers, ResponseReader
+from mlflow_grpc_client._tables import Collect
 from mlflow_grpc_client._token import authorization, has_authorization
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import TypedModel
@@ -122,10 +123,13 @@ class Client(BaseClient[Answers, TypedModel]):
         finally:
             steps.close()
 
-    def _take(self, step: Call | FetchContract | Pause | Wait, deadline: float) -> Any:
+    def _take(self, step: Call | Collect | FetchContract | Pause | Wait, deadline: float) -> Any:
         match step:
             case Call():
                 return self._send(replace(step, deadline=deadline))
+            case Collect():
+                with self._start(replace(step.stream, deadline=deadline)) as answers:
+                    return list(answers)
             case FetchContract():
                 return self._run(self._contracts.get(step), deadline)
             case Wait():
@@ -142,7 +146,7 @@ class Client(BaseClient[Answers, TypedModel]):
     def _start(self, stream: Stream | Steps, timeout_s: float | None = None) -> Answers:
         ready: Stream = stream if isinstance(stream, Stream) else self._run(stream, deadline_after(timeout_s))
         requests = self._requests(ready)
-        deadline = deadline_after(ready.timeout_s)
+        deadline = ready.deadline or deadline_after(ready.timeout_s)
         channel = self._acquire(ready, deadline)
         release = functools.partial(self._channels.release, channel)
         method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)

@@ -49,7 +49,8 @@ class ResponseReader:
             return
         if self._requests.failure is not None:
             raise self._requests.failure
-        if not self._requests.is_exhausted or self._requests.count != self._count:
+        is_complete = self._requests.count == self._count or not self._stream.is_paired
+        if not self._requests.is_exhausted or not is_complete:
             message = f"The server ended the stream of records before it had answered them all, after {self._count}."
             raise failure(grpc.StatusCode.INTERNAL, message)
 

@@ -17,6 +17,7 @@ LIST_MODELS = "/mlflow_grpc.v1.Models/ListModels"
 GET_MODEL = "/mlflow_grpc.v1.Models/GetModel"
 PREDICT_MANY = "/MLflowStream/predict_many"
 PREDICT_STREAM = "/MLflowStream/predict_stream"
+DO_EXCHANGE = "/arrow.flight.protocol.FlightService/DoExchange"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 """A method with streams, to which a single request is sent. On the wire that equals a unary call."""
 
@@ -40,6 +41,8 @@ ListModelsRequest, ListModelsResponse, GetModelRequest, Model, FieldRules = (
     message_class(f"mlflow_grpc.v1.{name}")
     for name in ("ListModelsRequest", "ListModelsResponse", "GetModelRequest", "Model", "FieldRules")
 )
+
+FlightData, FlightDescriptor = (message_class(f"arrow.flight.protocol.Flight{name}") for name in ("Data", "Descriptor"))
 
 
 def text_input(text: str) -> Any:

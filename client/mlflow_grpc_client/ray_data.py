@@ -8,7 +8,7 @@ The actors need this package, and neither MLflow nor the model with its environm
 that `concurrency` limits those of a job. Rule of this module: it imports no Ray; calls of a model are in `_bulk`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 try:
@@ -26,7 +26,8 @@ from mlflow_grpc_client._bulk import (
     BulkModel,
     BulkOptions,
     input_fields,
-    output_fields,
+    is_plain,
+    values_of,
 )
 from mlflow_grpc_client._connection.targets import Addresses
 
@@ -85,7 +86,7 @@ class Predictor:
                 "set it to 'numpy' or 'pandas'"
             )
         answers = self._served.predict(self._rows(batch))
-        columns = self._columns(answers)
+        columns = {self._output if len(answers) == 1 else name: _array(values) for name, values in answers.items()}
         if taken := [name for name in columns if name in batch]:
             raise ValueError(f"the batch already has a column {taken[0]!r}: rename it, or select another output")
         return batch.assign(**columns) if isinstance(batch, pd.DataFrame) else {**batch, **columns}
@@ -104,21 +105,17 @@ class Predictor:
             return columns[0] if len(columns) == 1 else pd.DataFrame(dict(enumerate(columns)))
         return pd.DataFrame({name: _values(batch[name]) for name in batch if name in known})
 
-    def _columns(self, answers: list[Any]) -> dict[str, Any]:
-        """The columns of the answers to a batch."""
-        outputs = output_fields(self._served.contract())
-        if len(outputs) == 1:
-            return {self._output: _array(answers)}
-        return {output.label: _array([answer[output.label] for answer in answers]) for output in outputs}
-
 
 def _values(column: Any) -> Any:
     """The values of a column, one for each row: an array of several dimensions as a list of arrays."""
     return list(column) if getattr(column, "ndim", 1) > 1 else column
 
 
-def _array(values: Sequence[Any]) -> Any:
+def _array(column: Any) -> Any:
     """An array of answers, whose dtype is object for nulls, texts, lists and dicts."""
+    if is_plain(column):
+        return column
+    values = values_of(column)
     if any(value is None or not isinstance(value, bool | int | float) for value in values):
         array = np.empty(len(values), dtype=object)
         array[:] = values

@@ -37,7 +37,9 @@ from mlflow_grpc_client._bulk import (
     BulkOptions,
     contract_of,
     input_fields,
+    is_plain,
     output_fields,
+    values_of,
 )
 from mlflow_grpc_client._connection.targets import Addresses
 
@@ -215,19 +217,32 @@ def _rows(batch: Any, names: Sequence[str], known: set[str]) -> Any:
     return batch.to_numpy() if len(names) == 1 else batch.set_axis(range(batch.shape[1]), axis=1)
 
 
-def _column(answers: list[Any], column_type: types.DataType) -> Any:
-    """The answers to a batch as pandas sends them to Spark: a Series, or a DataFrame for a struct."""
+def _column(answers: Mapping[str, Any], column_type: types.DataType) -> Any:
+    """The answers to a batch as pandas sends them to Spark: a Series, or a DataFrame for a struct of outputs."""
+    if len(answers) > 1:
+        return pd.DataFrame({field.name: _series(answers[field.name], field.dataType) for field in column_type})
+    (column,) = answers.values()
+    return _series(column, column_type)
+
+
+def _series(column: Any, column_type: types.DataType) -> Any:
+    """The answers of an output in a Series, or in a DataFrame if they are structs."""
     if isinstance(column_type, types.StructType):
+        records = values_of(column)
         return pd.DataFrame(
-            {field.name: _column([answer[field.name] for answer in answers], field.dataType) for field in column_type}
+            {field.name: _series([record[field.name] for record in records], field.dataType) for field in column_type}
         )
     if isinstance(column_type, types.StringType):
-        answers = [answer if answer is None else str(answer) for answer in answers]
+        values = [None if value is None else str(value) for value in values_of(column)]
+        return pd.Series(values, dtype=object)
     if isinstance(column_type, types.TimestampType):
         # Spark reads times without a zone in the zone of its session, as it does those of spark_udf.
-        return pd.Series(pd.to_datetime(answers, utc=True).tz_localize(None))
+        return pd.Series(pd.to_datetime(values_of(column), utc=True).tz_localize(None))
+    if is_plain(column):
+        return pd.Series(column)
+    values = values_of(column)
     # With None, pandas would make floats of integers.
-    return pd.Series(answers, dtype=object if None in answers else None)
+    return pd.Series(values, dtype=object if None in values else None)
 
 
 def _lock_file() -> IO[bytes]:

@@ -14,7 +14,7 @@ from mlflow_grpc.access.tokens import TokenFile, digest_of
 from mlflow_grpc.access_config import AccessRule
 from mlflow_grpc.access_settings import parts
 from mlflow_grpc.choices import Service
-from mlflow_grpc.errors import NoKeys, PermissionDenied, StartError
+from mlflow_grpc.errors import NoKeys, StartError
 from mlflow_grpc.polling import Poller
 from mlflow_grpc.settings import Settings
 
@@ -47,7 +47,7 @@ class Gate:
 
         """
         self._tokens, self._jwts, self._certificates = tokens, jwts, certificates
-        self._permits = Permits(rules)
+        self._permits = Permits(rules, lambda: self.count(Refusal.NOT_PERMITTED.value))
         self.pollers = pollers
         self.count: Callable[[str], object] = lambda _: None
         """Called with the reason of each refusal, of which there are as many as `Refusal` has members."""
@@ -76,25 +76,8 @@ class Gate:
         except NoKeys:
             self.count(Refusal.NO_KEYS.value)
             raise
-        if not permit.allows(service):
-            raise self._denied(permit.refused(f"use the service {service.value}"))
+        permit.check(service)
         return permit
-
-    def check_model(self, permit: Permit, name: str, version: str) -> None:
-        """Raises PermissionDenied if a caller may not call a model.
-
-        Args:
-            permit: Permit of the caller.
-            name: Name of the model.
-            version: Its version.
-
-        """
-        if not permit.allows_model(Service.PREDICT, name, version):
-            raise self._denied(permit.refused(f"call the model {name}"))
-
-    def _denied(self, error: PermissionDenied) -> PermissionDenied:
-        self.count(Refusal.NOT_PERMITTED.value)
-        return error
 
     def _caller(self, authorization: str | None, certificate_names: Callable[[], Sequence[str]]) -> str:
         if authorization is None:

@@ -4,7 +4,7 @@ Rule of this module: a caller may do what at least one rule allows, and nothing 
 caller may do everything. Health needs no permission, so it is not asked here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlflow_grpc.access.patterns import Matcher, matcher_of, matches_any
@@ -39,6 +39,8 @@ class Permit:
     """Name of the caller, for log lines and spans."""
     rules: tuple[Rule, ...] | None = None
     """Rules for this caller; None if it may do everything."""
+    when_refused: Callable[[], object] = lambda: None
+    """Called for each refusal."""
 
     def allows(self, service: Service) -> bool:
         """Returns True if the caller may use a service, for at least some models."""
@@ -58,13 +60,19 @@ class Permit:
             service in rule.services and any(matches_any(rule.models, label) for label in labels) for rule in self.rules
         )
 
-    def refused(self, what: str) -> PermissionDenied:
-        """Returns the error for something that the caller may not do.
+    def check(self, service: Service) -> None:
+        """Raises PermissionDenied if the caller may not use a service."""
+        if not self.allows(service):
+            raise self._refused(f"use the service {service.value}")
 
-        Args:
-            what: What it may not do, such as `call the model iris`.
+    def check_model(self, service: Service, name: str, version: str) -> None:
+        """Raises PermissionDenied if the caller may not use a service for a model; see `allows_model`."""
+        if not self.allows_model(service, name, version):
+            verb = "call" if service is Service.PREDICT else "see"
+            raise self._refused(f"{verb} the model {name}")
 
-        """
+    def _refused(self, what: str) -> PermissionDenied:
+        self.when_refused()
         return PermissionDenied(
             f"The caller {self.caller} may not {what}. The operator of the server allows it in the key access of the "
             "configuration file.",
@@ -75,8 +83,9 @@ class Permit:
 class Permits:
     """The permits of all callers."""
 
-    def __init__(self, rules: Sequence[AccessRule] | None) -> None:
+    def __init__(self, rules: Sequence[AccessRule] | None, when_refused: Callable[[], object] = lambda: None) -> None:
         """Takes the rules of the configuration; None if it has no key `access`."""
+        self._when_refused = when_refused
         self._rules = None if rules is None else tuple(map(Rule.of, rules))
         self._permits: dict[str, Permit] = {}
 
@@ -88,5 +97,5 @@ class Permits:
             of_caller = None if rules is None else tuple(rule for rule in rules if matches_any(rule.callers, caller))
             if len(self._permits) >= MAX_PERMITS:
                 del self._permits[next(iter(self._permits))]
-            permit = self._permits[caller] = Permit(caller, of_caller)
+            permit = self._permits[caller] = Permit(caller, of_caller, self._when_refused)
         return permit

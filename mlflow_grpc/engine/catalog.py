@@ -210,7 +210,7 @@ class Catalog:
         return _preferred(candidates)
 
     def _choice(self) -> str:
-        return f"name one in the call's metadata, {MODEL_KEY}: name or name/version. There are: {self._names()}."
+        return f"name one in the metadata or header {MODEL_KEY}: name or name/version. There are: {self._names()}."
 
     def _names(self) -> str:
         return ", ".join(self.labels) or "none"

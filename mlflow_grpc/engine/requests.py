@@ -1,4 +1,4 @@
-"""Requests to a model: a payload of text or bytes, one typed record, or typed rows in columns.
+"""Requests to a model: a payload of text or bytes, one typed record, typed rows in columns, tensors, or an Arrow table.
 
 Rule of this module: a request holds what the caller sent, and converts it to model input and predictions to an answer.
 The model is always an argument. All conversions run in a model thread, or in the event loop if they are quick.
@@ -18,16 +18,20 @@ from mlflow_grpc.payload.codec import PLAIN_INPUT, ModelInput, RawPayload
 from mlflow_grpc.telemetry.traces import CallTrace
 
 if TYPE_CHECKING:  # These import MLflow, which takes seconds; health checks are answered before that.
+    from mlflow_grpc.payload.arrow.incoming import TableRows
+    from mlflow_grpc.payload.arrow.reader import TableReader
+    from mlflow_grpc.payload.arrow.writer import TableAnswer, TableWriter
     from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
     from mlflow_grpc.payload.protobuf.record import TypedCodec
     from mlflow_grpc.payload.protobuf.rows import RowsCodec
+    from mlflow_grpc.payload.tensors.codec import TensorCodec
 
 _UTF8 = [f"{separator}charset={name}" for separator in (";", "; ") for name in ("utf-8", "UTF-8")]
 JSON_TYPES = frozenset([None, *(f"application/json{parameter}" for parameter in ("", *_UTF8))])
 """Media types for which the payload may be plain rows."""
 
 AnswerT = TypeVar("AnswerT")
-CodecT = TypeVar("CodecT", "TypedCodec", "RowsCodec")
+CodecT = TypeVar("CodecT", "TypedCodec", "RowsCodec", "TensorCodec")
 
 
 class RequestObserver(Protocol):
@@ -142,7 +146,7 @@ class TextRequest(Request[str]):
 
 @dataclass(slots=True)
 class _MessageRequest(Request[Message], Generic[CodecT]):
-    """A payload in a message of the model's own types."""
+    """A payload in a message whose fields or tensors are the model's inputs."""
 
     codec: CodecT
     message: Message
@@ -198,3 +202,75 @@ class RowsRequest(_MessageRequest["RowsCodec"]):
     def encode_rows(self, model: ServableModel, predictions: object) -> Message:
         """Makes the output message with one entry a row."""
         return self.codec.encode(predictions, self.codec.count(self.message))
+
+
+class TensorsRequest(_MessageRequest["TensorCodec"]):
+    """Any number of rows, or arrays, in tensors of the Open Inference Protocol."""
+
+    __slots__ = ()
+
+    def decode_rows(self, model: ServableModel) -> "RowBlock | None":
+        """Reads tensors of scalars, or one tensor."""
+        if model.fast_path is None:
+            return None
+        return self.codec.fast_path_rows(self.message, model.fast_path.decoder)
+
+    def encode_rows(self, model: ServableModel, predictions: object) -> Message:
+        """Makes the response with a tensor for each output."""
+        return self.codec.encode(predictions, self.message)
+
+
+@dataclass(slots=True)
+class _TableRequest(Request[AnswerT], Generic[AnswerT]):
+    """Rows of Arrow record batches."""
+
+    rows: "TableRows"
+    reader: "TableReader"
+    writer: "TableWriter"
+    observer: RequestObserver
+    progress: RequestProgress = field(default_factory=RequestProgress, init=False)
+
+    @property
+    def size(self) -> int:
+        """Size in memory, in bytes."""
+        return self.rows.size
+
+    def decode_rows(self, model: ServableModel) -> "RowBlock | None":
+        """Reads columns of scalars, or one tensor."""
+        return None if model.fast_path is None else self.reader.fast_path_rows(self.rows, model.fast_path.decoder)
+
+    def decode(self, model: ServableModel) -> ModelInput:
+        """Reads the columns."""
+        return self.reader.decode(self.rows)
+
+    def explain(self, model: ServableModel, cause: BaseException | None) -> InvalidPayload:
+        """Makes the error for refused rows."""
+        return self.reader.explain(self.rows, cause)
+
+
+class TableRequest(_TableRequest["TableAnswer"]):
+    """Rows whose answer is a table, too."""
+
+    __slots__ = ()
+
+    def encode_rows(self, model: ServableModel, predictions: object) -> "TableAnswer":
+        """Makes the answer with a row for each prediction."""
+        return self.writer.encode(predictions, self.rows.count)
+
+    def encode(self, model: ServableModel, predictions: object, decoded: ModelInput) -> "TableAnswer":
+        """Makes the answer with a row for each prediction."""
+        return self.writer.encode(predictions, self.rows.count)
+
+
+class TableTextRequest(_TableRequest[str]):
+    """Rows whose answer is text."""
+
+    __slots__ = ()
+
+    def encode_rows(self, model: ServableModel, predictions: object) -> str:
+        """Writes the answer as JSON."""
+        return model.codec.encode(predictions, PLAIN_INPUT)
+
+    def encode(self, model: ServableModel, predictions: object, decoded: ModelInput) -> str:
+        """Writes the answer as JSON."""
+        return model.codec.encode(predictions, decoded)

@@ -23,7 +23,7 @@ from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import RETRY_KEY
 from mlflow_grpc.http.guard import guarded
 from mlflow_grpc.http.response import CLOSE
-from mlflow_grpc.http.route import not_found
+from mlflow_grpc.http.route import JsonRoute, other_paths
 from mlflow_grpc.settings import Settings
 
 EXPOSED_HEADERS = [REQUEST_ID_KEY, IGNORED_KEY, RETRY_KEY, SERVER_TIMING_KEY]
@@ -76,10 +76,11 @@ class HttpApp:
         if settings.page:
             routes += page.routes(settings, lambda: self.grpc_port, [getattr(route, "path", "") for route in routes])
         metrics = gauges.metrics
+        redirected = [route for route in routes if isinstance(route, JsonRoute)]  # The routes under /api redirect too.
         router = Router(
             [CountedRoute(guarded(route, gate, open_calls), metrics) for route in routes],
             redirect_slashes=False,
-            default=counted(not_found, metrics.http_route(""), metrics.http_active),
+            default=counted(other_paths(redirected), metrics.http_route(""), metrics.http_active),
         )
         self.asgi: ASGIApp = self._closing_connections(router)
         if origins := [origin.strip() for origin in settings.http_cors_origin.split(",") if origin.strip()]:

@@ -142,8 +142,8 @@ class ModelEndpoint:
         call.start()
         entry = self._resolve(call)
         call.model = entry.name
-        if gate is not None and call.permit is not None:
-            gate.check_model(call.permit, entry.name, entry.version)
+        if call.permit is not None:
+            call.permit.check_model(Service.PREDICT, entry.name, entry.version)
         entry.engine.check()
         with self._dispatcher.arriving.reading() as room:
             # The body is read before the call is opened, so that half a request takes no room from other calls.

@@ -46,18 +46,23 @@ _FAILED_MODEL = HTTPStatus.BAD_REQUEST, "BAD_REQUEST"
 """Status and error code for an exception of the model, as in `mlflow.pyfunc.scoring_server.invocations`."""
 
 
+def error_of(error: ServingError) -> tuple[int, dict[str, object]]:
+    """Returns the status of an error on MLflow's routes, and the JSON for it: `error_code` and `message`."""
+    status, error_code = status_of(error), error.reason
+    if isinstance(error, ModelFailed) and error.reason == ModelFailed.reason:
+        status, error_code = _FAILED_MODEL
+    return status, {"error_code": error_code, "message": error.text}
+
+
 def of_error(error: ServingError, request_id: str = "") -> WholeResponse:
     """Returns the response for a failed call; a request that calls no model has no request id.
 
     The body is `{"error_code": ..., "message": ...}`, as in `MlflowException.serialize_as_json`, with the request id
     and the columns at fault. The body of status 415 is plain text, as in MLflow.
     """
-    status, error_code = status_of(error), error.reason
-    if isinstance(error, ModelFailed) and error.reason == ModelFailed.reason:
-        status, error_code = _FAILED_MODEL
+    status, body = error_of(error)
     if isinstance(error, UnsupportedContentType | UnsupportedContentEncoding):
         return WholeResponse(error.message.encode(), TEXT_UTF8, status)
-    body: dict[str, object] = {"error_code": error_code, "message": error.text}
     if request_id:
         body["request_id"] = request_id
     if error.violations:

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Self
 
 from mlflow_grpc.errors import ServingError
+from mlflow_grpc.http.errors import error_of
 
 DONE = b"data: [DONE]\n\n"
 
@@ -40,8 +41,9 @@ class EventStream:
 
     @staticmethod
     def error(error: ServingError) -> bytes:
-        """Returns the event for an error."""
-        return _event(json.dumps({"error": error.message, "error_code": error.reason}))
+        """Returns the event for an error, with the error code and message of an HTTP error."""
+        _, body = error_of(error)
+        return _event(json.dumps({"error": body["message"], "error_code": body["error_code"]}))
 
 
 def _event(text: str) -> bytes:

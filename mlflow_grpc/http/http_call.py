@@ -15,7 +15,7 @@ from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from starlette.types import Receive, Scope
 
 from mlflow_grpc.calls.call import Call
-from mlflow_grpc.errors import InvalidPayload, ServingError
+from mlflow_grpc.errors import CallerDeadlineExceeded, InvalidPayload, ServingError
 from mlflow_grpc.http.arriving_bodies import ArrivingBody
 from mlflow_grpc.http.guard import peer_of
 from mlflow_grpc.http.request_body import body_of, too_large
@@ -56,7 +56,7 @@ class HttpCall(Call):
         self.scope = scope
         self.path: str = scope["path"]
         self._receive = receive
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self._deadline: float | None = None
         self._room: ArrivingBody | None = None
         super().__init__(
@@ -64,7 +64,7 @@ class HttpCall(Call):
         )
 
     def metadata(self, key: str) -> str | None:
-        """Returns the value of a header, the last one if there are several."""
+        """Returns the value of a header; the first one if there are several, as MLflow's server reads them."""
         value = self._headers.get(key.encode())
         return None if value is None else value.decode("latin-1")
 
@@ -134,9 +134,17 @@ class HttpCall(Call):
             UnsupportedContentEncoding: Its compression is not gzip.
             InvalidPayload: It is not a gzip stream.
             Overloaded: There is no room for it.
+            CallerDeadlineExceeded: It did not arrive before the caller's deadline.
             CancelledError: The caller has left.
 
         """
+        try:
+            async with asyncio.timeout(self.time_remaining()):
+                return await self._read(max_bytes, room)
+        except TimeoutError:
+            raise CallerDeadlineExceeded("The request did not arrive before the caller's deadline.") from None
+
+    async def _read(self, max_bytes: int, room: ArrivingBody) -> bytes:
         length = self.metadata("content-length")
         if length is not None and int(length) > max_bytes:
             raise too_large(max_bytes)

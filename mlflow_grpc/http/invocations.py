@@ -3,25 +3,42 @@
 Source: `mlflow.pyfunc.scoring_server.invocations`.
 """
 
+from functools import partial
+
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from starlette.routing import BaseRoute
 
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.engine.requests import TextRequest
+from mlflow_grpc.engine.requests import TableRequest, TableTextRequest, TextRequest
+from mlflow_grpc.engine.tables import table_model
 from mlflow_grpc.errors import UnsupportedContentType
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import EVENT_STREAM, WholeResponse
+from mlflow_grpc.http.response import EVENT_STREAM, JSON, WholeResponse, accepted_media_types, media_type_of
 from mlflow_grpc.http.route import JsonRoute
 
 PARQUET = "application/vnd.apache.parquet"
+ARROW = "application/vnd.apache.arrow.stream"
+
+JSON_RANGES = (JSON, "application/*", "*/*")
+"""Media types in a header `accept` that include JSON."""
 
 
-async def invoke(call: HttpCall, body: bytes, engine: Engine) -> WholeResponse | EventStream:
-    """Answers one payload; raises the errors of `Engine.predict`."""
+async def invoke(call: HttpCall, body: bytes, engine: Engine, *, max_bytes: int) -> WholeResponse | EventStream:
+    """Answers one payload; raises the errors of `Engine.predict`.
+
+    Args:
+        call: The call.
+        body: The payload.
+        engine: Runs the model.
+        max_bytes: Maximum size of a request, in bytes.
+
+    """
     content_type = call.metadata("content-type")
+    if content_type is not None and media_type_of(content_type).strip() == ARROW:
+        return await _invoke_table(call, body, engine, max_bytes)
     payload = _payload(body, content_type)
     request = TextRequest(payload, content_type, call)
     try:
@@ -33,6 +50,18 @@ async def invoke(call: HttpCall, body: bytes, engine: Engine) -> WholeResponse |
     except UnsupportedContentType as error:
         error.message = _unsupported(error, content_type or "")
         raise
+
+
+async def _invoke_table(call: HttpCall, body: bytes, engine: Engine, max_bytes: int) -> WholeResponse:
+    """Answers a stream of Arrow record batches, with such a stream if the caller accepts it, or with JSON."""
+    model = await table_model(engine.model, max_bytes)
+    reader, rows = model.read_stream(body, max_bytes)
+    call.free_room()
+    if ARROW in accepted_media_types(call.metadata("accept") or ""):
+        answer = await engine.predict(TableRequest(rows, reader, model.writer, call), call.deadline)
+        return WholeResponse(answer.stream(), ARROW)
+    text = await engine.predict(TableTextRequest(rows, reader, model.writer, call), call.deadline)
+    return WholeResponse(text.encode(), engine.model.codec.media_type)
 
 
 def routes(dispatcher: HttpDispatcher, catalog: Catalog) -> list[BaseRoute]:
@@ -52,8 +81,9 @@ def routes(dispatcher: HttpDispatcher, catalog: Catalog) -> list[BaseRoute]:
         label = parameters["name"]
         return catalog.resolve(f"{label}/{parameters['version']}" if "version" in parameters else label)
 
-    of_header = dispatcher.model_endpoint(invoke, model_from_header)
-    of_path = dispatcher.model_endpoint(invoke, model_from_path)
+    handler = partial(invoke, max_bytes=dispatcher.max_bytes)
+    of_header = dispatcher.model_endpoint(handler, model_from_header)
+    of_path = dispatcher.model_endpoint(handler, model_from_path)
     return [
         JsonRoute("/invocations", of_header, methods=["POST"]),
         JsonRoute("/models/{name}/invocations", of_path, methods=["POST"]),
@@ -78,13 +108,11 @@ async def _wants_events(call: HttpCall, payload: str | bytes, engine: Engine) ->
     """
     model = engine.model
     accept = call.metadata("accept")
-    if accept is not None and EVENT_STREAM in accept and (model.model.streams or not _accepts_json(accept)):
-        return True
+    if accept is not None and EVENT_STREAM in accept.lower():
+        accepted = accepted_media_types(accept)
+        if EVENT_STREAM in accepted and (model.model.streams or accepted.isdisjoint(JSON_RANGES)):
+            return True
     return await engine.asks_for_stream(payload, call.deadline)
-
-
-def _accepts_json(accept: str) -> bool:
-    return any(name in accept for name in ("application/json", "application/*", "*/*"))
 
 
 def _unsupported(error: UnsupportedContentType, content_type: str) -> str:

@@ -4,6 +4,7 @@ Rule of this module: its callers decide on status and headers.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Self
@@ -15,6 +16,8 @@ JSON, TEXT_UTF8, EVENT_STREAM = "application/json", "text/plain; charset=utf-8",
 CHUNK_BYTES = 65_536
 """Size of the pieces in which a large body is sent, in bytes. At most one piece is in memory twice."""
 
+_WEIGHT_0 = re.compile(r"q=0(\.0*)?")
+
 Headers = list[tuple[bytes, bytes]]
 
 CLOSE = (b"connection", b"close")
@@ -24,6 +27,12 @@ CLOSE = (b"connection", b"close")
 def media_type_of(content_type: str) -> str:
     """Returns a content type without its parameters."""
     return content_type.partition(";")[0]
+
+
+def accepted_media_types(accept: str) -> frozenset[str]:
+    """Returns the media types in a header `accept`, in lower case, without those of weight 0 (RFC 9110, 12.5.1)."""
+    ranges = [[part.strip() for part in item.split(";")] for item in accept.lower().split(",")]
+    return frozenset(media_type for media_type, *parameters in ranges if not any(map(_WEIGHT_0.fullmatch, parameters)))
 
 
 @dataclass(slots=True)

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from starlette.datastructures import URL
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.admission import Stage
@@ -24,6 +23,7 @@ from mlflow_grpc.http.errors import headers_of, status_of
 from mlflow_grpc.http.http_call import HttpCall
 from mlflow_grpc.http.response import WholeResponse
 from mlflow_grpc.http.rest_record_request import VALIDATION_ERROR, BodyRefused, RestRecordRequest
+from mlflow_grpc.http.route import redirect_of
 from mlflow_grpc.own_loggers import get_logger
 
 logger = get_logger(__name__)
@@ -232,12 +232,7 @@ class _OtherPaths(Route):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Redirects, or answers 404."""
-        path: str = scope["path"]
-        elsewhere = {**scope, "path": path.rstrip("/") if path.endswith("/") else f"{path}/"}
-        response: ASGIApp = _NOT_FOUND
-        if self._is_in_family(elsewhere):
-            response = RedirectResponse(str(URL(scope=elsewhere)))
-        await response(scope, receive, send)
+        await (redirect_of(scope, self._family) or _NOT_FOUND)(scope, receive, send)
 
     def _is_in_family(self, scope: Scope) -> bool:
         return any(route.matches(scope)[0] is not Match.NONE for route in self._family)

@@ -1,12 +1,15 @@
-"""Refusals of paths that the server does not have, and of methods that a path does not have.
+"""Answers to paths that the server does not have, and to methods that a path does not have.
 
 Rule of this module: it changes no successful response. MLflow's server sends only `detail`, as FastAPI does.
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.datastructures import URL
+from starlette.responses import RedirectResponse
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlflow_grpc.http.response import WholeResponse
 
@@ -28,8 +31,29 @@ class JsonRoute(Route):
         await response.send(send)
 
 
-async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers a request whose path belongs to no route."""
+def redirect_of(scope: Scope, routes: Sequence[BaseRoute]) -> RedirectResponse | None:
+    """Returns a redirect to the path with or without a slash at its end; None if no route has that path.
+
+    Source: `starlette.routing.Router`, which MLflow's server and rest-model-service use.
+    """
+    path: str = scope["path"]
+    elsewhere = {**scope, "path": path.rstrip("/") if path.endswith("/") else f"{path}/"}
+    if any(route.matches(elsewhere)[0] is not Match.NONE for route in routes):
+        return RedirectResponse(str(URL(scope=elsewhere)))
+    return None
+
+
+def other_paths(routes: Sequence[BaseRoute]) -> ASGIApp:
+    """Returns the application for requests whose path belongs to none of the routes: it redirects, or answers 404."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await (redirect_of(scope, routes) or _not_found)(scope, receive, send)
+
+    return answer
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request with 404."""
     text = f"There is no {scope['path']!r} here. To call a model, POST to /invocations or /models/NAME/invocations."
     body = {"error_code": "ENDPOINT_NOT_FOUND", "message": text, "detail": "Not Found"}
     await WholeResponse.of_json(body, HTTPStatus.NOT_FOUND).send(send)

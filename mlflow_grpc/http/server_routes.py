@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute
 from mlflow_grpc.access.permits import Permit
 from mlflow_grpc.engine.gauges import Gauges
 from mlflow_grpc.http.guard import PERMIT_KEY
-from mlflow_grpc.http.response import JSON, media_type_of
+from mlflow_grpc.http.response import JSON, accepted_media_types, media_type_of
 from mlflow_grpc.http.route import JsonRoute
 from mlflow_grpc.telemetry.exposition import OPEN_METRICS, PROMETHEUS
 
@@ -45,7 +45,7 @@ def routes(
         return Response(version("mlflow"), media_type=JSON)
 
     async def metrics(request: Request) -> Response:
-        is_open_metrics = media_type_of(OPEN_METRICS) in request.headers.get("accept", "")
+        is_open_metrics = media_type_of(OPEN_METRICS) in accepted_media_types(request.headers.get("accept", ""))
         await gauges.refresh_all()
         text = await gauges.metrics.text(is_open_metrics=is_open_metrics)
         return Response(text, headers={"content-type": OPEN_METRICS if is_open_metrics else PROMETHEUS, **NO_STORE})

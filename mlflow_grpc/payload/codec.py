@@ -175,6 +175,13 @@ class RecordCodec(Codec, Protocol):
         """Returns an error that explains a refusal by `decode_records` or by the model's own checks."""
         ...
 
+    def columns(self, predictions: Any) -> dict[str, Any] | None:
+        """Returns predictions that are a table with a column of scalars for each output, by name; None for others.
+
+        Columns are arrays of numbers, or lists of texts with None for a missing one, with the values that `rows` has.
+        """
+        ...
+
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """Returns the predicted rows, each in the form that `value` returns.
 

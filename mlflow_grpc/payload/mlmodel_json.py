@@ -180,6 +180,9 @@ class MLModelCodec:
         """Returns an error without a reason, because `decode_records` raises one with the reason."""
         return InvalidPayload("The records do not fit the model.")
 
+    def columns(self, predictions: Any) -> None:
+        """Returns None, because predictions are objects of the schema library."""
+
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """Returns the outputs as JSON values, except that bytes stay bytes.
 

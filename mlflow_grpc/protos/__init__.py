@@ -24,7 +24,12 @@ def _add(file: descriptor_pb2.FileDescriptorProto) -> None:
         POOL.Add(file)
 
 
-def _load(name: str) -> None:
+def load(name: str) -> None:
+    """Adds the files of a descriptor set of this package to POOL.
+
+    Args:
+        name: File name of the set, such as `mlflow.binpb`.
+    """
     data = resources.files(__package__).joinpath(name).read_bytes()
     for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
         _add(file)
@@ -78,6 +83,7 @@ def message_named(full_name: str) -> Any:
     return message_class(POOL.FindMessageTypeByName(full_name))
 
 
-_load("mlflow.binpb")
+adopt(timestamp_pb2.DESCRIPTOR)  # arrow/flight/flight.proto imports it.
+load("mlflow.binpb")
 Input = message_named("Input")
 Output = message_named("Output")

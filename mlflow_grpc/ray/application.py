@@ -22,7 +22,7 @@ ELSEWHERE = {
     "port": "Ray Serve listens; set grpc_options",
     "workers": "set num_replicas or autoscaling_config under deployment",
     "env_manager": "set runtime_env of the application",
-    "http_port": "Ray Serve listens, and has no HTTP port for models",
+    "http_port": "Ray Serve listens, and has no HTTP port for models; for metrics, set metrics beside settings",
     "http_host": "Ray Serve listens, and has no HTTP port for models",
     "http_cors_origin": "Ray Serve listens, and has no HTTP port for models",
     "page": "Ray Serve listens, and has no HTTP port for models",
@@ -42,7 +42,7 @@ DEREGISTRATION_S = 35.0
 
 
 class Arguments(BaseModel):
-    """Arguments of an application: one model or a file of models, settings, and options of the deployment."""
+    """Arguments of an application: one model or a file of models, settings, metrics, options of the deployment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -52,6 +52,8 @@ class Arguments(BaseModel):
     """Path of a file of models, as for `mlflow-grpc serve --config`. Each node needs the file."""
     settings: dict[str, Any] = {}
     """Other settings of the server by the names of their fields, such as `model_name` or `queue_calls`."""
+    metrics: bool = False
+    """True to offer the metrics of the server to Prometheus, by Ray's agent on each node."""
     deployment: dict[str, Any] = {}
     """Options of Ray Serve's deployment, such as `num_replicas`, `ray_actor_options` or `autoscaling_config`."""
 
@@ -111,4 +113,4 @@ def app(args: Arguments) -> Application:
         deployment = serve.deployment(**options)(ModelReplica)
     except TypeError as error:
         raise StartError(f"deployment: {error}") from error
-    return deployment.bind(args.flags)
+    return deployment.bind(args.flags, has_metrics=args.metrics)

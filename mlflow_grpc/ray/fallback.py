@@ -23,6 +23,18 @@ UNARY, ANSWERS, STREAM = "unary_unary", "unary_stream", "stream_stream"
 METHODS = {
     "MLflow": {"predict": UNARY},
     "MLflowStream": {"predict_stream": ANSWERS, "predict_many": STREAM},
+    "arrow.flight.protocol.FlightService": {
+        "Handshake": STREAM,
+        "ListFlights": ANSWERS,
+        "GetFlightInfo": UNARY,
+        "PollFlightInfo": UNARY,
+        "GetSchema": UNARY,
+        "DoGet": ANSWERS,
+        "DoPut": STREAM,
+        "DoExchange": STREAM,
+        "DoAction": ANSWERS,
+        "ListActions": ANSWERS,
+    },
     "mlflow_grpc.v1.Models": {"ListModels": UNARY, "GetModel": UNARY},
     "grpc.health.v1.Health": {"Check": UNARY, "List": UNARY, "Watch": ANSWERS},
     # Not v1alpha, whose method has the same name.

@@ -16,6 +16,7 @@ from mlflow_grpc import config, logs, settings
 from mlflow_grpc.host import Host
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.ray import registration
+from mlflow_grpc.ray.agent_metrics import AgentMetrics
 from mlflow_grpc.ray.autoscaling import UTILIZATION
 from mlflow_grpc.ray.fallback import WrappedCalls
 from mlflow_grpc.runner import SWITCH_INTERVAL_S
@@ -30,11 +31,12 @@ ResultT = TypeVar("ResultT")
 class ModelReplica:
     """A deployment of Ray Serve that hosts the models of a configuration."""
 
-    def __init__(self, flags: dict[str, Any]) -> None:
+    def __init__(self, flags: dict[str, Any], *, has_metrics: bool = False) -> None:
         """Makes the host; loads nothing.
 
         Args:
             flags: Settings by the names of their fields, for `Settings.load`.
+            has_metrics: True to offer the server's metrics by Ray's agent.
 
         Raises:
             StartError: A setting or the file of models is invalid.
@@ -48,7 +50,7 @@ class ModelReplica:
         for line in (*settings.ignored_environment(flags), *configuration.warnings):
             logger.warning("%s", line)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._host = Host(loaded, configuration)
+        self._host = Host(loaded, configuration, has_metrics=has_metrics)
         self._served = registration.offer(self._host)
         self._wrapped = WrappedCalls(InProcessCaller(self._host.handlers, peer="ray-serve"))
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,7 +83,7 @@ class ModelReplica:
             await self._in_loop(self._open())
 
     async def _open(self) -> None:
-        self._watching = asyncio.ensure_future(self._host.watch())
+        self._watching = asyncio.ensure_future(self._watch())
         await self._host.load()
         self._host.open()
         labels = ", ".join(entry.label for entry in self._host.catalog.entries if entry.loaded is not None)
@@ -94,6 +96,11 @@ class ModelReplica:
                 "nodes (docs/ray.md)",
                 labels,
             )
+
+    async def _watch(self) -> None:
+        """Watches the host, and copies its metrics to Ray if there are any; runs until cancelled."""
+        metrics = [] if self._host.gauges is None else [AgentMetrics(self._host.gauges).watch()]
+        await asyncio.gather(self._host.watch(), *metrics)
 
     async def check_health(self) -> None:
         """Raises RuntimeError if the replica has to be replaced; Ray Serve calls this every few seconds."""

@@ -3,6 +3,9 @@
 Rule of this module: gRPC never answers by itself. `grpc.aio` answers UNKNOWN, with the exception's text, to a message
 that does not parse, to any exception that leaves a handler and to a response that does not serialize. So handlers are
 registered without serializers; bytes are parsed and every exception is translated here.
+
+It has more than 300 lines, because calls of models, calls of no model and calls that find their model in a message take
+the same way.
 """
 
 import asyncio
@@ -21,13 +24,12 @@ from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.calls import server_timing
 from mlflow_grpc.calls.ignored_columns import MAX_BYTES_OF_ERROR
 from mlflow_grpc.calls.open_calls import OpenCalls
-from mlflow_grpc.choices import Service
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.grpc_call import GrpcCall
-from mlflow_grpc.services.guard import Admit, check_model, guarded, service_of
+from mlflow_grpc.services.guard import Admit, check_model, guarded
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.services.refusal_pause import RefusalPause
 from mlflow_grpc.services.unknown_methods import UnknownMethods
@@ -55,6 +57,9 @@ iterator raises InvalidMessage for a message that does not parse, and goes on af
 
 ModelRpcMethod = Callable[[Any, GrpcCall, Engine], Awaitable[Message | None]]
 """Takes what an RpcMethod takes, and the engine of the model that is called."""
+
+AdmittedRpcMethod = Callable[[Any, GrpcCall, Any], Awaitable[Message | None]]
+"""Takes what an RpcMethod takes, and what the Admit of the method returned on entry."""
 
 ResolveModel = Callable[[GrpcCall], Entry]
 """Returns the model that a call is for; raises a ServingError if there is none."""
@@ -130,24 +135,31 @@ class RpcDispatcher:
         )
 
     def handler(
-        self, path: str, method: MethodDescriptor, rpc_method: RpcMethod, service: Service | None = None
+        self,
+        path: str,
+        method: MethodDescriptor,
+        rpc_method: RpcMethod,
+        level: int = logging.DEBUG,
+        request_class: Any = None,
     ) -> "Handler":
-        """Makes the handler of a method that calls no model; its calls are logged at level DEBUG.
+        """Makes the handler of a method that calls no model, or finds it in its first message.
 
         Args:
             path: Path of the method on the wire.
             method: Its descriptor.
             rpc_method: What answers it.
-            service: What callers need a permission for; by default what the path belongs to.
+            level: Level at which its calls are logged.
+            request_class: Reads its requests; by default the class of the descriptor.
 
         """
         unadmitted: AbstractContextManager[Any] = nullcontext()
-        return self._handler(
+        return self.admitting_handler(
             path,
             method,
             lambda request, call, _: rpc_method(request, call),
-            guarded(self._gate, service or service_of(path), lambda _: unadmitted),
-            logging.DEBUG,
+            lambda _: unadmitted,
+            level,
+            request_class=request_class,
         )
 
     def reserve_metrics(self, path: str) -> None:
@@ -179,29 +191,42 @@ class RpcDispatcher:
             method_metrics: Where its calls are counted; by default where those of its path are.
 
         """
-        client_streaming, gate = method.client_streaming, self._gate
+        client_streaming = method.client_streaming
 
         def admit(call: GrpcCall) -> AbstractContextManager[Engine]:
             entry = resolve(call)
             call.model = entry.name
-            check_model(gate, call, entry)
+            check_model(call, entry)
             if client_streaming:
                 return entry.engine.open_stream()
             return entry.engine.open_call(call.time_remaining)
 
-        guarded_admit = guarded(gate, Service.PREDICT, admit)
-        return self._handler(path, method, rpc_method, guarded_admit, logging.INFO, method_metrics)
+        return self.admitting_handler(path, method, rpc_method, admit, logging.INFO, method_metrics)
 
-    def _handler(
+    def admitting_handler(
         self,
         path: str,
         method: MethodDescriptor,
-        rpc_method: ModelRpcMethod,
+        rpc_method: AdmittedRpcMethod,
         admit: Admit,
-        level: int,
+        level: int = logging.INFO,
         method_metrics: GrpcMethod | None = None,
+        request_class: Any = None,
     ) -> "Handler":
-        request_class = message_class(method.input_type)
+        """Makes the handler of a method with an admission of its own, for requests that name their models themselves.
+
+        Args:
+            path: Path of the method on the wire.
+            method: Its descriptor.
+            rpc_method: What answers it.
+            admit: Admits its calls.
+            level: Level of the log lines of its calls.
+            method_metrics: As in `model_handler`.
+            request_class: As in `handler`.
+
+        """
+        admit = guarded(self._gate, path, admit)
+        request_class = request_class or message_class(method.input_type)
         client_streaming, server_streaming = method.client_streaming, method.server_streaming
         is_traced = not path.startswith(UNTRACED)
         if method_metrics is None and self._metrics is not None:

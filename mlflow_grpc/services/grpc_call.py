@@ -3,7 +3,7 @@
 Rule of this module: it handles one call. `dispatch` registers and answers calls.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
@@ -26,6 +26,14 @@ too, with which this server never answers."""
 
 _ALTERNATIVE_NAMES = "x509_subject_alternative_name"
 """gRPC's name of the property of a connection with all subject alternative names of the client's certificate."""
+
+
+class Writable(Protocol):
+    """A message that can be sent."""
+
+    def SerializeToString(self) -> bytes:
+        """Returns the bytes of the message."""
+        ...
 
 
 class GrpcCall(Call):
@@ -79,7 +87,7 @@ class GrpcCall(Call):
             return ServerSpan(method, attributes)
         return ServerSpan(method, attributes, code, "" if error is None else error.logged)
 
-    async def write(self, message: Message) -> None:
+    async def write(self, message: Writable) -> None:
         """Sends one message of a stream; waits while the peer takes none."""
         data = message.SerializeToString()
         self.count_response(data)

@@ -81,6 +81,10 @@ class HealthServicer:
         """True if the server as a whole is SERVING."""
         return self._statuses[""] == SERVING
 
+    def serves(self, name: str) -> bool:
+        """Returns True if a service or model of this name is SERVING."""
+        return self._statuses.get(name) == SERVING
+
     def set_serving(self, serving: bool, *names: str) -> None:
         """Sets the status of services and models, and adds names that are new."""
         status = SERVING if serving else NOT_SERVING

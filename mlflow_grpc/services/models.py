@@ -21,6 +21,7 @@ from mlflow_grpc.hosting.model import SchemaTexts
 from mlflow_grpc.services import text
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import check_model, visible
 from mlflow_grpc.services.typed import NAME as NAME_OF_TYPED
 from mlflow_grpc.services.typed import TypedService
 
@@ -51,7 +52,7 @@ class ModelsServicer:
         """
         if request.page_size < 0:
             raise _refused("page_size", "must not be negative")
-        entries = self._visible(call.permit)
+        entries = visible(call, self._catalog.entries)
         tokens = ["", *map(str, range(1, len(entries)))]
         if request.page_token not in tokens:
             raise _refused("page_token", "must be the next_page_token of an earlier answer")
@@ -61,13 +62,10 @@ class ModelsServicer:
 
     def describe_all(self, permit: Permit | None = None) -> Message:
         """Returns the ListModelsResponse with all models, or with those that a caller may see."""
-        return self._page(self._visible(permit), "")
-
-    def _visible(self, permit: Permit | None) -> list[Entry]:
-        """Returns the models that a caller may see: all of them if its permit is None."""
-        if permit is None:
-            return self._catalog.entries
-        return [entry for entry in self._catalog.entries if _may_see(permit, entry)]
+        entries = self._catalog.entries
+        if permit is not None:
+            entries = [entry for entry in entries if permit.allows_model(Service.MODELS, entry.name, entry.version)]
+        return self._page(entries, "")
 
     def _page(self, entries: list[Entry], next_page_token: str) -> Message:
         page: Message = _Page(models=map(self._describe, entries), next_page_token=next_page_token)
@@ -81,8 +79,7 @@ class ModelsServicer:
 
         """
         entry = self._catalog.get(request.name, request.version)
-        if call.permit is not None and not _may_see(call.permit, entry):
-            raise call.permit.refused(f"see the model {entry.name}")
+        check_model(call, entry)
         return self._describe(entry)
 
     def _describe(self, entry: Entry) -> Message:
@@ -136,10 +133,6 @@ class ModelsServicer:
                     _add_rpc(rpcs, service, method, metadata)
         for method in self._typed.methods_of(entry):
             _add_rpc(rpcs, NAME_OF_TYPED, method, {})
-
-
-def _may_see(permit: Permit, entry: Entry) -> bool:
-    return permit.allows_model(Service.MODELS, entry.name, entry.version)
 
 
 def _add_rpc(rpcs: Any, service: str, method: MethodDescriptor, metadata: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ requests before have been admitted; a caller that does not read its answers is n
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -14,7 +14,7 @@ from google.rpc import code_pb2
 from mlflow_grpc.calls.log import log_failed_request
 from mlflow_grpc.calls.open_calls import SHUTDOWN
 from mlflow_grpc.errors import CallerDeadlineExceeded, NotReady, ResponseReadTimeout, ServingError
-from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.grpc_call import GrpcCall, Writable
 
 READ_AHEAD = 128
 """Maximum number of requests of a stream in the server at a time: a batch of the usual size."""
@@ -30,10 +30,11 @@ async def answer_in_order(
     requests: AsyncIterator[MessageT],
     call: GrpcCall,
     submit: Submit[MessageT, AnswerT],
-    make_output: Callable[[AnswerT], Message],
+    make_output: Callable[[AnswerT], Writable | Sequence[Writable]],
     make_error: Callable[[ServingError], Message],
     *,
     max_unread_s: float,
+    read_ahead: int = READ_AHEAD,
 ) -> None:
     """Writes an answer for each request, in their order.
 
@@ -41,10 +42,11 @@ async def answer_in_order(
         requests: The requests, as they arrive.
         call: The call that they belong to; answers are written to it.
         submit: Starts to answer one request; several are in progress at a time.
-        make_output: Makes the message for an answer.
-        make_error: Makes the message sent in place of a failed request's answer.
+        make_output: Makes the message, or the messages, for an answer.
+        make_error: Makes the message sent in place of a failed request's answer; the stream ends if it raises.
         max_unread_s: Maximum time that an answer waits for the caller to read it, in seconds. After it, the requests
             of the stream and their answers are dropped, and the stream ends once the caller reads on.
+        read_ahead: Maximum number of requests of the stream in the server at a time.
 
     Raises:
         NotReady: The server is draining; the requests that were read have been answered.
@@ -52,22 +54,23 @@ async def answer_in_order(
         ResponseReadTimeout: An answer was not read in time.
 
     """
-    loop, queue = asyncio.get_running_loop(), _ResponseQueue(requests, submit)
+    loop, queue = asyncio.get_running_loop(), _ResponseQueue(requests, submit, read_ahead)
     call.on_drain(queue.stop_reading)
     index = 0
     try:
         while (answer := await queue.responses.get()) is not None:
             try:
-                message = make_output(await answer)
+                output = make_output(await answer)
             except (NotReady, CallerDeadlineExceeded):
                 raise
             except Exception as error:  # noqa: BLE001 - sent in place of the answer
                 serving_error = call.serving_error(error)
+                output = make_error(serving_error)
                 log_failed_request(call, serving_error, index)
-                message = make_error(serving_error)
             unread = loop.call_later(max_unread_s, queue.drop)
             try:
-                await call.write(message)
+                for message in output if isinstance(output, Sequence) else (output,):
+                    await call.write(message)
             finally:
                 unread.cancel()
             if queue.is_dropped:
@@ -85,8 +88,8 @@ async def answer_in_order(
 class _ResponseQueue(Generic[MessageT, AnswerT]):
     """Answers of a stream that wait to be written, in order."""
 
-    def __init__(self, requests: AsyncIterator[MessageT], submit: Submit[MessageT, AnswerT]) -> None:
-        self.room = asyncio.Semaphore(READ_AHEAD)
+    def __init__(self, requests: AsyncIterator[MessageT], submit: Submit[MessageT, AnswerT], read_ahead: int) -> None:
+        self.room = asyncio.Semaphore(read_ahead)
         self.responses: asyncio.Queue[asyncio.Future[AnswerT] | None] = asyncio.Queue()
         self.is_stopped = self.is_dropped = False
         self._requests = requests

@@ -18,7 +18,6 @@ from google.protobuf.message import Message
 from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc import protos
-from mlflow_grpc.choices import Service
 from mlflow_grpc.contract import comments, messages, service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.lockfile.lockset import LockSet
@@ -71,7 +70,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._locks = locks
         self._handlers: dict[str, Handler] = {}
         stream = protos.service("MLflowStream").methods_by_name["predict_many"]  # Any message is read as a stream.
-        self._while_loading = dispatcher.handler(_UNKNOWN_METHOD, stream, _not_ready, Service.PREDICT)
+        self._while_loading = dispatcher.handler(_UNKNOWN_METHOD, stream, _not_ready)
         dispatcher.reserve_metrics(_GET_MODELS)
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None

@@ -1,4 +1,7 @@
-"""Calls of methods that the server does not have: counted, and answered by gRPC itself with UNIMPLEMENTED."""
+"""Calls of methods that the server does not have.
+
+Rule of this module: such calls are counted together, because callers choose their names.
+"""
 
 from typing import Any
 

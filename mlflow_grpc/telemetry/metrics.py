@@ -8,7 +8,7 @@ needs it, which is several times per call.
 import asyncio
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -157,15 +157,23 @@ class Metrics:
         Args:
             is_open_metrics: True for OpenMetrics 1.0, False for the text format 0.0.4.
         """
+        end = "# EOF\n" if is_open_metrics else ""
+        return "".join([part async for part in self.parts(is_open_metrics=is_open_metrics)]) + end
+
+    async def parts(self, *, is_open_metrics: bool = False) -> AsyncIterator[str]:
+        """Yields the lines of one series at a time, and pauses for calls; see `text`.
+
+        Args:
+            is_open_metrics: As in `text`.
+
+        Yields:
+            The lines of a series, with the header of its family before the first one; empty if it is not shown.
+        """
         self.count()
-        parts = []
         until = time.perf_counter() + SLICE_S
         for family in self._families:
             for part in family.text(is_open_metrics=is_open_metrics):
-                parts.append(part)
+                yield part
                 if time.perf_counter() > until:
                     await asyncio.sleep(PAUSE_S)
                     until = time.perf_counter() + SLICE_S
-        if is_open_metrics:
-            parts.append("# EOF\n")
-        return "".join(parts)

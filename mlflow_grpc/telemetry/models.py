@@ -4,13 +4,15 @@ Rule of this module: a model is identified by its index in the configuration. It
 set when the model is loaded.
 """
 
+import time
 from collections import Counter
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from mlflow_grpc.telemetry.calls import CODES, GO_CODES, MAX_NOTES, GrpcFamilies, GrpcMethod
 from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, labels
-from mlflow_grpc.telemetry.instruments import DURATIONS_S, SIZES, Gauge, Instruments
+from mlflow_grpc.telemetry.instruments import DURATIONS_S, SIZES, Gauge, Histogram, Instruments
 
 
 class Refusal(StrEnum):
@@ -48,6 +50,27 @@ class Times(Protocol):
     def encode_s(self) -> float:
         """Time of encoding."""
         ...
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Numbers of a model's requests and runs since the server started, summed over the workers.
+
+    A pair has the number of requests that reached a stage, and their time in it together, in seconds.
+    """
+
+    answered: int
+    failed: int
+    waiting: tuple[int, float]
+    decoding: tuple[int, float]
+    predicting: tuple[int, float]
+    encoding: tuple[int, float]
+    runs: int
+    """How often the model ran; a batch is one run."""
+    rows: int
+    """Rows that were predicted."""
+    last_ended_s: float
+    """When a request last ended, in seconds since 1970; 0 if none has."""
 
 
 class ModelFamilies:
@@ -148,6 +171,7 @@ class ModelMetrics:
         self.abandoned = gauge(families.abandoned)
         self.threads, self.busy_threads = gauge(families.threads), gauge(families.busy_threads)
         self.ready = gauge(families.ready)
+        self._last_ended_s = instruments.gauge()
         self._load_s = instruments.gauge()
         families.load_s.add(self._labelled(), self._load_s.maximum)
         families.info.add(lambda: self._info, lambda: 1.0)
@@ -210,6 +234,7 @@ class ModelMetrics:
         if self._ended:
             codes, times = zip(*self._ended, strict=True)
             self._ended = []
+            self._last_ended_s.set(time.time())
             self._waiting_s.observe(*[ended.waited_s for ended in times])
             self._decoding_s.observe(*[ended.decode_s for ended in times if ended.decode_s])
             self._predicting_s.observe(*[ended.predict_s for ended in times if ended.predict_s])
@@ -222,6 +247,23 @@ class ModelMetrics:
             self._batch_calls.observe(*calls)
             self._batch_rows.observe(*rows)
 
+    def totals(self) -> Totals:
+        """Returns the numbers until now."""
+        self.count()
+        rows, runs = self._batch_rows.totals(), self._batch_calls.totals()
+        answered = int(self._requests["OK"].total())
+        return Totals(
+            answered=answered,
+            failed=int(sum(counter.total() for counter in self._requests.values())) - answered,
+            waiting=_count_and_sum(self._waiting_s),
+            decoding=_count_and_sum(self._decoding_s),
+            predicting=_count_and_sum(self._predicting_s),
+            encoding=_count_and_sum(self._encoding_s),
+            runs=int(sum(runs[0])),
+            rows=int(rows[1]),
+            last_ended_s=self._last_ended_s.maximum(),
+        )
+
     def refused(self, reason: Refusal) -> None:
         """Counts a refused request."""
         self._refused[reason].add()
@@ -229,3 +271,8 @@ class ModelMetrics:
     def _labelled(self, **more: str) -> Labels:
         suffix = "".join(f",{text}" for text in [labels(**more)] if text)
         return lambda: None if self._labels is None else self._labels + suffix
+
+
+def _count_and_sum(histogram: Histogram) -> tuple[int, float]:
+    counts, total = histogram.totals()
+    return int(sum(counts)), total

@@ -75,6 +75,10 @@ ZOO = [
 ]  # fmt: skip
 
 
+PARAM_DEFAULTS = {"top_k": 3, "stops": ["a", "b"], "is_short": True, "word": "yes"}
+"""Defaults of the params of `with_params`; its example has other values."""
+
+
 def save_all(folder: Path) -> list[Path]:
     """Saves the models as MLflow models, and returns their directories."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -83,6 +87,15 @@ def save_all(folder: Path) -> list[Path]:
             mlflow.pyfunc.save_model(
                 folder / name, python_model=own_model, signature=signature, pip_requirements=["mlflow"]
             )
+        table, params = pd.DataFrame({"a": [7.5, 8.5]}), {**PARAM_DEFAULTS, "top_k": 9, "stops": ["x"]}
+        signature = mlflow.models.infer_signature(table, params=PARAM_DEFAULTS)
+        mlflow.pyfunc.save_model(
+            folder / "with_params",
+            python_model=zoo.Echo(),
+            signature=signature,
+            input_example=(table, params),
+            pip_requirements=["mlflow"],
+        )
         for name in ZOO:
             zoo.save(name, folder / name)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # ChatModel is deprecated, and in use.

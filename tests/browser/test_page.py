@@ -63,6 +63,19 @@ def test_a_form_has_the_example_filled_in(server, open_model, name):
     assert answer(page) == expected.json()
 
 
+def test_a_form_has_the_params_of_the_example(open_model):
+    """Params that were logged with the model are filled in, and sent instead of their defaults."""
+    page = open_model("with_params")
+    expect(field(page, "params.top_k")).to_have_value("9")
+    expect(field(page, "params.stops")).to_have_value('["x"]')
+    expect(field(page, "params.is_short").locator("option:checked")).to_have_text("true")
+    predict(page)
+    params = dict(answer(page)["predictions"]["params"]["items"])
+    assert params["'top_k'"] == "int 9"
+    assert params["'stops'"]["items"] == ["str 'x'"]
+    assert params["'word'"] == "str 'yes'"
+
+
 def test_the_models_are_listed_with_what_they_are(server, open_model):
     """Name, state, flavors, and whether calls are batched and why, as service Models describes it."""
     page = open_model("sums")
@@ -72,7 +85,7 @@ def test_the_models_are_listed_with_what_they_are(server, open_model):
     expect(facts).to_contain_text("python_function")
     expect(facts).to_contain_text(f"no: {model['batching_reason']}")
     listed = page.get_by_role("navigation", name="Models").get_by_role("link")
-    assert listed.count() == len(models.ZOO) + 7
+    assert listed.count() == len(models.ZOO) + 8
     page.get_by_label("Filter the models").fill("sum")
     assert listed.count() == 1
 

@@ -26,11 +26,16 @@ FLOWERS = pd.DataFrame(
 SPECIES = ["setosa", "virginica", "setosa"]
 
 
+def species_of(columns):
+    (species,) = columns.values()
+    return list(species)
+
+
 def test_rows_of_a_call(iris, attempts):
     """Rows are sent in calls of the size, and their answers are in the order of the rows."""
     with BulkModel(BulkOptions(iris.address, "iris", rows_per_call=2)) as served:
-        assert served.predict(FLOWERS) == SPECIES
-        assert served.predict(FLOWERS[:0]) == []
+        assert species_of(served.predict(FLOWERS)) == SPECIES
+        assert [len(column) for column in served.predict(FLOWERS[:0]).values()] == [0]
     assert [fields["rows"] for fields in attempts.fields if fields["method"].endswith("predict_batch")] == [2, 1]
 
 
@@ -62,7 +67,7 @@ def test_a_call_waits_for_a_server(iris, monkeypatch):
     options = BulkOptions(f"127.0.0.1:{port}", "iris", client_options={"timeout_s": 5})
     with BulkModel(BulkOptions(options.address, "iris", retry_for_s=0)) as served, pytest.raises(Unavailable):
         served.predict(FLOWERS)
-    failed, answers = threading.Event(), []
+    failed, answers = threading.Event(), list[str]()
     with BulkModel(options) as served:
         contract = served._model.contract
 
@@ -74,7 +79,7 @@ def test_a_call_waits_for_a_server(iris, monkeypatch):
                 raise
 
         monkeypatch.setattr(served._model, "contract", observed)
-        job = threading.Thread(target=lambda: answers.extend(served.predict(FLOWERS)))
+        job = threading.Thread(target=lambda: answers.extend(species_of(served.predict(FLOWERS))))
         job.start()
         assert failed.wait(60)
         with start_server("--model-uri", str(iris.path), "--model-name", "iris", "--port", str(port)) as server:
@@ -99,7 +104,7 @@ def test_errors_that_pass(iris, monkeypatch, code, reason, attempts):
     monkeypatch.setattr(_bulk, "FIRST_PAUSE_S", 0.01)
     errors = [failure(code, "no", reason=reason)]
     with BulkModel(BulkOptions(iris.address, "iris")) as served:
-        predict, count = served._model.predict, 0
+        predict, count = served._model.predict_columns, 0
 
         def failing(*arguments, **more):
             nonlocal count
@@ -108,12 +113,12 @@ def test_errors_that_pass(iris, monkeypatch, code, reason, attempts):
                 raise errors.pop()
             return predict(*arguments, **more)
 
-        monkeypatch.setattr(served._model, "predict", failing)
+        monkeypatch.setattr(served._model, "predict_columns", failing)
         if attempts == 1:
             with pytest.raises(PredictError, match="no"):
                 served.predict(FLOWERS)
         else:
-            assert served.predict(FLOWERS) == SPECIES
+            assert species_of(served.predict(FLOWERS)) == SPECIES
     assert count == attempts
 
 

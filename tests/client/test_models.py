@@ -51,7 +51,7 @@ def test_errors_have_the_reason(address):
         with pytest.raises(PredictError, match=r"There are: a/1, b/1, fails/1\.") as caught:
             client.predict_text("x", model="c")
         assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_DOES_NOT_EXIST")
-        with pytest.raises(PredictError, match="name one in the call's metadata"):
+        with pytest.raises(PredictError, match="name one in the metadata or header"):
             client.predict_text("x")
         with pytest.raises(ModelError) as failed:
             client.predict_text("x", model="fails")

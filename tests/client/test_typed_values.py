@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_grpc_client import _wire
 from mlflow_grpc_client._reflection import SERVICE
-from mlflow_grpc_client._typed import columns, reader, tensors, writer
+from mlflow_grpc_client._typed import column_writer, columns, reader, tensors, writer
+from mlflow_grpc_client._typed.batch_request import BatchRequest
 from mlflow_grpc_client._typed.descriptors import contract_of
 from pydantic import BaseModel, Field
 
@@ -67,9 +68,9 @@ class WireModel:
 
     def batch(self, rows: Any) -> Any:
         """Returns the client's message for rows."""
-        message = self.batch_rpc.request_class()
-        columns.fill(message, self.batch_rpc.request, *columns.columns_of(rows, self.single_rpc.request))
-        return message
+        request = BatchRequest(self.batch_rpc.request_class())
+        column_writer.fill(request, self.batch_rpc.request, *columns.columns_of(rows, self.single_rpc.request))
+        return self.batch_rpc.request_class.FromString(request.SerializeToString())
 
 
 class Size(Enum):

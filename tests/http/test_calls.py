@@ -413,6 +413,21 @@ def test_a_body_that_does_not_arrive_in_time(monkeypatch, path):
         watching.cancel()
 
 
+@pytest.mark.parametrize("path", ["invocations", "api/models/iris_model/prediction"])
+def test_the_caller_s_deadline_ends_the_wait_for_a_body(monkeypatch, path):
+    """The call ends with 504 at the time that the caller set, as over gRPC, long before the server's own limit."""
+    monkeypatch.setattr(dispatch, "LINGER_S", 0.1)
+    iris = ModelConfig(class_path="tests.support.rest_models.Iris", endpoint=True)
+    with serving_models([(iris, None)], http_port=0) as server:
+        head = b"POST /%b HTTP/1.1\r\nhost: x\r\nx-request-timeout-s: 0.2\r\n" % path.encode()
+        for body in (b"content-length: 100\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n5\r\n{"):
+            answer_head, _, content = raw(server, head + body).partition(b"\r\n\r\n")
+            assert answer_head.startswith(b"HTTP/1.1 504 ")
+            assert b"connection: close" in answer_head
+            assert b"did not arrive before the caller's deadline" in content
+        assert arriving_of(server)._bytes == 0
+
+
 def test_a_model_is_named_in_the_path_or_a_header(gated):
     """A request names its model in the path or a header; the answer to an unknown name lists the existing names."""
     _, server, url = gated

@@ -11,6 +11,7 @@ import uvicorn
 from mlflow.pyfunc.model import PythonModel
 
 from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.errors import ModelFailed
 from tests.support import chat_models
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import free_port, serving, serving_models
@@ -32,6 +33,16 @@ class Words(PythonModel):
             yield {"word": word}
 
 
+class Twice(PythonModel):
+    """Takes any value, and yields it twice."""
+
+    def predict(self, context, model_input, params=None):
+        raise AssertionError("it is only streamed")
+
+    def predict_stream(self, context, model_input, params=None):
+        yield from [str(model_input)] * 2
+
+
 class Upper(PythonModel):
     """Has no stream."""
 
@@ -45,6 +56,7 @@ def url(tmp_path_factory):
     signature = mlflow.models.infer_signature([{"text": "a"}], None)
     for name, model in (("words", Words()), ("upper", Upper())):
         mlflow.pyfunc.save_model(folder / name, python_model=model, pip_requirements=["mlflow"], signature=signature)
+    mlflow.pyfunc.save_model(folder / "twice", python_model=Twice(), pip_requirements=["mlflow"])
     for name in chat_models.MODELS:
         chat_models.save(name, folder / name)
     models = [ModelConfig(uri=str(path), name=path.name, endpoint=True) for path in sorted(folder.iterdir())]
@@ -71,6 +83,32 @@ def test_an_accept_header_asks_for_events(url):
     response = ask(url, "words", {"dataframe_records": [{"text": "a b"}]}, **EVENTS)
     assert events(response) == [{"predictions": {"word": word}} for word in "ab"]
     assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("value", ["a b", "", 3, True, None])
+def test_a_single_value_is_streamed(url, value):
+    """A model without a signature gets a string, a number or null as MLflow passes it on: an array without dimensions."""
+    response = ask(url, "twice", {"inputs": value}, **EVENTS)
+    assert events(response) == [{"predictions": str(value)}] * 2
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_stream"),
+    [
+        ("Text/Event-Stream", True),
+        ("application/json;q=0.5, text/event-stream; charset=utf-8", True),
+        ("text/event-stream;q=0.001", True),
+        ("text/event-stream;q=0, application/json", False),
+        ("text/event-stream; Q=0.000, */*", False),
+        ("text/event-streams", False),
+        ("text/*", False),
+    ],
+)
+def test_accept_headers(url, accept, is_stream):
+    """Media types are compared without regard to case, and one with the weight 0 is not accepted (RFC 9110)."""
+    response = ask(url, "chat", {"messages": [{"role": "user", "content": "a b"}]}, accept=accept)
+    media_type = response.headers["content-type"].partition(";")[0]
+    assert media_type == ("text/event-stream" if is_stream else "application/json")
 
 
 def test_models_without_a_stream(url):
@@ -146,4 +184,28 @@ def test_an_error_after_a_chunk_is_an_event(url):
     """The last one but [DONE]; it does not tell what the model raised."""
     *_, error = events(ask(url, "words", {"dataframe_records": [{"text": "a raise"}]}, **EVENTS))
     assert error.keys() == {"error", "error_code"}
+    assert error["error_code"] == "BAD_REQUEST"  # As in an HTTP error.
     assert "secret" not in error["error"]
+
+
+class Breaks(FunctionModel):
+    """Yields a word, and raises."""
+
+    streams = True
+
+    def predict_stream(self, data, params):
+        yield "a"
+        try:
+            raise ValueError("a secret")
+        except ValueError as error:
+            raise ModelFailed("The model raised.") from error
+
+
+@pytest.mark.parametrize("show_exceptions", [False, True])
+def test_an_error_after_a_chunk_shows_the_exception_on_request(show_exceptions):
+    """With --show-exceptions an event shows what an HTTP error shows."""
+    with serving(Breaks(str), PlainCodec(), http_port=0, show_exceptions=show_exceptions) as server:
+        response = requests.post(f"{server.url}/invocations", "x", headers=EVENTS, timeout=30)
+    first, error, *_ = response.text.split("\n\n")
+    assert first == "data: a"
+    assert ("ValueError: a secret" in error) is show_exceptions

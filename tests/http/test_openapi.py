@@ -5,14 +5,20 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import requests
 from jsonschema import Draft202012Validator
+from mlflow.models import infer_signature
+from mlflow.pyfunc.model import PythonModel
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mlflow_grpc.choices import Payload
 from mlflow_grpc.config import Decorator, ModelConfig
 from mlflow_grpc.http.openapi.components import Components
+from mlflow_grpc.http.openapi.payload_examples import KEYS
 from tests.support import chat_models, zoo
 from tests.support.depth import sample
 from tests.support.servers import Forked, InProcess, serving_models, start_server
@@ -146,8 +152,8 @@ def test_each_model_has_a_path(document, models):
     assert "/api/models/numbers/prediction" not in paths
 
 
-def test_examples_work(server, document):
-    """Each example fits its schema, is answered with 200, and the answer fits the schema of answers."""
+def assert_examples_work(server: InProcess, document: Any) -> int:
+    """Sends the examples, compares them and the answers with their schemas, and returns the number of examples."""
     count = 0
     for path, operation, content_type, content in bodies(document):
         for name, example in content.get("examples", {}).items():
@@ -164,7 +170,74 @@ def test_examples_work(server, document):
             answer = response.text if content_type == "text/plain" else response.json()
             assert faults(document, schema, answer) == [], where
             count += 1
-    assert count > 150
+    return count
+
+
+def test_examples_work(server, document):
+    """Each example fits its schema, is answered with 200, and the answer fits the schema of answers."""
+    assert assert_examples_work(server, document) > 150
+
+
+ALL = [*KEYS, "csv"]
+ROW = {"q": "x", "pages": [{"id": 1, "tags": ["a"]}]}
+MESSAGES = {"messages": [{"role": "user", "content": "hi"}]}
+
+LOGGED = {
+    "columns": (pd.DataFrame({"a": [1.5, 2.5], "b": ["x", "y"]}, index=[7, 9]), ALL),
+    "missing": (pd.DataFrame({"a": [1.5, None], "b": ["x", None]}), ALL),
+    "dates": (pd.DataFrame({"at": pd.to_datetime(["2024-01-02T03:04:05"]), "n": [1]}), KEYS),
+    "numbered": (pd.DataFrame([[1, 2], [3, 4]]), ["dataframe_split", "inputs", "instances"]),
+    "record": ({"a": 1, "b": "x"}, ALL),
+    "records": ([{"a": 1, "b": "x"}, {"a": 2, "b": "y"}], ALL),
+    "record_of_lists": ({"a": [1, 2], "b": ["x", "y"]}, KEYS),
+    "nested": (ROW, KEYS),
+    "text": ("hello", ["inputs", "instances"]),
+    "texts": (["a", "b"], ["inputs", "instances"]),
+    "tensor": (np.arange(6.0).reshape(2, 3), ["inputs", "instances"]),
+    "tensors": ({"a": np.ones((2, 2)), "b": np.zeros(2)}, ["inputs", "instances"]),
+    "messages": (MESSAGES, ["unified_llm_input"]),
+}
+"""Examples in the forms that `input_example` accepts, and the formats of the examples that they lead to."""
+
+
+class Tells(PythonModel):
+    """Tells its input."""
+
+    def predict(self, context, model_input, params=None):
+        return [str(model_input), str(params)]
+
+
+def test_logged_examples_of_any_form(tmp_path):
+    """Examples that were logged with a model work and fit their schemas, with and without params beside them."""
+    params = {"k": 9.5, "words": ["a"]}
+    for name, (example, _) in LOGGED.items():
+        for suffix, logged, defaults in (
+            ("", example, None),
+            ("_params", (example, params), {"k": 1.0, "words": ["b"]}),
+        ):
+            mlflow.pyfunc.save_model(
+                tmp_path / f"{name}{suffix}",
+                python_model=Tells(),
+                signature=infer_signature(example, None, params=defaults),
+                input_example=logged,
+                pip_requirements=["mlflow"],
+            )
+    models = [ModelConfig(uri=str(path), name=path.name, endpoint=True) for path in sorted(tmp_path.iterdir())]
+    with serving_models([(model, None) for model in models], http_port=0) as server:
+        document = document_of(server)
+        OpenAPIV31SpecValidator(document).validate()
+        assert assert_examples_work(server, document) > 6 * len(LOGGED)
+    formats: dict[str, set[str]] = {}
+    for path, _, _, content in bodies(document):
+        if path.startswith("/models/"):
+            examples = content.get("examples", {})
+            formats.setdefault(path.split("/")[2], set()).update(examples)
+            if "with_params" in examples:
+                assert examples["with_params"]["value"]["params"] == params, path
+    for name, (_, expected) in LOGGED.items():
+        assert formats[name] == {*expected}, name
+        # MLflow logs params beside messages, so the first example has them.
+        assert formats[f"{name}_params"] == {*expected, *([] if name == "messages" else ["with_params"])}, name
 
 
 def test_every_model_has_an_example(document):
@@ -203,6 +276,39 @@ def test_schemas_refuse_what_models_refuse(server, document):
         response = requests.post(f"{server.url}/models/numbers/invocations", json=payload, timeout=60)
         assert response.status_code == 400
         assert faults(document, {"$ref": "#/components/schemas/Error"}, response.json()) == []
+
+
+class Scaled(PythonModel):
+    """Multiplies a column by a param."""
+
+    def predict(self, context, model_input, params=None):
+        return (model_input["x"] * params["factor"]).tolist()
+
+
+def test_an_example_that_was_logged_with_params(tmp_path):
+    """All formats have examples, without the params; one more has the params of the example."""
+    table, params = pd.DataFrame({"x": [1.5, 2.5, 3.5]}), {"factor": 3.0, "label": "a"}
+    signature = infer_signature(table, [1.5], params={"factor": 1.0, "label": "b"})
+    path = tmp_path / "scaled"
+    mlflow.pyfunc.save_model(
+        path, python_model=Scaled(), signature=signature, input_example=(table, params), pip_requirements=["mlflow"]
+    )
+    with serving_models([(ModelConfig(uri=str(path), name="scaled", endpoint=True), None)], http_port=0) as server:
+        document = document_of(server)
+        contents = {
+            content_type: content for path, _, content_type, content in bodies(document) if path == "/invocations"
+        }
+        examples = {name: example["value"] for name, example in contents["application/json"]["examples"].items()}
+        assert examples.keys() == {"dataframe_split", "dataframe_records", "inputs", "instances", "with_params"}
+        assert {name for name, example in examples.items() if "params" in example} == {"with_params"}
+        assert examples["with_params"]["params"] == params
+        assert contents["text/csv"]["examples"]["csv"]["value"] == "x\n1.5\n2.5\n"
+        schema = resolved(document, document["paths"]["/invocations"]["post"]["responses"]["200"])["content"]
+        for name, example in examples.items():
+            assert faults(document, contents["application/json"]["schema"], example) == [], name
+            answer = requests.post(f"{server.url}/invocations", json=example, timeout=60).json()
+            assert answer == {"predictions": [4.5, 7.5] if name == "with_params" else [1.5, 2.5]}
+            assert faults(document, schema["application/json"]["schema"], answer) == [], name
 
 
 def test_one_model_is_at_invocations(models):

@@ -8,9 +8,11 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow_grpc_client import Client, ModelError
 from sklearn.linear_model import LogisticRegression
@@ -120,6 +122,51 @@ def test_missing_values_are_named_as_a_possible_reason(flowers):
     assert [violation.field for violation in bad_request.field_violations] == ["sepal_length_cm", "petal_length_cm"]
     assert "contains NaN" not in str(status)
     assert "The payload has no rows." in refused(call, split(NAMES))[1]
+
+
+class Raises(PythonModel):
+    """Has no signature, and raises."""
+
+    def predict(self, context, model_input, params=None):
+        raise ValueError("a secret")
+
+
+@pytest.fixture(scope="module")
+def raising(tmp_path_factory):
+    """MLflow's answer and our server for a model without a signature that always raises."""
+    path = tmp_path_factory.mktemp("raising") / "raising"
+    mlflow.pyfunc.save_model(path, python_model=Raises(), pip_requirements=["mlflow"])
+    model = load_pyfunc(fetching.fetch(str(path)), name="raising")
+    with serving(model, ScoringCodec(model.metadata, model.loader_module), http_port=0) as server:
+        yield oracle_of(path), f"{server.url}/invocations"
+
+
+@pytest.mark.parametrize(
+    ("value", "clue"),
+    [
+        ("1", ""),
+        ('"x"', ""),
+        ('""', ""),
+        ("null", "the input has no value (null or NaN)"),
+        ("{}", ""),
+        ('{"a": 1, "b": []}', ""),
+        ('{"a": [], "b": [null, 1]}', "b has no value (null or NaN) in row 0"),
+        ('{"a": "", "b": null}', "b has no value (null or NaN)"),
+        ("[[[1, null]], [[2, 3]]]", "the input has no value (null or NaN) in row 0"),
+        ("[]", "The payload has no rows."),
+    ],
+)
+def test_an_input_of_any_form_that_makes_the_model_raise(raising, value, clue):
+    """Numbers, strings, null and empty columns get the model's error, as from MLflow, and a clue if there is one."""
+    ask, url = raising
+    payload = f'{{"inputs": {value}}}'
+    status, text = ask(payload, "application/json")
+    answer = requests.post(url, payload, headers={"content-type": "application/json"}, timeout=60)
+    assert (answer.status_code, answer.json()["error_code"]) == (status, json.loads(text)["error_code"])
+    message = answer.json()["message"]
+    assert message.startswith("The model raised an exception.")
+    assert clue in message
+    assert clue or ("may be why" not in message and "no rows" not in message)
 
 
 def test_shown_exceptions(flowers):

@@ -4,6 +4,7 @@ Two differences over HTTP are intended. A payload that makes MLflow's server cra
 (400), and the messages of errors differ, because they repeat no part of the payload.
 """
 
+import http.client
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -241,3 +242,57 @@ def test_other_methods(both):
             for url in (both.url.removesuffix("/invocations"), both.http_url)
         )
         assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/invocations/"),
+        ("POST", "/invocations//?a=1"),
+        ("GET", "/ping/"),
+        ("GET", "/health/"),
+        ("GET", "/version/"),
+        ("GET", "/docs/"),
+        ("POST", "/ping/"),
+        ("GET", "/nowhere/"),
+        ("GET", "//"),
+    ],
+)
+def test_a_slash_at_the_end_of_a_path(both, method, path):
+    """The client is redirected to the path without it, as by MLflow's server, and a POST is sent again with its body."""
+    body = CSV[0].encode() if method == "POST" else None
+    (status, location), (our_status, our_location) = (
+        (response.status_code, response.headers.get("location", "").removeprefix(url))
+        for url in (both.url.removesuffix("/invocations"), both.http_url)
+        for response in [
+            requests.request(method, url + path, data=body, timeout=30, allow_redirects=False),
+        ]
+    )
+    assert (our_status, our_location) == (status, location)
+
+
+def test_a_redirected_call_is_answered(both):
+    """Clients that follow redirects get the predictions."""
+    with requests.Session() as session:
+        theirs = sent(session, f"{both.url}/", (CSV[0].encode(), "text/csv"))
+        assert_like_mlflow(
+            (CSV[0].encode(), "text/csv"),
+            sent(session, f"{both.http_url}/invocations/", (CSV[0].encode(), "text/csv")),
+            theirs,
+        )
+
+
+def test_a_repeated_content_type(both):
+    """The first header counts, as in MLflow's server."""
+    answers = []
+    for url in (both.url.removesuffix("/invocations"), both.http_url):
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+        connection.putrequest("POST", "/invocations")
+        connection.putheader("content-type", "text/html")
+        connection.putheader("content-type", JSON)
+        connection.putheader("content-length", "2")
+        connection.endheaders(b"{}")
+        response = connection.getresponse()
+        answers.append((response.status, response.headers["content-type"]))
+        connection.close()
+    assert answers[1] == answers[0] == (415, "text/plain; charset=utf-8")

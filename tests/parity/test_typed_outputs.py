@@ -46,6 +46,22 @@ def named() -> pd.DataFrame:
 TABLES: dict[str, tuple[Schema, Any]] = {
     "named": (NAMED, named),
     "extension types": (NAMED, lambda: named().convert_dtypes()),
+    "plain columns": (
+        Schema([ColSpec(KINDS[name], name, required=False) for name in ("whole", "flag", "number", "small", "text")]),
+        lambda: pd.DataFrame(
+            {
+                "text": ["a", None, ""],
+                "number": [1.5, math.nan, -0.0],
+                "small": np.array([0.5, math.nan, 1], "f4"),
+                "flag": [True, False, True],
+                "whole": [2**63 - 1, -1, 0],
+            },
+        ),
+    ),
+    "texts that are no texts": (
+        Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.double, "number")]),
+        lambda: pd.DataFrame({"text": ["a", b"b", pd.Timestamp("2020-02-29")], "number": [1.0, 2.0, 3.0]}),
+    ),
     "labels that are numbers": (
         Schema([ColSpec(DataType.string, "0", required=False), ColSpec(DataType.long, "1", required=False)]),
         lambda: pd.DataFrame([["a", 1], [None, None], ["", 3]]),

@@ -70,15 +70,19 @@ class Alerts:
 
 
 class Prometheus:
-    """A Prometheus with the rules of deploy/, which scrapes a list of addresses."""
+    """A Prometheus with the rules of deploy/, which scrapes a list of addresses, or what its configurations say."""
 
-    def __init__(self, folder: Path, targets: Iterable[str]) -> None:
+    def __init__(
+        self, folder: Path, targets: Iterable[str] = (), *, scrape_configs: list[dict[str, Any]] | None = None
+    ) -> None:
         self.alerts = Alerts()
         for name in ("recording-rules.yaml", "alerts.yaml"):
             (folder / name).write_text(shortened((RULES / name).read_text()))
         config = yaml.safe_load((RULES / "prometheus.yaml").read_text())
         config["global"] = {"scrape_interval": f"{INTERVAL_S * 1000:.0f}ms", "evaluation_interval": "500ms"}
         config["scrape_configs"][0]["static_configs"] = [{"targets": list(targets)}]
+        if scrape_configs is not None:
+            config["scrape_configs"] = scrape_configs
         config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [self.alerts.address]}]}]}
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         port = free_port()

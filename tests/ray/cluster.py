@@ -1,46 +1,56 @@
-"""A cluster of Ray with one node on free ports of 127.0.0.1, driven by the REST API of its dashboard.
+"""A cluster of Ray on free ports of 127.0.0.1, driven by the REST API of its dashboard.
 
 Some of Ray's ports listen on all interfaces, whatever its options say: those of the replicas and of its daemons.
 """
 
 import contextlib
+import copy
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
 import requests
 
-from tests.support.servers import Process, free_port
+from tests.support.scrapes import Scrape
+from tests.support.servers import Process, environment, free_port
+
+BLOCKS = "This command will now block"
+"""Line of `ray start` when a node runs."""
 
 LIMIT_S = 120.0
 """Maximum time for a deployment, in seconds; it starts processes that import MLflow."""
 
 
 class Cluster:
-    """A running cluster, in which Ray Serve is started by the first deployment.
+    """A running cluster of one node, which has a GPU on paper. Ray Serve is started by the first deployment.
 
     Args:
+        working: Working directory of all processes.
         through_haproxy: True for HAProxy in front of the replicas, False for Ray Serve's own proxy.
 
     """
 
-    def __init__(self, *, through_haproxy: bool) -> None:
+    def __init__(self, working: Path, *, through_haproxy: bool) -> None:
         # The path of a socket has at most 107 characters, so that pytest's folders are too deep.
         self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-        self._dashboard, self.port = free_port(), free_port()
+        self._working = working
+        self._dashboard, self.port, self._head = free_port(), free_port(), free_port()
+        self._agent = free_port()
         self.http_port = free_port()
         self._through_haproxy = through_haproxy
         haproxy = self._folder / "haproxy"
         haproxy.mkdir()
-        env = {
+        self._env = {
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_SERVE_ENABLE_HA_PROXY": str(int(through_haproxy)),
@@ -56,29 +66,62 @@ class Cluster:
             # By default, a replica that stops is kept for 30 s.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         }
-        ports = {
-            "--port": free_port(),
-            "--dashboard-port": self._dashboard,
-            "--dashboard-agent-listen-port": free_port(),
-            "--ray-client-server-port": free_port(),
-            "--metrics-export-port": free_port(),
-            # 0 leaves the ports of workers to the system; by default they are those between 10,002 and 19,999.
-            "--min-worker-port": 0,
-            "--max-worker-port": 0,
-        }
-        command = [
-            str(Path(sys.executable).with_name("ray")),
-            *("start", "--head", "--block", "--num-cpus", "8", "--object-store-memory", "80000000"),
-            *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1", "--temp-dir", str(self._folder)),
-            *(f"{name}={port}" for name, port in ports.items()),
-        ]
-        self._process = Process(command, env=env)
+        self._process = self._start_node(
+            *("--head", "--num-cpus", "8", "--num-gpus", "1", "--dashboard-host", "127.0.0.1"),
+            *("--temp-dir", str(self._folder)),
+            *(f"--port={self._head}", f"--dashboard-port={self._dashboard}"),
+            *(f"--ray-client-server-port={free_port()}", f"--metrics-export-port={self._agent}"),
+        )
         try:
-            self._process.wait_for("This command will now block", timeout_s=LIMIT_S)
+            self._process.wait_for(BLOCKS, timeout_s=LIMIT_S)
             self.wait_until(self._answers)
         except BaseException:
             self.stop()
             raise
+
+    def _start_node(self, *flags: str) -> Process:
+        """Starts a node."""
+        command = [
+            str(Path(sys.executable).with_name("ray")),
+            *("start", "--block", "--node-ip-address", "127.0.0.1", "--object-store-memory", "80000000"),
+            f"--dashboard-agent-listen-port={free_port()}",
+            # 0 leaves the ports of workers to the system; by default they are those between 10,002 and 19,999.
+            *("--min-worker-port", "0", "--max-worker-port", "0"),
+            *flags,
+        ]
+        return Process(command, env=self._env, cwd=self._working)
+
+    @contextlib.contextmanager
+    def second_node(self, resource: str) -> Iterator[None]:
+        """Adds a node with one CPU and one unit of a resource, until the block ends."""
+        flags = (f"--address=127.0.0.1:{self._head}", "--num-cpus", "1", "--resources", json.dumps({resource: 1}))
+        process = self._start_node(*flags, f"--metrics-export-port={free_port()}")
+        try:
+            process.wait_for(BLOCKS, timeout_s=LIMIT_S)
+            yield
+        finally:
+            process.signal(signal.SIGTERM)
+            process.wait(60)
+
+    def run(self, *command: str) -> str:
+        """Runs a command of this environment as a user of the cluster, and returns what it prints."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        dashboard = f"http://127.0.0.1:{self._dashboard}"
+        env = environment({**self._env, "PATH": path, "RAY_DASHBOARD_ADDRESS": dashboard})
+        ended = subprocess.run(
+            command, cwd=self._working, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    def scrape(self) -> Scrape:
+        """Returns the metrics of the first node's agent."""
+        return Scrape(f"http://127.0.0.1:{self._agent}")
+
+    @property
+    def nodes_file(self) -> Path:
+        """The file in which Ray lists its agents for Prometheus."""
+        return self._folder / "prom_metrics_service_discovery.json"
 
     @property
     def address(self) -> str:
@@ -106,10 +149,21 @@ class Cluster:
         answer = requests.put(self._url, json=self.configuration(*applications), timeout=30)
         assert answer.ok, answer.text
 
+    def with_ports(self, configuration: dict[str, Any]) -> dict[str, Any]:
+        """Returns a configuration with the ports of this cluster, and otherwise as it is in a file."""
+        changed = copy.deepcopy(configuration)
+        changed["http_options"] = {**changed["http_options"], "host": "127.0.0.1", "port": self.http_port}
+        changed["grpc_options"]["port"] = self.port
+        return changed
+
     def deploy(self, *applications: dict[str, Any]) -> None:
         """Sends a configuration, and waits until its applications run."""
         self.put(*applications)
-        names = {application["name"] for application in applications}
+        self.wait_for(*(application["name"] for application in applications))
+
+    def wait_for(self, *applications: str) -> None:
+        """Waits until these applications run, and no others."""
+        names = set(applications)
         self.wait_until(lambda: self._are_running(names))
         self.wait_until(lambda: all(map(self.is_reached, names)))
 
@@ -132,13 +186,21 @@ class Cluster:
 
     def replicas(self, name: str, state: str = "RUNNING") -> list[int]:
         """Returns the ids of the processes of an application's replicas."""
+        return [replica.get("pid", 0) for replica in self._replicas(name) if replica["state"] == state]
+
+    def nodes(self, name: str) -> list[str]:
+        """Returns the nodes of an application's replicas that run."""
+        return [replica["node_id"] for replica in self._replicas(name) if replica["state"] == "RUNNING"]
+
+    def nodes_with(self, resource: str) -> list[str]:
+        """Returns the nodes that have a resource."""
+        answer = requests.get(f"http://127.0.0.1:{self._dashboard}/api/v0/nodes?detail=1", timeout=30)
+        nodes = answer.json()["data"]["result"]["result"]
+        return [node["node_id"] for node in nodes if node["state"] == "ALIVE" and resource in node["resources_total"]]
+
+    def _replicas(self, name: str) -> list[dict[str, Any]]:
         deployments = self._details()["applications"][name]["deployments"].values()
-        return [
-            replica.get("pid", 0)
-            for deployment in deployments
-            for replica in deployment["replicas"]
-            if replica["state"] == state
-        ]
+        return [replica for deployment in deployments for replica in deployment["replicas"]]
 
     def line(self, request_id: str) -> dict[str, Any]:
         """Waits for the log line of a call, and returns it."""

@@ -27,8 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Models:
-    """Directories of models, and a configuration file that lists both."""
+    """Directories of models, a configuration file that lists both, and the folder in which clusters run."""
 
+    folder: Path
     iris: Path
     steps: Path
     file: Path
@@ -37,7 +38,10 @@ class Models:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """The example model, and a model that tests control step by step with one thread."""
-    folder = tmp_path_factory.mktemp("models")
+    working = tmp_path_factory.mktemp("ray")
+    folder = working / "models"
+    folder.mkdir()
+    (working / "deploy").symlink_to(ROOT / "deploy")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Warnings of scikit-learn and MLflow about each other.
         runpy.run_path(str(ROOT / "models" / "train_iris.py"))["main"](folder / "iris")
@@ -48,26 +52,28 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         {"uri": str(folder / "steps"), "name": "steps"},
     ]
     file.write_text(yaml.safe_dump({"models": listed}))
-    return Models(folder / "iris", folder / "steps", file)
+    return Models(working, folder / "iris", folder / "steps", file)
 
 
-def _cluster(*, through_haproxy: bool) -> Iterator[Cluster]:
+def cluster_in(folder: Path, *, through_haproxy: bool) -> Iterator[Cluster]:
+    """Runs a cluster with a working directory."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("needs Ray Serve: make ray")
-    with Cluster(through_haproxy=through_haproxy) as running:
+    with Cluster(folder, through_haproxy=through_haproxy) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(models: Models) -> Iterator[Cluster]:
     """A cluster whose HAProxy sends calls to the gRPC servers of the replicas."""
-    yield from _cluster(through_haproxy=True)
+    yield from cluster_in(models.folder, through_haproxy=True)
 
 
 @pytest.fixture(scope="module")
-def cluster_without_haproxy() -> Iterator[Cluster]:
-    """A cluster whose Python proxy hands calls to the replicas."""
-    yield from _cluster(through_haproxy=False)
+def address(cluster: Cluster, models: Models) -> str:
+    """Address of an application with both models and one replica."""
+    cluster.deploy(application(models, metrics=True))
+    return cluster.address
 
 
 LIMITS: dict[str, Any] = {"threads": 1, "queue_calls": 2}
@@ -81,12 +87,13 @@ def reference(models: Models) -> Iterator[str]:
         yield ready_address(process)
 
 
-def application(models: Models, *, replicas: int = 1, **settings: Any) -> dict[str, Any]:
+def application(models: Models, *, replicas: int = 1, metrics: bool = False, **settings: Any) -> dict[str, Any]:
     """Returns an application with both models, for a configuration of Ray Serve."""
     return {
         "name": "models",
         "args": {
             "config": str(models.file),
+            "metrics": metrics,
             "settings": {**LIMITS, **settings},
             "deployment": {"num_replicas": replicas, "ray_actor_options": {"num_cpus": 0.5}},
         },

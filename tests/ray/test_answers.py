@@ -10,7 +10,6 @@ from mlflow_grpc_client._options import RETRY_PAUSES_S
 
 from mlflow_grpc import protos
 from tests.ray.calls import ROWS, full, held, outcome, text
-from tests.ray.conftest import application
 from tests.support.typed import TypedCaller, plain
 
 PREDICT, PREDICT_MANY = "/MLflow/predict", "/MLflowStream/predict_many"
@@ -40,13 +39,6 @@ CASES: dict[str, tuple[str, str, list[bytes], dict[str, Any]]] = {
     "reflection": ("stream", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", [b":\x01*"], {}),
 }
 """Form, path, messages and metadata of calls. The reflection request asks for the list of services."""
-
-
-@pytest.fixture(scope="module")
-def address(cluster, models):
-    """Address of an application with one replica."""
-    cluster.deploy(application(models))
-    return cluster.address
 
 
 @pytest.mark.parametrize("case", CASES)

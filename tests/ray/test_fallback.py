@@ -3,16 +3,16 @@
 import pytest
 from mlflow_grpc_client import Client, ResourceExhausted
 
-from tests.ray.calls import ROWS, full, outcome
-from tests.ray.conftest import application
+from tests.ray.calls import ROWS, full, outcome, text
+from tests.ray.conftest import cluster_in
 from tests.ray.test_answers import CASES
+from tests.ray.test_metrics import REQUESTS
 
 
 @pytest.fixture(scope="module")
-def address(cluster_without_haproxy, models):
-    """Address of an application with one replica behind Ray Serve's own proxy."""
-    cluster_without_haproxy.deploy(application(models))
-    return cluster_without_haproxy.address
+def cluster(models):
+    """A cluster whose Python proxy hands calls to the replicas; the application of `address` runs in it."""
+    yield from cluster_in(models.folder, through_haproxy=False)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -44,8 +44,15 @@ def test_refused_calls_are_not_repeated(address, tmp_path):
             client.predict({"inputs": ["e", "f"]}, model="steps")
 
 
-def test_the_log_says_what_is_lost(address, cluster_without_haproxy):
+def test_the_log_says_what_is_lost(address, cluster):
     """One line of the log says that calls come through the wrapper, and how to change it."""
-    lines = [line for line in cluster_without_haproxy.logs().splitlines() if "behind Ray Serve's wrapper" in line]
+    lines = [line for line in cluster.logs().splitlines() if "behind Ray Serve's wrapper" in line]
     assert len(lines) == 1
     assert "RAY_SERVE_ENABLE_HA_PROXY=1" in lines[0]
+
+
+def test_metrics_count_calls_of_the_wrapper(address, cluster):
+    """Ray's agent has the metrics of a replica that is called by the wrapper."""
+    for _ in range(3):
+        outcome(address, "unary", "/MLflow/predict", text({"inputs": ["counted"]}), mlflow_model="steps")
+    cluster.wait_until(lambda: cluster.scrape().total(REQUESTS, model="steps") >= 3)

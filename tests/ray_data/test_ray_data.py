@@ -2,14 +2,13 @@
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.bulk import BATCH_CALL, COLUMNS, Fleet, features, lines, save_models
+from tests.support.bulk import BATCH_CALL, COLUMNS, Fleet, features, in_background, lines
 from tests.support.servers import ROOT
 
 pytestmark = [
@@ -44,17 +43,6 @@ def data():
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    return save_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def fleet(config):
-    with Fleet(config, 1) as running:
-        yield running
-
-
 def with_predictions(dataset, *arguments, **options):
     from mlflow_grpc_client.ray_data import Predictor
 
@@ -64,14 +52,6 @@ def with_predictions(dataset, *arguments, **options):
 
 def add_features(batch):
     return {**batch, **{name: values.to_numpy() for name, values in features(pd.Series(batch["id"])).items()}}
-
-
-def in_background(action):
-    """Runs a job of Ray in a thread."""
-    pool = ThreadPoolExecutor(1)
-    job = pool.submit(action)
-    pool.shutdown(wait=False)
-    return job
 
 
 def test_a_million_rows(data, config):

@@ -5,14 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import pandas as pd
 import pytest
 from mlflow_grpc_client import PredictError
 
-from tests.support.bulk import BATCH_CALL, COLUMNS, Fleet, features, lines, save_models
+from tests.support.bulk import BATCH_CALL, COLUMNS, Fleet, features, in_background, lines
 
 pytestmark = [
     pytest.mark.spark,
@@ -43,17 +42,6 @@ def spark():
     session.stop()
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    return save_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def fleet(config):
-    with Fleet(config, 1) as running:
-        yield running
-
-
 @pytest.fixture
 def predict_udf(spark):
     from mlflow_grpc_client.spark import predict_udf
@@ -70,14 +58,6 @@ def rows(spark, count, partitions=WORKERS):
         when(ids % 7 != index, (ids * (index + 3)) % 1000 / 1000).alias(name) for index, name in enumerate(COLUMNS)
     ]
     return spark.range(0, count, 1, partitions).select("id", *columns)
-
-
-def in_background(action):
-    """Runs a job of Spark in a thread."""
-    pool = ThreadPoolExecutor(1)
-    job = pool.submit(action)
-    pool.shutdown(wait=False)
-    return job
 
 
 def test_a_million_rows(spark, predict_udf, config):
@@ -218,7 +198,8 @@ def test_executors_need_no_mlflow(fleet, config):
     code = (
         "import sys, pandas, mlflow_grpc_client.spark; from mlflow_grpc_client._bulk import BulkModel, BulkOptions\n"
         "with BulkModel(BulkOptions(sys.argv[1], 'trees')) as served:\n"
-        "    print(served.predict(pandas.DataFrame({name: [0.5] for name in 'abcd'})))\n"
+        "    (column,) = served.predict(pandas.DataFrame({name: [0.5] for name in 'abcd'})).values()\n"
+        "    print(column.tolist())\n"
         "print({'mlflow', 'sklearn', 'mlflow_grpc'} & set(sys.modules))"
     )
     done = subprocess.run(

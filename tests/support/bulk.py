@@ -2,13 +2,13 @@
 
 import time
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from signal import Signals
 from threading import Lock
-from typing import Self
+from typing import Self, TypeVar
 
 import mlflow
 import numpy as np
@@ -21,6 +21,8 @@ from mlflow.types.schema import Array
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tests.support.servers import Process, free_port, ready_address, start_server
+
+T = TypeVar("T")
 
 COLUMNS = ["a", "b", "c", "d"]
 
@@ -152,3 +154,11 @@ class Fleet:
 def lines(server: Process, text: str) -> Iterator[str]:
     """The log lines of a server with a text."""
     return (line for line in (*server.stdout, *server.stderr) if text in line)
+
+
+def in_background(action: Callable[[], T]) -> "Future[T]":
+    """Runs a job of Spark or Ray in a thread."""
+    pool = ThreadPoolExecutor(1)
+    job = pool.submit(action)
+    pool.shutdown(wait=False)
+    return job

@@ -18,6 +18,7 @@ Document = dict[str, Any]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 COMPONENTS = KUBERNETES / "components"
 KSERVE = ROOT / "deploy" / "kserve"
+RAY = ROOT / "deploy" / "ray"
 
 SCHEMAS = json.loads((ROOT / "tests" / "support" / "kubernetes.json").read_text())
 CUSTOM = json.loads((ROOT / "tests" / "support" / "custom_resources.json").read_text())

@@ -2,7 +2,8 @@
 
 `["step", ENTERED, LEAVE]` opens ENTERED for writing, which the test's reading end answers, and then opens LEAVE for
 reading, which blocks until the test writes. `["hang"]` never ends, and `["hang_spinning"]` also keeps its core busy.
-`["exit"]` kills the process, and `["pid"]` returns its id. `["print", TEXT]` prints, and `["raise", TEXT]` raises.
+`["exit"]` kills the process, and `["pid"]` returns its id. `["variable", NAME]` returns a variable of its environment.
+`["print", TEXT]` prints, and `["raise", TEXT]` raises.
 `["fork"]` forks a process that runs until it is killed, and returns its id. `["reap", ID]` returns how that process
 ended. `["parallel"]` runs something in another process. Any other input is returned.
 
@@ -59,4 +60,10 @@ def parallel() -> int | None:
     return process.exitcode
 
 
-PROCESSES: dict[str, Any] = {"fork": fork, "parallel": parallel, "pid": os.getpid, "reap": reap}
+PROCESSES: dict[str, Any] = {
+    "fork": fork,
+    "parallel": parallel,
+    "pid": os.getpid,
+    "reap": reap,
+    "variable": os.environ.get,
+}

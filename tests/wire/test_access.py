@@ -298,6 +298,41 @@ def test_rules_decide_who_sees_what(ruled):
     assert [(model["name"], model["version"]) for model in over_http] == [("churn", "1"), ("iris", "2")]
 
 
+def test_rules_hold_for_every_protocol(ruled):
+    """The Open Inference Protocol and Arrow Flight have the same rules: what may be called, and what may be seen."""
+    names = ("ModelInferRequest", "ModelMetadataRequest", "RepositoryIndexRequest", "RepositoryIndexResponse")
+    infer, metadata, index, indexed = (protos.message_named(f"inference.{name}") for name in names)
+    service = "/inference.GRPCInferenceService"
+    web = bearer(TOKENS["web"])
+    with Caller(ruled.address) as caller:
+        assert raw(caller, f"{service}/ServerLive")
+        assert raw(caller, f"{service}/ModelReady") == b""  # There is no model without a name.
+        for name in ("ModelInfer", "ServerMetadata", "ModelMetadata", "RepositoryIndex", "ModelStatistics"):
+            assert refusal(raw, caller, f"{service}/{name}")[0] == "UNAUTHENTICATED"
+        denied = infer(model_name="iris", model_version="1").SerializeToString()
+        assert refusal(raw, caller, f"{service}/ModelInfer", denied, **web)[2] == "NOT_PERMITTED"
+        allowed = infer(model_name="iris", model_version="2").SerializeToString()
+        assert refusal(raw, caller, f"{service}/ModelInfer", allowed, **web)[0] != "PERMISSION_DENIED"
+        denied = metadata(name="iris", version="1").SerializeToString()
+        assert refusal(raw, caller, f"{service}/ModelMetadata", denied, **web)[2] == "NOT_PERMITTED"
+        models = indexed.FromString(
+            raw(caller, f"{service}/RepositoryIndex", index().SerializeToString(), **web)
+        ).models
+        assert [(model.name, model.version) for model in models] == [("churn", "1"), ("iris", "2")]
+
+        flight = "/arrow.flight.protocol.FlightService"
+        descriptor = protos.message_named("arrow.flight.protocol.FlightDescriptor")
+        path = descriptor(type=descriptor.PATH, path=["iris", "1"]).SerializeToString()
+        assert refusal(raw, caller, f"{flight}/GetSchema", path)[0] == "UNAUTHENTICATED"
+        assert refusal(raw, caller, f"{flight}/GetSchema", path, **web)[2] == "NOT_PERMITTED"
+        data = protos.message_named("arrow.flight.protocol.FlightData")
+        first = data(flight_descriptor=descriptor.FromString(path)).SerializeToString()
+        exchange: Any = caller.channel.stream_stream(f"{flight}/DoExchange")
+        assert refusal(lambda: list(exchange(iter([first]), timeout=20)))[0] == "UNAUTHENTICATED"
+        sent = tuple(web.items())
+        assert refusal(lambda: list(exchange(iter([first]), timeout=20, metadata=sent)))[2] == "NOT_PERMITTED"
+
+
 def test_refusals_are_counted_by_reason(ruled):
     """The metric has a series for each reason, whatever callers send; a caller with the service metrics may scrape."""
     with Caller(ruled.address) as caller:

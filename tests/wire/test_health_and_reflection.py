@@ -48,7 +48,11 @@ def test_list(served):
         response_deserializer=pb.HealthListResponse.FromString,
     )(pb.HealthListRequest()).statuses
     assert {name: status.status for name, status in statuses.items()} == dict.fromkeys(
-        ["", "MLflow", "MLflowStream", "mlflow_grpc.v1.Models", "grpc.health.v1.Health", "function"], SERVING
+        [
+            *("", "MLflow", "MLflowStream", "arrow.flight.protocol.FlightService", "mlflow_grpc.v1.Models"),
+            *("inference.GRPCInferenceService", "grpc.health.v1.Health", "function"),
+        ],
+        SERVING,
     )
 
 

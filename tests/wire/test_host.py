@@ -22,8 +22,11 @@ from mlflow_grpc.config import Configuration, ModelConfig
 from mlflow_grpc.host import Host
 from mlflow_grpc.services.in_process import CallError, InProcessCaller
 from mlflow_grpc.settings import Settings
+from tests.support import tensors
 from tests.support.servers import ROOT, Caller, serving_models
 from tests.support.typed import SERVICE, TypedCaller
+
+FLIGHT = "arrow.flight.protocol.FlightService"
 
 REQUEST_ID = ("x-request-id", "from-the-test")
 
@@ -152,12 +155,17 @@ def payload(**fields: Any) -> bytes:
 def calls(typed: TypedCaller) -> Iterator[tuple[MethodDescriptor, list[bytes]]]:
     """Yields every method of every service with requests that are answered, refused, or not protobuf."""
     text = [payload(x=1.5), payload(x=13), payload(x="no number"), protos.Input(value="{").SerializeToString(), b"\xff"]
-    services: list[Any] = [protos.service(name) for name in ("MLflow", "MLflowStream", "mlflow_grpc.v1.Models")]
+    services: list[Any] = [protos.service(name) for name in ("MLflow", "MLflowStream", FLIGHT, "mlflow_grpc.v1.Models")]
+    services.append(protos.service(tensors.NAME))
     services += [health_pb2.DESCRIPTOR.services_by_name["Health"], typed.service]
     services.append(reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"])
+    infers = [tensors.request("twice", ("x", "FP64", [x])).SerializeToString() for x in (1.5, 13.0)]
+    infers += [tensors.request(name, ("y", "FP64", [1.0])).SerializeToString() for name in ("twice", "nobody")]
+    infers.append(b"\xff")
     messages = {
         "MLflow": text,
         "MLflowStream": text,
+        FLIGHT: [b"", b"\xff"],
         "mlflow_grpc.v1.Models": [b"", b"\x0a\x05twice", b"\x0a\x06nobody", b"\xff"],
         "grpc.health.v1.Health": [b"", b"\x0a\x05twice", b"\x0a\x06nobody", b"\xff"],
         "grpc.reflection.v1alpha.ServerReflection": [b"\x3a\x00", b"\x22\x06nobody", b"\xff"],
@@ -172,6 +180,8 @@ def calls(typed: TypedCaller) -> Iterator[tuple[MethodDescriptor, list[bytes]]]:
                     numbers = [{}]
                 requests = [typed.input(method.name, fields).SerializeToString() for fields in numbers]
                 requests.append(b"\xff")
+            elif service.full_name == tensors.NAME:
+                requests = infers if "Infer" in method.name else [b"", b"\x0a\x05twice", b"\x0a\x06nobody", b"\xff"]
             else:
                 requests = messages[service.full_name]
             yield from ((method, [request]) for request in requests)

@@ -50,7 +50,7 @@ def test_a_call_names_its_model():
         assert call("x", mlflow_model="b/1") == "b1 x"
         assert call.outcome("x", mlflow_model="c") == (
             "NOT_FOUND",
-            "There is no such model here; name one in the call's metadata, mlflow-model: name or name/version. "
+            "There is no such model here; name one in the metadata or header mlflow-model: name or name/version. "
             "There are: a, b/1, b/2.",
         )
         status, message = call.outcome("x")

@@ -5,6 +5,7 @@ Rule of this module: there is a prediction for each row, or the model does not s
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape, ScalarShape, TimestampShape
 from google.protobuf.descriptor import FieldDescriptor
@@ -47,7 +48,7 @@ def table_of(answer: Any, count: int, types: dict[str, Any], prefix: str) -> Any
     """The predicted columns.
 
     Args:
-        answer: The answer of the model to a call.
+        answer: The answer of the model to a call, or its columns by their names.
         count: Number of rows that were sent.
         types: Result of `types_of`; empty if the model has no types.
         prefix: Text before the names of columns.
@@ -57,7 +58,7 @@ def table_of(answer: Any, count: int, types: dict[str, Any], prefix: str) -> Any
 
     """
     values_of = _columns(answer, types)
-    lengths = {len(values) if isinstance(values, list) else -1 for values in values_of.values()}
+    lengths = {len(values) if isinstance(values, list | np.ndarray) else -1 for values in values_of.values()}
     if lengths != {count}:
         seen = "no list of predictions" if -1 in lengths or not lengths else f"{max(lengths)} predictions"
         raise ScoreError(
@@ -69,7 +70,7 @@ def table_of(answer: Any, count: int, types: dict[str, Any], prefix: str) -> Any
 
 
 def _columns(answer: Any, types: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(answer, dict):  # The tensors of a model with several outputs, in JSON.
+    if isinstance(answer, dict):  # In JSON, the tensors of a model with several outputs.
         return answer
     if not isinstance(answer, list):
         return {PREDICTION: answer}

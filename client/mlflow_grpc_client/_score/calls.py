@@ -5,11 +5,10 @@ Rule of this module: it knows which columns go into a call and what comes back; 
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 from _mlflow_grpc_protocol.scalars import FLOATS, INTEGER_BOUNDS
 from _mlflow_grpc_protocol.shapes import EnumShape, FieldShape, ScalarShape, TensorShape, TimestampShape, ValueShape
 from _mlflow_grpc_protocol.typed_terms import RpcKind
@@ -21,6 +20,7 @@ from mlflow_grpc_client._score.casts import Cell, parsed_json
 from mlflow_grpc_client._score.chunks import Rows
 from mlflow_grpc_client._score.errors import InvalidUsage
 from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client._typed.scalars import ABSENT
 
 
 @dataclass(frozen=True)
@@ -120,31 +120,38 @@ class TypedCalls:
         return {name: _cell(field) for name, field in zip(inputs, self._fields, strict=False)}
 
     def score(self, rows: Rows, inputs: list[str] | None) -> Any:
-        """The predicted columns of rows. Raises what `TypedModel.predict` and `answers.table_of` raise."""
-        answer = self._model.predict(self._data(rows, inputs), params=self._options.params)
-        return table_of(answer, len(rows), self._types, self._options.prefix)
+        """The predicted columns of rows. Raises what `TypedModel.predict_columns` and `answers.table_of` raise."""
+        answer = self._model.predict_columns(self._data(rows, inputs), params=self._options.params)
+        return table_of(
+            dict(zip(self._types, answer.values(), strict=True)), len(rows), self._types, self._options.prefix
+        )
 
     def _data(self, rows: Rows, inputs: list[str] | None) -> Any:
         if isinstance(rows, list) and self._has_names:
-            return [self._record(row, inputs) for row in rows]
-        frame = pd.DataFrame(rows, columns=inputs) if isinstance(rows, list) else _frame(rows.select(inputs))
+            columns = {name: self._values(name, [row.get(name, ABSENT) for row in rows]) for name in inputs or ()}
+            # A column that no row has is left out. Rows without any value still count.
+            present = {name: values for name, values in columns.items() if values.count(ABSENT) < len(values)}
+            return present or [{} for _ in rows]
         if self._has_names:
-            for name in self._readers.keys() & set(frame.columns):
-                frame[name] = [_read(name, value, self._readers[name]) for value in frame[name]]
-            return frame
+            return {name: self._column(name, rows.column(name)) for name in inputs or ()}
+        frame = _frame_of(rows, inputs) if isinstance(rows, list) or self._sole_tensor else None
+        if frame is None:
+            return dict(enumerate(rows.select(inputs).columns))
         if self._sole_tensor:
             lists = frame.iloc[:, 0].tolist()
             is_nested = frame.shape[1] == 1 and bool(lists) and not isinstance(lists[0], bool | int | float | str)
             return [_nested(value) for value in lists] if is_nested else frame.to_numpy()
-        frame.columns = pd.RangeIndex(frame.shape[1])
+        frame.columns = range(frame.shape[1])
         return frame
 
-    def _record(self, row: Mapping[str, Any], inputs: list[str] | None) -> dict[str, Any]:
-        """The fields of a row of JSON lines. One that the row lacks is left out, which is not the same as null."""
-        record = {name: row[name] for name in inputs or () if name in row}
-        for name in self._readers.keys() & record.keys():
-            record[name] = _read(name, record[name], self._readers[name])
-        return record
+    def _column(self, name: str, column: Any) -> Any:
+        """A column as it is in the file, or its values, if texts stand for something else."""
+        return self._values(name, column.to_pylist()) if name in self._readers else column
+
+    def _values(self, name: str, values: list[Any]) -> list[Any]:
+        """The values of a column, read if texts stand for something else."""
+        text_reader = self._readers.get(name)
+        return values if text_reader is None else [_read(name, value, text_reader) for value in values]
 
 
 Calls = JsonCalls | TypedCalls
@@ -153,6 +160,16 @@ Calls = JsonCalls | TypedCalls
 def _frame(table: Any) -> Any:
     """A DataFrame of a table; integers beside nulls stay integers."""
     return table.to_pandas(integer_object_nulls=True, split_blocks=True, ignore_metadata=True)
+
+
+def _frame_of(rows: Rows, inputs: list[str] | None) -> Any:
+    """A DataFrame of a table or of rows of JSON lines."""
+    if not isinstance(rows, list):
+        return _frame(rows.select(inputs))
+    # Imported late, because it takes half a second, and most runs do not need it.
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=inputs)
 
 
 def _nested(value: Any) -> Any:

@@ -5,9 +5,10 @@ pandas.read_csv, which MLflow uses.
 """
 
 import contextlib
+import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,11 +19,9 @@ import pyarrow.compute as pc
 
 from mlflow_grpc_client._score.chunks import Chunk, Rows, selected
 
-MISSING = pa.array(
-    (
-        "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-        "NULL", "NaN", "None", "n/a", "nan", "null",
-    )
+MISSING = (
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
 )  # fmt: skip
 """Texts for missing values (`pandas._libs.parsers.STR_NA_VALUES`)."""
 
@@ -46,7 +45,7 @@ class Decoded:
     """The columns for the model; all of them, if the file has types."""
     source: Rows
     """The same rows as they are in the file, for columns to keep."""
-    offsets: list[int]
+    offsets: Sequence[int]
     """Positions of the rows in the chunk."""
     faults: dict[int, str]
     """Why other rows cannot be sent, by their positions in the chunk."""
@@ -115,17 +114,28 @@ def _converted(chunk: Chunk, cells: Mapping[str, Cell]) -> Decoded:
     return Decoded(selected(table, positions), selected(chunk.rows, positions), offsets, faults)
 
 
+@functools.cache
+def _missing() -> Any:
+    """`MISSING` in Arrow, made when it is needed, because pa.array imports pandas."""
+    return pa.array(MISSING)
+
+
 def _cast(texts: Any, cell: Cell) -> tuple[Any, dict[int, str]]:
     """A column in its type, and why values do not fit, by their positions."""
+    missing = _missing()
     if cell is Cell.TEXT:
-        return pc.if_else(pc.is_in(texts, MISSING), None, texts), {}
+        return pc.if_else(pc.is_in(texts, missing), None, texts), {}
+    if cell is not Cell.UNKNOWN:
+        # In most columns of numbers, no value is missing or has spaces. The texts that Arrow reads as NaN are missing.
+        with contextlib.suppress(pa.ArrowInvalid):
+            return texts.cast(_ARROW_TYPES[cell][0]), {}
     trimmed = pc.utf8_trim_whitespace(texts)
-    values = pc.if_else(pc.is_in(trimmed, MISSING), None, trimmed)
+    values = pc.if_else(pc.is_in(trimmed, missing), None, trimmed)
     for data_type in _ARROW_TYPES[cell]:
         with contextlib.suppress(pa.ArrowInvalid):
             return values.cast(data_type), {}
     if cell is Cell.UNKNOWN:
-        return pc.if_else(pc.is_in(texts, MISSING), None, texts), {}
+        return pc.if_else(pc.is_in(texts, missing), None, texts), {}
     return _cast_singly(values.to_pylist(), cell)
 
 

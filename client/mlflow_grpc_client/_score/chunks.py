@@ -3,7 +3,7 @@
 Rule of this module: it holds rows as they are in their file; `casts` converts texts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,8 @@ class Chunk:
     """Number of rows, with those in `faults`."""
     rows: Rows
     """The rows that can be read."""
-    offsets: list[int]
-    """Their positions in the chunk."""
+    offsets: Sequence[int]
+    """Their positions in the chunk; a range instead of a number for each row, if all rows can be read."""
     faults: dict[int, str] = field(default_factory=dict)
     """Why a row cannot be read, by its position in the chunk."""
     encoding: str = ""
@@ -54,7 +54,7 @@ def taken(rows: Rows, start: int, end: int) -> Rows:
     return rows[start:end] if isinstance(rows, list) else rows.slice(start, end - start)
 
 
-def selected(rows: Rows, positions: list[int]) -> Rows:
+def selected(rows: Rows, positions: Sequence[int]) -> Rows:
     """Rows at positions."""
     if len(positions) == len(rows):
         return rows

@@ -8,25 +8,32 @@ import base64
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
 _IS_JSON = {b"mlflow-grpc": b"json"}
 """Metadata of a field whose texts are JSON values."""
 
-PLAIN = bool | int | float | str | bytes
+_INFERRED = {"f": pa.float64(), "i": pa.int64()}
+"""Types of arrays by numpy's kinds, which are those that Arrow infers from the same Python values."""
 
 
-def column(name: str, values: list[Any], data_type: Any = None) -> tuple[Any, Any]:
+def column(name: str, values: Any, data_type: Any = None) -> tuple[Any, Any]:
     """The field and the array of a column.
 
     Args:
         name: Name of the column.
-        values: Python values, None for null.
+        values: Python values, None for null; or an array, whose masked values are nulls.
         data_type: Arrow's type of the column; None infers it. Values with dicts, and values for which Arrow
             has no common type, become JSON texts.
 
     """
+    if isinstance(values, np.ndarray):
+        if values.ndim == 1:
+            array = _array(values, data_type)
+            return pa.field(name, array.type), array
+        values = values.tolist()
     if data_type is not None:
         return pa.field(name, data_type), pa.array(values, data_type)
     if not any(isinstance(value, dict) or _holds_dicts(value) for value in values):
@@ -37,6 +44,17 @@ def column(name: str, values: list[Any], data_type: Any = None) -> tuple[Any, An
         else:
             return pa.field(name, array.type), array
     return json_field(name), pa.array(map(json_text, values), pa.string())
+
+
+def _array(values: Any, data_type: Any) -> Any:
+    data, mask = np.ma.getdata(values), np.ma.getmask(values)
+    inferred = _INFERRED.get(data.dtype.kind) if data_type is None else None
+    if mask is np.ma.nomask and data.dtype.kind != "b":
+        # pa.array would import pandas.
+        array = pa.Array.from_buffers(pa.from_numpy_dtype(data.dtype), len(data), [None, pa.py_buffer(data)])
+    else:
+        array = pa.array(data, mask=None if mask is np.ma.nomask else mask)
+    return array if data_type is None and inferred is None else array.cast(data_type or inferred)
 
 
 def _holds_dicts(value: Any) -> bool:

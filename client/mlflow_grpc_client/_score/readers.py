@@ -99,7 +99,7 @@ def _stream(file: InputFile) -> tuple[Any, Any]:
 def _table_chunks(file: InputFile, batches: Iterator[Any], size: int, first: int, total: int | None) -> Iterator[Chunk]:
     for table in tables_of(batches, size):
         count = table.num_rows
-        chunk = Chunk(file.location.label, first, first, count, table, list(range(count)))
+        chunk = Chunk(file.location.label, first, first, count, table, range(count))
         first += count
         chunk.progress = first / total if total else 0.0
         yield chunk
@@ -256,4 +256,4 @@ def _line_chunks(file: InputFile, size: int, skip: int) -> Iterator[Chunk]:
 def _line_chunk(file: InputFile, lines: list[bytes], start: int, raw: Any) -> Chunk:
     progress = min(1.0, raw.tell() / file.size) if file.size else 1.0
     count = len(lines)
-    return Chunk(file.location.label, start, start, count, lines, list(range(count)), {}, "jsonl", progress=progress)
+    return Chunk(file.location.label, start, start, count, lines, range(count), {}, "jsonl", progress=progress)

@@ -5,11 +5,13 @@ Rule of this module: it runs in several threads, and shares only a stop signal a
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from mlflow_grpc_client._score import columns
 from mlflow_grpc_client._score.calls import Calls
 from mlflow_grpc_client._score.casts import Cell, decoded
 from mlflow_grpc_client._score.chunks import Chunk, Rows, kept, selected, taken
@@ -68,8 +70,13 @@ class _Search:
     """The rows of a chunk that are scored, and those at fault."""
 
     tables: list[Any] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
+    ranges: list[range] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Positions of the scored rows; a range instead of a number for each, if one call had them all."""
+        return self.ranges[0] if len(self.ranges) == 1 else [row for rows in self.ranges for row in rows]
 
 
 class Scorer:
@@ -111,14 +118,14 @@ class Scorer:
             RowError(chunk.first + offset, chunk.file, chunk.first_in_file + offset, reason)
             for offset, reason in sorted(faults.items())
         ]
-        table = self._table(selected(source.source, search.positions), plan.keep, search) if search.positions else None
+        table = self._table(selected(source.source, search.positions), plan.keep, search) if search.ranges else None
         return Outcome(chunk, table, errors)
 
     def _table(self, rows: Rows, keep: list[str] | None, search: _Search) -> Any:
-        from mlflow_grpc_client._score import columns
-
-        schema = columns.unified(table.schema for table in search.tables)
-        table = pa.concat_tables([columns.conformed(table, schema) for table in search.tables])
+        table = search.tables[0]
+        if len(search.tables) > 1:
+            schema = columns.unified(table.schema for table in search.tables)
+            table = pa.concat_tables([columns.conformed(table, schema) for table in search.tables])
         if keep is None:
             keep = (
                 list(dict.fromkeys(name for row in rows for name in row))
@@ -153,7 +160,7 @@ class Scorer:
                 self._max_rows = min(self._max_rows, (count + 1) // 2)
             else:
                 search.tables.append(table)
-                search.positions += range(start, start + count)
+                search.ranges.append(range(start, start + count))
                 return
         half = (count + 1) // 2
         self._search(taken(rows, 0, half), start, inputs, search)

@@ -9,12 +9,14 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
+from _mlflow_grpc_protocol.shapes import MessageShape
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 
-from mlflow_grpc_client import _html, _options
+from mlflow_grpc_client import _html, _options, _tables
 from mlflow_grpc_client._calls import Call, OnError, Steps, Stream
 from mlflow_grpc_client._payloads import library, type_label
-from mlflow_grpc_client._typed import columns, reader, writer
+from mlflow_grpc_client._typed import column_writer, columns, reader, writer
+from mlflow_grpc_client._typed.batch_request import BatchRequest
 from mlflow_grpc_client._typed.contract import Contract, Rpc, accepts_dicts, field_type_name
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.payloads import Keywords
@@ -23,6 +25,9 @@ from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, fro
 Params = Mapping[str, Any] | None
 AnswersT = TypeVar("AnswersT")
 """The iterator over the answers of a stream."""
+
+ReadBatch = Callable[[Any, MessageShape], Any]
+"""Reads the output of a batch: a message and its shape."""
 
 _OUTDATED_CODES = (
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -124,10 +129,25 @@ class BaseTypedModel(Generic[AnswersT]):
         return make((yield from self._get_contract(cached=contract)))
 
     def _predict(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
-        data = _record_or_rows(rows, fields)
+        if _tables.is_table(rows) and not fields:
+            return (yield from _tables.predict(rows, self.name, params, self._timeout_s, self._metadata))
+        return (yield from self._predict_data(_record_or_rows(rows, fields), params, columns.rows_of))
+
+    def _predict_columns(self, rows: Any, params: Params) -> Steps:
+        try:
+            # Imported late, because it imports numpy, which the client does not need otherwise.
+            from mlflow_grpc_client._typed.answer_columns import columns_in
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("predict_columns needs numpy: pip install numpy", name=error.name) from None
+        data = columns.NamedColumns(rows) if isinstance(rows, Mapping) else rows
+        if not columns.is_batch(data):
+            raise TypeError(f"{type_label(rows)} is not rows: give a dict of columns, a table or an array")
+        return self._predict_data(data, params, columns_in)
+
+    def _predict_data(self, data: Any, params: Params, read: ReadBatch) -> Steps:
         contract = yield from self._get_contract()
         try:
-            return (yield from self._predict_with(contract, data, params))
+            return (yield from self._predict_with(contract, data, params, read))
         except (TypeError, ValueError) as error:  # The data may fit newer types.
             original: Exception = error
         except PredictError as error:
@@ -141,9 +161,9 @@ class BaseTypedModel(Generic[AnswersT]):
             raise (error if error.code in _MODEL_GONE_CODES else original) from None
         if newer is contract:
             raise original
-        return (yield from self._predict_with(newer, data, params))
+        return (yield from self._predict_with(newer, data, params, read))
 
-    def _predict_with(self, contract: Contract, data: Any, params: Params) -> Steps:
+    def _predict_with(self, contract: Contract, data: Any, params: Params, read: ReadBatch) -> Steps:
         """The answer of a call with the messages of a contract; no call is made for no rows."""
         if not columns.is_batch(data):
             rpc = contract.rpc(RpcKind.ONE)
@@ -151,13 +171,14 @@ class BaseTypedModel(Generic[AnswersT]):
             return (yield self._typed_call(contract, rpc, request, lambda response: _answer(rpc, response)))
         count, values = columns.columns_of(data, contract.row)
         if not count:
-            return []
+            batch = contract.rpcs.get(RpcKind.BATCH)
+            return [] if batch is None else read(batch.response_class(), batch.response)
         rpc = contract.rpc(RpcKind.BATCH)
-        message = rpc.request_class()
+        request = BatchRequest(rpc.request_class())
         with self._missing_as_invalid_input():
-            columns.fill(message, rpc.request, count, values)
-        _put_params(contract, message, params)
-        return (yield self._typed_call(contract, rpc, message, lambda answer: columns.rows_of(answer, rpc.response)))
+            column_writer.fill(request, rpc.request, count, values)
+        _put_params(contract, request.message, params)
+        return (yield self._typed_call(contract, rpc, request, lambda answer: read(answer, rpc.response)))
 
     def _typed_call(self, contract: Contract, rpc: Rpc, request: Any, read: Callable[[Any], Any]) -> Call:
         metadata = self._metadata_for(contract)

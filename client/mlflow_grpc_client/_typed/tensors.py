@@ -15,6 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from mlflow_grpc_client._payloads import library
+from mlflow_grpc_client._typed.batch_request import BatchRequest, header
 from mlflow_grpc_client._typed.contract import type_name
 
 _FLOAT_OVERFLOW = (2 - 2**-24) * 2.0**127
@@ -45,6 +46,21 @@ def write(message: Any, element: ScalarShape, value: Any, path: str, scalar: Sca
     shape, elements = flatten(value, path)
     message.shape.extend(shape)
     extend(message, "data", element, elements, path, scalar)
+
+
+def put(request: BatchRequest, name: str, element: ScalarShape, array: Any, path: str) -> bool:
+    """Writes an array into a message of `data` and `shape`; returns False, with nothing written, if it is no array."""
+    if not isinstance(array, library("numpy", "ndarray")):
+        return False
+    shape, elements = flatten(array, path)
+    data = packed(element, elements, path)
+    if data is None:
+        return False
+    tensor = type(getattr(request.message, name))()
+    tensor.shape.extend(shape)
+    number = tensor.DESCRIPTOR.fields_by_name["data"].number
+    request.add_field(name, tensor.SerializeToString(), header(number, len(data)), data)
+    return True
 
 
 def flatten(value: Any, path: str) -> tuple[tuple[int, ...], Any]:
@@ -86,28 +102,51 @@ def single(number: float, path: str) -> float:
 
 def extend(message: Any, name: str, element: ScalarShape, elements: Any, path: str, scalar: Scalar) -> None:
     """Writes the elements of a flat array or list into a repeated scalar field."""
-    field = getattr(message, name)
+    data = packed(element, elements, path)
+    if data is None:
+        elements = elements.tolist() if isinstance(elements, library("numpy", "ndarray")) else elements
+        getattr(message, name).extend([scalar(value, element, path) for value in elements])
+    elif data:
+        number = message.DESCRIPTOR.fields_by_name[name].number
+        message.MergeFromString(header(number, len(data)) + bytes(data))
+
+
+def packed(element: ScalarShape, elements: Any, path: str) -> Any:
+    """The bytes of a packed field with the elements of a flat array, as bytes or a view of them.
+
+    Returns:
+        The bytes, or None for anything but an array of numbers that fit.
+
+    Raises:
+        TypeError: The array has a type that does not fit.
+        ValueError: A number is too large for a float of 32 bits.
+
+    """
     if not isinstance(elements, library("numpy", "ndarray")):
-        field.extend([scalar(value, element, path) for value in elements])
-        return
-    dtype, packed = _PACKED.get(element.type, ("", ""))
+        return None
+    dtype, written_as = _PACKED.get(element.type, ("", ""))
     if element.type == _FLOAT and elements.dtype.str[1:] == "f8":
         _check_overflow(elements, path)
         elements = elements.astype(dtype)
     elif elements.dtype.str[1:] in _EXACT_IN.get(element.type, ()):
         elements = elements.astype(dtype)
     if dtype and elements.dtype.str[1:] == dtype:
-        number = message.DESCRIPTOR.fields_by_name[name].number
-        if elements.size:
-            message.MergeFromString(_length_delimited(number, elements.astype(packed).tobytes()))
-    elif elements.dtype.kind not in f"{_ARRAY_KINDS.get(element.type, elements.dtype.kind)}O":
+        elements = elements.view(written_as) if elements.dtype.kind == "b" else elements.astype(written_as, copy=False)
+        return memoryview(elements if elements.flags.c_contiguous else elements.copy()).cast("B")
+    if elements.dtype.kind not in f"{_ARRAY_KINDS.get(element.type, elements.dtype.kind)}O":
         raise TypeError(f"{path}: an array of {elements.dtype} does not fit, the model takes {type_name(element)}")
-    elif element.type in INTEGER_BOUNDS and elements.dtype.kind in "iu":
-        for extreme in (elements.min(), elements.max()) if elements.size else ():
-            check_bounds(int(extreme), INTEGER_BOUNDS[element.type], path)
-        field.extend(elements.tolist())
-    else:
-        field.extend([scalar(value, element, path) for value in elements.tolist()])
+    if element.type in INTEGER_BOUNDS and elements.dtype.kind in "iu":
+        low, high = INTEGER_BOUNDS[element.type]
+        if not elements.size or (low <= int(elements.min()) and int(elements.max()) <= high):
+            return _varints().packed(elements)
+    return None  # The conversion of a number that does not fit raises the error with its index.
+
+
+def _varints() -> Any:
+    # Imported late, because it imports numpy, which callers with arrays have imported.
+    from mlflow_grpc_client._typed import varints
+
+    return varints
 
 
 def check_bounds(number: float, bounds: tuple[int, int], path: str) -> None:
@@ -124,20 +163,6 @@ def _check_overflow(elements: Any, path: str) -> None:
 
 def _overflow(number: float, path: str) -> ValueError:
     return ValueError(f"{path}: {number!r} is too large for a float of 32 bits")
-
-
-def _length_delimited(number: int, data: bytes) -> bytes:
-    """A field of bytes on the wire."""
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:  # noqa: PLR2004
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def read(message: Any) -> Any:

@@ -156,7 +156,8 @@ class PyfuncModel:
             ModelFailed: The model raised.
 
         """
-        if isinstance(data, pd.DataFrame | pd.Series | np.ndarray | list) and len(data) != 1:
+        is_scalar = isinstance(data, np.ndarray) and not data.ndim
+        if isinstance(data, pd.DataFrame | pd.Series | np.ndarray | list) and not is_scalar and len(data) != 1:
             raise InvalidPayload(f"predict_stream takes one row, and these are {len(data)}.")
         with (
             mlflow_spans.joined(),

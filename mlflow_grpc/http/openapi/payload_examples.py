@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
+from mlflow_grpc.contract.types import Record, has_tensors
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.http.response import JSON
 from mlflow_grpc.payload.codec import ChecksPayloads, TextCodec
@@ -21,6 +22,12 @@ UNIFIED, RECORD, WITH_PARAMS = "unified_llm_input", "record", "with_params"
 
 KEYS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 """MLflow's keys around a payload; each is the name of a format."""
+
+TABLES = ("dataframe_split", "dataframe_records")
+"""Those of KEYS whose value is always a table."""
+
+PARAMS = "params"
+"""Key of the params beside one of KEYS."""
 
 MAX_ROWS = 2
 """Maximum number of rows in an example."""
@@ -51,17 +58,34 @@ def examples_of(model: ServableModel) -> list[Example]:
     if not isinstance(codec, ChecksPayloads) or not info.example or info.is_example_typed:
         return []
     accepted: list[Example] = []
-    for candidate in _candidates(json.loads(info.example), is_mlmodel=model.rest_records is not None):
+    # NaN becomes null, which MLflow reads as a missing value too, because the document must not contain NaN.
+    logged = json.loads(info.example, parse_constant=lambda _: None)
+    payload, logged_params = _without_params(logged)
+    inputs = info.contract.inputs
+    has_columns = isinstance(inputs, Record) and not has_tensors(inputs)
+    for candidate in _candidates(payload, is_mlmodel=model.rest_records is not None, has_columns=has_columns):
         if candidate.format not in [example.format for example in accepted] and _is_accepted(candidate, codec):
             accepted.append(candidate)
     defaults = {param.name: param.default for param in info.contract.params.fields} if info.contract.params else {}
     first = accepted[0].value if accepted else None
-    params = {name: value for name, value in defaults.items() if value is not None}
+    params = {name: value for name, value in {**defaults, **logged_params}.items() if value is not None}
     if params and isinstance(first, dict):
         is_unified = accepted[0].format == UNIFIED
-        example = Example(WITH_PARAMS, JSON, {**first, **(params if is_unified else {"params": params})})
-        accepted += [example] if _is_accepted(example, codec) else []
+        # The example of a chat may have been logged with params beside its messages.
+        example = Example(WITH_PARAMS, JSON, {**params, **first} if is_unified else {**first, PARAMS: params})
+        if example.value != first and _is_accepted(example, codec):
+            accepted.append(example)
     return accepted
+
+
+def _without_params(payload: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns a payload without the params beside its table or tensors, and these params, if they are an object.
+
+    MLflow logs them together for `input_example=(data, params)`.
+    """
+    if isinstance(payload, dict) and any(key in payload for key in KEYS) and isinstance(payload.get(PARAMS), dict):
+        return {name: value for name, value in payload.items() if name != PARAMS}, payload[PARAMS]
+    return payload, {}
 
 
 def _is_accepted(example: Example, codec: ChecksPayloads) -> bool:
@@ -72,8 +96,15 @@ def _is_accepted(example: Example, codec: ChecksPayloads) -> bool:
     return len(text) <= MAX_CHARACTERS and codec.accepts(text, example.content_type)
 
 
-def _candidates(payload: Any, *, is_mlmodel: bool) -> Iterator[Example]:
-    """Yields the payload in all formats, first with few rows; the model may refuse some of them."""
+def _candidates(payload: Any, *, is_mlmodel: bool, has_columns: bool) -> Iterator[Example]:
+    """Yields the payload in all formats, first with few rows; the model may refuse some of them.
+
+    Args:
+        payload: The example, without params.
+        is_mlmodel: True for a model with the MLModel interface, whose example is one record.
+        has_columns: True for a signature of columns, which are not tensors.
+
+    """
     if not isinstance(payload, dict):
         return
     (key, *more), values = list(payload) or [""], list(payload.values())
@@ -85,11 +116,13 @@ def _candidates(payload: Any, *, is_mlmodel: bool) -> Iterator[Example]:
         yield Example(UNIFIED, JSON, payload)
         return
     for value in (_shortened(values[0]), values[0]):
-        yield from _of_value(key, value)
+        yield from _of_value(key, value, has_columns=has_columns)
 
 
-def _of_value(key: str, value: Any) -> Iterator[Example]:
-    rows = _rows(key, value)
+def _of_value(key: str, value: Any, *, has_columns: bool) -> Iterator[Example]:
+    rows = _rows(key, value) if has_columns or key in TABLES else None
+    if key not in TABLES:
+        yield Example(key, JSON, {key: value})
     if rows is not None:
         if len(rows) == 1:
             yield Example(UNIFIED, JSON, rows[0])
@@ -113,7 +146,7 @@ def _of_rows(rows: list[dict[str, Any]]) -> Iterator[Example]:
     yield Example("inputs", JSON, {"inputs": {name: [row[name] for row in rows] for name in names}})
     yield Example("instances", JSON, {"instances": list(rows)})
     cells = [cell for row in rows for cell in row.values()]
-    if cells and all(isinstance(cell, str | int | float) for cell in cells):
+    if cells and all(isinstance(cell, str | int | float | None) for cell in cells):
         table = StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(names)
@@ -122,15 +155,21 @@ def _of_rows(rows: list[dict[str, Any]]) -> Iterator[Example]:
 
 
 def _rows(key: str, value: Any) -> list[dict[str, Any]] | None:
-    """Returns the rows of a table whose columns have names; None for any other payload."""
+    """Returns the rows of a table whose columns have names; None for any other payload.
+
+    MLflow logs an example that is one record as the record itself, and one of several records as their list.
+    """
     match value:
         case {"columns": [*columns], "data": [_, *_] as data} if key == "dataframe_split":
             rows = [dict(zip(map(str, columns), row, strict=False)) for row in data]
-        case [{}, *_] if key == "dataframe_records":
+        case [{}, *_] if key != "dataframe_split":
             rows = value
+        case {} if key not in TABLES:
+            rows = [value]
         case _:
             return None
-    return rows if all(row.keys() == rows[0].keys() for row in rows) and rows[0] else None
+    are_alike = all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows)
+    return rows if are_alike and rows[0] else None
 
 
 def _shortened(value: Any) -> Any:

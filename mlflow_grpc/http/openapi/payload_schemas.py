@@ -32,6 +32,7 @@ class PayloadSchemas:
         """
         self._model, self._name, self._components = model, name, components
         self._formats = {example.format for example in examples}
+        self._values = {key: example.value[key] for example in examples if (key := example.format) in KEYS}
         info = model.model.info
         self._inputs, self._outputs = info.contract.inputs, info.contract.outputs
         self._is_record = model.rest_records is not None
@@ -121,10 +122,27 @@ class PayloadSchemas:
             return self._row
         if has_tensors(inputs):
             return self._row if key == "inputs" else _instances(inputs)
+        return self._of_columns(inputs, key)
+
+    def _of_columns(self, inputs: Record, key: str) -> JsonSchema:
+        """Returns the schema of `inputs` or `instances` for columns that are not tensors."""
+        value = self._values.get(key)
         if not all(field.name for field in inputs.fields):
-            is_hinted = self._formats == {"inputs"} and len(inputs.fields) == 1
-            return {"type": "array", "items": self._columns(self._row)[0]} if is_hinted else ANY_LIST
-        return rows if key == "instances" else {"anyOf": [self._columns_object(inputs), rows]}
+            return self._nameless(value)
+        if isinstance(value, list) and isinstance(value[0], list):
+            return {"type": "array", "items": ANY_LIST}  # The names are numbers, which no JSON object has.
+        columns = [self._columns_object(inputs)] if key == "inputs" else []
+        rows: JsonSchema = {"type": "array", "items": self._row}
+        return {"anyOf": [*columns, rows, self._row]}
+
+    def _nameless(self, value: object) -> JsonSchema:
+        """Returns the schema of columns without names; `value` is an example."""
+        (column, *others) = self._columns(self._row)
+        if others:
+            return ANY_LIST
+        if not isinstance(value, list):
+            return {"anyOf": [ANY_LIST, column]}
+        return {"type": "array", "items": column} if self._formats == {"inputs"} else ANY_LIST
 
     def _columns(self, reference: JsonSchema) -> list[JsonSchema]:
         """Returns the schemas of the columns of a row, in order."""
@@ -141,9 +159,10 @@ class PayloadSchemas:
         columns: JsonSchema = {"type": "array", "items": {"type": ["string", "integer"]}}
         if all(names):
             columns["examples"] = [names]
+        has_columns = "columns" in self._values.get("dataframe_split", {"columns": names} if all(names) else {})
         return {
             "type": "object",
-            "required": ["columns", "data"] if all(names) else ["data"],
+            "required": ["columns", "data"] if has_columns else ["data"],
             "properties": {
                 "columns": columns,
                 "data": {"type": "array", "items": ANY_LIST, "description": "The rows."},

@@ -16,8 +16,8 @@ export const Format = Object.freeze({
 /** Returns the plan of a model's form: {format, fields, params, example}. */
 export function planOf(model) {
   const specs = parsed(model.input?.mlflow_json);
-  const params = (parsed(model.params?.mlflow_json, parse) ?? []).map(paramField);
   const example = parsed(model.example, parse);
+  const params = (parsed(model.params?.mlflow_json, parse) ?? []).map((spec) => paramField(spec, example));
   if (!specs?.length) {
     if (!params.length) return { format: Format.RAW, fields: [], params, example };
     const inputs = { key: "inputs", label: "inputs", spec: { type: "any" }, isRequired: true, initial: example?.inputs ?? [] };
@@ -67,8 +67,12 @@ function valuesOf(format, specs, example) {
   return Object.fromEntries(Object.entries(rows ?? {}).map(([key, value]) => [key, Array.isArray(value) ? value[0] : value]));
 }
 
-function paramField(spec) {
-  return { key: spec.name, label: spec.name, spec, isRequired: false, isParam: true, default: spec.default };
+/** Returns the field of a param, filled in if the example has the param beside its table or its messages. */
+function paramField(spec, example) {
+  const isTable = PAYLOAD_KEYS.some((key) => Object.hasOwn(example ?? {}, key));
+  const params = (isTable ? example.params : example) ?? {};
+  const initial = Object.hasOwn(params, spec.name) ? params[spec.name] : undefined;
+  return { key: spec.name, label: spec.name, spec, isRequired: false, isParam: true, default: spec.default, initial };
 }
 
 /** Returns a property of a JSON schema without its reference or its null alternative. */

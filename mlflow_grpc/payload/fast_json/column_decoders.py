@@ -128,7 +128,7 @@ class ColumnDecoder(_NamedDecoder):
             ]
         )
 
-    def columns(self, values: list[Any]) -> RowBlock | None:
+    def columns(self, values: Any) -> RowBlock | None:
         """Takes rows of binary values in columns."""
         checked = [
             cells.OF_COLUMN[data_type](column) if data_type is DataType.string else column
@@ -168,9 +168,9 @@ class MatrixDecoder(_NamedDecoder):
         """Takes one row with a value for each column."""
         return RowBlock(np.array([values], dtype=self._dtype), 1)
 
-    def columns(self, values: list[Any]) -> RowBlock | None:
+    def columns(self, values: Any) -> RowBlock | None:
         """Takes rows of binary values in columns."""
-        return RowBlock(np.array(values).T, len(values[0]))
+        return RowBlock(np.asarray(values).T, len(values[0]))
 
     def table(self, blocks: Sequence[RowBlock]) -> pd.DataFrame:
         """Stacks the rows of all blocks in a DataFrame."""

@@ -37,11 +37,12 @@ class FastDecoder(Protocol):
         """
         ...
 
-    def columns(self, values: list[Any]) -> RowBlock | None:
+    def columns(self, values: Any) -> RowBlock | None:
         """Takes rows of binary values in columns; None if they are not plain.
 
         Args:
-            values: For each column an array of the column's own type, or a list of strings; for a tensor one array.
+            values: For each column an array of the column's own type, or a list of strings; for a tensor one array. If
+                all columns have one type, they may be the rows of one array.
 
         """
         ...

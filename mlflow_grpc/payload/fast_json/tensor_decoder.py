@@ -51,7 +51,7 @@ class TensorDecoder:
         array = cells.OF_TENSOR[self._dtype](values) if len(values) == math.prod(self._row_shape) else None
         return None if array is None else RowBlock(array.reshape(1, *self._row_shape), 1)
 
-    def columns(self, values: list[Any]) -> RowBlock | None:
+    def columns(self, values: Any) -> RowBlock | None:
         """Takes an array of rows; None if it has another shape or does not fit the tensor's type exactly."""
         (array,) = values
         converted = array.astype(self._dtype, copy=False)

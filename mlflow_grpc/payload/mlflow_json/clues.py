@@ -43,9 +43,15 @@ def with_clues(failed: ModelFailed, data: Any, schema: Schema | None) -> ModelFa
 
 
 def _count(data: Any) -> int:
-    if isinstance(data, pd.DataFrame | np.ndarray | list):
-        return len(data)
-    return max((len(value) for value in data.values() if hasattr(value, "__len__")), default=1) if data else 1
+    """Returns the number of rows of the longest column; that of an input without columns."""
+    return max(map(_length, data.values()), default=1) if isinstance(data, dict) else _length(data)
+
+
+def _length(value: Any) -> int:
+    """Returns the number of rows of a table, an array or a list. Any other value is one row."""
+    if isinstance(value, np.ndarray) and not value.ndim:  # MLflow makes it of a number, a string or null.
+        return 1
+    return len(value) if isinstance(value, pd.DataFrame | pd.Series | np.ndarray | list) else 1
 
 
 def _violations(data: Any, names: list[Any] | None, count: int) -> Iterator[FieldViolation]:
@@ -68,7 +74,7 @@ def _missing(column: Any) -> list[int]:
     is_missing = np.asarray(pd.isna(values))
     if not is_missing.ndim:
         return [0] if is_missing else []
-    return [int(row) for row in np.flatnonzero(is_missing.reshape(len(is_missing), -1).any(axis=1))]
+    return [int(row) for row in np.flatnonzero(is_missing.any(axis=tuple(range(1, is_missing.ndim))))]
 
 
 def _description(rows: list[int], count: int) -> str:

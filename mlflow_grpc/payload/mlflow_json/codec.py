@@ -234,6 +234,10 @@ class ScoringCodec:
             return True
         return False
 
+    def columns(self, predictions: Any) -> dict[str, Any] | None:
+        """Returns the columns of a predicted table; see `RecordCodec.columns`."""
+        return self._predictions.columns(predictions)
+
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """Returns the predicted rows; see `RecordCodec.rows`."""
         return self._predictions.rows(predictions, count)
@@ -246,15 +250,7 @@ class ScoringCodec:
         return rows[0]
 
 
-_UNCAST_TYPES = {
-    DataType.boolean,
-    DataType.integer,
-    DataType.long,
-    DataType.float,
-    DataType.double,
-    DataType.string,
-    DataType.datetime,
-}
+_UNCAST_TYPES = frozenset(DataType) - {DataType.binary}
 
 
 def _scalars(metadata: Model) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Frames:
         self._names = [str(spec.name) for spec in specs if spec.name not in (None, "")]
         self._is_nameless = len(specs) > 1 and not self._names
         self._width = len(specs)
+        self._scalars = {str(spec.name): spec.type for spec in specs if spec.name and isinstance(spec.type, DataType)}
         is_wide = only is None or isinstance(only.type, Object | Map | AnyType)
         self._is_bare = only is not None and only.name in (None, "") and not is_wide
         self._nested = (
@@ -72,6 +73,24 @@ class Frames:
         rows = list(named.to_dict("records"))
         is_by_position = self._is_nameless and table.shape[1] == self._width and named.columns.is_unique
         return [list(row.values()) for row in rows] if is_by_position else rows
+
+    def columns(self, table: pd.DataFrame) -> dict[str, Any] | None:
+        """Returns the columns of a table with a column of scalars for each output; None for any other table.
+
+        Numbers and booleans are arrays, and texts lists with None for a missing one. The values are those of `rows`.
+        """
+        if len(table.columns) != self._width or set(table.columns) != self._scalars.keys():
+            return None
+        columns: dict[str, Any] = {}
+        for name, data_type in self._scalars.items():
+            column = table[name]
+            if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
+                columns[name] = column.to_numpy()
+            elif data_type == DataType.string and pd.api.types.infer_dtype(column) == "string":
+                columns[name] = _with_none(column).to_list()
+            else:
+                return None
+        return columns
 
     def _has_values(self, table: pd.DataFrame) -> bool:
         """Returns True if the only column of a table holds dictionaries for the only output, which has no name."""

@@ -65,6 +65,10 @@ class Predictions:
         only = self._outputs[0].schema_type if len(specs) == 1 else None
         self._nested = only if isinstance(only, Array | Map | Object) else None
 
+    def columns(self, predictions: Any) -> dict[str, Any] | None:
+        """Returns the columns of a table of scalars by the names of outputs; None for other predictions."""
+        return self._frames.columns(predictions) if isinstance(predictions, pd.DataFrame) else None
+
     def rows(self, predictions: Any, count: int) -> list[Any]:
         """Returns the predicted rows: dictionaries, lists or bare values.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from _mlflow_grpc_protocol.scalars import FLOATS, row_filler
+from _mlflow_grpc_protocol.scalars import FLOATS, row_filler, try_extend
 from _mlflow_grpc_protocol.shapes import FieldShape, ScalarShape, Shape, TensorShape, TimestampShape
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 from google.protobuf.message import Message
@@ -197,6 +197,9 @@ class RowsCodec:
         array = predictions.to_numpy() if is_series and not self._is_tensor else predictions
         if type(array) is np.ndarray and array.ndim and len(array) == count and self._write_array(output, array):
             return output
+        columns = self._codec.columns(predictions)
+        if columns is not None and self._write_columns(output, columns):
+            return output
         rows = self._codec.rows(predictions, count)
         records = [self._as_record(row) for row in rows]
         for column in self._outputs:
@@ -228,6 +231,29 @@ class RowsCodec:
             else:
                 getattr(output, column.name).extend(values.tolist())
         return True
+
+    def _write_columns(self, output: Any, columns: dict[str, Any]) -> bool:
+        """Writes columns unchanged; returns False, with nothing written, if one has no rows or a type of another field.
+
+        Args:
+            output: The empty message.
+            columns: Result of `RecordCodec.columns`.
+
+        """
+        for column in self._outputs:
+            values, field = columns.get(column.label), getattr(output, column.name)
+            if isinstance(values, np.ndarray) and len(values) and _is_native(values, column.shape):
+                field.extend(values.tolist())
+            elif isinstance(values, list) and values and column.shape == ScalarShape(Proto.TYPE_STRING):
+                getattr(output, column.null_rows).extend(row for row, value in enumerate(values) if value is None)
+                if not try_extend(field, ["" if value is None else value for value in values]):
+                    break
+            else:
+                break
+        else:
+            return True
+        output.Clear()
+        return False
 
     def _write_column(self, output: Any, column: FieldShape, values: Sequence[Any]) -> None:
         if column.is_singular:

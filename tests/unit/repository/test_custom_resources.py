@@ -1,4 +1,4 @@
-"""deploy/kubernetes/components and deploy/kserve: resources that other projects define."""
+"""deploy/kubernetes/components, deploy/kserve and deploy/ray: resources that other projects define."""
 
 import copy
 import re
@@ -10,7 +10,7 @@ import yaml
 from mlflow_grpc import declarations, settings
 from mlflow_grpc.lifecycle import NOTICE_S
 from mlflow_grpc.services import reflection
-from tests.support.manifests import COMPONENTS, KSERVE, KUBERNETES, document, documents, faults
+from tests.support.manifests import COMPONENTS, KSERVE, KUBERNETES, RAY, document, documents, faults
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.scrapes import Scrape
 from tests.support.servers import ROOT, serving
@@ -22,7 +22,13 @@ MONITOR = COMPONENTS / "monitoring" / "servicemonitor.yaml"
 RUNTIME = KSERVE / "runtime.yaml"
 INFERENCE_SERVICE = KSERVE / "inferenceservice.yaml"
 
-FILES = [path for path in (*COMPONENTS.glob("*/*.yaml"), *KSERVE.glob("*.yaml")) if path.name != "kustomization.yaml"]
+RAY_SERVICE = RAY / "rayservice.yaml"
+
+FILES = [
+    path
+    for path in (*COMPONENTS.glob("*/*.yaml"), *KSERVE.glob("*.yaml"), RAY_SERVICE)
+    if path.name != "kustomization.yaml"
+]
 REMOVE = object()
 
 
@@ -58,11 +64,15 @@ def test_resources_fit_the_schemas(path):
         (INFERENCE_SERVICE, "spec.predictor.model.storageURI", "s3://", "'storageURI' was unexpected"),
         (INFERENCE_SERVICE, "spec.predictor.minReplicas", "2", "'2' is not of type 'integer'"),
         (INFERENCE_SERVICE, "spec.predictor.model.modelFormat", REMOVE, "'modelFormat' is a required property"),
+        (RAY_SERVICE, "spec.serveConfig", "", "'serveConfig' was unexpected"),
+        (RAY_SERVICE, "spec.rayClusterConfig.headGroupSpec.rayStartParams", REMOVE, "'rayStartParams' is a required"),
+        (RAY_SERVICE, "spec.rayClusterConfig.headGroupSpec.rayStartParams.num-cpus", 0, "0 is not of type 'string'"),
+        (RAY_SERVICE, "spec.rayClusterConfig.workerGroupSpecs.0.template.spec.image", "", "'image' was unexpected"),
     ],
 )
 def test_the_schemas_find_faults(path, field, value, message):
     """The check finds a fault in a resource: a misspelt field, a wrong type or value, or a missing field."""
-    wrong = copy.deepcopy(document(path))
+    wrong = copy.deepcopy(documents(path)[0])
     *parents, name = field.split(".")
     parent: Any = wrong
     for step in parents:
@@ -150,10 +160,9 @@ def test_kserve_finds_one_grpc_port():
     assert flags().keys() <= known
 
 
-def test_kserve_claims_no_protocol_that_is_not_served(server):
-    """The runtime claims no protocol and is never chosen by itself, as long as there is no Open Inference Protocol."""
+def test_kserve_never_chooses_the_runtime_by_itself():
+    """The runtime claims no protocol, because KServe would choose it for callers of the protocols over HTTP too."""
     spec = document(RUNTIME)["spec"]
-    assert "inference.GRPCInferenceService" not in server.server.services
     assert "protocolVersions" not in spec
     assert not any(supported["autoSelect"] for supported in spec["supportedModelFormats"])
     model = document(INFERENCE_SERVICE)["spec"]["predictor"]["model"]
@@ -177,6 +186,41 @@ def test_the_page_about_kserve_has_a_valid_predictor():
     assert faults(changed) == []
     predictor["autoScaling"]["metrics"][0]["external"]["metric"]["querry"] = ""
     assert len(faults(changed)) == 1
+
+
+def test_kuberay_serves_the_application_of_one_model():
+    """The configuration in the RayService is that of one-model.yaml, with another host, the model's path and metrics."""
+    resource, service = documents(RAY_SERVICE)
+    configuration = yaml.safe_load(resource["spec"]["serveConfigV2"])
+    expected = document(RAY / "one-model.yaml")
+    expected["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - the address in a pod
+    expected["applications"][0]["args"] |= {"model_uri": "/models/iris", "metrics": True}
+    assert configuration == expected
+    ports = {configuration["http_options"]["port"]: "serve", configuration["grpc_options"]["port"]: "grpc"}
+    cluster = resource["spec"]["rayClusterConfig"]
+    templates = [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
+    for template in templates:
+        (container,) = template["spec"]["containers"]
+        assert ports.items() <= {port["containerPort"]: port["name"] for port in container["ports"]}.items()
+        assert {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"} in container["env"]
+        labels = {**template["metadata"]["labels"], "ray.io/serve": "true"}
+        assert service["spec"]["selector"].items() <= labels.items()
+    assert [(port["port"], port["targetPort"]) for port in service["spec"]["ports"]] == [(9000, "grpc")]
+
+
+def test_kuberay_has_room_for_the_replicas():
+    """The workers have the CPUs that the replicas ask for, and time for their end."""
+    spec = documents(RAY_SERVICE)[0]["spec"]
+    (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    deployment, (group,) = application["args"]["deployment"], spec["rayClusterConfig"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    cpus = group["replicas"] * int(container["resources"]["limits"]["cpu"])
+    assert cpus >= deployment["num_replicas"] * deployment["ray_actor_options"]["num_cpus"]
+    drain_s = settings.Settings.model_fields["drain_timeout_s"].default
+    deregistration_s = 35  # DEREGISTRATION_S of mlflow_grpc.ray.application, which needs Ray.
+    assert group["template"]["spec"]["terminationGracePeriodSeconds"] >= deregistration_s + drain_s
+    (pinned,) = re.findall(r'^ray = \["ray\[.*\]==(.*)"\]$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert spec["rayClusterConfig"]["rayVersion"] == pinned
 
 
 def test_the_image_runs_the_command():

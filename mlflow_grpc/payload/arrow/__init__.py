@@ -1,0 +1,1 @@
+"""Arrow tables as model input, and predictions as Arrow tables."""

@@ -1,0 +1,182 @@
+"""Record batches of a caller, from the messages of a stream.
+
+Rule of this module: messages are taken in their order, and batches are read in any order and in any thread. Nothing
+that a message declares takes more memory than the limit, and every batch is validated before anybody looks into it.
+"""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated
+
+from mlflow_grpc.errors import InvalidPayload
+from mlflow_grpc.payload.arrow.messages import Header, MessageType, read_header, refuse, split_stream
+from mlflow_grpc.payload.arrow.sizes import expanded_bytes
+
+MAX_EXPANSION = 8
+"""Maximum size of a batch in memory, once it is decompressed and its dictionaries are expanded, in sizes of the largest
+message. Compressed columns and dictionaries are rarely smaller than an eighth."""
+
+_Pieces = list[bytes | memoryview]
+
+_READ_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
+
+
+@dataclass(slots=True)
+class TableRows:
+    """The rows of one or several record batches, which are read when somebody asks for them."""
+
+    pieces: _Pieces
+    """The bytes of a complete stream: schema, dictionaries and record batches."""
+    count: int
+    size: int
+    """Size in memory after decompression, in bytes."""
+    max_bytes: int
+    """Maximum size in memory, with dictionaries expanded."""
+    _batch: pa.RecordBatch | None = field(default=None, repr=False)
+
+    def read(self) -> pa.RecordBatch:
+        """Returns all rows as one valid batch.
+
+        Raises:
+            InvalidPayload: The batch takes too much memory, or is broken: offsets out of bounds, texts that are not
+                UTF-8, wrong sizes.
+
+        """
+        if self._batch is None:
+            self._batch = self._read()
+            self.pieces = []
+        return self._batch
+
+    def _read(self) -> pa.RecordBatch:
+        try:
+            with pa.ipc.open_stream(pa.py_buffer(b"".join(self.pieces)), options=_READ_OPTIONS) as stream:
+                batches = list(stream) or [pa.RecordBatch.from_pylist([], stream.schema)]
+            for batch in batches:
+                batch.validate(full=True)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _unreadable() from error
+        if sum(batch.num_rows for batch in batches) != self.count:
+            refuse("its batches have another number of rows than their headers declare")
+        if sum(map(expanded_bytes, batches)) > self.max_bytes:
+            raise _too_large(self.max_bytes)
+        return _combined(batches) if self.count and len(batches) > 1 else batches[0]
+
+
+class IncomingTable:
+    """The state of one stream of record batches."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        """Starts without a schema.
+
+        Args:
+            max_message_bytes: Maximum size of one message, in bytes.
+
+        """
+        self.schema: pa.Schema | None = None
+        self._max_bytes = MAX_EXPANSION * max_message_bytes
+        self._schema_pieces: _Pieces = []
+        self._dictionaries: dict[int, list[tuple[_Pieces, int]]] = {}
+
+    def add(self, flatbuffer: bytes, body: bytes | memoryview) -> TableRows | None:
+        """Takes the next message; returns the rows of a record batch, and None for any other message.
+
+        Raises:
+            InvalidPayload: The message is broken, comes at the wrong time, or would take too much memory.
+
+        """
+        header = read_header(flatbuffer, body)
+        if not 0 <= header.body_bytes <= len(body):
+            refuse("the body of a message is shorter than its header declares")
+        body = body[: header.body_bytes]  # Padding may follow.
+        if header.message_type is MessageType.SCHEMA:
+            self._take_schema(flatbuffer)
+            return None
+        if self.schema is None:
+            refuse("the schema must be the first message")
+        if header.message_type is MessageType.DICTIONARY:
+            self._take_dictionary(header, encapsulated(flatbuffer, body))
+            return None
+        return self._rows([encapsulated(flatbuffer, body)], header.rows, header.read_bytes)
+
+    def add_stream(self, stream: bytes) -> TableRows:
+        """Takes a complete stream; returns the rows of all its batches.
+
+        Raises:
+            InvalidPayload: A message is broken, comes at the wrong time, or would take too much memory.
+
+        """
+        count = size = 0
+        for flatbuffer, body in split_stream(stream):
+            header = read_header(flatbuffer, body)
+            if header.message_type is MessageType.SCHEMA:
+                self._take_schema(flatbuffer)
+            elif self.schema is None:
+                refuse("the schema must be the first message")
+            count += header.rows if header.message_type is MessageType.RECORD_BATCH else 0
+            size += header.read_bytes
+        if size > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        if self.schema is None:
+            refuse("it is empty; its first message must be a schema")
+        return TableRows([stream], count, size, self._max_bytes)
+
+    def _take_schema(self, flatbuffer: bytes) -> None:
+        if self.schema is not None:
+            refuse("there is a second schema, and all batches of a stream have the same")
+        pieces = encapsulated(flatbuffer)
+        try:
+            schema = pa.ipc.read_schema(pa.py_buffer(b"".join(pieces)))
+            _read_names(list(schema))
+        except Exception as error:
+            raise _unreadable() from error
+        self.schema, self._schema_pieces = schema, pieces
+
+    def _take_dictionary(self, header: Header, pieces: _Pieces) -> None:
+        if not header.is_delta:
+            self._dictionaries.pop(header.dictionary_id, None)
+        self._dictionaries.setdefault(header.dictionary_id, []).append((pieces, header.read_bytes))
+        if self._dictionary_bytes > self._max_bytes:
+            raise _too_large(self._max_bytes)
+
+    @property
+    def _dictionary_bytes(self) -> int:
+        return sum(size for messages in self._dictionaries.values() for _, size in messages)
+
+    def _rows(self, messages: list[_Pieces], count: int, size: int) -> TableRows:
+        total = size + self._dictionary_bytes
+        if total > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        dictionaries = [pieces for messages in self._dictionaries.values() for pieces, _ in messages]
+        pieces = [piece for message in (self._schema_pieces, *dictionaries, *messages) for piece in message]
+        return TableRows([*pieces, END_OF_STREAM], count, total, self._max_bytes)
+
+
+def _read_names(fields: list[pa.Field]) -> None:
+    """Raises UnicodeDecodeError if a name at any depth is not UTF-8, which Arrow does not check."""
+    for column in fields:
+        column.name.encode()
+        arrow = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        _read_names([arrow.field(index) for index in range(arrow.num_fields)])
+
+
+def _combined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    return table.to_batches()[0]
+
+
+def _unreadable() -> InvalidPayload:
+    return InvalidPayload(
+        "The Arrow data cannot be read: Arrow says that it is broken, or has a format that the server's Arrow does not "
+        "support. Write it with an Arrow library."
+    )
+
+
+def _too_large(max_bytes: int) -> InvalidPayload:
+    return InvalidPayload(
+        f"The batch takes more than {max_bytes} bytes once it is decompressed and its dictionaries are expanded, which "
+        f"is {MAX_EXPANSION} times the server's limit of a message (--max-message-bytes). Send smaller batches.",
+        reason="PAYLOAD_TOO_LARGE",
+    )

@@ -1,0 +1,167 @@
+"""One DoExchange: record batches in, predictions out.
+
+Rule of this module: answers leave in the order of their batches. An error ends the exchange after the answers before
+it, because Flight has no other place for errors.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NoReturn
+
+import pyarrow as pa
+from _mlflow_grpc_protocol.arrow_ipc import pieces_of
+
+from mlflow_grpc.engine.engine import Engine
+from mlflow_grpc.engine.requests import TableRequest
+from mlflow_grpc.errors import InvalidPayload, ServingError
+from mlflow_grpc.payload.arrow.incoming import IncomingTable, TableRows
+from mlflow_grpc.payload.arrow.model import TableModel
+from mlflow_grpc.payload.arrow.reader import TableReader
+from mlflow_grpc.payload.arrow.writer import TableAnswer, as_schema
+from mlflow_grpc.services.flight_data import FlightData, flight_data
+from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.streams import answer_in_order
+
+READ_AHEAD = 8
+"""Maximum number of batches of an exchange in the server at a time. A batch has thousands of rows, so a few of them
+occupy the model."""
+
+Item = tuple[TableRows | None, bytes]
+"""Rows to predict, or None for a message that has only app_metadata, and the app_metadata."""
+
+
+class Exchange:
+    """The state of one exchange."""
+
+    def __init__(
+        self,
+        model: TableModel,
+        params: dict[str, Any] | None,
+        max_message_bytes: int,
+        engine: Engine,
+        call: GrpcCall,
+    ) -> None:
+        """Starts without a schema.
+
+        Args:
+            model: The model that is called.
+            params: The params that the caller set.
+            max_message_bytes: Maximum size of a message, in bytes.
+            engine: Runs the model.
+            call: The call, to which answers are written.
+
+        """
+        self._model = model
+        self._params = params
+        self._engine = engine
+        self._call = call
+        self._incoming = IncomingTable(max_message_bytes)
+        self._reader: TableReader | None = None
+        self._app_metadata: deque[bytes] = deque()  # Of the items whose answers have not been made, in order.
+        self._schema: pa.Schema | None = None  # Of the answers, once it has been sent.
+        self._held: list[bytes] = []  # The app_metadata of answers without rows before the schema is known.
+
+    async def answer(self, messages: AsyncIterator[Any]) -> None:
+        """Answers all batches.
+
+        Args:
+            messages: The messages of the caller.
+
+        Raises:
+            InvalidPayload: There is no schema, or a batch does not fit.
+            ServingError: As in `Engine.predict`.
+
+        """
+        early: list[FlightData] = []
+        while self._reader is None:
+            try:
+                item = self._take(await anext(messages))
+            except StopAsyncIteration:
+                raise InvalidPayload("The exchange has no schema. Begin it with the schema of the table.") from None
+            if item is not None:
+                early.append(flight_data(b"", b"", item[1]))
+        opening = [] if self._model.writer.schema is None else self._begin(self._model.writer.schema)
+        for message in [*opening, *early]:
+            await self._call.write(message)
+        await answer_in_order(
+            _Items(self._take, messages),
+            self._call,
+            self._submit,
+            self._outputs,
+            _end,
+            max_unread_s=self._engine.max_unread_s,
+            read_ahead=READ_AHEAD,
+        )
+        if self._schema is None:
+            for message in [*self._begin(pa.schema([])), *self._empty_answers()]:
+                await self._call.write(message)
+
+    def _take(self, message: Any) -> Item | None:
+        """Takes a message; returns None for a schema, a dictionary and an empty message."""
+        if not message.data_header:
+            return (None, message.app_metadata) if message.app_metadata else None
+        rows = self._incoming.add(message.data_header, message.data_body)
+        if self._reader is None and self._incoming.schema is not None:
+            self._reader = self._model.reader(self._incoming.schema, self._params)
+        return None if rows is None else (rows, message.app_metadata)
+
+    async def _submit(self, item: Item) -> "asyncio.Future[TableAnswer]":
+        rows, app_metadata = item
+        self._app_metadata.append(app_metadata)
+        if rows is None or not rows.count or self._reader is None:
+            answered: asyncio.Future[TableAnswer] = asyncio.get_running_loop().create_future()
+            answered.set_result(_NO_TABLE if rows is None else _NO_ROWS)
+            return answered
+        request = TableRequest(rows, self._reader, self._model.writer, self._call)
+        return await self._engine.submit(request, self._call.deadline)
+
+    def _outputs(self, answer: TableAnswer) -> list[FlightData]:
+        """Makes the messages of an answer, and those of the schema before the first one."""
+        app_metadata = self._app_metadata.popleft()
+        if answer is _NO_TABLE:
+            return [flight_data(b"", b"", app_metadata)]
+        if answer is _NO_ROWS:
+            self._held.append(app_metadata)
+            return [] if self._schema is None else self._empty_answers()
+        opening = [] if self._schema is not None else [*self._begin(answer.batch.schema), *self._empty_answers()]
+        pieces = answer.messages
+        if self._schema is not None and not answer.batch.schema.equals(self._schema):
+            pieces = list(self._model.writer.messages(as_schema(answer.batch, self._schema)))
+        return [*opening, *(flight_data(header, body, app_metadata) for header, body in pieces)]
+
+    def _begin(self, schema: pa.Schema) -> list[FlightData]:
+        self._schema = schema
+        return [flight_data(*pieces_of(memoryview(schema.serialize())), b"")]
+
+    def _empty_answers(self) -> list[FlightData]:
+        """Makes the answers to batches without rows, once the schema is known."""
+        held, self._held = self._held, []
+        schema = self._schema if self._schema is not None else pa.schema([])
+        empty = pa.RecordBatch.from_pylist([], schema=schema)
+        return [flight_data(*pieces_of(memoryview(empty.serialize())), app_metadata) for app_metadata in held]
+
+
+class _Items(AsyncIterator[Item]):
+    """The items of an exchange after its schema."""
+
+    def __init__(self, take: Callable[[Any], Item | None], messages: AsyncIterator[Any]) -> None:
+        self._take = take
+        self._messages = messages
+
+    async def __anext__(self) -> Item:
+        while True:
+            item = self._take(await anext(self._messages))
+            if item is not None:
+                return item
+
+
+_NO_TABLE = TableAnswer(pa.RecordBatch.from_pylist([], schema=pa.schema([])), [])
+"""Answer to a message that has only app_metadata."""
+
+_NO_ROWS = TableAnswer(pa.RecordBatch.from_pylist([], schema=pa.schema([])), [])
+"""Answer to a batch without rows, for which the model is not called."""
+
+
+def _end(error: ServingError) -> NoReturn:
+    raise error

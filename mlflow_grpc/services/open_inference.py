@@ -1,0 +1,250 @@
+"""Service inference.GRPCInferenceService: the Open Inference Protocol, version 2, with Triton's extensions.
+
+Source: https://github.com/kserve/open-inference-protocol and Triton's grpc_service.proto. Field numbers and messages of
+streams are those that tritonclient, KServe and perf_analyzer use.
+
+Rule of this module: it unpacks, names the model, hands over and packs. `mlflow_grpc.payload.tensors` converts.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from google.protobuf.message import Message
+
+from mlflow_grpc import __version__, protos
+from mlflow_grpc.engine.catalog import STILL_LOADING, Catalog, Entry, State
+from mlflow_grpc.engine.requests import TensorsRequest
+from mlflow_grpc.engine.servable import ServableModel
+from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, ServingError, Unsupported
+from mlflow_grpc.services import tensor_descriptions
+from mlflow_grpc.services.dispatch import RpcDispatcher
+from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import check_model, visible
+from mlflow_grpc.services.health import HealthServicer, health_names
+from mlflow_grpc.services.named_models import Arrival, NamedModels
+from mlflow_grpc.services.streams import answer_in_order
+
+if TYPE_CHECKING:  # Imports MLflow's types; health checks are answered before that.
+    from mlflow_grpc.payload.tensors.codec import TensorCodec
+    from mlflow_grpc.services.dispatch import Handlers
+
+NAME = "inference.GRPCInferenceService"
+
+EXTENSIONS = ("binary_tensor_data", "parameters", "model_configuration")
+
+STATISTICS = "statistics"
+"""The extension of servers that have metrics."""
+
+STATES = {State.LOADING: "LOADING", State.READY: "READY", State.FAILED: "UNAVAILABLE"}
+
+NOT_IMPLEMENTED = {
+    "SharedMemory": "This server has no shared memory. Send tensors in raw_input_contents, and read them from "
+    "raw_output_contents.",
+    "TraceSetting": "Traces are set by the server's flags, such as --otlp-endpoint, and not by its callers.",
+    "LogSettings": "The log is set by the server's flags, such as --log-level, and not by its callers.",
+    "RepositoryModelUnload": "The models of this server come from its configuration. Take the model out of it, and "
+    "restart the server.",
+}
+"""Why methods are not implemented, by a part of their names."""
+
+
+def _message(name: str) -> Any:
+    return protos.message_named(f"inference.{name}")
+
+
+_Response, _StreamResponse = _message("ModelInferResponse"), _message("ModelStreamInferResponse")
+_Live, _Ready, _ModelReady = map(_message, ("ServerLiveResponse", "ServerReadyResponse", "ModelReadyResponse"))
+_Metadata, _Statistics = _message("ServerMetadataResponse"), _message("ModelStatisticsResponse")
+_Index, _Loaded = _message("RepositoryIndexResponse"), _message("RepositoryModelLoadResponse")
+
+
+class OpenInferenceServicer:
+    """Answers the calls of the protocol for the models of a catalog."""
+
+    def __init__(self, catalog: Catalog, health: HealthServicer, models: NamedModels) -> None:
+        self._catalog = catalog
+        self._health = health
+        self._models = models
+        self._codecs: dict[int, tuple[ServableModel, TensorCodec]] = {}  # By the identity of an entry.
+
+    async def ServerLive(self, request: Any, call: GrpcCall) -> Message:
+        """Returns True, because a server that is not live cannot."""
+        live: Message = _Live(live=True)
+        return live
+
+    async def ServerReady(self, request: Any, call: GrpcCall) -> Message:
+        """Returns True while the health of the server is SERVING."""
+        ready: Message = _Ready(ready=self._health.is_serving)
+        return ready
+
+    async def ModelReady(self, request: Any, call: GrpcCall) -> Message:
+        """Returns True while the health of a model is SERVING; False for an unknown model, as Triton does."""
+        try:
+            entry = self._models.resolve(request.name, request.version, call)
+        except ServingError:
+            is_ready = False
+        else:
+            is_ready = entry.state is State.READY and all(map(self._health.serves, health_names(entry)))
+        ready: Message = _ModelReady(ready=is_ready)
+        return ready
+
+    async def ServerMetadata(self, request: Any, call: GrpcCall) -> Message:
+        """Returns name, version and extensions."""
+        has_metrics = any(entry.engine.metrics is not None for entry in self._catalog.entries)
+        extensions = (*EXTENSIONS, STATISTICS) if has_metrics else EXTENSIONS
+        metadata: Message = _Metadata(name="mlflow-grpc", version=__version__, extensions=extensions)
+        return metadata
+
+    async def ModelMetadata(self, request: Any, call: GrpcCall) -> Message:
+        """Describes the inputs and outputs of a model; raises the errors of `Catalog.resolve`."""
+        entry = self._models.resolve(request.name, request.version, call)
+        versions = [twin.version for twin in self._catalog.entries if twin.name == entry.name and twin.version]
+        return tensor_descriptions.metadata_of(entry, entry.engine.model, versions)
+
+    async def ModelConfig(self, request: Any, call: GrpcCall) -> Message:
+        """Describes a model in Triton's form; raises the errors of `Catalog.resolve`."""
+        entry = self._models.resolve(request.name, request.version, call)
+        return tensor_descriptions.config_of(entry, entry.engine.model)
+
+    async def ModelStatistics(self, request: Any, call: GrpcCall) -> Message:
+        """Returns the statistics of one model, or of all that are loaded.
+
+        Raises:
+            Unsupported: The server has no metrics.
+
+        """
+        entries = [entry for entry in visible(call, self._catalog.entries) if entry.state is State.READY]
+        if request.name:
+            entries = [self._models.resolve(request.name, request.version, call)]
+        statistics = []
+        for entry in entries:
+            if entry.engine.metrics is None:
+                raise Unsupported(
+                    "This server counts nothing, because it has no HTTP port for metrics. Start it with --http-port."
+                )
+            statistics.append(tensor_descriptions.statistics_of(entry, entry.engine.metrics.totals()))
+        response: Message = _Statistics(model_stats=statistics)
+        return response
+
+    async def RepositoryIndex(self, request: Any, call: GrpcCall) -> Message:
+        """Lists the models of the configuration, or those that are ready."""
+        index = _Index()
+        for entry in visible(call, self._catalog.entries):
+            if entry.state is State.READY or not request.ready:
+                reason = _as_utf8(entry.error)
+                index.models.add(name=entry.name, version=entry.version, state=STATES[entry.state], reason=reason)
+        response: Message = index
+        return response
+
+    async def RepositoryModelLoad(self, request: Any, call: GrpcCall) -> Message:
+        """Confirms that a model of the configuration is loaded.
+
+        Raises:
+            Unsupported: The request brings a configuration or files.
+            ServingError: The model is unknown, is being loaded, or could not be loaded.
+
+        """
+        if request.parameters:
+            raise Unsupported(
+                "The models of this server come from its configuration, and not from its callers. Leave the parameters "
+                "out."
+            )
+        if not request.model_name:
+            raise ModelNotNamed("The request has no model_name. RepositoryIndex lists the models.")
+        entry = self._catalog.get(request.model_name, "")
+        check_model(call, entry)
+        if entry.state is State.LOADING:
+            raise NotReady(STILL_LOADING)
+        if entry.state is State.FAILED:
+            raise ModelNotLoaded("The model could not be loaded. The server's log says why. Restart the server.")
+        loaded: Message = _Loaded()
+        return loaded
+
+    async def ModelInfer(self, message: Any, call: GrpcCall, arrival: Arrival) -> Message:
+        """Predicts the rows of one request; raises the errors of `Engine.predict`."""
+        entry = arrival.model(message.model_name, message.model_version)
+        return await entry.engine.predict(TensorsRequest(self._codec(entry), message, call), call.deadline)
+
+    async def ModelStreamInfer(self, messages: AsyncIterator[Any], call: GrpcCall, _: None) -> None:
+        """Answers each message of a stream, in order; an error takes the place of an answer."""
+        requests = _RequestIds(messages)
+
+        async def submit(message: Any) -> "asyncio.Future[Message]":
+            entry = self._models.resolve(message.model_name, message.model_version, call)
+            return await entry.engine.submit(TensorsRequest(self._codec(entry), message, call), call.deadline)
+
+        def make_output(answer: Message) -> Message:
+            requests.ids.popleft()
+            output = _StreamResponse(infer_response=answer)
+            output.infer_response.parameters["triton_final_response"].bool_param = True
+            written: Message = output
+            return written
+
+        def make_error(error: ServingError) -> Message:
+            failed = _Response(id=requests.ids.popleft())
+            written: Message = _StreamResponse(error_message=f"{error.status}: {error.text}", infer_response=failed)
+            return written
+
+        max_unread_s = self._catalog.entries[0].engine.max_unread_s
+        await answer_in_order(requests, call, submit, make_output, make_error, max_unread_s=max_unread_s)
+
+    def _codec(self, entry: Entry) -> "TensorCodec":
+        """Returns the codec of a model, which is made at its first request."""
+        model = entry.engine.model
+        made = self._codecs.get(id(entry))
+        if made is not None and made[0] is model:
+            return made[1]
+        from mlflow_grpc.payload.tensors.codec import TensorCodec  # Late, because few servers get such requests.
+
+        contract = model.model.info.contract
+        codec = TensorCodec(model.codec, contract, _Response, name=entry.name, version=entry.version)
+        self._codecs[id(entry)] = model, codec
+        return codec
+
+
+class _RequestIds(AsyncIterator[Any]):
+    """The requests of a stream, whose ids are kept until they are answered."""
+
+    def __init__(self, messages: AsyncIterator[Any]) -> None:
+        self._messages = messages
+        self.ids: deque[str] = deque()
+
+    async def __anext__(self) -> Any:
+        try:
+            message = await anext(self._messages)
+        except ServingError:  # It does not parse; an error answers it too.
+            self.ids.append("")
+            raise
+        self.ids.append(message.id)
+        return message
+
+
+def _unsupported(reason: str) -> Callable[[Any, GrpcCall], Any]:
+    async def refuse(request: Any, call: GrpcCall) -> NoReturn:
+        raise Unsupported(reason)
+
+    return refuse
+
+
+def _as_utf8(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def handlers(dispatcher: RpcDispatcher, servicer: OpenInferenceServicer, models: NamedModels) -> "Handlers":
+    """Makes the handlers of the service."""
+    service = protos.service(NAME)
+    made = {}
+    for method in service.methods:
+        path, name = f"/{NAME}/{method.name}", method.name
+        if name == "ModelInfer":
+            made[name] = dispatcher.admitting_handler(path, method, servicer.ModelInfer, models.admit)
+        elif name == "ModelStreamInfer":
+            made[name] = dispatcher.admitting_handler(path, method, servicer.ModelStreamInfer, models.admit_stream)
+        else:
+            reason = next((text for part, text in NOT_IMPLEMENTED.items() if part in name), None)
+            answer = _unsupported(reason) if reason is not None else getattr(servicer, name)
+            made[name] = dispatcher.handler(path, method, answer)
+    return grpc.method_handlers_generic_handler(NAME, made)

@@ -1,0 +1,1 @@
+"""Clients of the Open Inference Protocol that others have written (make triton)."""
