@@ -7,7 +7,7 @@ PORT ?= 50051
 HTTP_PORT ?= 8080
 MODEL_PATH ?= models/iris
 # Not ray: it is pinned in pyproject.toml, and the nodes of a cluster have it.
-EXTRAS := s3 gs azure tracing
+EXTRAS := s3 gs azure tracing jwt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Containers forbid Python to keep compiled modules. The many processes that tests start would compile them again and again.
 unexport PYTHONDONTWRITEBYTECODE

@@ -1,6 +1,6 @@
 """Settings that take one of a few fixed values.
 
-Rule of this module: one enum per setting, and no logic.
+Rule of this module: one enum per setting or key of the configuration file, and no logic.
 """
 
 from enum import StrEnum
@@ -74,3 +74,20 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class Service(StrEnum):
+    """What a caller may be allowed to use, by the key `access` of a configuration file."""
+
+    PREDICT = "predict"
+    """Every RPC and route that calls a model."""
+    MODELS = "models"
+    """The descriptions of models: mlflow_grpc.v1.Models, GET /models, /openapi.json and /docs."""
+    REFLECTION = "reflection"
+    """Server reflection."""
+    METRICS = "metrics"
+    """GET /metrics."""
+    PAGE = "page"
+    """What the page shows of the server besides its models."""
+    HEALTH = "health"
+    """Health checks, which need no permission."""

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from mlflow_grpc import rest_config
+from mlflow_grpc.access_config import AccessRule
 from mlflow_grpc.choices import Batching, OnError, Payload, UnknownColumns
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.naming import Name, canonical_uri, without_secrets
@@ -124,6 +125,7 @@ class ModelConfig(_Strict):
 
 class _File(_Strict):
     models: tuple[ModelConfig, ...] = Field(min_length=1)
+    access: tuple[AccessRule, ...] | None = None
     logging: dict[str, Any] | None = None
     # Keys of rest-model-service for its OpenAPI document and its metrics, accepted in our own format too.
     service_title: str | None = None
@@ -148,6 +150,8 @@ class Configuration(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     models: tuple[ModelConfig, ...]
+    access: tuple[AccessRule, ...] | None = None
+    """Which callers may call what; None if every caller that is recognized may call everything."""
     logging: dict[str, Any] | None = None
     """Configuration for `logging.config.dictConfig`."""
     service: ServiceInfo = ServiceInfo()
@@ -208,6 +212,7 @@ def read(path: Path) -> Configuration:
     _check_names(path, file.models)
     return Configuration(
         models=file.models,
+        access=file.access,
         logging=file.logging,
         service=ServiceInfo(title=file.service_title, version=file.version, description=file.description),
         warnings=tuple(f"{path}: {line}" for line in warnings),
@@ -258,8 +263,8 @@ def _message(problem: Any) -> str:
 
 
 def _unknown_key(loc: tuple[int | str, ...]) -> str:
-    """Error text for an unknown key at the top level, in a model or in a decorator."""
-    classes: dict[int, type[BaseModel]] = {1: _File, 3: ModelConfig}
+    """Error text for an unknown key at the top level, in a model, in a rule of access or in a decorator."""
+    classes: dict[int, type[BaseModel]] = {1: _File, 3: AccessRule if loc[0] == "access" else ModelConfig}
     config_class = classes.get(len(loc), Decorator)
     key, names = str(loc[-1]), [*config_class.model_fields]
     aliases = {name for field in config_class.model_fields.values() for name in _aliases(field.validation_alias)}

@@ -76,6 +76,8 @@ class ServingError(Exception):
     status = Status.INTERNAL
     fault = Fault.SERVER
     reason = "INTERNAL_ERROR"
+    is_frequent = False
+    """True if the log counts such errors, instead of a line for each, because callers can cause any number."""
     http_status: int | None = None
     """HTTP status, if it does not follow from the gRPC status (`mlflow_grpc.http.errors`)."""
 
@@ -249,11 +251,18 @@ class NotReady(ServingError):
     reason = "TEMPORARILY_UNAVAILABLE"
 
 
+class NoKeys(NotReady):
+    """The keys that prove who calls have not been fetched yet."""
+
+    is_frequent = True
+
+
 class Overloaded(ServingError):
     """There is no room for another call; the same call may succeed a little later."""
 
     status = Status.RESOURCE_EXHAUSTED
     reason = "REQUEST_LIMIT_EXCEEDED"
+    is_frequent = True
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         """Makes an error for the caller.
@@ -281,6 +290,23 @@ class ContractChanged(ServingError):
     status = Status.FAILED_PRECONDITION
     fault = Fault.CALLER
     reason = "CONTRACT_CHANGED"
+
+
+class Unauthenticated(ServingError):
+    """The call has no proof of its caller's name, or one that is not valid. Its message repeats nothing of it."""
+
+    status = Status.UNAUTHENTICATED
+    fault = Fault.CALLER
+    reason = "UNAUTHENTICATED"
+    is_frequent = True
+
+
+class PermissionDenied(ServingError):
+    """The caller is known, and may not do what it asks for."""
+
+    status = Status.PERMISSION_DENIED
+    fault = Fault.CALLER
+    reason = "PERMISSION_DENIED"
 
 
 class UnknownModel(ServingError):

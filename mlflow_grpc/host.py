@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mlflow_grpc.access.gate import make_gate
+from mlflow_grpc.access.refusals import Refusal
 from mlflow_grpc.calls.backend_metrics import BackendMetrics
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import Configuration
@@ -66,7 +68,11 @@ class Host:
         if has_metrics is None:
             has_metrics = settings.http_port is not None
         metrics = slot.metrics(len(configuration.models)) if has_metrics else None
-        self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics)
+        self.gate = make_gate(settings, configuration.access)
+        """Recognizes callers; None if every caller may call."""
+        if self.gate is not None and metrics is not None:
+            self.gate.count = metrics.refused_callers(Refusal)
+        self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics, self.gate)
         self._untyped = (
             text.NAME,
             text.STREAM_NAME,
@@ -169,12 +175,15 @@ class Host:
     async def watch(self) -> None:
         """Watches threads, the event loop, open calls, the process and the root logger; runs until cancelled."""
         process = [self.gauges.watch_process()] if self.gauges is not None else []
-        await asyncio.gather(
-            watch_threads(self.catalog, self._health),
-            self._watch_loop(),
-            self.dispatcher.watch_connections(self._settings.timeout_s),
-            *process,
-        )
+        with contextlib.ExitStack() as pollers:
+            for poller in self.gate.pollers if self.gate is not None else ():
+                pollers.enter_context(poller)
+            await asyncio.gather(
+                watch_threads(self.catalog, self._health),
+                self._watch_loop(),
+                self.dispatcher.watch_connections(self._settings.timeout_s),
+                *process,
+            )
 
     async def _watch_loop(self) -> None:
         """Measures the utilization, and limits the concurrency of models that keep the event loop from its work."""

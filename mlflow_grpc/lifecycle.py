@@ -5,6 +5,7 @@ the order that `mlflow_grpc.runner` describes.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,12 @@ from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.host import Host
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.polling import Poller
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.services import goaway, listener, reflection
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
+from mlflow_grpc.tls_files import tls_files
 
 if TYPE_CHECKING:  # Its libraries are imported only if there is an HTTP port.
     from mlflow_grpc.http.listener import HttpListener
@@ -49,6 +52,7 @@ class Server:
         versions: RegistryVersions | None = None,
     ) -> None:
         self._settings = settings
+        self._tls = tls_files(settings)
         self.host = Host(settings, configuration, slot=slot, versions=versions)
         """Answers the calls of the gRPC port."""
         self._http = self._http_port(configuration, share_port=share_port)
@@ -65,10 +69,10 @@ class Server:
         """Starts to listen. Health is NOT_SERVING and calls are UNAVAILABLE until a model is loaded.
 
         Raises:
-            StartError: The address is taken, or the TLS files are invalid.
+            StartError: The address is taken, or the host name is unknown.
 
         """
-        self.port = listener.listen(self._grpc, self._settings, self.host.dispatcher.handshakes)
+        self.port = listener.listen(self._grpc, self._settings, self._tls, self.host.dispatcher.handshakes)
         await self._grpc.start()
         if self._http is not None:
             await self._http.start(self.port)
@@ -88,8 +92,9 @@ class Server:
             self.host.gauges,
             configuration.service,
             self.host.models.describe_all,
+            self.host.gate,
         )
-        return HttpListener(app, self._settings, share_port=share_port)
+        return HttpListener(app, self._settings, self._tls, share_port=share_port)
 
     async def load(self, main: MainThread, when_loading: Callable[[str], object]) -> None:
         """Loads the models; see `ModelLoader.load`."""
@@ -131,8 +136,11 @@ class Server:
         return self._http.url if self._http is not None else ""
 
     async def watch(self) -> None:
-        """Watches the host and the HTTP port; runs until cancelled."""
-        await asyncio.gather(self.host.watch(), *([self._http.watch()] if self._http is not None else []))
+        """Watches the host, the HTTP port and the TLS files; runs until cancelled."""
+        with contextlib.ExitStack() as pollers:
+            if self._tls is not None:
+                pollers.enter_context(Poller(self._tls.look, "watch-tls"))
+            await asyncio.gather(self.host.watch(), *([self._http.watch()] if self._http is not None else []))
 
     async def lame_duck(self, lame_duck_s: float) -> None:
         """Sends callers elsewhere while calls are answered as before.

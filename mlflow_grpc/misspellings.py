@@ -7,10 +7,15 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 
+from _mlflow_grpc_protocol.metadata import TOKEN_FILE_VARIABLE, TOKEN_OVER_PLAINTEXT_VARIABLE, TOKEN_VARIABLE
+
 from mlflow_grpc.addresses import is_service_variable
 
 PREFIX = "MLFLOW_GRPC_"
 """Prefix of this server's own environment variables."""
+
+OF_CLIENTS = (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_OVER_PLAINTEXT_VARIABLE)
+"""Variables with this prefix that clients read."""
 
 MIN_SIMILARITY = 0.9
 """Minimum similarity (difflib's ratio) of a name without the prefix to a setting's name."""
@@ -38,7 +43,7 @@ def misspelt(environment: Mapping[str, str], settings: Collection[str]) -> list[
     by_ending = {setting.removeprefix(PREFIX): setting for setting in settings}
     long_names = [setting for setting in settings if len(setting) >= MIN_LENGTH]
     for name, value in sorted(environment.items()):
-        if not value or name in settings or _is_of_service(name, value):
+        if not value or name in settings or name in OF_CLIENTS or _is_of_service(name, value):
             continue
         has_prefix = name.upper().startswith(PREFIX)
         if has_prefix:

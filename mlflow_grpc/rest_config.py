@@ -32,6 +32,8 @@ def is_rest_config(content: dict[str, Any], own_keys: Collection[str]) -> bool:
         own_keys: Keys of a model in our own format.
 
     """
+    if "access" in content:  # Rules that were ignored, with a warning, would leave a server open.
+        return False
     only_ours = set(own_keys) - _MODEL_KEYS
     models = [model for model in _items(content.get("models")) if isinstance(model, dict)]
     if any(only_ours & model.keys() for model in models):

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, Field, PrivateAttr, ValidationError, field_va
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from mlflow_grpc.access_settings import AccessSettings
 from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alone, may_be_of_service
 from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, Payload, Requirements, UnknownColumns
 from mlflow_grpc.declarations import Flag, default_threads, env_names, flag, json_object, setting
@@ -27,7 +28,7 @@ from mlflow_grpc.naming import Name, Uri
 from mlflow_grpc.telemetry_settings import TelemetrySettings, diverted_traces, unsupported_protocol
 
 
-class Settings(HttpSettings, TelemetrySettings, BaseSettings):
+class Settings(HttpSettings, AccessSettings, TelemetrySettings, BaseSettings):
     """Settings of one server. Creating an instance opens nothing and loads nothing."""
 
     model_config = SettingsConfigDict(
@@ -302,6 +303,8 @@ class Settings(HttpSettings, TelemetrySettings, BaseSettings):
             raise ValueError(f"{spelling(present)} needs {spelling(missing)} too")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError(f"{spelling('tls_client_ca')} needs {spelling('tls_cert')} and {spelling('tls_key')}")
+        if self.auth_tls_san is not None and self.tls_client_ca is None:
+            raise ValueError(f"{spelling('auth_tls_san')} needs {spelling('tls_client_ca')}, which signs certificates")
         return self
 
     def source(self, field: str) -> str:
@@ -383,7 +386,7 @@ def ignored_environment(flags: dict[str, Any]) -> list[str]:
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
     """Yields the name and the declaration of each setting, in the order of declaration, inherited ones last."""
-    inherited = HttpSettings.model_fields | TelemetrySettings.model_fields
+    inherited = HttpSettings.model_fields | AccessSettings.model_fields | TelemetrySettings.model_fields
     yield from ((name, info) for name, info in Settings.model_fields.items() if name not in inherited)
     yield from inherited.items()
 

@@ -17,3 +17,12 @@ SERVER_TIMING_KEY = "server-timing"
 
 IGNORED_KEY = "mlflow-ignored-columns"
 """The columns and params that the model ignored, in trailers."""
+
+AUTHORIZATION_KEY = "authorization"
+"""The token of the caller, in a call: `Bearer TOKEN` (RFC 6750)."""
+
+TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "MLFLOW_GRPC_TOKEN", "MLFLOW_GRPC_TOKEN_FILE"
+"""Environment variables of clients with a token, and with the file of one."""
+
+TOKEN_OVER_PLAINTEXT_VARIABLE = "MLFLOW_GRPC_TOKEN_OVER_PLAINTEXT"  # noqa: S105 - a name
+"""Environment variable of clients that lets a token be sent without encryption, if it is 1."""

@@ -15,14 +15,17 @@ from mlflow_grpc_client._models import Model
 from mlflow_grpc_client._options import TLS, CallOptions
 from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._streams import Answers, AsyncAnswers
+from mlflow_grpc_client._token import TokenFile
 from mlflow_grpc_client._typed.model import AsyncTypedModel, TypedModel
 from mlflow_grpc_client.errors import (
     DeadlineExceeded,
     FieldViolation,
     InvalidInput,
     ModelError,
+    PermissionDenied,
     PredictError,
     ResourceExhausted,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -42,9 +45,12 @@ __all__ = [
     "InvalidInput",
     "Model",
     "ModelError",
+    "PermissionDenied",
     "PredictError",
     "ProtoFile",
     "ResourceExhausted",
+    "TokenFile",
     "TypedModel",
+    "Unauthenticated",
     "Unavailable",
 ]

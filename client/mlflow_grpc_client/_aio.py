@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from _mlflow_grpc_protocol.metadata import AUTHORIZATION_KEY
 
 from mlflow_grpc_client import _grpc_workarounds
 from mlflow_grpc_client._base import BaseClient
 from mlflow_grpc_client._call_builder import from_json
 from mlflow_grpc_client._calls import Call, Pause, Steps, Stream, Wait, deadline_after, remaining_s
 from mlflow_grpc_client._models import Models
-from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions
+from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, Metadata
 from mlflow_grpc_client._payloads import is_bare, to_json
 from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._requests import AsyncRequests
 from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader, is_current_task_cancelled
 from mlflow_grpc_client._tables import Collect
+from mlflow_grpc_client._token import authorization, has_authorization
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import AsyncTypedModel
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
@@ -118,7 +121,8 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
             try:
                 method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)
                 request = requests or ready.requests.SerializeToString()
-                call = method(request, timeout=remaining_s(deadline), metadata=ready.metadata)
+                metadata = await self._authorized(ready.metadata)
+                call = method(request, timeout=remaining_s(deadline), metadata=metadata)
             except BaseException:
                 self._channels.release(channel)
                 raise
@@ -131,11 +135,11 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
 
     async def _send(self, call: Call) -> Any:
         deadline = call.deadline or deadline_after(call.timeout_s)
-        request = call.request.SerializeToString()
+        request, metadata = call.request.SerializeToString(), await self._authorized(call.metadata)
         channel = await self._acquire(call, deadline)
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            rpc = method(request, timeout=remaining_s(deadline), metadata=call.metadata)
+            rpc = method(request, timeout=remaining_s(deadline), metadata=metadata)
             answer = await rpc
             trailers = await rpc.trailing_metadata()
         except grpc.RpcError as error:
@@ -149,6 +153,13 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
             self._channels.release(channel)
         self._results.warn(call, trailers)
         return self._results.answer(call, answer)
+
+    async def _authorized(self, metadata: Metadata) -> Metadata:
+        """The metadata of a call with the token of the client; raises what the function of the token raises."""
+        if self._token is None or has_authorization(metadata):
+            return metadata
+        token = self._token()
+        return (*metadata, (AUTHORIZATION_KEY, authorization(await token if inspect.isawaitable(token) else token)))
 
     async def _acquire(self, call: Call | Stream, deadline: float) -> grpc.aio.Channel:
         """The channel for a call, to be released when the call has ended."""

@@ -18,6 +18,7 @@ from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._connection.targets import Addresses, target_of
 from mlflow_grpc_client._requests import Requests
 from mlflow_grpc_client._results import Results
+from mlflow_grpc_client._token import Token, checked_token
 from mlflow_grpc_client._typed.discovery import Contracts
 from mlflow_grpc_client.errors import PredictError
 
@@ -39,7 +40,7 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
     _REQUESTS: type[Requests] = Requests
     _MODEL: type[ModelT]
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a client
         self,
         address: Addresses = "localhost:50051",
         *,
@@ -49,6 +50,8 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
         channel_options: _options.ChannelOptions = (),
         interceptors: Sequence[Any] = (),
         metadata: _options.MoreMetadata | None = None,
+        token: Token | None = None,
+        token_over_plaintext: bool | None = None,
     ) -> None:
         """Checks the arguments; the first call connects.
 
@@ -64,10 +67,14 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
             interceptors: gRPC interceptors for all calls: those of `grpc` for a Client, of `grpc.aio` for an
                 AsyncClient.
             metadata: Metadata of all calls. The metadata of a call overrides it.
+            token: The token of all calls, or a function that returns the current one, such as `TokenFile(path)`. None
+                takes that of the environment (MLFLOW_GRPC_TOKEN, MLFLOW_GRPC_TOKEN_FILE), an empty text none.
+            token_over_plaintext: True to send the token to other machines without encryption too. None takes what
+                MLFLOW_GRPC_TOKEN_OVER_PLAINTEXT says.
 
         Raises:
-            ValueError: The address, the timeout or a TLS file is invalid, or metadata has a key or a text that gRPC
-                cannot send.
+            ValueError: The address, the timeout or a TLS file is invalid, metadata has a key or a text that gRPC cannot
+                send, or the token would be sent to another machine without encryption.
             TypeError: An argument has a wrong type.
             OSError: A TLS file cannot be read.
 
@@ -76,6 +83,9 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
         self._timeout_s = _options.checked_timeout(timeout_s)
         self._tls = _options.checked_tls(tls, self._target)
         self._credentials = self._tls.credentials() if self._tls else None
+        self._token = checked_token(
+            token, self._target, encrypted=self._tls is not None, over_plaintext=token_over_plaintext
+        )
         self._channel_options = _options.channel_options(
             max_message_bytes, self._tls, self._target, _options.checked_channel_options(channel_options)
         )

@@ -51,7 +51,7 @@ class BulkOptions:
     params: Mapping[str, Any] | None = None
     rows_per_call: int = ROWS_PER_CALL
     retry_for_s: float = RETRY_FOR_S
-    client_options: Mapping[str, Any] = field(default_factory=dict)
+    client_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # They may have a token.
 
     def __post_init__(self) -> None:
         """Checks the numbers; the client checks the others."""

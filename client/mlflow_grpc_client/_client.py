@@ -10,16 +10,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from _mlflow_grpc_protocol.metadata import AUTHORIZATION_KEY
 
 from mlflow_grpc_client._base import BaseClient
 from mlflow_grpc_client._call_builder import from_json
 from mlflow_grpc_client._calls import Call, Pause, Steps, Stream, Wait, deadline_after, remaining_s
 from mlflow_grpc_client._models import Models
-from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions
+from mlflow_grpc_client._options import HEALTH_TIMEOUT_S, CallOptions, Metadata
 from mlflow_grpc_client._payloads import is_bare, to_json
 from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._streams import Answers, ResponseReader
 from mlflow_grpc_client._tables import Collect
+from mlflow_grpc_client._token import authorization, has_authorization
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import TypedModel
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
@@ -148,9 +150,9 @@ class Client(BaseClient[Answers, TypedModel]):
         channel = self._acquire(ready, deadline)
         release = functools.partial(self._channels.release, channel)
         method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)
-        request = requests or ready.requests.SerializeToString()
         try:
-            call = method(request, timeout=remaining_s(deadline), metadata=ready.metadata)
+            request = requests or ready.requests.SerializeToString()
+            call = method(request, timeout=remaining_s(deadline), metadata=self._authorized(ready.metadata))
         except BaseException as error:
             release()
             if not self._results.is_closed or not isinstance(error, ValueError):
@@ -162,11 +164,11 @@ class Client(BaseClient[Answers, TypedModel]):
 
     def _send(self, call: Call) -> Any:
         deadline = call.deadline or deadline_after(call.timeout_s)
-        request = call.request.SerializeToString()
+        request, metadata = call.request.SerializeToString(), self._authorized(call.metadata)
         channel = self._acquire(call, deadline)
         try:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
-            answer, rpc = method.with_call(request, timeout=remaining_s(deadline), metadata=call.metadata)
+            answer, rpc = method.with_call(request, timeout=remaining_s(deadline), metadata=metadata)
         except grpc.RpcError as error:
             raise self._results.error(call, error) from None
         except ValueError:
@@ -177,6 +179,12 @@ class Client(BaseClient[Answers, TypedModel]):
             self._channels.release(channel)
         self._results.warn(call, rpc.trailing_metadata())
         return self._results.answer(call, answer)
+
+    def _authorized(self, metadata: Metadata) -> Metadata:
+        """The metadata of a call with the token of the client; raises what the function of the token raises."""
+        if self._token is None or has_authorization(metadata):
+            return metadata
+        return (*metadata, (AUTHORIZATION_KEY, authorization(self._token())))
 
     def _acquire(self, call: Call | Stream, deadline: float) -> grpc.Channel:
         """The channel for a call, to be released when the call has ended."""

@@ -33,7 +33,8 @@ Calls the models of a running mlflow-grpc server.
 
 Target URI: grpc://host:port, or grpcs://host:port for TLS. Several servers have commas between their URIs. The
 certificates of grpcs:// are checked against the authorities in the file that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names,
-by default those that come with gRPC.
+by default those that come with gRPC. A server that asks for a token gets that of MLFLOW_GRPC_TOKEN, or of the file that
+MLFLOW_GRPC_TOKEN_FILE names.
 
 A deployment is a model of the server: its name, or name/version.
 

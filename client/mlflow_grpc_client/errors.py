@@ -90,6 +90,14 @@ class DeadlineExceeded(PredictError):
     """DEADLINE_EXCEEDED: no answer came within the timeout."""
 
 
+class Unauthenticated(PredictError):
+    """UNAUTHENTICATED: the call has no token, or one that is not valid or has expired; `error_class` says which."""
+
+
+class PermissionDenied(PredictError):
+    """PERMISSION_DENIED: the server knows the caller, and does not let it call this model or service."""
+
+
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 _BY_CODE: dict[grpc.StatusCode, type[PredictError]] = {
@@ -98,6 +106,8 @@ _BY_CODE: dict[grpc.StatusCode, type[PredictError]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 
 

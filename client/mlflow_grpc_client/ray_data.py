@@ -56,7 +56,7 @@ class Predictor:
             rows_per_call: Maximum number of rows of a call.
             retry_for_s: The time for which a call is repeated while servers are overloaded, away or restarting, in
                 seconds.
-            client_options: Further options of `Client`, such as `timeout_s` and `tls`.
+            client_options: Further options of `Client`, such as `timeout_s`, `tls` and `token`.
 
         Raises:
             ValueError: An option is invalid.

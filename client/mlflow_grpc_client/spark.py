@@ -85,7 +85,8 @@ def predict_udf(
         rows_per_call: Maximum number of rows of a call.
         calls_per_executor: Maximum number of calls that all tasks of an executor have in flight.
         retry_for_s: The time for which a call is repeated while servers are overloaded, away or restarting, in seconds.
-        client_options: Further options of `Client`, such as `timeout_s` and `tls`. Executors read the files of TLS.
+        client_options: Further options of `Client`, such as `timeout_s`, `tls` and `token`. Executors read the files of
+            TLS, and that of a token if it is `TokenFile(path)`.
 
     Raises:
         PredictError: There is no such model, it takes no rows, or no server answers.

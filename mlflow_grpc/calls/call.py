@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
+from mlflow_grpc.access.permits import Permit
 from mlflow_grpc.calls.ignored_columns import IgnoredColumns
 from mlflow_grpc.engine.progress import CallUsage, RequestProgress
 from mlflow_grpc.errors import ModelFailed, ServingError, UnserializableOutput, shown
@@ -30,6 +31,7 @@ class Call(ABC):
         "method",
         "method_metrics",
         "model",
+        "permit",
         "request_bytes",
         "request_id",
         "response_bytes",
@@ -50,6 +52,8 @@ class Call(ABC):
         self.method = method
         self.model = ""
         """Name of the called model, for log and errors; empty until it is resolved."""
+        self.permit: Permit | None = None
+        """Who calls, and what it may do; None if the server does not ask, or until it knows."""
         self.is_read = False
         """True once the request was read; for a stream of requests, once reading may start."""
         self.is_overdue = False
@@ -91,6 +95,8 @@ class Call(ABC):
     def span_attributes(self) -> dict[str, AttributeValue]:
         """The attributes of a call's span that do not depend on the protocol."""
         attributes: dict[str, AttributeValue] = {"mlflow_grpc.request_id": self.request_id}
+        if self.permit is not None:
+            attributes["enduser.id"] = self.permit.caller
         if self.model:
             attributes["mlflow_grpc.model"] = self.model
         if self.usage.rows is not None:

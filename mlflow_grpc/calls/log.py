@@ -69,6 +69,8 @@ def _fields(call: Call, status: str, details: Mapping[str, object] | None) -> Fi
     if usage.rows is not None:
         fields["rows"] = usage.rows
     fields["peer"] = call.peer()
+    if call.permit is not None:
+        fields["caller"] = call.permit.caller
     header = call.metadata(traceparent.KEY)
     if header is not None and (trace_id := traceparent.trace_id(header)) is not None:
         fields["trace_id"] = trace_id

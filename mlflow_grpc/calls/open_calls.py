@@ -13,7 +13,7 @@ from mlflow_grpc.calls.call import Call
 from mlflow_grpc.calls.idle import Arrivals
 from mlflow_grpc.calls.log import level_of, log_call, log_failed_call
 from mlflow_grpc.calls.refusals import Refusals
-from mlflow_grpc.errors import Fault, NotReady, Overloaded, RequestReadTimeout, ServingError, Status
+from mlflow_grpc.errors import Fault, NotReady, RequestReadTimeout, ServingError, Status
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.telemetry.traces import Tracer
 
@@ -116,11 +116,15 @@ class OpenCalls:
         self.failed_calls += serving_error.fault is not Fault.CALLER
         _ended(call, serving_error.status, serving_error)
         level = level_of(serving_error)
-        if isinstance(serving_error, Overloaded):
-            self._refusals.count(call.model, serving_error.reason, serving_error.message)
+        if serving_error.is_frequent:
+            self.refused(call.model, serving_error, call.peer())
             level = logging.DEBUG
         log_failed_call(level, call, serving_error)
         return serving_error
+
+    def refused(self, model: str, error: ServingError, peer: str) -> None:
+        """Counts a refusal for the log; see `Refusals.count`."""
+        self._refusals.count(model, error, peer)
 
     async def end_streams(self) -> None:
         """Stops reading from streams, and waits until all requests that were read have been answered."""

@@ -74,11 +74,18 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
     raise_open_files_limit()
     hosts = dict.fromkeys([loaded.host, *([loaded.http_host or loaded.host] if loaded.http_port is not None else [])])
     if loaded.tls_cert is None and (reached := " and ".join(filter(None, map(exposure, hosts)))):
+        fields = ("tls_cert", "tls_key", "tls_client_ca", "auth_tokens")
+        tls_cert, tls_key, client_ca, tokens = map(settings.spelling, fields)
+        lacks, risk, advice = (
+            "TLS and authentication",
+            "can call the models and read the traffic",
+            f"; add {client_ca} to accept only clients with a certificate, or {tokens} for tokens",
+        )
+        if loaded.recognizes_callers:
+            lacks, risk, advice = "TLS", "can read the traffic and the tokens in it", ""
         logger.warning(
-            "listening on %s without TLS: anyone who reaches the port can call the models and read the traffic. "
-            "Turn on TLS with %s and %s; add %s to accept only clients with a certificate",
-            reached,
-            *map(settings.spelling, ("tls_cert", "tls_key", "tls_client_ca")),
+            "listening on %s without %s: anyone who reaches the port %s. Turn on TLS with %s and %s%s",
+            *(reached, lacks, risk, tls_cert, tls_key, advice),
         )
     if loaded.workers > 1:
         from mlflow_grpc import workers

@@ -11,6 +11,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlflow_grpc.access.gate import Gate
+from mlflow_grpc.access.permits import Permit
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.engine.catalog import Catalog
@@ -19,6 +21,7 @@ from mlflow_grpc.http import api_docs, invocations, page, rest_model_service, se
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import RETRY_KEY
+from mlflow_grpc.http.guard import guarded
 from mlflow_grpc.http.response import CLOSE
 from mlflow_grpc.http.route import JsonRoute, other_paths
 from mlflow_grpc.settings import Settings
@@ -38,7 +41,8 @@ class HttpApp:
         is_serving: Callable[[], bool],
         gauges: Gauges,
         service: ServiceInfo,
-        describe_models: Callable[[], ProtobufMessage],
+        describe_models: Callable[[Permit | None], ProtobufMessage],
+        gate: Gate | None = None,
     ) -> None:
         """Creates the routes.
 
@@ -49,7 +53,8 @@ class HttpApp:
             is_serving: Returns the server's health.
             gauges: The gauges of the server, with all its other metrics.
             service: Title of the OpenAPI document.
-            describe_models: Returns the ListModelsResponse with all models.
+            describe_models: Returns the ListModelsResponse with the models that a caller may see.
+            gate: Recognizes callers; None if every caller may call.
 
         """
         self.grpc_port = 0
@@ -60,6 +65,7 @@ class HttpApp:
             max_arriving_bytes=settings.queue_bytes,
             shows_exceptions=settings.show_exceptions,
             has_server_timing=settings.server_timing,
+            gate=gate,
         )
         routes = [
             *invocations.routes(self.dispatcher, catalog),
@@ -72,7 +78,7 @@ class HttpApp:
         metrics = gauges.metrics
         redirected = [route for route in routes if isinstance(route, JsonRoute)]  # The routes under /api redirect too.
         router = Router(
-            [CountedRoute(route, metrics) for route in routes],
+            [CountedRoute(guarded(route, gate, open_calls), metrics) for route in routes],
             redirect_slashes=False,
             default=counted(other_paths(redirected), metrics.http_route(""), metrics.http_active),
         )

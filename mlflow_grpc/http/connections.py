@@ -9,6 +9,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mlflow_grpc.http.guard import CERTIFICATE_KEY, alternative_names
+
 MAX_HEADER_BYTES = 65_536
 """Maximum size of a request line with its headers, and of the trailers of a request; httptools has no limit."""
 
@@ -46,11 +48,14 @@ class Connection(HttpToolsProtocol):
         self._waiting_since: float | None = time.monotonic()  # Since then, headers are awaited.
         self._header_bytes = 0
         self._may_be_in_trailers = False  # True from a chunk size until the chunk or the request goes on.
+        self._certificate_names: list[str] = []
         self._reports = 0  # Number of the callbacks that the parser has called.
 
     def connection_made(self, transport: Any) -> None:
         """Accepts a new connection, or refuses it if there are too many."""
         super().connection_made(transport)
+        if (ssl_object := transport.get_extra_info("ssl_object")) is not None:
+            self._certificate_names = alternative_names(ssl_object.getpeercert())
         if len(self.connections) > self.max_connections:
             self.connections.discard(self)
             transport.write(TOO_MANY)
@@ -79,6 +84,8 @@ class Connection(HttpToolsProtocol):
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
         super().on_message_begin()
+        if self._certificate_names:
+            self.scope[CERTIFICATE_KEY] = self._certificate_names  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         """Counts a piece of the request line."""

@@ -13,8 +13,10 @@ from typing import Any
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from starlette.types import Receive, Scope, Send
 
+from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.calls import server_timing
 from mlflow_grpc.calls.open_calls import OpenCalls
+from mlflow_grpc.choices import Service
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.errors import ServingError
@@ -22,6 +24,7 @@ from mlflow_grpc.http import event_stream
 from mlflow_grpc.http.arriving_bodies import ArrivingBodies
 from mlflow_grpc.http.errors import of_error
 from mlflow_grpc.http.event_stream import EventStream
+from mlflow_grpc.http.guard import permit_of
 from mlflow_grpc.http.http_call import HttpCall
 from mlflow_grpc.http.response import CLOSE, EVENT_STREAM, Headers, WholeResponse
 
@@ -55,6 +58,7 @@ class HttpDispatcher:
         max_arriving_bytes: int,
         shows_exceptions: bool,
         has_server_timing: bool = False,
+        gate: Gate | None = None,
     ) -> None:
         """Starts without endpoints.
 
@@ -64,8 +68,10 @@ class HttpDispatcher:
             max_arriving_bytes: Maximum size of all incomplete bodies together.
             shows_exceptions: True if errors show callers what the model raised.
             has_server_timing: True if all callers get the times of their calls.
+            gate: Recognizes callers; None if every caller may call.
 
         """
+        self.gate = gate
         self.has_server_timing = has_server_timing
         self.open_calls = open_calls
         self.max_bytes = max_bytes
@@ -130,9 +136,14 @@ class ModelEndpoint:
 
     async def _answer(self, call: HttpCall, task: "asyncio.Task[Any]", send: Send) -> WholeResponse | None:
         """Returns the response; None if it is a stream of events, which has been sent except for its end."""
+        gate = self._dispatcher.gate
+        if gate is not None:
+            call.permit = permit_of(gate, Service.PREDICT, call.scope)
         call.start()
         entry = self._resolve(call)
         call.model = entry.name
+        if call.permit is not None:
+            call.permit.check_model(Service.PREDICT, entry.name, entry.version)
         entry.engine.check()
         with self._dispatcher.arriving.reading() as room:
             # The body is read before the call is opened, so that half a request takes no room from other calls.

@@ -12,6 +12,7 @@ from mlflow_grpc.errors import (
     Overloaded,
     ServingError,
     Status,
+    Unauthenticated,
     UnsupportedContentEncoding,
     UnsupportedContentType,
 )
@@ -37,6 +38,9 @@ _HTTP_STATUS = {
 
 RETRY_KEY = "retry-after"
 """Header with the time after which a refused caller may try again, in seconds (RFC 9110)."""
+
+CHALLENGE = b'Bearer realm="mlflow-grpc"'
+"""Value of the header `www-authenticate` of status 401."""
 
 _FAILED_MODEL = HTTPStatus.BAD_REQUEST, "BAD_REQUEST"
 """Status and error code for an exception of the model, as in `mlflow.pyfunc.scoring_server.invocations`."""
@@ -74,7 +78,11 @@ def status_of(error: ServingError) -> int:
 
 
 def headers_of(error: ServingError) -> Headers:
-    """Returns the headers that an error adds to its response, which say when to try again."""
+    """Returns the headers that an error adds to its response: when to try again, and what proves who calls."""
+    if isinstance(error, Unauthenticated):
+        # RFC 6750, section 3.1: a request without credentials gets no error code.
+        is_bare = error.error_class == "NO_CREDENTIALS"
+        return [(b"www-authenticate", CHALLENGE if is_bare else CHALLENGE + b', error="invalid_token"')]
     if not isinstance(error, Overloaded):
         return []
     return [(RETRY_KEY.encode(), str(math.ceil(error.retry_after_s)).encode())]

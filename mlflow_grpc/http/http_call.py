@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope
 from mlflow_grpc.calls.call import Call
 from mlflow_grpc.errors import CallerDeadlineExceeded, InvalidPayload, ServingError
 from mlflow_grpc.http.arriving_bodies import ArrivingBody
+from mlflow_grpc.http.guard import peer_of
 from mlflow_grpc.http.request_body import body_of, too_large
 from mlflow_grpc.telemetry.traces import AttributeValue, ServerSpan
 
@@ -69,11 +70,7 @@ class HttpCall(Call):
 
     def peer(self) -> str:
         """Returns the caller's address as gRPC writes it, such as `ipv4:10.0.0.7:4242`."""
-        client = self.scope.get("client")
-        if client is None:
-            return ""
-        host, port = client
-        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+        return peer_of(self.scope)
 
     def start(self) -> None:
         """Starts the caller's time limit.

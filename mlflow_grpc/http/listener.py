@@ -20,6 +20,7 @@ from mlflow_grpc.http.app import HttpApp
 from mlflow_grpc.http.connections import KEEP_ALIVE_S, Connection
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import Settings, spelling
+from mlflow_grpc.tls_files import TlsFiles
 
 logger = get_logger(__name__)
 
@@ -55,37 +56,36 @@ class _Uvicorn(uvicorn.Server):
 class HttpListener:
     """The HTTP port of one server; used once, from start to stop."""
 
-    def __init__(self, app: HttpApp, settings: Settings, *, share_port: bool) -> None:
+    def __init__(self, app: HttpApp, settings: Settings, files: TlsFiles | None, *, share_port: bool) -> None:
         """Prepares the server.
 
         Args:
             app: Answers requests.
-            settings: Where to listen, and the TLS files, which have been checked.
+            settings: Where to listen.
+            files: The TLS files; None for a port without TLS.
             share_port: True if other processes listen on the same port.
 
         """
         self._app = app
         self._settings = settings
         self._share_port = share_port
-        self._server = _Uvicorn(
-            uvicorn.Config(
-                app.asgi,
-                http=type("LimitedConnection", (Connection,), {"max_connections": max_connections()}),
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                backlog=BACKLOG,
-                ssl_certfile=settings.tls_cert,
-                ssl_keyfile=settings.tls_key,
-                ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
-                ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
-            )
+        configuration = uvicorn.Config(
+            app.asgi,
+            http=type("LimitedConnection", (Connection,), {"max_connections": max_connections()}),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            backlog=BACKLOG,
         )
+        configuration.load()
+        if files is not None:
+            configuration.ssl = _context(files)
+        self._server = _Uvicorn(configuration)
         self._serving: asyncio.Task[None] | None = None
         self.port = 0
 
@@ -188,6 +188,19 @@ class HttpListener:
     def _abort_connections(self) -> None:
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    """Returns the context of the port, in which each new connection gets the files that are current then."""
+    context = files.context
+
+    # OpenSSL calls this for each handshake, also if the client names no server.
+    def select(connection: ssl.SSLObject | ssl.SSLSocket, _name: str, _: ssl.SSLContext) -> None:
+        connection.context = files.context
+
+    # The contexts of later files never get a callback, so that none is called twice.
+    context.sni_callback = select
+    return context
 
 
 def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:

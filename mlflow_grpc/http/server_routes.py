@@ -15,7 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from mlflow_grpc.access.permits import Permit
 from mlflow_grpc.engine.gauges import Gauges
+from mlflow_grpc.http.guard import PERMIT_KEY
 from mlflow_grpc.http.response import JSON, accepted_media_types, media_type_of
 from mlflow_grpc.http.route import JsonRoute
 from mlflow_grpc.telemetry.exposition import OPEN_METRICS, PROMETHEUS
@@ -23,13 +25,15 @@ from mlflow_grpc.telemetry.exposition import OPEN_METRICS, PROMETHEUS
 NO_STORE = {"cache-control": "no-store"}
 
 
-def routes(gauges: Gauges, is_serving: Callable[[], bool], describe_models: Callable[[], Message]) -> list[BaseRoute]:
+def routes(
+    gauges: Gauges, is_serving: Callable[[], bool], describe_models: Callable[[Permit | None], Message]
+) -> list[BaseRoute]:
     """Returns the routes.
 
     Args:
         gauges: The gauges, which are set to their current values before the metrics are written.
         is_serving: Returns the server's health.
-        describe_models: Returns the ListModelsResponse with all models.
+        describe_models: Returns the ListModelsResponse with the models that a caller may see.
 
     """
 
@@ -46,9 +50,11 @@ def routes(gauges: Gauges, is_serving: Callable[[], bool], describe_models: Call
         text = await gauges.metrics.text(is_open_metrics=is_open_metrics)
         return Response(text, headers={"content-type": OPEN_METRICS if is_open_metrics else PROMETHEUS, **NO_STORE})
 
-    async def list_models(_: Request) -> JSONResponse:
+    async def list_models(request: Request) -> JSONResponse:
         listed = MessageToDict(
-            describe_models(), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            describe_models(request.scope.get(PERMIT_KEY)),
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
         )
         return JSONResponse(listed, headers={**NO_STORE, "x-content-type-options": "nosniff"})
 

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "tls_cert": "Ray Serve has no TLS for gRPC",
     "tls_key": "Ray Serve has no TLS for gRPC",
     "tls_client_ca": "Ray Serve has no TLS for gRPC",
+    "auth_tls_san": "Ray Serve has no TLS for gRPC",
     "lame_duck_s": "set RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S in the environment of Ray",
     "end_with_stdin": "Ray ends its replicas",
 }

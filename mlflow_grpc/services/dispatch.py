@@ -20,15 +20,16 @@ from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.calls import server_timing
 from mlflow_grpc.calls.ignored_columns import MAX_BYTES_OF_ERROR
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.errors import Overloaded
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import Admit, check_model, guarded
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.services.refusal_pause import RefusalPause
 from mlflow_grpc.services.unknown_methods import UnknownMethods
@@ -63,23 +64,23 @@ AdmittedRpcMethod = Callable[[Any, GrpcCall, Any], Awaitable[Message | None]]
 ResolveModel = Callable[[GrpcCall], Entry]
 """Returns the model that a call is for; raises a ServingError if there is none."""
 
-Admit = Callable[[GrpcCall], AbstractContextManager[Any]]
-"""Admits a call before anything of its request is read; raises a ServingError to refuse it. What the context manager
-returns on entry has `reserve_response`, as an Engine has, or is None."""
-
 
 class RpcDispatcher:
     """Makes gRPC handlers from the methods of servicers."""
 
-    def __init__(self, open_calls: OpenCalls, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, open_calls: OpenCalls, settings: Settings, metrics: Metrics | None = None, gate: Gate | None = None
+    ) -> None:
         """Makes no handlers yet.
 
         Args:
             open_calls: Where calls are registered.
             settings: Whether errors show what the model raised, and whether all callers get the times of their calls.
             metrics: Where calls are counted; None if nowhere.
+            gate: Recognizes callers; None if every caller may call.
 
         """
+        self._gate = gate
         self.handshakes = Handshakes()
         self._refusal_pause = RefusalPause()
         self._open_calls = open_calls
@@ -195,6 +196,7 @@ class RpcDispatcher:
         def admit(call: GrpcCall) -> AbstractContextManager[Engine]:
             entry = resolve(call)
             call.model = entry.name
+            check_model(call, entry)
             if client_streaming:
                 return entry.engine.open_stream()
             return entry.engine.open_call(call.time_remaining)
@@ -223,6 +225,7 @@ class RpcDispatcher:
             request_class: As in `handler`.
 
         """
+        admit = guarded(self._gate, path, admit)
         request_class = request_class or message_class(method.input_type)
         client_streaming, server_streaming = method.client_streaming, method.server_streaming
         is_traced = not path.startswith(UNTRACED)
@@ -281,7 +284,7 @@ class RpcDispatcher:
             raise error
         code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
         timing = server_timing.trailers(call, always=self._has_server_timing)
-        if isinstance(serving_error, Overloaded):
+        if serving_error.is_frequent:
             await self._refusal_pause.wait()
         await rpc_context.abort(
             code,

@@ -20,6 +20,7 @@ from mlflow_grpc.errors import InvalidMessage, InvalidPayload, Unsupported
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.flight_data import FlightData
 from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import check_model, visible
 from mlflow_grpc.services.health import HealthServicer
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class FlightServicer:
             first = await anext(messages)
         except StopAsyncIteration:
             raise InvalidMessage("The exchange has no message. Begin it with a descriptor and a schema.") from None
-        entry, params = self._target(first.flight_descriptor)
+        entry, params = self._target(first.flight_descriptor, call)
         call.model = entry.name
         with entry.engine.open_stream() as engine:
             model = await self._model(entry)
@@ -76,11 +77,11 @@ class FlightServicer:
 
     async def GetFlightInfo(self, descriptor: Any, call: GrpcCall) -> Message:
         """Describes a model."""
-        return await self._info(self._target(descriptor)[0], descriptor)
+        return await self._info(self._target(descriptor, call)[0], descriptor)
 
     async def GetSchema(self, descriptor: Any, call: GrpcCall) -> Message:
         """Returns the input schema of a model; raises Unsupported if its signature has none."""
-        entry, _ = self._target(descriptor)
+        entry, _ = self._target(descriptor, call)
         schema = (await self._model(entry)).input_schema
         if schema is None:
             raise Unsupported(f"The model {entry.name} has no signature, so the columns that it takes are unknown.")
@@ -90,7 +91,7 @@ class FlightServicer:
     async def ListFlights(self, criteria: Any, call: GrpcCall) -> None:
         """Writes a description of each model that can be called."""
         name = _text(criteria.expression, "The expression of ListFlights")
-        for entry in self._catalog.entries:
+        for entry in visible(call, self._catalog.entries):
             if entry.state is State.READY and entry.config.endpoint and name in ("", entry.name, entry.label):
                 await call.write(
                     await self._info(entry, _Descriptor(type=_Descriptor.PATH, path=entry.label.split("/")))
@@ -103,7 +104,9 @@ class FlightServicer:
             response: Any = await self._health.Check(_Status.HealthCheckRequest(service=name), call)
             result: Any = {"status": _Status.HealthCheckResponse.ServingStatus.Name(response.status)}
         elif action.type == "params":
-            result = json.loads(self._catalog.resolve(name).engine.model.model.info.params.mlflow_json or "[]")
+            entry = self._catalog.resolve(name)
+            check_model(call, entry)
+            result = json.loads(entry.engine.model.model.info.params.mlflow_json or "[]")
         else:
             raise Unsupported(f"There is no such action. There are: {', '.join(_ACTIONS)}.")
         await call.write(_Result(body=json.dumps(result).encode()))
@@ -132,15 +135,18 @@ class FlightServicer:
         """Refuses the call."""
         raise Unsupported("Nothing runs in the background here. Call GetFlightInfo.")
 
-    def _target(self, descriptor: Any) -> tuple[Entry, dict[str, Any] | None]:
+    def _target(self, descriptor: Any, call: GrpcCall) -> tuple[Entry, dict[str, Any] | None]:
         """Returns the model of a descriptor, and the params in it.
 
         Raises:
+            PermissionDenied: The caller may not use the model.
             InvalidPayload: The descriptor's command is not valid.
 
         """
         if descriptor.type != _Descriptor.CMD:
-            return self._catalog.resolve("/".join(descriptor.path)), None
+            entry = self._catalog.resolve("/".join(descriptor.path))
+            check_model(call, entry)
+            return entry, None
         try:
             command = json.loads(descriptor.cmd)
         except (ValueError, RecursionError):
@@ -152,7 +158,9 @@ class FlightServicer:
             raise InvalidPayload(
                 'The command of a descriptor must be a JSON object like {"model": "name", "params": {"top_k": 3}}.'
             )
-        return self._catalog.resolve(model), params
+        entry = self._catalog.resolve(model)
+        check_model(call, entry)
+        return entry, params
 
     async def _model(self, entry: Entry) -> "TableModel":
         return await table_model(entry.engine.model, self._max_bytes)

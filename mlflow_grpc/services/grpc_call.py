@@ -24,6 +24,10 @@ FAULTS_OF_SERVERS = frozenset(
 too, with which this server never answers."""
 
 
+_ALTERNATIVE_NAMES = "x509_subject_alternative_name"
+"""gRPC's name of the property of a connection with all subject alternative names of the client's certificate."""
+
+
 class Writable(Protocol):
     """A message that can be sent."""
 
@@ -60,6 +64,11 @@ class GrpcCall(Call):
     def peer(self) -> str:
         """Returns the caller's address as gRPC writes it, such as `ipv4:10.0.0.7:4242`."""
         return self._peer
+
+    def certificate_names(self) -> list[str]:
+        """Returns the subject alternative names of the client's certificate; none if it has no certificate."""
+        names = self._rpc_context.auth_context().get(_ALTERNATIVE_NAMES, ())
+        return [name.decode(errors="replace") for name in names]
 
     def time_remaining(self) -> float | None:
         """Returns the time until the caller's deadline, in seconds; None if it has none."""

@@ -163,6 +163,9 @@ class _Context:
     def invocation_metadata(self) -> Metadata:
         return self._metadata
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}  # There is no connection, so there is no certificate.
+
     def time_remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 

@@ -5,7 +5,6 @@ Rule of this module: it is the only place that sets gRPC's limits and options.
 
 import logging
 import socket
-import ssl
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from mlflow_grpc.addresses import addresses_of, with_port
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.settings import Settings, spelling
+from mlflow_grpc.tls_files import Pem, TlsFiles
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
@@ -80,7 +80,7 @@ def make_server(settings: Settings, handlers: "Iterable[Handlers]", *, share_por
     return server
 
 
-def listen(server: grpc.aio.Server, settings: Settings, handshakes: Handshakes) -> int:
+def listen(server: grpc.aio.Server, settings: Settings, files: TlsFiles | None, handshakes: Handshakes) -> int:
     """Binds the address and returns the port.
 
     A name with several addresses (localhost: 127.0.0.1 and ::1) is bound on all of them or not at all. gRPC by itself
@@ -88,30 +88,40 @@ def listen(server: grpc.aio.Server, settings: Settings, handshakes: Handshakes) 
 
     Args:
         server: A server that is not started.
-        settings: Where to listen, and the TLS files.
+        settings: Where to listen.
+        files: The TLS files; None for a port without TLS.
         handshakes: Counts new TLS connections.
 
     Raises:
         AddressUnavailable: The address is taken, not local, or not permitted.
-        StartError: The TLS files are invalid, or the host name is unknown.
+        StartError: The host name is unknown.
 
     """
-    credentials = _credentials(settings, handshakes)
     port = settings.port
     for address in _addresses(settings.host, settings.source("host")):
         target = with_port(address, port)
         try:
-            port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
+            if files is None:
+                port = server.add_insecure_port(target)
+            else:
+                port = server.add_secure_port(target, _credentials(files, handshakes))
         except RuntimeError as error:
             raise AddressUnavailable(_bind_error(address, port)) from error
     return port
 
 
 def security(settings: Settings) -> str:
-    """Returns a phrase for the ready line: whether connections are encrypted."""
-    if settings.tls_cert is None:
-        return "no TLS"
-    return "TLS with client certificates" if settings.tls_client_ca is not None else "TLS"
+    """Returns a phrase for the ready line: whether connections are encrypted, and what callers need."""
+    tls = "no TLS" if settings.tls_cert is None else "TLS"
+    if settings.tls_client_ca is not None:
+        tls = "TLS with client certificates"
+    proofs = {
+        "a token": settings.auth_tokens,
+        "a JWT": settings.auth_jwt_issuer,
+        "a certificate with a certain name": settings.auth_tls_san,
+    }
+    needed = " or ".join(text for text, setting in proofs.items() if setting is not None)
+    return f"{tls}, callers need {needed}" if needed else tls
 
 
 def connection_age_s(settings: Settings) -> float:
@@ -141,39 +151,26 @@ def _bind_error(address: str, port: int) -> str:
     return f"cannot listen on {address} port {port}{reason}; choose another with {spelling('port')} or PORT"
 
 
-def _credentials(settings: Settings, handshakes: Handshakes) -> grpc.ServerCredentials | None:
-    cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
-    if cert is None or key is None:
-        return None
-    # gRPC accepts any bytes and then fails to bind without a reason. OpenSSL reports what is wrong with a file.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(cert, key, password=_no_password)
-    except (OSError, ValueError) as error:
-        names = f"{spelling('tls_cert')} {cert} and {spelling('tls_key')} {key}"
-        raise StartError(f"{names} do not go together: {_reason(error)}") from error
-    if client_ca is not None:
-        try:
-            context.load_verify_locations(client_ca)
-        except (OSError, ValueError) as error:
-            raise StartError(f"{spelling('tls_client_ca')} {client_ca}: {_reason(error)}") from error
-    configuration = grpc.ssl_server_certificate_configuration(
-        [(key.read_bytes(), cert.read_bytes())],
-        root_certificates=client_ca.read_bytes() if client_ca else None,
-    )
+def _credentials(files: TlsFiles, handshakes: Handshakes) -> grpc.ServerCredentials:
+    """Returns the credentials of one address. gRPC fetches the current files for each new connection."""
+    sent = files.current
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        """Returns the files if they have changed; called in threads of gRPC."""
+        nonlocal sent
+        handshakes.connection_opened()
+        current = files.current
+        if current is sent:
+            return None
+        sent = current
+        return _certificates(current)
+
     # Returning None keeps the certificate, which the type stub does not know.
-    fetch: Any = handshakes.connection_opened
+    fetch_any: Any = fetch
     return grpc.dynamic_ssl_server_credentials(
-        configuration, fetch, require_client_authentication=client_ca is not None
+        _certificates(sent), fetch_any, require_client_authentication=sent.client_ca is not None
     )
 
 
-def _no_password() -> str:
-    raise ValueError("the key is encrypted; give one without a password")
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError):
-        reason = (error.reason or "not PEM").lower().replace("_", " ")
-        return f"OpenSSL says {reason} (files have to be PEM, and the key that of the certificate)"
-    return str(error)
+def _certificates(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], root_certificates=pem.client_ca)

@@ -12,6 +12,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
+from mlflow_grpc.access.permits import Permit
+from mlflow_grpc.choices import Service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import FieldViolation, InvalidPayload
@@ -19,6 +21,7 @@ from mlflow_grpc.hosting.model import SchemaTexts
 from mlflow_grpc.services import text
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import check_model, visible
 from mlflow_grpc.services.typed import NAME as NAME_OF_TYPED
 from mlflow_grpc.services.typed import TypedService
 
@@ -49,7 +52,7 @@ class ModelsServicer:
         """
         if request.page_size < 0:
             raise _refused("page_size", "must not be negative")
-        entries = self._catalog.entries
+        entries = visible(call, self._catalog.entries)
         tokens = ["", *map(str, range(1, len(entries)))]
         if request.page_token not in tokens:
             raise _refused("page_token", "must be the next_page_token of an earlier answer")
@@ -57,17 +60,27 @@ class ModelsServicer:
         end = start + (request.page_size or len(entries))
         return self._page(entries[start:end], str(end) if end < len(entries) else "")
 
-    def describe_all(self) -> Message:
-        """Returns the ListModelsResponse with all models."""
-        return self._page(self._catalog.entries, "")
+    def describe_all(self, permit: Permit | None = None) -> Message:
+        """Returns the ListModelsResponse with all models, or with those that a caller may see."""
+        entries = self._catalog.entries
+        if permit is not None:
+            entries = [entry for entry in entries if permit.allows_model(Service.MODELS, entry.name, entry.version)]
+        return self._page(entries, "")
 
     def _page(self, entries: list[Entry], next_page_token: str) -> Message:
         page: Message = _Page(models=map(self._describe, entries), next_page_token=next_page_token)
         return page
 
     async def GetModel(self, request: Any, call: GrpcCall) -> Message:
-        """Describes one model; raises the errors of `Catalog.get`."""
-        return self._describe(self._catalog.get(request.name, request.version))
+        """Describes one model; raises the errors of `Catalog.get`.
+
+        Raises:
+            PermissionDenied: The caller may not see the model.
+
+        """
+        entry = self._catalog.get(request.name, request.version)
+        check_model(call, entry)
+        return self._describe(entry)
 
     def _describe(self, entry: Entry) -> Message:
         message = _Model(

@@ -22,6 +22,7 @@ from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, ServingE
 from mlflow_grpc.services import tensor_descriptions
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import check_model, visible
 from mlflow_grpc.services.health import HealthServicer, health_names
 from mlflow_grpc.services.named_models import Arrival, NamedModels
 from mlflow_grpc.services.streams import answer_in_order
@@ -115,7 +116,7 @@ class OpenInferenceServicer:
             Unsupported: The server has no metrics.
 
         """
-        entries = [entry for entry in self._catalog.entries if entry.state is State.READY]
+        entries = [entry for entry in visible(call, self._catalog.entries) if entry.state is State.READY]
         if request.name:
             entries = [self._models.resolve(request.name, request.version, call)]
         statistics = []
@@ -131,7 +132,7 @@ class OpenInferenceServicer:
     async def RepositoryIndex(self, request: Any, call: GrpcCall) -> Message:
         """Lists the models of the configuration, or those that are ready."""
         index = _Index()
-        for entry in self._catalog.entries:
+        for entry in visible(call, self._catalog.entries):
             if entry.state is State.READY or not request.ready:
                 reason = _as_utf8(entry.error)
                 index.models.add(name=entry.name, version=entry.version, state=STATES[entry.state], reason=reason)
@@ -154,6 +155,7 @@ class OpenInferenceServicer:
         if not request.model_name:
             raise ModelNotNamed("The request has no model_name. RepositoryIndex lists the models.")
         entry = self._catalog.get(request.model_name, "")
+        check_model(call, entry)
         if entry.state is State.LOADING:
             raise NotReady(STILL_LOADING)
         if entry.state is State.FAILED:

@@ -1,4 +1,6 @@
-"""A short pause before the calls that are refused because of overload are answered, all of the last moment together.
+"""A short pause before refused calls are answered, all of the last moment together.
+
+These are calls that are refused because of overload, and those of unknown callers.
 
 Rule of this module: it is used from the event loop only.
 

@@ -44,8 +44,8 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
     The trailers carry a google.rpc.Status with ErrorInfo (reason, request id, error class, model). It has a BadRequest
     if fields are at fault, and a DebugInfo with `--show-exceptions`. RESOURCE_EXHAUSTED also carries the pushback.
     """
-    if isinstance(error, Overloaded) and len(request_id) == len(_ANY_ID):
-        message, details = _refusal(error.message, model)
+    if error.is_frequent and len(request_id) == len(_ANY_ID):
+        message, details = _refusal(error.message, error.status, error.reason, error.error_class, model)
         details = details.replace(_ANY_ID.encode(), request_id.encode())
     else:
         message, details = _message_and_details(error, request_id, model)
@@ -57,9 +57,10 @@ def of_error(error: ServingError, *, request_id: str, model: str) -> tuple[grpc.
 
 
 @lru_cache(maxsize=256)
-def _refusal(message: str, model: str) -> tuple[str, bytes]:
-    """Caches what refusals have in common, because there are thousands a second under overload."""
-    return _message_and_details(Overloaded(message, retry_after_s=0.0), _ANY_ID, model)
+def _refusal(message: str, status: Status, reason: str, error_class: str | None, model: str) -> tuple[str, bytes]:
+    """Caches what refusals have in common, because there may be thousands a second."""
+    error = ServingError(message, status=status, reason=reason, error_class=error_class)
+    return _message_and_details(error, _ANY_ID, model)
 
 
 def _message_and_details(error: ServingError, request_id: str, model: str) -> tuple[str, bytes]:

@@ -8,7 +8,7 @@ needs it, which is several times per call.
 import asyncio
 import platform
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -127,6 +127,22 @@ class Metrics:
         model = ModelMetrics(self._instruments, self._models, self._grpc, rpcs=rpcs)
         self.models.append(model)
         return model
+
+    def refused_callers(self, reasons: Iterable[str]) -> Callable[[str], None]:
+        """Adds a counter of calls whose callers are unknown or may not call, and returns what counts one.
+
+        Args:
+            reasons: All reasons of such refusals.
+
+        """
+        family = Family(
+            "mlflow_grpc_refused_callers", Kind.COUNTER, "Calls whose caller was unknown or not permitted, by reason."
+        )
+        counters = {reason: self._instruments.counter() for reason in reasons}
+        for reason, counter in counters.items():
+            family.add(labels(reason=reason), counter.total)
+        self._families.append(family)
+        return lambda reason: counters[reason].add()
 
     def count(self) -> None:
         """Counts the noted calls and requests, so that a scrape of any worker includes them."""

@@ -18,8 +18,10 @@ from mlflow_grpc_client import (
     FieldViolation,
     InvalidInput,
     ModelError,
+    PermissionDenied,
     PredictError,
     ResourceExhausted,
+    Unauthenticated,
     Unavailable,
     errors,
 )
@@ -35,6 +37,8 @@ CLASSES = {
     "INVALID_ARGUMENT": InvalidInput,
     "INTERNAL": ModelError,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "UNAUTHENTICATED": Unauthenticated,
+    "PERMISSION_DENIED": PermissionDenied,
     "RESOURCE_EXHAUSTED": ResourceExhausted,
 }
 

@@ -54,7 +54,7 @@ def test_possible_mistakes_are_logged(start):
     warnings = [json.loads(line)["message"] for line in process.stderr if '"level":"warning"' in line]
     assert [line.split(":")[0] for line in warnings] == [
         "MLFLOW_GRPC_BATCHNG is ignored",
-        "listening on 192.0.2.1 without TLS",
+        "listening on 192.0.2.1 without TLS and authentication",
     ]
 
 

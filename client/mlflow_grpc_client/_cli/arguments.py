@@ -1,8 +1,9 @@
 """The arguments of `mlflow-grpc-predict`."""
 
 import argparse
+from typing import Any
 
-from mlflow_grpc_client import __version__
+from mlflow_grpc_client import TokenFile, __version__
 from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, HEALTH_TIMEOUT_S, TLS
 
 
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         help="print the health of the server, a service or a model instead of predicting",
     )
     add_tls(arguments)
+    add_token(arguments)
     add("--version", action="version", version=__version__)
     return arguments
 
@@ -93,6 +95,27 @@ def add_tls(arguments: argparse.ArgumentParser) -> None:
     add("--tls-cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
     add("--tls-key", metavar="FILE", help="the key of --tls-cert (PEM)")
     add("--tls-server-name", metavar="NAME", help="the name in the server's certificate")
+
+
+def add_token(arguments: argparse.ArgumentParser) -> None:
+    """Adds the token, which is never an argument itself, because other users can see those."""
+    arguments.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="the file of the token for calls (default: the environment variable MLFLOW_GRPC_TOKEN, or the file that "
+        "MLFLOW_GRPC_TOKEN_FILE names)",
+    )
+    arguments.add_argument(
+        "--token-over-plaintext", action="store_true", help="send the token to other machines without encryption too"
+    )
+
+
+def token_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a client with the token that the arguments name."""
+    return {
+        "token": None if args.token_file is None else TokenFile(args.token_file),
+        "token_over_plaintext": args.token_over_plaintext or None,
+    }
 
 
 def tls_of(args: argparse.Namespace) -> TLS | None:

@@ -17,7 +17,7 @@ from mlflow_grpc_client import (
     Unavailable,
 )
 from mlflow_grpc_client._cli import typed_json
-from mlflow_grpc_client._cli.arguments import parser, tls_of
+from mlflow_grpc_client._cli.arguments import parser, tls_of, token_of
 from mlflow_grpc_client._cli.describe import Connection, describe
 from mlflow_grpc_client._cli.output import (
     EXIT_FAILED,
@@ -241,9 +241,10 @@ def _summary(model: Model) -> list[str]:
 
 def _client(args: argparse.Namespace, timing: Timing | None) -> Client:
     timeout_s = DEFAULT_TIMEOUT_S if args.timeout is None else args.timeout
-    if timing is None:
-        return Client(args.address, timeout_s=timeout_s, tls=tls_of(args))
-    return Client(args.address, timeout_s=timeout_s, tls=tls_of(args), interceptors=[timing], metadata=ASKS_FOR_TIMES)
+    options = token_of(args)
+    if timing is not None:
+        options |= {"interceptors": [timing], "metadata": ASKS_FOR_TIMES}
+    return Client(args.address, timeout_s=timeout_s, tls=tls_of(args), **options)
 
 
 @contextlib.contextmanager

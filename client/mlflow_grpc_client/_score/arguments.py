@@ -5,7 +5,7 @@ import json
 import math
 from typing import Any
 
-from mlflow_grpc_client._cli.arguments import add_address, add_tls
+from mlflow_grpc_client._cli.arguments import add_address, add_tls, add_token
 from mlflow_grpc_client._options import DEFAULT_TIMEOUT_S, checked_timeout
 
 DEFAULT_ROWS = 10_000
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "-m", "--model", metavar="NAME", help="the model, if the server has several: its name, or name/version"
     )
     add_tls(arguments)
+    add_token(arguments)
     return arguments
 
 

@@ -9,7 +9,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from mlflow_grpc_client import Client, PredictError
-from mlflow_grpc_client._cli.arguments import tls_of
+from mlflow_grpc_client._cli.arguments import tls_of, token_of
 from mlflow_grpc_client._cli.output import complain, silence_grpc
 from mlflow_grpc_client._score.arguments import parser
 from mlflow_grpc_client._score.errors import InvalidUsage, ScoreError
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     silence_grpc()
     try:
         job = prepared(args)
-        with Client(args.address, timeout_s=args.timeout, tls=tls_of(args)) as client:
+        with Client(args.address, timeout_s=args.timeout, tls=tls_of(args), **token_of(args)) as client:
             return job.run(client, args.model or "")
     except (ScoreError, PredictError) as error:
         return report(error)

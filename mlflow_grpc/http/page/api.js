@@ -1,6 +1,7 @@
 // Calls to the server. All addresses are relative, so that the page works behind a proxy with a prefix.
 
 import { parse } from "./json.js";
+import { fetchWithToken } from "./token.js";
 
 const TIMING = { "server-timing": "1" };
 
@@ -18,7 +19,7 @@ export class CallError extends Error {
 
 /** Returns the JSON of a GET request. */
 export async function get(path, options = {}) {
-  const response = await fetch(path, { cache: "no-store", ...options });
+  const response = await fetchWithToken(path, { cache: "no-store", ...options });
   if (!response.ok) throw await errorOf(response);
   return path.endsWith("metrics") ? response.text() : response.json();
 }
@@ -34,7 +35,7 @@ export function pathOf(model) {
 /** Sends a payload and returns the answer: its text, the times in the server and the total time. */
 export async function predict(model, payload, { contentType = "application/json", signal } = {}) {
   const start = performance.now();
-  const response = await fetch(pathOf(model), {
+  const response = await fetchWithToken(pathOf(model), {
     method: "POST",
     headers: { "content-type": contentType, ...TIMING },
     body: payload,
@@ -48,7 +49,7 @@ export async function predict(model, payload, { contentType = "application/json"
 /** Sends a payload and yields the parts of the answer as they arrive: {text, atMs}. */
 export async function* predictStream(model, payload, { signal } = {}) {
   const start = performance.now();
-  const response = await fetch(pathOf(model), {
+  const response = await fetchWithToken(pathOf(model), {
     method: "POST",
     headers: { "content-type": "application/json", accept: "text/event-stream", ...TIMING },
     body: payload,

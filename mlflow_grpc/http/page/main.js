@@ -54,13 +54,17 @@ function show({ hasFocus = false } = {}) {
   showList();
 }
 
+function showProblem(error) {
+  const text = error instanceof CallError ? error.message : `The server cannot be reached: ${error.message}`;
+  byId("model").replaceChildren(element("p", { class: "problem", role: "alert" }, text));
+}
+
 async function load() {
   try {
     ({ models } = await get("models"));
     show();
   } catch (error) {
-    const text = error instanceof CallError ? error.message : `The server cannot be reached: ${error.message}`;
-    byId("model").replaceChildren(element("p", { class: "problem", role: "alert" }, text));
+    showProblem(error);
     view = null;
   }
   // Models that are loading change their state, and so does a server that was unreachable.
@@ -68,7 +72,12 @@ async function load() {
 }
 
 async function start() {
-  server = await get("page/server.json");
+  try {
+    server = await get("page/server.json");
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    return showProblem(error);  // The caller may not use the page.
+  }
   byId("version").textContent = server.version;
   byId("links").append(...["models", "metrics", ...server.links].map((path) => element("a", { href: path }, `/${path}`)));
   new LiveFigures(byId("live"));

@@ -11,6 +11,7 @@ from mlflow_grpc import logs
 from mlflow_grpc.calls.refusals import Refusals
 from mlflow_grpc.calls.traceparent import trace_id
 from mlflow_grpc.engine import progress
+from mlflow_grpc.errors import Overloaded
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 GOOD = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -100,7 +101,7 @@ def test_refusals_have_the_level_warning(caplog, level, lines):
 
     async def refuse() -> None:
         refusals = Refusals()
-        refusals.count("m", "REQUEST_LIMIT_EXCEEDED", "There is no room.")
+        refusals.count("m", Overloaded("There is no room.", retry_after_s=1.0), "ipv4:127.0.0.1:1")
         refusals.write()
 
     logger.setLevel(level)

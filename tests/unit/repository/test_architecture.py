@@ -18,6 +18,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # From the bottom to the top. All layers may use the modules beside them.
 LAYERS = [
+    "access",
     "contract",
     "hosting",
     "environments",
@@ -41,6 +42,10 @@ LAYERS = [
     "__main__",
 ]
 BESIDE = {
+    "access_config",
+    "access_settings",
+    "polling",
+    "tls_files",
     "addresses",
     "arguments",
     "child_server",

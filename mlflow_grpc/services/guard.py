@@ -1,0 +1,77 @@
+"""The gate of the gRPC port: what methods belong to, and the check of a call before it is admitted.
+
+Rule of this module: it passes metadata and certificates to `mlflow_grpc.access`, which decides.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from _mlflow_grpc_protocol.metadata import AUTHORIZATION_KEY
+
+from mlflow_grpc.access.gate import Gate
+from mlflow_grpc.choices import Service
+from mlflow_grpc.engine.catalog import Entry
+from mlflow_grpc.services.grpc_call import GrpcCall
+
+Admit = Callable[[GrpcCall], AbstractContextManager[Any]]
+"""Admits a call before anything of its request is read; raises a ServingError to refuse it. What the context manager
+returns on entry has `reserve_response`, as an Engine has, or is None."""
+
+_OPEN_INFERENCE, _FLIGHT = "/inference.GRPCInferenceService/", "/arrow.flight.protocol.FlightService/"
+
+_SERVICES = {
+    "/grpc.health.": Service.HEALTH,
+    f"{_OPEN_INFERENCE}ServerLive": Service.HEALTH,
+    f"{_OPEN_INFERENCE}ServerReady": Service.HEALTH,
+    f"{_OPEN_INFERENCE}ModelReady": Service.HEALTH,
+    f"{_OPEN_INFERENCE}ModelInfer": Service.PREDICT,
+    f"{_OPEN_INFERENCE}ModelStreamInfer": Service.PREDICT,
+    _OPEN_INFERENCE: Service.MODELS,
+    f"{_FLIGHT}DoExchange": Service.PREDICT,
+    _FLIGHT: Service.MODELS,
+    "/grpc.reflection.": Service.REFLECTION,
+    "/mlflow_grpc.v1.Models/": Service.MODELS,
+    "/model_grpc_service.ModelgRPCService/get_models": Service.MODELS,
+}
+"""What methods belong to, by the beginning of their paths; the first one counts. All others call a model."""
+
+
+def service_of(path: str) -> Service:
+    """Returns what a method belongs to, by its path."""
+    return next((service for prefix, service in _SERVICES.items() if path.startswith(prefix)), Service.PREDICT)
+
+
+def guarded(gate: Gate | None, path: str, admit: Admit) -> Admit:
+    """Returns what recognizes the caller of a call before it admits the call.
+
+    Args:
+        gate: Recognizes callers; None if every caller may call.
+        path: Path of the method.
+        admit: Admits a call.
+
+    """
+    service = service_of(path)
+    if gate is None or service is Service.HEALTH:
+        return admit
+
+    def recognize_and_admit(call: GrpcCall) -> AbstractContextManager[Any]:
+        call.permit = gate.enter(service, call.metadata(AUTHORIZATION_KEY), call.certificate_names)
+        return admit(call)
+
+    return recognize_and_admit
+
+
+def check_model(call: GrpcCall, entry: Entry) -> None:
+    """Raises PermissionDenied if the caller may not use the method of a call for a model."""
+    if call.permit is not None:
+        call.permit.check_model(service_of(call.method), entry.name, entry.version)
+
+
+def visible(call: GrpcCall, entries: list[Entry]) -> list[Entry]:
+    """Returns the models that the method of a call may show to its caller."""
+    permit = call.permit
+    if permit is None:
+        return entries
+    service = service_of(call.method)
+    return [entry for entry in entries if permit.allows_model(service, entry.name, entry.version)]

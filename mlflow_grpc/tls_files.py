@@ -1,0 +1,135 @@
+"""The TLS files of both ports: their check, and new ones while the server runs.
+
+Rule of this module: a certificate takes effect only after OpenSSL has loaded it with its key and authorities. It knows
+neither gRPC nor HTTP; each port fetches the current files for a new connection.
+"""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.polling import LOOK_INTERVAL_S
+from mlflow_grpc.settings import Settings, spelling
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Pem:
+    """Contents of the files, in PEM format."""
+
+    cert: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
+class TlsFiles:
+    """The files of a server with TLS."""
+
+    def __init__(self, settings: Settings, cert: Path, key: Path) -> None:
+        """Reads and checks the files.
+
+        Args:
+            settings: Has the authorities of clients, if there are any.
+            cert: The certificate chain.
+            key: Its private key.
+
+        Raises:
+            StartError: A file is not valid, or they do not go together.
+
+        """
+        self._cert, self._key, self._client_ca = cert, key, settings.tls_client_ca
+        try:
+            self._seen: Pem | None = self._read()
+        except OSError as error:
+            raise StartError(f"cannot read {error.filename}: {error.strerror}") from error
+        self.current: Pem = self._seen
+        """Contents of the last valid files. Each change is another object."""
+        self.context = self._load()
+        """Context of `ssl` with these files, for a server."""
+        self._is_reported = True
+
+    def look(self) -> float:
+        """Reads the files again, and takes them if they have changed and are valid; called in one thread.
+
+        A problem is reported if the second look finds the same files, because they may be in the middle of a change.
+
+        Returns:
+            The time until the next look, in seconds.
+
+        """
+        try:
+            files: Pem | None = self._read()
+            problem = ""
+        except OSError as error:
+            files, problem = None, f"cannot read {error.filename}: {error.strerror}"
+        is_new, self._seen = files != self._seen, files
+        self._is_reported = self._is_reported and not is_new
+        if files == self.current or self._is_reported:
+            return LOOK_INTERVAL_S
+        if files is not None:
+            problem = self._take(files)
+        if problem and not is_new:
+            self._is_reported = True
+            logger.error("the TLS files before stay in use, because the new ones are not usable: %s", problem)
+        return LOOK_INTERVAL_S
+
+    def _take(self, files: Pem) -> str:
+        """Takes new files, and returns what is wrong with them if they are not usable."""
+        try:
+            context = self._load()
+            is_settled = self._read() == files
+        except (StartError, OSError) as error:
+            return str(error)
+        if is_settled:  # Otherwise, the next look finds what replaces them now.
+            self.context, self.current = context, files
+            logger.info("new TLS files: connections from now on get the certificate of %s", self._cert)
+        return ""
+
+    def _read(self) -> Pem:
+        client_ca = self._client_ca.read_bytes() if self._client_ca is not None else None
+        return Pem(self._cert.read_bytes(), self._key.read_bytes(), client_ca)
+
+    def _load(self) -> ssl.SSLContext:
+        """Returns a context with the files.
+
+        Raises:
+            StartError: OpenSSL does not accept them. gRPC accepts any bytes, and then fails without a reason.
+
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self._cert, self._key, password=_no_password)
+        except (OSError, ValueError) as error:
+            names = f"{spelling('tls_cert')} {self._cert} and {spelling('tls_key')} {self._key}"
+            raise StartError(f"{names} do not go together: {_reason(error)}") from error
+        if self._client_ca is not None:
+            try:
+                context.load_verify_locations(self._client_ca)
+            except (OSError, ValueError) as error:
+                raise StartError(f"{spelling('tls_client_ca')} {self._client_ca}: {_reason(error)}") from error
+            context.verify_mode = ssl.CERT_REQUIRED
+            # A session that is resumed would keep a client whose authority is no longer trusted.
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
+        return context
+
+
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Returns the TLS files of the settings; None for a server without TLS. Raises what TlsFiles raises."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings, settings.tls_cert, settings.tls_key)
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; give one without a password")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or "not PEM").lower().replace("_", " ")
+        return f"OpenSSL says {reason} (files have to be PEM, and the key that of the certificate)"
+    return str(error)

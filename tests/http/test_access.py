@@ -1,0 +1,115 @@
+"""Who may call over HTTP: statuses and headers of refusals, which routes are open, certificates, the page's files."""
+
+import pytest
+import requests
+from cryptography import x509
+
+from mlflow_grpc.http.response import CLOSE
+from tests.support.access import TOKENS, Authority, bearer, lines_of
+from tests.support.models import FunctionModel, PlainCodec
+from tests.support.servers import serving
+
+BARE = 'Bearer realm="mlflow-grpc"'
+INVALID = f'{BARE}, error="invalid_token"'
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text(lines_of(TOKENS))
+    return path
+
+
+@pytest.fixture
+def server(tokens):
+    with serving(FunctionModel(lambda text: text), PlainCodec(), http_port=0, auth_tokens=tokens) as running:
+        yield running
+
+
+def test_a_call_needs_a_token(server):
+    """Without a valid token a call gets 401 with WWW-Authenticate (RFC 6750) and MLflow's form of errors."""
+    url = f"{server.url}/invocations"
+    assert requests.post(url, data="x", headers=bearer(TOKENS["web"]), timeout=30).text == "x"
+    for headers, challenge in (({}, BARE), (bearer("wrong"), INVALID), ({"authorization": "Basic eDp5"}, INVALID)):
+        response = requests.post(url, data="x", headers=headers, timeout=30)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == challenge
+        assert response.json()["error_code"] == "UNAUTHENTICATED"
+        assert response.json()["request_id"] == response.headers["x-request-id"]
+        assert "wrong" not in response.text
+
+
+def test_a_large_body_of_an_unknown_caller_is_not_read(server):
+    """The answer comes although the body has only begun, and the connection is closed."""
+    import http.client
+
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection.putrequest("POST", "/invocations")
+    connection.putheader("content-length", "100000000")
+    connection.endheaders(b"begins")
+    response = connection.getresponse()
+    assert response.status == 401
+    assert response.headers[CLOSE[0].decode()] == CLOSE[1].decode()
+    connection.close()
+
+
+@pytest.mark.parametrize("path", ["/ping", "/health", "/api/health", "/api/health/ready", "/"])
+def test_open_routes(server, path):
+    """Health, and the files of the page, need no token."""
+    assert requests.get(server.url + path, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/models", "/metrics", "/version", "/openapi.json", "/docs", "/page/server.json", "/api/models"]
+)
+def test_closed_routes(server, path):
+    """All routes that describe the server or its models need a token."""
+    refused = requests.get(server.url + path, timeout=30)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, BARE)
+    assert requests.get(server.url + path, headers=bearer(TOKENS["web"]), timeout=30).status_code == 200
+
+
+def test_a_wrong_method_reveals_nothing(server):
+    """GET on a route that calls a model needs a token too; an unknown path is 404 for everyone."""
+    for path in ("/invocations", "/models/m/invocations", "/api/models/m/prediction"):
+        assert requests.get(server.url + path, timeout=30).status_code == 401
+    assert requests.get(f"{server.url}/other", timeout=30).status_code == 404
+
+
+def test_the_files_of_the_page_are_open(server):
+    """Every file that the page loads before it asks for a token is open."""
+    index = requests.get(server.url, timeout=30).text
+    folder = index.partition('src="page/')[2].partition("/")[0]
+    for name in ("main.js", "api.js", "page.css"):
+        assert requests.get(f"{server.url}/page/{folder}/{name}", timeout=30).status_code == 200
+
+
+def test_preflights_need_no_token(tokens):
+    """A browser sends preflights without a token; the token itself may then be sent from an allowed origin."""
+    origin = "https://app.example.com"
+    with serving(
+        FunctionModel(lambda text: text), PlainCodec(), http_port=0, auth_tokens=tokens, http_cors_origin=origin
+    ) as server:
+        url = f"{server.url}/invocations"
+        preflight = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        assert requests.options(url, headers={"origin": origin, **preflight}, timeout=30).status_code == 200
+        refused = requests.post(url, data="x", headers={"origin": origin}, timeout=30)
+        assert refused.headers["access-control-allow-origin"] == origin
+
+
+def test_names_in_certificates(tmp_path):
+    """The HTTP port takes the names of certificates that the gRPC port takes."""
+    authority = Authority(tmp_path)
+    cert, key = authority.server()
+    spiffe = "spiffe://example.org/web"
+    good = authority.client(x509.UniformResourceIdentifier(spiffe))
+    other = authority.client(x509.UniformResourceIdentifier("spiffe://example.com/web"))
+    tls = {"tls_cert": cert, "tls_key": key, "tls_client_ca": authority.ca, "auth_tls_san": "spiffe://example.org/*"}
+    with serving(FunctionModel(lambda text: text), PlainCodec(), http_port=0, **tls) as server:
+        for files, status in ((good, 200), (other, 401)):
+            pair = (str(files[0]), str(files[1]))
+            response = requests.post(
+                f"{server.url}/invocations", data="x", verify=str(authority.ca), cert=pair, timeout=30
+            )
+            assert response.status_code == status
