@@ -17,3 +17,6 @@ SERVER_TIMING_KEY = "server-timing"
 
 IGNORED_KEY = "mlflow-ignored-columns"
 """The columns and params that the model ignored, in trailers."""
+
+VERSION_KEY = "mlflow-model-version"
+"""The version of the model that answered, in trailers, for models that have one."""
