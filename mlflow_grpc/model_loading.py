@@ -79,6 +79,10 @@ class ModelLoader:
         """
         entries = self._catalog.entries
         await thread.call(lambda: loading.import_libraries(entry.config for entry in entries))
+        is_tracked = any(entry.config.track for entry in entries)
+        if is_tracked:
+            # Before the load: cycles in a model that is exempt would never be freed once another version replaces it.
+            _exempt_from_collection()
         fetches = asyncio.Semaphore(MAX_FETCHES)
         turns = Turns(index for index, entry in enumerate(entries) if loading.is_local(entry.config))
         await asyncio.gather(
@@ -87,10 +91,8 @@ class ModelLoader:
         self.offer_typed()
         if all(entry.state is State.FAILED for entry in entries):
             raise StartError("none of the models could be loaded")
-        # Exempts what exists now: a full collection over all of MLflow's modules takes 0.1 s, in which no call is
-        # answered.
-        gc.collect()
-        gc.freeze()
+        if not is_tracked:
+            _exempt_from_collection()
 
     async def _load(
         self,
@@ -206,6 +208,12 @@ class ModelLoader:
         if ready != self._offered:
             self._offered = ready
             self._make_typed()
+
+
+def _exempt_from_collection() -> None:
+    """Exempts what exists now: a full collection over all of MLflow's modules takes 0.1 s, and no call is answered."""
+    gc.collect()
+    gc.freeze()
 
 
 def _described(entry: Entry) -> str:

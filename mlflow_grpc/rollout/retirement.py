@@ -69,7 +69,7 @@ class Retirement:
             entry.loaded = None
         if directory is not None:
             self._directories.discard(directory)
-        await in_daemon_thread(partial(_give_back, directory, is_frozen=entry is not None), "unload-model")
+        await in_daemon_thread(partial(_give_back, directory), "unload-model")
 
     async def close(self) -> None:
         """Deletes the files of all versions, when the server ends."""
@@ -84,24 +84,13 @@ class Retirement:
             await in_daemon_thread(delete, "delete-models")
 
 
-def _give_back(directory: Path | None, *, is_frozen: bool) -> None:
-    """Deletes the files, the code and the objects of a version.
-
-    Args:
-        directory: Its files.
-        is_frozen: True if its objects may be exempt from garbage collection (`gc.freeze`), so that cycles among them
-            would never be freed.
-
-    """
+def _give_back(directory: Path | None) -> None:
+    """Deletes the files, the code and the objects of a version."""
     from mlflow_grpc.hosting.pyfunc import model_code
 
     if directory is not None and model_code.forget_code(directory):
         _delete(directory)
-    if is_frozen:
-        gc.unfreeze()
-    gc.collect()
-    if is_frozen:
-        gc.freeze()
+    gc.collect()  # Models often have cycles. It passes over what was exempt before the first model was loaded.
 
 
 def _delete(directory: Path) -> None:

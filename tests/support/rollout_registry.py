@@ -74,14 +74,14 @@ def main() -> None:
 
     for version in GOOD:
         register(NAME, Answering(int(version)))
-    register(NAME, Answering(4), (A, B))
-    register(NAME, Answering(5), pip_requirements=["mlflow", "package-that-is-not-installed"])
+    register(NAME, Answering(4), (A, B), no_example=True)
+    register(NAME, Answering(5), no_example=True, pip_requirements=["mlflow", "package-that-is-not-installed"])
     # MLflow would run the example while it saves the model.
     directory = register(NAME, Answering(6))
     mlflow.pyfunc.save_model(folder / "fails", python_model=Answering(6, fails=True), pip_requirements=["mlflow"])
     (folder / "fails" / "python_model.pkl").replace(directory / "python_model.pkl")
-    (register(NAME, Answering(7)) / "python_model.pkl").write_bytes(b"no pickle")
-    register(NAME, Answering(8), (A, OPTIONAL))
+    (register(NAME, Answering(7), no_example=True) / "python_model.pkl").write_bytes(b"no pickle")
+    register(NAME, Answering(8), (A, OPTIONAL), no_example=True)
     for version in LARGE:
         register(NAME, Answering(int(version), ballast=BALLAST), no_example=True)
     for number, code in ((1, "FACTOR = 1\n"), (2, "FACTOR = 1\n"), (3, "FACTOR = 1000\n")):
@@ -100,7 +100,7 @@ def main() -> None:
             "mlflow.models.set_model(Own())\n"
         )
         sys.path.insert(0, str(package.parent))  # MLflow runs the file while it saves the model.
-        register(OWN, str(model), code_paths=[str(package)])
+        register(OWN, str(model), no_example=True, code_paths=[str(package)])
         sys.path.remove(str(package.parent))
         for module in [module for module in sys.modules if module.startswith("helper_of_own")]:
             del sys.modules[module]
