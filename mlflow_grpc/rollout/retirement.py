@@ -48,7 +48,7 @@ class Retirement:
         checks = 0
         while not entry.engine.admission.is_idle:
             checks += 1
-            if checks * CHECK_S == LONG_S:
+            if checks == round(LONG_S / CHECK_S):
                 logger.warning("%s stays in memory: calls or streams that began with it are open", entry.label)
             await asyncio.sleep(CHECK_S)
         self._catalog.forget(entry)
