@@ -124,7 +124,8 @@ def track(registry: Registry, tmp_path: Path) -> Iterator[Callable[..., Tracking
             folder.mkdir()
             process = stack.enter_context(
                 start_server(
-                    *("-m", uri, "--track", INTERVAL, "--http-port", "0", *flags),
+                    *(() if "--config" in flags else ("-m", uri)),
+                    *("--track", INTERVAL, "--http-port", "0", *flags),
                     env={"MLFLOW_TRACKING_URI": registry.uri, "TMPDIR": str(folder), **(env or {})},
                 )
             )

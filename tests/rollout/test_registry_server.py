@@ -42,8 +42,15 @@ class MlflowServer(Process):
         self.wait_for("Uvicorn running on", timeout_s=200)
 
     def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> "subprocess.Popen[bytes]":
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=env, cwd=cwd, start_new_session=True, **pipes)
+        return subprocess.Popen(
+            command,
+            env=env,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def signal_all(self, number: signal.Signals) -> None:
         os.killpg(self.popen.pid, number)

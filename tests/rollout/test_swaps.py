@@ -231,3 +231,19 @@ def test_workers_follow_and_replacements_too(track, registry):
     while scrape.total("mlflow_grpc_model_ready", version="2") < 2:
         scrape = server.metrics()
     assert server.answer() == (predicted(2), "2")
+
+
+def test_a_model_that_could_not_be_loaded_is_served_once_the_alias_moves(track, registry, tmp_path):
+    """A tracked model with on_error: skip is not lost until the next start."""
+    registry.move(BROKEN_PICKLE)
+    file = tmp_path / "models.yaml"
+    file.write_text(
+        f"models: [{{uri: 'models:/churn@champion', on_error: skip}}, {{uri: 'models:/{OWN}@champion', track: off}}]"
+    )
+    server = track("--config", str(file))
+    with pytest.raises(grpc.RpcError, match="FAILED_PRECONDITION"):
+        server.answer(mlflow_model="churn")
+    registry.move("2")
+    server.wait_for_version("2")
+    assert server.answer(mlflow_model="churn") == (predicted(2), "2")
+    assert server.answer(mlflow_model="own") == (predicted(1), "1")

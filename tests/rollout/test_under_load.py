@@ -90,12 +90,14 @@ class Load:
             self.failures[f"{error.code().name}: {error.details()}"] += 1
 
     async def _json(self, channel: grpc.aio.Channel) -> tuple[Any, list[Any]]:
-        rpc: Any = channel.unary_unary("/MLflow/predict", None, protos.Output.FromString)(MESSAGE, timeout=30)
+        predict: Any = channel.unary_unary("/MLflow/predict", None, protos.Output.FromString)
+        rpc = predict(MESSAGE, timeout=30)
         return rpc, [_number(await rpc)]
 
     async def _typed(self, channel: grpc.aio.Channel) -> tuple[Any, list[Any]]:
         path = "/model_grpc_service.ModelgRPCService/churn_predict"
-        rpc: Any = channel.unary_unary(path, None, self.typed_output.FromString)(self.typed_input, timeout=30)
+        predict: Any = channel.unary_unary(path, None, self.typed_output.FromString)
+        rpc = predict(self.typed_input, timeout=30)
         return rpc, [(await rpc).prediction]
 
     async def _stream(self, channel: grpc.aio.Channel) -> tuple[Any, list[Any]]:

@@ -13,6 +13,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, Schema
 
 NAME = "churn"
@@ -33,7 +34,7 @@ BALLAST = 8 * 2**20
 """Size of a large version in bytes."""
 
 
-class Answering(mlflow.pyfunc.PythonModel):
+class Answering(PythonModel):
     """Answers its number for each row."""
 
     def __init__(self, number: int, *, fails: bool = False, ballast: int = 0) -> None:
