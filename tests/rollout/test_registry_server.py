@@ -59,6 +59,8 @@ class MlflowServer(Process):
         with contextlib.suppress(ProcessLookupError):
             self.signal_all(signal.SIGKILL)
         super().stop()
+        for reader in self._readers:  # The pipes close with the last process of the group, which has the port.
+            reader.join(20)
 
 
 @contextlib.contextmanager
