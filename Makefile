@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton clean
+.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first
 
 scale-test: $(VENV)/.dev ## restart and kill servers behind Envoy under load; RESTARTS=N sets their number
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m scale -s
+
+rollouts: $(VENV)/.dev ## swap versions of a model under load; SWAPS=N sets their number
+	SWAPS=$(or $(SWAPS),20) $(BIN)/python -m pytest -s tests/rollout/test_under_load.py
 
 prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
 	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus

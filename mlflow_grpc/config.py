@@ -15,6 +15,7 @@ from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -25,8 +26,10 @@ from pydantic import (
 from mlflow_grpc import rest_config
 from mlflow_grpc.access_config import AccessRule
 from mlflow_grpc.choices import Batching, OnError, Payload, UnknownColumns
+from mlflow_grpc.declarations import duration_s
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.naming import Name, canonical_uri, without_secrets
+from mlflow_grpc.naming import Name, always_same, can_move, canonical_uri, without_secrets
+from mlflow_grpc.rollout_settings import MAX_TRACK_S, MIN_TRACK_S
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.yaml_file import parse_yaml
 
@@ -53,6 +56,10 @@ def _function_path(text: str) -> str:
 
 
 FunctionPath = Annotated[str, AfterValidator(_function_path)]
+
+
+def _interval(value: Any) -> Any:
+    return 0.0 if value is False else duration_s(value)
 
 
 class _Strict(BaseModel):
@@ -91,6 +98,8 @@ class ModelConfig(_Strict):
     default: bool = False
     """True if the model is for calls without a model's name, or this version for calls without a version."""
     on_error: OnError | None = None
+    track: Annotated[float, BeforeValidator(_interval), Field(allow_inf_nan=False)] | None = None
+    """Interval at which the registry is queried for another version, in seconds; 0 (or `off`) for never."""
     endpoint: bool = Field(True, validation_alias=AliasChoices("endpoint", "create_endpoint"))
     """True if the model can be called; otherwise it is only loaded and listed."""
 
@@ -110,6 +119,16 @@ class ModelConfig(_Strict):
             raise ValueError("preprocess and postprocess are for MLflow models (uri) without decorators")
         if self.has_hooks and self.payload is Payload.TEXT:
             raise ValueError("payload: text is for MLflow models without preprocess and postprocess, which take tables")
+        return self
+
+    @model_validator(mode="after")
+    def _may_be_tracked(self) -> Self:
+        if not self.track:
+            return self
+        if not MIN_TRACK_S <= self.track <= MAX_TRACK_S:
+            raise ValueError(f"track has to be off, or a number of seconds from {MIN_TRACK_S:g} to {MAX_TRACK_S:g}")
+        if not can_move(self.uri or ""):
+            raise ValueError(f"track has no effect: {always_same(self.source)}")
         return self
 
     @property

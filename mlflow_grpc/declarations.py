@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,17 @@ def env_names(info: FieldInfo) -> list[str]:
     """Returns the environment names of a setting, in order of precedence."""
     alias = info.validation_alias
     return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+
+
+def duration_s(value: Any) -> Any:
+    """Returns a duration such as `30s`, `5m` or `1h` as a number of seconds; other values unchanged, for pydantic."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([smh])\s*", value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    try:
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    except ValueError:
+        return value
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -358,6 +358,20 @@ class StartError(Exception):
         super().__init__(without_secrets(message))
 
 
+class OwnCodeDiffers(StartError):
+    """A model brings Python code along whose module name is in use by different code of another model."""
+
+    def __init__(self, message: str, module: str) -> None:
+        """Makes an error of one line.
+
+        Args:
+            message: The line.
+            module: Name of the module.
+        """
+        super().__init__(message)
+        self.module = module
+
+
 class NotWritten(StartError):
     """A file or directory that a command should write cannot be written."""
 

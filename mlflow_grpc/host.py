@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from _mlflow_grpc_protocol.typed_terms import RpcKind
+
 from mlflow_grpc.access.gate import make_gate
 from mlflow_grpc.access.refusals import Refusal
 from mlflow_grpc.calls.backend_metrics import BackendMetrics
@@ -26,6 +28,8 @@ from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.registry_versions import RegistryVersions
+from mlflow_grpc.rollout.publisher import Publisher
+from mlflow_grpc.rollout.rollout import Rollout
 from mlflow_grpc.services import flight, health, models, open_inference, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
@@ -64,6 +68,7 @@ class Host:
 
         """
         self._settings = settings
+        versions = versions or RegistryVersions()
         self.open_calls = OpenCalls(make_tracer(settings))
         if has_metrics is None:
             has_metrics = settings.http_port is not None
@@ -83,9 +88,11 @@ class Host:
         )
         self.services: tuple[str, ...] = self._untyped
         """Full names of the gRPC services, without reflection."""
-        self.catalog = Catalog(
-            configuration.models, lambda: Engine.from_settings(settings, metrics), reserved=self.services
-        )
+
+        def make_engine() -> Engine:
+            return Engine.from_settings(settings, None if metrics is None else metrics.add_model(rpcs=len(RpcKind)))
+
+        self.catalog = Catalog(configuration.models, make_engine, reserved=self.services)
         self.utilization = Utilization(self.catalog)
         self._backend_metrics = BackendMetrics(self.open_calls)
         self._health = health.HealthServicer(self.services)
@@ -93,9 +100,16 @@ class Host:
         """Gauges of the metrics; None if there are no metrics."""
         locks = LockSet.from_file(settings.lock)
         self._typed = typed.TypedService(self.dispatcher, self.catalog, locks)
-        self._loader = ModelLoader(
-            settings, self.catalog, self._health, locks, self._make_typed, versions or RegistryVersions()
+        self._loader = ModelLoader(settings, self.catalog, self._health, locks, self._make_typed, versions)
+        publisher = Publisher(
+            self.catalog,
+            self._typed,
+            locks,
+            self._health,
+            self._show_typed,
+            allow_incompatible=settings.allow_incompatible,
         )
+        self._rollout = Rollout(settings, self.catalog, publisher, versions)
         self.models = models.ModelsServicer(self.catalog, self._typed)
         named = NamedModels(self.catalog, max_unread=settings.queue_calls)
         open_inference_servicer = open_inference.OpenInferenceServicer(self.catalog, self._health, named)
@@ -130,7 +144,9 @@ class Host:
                 has ended.
 
         """
-        await self._loader.load(thread or DaemonLoadThread(), when_loading)
+        thread = thread or DaemonLoadThread()
+        await self._loader.load(thread, when_loading)
+        self._rollout.start(thread)
 
     def add(self, entry: Entry, loaded: ServableModel) -> None:
         """Adds a loaded model to the catalog; see `ModelLoader.add`."""
@@ -147,10 +163,17 @@ class Host:
         """Makes the typed RPCs of the models that are ready; returns False if there are none."""
         if not self._typed.make():
             return False
-        self.services = (*self._untyped[:2], typed.NAME, *self._untyped[2:])
-        self._health.services = ("", *self.services)
-        self._reflection.offer(self.services, self._typed.pool, self._typed.file)
+        self._show_typed()
         return True
+
+    def _show_typed(self) -> None:
+        """Shows the services and messages as the typed RPCs are now."""
+        offered = (typed.NAME,) if self._typed.is_offered else ()
+        self.services = (*self._untyped[:2], *offered, *self._untyped[2:])
+        self._health.services = ("", *self.services)
+        if self.catalog.stage is Stage.OPEN:
+            self._health.set_serving(self._health.is_serving, *offered)
+        self._reflection.offer(self.services, self._typed.pool, self._typed.file)
 
     def _set_serving(self, serving: bool, *states: State) -> None:
         """Sets the health of the server as a whole and of the models in some states, by default in all."""
@@ -182,6 +205,7 @@ class Host:
                 watch_threads(self.catalog, self._health),
                 self._watch_loop(),
                 self.dispatcher.watch_connections(self._settings.timeout_s),
+                self._rollout.watch(),
                 *process,
             )
 
@@ -193,8 +217,8 @@ class Host:
                 self.dispatcher.backend_metrics = self._backend_metrics.trailers(sample.at, self.utilization.value)
             if self.gauges is not None:
                 self.gauges.note(sample, self.utilization.value)
-            for entry in self.catalog.entries:
-                entry.engine.adapt(sample)
+            for engine in self.catalog.engines:
+                engine.adapt(sample)
 
     async def drain(self, limit_s: float) -> int:
         """Refuses new calls, and waits for the calls in flight.
@@ -210,7 +234,7 @@ class Host:
         """
         self.catalog.set_stage(Stage.DRAINING)
         self._set_serving(False)
-        admissions = [entry.engine.admission for entry in self.catalog.entries]
+        admissions = [engine.admission for engine in self.catalog.engines]
         logger.info("draining: %d calls in flight", sum(admission.admitted_requests for admission in admissions))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -223,10 +247,11 @@ class Host:
 
     def end_calls(self) -> None:
         """Ends all calls that are still open with UNAVAILABLE, and the threads of the models."""
-        for entry in self.catalog.entries:
-            entry.engine.threads.close()
+        for engine in self.catalog.engines:
+            engine.threads.close()
         self.open_calls.cancel_all()
 
     async def close(self) -> None:
         """Sends what the calls have left behind, such as traces; called after `end_calls`."""
         await self.open_calls.close()
+        await self._rollout.close()

@@ -6,6 +6,8 @@ Two features of Python work in the main thread only: `signal.signal`, and `async
 loop. `mlflow models serve` loads its model in the main thread, so models may rely on both. Models are loaded one after
 the other, because two threads that unpickle at the same time can deadlock on the import locks of modules that import
 each other (`_DeadlockError`).
+
+It has more than 300 lines, because signals, time limits and the queue act on the same running function.
 """
 
 import asyncio
@@ -210,9 +212,10 @@ class MainThread:
         """Runs functions until the queue is closed."""
         while (job := self._jobs.get()) is not None:
             # A new loop for each function, because a model may have closed or removed the last one (`asyncio.run`
-            # does). All stay open, because a model may keep the loop that it found.
-            self._loops.append(asyncio.new_event_loop())
-            asyncio.set_event_loop(self._loops[-1])
+            # does).
+            loop = asyncio.new_event_loop()
+            references = sys.getrefcount(loop)
+            asyncio.set_event_loop(loop)
             # An interrupt that arrives just after the function has ended has nothing left to interrupt.
             with contextlib.suppress(Interrupted):
                 self._running = job
@@ -223,9 +226,16 @@ class MainThread:
                     job.run()
                 self._running = None
             self._running = None
+            asyncio.set_event_loop(None)
+            # A model may keep the loop that it found. A loop that no model keeps would take three files for each load.
+            if sys.getrefcount(loop) > references:
+                self._loops.append(loop)
+            else:
+                loop.close()
             self._claim_signals()
             self._set_limit(None)
             job.deliver()  # Last, so that signals are handled again before the caller goes on.
+            del job  # It has the result, and another function may come much later.
         self._has_left.set()
 
     def _set_limit(self, limit_s: float | None) -> None:

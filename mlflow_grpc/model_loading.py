@@ -61,8 +61,9 @@ class ModelLoader:
         self._make_typed = make_typed
         self._versions = versions
         self._load_s: dict[int, float] = {}  # Durations of loads, by the index of the model.
-        self._compared: list[Entry] = []  # Models that have been compared with their locks.
-        self._offered: list[Entry] = []  # Models that the typed RPCs were made for.
+        # By index, so that they keep no version that another one replaces later.
+        self._compared: set[int] = set()  # Models that have been compared with their locks.
+        self._offered: list[int] = []  # Models that the typed RPCs were made for.
 
     async def load(self, thread: LoadThread, when_loading: Callable[[str], object]) -> None:
         """Fetches several models at a time, and loads them one by one in a thread, in the configuration's order.
@@ -78,6 +79,10 @@ class ModelLoader:
         """
         entries = self._catalog.entries
         await thread.call(lambda: loading.import_libraries(entry.config for entry in entries))
+        is_tracked = any(entry.config.track for entry in entries)
+        if is_tracked:
+            # Before the load: cycles in a model that is exempt would never be freed once another version replaces it.
+            _exempt_from_collection()
         fetches = asyncio.Semaphore(MAX_FETCHES)
         turns = Turns(index for index, entry in enumerate(entries) if loading.is_local(entry.config))
         await asyncio.gather(
@@ -86,10 +91,8 @@ class ModelLoader:
         self.offer_typed()
         if all(entry.state is State.FAILED for entry in entries):
             raise StartError("none of the models could be loaded")
-        # Exempts what exists now: a full collection over all of MLflow's modules takes 0.1 s, in which no call is
-        # answered.
-        gc.collect()
-        gc.freeze()
+        if not is_tracked:
+            _exempt_from_collection()
 
     async def _load(
         self,
@@ -106,8 +109,12 @@ class ModelLoader:
             async with contextlib.nullcontext() if loading.is_local(config) else fetches:
                 logger.info("loading %s", description)
                 started_at = time.monotonic()
+                if config.track:
+                    entry.directory = loading.own_directory(config)
                 async with asyncio.timeout(limit_s):
-                    fetched = await in_daemon_thread(lambda: loading.fetch(config, self._versions), "fetch-model")
+                    fetched = await in_daemon_thread(
+                        partial(loading.fetch, config, self._versions, entry.directory), "fetch-model"
+                    )
                 fetch_s = time.monotonic() - started_at
             has_fetched = True
             if fetched is not None and fetched.version:
@@ -170,9 +177,10 @@ class ModelLoader:
             StartError: The model breaks old clients, and its configuration does not say `on_error: skip`.
 
         """
-        if entry in self._compared:
+        index = next(index for index, other in enumerate(self._catalog.entries) if other is entry)
+        if index in self._compared:
             return
-        self._compared.append(entry)
+        self._compared.add(index)
         try:
             verdict = typed_plan.verdict(entry, self._catalog, self._locks)
             if verdict is not None and verdict.breaking:
@@ -182,7 +190,7 @@ class ModelLoader:
         except StartError as error:
             self._skip_or_raise(entry, error)
             return
-        load_s = self._load_s.get(self._catalog.entries.index(entry))
+        load_s = self._load_s.get(index)
         if entry.engine.metrics is not None and load_s is not None:
             entry.engine.metrics.loaded(load_s)
 
@@ -196,10 +204,16 @@ class ModelLoader:
         for entry in self._catalog.entries:
             if self._catalog.is_settled(entry):
                 self._compare_with_lock(entry)
-        ready = [entry for entry in self._catalog.entries if self._catalog.is_settled(entry)]
+        ready = [index for index, entry in enumerate(self._catalog.entries) if self._catalog.is_settled(entry)]
         if ready != self._offered:
             self._offered = ready
             self._make_typed()
+
+
+def _exempt_from_collection() -> None:
+    """Exempts what exists now: a full collection over all of MLflow's modules takes 0.1 s, and no call is answered."""
+    gc.collect()
+    gc.freeze()
 
 
 def _described(entry: Entry) -> str:

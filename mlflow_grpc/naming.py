@@ -37,6 +37,20 @@ def canonical_uri(uri: str) -> str:
     return f"{match[1].lower()}:/{match[3].lstrip('/')}" if match and not match[3].startswith("//") else uri
 
 
+def can_move(uri: str) -> bool:
+    """Returns True if a model's URI may mean another version later: an alias, `latest` or a stage of the registry.
+
+    `models:/name/1`, the id of a logged model and a directory always mean the same model.
+    """
+    match = re.fullmatch(r"models:/[^/@]+(?:@[^/]+|/([^/]+))", uri)
+    return match is not None and not (match[1] or "").isdigit()
+
+
+def always_same(source: str) -> str:
+    """Returns the error text for a model that cannot be tracked, because its URI always means the same version."""
+    return f"{source} always means the same version. Name an alias, as in models:/name@champion, or models:/name/latest"
+
+
 Uri = Annotated[str, AfterValidator(canonical_uri)]
 
 

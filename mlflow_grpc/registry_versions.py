@@ -1,4 +1,4 @@
-"""The versions behind aliases and `latest`: each URI means one version for the whole life of a server.
+"""The versions behind aliases and `latest`: each URI means one version until a worker that tracks it serves another.
 
 Each worker process asks the registry in the thread that fetches the model, and the supervisor keeps the first answer
 for all workers and their replacements. The supervisor itself asks nothing, because connections and threads would not
@@ -7,6 +7,7 @@ survive its forks, and because a registry that does not answer would delay the m
 Rule of this module: it imports no MLflow and no grpc, because the supervisor imports it.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -51,9 +52,23 @@ class RegistryVersions:
             return version
         with self._lock:
             if self._supervisor is not None:
-                self._supervisor.send((uri, version))
+                self._supervisor.send((uri, version, False))
                 version = self._supervisor.recv()
             return self._first.setdefault(uri, version)
+
+    def replace(self, uri: str, version: Version) -> None:
+        """Sets the version that a URI means from now on, for this process and for the workers that replace others.
+
+        Args:
+            uri: URI of a tracked model.
+            version: The version that this process serves now.
+
+        """
+        with self._lock:
+            self._first[uri] = version
+            if self._supervisor is not None:
+                with contextlib.suppress(OSError):  # The supervisor has ended, and so will this process.
+                    self._supervisor.send((uri, version, True))
 
 
 def answer_worker(worker: Connection, first: dict[str, Version]) -> None:
@@ -61,7 +76,7 @@ def answer_worker(worker: Connection, first: dict[str, Version]) -> None:
 
     Args:
         worker: Connection to the worker.
-        first: The first version of each URI. Versions of other URIs are added.
+        first: The version of each URI: the first one, or the one that replaced it. Versions of other URIs are added.
 
     Raises:
         EOFError: The worker has closed its connection.
@@ -69,5 +84,8 @@ def answer_worker(worker: Connection, first: dict[str, Version]) -> None:
 
     """
     while worker.poll():
-        uri, version = worker.recv()
-        worker.send(first.setdefault(uri, version))
+        uri, version, replaces = worker.recv()
+        if replaces:
+            first[uri] = version
+        else:
+            worker.send(first.setdefault(uri, version))

@@ -32,11 +32,11 @@ async def watch_threads(catalog: Catalog, health: HealthServicer) -> NoReturn:
     while True:
         await asyncio.sleep(INTERVAL_S)
         root_logger.restore()
-        for entry in catalog.entries:
-            was, now = exhausted.get(id(entry), False), entry.engine.threads.is_exhausted
+        for index, entry in enumerate(catalog.entries):
+            was, now = exhausted.get(index, False), entry.engine.threads.is_exhausted
             if entry.state is not State.READY or now == was or catalog.stage is not Stage.OPEN:
                 continue
-            exhausted[id(entry)] = now
+            exhausted[index] = now
             health.set_serving(not now, *health_names(entry))
             health.set_serving(not catalog.is_exhausted, *health.services)
             if now:

@@ -26,3 +26,6 @@ TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "MLFLOW_GRPC_TOKEN", "MLFLOW_GRPC_TOKEN_FI
 
 TOKEN_OVER_PLAINTEXT_VARIABLE = "MLFLOW_GRPC_TOKEN_OVER_PLAINTEXT"  # noqa: S105 - a name
 """Environment variable of clients that lets a token be sent without encryption, if it is 1."""
+
+VERSION_KEY = "mlflow-model-version"
+"""The version of the model that answered, in trailers, for models that have one."""

@@ -38,6 +38,7 @@ class Call(ABC):
         "started_at",
         "trace",
         "usage",
+        "version_trailers",
     )
 
     def __init__(self, method: str, request_id: str | None, *, shows_exceptions: bool = False) -> None:
@@ -54,6 +55,8 @@ class Call(ABC):
         """Name of the called model, for log and errors; empty until it is resolved."""
         self.permit: Permit | None = None
         """Who calls, and what it may do; None if the server does not ask, or until it knows."""
+        self.version_trailers: tuple[tuple[str, str], ...] = ()
+        """Trailer with the version of the called model; empty if it has none, and until it is resolved."""
         self.is_read = False
         """True once the request was read; for a stream of requests, once reading may start."""
         self.is_overdue = False

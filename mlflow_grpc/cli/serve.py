@@ -25,6 +25,7 @@ from mlflow_grpc.process import (
     raise_open_files_limit,
     reopen_standard_streams,
 )
+from mlflow_grpc.rollout.configuration import tracked
 from mlflow_grpc.settings import Settings
 
 logger = get_logger(__name__)
@@ -38,7 +39,7 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
         options["env_manager"] = EnvManager.LOCAL
     try:
         loaded = Settings.load(options)
-        configuration = config.load(loaded)
+        configuration = tracked(config.load(loaded), loaded)
         logs.configure(
             loaded.log_format, loaded.log_level, libraries=loaded.log_level_libraries, extra=configuration.logging
         )

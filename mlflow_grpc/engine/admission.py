@@ -259,6 +259,11 @@ class Admission:
         self._unsent_bytes -= size
         self._notify_if_empty()
 
+    @property
+    def is_idle(self) -> bool:
+        """True if no call and no stream is open, and callers have read all large responses."""
+        return not (self.open_calls or self.open_streams or self.admitted_requests or self.unsent_responses)
+
     async def wait_until_empty(self) -> None:
         """Returns once every request has been answered and every large response has been read."""
         while self.admitted_requests or self.unsent_responses:  # A request ends just before its response is reserved.

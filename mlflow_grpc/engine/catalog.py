@@ -3,11 +3,14 @@
 Rule of this module: used from the event loop only. A name in a call is looked up and never loads a model.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
+from typing import Self
 
-from _mlflow_grpc_protocol.metadata import MODEL_KEY
+from _mlflow_grpc_protocol.metadata import MODEL_KEY, VERSION_KEY
 from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc.config import ModelConfig
@@ -40,8 +43,14 @@ class Entry:
     version: str = ""
     """Empty if the model has none."""
     error: str = ""
-    """Why loading failed; empty otherwise."""
+    """Why loading failed, or why a newer version is not served; empty otherwise."""
     loaded: ServableModel | None = field(default=None, repr=False)
+    directory: Path | None = None
+    """Temporary copy of the model's files, which is deleted with the model; None if there is none."""
+    version_trailers: tuple[tuple[str, str], ...] = ()
+    """Trailer with the version that answers; empty if the model has none."""
+    accepted_contracts: frozenset[str] = frozenset()
+    """Fingerprints of earlier typed contracts whose calls this version takes too."""
 
     @property
     def label(self) -> str:
@@ -65,6 +74,10 @@ class Catalog:
         """
         self.stage = Stage.LOADING
         """Stage of the server. A model may be open before, once it is ready."""
+        self.replaced: list[Entry] = []
+        """Versions that others have replaced, until they are closed. Calls that began with them end with them."""
+        self.revision = 0
+        """Number of changes of the models so far."""
         self._reserved = reserved
         self._resolved: dict[str | None, Entry] = {}  # By the names in calls, until the catalog changes.
         self.entries = [
@@ -80,8 +93,13 @@ class Catalog:
     def set_stage(self, stage: Stage) -> None:
         """Sets the stage of the server and of all models."""
         self.stage = stage
-        for entry in self.entries:
-            entry.engine.admission.stage = stage
+        for engine in self.engines:
+            engine.admission.stage = stage
+
+    @property
+    def engines(self) -> list[Engine]:
+        """Engines of all models, and those of replaced versions."""
+        return [entry.engine for entry in (*self.entries, *self.replaced)]
 
     @property
     def is_exhausted(self) -> bool:
@@ -96,9 +114,14 @@ class Catalog:
             StartError: Another model has the same name and version, or the name is reserved.
 
         """
+        self._identify(entry, loaded, entry)
+        self._changed()
+
+    def _identify(self, entry: Entry, loaded: ServableModel, predecessor: Entry) -> None:
+        """Gives an entry its model, name and version; raises the errors of `register`."""
         name = entry.config.name or loaded.model.name
         version = entry.config.version or loaded.model.version
-        ready = [candidate for candidate in self.entries if candidate is not entry and candidate.loaded is not None]
+        ready = [other for other in self.entries if other is not predecessor and other.loaded is not None]
         twin = next((candidate for candidate in ready if (candidate.name, candidate.version) == (name, version)), None)
         if twin is not None:
             raise StartError(
@@ -108,8 +131,48 @@ class Catalog:
         if name in self._reserved:
             raise StartError(f"{entry.config.source}: {name} is the name of a service; give the model another name")
         entry.name, entry.version, entry.loaded, entry.state = name, version, loaded, State.READY
-        self._resolved.clear()
+        served = loaded.model.version or version
+        entry.version_trailers = ((VERSION_KEY, served),) if served else ()
         entry.engine.host(loaded)
+
+    def _changed(self) -> None:
+        self._resolved.clear()
+        self.revision += 1
+
+    def successor(self, entry: Entry, loaded: ServableModel, engine: Engine, directory: Path | None) -> Entry:
+        """Returns an entry with another version of a model, which is not in the catalog yet.
+
+        Args:
+            entry: The version that is served.
+            loaded: The other version.
+            engine: Engine of the other version.
+            directory: Temporary copy of its files.
+
+        Raises:
+            StartError: As in `register`.
+
+        """
+        successor = Entry(entry.config, engine, directory=directory)
+        self._identify(successor, loaded, entry)
+        return successor
+
+    def with_successor(self, entry: Entry, successor: Entry) -> Self:
+        """Returns a copy of the catalog in which another version has replaced an entry; this one is unchanged."""
+        catalog = copy.copy(self)
+        catalog.entries = [successor if other is entry else other for other in self.entries]
+        catalog._resolved = {}  # noqa: SLF001 - of the same class
+        return catalog
+
+    def replace(self, entry: Entry, successor: Entry) -> None:
+        """Serves another version in place of an entry, which keeps the calls that began with it."""
+        successor.engine.admission.stage = self.stage
+        self.entries = [successor if other is entry else other for other in self.entries]
+        self.replaced = [entry, *(other for other in self.replaced if other is not successor)]
+        self._changed()
+
+    def forget(self, entry: Entry) -> None:
+        """Removes a replaced version that has no calls any more."""
+        self.replaced = [other for other in self.replaced if other is not entry]
 
     def mark_failed(self, entry: Entry, error: str) -> None:
         """Marks a model that cannot be loaded, or must not be served."""
@@ -117,7 +180,7 @@ class Catalog:
         if not entry.name or (entry.config.name is None and entry.name in taken):
             entry.name = entry.config.source
         entry.error, entry.state, entry.loaded = error, State.FAILED, None
-        self._resolved.clear()
+        self._changed()
 
     def resolve(self, name: str | None) -> Entry:
         """Returns the model that a call is for.

@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, Self
 
-from _mlflow_grpc_protocol.typed_terms import RpcKind
-
 from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.admission import Admission, AdmittedRequest
 from mlflow_grpc.engine.answer import answer, answer_chunks
@@ -26,13 +24,11 @@ from mlflow_grpc.engine.time_limit import TimeLimit
 from mlflow_grpc.errors import NotReady, ResponseReadTimeout, TimeLimitExceeded, Unsupported
 from mlflow_grpc.payload.codec import RawPayload
 from mlflow_grpc.settings import Settings
-from mlflow_grpc.telemetry.metrics import Metrics
 from mlflow_grpc.telemetry.models import ModelMetrics
 
 MAX_BATCHED_SIZE = 16_384
 """Maximum size of a payload that is batched, in bytes or characters: the other calls of the batch wait while it is
-decoded, for well under a millisecond.
-"""
+decoded, for well under a millisecond."""
 
 LARGE_RESPONSE = 65_536
 """Size of a response, in bytes, from which it stays in the server until its caller reads it: HTTP/2's default window.
@@ -74,9 +70,8 @@ class Engine:
         self._parsing = asyncio.Lock()
 
     @classmethod
-    def from_settings(cls, settings: Settings, server_metrics: Metrics | None = None) -> Self:
+    def from_settings(cls, settings: Settings, metrics: ModelMetrics | None = None) -> Self:
         """Makes an engine with threads and limits of its own, so that no model can take another's."""
-        metrics = None if server_metrics is None else server_metrics.add_model(rpcs=len(RpcKind))
         admission = Admission(
             max_requests=settings.queue_calls,
             max_bytes=settings.queue_bytes,
@@ -90,10 +85,16 @@ class Engine:
         """Gives the engine its model."""
         self._model = model
         self.threads.context = model.context
-        fast_path = model.fast_path
-        if fast_path is not None and fast_path.runner is not None:
+        if (fast_path := model.fast_path) is not None and fast_path.runner is not None:
             self.admission.throughput.is_batched = True
             self._batcher = Batcher(self.threads, model, fast_path, self.admission, self.metrics)
+
+    def close(self) -> None:
+        """Ends the threads of an engine without calls, and lets go of its model."""
+        self.threads.close()
+        if self._batcher is not None:
+            self._batcher.close()
+        self._model = self._batcher = None
 
     def adapt(self, sample: LoopSample) -> None:
         """Runs fewer requests at a time while they keep the event loop from its work."""
@@ -266,9 +267,8 @@ class Engine:
     @property
     def waiting_requests(self) -> int:
         """Number of requests that wait for room, for their batch or for a thread."""
-        batcher = self._batcher
         queued = self.threads.waiting_requests + self.admission.queued_requests
-        return queued if batcher is None else queued + batcher.queued_requests
+        return queued if self._batcher is None else queued + self._batcher.queued_requests
 
     @property
     def model(self) -> ServableModel:

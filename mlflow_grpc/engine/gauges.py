@@ -68,7 +68,7 @@ class Gauges:
 
     def _name(self, model: ModelMetrics, entry: Entry) -> None:
         """Names a model in a final state; before that, its name and version may be unknown."""
-        if entry.state is State.LOADING or model.is_named(entry.state.value):
+        if entry.state is State.LOADING or model.is_named(entry.state.value, entry.version):
             return
         taken = {other.identity for other in self.metrics.models if other is not model}
         name, number = entry.name, 1

@@ -8,8 +8,10 @@ import contextlib
 import contextvars
 import os
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_grpc import logs
@@ -22,6 +24,7 @@ from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
+from mlflow_grpc.naming import name_from_uri
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.payload.codec import ModelInput, TextCodec
 from mlflow_grpc.registry_versions import RegistryVersions
@@ -42,6 +45,7 @@ def import_libraries(models: Iterable[ModelConfig]) -> None:
     Then puts the working directory at the head of `sys.path`, because a model's own module may be there. `mlflow models
     serve` has it there too (uvicorn's `--app-dir`).
     """
+    models = list(models)
     if uris := [model.uri for model in models if model.uri]:
         from mlflow_grpc.hosting.pyfunc import (
             fetching,
@@ -55,18 +59,26 @@ def import_libraries(models: Iterable[ModelConfig]) -> None:
         logs.quiet(internals.CHATTY_LOGGERS)
         if not sys.stderr.isatty():
             internals.disable_progress_bars()
-        if len(uris) > 1:
+        if len(uris) > 1 or any(model.track for model in models):
             fetching.import_clients(uris)
     if "" not in sys.path:
         sys.path.insert(0, "")
 
 
-def fetch(model: ModelConfig, versions: RegistryVersions | None = None) -> "FetchedModel | None":
+def own_directory(model: ModelConfig) -> Path:
+    """Returns a new temporary directory for the files of one version of a model; its caller deletes it."""
+    return Path(tempfile.mkdtemp(prefix=f"mlflow-grpc-{name_from_uri(model.uri or '')}-"))
+
+
+def fetch(
+    model: ModelConfig, versions: RegistryVersions | None = None, into: Path | None = None
+) -> "FetchedModel | None":
     """Fetches an MLflow model; None for an MLModel class. Several models may be fetched at a time.
 
     Args:
         model: The model of the configuration.
         versions: Versions that aliases mean to the server; without them, the registry decides.
+        into: Directory for the files; by default MLflow chooses one, which is never deleted.
 
     Raises:
         StartError: The model cannot be fetched.
@@ -77,7 +89,7 @@ def fetch(model: ModelConfig, versions: RegistryVersions | None = None) -> "Fetc
     from mlflow_grpc.hosting.pyfunc import fetching
 
     with fetching.warn_if_slow(model.uri, f"{spelling('load_timeout_s')} says for how long"):
-        return fetching.fetch(model.uri, versions)
+        return fetching.fetch(model.uri, versions, into)
 
 
 def late_message(model: ModelConfig, limit: str) -> str:

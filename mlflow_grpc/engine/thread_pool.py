@@ -200,7 +200,7 @@ class ModelThreadPool:
     def close(self) -> None:
         """Ends idle threads and returns at once; busy threads end after their function."""
         with self._lock:
-            self._closed = True
+            self._closed, self.context = True, contextvars.Context()
             threads = self._threads
         with contextlib.suppress(Empty):
             while True:

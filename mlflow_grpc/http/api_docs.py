@@ -98,18 +98,18 @@ class _CachedDocument:
     def __init__(self, catalog: Catalog, service: ServiceInfo) -> None:
         self._catalog, self._service = catalog, service
         self._lock = asyncio.Lock()
-        self._models: list[object] = []
+        self._revision = -1
         self._body = b""
 
     async def respond(self, _: Request) -> Response:
         """Returns the document."""
         try:
             async with self._lock:
-                models: list[object] = [entry.loaded for entry in self._catalog.entries]
-                if not self._body or any(now is not then for now, then in zip(models, self._models, strict=True)):
+                revision = self._catalog.revision
+                if revision != self._revision:
                     # The thread only reads the catalog. If another model is loaded meanwhile, a new document follows.
                     self._body = await in_daemon_thread(self._make, name="openapi")
-                    self._models = models
+                    self._revision = revision
         except Exception:
             logger.exception("the OpenAPI document cannot be generated")
             text = "The document cannot be generated. The server's log says why."

@@ -5,7 +5,7 @@ Rule of this module: it combines the families of routes. Each family's module de
 
 from collections.abc import Callable
 
-from _mlflow_grpc_protocol.metadata import IGNORED_KEY, REQUEST_ID_KEY, SERVER_TIMING_KEY
+from _mlflow_grpc_protocol.metadata import IGNORED_KEY, REQUEST_ID_KEY, SERVER_TIMING_KEY, VERSION_KEY
 from google.protobuf.message import Message as ProtobufMessage
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
@@ -26,7 +26,7 @@ from mlflow_grpc.http.response import CLOSE
 from mlflow_grpc.http.route import JsonRoute, other_paths
 from mlflow_grpc.settings import Settings
 
-EXPOSED_HEADERS = [REQUEST_ID_KEY, IGNORED_KEY, RETRY_KEY, SERVER_TIMING_KEY]
+EXPOSED_HEADERS = [REQUEST_ID_KEY, VERSION_KEY, IGNORED_KEY, RETRY_KEY, SERVER_TIMING_KEY]
 """Headers of responses that scripts of other origins may read."""
 
 

@@ -148,6 +148,8 @@ class ModelEndpoint:
         with self._dispatcher.arriving.reading() as room:
             # The body is read before the call is opened, so that half a request takes no room from other calls.
             body = await call.read(self._dispatcher.max_bytes, room)
+            entry = self._resolve(call)  # Another version may have replaced it while the body arrived.
+            call.version_trailers = entry.version_trailers
             with entry.engine.open_call(call.time_remaining) as engine:
                 with _CancelWhenLeft(call, task):
                     response = await self._handler(call, body, engine)
@@ -178,7 +180,8 @@ class ModelEndpoint:
     def _headers(self, call: HttpCall) -> Headers:
         headers = [(REQUEST_ID_KEY.encode(), call.request_id.encode())]
         timing = server_timing.trailers(call, always=self._dispatcher.has_server_timing)
-        headers += [(name.encode(), value.encode()) for name, value in (*call.ignored.trailers(), *timing)]
+        trailers = (*call.version_trailers, *call.ignored.trailers(), *timing)
+        headers += [(name.encode(), value.encode()) for name, value in trailers]
         if not call.is_read:
             headers.append(CLOSE)
         return headers

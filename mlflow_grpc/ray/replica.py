@@ -19,6 +19,7 @@ from mlflow_grpc.ray import registration
 from mlflow_grpc.ray.agent_metrics import AgentMetrics
 from mlflow_grpc.ray.autoscaling import UTILIZATION
 from mlflow_grpc.ray.fallback import WrappedCalls
+from mlflow_grpc.rollout.configuration import tracked
 from mlflow_grpc.runner import SWITCH_INTERVAL_S
 from mlflow_grpc.services.in_process import InProcessCaller
 from mlflow_grpc.settings import Settings
@@ -43,7 +44,7 @@ class ModelReplica:
 
         """
         loaded = Settings.load(flags)
-        configuration = config.load(loaded)
+        configuration = tracked(config.load(loaded), loaded)
         logs.configure(
             loaded.log_format, loaded.log_level, libraries=loaded.log_level_libraries, extra=configuration.logging
         )

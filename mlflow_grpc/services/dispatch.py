@@ -29,9 +29,10 @@ from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
 from mlflow_grpc.services.grpc_call import GrpcCall
-from mlflow_grpc.services.guard import Admit, check_model, guarded
+from mlflow_grpc.services.guard import Admit, call_model, guarded
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.services.refusal_pause import RefusalPause
+from mlflow_grpc.services.status import Trailers
 from mlflow_grpc.services.unknown_methods import UnknownMethods
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.calls import GrpcMethod
@@ -195,8 +196,7 @@ class RpcDispatcher:
 
         def admit(call: GrpcCall) -> AbstractContextManager[Engine]:
             entry = resolve(call)
-            call.model = entry.name
-            check_model(call, entry)
+            call_model(call, entry)
             if client_streaming:
                 return entry.engine.open_stream()
             return entry.engine.open_call(call.time_remaining)
@@ -262,9 +262,8 @@ class RpcDispatcher:
                     self._open_calls.remove(task)
             except BaseException as error:  # noqa: BLE001 - every failed call ends there
                 await self._fail(call, rpc_context, error)
-            timing = server_timing.trailers(call, always=self._has_server_timing)
             rpc_context.set_trailing_metadata(
-                ((REQUEST_ID_KEY, call.request_id), *call.ignored.trailers(), *timing, *self.backend_metrics)
+                ((REQUEST_ID_KEY, call.request_id), *call.ignored.trailers(), *self._trailers(call))
             )
             self._open_calls.answered(call, level)
             return response
@@ -283,14 +282,15 @@ class RpcDispatcher:
         if serving_error is None:
             raise error
         code, message, trailers = status.of_error(serving_error, request_id=call.request_id, model=call.model)
-        timing = server_timing.trailers(call, always=self._has_server_timing)
+        more = self._trailers(call)
         if serving_error.is_frequent:
             await self._refusal_pause.wait()
-        await rpc_context.abort(
-            code,
-            message,
-            (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR), *timing, *self.backend_metrics),
-        )
+        await rpc_context.abort(code, message, (*trailers, *call.ignored.trailers(MAX_BYTES_OF_ERROR), *more))
+
+    def _trailers(self, call: GrpcCall) -> Trailers:
+        """Returns the trailers that answers and errors share: version, times and load."""
+        timing = server_timing.trailers(call, always=self._has_server_timing)
+        return (*call.version_trailers, *timing, *self.backend_metrics)
 
     async def watch_connections(self, timeout_s: float) -> None:
         """Ends calls whose requests do not arrive, and reports TLS handshakes that fail; runs until cancelled.

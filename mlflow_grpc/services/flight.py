@@ -20,7 +20,7 @@ from mlflow_grpc.errors import InvalidMessage, InvalidPayload, Unsupported
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.flight_data import FlightData
 from mlflow_grpc.services.grpc_call import GrpcCall
-from mlflow_grpc.services.guard import check_model, visible
+from mlflow_grpc.services.guard import call_model, check_model, visible
 from mlflow_grpc.services.health import HealthServicer
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ class FlightServicer:
         except StopAsyncIteration:
             raise InvalidMessage("The exchange has no message. Begin it with a descriptor and a schema.") from None
         entry, params = self._target(first.flight_descriptor, call)
-        call.model = entry.name
         with entry.engine.open_stream() as engine:
             model = await self._model(entry)
             from mlflow_grpc.services.flight_exchange import Exchange
@@ -145,7 +144,7 @@ class FlightServicer:
         """
         if descriptor.type != _Descriptor.CMD:
             entry = self._catalog.resolve("/".join(descriptor.path))
-            check_model(call, entry)
+            call_model(call, entry)
             return entry, None
         try:
             command = json.loads(descriptor.cmd)
@@ -159,7 +158,7 @@ class FlightServicer:
                 'The command of a descriptor must be a JSON object like {"model": "name", "params": {"top_k": 3}}.'
             )
         entry = self._catalog.resolve(model)
-        check_model(call, entry)
+        call_model(call, entry)
         return entry, params
 
     async def _model(self, entry: Entry) -> "TableModel":

@@ -68,6 +68,12 @@ def check_model(call: GrpcCall, entry: Entry) -> None:
         call.permit.check_model(service_of(call.method), entry.name, entry.version)
 
 
+def call_model(call: GrpcCall, entry: Entry) -> None:
+    """Notes the model that a call is for, and the version that answers; raises PermissionDenied as `check_model`."""
+    call.model, call.version_trailers = entry.name, entry.version_trailers
+    check_model(call, entry)
+
+
 def visible(call: GrpcCall, entries: list[Entry]) -> list[Entry]:
     """Returns the models that the method of a call may show to its caller."""
     permit = call.permit

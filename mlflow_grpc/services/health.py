@@ -93,6 +93,13 @@ class HealthServicer:
             for changed in self._watchers.get(name, ()):
                 changed.set()
 
+    def remove(self, *names: str) -> None:
+        """Removes names that no model has any more; their watchers get SERVICE_UNKNOWN."""
+        for name in names:
+            self._statuses.pop(name, None)
+            for changed in self._watchers.get(name, ()):
+                changed.set()
+
 
 def health_names(entry: Entry) -> tuple[str, ...]:
     """Returns the names of a model in health checks: its name, and its label if it has a version."""

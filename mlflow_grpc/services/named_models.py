@@ -17,7 +17,7 @@ from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.errors import NotReady, Overloaded
 from mlflow_grpc.services.grpc_call import GrpcCall
-from mlflow_grpc.services.guard import check_model
+from mlflow_grpc.services.guard import call_model
 
 
 class NamedModels:
@@ -52,8 +52,7 @@ class NamedModels:
         """
         label = f"{name}/{version}" if name and version else name
         entry = self._catalog.resolve(label or call.metadata(MODEL_KEY))
-        call.model = entry.name
-        check_model(call, entry)
+        call_model(call, entry)
         return entry
 
     def admit(self, call: GrpcCall) -> "Arrival":
@@ -66,8 +65,7 @@ class NamedModels:
         """
         arrival = Arrival(self, call)
         if (entry := self._only()) is not None:
-            call.model = entry.name
-            check_model(call, entry)
+            call_model(call, entry)
             arrival.open(entry)
         elif self.unread >= self._max_unread:
             raise Overloaded(
@@ -81,8 +79,7 @@ class NamedModels:
     def admit_stream(self, call: GrpcCall) -> Iterator[None]:
         """Admits a stream of requests, which are admitted one by one when they come; raises the errors of `admit`."""
         if (entry := self._only()) is not None:
-            call.model = entry.name
-            check_model(call, entry)
+            call_model(call, entry)
             with entry.engine.open_stream():
                 yield
             return

@@ -17,7 +17,6 @@ from google.protobuf.message import Message
 from mlflow_grpc import __version__, protos
 from mlflow_grpc.engine.catalog import STILL_LOADING, Catalog, Entry, State
 from mlflow_grpc.engine.requests import TensorsRequest
-from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, ServingError, Unsupported
 from mlflow_grpc.services import tensor_descriptions
 from mlflow_grpc.services.dispatch import RpcDispatcher
@@ -68,7 +67,8 @@ class OpenInferenceServicer:
         self._catalog = catalog
         self._health = health
         self._models = models
-        self._codecs: dict[int, tuple[ServableModel, TensorCodec]] = {}  # By the identity of an entry.
+        self._codecs: dict[int, TensorCodec] = {}  # By the identity of an entry, until the catalog changes.
+        self._revision = catalog.revision
 
     async def ServerLive(self, request: Any, call: GrpcCall) -> Message:
         """Returns True, because a server that is not live cannot."""
@@ -193,15 +193,17 @@ class OpenInferenceServicer:
 
     def _codec(self, entry: Entry) -> "TensorCodec":
         """Returns the codec of a model, which is made at its first request."""
-        model = entry.engine.model
-        made = self._codecs.get(id(entry))
-        if made is not None and made[0] is model:
-            return made[1]
+        if self._catalog.revision != self._revision:  # The codecs of replaced versions would stay in memory.
+            self._codecs.clear()
+            self._revision = self._catalog.revision
+        if (codec := self._codecs.get(id(entry))) is not None:
+            return codec
         from mlflow_grpc.payload.tensors.codec import TensorCodec  # Late, because few servers get such requests.
 
+        model = entry.engine.model
         contract = model.model.info.contract
         codec = TensorCodec(model.codec, contract, _Response, name=entry.name, version=entry.version)
-        self._codecs[id(entry)] = model, codec
+        self._codecs[id(entry)] = codec
         return codec
 
 

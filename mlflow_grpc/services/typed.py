@@ -5,6 +5,7 @@ second server in the process can clash with them. They are made when the models 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ from packaging.version import InvalidVersion, Version
 from mlflow_grpc import protos
 from mlflow_grpc.contract import comments, messages, service
 from mlflow_grpc.contract.fields import PACKAGE
+from mlflow_grpc.contract.lockfile.format import LockedModel
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.shapes import ModelMessages
@@ -51,6 +53,19 @@ _UNKNOWN_METHOD = f"{_PREFIX}{UNKNOWN}"
 """Path in metrics and log of calls that arrive before the methods are known."""
 
 RPC_KINDS = tuple(RpcKind)
+
+
+@dataclass(frozen=True)
+class TypedOffer:
+    """Messages and models of typed RPCs, ready to be offered."""
+
+    maker: FileMaker
+    pool: DescriptorPool
+    models: tuple[tuple[Entry, ServableModel, ModelMessages], ...]
+
+    def fingerprint_of(self, entry: Entry) -> str:
+        """Returns the fingerprint of a model's messages; empty if it has no typed RPCs."""
+        return next((messages.fingerprint for other, _, messages in self.models if other is entry), "")
 
 
 class TypedService(grpc.GenericRpcHandler):
@@ -111,18 +126,50 @@ class TypedService(grpc.GenericRpcHandler):
             True if there are any.
 
         """
-        maker, planned = plan(self._catalog, self._locks, self._reported)
-        if not planned:
+        prepared = self.prepare(self._catalog, self._locks)
+        if not prepared.models:
             return False
-        self.pool, self._maker = protos.pool_with(maker.file), maker
+        self.offer(prepared)
+        return True
+
+    def prepare(self, catalog: Catalog, locks: LockSet) -> "TypedOffer":
+        """Makes the messages of the loaded models, and changes nothing; may be called in any thread.
+
+        Args:
+            catalog: The models.
+            locks: The locks of the models.
+
+        Raises:
+            StartError: As `mlflow_grpc.engine.typed_plan.plan`.
+
+        """
+        maker, planned = plan(catalog, locks, self._reported)
+        return TypedOffer(maker, protos.pool_with(maker.file) if planned else protos.POOL, tuple(planned))
+
+    @property
+    def is_offered(self) -> bool:
+        """True if at least one model has typed RPCs."""
+        return bool(self._messages)
+
+    @property
+    def locked(self) -> dict[str, LockedModel]:
+        """Names and numbers that are offered now, by the models' lock keys."""
+        return dict(self._maker.locks) if self._maker is not None else {}
+
+    def offer(self, prepared: "TypedOffer") -> None:
+        """Answers calls of the prepared RPCs from now on, in place of those before."""
+        self.pool, self._maker, planned = prepared.pool, prepared.maker, prepared.models
         self._messages = [(entry, model_messages) for entry, _, model_messages in planned]
+        self._handlers = handlers = {}
+        if not planned:
+            return
         collection = self._class("model_collection")(models=[_description(*typed_model) for typed_model in planned])
 
         async def get_models(request: object, call: GrpcCall) -> Any:
             return collection
 
         descriptors = self.pool.FindServiceByName(NAME).methods_by_name
-        self._handlers[_GET_MODELS] = self._dispatcher.handler(_GET_MODELS, descriptors["get_models"], get_models)
+        handlers[_GET_MODELS] = self._dispatcher.handler(_GET_MODELS, descriptors["get_models"], get_models)
         for entry, model, model_messages in planned:
             if (codec := model.record_codec) is None:
                 continue
@@ -132,10 +179,9 @@ class TypedService(grpc.GenericRpcHandler):
                 path = f"/{NAME}/{rpc.name}"
                 metrics = entry.engine.metrics
                 method_metrics = None if metrics is None else metrics.typed_rpcs[RPC_KINDS.index(rpc.rpc_kind)]
-                self._handlers[path] = self._dispatcher.model_handler(
+                handlers[path] = self._dispatcher.model_handler(
                     path, descriptors[rpc.name], methods[rpc.rpc_kind], resolve, method_metrics
                 )
-        return True
 
     def _methods(
         self, codec: RecordCodec, contract: Contract, messages: ModelMessages
@@ -177,7 +223,8 @@ def _resolver(entry: Entry, fingerprint: str) -> ResolveModel:
     """Resolves calls to one model, in messages of the contract with a fingerprint."""
 
     def resolve(call: GrpcCall) -> Entry:
-        if call.metadata(CONTRACT_KEY) not in (None, fingerprint):
+        contract = call.metadata(CONTRACT_KEY)
+        if contract not in (None, fingerprint) and contract not in entry.accepted_contracts:
             raise ContractChanged(
                 f"The typed messages of the model {entry.name} have changed since the client of this call got them. "
                 "Fetch them again by server reflection."

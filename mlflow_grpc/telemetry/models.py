@@ -14,6 +14,8 @@ from mlflow_grpc.telemetry.calls import CODES, GO_CODES, MAX_NOTES, GrpcFamilies
 from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, labels
 from mlflow_grpc.telemetry.instruments import DURATIONS_S, SIZES, Gauge, Histogram, Instruments
 
+RESULTS = ("ok", "failed")
+
 
 class Refusal(StrEnum):
     """Reason why a request is refused before the model gets it."""
@@ -124,6 +126,17 @@ class ModelFamilies:
             Kind.GAUGE,
             "Time to fetch and load the model, in seconds; the longest of all workers.",
         )
+        self.swaps = Family(
+            "mlflow_grpc_model_swaps", Kind.COUNTER, "Attempts to serve another version of a tracked model, by result."
+        )
+        self.polls = Family(
+            "mlflow_grpc_registry_polls", Kind.COUNTER, "Queries for the version of a tracked model, by result."
+        )
+        self.behind = Family(
+            "mlflow_grpc_model_behind_registry",
+            Kind.GAUGE,
+            "Number of workers that serve another version of a tracked model than its registry names.",
+        )
         self.ready = Family("mlflow_grpc_model_ready", Kind.GAUGE, "Number of workers in which the model is ready.")
         self.info = Family("mlflow_grpc_model", Kind.INFO, "Version and source of a model.")
 
@@ -156,13 +169,19 @@ class ModelMetrics:
         """Metrics of its typed RPCs."""
         self._requests = {code: instruments.counter() for code in CODES}
         self._refused = {reason: instruments.counter() for reason in Refusal}
-        self._loads = {result: instruments.counter() for result in ("ok", "failed")}
+        self._loads = {result: instruments.counter() for result in RESULTS}
+        self._swaps = {result: instruments.counter() for result in RESULTS}
+        self._polls = {result: instruments.counter() for result in RESULTS}
+        self._is_tracked = False
         for code, counter in self._requests.items():
             families.requests.add(self._labelled(grpc_code=GO_CODES[code]), counter.total)
         for reason, counter in self._refused.items():
             families.refused.add(self._labelled(reason=reason.value), counter.total)
         for result, counter in self._loads.items():
             families.loads.add(self._labelled(result=result), counter.total)
+        for family, counters in ((families.swaps, self._swaps), (families.polls, self._polls)):
+            for result, counter in counters.items():
+                family.add(self._if_tracked(self._labelled(result=result)), counter.total)
 
         def gauge(family: Family) -> Gauge:
             return family.add_gauge(self._labelled(), instruments.gauge())
@@ -172,6 +191,7 @@ class ModelMetrics:
         self.threads, self.busy_threads = gauge(families.threads), gauge(families.busy_threads)
         self.ready = gauge(families.ready)
         self._last_ended_s = instruments.gauge()
+        self.behind = families.behind.add_gauge(self._if_tracked(self._labelled()), instruments.gauge())
         self._load_s = instruments.gauge()
         families.load_s.add(self._labelled(), self._load_s.maximum)
         families.info.add(lambda: self._info, lambda: 1.0)
@@ -197,9 +217,21 @@ class ModelMetrics:
         self._labels = labels(model=name, version=version)
         self._info = labels(model=name, version=version, state=state, **info)
 
-    def is_named(self, state: str) -> bool:
-        """Returns True if the labels were set for this state."""
-        return self._state == state
+    def is_named(self, state: str, version: str) -> bool:
+        """Returns True if the labels were set for this state and version."""
+        return self._state == state and self.identity is not None and self.identity[1] == version
+
+    def track(self) -> None:
+        """Shows the series of tracked models."""
+        self._is_tracked = True
+
+    def swap_ended(self, result: str) -> None:
+        """Counts an attempt to serve another version; the result is one of RESULTS."""
+        self._swaps[result].add()
+
+    def poll_ended(self, result: str) -> None:
+        """Counts a query of the registry; the result is one of RESULTS."""
+        self._polls[result].add()
 
     def loaded(self, load_s: float) -> None:
         """Counts a load, with its duration in seconds."""
@@ -267,6 +299,9 @@ class ModelMetrics:
     def refused(self, reason: Refusal) -> None:
         """Counts a refused request."""
         self._refused[reason].add()
+
+    def _if_tracked(self, series_labels: Labels) -> Labels:
+        return lambda: series_labels() if self._is_tracked else None
 
     def _labelled(self, **more: str) -> Labels:
         suffix = "".join(f",{text}" for text in [labels(**more)] if text)

@@ -54,6 +54,7 @@ COMMANDS = {
     "mlflow-grpc": "mlflow_grpc.cli:main",
     "uvicorn": "uvicorn.main:main",
     "registry": "tests.support.registry:main",
+    "rollout-registry": "tests.support.rollout_registry:main",
     "deployments": "tests.support.deployments_command:main",
 }
 """Commands that a copy can run, with their module and function."""

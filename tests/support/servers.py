@@ -134,6 +134,13 @@ class ForkedRegistry(Process):
         return ForkedProcess(command, env, cwd, "registry")
 
 
+class ForkedRolloutRegistry(Process):
+    """A process that creates the registry of `tests/support/rollout_registry.py`, started by the fork server."""
+
+    def _start(self, command: list[str], env: dict[str, str], cwd: Path) -> ForkedProcess:
+        return ForkedProcess(command, env, cwd, "rollout-registry")
+
+
 class ForkedDeployments(Process):
     """A process of the command `mlflow deployments`, started by the fork server."""
 

@@ -76,6 +76,13 @@ class Batcher:
         """Number of requests that wait for their batch to start."""
         return min(len(self._queue), len(self._pending))  # The queue may have requests whose callers have left.
 
+    def close(self) -> None:
+        """Cancels the timers of an empty queue, which would keep the model until they fire."""
+        for timer in (self._check, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self._check = self._expiry = None
+
     async def predict(self, request: Request[AnswerT], *, deadline: float) -> AnswerT:
         """Answers one request, alone or with others.
 

@@ -48,12 +48,13 @@ class FetchedModel:
     """Version in the registry; empty if the model does not come from a registry."""
 
 
-def fetch(uri: str, versions: RegistryVersions | None = None) -> FetchedModel:
+def fetch(uri: str, versions: RegistryVersions | None = None, into: Path | None = None) -> FetchedModel:
     """Fetches a model; several threads may call this function at a time.
 
     Args:
         uri: A directory, a `file:` URI, or any URI that `mlflow.artifacts.download_artifacts` takes.
         versions: Versions that aliases mean to the server; without them, the registry decides.
+        into: Directory for the files of a remote model; by default MLflow chooses one, which is never deleted.
 
     Raises:
         StartError: The model does not exist, or its registry or storage refuses it.
@@ -66,7 +67,8 @@ def fetch(uri: str, versions: RegistryVersions | None = None) -> FetchedModel:
     try:
         registered = (versions or RegistryVersions()).resolve(uri, internals.registered_version)
         exact = exact_uri(registered) if registered else uri
-        directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=exact))
+        destination = None if into is None else str(into)
+        directory = Path(mlflow.artifacts.download_artifacts(artifact_uri=exact, dst_path=destination))
         return FetchedModel(without_secrets(uri), directory, registered[1] if registered else "")
     except BaseException as error:
         raise fetch_error(uri, error) from error

@@ -19,7 +19,7 @@ import mlflow
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
-from mlflow_grpc.errors import StartError
+from mlflow_grpc.errors import OwnCodeDiffers
 from mlflow_grpc.hosting.pyfunc import internals
 
 # A model may load another one while it is loaded itself.
@@ -49,7 +49,7 @@ def load_model(
         suppress_warnings: True to suppress MLflow's warnings.
 
     Raises:
-        StartError: The model brings code along whose module name is already used by different code of another model.
+        OwnCodeDiffers: The model brings code along whose module name is in use by different code of another model.
 
     """
     if directory is None:
@@ -99,10 +99,11 @@ def _claim_module_names(folder: Path, uri: str) -> None:
             continue
         claimed, owner = _owners_by_module.setdefault(name, (digest, uri))
         if claimed != digest:
-            raise StartError(
+            raise OwnCodeDiffers(
                 f"it brings Python code along that is imported as {name!r}, and so does the model at {owner}, whose "
                 "code differs: one process can hold only one of them. Give the code another name, or serve each model "
-                "in a server of its own"
+                "in a server of its own",
+                name,
             )
 
 
@@ -128,8 +129,30 @@ def _release_module_names(names: set[str], folders: list[Path]) -> None:
         importlib.invalidate_caches()
 
 
+def forget_code(directory: Path) -> bool:
+    """Forgets the code of a model that is no longer served, except modules that other versions of it may use.
+
+    A later version with the same code uses the modules that the first one has imported. These may import others from
+    their directory at any time.
+
+    Returns:
+        True if nothing uses the directory, so that it can be deleted.
+
+    """
+    with _one_at_a_time:
+        modules = [(name, module) for name, module in list(sys.modules.items()) if _is_in(module, directory)]
+        if any(name.partition(".")[0] in _owners_by_module for name, _ in modules):
+            return False
+        for name, _ in modules:
+            del sys.modules[name]
+        sys.path[:] = [path for path in sys.path if not Path(path).is_relative_to(directory)]
+        importlib.invalidate_caches()
+        return True
+
+
 def _is_in(module: ModuleType, folder: Path) -> bool:
-    paths = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
+    attributes = getattr(module, "__dict__", {})  # An attribute of a lazy module would import it.
+    paths = [attributes.get("__file__"), *(attributes.get("__path__") or ())]
     return any(isinstance(path, str) and Path(path).is_relative_to(folder) for path in paths)
 
 

@@ -89,7 +89,7 @@ def test_a_stream_of_events_that_is_cancelled_at_its_end_is_logged_once(caplog):
             raise asyncio.CancelledError
 
     engine: Any = SimpleNamespace(check=lambda: None, open_call=lambda _: contextlib.nullcontext())
-    entry: Any = SimpleNamespace(name="m", engine=engine)
+    entry: Any = SimpleNamespace(name="m", engine=engine, version_trailers=())
     dispatcher = HttpDispatcher(OpenCalls(), max_bytes=100, max_arriving_bytes=100, shows_exceptions=False)
     endpoint = dispatcher.model_endpoint(answer, lambda _: entry)
     scope = {"type": "http", "method": "POST", "path": "/invocations", "scheme": "http", "headers": []}

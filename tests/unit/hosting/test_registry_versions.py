@@ -55,6 +55,17 @@ def test_a_replacement_does_not_ask_the_registry():
     assert replacement.resolve(ALIAS, pytest.fail) == ("churn", "1")
 
 
+def test_a_version_that_replaces_another_counts_for_all_that_start_later(connect):
+    """A worker that tracks its registry publishes a version: workers that start afterwards do not query."""
+    tracking = connect()
+    assert tracking.resolve(ALIAS, lambda _: ("churn", "1")) == ("churn", "1")
+    tracking.replace(ALIAS, ("churn", "2"))
+    assert tracking.resolve(ALIAS, pytest.fail) == ("churn", "2")
+    # The supervisor reads the messages of a connection in order, so the second query shows that it has read the first.
+    assert tracking.resolve("models:/other@x", lambda _: ("other", "1")) == ("other", "1")
+    assert connect().resolve(ALIAS, lambda _: ("churn", "1")) == ("churn", "2")
+
+
 def test_an_unanswered_query_delays_no_other(connect):
     """While the registry does not answer for one URI, the others are resolved."""
     versions, may_answer = connect(), threading.Event()

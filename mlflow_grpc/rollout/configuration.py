@@ -1,0 +1,46 @@
+"""Which models of a configuration follow their registry, and at which interval.
+
+Rule of this module: it checks settings, and queries nothing.
+"""
+
+from mlflow_grpc.choices import EnvManager
+from mlflow_grpc.config import Configuration
+from mlflow_grpc.errors import StartError
+from mlflow_grpc.naming import always_same, can_move, name_from_uri
+from mlflow_grpc.settings import Settings, spelling
+
+
+def tracked(configuration: Configuration, settings: Settings) -> Configuration:
+    """Returns the configuration with the interval of the settings at models that can be tracked and have none.
+
+    Raises:
+        StartError: No model can be tracked, or a tracked model shares its environment or its name.
+
+    """
+    models = configuration.models
+    if settings.track_s is not None:
+        flag = f"{settings.source('track_s')} has no effect"
+        if len(models) == 1 and not can_move(models[0].uri or ""):
+            raise StartError(f"{flag}: {always_same(models[0].source)}")
+        if not any(can_move(model.uri or "") for model in models):
+            raise StartError(f"{flag}: no model of {settings.config} has an alias, latest or a stage in its uri")
+        models = tuple(
+            model.model_copy(update={"track": settings.track_s})
+            if model.track is None and can_move(model.uri or "")
+            else model
+            for model in models
+        )
+    tracked = [model for model in models if model.track]
+    if tracked and settings.env_manager is not EnvManager.LOCAL:
+        raise StartError(
+            f"{settings.source('env_manager')} builds the environment of one version, and a tracked model may get "
+            f"another: turn off {spelling('track_s')}, or use {spelling('env_manager')} local"
+        )
+    names = [model.name or name_from_uri(model.uri) for model in models if model.uri]
+    for model in tracked:
+        if names.count(name := model.name or name_from_uri(model.uri or "")) > 1:
+            raise StartError(
+                f"several models are called {name}, and {model.source} is tracked: callers would not know its version. "
+                "Give each a name in the configuration"
+            )
+    return configuration.model_copy(update={"models": models})

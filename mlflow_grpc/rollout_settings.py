@@ -1,0 +1,39 @@
+"""The settings of models that follow their registry, which `mlflow_grpc.settings.Settings` inherits.
+
+Rule of this module: it only declares settings. `keep_previous_s` has no effect unless a model is tracked.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator
+
+from mlflow_grpc.declarations import Flag, duration_s, setting
+
+MIN_TRACK_S, MAX_TRACK_S = 0.1, 86_400.0
+"""Shortest and longest interval between two queries of the registry, in seconds."""
+
+
+class RolloutSettings(BaseModel):
+    """Settings of models that follow their registry."""
+
+    track_s: Annotated[float | None, BeforeValidator(duration_s), Flag(("--track",), metavar="SECONDS")] = setting(
+        None,
+        "MLFLOW_GRPC_TRACK",
+        text="The interval in seconds, such as 30 or 30s, at which the registry is queried for the version behind an "
+        "alias, models:/name/latest or a stage. A new version replaces the served one without a restart. Not queried "
+        "if not set.",
+        ge=MIN_TRACK_S,
+        le=MAX_TRACK_S,
+        allow_inf_nan=False,
+    )
+    keep_previous_s: Annotated[float, BeforeValidator(duration_s), Flag(("--keep-previous",), metavar="SECONDS")] = (
+        setting(
+            300.0,
+            "MLFLOW_GRPC_KEEP_PREVIOUS",
+            text="The time in seconds that a replaced version stays loaded, so that it can be served again at once. "
+            "Has an effect only with --track.",
+            ge=0,
+            le=86_400,
+            allow_inf_nan=False,
+        )
+    )

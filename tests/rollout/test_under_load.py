@@ -1,0 +1,160 @@
+"""Swaps while calls arrive at an even rate: no call fails, no answer mixes versions, and memory is given back.
+
+`make rollouts` does 20 swaps and prints the times; the suite does 3.
+"""
+
+import asyncio
+import itertools
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+
+from mlflow_grpc import protos
+from tests.rollout.conftest import ROW, VERSION_KEY
+from tests.support.rollout_registry import LARGE
+from tests.support.typed import TypedCaller
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+
+SWAPS = int(os.environ.get("SWAPS", "3"))
+RATE = 200.0
+"""Calls per second."""
+
+CONNECTIONS = 4
+TYPED_EVERY, STREAM_EVERY = 4, 50
+"""One call in this number is a typed one, and one is a stream of requests."""
+
+QUIET_CALLS = 1000
+"""Number of calls before the first swap."""
+
+MAX_GROWTH = 1.1
+"""Maximum ratio of the memory after the last swap to that after the second one."""
+
+
+@dataclass
+class Load:
+    """Calls of clients that never retry, and their outcomes."""
+
+    address: str
+    typed_input: bytes
+    typed_output: Any
+    durations_s: list[tuple[float, float]] = field(default_factory=list)
+    """Start of each call by `time.monotonic`, and its duration."""
+    versions: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    answered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released once for each answer."""
+    is_over: bool = False
+
+    def run(self) -> None:
+        """Makes calls until `is_over`, and waits for the answers."""
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.aio.insecure_channel(self.address, options=options) for _ in range(CONNECTIONS)]
+        calling = set()
+        began = time.monotonic()
+        for number in itertools.count():
+            if self.is_over:
+                break
+            await asyncio.sleep(began + number / RATE - time.monotonic())
+            call = (
+                self._stream if number % STREAM_EVERY == 0 else self._typed if number % TYPED_EVERY == 0 else self._json
+            )
+            task = asyncio.create_task(self._call(call, channels[number % CONNECTIONS]))
+            calling.add(task)
+            task.add_done_callback(calling.discard)
+        await asyncio.gather(*calling)
+        for channel in channels:
+            await channel.close()
+
+    async def _call(self, call: Any, channel: grpc.aio.Channel) -> None:
+        began = time.monotonic()
+        try:
+            rpc, numbers = await call(channel)
+            self.durations_s.append((began, time.monotonic() - began))
+            self.answered.release()
+            version = dict(await rpc.trailing_metadata()).get(VERSION_KEY, "")
+            self.versions[version] += 1
+            if {str(number) for number in numbers} != {version}:
+                self.failures[f"version {version} answered {numbers}"] += 1
+        except grpc.aio.AioRpcError as error:
+            self.failures[f"{error.code().name}: {error.details()}"] += 1
+
+    async def _json(self, channel: grpc.aio.Channel) -> tuple[Any, list[Any]]:
+        predict: Any = channel.unary_unary("/MLflow/predict", None, protos.Output.FromString)
+        rpc = predict(MESSAGE, timeout=30)
+        return rpc, [_number(await rpc)]
+
+    async def _typed(self, channel: grpc.aio.Channel) -> tuple[Any, list[Any]]:
+        path = "/model_grpc_service.ModelgRPCService/churn_predict"
+        predict: Any = channel.unary_unary(path, None, self.typed_output.FromString)
+        rpc = predict(self.typed_input, timeout=30)
+        return rpc, [(await rpc).prediction]
+
+    async def _stream(self, channel: grpc.aio.Channel) -> tuple[Any, list[Any]]:
+        predict_many: Any = channel.stream_stream("/MLflowStream/predict_many", None, protos.Output.FromString)
+        rpc = predict_many(iter([MESSAGE] * 3), timeout=30)
+        return rpc, [_number(output) async for output in rpc]
+
+
+MESSAGE = protos.Input(value=ROW).SerializeToString()
+
+
+def _number(output: Any) -> str:
+    return str(output.value).removeprefix('{"predictions": [').removesuffix("]}")
+
+
+def _p99_ms(durations_s: list[float]) -> float:
+    return 1000 * sorted(durations_s)[int(len(durations_s) * 0.99)]
+
+
+def test_swaps_under_load(track, registry, capsys):
+    """No call fails, each answer is of the version in its trailer, memory is given back and directories are deleted."""
+    server = track("--keep-previous", "0", "--queue-calls", "4096")
+    typed = TypedCaller(server.call.channel)
+    load = Load(
+        server.address,
+        typed.input("churn_predict", {"a": 1.0}).SerializeToString(),
+        GetMessageClass(typed.method("churn_predict").output_type),
+    )
+    calling = threading.Thread(target=load.run)
+    calling.start()
+    memory_mb: list[float] = []
+    published_s: list[float] = []
+    served = Counter[str]()
+    try:
+        for _ in range(QUIET_CALLS):
+            load.answered.acquire(timeout=30)
+        first_moved_at = time.monotonic()
+        for previous, version in itertools.pairwise(["1", *itertools.islice(itertools.cycle(LARGE), SWAPS)]):
+            registry.move(version)
+            moved_at = time.monotonic()
+            served[version] += 1
+            server.wait_for_version(version, times=served[version])
+            published_s.append(time.monotonic() - moved_at)
+            server.wait_until_unloaded(previous, times=max(1, served[previous]))
+            memory_mb.append(server.rss_mb())
+    finally:
+        load.is_over = True
+        calling.join()
+    assert load.failures == {}
+    assert set(load.versions) == {"1", *served}
+    assert len(server.directories) == 1
+    with capsys.disabled():
+        quiet_ms = _p99_ms([duration_s for began, duration_s in load.durations_s if began < first_moved_at])
+        swapping_ms = _p99_ms([duration_s for began, duration_s in load.durations_s if began >= first_moved_at])
+        print(
+            f"\n{SWAPS} swaps, {load.versions.total()} calls, 0 failed; p99 {quiet_ms:.1f} ms before the first swap and "
+            f"{swapping_ms:.1f} ms afterwards; from the move of the alias to the publication {max(published_s):.2f} s at "
+            f"most; memory {', '.join(f'{value:.0f}' for value in memory_mb)} MB"
+        )
+    assert memory_mb[-1] <= MAX_GROWTH * memory_mb[1]
