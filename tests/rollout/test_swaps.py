@@ -7,13 +7,17 @@ from queue import SimpleQueue
 from typing import Any
 
 import grpc
+import numpy as np
+import pyarrow as pa
 import pytest
 import requests
+from _mlflow_grpc_protocol.arrow_ipc import encapsulated, pieces_of
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
-from tests.rollout.conftest import ROW, VERSION_KEY
+from tests.rollout.conftest import ROW, VERSION_KEY, Tracking
+from tests.support import tensors
 from tests.support.rollout_registry import (
     BROKEN_PICKLE,
     FAILS_ON_EXAMPLE,
@@ -62,6 +66,47 @@ def test_an_alias_that_moves_is_followed(track, registry):
     server.process.signal(signal.SIGTERM)
     assert server.process.wait() == 0
     assert server.directories == []
+
+
+def test_callers_of_other_protocols_are_answered_by_the_published_version(track, registry):
+    """Tensors and tables get the new version and its trailer, and keep no replaced version in memory."""
+    server = track("--keep-previous", "0")
+    for version in ("1", "2"):
+        if version == "2":
+            registry.move(version)
+            server.wait_for_version(version)
+        assert infer(server) == (int(version), version, version)
+        assert exchange(server) == (int(version), version)
+    server.wait_until_unloaded("1")
+
+
+def infer(server: Tracking) -> tuple[int, str, str]:
+    """Returns the prediction of a ModelInfer, its version in the response, and that in the trailers."""
+    request = tensors.request("churn", ("a", "FP64", [1.0]))
+    rpc: Any = server.call.channel.unary_unary(f"/{tensors.NAME}/ModelInfer")
+    data, call = rpc.with_call(request.SerializeToString(), timeout=30)
+    response = protos.message_named("inference.ModelInferResponse").FromString(data)
+    (number,) = np.frombuffer(response.raw_output_contents[0], np.int64)
+    return int(number), response.model_version, dict(call.trailing_metadata())[VERSION_KEY]
+
+
+def exchange(server: Tracking) -> tuple[int, str]:
+    """Returns the prediction of a DoExchange, and the version in the trailers."""
+    data_class = protos.message_named("arrow.flight.protocol.FlightData")
+    batch = pa.record_batch({"a": [1.0]})
+    schema, rows = (pieces_of(memoryview(message.serialize())) for message in (batch.schema, batch))
+    messages = [data_class(data_header=header, data_body=bytes(body)) for header, body in (schema, rows)]
+    messages[0].flight_descriptor.MergeFrom(
+        protos.message_named("arrow.flight.protocol.FlightDescriptor")(type="PATH", path=["churn"])
+    )
+    rpc: Any = server.call.channel.stream_stream("/arrow.flight.protocol.FlightService/DoExchange")
+    call = rpc((message.SerializeToString() for message in messages), timeout=30)
+    answers = [data_class.FromString(data) for data in call]
+    stream = b"".join(
+        bytes(piece) for answer in answers for piece in encapsulated(answer.data_header, answer.data_body)
+    )
+    (number,) = pa.ipc.open_stream(stream).read_all().column(0).to_pylist()
+    return number, dict(call.trailing_metadata())[VERSION_KEY]
 
 
 def test_a_rollback_is_instant(track, registry):
