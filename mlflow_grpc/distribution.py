@@ -63,12 +63,12 @@ def install_source(extra: str = "") -> str:
 
 
 def installed_extras() -> tuple[str, ...]:
-    """Returns the server's extras whose requirements are all installed here."""
+    """Returns the server's extras whose requirements are all installed here, in alphabetical order."""
     distribution = importlib.metadata.distribution(SERVER)
     requirements = [Requirement(text) for text in distribution.requires or []]
     return tuple(
         extra
-        for extra in distribution.metadata.get_all("Provides-Extra") or []
+        for extra in sorted(distribution.metadata.get_all("Provides-Extra") or [])
         if all(_is_installed(item.name) for item in requirements if _belongs_to(item, extra))
     )
 

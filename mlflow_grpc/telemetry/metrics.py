@@ -16,7 +16,8 @@ from mlflow_grpc.telemetry.calls import UNKNOWN, GrpcFamilies, GrpcMethod, HttpR
 from mlflow_grpc.telemetry.exposition import Family, Kind, labels
 from mlflow_grpc.telemetry.instruments import DURATIONS_S, Instruments
 from mlflow_grpc.telemetry.memory import Memory
-from mlflow_grpc.telemetry.models import ModelFamilies, ModelMetrics
+from mlflow_grpc.telemetry.model_families import ModelFamilies
+from mlflow_grpc.telemetry.models import ModelMetrics
 from mlflow_grpc.telemetry.process_metrics import ProcessMetrics
 
 SLICE_S, PAUSE_S = 0.0002, 0.001

@@ -28,7 +28,9 @@ def open_catalog(*names: str) -> Catalog:
 
 
 def call() -> Any:
-    return SimpleNamespace(model="", metadata=lambda key: None, time_remaining=lambda: None)
+    return SimpleNamespace(
+        model="", version_trailers=(), permit=None, metadata=lambda key: None, time_remaining=lambda: None
+    )
 
 
 def open_calls(catalog: Catalog) -> list[int]:
