@@ -88,6 +88,7 @@ class Server:
             self.host.gauges,
             configuration.service,
             self.host.models.describe_all,
+            self.host.inference_models,
         )
         return HttpListener(app, self._settings, share_port=share_port)
 

@@ -11,11 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlflow_grpc.calls.inference_models import InferenceModels
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.gauges import Gauges
-from mlflow_grpc.http import api_docs, invocations, page, rest_model_service, server_routes
+from mlflow_grpc.http import api_docs, invocations, open_inference, page, rest_model_service, server_routes
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import RETRY_KEY
@@ -39,6 +40,7 @@ class HttpApp:
         gauges: Gauges,
         service: ServiceInfo,
         describe_models: Callable[[], ProtobufMessage],
+        inference_models: InferenceModels,
     ) -> None:
         """Creates the routes.
 
@@ -50,6 +52,7 @@ class HttpApp:
             gauges: The gauges of the server, with all its other metrics.
             service: Title of the OpenAPI document.
             describe_models: Returns the ListModelsResponse with all models.
+            inference_models: The models as the Open Inference Protocol describes them.
 
         """
         self.grpc_port = 0
@@ -65,6 +68,7 @@ class HttpApp:
             *invocations.routes(self.dispatcher, catalog),
             *server_routes.routes(gauges, is_serving, describe_models),
             *rest_model_service.routes(self.dispatcher, catalog, is_serving),
+            *open_inference.routes(self.dispatcher, inference_models),
             *api_docs.routes(catalog, service),
         ]
         if settings.page:

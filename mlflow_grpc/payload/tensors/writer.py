@@ -4,6 +4,7 @@ Rule of this module: outputs are raw if the inputs were, and in contents if the 
 """
 
 import base64
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -94,6 +95,11 @@ def _requested(message: Any, tensors: list[OutputTensor]) -> list[OutputTensor]:
 
 def _raw(tensor: OutputTensor) -> bytes:
     if tensor.datatype == BYTES:
-        return b"".join(part for element in tensor.elements for part in (len(element).to_bytes(4, "little"), element))
+        return raw_byte_strings(tensor.elements)
     raw: bytes = tensor.elements.astype(DATATYPES[tensor.datatype].dtype, copy=False).tobytes()  # In row-major order.
     return raw
+
+
+def raw_byte_strings(elements: Sequence[bytes]) -> bytes:
+    """Returns elements of BYTES as raw contents: each with its length before it."""
+    return b"".join(part for element in elements for part in (len(element).to_bytes(4, "little"), element))
