@@ -13,6 +13,7 @@ from mlflow_grpc.calls import tensor_descriptions
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import Unsupported
+from mlflow_grpc.payload.tensors.repeated import RequestReader
 
 if TYPE_CHECKING:  # Imports MLflow's types; health checks are answered before that.
     from mlflow_grpc.payload.tensors.codec import TensorCodec
@@ -46,6 +47,8 @@ class InferenceModels:
         self.catalog = catalog
         self.is_serving = is_serving
         self._serves = serves
+        self.reader = RequestReader(REQUEST)
+        """Parses the requests of gRPC."""
         self._codecs: dict[int, tuple[ServableModel, TensorCodec]] = {}  # By the identity of an entry.
 
     def is_ready(self, entry: Entry) -> bool:
@@ -105,6 +108,6 @@ class InferenceModels:
         from mlflow_grpc.payload.tensors.codec import TensorCodec  # Late, because few servers get such requests.
 
         contract = model.model.info.contract
-        codec = TensorCodec(model.codec, contract, RESPONSE, name=entry.name, version=entry.version)
+        codec = TensorCodec(model.codec, contract, RESPONSE, name=entry.name, version=entry.version, reader=self.reader)
         self._codecs[id(entry)] = model, codec
         return codec

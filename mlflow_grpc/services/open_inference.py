@@ -56,6 +56,8 @@ class OpenInferenceServicer:
         self._described = described
         self._models = models
         self._catalog = described.catalog
+        self.reader = described.reader
+        """Parses the requests of ModelInfer."""
 
     async def ServerLive(self, request: Any, call: GrpcCall) -> Message:
         """Returns True, because a server that is not live cannot."""
@@ -187,7 +189,9 @@ def handlers(dispatcher: RpcDispatcher, servicer: OpenInferenceServicer, models:
     for method in service.methods:
         path, name = f"/{NAME}/{method.name}", method.name
         if name == "ModelInfer":
-            made[name] = dispatcher.admitting_handler(path, method, servicer.ModelInfer, models.admit)
+            made[name] = dispatcher.admitting_handler(
+                path, method, servicer.ModelInfer, models.admit, request_class=servicer.reader
+            )
         elif name == "ModelStreamInfer":
             made[name] = dispatcher.admitting_handler(path, method, servicer.ModelStreamInfer, models.admit_stream)
         else:

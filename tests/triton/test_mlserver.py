@@ -42,7 +42,7 @@ def total(arrays: dict[str, Any], params: Any = None) -> Any:
     return arrays["a"] + arrays["b"].sum()
 
 
-NUMBERS = [
+NUMBERS: list[ColSpec | TensorSpec] = [
     ColSpec(DataType.double, "double"),
     ColSpec(DataType.float, "float"),
     ColSpec(DataType.long, "long"),
@@ -237,9 +237,9 @@ def test_datetime_codec(ask, expect, request):
     """Times in ISO 8601 reach the model as times."""
     from mlserver.codecs import DatetimeCodec
 
-    times = [datetime.datetime(2020, 2, 29, 12, 0, 0, 123456), datetime.datetime(1969, 12, 31, 23, 59, 59, 999999)]  # noqa: DTZ001
+    times = [datetime.datetime(2020, 2, 29, 12, 0, 0, 123456), datetime.datetime(1969, 12, 31, 23, 59, 59, 999999)]
     sent = column(DatetimeCodec, "at", times, **on_wire(request))
-    since = [(moment - datetime.datetime(1970, 1, 1)) // datetime.timedelta(microseconds=1) for moment in times]  # noqa: DTZ001
+    since = [(moment - datetime.datetime(1970, 1, 1)) // datetime.timedelta(microseconds=1) for moment in times]
     assert numbers(ask("times", sent)) == since == numbers(expect("times", sent))
 
 

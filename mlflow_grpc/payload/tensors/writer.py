@@ -15,6 +15,7 @@ from mlflow_grpc.payload.tensors.datatypes import BYTES, DATATYPES
 from mlflow_grpc.payload.tensors.output_values import OutputTensor
 from mlflow_grpc.payload.tensors.reader import CONTENT_TYPE, SHARED_MEMORY
 from mlflow_grpc.payload.tensors.refusals import refuse_output
+from mlflow_grpc.payload.tensors.repeated import RepeatedRequest
 from mlflow_grpc.payload.tensors.table import BASE64
 
 CLASSIFICATION = "classification"
@@ -53,7 +54,7 @@ def response_of(response: Any, message: Any, tensors: list[OutputTensor]) -> Mes
 
     Args:
         response: A ModelInferResponse without outputs.
-        message: The ModelInferRequest.
+        message: The ModelInferRequest or RepeatedRequest.
         tensors: The outputs of the model.
 
     Raises:
@@ -62,7 +63,11 @@ def response_of(response: Any, message: Any, tensors: list[OutputTensor]) -> Mes
     """
     if message.outputs:
         tensors = _requested(message, tensors)
-    has_contents = not message.raw_input_contents and any(tensor.HasField("contents") for tensor in message.inputs)
+    has_contents = (
+        type(message) is not RepeatedRequest
+        and not message.raw_input_contents
+        and any(tensor.HasField("contents") for tensor in message.inputs)
+    )
     is_raw = not has_contents or any(not DATATYPES[tensor.datatype].contents for tensor in tensors)
     for tensor in tensors:
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
